@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Shard, only, starts
+from corpusmill.dedup.corpus import MeasuredShard, only, starts
 from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
 from corpusmill.dedup.signatures import key_kinds
 from corpusmill.pipeline.lists import read_list
@@ -43,7 +43,7 @@ def ranges_for(keys: int) -> int:
     return ranges
 
 
-def find_candidates(run: StageRun, config: DedupConfig, shards: list[Shard]) -> dict[str, list[FileRef]]:
+def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredShard]) -> dict[str, list[FileRef]]:
     """Runs the phase: the files of each kind of candidates."""
     documents, begin = sum(shard.rows for shard in shards), starts(shards)[:-1].tolist()
     kinds = key_kinds(config)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import Shard, files, located, only, shard_key
+from corpusmill.dedup.corpus import MeasuredShard, files, located, only, shard_key
 from corpusmill.dedup.external_sort import neighbours, worth_merging
 from corpusmill.dedup.signatures import BY, require_columns
 from corpusmill.pipeline.config import Config
@@ -49,7 +49,7 @@ EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class ClusterVerdicts:
     """Of n documents: the kept one of each (itself where it stays), how similar it is, how that is known, and the kept document of
     the full cluster that it is like (-1: none)."""
 
@@ -60,7 +60,7 @@ class Verdicts:
 
 
 def cluster_table(
-    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts, by_what: str
+    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: ClusterVerdicts, by_what: str
 ) -> pa.Table:
     """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one.
 
@@ -195,7 +195,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
 
 
-def find_losses(run: StageRun, config: DedupConfig, own: list[Shard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
+def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
     """The table of what each source loses; counts and warnings of the whole."""
     tables = files(clusters, "clusters/")
     more = {"limited": sum(row.counts["limited"] for row in clusters), "apart": groups.counts["apart"]}
@@ -208,7 +208,7 @@ def find_losses(run: StageRun, config: DedupConfig, own: list[Shard], clusters: 
 
 
 def sources_output(
-    run: Storage, config: DedupConfig, shards: Sequence[Shard], cluster_files: Sequence[str], more: dict[str, int]
+    run: Storage, config: DedupConfig, shards: Sequence[MeasuredShard], cluster_files: Sequence[str], more: dict[str, int]
 ) -> Output:
     """The table of sources, with counts and warnings. `more`: counts of the phases before (`limited`, `apart`)."""
     documents: Counter[str | None] = Counter()

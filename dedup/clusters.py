@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, Verdicts, cluster_table
+from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, ClusterVerdicts, cluster_table
 from corpusmill.dedup.components import GROUPS_FILE
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Shard, located, only, open_batches, read_rows
+from corpusmill.dedup.corpus import MeasuredShard, located, only, open_batches, read_rows
 from corpusmill.dedup.external_sort import GROUP, group_blocks, merge_documents, merged_shards, worth_merging
 from corpusmill.dedup.minhash import band_shape
 from corpusmill.dedup.policy import ranks
@@ -58,7 +58,7 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
     return best
 
 
-def find_clusters(run: StageRun, config: DedupConfig, shards: list[Shard], groups: TaskRow) -> Sequence[TaskRow]:
+def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], groups: TaskRow) -> Sequence[TaskRow]:
     """Runs the phase: the tasks of which each has judged a group. A single group is judged where its documents lie; of several, each comes
     together in a phase before."""
     table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
@@ -69,7 +69,7 @@ def find_clusters(run: StageRun, config: DedupConfig, shards: list[Shard], group
         listed = [ref for refs in files for ref in refs]
         params["files"] = [len(refs) for refs in files]
     else:
-        listed = _gathered(run, shards, files, table, count)
+        listed = _colocated(run, shards, files, table, count)
     inputs = (write_list(run, "judged", listed, params), table)
     pieces = [Piece(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
     bands, rows = band_shape(config.minhash)
@@ -77,7 +77,7 @@ def find_clusters(run: StageRun, config: DedupConfig, shards: list[Shard], group
     return run.map("clusters", ClusterWorker, pieces, {"bands": bands, "rows": rows, "fixed": fixed}, config.part(ClusterConfig))
 
 
-def _gathered(run: StageRun, shards: list[Shard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
+def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
     """The files of the documents that have a candidate, for each shard or for some neighbouring ones; `table`: the file of groups."""
     names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
     merged = worth_merging(len(shards), groups)
@@ -86,7 +86,7 @@ def _gathered(run: StageRun, shards: list[Shard], files: list[list[FileRef]], ta
         Piece(f"gathered/{name}", (table, *refs), {"shard": n} | more)
         for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
     ]
-    gathered = [only(row) for row in run.map("gathered", GatherWorker, pieces, {"groups": groups}, MeasureConfig())]
+    gathered = [only(row) for row in run.map("gathered", ColocationWorker, pieces, {"groups": groups}, MeasureConfig())]
     return merge_documents(run, gathered, table, groups) if merged else gathered
 
 
@@ -94,7 +94,7 @@ def _gathered(run: StageRun, shards: list[Shard], files: list[list[FileRef]], ta
 NUMBER = "shard_number"
 
 
-class GatherWorker(Worker):
+class ColocationWorker(Worker):
     """A shard of documents to those that have a candidate: a batch for each group, or for some where the file is merged with others.
 
     `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a piece: `shard`, its
@@ -173,18 +173,18 @@ class ClusterWorker(Worker):
         if "files" in params:
             tables = [read_members(self.run, n, groups, *islice(paths, count))[0] for n, count in enumerate(params["files"])]
         else:
-            tables = [self._gathered(path, piece.params["group"]) for path in paths]
+            tables = [self._colocated(path, piece.params["group"]) for path in paths]
         # entries of an index may have columns that other policies needed
         table = pa.concat_tables(tables, promote_options="permissive")
         number = table[NUMBER].to_numpy()
         shards, entries = (np.array(params[name], object)[number] for name in ("shards", "entries"))
         return table, shards, entries
 
-    def _gathered(self, path: str, group: int) -> pa.Table:
+    def _colocated(self, path: str, group: int) -> pa.Table:
         with open_batches(self.run, path) as reader:
             return pa.Table.from_batches([reader.get_batch(group)])
 
-    def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[Verdicts, int]:
+    def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[ClusterVerdicts, int]:
         """`later`: documents that yield to all others."""
         config = self.config
         rank = _after(ranks(table, config.keep, config.sources), later)
@@ -194,18 +194,18 @@ class ClusterWorker(Worker):
         alive = by_url == np.arange(table.num_rows)
         text = self._texts_of(table)
         best = best_of(np.where(alive, text, -1), rank, int(text.max(initial=-1)) + 1)
-        leader, similarity, known, full, limited = self._near(table, text, best, rank, later)
-        kept = best[np.where(full, np.arange(len(best)), leader)[text]]
+        representative, similarity, known, full, limited = self._near(table, text, best, rank, later)
+        kept = best[np.where(full, np.arange(len(best)), representative)[text]]
         kept[~alive] = kept[by_url[~alive]]
-        own = np.where(full[text], True, leader[text] == text)
+        own = np.where(full[text], True, representative[text] == text)
         verified = np.where(own, EXACT, known[text]).astype(object)
         values = np.where(own, 1.0, similarity[text])
         verified[~alive], values[~alive] = URL, np.nan
         mine = kept == np.arange(len(kept))
         verified[mine], values[mine] = None, np.nan
-        over = np.where(full[text] & mine, best[leader][text], -1)
+        over = np.where(full[text] & mine, best[representative][text], -1)
         values[over >= 0] = similarity[text][over >= 0]
-        return Verdicts(kept, values, verified, over), limited
+        return ClusterVerdicts(kept, values, verified, over), limited
 
     def _texts_of(self, table: pa.Table) -> Index:
         """The number of each document's text; documents with equal numbers are exact copies."""
@@ -231,22 +231,22 @@ class ClusterWorker(Worker):
     ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
         """For each text the one that leads it, how similar they are, how that is known, whether that cluster is full; and `limited`."""
         count = len(best)
-        leader, similarity = np.arange(count), np.ones(count)
+        representative, similarity = np.arange(count), np.ones(count)
         known, full = np.full(count, None, object), np.zeros(count, bool)
         row = self._rows_of(table, text, count)
         nodes = np.flatnonzero((row >= 0) & (best >= 0))
         if not len(nodes):
-            return leader, similarity, known, full, 0
+            return representative, similarity, known, full, 0
         order = np.argsort(rank[best[nodes]])
         forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
         signatures = fixed_binary(table["signature"], np.dtype(f"u{self.config.minhash.bits // 8}"))[row[nodes]]
         fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
         sets = ShingleSets(self.shingler, table["text"], row[nodes])
         found = find_representatives(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
-        leader[nodes], similarity[nodes], full[nodes] = nodes[found.leader], found.similarity, found.full
+        representative[nodes], similarity[nodes], full[nodes] = nodes[found.representative], found.similarity, found.full
         by_sets = CONTAINMENT if self.config.similarity == "containment" else JACCARD
         known[nodes] = np.where(found.exactly, by_sets, ESTIMATE)
-        return leader, similarity, known, full, found.limited
+        return representative, similarity, known, full, found.limited
 
 
 def _after(rank: Index, later: npt.NDArray[np.bool_]) -> Index:

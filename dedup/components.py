@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Index, Shard, located, starts
+from corpusmill.dedup.corpus import Index, MeasuredShard, located, starts
 from corpusmill.dedup.external_sort import BAND_KEYS
 from corpusmill.dedup.minhash import band_shape
 from corpusmill.pipeline.batches import batches_stream
@@ -47,7 +47,7 @@ COPY, NEAR, OVERSIZED = 1, 2, 4
 Stars = Iterable[tuple[Index, Index]]
 
 
-def find_groups(run: StageRun, config: DedupConfig, shards: list[Shard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
+def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
     """Runs the phase; the first `own` documents of `shards` are this run's. Counts: `groups`, `apart`."""
     buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
     copies = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
@@ -63,7 +63,7 @@ def find_groups(run: StageRun, config: DedupConfig, shards: list[Shard], own: in
     )
 
 
-def groups_output(run: Storage, shards: list[Shard], own: int, copies: Sequence[str], buckets: Sequence[str], words: int) -> Output:
+def groups_output(run: Storage, shards: list[MeasuredShard], own: int, copies: Sequence[str], buckets: Sequence[str], words: int) -> Output:
     """The file of groups. `copies`, `buckets`: the files of candidates. `words`: 64-bit words of a signature."""
     weight = np.concatenate([np.zeros(0, np.uint32), *(_shingles(run, shard) for shard in shards)])
     weight += np.uint32(words)
@@ -74,7 +74,7 @@ def groups_output(run: Storage, shards: list[Shard], own: int, copies: Sequence[
     return Output({GROUPS_FILE: batches_stream(GROUPED, tables, "lz4")}, counts=counts)
 
 
-def _shingles(run: Storage, shard: Shard) -> npt.NDArray[np.uint32]:
+def _shingles(run: Storage, shard: MeasuredShard) -> npt.NDArray[np.uint32]:
     tables = iter_tables(*located(run, shard.signatures.path), ["shingles"])
     return np.concatenate([np.zeros(0, np.uint32), *(table["shingles"].to_numpy().astype(np.uint32) for table in tables)])
 

@@ -19,7 +19,7 @@ Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Shard:
+class MeasuredShard:
     """A shard of documents and what was measured of it, row by row."""
 
     name: str
@@ -35,7 +35,7 @@ def shard_key(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def starts(shards: list[Shard]) -> Index:
+def starts(shards: list[MeasuredShard]) -> Index:
     """The index of each shard's first document; one longer than the shards: the last is the number of documents."""
     return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from corpusmill.dedup.cluster_table import read_clusters
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Shard, files
+from corpusmill.dedup.corpus import MeasuredShard, files
 from corpusmill.dedup.external_sort import keys_bytes, read_keys
 from corpusmill.dedup.signatures import parquet_bytes
 from corpusmill.pipeline.config import canonical_json, digest
@@ -56,7 +56,7 @@ class Entry:
     number: int
     documents: str  # digest of those that the run had, which tells it from other runs of its name
     columns: list[str]  # that its policies compare
-    shards: list[Shard]
+    shards: list[MeasuredShard]
     decisions: FileRef
 
     def content(self, root: str) -> bytes:
@@ -133,7 +133,7 @@ class CrawlIndex:
         raw = self._json(f"{name}/{ENTRY_FILE}")
         try:
             shards = [
-                Shard(
+                MeasuredShard(
                     s["name"], s["rows"], s["texts"] and self._ref(s["texts"]), self._ref(s["signatures"]),
                     {kind: self._ref(ref) for kind, ref in s["keys"].items()}, s["entry"],
                 )
@@ -259,7 +259,7 @@ def extend_index(
     run: StageRun,
     config: DedupConfig,
     columns: list[str],
-    own: list[Shard],
+    own: list[MeasuredShard],
     entries: list[Entry],
     clusters: list[FileRef],
     changes: FileRef,
@@ -353,7 +353,7 @@ class EntryWriter:
         self.index.write(self.config, entry)
         return entry
 
-    def _shard(self, shard: Shard, clusters: pa.Table) -> Shard:
+    def _shard(self, shard: MeasuredShard, clusters: pa.Table) -> MeasuredShard:
         kept = np.ones(shard.rows, bool)
         if self.options.earlier == "fixed":
             kept[clusters["row"].to_numpy()[~clusters["kept"].to_numpy()]] = False

@@ -136,7 +136,7 @@ class RemovalWorker(Worker):
             begin += table.num_rows
         return made.output(piece.key, bytes_in=size, counts=dict(counts))
 
-    def _edit(self, column: pa.ChunkedArray, decided: "Decisions", begin: int) -> pa.Array | None:
+    def _edit(self, column: pa.ChunkedArray, decided: "ShardDecisions", begin: int) -> pa.Array | None:
         """The texts of the documents that stay as the editors leave them; None where nothing edits. `decided` learns of the rest."""
         if not self.editors:
             return None
@@ -156,7 +156,7 @@ class RemovalWorker(Worker):
 
 
 @dataclass
-class Decisions:
+class ShardDecisions:
     """What is known of n documents: which stay, which rules the others failed, and further columns of the report."""
 
     kept: npt.NDArray[np.bool_]
@@ -169,13 +169,13 @@ class Decisions:
         self.kept[places] = False
 
 
-def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> Decisions:
+def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> ShardDecisions:
     """What the cluster table says of a piece of a shard; `rows` are the rows in it of the `clusters` rows."""
     at = np.full(table.num_rows, -1)
     at[rows] = np.arange(len(rows))
     place = pa.array(at, mask=at < 0)
     found = {name: clusters[name].take(place) for name in ("kept", "cluster_size", "kept_id", *OPTIONAL)}
-    decided = Decisions(np.ones(table.num_rows, bool), {}, {})
+    decided = ShardDecisions(np.ones(table.num_rows, bool), {}, {})
     removed = ~pc.fill_null(found["kept"], True).to_numpy()
     for rule, verified in RULES.items():
         here = np.flatnonzero(removed & pc.fill_null(pc.is_in(found["verified"], pa.array(verified)), False).to_numpy())
@@ -189,7 +189,7 @@ def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> 
     return decided
 
 
-def report_rows(table: pa.Table, decided: Decisions, texts: pa.Array | None, schema: pa.Schema) -> pa.Table:
+def report_rows(table: pa.Table, decided: ShardDecisions, texts: pa.Array | None, schema: pa.Schema) -> pa.Table:
     """The report rows of a piece of a shard; `texts` are those of the documents that stay, where they may have changed."""
     before = pc.utf8_length(table["text"]).cast(pa.int64())
     kept = pa.array(decided.kept)
@@ -202,7 +202,7 @@ def report_rows(table: pa.Table, decided: Decisions, texts: pa.Array | None, sch
     return pa.table([columns.get(field.name, missing).cast(field.type) for field in schema], schema=schema)
 
 
-def _failed(decided: Decisions) -> pa.Array:
+def _failed(decided: ShardDecisions) -> pa.Array:
     """The rules that each document failed, in the order in which they were judged."""
     if not decided.failed:
         return pa.array([[]] * len(decided.kept), pa.list_(pa.string()))

@@ -20,6 +20,8 @@ from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 
+Index = npt.NDArray[np.int64]
+
 
 @kernel(error_model="numpy")
 def shared(a, b):
@@ -62,19 +64,19 @@ def similarity(a, b, evidence):
 
 @kernel(error_model="numpy")
 def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_limit, forced, evidence):
-    """`(leader, similarity, full, limited)`: for each document the kept document of its cluster (itself where it is kept), how similar
-    the two are (1 for itself), whether it stays only because `cluster_limit` others have left for that one, and how often a bucket
+    """`(representative, similarity, full, limited)`: for each document the kept document of its cluster (itself where it is kept), how
+    similar the two are (1 for itself), whether it stays only because `cluster_limit` others have left for that one, and how often a bucket
     held more than `bucket_limit` clusters and the rest was not compared.
 
     `order` lists the documents, the best first, of which the first `forced` are kept whatever they are like; the buckets of document d
     are `buckets_of[first_bucket[d]:first_bucket[d + 1]]`.
     """
     count = len(first_bucket) - 1
-    leader, value, full = np.arange(count), np.ones(count), np.zeros(count, np.bool_)
+    representative, value, full = np.arange(count), np.ones(count), np.zeros(count, np.bool_)
     head, tail = np.full(bucket_count, -1), np.full(bucket_count, -1)
     entry_next, entry_cluster = np.empty(len(buckets_of), np.int64), np.empty(len(buckets_of), np.int64)
     entries = clusters = limited = 0
-    cluster_leader, cluster_members = np.empty(count, np.int64), np.zeros(count, np.int64)
+    cluster_representative, cluster_members = np.empty(count, np.int64), np.zeros(count, np.int64)
     cluster_seen = np.full(count, -1)  # the last document that was compared with a cluster
     for place in range(len(order)):
         document = order[place]
@@ -85,16 +87,16 @@ def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket
                 cluster = entry_cluster[entry]
                 if cluster < best and cluster_seen[cluster] != document:
                     cluster_seen[cluster] = document
-                    found = similarity(document, cluster_leader[cluster], evidence)
+                    found = similarity(document, cluster_representative[cluster], evidence)
                     if found >= 0:
                         best, best_value = cluster, found
                 entry = entry_next[entry]
                 compared += 1
             limited += entry >= 0
         if best == clusters:
-            cluster_leader[clusters] = document
+            cluster_representative[clusters] = document
             clusters += 1
-        leader[document], value[document] = cluster_leader[best], best_value
+        representative[document], value[document] = cluster_representative[best], best_value
         full[document] = cluster_members[best] > cluster_limit
         cluster_members[best] += not full[document]
         for b in range(first_bucket[document], first_bucket[document + 1]):
@@ -107,7 +109,7 @@ def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket
                     entry_next[tail[bucket]] = entries
                 tail[bucket] = entries
                 entries += 1
-    return leader, value, full, limited
+    return representative, value, full, limited
 
 
 @kernel
@@ -121,15 +123,15 @@ def _holds(entry, entry_next, entry_cluster, cluster, limit):
     return False
 
 
-Index = npt.NDArray[np.int64]
+# ---- the choice for texts that are judged together ---------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Representatives:
-    """Of n texts: the one that leads each (itself where it stays), how similar the two are, whether that is by their shingles (or by
-    signatures alone), whether the leader's cluster had no room, and how often `bucket_limit` was met."""
+    """Of n texts: the one that represents each (itself where it stays), how similar the two are, whether that is by their shingles (or by
+    signatures alone), whether the representative's cluster had no room, and how often `bucket_limit` was met."""
 
-    leader: Index
+    representative: Index
     similarity: npt.NDArray[np.float64]
     exactly: npt.NDArray[np.bool_]
     full: npt.NDArray[np.bool_]
@@ -183,9 +185,9 @@ def find_representatives(
             config.threshold,
             config.similarity == "containment",
         )
-        leader, similarity, full, limited = choose_representatives(
+        representative, similarity, full, limited = choose_representatives(
             order, bucket[by_member], first, count, config.bucket_limit, config.max_cluster, forced, evidence
         )
         if not wanted.any():
-            return Representatives(leader, similarity, comparable & comparable[leader], full, int(limited))
+            return Representatives(representative, similarity, comparable & comparable[representative], full, int(limited))
         sets.make(np.flatnonzero(wanted))

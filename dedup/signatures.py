@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from corpusmill.dedup.config import DedupConfig, ExactForm, MeasureConfig
-from corpusmill.dedup.corpus import Shard, shard_key
+from corpusmill.dedup.corpus import MeasuredShard, shard_key
 from corpusmill.dedup.external_sort import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
 from corpusmill.dedup.minhash import band_keys, band_shape
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
@@ -95,7 +95,7 @@ def key_kinds(config: MeasureConfig) -> dict[str, int]:
     return {kind: band_shape(config.minhash)[0] if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
 
 
-def find_signatures(run: StageRun, config: DedupConfig) -> list[Shard]:
+def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
     """Runs the phase: the run's own shards, measured."""
     documents, kinds = run.documents(), list(key_kinds(config))
     bands, rows = band_shape(config.minhash)
@@ -104,7 +104,7 @@ def find_signatures(run: StageRun, config: DedupConfig) -> list[Shard]:
     pieces = [Piece(f"signatures/{name}", (ref,)) for name, ref in zip(names, documents, strict=True)]
     done = run.map("signatures", SignatureWorker, pieces, params, config.part(MeasureConfig))
     return [
-        Shard(
+        MeasuredShard(
             name, row.rows_in, ref, row.ref("dedup", f"signatures/{name}.parquet"),
             {kind: row.ref("dedup", f"keys/{name}.{kind}.arrow") for kind in kinds},
         )

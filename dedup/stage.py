@@ -8,7 +8,7 @@ Where there are many shards, files that many tasks read are merged before (`exte
 from collections.abc import Callable
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import Shard
+from corpusmill.dedup.corpus import MeasuredShard
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
@@ -94,7 +94,7 @@ class DedupStage(Stage):
                 "and with --set dedup.alarm=warn it goes on."
             )
 
-    def _remove(self, run: StageRun, own: list[Shard], clusters: list[FileRef], sets: list[FileRef]) -> None:
+    def _remove(self, run: StageRun, own: list[MeasuredShard], clusters: list[FileRef], sets: list[FileRef]) -> None:
         """`clusters`: for each shard what has its rows of the cluster tables; `sets`: the index of evaluation sets."""
         from corpusmill.dedup.inside.lines import prepare_lines
         from corpusmill.dedup.inside.passages import prepare_passages

@@ -46,10 +46,10 @@ def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], 
         Piece(f"lines/counts-{_stem(ref)}", (ref, rows, *own), {"shard": shard})
         for shard, (ref, rows, own) in enumerate(zip(documents, clusters, hosts, strict=True))
     ]
-    counts = [_only(row) for row in run.map("lines: count", CountWorker, pieces, ranges, config=units)]
+    counts = [_only(row) for row in run.map("lines: count", LineCountWorker, pieces, ranges, config=units)]
     listed = write_list(run, "lines-counts", counts)
     pieces = [Piece(f"lines/cut-{number:05d}", (listed,), {"range": number}) for number in range(ranges["ranges"])]
-    decided = run.map("lines: decide", DecideWorker, pieces, ranges, config=lines)
+    decided = run.map("lines: decide", LineDecisionWorker, pieces, ranges, config=lines)
     tops = [row.ref("dedup", row.outputs[-1].path) for row in decided]
     shards = [ref.path for ref in documents]
     run.once("lines/top", [*documents, *tops], lambda _: top_output(run.run, lines, shards, [ref.path for ref in tops]), config=lines)
@@ -171,7 +171,7 @@ RANGE_TOP = pa.schema(
 )
 
 
-class CountWorker(Worker):
+class LineCountWorker(Worker):
     """One shard to its units, cut by range of key; behind the ranges' sections one with its crawl files' keys.
 
     `piece.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
@@ -225,7 +225,7 @@ def merged(units: npt.NDArray) -> npt.NDArray:
     return out
 
 
-class DecideWorker(Worker):
+class LineDecisionWorker(Worker):
     """One range of keys of all shards (listed, in order) to the units that are cut, for each shard its own, and the most frequent ones.
 
     `piece.params`: `range`. `params`: `ranges`.

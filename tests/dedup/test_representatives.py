@@ -19,7 +19,7 @@ def flat(own: list[set[int]]) -> tuple[np.ndarray, np.ndarray, int]:
     return np.array([b for buckets in own for b in sorted(buckets)], np.int64), np.cumsum([0, *map(len, own)]), BUCKETS
 
 
-def slow_lead(order, own, similarity, threshold, bucket_limit, cluster_limit, forced):  # type: ignore[no-untyped-def]
+def slow_representatives(order, own, similarity, threshold, bucket_limit, cluster_limit, forced):  # type: ignore[no-untyped-def]
     """The same by the book: the first kept document that is similar and whose cluster is one of the first of one of my buckets."""
     kept: list[int] = []
     in_bucket: list[list[int]] = [[] for _ in range(BUCKETS)]  # the kept documents of the clusters that have a member in it
@@ -50,13 +50,13 @@ def slow_lead(order, own, similarity, threshold, bucket_limit, cluster_limit, fo
     MEMBERS, st.permutations(range(COUNT)), st.integers(0, 2**32), st.sampled_from([0.25, 0.5, 0.75, 1.0]),
     st.sampled_from([1, 2, NO_LIMIT]), st.sampled_from([1, 2, NO_LIMIT]), st.sampled_from([0, 0, 3]),
 )  # fmt: skip
-def test_leaders_are_what_the_slow_greedy_finds(members, order, seed, threshold, bucket_limit, cluster_limit, forced) -> None:  # type: ignore[no-untyped-def]
+def test_representatives_are_what_the_slow_greedy_finds(members, order, seed, threshold, bucket_limit, cluster_limit, forced) -> None:  # type: ignore[no-untyped-def]
     signatures = np.random.default_rng(seed).integers(0, 2, (COUNT, 4)).astype(np.uint32)
     own = [{b for b, d in members if d == i} for i in range(COUNT)]
     *found, limited = choose_representatives(
         np.array(order), *flat(own), bucket_limit, cluster_limit, forced, by_signatures(signatures, threshold)
     )
-    expected, slow_limited = slow_lead(
+    expected, slow_limited = slow_representatives(
         order, own, lambda a, b: float(np.mean(signatures[a] == signatures[b])), threshold, bucket_limit, cluster_limit, forced
     )
     assert [column.tolist() for column in found] == expected
@@ -75,17 +75,17 @@ def test_under_containment_what_goes_is_contained_in_what_stays(sets: list[froze
     evidence = Evidence(np.zeros((COUNT, 1), np.uint32), hashes, bounds, every, every, np.zeros(COUNT, bool), 0, threshold, True)
     own: list[set[int]] = [{0}] * COUNT
     *found, _ = choose_representatives(np.array(order), *flat(own), NO_LIMIT, NO_LIMIT, 0, evidence)
-    expected, _ = slow_lead(order, own, lambda a, b: len(sets[a] & sets[b]) / len(sets[a]), threshold, NO_LIMIT, NO_LIMIT, 0)
+    expected, _ = slow_representatives(order, own, lambda a, b: len(sets[a] & sets[b]) / len(sets[a]), threshold, NO_LIMIT, NO_LIMIT, 0)
     assert [column.tolist() for column in found] == expected
 
 
 def test_a_bucket_is_compared_up_to_its_limit() -> None:
     evidence = by_signatures(np.array([[1], [2], [3], [3]], np.uint32), 1.0)
     arguments = (np.arange(4), np.zeros(4, np.int64), np.arange(5), 1)
-    leader, _, _, limited = choose_representatives(*arguments, 2, NO_LIMIT, 0, evidence)
-    assert leader.tolist() == [0, 1, 2, 3] and limited == 1
-    leader, _, _, limited = choose_representatives(*arguments, 3, NO_LIMIT, 0, evidence)
-    assert leader.tolist() == [0, 1, 2, 2] and limited == 0
+    representative, _, _, limited = choose_representatives(*arguments, 2, NO_LIMIT, 0, evidence)
+    assert representative.tolist() == [0, 1, 2, 3] and limited == 1
+    representative, _, _, limited = choose_representatives(*arguments, 3, NO_LIMIT, 0, evidence)
+    assert representative.tolist() == [0, 1, 2, 2] and limited == 0
 
 
 def test_a_text_without_a_set_is_compared_by_its_signature() -> None:
@@ -93,8 +93,10 @@ def test_a_text_without_a_set_is_compared_by_its_signature() -> None:
     hashes = np.array([1, 2, 1, 2, 3], np.uint64)
     have, bounds = np.array([True, True, False]), np.array([[0, 2], [2, 5], [0, 0]])
     evidence = Evidence(signatures, hashes, bounds, have, have, np.zeros(3, bool), 0, 0.5, False)
-    leader, value, _, _ = choose_representatives(np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence)
-    assert leader.tolist() == [0, 0, 0] and value.tolist() == [1.0, 2 / 3, 1.0]
+    representative, value, _, _ = choose_representatives(
+        np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence
+    )
+    assert representative.tolist() == [0, 0, 0] and value.tolist() == [1.0, 2 / 3, 1.0]
 
 
 def test_sets_that_are_not_made_are_asked_for() -> None:
@@ -102,6 +104,8 @@ def test_sets_that_are_not_made_are_asked_for() -> None:
     every, wanted = np.ones(3, bool), np.zeros(3, bool)
     made = np.array([True, False, False])
     evidence = Evidence(signatures, np.array([1, 2], np.uint64), np.array([[0, 2], [0, 0], [0, 0]]), every, made, wanted, 2, 0.5, False)
-    leader, value, _, _ = choose_representatives(np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence)
+    representative, value, _, _ = choose_representatives(
+        np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence
+    )
     assert wanted.tolist() == [False, True, False]  # the third is decided by its signature
-    assert leader.tolist() == [0, 0, 2] and value.tolist() == [1.0, 0.75, 1.0]
+    assert representative.tolist() == [0, 0, 2] and value.tolist() == [1.0, 0.75, 1.0]
