@@ -84,7 +84,7 @@ def with_tokenizers(folder: str, vocabulary: int, pattern: str) -> list[list[str
     cut = [splitter(pattern), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cut)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocabulary_size=vocabulary,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -97,7 +97,7 @@ def with_tokenizers(folder: str, vocabulary: int, pattern: str) -> list[list[str
 def with_rustbpe(folder: str, vocabulary: int, pattern: str) -> None:
     import rustbpe
 
-    rustbpe.Tokenizer().train_from_iterator(texts_of(folder), vocab_size=vocabulary - 4, pattern=regex_of(pattern))
+    rustbpe.Tokenizer().train_from_iterator(texts_of(folder), vocabulary_size=vocabulary - 4, pattern=regex_of(pattern))
 
 
 TRAINERS = {"ours": ours, "tokenizers": with_tokenizers, "rustbpe": with_rustbpe}

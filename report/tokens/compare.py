@@ -10,8 +10,9 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Piece
 from corpusmill.report.facts.tokenizers import QUALITY
 from corpusmill.report.read import RunReader
-from corpusmill.tokenize.judge_stage import OWN, JudgeConfig, JudgeWorker
-from corpusmill.tokenize.measured import add_up, by_tokenizer
+from corpusmill.tokenize.compared_tokenizers import add_up, by_tokenizer
+from corpusmill.tokenize.judge import OWN, JudgeWorker
+from corpusmill.tokenize.tokenizer_config import JudgeConfig
 
 
 def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:

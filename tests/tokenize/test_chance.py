@@ -6,7 +6,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.tokenize.chance import BUCKETS, buckets, hashes, remixed
+from corpusmill.tokenize.documents import BUCKETS, buckets, hashes, remixed
 
 
 @given(st.lists(st.none() | st.text(max_size=90)), st.integers(0, 2**33))

@@ -14,7 +14,7 @@ from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.report.tokens.find import find
 from corpusmill.report.tokens.trace import trace
 from corpusmill.report.tokens.verify import verify
-from corpusmill.tokenize.cut import HELD_OUT, TEXT_BEGIN, cut_table, training_characters
+from corpusmill.tokenize.parts import HELD_OUT, TEXT_BEGIN, cut_table, training_characters
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 TEXT = st.text(st.sampled_from("aé🙂\n"), max_size=8)

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.tokenize.compared_tokenizers import cut_words, word_kinds
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.fertility import cut_words, word_kinds
 
 WORD = regex.compile(
     rf"[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}])(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}]|\p{{M}})*", regex.V1

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.facts.tokenizers import read_judgement
 from corpusmill.report.read import RunReader
-from corpusmill.tokenize.compare import compare
-from corpusmill.tokenize.judge_stage import OWN
-from corpusmill.tokenize.judged import PUBLISHED
+from corpusmill.report.tokens.compare import compare
+from corpusmill.tokenize.compared_tokenizers import PUBLISHED
+from corpusmill.tokenize.judge import OWN
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 

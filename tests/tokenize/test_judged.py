@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from corpusmill.pipeline import package_file
 from corpusmill.pipeline.byte_alphabet import to_bytes
 from corpusmill.pipeline.errors import InputError
-from corpusmill.tokenize.judged import PUBLISHED, read_judged
+from corpusmill.tokenize.compared_tokenizers import PUBLISHED, read_tokenizer
 
 #: Where tiktoken keeps the file of each encoding: the sha1 of its address.
 ENCODINGS = {"gpt2": ("r50k_base", "r50k_base"), "cl100k": ("cl100k_base", "cl100k_base"), "o200k": ("o200k_base", "o200k_base")}
@@ -38,7 +38,7 @@ def tiktoken_encoding(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_published_ones_are_tiktokens_own(name, tiktoken_encoding, english, foreign):
-    encoding, judged = tiktoken_encoding(name), read_judged(name)
+    encoding, judged = tiktoken_encoding(name), read_tokenizer(name)
     texts = [*english[::10], *foreign, "<|endoftext|> is text"]
     ids, counts = judged.encoder.encode_column(pa.array(texts, pa.large_string()))
     wanted = [encoding.encode_ordinary(text) for text in texts]
@@ -49,7 +49,7 @@ def test_published_ones_are_tiktokens_own(name, tiktoken_encoding, english, fore
 
 def test_gpt2_is_the_published_vocabulary(shared_data):
     vocabulary = json.loads((shared_data / "tokenizer/cs336_fixtures/gpt2_vocab.json").read_text())
-    judged = read_judged("gpt2")
+    judged = read_tokenizer("gpt2")
     assert {to_bytes(token): number for token, number in vocabulary.items() if token != "<|endoftext|>"}.keys()
     for token, number in vocabulary.items():
         if token != "<|endoftext|>":
@@ -60,7 +60,7 @@ def test_gpt2_is_the_published_vocabulary(shared_data):
 def test_a_file_of_ours(tokenizers_by_pattern, tmp_path, english):
     content = tokenizers_by_pattern("cl100k")
     (tmp_path / "tokenizer.json").write_bytes(content)
-    judged = read_judged(str(tmp_path / "tokenizer.json"))
+    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
     ids, counts = judged.encoder.encode_column(pa.array(english[:5], pa.large_string()))
     wanted = [found.ids for found in Tokenizer.from_str(content.decode()).encode_batch(english[:5], add_special_tokens=False)]
     assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
@@ -73,7 +73,7 @@ def test_a_file_of_another_kind_is_counted_by_tokenizers(tmp_path, english):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.train_from_iterator(english[:20], trainers.WordPieceTrainer(vocab_size=500, special_tokens=["[UNK]"], show_progress=False))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    judged = read_judged(str(tmp_path / "tokenizer.json"))
+    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
     ids, counts = judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
     wanted = [tokenizer.encode(text, add_special_tokens=False).ids for text in english[:3]]
     assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
@@ -84,7 +84,7 @@ def test_a_tokenizer_that_does_not_know_a_character_is_one_sentence(tmp_path, en
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.train_from_iterator(["abc abd"] * 20, trainers.UnigramTrainer(vocab_size=10, show_progress=False))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    judged = read_judged(str(tmp_path / "tokenizer.json"))
+    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
     with pytest.raises(InputError, match=r"tokenizer\.json: this tokenizer can't encode some of the text \(.*unknown"):
         judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
 
@@ -93,9 +93,9 @@ def test_a_tiktoken_file_with_its_pattern(tmp_path):
     path = tmp_path / "other.tiktoken"
     path.write_bytes(open(PUBLISHED["gpt2"].path(), "rb").read())
     text = pa.array(["Hello  world 1234567 it's"], pa.large_string())
-    ids, _ = read_judged(f"{path}:gpt2").encoder.encode_column(text)
-    assert ids.tolist() == read_judged("gpt2").encoder.encode_column(text)[0].tolist()
-    assert not np.array_equal(ids, read_judged(str(path)).encoder.encode_column(text)[0])  # cl100k cuts numbers
+    ids, _ = read_tokenizer(f"{path}:gpt2").encoder.encode_column(text)
+    assert ids.tolist() == read_tokenizer("gpt2").encoder.encode_column(text)[0].tolist()
+    assert not np.array_equal(ids, read_tokenizer(str(path)).encoder.encode_column(text)[0])  # cl100k cuts numbers
 
 
 ALL_BYTES = b"".join(b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
@@ -114,7 +114,7 @@ def test_files_that_are_none(tmp_path, content, sentence):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=sentence):
-        read_judged(str(path))
+        read_tokenizer(str(path))
 
 
 def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
@@ -125,4 +125,4 @@ def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
     with pytest.raises(
         InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"
     ):
-        read_judged("gpt2")
+        read_tokenizer("gpt2")

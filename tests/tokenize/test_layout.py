@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.tokenize.chance import BUCKETS, buckets, hashes
-from corpusmill.tokenize.layout import ShardRange, copy_orders, for_validation, shard_ranges, validation_limit
+from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
 from corpusmill.tokenize.parts import SPACE
+from corpusmill.tokenize.planning import ShardRange, copy_orders, for_validation, shard_ranges, validation_limit
 
 
 def keys(count):

@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from corpusmill.tokenize.patterns import PATTERNS, check_regex, probes, regex_of
-from corpusmill.tokenize.piece_rules import rule_of
+from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.tokenize.patterns import PATTERNS, check_regex, probes, regex_of, rule_of
 from corpusmill.tokenize.tokenizer_config import TokenizerConfig
 from corpusmill.tokenize.words import splitter
 

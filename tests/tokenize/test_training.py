@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
+from corpusmill.tokenize.bpe_train import train_bpe
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
-from corpusmill.tokenize.training import train_bpe
 from corpusmill.tokenize.words import WordCounts, splitter
 
 GPT2 = PATTERNS["gpt2"]

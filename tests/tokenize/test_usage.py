@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.tokenize.encode import Encoder
+from corpusmill.tokenize.judge import never_produced, token_uses, usage
 from corpusmill.tokenize.patterns import PATTERNS
-from corpusmill.tokenize.usage import never_produced, token_uses, usage
 from corpusmill.tokenize.words import splitter
 
 BYTES = {bytes([byte]): byte for byte in range(256)}
