@@ -57,7 +57,7 @@ class Training(TokenizerStage):
 def ours(folder: str, vocabulary: int, pattern: str) -> list[list[str]]:
     """The merges that the stage finds."""
     run = Storage(folder)
-    config = TokenizerStage.Config(vocabulary_size=vocabulary, pattern=pattern, sample={"mb": 100_000})
+    config = TokenizerStage.Config(vocab_size=vocabulary, pattern=pattern, sample={"mb": 100_000})
     stage_run = StageRun(Training(config), run, dict.fromkeys(("ingest", "tokenizer")), [], InlineEngine(), Progress(False))
     stage_run.execute()
     return list(json.loads(run.read_bytes("tokenizer/tokenizer.json"))["model"]["merges"])
@@ -84,7 +84,7 @@ def with_tokenizers(folder: str, vocabulary: int, pattern: str) -> list[list[str
     cut = [splitter(pattern), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cut)
     trainer = trainers.BpeTrainer(
-        vocabulary_size=vocabulary,
+        vocab_size=vocabulary,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -97,7 +97,7 @@ def with_tokenizers(folder: str, vocabulary: int, pattern: str) -> list[list[str
 def with_rustbpe(folder: str, vocabulary: int, pattern: str) -> None:
     import rustbpe
 
-    rustbpe.Tokenizer().train_from_iterator(texts_of(folder), vocabulary_size=vocabulary - 4, pattern=regex_of(pattern))
+    rustbpe.Tokenizer().train_from_iterator(texts_of(folder), vocab_size=vocabulary - 4, pattern=regex_of(pattern))
 
 
 TRAINERS = {"ours": ours, "tokenizers": with_tokenizers, "rustbpe": with_rustbpe}

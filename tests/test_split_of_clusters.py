@@ -17,7 +17,7 @@ from corpusmill.tokenize.planning import for_validation, validation_limit
 RECIPE = """
 ingest: {}
 dedup: {max_cluster: 3, alarm: warn}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.3}
 """
 

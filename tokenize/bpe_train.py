@@ -158,7 +158,7 @@ def train_bpe(
     if reached < vocabulary_size:
         raise InputError(
             f"tokenizer: the sample supports a vocabulary of {reached}, not of {vocabulary_size}: "
-            f"lower tokenizer.vocabulary_size (512 is the least), or give more documents."
+            f"lower tokenizer.vocab_size (512 is the least), or give more documents."
         )
     pairs = []
     for left, right in merges.pairs.tolist():

@@ -100,7 +100,7 @@ class TokenizerConfig(Config):
     kind: Literal["bpe", "characters"] = Field(
         "bpe", description="`bpe`: byte-level BPE; `characters`: every character that occurs in the documents is a token, and nothing else."
     )
-    vocabulary_size: int = Field(
+    vocab_size: int = Field(
         32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
     )
     pattern: str = Field("gpt2", description="What cuts text into pieces before BPE: gpt2, cl100k, o200k, llama3, or a regular expression.")
@@ -143,7 +143,7 @@ class TokenizerConfig(Config):
                 raise ValueError(f"{token!r} {reserved}")
             if "pattern" in info.data and len(splitter(regex_of(info.data["pattern"])).pre_tokenize_str(token)) < 2:
                 raise ValueError(f"{token!r} is one piece of text, so it could be learned as a word; put marks around it, like <|{token}|>")
-        if len(SPECIAL_TOKENS) + len(tokens) + BYTES > info.data.get("vocabulary_size", 1 << 18):
+        if len(SPECIAL_TOKENS) + len(tokens) + BYTES > info.data.get("vocab_size", 1 << 18):
             raise ValueError("more special tokens than the vocabulary has room for")
         return tokens
 

@@ -110,8 +110,8 @@ class TokenizerStage(Stage):
 
         config, table = self.config, _read_words(run, words, ["word", "count"])
         special = config.all_special_tokens
-        with run.progress.steps("tokenizer merges", config.vocabulary_size - len(special) - BYTES) as advance:
-            tokenizer = train_bpe(table, config.vocabulary_size, config.minimum_frequency, config.regex, special, config.ties, advance)
+        with run.progress.steps("tokenizer merges", config.vocab_size - len(special) - BYTES) as advance:
+            tokenizer = train_bpe(table, config.vocab_size, config.minimum_frequency, config.regex, special, config.ties, advance)
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:

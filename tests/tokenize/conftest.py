@@ -137,7 +137,7 @@ def mill(make_run: Callable[..., Storage]) -> Callable[..., Storage]:
 
     def make(shards: Sequence[pa.Table], name: str = "run", **options: Any) -> Storage:
         run = make_run(shards, name)
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+        execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
         execute(run, tokens_stage(**options))
         return run
 

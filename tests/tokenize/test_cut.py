@@ -138,7 +138,7 @@ def test_another_corpus_with_the_same_vocabulary_names_file_and_character(run, m
     [
         ({"tokens": {"validation_tail": 0.1, "validation_share": 0.2}}, "give validation_share or validation_tail, not both"),
         ({"tokens": {"validation_tail": 1}}, "less than 1"),
-        ({"tokenizer": {"kind": "characters", "vocabulary_size": 600}}, "so leave out vocabulary_size"),
+        ({"tokenizer": {"kind": "characters", "vocab_size": 600}}, "so leave out vocab_size"),
         ({"tokenizer": {"kind": "characters", "file": "x.json"}}, "so leave out file"),
     ],
 )

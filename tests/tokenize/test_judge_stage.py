@@ -17,7 +17,7 @@ from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 
 def stage(**options):
-    return TokenizerStage(TokenizerStage.Config(**{"vocabulary_size": 700, **options}))
+    return TokenizerStage(TokenizerStage.Config(**{"vocab_size": 700, **options}))
 
 
 def quality(run):
