@@ -137,8 +137,7 @@ def connect(documents: int, copies: Stars, candidates: Stars) -> tuple[npt.NDArr
     flags = np.zeros(documents, np.uint8)
     for bit, stars in ((COPY, copies), (NEAR, candidates)):
         for star, document in stars:
-            join_stars(parent, star, document, flags, 0)
-            flags[document] |= np.uint8(bit)
+            join_stars(parent, flags, star, document, bit)
     return roots(parent), flags
 
 
@@ -155,7 +154,8 @@ def part_oversized(parent, flags, weight, component, oversized, copies: Stars, c
         flags[again] |= np.uint8(OVERSIZED)
         parent[again] = again
     for star, document in copies:
-        join_stars(parent, star, document, flags, OVERSIZED)
+        again = flags[document] & OVERSIZED > 0
+        join_stars(parent, flags, star[again], document[again], OVERSIZED)
     of_root = np.zeros(len(parent), np.int64)  # only pages that are written take memory
     _add_weights(parent, flags, weight, of_root)
     apart, smallest, largest = 0, 2, 2
@@ -206,10 +206,11 @@ def roots(parent):
 
 
 @kernel
-def join_stars(parent, star, document, flags, wanted):
-    """Joins the documents of each star (`star` ascends) whose documents have the flag `wanted` (0: of all)."""
-    for i in range(1, len(star)):
-        if star[i] == star[i - 1] and flags[document[i]] & wanted == wanted:
+def join_stars(parent, flags, star, document, flag):
+    """Joins the documents of each star (`star` ascends), and gives all of them a flag."""
+    for i in range(len(star)):
+        flags[document[i]] |= flag
+        if i and star[i] == star[i - 1]:
             a, b = find_root(parent, document[i - 1]), find_root(parent, document[i])
             parent[max(a, b)] = min(a, b)
 

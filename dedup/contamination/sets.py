@@ -21,13 +21,12 @@ import regex
 from corpusmill.dedup.config import FieldsConfig, SetConfig
 from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
 from corpusmill.dedup.words import read_only
-from corpusmill.ingest.charset import fit
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.item_rows import COMPRESSIONS, ENDINGS, has_data, read_set
-from corpusmill.ingest.sources import expand
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref
+from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data, read_set
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.damage import storable
 
 SPLITS = frozenset(["test", "train", "validation", "valid", "val", "dev", "data", "eval", "none", "default", "main", "plain_text"])
 SHARD = re.compile(r"-\d+-of-\d+$")
@@ -116,7 +115,7 @@ def read_passages(files: Sequence[SetFile]) -> ItemTexts:
             set_ = sets.setdefault(file.name, len(sets))
             for row in table:
                 for field, text in texts_of(row):
-                    for form in forms(fit(text)):
+                    for form in forms(storable(text)):
                         texts.append(form)
                         rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
                 items[file.name] += 1

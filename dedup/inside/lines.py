@@ -20,11 +20,11 @@ from corpusmill.dedup.removal import Edit, Editor
 from corpusmill.pipeline.lists import input_paths, write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.report.safe import safe_line
 
 TOP_FILE = "lines/top.parquet"
 #: How many of the most frequent lines the terminal shows, and how many characters of each.

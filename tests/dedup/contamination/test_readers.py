@@ -8,8 +8,8 @@ import pytest
 
 from corpusmill.dedup.config import ContaminationConfig, FieldsConfig
 from corpusmill.dedup.contamination.sets import FORMATS, reader, set_files
-from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 
 CHOICES = {"text": ["red", "blue"], "label": ["A", "B"]}
 ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
