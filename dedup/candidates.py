@@ -1,4 +1,4 @@
-"""The second phase: groups of documents with one key, and LSH buckets in which near copies may be.
+"""The second phase: groups of documents that share a key, and LSH buckets in which near copies may be.
 
 Keys are split by range, so that a task holds one range and never a text.
 """
@@ -36,7 +36,7 @@ Index = npt.NDArray[np.int64]
 
 
 def ranges_for(keys: int) -> int:
-    """In how many ranges so many keys are split: depends on the documents alone, never on the workers."""
+    """The number of ranges for so many keys; it depends on the documents alone, never on the workers."""
     ranges = 1
     while ranges * TASK_KEYS < keys and ranges < MAX_RANGES:
         ranges *= 2
@@ -44,7 +44,7 @@ def ranges_for(keys: int) -> int:
 
 
 def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredShard]) -> dict[str, list[FileRef]]:
-    """Runs the phase: the files of each kind of candidates."""
+    """Runs the phase; returns the files of each kind of candidates."""
     documents, begin = sum(shard.rows for shard in shards), starts(shards)[:-1].tolist()
     kinds = key_kinds(config)
     ranges = {kind: ranges_for(per * documents) for kind, per in kinds.items()}
@@ -55,8 +55,8 @@ def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredSha
 
 
 def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Piece]:
-    """`keys`: the list of the files that have them. `collapse`: whether exact copies are one document in the buckets (they are when exact
-    copies are removed, too)."""
+    """The pieces of one kind. `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets
+    (they do if exact copies are removed, too)."""
     name = "buckets" if kind == BAND_KEYS else kind
     params = {"kind": kind, "parts": ranges, "collapse": collapse}
     return [Piece(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
@@ -102,7 +102,7 @@ def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
 
 
 class CandidateWorker(Worker):
-    """One range of the keys of a kind of all shards to one table of groups or buckets.
+    """Finds the groups or buckets in one range of the keys of all shards.
 
     The input is the list of the files of keys; its `params`: `starts`, the index of the first document of each.
     """

@@ -50,8 +50,8 @@ EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 
 @dataclass(frozen=True)
 class ClusterVerdicts:
-    """Of n documents: the kept one of each (itself where it stays), how similar it is, how that is known, and the kept document of
-    the full cluster that it is like (-1: none)."""
+    """For each of n documents: the document that is kept for it (itself if it stays), how similar they are, what proves that, and the kept
+    document of a full cluster that it resembles (-1: none)."""
 
     kept: Index
     similarity: npt.NDArray[np.float64]  # NaN where unknown
@@ -93,8 +93,7 @@ def cluster_table(
 
 
 def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> pa.Table:
-    """The rows of some shards (ascending by shard and row) of the cluster tables, each of which is sorted so: other row groups are not
-    read."""
+    """Reads the rows of some shards from the cluster tables, sorted by shard and row as the tables are; skips other row groups."""
     tables, names = [CLUSTERS.empty_table()], pa.array(shards, pa.string())
     first, last = min(shards), max(shards)
     for path in paths:
@@ -110,7 +109,7 @@ def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> 
 
 
 def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[str]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
-    """`(rows, table)` for each row group of a shard: the rows (ascending) that stay by the cluster tables, and their columns."""
+    """`(rows, table)` for each row group of a shard: the rows (ascending) that no copy replaces, and their columns."""
     found = read_clusters(run, clusters, [shard_key(shard)])
     removed = found["row"].filter(pc.invert(found["kept"])).to_numpy()
     begin = 0
@@ -129,9 +128,9 @@ def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[s
 
 
 def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[TaskRow]) -> list[FileRef]:
-    """For each shard what has its rows: a table of those of some shards, or the list of all cluster tables where these are few.
+    """For each shard the file with its rows: a table of 64 shards, or the list of all cluster tables if there are few.
 
-    Each task of a shard would else open every table for the few rows of its shard.
+    Otherwise each task of a shard would open every table for a few rows.
     """
     tables = files(clusters, "clusters/")
     listed = write_list(run, "cluster-tables", tables)
@@ -144,7 +143,7 @@ def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[T
 
 
 class ShardRowsWorker(Worker):
-    """The list of cluster tables to one table of the rows of some shards (`shards` of a piece), in the form and order that these have."""
+    """Collects the rows of some shards (`shards` of a piece) from the list of cluster tables."""
 
     def process(self, piece: Piece) -> Output:
         table = read_clusters(self.run, input_paths(self.run, piece.inputs), piece.params["shards"])
@@ -172,7 +171,7 @@ NAMED = 10
 
 
 class Losses:
-    """What the cluster tables add up to."""
+    """Counts over all cluster tables."""
 
     def __init__(self) -> None:
         self.removed: dict[str, Counter[str | None]] = {"url": Counter(), "exact": Counter(), "near": Counter()}
@@ -196,7 +195,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
 
 
 def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
-    """The table of what each source loses; counts and warnings of the whole."""
+    """Runs the phase `sources`: the table of what each source loses, with counts and warnings."""
     tables = files(clusters, "clusters/")
     more = {"limited": sum(row.counts["limited"] for row in clusters), "apart": groups.counts["apart"]}
     return run.once(
@@ -210,7 +209,7 @@ def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], cl
 def sources_output(
     run: Storage, config: DedupConfig, shards: Sequence[MeasuredShard], cluster_files: Sequence[str], more: dict[str, int]
 ) -> Output:
-    """The table of sources, with counts and warnings. `more`: counts of the phases before (`limited`, `apart`)."""
+    """The output of the phase. `more`: counts of earlier phases (`limited`, `apart`)."""
     documents: Counter[str | None] = Counter()
     for shard in shards:
         for table in iter_tables(*located(run, shard.signatures.path), ["source", BY]):

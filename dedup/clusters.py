@@ -1,4 +1,6 @@
-"""The fifth phase: of the documents that are judged together, which are copies of which, how that is known, and which one stays."""
+"""The phase that decides, within each group of documents: which are copies of which, what proves it, and which one stays.
+
+A single group is read where its documents lie. With several groups, a phase before co-locates the documents of each."""
 
 import math
 from collections.abc import Sequence
@@ -59,8 +61,7 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
 
 
 def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], groups: TaskRow) -> Sequence[TaskRow]:
-    """Runs the phase: the tasks of which each has judged a group. A single group is judged where its documents lie; of several, each comes
-    together in a phase before."""
+    """Runs the phase; returns its tasks, one per group."""
     table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
     compared = config.minhash.enabled and config.verification == "exact"
     files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
@@ -78,7 +79,7 @@ def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard
 
 
 def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
-    """The files of the documents that have a candidate, for each shard or for some neighbouring ones; `table`: the file of groups."""
+    """Co-locates the documents that have a candidate; returns a file per shard, or per 64 neighbours. `table`: the file of groups."""
     names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
     merged = worth_merging(len(shards), groups)
     beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
@@ -95,7 +96,7 @@ NUMBER = "shard_number"
 
 
 class ColocationWorker(Worker):
-    """A shard of documents to those that have a candidate: a batch for each group, or for some where the file is merged with others.
+    """Copies the documents of a shard that have a candidate: a batch per group, or per block of groups if the file is merged later.
 
     `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a piece: `shard`, its
     number, and `merged`, if it is merged with others: from which shard to which.
@@ -140,12 +141,11 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
 
 
 class ClusterWorker(Worker):
-    """A group of documents to its rows of the cluster table.
+    """Decides about one group; writes its rows of the cluster table.
 
-    The documents are in the gathered files, merged or not, of which there is a list (the first input); where there is but one group,
-    nothing was gathered, and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`,
-    `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where
-    there is but one group `files` (how many of the files are the shard's).
+    Inputs: the list of the co-located files (with a single group: of each shard's signatures and texts), and the file of groups.
+    `params`: `bands`, `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index,
+    or null), and with a single group `files` (how many of the files are the shard's).
     """
 
     config: ClusterConfig
@@ -185,7 +185,7 @@ class ClusterWorker(Worker):
             return pa.Table.from_batches([reader.get_batch(group)])
 
     def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[ClusterVerdicts, int]:
-        """`later`: documents that yield to all others."""
+        """The decisions about a group, and how often `bucket_limit` was met. `later`: documents that yield to all others."""
         config = self.config
         rank = _after(ranks(table, config.keep, config.sources), later)
         by_url = np.arange(table.num_rows)
@@ -229,7 +229,7 @@ class ClusterWorker(Worker):
     def _near(
         self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
     ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
-        """For each text the one that leads it, how similar they are, how that is known, whether that cluster is full; and `limited`."""
+        """For each text its representative, how similar they are, what proves it, whether that cluster is full; and `limited`."""
         count = len(best)
         representative, similarity = np.arange(count), np.ones(count)
         known, full = np.full(count, None, object), np.zeros(count, bool)

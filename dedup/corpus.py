@@ -1,4 +1,4 @@
-"""The documents of the whole input by index: shards in the order of the plan, then rows; earlier runs' behind this run's."""
+"""Shards of documents. A document's index counts rows through all shards: this run's in the order of the plan, then earlier runs'."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MeasuredShard:
-    """A shard of documents and what was measured of it, row by row."""
+    """A shard of documents with its measurements, row by row."""
 
     name: str
     rows: int
@@ -36,12 +36,12 @@ def shard_key(path: str) -> str:
 
 
 def starts(shards: list[MeasuredShard]) -> Index:
-    """The index of each shard's first document; one longer than the shards: the last is the number of documents."""
+    """The index of each shard's first document, and the number of documents."""
     return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 
 
 def located(run: Storage, path: str) -> tuple[Storage, str]:
-    """The folder and the name in it of a file of the run (`path` is relative), or of an index."""
+    """The folder and name of a file of the run (`path` is relative) or of an index."""
     if path.startswith("/") or is_remote(path):
         folder, _, name = path.rpartition("/")
         return Storage(folder), name
@@ -50,13 +50,13 @@ def located(run: Storage, path: str) -> tuple[Storage, str]:
 
 @contextmanager
 def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
-    """A working file of the run, of which a task reads some batches."""
+    """Opens a working file, of which a task reads some batches."""
     with batches.open_batches(*located(run, path)) as reader:
         yield reader
 
 
 def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Iterator[pa.Table]:
-    """Some rows (ascending) of a shard; row groups that hold none of them are not read."""
+    """Reads some rows (ascending) of a shard; skips row groups without any."""
     with open_parquet(*located(run, path)) as file:
         begin = 0
         for group in range(file.num_row_groups):

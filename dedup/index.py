@@ -1,4 +1,4 @@
-"""What is remembered of earlier crawls, so that later ones are compared with them.
+"""The index of earlier crawls, with which later ones are compared.
 
 INDEX/index.json                        the parameters that signatures, keys and decisions depend on
 INDEX/<entry>/entry.json                written last: an entry without it is none
@@ -50,7 +50,7 @@ DECISIONS = pa.schema(
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in the index. `number`: how many entries were there before; the decisions of later entries go first."""
+    """A run in the index. `number`: how many entries came before; later entries' decisions override earlier ones."""
 
     name: str
     number: int
@@ -60,7 +60,7 @@ class Entry:
     decisions: FileRef
 
     def content(self, root: str) -> bytes:
-        """What `entry.json` of the index at `root` says: paths are relative to it, so that an index can be moved."""
+        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
 
         def below(ref: FileRef) -> FileRef:
             return replace(ref, path=ref.path.removeprefix(f"{root}/"))
@@ -164,7 +164,7 @@ class CrawlIndex:
 
 
 def decisions(entries: Sequence[Entry]) -> pa.Table:
-    """What each document in clusters is as of the latest entry that judged it; documents that are not named are kept."""
+    """The latest decision about each document in clusters; documents that are not listed are kept."""
     tables = [DECISIONS.empty_table().append_column("number", pa.array([], pa.int64()))]
     for entry in entries:
         table = read_table(*_in_folder(entry.decisions.path))
@@ -212,7 +212,7 @@ CHANGES = pa.schema(
 
 @contextmanager
 def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
-    """The lease of the index, which another run must not extend between what is read of it and what is written; gives what checks it."""
+    """Holds the lease of the index, so that no other run extends it meanwhile; gives the function that checks the lease."""
     if config.index is None or not config.index.extend or dry_run:
         yield lambda: None
         return
@@ -246,7 +246,7 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
 
 
 def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clusters: Sequence[TaskRow]) -> FileRef | None:
-    """The table of what became of documents of earlier runs; None where there is no index."""
+    """Runs the phase that finds what changes for documents of earlier runs; returns its table, or None without an index."""
     if config.index is None:
         return None
     tables = files(clusters, "earlier/")
@@ -264,7 +264,7 @@ def extend_index(
     clusters: list[FileRef],
     changes: FileRef,
 ) -> None:
-    """Puts the run into the index. `clusters`: for each of its shards what has its rows of the cluster tables."""
+    """Adds the run to the index. `clusters`: for each of its shards the file with its rows of the cluster tables."""
     assert config.index is not None
     index, name, number = CrawlIndex(config.index.path), _entry_name(run, config), 1 + max((e.number for e in entries), default=-1)
     if not index.has(name) and run.storage.exists(MARK_FILE):
@@ -280,7 +280,7 @@ def extend_index(
 
 
 def index_summary(run: StageRun) -> dict[str, str]:
-    """A line for the terminal, where the run changes something about earlier ones."""
+    """A line for the terminal, if the run changes something about earlier ones."""
     if CHANGES_TASK not in run.plan:
         return {}
     counts = run.task(CHANGES_TASK).counts
@@ -311,7 +311,7 @@ def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequen
 
 
 def changes(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> pa.Table:
-    """Documents of earlier runs that a better copy replaces, or that stay again because what replaced them is gone."""
+    """Documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone."""
     before = decisions(entries).select(["entry", "shard", "row", "kept"]).rename_columns(["entry", "shard", "row", "before"])
     found = [CHANGES.empty_table(), *(read_table(run, path, CHANGES.names) for path in earlier_files)]
     now = pa.concat_tables([table.select(CHANGES.names).cast(CHANGES) for table in found])

@@ -1,4 +1,4 @@
-"""The first phase: what is to be known of each document to find its copies, without its text, and the keys by which copies meet."""
+"""The first phase: measures each document (hashes, MinHash signature, counts), and writes the keys by which copies meet."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hosts import hosts
 
-#: What the phase takes over from the documents, to order the copies and to name them.
+#: Columns that the phase copies from the documents: they order copies and name them.
 TAKEN = ("id", "source", "offset", "timestamp")
-#: The column by which the removal is counted; `host` is made of the URL.
+#: The column by which removals are counted; `host` comes from the URL.
 BY = "by"
 HOST = "host"
 
@@ -35,7 +35,7 @@ _U64 = np.dtype(np.uint64)
 
 
 def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> pa.Schema:
-    """One row a document, in the order of its shard. Where `shingles` is 0 the signature means nothing; of no places there is none."""
+    """One row per document, in the order of its shard. A signature with `shingles` 0 means nothing; without `places` there is none."""
     signature = [pa.field("signature", pa.binary(places * bits // 8), nullable=False)] if places else []
     return pa.schema(
         [
@@ -55,7 +55,7 @@ def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> p
 
 
 def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndarray:
-    """A fixed-size binary column as a matrix of `dtype`, one row a value, without a copy where it is one chunk."""
+    """A fixed-size binary column as a matrix of `dtype`, one row per value; a single chunk is not copied."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
@@ -68,14 +68,14 @@ def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndar
 
 
 def to_fixed_binary(matrix: np.ndarray) -> pa.Array:
-    """A matrix as a fixed-size binary column, one value a row."""
+    """A matrix as a fixed-size binary column, one value per row."""
     width = matrix.shape[1] * matrix.itemsize
     data = pa.py_buffer(np.ascontiguousarray(matrix).tobytes())
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A signature table as Parquet that spends no time on compressing hashes."""
+    """A signature table as Parquet; hashes are not compressed."""
     hashes = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -90,13 +90,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def key_kinds(config: MeasureConfig) -> dict[str, int]:
-    """The kinds of keys, and how many of each a document has."""
+    """The kinds of keys, and how many of each kind a document has."""
     enabled = {EXACT_KEYS: config.exact.enabled, URL_KEYS: config.url.enabled, BAND_KEYS: config.minhash.enabled}
     return {kind: band_shape(config.minhash)[0] if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
 
 
 def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
-    """Runs the phase: the run's own shards, measured."""
+    """Runs the phase; returns the run's own shards, measured."""
     documents, kinds = run.documents(), list(key_kinds(config))
     bands, rows = band_shape(config.minhash)
     params = {"bands": bands, "rows": rows, "kinds": kinds, "by": config.by, "columns": policy_columns(config)}
@@ -113,7 +113,7 @@ def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
 
 
 class SignatureWorker(Worker):
-    """One shard of documents to one shard of signatures and the files of its keys.
+    """Measures one shard of documents: a shard of signatures and the files of its keys.
 
     `params`: `bands` and `rows` (of a band), `kinds` (of keys), `by`, and `columns` (those beside `TAKEN` that the policies compare).
     """
@@ -170,7 +170,7 @@ class SignatureWorker(Worker):
         return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
     def _keys(self, table: pa.Table, bands: np.ndarray, texts: np.ndarray) -> Iterator[tuple[str, bytes]]:
-        """`(kind, content)` of the shard's key files. `texts`: a hash of each document's text, equal where the signature has to be."""
+        """`(kind, content)` of the shard's key files. `texts`: a hash of each document's text; equal hashes imply equal signatures."""
         kinds, rows = self.params["kinds"], np.arange(table.num_rows, dtype=np.uint32)
         exact = fixed_binary(table["exact"], _U64)
         if EXACT_KEYS in kinds:
@@ -191,7 +191,7 @@ def _hashes(data: np.ndarray, offsets: np.ndarray, how: ExactForm) -> np.ndarray
 
 
 def _url_hashes(urls: pa.ChunkedArray, how: str) -> pa.Array:
-    """Null where there is no URL; documents with an empty one have none in common."""
+    """The hash of each URL; null without one. An empty URL counts as none."""
     form = normalised_url if how == "syntax" else str
     found = [xxhash.xxh3_128_digest(form(url)) if url and url.strip() else None for url in urls.to_pylist()]
     return pa.array(found, pa.binary(HASH_BYTES))

@@ -32,7 +32,7 @@ SHOWN, SHOWN_CHARS = 3, 60
 
 
 def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
-    """For each document shard the files that its LineEditor reads; empty ones where the recipe asks for no lines.
+    """Runs the phases; returns for each shard the files that its LineEditor reads, none if the recipe has no `lines`.
 
     `clusters`: for each shard what has its rows of the cluster tables.
     """
@@ -58,7 +58,7 @@ def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], 
 
 
 def _count_hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
-    """For each shard the file of its hosts and the list of those of their ranges."""
+    """Counts documents per host; returns for each shard the file of its hosts and the list of the ranges' answers."""
 
     ranges = {"ranges": plan_ranges(documents)}
     pieces = [Piece(f"lines/hosts-{_stem(ref)}", (ref, rows)) for ref, rows in zip(documents, clusters, strict=True)]
@@ -72,7 +72,7 @@ def _count_hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], c
 
 
 def lines_summary(run: StageRun) -> dict[str, str]:
-    """A line for the terminal, where lines were looked for."""
+    """Lines for the terminal, if the run looked for repeated lines."""
     rows = [row for key, row in run.manifest.tasks.items() if key.startswith("lines/cut-") and key in run.plan]
     if not rows:
         return {}
@@ -116,7 +116,7 @@ def host_keys(table: pa.Table) -> Keys:
 
 
 class HostWorker(Worker):
-    """One shard to its hosts and how many of its documents that stay each has.
+    """Counts the documents of one shard that stay, by host.
 
     `piece.inputs`: the shard, the list of cluster tables. `params`: `ranges`.
     """
@@ -132,7 +132,7 @@ class HostWorker(Worker):
 
 
 class HostTotalWorker(Worker):
-    """One range of hosts of all shards (listed) to how many documents each has in the corpus, for each shard its own."""
+    """Adds up one range of hosts over all shards (listed); answers each shard with the totals of its hosts."""
 
     def process(self, piece: Piece) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], HOST)
@@ -172,7 +172,7 @@ RANGE_TOP = pa.schema(
 
 
 class LineCountWorker(Worker):
-    """One shard to its units, cut by range of key; behind the ranges' sections one with its crawl files' keys.
+    """Finds the units of one shard: a section per range of keys, and a last one with the keys of its crawl files.
 
     `piece.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
     `piece.params`: `shard` (its place in the input). `params`: `ranges`.
@@ -202,7 +202,7 @@ class LineCountWorker(Worker):
         )
 
     def _units(self, rows: npt.NDArray[np.int64], table: pa.Table, hosts: npt.NDArray, totals: npt.NDArray) -> tuple[npt.NDArray, int]:
-        """The units of a row group, each once and by key, and the bytes of its texts."""
+        """The distinct units of a row group by key, and the bytes of its texts."""
         config = self.config
         data, offsets = text_buffers(table["text"])
         mine = host_keys(table) if config.scope == "host" else np.zeros(len(rows), np.uint64)
@@ -215,7 +215,7 @@ class LineCountWorker(Worker):
 
 
 def merged(units: npt.NDArray) -> npt.NDArray:
-    """Records with equal keys as one: the first row, the sums of the counts."""
+    """Merges records with equal keys: the first row, the sums of the counts."""
     order, begins = groups(units["key"])
     out = units[order[begins]]
     if len(units):
@@ -226,7 +226,7 @@ def merged(units: npt.NDArray) -> npt.NDArray:
 
 
 class LineDecisionWorker(Worker):
-    """One range of keys of all shards (listed, in order) to the units that are cut, for each shard its own, and the most frequent ones.
+    """Decides for one range of keys of all shards (listed, in order) which units are cut; answers each shard, and lists the most frequent.
 
     `piece.params`: `range`. `params`: `ranges`.
     """
@@ -309,7 +309,7 @@ TOP_LINES = pa.schema(
 
 
 def top_output(run: Storage, config: LinesConfig, shards: Sequence[str], tops: Sequence[str]) -> Output:
-    """The table of the whole corpus from those of the ranges (`tops`); `shards` are the document shards."""
+    """The list of the whole corpus from those of the ranges (`tops`). `shards`: the document shards."""
     table = pa.concat_tables([read_table(run, path) for path in tops])
     table = table.sort_by([("documents", "descending"), ("times", "descending"), ("key", "ascending")]).slice(0, config.top)
     table = table.append_column("place", pa.array(range(table.num_rows), pa.int64()))

@@ -28,7 +28,7 @@ FINER = 4
 def prepare_passages(
     run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef], lines: Sequence[tuple[FileRef, ...]]
 ) -> list[tuple[FileRef, ...]]:
-    """For each document shard the files that its SubstringEditor reads; empty ones where the recipe asks for no substrings.
+    """Runs the phases; returns for each shard the files that its SubstringEditor reads, none if the recipe has no `substrings`.
 
     `clusters`: for each shard what has its rows of the cluster tables. `lines`: what its LineEditor reads. Passages are looked for in the
     texts that it leaves.
@@ -81,7 +81,7 @@ CUT = np.dtype([("place", "<u4"), ("stays", "u1")])
 
 
 def texts_of(worker: Worker, piece: Piece) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """`(rows, texts)` of the documents of a shard that stay, as the editor of lines leaves them, a row group at a time."""
+    """`(rows, texts)` of the documents of a shard that stay, edited by the LineEditor, per row group."""
     config, run = worker.config, worker.run
     assert isinstance(config, DedupConfig)
     shard, *tables = input_paths(run, piece.inputs[:2])
@@ -112,7 +112,7 @@ def record(keys: npt.NDArray[np.uint64], dtype: np.dtype) -> tuple[npt.NDArray, 
 
 
 class AnchorWorker(Worker):
-    """One shard to its anchors, by range. `piece.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
+    """Finds the anchors of one shard, by range. `piece.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
     `piece.params`: `shard` (its place in the input). `params`: `ranges`."""
 
     def process(self, piece: Piece) -> Output:
@@ -128,7 +128,7 @@ class AnchorWorker(Worker):
 
 
 class RepeatedAnchorWorker(Worker):
-    """One range of anchors of all shards (listed) to those that occur twice: for each shard their places in its section."""
+    """Finds the anchors of one range that occur twice in all shards (listed); answers each shard with their places in its section."""
 
     def process(self, piece: Piece) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], ANCHOR)
@@ -148,8 +148,8 @@ def _repeated(records: npt.NDArray, order: npt.NDArray[np.int64], begins: npt.ND
 
 
 class WindowWorker(Worker):
-    """One shard to the windows whose anchor repeats, by range. `piece.inputs`: as of AnchorWorker, and behind them the shard's anchors and
-    the list of the answers of their ranges."""
+    """Finds the windows of one shard whose anchor repeats, by range. `piece.inputs`: those of AnchorWorker, the shard's
+    anchors, and the list of the answers of their ranges."""
 
     def process(self, piece: Piece) -> Output:
         config = section_config(self)
@@ -173,7 +173,7 @@ class WindowWorker(Worker):
 
 
 def _first_windows(keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint32], words: npt.NDArray[np.uint32]) -> npt.NDArray:
-    """One record for each key: where it comes first."""
+    """One record per key: where it comes first."""
     records, order, begins = record(keys, WINDOW)
     if len(records):
         first = np.minimum.reduceat(_place(rows, words)[order], begins)
@@ -182,7 +182,7 @@ def _first_windows(keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint32], w
 
 
 def _merged(records: npt.NDArray) -> npt.NDArray:
-    """The records of several row groups as one for each key."""
+    """Merges the records of several row groups: one per key."""
     order, begins = groups(records["key"])
     out = records[order[begins]]
     if len(out):
@@ -198,7 +198,7 @@ def _place(rows: npt.NDArray, words: npt.NDArray) -> npt.NDArray[np.uint64]:
 
 
 class RepeatedWindowWorker(Worker):
-    """One range of windows of all shards (listed, in order) to those that occur twice, for each shard its own as CUT."""
+    """Finds the windows of one range that occur twice in all shards (listed, in order); answers each shard with its own as CUT."""
 
     def process(self, piece: Piece) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], WINDOW)
