@@ -34,7 +34,7 @@ _FILE = re.compile(r"tokens-(\d+)\.")
 
 @dataclass(frozen=True)
 class Appended:
-    """What a split got: `left_out` documents (rows of the index) were there already, or their like is in the other split."""
+    """The result for a split. `left_out`: documents (rows of the index) that were there already, or whose like is in the other split."""
 
     split: str
     shards: int

@@ -20,7 +20,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.report.facts.tokenizers import TAKEN_OVER
 from corpusmill.tokenize.compared_tokenizers import COLUMNS, PUBLISHED, add_up, by_tokenizer, file_of, from_json, measure, read_tokenizer
 from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
 from corpusmill.tokenize.encode import Encoder
@@ -28,6 +27,8 @@ from corpusmill.tokenize.sampling import columns_needed, in_sample
 from corpusmill.tokenize.tokenizer_config import GroupsConfig, JudgeConfig
 
 OWN = "this run"
+#: The `pattern` in `quality.json` of a tokenizer that was taken over.
+TAKEN_OVER = "given"
 QUALITY_FILE = "quality.json"
 USES_FILE = "uses.parquet"
 WORDS_AT_ONCE = 1 << 20
@@ -41,7 +42,7 @@ OTHER_CHOICE = 1 << 32
 
 
 class UsesConfig(BaseConfig):
-    """How often tokens are used depends on no part of the section."""
+    """Empty: how often tokens are used depends on no option."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int
 
 
 def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:
-    """The documents of a table that a selection has."""
+    """The documents of a table that belong to a selection."""
     groups = GroupsConfig(**selected["sample"]["groups"])
     found = in_sample(documents, groups, dict(selected["sample"]["cutoffs"]))
     if selected["held_out"]:
@@ -106,7 +107,7 @@ def judge(
     selected: dict[str, Any],
     trained: dict[str, Any],
 ) -> None:
-    """Performs the phases `usage`, `judge` and `quality`. `trained` is what training says of itself, and comes first in the result."""
+    """Runs the phases `usage`, `judge` and `quality`. `trained`: facts about the training, which come first in the result."""
     used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
     config, missing = reachable(config)
     given = [_reference(name) for name in config.compare]
@@ -132,9 +133,9 @@ def judge(
 
 
 def reachable(config: JudgeConfig) -> tuple[JudgeConfig, list[str]]:
-    """The configuration without the published tokenizers that can't be had now, and a sentence about each of those.
+    """The configuration without the published tokenizers that can't be fetched now, and a sentence about each of those.
 
-    A run does not end for want of something to compare with. A file that the recipe names has to be there.
+    A run goes on without a published tokenizer, but a file that the recipe names must exist.
     """
     there, missing = [], []
     for name in config.compare:

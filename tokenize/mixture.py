@@ -75,7 +75,7 @@ class Mixture(Config):
 
 
 class MatchConfig(Config):
-    """What decides to which component a document belongs: names and conditions, in order."""
+    """Names and conditions of the components, in order."""
 
     conditions: list[tuple[str, Where]]
     section: str = "tokens.mixture"  # of the recipe, for messages

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Encoded parts: the tokens of one shard of documents, already in the order in which they will be shuffled.
 
-Beside each part lies a table with a row a document in the same order: whoever wants a range of the global order finds it as one stretch
-of every part, rows and tokens. The table is an Arrow file in batches of `ROWS`, so a task reads the few that it needs.
+Each part has a table with a row per document in the same order, so a range of the global order is one contiguous run of rows and tokens in
+every part. The table is an Arrow file in batches of `ROWS`, of which a task reads the few that it needs.
 """
 
 import math
@@ -59,7 +59,7 @@ Index = npt.NDArray[np.int64]
 
 
 class EncodeConfig(Config):
-    """What an encoded part depends on beside documents and tokenizer."""
+    """The options that an encoded part depends on, beside documents and tokenizer."""
 
     shuffle: bool = Field(True, description="Whether documents are shuffled over all shards, or stay in the order of their files.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Decides the shuffled order and which documents are for validation.")
@@ -175,7 +175,7 @@ def _in_order(encoded: list[Any], firsts: Index, dtype: np.dtype[Any]) -> npt.ND
 
 
 def part_buffer(table: pa.Table) -> pa.Buffer:
-    """The file of a part's table."""
+    """A part's table as a file."""
     return batches_buffer(PART, [table.slice(begin, ROWS) for begin in range(0, table.num_rows, ROWS)])
 
 

@@ -1,6 +1,6 @@
 """The plan of a set of token shards: which documents are for validation, how often each is taken, where each shard begins and ends.
 
-It is made of four numbers a document, read part by part: what is held does not grow with the corpus.
+It needs four numbers per document, which are read part by part, so memory does not grow with the corpus.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,7 +52,7 @@ def validation_limit(groups: Iterable[Hashes], share: float) -> int:
 
 
 def for_validation(groups: Hashes, limit: int) -> npt.NDArray[np.bool_]:
-    """For each document that takes part, whether it is for validation."""
+    """Whether each document is for validation."""
     return groups <= np.uint64(limit) if limit >= 0 else np.zeros(len(groups), np.bool_)
 
 
@@ -94,7 +94,7 @@ COMPONENTS = pa.schema([pa.field("component", pa.int16(), nullable=False)])
 
 @dataclass(frozen=True)
 class EncodedPart:
-    """An encoded part: its name, its shard of documents, and what changes when it does."""
+    """An encoded part: its name, its shard of documents, and a fingerprint of its content."""
 
     name: str
     data_file: str
@@ -111,7 +111,7 @@ class EncodedPart:
 
     @property
     def components(self) -> str:
-        """There only with a mixture: the component of each document, by row of the shard of documents."""
+        """Exists only with a mixture: the component of each document, by row of the shard of documents."""
         return f"components/{self.name}.arrow"
 
     @property
@@ -121,7 +121,7 @@ class EncodedPart:
 
 @dataclass(frozen=True)
 class TokensPlan:
-    """The content of `plan.json`, but for what the tokenizer says."""
+    """The content of `plan.json`, without the description of the tokenizer."""
 
     parts: list[EncodedPart]
     shuffle: bool
@@ -146,7 +146,7 @@ class TokensPlan:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the plan knows of the n documents of a part: `component` is -1 where a mixture leaves one out."""
+    """What the plan needs of the n documents of a part; `component` is -1 if the mixture leaves a document out."""
 
     order: npt.NDArray[np.uint64]
     group: npt.NDArray[np.uint64]
@@ -160,7 +160,7 @@ class Numbers:
 
 
 def read_numbers(storage: Storage, part: EncodedPart, mixed: bool) -> Numbers:
-    """Of one part; `mixed`: whether there is a mixture."""
+    """Reads the numbers of one part. `mixed`: whether there is a mixture."""
     names = ["order", "group", "pick", "tokens", *(["data_row"] if mixed else [])]
     table = read_part(storage, part.table, names)
     order, group, pick, tokens = (table[name].to_numpy() for name in names[:4])
@@ -174,7 +174,7 @@ def read_numbers(storage: Storage, part: EncodedPart, mixed: bool) -> Numbers:
 def make_plan(
     storage: Storage, parts: Sequence[EncodedPart], shuffle: bool, share: float, mixture: Mixture | None, shard_tokens: int
 ) -> TokensPlan:
-    """Raises InputError where no document has text, or a component of the mixture has no document for training."""
+    """Makes the plan. Raises InputError if no document has text, or if a component of the mixture has no document for training."""
 
     def numbers() -> Iterator[Numbers]:
         return (read_numbers(storage, part, mixture is not None) for part in parts)
@@ -201,9 +201,9 @@ def make_plan(
 
 
 def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, npt.NDArray[np.uint64]]]:
-    """`(rows, copies, orders)` by split: each copy of each document that is taken, as the row of the part, its number, and its place.
+    """`(rows, copies, orders)` by split: for each copy of a document its row in the part, its number, and its place in the global order.
 
-    In validation every document is there once.
+    Validation has every document once.
     """
     validation = for_validation(numbers.group, plan.validation_limit)
     copies = copies_of(plan.shares, numbers.component, numbers.pick)

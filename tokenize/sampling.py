@@ -116,7 +116,7 @@ def _add_up(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """What is there of a group, and what is in the sample: its documents in the buckets up to `cutoff`."""
+    """The size of a group, and of its part in the sample: its documents in the buckets up to `cutoff`."""
 
     name: str | None
     documents: int
@@ -190,7 +190,7 @@ LANGUAGE = "language"
 
 
 class SizesWorker(Worker):
-    """Documents and text of each group and hash bucket in one shard of documents; being first, it looks whether they are whole."""
+    """Adds up documents and text by group and hash bucket in one shard of documents. As the first phase, it checks that texts are valid."""
 
     config: GroupsConfig
 

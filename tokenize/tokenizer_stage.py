@@ -25,10 +25,9 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
-from corpusmill.report.facts.tokenizers import TAKEN_OVER
 from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
 from corpusmill.tokenize.documents import checked
-from corpusmill.tokenize.judge import QUALITY_FILE, CountedWords, judge, selection, summary
+from corpusmill.tokenize.judge import QUALITY_FILE, TAKEN_OVER, CountedWords, judge, selection, summary
 from corpusmill.tokenize.sampling import CountsWorker, SampleGroup, SizesWorker, SumWorker, add_sizes, plan_sample
 from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, JudgeConfig, TokenizerConfig, groups_config
 

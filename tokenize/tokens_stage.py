@@ -1,9 +1,9 @@
 """The stage that turns documents into token shards.
 
-Each shard of documents is encoded by itself (`encoded/`; where documents are split by their place, once it is known how long all are), and
-with a mixture its documents' components are found (`components/`). A plan says which documents are for validation, how often each is
-taken, and which range of the shuffled order each token shard holds. Then each part is told what that means for its documents (`places/`,
-`report/`), each token shard is gathered from all parts, and packing plans are made for it (`pipeline/packplan.py`).
+Phases: each shard of documents is encoded into a part (`encoded/`; a split by place needs the lengths of all documents first). A mixture
+finds each document's component (`components/`). The plan decides which documents are for validation, how often each is taken, and which
+part of the shuffled order each token shard holds. Then each part gets the places and report rows of its documents (`places/`, `report/`),
+each token shard is gathered from all parts, and shards get packing plans (`pipeline/packplan.py`).
 """
 
 import json
@@ -97,7 +97,7 @@ class TokensStage(Stage):
         characters = self._training_characters(run, names, documents)
 
         def place(number: int) -> dict[str, int]:
-            """Only where documents stay in the order of their files or are split by it, a part depends on the others that there are."""
+            """The params of a part. It depends on other parts only if documents stay in file order or are split by it."""
             found = {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
             return found | ({"training_characters": characters[number]} if characters else {})
 
@@ -107,7 +107,7 @@ class TokensStage(Stage):
         return run.map("encode", EncodeWorker, pieces, config=self.config.encoding())
 
     def _training_characters(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[int]:
-        """How many characters of each shard are for training; none where documents are not split by their place."""
+        """How many characters of each shard are for training; empty unless documents are split by their place."""
         if self.config.validation_tail is None:
             return []
         pieces = [Piece(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
@@ -121,8 +121,7 @@ class TokensStage(Stage):
         return run.map("components", MatchWorker, pieces, config=match_config(self.config.mixture))
 
     def plan(self, run: StageRun, parts: list[EncodedPart], tokenizer: FileRef, known: dict[str, int]) -> Output:
-        """`plan.json`: the parts, which documents are for validation, how often each is taken, and the range of each token shard.
-        `known`: what the encoding of a part says of the tokenizer."""
+        """The output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
         config = self.config
         share = config.validation_tail or config.validation_share  # by place there are two groups, and any share takes the lower one
         plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture, config.shard_tokens)
@@ -179,11 +178,11 @@ INDEX_ENDING = ".index.parquet"
 
 
 class PackConfig(Config):
-    """Nothing of the stage's section: a plan follows from its shard and length."""
+    """Empty: a packing plan depends only on its shard and length."""
 
 
 class PackWorker(Worker):
-    """Packs one shard into rows of one length, by the tokens of its documents alone."""
+    """Packs the documents of one shard into rows of one length."""
 
     def process(self, piece: Piece) -> Output:
         index, length = piece.inputs[0].path, piece.params["length"]
@@ -192,7 +191,7 @@ class PackWorker(Worker):
 
 
 def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> Sequence[TaskRow]:
-    """Performs the phase `pack` for the shards of these tasks."""
+    """Runs the phase `pack` for the shards of these tasks."""
     indexes = [row.ref(run.stage.name, output.path) for row in gathered for output in row.outputs if output.path.endswith(INDEX_ENDING)]
     pieces = [
         Piece(f"pack-{length}-{_name(index.path).replace('/', '-')}", (index,), {"length": length})
@@ -203,7 +202,7 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
 
 
 def write_plans(storage: Storage, shard: Shard, lengths: Sequence[int]) -> tuple[ShardPlan, ...]:
-    """Writes the plans of a shard that lies in `storage`."""
+    """Writes the packing plans of a shard in `storage`."""
     found = []
     for length in lengths:
         table, rows = _plan(storage, shard.index, length)
@@ -222,7 +221,7 @@ def _name(index: str) -> str:
 
 
 def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[ShardPlan, ...]]:
-    """The plans of each shard, by the path of its `.bin` in the stage's folder."""
+    """The packing plans of each shard, by the path of its `.bin` in the stage's folder."""
     found: dict[str, tuple[ShardPlan, ...]] = {}
     for row in packed:
         (output,), length = row.outputs, row.counts["length"]
@@ -233,5 +232,5 @@ def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[ShardPlan, ...]
 
 
 def packing_line(packing: dict[str, Any]) -> str:
-    """One line of `ShardSet.packing` for people."""
+    """One line about an entry of `ShardSet.packing`."""
     return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty"

@@ -1,4 +1,4 @@
-"""What the phases of the tokens stage do with one piece each."""
+"""The workers of the tokens stage, in the order of its phases."""
 
 import json
 from functools import cached_property
@@ -70,7 +70,7 @@ class EncodeWorker(Worker):
 
 
 class LengthsWorker(Worker):
-    """The characters of one shard of documents: without them nobody can say where the last share of all begins."""
+    """Counts the characters of one shard of documents, which a split by place needs."""
 
     def process(self, piece: Piece) -> Output:
         path, rows, found = piece.inputs[0].path, 0, 0
@@ -81,7 +81,7 @@ class LengthsWorker(Worker):
 
 
 class MatchWorker(Worker):
-    """The component of each document of a shard."""
+    """Finds the component of each document of a shard."""
 
     config: MatchConfig
 
@@ -96,7 +96,7 @@ class MatchWorker(Worker):
 
 
 class _Planned(Worker):
-    """A worker that needs the plan."""
+    """Reads the plan once per process."""
 
     @cached_property
     def storage(self) -> Storage:
@@ -113,7 +113,7 @@ class _Planned(Worker):
 
 
 class PlaceWorker(_Planned):
-    """What the plan says of the `part` of that number: the places of its documents in the global order, and their part of the report."""
+    """Applies the plan to one `part`: the places of its documents in the global order, and their report rows."""
 
     def process(self, piece: Piece) -> Output:
         part = self.plan.parts[piece.params["part"]]
@@ -126,7 +126,7 @@ class PlaceWorker(_Planned):
 
 
 class TokenShardWorker(_Planned):
-    """Builds the token `shard` of that number in the plan, and its index."""
+    """Builds one token `shard` of the plan, and its index."""
 
     def process(self, piece: Piece) -> Output:
         wanted = self.plan.shards[piece.params["shard"]]
@@ -175,7 +175,7 @@ def places_buffer(numbers: Numbers, plan: TokensPlan) -> pa.Buffer:
 
 
 def report_of(table: pa.Table, numbers: Numbers, plan: TokensPlan) -> pa.Table:
-    """One row for every document of a part, in the order of its shard of documents. `table` has the columns REPORTED and `data_row`."""
+    """The report rows of a part, in the order of its shard of documents. `table` has the columns REPORTED and `data_row`."""
     count = table.num_rows
     split, copies = np.full(count, -1), np.zeros(count, np.int64)
     shards = np.zeros(0, np.int64)
@@ -255,7 +255,7 @@ def gather(storage: Storage, parts: list[EncodedPart], wanted: ShardRange, dtype
 
 
 def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[npt.NDArray[np.uint64], Index, npt.NDArray[np.int32]]:
-    """What the shard takes of a part: places in the global order, rows of the part's table, numbers of copies."""
+    """What a shard takes from a part: places in the global order, rows of the part's table, numbers of copies."""
     with open_batches(storage, part.places) as reader:
         batch = reader.get_batch(SPLITS.index(wanted.split))
         order, row, copy = (batch[name].to_numpy() for name in ("order", "row", "copy"))
@@ -265,7 +265,7 @@ def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[np
 
 
 def _global_order(order: npt.NDArray[np.uint64], table: pa.Table) -> Index:
-    """The rows in the global order. Documents with one id come one after the other, by their place in the crawl."""
+    """The rows in the global order; documents with equal ids are ordered by their place in the crawl."""
     at = np.argsort(order, kind="stable")
     equal = order[at][1:] == order[at][:-1]
     if equal.any():

@@ -1,3 +1,5 @@
+"""Presets and options."""
+
 import pytest
 from datasketch import MinHashLSH
 from pydantic import ValidationError
