@@ -30,7 +30,7 @@ CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
         "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.collecting", "pipeline.engine", "pipeline.interrupts",
         "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.retry",
-        "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.temporary", "pipeline.watch",
+        "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.watch",
         "train.follow", "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
     )
 )  # fmt: skip
