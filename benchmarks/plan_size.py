@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from corpusmill.dedup import candidates, merge, packing, sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
+from corpusmill.pipeline.failures import Listener
 from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
-from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish

@@ -10,10 +10,10 @@ from corpusmill.dedup.index import CrawlIndex, Entry
 from corpusmill.dedup.phases import files
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.watch.events import Event
 
 CHANGES_TASK, INDEX_TASK = "earlier", "index"
 

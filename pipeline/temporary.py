@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.retry import FULL
+from corpusmill.pipeline.failures import FULL
 
 
 @contextmanager

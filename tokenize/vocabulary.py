@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
-from corpusmill.pipeline.collecting import nothing_collected
 from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
 from corpusmill.tokenize.encode_kernel import encode_pieces, make_memory
 from corpusmill.tokenize.known_pieces import SPARE
@@ -43,8 +42,7 @@ class Vocabulary:
 def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
     """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with, nor one of characters."""
     try:
-        with nothing_collected():
-            return _from_tokenizer_json(content)
+        return _from_tokenizer_json(content)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"it is no description of a tokenizer ({type(error).__name__}: {error})") from error
 

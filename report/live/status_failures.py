@@ -6,7 +6,7 @@ from typing import Any
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.growing import ERRORS, read_grown
+from corpusmill.pipeline.watch.log import ERRORS, read_appended
 from corpusmill.report.safe import safe_line
 
 #: The last failures that are told in words, and the end of the log that is read for them.
@@ -29,7 +29,7 @@ def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
 def _log(run: Storage) -> str:
     """The end of the log, from the beginning of a failure on."""
     try:
-        return read_grown(run, ERRORS, END).decode("utf-8", "replace")
+        return read_appended(run, ERRORS, END).decode("utf-8", "replace")
     except (OSError, CorpusmillError):
         return ""
 
