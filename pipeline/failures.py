@@ -2,7 +2,7 @@
 
 An engine turns an error into a `Failed` (`failure`, `hang`) and asks `Tries` what follows: the same again, in parts, alone, or never. The
 runner collects the tasks that were given up in `GivenUp`, which ends the phase where that makes sense. What happens on the way are
-`Event`s. docs/failures.md describes the same for users.
+`Event`s. docs/operations.md describes the same for users.
 """
 
 import errno

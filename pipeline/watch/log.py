@@ -29,10 +29,10 @@ from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.masked import masked, walked
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.metrics import Counting, documents_of
-from corpusmill.report.safe import safe_line
 
 LOG, METRICS, ERRORS, PROGRESS = "log.jsonl", "metrics.jsonl", "errors.log", "progress.json"
 #: Files that are only appended to.
