@@ -62,7 +62,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
     token = (folder / "token").absolute()
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
-    here = {
+    here: dict[str, Any] = {
         "address": f"127.0.0.2:{_free_port()}", "jobs": f"http://127.0.0.1:{_free_port()}", "token": str(token),
         "temp": tempfile.mkdtemp(prefix="cm-", dir="/tmp"),  # short: sockets lie in it, whose paths may have 107 bytes
         "package": _package(), "nodes": [],
