@@ -21,9 +21,9 @@ from corpusmill.pipeline.code import Code, code_for, shortened
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
-from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
@@ -281,7 +281,7 @@ def retune(
             on_decided(result)
             if write:
                 _write(run, worker, shards, pool, progress)
-                result.lost = told_lost([("filter", row) for row in run.manifest.quarantined.values()])
+                result.lost = sentence_of_all([("filter", row) for row in run.manifest.quarantined.values()])
                 storage.write_bytes(RUN_FILE, describe(now))
                 check_kept(run, lost=result.lost)
     return result
