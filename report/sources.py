@@ -6,7 +6,7 @@ where the user asks for it, since to ask a server for anything tells it who asks
 
 from urllib.parse import urlsplit
 
-from corpusmill.ingest.cached import cached
+from corpusmill.pipeline.cached import cached
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage, is_remote

@@ -20,7 +20,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 import corpusmill
-from corpusmill.ingest.cached import cached, describe, place_of
+from corpusmill.pipeline.cached import cached, describe, place_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import fsync_folder
 from corpusmill.pipeline.store import redirects
