@@ -1,5 +1,6 @@
-"""README, SECURITY and docs: links resolve, commands and their options exist, recipes in examples are valid."""
+"""README, SECURITY and docs: links resolve, commands, their options and imports exist, recipes in examples are valid."""
 
+import importlib
 import re
 import textwrap
 from pathlib import Path
@@ -61,3 +62,10 @@ def test_recipes(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 validate_recipe(recipe, "recipe.yaml")
             except ConfigError as error:
                 assert all(ELSEWHERE.search(fault) for fault in str(error).split("; ")), error
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_imports(page: str) -> None:
+    for module, names in re.findall(r"^from (corpusmill\S*) import ([\w, ]+)", PAGES[page].read_text(), re.MULTILINE):
+        loaded = importlib.import_module(module)
+        assert [name for name in names.strip().split(", ") if not hasattr(loaded, name)] == [], module
