@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from corpusmill.filters.pii.kinds import KINDS
+from corpusmill.filters.pii import KINDS
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.masked import bare, walked
 from corpusmill.pipeline.storage import is_remote

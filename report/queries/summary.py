@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from corpusmill.pipeline.quarantine import sentence_of
+from corpusmill.pipeline.failures import sentence_of
 from corpusmill.report.queries.alignment import Alignment, read_alignment
 from corpusmill.report.queries.ask import Query, ask
 from corpusmill.report.queries.benchmarks import Benchmarks, read_benchmarks
