@@ -21,7 +21,7 @@ from corpusmill.pipeline.npm_package import NpmPackage
 from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.report.query.connect import connect
+from corpusmill.report.query.sql import connect
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source, other_run
 

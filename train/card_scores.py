@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.report.queries.alignment import read_judged
-from corpusmill.report.queries.benchmarks import Benchmark
 from corpusmill.report.queries.summary import Summary
-from corpusmill.report.queries.training import as_number
+from corpusmill.report.queries.training import Benchmark, as_number
 from corpusmill.report.read import RunReader
 
 SAMPLES = 3

@@ -12,8 +12,7 @@ from corpusmill.pipeline.masked import bare, walked
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.card.contents import Contents
 from corpusmill.report.card.facts import Row, dedup_rows
-from corpusmill.report.queries.classifiers import Classifier, Label
-from corpusmill.report.queries.measures import interval, value
+from corpusmill.report.queries.classifiers import Classifier, Label, interval, value
 from corpusmill.report.queries.summary import Summary
 from corpusmill.report.queries.values import PersonalKind
 from corpusmill.report.read import RunReader

@@ -8,9 +8,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card import rows
-from corpusmill.report.card.columns import MEANINGS
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
-from corpusmill.report.card.croissant import croissant
+from corpusmill.report.card.croissant import MEANINGS, croissant
 from corpusmill.report.card.facts import rule_rows, tokenizer_rows
 from corpusmill.report.card.limits import limits, step_options
 from corpusmill.report.markdown import environment, front_matter

@@ -1,24 +1,24 @@
 """`report.html`: the whole run on one page that holds all it needs and lets nothing else in: see page.py."""
 
 import json
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corpusmill.pipeline.masked import masked, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
-from corpusmill.report.page import classifier_figures, decided_figures, figures
-from corpusmill.report.page.overlap_view import OverlapView, overlap_view
+from corpusmill.report.page import figures
+from corpusmill.report.page.figures import HEIGHT, training_charts
 from corpusmill.report.page.page import templates, whole_page
-from corpusmill.report.page.training_figures import HEIGHT, training_charts
-from corpusmill.report.queries import tokenizers
+from corpusmill.report.queries import tokens as tokenizers
 from corpusmill.report.queries.ask import Query, json_query, slug
 from corpusmill.report.queries.classifiers import can_fail
 from corpusmill.report.queries.duplicates import LISTS, told
 from corpusmill.report.queries.inside import stayed
 from corpusmill.report.queries.origins import biggest_loss
-from corpusmill.report.queries.rules import Decisions, RuleCount
+from corpusmill.report.queries.rules import Combination, Decisions, Overlap, RuleCount
 from corpusmill.report.queries.summary import MOST_RULES, Summary, read_summary
 from corpusmill.report.queries.thresholds import SAMPLE_TEXT, Changes, NearMisses, is_number, numeric_rules, recipe_line
 from corpusmill.report.queries.tokens import packings, shards_file
@@ -26,6 +26,69 @@ from corpusmill.report.queries.training import FIGURES, Training
 from corpusmill.report.queries.values import QUANTILES, Histogram
 from corpusmill.report.read import DATA_STAGES, Rule
 from corpusmill.report.tables import number
+
+#: Rules that have a column among the combinations.
+COLUMNS = 14
+#: Shades of a share.
+SHADES = 9
+
+
+@dataclass(frozen=True)
+class OverlapRow:
+    """A combination: a dot for each column, and its rules without a column."""
+
+    combination: Combination
+    dots: list[bool]
+    others: list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Documents that failed both rules; None where they are the same. `heat` is 0 to `SHADES`."""
+
+    documents: int | None
+    heat: int
+
+
+@dataclass(frozen=True)
+class OverlapView:
+    """`rest` documents are in other combinations. `matrix` has a row for each of `paired_rules`; nothing where there is only one."""
+
+    columns: list[str]
+    rows: list[OverlapRow]
+    rest: int
+    rest_kinds: str
+    query: Query
+    paired_rules: list[RuleCount]
+    matrix: list[tuple[RuleCount, list[Cell]]]
+    pairs_query: Query | None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether a combination has rules without a column."""
+        return any(row.others for row in self.rows)
+
+
+def overlap_view(found: Overlap) -> OverlapView:
+    shown: Counter[str] = Counter()
+    for combination in found.combinations:
+        shown.update(dict.fromkeys(combination.rules, combination.documents))
+    columns = [name for name, _ in sorted(shown.items(), key=lambda pair: (-pair[1], pair[0]))[:COLUMNS]]
+    rows = [
+        OverlapRow(each, [name in each.rules for name in columns], [name for name in each.rules if name not in columns])
+        for each in found.combinations
+    ]
+    matrix = [(rule, [_cell(found, rule, other) for other in found.paired]) for rule in found.paired]
+    kinds = f"{found.kinds - len(rows):,}"
+    return OverlapView(columns, rows, found.rest, kinds, found.query, found.paired, matrix, found.pairs_query)
+
+
+def _cell(found: Overlap, rule: RuleCount, other: RuleCount) -> Cell:
+    if rule is other:
+        return Cell(None, 0)
+    both = found.both.get((rule.name, other.name), 0)
+    return Cell(both, round(SHADES * both / rule.fired))
+
 
 REPORT_FILE = "report.html"
 #: Warnings, and histograms, that a page shows; beyond, it says how many more there are.
@@ -186,8 +249,8 @@ def render_body(summary: Summary) -> tuple[str, Page]:
     """What stands on the page, and its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, decided_figures=decided_figures, recipe_line=recipe_line,
-        biggest_loss=biggest_loss, quantiles=QUANTILES, classifier_figures=classifier_figures, tokenizers=tokenizers,
+        page=page, s=summary, figures=figures, recipe_line=recipe_line,
+        biggest_loss=biggest_loss, quantiles=QUANTILES, tokenizers=tokenizers,
         data_stages=DATA_STAGES, figure_files=FIGURES, token_files=[shards_file(split) for split in summary.tokens],
         max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=told, stayed=stayed, packings=packings(summary.tokens),
         progress=unfinished(summary.reader.storage.root), clock=clock,

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from corpusmill.pipeline.safe import quoted, safe_line, safe_text
-from corpusmill.report.queries import measures
+from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
 
 #: The page's styles (plotly.css has to be the last) and scripts in their order.

@@ -8,9 +8,9 @@ from textwrap import dedent
 from typing import Any
 
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.query.files import view_name
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
+from corpusmill.report.query.tables import view_name
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "FLOAT",

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from corpusmill.report.meanings import read_meanings
 from corpusmill.report.queries.ask import Query, ask, has_report, listed
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
-from corpusmill.report.read import DATA_STAGES, Rule
+from corpusmill.report.read import DATA_STAGES, Rule, read_meanings
 
 #: The rule of `ingest` for records that hold no page: requests, and what a crawler writes down of itself.
 NO_PAGE = "record_type"

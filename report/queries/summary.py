@@ -6,7 +6,6 @@ from typing import Any
 from corpusmill.pipeline.failures import sentence_of
 from corpusmill.report.queries.alignment import Alignment, read_alignment
 from corpusmill.report.queries.ask import Query, ask
-from corpusmill.report.queries.benchmarks import Benchmarks, read_benchmarks
 from corpusmill.report.queries.classifiers import Classifier, read_classifiers
 from corpusmill.report.queries.duplicates import Duplicates, Earlier, FullClusters, read_duplicates, read_earlier, read_full_clusters
 from corpusmill.report.queries.inside import Contamination, Cuts, TopLines, read_contamination, read_cuts, read_top_lines
@@ -34,9 +33,17 @@ from corpusmill.report.queries.thresholds import (
     read_examples,
     read_near_misses,
 )  # fmt: skip
-from corpusmill.report.queries.tokenizers import Judgement, read_judgement
-from corpusmill.report.queries.tokens import Component, mixture, token_splits
-from corpusmill.report.queries.training import Scores, Training, read_figures, read_samples, read_scores, read_training
+from corpusmill.report.queries.tokens import Component, Judgement, mixture, read_judgement, token_splits
+from corpusmill.report.queries.training import (
+    Benchmarks,
+    Scores,
+    Training,
+    read_benchmarks,
+    read_figures,
+    read_samples,
+    read_scores,
+    read_training,
+)
 from corpusmill.report.queries.values import Histogram, Lengths, PersonalData, read_histograms, read_lengths, read_personal_data
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader

@@ -14,7 +14,7 @@ from corpusmill.report.answers.diff_documents import open_pair, read_properties
 from corpusmill.report.answers.stats import read_groups
 from corpusmill.report.card.contents import read_contents
 from corpusmill.report.explore import asked
-from corpusmill.report.explore.count import most
+from corpusmill.report.explore.answers import most
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import select
 from corpusmill.report.queries.summary import read_summary

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.queries.tokenizers import judged_text, judgement
+from corpusmill.report.queries.tokens import judged_text, judgement
 from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage

@@ -77,7 +77,7 @@ def clusters(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.report.answers.clusters_view import clusters as show
+    from corpusmill.report.answers.clusters import clusters as show
 
     options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
     chosen = [name for name, on in options.items() if on]

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
-from corpusmill.report.queries.benchmarks import Score, read_benchmarks
 from corpusmill.report.queries.summary import read_summary
-from corpusmill.report.queries.training import read_scores
+from corpusmill.report.queries.training import Score, read_benchmarks, read_scores
 from corpusmill.report.query.run import Run
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"

@@ -14,7 +14,7 @@ from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.answers.clusters_view import clusters
+from corpusmill.report.answers.clusters import clusters
 from corpusmill.report.queries.duplicates import LISTS, choose_clusters, find_clusters, read_clusters, read_members, read_sources
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader

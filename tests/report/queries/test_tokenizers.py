@@ -10,7 +10,7 @@ from rich.console import Console
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
-from corpusmill.report.queries.tokenizers import judged_text, read_judgement
+from corpusmill.report.queries.tokens import judged_text, read_judgement
 from corpusmill.report.read import RunReader
 
 

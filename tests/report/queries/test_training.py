@@ -9,8 +9,8 @@ from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.report.answers.terminal import render_report
+from corpusmill.report.page.figures import training_charts
 from corpusmill.report.page.html import render
-from corpusmill.report.page.training_figures import training_charts
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.training import POINTS, SPEED_POINTS, Training, read_training
 from corpusmill.report.read import RunReader

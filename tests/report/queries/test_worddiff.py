@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.report.queries import worddiff
-from corpusmill.report.queries.passages import CHANGES, compare
-from corpusmill.report.queries.worddiff import Change, Words, diff, fewest, runs, tidy
+from corpusmill.report.queries import passages as worddiff
+from corpusmill.report.queries.passages import CHANGES, Change, Words, compare, diff, fewest, runs, tidy
 
 letters = st.lists(st.sampled_from("abc"), max_size=30)
 texts = st.text(alphabet="abc \n中文かdé", max_size=60)

@@ -1,4 +1,4 @@
-"""`corpusmill query`: the rows of a query, or the tables that there are, for a terminal and for other programs."""
+"""None"""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.answers.inspect_view import Shown, show_rows
+from corpusmill.report.answers.inspect import TableInfo, show_rows
 from corpusmill.report.machine import as_json, print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run
 
@@ -42,7 +42,7 @@ def _answer(run: Run, query: str, limit: int | None, form: str, console: Console
         print_csv(rows, names)
     else:
         shown = list(rows)
-        show_rows(shown, Shown("", columns=names), console)
+        show_rows(shown, TableInfo("", columns=names), console)
         more = bool(count) and len(held) > count
         if shown:
             console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
