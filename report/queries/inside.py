@@ -121,6 +121,7 @@ class Contamination:
     documents: int
     items: int
     dropped: int
+    staying: int
     characters: int
     query: Query
     sets: list[tuple[str, int, int]] = field(default_factory=list)
@@ -130,9 +131,8 @@ class Contamination:
 
     def done(self) -> str:
         """What was done with these documents, in words: with counts where it was not the same with all."""
-        stay = self.documents - self.dropped
         dropped = "dropped, since too little was left" if self.action == "cut" else "dropped"
-        parts = [(self.dropped, dropped), (stay, stayed(self.action))]
+        parts = [(self.dropped, dropped), (self.staying, stayed(self.action))]
         some = [(count, what) for count, what in parts if count]
         return some[0][1] if len(some) == 1 else "; ".join(f"{count:,} {what}" for count, what in some)
 
@@ -157,7 +157,7 @@ def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
     query = ask(run, "contamination", "Contamination", f"""
         SELECT count(*) FILTER ({seen}) AS seen, count({SET}) AS documents,
           coalesce(sum(contamination_matches) FILTER ({SET} IS NOT NULL), 0)::BIGINT AS items,
-          count(*) FILTER ({SET} IS NOT NULL AND NOT kept) AS dropped,
+          count(*) FILTER ({SET} IS NOT NULL AND NOT kept) AS dropped, count(*) FILTER ({SET} IS NOT NULL AND kept) AS staying,
           coalesce(sum(chars_in - chars_out{others}) FILTER ({SET} IS NOT NULL AND kept), 0)::BIGINT AS characters
         FROM dedup_report
     """)  # fmt: skip
