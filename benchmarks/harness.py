@@ -59,7 +59,7 @@ def questions(ours: ModelUnderTest, theirs: HFLM, items: list[Question], rounds:
     requests = [Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts]
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds):
-        mine, texts = timed(lambda: list(answer_texts(ours.speaker, ours.encoder, prompts, LONGEST)))
+        mine, texts = timed(lambda: list(answer_texts(ours.generator, ours.encoder, prompts, LONGEST)))
         other, answers = timed(lambda: theirs.generate_until(requests, disable_tqdm=True))
         seconds.append((mine, other))
     same = sum(text == answer for (text, _), answer in zip(texts, answers, strict=True))

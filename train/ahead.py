@@ -9,7 +9,7 @@ from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, Share, StepLoss
 
 
-class Ahead:
+class Prefetcher:
     """`objective` with its next batch always in the making, up to the end of step `steps - 1`.
 
     Batches depend on the step alone and one thread makes them in turn, so they are what they would be without it. `waited` are the
@@ -26,7 +26,7 @@ class Ahead:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.objective, name)
 
-    def __enter__(self) -> "Ahead":
+    def __enter__(self) -> "Prefetcher":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -176,7 +176,7 @@ class AlignStage(Stage):
         inputs = [*start.files, pairs, *reference]
         row = run.once("model", inputs, partial(self._model, run, start, reference or start.files))
         tuning.clear(run, row)
-        judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
+        judged.judge_answers(run, self.config.judged, start, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -188,17 +188,17 @@ class AlignStage(Stage):
             lines["more likely a token"] = (
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )
-        return {**lines, **judged.summary(run, self.config.judged)}
+        return {**lines, **judged.judged_lines(run, self.config.judged)}
 
-    def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
+    def _pairs(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.pair_task import make_pairs
 
         return make_pairs(run, self.config, start, given)
 
-    def _model(self, run: StageRun, start: tuning.Start, reference: Sequence[FileRef], identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.StartModel, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
-        from corpusmill.train.workplace import Workplace
+        from corpusmill.train.workplace import CheckpointDir
 
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
-        return tuning.train(run, "corpusmill.train.preference:train", self.config, start, Workplace.of(run, identity), weights=weights)
+        return tuning.train(run, "corpusmill.train.preference:train", self.config, start, CheckpointDir.of(run, identity), weights=weights)

@@ -10,7 +10,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.conversation import assistant_turn, user_turn
 from corpusmill.train.generate import generate
 from corpusmill.train.sampling import DEFAULT, Sampling
-from corpusmill.train.speaker import Speaker, read_settings
+from corpusmill.train.speaker import TextGenerator, read_settings
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message
 from corpusmill.train.text_stream import json_line, stream_text
 
@@ -20,7 +20,7 @@ class Conversation:
     """All messages, and how the next answer is written. What the context can't take is not shown to the model: the oldest turns first,
     a system message never."""
 
-    speaker: Speaker
+    generator: TextGenerator
     sampling: Sampling = DEFAULT
     max_tokens: int = 256
     system: str = ""
@@ -30,7 +30,7 @@ class Conversation:
     answers: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.speaker.encoder  # a template that is none is refused now, and not at every message
+        _ = self.generator.encoder  # a template that is none is refused now, and not at every message
 
     def ask(self, text: str) -> Generator[str, None, None]:
         """The answer, piece by piece, safe for a terminal. It joins the turns when it ends or its reader stops; with an empty one
@@ -67,11 +67,11 @@ class Conversation:
 
     def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
         first, ids = self._fitting(turns)
-        room = min(self.max_tokens, self.speaker.model.arch.context - len(ids))
+        room = min(self.max_tokens, self.generator.model.arch.context - len(ids))
         self.answers += 1  # each has a seed of its own
         tokens = generate(
-            self.speaker.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
-            stop=self.speaker.stop, banned=self.speaker.banned, overflow="refuse",
+            self.generator.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
+            stop=self.generator.stop, banned=self.generator.banned, overflow="refuse",
         )  # fmt: skip
         self.forgotten, self.ended = first, ""
         return self._told(turns, tokens, room, ids)
@@ -86,7 +86,7 @@ class Conversation:
                 yield token
 
         try:
-            for piece in stream_text(self.speaker.tokenizer, counted(), before=ids):
+            for piece in stream_text(self.generator.tokenizer, counted(), before=ids):
                 pieces.append(piece)
                 yield piece
         finally:
@@ -98,10 +98,10 @@ class Conversation:
 
     def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
         """How many turns are left out, and the ids of the others: as many as leave room for an answer (at most half of the context)."""
-        context = self.speaker.model.arch.context
+        context = self.generator.model.arch.context
         room = context - min(self.max_tokens, context // 2)
         for first in range(0, len(turns), 2):
-            ids = self.speaker.conversation(self._messages(turns[first:]))
+            ids = self.generator.conversation(self._messages(turns[first:]))
             if len(ids) <= room:
                 return first, ids
         what = "that message is" if not self.system else "that message and the system message are"

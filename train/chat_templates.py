@@ -36,7 +36,7 @@ LLAMA3 = (
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedTemplate:
     """A template with the special tokens that it writes; `bos` is its `bos_token`, None where it has none of its own."""
 
     source: str
@@ -46,8 +46,8 @@ class Named:
 
 
 NAMED = {
-    "chatml": Named(CHATML, (IM_START, IM_END), end=IM_END),
-    "llama3": Named(
+    "chatml": NamedTemplate(CHATML, (IM_START, IM_END), end=IM_END),
+    "llama3": NamedTemplate(
         LLAMA3,
         ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         end="<|eot_id|>",

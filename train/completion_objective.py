@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.logprobs import NOBODY, SequenceLogps, Sequences, by_sequence, counted_nats, sum_logps
+from corpusmill.train.logprobs import NOBODY, LabelledRows, SequenceLogps, by_sequence, counted_nats, sum_logps
 from corpusmill.train.losses import LossOptions
 from corpusmill.train.losses.kto import METRICS, CompletionLogps, completion_metrics, kto, reference_point
 from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered
 from corpusmill.train.objective import Share, StepLoss
 from corpusmill.train.order import Order, in_turn
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.computation import ParallelModel
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.sums import total
 from corpusmill.train.preference_data import PreparedPair
 from corpusmill.train.reference import Reference, References
@@ -25,12 +25,12 @@ from corpusmill.train.template import Encoded
 
 
 @dataclass(frozen=True)
-class Batch:
+class CompletionBatch:
     """A micro-batch; how many completions of its whole step are desirable; in a step's first one, what `kl` is measured on."""
 
-    sequences: Sequences
+    sequences: LabelledRows
     n_desirable: int
-    mismatched: Sequence[Sequences]
+    mismatched: Sequence[LabelledRows]
 
 
 class CompletionObjective:
@@ -45,9 +45,9 @@ class CompletionObjective:
 
     def __init__(
         self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],
-        numbered: Callable[[Sequence[Encoded]], Numbered], layout: Layout,
+        numbered: Callable[[Sequence[Encoded]], Numbered], dims: ParallelDims,
     ):  # fmt: skip
-        self.config, self.numbered, self.layout = config, numbered, layout
+        self.config, self.numbered, self.dims = config, numbered, dims
         self.learned, self.held_out = _Completions(pairs, numbered), _Completions(held_out, numbered)
         self.order = Order(len(self.learned.ids), config.batch, config.micro_batch, config.seed)
         self.options = LossOptions(
@@ -57,7 +57,7 @@ class CompletionObjective:
     def measure_reference(self, references: References, steps: int) -> None:
         """Takes the reference's log-probabilities of the completions on the micro-batches of the first epoch, and of the mismatched
         completions of each step on theirs, so that at first every log-ratio is 0."""
-        share = self.layout.share
+        share = self.dims.share
         self.mismatched = self.numbered(_Mismatched(self.learned.sequences.sequences, self.order, steps))
         places = (place for step in range(steps) for place in self._places(step, share))
         self.reference = references.of("train", self.learned.sequences, self.order.first_epoch(share))
@@ -76,13 +76,13 @@ class CompletionObjective:
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: Share) -> Iterator[CompletionBatch]:
         n_desirable = int(self.learned.desirable[self.order.of_step(step)].sum())
         mismatched = [self.mismatched.collate(places) for places in self._places(step, share)]
         for piece, numbers in enumerate(self.order.pieces(step, share)):
-            yield Batch(self.learned.sequences.collate(numbers), n_desirable, () if piece else mismatched)
+            yield CompletionBatch(self.learned.sequences.collate(numbers), n_desirable, () if piece else mismatched)
 
-    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+    def loss(self, model: Llama, batch: CompletionBatch) -> StepLoss:
         """The sum of the completions' losses; the log shows means a completion, and of the preferences alone as `preference_loss`."""
         if batch.mismatched:
             self.kl = self._reference_point(model, batch.mismatched)
@@ -97,13 +97,13 @@ class CompletionObjective:
         return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
 
     @torch.no_grad()
-    def _reference_point(self, model: Llama, batches: Sequence[Sequences]) -> Tensor:
+    def _reference_point(self, model: Llama, batches: Sequence[LabelledRows]) -> Tensor:
         ratios = []
         for batch in batches:
             logps = sum_logps(model, batch)
             ratios.append(logps.sums - self.mismatched_reference.of(self.mismatched.numbers(logps)))
         every = torch.cat(ratios)
-        found, count = total(torch.stack([every.double().sum(), torch.full_like(every[0], len(every)).double()]), self.layout)
+        found, count = total(torch.stack([every.double().sum(), torch.full_like(every[0], len(every)).double()]), self.dims)
         return reference_point(found, count).to(every.dtype)
 
     def describe(self, step: int, share: Share, piece: int) -> list[str]:
@@ -113,7 +113,7 @@ class CompletionObjective:
     # ---- measuring ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def measure_held_out(self, computation: Computation) -> dict[str, float]:
+    def measure_held_out(self, parallel_model: ParallelModel) -> dict[str, float]:
         """Means over the held-out completions, the same on every process; nothing without any.
 
         `preference_accuracy` is the share of the pairs of any desirable and any undesirable one of which the desirable has
@@ -123,9 +123,9 @@ class CompletionObjective:
         if not count:
             return {}
         reference, mismatched_reference = self.held_out_references
-        mismatched = _all_logps(computation, self.held_out_mismatched)
+        mismatched = _all_logps(parallel_model, self.held_out_mismatched)
         kl = reference_point((mismatched.sums - mismatched_reference.sums.to(mismatched.sums.device)).sum(), count)
-        logps = _all_logps(computation, self.held_out.sequences)
+        logps = _all_logps(parallel_model, self.held_out.sequences)
         completions = self.held_out.logps(logps, reference, kl)
         n_desirable = int(completions.desirable.sum())
         values = completion_metrics(completions, self.options, n_desirable, count - n_desirable)
@@ -178,10 +178,10 @@ def mismatch(example: Encoded, other: Encoded) -> Encoded:
     return Encoded(ids[-longest:], mask[-longest:])
 
 
-def _all_logps(computation: Computation, sequences: Numbered) -> SequenceLogps:
+def _all_logps(parallel_model: ParallelModel, sequences: Numbered) -> SequenceLogps:
     found = []
     for numbers in in_turn(len(sequences)):
         batch = sequences.collate(numbers)
-        logps = by_sequence(counted_nats(computation, batch), batch.labels)
+        logps = by_sequence(counted_nats(parallel_model, batch), batch.labels)
         found.append((sequences.numbers(logps), logps.sums, logps.counts))
     return SequenceLogps(*(torch.cat(parts) for parts in zip(*found, strict=True)))

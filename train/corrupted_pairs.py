@@ -29,7 +29,7 @@ def build_pairs(
     return pairs
 
 
-def _other(built: Sequence[tasks.Task], aside: Sequence[bool], place: int) -> tasks.Task:
+def _other(built: Sequence[tasks.BuiltTask], aside: Sequence[bool], place: int) -> tasks.BuiltTask:
     """The next task of another document, held out as this one is or not, so that nothing held out is learned; itself where there is no
     other."""
     following = ((place + step) % len(built) for step in range(1, len(built)))
@@ -37,7 +37,7 @@ def _other(built: Sequence[tasks.Task], aside: Sequence[bool], place: int) -> ta
     return next(fitting, built[place])
 
 
-def _rejected(task: tasks.Task, other: str) -> tuple[str, str]:
+def _rejected(task: tasks.BuiltTask, other: str) -> tuple[str, str]:
     choice = tasks.hash_of("rejected", task.source.id + task.prompt) % 4
     if choice < 2:
         return "other", tasks.cut(other, max(len(task.answer), 1))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Units that are drawn from.
-MOST = 10_000
+MOST_UNITS = 10_000
 
 
 def bootstrap_ratio(
@@ -32,7 +32,7 @@ def bootstrap_ratio(
 
 
 def _bundled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.bincount(np.arange(len(values)) % MOST, values).astype(np.float64) if len(values) > MOST else values
+    return np.bincount(np.arange(len(values)) % MOST_UNITS, values).astype(np.float64) if len(values) > MOST_UNITS else values
 
 
 def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:

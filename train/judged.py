@@ -14,7 +14,7 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output
 from corpusmill.train import tuning
 from corpusmill.train.options import Temperature
-from corpusmill.train.scores import Score, classifier_columns, find_score, score_params
+from corpusmill.train.scores import FilterScore, classifier_columns, find_score, score_params
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -34,7 +34,7 @@ class JudgedConfig(Config):
     seed: int = Field(default=0, ge=0, description="Of answers and resamples; before and after are drawn with the same.")
 
 
-def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[Score]:
+def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
     """The scores that judge answers: of the columns `more` and of the run's classifiers, those of which a rule says what is good.
 
     A score that only ranks documents has no say in single answers, nor has one that cannot tell this corpus's documents apart.
@@ -46,7 +46,9 @@ def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[Score]:
     return [found[column] for column in sorted(found) if found[column].threshold is not None and not found[column].blind]
 
 
-def execute(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
+def judge_answers(
+    run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, pairs: FileRef, more: Sequence[str] = ()
+) -> None:
     """Samples and judges, where the run has a classifier."""
     scores = judged_scores(run, more) if config.prompts else []
     if not scores:
@@ -57,14 +59,14 @@ def execute(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: 
     run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)
 
 
-def _judge(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, scores: Sequence[Score], _: str) -> Output:
+def _judge(run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, scores: Sequence[FilterScore], _: str) -> Output:
     from corpusmill.train.judged_samples import judge
 
     found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
     return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
 
 
-def summary(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
+def judged_lines(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
     """A line for each score, with the interval of the difference."""
     if not config.prompts:
         return {}
@@ -73,10 +75,10 @@ def summary(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
     found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
     if not found["prompts"]:
         return {"answers judged": "no (no pair is held out)"}
-    return {f"{column} of answers": _sentence(of) for column, of in found["scores"].items()}
+    return {f"{column} of answers": _judged_sentence(of) for column, of in found["scores"].items()}
 
 
-def _sentence(of: dict[str, Any]) -> str:
+def _judged_sentence(of: dict[str, Any]) -> str:
     if not of["texts"]:
         return "no answer could be scored"
     sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f}"

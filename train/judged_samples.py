@@ -15,8 +15,8 @@ from corpusmill.train.generate import generate_batch
 from corpusmill.train.intervals import bootstrap_ratio, wilson
 from corpusmill.train.preference_data import Pair, pairs_from_table
 from corpusmill.train.sampling import Sampling
-from corpusmill.train.scores import Score, TextScorer
-from corpusmill.train.speaker import load_speaker
+from corpusmill.train.scores import FilterScore, TextScorer
+from corpusmill.train.speaker import load_text_generator
 from corpusmill.train.template import load_chat
 from corpusmill.train.text_stream import plain
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Values = npt.NDArray[np.float64]
 
 
-def judge(run: "StageRun", config: "JudgedConfig", models: tuple[str, str], device: str, scores: Sequence[Score]) -> dict[str, Any]:
+def judge(run: "StageRun", config: "JudgedConfig", models: tuple[str, str], device: str, scores: Sequence[FilterScore]) -> dict[str, Any]:
     """What `judged.json` holds: for each score a comparison, and every prompt with both answers and their scores.
 
     `models`: the folders of the model before and after. A score of windows is the worse the longer a text is, and
@@ -79,21 +79,21 @@ def choose_prompts(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
 def answer(folder: str, prompts: Sequence[Pair], config: "JudgedConfig", device: str) -> list[list[int]]:
     """The tokens of a model's answers. A prompt's seed hangs on nothing but the prompt."""
-    speaker = load_speaker(folder, device)
+    generator = load_text_generator(folder, device)
     with deterministic():
         answers = generate_batch(
-            speaker.model,
-            [speaker.encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
+            generator.model,
+            [generator.encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
             max_tokens=config.max_tokens,
             sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
             seeds=[tasks.hash_of(f"judged {config.seed}", pair.prompt[-1]["content"]) for pair in prompts],
-            stop=speaker.stop,
-            banned=speaker.banned,
+            stop=generator.stop,
+            banned=generator.banned,
         )
         return [each.tokens for each in answers]
 
 
-def compare(score: Score, sides: Sequence[dict[str, Values]], config: "JudgedConfig") -> dict[str, Any]:
+def compare(score: FilterScore, sides: Sequence[dict[str, Values]], config: "JudgedConfig") -> dict[str, Any]:
     """Means, the interval of the paired difference, and the shares on the bad side of the threshold with Wilson's intervals.
 
     `sides`: before and after, by column float64 (prompts,), NaN for an answer that can't be scored (an empty one). A prompt counts where

@@ -14,10 +14,10 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import launch_torchrun
 from corpusmill.train.device import pick_device
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 
 if TYPE_CHECKING:
-    from corpusmill.train.rank import Task
+    from corpusmill.train.rank import GroupJob
 
 
 def launch(
@@ -42,14 +42,14 @@ def launch(
     on a disk that all nodes have, and progress is what comes into `log`, up to `steps` lines; where the run lies on a store, they leave it
     in `store`, its folder of the training. Raises what a process raised, where that is a CorpusmillError; else RankError with the trace.
     """
-    if launch_torchrun.is_active():
+    if launch_torchrun.under_torchrun():
         _check_torchrun(parallel, title)
     if parallel.world == 1:
-        result: dict[str, Any] = load_object(job)(Layout.single(pick_device(device)), progress, **arguments)
+        result: dict[str, Any] = load_object(job)(ParallelDims.single(pick_device(device)), progress, **arguments)
         return result
-    task: Task = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
-    if launch_torchrun.is_active():
-        return launch_torchrun.lead(task, progress)
+    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
+    if launch_torchrun.under_torchrun():
+        return launch_torchrun.lead_torchrun(task, progress)
     from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
     from corpusmill.train.restart import with_restarts
 
@@ -67,7 +67,7 @@ def launch(
 
 
 def _check_torchrun(parallel: ParallelConfig, title: str) -> None:
-    started = launch_torchrun.world()
+    started = launch_torchrun.torchrun_world()
     if parallel.world != started:
         raise InputError(
             f"{title}.parallel: replicate x shard x tensor x pipeline are {parallel.world} processes, and torchrun has started "

@@ -16,7 +16,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.restart import TERMINAL, Killed, RankError
 
 if TYPE_CHECKING:
-    from corpusmill.train.rank import Task
+    from corpusmill.train.rank import GroupJob
 
 #: Seconds between two looks at the processes, and those that the others have to end by themselves when one has failed.
 LOOK, GRACE = 0.05, 2.0
@@ -29,7 +29,7 @@ class LocalGroup:
     terminal, and leave the others half a minute to end; hence these few lines. The meeting is theirs: torchrun's variables, a TCPStore.
     """
 
-    def __init__(self, task: "Task", folder: Path, progress: Progress | None):
+    def __init__(self, task: "GroupJob", folder: Path, progress: Progress | None):
         self.task, self.progress = task, progress
         self.left = Storage(str(folder))
         self.world = _world(task)
@@ -102,7 +102,7 @@ class LocalGroup:
         return RankError(f"a process ended with {next(p.returncode for p in processes if p.returncode)}")
 
 
-def _world(task: "Task") -> int:
+def _world(task: "GroupJob") -> int:
     from corpusmill.train.options import ParallelConfig
 
     return ParallelConfig.model_validate(task["parallel"]).world

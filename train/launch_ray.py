@@ -18,11 +18,11 @@ from corpusmill.pipeline.on_ray.engine import ADDRESS, LOCAL, RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import WAITING
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.ray_room import Room, find_room, living
+from corpusmill.train.ray_room import WorkerResources, find_resources, living
 from corpusmill.train.restart import Killed, RankError
 
 if TYPE_CHECKING:
-    from corpusmill.train.rank import Task
+    from corpusmill.train.rank import GroupJob
 
 #: Workers may take so many seconds to start (its default, 60, is short for a busy machine); it looks at them so often, not every 2
 #: seconds; and it leaves the folder to us, and measures nothing.
@@ -44,7 +44,7 @@ class RayGroup:
     """
 
     def __init__(
-        self, task: "Task", left: Storage, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]], title: str
+        self, task: "GroupJob", left: Storage, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]], title: str
     ):  # fmt: skip
         self.task, self.left, self.engine, self.bar, self.title = task, left, engine, bar, title
         self.parallel = ParallelConfig.model_validate(task["parallel"])
@@ -76,7 +76,7 @@ class RayGroup:
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 
-    def _room(self, ray: Any) -> Room:
+    def _room(self, ray: Any) -> WorkerResources:
         """What each worker gets. A cluster that has no room gets `parallel.wait` seconds for it: it has lost a node, or one that scales has
         to bring them yet. Raises CorpusmillError after that, InputError where there has been no room from the beginning."""
         wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of our own stays as it is
@@ -84,7 +84,7 @@ class RayGroup:
         told = False
         while True:
             nodes = living(ray.nodes())
-            if room := find_room(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
+            if room := find_resources(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
                 return room
             if time.monotonic() >= until:
                 break
@@ -106,7 +106,7 @@ class RayGroup:
             f"{self.parallel.world} processes need {' and '.join(each)} each, and the nodes of the cluster have {'; '.join(has) or 'none'}"
         )
 
-    def _trainer(self, room: Room, left: Storage, folder: str) -> Any:
+    def _trainer(self, room: WorkerResources, left: Storage, folder: str) -> Any:
         """`folder` is where Ray Train, which is told of no state, keeps its own account; only the driver's machine needs to have it."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corpusmill.train.model import Llama
 from corpusmill.train.packing import IGNORED, Packed, pack
-from corpusmill.train.parallel.computation import Computation
+from corpusmill.train.parallel.computation import ParallelModel
 from corpusmill.train.template import Encoded
 
 #: The owner of a place that is padding.
@@ -18,7 +18,7 @@ NOBODY = -1
 
 
 @dataclass(frozen=True)
-class Sequences:
+class LabelledRows:
     """Sequences in rows: ids and segments int64 `[rows, T]`, and labels int64 `[rows, T, 2]`, which are at every place the target (IGNORED
     where it does not count) and the number of the sequence that the place belongs to (NOBODY's where it is padding)."""
 
@@ -46,7 +46,7 @@ class SequenceLogps:
 
 
 @dataclass(frozen=True)
-class Form:
+class RowForm:
     """The shape of collated rows: `multiple` divides their length (tensor ranks share it out); `fixed` rows are all of the context's
     length with one sequence each, as the micro-batches of a pipeline have to be alike."""
 
@@ -59,8 +59,8 @@ def collate(
     context: int,
     device: torch.device | str = "cpu",
     numbers: Sequence[int] | None = None,
-    form: Form = Form(),
-) -> Sequences:
+    form: RowForm = RowForm(),
+) -> LabelledRows:
     """Sequences of 2 to `context` + 1 tokens as one batch, in rows that are no longer than they have to be. Their `numbers` are their
     places where none are given."""
     packed = pack(sequences, context, together=not form.fixed)
@@ -73,7 +73,7 @@ def collate(
     ids, labels_, segments = (
         torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device) for array in (packed.ids, labels, packed.segments)
     )
-    return Sequences(ids, labels_, segments)
+    return LabelledRows(ids, labels_, segments)
 
 
 def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -91,11 +91,11 @@ def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
     return SequenceLogps(numbers, sums, torch.bincount(places, minlength=len(numbers)))
 
 
-def sum_logps(model: Llama, batch: Sequences) -> SequenceLogps:
+def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
     """log p of each sequence's targets."""
     return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
 
 
-def counted_nats(computation: Computation, batch: Sequences) -> Tensor:
+def counted_nats(parallel_model: ParallelModel, batch: LabelledRows) -> Tensor:
     """The nats of the targets that count, without gradients, in the order of rows and places."""
-    return computation.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]
+    return parallel_model.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]

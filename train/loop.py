@@ -16,15 +16,15 @@ from torch import Tensor
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.ahead import Ahead
+from corpusmill.train.ahead import Prefetcher
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.device import deterministic
 from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
 from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, Share, StepLoss, step_totals
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.computation import ParallelModel
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.prepare import optimizer_of, prepare
 from corpusmill.train.precision import LossScale
 from corpusmill.train.schedule import lr_fraction
@@ -47,7 +47,7 @@ class FitResult:
     resumed_from: int
     seconds: float
     tokens_per_second: float
-    computation: Computation
+    parallel_model: ParallelModel
     states: States
 
     @property
@@ -88,7 +88,7 @@ class _Gradient:
 #: The documents of a step: those of one micro-batch of one share.
 Describe = Callable[[int, Share, int], list[str]]
 #: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
-Evaluate = Callable[[Computation, int], dict[str, Any]]
+Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
 
 
 def fit(
@@ -96,7 +96,7 @@ def fit(
     objective: Objective,
     config: LoopConfig,
     *,
-    layout: Layout | None = None,
+    dims: ParallelDims | None = None,
     seed: int | None = None,
     state: Path | StateFolder,
     log: Path,
@@ -115,22 +115,22 @@ def fit(
     which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises
     CorpusmillError after `config.max_skips` skipped steps in a row.
     """
-    layout = layout or Layout.single(model.device)
+    dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
-    states = States(state, layout, config.keep, config.keep_best, config.async_save)
-    with deterministic(config.threads), states, Ahead(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, layout, config, seed), ahead, config, states, model.arch, describe, title)
-        torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
+    states = States(state, dims, config.keep, config.keep_best, config.async_save)
+    with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
+        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, model.arch, describe, title)
+        torch.manual_seed(dims.rank)  # for whoever draws from it: a model with dropout, say
         begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
-        with Watch(log, begin, config, layout, flops, progress, title) as watch:
+        with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):
                 at, tokens, waited = time.perf_counter(), loop.so_far.tokens, ahead.waited
                 line = loop.step(step)
                 took, done = time.perf_counter() - at, step + 1
                 if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
-                    line |= _evaluated(loop.computation, evaluate, done)
+                    line |= _evaluated(loop.parallel_model, evaluate, done)
                     loop.so_far.score = line.get(score)
                 watch.step({"step": step, **line}, loop.so_far.tokens - tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps:
@@ -141,22 +141,22 @@ def fit(
     so_far = loop.so_far
     speed = (so_far.tokens - tokens_before) / seconds
     return FitResult(
-        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation, states
+        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.parallel_model, states
     )  # fmt: skip
 
 
-def _evaluated(computation: Computation, evaluate: Evaluate, done: int) -> dict[str, Any]:
-    computation.model.eval()
+def _evaluated(parallel_model: ParallelModel, evaluate: Evaluate, done: int) -> dict[str, Any]:
+    parallel_model.model.eval()
     with torch.no_grad():
-        measured = evaluate(computation, done)
-    computation.model.train()
+        measured = evaluate(parallel_model, done)
+    parallel_model.model.train()
     return measured
 
 
 class _Loop:
     def __init__(
         self,
-        computation: Computation,
+        parallel_model: ParallelModel,
         objective: Objective,
         config: LoopConfig,
         states: States,
@@ -164,11 +164,11 @@ class _Loop:
         describe: Describe | None,
         title: str,
     ):
-        self.computation, self.objective, self.config, self.states = computation, objective, config, states
+        self.parallel_model, self.objective, self.config, self.states = parallel_model, objective, config, states
         self.describe, self.title = describe, title
         self.identity = {"loop": counting(config), "model": arch.model_dump(mode="json")}
-        self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
-        self.device = next(iter(computation.parameters.values())).device
+        self.optimizer = optimizer_of(parallel_model, states.dims, config.optimizer)
+        self.device = next(iter(parallel_model.parameters.values())).device
         self.so_far = _Progress()
         self.guards()
 
@@ -181,8 +181,8 @@ class _Loop:
 
     def step(self, step: int) -> dict[str, Any]:
         """Takes or skips one step; returns its line for the log."""
-        if not self.computation.model.training:
-            self.computation.model.train()
+        if not self.parallel_model.model.training:
+            self.parallel_model.model.train()
         done = self._gradient(step)
         fraction = lr_fraction(step, self.config)
         line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
@@ -219,13 +219,13 @@ class _Loop:
 
     def _attempt(self, step: int) -> "_Gradient":
         self.optimizer.zero_grad()
-        parts = self.computation.backward(self.objective, step, self.scale.value)
-        grads = {name: p.grad for name, p in self.computation.parameters.items() if p.grad is not None}
-        totals = self.computation.total(step_totals(parts, self.objective.metrics, self.device))
-        square = self.computation.squared_norm(grads)
+        parts = self.parallel_model.backward(self.objective, step, self.scale.value)
+        grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}
+        totals = self.parallel_model.total(step_totals(parts, self.objective.metrics, self.device))
+        square = self.parallel_model.squared_norm(grads)
         total, count, tokens, *metrics, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
         valid = max(int(count), 1)
-        factor = self.computation.gradient_scale / valid / self.scale.value
+        factor = self.parallel_model.gradient_scale / valid / self.scale.value
         means = {name: value / valid for name, value in zip(self.objective.metrics, metrics, strict=True)}
         return _Gradient(parts, list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
 
@@ -247,10 +247,10 @@ class _Loop:
         """Those of the micro-batches of any rank whose loss is not finite; where there are none, of all of them."""
         if self.describe is None:
             return []
-        share = self.states.layout.share
+        share = self.states.dims.share
         losses = torch.zeros(share.of, len(parts), dtype=torch.float64, device=self.device)
         losses[share.index] = torch.stack([part.total.detach().double() for part in parts])
-        places = torch.isfinite(self.computation.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
+        places = torch.isfinite(self.parallel_model.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
         pieces = [divmod(place, len(parts)) for place in places or range(losses.numel())]
         return list(dict.fromkeys(name for index, piece in pieces for name in self.describe(step, Share(index, share.of), piece)))
 
@@ -270,7 +270,7 @@ class _Loop:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a saved state holds beside its record."""
-        weights = {f"model/{name}": p for name, p in self.computation.parameters.items()}
+        weights = {f"model/{name}": p for name, p in self.parallel_model.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
     def save(self, done: int) -> None:

@@ -10,10 +10,10 @@ from corpusmill.train.device import deterministic
 from corpusmill.train.fetched import local_model
 from corpusmill.train.intervals import wilson
 from corpusmill.train.logprobs import collate, sum_logps
-from corpusmill.train.parallel.computation import Local
+from corpusmill.train.parallel.computation import LocalModel
 from corpusmill.train.preference_data import pairs_from_table, prepare_pair
 from corpusmill.train.samples import write_samples
-from corpusmill.train.speaker import load_speaker
+from corpusmill.train.speaker import load_text_generator
 from corpusmill.train.tokenizer_file import makers, read_tokenizer
 from corpusmill.train.validation import Validation
 
@@ -27,8 +27,8 @@ class Measurement:
     def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
         self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
         self.folder = local_model(run.path(f"{stage}/model"))
-        self.speaker = load_speaker(self.folder, config.device)
-        self.model, self.encoder = self.speaker.model, self.speaker.encoder
+        self.generator = load_text_generator(self.folder, config.device)
+        self.model, self.encoder = self.generator.model, self.generator.encoder
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Over all validation tokens, with an interval from resampled documents; None where the run holds none out."""
@@ -37,7 +37,7 @@ class Measurement:
         if validation is None:
             return None
         with deterministic():
-            sums = validation.sums(Local(self.model, "fp32"), self.model.device, batch=self.config.batch)
+            sums = validation.sums(LocalModel(self.model, "fp32"), self.model.device, batch=self.config.batch)
         score = sums.score(self.config.resamples, self.config.confidence, self.config.seed)
         found = {"value": score.bits_per_byte, "low": score.low, "high": score.high}
         return {**found, "documents": score.documents, "bytes": score.utf8_bytes}
@@ -67,5 +67,5 @@ class Measurement:
         """A continuation of every prompt's text, and (of a tuned model) an answer to every prompt's question."""
         kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
         with deterministic():
-            written = [write_samples(self.speaker, prompts, kind, self.config) for kind in kinds]
+            written = [write_samples(self.generator, prompts, kind, self.config) for kind in kinds]
         return [sample for of_prompt in zip(*written) for sample in of_prompt]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corpusmill.train.logprobs import Form, SequenceLogps, Sequences, collate
+from corpusmill.train.logprobs import LabelledRows, RowForm, SequenceLogps, collate
 from corpusmill.train.template import Encoded
 
 
@@ -17,12 +17,12 @@ class Numbered:
     sequences: Sequence[Encoded]
     context: int
     device: torch.device
-    form: Form
+    form: RowForm
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def collate(self, numbers: Sequence[int]) -> Sequences:
+    def collate(self, numbers: Sequence[int]) -> LabelledRows:
         """Some of them as a batch, from which `by_sequence` gives them in this order. One that is there twice, as at the border of two
         epochs, counts twice: to the batch a sequence is its place there, times how many there are, plus its number."""
         owners = [place * len(self) + number for place, number in enumerate(numbers)]

@@ -8,7 +8,7 @@ from corpusmill.report.safe import safe_line
 from corpusmill.train import tasks
 from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
 from corpusmill.train.preference_data import Pair
-from corpusmill.train.records import BadRow, Row, read_rows
+from corpusmill.train.records import BadRow, UserRow, read_rows
 from corpusmill.train.template import Message
 
 
@@ -28,7 +28,7 @@ def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> 
     return pairs
 
 
-def _pair(place: str, row: Row | BadRow, held_out: float, singles: bool) -> Pair:
+def _pair(place: str, row: UserRow | BadRow, held_out: float, singles: bool) -> Pair:
     try:
         if isinstance(row, BadRow):
             raise row
@@ -40,7 +40,7 @@ def _pair(place: str, row: Row | BadRow, held_out: float, singles: bool) -> Pair
     return Pair(place, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
 
 
-def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
+def pair_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
     """Prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages) or `instruction` with `input`, then
     the turns that `chosen` and `rejected` both begin with, which may have it in them. Raises BadRow naming `place`."""
     missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
@@ -57,7 +57,7 @@ def pair_messages(place: str, row: Row) -> tuple[list[Message], list[Message], l
     return prompt, chosen[shared:], rejected[shared:]
 
 
-def single_messages(place: str, row: Row) -> tuple[list[Message], list[Message], list[Message]]:
+def single_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
     """The same of a row with one `completion`: it is chosen where its `label` is true, else rejected; the other side is empty."""
     completion, label = _completion(place, row, "completion"), row.get("label")
     if not isinstance(label, bool):
@@ -66,12 +66,12 @@ def single_messages(place: str, row: Row) -> tuple[list[Message], list[Message],
     return (prompt, completion, []) if label else (prompt, [], completion)
 
 
-def _completion(place: str, row: Row, key: str) -> list[Message]:
+def _completion(place: str, row: UserRow, key: str) -> list[Message]:
     value: Any = row[key]
     return read_messages(f"{place}, {key}", value) if isinstance(value, list) else [assistant_turn(read_text(place, row, key))]
 
 
-def _prompt(place: str, row: Row, shared: list[Message]) -> list[Message]:
+def _prompt(place: str, row: UserRow, shared: list[Message]) -> list[Message]:
     given = _given(place, row)
     if not given and not shared:
         raise BadRow(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")
@@ -79,7 +79,7 @@ def _prompt(place: str, row: Row, shared: list[Message]) -> list[Message]:
     return shared if within else given + shared
 
 
-def _given(place: str, row: Row) -> list[Message]:
+def _given(place: str, row: UserRow) -> list[Message]:
     if isinstance(row.get("prompt"), list):
         return read_messages(f"{place}, prompt", row["prompt"])
     if row.get("prompt") is not None:

@@ -14,8 +14,8 @@ from corpusmill.train.numbered import Numbered
 from corpusmill.train.objective import Share, StepLoss
 from corpusmill.train.order import Order, in_turn
 from corpusmill.train.packing import IGNORED
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.computation import ParallelModel
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.preference_data import PreparedPair
 from corpusmill.train.reference import Reference, References
 from corpusmill.train.template import Encoded
@@ -27,9 +27,9 @@ class PairObjective:
 
     def __init__(
         self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],
-        numbered: Callable[[Sequence[Encoded]], Numbered], layout: Layout,
+        numbered: Callable[[Sequence[Encoded]], Numbered], dims: ParallelDims,
     ):  # fmt: skip
-        self.config, self.pairs, self.held_out_count, self.layout = config, pairs, len(held_out), layout
+        self.config, self.pairs, self.held_out_count, self.dims = config, pairs, len(held_out), dims
         self.order = Order(len(pairs), config.batch, config.micro_batch, config.seed)
         self.sides, self.held_out = (
             numbered([side for pair in some for side in (pair.chosen, pair.rejected)]) for some in (pairs, held_out)
@@ -44,7 +44,7 @@ class PairObjective:
     def measure_reference(self, references: References, steps: int) -> None:
         """Takes the reference's log-probabilities on the micro-batches of the first epoch, so that on one process the very first
         log-ratios are 0 to the bit."""
-        share = self.layout.share
+        share = self.dims.share
         first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
         self.reference = references.of("train", self.sides, first)
         batches = [(_sides(numbers), 2 * len(numbers)) for numbers in in_turn(self.held_out_count)][share.index :: share.of]
@@ -83,7 +83,7 @@ class PairObjective:
     # ---- measuring ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def measure_held_out(self, computation: Computation) -> dict[str, float]:
+    def measure_held_out(self, parallel_model: ParallelModel) -> dict[str, float]:
         """Means over the held-out pairs, the same on every process; nothing without any.
 
         `accuracy` compares with the reference (0 before training); `preference_accuracy` is the share of pairs whose
@@ -92,7 +92,7 @@ class PairObjective:
         sums: dict[str, float] = {}
         for numbers in in_turn(self.held_out_count):
             batch = self.held_out.collate(_sides(numbers))
-            logps = _pair_logps(counted_nats(computation, batch), batch.labels, self.held_out, self.held_out_reference)
+            logps = _pair_logps(counted_nats(parallel_model, batch), batch.labels, self.held_out, self.held_out_reference)
             values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
             values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
             for name, value in values.items():

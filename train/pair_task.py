@@ -23,7 +23,7 @@ REPORT_FILE = "report/part-00000.parquet"
 SOURCES_FILE = "pair_sources.json"
 
 
-def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.Start, given: Sequence[FileRef]) -> Output:
+def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
     """Raises NothingKept where no pair is left to learn from."""
     folder = start.storage
     encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
@@ -81,7 +81,7 @@ def _from_score(
         none: dict[str, Any] = dict.fromkeys(("good", "bad", "chosen_chars", "rejected_chars"))
         nothing = {"column": column, "high_is_good": score.high_is_good, "unit": "documents", "scored": 0, "chosen": 0, "rejected": 0}
         return [], {**nothing, **none, "wanted": wanted, "pairs": 0, "left_out": score.blind}
-    limits = scored_pairs.Limits(wanted, config.per_document, config.max_chars, config.best, config.worst)
+    limits = scored_pairs.PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
     tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
     salt = f"align {config.seed} {column}"
     if score.of_windows:

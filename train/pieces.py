@@ -26,7 +26,7 @@ OFFSETS = "DCP_SHARDING_INFO"
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError)
 
 
-class Pieces:
+class RankTensors:
     """What one rank writes of tensors that all ranks hold; decided once, with `gather`, for tensors that keep names and shapes."""
 
     def __init__(self, tensors: Mapping[str, Tensor], rank: int, gather: Callable[[Any], list[Any]]):

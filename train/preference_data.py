@@ -9,7 +9,7 @@ import pyarrow as pa
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.train.records import BadRow
 from corpusmill.train.sft_data import MESSAGES
-from corpusmill.train.template import ChatEncoder, Encoded, Message, Piece, TemplateRefusal
+from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal, TextPiece
 
 #: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
 ORIGIN = [
@@ -133,7 +133,7 @@ def _encode(pair: Pair, completion: list[Message], encoder: ChatEncoder) -> Enco
     return Encoded(np.concatenate([prompt, ids]), np.concatenate([np.zeros(len(prompt), np.bool_), mask]))
 
 
-def _behind(pieces: Sequence[Piece], text: str) -> list[Piece] | None:
+def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
     """What follows `text`; None where the pieces do not begin with it, or it ends inside a special token."""
     rest = []
     for piece in pieces:

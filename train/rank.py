@@ -24,11 +24,11 @@ from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.restart import RESULT, TERMINAL
 
 
-class Task(TypedDict):
+class GroupJob(TypedDict):
     """A job for all processes of a group; JSON."""
 
     job: str
@@ -43,15 +43,15 @@ def rank() -> int:
     return int(os.environ["RANK"])
 
 
-def take_part(task: Task, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
+def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
     """Runs the job as one of `WORLD_SIZE` processes, on so many threads (0: its share of the cores); the process group is there.
     Raises InputError where this machine has other code than the driver."""
     job = load_object(task["job"])
     if "code" in task:
         check_here(Code.from_json(task["code"]))
-    layout = Layout.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
+    dims = ParallelDims.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
     with _threads(threads or _share_of_cores()):
-        result: dict[str, Any] = job(layout, progress, **task["arguments"])
+        result: dict[str, Any] = job(dims, progress, **task["arguments"])
     return result
 
 

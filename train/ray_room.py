@@ -10,7 +10,7 @@ ANSWER = 2.0
 
 
 @dataclass(frozen=True)
-class Room:
+class WorkerResources:
     """So many CPUs (of a node whose GPUs are in use perhaps none) and GPUs for each process."""
 
     cpus: int
@@ -22,7 +22,7 @@ class Room:
         return {kind: float(count) for kind, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
 
 
-def find_room(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpus: int = 0) -> Room | None:
+def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpus: int = 0) -> WorkerResources | None:
     """What each of `world` processes gets of nodes with these resources: a GPU for the device `cuda`, or for `auto` where there are enough;
     `cpus` CPUs, or (0) the largest number with which all find a place. None where they don't.
 
@@ -32,10 +32,10 @@ def find_room(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpu
     if device.startswith("cuda") or device == "auto":
         for each in [*wanted, *([] if cpus else [0])]:  # nodes may have only GPUs to give
             if _places(nodes, each, 1) >= world:
-                return Room(each, 1)
+                return WorkerResources(each, 1)
     if device.startswith("cuda"):
         return None
-    return next((Room(each, 0) for each in wanted if _places(nodes, each, 0) >= world), None)
+    return next((WorkerResources(each, 0) for each in wanted if _places(nodes, each, 0) >= world), None)
 
 
 def _places(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: int) -> int:

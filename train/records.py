@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import Storage
 
-Row = dict[str, Any]
+UserRow = dict[str, Any]
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -30,7 +30,7 @@ class BadRow(InputError):
         self.rule = rule
 
 
-def read_rows(path: str) -> Iterator[tuple[str, Row | BadRow]]:
+def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
     """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
 
     The format is told by the name: `.jsonl` (or `.ndjson`), `.json`, both also with `.gz` or `.zst` behind it, `.parquet`.
@@ -39,7 +39,7 @@ def read_rows(path: str) -> Iterator[tuple[str, Row | BadRow]]:
     name = path.removesuffix(".gz").removesuffix(".zst")
     if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):
         raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
-    content = _content(path)
+    content = _file_content(path)
     if name.endswith(".parquet"):
         yield from _parquet_rows(path, content)
     elif name.endswith(".json"):
@@ -48,7 +48,7 @@ def read_rows(path: str) -> Iterator[tuple[str, Row | BadRow]]:
         yield from _json_lines(path, content)
 
 
-def read_records(path: str) -> Iterator[tuple[str, Row]]:
+def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
     """The same where every row has to be one: raises the first BadRow."""
     for place, row in read_rows(path):
         if isinstance(row, BadRow):
@@ -59,7 +59,7 @@ def read_records(path: str) -> Iterator[tuple[str, Row]]:
 def read_lines(path: str) -> list[str]:
     """The lines of a text file, without their ends: a newline, or a carriage return and one. Raises InputError."""
     try:
-        return [line.removesuffix("\r") for line in _content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
+        return [line.removesuffix("\r") for line in _file_content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
 
@@ -78,7 +78,7 @@ def _raw(path: str) -> bytes:
         raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
 
 
-def _content(path: str) -> bytes:
+def _file_content(path: str) -> bytes:
     content = _raw(path)
     if path.endswith(".gz"):
         content = _inflate(path, content)
@@ -121,7 +121,7 @@ def _inflate(path: str, compressed: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]:
+def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
     for number, line in enumerate(io.BytesIO(content), 1):
         if line.strip():
             place = f"{path}:{number}"
@@ -131,7 +131,7 @@ def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]
                 yield place, bad
 
 
-def _json_array(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]:
+def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
     rows = _parse(path, content)
     if not isinstance(rows, list):
         raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
@@ -143,7 +143,7 @@ def _json_array(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]
             yield place, bad
 
 
-def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, Row | BadRow]]:
+def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
     try:
         rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
@@ -165,7 +165,7 @@ def _parse(place: str, content: bytes) -> Any:
         raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
 
 
-def _row(place: str, row: Any) -> Row:
+def _row(place: str, row: Any) -> UserRow:
     if not isinstance(row, dict):
         raise BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
     return row

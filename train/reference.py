@@ -16,8 +16,8 @@ from corpusmill.train.fetched import local_model
 from corpusmill.train.logprobs import by_sequence, counted_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.computation import ParallelModel
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.sums import total
 from corpusmill.train.template import ChatEncoder, Encoded, load_chat
 
@@ -70,30 +70,30 @@ class References:
 
     cache: str  # a folder's path or URL
     key: Sequence[Any]
-    model: Computation
-    layout: Layout
+    model: ParallelModel
+    dims: ParallelDims
 
     def of(self, what: str, sequences: Numbered, batches: Batches) -> Reference:
         """Of all `sequences`, each in one of the `batches` of some process. Equal batches later give equal sums to the bit."""
         key = reference_key(what, self.key, sequences.sequences)
         found = Reference.load(self.cache, key)
-        self.layout.barrier()  # all have looked before one writes
+        self.dims.barrier()  # all have looked before one writes
         if found is None:
-            found = measured(self.model, sequences, batches, self.layout)
+            found = measured(self.model, sequences, batches, self.dims)
             found.require_finite()
-            if self.layout.is_main:
+            if self.dims.is_main:
                 found.save(self.cache, key)
         return found
 
 
-def measured(model: Computation, sequences: Numbered, batches: Batches, layout: Layout) -> Reference:
+def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Reference:
     """A model's log-probabilities now; the batches are those of this process's share."""
     sums = torch.zeros(len(sequences), dtype=torch.float64)
-    first = layout.index("tensor") == layout.index("pipeline") == 0  # of the processes with this share
+    first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share
     for numbers, count in batches if first else ():
         batch = sequences.collate(numbers)
         sums[list(numbers[:count])] = by_sequence(counted_nats(model, batch), batch.labels).sums.double().cpu()[:count]
-    return Reference(total(sums, layout).float())
+    return Reference(total(sums, dims).float())
 
 
 def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:

@@ -22,7 +22,7 @@ class Killed(Exception):
     """A process of the group did not end by itself; says which one and how."""
 
 
-class Group(Protocol):
+class ProcessGroup(Protocol):
     """Processes that work on one task together."""
 
     left: Storage  # in which each attempt has a folder of its own
@@ -33,7 +33,7 @@ class Group(Protocol):
         ...
 
 
-def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
+def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, Any]:
     """The first process's result, of as many attempts as it takes. What they left stays where something went wrong that is no sentence.
 
     A process on a node that was lost may live on and leave its error later: no other attempt, of this command or the next, looks there.
@@ -49,7 +49,7 @@ def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
         except CorpusmillError:
             group.left.remove_folder("")
             raise
-        errors = _errors(left)
+        errors = _errors_left(left)
         if failure is None or any(error["exit_code"] for error in errors):
             try:
                 raise_first(errors)
@@ -68,7 +68,7 @@ def with_restarts(group: Group, restarts: int, title: str) -> dict[str, Any]:
     raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; what it said is in {group.left.root}.")
 
 
-def _errors(left: Storage) -> list[dict[str, Any]]:
+def _errors_left(left: Storage) -> list[dict[str, Any]]:
     """What the processes say themselves, the first first."""
     names = [name for name in left.list_files() if name.startswith("error-") and name.endswith(".json")]
     return sorted((json.loads(left.read_bytes(name)) for name in names), key=lambda error: float(error["time"]))

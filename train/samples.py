@@ -8,7 +8,7 @@ import pyarrow as pa
 from corpusmill.train import tasks
 from corpusmill.train.generate import generate_batch
 from corpusmill.train.sampling import Sampling
-from corpusmill.train.speaker import Speaker
+from corpusmill.train.speaker import TextGenerator
 from corpusmill.train.text_stream import plain
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _BEGINNING = 120  # characters of a document that a model is asked to continue
 def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], count: int) -> list[dict[str, str]]:
     """`count` held-out documents by hash: the beginning of a text to continue, and an instruction to answer."""
 
-    def build(source: tasks.Source) -> list[dict[str, str]]:
+    def build(source: tasks.SourceDocument) -> list[dict[str, str]]:
         prose = [block for block in tasks.blocks(source.text) if tasks.is_prose(block)] if held_out(source.id) else []
         questions = tasks.instructions(source, 2 * _BEGINNING) if prose else []
         if not questions:
@@ -41,23 +41,23 @@ def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
     return found
 
 
-def write_samples(speaker: Speaker, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
+def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
     """One text for each prompt: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
 
     No turn ends in a continuation, so there the token that ends one is never written, where another one ends documents.
     """
     answers = kind == "answer"
-    ends = speaker.stop if answers else speaker.stop.intersection(speaker.begin) or speaker.stop
+    ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
     asked = [prompt["question" if answers else "text"] for prompt in prompts]
     texts = generate_batch(
-        speaker.model,
-        [speaker.ids(text, chat=answers) for text in asked],
+        generator.model,
+        [generator.ids(text, chat=answers) for text in asked],
         max_tokens=config.max_tokens,
         sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
         seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
         stop=ends,
-        banned=(*speaker.banned, *sorted(speaker.stop - ends)),
-        tokenizer=speaker.tokenizer,
+        banned=(*generator.banned, *sorted(generator.stop - ends)),
+        tokenizer=generator.tokenizer,
     )
     return [
         {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}

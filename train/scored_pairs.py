@@ -20,7 +20,7 @@ from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.train import tasks
 from corpusmill.train.conversation import assistant_turn, user_turn
 from corpusmill.train.preference_data import Pair
-from corpusmill.train.scores import Score, with_score
+from corpusmill.train.scores import FilterScore, with_score
 
 #: Two completions of a pair differ in length by at most this share of the longer one, so that length gives nothing away.
 TOLERANCE = 0.1
@@ -31,7 +31,7 @@ Tables = Callable[[], Iterator[pa.Table]]
 
 
 @dataclass(frozen=True)
-class Limits:
+class PairLimits:
     """Of the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions are taken from."""
 
     pairs: int
@@ -40,71 +40,76 @@ class Limits:
     best: float
     worst: float
 
-    def continuations(self, source: tasks.Source) -> list[tasks.Task]:
+    def continuations(self, source: tasks.SourceDocument) -> list[tasks.BuiltTask]:
         return tasks.continuation_tasks(source, self.max_chars)
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTask:
     """A continuation and its score, or its document's."""
 
-    task: tasks.Task
+    task: tasks.BuiltTask
     score: float
 
 
 @dataclass(frozen=True)
-class Pool:
+class PairPool:
     """What pairs are made of. `good` and `bad` are the scores where the two parts begin; `scored`: how many things were ranked."""
 
-    chosen: list[Scored]
-    rejected: list[Scored]
+    chosen: list[ScoredTask]
+    rejected: list[ScoredTask]
     unit: str  # documents or continuations
     scored: int
     good: float | None
     bad: float | None
 
 
-def pool_of_documents(score: Score, kept: Tables, dropped: Tables, salt: str, limits: Limits) -> Pool:
+def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
     """Continuations from the best and the worst documents. Holds 8 bytes for each document beside what it gives."""
     columns = [table["score"].drop_null().to_numpy() for table in kept()]
     bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
     scored = sum(map(len, columns))
     if bounds is None:
-        return Pool([], [], "documents", scored, None, None)
+        return PairPool([], [], "documents", scored, None, None)
 
-    def continuations(tables: Iterable[pa.Table]) -> list[Scored]:
+    def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
         built = tasks.choose(tables, salt, 2 * limits.pairs, limits.per_document, limits.continuations)
-        return [Scored(task, task.source.score) for task in built if task.source.score is not None]
+        return [ScoredTask(task, task.source.score) for task in built if task.source.score is not None]
 
     good, bad = bounds
     chosen = continuations(with_score(kept(), score, least=good))
     rejected = continuations(table for tables in (kept(), dropped()) for table in with_score(tables, score, most=bad))
-    return Pool(chosen, rejected, "documents", scored, *score.goodness(np.array([good, bad])).tolist())
+    return PairPool(chosen, rejected, "documents", scored, *score.goodness(np.array([good, bad])).tolist())
 
 
 def pool_of_continuations(
-    score: Score, scorer: Callable[[Sequence[str]], npt.NDArray[np.float64]], kept: Tables, dropped: Tables, salt: str, limits: Limits
-) -> Pool:
+    score: FilterScore,
+    scorer: Callable[[Sequence[str]], npt.NDArray[np.float64]],
+    kept: Tables,
+    dropped: Tables,
+    salt: str,
+    limits: PairLimits,
+) -> PairPool:
     """The best and the worst of continuations that a hash chose from all documents, and as bad ones of documents that were dropped."""
     candidates_of = math.ceil(2 * limits.pairs / limits.worst), math.ceil(limits.per_document / limits.worst)
 
-    def continuations(tables: Iterable[pa.Table]) -> list[Scored]:
+    def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
         built = tasks.choose(tables, salt, *candidates_of, limits.continuations)
         values = scorer([task.answer for task in built])
-        return [Scored(task, value) for task, value in zip(built, values.tolist(), strict=True) if not math.isnan(value)]
+        return [ScoredTask(task, value) for task, value in zip(built, values.tolist(), strict=True) if not math.isnan(value)]
 
     candidates, others = continuations(kept()), continuations(dropped())
     bounds = _bounds(score, np.array([each.score for each in candidates]), limits)
     if bounds is None:
-        return Pool([], [], "continuations", len(candidates), None, None)
+        return PairPool([], [], "continuations", len(candidates), None, None)
     good, bad = bounds
     chosen = [each for each in candidates if _goodness(score, each) >= good]
     rejected = [each for each in (*candidates, *others) if _goodness(score, each) <= bad]
     chosen, rejected = (_of_each(side, limits.per_document) for side in (chosen, rejected))
-    return Pool(chosen, rejected, "continuations", len(candidates), *score.goodness(np.array([good, bad])).tolist())
+    return PairPool(chosen, rejected, "continuations", len(candidates), *score.goodness(np.array([good, bad])).tolist())
 
 
-def _of_each(sides: Sequence[Scored], most: int) -> list[Scored]:
+def _of_each(sides: Sequence[ScoredTask], most: int) -> list[ScoredTask]:
     """The first `most` of each document."""
     seen: Counter[str] = Counter()
     kept = []
@@ -115,11 +120,11 @@ def _of_each(sides: Sequence[Scored], most: int) -> list[Scored]:
     return kept
 
 
-def _goodness(score: Score, each: Scored) -> float:
+def _goodness(score: FilterScore, each: ScoredTask) -> float:
     return each.score if score.high_is_good else -each.score
 
 
-def _bounds(score: Score, values: npt.NDArray[np.float64], limits: Limits) -> tuple[float, float] | None:
+def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLimits) -> tuple[float, float] | None:
     """Goodness from which the best share begins, and up to which the worst goes; None where they are not apart.
 
     Of a score in [0, 1] that is nearly the same everywhere, the parts differ by chance: the middles of both must be apart, too.
@@ -133,7 +138,7 @@ def _bounds(score: Score, values: npt.NDArray[np.float64], limits: Limits) -> tu
     return (good, bad) if good > bad else None
 
 
-def match(pool: Pool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[Scored, Scored]]:
+def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[ScoredTask, ScoredTask]]:
     """At most `wanted` pairs, each continuation in one, in the order of the chosen ones.
 
     Both sides are in one language, of one host where possible, and both held out or both not; of what fits, the partner is the
@@ -156,18 +161,18 @@ def match(pool: Pool, held_out: Callable[[str], bool], wanted: int) -> list[tupl
     return [(chosen[place], rejected[partner[place]]) for place in sorted(partner)]
 
 
-def _different(sides: Sequence[Scored]) -> list[Scored]:
+def _different(sides: Sequence[ScoredTask]) -> list[ScoredTask]:
     return list({side.task.answer: side for side in reversed(sides)}.values())[::-1]
 
 
-def _keys(sides: Sequence[Scored], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
+def _keys(sides: Sequence[ScoredTask], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
     """For each continuation what its partner must have in common with it: first the host too, then without."""
     found = hosts(pa.array([side.task.source.url for side in sides], pa.string())).to_pylist()
     rest = [(held_out(side.task.source.id), side.task.source.language) for side in sides]
     return [((*key, host), key) for key, host in zip(rest, found, strict=True)]
 
 
-def _nearest(shelf: list[tuple[int, int]], chosen: Scored, rejected: Sequence[Scored]) -> int | None:
+def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequence[ScoredTask]) -> int | None:
     """Takes the continuation of another document off the shelf whose length is nearest; None where none is near enough."""
     length = len(chosen.task.answer)
     middle = bisect.bisect_left(shelf, (length, -1))
@@ -180,7 +185,7 @@ def _nearest(shelf: list[tuple[int, int]], chosen: Scored, rejected: Sequence[Sc
     return None
 
 
-def pairs_of(score: Score, matched: Sequence[tuple[Scored, Scored]], held_out: Callable[[str], bool]) -> list[Pair]:
+def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[Pair]:
     """The pairs. Which of the two documents the prompt is from is decided by a hash, so that to go on with the prompt is no cue."""
     pairs = []
     for good, bad in matched:

@@ -34,7 +34,7 @@ _RULES = b"corpusmill.rules"  # docs/design.md, Report
 
 
 @dataclass(frozen=True)
-class Score:
+class FilterScore:
     """A column of numbers that the filter stage measured.
 
     `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None where it only ranks. `of_windows`: a
@@ -54,7 +54,7 @@ class Score:
         return values if self.high_is_good else -values
 
 
-def find_score(run: "StageRun", column: str) -> Score:
+def find_score(run: "StageRun", column: str) -> FilterScore:
     """What is known of a column. Raises InputError where the run has no such score, or nothing says which end of it is good."""
     if "filter" not in run.recipe:
         raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
@@ -66,7 +66,7 @@ def find_score(run: "StageRun", column: str) -> Score:
     if not decides:
         raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
     high_is_good, threshold = decides[0]["comparison"] in ("<", "<="), float(decides[0]["threshold"])
-    return Score(
+    return FilterScore(
         column,
         high_is_good,
         _threshold(run, column, high_is_good, threshold),
@@ -172,7 +172,7 @@ class TextScorer:
 # ---- documents with their score ----------------------------------------------------------------------
 
 
-def kept_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
+def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
     """The documents that came through, row group by row group: `tasks.COLUMNS`, `language` where there is one, and `score`."""
     for ref in run.documents():
         with open_parquet(run.run, ref.path) as file:
@@ -183,7 +183,7 @@ def kept_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
             yield table.rename_columns({score.column: "score"})
 
 
-def dropped_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
+def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
     """The documents that failed no rule but those of this score, as they would have gone on: the same columns.
 
     They are like what came through in all but this; what was dropped for its language, say, would give itself away by that.
@@ -206,7 +206,7 @@ def _wanted(names: Sequence[str]) -> list[str]:
     return [*tasks.COLUMNS, *(name for name in ("language",) if name in names)]
 
 
-def with_score(tables: Iterator[pa.Table], score: Score, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
+def with_score(tables: Iterator[pa.Table], score: FilterScore, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
     """Those of the documents that have a score, and a goodness from `least` up to `most`."""
     for table in tables:
         goodness = score.goodness(table["score"].to_numpy())

@@ -105,7 +105,7 @@ class SftStage(Stage):
         lines = {"examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out"}
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
-    def _examples(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
+    def _examples(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
         """Makes the examples and decides about each, with a report row."""
         from corpusmill.train import sft_data
         from corpusmill.train.chat_folder import choose_chat, require_learnable, seam
@@ -146,7 +146,7 @@ class SftStage(Stage):
             ],
         )
 
-    def _model(self, run: StageRun, start: tuning.Start, identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity.
 
         Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
@@ -154,9 +154,9 @@ class SftStage(Stage):
         from corpusmill.train.chat_folder import choose_chat
         from corpusmill.train.template import load_chat
         from corpusmill.train.vocabulary import new_ids, prepared_folder
-        from corpusmill.train.workplace import START, Workplace
+        from corpusmill.train.workplace import START, CheckpointDir
 
-        folder, place = start.storage, Workplace.of(run, identity)
+        folder, place = start.storage, CheckpointDir.of(run, identity)
         encoder = choose_chat(folder, self.config.template)
         if self.config.lora.rank and new_ids(load_chat(folder), encoder):
             what = f"the template {self.config.template} needs tokens that {start.folder} lacks"

@@ -11,7 +11,7 @@ from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.report.safe import safe_line
 from corpusmill.train import tasks
 from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
-from corpusmill.train.records import BadRow, Row, read_rows
+from corpusmill.train.records import BadRow, UserRow, read_rows
 from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal
 
 MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
@@ -102,7 +102,7 @@ def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
     return examples
 
 
-def _example(place: str, row: Row | BadRow, held_out: float) -> Example:
+def _example(place: str, row: UserRow | BadRow, held_out: float) -> Example:
     try:
         if isinstance(row, BadRow):
             raise row
@@ -112,7 +112,7 @@ def _example(place: str, row: Row | BadRow, held_out: float) -> Example:
     return Example(place, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
 
 
-def example_messages(place: str, row: Row) -> list[Message]:
+def example_messages(place: str, row: UserRow) -> list[Message]:
     """The conversation of a row in any of the usual formats. Raises BadRow naming `place`."""
     for key in ("messages", "conversations", "conversation"):
         if row.get(key) is not None:
@@ -127,7 +127,7 @@ def example_messages(place: str, row: Row) -> list[Message]:
     )
 
 
-def _turns(place: str, row: Row, key: str, turn: Callable[[str], Message]) -> list[Message]:
+def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
     """A field that is text, one turn, or messages."""
     return read_messages(place, row[key]) if isinstance(row[key], list) else [turn(read_text(place, row, key))]
 

@@ -30,7 +30,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TokenSpan:
     """Tokens of one state that follow each other, or one special token."""
 
     text: str
@@ -39,14 +39,14 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownExample:
     """An example and what becomes of each of its tokens. `failed` and `note` say why it is dropped, `begin` where in its row it begins."""
 
     example: Example
     failed: list[str]
     note: str | None
     tokens: list[Token]
-    stretches: list[Stretch]
+    stretches: list[TokenSpan]
     begin: int | None = None
 
     def count(self, state: str) -> int:
@@ -54,7 +54,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Source:
+class ExampleSet:
     """The examples of a run, or the rows of files beside a model folder, with what they are encoded by.
 
     `dropped` are those of a run that can't be learned from; None where nobody has looked yet.
@@ -67,11 +67,11 @@ class Source:
     dropped: list[Example] | None
     reasons: dict[str, tuple[list[str], str | None]] = field(default_factory=dict)  # of rows that are no example, by id
 
-    def show(self, example: Example, begin: int | None = None) -> Shown:
+    def show(self, example: Example, begin: int | None = None) -> ShownExample:
         prepared = prepare(example, self.encoder, self.context)
         failed, note = self.reasons.get(example.id, (prepared.failed, prepared.note))
         tokens = _tokens(prepared.tokens is not None, prepared.encoded, self.encoder, self.context)
-        return Shown(example, failed, note, tokens, _stretches(tokens, self.encoder), begin)
+        return ShownExample(example, failed, note, tokens, _stretches(tokens, self.encoder), begin)
 
     def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
         """The rows that are trained on, or measured, and the examples that their members are."""
@@ -82,7 +82,7 @@ class Source:
         return pack([tokens for _, tokens in kept], self.context), [example for example, _ in kept]
 
 
-def source_of_run(folder: str) -> Source:
+def source_of_run(folder: str) -> ExampleSet:
     """The examples of a run's stage `sft`, under the template of its model, or of its recipe where the model is not there yet."""
     run, stage = Storage(folder), Storage(folder).child("sft")
     section = RunReader(folder).description.get("recipe", {}).get("sft") or {}
@@ -98,21 +98,21 @@ def source_of_run(folder: str) -> Source:
     examples = [Example(**row) for row in read_table(stage, EXAMPLES_FILE).to_pylist()]
     here = local_model(model.root)
     context, dropped = read_architecture(here).context, [Example(**row) for row in rows]
-    return Source(folder, choose_chat(Storage(str(here)), template), context, examples, dropped, reasons)
+    return ExampleSet(folder, choose_chat(Storage(str(here)), template), context, examples, dropped, reasons)
 
 
-def source_of_files(model: str, files: Sequence[str], template: str) -> Source:
+def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleSet:
     """The examples of files as they would be learned by a model."""
     here = local_model(model)
     context = read_architecture(here).context
-    return Source(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
+    return ExampleSet(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
 
 
 def choose(
-    source: Source, count: int, identifier: str | None = None, row: int | None = None, held_out: bool = False, dropped: bool = False
-) -> list[Shown]:
+    source: ExampleSet, count: int, identifier: str | None = None, row: int | None = None, held_out: bool = False, dropped: bool = False
+) -> list[ShownExample]:
     """At most `count` examples: by an id or its beginning, by number (from 1), the held-out ones, those that are dropped, or the first."""
-    found: Iterable[Shown]
+    found: Iterable[ShownExample]
     if row is not None:
         if row > len(source.examples):
             raise InputError(f"{source.name}: has no example {row:,}; there are {len(source.examples):,}.")
@@ -132,7 +132,7 @@ def choose(
     return chosen
 
 
-def choose_row(source: Source, row: int, held_out: bool) -> tuple[list[Shown], int, int]:
+def choose_row(source: ExampleSet, row: int, held_out: bool) -> tuple[list[ShownExample], int, int]:
     """The examples that share a packed row (from 1), in their order; how many rows there are; how many of its places are padding."""
     packed, examples = source.pack(held_out)
     if row > packed.n_rows:
@@ -156,10 +156,10 @@ def _tokens(kept: bool, encoded: Encoded, encoder: ChatEncoder, context: int) ->
     return tokens
 
 
-def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[Stretch]:
+def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[TokenSpan]:
     stretches = []
     for (_, state), group in groupby(enumerate(tokens), key=lambda item: (item[0] if item[1].special else -1, item[1].state)):
         members = [token for _, token in group]
         text = encoder.tokenizer.decode([token.id for token in members], skip_special_tokens=False)
-        stretches.append(Stretch(members[0].text if members[0].special else text, members[0].special, state))
+        stretches.append(TokenSpan(members[0].text if members[0].special else text, members[0].special, state))
     return stretches

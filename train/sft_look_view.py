@@ -11,7 +11,7 @@ from rich.text import Text
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.page.page import policy, templates
 from corpusmill.report.safe import quoted, safe_line, safe_text
-from corpusmill.train.sft_look import CUT, GIVEN, LEARNED, Shown, Source, Stretch
+from corpusmill.train.sft_look import CUT, GIVEN, LEARNED, ExampleSet, ShownExample, TokenSpan
 
 STYLES = {LEARNED: "bold green", GIVEN: "", CUT: "red strike"}
 SPECIAL = " reverse"
@@ -21,7 +21,7 @@ _LOOKALIKE = re.compile(r"<(?=[|｜])")
 PAGE = "sft_look.html.jinja"
 
 
-def show(shown: list[Shown], head: list[str], console: Console, tokens: bool = False) -> None:
+def show(shown: list[ShownExample], head: list[str], console: Console, tokens: bool = False) -> None:
     """Prints a legend, some lines about all and each example; `tokens`: with a line a token."""
     coloured = console.color_system is not None and not console.no_color
     console.print(_legend(coloured))
@@ -43,7 +43,7 @@ def show(shown: list[Shown], head: list[str], console: Console, tokens: bool = F
                 console.print(Text(line, style=STYLES[token.state] if coloured else ""))
 
 
-def head(source: Source, shown: list[Shown]) -> str:
+def head(source: ExampleSet, shown: list[ShownExample]) -> str:
     """What is said of all examples."""
     total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
     if source.dropped is None:
@@ -53,14 +53,14 @@ def head(source: Source, shown: list[Shown]) -> str:
     return f"{len(shown):,} of {source.name}: {counts}; context {source.context:,}"
 
 
-def packed_head(row: int, rows: int, padding: int, source: Source, shown: list[Shown], held_out: bool) -> str:
+def packed_head(row: int, rows: int, padding: int, source: ExampleSet, shown: list[ShownExample], held_out: bool) -> str:
     """What is said of a packed row."""
     of = f"Row {row:,} of {rows:,}{' held-out ones' if held_out else ''}"
     examples = "1 example" if len(shown) == 1 else f"{len(shown):,} examples that do not see each other"
     return f"{of}: {source.context:,} places, {examples}, {padding:,} places of padding"
 
 
-def write_page(shown: list[Shown], head: list[str], path: str, tokens: bool) -> None:
+def write_page(shown: list[ShownExample], head: list[str], path: str, tokens: bool) -> None:
     """The same as one page that needs nothing else. Raises InputError where it can't be written."""
     environment = templates()
     folder = resources.files("corpusmill.train")
@@ -80,7 +80,7 @@ def _markup(text: str) -> Any:
     return Markup(text)
 
 
-def _counts(one: Shown) -> str:
+def _counts(one: ShownExample) -> str:
     learned, cut = one.count(LEARNED), one.count(CUT)
     parts = [one.example.kind, "held out" if one.example.held_out else "", f"{len(one.tokens):,} tokens", f"{learned:,} learned"]
     parts.append(f"{cut:,} cut off" if cut else "")
@@ -97,14 +97,14 @@ def _legend(coloured: bool) -> Text:
     return legend.append("<|special token|>", style=SPECIAL if coloured else "")
 
 
-def _coloured(stretches: list[Stretch]) -> Text:
+def _coloured(stretches: list[TokenSpan]) -> Text:
     text = Text()
     for stretch in stretches:
         text.append(safe_text(stretch.text), style=STYLES[stretch.state] + (SPECIAL if stretch.special else ""))
     return text
 
 
-def _marked(stretches: list[Stretch]) -> Text:
+def _marked(stretches: list[TokenSpan]) -> Text:
     """With marks as in `git diff --word-diff`; what looks like a special token and is none has a backslash in it."""
     parts, state = [], GIVEN
     for stretch in stretches:

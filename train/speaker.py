@@ -32,7 +32,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class TextGenerator:
     """A model with its tokenizer, ready to write."""
 
     folder: Path
@@ -90,7 +90,7 @@ class Speaker:
         return (Completion(prompt, text.text, len(text.tokens), text.ended) for prompt, text in zip(asked, texts, strict=True))
 
 
-def load_speaker(folder: str | Path, device: str = "auto") -> Speaker:
+def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerator:
     """The speaker of a model folder, or of its URL. InputError names the file that is missing or broken."""
     from tokenizers import Tokenizer
 
@@ -109,7 +109,7 @@ def load_speaker(folder: str | Path, device: str = "auto") -> Speaker:
     ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
     stop = frozenset(number for token in ends for number in _ids(tokenizer, token))
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return Speaker(folder, model, tokenizer, stop, tuple(sorted(special - stop)), begin)
+    return TextGenerator(folder, model, tokenizer, stop, tuple(sorted(special - stop)), begin)
 
 
 def _unicode(text: str) -> str:

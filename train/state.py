@@ -20,9 +20,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train.files import first_line
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.pieces import Pieces, read_into, read_named
-from corpusmill.train.state_folder import FILE, Saved, StateFolder
+from corpusmill.train.parallel.layout import ParallelDims
+from corpusmill.train.pieces import RankTensors, read_into, read_named
+from corpusmill.train.state_folder import FILE, SavedState, StateFolder
 
 MODEL = "model/"
 
@@ -36,13 +36,13 @@ class States:
     tensors are copied; what fails later is raised by the next call of `save` or `finish`. As a context, it ends when all is written.
     """
 
-    def __init__(self, folder: Path | StateFolder, layout: Layout, keep: int = 2, keep_best: int = 0, background: bool = False):
+    def __init__(self, folder: Path | StateFolder, dims: ParallelDims, keep: int = 2, keep_best: int = 0, background: bool = False):
         self.folder = StateFolder(folder) if isinstance(folder, Path) else folder
-        self.layout, self.keep, self.keep_best = layout, keep, keep_best
-        self.group = dist.new_group(backend="gloo") if layout.world > 1 else None
+        self.dims, self.keep, self.keep_best = dims, keep, keep_best
+        self.group = dist.new_group(backend="gloo") if dims.world > 1 else None
         self.thread = ThreadPoolExecutor(1, "state") if background else None
         self.writing: Future[None] | None = None
-        self.pieces: Pieces | None = None
+        self.pieces: RankTensors | None = None
 
     def __enter__(self) -> "States":
         return self
@@ -60,9 +60,9 @@ class States:
         """
         self.finish()
         if self.pieces is None:
-            self.pieces = Pieces(tensors, self.layout.rank, lambda plan: self._together(lambda: plan))
+            self.pieces = RankTensors(tensors, self.dims.rank, lambda plan: self._together(lambda: plan))
         record = copy.deepcopy(record)  # the training goes on while it is written
-        state = {"step": step, "record": record, "score": score, "parallel": self.layout.config.model_dump(mode="json")}
+        state = {"step": step, "record": record, "score": score, "parallel": self.dims.config.model_dump(mode="json")}
         taken = self.pieces.copied(tensors) if self.thread else self.pieces.of(tensors)
         job = partial(self._write, self.pieces, taken, self._random(), state)
         if self.thread:
@@ -76,38 +76,38 @@ class States:
             writing, self.writing = self.writing, None
             writing.result()
 
-    def latest(self) -> Saved | None:
+    def latest(self) -> SavedState | None:
         """The latest whole state; None where there is none.
 
         One that is damaged is passed over for the one before it: redoing its steps gives the same bits.
         """
         return self._first_whole(lambda: list(reversed(self.folder.saved())))
 
-    def best(self) -> Saved | None:
+    def best(self) -> SavedState | None:
         """The whole state with the lowest score; None where none has a score."""
         return self._first_whole(lambda: sorted((s for s in self.folder.saved() if s.score is not None), key=_rank_of))
 
-    def load(self, saved: Saved, tensors: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
         """Fills `tensors` in place, and takes over this rank's generators of random numbers where there was such a rank. Raises
         InputError where the state has other tensors, or of another shape."""
         self.finish()
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
         self._together(lambda: read_into(saved.path, tensors, everywhere))
         self.folder.loaded(saved)
-        if self.layout.rank < len(saved.ranks):
+        if self.dims.rank < len(saved.ranks):
             try:
-                random = {name: _tensor(text) for name, text in saved.ranks[self.layout.rank]["random"].items()}
+                random = {name: _tensor(text) for name, text in saved.ranks[self.dims.rank]["random"].items()}
                 torch.set_rng_state(random["cpu"])
             except (RuntimeError, KeyError, TypeError, ValueError) as error:
                 raise InputError(f"{saved.place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
-            if self.layout.device.type == "cuda" and "cuda" in random:
-                torch.cuda.set_rng_state(random["cuda"], self.layout.device)
+            if self.dims.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.dims.device)
 
     def prune(self, step: int) -> None:
         """Removes states before `step` that are no longer kept: a kill may have come before that was done."""
-        self._together(lambda: self._prune(step) if self.layout.is_main else None)
+        self._together(lambda: self._prune(step) if self.dims.is_main else None)
 
-    def load_weights(self, saved: Saved, parameters: Mapping[str, Tensor]) -> None:
+    def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
         """Fills `parameters` in place with the state's weights, and leaves all else as it is."""
         self._together(lambda: read_into(saved.path, {MODEL + name: p for name, p in parameters.items()}, None))
 
@@ -121,26 +121,26 @@ class States:
         except CorpusmillError as failure:
             result = None, failure
         except Exception as failure:
-            if self.layout.world == 1:
+            if self.dims.world == 1:
                 raise
-            result = None, CorpusmillError(f"process {self.layout.rank} of {self.layout.world}: {type(failure).__name__}: {failure}")
-        results: list[tuple[Any, CorpusmillError | None]] = [result] * self.layout.world
-        if self.layout.world > 1:
+            result = None, CorpusmillError(f"process {self.dims.rank} of {self.dims.world}: {type(failure).__name__}: {failure}")
+        results: list[tuple[Any, CorpusmillError | None]] = [result] * self.dims.world
+        if self.dims.world > 1:
             dist.all_gather_object(results, result, group=self.group)
         for _, error in results:
             if error is not None:
                 raise error
         return [value for value, _ in results]
 
-    def _write(self, pieces: Pieces, taken: Mapping[str, Tensor], random: dict[str, str], state: dict[str, Any]) -> None:
-        folder, step, name = self.folder, state["step"], FILE.format(self.layout.rank, self.layout.world)
+    def _write(self, pieces: RankTensors, taken: Mapping[str, Tensor], random: dict[str, str], state: dict[str, Any]) -> None:
+        folder, step, name = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
         try:
             if folder.store:
-                self._together(lambda: folder.begin(step) if self.layout.is_main else None)
+                self._together(lambda: folder.begin(step) if self.dims.is_main else None)
             files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)) | {"random": random})
-            self._together(lambda: self._commit({**state, "ranks": files}) if self.layout.is_main else None)
+            self._together(lambda: self._commit({**state, "ranks": files}) if self.dims.is_main else None)
         except BaseException:
-            if self.layout.is_main:
+            if self.dims.is_main:
                 folder.discard(step)
             raise
 
@@ -155,17 +155,17 @@ class States:
         scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
         self.folder.remove_before(step, {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]})
 
-    def _first_whole(self, candidates: Callable[[], list[Saved]]) -> Saved | None:
+    def _first_whole(self, candidates: Callable[[], list[SavedState]]) -> SavedState | None:
         """The first of the first rank's candidates whose files all are whole. The ranks share out the checking; from a store each
         fetches all of them, as it may be alone on its machine."""
 
-        def tidied() -> list[Saved]:
+        def tidied() -> list[SavedState]:
             self.folder.tidy()
             return candidates()
 
         self.finish()
-        rank, world = self.layout.rank, self.layout.world
-        for saved in map(self.folder.here, self._together(lambda: tidied() if self.layout.is_main else [])[0]):
+        rank, world = self.dims.rank, self.dims.world
+        for saved in map(self.folder.here, self._together(lambda: tidied() if self.dims.is_main else [])[0]):
             mine = range(len(saved.ranks)) if saved.store else range(rank, len(saved.ranks), world)
             if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
                 return saved
@@ -174,8 +174,8 @@ class States:
     def _random(self) -> dict[str, str]:
         """The state of this rank's generators, for whoever draws from them: a model with dropout, say."""
         states = {"cpu": torch.get_rng_state()}
-        if self.layout.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.layout.device)
+        if self.dims.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.dims.device)
         return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
 
 
@@ -188,7 +188,7 @@ def _tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
 
-def _rank_of(saved: Saved) -> tuple[float, int]:
+def _rank_of(saved: SavedState) -> tuple[float, int]:
     """By score, the earlier of equals first; what is no number comes last."""
     score = math.inf if saved.score is None or math.isnan(saved.score) else saved.score
     return score, saved.step

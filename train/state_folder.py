@@ -26,7 +26,7 @@ STATE = "state.json"
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedState:
     """A state after `step` steps. `record` is what was saved with it; `ranks` describes each rank's file and its generators of random
     numbers; `parallel` is the layout that it was saved from. `path` is where its files are read; where they lie on a `store` they are
     there once `damage` has looked at them."""
@@ -40,7 +40,7 @@ class Saved:
     store: Storage | None = None
 
     @classmethod
-    def read(cls, content: bytes, path: Path, store: Storage | None = None) -> "Saved | None":
+    def read(cls, content: bytes, path: Path, store: Storage | None = None) -> "SavedState | None":
         """The state that a `state.json` describes; None where it is not whole."""
         try:
             state = json.loads(content)
@@ -109,21 +109,21 @@ class StateFolder:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def saved(self) -> list[Saved]:
+    def saved(self) -> list[SavedState]:
         """The states by step; what is not whole is left out."""
         found = []
         for path in sorted(self.folder.glob("step-*")):
             try:
-                found.append(Saved.read((path / STATE).read_bytes(), path))
+                found.append(SavedState.read((path / STATE).read_bytes(), path))
             except OSError:
                 continue
         return [state for state in found if state]
 
-    def here(self, saved: Saved) -> Saved:
+    def here(self, saved: SavedState) -> SavedState:
         """A state that another process has found, as this one reads it."""
         return saved
 
-    def loaded(self, saved: Saved) -> None:
+    def loaded(self, saved: SavedState) -> None:
         """Called when all processes have loaded a state."""
 
     def tidy(self) -> None:
@@ -181,13 +181,13 @@ class StateStore(StateFolder):
         super().__init__(folder)
         self.store, self.before = store, before
 
-    def saved(self) -> list[Saved]:
+    def saved(self) -> list[SavedState]:
         return [saved for name, files in self._folders().items() if STATE in files and (saved := self._read(name))]
 
-    def here(self, saved: Saved) -> Saved:
+    def here(self, saved: SavedState) -> SavedState:
         return replace(saved, path=self.folder / STEP.format(saved.step))
 
-    def loaded(self, saved: Saved) -> None:
+    def loaded(self, saved: SavedState) -> None:
         shutil.rmtree(saved.path, ignore_errors=True)
 
     def begin(self, step: int) -> None:
@@ -221,9 +221,9 @@ class StateStore(StateFolder):
                 found.setdefault(name, []).append(file)
         return dict(sorted(found.items()))
 
-    def _read(self, name: str) -> Saved | None:
+    def _read(self, name: str) -> SavedState | None:
         try:
-            return Saved.read(self.store.read_bytes(f"{name}/{STATE}"), self.folder / name, self.store.child(name))
+            return SavedState.read(self.store.read_bytes(f"{name}/{STATE}"), self.folder / name, self.store.child(name))
         except FileNotFoundError:  # it has been removed since it was listed
             return None
 

@@ -39,7 +39,7 @@ class TemplateRefusal(InputError):
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """A stretch of a rendered conversation: plain text or one special token, learned or not."""
 
     text: str
@@ -108,7 +108,7 @@ class ChatTemplate:
         self._split = re.compile(f"({self._special.pattern}|{_LEARN}|{_STOP})")
         self._template = _compile(source, name)
 
-    def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Piece]:
+    def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[TextPiece]:
         """The rendered conversation cut at special tokens and at the borders of what is learned; joined, the text equals
         `apply_chat_template(..., tokenize=False)`.
 
@@ -123,7 +123,7 @@ class ChatTemplate:
             if part in (_LEARN, _STOP):
                 learned = part == _LEARN
             elif part:
-                pieces.append(Piece(part.replace(_LITERAL, ""), part in self.tokens, learned))
+                pieces.append(TextPiece(part.replace(_LITERAL, ""), part in self.tokens, learned))
         return pieces
 
     def _mark_answers(self, messages: list[dict[str, str]], whole: str) -> str:
@@ -217,7 +217,7 @@ class ChatEncoder:
         """
         return self.encode_pieces(self.template.pieces(messages, add_generation_prompt))
 
-    def encode_pieces(self, written: Iterable[Piece]) -> Encoded:
+    def encode_pieces(self, written: Iterable[TextPiece]) -> Encoded:
         """The same of what the template wrote, or of a part."""
         ids: list[int] = []
         masks = [np.zeros(0, np.bool_)]
@@ -238,7 +238,7 @@ class ChatEncoder:
         return digest([hashlib.sha256(self.tokenizer_json).hexdigest(), self.template.source, sorted(self.template.special.items())])
 
 
-def _learned(pieces: Sequence[Piece], encoding: Any) -> npt.NDArray[np.bool_]:
+def _learned(pieces: Sequence[TextPiece], encoding: Any) -> npt.NDArray[np.bool_]:
     """Which tokens of a text hold a character that is learned, [tokens]."""
     if len(pieces) == 1:
         return np.full(len(encoding.ids), pieces[0].learned)

@@ -18,23 +18,23 @@ from corpusmill.train.loop import FitResult
 from corpusmill.train.lora import adapt, merged_weights
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.state import read_weights
 from corpusmill.train.template import ChatEncoder
-from corpusmill.train.tuning import ADAPTED, Start, sha256_of
-from corpusmill.train.workplace import Workplace
+from corpusmill.train.tuning import ADAPTED, StartModel, sha256_of
+from corpusmill.train.workplace import CheckpointDir
 
 if TYPE_CHECKING:
     from corpusmill.train.align import AlignConfig
     from corpusmill.train.sft import SftConfig
 
 
-def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", title: str) -> Llama:
+def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig", title: str) -> Llama:
     """The model of a folder, whole on each process, with a new adapter where that is what is trained. Raises InputError where the layout
     can't share out a step's rows, or the model."""
-    model = load_model(folder, layout.device)
+    model = load_model(folder, dims.device)
     try:
-        layout.config.require_even(config.batch, model.arch.shared_sizes())
+        dims.config.require_even(config.batch, model.arch.shared_sizes())
     except ValueError as error:
         raise InputError(f"{title}.parallel: {error}.") from error
     if config.lora.rank:
@@ -42,7 +42,7 @@ def start_from(folder: str, layout: Layout, config: "SftConfig | AlignConfig", t
     return model
 
 
-def keep_beside(model: Llama, encoder: ChatEncoder, place: Workplace) -> None:
+def keep_beside(model: Llama, encoder: ChatEncoder, place: CheckpointDir) -> None:
     """Saves the tokenizer, which saved states need to become model folders, and takes over the logs of earlier steps."""
     save_tokenizer(chat_files(encoder, model.arch.context), place.folder / "tokenizer")
     place.keep("tokenizer")
@@ -50,20 +50,20 @@ def keep_beside(model: Llama, encoder: ChatEncoder, place: Workplace) -> None:
 
 
 def leave_model(
-    model: Llama, start: Start, result: FitResult, layout: Layout, config: "SftConfig | AlignConfig", place: Workplace
+    model: Llama, start: StartModel, result: FitResult, dims: ParallelDims, config: "SftConfig | AlignConfig", place: CheckpointDir
 ) -> None:  # fmt: skip
     """Saves the trained model into the working folder's `model`: `model`, or where it is spread its last state. An adapter is saved into
     `adapter`, too, and added to the model's weights."""
-    spread, work = layout.world > 1, place.folder
+    spread, work = dims.world > 1, place.folder
     saved = result.states.latest() if spread else None
-    if layout.is_main:
+    if dims.is_main:
         if spread:
             model = _with_weights(start.folder, config.lora, config.seed, read_weights(saved.path) if saved else {})
         if config.lora.rank:
             save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, start.name, work / "adapter")
             model = model_of(model.arch, merged_weights(model))
         save_model(model, work / "model", work / "tokenizer")
-    place.leave(layout)
+    place.leave(dims)
 
 
 def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:

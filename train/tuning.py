@@ -21,7 +21,7 @@ from corpusmill.train.records import file_ref
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.workplace import Workplace
+    from corpusmill.train.workplace import CheckpointDir
 
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -31,7 +31,7 @@ ADAPTED = "adapted.json"
 
 
 @dataclass(frozen=True)
-class Start:
+class StartModel:
     """The model that a tuning starts from. `name` is its folder as seen from the run's, so that nothing depends on where the run lies, or
     its absolute path where it is none of the run's; `folder` is where it lies, a path or URL; `files` are those of the folder `name`."""
 
@@ -51,13 +51,13 @@ class Start:
         return Storage(str(self.path))
 
 
-def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> Start:
+def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> StartModel:
     """The model of the first of the stages `candidates` that the recipe has, or the `given` folder."""
     if given is not None:
         folder = given if is_remote(given) else str(Path(given).resolve())
-        return Start(folder, folder, model_files(given, f"{run.stage.name}.model"))
+        return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))
     stage = parent_stage(run, candidates)
-    return Start(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
+    return StartModel(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
 
 
 def model_files(folder: str, option: str) -> list[FileRef]:
@@ -152,7 +152,7 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."]
 
 
-def train(run: "StageRun", job: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
+def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "CheckpointDir", **arguments: Any) -> Output:
     """Trains by the function `job` (`module:name`), on the processes of `config.parallel`."""
     from corpusmill.train.launch import launch
 
@@ -173,9 +173,9 @@ def train(run: "StageRun", job: str, config: Any, start: Start, place: "Workplac
 
 def clear(run: "StageRun", row: TaskRow) -> None:
     """Removes what this machine still has of a training that is finished, where its run lies on a store."""
-    from corpusmill.train.workplace import Workplace
+    from corpusmill.train.workplace import CheckpointDir
 
-    Workplace.of(run, row.identity).clear()
+    CheckpointDir.of(run, row.identity).clear()
 
 
 def json_file(value: Any) -> bytes:

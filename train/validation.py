@@ -23,18 +23,18 @@ from corpusmill.train.bits import token_bytes
 from corpusmill.train.intervals import bootstrap_ratio
 from corpusmill.train.loader import ALL, evaluation_batches, to_device
 from corpusmill.train.objective import Share
-from corpusmill.train.parallel.computation import Computation
+from corpusmill.train.parallel.computation import ParallelModel
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 #: Windows of a forward pass: a constant, as other shapes of matrices give other last bits.
 BATCH = 16
 #: Groups of each kind that are told apart, those with most text; all others are one more. What names those without a name.
-MOST, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
+MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
 
 @dataclass(frozen=True)
-class Score:
+class TextScore:
     """Bits per byte of some documents, with the ends of its interval; special tokens count neither as tokens nor as bytes."""
 
     bits_per_byte: float
@@ -47,20 +47,20 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Sums:
+class TextSums:
     """Nats, tokens and bytes of each document, float64 `[documents]`; all 0 for those that were not looked at."""
 
     nats: Floats
     tokens: Floats
     sizes: Floats
 
-    def score(self, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> Score:
+    def score(self, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> TextScore:
         """Of all documents or `only` some, with a percentile interval from documents drawn again with replacement."""
         chosen = self.sizes > 0 if only is None else (self.sizes > 0) & only
         bits, tokens, sizes = self.nats[chosen] / np.log(2), self.tokens[chosen], self.sizes[chosen]
         low, high = bootstrap_ratio(bits, sizes, resamples, confidence, seed)
         per_byte, per_token = bits.sum() / sizes.sum(), self.nats[chosen].sum() / tokens.sum()
-        return Score(float(per_byte), low, high, float(per_token), len(sizes), int(tokens.sum()), int(sizes.sum()))
+        return TextScore(float(per_byte), low, high, float(per_token), len(sizes), int(tokens.sum()), int(sizes.sum()))
 
 
 class Validation:
@@ -84,20 +84,20 @@ class Validation:
 
     @torch.no_grad()
     def sums(
-        self, computation: Computation, device: torch.device, share: Share = ALL, windows: int = 0, batch: int = BATCH
-    ) -> Sums:  # fmt: skip
+        self, parallel_model: ParallelModel, device: torch.device, share: Share = ALL, windows: int = 0, batch: int = BATCH
+    ) -> TextSums:  # fmt: skip
         """Over all tokens, or `windows` of their windows, of which this process computes its share; equal on all of them."""
         sums = np.zeros((3, len(self.starts)))
         for places, rows in evaluation_batches(self.shards, self.context, batch, self.document_mask, windows, share):
             ids, targets, segments = to_device(rows, device)
-            nats = computation.nats(ids, targets, segments).double().cpu().numpy()
+            nats = parallel_model.nats(ids, targets, segments).double().cpu().numpy()
             counted = np.where(places >= 0, self.table[np.maximum(rows[1].numpy(), 0)], 0)
             text = counted > 0
             document = np.searchsorted(self.starts, places[text], "right") - 1
             # one after the other, so that cuts into batches change no sum
             for kind, values in enumerate((nats[text], np.ones(len(document)), counted[text])):
                 np.add.at(sums[kind], document, values)
-        return Sums(*computation.total(torch.from_numpy(sums).flatten()).view(3, -1).numpy())
+        return TextSums(*parallel_model.total(torch.from_numpy(sums).flatten()).view(3, -1).numpy())
 
     @cached_property
     def groups(self) -> dict[str, tuple[list[str], Integers]]:
@@ -111,17 +111,17 @@ class Validation:
         }
         return {kind: (names, group) for kind, (names, group) in found.items() if len(names) > 1 or kind == "language"}
 
-    def by_group(self, sums: Sums) -> dict[str, dict[str, Score]]:
+    def by_group(self, sums: TextSums) -> dict[str, dict[str, TextScore]]:
         """The score of each group of each kind of which anything was looked at."""
         return {kind: dict(_scores(sums, *grouped)) for kind, grouped in self.groups.items()}
 
 
-def report(score: Score, groups: dict[str, dict[str, Score]]) -> dict[str, Any]:
+def report(score: TextScore, groups: dict[str, dict[str, TextScore]]) -> dict[str, Any]:
     """Scores as JSON: those of all, and `by` kind and name of group."""
     return {**asdict(score), "by": {kind: {name: asdict(some) for name, some in of.items()} for kind, of in groups.items()}}
 
 
-def _scores(sums: Sums, names: list[str], group: Integers) -> Iterator[tuple[str, Score]]:
+def _scores(sums: TextSums, names: list[str], group: Integers) -> Iterator[tuple[str, TextScore]]:
     for number, name in enumerate(names):
         only = group == number
         if sums.sizes[only].any():
@@ -136,5 +136,5 @@ def _grouped(column: pa.ChunkedArray, sizes: Integers) -> tuple[list[str], Integ
     order = sorted(range(len(names)), key=lambda code: (-text[code], names[code]))
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))
-    shown = [names[code] for code in order[:MOST]]
-    return [*shown, OTHERS] if len(names) > MOST else shown, np.minimum(rank, MOST)[codes]
+    shown = [names[code] for code in order[:MOST_GROUPS]]
+    return [*shown, OTHERS] if len(names) > MOST_GROUPS else shown, np.minimum(rank, MOST_GROUPS)[codes]

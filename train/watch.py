@@ -8,7 +8,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.log import StepLog
 from corpusmill.train.loop_progress import loop_bar
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.speed import Meter
 from corpusmill.train.trackers import numbers, open_tracker
 
@@ -21,16 +21,16 @@ class Watch:
     nothing."""
 
     def __init__(
-        self, log: Path, begin: int, config: LoopConfig, layout: Layout, flops: float, progress: Progress | None, title: str
+        self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str
     ):  # fmt: skip
-        self.log, self.begin, self.config, self.layout, self.progress, self.title = log, begin, config, layout, progress, title
-        self.meter = Meter(begin, config.steps, layout.device, flops, layout.world)
+        self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
+        self.meter = Meter(begin, config.steps, dims.device, flops, dims.world)
         self.files: dict[str, StepLog] = {}
         self.stack = ExitStack()
 
     def __enter__(self) -> "Watch":
         with ExitStack() as stack:
-            if self.layout.is_main:
+            if self.dims.is_main:
                 self.stack, steps = stack, self.config.steps
                 self._file(self.log.name)
                 self._file(SPEED)
@@ -57,7 +57,7 @@ class Watch:
 
         Its `samples`, where it has any, go into a file of their own.
         """
-        if not self.layout.is_main:
+        if not self.dims.is_main:
             return
         samples = line.pop("samples", None)
         speed = self.meter.line(line["step"], tokens, seconds, waited)

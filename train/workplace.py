@@ -20,7 +20,7 @@ from corpusmill.train.state_folder import StateFolder, StateStore
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.parallel.layout import Layout
+    from corpusmill.train.parallel.layout import ParallelDims
 
 #: Where the lines of a training's steps lie in its stage's folder.
 LOG = "logs/train.jsonl"
@@ -33,14 +33,14 @@ START = "start"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class CheckpointDir:
     """`work` is RUN/STAGE/checkpoints/TRAINING and `log` RUN/STAGE/logs/train.jsonl, paths or URLs as all processes know them."""
 
     work: str
     log: str
 
     @classmethod
-    def of(cls, run: "StageRun", identity: str) -> "Workplace":
+    def of(cls, run: "StageRun", identity: str) -> "CheckpointDir":
         """That of a task that trains, by its identity."""
         return cls(run.storage.path(f"checkpoints/{identity[:16]}"), run.storage.path(LOG))
 
@@ -91,16 +91,16 @@ class Workplace:
         if self.store:
             _upload(self.folder / name, self.store.child(name))
 
-    def leave(self, layout: "Layout") -> None:
+    def leave(self, dims: "ParallelDims") -> None:
         """Called by all processes when the first has made what is published. Where there are several, whoever publishes it may be on
         another machine, so it goes to the store, and nothing stays here. The logs go there once more, as trackers write until they are
         closed, after the last state."""
-        if layout.is_main:
+        if dims.is_main:
             self.keep_logs()
-        for name in LEFT if layout.is_main and layout.world > 1 else ():
+        for name in LEFT if dims.is_main and dims.world > 1 else ():
             self.keep(name)
-        layout.barrier()
-        if layout.world > 1:
+        dims.barrier()
+        if dims.world > 1:
             self.clear()
 
     def left(self) -> list[Path]:

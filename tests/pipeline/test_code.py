@@ -24,7 +24,7 @@ from corpusmill.pipeline.on_ray.actor import PieceActor
 from corpusmill.pipeline.on_ray.share import Share
 from corpusmill.pipeline.retry import Attempt, Failed
 from corpusmill.pipeline.stage import Piece
-from corpusmill.train.rank import Task, take_part
+from corpusmill.train.rank import GroupJob, take_part
 
 PACKAGE = Path(corpusmill.__file__).parent
 RECIPE = """
@@ -138,7 +138,13 @@ def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_ta
     monkeypatch.setenv("RANK", "0")
     here = code_of("corpusmill.train.instruction")
     there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
-    task: Task = {"job": "corpusmill.train.instruction:train", "arguments": {}, "parallel": {}, "device": "cpu", "code": there.as_json()}
+    task: GroupJob = {
+        "job": "corpusmill.train.instruction:train",
+        "arguments": {},
+        "parallel": {},
+        "device": "cpu",
+        "code": there.as_json(),
+    }
     with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):
         take_part(task, None)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.train.ahead import Ahead
+from corpusmill.train.ahead import Prefetcher
 from corpusmill.train.objective import Share, TokenObjective
 
 ALONE = Share()
@@ -34,7 +34,7 @@ class Numbers(TokenObjective):
 @given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=6), first=st.integers(0, 5))
 def test_all_batches_in_turn_from_any_step_on_and_none_beyond_the_last(counts: list[int], first: int) -> None:
     plain = Numbers(counts)
-    with Ahead(Numbers(counts), len(counts)) as ahead:
+    with Prefetcher(Numbers(counts), len(counts)) as ahead:
         for step in range(min(first, len(counts) - 1), len(counts)):
             assert list(ahead.batches(step, ALONE)) == list(plain.batches(step, ALONE))
         assert ahead.objective.made == plain.made  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def test_all_batches_in_turn_from_any_step_on_and_none_beyond_the_last(counts: l
 
 def test_the_next_batch_is_made_while_one_is_computed() -> None:
     numbers = Numbers([1, 1, 1])
-    with Ahead(numbers, 3) as ahead:
+    with Prefetcher(numbers, 3) as ahead:
         for step in range(2):
             assert list(ahead.batches(step, ALONE)) == [(step, 0, 0)]
             deadline = time.monotonic() + 30
@@ -53,7 +53,7 @@ def test_the_next_batch_is_made_while_one_is_computed() -> None:
 
 
 def test_only_what_is_waited_for_counts_as_waiting() -> None:
-    with Ahead(Numbers([1] * 6, seconds=0.05), 6) as ahead:
+    with Prefetcher(Numbers([1] * 6, seconds=0.05), 6) as ahead:
         for step in range(3):
             list(ahead.batches(step, ALONE))
         behind = ahead.waited
@@ -64,7 +64,7 @@ def test_only_what_is_waited_for_counts_as_waiting() -> None:
 
 
 def test_a_step_that_was_left_is_taken_from_its_beginning() -> None:
-    with Ahead(Numbers([3, 2, 2]), 3) as ahead:
+    with Prefetcher(Numbers([3, 2, 2]), 3) as ahead:
         list(ahead.batches(0, ALONE))
         assert next(ahead.batches(1, ALONE)) == (1, 0, 0)
         assert list(ahead.batches(1, ALONE)) == [(1, 0, 0), (1, 0, 1)]
@@ -72,7 +72,7 @@ def test_a_step_that_was_left_is_taken_from_its_beginning() -> None:
 
 
 def test_what_fails_in_the_thread_is_raised_at_its_own_step_and_again() -> None:
-    with Ahead(Numbers([2, 2, 2], broken=1), 3) as ahead:
+    with Prefetcher(Numbers([2, 2, 2], broken=1), 3) as ahead:
         assert len(list(ahead.batches(0, ALONE))) == 2
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
@@ -81,5 +81,5 @@ def test_what_fails_in_the_thread_is_raised_at_its_own_step_and_again() -> None:
 
 def test_everything_else_is_the_objective() -> None:
     numbers = Numbers([1])
-    with Ahead(numbers, 1) as ahead:
+    with Prefetcher(numbers, 1) as ahead:
         assert ahead.of_logits == numbers.of_logits and ahead.metrics == () and ahead.z_loss == 0.0

@@ -115,19 +115,19 @@ def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
 
 def test_the_reference_is_known_by_how_it_is_computed(pretrained_run, execute):
     """Log-probabilities of other batches, shapes or types differ in their last bits."""
-    from corpusmill.train.parallel.layout import Layout
+    from corpusmill.train.parallel.layout import ParallelDims
     from corpusmill.train.preference import Alignment
-    from corpusmill.train.tuning import Start
+    from corpusmill.train.tuning import StartModel
 
     execute(pretrained_run, stage(pairs=10, loop={"threads": 1, "steps": 0}))
     pairs = pq.read_table(pretrained_run.path("align/data/pairs.parquet"))
-    start = Start("pretrain/model", pretrained_run.path("pretrain/model"))
+    start = StartModel("pretrain/model", pretrained_run.path("pretrain/model"))
     keys = []
 
     def key_of(device: str = "cpu", precision: str = "auto", **sizes: int) -> list:
-        layout = Layout(ParallelConfig(**sizes), torch.device("cpu"))
-        aligned = Alignment(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, layout)
-        aligned.layout = replace(layout, device=torch.device(device))
+        dims = ParallelDims(ParallelConfig(**sizes), torch.device("cpu"))
+        aligned = Alignment(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, dims)
+        aligned.dims = replace(dims, device=torch.device(device))
         aligned.objective.measure_reference = lambda references, _: keys.append(list(references.key))
         aligned.measure_reference(pretrained_run.root, "weights")
         return keys[-1]

@@ -11,7 +11,7 @@ from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.bits import token_bytes
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.parallel.computation import Local
+from corpusmill.train.parallel.computation import LocalModel
 
 TEXT = "Größe, naïve café: 東京 🙂 and the and the and then"
 
@@ -46,4 +46,4 @@ def model() -> Llama:
 
 def test_masked_targets_cost_nothing_and_nothing_is_nan() -> None:
     ids = torch.tensor([[5, 6, 7]])
-    assert Local(model(), "fp32").nats(ids, torch.tensor([[-100, 8, -100]]), None).tolist()[0] == pytest.approx([0, math.log(300), 0])
+    assert LocalModel(model(), "fp32").nats(ids, torch.tensor([[-100, 8, -100]]), None).tolist()[0] == pytest.approx([0, math.log(300), 0])

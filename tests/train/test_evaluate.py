@@ -21,7 +21,7 @@ from corpusmill.train.checkpoint import load_model
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.judged import JudgedConfig
 from corpusmill.train.measurement import Measurement
-from corpusmill.train.parallel.computation import Local
+from corpusmill.train.parallel.computation import LocalModel
 from corpusmill.train.preference_data import Pair, pairs_table
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.token_loss import token_nats
@@ -133,7 +133,7 @@ def test_nats_and_bytes_belong_to_their_documents(evaluated):
     model = load_model(run.path("sft/model"))
     tokenizer = run.child("sft/model").read_bytes("tokenizer.json")
     validation = Validation(shards, token_bytes(tokenizer), model.arch.context, document_mask=True)
-    sums = validation.sums(Local(model, "fp32"), model.device)
+    sums = validation.sums(LocalModel(model, "fp32"), model.device)
     assert sums.sizes.tolist() == shards.index(0)["utf8_bytes"].to_pylist()
     first = shards.window(0, shards.index(0)["tokens"][0].as_py() - 1).astype(np.int64)
     assert len(first) < model.arch.context

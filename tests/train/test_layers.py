@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.rope import rotary_table
 from corpusmill.train.visibility import block_mask, dense_mask
@@ -41,7 +41,7 @@ def test_checkpointing_gives_the_same_gradients_to_the_bit(shape: dict[str, obje
 @pytest.mark.parametrize("on", [False, True])
 def test_the_loop_s_configuration_switches_checkpointing(on: bool) -> None:
     model = random_model()
-    prepare(model, Layout.single(model.device), LoopConfig(checkpointing=on))
+    prepare(model, ParallelDims.single(model.device), LoopConfig(checkpointing=on))
     assert [layer.checkpointing for layer in model.model.layers.values()] == [on] * 3
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from corpusmill.train.architecture import Architecture
-from corpusmill.train.logprobs import NOBODY, Form, collate, sum_logps
+from corpusmill.train.logprobs import NOBODY, RowForm, collate, sum_logps
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.template import Encoded
 
@@ -47,7 +47,7 @@ def test_gradients_reach_the_weights(model):
 
 def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
     model = model.double()
-    packed, fixed = collate(some(), 32), collate(some(), 32, numbers=[7, 3, 5], form=Form(fixed=True))
+    packed, fixed = collate(some(), 32), collate(some(), 32, numbers=[7, 3, 5], form=RowForm(fixed=True))
     assert packed.ids.shape[0] < 3 and fixed.ids.shape == (3, 32)
     found = sum_logps(model, fixed)
     assert found.numbers.tolist() == [3, 5, 7]
@@ -55,4 +55,4 @@ def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
 
 
 def test_tensor_ranks_can_share_out_a_row():
-    assert collate(some()[:1], 32, form=Form(multiple=4)).ids.shape == (1, 8)
+    assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)

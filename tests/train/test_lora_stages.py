@@ -22,8 +22,8 @@ from corpusmill.train.chat_templates import CHATML
 from corpusmill.train.checkpoint import load_model, model_tensors, save_model
 from corpusmill.train.lora import merged_weights
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.saved import export
+from corpusmill.train.parallel.layout import ParallelDims
+from corpusmill.train.saved import export_state
 from corpusmill.train.sft import SftConfig, SftStage
 
 LOOP = {"threads": 1, "steps": 12, "save_every": 4, "optimizer": {"lr": 2e-2}}
@@ -68,19 +68,19 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
     assert sft["held_out_loss_after"] < sft["held_out_loss_before"] - 0.1
     assert align["held_out_before"]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # the reference is the model without the adapter
     assert align["held_out_after"]["loss"] < align["held_out_before"]["loss"]
-    export(run.root, 12, tmp_path / "at-12", "sft")
+    export_state(run.root, 12, tmp_path / "at-12", "sft")
     exported = model_tensors(load_model(tmp_path / "at-12"))
     assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
     Path(run.path("pretrain/model/model.safetensors")).write_bytes(b"another")
     with pytest.raises(InputError, match="pretrain/model: is not the model any more that the adapter of .*step-00000008 was trained for"):
-        export(run.root, 8, tmp_path / "at-8", "sft")
+        export_state(run.root, 8, tmp_path / "at-8", "sft")
 
 
 def trained_by_two(run: str, work: str) -> None:
     """What each of two ranks that share out every matrix does; the first leaves model and adapter in `work`."""
     config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"tensor": 2}}
-    layout = Layout.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
-    instruction.train(layout, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
+    dims = ParallelDims.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
+    instruction.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
 
 
 def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_another_template_over_the_same_tokens(run: Storage, execute: Callable[.
     execute(run, SftStage(SftConfig.model_validate({**SFT, "template": str(tmp_path / "mine.jinja"), "loop": {**LOOP, "steps": 2}})))
     check_adapter(run, "sft", "pretrain/model")
     assert run.read_bytes("sft/model/chat_template.jinja").decode() == template
-    export(run.root, 2, tmp_path / "at-2", "sft")
+    export_state(run.root, 2, tmp_path / "at-2", "sft")
 
 
 def test_an_adapter_of_a_given_model_in_shards_is_merged_from_anywhere(
@@ -139,9 +139,9 @@ def test_an_adapter_of_a_given_model_in_shards_is_merged_from_anywhere(
     monkeypatch.chdir(tmp_path / "elsewhere")
     adapter = json.loads(run.read_bytes("sft/adapter/adapter_config.json"))
     assert adapter["base_model_name_or_path"] == str(tmp_path / "given")
-    export(run.root, 2, tmp_path / "at-2", "sft")
+    export_state(run.root, 2, tmp_path / "at-2", "sft")
     exported = model_tensors(load_model(tmp_path / "at-2"))
     assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
     (tmp_path / "given" / "two.safetensors").write_bytes(b"another")
     with pytest.raises(InputError, match="given: is not the model any more"):
-        export(run.root, 2, tmp_path / "again", "sft")
+        export_state(run.root, 2, tmp_path / "again", "sft")

@@ -112,7 +112,7 @@ def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
     """In float64: the sum over packed rows is that of each document alone, a long one in the pieces that the plan cuts."""
     from corpusmill.train.architecture import Architecture
     from corpusmill.train.model import Llama, initialise
-    from corpusmill.train.parallel.computation import Local
+    from corpusmill.train.parallel.computation import LocalModel
 
     sets = random_documents(3, 12, 40, vocabulary_size=99)
     write_token_set(tmp_path, sets, vocabulary_size=99, pack=(16,))
@@ -120,7 +120,7 @@ def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
     initialise(model, 0)
     model.lm_head.weight.data.normal_(generator=torch.Generator().manual_seed(1))
     model.model.layers["0"].self_attn.o_proj.weight.data.normal_(generator=torch.Generator().manual_seed(2))
-    loader, nats = PackedLoader(TokenShards(tmp_path), 16, 4, seed=0, document_mask=True), Local(model, "fp32").nats
+    loader, nats = PackedLoader(TokenShards(tmp_path), 16, 4, seed=0, document_mask=True), LocalModel(model, "fp32").nats
     with torch.no_grad():
         packed = nats(*loader.samples(0, loader.rows)).sum()
         alone = 0.0

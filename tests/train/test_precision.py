@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.parallel.computation import Local
+from corpusmill.train.parallel.computation import LocalModel
 from corpusmill.train.precision import LossScale, rounded
 
 
 def gradients(precision: str, scale: float) -> dict[str, Tensor]:
     """Those of the loss times `scale`, divided by it again."""
-    computation = Local(fresh(), precision)
-    computation.backward(Rows(), 0, scale)
-    return {name: p.grad / scale for name, p in computation.parameters.items() if p.grad is not None}
+    parallel_model = LocalModel(fresh(), precision)
+    parallel_model.backward(Rows(), 0, scale)
+    return {name: p.grad / scale for name, p in parallel_model.parameters.items() if p.grad is not None}
 
 
 def error(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:

@@ -16,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.checkpoint import load_model
-from corpusmill.train.saved import checkpoints, export
+from corpusmill.train.saved import checkpoints, export_state
 
 ONE = {"parallel": {}, "evaluate_every": 2, "loop": {**PRETRAIN["loop"], "keep": 2, "keep_best": 2, "save_every": 2}}
 
@@ -52,7 +52,7 @@ def test_saved_states_are_listed_and_open_in_transformers(run: Storage, tmp_path
         assert re.search(rf"pretrain \w{{8}} {step} \d{{4}}-\d\d-\d\d \d\d:\d\d [\d.]+ {scores[step]:.4f} one ", listed), listed
     assert sorted(int(path.name[-8:]) for path in states(run).iterdir()) == kept
     output = tmp_path / "at-10"
-    assert export(run.root, 10, output).stage == "pretrain"
+    assert export_state(run.root, 10, output).stage == "pretrain"
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
@@ -61,19 +61,19 @@ def test_saved_states_are_listed_and_open_in_transformers(run: Storage, tmp_path
         torch.testing.assert_close(model(ids).logits, load_model(output)(ids), rtol=1e-4, atol=1e-5)
     saved = load_file(states(run) / "step-00000010" / "shard-00000-of-00001.safetensors")
     assert torch.equal(model.lm_head.weight, saved["model/lm_head.weight"])
-    export(run.root, 12, tmp_path / "at-12")
+    export_state(run.root, 12, tmp_path / "at-12")
     assert (tmp_path / "at-12" / "model.safetensors").read_bytes() == run.read_bytes("pretrain/model/model.safetensors")
 
 
 def test_what_can_not_be_exported_is_a_sentence(run: Storage, tmp_path: Path) -> None:
     assert checkpoints(run.root) == []
     with pytest.raises(InputError, match="run: no state was saved after 12 steps, nor any other"):
-        export(run.root, 12, tmp_path / "x")
+        export_state(run.root, 12, tmp_path / "x")
     train(run, **ONE)
     with pytest.raises(InputError, match="run: no state was saved after 5 steps; there are "):
-        export(run.root, 5, tmp_path / "x")
+        export_state(run.root, 5, tmp_path / "x")
     with pytest.raises(InputError, match="is there already"):
-        export(run.root, 12, tmp_path)
+        export_state(run.root, 12, tmp_path)
     with pytest.raises(InputError, match="dedup is no stage that trains; those are pretrain, sft, align"):
         checkpoints(run.root, "dedup")
     with pytest.raises(InputError, match="nowhere: no such run"):
@@ -83,7 +83,7 @@ def test_what_can_not_be_exported_is_a_sentence(run: Storage, tmp_path: Path) ->
     shard = states(run) / "step-00000012" / "shard-00000-of-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"shard-00000-of-00001\.safetensors: \d+ bytes, and \d+ were written"):
-        export(run.root, 12, tmp_path / "x")
+        export_state(run.root, 12, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -96,7 +96,7 @@ def test_the_best_state_becomes_the_model(run: Storage, tmp_path: Path, parallel
     best = min(scores, key=scores.get)  # type: ignore[arg-type]
     assert best < 12 and scores[best] < 0.97 * scores[12]
     assert json.loads(run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"] == pytest.approx(scores[best], rel=1e-6)
-    export(run.root, best, tmp_path / "best")
+    export_state(run.root, best, tmp_path / "best")
     assert (tmp_path / "best" / "model.safetensors").read_bytes() == run.read_bytes("pretrain/model/model.safetensors")
 
 
@@ -134,11 +134,11 @@ def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(r
     run.remove_folder("pretrain")
     train(run, **{**options, "parallel": {"shard": 2}})
     two = weights(run)
-    assert {state.layout for state in checkpoints(run.root)} == {"shard 2"}
+    assert {state.processes for state in checkpoints(run.root)} == {"shard 2"}
     shutil.rmtree(states(run) / "step-00000012")
     Path(run.path("pretrain/manifest.jsonl")).unlink()  # as if they had been killed after step 10
     train(run, **options)
-    assert [state.layout for state in checkpoints(run.root) if state.saved.step == 12] == ["one"]
+    assert [state.processes for state in checkpoints(run.root) if state.saved.step == 12] == ["one"]
     for found in (two, weights(run)):
         assert one.keys() == found.keys() and all(torch.allclose(one[name], found[name], rtol=0, atol=2e-6) for name in one)
     for line, wanted in zip(lines(run), log, strict=True):

@@ -23,7 +23,7 @@ from corpusmill.train import judged
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.judged import JudgedConfig
 from corpusmill.train.judged_samples import compare
-from corpusmill.train.scores import Score, TextScorer, dropped_documents, find_score
+from corpusmill.train.scores import FilterScore, TextScorer, dropped_documents, find_score
 
 #: Documents from here on are so rude that the filter drops them.
 DROPPED = 60
@@ -206,14 +206,14 @@ def test_options_that_make_no_sense_are_refused(given):
 
 def test_compared_scores():
     before, after = np.array([0.9, 0.8, np.nan, 0.1]), np.array([0.1, 0.2, 0.9, 0.5])
-    found = compare(Score("t", False, 0.5, True, ()), [{"t": before}, {"t": after}], JudgedConfig())
+    found = compare(FilterScore("t", False, 0.5, True, ()), [{"t": before}, {"t": after}], JudgedConfig())
     assert (found["texts"], found["not_scored"]) == (3, 1)
     assert (found["before"], found["after"]) == pytest.approx((0.6, 0.8 / 3)) and found["difference"] == pytest.approx(-1 / 3)
     assert found["low"] == pytest.approx(-0.8) and found["high"] == pytest.approx(0.4)  # three alike are drawn in 3% of the resamples
     assert found["worse_before"]["value"] == 2 / 3 and found["worse_after"]["value"] == 1 / 3
-    high = compare(Score("q", True, 0.5, False, ()), [{"q": before}, {"q": after}], JudgedConfig())
+    high = compare(FilterScore("q", True, 0.5, False, ()), [{"q": before}, {"q": after}], JudgedConfig())
     assert high["worse_before"]["value"] == 1 / 3 and high["worse_after"]["value"] == 2 / 3
-    none = compare(Score("t", False, None, True, ()), [{"t": before[2:3]}, {"t": after[2:3]}], JudgedConfig())
+    none = compare(FilterScore("t", False, None, True, ()), [{"t": before[2:3]}, {"t": after[2:3]}], JudgedConfig())
     assert none == {"texts": 0, "not_scored": 1}
 
 
@@ -221,6 +221,6 @@ def test_no_difference_at_equal_length_is_a_figure_too(tmp_path):
     of = {"texts": 2, "before": 0.5, "after": 0.4, "low": -0.2, "high": 0.1, "threshold": None, "equal_length": {"difference": 0.0}}
     run = SimpleNamespace(plan=["judged"], storage=Storage(str(tmp_path)))
     run.storage.write_bytes(judged.JUDGED_FILE, json.dumps({"prompts": 2, "scores": {"t": of}}).encode())
-    assert judged.summary(run, JudgedConfig()) == {
+    assert judged.judged_lines(run, JudgedConfig()) == {
         "t of answers": "0.500 before, 0.400 after (difference -0.200 to +0.100; +0.000 at equal length)"
     }

@@ -12,19 +12,19 @@ from corpusmill.train import tasks
 from corpusmill.train.preference_data import Pair
 from corpusmill.train.scored_pairs import (
     TOLERANCE,
-    Limits,
-    Pool,
-    Scored,
+    PairLimits,
+    PairPool,
+    ScoredTask,
     match,
     pairs_of,
     pool_of_continuations,
     pool_of_documents,
 )
-from corpusmill.train.scores import Score
+from corpusmill.train.scores import FilterScore
 
-QUALITY = Score("quality", True, 0.5, False, ("quality",))
-TOXICITY = Score("toxicity", False, 0.5, True, ("toxicity",))
-LIMITS = Limits(pairs=40, per_document=4, max_chars=150, best=0.5, worst=0.1)
+QUALITY = FilterScore("quality", True, 0.5, False, ("quality",))
+TOXICITY = FilterScore("toxicity", False, 0.5, True, ("toxicity",))
+LIMITS = PairLimits(pairs=40, per_document=4, max_chars=150, best=0.5, worst=0.1)
 
 
 def rude_share(texts: Sequence[str]) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_a_score_of_documents_decides_by_documents():
 
 
 def test_where_low_is_good_the_ends_are_swapped():
-    pool = pool_of_documents(Score("spam", False, None, False, ()), everything, nothing, "s", LIMITS)
+    pool = pool_of_documents(FilterScore("spam", False, None, False, ()), everything, nothing, "s", LIMITS)
     assert (pool.good, pool.bad) == (0.5, 0.9)
     assert {s.task.source.id for s in pool.rejected} == {f"d{n}" for n in range(90, 100)}
 
@@ -106,7 +106,7 @@ def test_scores_that_are_all_alike_give_no_pairs(values):
         return iter([table if values else table.set_column(4, "score", pa.nulls(30, pa.float64()))])
 
     pool = pool_of_documents(QUALITY, alike, nothing, "s", LIMITS)
-    assert pool == Pool([], [], "documents", 30 if values else 0, None, None) and match(pool, not_held_out, 9) == []
+    assert pool == PairPool([], [], "documents", 30 if values else 0, None, None) and match(pool, not_held_out, 9) == []
 
 
 def test_scores_that_are_nearly_constant_give_no_pairs():
@@ -143,12 +143,12 @@ def test_pairs_name_both_documents_and_both_scores():
     assert 4 <= from_chosen <= 16  # to go on with the prompt is no cue
 
 
-scored = st.builds(
-    lambda number, length, language, host: Scored(
-        tasks.Task(tasks.Source(f"d{number}", f"https://{host}.test/{number}", "", "", language), "", "", "x" * length + str(number)), 0.5
-    ),
-    st.integers(0, 30), st.integers(60, 200), st.sampled_from(["en", "de", None]), st.sampled_from("ab"),
-)  # fmt: skip
+def scored_task(number, length, language, host):
+    document = tasks.SourceDocument(f"d{number}", f"https://{host}.test/{number}", "", "", language)
+    return ScoredTask(tasks.BuiltTask(document, "", "", "x" * length + str(number)), 0.5)
+
+
+scored = st.builds(scored_task, st.integers(0, 30), st.integers(60, 200), st.sampled_from(["en", "de", None]), st.sampled_from("ab"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -157,7 +157,7 @@ def test_sides_are_alike_in_all_but_the_score(chosen, rejected, wanted):
     def held_out(identifier: str) -> bool:
         return int(identifier[1:]) % 3 == 0
 
-    matched = match(Pool(chosen, rejected, "", 0, 1.0, 0.0), held_out, wanted)
+    matched = match(PairPool(chosen, rejected, "", 0, 1.0, 0.0), held_out, wanted)
     assert len(matched) <= wanted
     assert len({bad.task.answer for _, bad in matched}) == len(matched)  # no text is rejected twice
     for good, bad in matched:

@@ -20,7 +20,7 @@ from corpusmill.train.checkpoint import save_model
 from corpusmill.train.conversation import user_turn
 from corpusmill.train.prompts import read_prompts
 from corpusmill.train.sampling import Sampling
-from corpusmill.train.speaker import Speaker, load_speaker
+from corpusmill.train.speaker import TextGenerator, load_text_generator
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def speaker(folder: Path) -> Speaker:
-    return load_speaker(folder, "cpu")
+def generator(folder: Path) -> TextGenerator:
+    return load_text_generator(folder, "cpu")
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def corpusmill(monkeypatch, capsys):
     return call
 
 
-def test_what_ends_a_text_begins_it_and_is_never_written(speaker: Speaker) -> None:
-    assert speaker.stop == {EOT_ID, IM_END_ID} and speaker.begin == (EOT_ID,) and set(speaker.banned) == {PAD_ID, IM_START_ID}
-    assert speaker.ids("<|endoftext|>").count(EOT_ID) == 1  # a name of a special token in a text is text
-    chat = speaker.ids("the cat", chat=True)
-    assert chat == speaker.encoder.encode([user_turn("the cat")], add_generation_prompt=True).ids.tolist() and IM_START_ID in chat
+def test_what_ends_a_text_begins_it_and_is_never_written(generator: TextGenerator) -> None:
+    assert generator.stop == {EOT_ID, IM_END_ID} and generator.begin == (EOT_ID,) and set(generator.banned) == {PAD_ID, IM_START_ID}
+    assert generator.ids("<|endoftext|>").count(EOT_ID) == 1  # a name of a special token in a text is text
+    chat = generator.ids("the cat", chat=True)
+    assert chat == generator.encoder.encode([user_turn("the cat")], add_generation_prompt=True).ids.tolist() and IM_START_ID in chat
     with pytest.raises(InputError, match="character 3 of a prompt is not Unicode text"):
-        speaker.ids("ab\udc80")
+        generator.ids("ab\udc80")
 
 
 def test_the_tokens_of_another_programs_folder(folder: Path, tmp_path: Path) -> None:
@@ -63,33 +63,33 @@ def test_the_tokens_of_another_programs_folder(folder: Path, tmp_path: Path) -> 
     (other / "tokenizer.json").write_text(json.dumps(renamed))
     (other / "generation_config.json").write_text('{"bos_token_id": 0, "eos_token_id": [7]}')
     (other / "tokenizer_config.json").write_text('{"eos_token": {"content": "</s>"}}')
-    speaker = load_speaker(other)
-    assert (speaker.stop, speaker.begin, speaker.banned) == ({3, 7}, (0,), (0, 1, 2))
+    generator = load_text_generator(other)
+    assert (generator.stop, generator.begin, generator.banned) == ({3, 7}, (0,), (0, 1, 2))
 
 
-def test_a_streamed_text_is_the_completed_one(speaker: Speaker) -> None:
+def test_a_streamed_text_is_the_completed_one(generator: TextGenerator) -> None:
     sampling = Sampling(seed=4)
-    (text,) = speaker.complete(["the cat"], max_tokens=40, sampling=sampling)
-    streamed = "".join(speaker.stream(speaker.ids("the cat"), max_tokens=40, sampling=sampling, stop_strings=["\x00\x01"]))
+    (text,) = generator.complete(["the cat"], max_tokens=40, sampling=sampling)
+    streamed = "".join(generator.stream(generator.ids("the cat"), max_tokens=40, sampling=sampling, stop_strings=["\x00\x01"]))
     assert text.text and streamed and [c for c in text.text if c.isalnum()] == [c for c in streamed if c.isalnum()]
     assert any(c != " " and not c.isprintable() for c in text.text)  # as it was written
     assert all(c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in streamed)  # as a terminal may have it
 
 
-def test_samples_of_a_prompt_do_not_depend_on_other_prompts(speaker: Speaker) -> None:
-    alone = list(speaker.complete(["the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
-    beside = list(speaker.complete(["größe", "the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
+def test_samples_of_a_prompt_do_not_depend_on_other_prompts(generator: TextGenerator) -> None:
+    alone = list(generator.complete(["the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
+    beside = list(generator.complete(["größe", "the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
     assert [text.prompt for text in beside] == ["größe"] * 3 + ["the cat"] * 3
     assert beside[3:] == alone and len({text.text for text in alone}) == 3
 
 
-def test_the_command_gives_a_line_of_json_for_each_text(corpusmill, folder: Path, tmp_path: Path, speaker: Speaker) -> None:
+def test_the_command_gives_a_line_of_json_for_each_text(corpusmill, folder: Path, tmp_path: Path, generator: TextGenerator) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "größe"}\n{"prompt": "the mat"}\n')
     arguments = ("generate", folder, "--prompt", "the cat", "--prompts", tmp_path / "p.jsonl", "--max-tokens", 9, "--json")
     code, out, err = corpusmill(*arguments, "--samples", 2, "--seed", 5, "--top-k", 20)
     rows = [json.loads(line) for line in out.splitlines()]
     asked = ["the cat", "größe", "the mat"]
-    expected = speaker.complete(asked, samples=2, max_tokens=9, sampling=Sampling(top_k=20, seed=5))
+    expected = generator.complete(asked, samples=2, max_tokens=9, sampling=Sampling(top_k=20, seed=5))
     assert (code, err) == (0, "") and rows == [vars(text) for text in expected]
     assert {row["ended"] for row in rows} <= {"length", "stop token"} and all(row["tokens"] <= 9 for row in rows)
     code, out, _ = corpusmill(*arguments, "--greedy", "--stop", "zzz", "--chat")
@@ -153,20 +153,20 @@ def test_ctrl_c_promises_nothing_that_is_not_so(corpusmill, folder: Path, monkey
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Speaker, "complete", interrupted)
+    monkeypatch.setattr(TextGenerator, "complete", interrupted)
     assert corpusmill("generate", folder, "--prompt", "x") == (130, "", "corpusmill: interrupted.\n")
 
 
 def test_folders_that_cannot_speak(folder: Path, tmp_path: Path) -> None:
     save_model(random_model(), tmp_path / "m", {})
     with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
-        load_speaker(tmp_path / "m")
+        load_text_generator(tmp_path / "m")
     save_model(random_model(), tmp_path / "m", {"tokenizer.json": json.dumps({"model": {"vocab": {}}}).encode()})
     with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
-        load_speaker(tmp_path / "m")
+        load_text_generator(tmp_path / "m")
     save_model(random_model(vocab_size=280), tmp_path / "m", {"tokenizer.json": byte_tokenizer().to_str().encode()})
     (tmp_path / "m" / "generation_config.json").write_text("[]")
     with pytest.raises(InputError, match=r"generation_config\.json: not a JSON object"):
-        load_speaker(tmp_path / "m")
+        load_text_generator(tmp_path / "m")
     with pytest.raises(InputError, match="no such model folder"):
-        load_speaker(tmp_path / "nothing")
+        load_text_generator(tmp_path / "nothing")

@@ -16,15 +16,15 @@ from killing import in_child
 from torch import Tensor
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.pieces import Pieces
+from corpusmill.train.parallel.layout import ParallelDims
+from corpusmill.train.pieces import RankTensors
 from corpusmill.train.state import States, read_weights
 
 SHARD = "shard-00000-of-00001.safetensors"
 
 
 def states(folder: Path, **options: Any) -> States:
-    return States(folder, Layout.single(torch.device("cpu")), **options)
+    return States(folder, ParallelDims.single(torch.device("cpu")), **options)
 
 
 def tensors_of(step: int) -> dict[str, Tensor]:
@@ -116,8 +116,8 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training changes tensors and record while they are written; that is held up here until it has."""
-    changed, write = threading.Event(), Pieces.write
-    monkeypatch.setattr(Pieces, "write", lambda *arguments: changed.wait(30) and write(*arguments))
+    changed, write = threading.Event(), RankTensors.write
+    monkeypatch.setattr(RankTensors, "write", lambda *arguments: changed.wait(30) and write(*arguments))
     tensors, record = tensors_of(5), {"losses": [1.5]}
     with states(tmp_path, background=True) as saving:
         saving.save(5, tensors, record)
@@ -155,11 +155,11 @@ def killed_while_writing(folder: Path, at: str) -> None:
     """SIGKILL of this process in the background thread, with the file half written, before the renaming or after it."""
     if at == "half":
 
-        def half(pieces: Pieces, path: Path, taken: Any) -> None:
+        def half(pieces: RankTensors, path: Path, taken: Any) -> None:
             path.write_bytes(bytes(100))
             os.kill(os.getpid(), signal.SIGKILL)
 
-        Pieces.write = half  # type: ignore[method-assign]
+        RankTensors.write = half  # type: ignore[method-assign]
     else:
         replace = os.replace
 

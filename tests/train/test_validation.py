@@ -16,8 +16,8 @@ from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.objective import Share
-from corpusmill.train.parallel.computation import Local
-from corpusmill.train.validation import MOST, OTHERS, UNKNOWN, Sums, Validation, report
+from corpusmill.train.parallel.computation import LocalModel
+from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, report
 
 CPU, VOCABULARY = torch.device("cpu"), 40
 ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=8)
@@ -52,7 +52,7 @@ def described(folder: Path, **columns: list[str | None]) -> TokenShards:
     return shards
 
 
-class Ranks(Local):
+class Ranks(LocalModel):
     """One of several processes, whose totals are those that all of them have left in `parts`."""
 
     parts: list[torch.Tensor]
@@ -96,7 +96,7 @@ def test_an_untrained_model_needs_the_bits_of_its_vocabulary_and_leaves_no_doubt
     write_token_set(tmp_path, [[[4, 7, 10, EOT_ID], [7, EOT_ID], [4, 4, EOT_ID]]], vocabulary_size=VOCABULARY)
     fresh = Llama(ARCH)
     initialise(fresh, 0)  # its head is zero: all tokens are equally likely, and these have one byte each
-    score = Validation(TokenShards(tmp_path), SIZES, 8, True).sums(Local(fresh, "fp32"), CPU).score()
+    score = Validation(TokenShards(tmp_path), SIZES, 8, True).sums(LocalModel(fresh, "fp32"), CPU).score()
     assert (score.tokens, score.utf8_bytes, score.documents) == (6, 6, 3)
     assert [score.bits_per_byte, score.low, score.high] == pytest.approx([math.log2(VOCABULARY)] * 3, rel=1e-6)
     assert score.nats_per_token == pytest.approx(math.log(VOCABULARY), rel=1e-6)
@@ -105,7 +105,7 @@ def test_an_untrained_model_needs_the_bits_of_its_vocabulary_and_leaves_no_doubt
 def test_a_glance_sees_its_windows_alone(tmp_path: Path) -> None:
     write_token_set(tmp_path, [[[4 + n, 5, 6, 7, 8, 9, 10, EOT_ID] for n in range(20)]], vocabulary_size=VOCABULARY)
     validation = Validation(TokenShards(tmp_path), SIZES, 8, True)
-    whole, glance = (validation.sums(Local(MODEL, "fp32"), CPU, windows=windows) for windows in (0, 5))
+    whole, glance = (validation.sums(LocalModel(MODEL, "fp32"), CPU, windows=windows) for windows in (0, 5))
     seen = np.flatnonzero(glance.sizes)
     assert seen.tolist() == [0, 4, 8, 12, 16] and glance.score().documents == 5
     assert glance.nats[seen].tolist() == pytest.approx(whole.nats[seen].tolist(), rel=1e-12)
@@ -115,7 +115,7 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
     languages = ["de", "en", "en", None, "en", "de"]
     urls = ["https://a.test/1", "https://b.test/2", "http://A.test/3", None, "https://b.test/5", "https://b.test/6"]
     validation = Validation(described(tmp_path, language=languages, url=urls, source=["one"] * 6), SIZES, 8, True)
-    sums = validation.sums(Local(MODEL, "fp32"), CPU)
+    sums = validation.sums(LocalModel(MODEL, "fp32"), CPU)
     found = validation.by_group(sums)
     assert list(found) == ["language", "host"]  # all are of one source: nothing to tell apart
     assert {name: score.documents for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}
@@ -129,11 +129,11 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
 
 
 def test_many_groups_are_summed_up_and_documents_without_columns_have_none(tmp_path: Path) -> None:
-    urls = [f"https://{n:02d}.test/" for n in range(MOST + 3) for _ in range(1 + (n < 2))]
+    urls = [f"https://{n:02d}.test/" for n in range(MOST_GROUPS + 3) for _ in range(1 + (n < 2))]
     validation = Validation(described(tmp_path, url=urls), SIZES, 8, True)
     names, group = validation.groups["host"]
-    assert names[:3] == ["00.test", "01.test", "02.test"] and names[-1] == OTHERS and len(names) == MOST + 1
-    assert (group == MOST).sum() == 3 and "language" not in validation.groups
+    assert names[:3] == ["00.test", "01.test", "02.test"] and names[-1] == OTHERS and len(names) == MOST_GROUPS + 1
+    assert (group == MOST_GROUPS).sum() == 3 and "language" not in validation.groups
 
 
 def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_drawn() -> None:
@@ -141,7 +141,7 @@ def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_dra
     for _ in range(200):
         sizes = generator.integers(50, 500, 60).astype(float)
         nats = sizes * np.log(2) * generator.normal(1.0, 0.2, 60)  # one bit a byte in the long run
-        score = Sums(nats, sizes, sizes).score(resamples=200)
+        score = TextSums(nats, sizes, sizes).score(resamples=200)
         covered += score.low <= 1.0 <= score.high
     assert 0.88 <= covered / 200 <= 0.99
 
@@ -153,6 +153,6 @@ def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatc
     sizes = generator.integers(50, 500, 20_000).astype(float)
     bits = sizes * generator.normal(1.0, 0.2, 20_000)
     bundled = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
-    monkeypatch.setattr(intervals, "MOST", 20_000)
+    monkeypatch.setattr(intervals, "MOST_GROUPS", 20_000)
     alone = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
     assert bundled[1] - bundled[0] == pytest.approx(alone[1] - alone[0], rel=0.15) and sum(bundled) == pytest.approx(sum(alone), rel=1e-3)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
-from corpusmill.train.speaker import Speaker
+from corpusmill.train.speaker import TextGenerator
 
 CONFIG = "tokenizer_config.json"
 #: Texts that are encoded at a time.
@@ -19,7 +19,7 @@ TEXTS = 4096
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSequence:
     """Ids, at most one more than the context, of which the last `count` are scored. `cut`: the beginning did not fit."""
 
     ids: npt.NDArray[np.int64]
@@ -30,11 +30,11 @@ class Scored:
 class Encoder:
     """The tokenizer of a model folder, used as lm-evaluation-harness uses it."""
 
-    def __init__(self, speaker: Speaker):
-        self.tokenizer, self.context = speaker.tokenizer, speaker.model.arch.context
+    def __init__(self, generator: TextGenerator):
+        self.tokenizer, self.context = generator.tokenizer, generator.model.arch.context
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.prefix = prefix_token(speaker.folder, self.tokenizer)
+        self.prefix = prefix_token(generator.folder, self.tokenizer)
 
     def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
         """Ids of texts. `special`: with what the tokenizer itself puts around a text."""
@@ -44,7 +44,7 @@ class Encoder:
             found += [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
         return found
 
-    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredSequence]:
         """(context, continuation) each. Spaces at a context's end belong to the continuation; the whole is encoded, and what lies
         behind as many ids as the context alone has is the continuation. Before an empty context stands the model's first token."""
         moved = [(context.rstrip(), context[len(context.rstrip()) :] + continuation) for context, continuation in pairs]
@@ -65,10 +65,10 @@ class Encoder:
             found.append(self.fitted(ids, len(ids) - before))
         return found
 
-    def fitted(self, ids: Sequence[int], count: int) -> Scored:
+    def fitted(self, ids: Sequence[int], count: int) -> ScoredSequence:
         """What fits is the end; the last id is only a target, so there is room for one more than the context."""
         kept = np.array(ids[-(self.context + 1) :], np.int64)
-        return Scored(kept, min(count, len(kept) - 1), len(kept) < len(ids))
+        return ScoredSequence(kept, min(count, len(kept) - 1), len(kept) < len(ids))
 
 
 def prefix_token(folder: Path, tokenizer: Any) -> int:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corpusmill.train.benchmarks.encode import Scored
+from corpusmill.train.benchmarks.encode import ScoredSequence
 from corpusmill.train.kv_cache import KVCache
 from corpusmill.train.model import Llama
 
@@ -28,7 +28,7 @@ class Stem:
     """The choices of one item (their numbers among all), whose first `shared` ids and all that these predict are the same."""
 
     numbers: range
-    choices: Sequence[Scored]
+    choices: Sequence[ScoredSequence]
     shared: int
 
     @property
@@ -43,7 +43,7 @@ class Stem:
 
 @torch.inference_mode()
 def loglikelihoods(
-    model: Llama, items: Sequence[Sequence[Scored]], batch_tokens: int, advance: Advance = lambda done: None
+    model: Llama, items: Sequence[Sequence[ScoredSequence]], batch_tokens: int, advance: Advance = lambda done: None
 ) -> tuple[Values, npt.NDArray[np.bool_]]:
     """The log-probability (nats) of the scored ids of each choice, and whether each of these ids was the most likely one; item by item.
 
@@ -60,14 +60,14 @@ def loglikelihoods(
     return sums, missed == 0
 
 
-def _stems(items: Sequence[Sequence[Scored]]) -> Iterator[Stem]:
+def _stems(items: Sequence[Sequence[ScoredSequence]]) -> Iterator[Stem]:
     begin = 0
     for choices in items:
         yield Stem(range(begin, begin + len(choices)), choices, shared_inputs(choices) if len(choices) > 1 else 0)
         begin += len(choices)
 
 
-def shared_inputs(choices: Sequence[Scored]) -> int:
+def shared_inputs(choices: Sequence[ScoredSequence]) -> int:
     """How many ids all choices begin with, of which each also predicts the same id, scored in all of them or in none. An input is left
     for every choice."""
     shortest = min(len(choice.ids) for choice in choices) - 1
@@ -139,7 +139,7 @@ def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: I
     return totals[0], totals[1]
 
 
-def _first(choice: Scored) -> int:
+def _first(choice: ScoredSequence) -> int:
     """The place whose output predicts the first scored id."""
     return len(choice.ids) - 1 - choice.count
 

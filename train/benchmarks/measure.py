@@ -18,7 +18,7 @@ from corpusmill.train.benchmarks.read import ItemSet
 from corpusmill.train.benchmarks.scores import chance, scores
 from corpusmill.train.benchmarks.tasks import TASKS
 from corpusmill.train.device import deterministic
-from corpusmill.train.speaker import load_speaker
+from corpusmill.train.speaker import load_text_generator
 
 #: A processor's cache holds what so many tokens need; a GPU has to have enough to do.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
@@ -57,7 +57,7 @@ QUESTIONS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Scored:
+class BenchmarkResult:
     """The items' rows, and what they come to."""
 
     table: pa.Table
@@ -68,11 +68,11 @@ class ModelUnderTest:
     """A model folder, loaded once for all its tasks. `batch_tokens` are computed at a time, 0: as many as suit the device."""
 
     def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
-        self.speaker = load_speaker(folder, device)
-        self.encoder = Encoder(self.speaker)
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.speaker.model.device.type]
+        self.generator = load_text_generator(folder, device)
+        self.encoder = Encoder(self.generator)
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.generator.model.device.type]
 
-    def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> Scored:
+    def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> BenchmarkResult:
         """`advance` is told of items that are done."""
         task = TASKS[config.task]
         with deterministic():
@@ -84,14 +84,14 @@ class ModelUnderTest:
         cut = int(np.count_nonzero(table["cut"].to_numpy()))
         summary = {"title": task.title, "items": table.num_rows, "total": chosen.total, "shots": chosen.shots, "cut": cut,
                    "chance": chance(table), "metric": task.metrics[0], "metrics": metrics, "groups": groups}  # fmt: skip
-        return Scored(table, summary)
+        return BenchmarkResult(table, summary)
 
     def _choices(self, items: Sequence[Choices], advance: Advance) -> pa.Table:
         pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
         sequences = self.encoder.pairs(pairs)
         ends = np.cumsum([len(item.contexts) for item in items])
         of_items = [sequences[end - len(item.contexts) : end] for item, end in zip(items, ends, strict=True)]
-        values, greedy = loglikelihoods(self.speaker.model, of_items, self.batch_tokens, advance)
+        values, greedy = loglikelihoods(self.generator.model, of_items, self.batch_tokens, advance)
         rows, begin = [], 0
         for item in items:
             end = begin + len(item.contexts)
@@ -100,11 +100,11 @@ class ModelUnderTest:
         return pa.Table.from_pylist(rows, CHOICES)
 
     def _questions(self, items: Sequence[Question], longest: int, advance: Advance) -> pa.Table:
-        texts = answer_texts(self.speaker, self.encoder, [item.prompt for item in items], longest)
+        texts = answer_texts(self.generator, self.encoder, [item.prompt for item in items], longest)
         rows = []
         for item, (text, cut) in zip(items, texts, strict=True):
-            found = {"strict": answers.strict(text), "flexible": answers.flexible(text)}
-            right = {f"exact_match_{how}": int(answers.equal(result, item.answer)) for how, result in found.items()}
+            found = {"strict": answers.strict_answer(text), "flexible": answers.flexible_answer(text)}
+            right = {f"exact_match_{how}": int(answers.same_answer(result, item.answer)) for how, result in found.items()}
             rows.append({"item": item.number, "group": item.group, "prompt": item.prompt, "answer": item.answer, "text": text,
                          **found, **right, "cut": cut})  # fmt: skip
             advance(1)

@@ -11,7 +11,7 @@ from corpusmill.ingest.sources import expand
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.benchmarks.config import TaskConfig
 from corpusmill.train.benchmarks.items import Item
-from corpusmill.train.benchmarks.tasks import TASKS, Task, Unfit
+from corpusmill.train.benchmarks.tasks import TASKS, Benchmark, Unfit
 
 #: The seed from which lm-evaluation-harness draws examples.
 EXAMPLES_SEED = 1234
@@ -55,7 +55,7 @@ def read_task(config: TaskConfig) -> ItemSet:
     return ItemSet(chosen, len(items), shots)
 
 
-def read_items(task: Task, paths: Sequence[str]) -> list[Item]:
+def read_items(task: Benchmark, paths: Sequence[str]) -> list[Item]:
     """All items of some files, numbered through them. Where a set has parts, a file is a part unless its rows say another."""
     items: list[Item] = []
     for path in paths:
@@ -75,7 +75,7 @@ def sample(items: Sequence[Item], limit: int) -> list[Item]:
     return sorted(ordered[:limit], key=lambda item: item.number)
 
 
-def with_examples(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int, itself: bool) -> list[Item]:
+def with_examples(task: Benchmark, items: Sequence[Item], pool: Sequence[Item], shots: int, itself: bool) -> list[Item]:
     """Each item after `shots` solved examples, drawn as lm-evaluation-harness draws them; `itself`: never the item itself."""
     if not task.solvable:
         raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")

@@ -9,22 +9,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Score = dict[str, float | None]
+MetricScore = dict[str, float | None]
 
 
-def mean_score(values: npt.NDArray[np.float64]) -> Score:
+def mean_score(values: npt.NDArray[np.float64]) -> MetricScore:
     """The mean, and its standard error: sample deviation / sqrt(items), as `mean_stderr` of lm-evaluation-harness. None for one item."""
     return {"value": float(values.mean()), "stderr": float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None}
 
 
-def perplexity_score(log_likelihoods: npt.NDArray[np.float64]) -> Score:
+def perplexity_score(log_likelihoods: npt.NDArray[np.float64]) -> MetricScore:
     """exp(-mean) of the log-likelihoods of whole continuations. Its error by the delta method: that of the mean, times the perplexity."""
     mean = mean_score(-log_likelihoods)
     value = math.exp(min(mean["value"] or 0.0, 700.0))
     return {"value": value, "stderr": None if mean["stderr"] is None else value * mean["stderr"]}
 
 
-def mean_of_parts(parts: Sequence[Score]) -> Score:
+def mean_of_parts(parts: Sequence[MetricScore]) -> MetricScore:
     """The mean of the parts' means, each with the same weight, and sqrt(sum of squared errors) / parts: as BLiMP is summed up."""
     errors = [part["stderr"] for part in parts]
     known = [error for error in errors if error is not None]
@@ -32,13 +32,13 @@ def mean_of_parts(parts: Sequence[Score]) -> Score:
     return {"value": sum(part["value"] or 0.0 for part in parts) / len(parts), "stderr": error}
 
 
-def metric_score(table: pa.Table, metric: str) -> Score:
+def metric_score(table: pa.Table, metric: str) -> MetricScore:
     if metric == "perplexity":
         return perplexity_score(pc.list_flatten(table["log_likelihoods"]).to_numpy())
     return mean_score(table[metric].to_numpy().astype(np.float64))
 
 
-def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, Score], dict[str, Any]]:
+def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, MetricScore], dict[str, Any]]:
     """The metrics of all items, and by group: where items have groups, those of all are the mean over groups."""
     names = [name for name in pc.unique(table["group"]).to_pylist() if name]
     if not names:

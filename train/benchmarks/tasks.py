@@ -12,7 +12,7 @@ from typing import Any
 from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.train.benchmarks.items import Choices, Item, Question, one_context
 
-Row = dict[str, Any]
+ItemRow = dict[str, Any]
 
 
 class Unfit(ValueError):
@@ -20,33 +20,33 @@ class Unfit(ValueError):
 
 
 @dataclass(frozen=True)
-class Task:
+class Benchmark:
     """A task: `metrics`, of which the first is the one to compare models by, `shots` by default, where its set comes from."""
 
     name: str
     title: str
-    make: Callable[[int, Row], Item]
+    make: Callable[[int, ItemRow], Item]
     metrics: tuple[str, ...]
     package: PackageFile | None = None
     shots: int = 0
     solvable: bool = True  # whether items can stand as examples before others
 
 
-def text_of(row: Row, key: str) -> str:
+def text_of(row: ItemRow, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise Unfit(f"has no text {key!r}")
     return value
 
 
-def texts_of(row: Row, key: str) -> list[str]:
+def texts_of(row: ItemRow, key: str) -> list[str]:
     values = row.get(key)
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
         raise Unfit(f"has no list of texts {key!r}")
     return values
 
 
-def number_of(row: Row, key: str, choices: int, first: int = 0) -> int:
+def number_of(row: ItemRow, key: str, choices: int, first: int = 0) -> int:
     """Which of the choices `key` names, from 0; the file counts from `first`."""
     value = row.get(key)
     digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
@@ -57,13 +57,13 @@ def number_of(row: Row, key: str, choices: int, first: int = 0) -> int:
     return int(digits) - first
 
 
-def blimp(number: int, row: Row) -> Choices:
+def blimp(number: int, row: ItemRow) -> Choices:
     """Two sentences that differ in little, of which the first is grammatical (https://arxiv.org/abs/1912.00582), after a space."""
     item = one_context(number, "", [text_of(row, "sentence_good"), text_of(row, "sentence_bad")], 0)
     return replace(item, group=row["UID"]) if isinstance(row.get("UID"), str) else item
 
 
-def hellaswag(number: int, row: Row) -> Choices:
+def hellaswag(number: int, row: ItemRow) -> Choices:
     """How a description goes on (https://arxiv.org/abs/1905.07830), without the marks of WikiHow's pages."""
     endings = texts_of(row, "endings")
     context = f"{text_of(row, 'activity_label')}: {text_of(row, 'ctx_a')} {text_of(row, 'ctx_b').capitalize()}"
@@ -76,7 +76,7 @@ def without_marks(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
-def arc(number: int, row: Row) -> Choices:
+def arc(number: int, row: ItemRow) -> Choices:
     """Questions of science at school (https://arxiv.org/abs/1803.05457)."""
     choices = row.get("choices")
     if not isinstance(choices, dict):
@@ -88,13 +88,13 @@ def arc(number: int, row: Row) -> Choices:
     return one_context(number, f"Question: {text_of(row, 'question')}\nAnswer:", texts, labels.index(key))
 
 
-def piqa(number: int, row: Row) -> Choices:
+def piqa(number: int, row: ItemRow) -> Choices:
     """Which of two ways reaches a goal (https://arxiv.org/abs/1911.11641)."""
     ways = [text_of(row, "sol1"), text_of(row, "sol2")]
     return one_context(number, f"Question: {text_of(row, 'goal')}\nAnswer:", ways, number_of(row, "label", 2))
 
 
-def winogrande(number: int, row: Row) -> Choices:
+def winogrande(number: int, row: ItemRow) -> Choices:
     """Which of two names fills a gap (https://arxiv.org/abs/1907.10641): how likely the rest of the sentence is after each."""
     sentence, names = text_of(row, "sentence"), [text_of(row, "option1"), text_of(row, "option2")]
     before, gap, behind = sentence.partition("_")
@@ -105,19 +105,19 @@ def winogrande(number: int, row: Row) -> Choices:
     return Choices(number, "", contexts, (f" {behind.strip()}",) * 2, characters, number_of(row, "answer", 2, first=1))
 
 
-def lambada(number: int, row: Row) -> Choices:
+def lambada(number: int, row: ItemRow) -> Choices:
     """The last word of a passage (https://arxiv.org/abs/1606.06031), in OpenAI's form."""
     context, _, word = text_of(row, "text").rpartition(" ")
     return Choices(number, "", (context,), (f" {word}",), (len(word) + 1,), 0)
 
 
-def sciq(number: int, row: Row) -> Choices:
+def sciq(number: int, row: ItemRow) -> Choices:
     """Questions of science after a passage that may help (https://arxiv.org/abs/1707.06209)."""
     answers = [text_of(row, key) for key in ("distractor1", "distractor2", "distractor3", "correct_answer")]
     return one_context(number, f"{text_of(row, 'support').lstrip()}\nQuestion: {text_of(row, 'question')}\nAnswer:", answers, 3)
 
 
-def gsm8k(number: int, row: Row) -> Question:
+def gsm8k(number: int, row: ItemRow) -> Question:
     """Word problems with their solution, the result behind `####` (https://arxiv.org/abs/2110.14168)."""
     return Question(number, "", f"Question: {text_of(row, 'question')}\nAnswer:", text_of(row, "answer"))
 
@@ -139,14 +139,14 @@ _SCIQ = _olmo("sciq", "sciq/none", "656cdf16f40617360683b039b8c2a2b48b479be06d1d
 TASKS = {
     task.name: task
     for task in (
-        Task("blimp", "BLiMP", blimp, BY_SUM, solvable=False),
-        Task("hellaswag", "HellaSwag", hellaswag, BY_LENGTH, _HELLASWAG),
-        Task("arc_easy", "ARC-Easy", arc, BY_LENGTH, _ARC_EASY),
-        Task("arc_challenge", "ARC-Challenge", arc, BY_LENGTH, _ARC_CHALLENGE),
-        Task("piqa", "PIQA", piqa, BY_LENGTH, _PIQA),
-        Task("winogrande", "WinoGrande", winogrande, BY_SUM, _WINOGRANDE),
-        Task("lambada", "LAMBADA", lambada, ("acc", "perplexity"), solvable=False),
-        Task("sciq", "SciQ", sciq, BY_LENGTH, _SCIQ),
-        Task("gsm8k", "GSM8K", gsm8k, ("exact_match_strict", "exact_match_flexible"), shots=5),
+        Benchmark("blimp", "BLiMP", blimp, BY_SUM, solvable=False),
+        Benchmark("hellaswag", "HellaSwag", hellaswag, BY_LENGTH, _HELLASWAG),
+        Benchmark("arc_easy", "ARC-Easy", arc, BY_LENGTH, _ARC_EASY),
+        Benchmark("arc_challenge", "ARC-Challenge", arc, BY_LENGTH, _ARC_CHALLENGE),
+        Benchmark("piqa", "PIQA", piqa, BY_LENGTH, _PIQA),
+        Benchmark("winogrande", "WinoGrande", winogrande, BY_SUM, _WINOGRANDE),
+        Benchmark("lambada", "LAMBADA", lambada, ("acc", "perplexity"), solvable=False),
+        Benchmark("sciq", "SciQ", sciq, BY_LENGTH, _SCIQ),
+        Benchmark("gsm8k", "GSM8K", gsm8k, ("exact_match_strict", "exact_match_flexible"), shots=5),
     )
 }

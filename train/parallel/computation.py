@@ -12,7 +12,7 @@ from corpusmill.train.packing import IGNORED
 from corpusmill.train.precision import autocast, computing, rounded
 
 
-class Computation(Protocol):
+class ParallelModel(Protocol):
     """A model as it lies on a layout."""
 
     parameters: dict[str, Tensor]  # by Hugging Face name; DTensors where they are sharded; a pipeline's rank has its own only
@@ -41,7 +41,7 @@ class Computation(Protocol):
         ...
 
 
-class Local:
+class LocalModel:
     """One process that has the whole model."""
 
     gradient_scale = 1.0

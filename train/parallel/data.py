@@ -10,24 +10,24 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 
 
-def copies(model: Llama, layout: Layout) -> DistributedDataParallel:
+def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
     """The model as one of equal copies on all processes, whose gradients are averaged in buckets while the backward pass goes on.
 
     DDP settles its buckets in its first backward pass, and sums depend on them in their last bits. So that is done here and its
     gradients are thrown away: a run that goes on from a saved state begins with the same buckets as one that was never stopped.
     """
-    cuda = [layout.device.index] if layout.device.index is not None else None
+    cuda = [dims.device.index] if dims.device.index is not None else None
     ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
     with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these two tokens
-        ddp(torch.zeros(1, 2, dtype=torch.int64, device=layout.device)).sum().backward()
+        ddp(torch.zeros(1, 2, dtype=torch.int64, device=dims.device)).sum().backward()
     ddp.zero_grad(set_to_none=True)
     return ddp
 
 
-def shard(model: Llama, layout: Layout, precision: str) -> str:
+def shard(model: Llama, dims: ParallelDims, precision: str) -> str:
     """Shards the model, or a pipeline's part of it, in place: layer by layer over the ranks of `shard`, the same in each of `replicate`.
 
     Weights are gathered for a layer's forward pass and again for its backward pass; with a `zero` below 3, or in a pipeline's many
@@ -36,13 +36,13 @@ def shard(model: Llama, layout: Layout, precision: str) -> str:
 
     Returns the precision that is still to be seen to: none where weights are gathered in bf16 (`bf16-params`).
     """
-    mesh = layout.submesh("replicate", "shard")
+    mesh = dims.submesh("replicate", "shard")
     if mesh is None:
         return precision
     policy = MixedPrecisionPolicy()
     if precision == "bf16-params":
         policy, precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32), "fp32"
-    keep = layout.config.zero < 3 or layout.config.pipeline > 1
+    keep = dims.config.zero < 3 or dims.config.pipeline > 1
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": not keep}
     for layer in model.model.layers.values():
         fully_shard(layer, **options)

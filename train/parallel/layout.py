@@ -19,7 +19,7 @@ DATA = ("replicate", "shard")
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParallelDims:
     """One process among `config.world`; `mesh` has a dimension for each kind of parallelism that is in use (None: one process)."""
 
     config: ParallelConfig
@@ -28,12 +28,12 @@ class Layout:
     mesh: DeviceMesh | None = None
 
     @staticmethod
-    def single(device: torch.device) -> "Layout":
+    def single(device: torch.device) -> "ParallelDims":
         """One process alone."""
-        return Layout(ParallelConfig(), device)
+        return ParallelDims(ParallelConfig(), device)
 
     @staticmethod
-    def distributed(config: ParallelConfig, device: torch.device) -> "Layout":
+    def distributed(config: ParallelConfig, device: torch.device) -> "ParallelDims":
         """This process among those of the default process group, which has begun. Raises InputError where their number is another one."""
         sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
         processes = dist.get_world_size()
@@ -41,13 +41,13 @@ class Layout:
             named = ", ".join(f"{kind} {size}" for kind, size in sizes.items())
             raise InputError(f"pretrain.parallel ({named}) needs {config.world} processes, but {processes} were started.")
         if config.world == 1:
-            return Layout(config, device)
+            return ParallelDims(config, device)
         logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # it warns of exchanges that could be faster
         # copies of a part of the model are shards of one: FSDP2 averages gradients that are DTensors or come in micro-batches of a pipeline
         as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
         used = tuple(kind for kind, size in sizes.items() if size > 1 or (kind == "shard" and as_shards))
         mesh = init_device_mesh(device.type, tuple(sizes[kind] for kind in used), mesh_dim_names=used)
-        return Layout(config, device, dist.get_rank(), mesh)
+        return ParallelDims(config, device, dist.get_rank(), mesh)
 
     @property
     def world(self) -> int:

@@ -20,7 +20,7 @@ from corpusmill.train.model import Llama
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.data import reshard
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.split import stages_of
 from corpusmill.train.parallel.spread import even, settle, whole
 from corpusmill.train.parallel.sums import squared_norm, total
@@ -37,27 +37,27 @@ SCHEDULES: dict[str, Any] = {
 }
 
 
-class Pipeline:
+class PipelineModel:
     """This rank's stages of a model (see `cut`), each spread over a tensor group or sharded if the layout says so.
 
     All ranks of a pipeline read the same batches: the first stage takes the ids, the last one the targets, every one the segments.
     """
 
-    def __init__(self, parts: dict[int, Llama], layout: Layout, config: LoopConfig, precision: str):
-        assert layout.mesh is not None
-        self.parts, self.layout, self.schedule = parts, layout, layout.config.schedule
-        self.group, self.rank = layout.mesh["pipeline"].get_group(), layout.index("pipeline")
-        self.owners = {stage: rank for rank, stages in enumerate(stages_of(layout.config)) for stage in stages}
+    def __init__(self, parts: dict[int, Llama], dims: ParallelDims, config: LoopConfig, precision: str):
+        assert dims.mesh is not None
+        self.parts, self.dims, self.schedule = parts, dims, dims.config.schedule
+        self.group, self.rank = dims.mesh["pipeline"].get_group(), dims.index("pipeline")
+        self.owners = {stage: rank for rank, stages in enumerate(stages_of(dims.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
-            _under_autocast(part, layout.device, precision)
+            _under_autocast(part, dims.device, precision)
         self.stages, self.precision = nn.ModuleList(parts.values()), precision
         self.bf16 = config.precision == "bf16-params"  # so are hidden states
         self.parameters: dict[str, Tensor] = {
             name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
         }  # fmt: skip
-        self.gradient_scale = float(layout.share.of)  # FSDP2 averages
-        self.tensor = layout.submesh("tensor")
+        self.gradient_scale = float(dims.share.of)  # FSDP2 averages
+        self.tensor = dims.submesh("tensor")
         self._runners: dict[tuple[int, torch.Size], _Runner] = {}
 
     @property
@@ -65,10 +65,10 @@ class Pipeline:
         return self.stages
 
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
-        """See Computation; the losses are those of the last stage, and zeros on ranks without it."""
+        """See ParallelModel; the losses are those of the last stage, and zeros on ranks without it."""
         if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
-        ids, targets, segments = zip(*objective.batches(step, self.layout.share))
+        ids, targets, segments = zip(*objective.batches(step, self.dims.share))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
         key = len(ids), ids[0].shape
@@ -79,18 +79,18 @@ class Pipeline:
         with sharded_loss(self.tensor), rounded(self.stages, self.precision):
             found = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
-        return found or [StepLoss(torch.zeros((), device=self.layout.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
+        return found or [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
 
     def total(self, values: Tensor) -> Tensor:
-        return total(values if self.last in self.parts else torch.zeros_like(values), self.layout)
+        return total(values if self.last in self.parts else torch.zeros_like(values), self.dims)
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        return squared_norm(grads.values(), self.layout)
+        return squared_norm(grads.values(), self.dims)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        pieces, sent = min(len(ids), self.layout.config.pipeline), list[dist.Work]()
-        batch = even((ids, targets, segments), self.layout.config.tensor)
+        pieces, sent = min(len(ids), self.dims.config.pipeline), list[dist.Work]()
+        batch = even((ids, targets, segments), self.dims.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in pieces, so that a stage takes up the next rows while later ones have those before
         with rounded(self.stages, self.precision):
@@ -135,14 +135,14 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
 class _Runner:
     """A schedule for so many micro-batches of one shape, which its buffers have."""
 
-    def __init__(self, pipeline: Pipeline, micro_batches: int):
+    def __init__(self, pipeline: PipelineModel, micro_batches: int):
         self.found: list[StepLoss] = []
         self.micro_batches = micro_batches
         stages: Any = [
-            PipelineStage(part, stage, len(pipeline.owners), pipeline.layout.device, group=pipeline.group)
+            PipelineStage(part, stage, len(pipeline.owners), pipeline.dims.device, group=pipeline.group)
             for stage, part in pipeline.parts.items()
         ]
-        ranks, kind = pipeline.layout.config.pipeline, SCHEDULES[pipeline.schedule]
+        ranks, kind = pipeline.dims.config.pipeline, SCHEDULES[pipeline.schedule]
         if micro_batches < ranks or (len(stages) > 1 and micro_batches % ranks):
             how = f"{ranks} or more" if len(stages) == 1 else f"a multiple of {ranks}"
             raise InputError(

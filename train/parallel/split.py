@@ -9,7 +9,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 
 #: Schedules under which a rank has two stages; the others have one.
 TWO_STAGES = ("interleaved", "zero-bubble", "zero-bubble-v")
@@ -45,20 +45,20 @@ def split_layers(arch: Architecture, stages: int) -> list[range]:
     return [range(end - count, end) for end, count in zip(ends, counts)]
 
 
-def cut(model: Llama, layout: Layout, config: LoopConfig) -> dict[int, Llama]:
+def cut(model: Llama, dims: ParallelDims, config: LoopConfig) -> dict[int, Llama]:
     """This rank's stages of `model`, by their numbers, in order; each is a Llama with some of the layers and shares their weights.
 
     Raises InputError for what a pipeline, or its schedule, can't do.
     """
-    if layout.config.schedule.startswith("zero-bubble") and config.compile:
+    if dims.config.schedule.startswith("zero-bubble") and config.compile:
         raise InputError("loop.compile: a zero-bubble schedule computes a backward pass in two halves, and a compiled layer has but one.")
-    if layout.config.schedule.startswith("zero-bubble") and config.precision == "bf16-params":  # they would be added up at the bf16 weights
+    if dims.config.schedule.startswith("zero-bubble") and config.precision == "bf16-params":  # they would be added up at the bf16 weights
         raise InputError("loop.precision: with bf16-params a zero-bubble schedule can't add up the gradients of its micro-batches in fp32.")
     if model.arch.tied:
         raise InputError("parallel.pipeline: a head that is tied to the embedding can't be on another stage; set model.tied to false.")
-    stages = stages_of(layout.config)
+    stages = stages_of(dims.config)
     layers = split_layers(model.arch, len(stages) * len(stages[0]))
-    return {stage: part(model, layers[stage]) for stage in stages[layout.index("pipeline")]}
+    return {stage: part(model, layers[stage]) for stage in stages[dims.index("pipeline")]}
 
 
 def part(model: Llama, layers: range) -> Llama:

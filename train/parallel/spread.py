@@ -14,7 +14,7 @@ from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.packing import IGNORED
 from corpusmill.train.parallel.computation import placed
 from corpusmill.train.parallel.data import reshard, synchronised
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.sums import squared_norm, total
 from corpusmill.train.parallel.tensor import sharded_loss
 from corpusmill.train.precision import autocast, computing, rounded
@@ -22,14 +22,14 @@ from corpusmill.train.precision import autocast, computing, rounded
 T = TypeVar("T")
 
 
-class Spread:
+class SpreadModel:
     """The computation of a model that `prepare` has laid out; `forward` is `llama` or what wraps it."""
 
-    def __init__(self, llama: Llama, forward: nn.Module, layout: Layout, precision: str):
-        self.llama, self.forward, self.layout, self.precision = llama, forward, layout, precision
+    def __init__(self, llama: Llama, forward: nn.Module, dims: ParallelDims, precision: str):
+        self.llama, self.forward, self.dims, self.precision = llama, forward, dims, precision
         self.parameters: dict[str, Tensor] = {name: p for name, p in llama.named_parameters() if p.requires_grad}
-        self.gradient_scale = float(layout.share.of)  # DDP and FSDP2 average
-        self.tensor = layout.submesh("tensor")
+        self.gradient_scale = float(dims.share.of)  # DDP and FSDP2 average
+        self.tensor = dims.submesh("tensor")
 
     @property
     def model(self) -> Llama:
@@ -38,9 +38,9 @@ class Spread:
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
         parts = []
         with rounded(self.llama, self.precision):
-            for batch, last in with_last(objective.batches(step, self.layout.share)):
+            for batch, last in with_last(objective.batches(step, self.dims.share)):
                 with synchronised(self.forward, last), sharded_loss(self.tensor):
-                    with autocast(self.layout.device, self.precision):
+                    with autocast(self.dims.device, self.precision):
                         part = objective.loss(cast(Llama, self.forward), batch)
                     (part.total * scale if scale != 1.0 else part.total).backward()
                 part.total = part.total.detach()
@@ -49,16 +49,16 @@ class Spread:
         return parts
 
     def total(self, values: Tensor) -> Tensor:
-        return total(values, self.layout)
+        return total(values, self.dims)
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        return squared_norm(grads.values(), self.layout)
+        return squared_norm(grads.values(), self.dims)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         length = ids.size(1)
-        ids, targets, segments = even((ids, targets, segments), self.layout.config.tensor)
-        with sharded_loss(self.tensor), computing(self.llama, self.layout.device, self.precision):
+        ids, targets, segments = even((ids, targets, segments), self.dims.config.tensor)
+        with sharded_loss(self.tensor), computing(self.llama, self.dims.device, self.precision):
             nats = placed(self.llama(ids, segments, targets=targets), targets)
         reshard(self.llama)
         return nats[:, :length]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from corpusmill.train.optimizer import Optimizer
 from corpusmill.train.options import OptimizerConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 
 
 def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
@@ -23,10 +23,10 @@ def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
 class SharedOptimizer:
     """The optimiser of parameters that are the same on all ranks of `shard`; see `Optimizer`."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, layout: Layout):
-        self.parameters, self.mesh = parameters, layout.submesh("shard")
-        self.owners = owners(parameters, layout.config.shard)
-        me = layout.index("shard")
+    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims):
+        self.parameters, self.mesh = parameters, dims.submesh("shard")
+        self.owners = owners(parameters, dims.config.shard)
+        me = dims.index("shard")
         self.mine = Optimizer({name: p for name, p in parameters.items() if self.owners[name] == me}, config)
 
     @torch.no_grad()

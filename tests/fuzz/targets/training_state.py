@@ -10,7 +10,7 @@ import torch
 from fuzzing import choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.state import States, read_weights
 from corpusmill.train.state_folder import FILE, STATE, STEP, StateFolder
 
@@ -19,7 +19,7 @@ TENSORS = {"model/w": torch.arange(3.0), "optimizer/w/m": torch.zeros(3), "optim
 
 
 def states(folder: Path) -> States:
-    return States(folder, Layout.single(torch.device("cpu")))
+    return States(folder, ParallelDims.single(torch.device("cpu")))
 
 
 @cache

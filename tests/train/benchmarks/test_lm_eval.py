@@ -110,7 +110,7 @@ def test_last_words(both):
 
 def test_a_word_that_the_model_would_write_itself(both, ours):
     """A random model hardly ever guesses a word, so a passage is looked for that ends with what it writes."""
-    encoder, model = ours.encoder, ours.speaker.model
+    encoder, model = ours.encoder, ours.generator.model
     starts = (f"{row['endings'][n]} {row['ctx_a']}" for row in ITEMS["hellaswag"] for n in range(4))
     contexts = [" ".join(words[:n]) for text in starts if (words := text.split()) for n in range(2, len(words))]
     written = [int(model(torch.tensor([ids]))[0, -1].argmax()) for ids in encoder.encode(contexts)]

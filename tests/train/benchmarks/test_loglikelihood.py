@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.benchmarks.encode import Encoder, Scored
+from corpusmill.train.benchmarks.encode import Encoder, ScoredSequence
 from corpusmill.train.benchmarks.loglikelihood import loglikelihoods, shared_inputs
 from corpusmill.train.checkpoint import save_model
-from corpusmill.train.speaker import load_speaker
+from corpusmill.train.speaker import load_text_generator
 from corpusmill.train.template import CHATML, template_files
 
 IDS = st.integers(0, 3)  # so few that beginnings are shared, and guesses right now and then
@@ -28,7 +28,7 @@ def choices(draw):
     beginning = draw(st.lists(IDS, min_size=1, max_size=6))
     endings = draw(st.lists(st.lists(IDS, min_size=1, max_size=6), min_size=1, max_size=4))
     wholes = [np.array([*beginning, *ending], np.int64) for ending in endings]
-    return [Scored(ids, draw(st.integers(1, len(ids) - 1)), False) for ids in wholes]
+    return [ScoredSequence(ids, draw(st.integers(1, len(ids) - 1)), False) for ids in wholes]
 
 
 @given(items=st.lists(choices(), min_size=1, max_size=6), batch_tokens=st.integers(1, 60))
@@ -51,7 +51,7 @@ def test_each_choice_has_what_it_has_alone(model, items, batch_tokens):
     (["abcd", "ab"], 0), (["ab", "abcd"], 0), (["xbcd", "abcd"], 0), (["abcde", "abcxe", "abcdx"], 2),
 ])  # fmt: skip
 def test_what_is_shared(wholes, shared):
-    assert shared_inputs([Scored(np.array(list(map(ord, whole))), 1, False) for whole in wholes]) == shared
+    assert shared_inputs([ScoredSequence(np.array(list(map(ord, whole))), 1, False) for whole in wholes]) == shared
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def encoder(tmp_path_factory, tokenizer_json):
     folder = tmp_path_factory.mktemp("model") / "model"
     files = {"tokenizer.json": tokenizer_json, **template_files(16, CHATML, "")}
     save_model(random_model(vocab_size=600, layers=1, context=16), folder, files)
-    return Encoder(load_speaker(folder, "cpu"))
+    return Encoder(load_text_generator(folder, "cpu"))
 
 
 def test_contexts_end_where_they_would_alone(encoder):

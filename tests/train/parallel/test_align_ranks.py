@@ -11,10 +11,10 @@ from small_models import random_model
 
 from corpusmill.train.align import AlignConfig
 from corpusmill.train.checkpoint import save_model
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.preference_data import Pair, pairs_table
 from corpusmill.train.template import template_files
-from corpusmill.train.tuning import Start
+from corpusmill.train.tuning import StartModel
 
 SHAPE = {"vocab_size": 600, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": 80}
 CONFIG = {
@@ -35,14 +35,18 @@ def pairs() -> Any:
 def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The log and the metrics of a training in a folder of its own below that of the model."""
     from corpusmill.train.preference import Alignment
-    from corpusmill.train.workplace import Workplace
+    from corpusmill.train.workplace import CheckpointDir
 
     made = AlignConfig.model_validate(config)
-    layout = Layout.distributed(made.parallel, torch.device("cpu")) if made.parallel.world > 1 else Layout.single(torch.device("cpu"))
+    dims = (
+        ParallelDims.distributed(made.parallel, torch.device("cpu"))
+        if made.parallel.world > 1
+        else ParallelDims.single(torch.device("cpu"))
+    )
     work = folder / json.dumps(config["parallel"]).translate(str.maketrans('{}" :', "_____")) / made.loss
-    aligned = Alignment(made, Start("model", str(folder / "model")), pairs(), layout)
+    aligned = Alignment(made, StartModel("model", str(folder / "model")), pairs(), dims)
     aligned.measure_reference(str(work), "weights")
-    metrics = aligned.train(Workplace(str(work), str(work / "log.jsonl")))
+    metrics = aligned.train(CheckpointDir(str(work), str(work / "log.jsonl")))
     return {"metrics": metrics, "lines": [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]}
 
 

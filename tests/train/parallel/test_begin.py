@@ -12,7 +12,7 @@ from small_models import new_model
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import blank_model
 from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.prepare import prepare
 from corpusmill.train.parallel.spread import whole
 from corpusmill.train.pretrain import PretrainConfig
@@ -34,9 +34,9 @@ def begun(sizes: list[dict[str, Any]], arch: Architecture) -> list[dict[str, tor
     """A rank's weights on each layout, made whole."""
     found = []
     for parallel in sizes:
-        layout = Layout.distributed(ParallelConfig(**parallel), torch.device("cpu"))
-        computation = prepare(blank_model(arch), layout, LoopConfig(), seed=5)
-        found.append({name: whole(p.detach()) for name, p in computation.parameters.items()})
+        dims = ParallelDims.distributed(ParallelConfig(**parallel), torch.device("cpu"))
+        parallel_model = prepare(blank_model(arch), dims, LoopConfig(), seed=5)
+        found.append({name: whole(p.detach()) for name, p in parallel_model.parameters.items()})
     return found
 
 

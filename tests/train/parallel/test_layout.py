@@ -6,16 +6,16 @@ from ranks import run_ranks
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 
 CPU = torch.device("cpu")
 
 
 def describe(sizes: dict[str, int]) -> tuple:
-    layout = Layout.distributed(ParallelConfig(**sizes), CPU)
-    layout.barrier()
-    mesh = layout.submesh("replicate", "shard")
-    return layout.rank, layout.kinds, layout.share.index, layout.share.of, layout.index("tensor"), mesh and mesh.mesh.tolist()
+    dims = ParallelDims.distributed(ParallelConfig(**sizes), CPU)
+    dims.barrier()
+    mesh = dims.submesh("replicate", "shard")
+    return dims.rank, dims.kinds, dims.share.index, dims.share.of, dims.index("tensor"), mesh and mesh.mesh.tolist()
 
 
 def test_tensor_ranks_are_neighbours_and_see_the_same_rows() -> None:
@@ -41,6 +41,6 @@ def test_another_number_of_processes_is_one_sentence() -> None:
 
 
 def test_one_process_has_all() -> None:
-    layout = Layout.single(CPU)
-    layout.barrier()
-    assert (layout.share.index, layout.share.of, layout.is_main, layout.kinds, layout.submesh("shard")) == (0, 1, True, (), None)
+    dims = ParallelDims.single(CPU)
+    dims.barrier()
+    assert (dims.share.index, dims.share.of, dims.is_main, dims.kinds, dims.submesh("shard")) == (0, 1, True, (), None)

@@ -13,7 +13,7 @@ from ranks import run_ranks
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.objective import Objective, StepLoss
 from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.prepare import prepare
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
@@ -85,9 +85,9 @@ def refusals() -> list[str]:
         config = ParallelConfig.model_validate({"pipeline": 2, "schedule": schedule})
         step = case({}, micro=micro, rows=rows)
         model = fresh(step)
-        computation = prepare(model, Layout.distributed(config, torch.device("cpu")), LoopConfig())
+        parallel_model = prepare(model, ParallelDims.distributed(config, torch.device("cpu")), LoopConfig())
         with pytest.raises(InputError) as caught:
-            computation.backward(objective or Rows(step, model.arch), 0, 1.0)
+            parallel_model.backward(objective or Rows(step, model.arch), 0, 1.0)
         return str(caught.value)
 
     pairs = Goal(lambda model, step: StepLoss(model(torch.zeros(1, 1).long()).sum(), 1))

@@ -17,7 +17,7 @@ from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.objective import Share, StepLoss, TokenObjective
 from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.shards import local_of
 from corpusmill.train.state import States
 
@@ -59,7 +59,7 @@ def named(step: int, share: Share, piece: int) -> list[str]:
 
 def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, steps: int, bad: int, max_skips: int = 10) -> dict[str, Any]:
     """What this rank has of weights and moments after so many steps, and the log."""
-    layout = Layout.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
+    dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
     model = Llama(Architecture.model_validate(SHAPE))
     initialise(model, 1)
     config = LoopConfig.model_validate(
@@ -72,7 +72,7 @@ def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, steps: 
 
     States.save = keep  # type: ignore[method-assign, assignment]
     files = {"state": Path(folder) / "state", "log": Path(folder) / "log.jsonl"}
-    result = fit(model, Poisoned(poison, bad), config, layout=layout, describe=named, **files)
+    result = fit(model, Poisoned(poison, bad), config, dims=dims, describe=named, **files)
     return found | {"skipped": result.skipped, "count": result.count}
 
 
@@ -80,19 +80,19 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("layout", "kind"), [("copies", "muon"), ("shards", "adamw")])
+@pytest.mark.parametrize(("dims", "kind"), [("copies", "muon"), ("shards", "adamw")])
 @pytest.mark.parametrize(
     ("poison", "reason"), [("nan", "loss is nan"), ("spike", "loss .* is a spike"), ("explodes", "gradient norm .* is a spike")]
 )
-def test_a_bad_step_on_one_rank_is_skipped_by_both(tmp_path: Path, layout: str, kind: str, poison: str, reason: str) -> None:
-    parallel = LAYOUTS[layout]
+def test_a_bad_step_on_one_rank_is_skipped_by_both(tmp_path: Path, dims: str, kind: str, poison: str, reason: str) -> None:
+    parallel = LAYOUTS[dims]
     before = run_ranks(train, 2, str(tmp_path / "before"), parallel, kind, poison, HEALTHY, 0)
     after = run_ranks(train, 2, str(tmp_path / "after"), parallel, kind, poison, HEALTHY + 2, 2)
     for old, new in zip(before, after):
         assert new["skipped"] == 2 and old["skipped"] == 0 and new["count"] == old["count"]
         assert all(torch.equal(t, new["tensors"][name]) for name, t in old["tensors"].items())
         assert all(t.isfinite().all() for t in new["tensors"].values())
-    if layout == "copies":
+    if dims == "copies":
         assert all(torch.equal(t, after[1]["tensors"][name]) for name, t in after[0]["tensors"].items())
     skipped = [line for line in lines(tmp_path / "after") if "skipped" in line]
     assert [line["step"] for line in skipped] == [HEALTHY, HEALTHY + 1] and all(re.search(reason, line["skipped"]) for line in skipped)

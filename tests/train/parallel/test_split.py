@@ -12,7 +12,7 @@ from parallel_runs import Case, Rows, fresh
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.split import cut, part, split_layers, stages_of
 
 
@@ -71,6 +71,6 @@ def test_parts_one_after_the_other_are_the_model_and_share_its_weights() -> None
 )
 def test_what_a_pipeline_cannot_do_is_one_sentence(arch: dict[str, Any], loop: dict[str, Any], sentence: str) -> None:
     case = Case(parallel={"pipeline": 2, "schedule": "zero-bubble"}, arch=arch, loop=loop)
-    layout = Layout(ParallelConfig.model_validate(case.parallel), torch.device("cpu"))
+    dims = ParallelDims(ParallelConfig.model_validate(case.parallel), torch.device("cpu"))
     with pytest.raises(InputError, match=sentence):
-        cut(fresh(case), layout, case.config)
+        cut(fresh(case), dims, case.config)

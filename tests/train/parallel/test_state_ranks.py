@@ -14,7 +14,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.state import States, read_weights
 
 LAYOUTS = {
@@ -56,20 +56,20 @@ def spread(world: int, rank: int, fill: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def layout(world: int) -> Layout:
+def dims(world: int) -> ParallelDims:
     device = torch.device("cpu")
-    return Layout.distributed(LAYOUTS[world], device) if world > 1 else Layout.single(device)
+    return ParallelDims.distributed(LAYOUTS[world], device) if world > 1 else ParallelDims.single(device)
 
 
 def save(folder: Path, world: int, background: bool) -> None:
     torch.manual_seed(dist.get_rank() if world > 1 else 0)
-    with States(folder, place := layout(world), background=background) as states:
+    with States(folder, place := dims(world), background=background) as states:
         states.save(3, spread(world, place.rank, True), {"loss": 0.1}, 2.5)
 
 
 def load(folder: Path, world: int) -> dict[str, Tensor]:
     """What a rank has after loading, and its next random number."""
-    place = layout(world)
+    place = dims(world)
     torch.manual_seed(1000 + place.rank)
     states, tensors = States(folder, place), spread(world, place.rank, False)
     saved = states.latest()
@@ -119,13 +119,13 @@ def test_each_rank_writes_its_half_of_what_all_have(tmp_path: Path) -> None:
 
 
 def save_copies(folder: Path) -> None:
-    states = States(folder, layout(2))
+    states = States(folder, dims(2))
     states.save(1, {f"model/{number}": torch.ones(1000) for number in range(20)}, {})
 
 
 def fill_the_disk(folder: Path, background: bool) -> str:
     """The second save fails on one rank, whose files can't grow beyond 100 bytes: what every rank is told, and what is left."""
-    place = layout(2)
+    place = dims(2)
     states = States(folder, place, background=background)
     tensors = {f"model/{number}": torch.full((1000,), 1.0) for number in range(4)}
     states.save(1, tensors, {})
@@ -152,14 +152,14 @@ def test_a_disk_that_is_full_on_one_rank_is_one_sentence_on_all(tmp_path: Path, 
 
 
 def latest_step(folder: Path) -> int | None:
-    saved = States(folder, layout(2)).latest()
+    saved = States(folder, dims(2)).latest()
     return saved and saved.step
 
 
 def save_steps(folder: Path) -> None:
-    states = States(folder, layout(2), keep=3)
+    states = States(folder, dims(2), keep=3)
     for step in (1, 2, 3):
-        states.save(step, spread(2, states.layout.rank, True), {})
+        states.save(step, spread(2, states.dims.rank, True), {})
 
 
 def test_what_is_damaged_is_passed_over_on_all_ranks(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_what_is_damaged_is_passed_over_on_all_ranks(tmp_path: Path) -> None:
 
 
 def load_other(folder: Path, shape: int) -> None:
-    states = States(folder, layout(2))
+    states = States(folder, dims(2))
     saved = states.latest()
     assert saved is not None
-    extra = {"optimizer/more": torch.zeros(1)} if states.layout.rank and shape == 7 else {}
-    states.load(saved, {**spread(2, states.layout.rank, False), "model/tall": torch.zeros(shape, 3), **extra})
+    extra = {"optimizer/more": torch.zeros(1)} if states.dims.rank and shape == 7 else {}
+    states.load(saved, {**spread(2, states.dims.rank, False), "model/tall": torch.zeros(shape, 3), **extra})
 
 
 def test_another_shape_is_a_sentence_on_all_ranks(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_another_shape_is_a_sentence_on_all_ranks(tmp_path: Path) -> None:
 
 
 def save_elsewhere(folder: Path) -> None:
-    place = layout(2)
+    place = dims(2)
     States(folder / str(place.rank), place).save(1, spread(2, place.rank, True), {})
 
 

@@ -14,7 +14,7 @@ from corpusmill.train import instruction, preference
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.tuned import start_from
 
@@ -44,16 +44,16 @@ def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> Non
         stage = "sft" if module is instruction else "align"
         for name, options in layouts.items():
             parallel = {key: value for key, value in options.items() if key != "micro_batch"}
-            layout = Layout.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
+            dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
             kind = module.__name__.rpartition(".")[2]
             config = {**CONFIGS[kind], "micro_batch": options.get("micro_batch", 0), "parallel": parallel}
             work = Path(folder) / name / kind
             arguments = {"weights": "the same"} if module is preference else {}
-            metrics = module.train(layout, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"), **arguments)
-            if layout.is_main:
+            metrics = module.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"), **arguments)
+            if dims.is_main:
                 (work / "metrics.json").write_text(json.dumps(metrics))
                 (Path(run) / stage / "logs" / "train.jsonl").rename(work / "train.jsonl")
-            layout.barrier()
+            dims.barrier()
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +68,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_pretrained_run: Any, 
     return folder
 
 
-def read(folder: Path, layout: str, kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    place = folder / layout / kind
+def read(folder: Path, dims: str, kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    place = folder / dims / kind
     return [json.loads(line) for line in (place / "train.jsonl").read_text().splitlines()], json.loads((place / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("layout", [name for processes, names in LAYOUTS.items() for name in names if processes > 1])
-def test_a_layout_equals_one_process(trained: Path, layout: str, kind: str) -> None:
-    (lines, metrics), (expected, alone) = read(trained, layout, kind), read(trained, "one", kind)
+@pytest.mark.parametrize("dims", [name for processes, names in LAYOUTS.items() for name in names if processes > 1])
+def test_a_layout_equals_one_process(trained: Path, dims: str, kind: str) -> None:
+    (lines, metrics), (expected, alone) = read(trained, dims, kind), read(trained, "one", kind)
     assert len(lines) == 4 and lines[-1]["loss"] < lines[0]["loss"]
     for line, other in zip(lines, expected, strict=True):
         assert line == pytest.approx(other, rel=1e-9, abs=1e-9)
@@ -92,5 +92,5 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
 
 def test_the_first_preference_loss_is_ln_2_on_every_layout(trained: Path) -> None:
     for layouts in LAYOUTS.values():
-        for layout in layouts:
-            assert read(trained, layout, "preference")[0][0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
+        for dims in layouts:
+            assert read(trained, dims, "preference")[0][0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)

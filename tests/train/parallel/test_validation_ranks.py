@@ -12,26 +12,26 @@ from token_sets import write_token_set
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.layout import ParallelDims
 from corpusmill.train.parallel.prepare import prepare
-from corpusmill.train.validation import Sums, Validation
+from corpusmill.train.validation import TextSums, Validation
 
 TWO = [{"replicate": 2}, {"shard": 2}, {"shard": 2, "zero": 2}, {"tensor": 2}, {"pipeline": 2}]
 FOUR = [{"replicate": 2, "pipeline": 2}, {"shard": 2, "tensor": 2}]
 CPU = torch.device("cpu")
 
 
-def measured(folder: str, layouts: list[dict]) -> list[Sums]:
+def measured(folder: str, layouts: list[dict]) -> list[TextSums]:
     """The sums of whole evaluations and glances on each layout."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
     found = []
     for parallel in layouts:
-        layout = Layout.distributed(ParallelConfig.model_validate(parallel), CPU) if parallel else Layout.single(CPU)
+        dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), CPU) if parallel else ParallelDims.single(CPU)
         case = Case(parallel)
-        computation = prepare(fresh(case), layout, case.config)
+        parallel_model = prepare(fresh(case), dims, case.config)
         sizes = np.minimum(np.arange(SHAPE["vocab_size"]), 3)
         validation = Validation(TokenShards(folder), sizes, int(SHAPE["context"]), document_mask=True)
-        found += [validation.sums(computation, CPU, layout.share, windows, batch=4) for windows in (0, 5)]
+        found += [validation.sums(parallel_model, CPU, dims.share, windows, batch=4) for windows in (0, 5)]
     return found
 
 
