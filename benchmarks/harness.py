@@ -21,12 +21,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from corpusmill.train.benchmarks.answers import STOPS
-from corpusmill.train.benchmarks.config import TaskConfig
-from corpusmill.train.benchmarks.generation import answer_texts
-from corpusmill.train.benchmarks.items import Choices, Question
-from corpusmill.train.benchmarks.measure import ModelUnderTest
-from corpusmill.train.benchmarks.read import read_task
+from corpusmill.train.benchmarks.score import ModelUnderTest, answer_texts
+from corpusmill.train.benchmarks.tasks import STOPS, Choices, Question, read_task
+from corpusmill.train.evaluate import TaskConfig
 
 LONGEST = 64
 

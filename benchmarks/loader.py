@@ -31,9 +31,7 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
-from corpusmill.train.dataset import TokenDataset
-from corpusmill.train.loader import Loader, WindowLoader
-from corpusmill.train.packed import PackedLoader
+from corpusmill.train.data import Loader, PackedLoader, TokenDataset, WindowLoader
 
 LATE = 1_000_000  # the step at which a training is taken up again
 Batches = Callable[[int], Any]

@@ -36,14 +36,13 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.instruction import Tuning
+from corpusmill.train.align_data import pairs_table, prepare_pair
+from corpusmill.train.align_job import Alignment
+from corpusmill.train.align_pairs import read_pairs
 from corpusmill.train.loop import fit
-from corpusmill.train.pair_files import read_pairs
-from corpusmill.train.parallel.layout import ParallelDims
-from corpusmill.train.preference import Alignment
-from corpusmill.train.preference_data import pairs_table, prepare_pair
+from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft import SftConfig
-from corpusmill.train.sft_data import examples_table, prepare, read_examples
+from corpusmill.train.sft_job import Tuning, examples_table, prepare, read_examples
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuning import StartModel
 

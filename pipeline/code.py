@@ -31,7 +31,7 @@ CARRIERS = tuple(
         "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.collecting", "pipeline.engine", "pipeline.interrupts",
         "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.retry",
         "pipeline.run", "pipeline.runner", "pipeline.storage", "pipeline.store", "pipeline.temporary", "pipeline.watch",
-        "train.follow", "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
+        "train.launch_ray", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.

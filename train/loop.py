@@ -1,12 +1,17 @@
 """The training loop of every stage: pre-training, instruction tuning, preference alignment; on one process or many.
 
-All ranks look at the same totals, so they take, skip and stop together.
+A thread prepares the next batch; a guard says which steps are too dangerous to take. All ranks look at the same totals, so they take, skip
+and stop together.
 """
 
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +21,110 @@ from torch import Tensor
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.ahead import Prefetcher
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.device import deterministic
-from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
+from corpusmill.train.checkpoint import States
+from corpusmill.train.checkpoint_dir import StateFolder
+from corpusmill.train.compute import LossScale, deterministic
+from corpusmill.train.data import Share
+from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Objective, Share, StepLoss, step_totals
-from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.computation import ParallelModel
-from corpusmill.train.parallel.layout import ParallelDims
-from corpusmill.train.parallel.prepare import optimizer_of, prepare
-from corpusmill.train.precision import LossScale
-from corpusmill.train.schedule import lr_fraction
-from corpusmill.train.shards import local_of
-from corpusmill.train.speed import flops_per_token
-from corpusmill.train.state import States
-from corpusmill.train.state_folder import StateFolder
-from corpusmill.train.watch import Watch
+from corpusmill.train.optim import lr_fraction
+from corpusmill.train.options import Architecture, LoopConfig
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
+from corpusmill.train.watch import Watch, flops_per_token
+
+# ---- the next batch ----------------------------------------------------------------------------------
+
+
+class Prefetcher:
+    """`objective` with its next batch always in the making, up to the end of step `steps - 1`.
+
+    Batches depend on the step alone and one thread makes them in turn, so they are what they would be without it. `waited` are the
+    seconds in which nothing could be computed for want of a batch.
+    """
+
+    def __init__(self, objective: Objective, steps: int):
+        self.objective, self.steps, self.metrics, self.waited = objective, steps, objective.metrics, 0.0
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._next: tuple[int, Share] | None = None  # where the stream stands; None: it has to begin anew
+        self._stream: Iterator[Any] = iter(())
+        self._future: Future[Any] = Future()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
+
+    def __enter__(self) -> "Prefetcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        return self.objective.loss(model, batch)
+
+    def batches(self, step: int, share: Share) -> Iterator[Any]:
+        if self._next != (step, share):
+            self._stream = self._batches(step, share)
+            self._future = self._thread.submit(next, self._stream, None)
+        self._next = None  # until the step is over: whoever leaves it before begins anew
+        while (batch := self._wait()) is not None:
+            yield batch
+        self._next = step + 1, share
+
+    def _wait(self) -> Any:
+        started = time.perf_counter()
+        batch = self._future.result()
+        self.waited += time.perf_counter() - started
+        self._future = self._thread.submit(next, self._stream, None)
+        return batch
+
+    def _batches(self, first: int, share: Share) -> Iterator[Any]:
+        """The batches of all steps from `first` on, each step's followed by None."""
+        for step in range(first, self.steps):
+            yield from self.objective.batches(step, share)
+            yield None
+
+
+# ---- the guard ---------------------------------------------------------------------------------------
+#
+# Which steps are too dangerous to take: values that are not finite, or far outside what the run has seen lately.
+
+#: Values that "lately" means, and how many there must be before anything can count as a spike.
+WINDOW, ENOUGH = 64, 20
+#: The smallest deviations, as fractions of the median: a very even stretch must not make every ripple a spike. Gradient
+#: norms may well rise tenfold in a healthy run, and clipping tames that.
+LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
+
+
+class SpikeGuard:
+    """Robust z-score over the latest finite values: their median, and the median distance of neighbours, which no outlier moves.
+
+    Distances of neighbours tell noise from trend: around the median a loss that falls fast, as all do in the beginning, has deviations
+    as large as a spike. For noise that is normal and independent the scale is its standard deviation.
+    """
+
+    def __init__(self, threshold: float, floor: float, values: list[float] | None = None):
+        self.threshold, self.floor = threshold, floor
+        self.values = deque(values or [], maxlen=WINDOW)
+
+    def judge(self, value: float, name: str) -> str | None:
+        """Why a step with this value must be skipped, or None. Takes a finite value into the window."""
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+        reason = self._spike(value, name)
+        self.values.append(value)
+        return reason
+
+    def _spike(self, value: float, name: str) -> str | None:
+        if not self.threshold or len(self.values) < ENOUGH:
+            return None
+        median = statistics.median(self.values)
+        deviation = 1.4826 / math.sqrt(2) * statistics.median(abs(b - a) for a, b in pairwise(self.values))
+        score = (value - median) / max(deviation, self.floor * abs(median), 1e-6)
+        return f"{name} {value:.4g} is a spike ({score:.1f} deviations above {median:.4g})" if score > self.threshold else None
+
+
+# ---- the loop ----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -251,8 +343,8 @@ class _Loop:
         losses = torch.zeros(share.of, len(parts), dtype=torch.float64, device=self.device)
         losses[share.index] = torch.stack([part.total.detach().double() for part in parts])
         places = torch.isfinite(self.parallel_model.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
-        pieces = [divmod(place, len(parts)) for place in places or range(losses.numel())]
-        return list(dict.fromkeys(name for index, piece in pieces for name in self.describe(step, Share(index, share.of), piece)))
+        micro_batches = [divmod(place, len(parts)) for place in places or range(losses.numel())]
+        return list(dict.fromkeys(name for index, number in micro_batches for name in self.describe(step, Share(index, share.of), number)))
 
     def _skip(self, step: int, reason: str, parts: list[StepLoss]) -> dict[str, Any]:
         self.so_far.skipped += 1

@@ -23,9 +23,9 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train.launch import RESULT, TERMINAL
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import ParallelDims
-from corpusmill.train.restart import RESULT, TERMINAL
+from corpusmill.train.parallel.dims import ParallelDims
 
 
 class GroupJob(TypedDict):

@@ -12,10 +12,9 @@ from pathlib import Path
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.state import read_weights
-from corpusmill.train.state_folder import STATE, SavedState
-from corpusmill.train.workplace import LOG, CheckpointDir
+from corpusmill.train.checkpoint import read_weights
+from corpusmill.train.checkpoint_dir import LOG, STATE, CheckpointDir, SavedState
+from corpusmill.train.options import Architecture
 
 STAGES = ("pretrain", "sft", "align")
 
@@ -70,8 +69,8 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
     """
     import torch
 
-    from corpusmill.train.checkpoint import model_of, save_model, tokenizer_files
-    from corpusmill.train.tuned import merged_model
+    from corpusmill.train.finetune import merged_model
+    from corpusmill.train.model_folder import model_of, save_model, tokenizer_files
 
     known = checkpoints(run, stage)
     having = [state for state in known if state.saved.step == step]

@@ -1,6 +1,7 @@
 """Scores of the run's filter stage: which end of a column is good, what was dropped for it alone, and texts that are scored again.
 
-Steps belong to another room, so they are looked up by name. What their values decide stands in the metadata of the stage's report.
+The steps themselves are a service of the filters (`pipeline/services.py`). What their values decide stands in the metadata of the stage's
+report. A task that scores texts has `scores` among its parameters.
 """
 
 import json
@@ -16,15 +17,12 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.stage import load_object
 from corpusmill.train import tasks
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-
-#: The module of the filter stage's worker. It counts for the code of a task whose parameters have `scores` (`code.py`).
-FILTERS = {"scores": "corpusmill.filters.worker"}
 
 ANSWERS_FILE = "answers.json"
 #: A score that fires on more of the documents says nothing of any.
@@ -137,13 +135,9 @@ def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
     return {"steps": steps, "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
 
 
-def _filters(name: str) -> Any:
-    return load_object(f"{FILTERS['scores']}:{name}")
-
-
 def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
     section: Any = run.recipe["filter"]
-    return [step for step in _filters("build_steps")(section.steps) if set(columns) & set(step.columns)]
+    return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
 
 
 class TextScorer:
@@ -161,7 +155,7 @@ class TextScorer:
         documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
         found: dict[str, npt.NDArray[np.float64]] = {}
         for step in self.steps:
-            measured = step.step.measure(_filters("Batch")(documents, column, self.word_rule))
+            measured = step.step.measure(service("scores").Batch(documents, column, self.word_rule))
             for name, plain in zip(step.columns, step.step.columns):
                 if name in self.columns:
                     values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)
@@ -190,14 +184,14 @@ def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]
     """
     section: Any = run.recipe["filter"]
     shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    worker = _filters("FilterWorker")(section, run.run, {})
+    worker = service("scores").FilterWorker(section, run.run, {})
     for ref in run.outputs_of("filter", "report/"):
         failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
         places = [place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)]
         if not places:
             continue
         documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
-        whole = _filters("Rewriter")(worker).at(documents, report, pa.array(places))
+        whole = service("scores").Rewriter(worker).at(documents, report, pa.array(places))
         scored = whole.append_column("score", report[score.column].take(pa.array(places)))
         yield scored.select([*_wanted(whole.column_names), "score"])
 

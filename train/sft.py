@@ -16,9 +16,9 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
-from corpusmill.train.chat_templates import NAMED
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
-from corpusmill.train.records import file_ref
+from corpusmill.train.template import NAMED
+from corpusmill.train.user_files import file_ref
 
 EXAMPLES_FILE = "data/examples.parquet"
 DROPPED_FILE = "dropped/examples.parquet"
@@ -107,9 +107,9 @@ class SftStage(Stage):
 
     def _examples(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
         """Makes the examples and decides about each, with a report row."""
-        from corpusmill.train import sft_data
-        from corpusmill.train.chat_folder import choose_chat, require_learnable, seam
-        from corpusmill.train.checkpoint import read_architecture
+        from corpusmill.train import sft_job as sft_data
+        from corpusmill.train.model_folder import read_architecture
+        from corpusmill.train.template import choose_chat, require_learnable, seam
 
         config, folder = self.config, start.storage
         encoder, context = choose_chat(folder, config.template), read_architecture(Path(folder.root)).context
@@ -151,10 +151,9 @@ class SftStage(Stage):
 
         Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
         """
-        from corpusmill.train.chat_folder import choose_chat
-        from corpusmill.train.template import load_chat
-        from corpusmill.train.vocabulary import new_ids, prepared_folder
-        from corpusmill.train.workplace import START, CheckpointDir
+        from corpusmill.train.checkpoint_dir import START, CheckpointDir
+        from corpusmill.train.sft_job import new_ids, prepared_folder
+        from corpusmill.train.template import choose_chat, load_chat
 
         folder, place = start.storage, CheckpointDir.of(run, identity)
         encoder = choose_chat(folder, self.config.template)
@@ -164,6 +163,6 @@ class SftStage(Stage):
         if prepared_folder(folder, encoder, place.folder / START) is not folder:
             place.keep(START)
             start = replace(start, folder=Storage(place.work).path(START))
-        trained = tuning.train(run, "corpusmill.train.instruction:train", self.config, start, place)
+        trained = tuning.train(run, "corpusmill.train.sft_job:train", self.config, start, place)
         Storage(place.work).remove_folder(START)
         return trained

@@ -17,11 +17,11 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.records import file_ref
+from corpusmill.train.user_files import file_ref
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.workplace import CheckpointDir
+    from corpusmill.train.checkpoint_dir import CheckpointDir
 
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -154,18 +154,13 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
 
 def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "CheckpointDir", **arguments: Any) -> Output:
     """Trains by the function `job` (`module:name`), on the processes of `config.parallel`."""
-    from corpusmill.train.launch import launch
+    from corpusmill.train.launch import launch_stage
 
-    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work, **arguments}
-    given |= {"folder": start.folder, "name": start.name}
     if config.lora.rank:
         sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
         Storage(place.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-    metrics = launch(
-        job, given, config.parallel, config.device, run.progress, folder=place.processes,
-        store=place.store, engine=run.engine, title=run.stage.name, log=place.log_file, steps=config.loop.steps,
-    )  # fmt: skip
+    metrics = launch_stage(run, job, config, place, folder=start.folder, name=start.name, **arguments)
     files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in place.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     return Output({**files, "metrics.json": json_file(metrics)}, counts=counts)
@@ -173,7 +168,7 @@ def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "Che
 
 def clear(run: "StageRun", row: TaskRow) -> None:
     """Removes what this machine still has of a training that is finished, where its run lies on a store."""
-    from corpusmill.train.workplace import CheckpointDir
+    from corpusmill.train.checkpoint_dir import CheckpointDir
 
     CheckpointDir.of(run, row.identity).clear()
 

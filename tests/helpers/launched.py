@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.parallel.layout import ParallelDims
+from corpusmill.train.parallel.dims import ParallelDims
 
 
 def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker: str = "") -> dict[str, Any]:

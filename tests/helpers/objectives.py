@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from corpusmill.train.data import Share
+from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Share, StepLoss
 
 
 class Goal:

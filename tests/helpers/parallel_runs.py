@@ -13,16 +13,15 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, Share
+from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
-from corpusmill.train.lora import adapt, adapters
+from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, RMSNorm
-from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.options import LoopConfig, LoraConfig, ParallelConfig
-from corpusmill.train.parallel.layout import ParallelDims
-from corpusmill.train.parallel.prepare import prepare
-from corpusmill.train.parallel.spread import whole
+from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
+from corpusmill.train.parallel.data import whole
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import prepare
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
 LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, Share
 from corpusmill.train.loop import fit
+from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, TokenObjective
-from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import ParallelDims
+from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
 
 ARCH = Architecture(vocab_size=37, layers=2, width=16, heads=4, kv_heads=2, head_dim=4, ffn=24, context=16)
 ROWS, STEPS = 8, 12

@@ -18,13 +18,12 @@ import torch
 from speaking import speaking_folder
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.chat import Conversation, warning
-from corpusmill.train.chat_terminal import Screen, chat_loop
-from corpusmill.train.checkpoint import load_model, save_model
-from corpusmill.train.sampling import Sampling
-from corpusmill.train.sft_data import read_examples
-from corpusmill.train.speaker import load_text_generator
+from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
+from corpusmill.train.generate import Sampling
+from corpusmill.train.model_folder import load_model, save_model
+from corpusmill.train.sft_job import read_examples
 from corpusmill.train.template import template_files
+from corpusmill.train.text_generator import load_text_generator
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,15 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
-from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.bits import token_bytes
-from corpusmill.train.checkpoint import load_model
+from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
+from corpusmill.train.align_data import Pair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
-from corpusmill.train.judged import JudgedConfig
-from corpusmill.train.measurement import Measurement
-from corpusmill.train.parallel.computation import LocalModel
-from corpusmill.train.preference_data import Pair, pairs_table
+from corpusmill.train.evaluate_job import Measurement
+from corpusmill.train.losses import token_nats
+from corpusmill.train.model_folder import load_model
+from corpusmill.train.parallel.model import LocalModel
 from corpusmill.train.sft import SftConfig, SftStage
-from corpusmill.train.token_loss import token_nats
-from corpusmill.train.validation import Validation
+from corpusmill.train.validation import Validation, token_bytes
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokens", "pretrain")

@@ -14,11 +14,10 @@ from raylets import Raylets
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import pretrain_job
+from corpusmill.train import launch as launching
 from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import RayGroup
+from corpusmill.train.launch_ray import RayGroup, WorkerResources, find_resources
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.ray_room import WorkerResources, find_resources
 
 #: Of a node: as many as each of two processes of this machine has, so that they have as many threads, and the same last bits.
 CPUS = max(1, len(os.sched_getaffinity(0)) // 2)
@@ -59,7 +58,7 @@ def test_a_killed_raylet_and_a_new_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The training waits for a node and goes on there from its last state, with the bytes of one that nobody has disturbed."""
-    marker, said, real = tmp_path / "in step 6", list[str](), pretrain_job.launch
+    marker, said, real = tmp_path / "in step 6", list[str](), launching.launch
 
     def with_wait(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
         return real("launched:train_and_wait", {**arguments, "marker": str(marker)}, *rest, **options)
@@ -75,7 +74,7 @@ def test_a_killed_raylet_and_a_new_one(
         until(lambda: "waiting for room" in printed())
         cluster.add({"CPU": CPUS})
 
-    monkeypatch.setattr(pretrain_job, "launch", with_wait)
+    monkeypatch.setattr(launching, "launch", with_wait)
     thread = threading.Thread(target=disturb, daemon=True)
     thread.start()
     train(run, engine)

@@ -18,14 +18,13 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.align import AlignStage
+from corpusmill.train.checkpoint_dir import CheckpointDir, StateStore
 from corpusmill.train.evaluate import EvaluateStage
 from corpusmill.train.fetched import forget_model, local_model
-from corpusmill.train.parallel.layout import ParallelDims
+from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
 from corpusmill.train.saved import checkpoints, export_state
 from corpusmill.train.sft import SftStage
-from corpusmill.train.state_folder import StateStore
-from corpusmill.train.workplace import CheckpointDir
 
 EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}

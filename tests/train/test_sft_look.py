@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.packing import IGNORED
-from corpusmill.train.records import BadRow
+from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run, write_page
+from corpusmill.train.data import IGNORED
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_data import Example, dropped_table, examples_table, prepare
-from corpusmill.train.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, source_of_files, source_of_run
-from corpusmill.train.sft_look_view import head, show, write_page
+from corpusmill.train.sft_job import Example, dropped_table, examples_table, prepare
+from corpusmill.train.user_files import BadRow
 
 ROLES = {"u": "user", "a": "assistant", "s": "system"}
 

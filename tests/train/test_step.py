@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from low_precision import ARCH, fresh
 from torch import Tensor
 
+from corpusmill.train.data import Share
 from corpusmill.train.loop import fit
+from corpusmill.train.losses import StepLoss, TokenObjective, step_totals
 from corpusmill.train.model import Llama, RMSNorm
-from corpusmill.train.objective import Share, StepLoss, TokenObjective, step_totals
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 
 

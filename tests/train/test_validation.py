@@ -1,5 +1,6 @@
-"""Scores of held-out tokens: by hand, by group, and the same however windows are shared out."""
+"""The bytes of tokens, and the nats of targets."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,14 +11,85 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_sets import write_token_set
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpusmill.pipeline.special_tokens import EOT_ID
+from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.train.architecture import Architecture
+from corpusmill.train.data import Share
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share
-from corpusmill.train.parallel.computation import LocalModel
-from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, report
+from corpusmill.train.options import Architecture
+from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio, report, token_bytes, wilson
+
+# ---- bits --------------------------------------------------------------------------------------------
+
+TEXT = "Größe, naïve café: 東京 🙂 and the and the and then"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([TEXT] * 4, trainer)
+    return tokenizer
+
+
+def test_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer) -> None:
+    sizes = token_bytes(tokenizer.to_str().encode())
+    ids = tokenizer.encode(TEXT).ids
+    assert sizes[ids].sum() == len(TEXT.encode()) and sizes[:4].tolist() == [0, 0, 0, 0] and len(sizes) == tokenizer.get_vocab_size()
+
+
+def test_characters_as_tokens_count_their_utf8_bytes() -> None:
+    tokenizer = {"model": {"vocab": {"a": 0, "ß": 1, "東": 2}}, "added_tokens": [{"id": 3, "content": "<x>", "special": True}]}
+    assert token_bytes(json.dumps(tokenizer).encode()).tolist() == [1, 2, 3, 0]
+
+
+def model() -> Llama:
+    model = Llama(Architecture(vocab_size=300, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=64))
+    initialise(model, 0)
+    return model.double()
+
+
+def test_masked_targets_cost_nothing_and_nothing_is_nan() -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    assert LocalModel(model(), "fp32").nats(ids, torch.tensor([[-100, 8, -100]]), None).tolist()[0] == pytest.approx([0, math.log(300), 0])
+
+
+# ---- intervals ---------------------------------------------------------------------------------------
+
+# Intervals against closed forms and against coverage.
+
+
+def test_wilson_against_its_published_values():
+    low, high = wilson(81, 263, 0.95)  # Newcombe 1998, table I
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    low, high = wilson(0, 20, 0.95)
+    assert (round(low, 4), round(high, 4)) == (0.0, 0.1611)
+
+
+def test_the_bootstrap_of_a_mean_is_the_normal_interval():
+    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
+    low, high = bootstrap_ratio(values, np.ones(400), 4000, 0.95, 0)
+    spread = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - spread, abs=0.02)
+    assert high == pytest.approx(values.mean() + spread, abs=0.02)
+
+
+def test_equal_documents_leave_no_doubt():
+    assert bootstrap_ratio(np.full(9, 2.0), np.full(9, 4.0), 100, 0.95, 0) == (0.5, 0.5)
+
+
+def test_documents_without_bytes_are_left_out():
+    assert bootstrap_ratio(np.array([2.0, 0.0]), np.array([4.0, 0.0]), 100, 0.95, 0) == (0.5, 0.5)
+
+
+# ---- validation --------------------------------------------------------------------------------------
+
+# Scores of held-out tokens: by hand, by group, and the same however windows are shared out.
 
 CPU, VOCABULARY = torch.device("cpu"), 40
 ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=8)
@@ -25,7 +97,7 @@ ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads
 SIZES = np.array([0, 0, 0, 0, *(1 + n % 3 for n in range(VOCABULARY - 4))])
 
 
-def model() -> Llama:
+def scored_model() -> Llama:
     found = Llama(ARCH)
     initialise(found, 0)
     with torch.no_grad():
@@ -34,7 +106,7 @@ def model() -> Llama:
     return found.double()
 
 
-MODEL = model()
+MODEL = scored_model()
 SETS = st.lists(
     st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9).map(lambda ids: [*ids, EOT_ID]), max_size=5), min_size=1, max_size=4
 )
@@ -147,7 +219,7 @@ def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_dra
 
 
 def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    from corpusmill.train import intervals
+    from corpusmill.train import validation as intervals
 
     generator = np.random.default_rng(0)
     sizes = generator.integers(50, 500, 20_000).astype(float)

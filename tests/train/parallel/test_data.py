@@ -12,15 +12,13 @@ import torch
 from parallel_runs import Case, Rows, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, Share
 from corpusmill.train.loop import fit
-from corpusmill.train.objective import Share
+from corpusmill.train.optim import owners
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import ParallelDims
-from corpusmill.train.parallel.prepare import optimizer_of, prepare
-from corpusmill.train.parallel.spread import whole
-from corpusmill.train.parallel.zero import owners
-from corpusmill.train.shards import local_of
+from corpusmill.train.parallel.data import whole
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import optimizer_of, prepare
 
 ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
 TWO = {

@@ -10,9 +10,8 @@ from parallel_runs import Case, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import ParallelDims
-from corpusmill.train.parallel.prepare import prepare
-from corpusmill.train.shards import local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import prepare
 
 ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
 FULL = {"qk_norm": True, "tied": True}
