@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 
 import xxhash
 
-from corpusmill.ingest.cached import cached, forget
-from corpusmill.ingest.download import Patience, download
+from corpusmill.pipeline.cached import cached, forget
+from corpusmill.pipeline.download import Patience, download
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.gunzip import gunzip
 from corpusmill.pipeline.watch.progress import Bytes

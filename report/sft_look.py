@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.page.page import policy, templates
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import quoted, safe_line, safe_text
 from corpusmill.train.data import Packed, pack
 from corpusmill.train.fetched import local_model
 from corpusmill.train.model_folder import read_architecture

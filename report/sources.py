@@ -6,11 +6,11 @@ where the user asks for it, since to ask a server for anything tells it who asks
 
 from urllib.parse import urlsplit
 
-from corpusmill.ingest.cached import cached
+from corpusmill.pipeline.cached import cached
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 
 
 def check_source(reader: RunReader, source: str, fetch: bool) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest.download import Patience, download
-from corpusmill.ingest.files import file_ref, open_file
+from corpusmill.pipeline.download import Patience, download
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.gunzip import gunzip
 from corpusmill.pipeline.store import redirects
 from corpusmill.pipeline.store.redirects import RedirectRefusedError, check_redirect, is_internal, opener

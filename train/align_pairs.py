@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.text.hosts import hosts
-from corpusmill.report.safe import safe_line
 from corpusmill.train import align_data, tasks, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
 from corpusmill.train.align_data import Pair
@@ -172,7 +172,7 @@ def _shuffle(text: str, identifier: str) -> str:
 #
 # A score of whole documents says little about a few of their sentences. A score that is the maximum over a document's windows says that
 # the document is long. So where a score is one of windows, the continuations themselves are scored, and the best and worst of them taken.
-# Else continuations are taken from the best and the worst documents, and have their scores. (Measured: docs/alignment-pairs.md.)
+# Else continuations are taken from the best and the worst documents, and have their scores. (Measured: docs/alignment.md.)
 
 #: Two completions of a pair differ in length by at most this share of the longer one, so that length gives nothing away.
 TOLERANCE = 0.1

@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from corpusmill.ingest.files import file_ref
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.files import new_folder
 

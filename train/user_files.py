@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.safe import safe_line
 from corpusmill.train.template import Message
 
 # ---- rows --------------------------------------------------------------------------------------------

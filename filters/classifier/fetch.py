@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from corpusmill.ingest.cached import cached, forget, place_of
-from corpusmill.ingest.download import download
-from corpusmill.ingest.files import open_file
 from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cached import cached, forget, place_of
 from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.download import download
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.storage import Storage
 
 CHUNK = 1 << 22

@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from corpusmill.cli.export import export_model as export
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.markdown import block, escaped
 from corpusmill.report.model_card import model_card
-from corpusmill.report.safe import safe_line, safe_text
 from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.template import template_files
 

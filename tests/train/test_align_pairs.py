@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny_classifiers import WORDS, make_classifier
 
-from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage

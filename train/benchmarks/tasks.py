@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.ingest.item_rows import has_data, read_set
-from corpusmill.ingest.sources import expand
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand
+from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
 from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.train.evaluate import TaskConfig
 

@@ -1,0 +1,167 @@
+"""Views of a stream: a range of a file, a window that moves forward through a stream, and its lines."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from corpusmill.pipeline.store.stream import Stream
+
+#: Bytes asked of the stream at a time.
+CHUNK = 1 << 17
+
+
+class RangeFile(Stream):
+    """The bytes `[start, end)` of a seekable stream, as a stream of their own that begins at 0."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int):
+        super().__init__(end - start)
+        self.file, self.start, self.end = file, start, end
+        file.seek(start)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        super().seek(offset, whence)
+        self.file.seek(self.start + self.position)
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.size - self.position)
+        content = self.file.read(left if size < 0 else min(size, left))
+        self.position += len(content)
+        return content
+
+
+class Reader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Window:
+    """Buffered bytes of `stream`; `position` is the offset of the next byte, counted from `base`.
+
+    `hold` keeps the bytes behind the position, so that a caller can go back to them. Over a `RangeFile`, `go` reaches any place.
+    """
+
+    def __init__(self, stream: Reader, base: int = 0):
+        self.stream = stream
+        self.base = base
+        self.position = base
+        self.buffer = bytearray()
+        self.at = 0  # where in the buffer `position` is
+        self.ended = False
+        self.held = False
+
+    @property
+    def end(self) -> int | None:
+        """Where the stream ends, if it is a file that can seek."""
+        return self.base + self.stream.end - self.stream.start if isinstance(self.stream, RangeFile) else None
+
+    def ensure(self, size: int) -> bool:
+        """Reads until `size` bytes are buffered; False where the stream ends before."""
+        while len(self.buffer) - self.at < size and not self.ended:
+            if self.at and not self.held:
+                del self.buffer[: self.at]
+                self.at = 0
+            chunk = self.stream.read(CHUNK)
+            self.ended = not chunk
+            self.buffer += chunk
+        return len(self.buffer) - self.at >= size
+
+    def peek(self, size: int, ahead: int = 0) -> bytes:
+        """Up to `size` bytes that lie `ahead` of the position, without moving."""
+        self.ensure(ahead + size)
+        return bytes(memoryview(self.buffer)[self.at + ahead : self.at + ahead + size])
+
+    def take(self, size: int) -> bytes:
+        """Up to `size` next bytes, and moves past them."""
+        content = self.peek(size)
+        self._move(len(content))
+        return content
+
+    def take_line(self) -> bytes:
+        """The rest of the line, or of what is buffered of it; with its line break where that was reached."""
+        self.ensure(1)
+        place = self.buffer.find(b"\n", self.at)
+        return self.take((place + 1 if place >= 0 else len(self.buffer)) - self.at)
+
+    def _move(self, size: int) -> None:
+        self.at += size
+        self.position += size
+
+    def skip(self, size: int) -> int:
+        """Moves past up to `size` bytes without keeping them; returns how many there were."""
+        skipped = 0
+        while skipped < size and self.ensure(1):
+            step = min(size - skipped, len(self.buffer) - self.at)
+            self._move(step)
+            skipped += step
+        return skipped
+
+    def skip_any(self, characters: bytes) -> None:
+        """Moves past all next bytes that are in `characters`."""
+        while self.ensure(1):
+            while self.at < len(self.buffer):
+                if self.buffer[self.at] not in characters:
+                    return
+                self._move(1)
+
+    def seek_pattern(self, pattern: bytes, stop: int | None = None) -> bool:
+        """Moves to the next place before `stop` where `pattern` begins; else to `stop` or the end of the stream."""
+        while True:
+            place = self.buffer.find(pattern, self.at)
+            keep = 0 if self.ended else len(pattern) - 1
+            step = (place if place >= 0 else max(self.at, len(self.buffer) - keep)) - self.at
+            if stop is not None and self.position + step >= stop:
+                self._move(max(0, stop - self.position))
+                return False
+            self._move(step)
+            if place >= 0:
+                return True
+            if self.ended:
+                return False
+            self.ensure(len(self.buffer) - self.at + 1)
+
+    @contextmanager
+    def hold(self, wanted: bool = True) -> Iterator[None]:
+        """Keeps everything from the position on until the block ends, so that `go` can come back to it."""
+        self.held = wanted
+        try:
+            yield
+        finally:
+            self.held = False
+
+    def go(self, position: int) -> None:
+        """Moves to a position, back or forth: one that is still buffered, or any of a file that can seek."""
+        at = self.at + position - self.position
+        if not 0 <= at <= len(self.buffer):
+            if not isinstance(self.stream, RangeFile):
+                raise ValueError(f"position {position} is not buffered")
+            self.stream.seek(position - self.base)
+            self.buffer.clear()
+            at, self.ended = 0, False
+        self.at, self.position = at, position
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line with its line break; `content` is cut at the limit, `length` is not."""
+
+    offset: int
+    length: int
+    content: bytes
+    ended: bool  # False for a last line without a line break
+
+
+def split_lines(window: Window, limit: int) -> Iterator[Line]:
+    """The lines from the window's position to its end; of a line longer than `limit` only its beginning is kept."""
+    while window.ensure(1):
+        start = window.position
+        parts: list[bytes] = []
+        kept = 0
+        ended = False
+        while not ended and window.ensure(1):
+            part = window.take_line()
+            ended = part.endswith(b"\n")
+            parts.append(part[: max(0, limit - kept)])
+            kept += len(parts[-1])
+        yield Line(start, window.position - start, b"".join(parts), ended)

@@ -1,0 +1,136 @@
+"""The file of hashes: built once and the same everywhere, checked when it is opened, shared by processes."""
+
+import gzip
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corpusmill.ingest.urls import listfile
+from corpusmill.ingest.urls.listfile import build, open_lists
+from corpusmill.ingest.urls.sources import Source, shipped_sources
+from corpusmill.pipeline.errors import InputError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "urls"
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Source]:
+    (tmp_path / "domains.txt").write_bytes(b"\xef\xbb\xbfBad.test\r\n# not.test\n\n  worse.test  \nbad.test\n")
+    with gzip.open(tmp_path / "urls.gz", "wb") as file:
+        file.write(b"http://www.A.test/x/\na.test/y?z\n#b.test/x\n")
+    return [Source("domains", str(tmp_path / "domains.txt")), Source("urls", str(tmp_path / "urls.gz"))]
+
+
+def test_entries_as_they_are_written_or_as_they_are_equal(cache: Path, sources: list[Source]) -> None:
+    exact, equal = open_lists(sources, exact=True), open_lists(sources, exact=False)
+    assert [d in exact.domains for d in ("Bad.test", "bad.test", "worse.test", "not.test", "# not.test", "")] == [1, 1, 1, 0, 0, 0]
+    assert [d in equal.domains for d in ("Bad.test", "bad.test", "worse.test")] == [0, 1, 1] and len(equal.domains.values) == 2
+    assert "http://www.A.test/x/" in exact.urls and "a.test/x" not in exact.urls
+    assert "a.test/x" in equal.urls and "a.test/y?z" in equal.urls and "a.test" in equal.hosts and equal.depth == 1
+    assert exact.words == {"hard_words": [], "soft_words": [], "subwords": []}
+
+
+def test_every_domain_that_datatrove_ships_is_found(url_filter, entries) -> None:
+    (lists,) = url_filter(preset="datatrove").lists
+    assert len(entries.domains) == len(lists.domains.values) == 4_558_940  # no two have one hash
+    assert len(lists.urls.values) == 19_587
+    chance = random.Random(1)
+    assert all(domain in lists.domains for domain in chance.sample(entries.domains, 20_000))
+    assert not any(domain + "x" in lists.domains for domain in chance.sample(entries.domains, 20_000) if not domain.endswith("e"))
+    assert [len(lists.words[kind]) for kind in ("hard_words", "soft_words", "subwords")] == [203, 87, 134]
+
+
+def test_a_list_is_built_once_and_another_content_is_another_file(cache: Path, sources: list[Source], monkeypatch) -> None:
+    first = open_lists(sources, exact=True)
+    content = (cache / f"{first.name}.bin").read_bytes()
+    assert b"".join(build(sources, exact=True)) == content
+    with monkeypatch.context() as patch:
+        patch.setattr(listfile, "build", None)
+        assert open_lists(sources, exact=True).name == first.name
+    with open(sources[0].path, "a") as file:
+        file.write("third.test\n")
+    second = open_lists(sources, exact=True)
+    assert second.name != first.name and "third.test" in second.domains and "third.test" not in first.domains
+    assert (cache / f"{first.name}.bin").read_bytes() == content
+
+
+def test_many_processes_build_one_file(cache: Path, sources: list[Source]) -> None:
+    code = (
+        "import sys; from corpusmill.ingest.urls.sources import Source; from corpusmill.ingest.urls.listfile import open_lists;"
+        "lists = open_lists([Source('domains', sys.argv[1])], True); print(lists.name, len(lists.domains.values))"
+    )
+    Path(sources[0].path).write_text("".join(f"{number}.test\n" for number in range(200_000)))
+    command = [sys.executable, "-c", code, sources[0].path]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = {process.communicate()[0].strip() for process in started}
+    (said_once,) = said
+    name, count = said_once.split()
+    assert count == "200000" and sorted(path.name for path in cache.iterdir()) == [f"{name}.bin", f"{name}.lock"]
+
+
+def test_a_damaged_file_is_one_sentence(cache: Path, sources: list[Source]) -> None:
+    path = cache / f"{open_lists(sources, exact=True).name}.bin"
+    whole = path.read_bytes()
+    header = len(whole) - 8 * 6
+    for place in [0, 9, 13, 25, header - 30, header, len(whole) - 1]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        padding = whole[place] == 0 and place < header and place > 25
+        if not padding:
+            with pytest.raises(InputError, match=rf"{path.name}: this list is damaged .*; remove the file, and it is built anew"):
+                open_lists(sources, exact=True)
+    for length in (0, 3, 19, 40, len(whole) - 8, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=rf"{path.name}: this list (is damaged|can't be read)"):
+            open_lists(sources, exact=True)
+    path.unlink()
+    assert open_lists(sources, exact=True).name == path.stem and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (None, "none.txt", "none.txt: no such file"),
+        (b"a.test\nb\xff.test\n", "latin.txt", "latin.txt: line 2 of this list of domains is not UTF-8"),
+        (b"a.test\n", "no.gz", "no.gz: this list of domains can't be read"),
+        (gzip.compress(b"a.test\n" * 9999)[:-20], "cut.gz", "cut.gz: this list of domains can't be read"),
+    ],
+)
+def test_a_list_that_can_not_be_read_is_one_sentence(tmp_path: Path, cache: Path, content, name: str, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_lists([Source("domains", str(tmp_path / name))], exact=True)
+    assert not list(cache.glob("*.bin")) if cache.exists() else True
+
+
+def test_a_cache_that_can_not_be_written_is_one_sentence(tmp_path: Path, sources: list[Source], monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="can't be written .*; set CORPUSMILL_CACHE to another folder"):
+        open_lists(sources, exact=True)
+
+
+def test_a_datatrove_without_lists_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "datatrove").mkdir()
+    (tmp_path / "datatrove" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "datatrove", raising=False)
+    with pytest.raises(InputError, match=r"the installed datatrove \(.*\) ships no URL lists that are known here"):
+        shipped_sources()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
+def test_the_lists_of_datatrove_are_shared_and_not_copied(url_filter) -> None:
+    (lists,) = url_filter(preset="datatrove").lists
+    found = re.findall(rf"{lists.name}\.bin\n(?:.*:.*\n)+", Path("/proc/self/smaps").read_text())
+    assert found
+    for mapping in found:
+        assert re.search(r"Private_Dirty: +0 kB", mapping) and re.search(r"Anonymous: +0 kB", mapping)
