@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.collecting import nothing_collected
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import map_file
 from corpusmill.pipeline.shards import Content
@@ -152,11 +151,10 @@ class ShardSet:
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
-            with nothing_collected():
-                raw = json.loads(storage.read_bytes(SHARDS_FILE))
-                totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
-                raw.pop("packing")  # for those who read the file: it follows from the plans
-                found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
+            raw = json.loads(storage.read_bytes(SHARDS_FILE))
+            totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
+            raw.pop("packing")  # for those who read the file: it follows from the plans
+            found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
             if [type(getattr(found, name)) for name in _HEADER] != list(_HEADER.values()):
                 raise ValueError("a value is of another kind")
             mismatch = [name for name, value in totals.items() if getattr(found, name) != value]

@@ -155,7 +155,7 @@ class TextScorer:
         documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
         found: dict[str, npt.NDArray[np.float64]] = {}
         for step in self.steps:
-            measured = step.step.measure(service("scores").Batch(documents, column, self.word_rule))
+            measured = step.step.measure(service("scores").DocumentBatch(documents, column, self.word_rule))
             for name, plain in zip(step.columns, step.step.columns):
                 if name in self.columns:
                     values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)

@@ -20,9 +20,8 @@ from corpusmill.pipeline.code import code_of
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Job
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.on_ray.actor import PieceActor
-from corpusmill.pipeline.on_ray.share import Share
-from corpusmill.pipeline.retry import Attempt, Failed
+from corpusmill.pipeline.failures import Attempt, Failed
+from corpusmill.pipeline.on_ray.dispatch import PieceActor, Share
 from corpusmill.pipeline.stage import Piece
 from corpusmill.train.rank import GroupJob, take_part
 
@@ -84,7 +83,7 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     assert installed.run() == ""  # it is new
     assert installed.run() == ""
 
-    for path in ("pipeline/lease.py", "pipeline/crawl/debian.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
+    for path in ("pipeline/lease.py", "pipeline/crawl/sources.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
         installed.append(path, "\nCHANGED = 1\n")  # play no part in what is computed, or are not in the recipe
     installed.append("ingest/warc.py", "\n# a comment\n")
     rules = installed.package / "filters" / "rules.py"
@@ -129,7 +128,7 @@ def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Pat
     here = code_of(worker)
     there = replace(here, libraries={**here.libraries, "pyarrow": "1.2.3"})
     job = Job("filter", f"{worker}:FilterWorker", Config(), str(tmp_path), code=there)
-    (answer,) = PieceActor(job, str(tmp_path), Share(1)).perform([Attempt(Piece("part-00000", ()))])
+    answer = PieceActor(job, str(tmp_path), Share(1)).perform(Attempt(Piece("part-00000", ())))
     assert isinstance(answer, Failed) and answer.fatal
     assert f"with other code than this machine (pyarrow 1.2.3 → {pa.__version__}): install the same there" in answer.message
 

@@ -16,16 +16,15 @@ import pytest
 from limited_filter import filtered
 
 from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
+from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, OnEvent, Tries, print_event
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.recipe import stage_class
-from corpusmill.pipeline.retry import Attempt, Cause, Failed, Listener, Tries
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import Event, OnEvent, print_event
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.log import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
 SECTIONS = {
@@ -44,7 +43,7 @@ class InParts(InlineEngine):
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         performer = Performer(job)
         for piece in pieces:
-            done = performer.perform(Attempt(piece, self.parts))
+            done = performer.perform(Attempt(piece, parts=self.parts))
             assert isinstance(done, Done), done.trace
             listener.on_done([done])
         performer.close()
@@ -56,7 +55,7 @@ def run_stage(
     sections = {key: stage_class(key).Config.model_validate(given) for key, given in SECTIONS.items()}
     storage = Storage(str(run))
     stage = stage_class(name)(stage_class(name).Config.model_validate(section) if section else sections[name])
-    paths, observer = [str(path) for path in inputs], Observer(storage, tell=tell)
+    paths, observer = [str(path) for path in inputs], Observer(storage, on_event=tell)
     StageRun(stage, storage, dict(sections), paths, engine, Progress(False), observer).execute()
 
 
@@ -87,14 +86,14 @@ def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path
 
 @pytest.mark.parametrize(
     ("worker", "kind"),
-    [("filters.worker:FilterWorker", "halves"), ("dedup.removal:RemovalWorker", "halves"), ("ingest.stage:IngestWorker", "alone")],
+    [("filters.worker:FilterWorker", "split"), ("dedup.removal:RemovalWorker", "split"), ("ingest.stage:IngestWorker", "alone")],
 )
 def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> None:
     job = Job("filter", f"corpusmill.{worker}", stage_class("filter").Config.model_validate({"steps": [{"gopher_quality": {}}]}), "run")
     said: list[Event] = []
     listener = Listener(lambda done: None, lambda failed: None, said.append)
     again = Tries(job, listener).again(Attempt(Piece("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
-    assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "halves" else (1, True))
+    assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "split" else (1, True))
     assert [event.kind for event in said] == [kind]
 
 

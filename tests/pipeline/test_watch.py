@@ -1,17 +1,19 @@
-"""Metrics by themselves: who may ask for them, where they are written, and what they are called."""
+"""Metrics: who may ask for them, where they are written, what they are called; and files that are appended to on a store."""
 
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from metric_values import values
 
 from corpusmill.pipeline.engine import Done
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.watch.events import Event
-from corpusmill.pipeline.watch.meters import FAMILIES, Counting
-from corpusmill.pipeline.watch.prometheus import Prometheus, check_writable
+from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
+from corpusmill.pipeline.watch.metrics import FAMILIES, Counting, Prometheus, check_writable
 
 
 def test_counts_are_served_on_loopback_alone() -> None:
@@ -68,3 +70,35 @@ def test_how_many_tasks_are_in_flight_is_not_told_where_the_workers_are_not_know
         text = answer.read().decode()
     assert values(text, "corpusmill_tasks_left", "stage") == {("filter",): 4.0}
     assert values(text, "corpusmill_tasks_in_flight", "stage") == {}
+
+
+def test_files_that_grow_on_a_store(s3: Any) -> None:
+    run = Storage(f"{s3.bucket('growing')}/run")
+    first = AppendedFile(run, LOG)
+    first.append("one\n")
+    assert objects(run, LOG) == []  # it waits for more
+    first.append("x" * LARGEST + "\n")
+    first.append("two\n")
+    first.flush()
+    second = AppendedFile(run, LOG)
+    with s3.faults(error_403=1.0, only="PUT .*/log/"):
+        second.append("three\n")
+        second.flush()  # the store says no, and nothing breaks
+    second.append("four\n")
+    second.flush()
+    assert [path for _, _, path in objects(run, LOG)] == ["log/00001-00000.jsonl", "log/00001-00001.jsonl", "log/00002-00000.jsonl"]
+    assert read_appended(run, LOG).splitlines() == [b"one", b"x" * LARGEST, b"two", b"three", b"four"]
+    assert read_appended(run, LOG, 10).splitlines()[-1] == b"four" and len(read_appended(run, LOG, 10)) == 10
+
+
+def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
+    """Where both have looked before either wrote: one may have lost its lease meanwhile."""
+    run = Storage(f"{s3.bucket('growing')}/run")
+    one, other = AppendedFile(run, LOG), AppendedFile(run, LOG)
+    one._attempt = other._attempt = 1
+    for number in "123":
+        for file, name in ((one, "one"), (other, "other")):
+            file.append(f"{name} {number}\n")
+            file.flush()
+    assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert read_appended(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import marked
 import pytest
 import slurm_here
 import yaml
@@ -23,9 +24,8 @@ from rayjob_schema import RAYJOB
 from typer.main import get_command
 
 from corpusmill.cli import app
-from corpusmill.pipeline.cluster import marked
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "recipes" / "cluster"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

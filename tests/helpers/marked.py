@@ -1,10 +1,8 @@
-"""Processes known by a mark in their environment, which their children inherit, or by the files that they have open: found and ended
-whoever their parent is. Linux only.
+"""Processes known by a mark in their environment, which their children inherit: found and ended whoever their parent is. Linux only.
 
 A process that gives itself a title (setproctitle) writes it over what /proc tells of its environment, its mark included.
 """
 
-import contextlib
 import os
 import signal
 import time
@@ -22,17 +20,6 @@ def marked(name: str, value: str) -> set[int]:
     """The processes (not this one) that were started with the environment variable `name` set to `value`."""
     wanted = f"{name}={value}".encode()
     return {pid for pid in _processes() if pid != os.getpid() and wanted in environment(pid)}
-
-
-def with_open(folder: str, sessions: set[int]) -> set[int]:
-    """The processes (not this one) of these sessions (setsid) that have a file of `folder` open."""
-    inside = os.path.realpath(folder) + "/"
-    return {pid for pid in _processes() if pid != os.getpid() and _session(pid) in sessions and _opens(pid, inside)}
-
-
-def has(pid: int, name: str) -> bool:
-    """Whether a process was started with such an environment variable."""
-    return any(entry.startswith(f"{name}=".encode()) for entry in environment(pid))
 
 
 def environment(pid: int) -> list[bytes]:
@@ -63,23 +50,6 @@ def end(choose: Choose, number: signal.Signals, patience: float) -> set[int]:
 
 def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0
-
-
-def _opens(pid: int, inside: str) -> bool:
-    """Nothing for a process that has ended, or a file that was closed meanwhile."""
-    with contextlib.suppress(OSError):
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if str(file.readlink()).startswith(inside):
-                    return True
-    return False
 
 
 def _loads(pid: int) -> bool:

@@ -1,13 +1,12 @@
 """A real Ray cluster of three raylets on this machine: jobs on it, their end, and its own end. One for all of these tests."""
 
-import asyncio
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,14 +17,11 @@ from typing import Any
 import living
 import pytest
 import victims
-from breaking import Breaking
 
-from corpusmill.pipeline.cluster import command as cluster_command
-from corpusmill.pipeline.cluster import job as ray_job
-from corpusmill.pipeline.cluster import nodes as clusters
-from corpusmill.pipeline.cluster.nodes import Cluster
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline import cluster as clusters
+from corpusmill.pipeline.errors import InputError
 
+Here = dict[str, Any]
 PIECES = 8
 #: A step of the user's beside the recipe; while the file SLOW is there it does two shards, and all others wait.
 STEP = """
@@ -64,14 +60,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path) -> Iterator[Here]:
     token = os.environ["RAY_AUTH_TOKEN"]
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patch.delenv(name)
-        patch.setattr(clusters, "new_token", lambda: token)  # Ray reads a process's token once, and other tests here have Rays, too
+        patch.setattr(clusters.secrets, "token_hex", lambda size: token)  # Ray reads it once a process; other tests have Rays, too
         here = clusters.up(folder, 2)
-        for name, value in here.environment().items():
+        for name, value in clusters.environment(here).items():
             patch.setenv(name, value)
         yield here
         clusters.down(folder)
@@ -108,12 +104,12 @@ def written(run: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]
     return found
 
 
-def start(cluster: Cluster, project: Path, run: str, *options: str) -> subprocess.Popen[str]:
-    """`make submit`, as a process."""
-    command = [sys.executable, "-m", "corpusmill.pipeline.cluster.job", "recipes/mine.yaml", "in", "--output", run, "--to", "filter"]
+def start(cluster: Here, project: Path, run: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """`make submit` to the cluster at RAY_ADDRESS, as a process."""
+    command = [sys.executable, "-m", "corpusmill.pipeline.cluster", "submit", "recipes/mine.yaml", "in", "--output", run, "--to", "filter"]
     command += options
-    environment = os.environ | {"RAY_ADDRESS": cluster.jobs}
-    return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    given = {"RAY_ADDRESS": cluster["jobs"]} if environment is None else environment
+    return subprocess.Popen(command, cwd=project, env=os.environ | given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(job: subprocess.Popen[str]) -> tuple[int, str]:
@@ -135,86 +131,70 @@ def ask(url: str, token: str | None = None) -> Any:
         return answer.read()
 
 
-def alive(cluster: Cluster) -> set[int]:
-    return living.in_sessions(node.pid for node in cluster.nodes)
+def alive(cluster: Here) -> set[int]:
+    return living.in_sessions(node["session"] for node in cluster["nodes"])
 
 
-def test_nodes_with_cores_and_resources_of_their_own(cluster: Cluster, folder: Path) -> None:
-    assert [node.name for node in cluster.nodes] == ["head", "worker-1", "worker-2"]
+def test_nodes_with_cores_of_their_own(cluster: Here) -> None:
+    assert [node["name"] for node in cluster["nodes"]] == ["head", "worker-1", "worker-2"]
     cores = sorted(os.sched_getaffinity(0))
-    for node in cluster.nodes[1:]:
-        assert os.sched_getaffinity(node.pid) == set(node.cores or cores)
+    for node in cluster["nodes"][1:]:
+        assert {frozenset(os.sched_getaffinity(pid)) for pid in living.in_sessions([node["session"]])} == {
+            frozenset(node["cores"] or cores)
+        }
     if len(cores) >= 2:
-        assert not set(cluster.nodes[1].cores) & set(cluster.nodes[2].cores)
-    token = (folder / "token").read_text()
-    nodes = json.loads(ask(f"{cluster.jobs}/nodes?view=summary", token))["data"]["summary"]
-    totals = [node["raylet"]["resourcesTotal"] for node in nodes]
-    assert sorted(total.get("CPU", 0) for total in totals) == sorted(node.cpus for node in cluster.nodes)
-    assert sum("worker-1" in total for total in totals) == sum("worker-2" in total for total in totals) == 1
+        assert not set(cluster["nodes"][1]["cores"]) & set(cluster["nodes"][2]["cores"])
 
 
-def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Cluster, folder: Path) -> None:
+def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Here, folder: Path) -> None:
     assert (folder / "token").stat().st_mode & 0o777 == 0o600
     for token in (None, "0" * 64):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            ask(f"{cluster.jobs}/api/jobs/", token)
+            ask(f"{cluster['jobs']}/api/jobs/", token)
         assert refused.value.code in (401, 403)
-    port = int(cluster.jobs.rpartition(":")[2])
+    port = int(cluster["jobs"].rpartition(":")[2])
     addresses = [line.split()[1] for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
                  if line.split()[3] == "0A"]  # fmt: skip
     assert {address for address in addresses if int(address.rpartition(":")[2], 16) == port} == {f"0100007F:{port:04X}"}
 
 
-def test_a_second_cluster_is_refused(cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cluster_command.main(["up", "--folder", str(folder)]) == InputError.exit_code
-    said = (
-        f"corpusmill: {folder}/cluster.json: a cluster is running already, jobs are taken at {cluster.jobs} (make cluster-down ends it).\n"
-    )
+def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = cluster["jobs"]
+    assert clusters.main(["up", "--folder", str(folder)]) == InputError.exit_code
+    said = f"corpusmill: {folder}/cluster.json: a cluster is running already, jobs are taken at {jobs} (make cluster-down ends it).\n"
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.long
-def test_where_the_connection_breaks_the_log_goes_on(
-    cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_the_same(
+    cluster: Here, folder: Path, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:
-    """All connections are cut as soon as the log's first line has come through, and none is taken for some time."""
-    with Breaking(int(cluster.jobs.rpartition(":")[2]), b"one\n") as breaking:
-        address = f"http://127.0.0.1:{breaking.port}"
-        client = ray_job.connect(address)
-        client.submit_job(entrypoint=f"echo one; until [ -e {folder}/mended ]; do sleep 0.1; done; echo two", submission_id="breaks")
-        broken = threading.Thread(target=lambda: (breaking.broken.wait(60), time.sleep(1), breaking.mend(), (folder / "mended").touch()))
-        broken.start()
-        assert asyncio.run(ray_job._follow(client, address, "breaks")) == 0
-        broken.join()
-        out = capsys.readouterr().out
-        assert breaking.broken.is_set() and out.endswith("\ntwo\n") and out.count("\none\n") == 1, out
-        breaking.cut()
-        monkeypatch.setattr(ray_job, "AGAIN", 0.2)
-        with pytest.raises(
-            CorpusmillError, match=r"^http\S+: the cluster does not answer any more \(.*; the job may go on: ray job status"
-        ):
-            asyncio.run(ray_job._follow(client, address, "breaks"))
-
-
-def test_a_job_brings_code_and_files_works_on_both_nodes_and_writes_the_same(
-    cluster: Cluster, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
-) -> None:
-    code, out = finish(start(cluster, project, "job"))
+    (project / "runs").mkdir()
+    (project / "runs" / "cluster").symlink_to(folder)  # as where make cluster-up was called
+    code, out = finish(start(cluster, project, "job", environment={}))
     assert code == 0, out
     assert written(project / "job", tree) == expected
-    seen = {node.name: tasks_of(cluster, node.name, project / "job") for node in cluster.nodes}
+    seen = {node["name"]: tasks_of(cluster, node["name"], project / "job") for node in cluster["nodes"]}
     assert seen["head"] == set()
     assert seen["worker-1"] and seen["worker-2"]
     assert seen["worker-1"] | seen["worker-2"] == {(stage, f"part-{n:05}") for stage in ("ingest", "filter") for n in range(PIECES)}
-    run = json.loads((project / "job" / "run.json").read_bytes())
-    [step] = run["recipe"]["filter"]["steps"]
-    assert step["python"]["function"].startswith(cluster.temp) and step["python"]["function"].endswith("/outside/1/steps.py:exclaims")
 
 
-def tasks_of(cluster: Cluster, node: str, run: Path) -> set[tuple[str, str]]:
+def test_a_job_of_another_cluster_gets_the_package_and_this_folder(
+    cluster: Here, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
+) -> None:
+    code, out = finish(start(cluster, project, "sent"))
+    assert code == 0, out
+    assert written(project / "sent", tree) == expected
+    manifest = (project / "sent" / "filter" / "manifest.jsonl").read_text()
+    assert manifest  # its workers have run the step of the copy:
+    logs = "".join(log.read_text() for log in Path(cluster["temp"]).glob("*/session_*/logs/job-driver-*.log"))
+    assert "Traceback" not in logs
+
+
+def tasks_of(cluster: Here, node: str, run: Path) -> set[tuple[str, str]]:
     """Stage and task of what a node's workers say in their logs to have done for a run."""
     found = set()
-    for log in Path(cluster.temp, node).glob("session_*/logs/worker-*.out"):
+    for log in Path(cluster["temp"], node).glob("session_*/logs/worker-*.out"):
         for line in log.read_text().splitlines():
             if line.startswith("{") and (said := json.loads(line))["event"] == "done" and said["run"] == str(run):
                 assert said["rows_in"] == 20 and "phase" in said
@@ -222,16 +202,16 @@ def tasks_of(cluster: Cluster, node: str, run: Path) -> set[tuple[str, str]]:
     return found
 
 
-def test_a_mistake_is_the_jobs_exit_code_and_one_sentence(cluster: Cluster, project: Path) -> None:
+def test_a_mistake_is_the_jobs_exit_code_and_one_sentence(cluster: Here, project: Path) -> None:
     code, out = finish(start(cluster, project, "wrong", "--set", "filter.stesp=1"))
-    assert code == InputError.exit_code
-    assert "\ncorpusmill: recipe.yaml: filter.stesp: unknown key" in out
+    assert code == InputError.exit_code, out
+    assert "\ncorpusmill: recipes/mine.yaml: filter.stesp: unknown key" in out
     assert "Traceback" not in out
 
 
 @pytest.mark.long
 def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
-    cluster: Cluster, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
+    cluster: Here, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:
     (project / "slow").touch()
     job = start(cluster, project, "stopped", "--workers", "2")
@@ -243,7 +223,7 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     assert found[f"ray_corpusmill_tasks_total{{{labels}}}"] == found[f"ray_corpusmill_tasks_planned{{{labels}}}"] == PIECES
     assert found[f'ray_corpusmill_rows_total{{fate="in",{labels}}}'] == 20 * PIECES
     assert job.poll() is None
-    client = ray_job.connect(cluster.jobs)
+    client = clusters._client(cluster["jobs"], {})
     [name] = [info.submission_id for info in client.list_jobs() if info.status.value == "RUNNING"]
     client.stop_job(name)
     code, out = finish(job)
@@ -261,19 +241,19 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     assert len([task for task in tasks if task]) == PIECES  # none was done twice
 
 
-def workers(cluster: Cluster) -> list[int]:
+def workers(cluster: Here) -> list[int]:
     """The processes of the cluster in which pieces are performed."""
-    return [pid for pid in cluster.processes() if victims.is_worker(victims.title(pid))]
+    return [pid for pid in clusters.processes(cluster) if victims.is_worker(victims.title(pid))]
 
 
-def metrics(cluster: Cluster, awaited: str) -> dict[str, float] | None:
+def metrics(cluster: Here, awaited: str) -> dict[str, float] | None:
     """Our counts on the metrics ports of all nodes, with our labels alone; None while the awaited one is not there or 0."""
     from prometheus_client.parser import text_string_to_metric_families
 
     ours = ("fate", "phase", "run", "stage")
     found = {}
-    for node in cluster.nodes:
-        for family in text_string_to_metric_families(ask(node.metrics).decode()):
+    for node in cluster["nodes"]:
+        for family in text_string_to_metric_families(ask(node["metrics"]).decode()):
             for sample in family.samples:
                 if sample.name.startswith("ray_corpusmill_"):
                     labels = ",".join(f'{name}="{sample.labels[name]}"' for name in ours if name in sample.labels)
@@ -282,27 +262,77 @@ def metrics(cluster: Cluster, awaited: str) -> dict[str, float] | None:
 
 
 @pytest.mark.long
-def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Cluster, project: Path, tmp_path: Path) -> None:
+def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Here, project: Path, tmp_path: Path) -> None:
     """A run that is started beside the cluster, from a checkout whose filters are others than those that the nodes import."""
-    newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[2] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
+    newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[1] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
     with open(newer / "filters" / "rules.py", "a") as source:
         source.write("ANOTHER_VERSION = True\n")
     command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", str(tmp_path / "run"), "--to", "filter"]
-    environment = os.environ | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(newer.parent)}
+    environment = os.environ | {"RAY_ADDRESS": cluster["address"], "PYTHONPATH": str(newer.parent)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == InputError.exit_code, done.stderr
     assert "with other code than this machine (filters/rules.py changed)" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_end_of_a_cluster_that_has_crashed(cluster: Cluster, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The last test here. Who held the head is killed, and a raylet too: nobody is left who would end the others."""
-    os.kill(cluster.nodes[0].pid, signal.SIGKILL)
-    os.kill(cluster.nodes[1].pid, signal.SIGKILL)
-    assert until(lambda: clusters.find(folder) is None, "the head is there")
-    until(lambda: (seen := alive(cluster)) and cluster.processes() >= seen, "the cluster's processes are not all known", 20)
-    assert cluster_command.main(["down", "--folder", str(folder)]) == 0
-    assert cluster.processes() | alive(cluster) == set() and not Path(cluster.temp).exists() and not (folder / "cluster.json").exists()
-    assert cluster_command.main(["down", "--folder", str(folder)]) == 0
+def test_the_end_of_a_cluster_that_has_crashed(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last test here. The head's server and a worker's raylet are killed: nobody is left who would end the others."""
+    for node, name in ((0, "gcs_server"), (1, "raylet")):
+        mine = living.in_sessions([cluster["nodes"][node]["session"]])
+        [pid] = [pid for pid in mine if victims.title(pid).split("\0")[0].endswith(name)]
+        os.kill(pid, signal.SIGKILL)
+    assert clusters.main(["down", "--folder", str(folder)]) == 0
+    assert clusters.processes(cluster) | alive(cluster) == set() and not Path(cluster["temp"]).exists()
+    assert not (folder / "cluster.json").exists() and not (folder / "token").exists()
+    assert clusters.main(["down", "--folder", str(folder)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith(f"processes of the cluster; none is left, and {cluster.temp} is gone.")
+    assert said[0].endswith(f"processes of the cluster; none is left, and {cluster['temp']} is gone.")
     assert said[1:] == ["No cluster is running."]
+
+
+# ---- without a cluster --------------------------------------------------------------------------------
+
+
+def test_a_job_without_its_recipe_or_with_an_index_in_the_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "above.yaml").write_text("dedup: {}\n")
+    (tmp_path / "here" / "mine.yaml").write_text("dedup: {index: {path: index}}\n")
+    with pytest.raises(InputError, match=r"^\.\./above\.yaml: a job gets this folder"):
+        clusters.check_files("../above.yaml", [])
+    with pytest.raises(InputError, match=r"^dedup\.index\.path: index would lie in the job's copy"):
+        clusters.check_files("mine.yaml", [])
+    clusters.check_files("mine.yaml", ["dedup.index.path=/shared/index"])
+    clusters.check_files("demo", [])
+
+
+def test_libraries_of_a_job() -> None:
+    plain, more = clusters.requirements(""), clusters.requirements("s3")
+    assert any(each.startswith("ray[") for each in plain) and set(plain) < set(more) and any(each.startswith("s3fs") for each in more)
+    assert not [each for each in more if ";" in each or each.startswith("pytest")]
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID=AKIA", "HF_TOKEN=x", "DB_PASSWORD=x"])
+def test_a_secret_is_no_part_of_a_job(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrX")
+    with pytest.raises(InputError, match=r"^--env \w+: everybody who sees the cluster's dashboard would read it") as refused:
+        clusters.job_variables([name])
+    assert "wJalrX" not in str(refused.value) and "AKIA" not in str(refused.value)
+
+
+def test_variables_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
+    found = clusters.job_variables(["AWS_ENDPOINT_URL", "CORPUSMILL_DEBUG=1"])
+    assert found == {"AWS_ENDPOINT_URL": "http://store:9000", "CORPUSMILL_DEBUG": "1"}
+    with pytest.raises(InputError, match=r"^--env NOT_THERE: there is no such"):
+        clusters.job_variables(["NOT_THERE"])
+
+
+def test_no_cluster_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = ["submit", "demo", "x", "--output", "y", "--address", f"http://127.0.0.1:{port}"]
+    assert clusters.main(command) == InputError.exit_code
+    err = capsys.readouterr().err
+    assert err.startswith(f"corpusmill: RAY_ADDRESS=http://127.0.0.1:{port}: no Ray cluster takes jobs there (")
+    assert err.count("\n") == 1
