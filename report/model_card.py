@@ -33,7 +33,7 @@ WEIGHTS = "model/model.safetensors"
 
 
 def measured_models(reader: RunReader) -> set[str]:
-    """The stages whose model, as it is now, is the one that `evaluate` has measured."""
+    """The stages whose present model is the one that `evaluate` measured."""
     measured = {(ref.path, ref.fingerprint) for task in reader.stages["evaluate"].tasks for ref in task.inputs}
     return {stage for stage in reader.stages if (f"{stage}/{WEIGHTS}", outputs(reader, stage).get(WEIGHTS)) in measured}
 
@@ -179,7 +179,7 @@ SAMPLES = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """One score of each model of the run (None where it has none), and what has to be known beside it."""
+    """One score of each model of the run (None if it has none), and a note on it."""
 
     name: str
     values: list[str | None]
@@ -459,7 +459,7 @@ def _datasets(inputs: list[str]) -> list[str]:
 
 
 def _identity(reader: RunReader, stage: str) -> list[tuple[str, str]]:
-    """Hashes by which what was exported can be told from anything else."""
+    """Hashes that identify the exported model."""
     trained = next((task.identity for task in reader.stages[stage].tasks if any(output.path == WEIGHTS for output in task.outputs)), "")
     rows = [("identity of the training (its inputs, configuration and code)", trained)] if trained else []
     weights = outputs(reader, stage).get(WEIGHTS)

@@ -210,7 +210,7 @@ def show(shown: list[ShownExample], head: list[str], console: Console, tokens: b
 
 
 def head(source: ExampleSet, shown: list[ShownExample]) -> str:
-    """What is said of all examples."""
+    """The line above the examples."""
     total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
     if source.dropped is None:
         counts = f"{total:,} rows"
@@ -220,7 +220,7 @@ def head(source: ExampleSet, shown: list[ShownExample]) -> str:
 
 
 def packed_head(row: int, rows: int, padding: int, source: ExampleSet, shown: list[ShownExample], held_out: bool) -> str:
-    """What is said of a packed row."""
+    """The line above a packed row."""
     of = f"Row {row:,} of {rows:,}{' held-out ones' if held_out else ''}"
     examples = "1 example" if len(shown) == 1 else f"{len(shown):,} examples that do not see each other"
     return f"{of}: {source.context:,} places, {examples}, {padding:,} places of padding"

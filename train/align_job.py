@@ -323,7 +323,7 @@ def train(
     dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str, weights: str
 ) -> dict[str, Any]:  # fmt: skip
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds. `weights` identifies
-    the reference model, whose log-probabilities are kept beside `work`."""
+    the reference model, whose log-probabilities are kept in the folder above `work`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     aligned = Alignment(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
     place = CheckpointDir(work, f"{run}/align/{LOG}")
@@ -352,8 +352,8 @@ class Alignment:
         self.measured: dict[str, float] = {}  # on held-out pairs, after the latest step that was looked at
 
     def measure_reference(self, cache: str, weights: str) -> None:
-        """The reference's log-probabilities, from the folder `cache` (a path or URL) where they are there. Where it is no model of
-        its own, the model as it is loaded is the reference."""
+        """The reference's log-probabilities, from the folder `cache` (a path or URL) if it has them. Unless the recipe names a reference
+        model, the model before training is the reference."""
         if not self.objective.needs_reference:
             return
         config, context = self.config, self.model.arch.context

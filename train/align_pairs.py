@@ -217,7 +217,7 @@ class PairPool:
 
 
 def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
-    """Continuations from the best and the worst documents. Holds 8 bytes for each document beside what it gives."""
+    """Continuations from the best and the worst documents. Beside its result it holds 8 bytes a document in memory."""
     columns = [table["score"].drop_null().to_numpy() for table in kept()]
     bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
     scored = sum(map(len, columns))
@@ -338,7 +338,7 @@ def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequenc
 
 
 def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[Pair]:
-    """The pairs. Which of the two documents the prompt is from is decided by a hash, so that to go on with the prompt is no cue."""
+    """The pairs. A hash decides from which of the two documents the prompt comes, so that continuing it well is no cue."""
     pairs = []
     for good, bad in matched:
         source, other = good.task.source, bad.task.source

@@ -36,12 +36,12 @@ from corpusmill.train.parallel.dims import ParallelDims
 
 #: Where DCP's reader looks for the place of each piece in its tensor.
 OFFSETS = "DCP_SHARDING_INFO"
-#: What DCP's reader raises of files that are no pieces, or damaged ones: it believes what their headers say.
+#: What DCP's reader raises on foreign or damaged files: it trusts their headers.
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError)
 
 
 class RankTensors:
-    """What one rank writes of tensors that all ranks hold; decided once, with `gather`, for tensors that keep names and shapes."""
+    """The parts of tensors that this rank writes. The ranks decide once, with `gather`, for tensors that keep names and shapes."""
 
     def __init__(self, tensors: Mapping[str, Tensor], rank: int, gather: Callable[[Any], list[Any]]):
         self.planner = DefaultSavePlanner(flatten_state_dict=False)
@@ -51,14 +51,13 @@ class RankTensors:
         self.copies: dict[str, Tensor] = {}
 
     def of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This rank's pieces by the names of their tensors."""
+        """This rank's parts by the names of their tensors."""
         self.planner.set_up_planner(dict(tensors))
         pieces = {item.index.fqn: self.planner.resolve_data(item) for item in self.items}
         return {name: piece.detach() for name, piece in pieces.items() if isinstance(piece, Tensor)}
 
     def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies of the pieces in CPU memory, which stay as they are until the next call: memory that is used again costs a fifth
-        of new memory's time."""
+        """Copies of the parts in CPU memory, valid until the next call. The memory is reused, as new memory takes five times as long."""
         pieces = self.of(tensors)
         if not self.copies:
             self.copies = {name: torch.empty_like(t, device="cpu", pin_memory=t.is_cuda) for name, t in pieces.items()}
@@ -69,18 +68,18 @@ class RankTensors:
         return self.copies
 
     def write(self, path: Path, pieces: Mapping[str, Tensor]) -> None:
-        """Writes them, and their places, durably. CorpusmillError names the file that can't be written."""
+        """Writes the parts and their offsets durably. CorpusmillError names the file that can't be written."""
         places = {item.index.fqn: {"saved_offsets": list(item.index.offset or ())} for item in self.items}
         write_tensors(path, pieces, (OFFSETS, json.dumps(places, sort_keys=True)))
 
 
 def _is_empty(item: Any) -> bool:
-    """A rank that has no rows of a tensor with fewer rows than ranks; where the whole tensor is empty, that is kept."""
+    """Whether a rank has nothing of a tensor, as one with fewer rows than ranks. An empty tensor is kept."""
     return 0 in item.tensor_data.chunk.sizes and 0 not in item.tensor_data.size
 
 
 def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] | None = None) -> None:
-    """Fills tensors (or this rank's parts of DTensors) in place from the pieces in `folder`, whoever wrote them.
+    """Fills tensors (or this rank's parts of DTensors) in place from the files in `folder`, whichever ranks wrote them.
 
     Raises InputError where the folder holds other tensors than `everywhere`, the names that all ranks have together; without it, more.
     """
@@ -125,7 +124,7 @@ def _check(folder: Path, metadata: Metadata, tensors: Mapping[str, Tensor], ever
 
 # ---- the states --------------------------------------------------------------------------------------
 #
-# Files are written in a thread beside the training, which waits only while its tensors are copied. The thread's collectives have a
+# A background thread writes the files; the training waits only while its tensors are copied. The thread's collectives have a
 # process group of their own, so they can't mix with the training's.
 
 MODEL = "model/"
@@ -136,8 +135,8 @@ T = TypeVar("T")
 class States:
     """The saved states of one training in a folder (a path, or what keeps it), each of which appears whole or not at all.
 
-    All ranks call the same methods in the same order; what fails on one is raised on all. With `background`, `save` returns when the
-    tensors are copied; what fails later is raised by the next call of `save` or `finish`. As a context, it ends when all is written.
+    All ranks call the same methods in the same order; a failure on one rank is raised on all. With `background`, `save` returns when the
+    tensors are copied, and a later failure is raised by the next call of `save` or `finish`. As a context manager, it waits for the end.
     """
 
     def __init__(self, folder: Path | StateFolder, dims: ParallelDims, keep: int = 2, keep_best: int = 0, background: bool = False):
@@ -175,7 +174,7 @@ class States:
             job()
 
     def finish(self) -> None:
-        """Waits for what is being written. Raises CorpusmillError where that fails."""
+        """Waits until the current state is written. Raises CorpusmillError if that fails."""
         if self.writing:
             writing, self.writing = self.writing, None
             writing.result()
@@ -212,10 +211,10 @@ class States:
         self._together(lambda: self._prune(step) if self.dims.is_main else None)
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
-        """Fills `parameters` in place with the state's weights, and leaves all else as it is."""
+        """Fills `parameters` in place with the state's weights, and changes nothing else."""
         self._together(lambda: read_into(saved.path, {MODEL + name: p for name, p in parameters.items()}, None))
 
-    # ---- what is done ---------------------------------------------------------------------------------
+    # ---- the work -------------------------------------------------------------------------------------
 
     def _together(self, work: Callable[[], T]) -> list[T]:
         """Does `work` on every rank; returns all results in the order of ranks, or raises the first failure on every rank."""
@@ -276,7 +275,7 @@ class States:
         return None
 
     def _random(self) -> dict[str, str]:
-        """The state of this rank's generators, for whoever draws from them: a model with dropout, say."""
+        """The state of this rank's random generators, which a model with dropout would draw from."""
         states = {"cpu": torch.get_rng_state()}
         if self.dims.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.dims.device)
@@ -293,6 +292,6 @@ def _tensor(text: str) -> Tensor:
 
 
 def _rank_of(saved: SavedState) -> tuple[float, int]:
-    """By score, the earlier of equals first; what is no number comes last."""
+    """The key that sorts by score: equal scores by step, missing scores and NaN last."""
     score = math.inf if saved.score is None or math.isnan(saved.score) else saved.score
     return score, saved.step

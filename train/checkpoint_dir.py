@@ -60,7 +60,7 @@ class SavedState:
         return found
 
     def _check(self) -> None:
-        """Raises ValueError, KeyError or TypeError where it is not what is written."""
+        """Raises ValueError, KeyError or TypeError if a field is missing or has another type."""
         kinds: list[tuple[Any, Any]] = [
             (self.step, int), (self.record, dict), (self.score, float | int | None), (self.parallel, dict), (self.ranks, list)
         ]  # fmt: skip
@@ -119,7 +119,7 @@ class StateFolder:
         self.folder = folder
 
     def saved(self) -> list[SavedState]:
-        """The states by step; what is not whole is left out."""
+        """The whole states, by step."""
         found = []
         for path in sorted(self.folder.glob("step-*")):
             try:
@@ -129,14 +129,14 @@ class StateFolder:
         return [state for state in found if state]
 
     def here(self, saved: SavedState) -> SavedState:
-        """A state that another process has found, as this one reads it."""
+        """The state as this process reads it, found by another process."""
         return saved
 
     def loaded(self, saved: SavedState) -> None:
         """Called when all processes have loaded a state."""
 
     def tidy(self) -> None:
-        """Removes what processes have left that were killed while they saved."""
+        """Removes what killed processes left while they saved."""
         for left in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -163,7 +163,7 @@ class StateFolder:
         finish_folder(temporary, self._target(step))
 
     def discard(self, step: int) -> None:
-        """Gives up what was written of a state since `begin`."""
+        """Removes what was written of a state since `begin`."""
         shutil.rmtree(self._temporary(step), ignore_errors=True)
 
     def remove_before(self, step: int, kept: Collection[int]) -> None:
@@ -272,9 +272,9 @@ def _sha256(path: Path) -> str:
 LOG = "logs/train.jsonl"
 #: In the cache: a folder a training whose run lies on a store.
 SCRATCH = "training"
-#: What a training leaves for its stage to publish.
+#: The folders that a training leaves for its stage to publish.
 LEFT = ("adapter", "model")
-#: For the time of a training: the model that it starts from, where that is a parent with more tokens.
+#: During a training: the model that it starts from, if that is its parent with more tokens.
 START = "start"
 
 
@@ -287,7 +287,7 @@ class CheckpointDir:
 
     @classmethod
     def of(cls, run: "StageRun", identity: str) -> "CheckpointDir":
-        """That of a task that trains, by its identity."""
+        """The folder of a task that trains, by its identity."""
         return cls(run.storage.path(f"checkpoints/{identity[:16]}"), run.storage.path(LOG))
 
     @cached_property
@@ -302,12 +302,12 @@ class CheckpointDir:
 
     @property
     def processes(self) -> Path:
-        """Where the processes of this machine leave what they say."""
+        """Where the processes of this machine leave results, errors and logs."""
         return self.folder.with_name(f"{self.folder.name}-processes") if self.store else self.folder / "processes"
 
     @property
     def log_file(self) -> Path:
-        """The log that is written here; those of other names stand beside it."""
+        """The log of steps; the other logs lie in the same folder."""
         return self.folder / "logs" / Path(self.log).name if self.store else Path(self.log)
 
     @property
@@ -329,21 +329,23 @@ class CheckpointDir:
             fetch_file(self._logs, name, self.log_file.parent / name)
 
     def keep_logs(self) -> None:
-        """Brings the logs to the store as they are now. Raises CorpusmillError where somebody has removed them."""
+        """Uploads the logs to the store. Raises CorpusmillError if they were removed meanwhile."""
         if self.store and not self.log_file.is_file():
             raise CorpusmillError(f"{self.log_file}: is gone, though the training writes its log there.")
         if self.store:
             _upload(self.log_file.parent, self._logs)
 
     def keep(self, name: str) -> None:
-        """Brings a folder of the working folder to the store."""
+        """Uploads a folder of the working folder to the store."""
         if self.store:
             _upload(self.folder / name, self.store.child(name))
 
     def leave(self, dims: "ParallelDims") -> None:
-        """Called by all processes when the first has made what is published. Where there are several, whoever publishes it may be on
-        another machine, so it goes to the store, and nothing stays here. The logs go there once more, as trackers write until they are
-        closed, after the last state."""
+        """All processes call this when the first has written what the stage publishes.
+
+        With several processes the stage may run on another machine, so the files go to the store and leave this one. The logs are uploaded
+        once more, as trackers write until they are closed, after the last state.
+        """
         if dims.is_main:
             self.keep_logs()
         for name in LEFT if dims.is_main and dims.world > 1 else ():
@@ -353,7 +355,7 @@ class CheckpointDir:
             self.clear()
 
     def left(self) -> list[Path]:
-        """The files that the training has left, here; those that another machine made are fetched, and leave the store."""
+        """The files to publish. Files that another machine made are fetched and removed from the store."""
         for name in LEFT if self.store else ():
             assert self.store
             for path in self.store.list_files(name):
@@ -362,7 +364,7 @@ class CheckpointDir:
         return [path for name in LEFT for path in sorted((self.folder / name).glob("*"))]
 
     def clear(self) -> None:
-        """Removes what this machine has of a training whose run lies on a store."""
+        """Removes this machine's copy of a training whose run lies on a store."""
         if self.store:
             shutil.rmtree(self.folder, ignore_errors=True)
             forget_model(self.store.path(START))

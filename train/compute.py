@@ -40,7 +40,7 @@ def deterministic(threads: int = 0) -> Iterator[None]:
 
 # ---- precision ---------------------------------------------------------------------------------------
 #
-# Weights, gradients, moments and what is saved are fp32 whatever the choice.
+# Weights, gradients, moments and saved states are always fp32.
 #
 # `bf16` and `fp16` are torch's autocast: matrix products in 16 bits, sums and norms in 32. `bf16-params` computes with weights rounded to
 # bf16, so everything between them is bf16 too; the fp32 weights that they are rounded from are the master weights (`MixedPrecisionPolicy`

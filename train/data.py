@@ -103,7 +103,7 @@ def to_batch(rows: Integers, document_mask: bool) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch there; to a GPU without waiting for what it is doing."""
+    """The batch on the device. A copy to a GPU does not wait for its work."""
     if device.type == "cpu":
         return batch
     ids, targets, segments = (None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
@@ -112,7 +112,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
-    """Which of `items` the samples `first` to `first + count` of a run are, each item once an epoch, in another order each time."""
+    """Which of `items` are the samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
     found, filled = np.empty(count, np.int64), 0
     while filled < count:
         epoch, place = divmod(first + filled, items)
@@ -162,7 +162,7 @@ class WindowLoader:
 
 
 def shards_between(tokens: Tokens, first: Integers, last: Integers) -> list[int]:
-    """The shards that hold any token from one of the positions `first` to the one of `last` beside it, both included."""
+    """The shards that hold any token between `first[i]` and `last[i]` for some i, both included."""
     low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
     return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
 
@@ -230,7 +230,7 @@ class PackedLoader:
             raise InputError(f"{tokens.storage.root}: there are no training tokens.")
 
     def __getstate__(self) -> dict[str, object]:
-        """Another process maps the plans for itself."""
+        """Without addresses: another process maps the plans itself."""
         return {**self.__dict__, "_plans": np.zeros_like(self._plans)}
 
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
@@ -271,7 +271,7 @@ class PackedLoader:
     def _map(self, rows: Integers) -> None:
         shards = np.unique(np.searchsorted(self.row_starts, rows, "right") - 1).tolist()
         self.tokens.map(shards)
-        plans = self._plans.copy()  # a thread that is copying goes on with those it has
+        plans = self._plans.copy()  # another thread may be copying with the old ones
         for shard in shards:
             plan = self.tokens.plan(shard, self.context)
             plans[shard] = [len(plan.row), *(address_of(column) for column in (plan.row, plan.first, plan.tokens))]
@@ -282,7 +282,7 @@ class PackedLoader:
 #
 # A new permutation each epoch, of which any place is computed alone.
 
-#: Rows, pairs or completions that are measured together; fixed, so that what is measured does not depend on the training batch.
+#: Rows, pairs or completions of an evaluation batch: a constant, so that scores do not depend on the training batch.
 EVALUATION_BATCH = 16
 
 
@@ -378,7 +378,7 @@ def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> P
 
 
 def shift(sequence: Encoded) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Inputs and targets of one sequence, [tokens - 1] each; what is not to be learned is IGNORED."""
+    """Inputs and targets of one sequence, [tokens - 1] each; targets that are not learned are IGNORED."""
     return sequence.ids[:-1], np.where(sequence.mask[1:], sequence.ids[1:], IGNORED)
 
 
@@ -475,7 +475,7 @@ class TokenArray:
         return len(self.ids)
 
     def map(self, numbers: Iterable[int]) -> None:
-        """It is there already."""
+        """Nothing to do: the array is in memory."""
 
     def window(self, start: int, length: int) -> npt.NDArray[Any]:
         return self.ids[start : start + length]

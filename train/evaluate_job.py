@@ -54,7 +54,7 @@ def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
 
 
 def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
-    """One text for each prompt: `continuation` goes on from the document's beginning, `answer` replies to the question in a chat.
+    """One text for each prompt: `continuation` continues the document's beginning, `answer` replies to the question in a chat.
 
     No turn ends in a continuation, so there the token that ends one is never written, where another one ends documents.
     """
@@ -81,7 +81,7 @@ def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], k
 
 
 class Measurement:
-    """One model folder of a run and what is measured on it."""
+    """One model folder of a run and its scores."""
 
     def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
         self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask

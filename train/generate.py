@@ -227,12 +227,12 @@ def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[st
 # With one token a row the operations are short: on a CPU a small model's modules and reshaping take as long as they do. Values are the
 # forward's, in float64 to 1e-10 (tests/train/test_generate.py).
 
-#: What a model is made of whose weights say all. Adapters, shards and the like compute otherwise than these, and so do hooks.
+#: The modules that this step can compute from their weights. Adapters, shards and hooks compute something else.
 _KNOWN = (Llama, Decoder, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
 
 
 class DecodeStep:
-    """A model's weights, ready for a step. They are the model's own, so it may be trained on in between."""
+    """A model's weights, ready for a step. They are not copied, so training may change them between steps."""
 
     def __init__(self, model: Llama):
         self.model, self.arch = model, model.arch
@@ -281,7 +281,7 @@ def _weights(layer: Any) -> tuple[Any, ...]:
 #
 # One prompt, or many of any lengths at a time. Each token is computed once, thanks to a key-value cache.
 
-#: What becomes of a text that outgrows the context: the model forgets its older half and goes on, or it is not begun.
+#: When a text may outgrow the context: the model forgets its older half and continues, or the text is refused before it starts.
 Overflow = Literal["slide", "refuse"]
 #: Why a text ended.
 STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
@@ -289,7 +289,7 @@ STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 @dataclass
 class Draft:
-    """A text in the making: what it goes on from, what was written, and once it is over, why. Whoever reads it may end it."""
+    """An unfinished text: its prompt, the tokens so far, and why it ended. Its reader may end it."""
 
     prompt: Sequence[int]
     seed: int
@@ -441,7 +441,7 @@ class _Batch:
         self.seen = torch.zeros(rows, model.arch.vocab_size, dtype=torch.bool, device=model.device) if penalty != 1 else None
 
     def begin(self) -> bool:
-        """Gives the rows of drafts that ended to drafts that wait; false where nothing is left to write."""
+        """Gives rows of finished drafts to waiting ones; false when nothing is left to write."""
         for row in reversed(range(len(self.live))):
             if not self.live[row].ended:
                 continue
@@ -460,7 +460,7 @@ class _Batch:
         return bool(self.live)
 
     def logits(self, penalty: float) -> Tensor:
-        """Of each row's next token `[B, vocab]`, after it has read what was not read yet; at least fp32."""
+        """Logits `[B, vocab]` of each row's next token, at least fp32. Rows that were not read yet are read first."""
         anew = [row for row, draft in enumerate(self.live) if draft.cached in (0, self.context)]
         logits = self._go_on(anew) if len(anew) < len(self.live) else None
         for length, group in groupby(sorted(anew, key=self._to_read), key=self._to_read):
@@ -474,7 +474,7 @@ class _Batch:
         return logits if self.seen is None else penalise(logits, self._note(self.seen), penalty)
 
     def _go_on(self, anew: Sequence[int]) -> Tensor:
-        """One more token in every row; rows that are read `anew` afterwards go along as if they began here."""
+        """One more token in every row. Rows that are read `anew` afterwards are computed as if they started here."""
         if self.cache.length == self.cache.longest:
             self.cache.shift(self.cache.length - self._longest())
         for row in anew:
@@ -499,13 +499,13 @@ class _Batch:
         return self._needed(self.live[row])
 
     def _needed(self, draft: Draft) -> int:
-        """How many places a draft has, or will be begun with: what fits and leaves room for one, half of the context where it was full."""
+        """How many places a draft has or will start with: as many as leave room for a token, or half of the context if it was full."""
         if draft.cached == self.context:
             return max(1, self.context // 2)
         return draft.cached or min(len(draft.prompt), max(1, self.context - 1))
 
     def _longest(self) -> int:
-        """The most places that a row has or that a draft will be begun with."""
+        """The most places that any row has or any draft will start with."""
         return max(map(self._needed, (*self.live, *self.waiting)), default=1)
 
     def _note(self, seen: Tensor) -> Tensor:

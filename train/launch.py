@@ -163,7 +163,7 @@ def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, A
 
 
 def _errors_left(left: Storage) -> list[dict[str, Any]]:
-    """What the processes say themselves, the first first."""
+    """The errors that the processes left, the earliest first."""
     names = [name for name in left.list_files() if name.startswith("error-") and name.endswith(".json")]
     return sorted((json.loads(left.read_bytes(name)) for name in names), key=lambda error: float(error["time"]))
 
@@ -213,7 +213,7 @@ class LocalGroup:
 
     @contextlib.contextmanager
     def _process(self, rank: int, port: int, left: Storage) -> Iterator[subprocess.Popen[bytes]]:
-        """A process for the time of the block; it is killed at the end, and by itself where this one ends without coming to that."""
+        """A process for the time of the block. It is killed at the end of the block, and kills itself if this process ends before."""
         env = {
             **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.world), "LOCAL_WORLD_SIZE": str(self.world),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -253,7 +253,7 @@ class LocalGroup:
             os.close(descriptor)
 
     def _failure(self, processes: list[subprocess.Popen[bytes]]) -> Exception:
-        """What has happened. One process's death makes others fail, so they all have a moment to say what they know."""
+        """The error to raise. The death of one process makes others fail, so all get a moment to report."""
         until = time.monotonic() + GRACE
         while any(process.poll() is None for process in processes) and time.monotonic() < until:
             time.sleep(LOOK)
@@ -284,12 +284,12 @@ _led = 0
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun has started this process."""
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
 def torchrun_world() -> int:
-    """How many processes it has started."""
+    """How many processes torchrun started."""
     return int(os.environ["WORLD_SIZE"])
 
 
@@ -331,7 +331,7 @@ def lead_torchrun(task: "GroupJob", progress: Progress | None) -> dict[str, Any]
 
 
 def _torchrun_errors(store: "Store", name: str) -> list[dict[str, Any]]:
-    """What the other processes say within a moment has happened to them, the first first."""
+    """The errors that other processes report within a moment, the earliest first."""
     time.sleep(HEAR)
     keys = [key for key in (f"{name}/error/{other}" for other in range(1, torchrun_world())) if store.check([key])]
     return sorted((json.loads(store.get(key)) for key in keys), key=lambda error: float(error["time"]))
@@ -339,7 +339,7 @@ def _torchrun_errors(store: "Store", name: str) -> list[dict[str, Any]]:
 
 def _follow_torchrun(store: "Store") -> int:
     """What processes other than the first do: training after training, silently. Returns the exit status of the first."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun passes Ctrl-C on; the first process has the word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun passes Ctrl-C on; the first process handles it
     if not os.environ.get("CORPUSMILL_DEBUG"):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)

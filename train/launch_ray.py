@@ -139,7 +139,7 @@ class RayGroup:
     def _room(self, ray: Any) -> WorkerResources:
         """What each worker gets. A cluster that has no room gets `parallel.wait` seconds for it: it has lost a node, or one that scales has
         to bring them yet. Raises CorpusmillError after that, InputError where there has been no room from the beginning."""
-        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of our own stays as it is
+        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of this run gets no new nodes
         until = time.monotonic() + wait
         told = False
         while True:
@@ -167,7 +167,7 @@ class RayGroup:
         )
 
     def _trainer(self, room: WorkerResources, left: Storage, folder: str) -> Any:
-        """`folder` is where Ray Train, which is told of no state, keeps its own account; only the driver's machine needs to have it."""
+        """`folder` is where Ray Train keeps its own records; only the driver's machine needs it."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -37,16 +37,16 @@ from corpusmill.train.watch import Watch, flops_per_token
 
 
 class Prefetcher:
-    """`objective` with its next batch always in the making, up to the end of step `steps - 1`.
+    """An objective whose next batch is always being prepared, up to the end of step `steps - 1`.
 
-    Batches depend on the step alone and one thread makes them in turn, so they are what they would be without it. `waited` are the
-    seconds in which nothing could be computed for want of a batch.
+    Batches depend on the step alone, and one thread makes them in turn, so they are the same as without it. `waited`: seconds in which the
+    training waited for a batch.
     """
 
     def __init__(self, objective: Objective, steps: int):
         self.objective, self.steps, self.metrics, self.waited = objective, steps, objective.metrics, 0.0
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._next: tuple[int, Share] | None = None  # where the stream stands; None: it has to begin anew
+        self._next: tuple[int, Share] | None = None  # the step that the stream comes to; None: it starts anew
         self._stream: Iterator[Any] = iter(())
         self._future: Future[Any] = Future()
 
@@ -66,7 +66,7 @@ class Prefetcher:
         if self._next != (step, share):
             self._stream = self._batches(step, share)
             self._future = self._thread.submit(next, self._stream, None)
-        self._next = None  # until the step is over: whoever leaves it before begins anew
+        self._next = None  # until the step is over: after an unfinished step the stream starts anew
         while (batch := self._wait()) is not None:
             yield batch
         self._next = step + 1, share
@@ -129,7 +129,7 @@ class SpikeGuard:
 
 @dataclass
 class FitResult:
-    """What a whole training did, resumed parts included (`seconds` and `tokens_per_second`: of this process alone)."""
+    """Totals of a whole training, resumed parts included (`seconds` and `tokens_per_second`: of this process alone)."""
 
     steps: int
     count: int  # targets (or pairs) trained on
@@ -150,7 +150,7 @@ class FitResult:
 
 @dataclass
 class _Progress:
-    """What a resumed run has to know beside weights and moments; all of it JSON."""
+    """What a resumed run needs besides weights and moments; all of it JSON."""
 
     count: int = 0
     tokens: int = 0
@@ -165,7 +165,7 @@ class _Progress:
 
 @dataclass
 class _Gradient:
-    """What a step's backward pass gives: gradients that times `factor` are those of the mean loss, whose norm is `norm`."""
+    """The result of a step's backward pass. Gradients times `factor` are those of the mean loss; `norm` is their norm."""
 
     parts: list[StepLoss]  # this rank's micro-batches
     grads: list[Tensor]
@@ -179,7 +179,7 @@ class _Gradient:
 
 #: The documents of a step: those of one micro-batch of one share.
 Describe = Callable[[int, Share, int], list[str]]
-#: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
+#: Evaluates after a number of steps. Its values go into the log by name; `samples` go into a file of their own.
 Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
 
 
@@ -199,13 +199,13 @@ def fit(
     progress: Progress | None = None,
     title: str = "train",
 ) -> FitResult:
-    """Trains `model`, the same on every rank, for `config.steps` steps, or what is left of them after the latest state in `state`.
+    """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe` names the
-    documents of a step that was skipped, those of the micro-batches to blame where that can be told. `evaluate` is called after every
-    `evaluate_every` steps (0: never) and after the last; what it measures goes into that step's line, and `score` names the value by
-    which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises
-    CorpusmillError after `config.max_skips` skipped steps in a row.
+    With a `seed` the model is blank, and filled when it is laid out. `log` gets one JSON line a step. `describe` names the documents of a
+    skipped step, if possible only those of the micro-batches to blame. `evaluate` is called after every `evaluate_every` steps (0: never)
+    and after the last; its values go into that step's line, and `score` names the value by which states are best. On one process `model`
+    itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after `config.max_skips` skipped
+    steps in a row.
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
@@ -213,7 +213,7 @@ def fit(
     states = States(state, dims, config.keep, config.keep_best, config.async_save)
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, model.arch, describe, title)
-        torch.manual_seed(dims.rank)  # for whoever draws from it: a model with dropout, say
+        torch.manual_seed(dims.rank)  # a model with dropout would draw from it
         begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
@@ -295,8 +295,8 @@ class _Loop:
     def _gradient(self, step: int) -> "_Gradient":
         """The step's loss and gradient over all micro-batches of all ranks.
 
-        Where an fp16 gradient overflows, the step is done again with half the scale, which costs its time but not its data. What overflows
-        with a mean loss that is not scaled at all is no matter of the scale: the guard gets it, and the scale stays as it was.
+        When an fp16 gradient overflows, the step is computed again with half the scale, which costs time but no data. A gradient that
+        overflows even with a scale of 1 is not the scale's fault: the guard judges it, and the scale stays as it was.
         """
         done, before, tries = self._attempt(step), (self.scale.value, self.scale.clean), 0
         while self.scale.overflowed(done.loss, done.norm):
@@ -336,7 +336,7 @@ class _Loop:
         self.scale.stepped()
 
     def _documents(self, step: int, parts: list[StepLoss]) -> list[str]:
-        """Those of the micro-batches of any rank whose loss is not finite; where there are none, of all of them."""
+        """The documents of micro-batches with a loss that is not finite, on any rank; if there are none, all documents of the step."""
         if self.describe is None:
             return []
         share = self.states.dims.share
@@ -361,7 +361,7 @@ class _Loop:
     # ---- state --------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a saved state holds beside its record."""
+        """The tensors of a saved state."""
         weights = {f"model/{name}": p for name, p in self.parallel_model.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 

@@ -49,7 +49,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _OnCPU(torch.autograd.Function):
-    """The same bits with the gradient written out: half the work of what PyTorch derives on a CPU, where it has no kernel for it.
+    """The same bits with the gradient written out: half the work of the one that PyTorch derives on a CPU, where it has no kernel.
 
     With n = x / rms(x) and h = gradient * weight the gradient of x is (h - n mean(h n)) / rms(x).
     """
@@ -278,7 +278,7 @@ class KVCache:
         return self.length - min(self.starts, default=0)
 
     def row_starts(self, device: torch.device) -> Tensor | None:
-        """`[B, 1]`; None where all rows begin at 0."""
+        """`[B, 1]`; None if all rows begin at 0."""
         return torch.tensor(self.starts, device=device).unsqueeze(1) if any(self.starts) else None
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -442,7 +442,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
     def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
-        """Computes layers again in the backward pass instead of keeping what is in them; compiles them.
+        """Switches activation checkpointing and compilation of the layers.
 
         One layer is compiled and its code serves all, whatever shards or cuts the model around them.
         """
@@ -486,7 +486,7 @@ class Llama(nn.Module):
         self.tie()
 
     def tie(self) -> None:
-        """Makes a tied head share the embedding's weights: anew after they were replaced, as `to_empty` does it."""
+        """Makes a tied head share the embedding's weights; needed again after `to_empty` has replaced them."""
         if self.arch.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # ---- samples -----------------------------------------------------------------------------------------
 #
-# How a model in training goes on with a few fixed beginnings of held-out documents.
+# How a model in training continues the beginnings of a few held-out documents.
 
 #: Tokens of a document that are given (at most half of it), and that are written.
 GIVEN, WRITTEN = 24, 48
@@ -45,7 +45,7 @@ TEMPERATURE, TOP_K = 0.7, 50
 
 
 class Continuations:
-    """`count` held-out documents, every so-manieth; equal weights and seeds give equal texts."""
+    """`count` held-out documents, evenly spread. Equal weights and seeds give equal texts."""
 
     def __init__(self, validation: Validation, tokenizer: bytes, count: int, seed: int):
         from tokenizers import Tokenizer
@@ -99,7 +99,7 @@ def train(dims: ParallelDims, progress: Progress | None, config: dict[str, Any],
 
 
 class _Job(TokenObjective):
-    """One process's part of a pre-training: its batches, and what is measured around the loop."""
+    """One process's part of a pre-training: its batches, its evaluations, and the loop around them."""
 
     def __init__(self, config: "PretrainConfig", run: Storage, place: CheckpointDir, dims: ParallelDims):
         self.config, self.run, self.place, self.dims = config, run, place, dims
@@ -157,7 +157,7 @@ class _Job(TokenObjective):
         return self.loader.documents(step, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
 
     def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, Any]:
-        """What goes into the log: the whole score at the end, one of some windows before where the configuration says so."""
+        """The values for the log: at the end the score over all windows, before that over `evaluate_windows` of them."""
         assert self.validation is not None
         line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.dims.is_main:

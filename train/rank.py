@@ -44,7 +44,7 @@ def rank() -> int:
 
 
 def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
-    """Runs the job as one of `WORLD_SIZE` processes, on so many threads (0: its share of the cores); the process group is there.
+    """Runs the job as one of `WORLD_SIZE` processes, on `threads` threads (0: its share of the cores). The process group exists.
     Raises InputError where this machine has other code than the driver."""
     job = load_object(task["job"])
     if "code" in task:
@@ -92,12 +92,12 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def process_group(device: str, store: dist.Store) -> Iterator[None]:
-    """The group of all processes for the time of the block; `store` is where they meet. After an error in the block it is still there:
-    whoever has told of the error leaves it (`leave_group`), which is what the others notice."""
+    """The group of all processes for the time of the block; `store` is where they meet. After an error in the block the group stays: a
+    process reports its error first and then leaves (`leave_group`), which the others notice."""
     number, world = rank(), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend(device), store=store, rank=number, world_size=world)
     yield
-    store.set(f"done/{number}", "")  # nobody hangs up while another still listens
+    store.set(f"done/{number}", "")  # no process leaves while another still reads
     store.wait([f"done/{other}" for other in range(world)])
     dist.destroy_process_group()
 

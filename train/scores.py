@@ -178,7 +178,7 @@ def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
 
 
 def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """The documents that failed no rule but those of this score, as they would have gone on: the same columns.
+    """The documents that failed only rules of this score, as the filter stage would have written them: the same columns.
 
     They are like what came through in all but this; what was dropped for its language, say, would give itself away by that.
     """

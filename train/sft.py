@@ -40,7 +40,7 @@ class SftLoop(LoopConfig):
 
 
 class SftConfig(Config):
-    """Instruction tuning: what is learned from, and how."""
+    """Instruction tuning: what the model learns from, and how."""
 
     model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's pre-trained one.")
     files: list[str] = Field(

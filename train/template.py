@@ -92,7 +92,7 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefusal(InputError):
-    """A template that does not take a conversation, or whose answers can't be told in it."""
+    """A template that refuses a conversation, or whose answers can't be recognised in it."""
 
 
 def user_turn(text: str) -> Message:
@@ -114,7 +114,7 @@ class TextPiece:
 
 @dataclass(frozen=True)
 class Encoded:
-    """`ids` and `mask` of one conversation: int32 and bool, both [tokens]; the mask is on what is to be learned."""
+    """`ids` and `mask` of one conversation: int32 and bool, both [tokens]; the mask marks the tokens to learn."""
 
     ids: npt.NDArray[np.int32]
     mask: npt.NDArray[np.bool_]
@@ -174,7 +174,7 @@ class ChatTemplate:
         self._template = _compile(source, name)
 
     def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[TextPiece]:
-        """The rendered conversation cut at special tokens and at the borders of what is learned; joined, the text equals
+        """The rendered conversation, cut at special tokens and where learning starts and stops; joined, the text equals
         `apply_chat_template(..., tokenize=False)`.
 
         The name of a special token inside a message is plain text: only the template makes special tokens.
@@ -259,7 +259,7 @@ def _compile(source: str, name: str) -> Any:
 
 
 class ChatEncoder:
-    """A tokenizer with its template: conversations to token ids and the mask of what is learned."""
+    """A tokenizer with its template: turns conversations into token ids and the mask of tokens to learn."""
 
     def __init__(self, tokenizer_json: bytes, template: ChatTemplate, name: str = "tokenizer.json"):
         from tokenizers import Tokenizer
@@ -427,7 +427,7 @@ def end_of_answers(encoder: ChatEncoder) -> str:
 
 
 def seam(encoder: ChatEncoder) -> list[str]:
-    """A warning where a prompt's tokens are not the beginning of the whole conversation's: what is asked later is not what was learned."""
+    """A warning if the tokens of a prompt are not the first tokens of the whole conversation: later prompts then differ from training."""
     prompt, whole = encoder.encode(PROBE[:1], add_generation_prompt=True).ids.tolist(), encoder.encode(PROBE).ids.tolist()
     if whole[: len(prompt)] == prompt:
         return []

@@ -45,13 +45,13 @@ class TextGenerator:
         return load_chat(Storage(str(self.folder)))
 
     def ids(self, prompt: str, chat: bool = False) -> list[int]:
-        """The ids of a text to go on with, or (`chat`) of a message to answer. InputError where it is no text."""
+        """The ids of a text to continue, or (`chat`) of a message to answer. InputError if it is not Unicode text."""
         if chat:
             return self.conversation([user_turn(prompt)])
         return [*self.begin, *self.tokenizer.encode(_unicode(prompt), add_special_tokens=False).ids]
 
     def conversation(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation that an answer goes on from. InputError where it is no text, or the template can't have it."""
+        """The ids of a conversation up to the next answer. InputError if it is not Unicode text, or the template refuses it."""
         for message in messages:
             _unicode(message["content"])
         return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))

@@ -1,4 +1,4 @@
-"""What instruction tuning and preference alignment share beside the loop: where they start, read and leave things."""
+"""What instruction tuning and preference alignment share outside the loop: their start model, inputs, held-out rule and outputs."""
 
 import hashlib
 import json

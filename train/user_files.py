@@ -197,8 +197,8 @@ def read_messages(place: str, value: Any) -> list[Message]:
 
 
 def first_question(messages: Sequence[Message]) -> str:
-    """The user's first turn, or the first where nobody asks: by it an example is held out or not. Equal questions stay on one side, and a
-    system message that all conversations share decides nothing."""
+    """The user's first turn, or the first turn if there is none: its hash decides whether an example is held out. So equal questions stay
+    on one side, and a system message that all conversations share decides nothing."""
     return next((message["content"] for message in messages if message["role"] == "user"), messages[0]["content"])
 
 

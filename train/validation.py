@@ -135,7 +135,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 #: Windows of a forward pass: a constant, as other shapes of matrices give other last bits.
 BATCH = 16
-#: Groups of each kind that are told apart, those with most text; all others are one more. What names those without a name.
+#: Groups of each kind that get a score of their own, those with most text; the name of all others; the name of a missing value.
 MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
 

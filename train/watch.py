@@ -26,11 +26,11 @@ from corpusmill.train.parallel.dims import ParallelDims
 
 # ---- logs --------------------------------------------------------------------------------------------
 #
-# One JSON line a step. What takes time stands in a file of its own, so equal runs have equal logs beside it.
+# One JSON line a step. Times stand in a file of their own, so the other logs of equal runs are equal.
 
 
 class StepLog:
-    """Appends lines; on opening, the lines of steps from `begin` on (which will be redone) are taken away."""
+    """Appends lines. On opening, it removes the lines of steps from `begin` on, which will be redone."""
 
     def __init__(self, path: Path, begin: int):
         self.path, self.begin = path, begin
@@ -65,7 +65,7 @@ class StepLog:
         self.file.flush()
 
     def sync(self) -> None:
-        """Makes the lines durable: to be called before the state that follows them is saved."""
+        """Makes the lines durable; called before the next state is saved."""
         os.fsync(self.file.fileno())
 
 
@@ -209,7 +209,7 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[LoopBar | None]:
-    """The bar of a training for the time of the block; None where nobody would see it."""
+    """The bar of a training for the time of the block; None without a terminal."""
     if progress is None or not progress.enabled:
         yield None
         return
@@ -272,7 +272,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run whose id is kept beside the logs, so that a resumed training goes on with it; WANDB_MODE=offline sends nothing."""
+    """A run whose id is kept with the logs, so that a resumed training continues it. WANDB_MODE=offline sends nothing."""
 
     def __init__(self, folder: Path, begin: int, title: str):
         import wandb
@@ -298,8 +298,7 @@ SPEED, SAMPLES = "speed.jsonl", "samples.jsonl"
 
 
 class Watch:
-    """Open for the time of a training that begins at step `begin`; `flops` are those of a token. Ranks but the first show and write
-    nothing."""
+    """Open during a training that begins at step `begin`; `flops`: of a token. Only the first rank shows and writes anything."""
 
     def __init__(
         self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str

@@ -127,7 +127,7 @@ class Stem:
 
     @property
     def longest(self) -> int:
-        """Inputs of the longest choice behind what is shared."""
+        """Inputs of the longest choice after the shared ones."""
         return max(len(choice.ids) for choice in self.choices) - 1 - self.shared
 
     @property
@@ -277,7 +277,7 @@ def answer_texts(generator: TextGenerator, encoder: Encoder, prompts: Sequence[s
 #
 # The scores of a model folder on a benchmark, and the row of every item behind them.
 
-#: A processor's cache holds what so many tokens need; a GPU has to have enough to do.
+#: As many tokens as fit into a processor's cache; enough to keep a GPU busy.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 #: Of an item with choices. `contexts` and `continuations` have one entry where all choices share it; the accuracies are 0 or 1.
 CHOICES = pa.schema(
@@ -330,7 +330,7 @@ class ModelUnderTest:
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.generator.model.device.type]
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> BenchmarkResult:
-        """`advance` is told of items that are done."""
+        """`advance` gets the number of items done since its last call."""
         task = TASKS[config.task]
         with deterministic():
             if isinstance(chosen.items[0], Question):

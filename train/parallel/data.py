@@ -23,7 +23,7 @@ from corpusmill.train.parallel.tensor import sharded_loss
 
 
 def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
-    """The model as one of equal copies on all processes, whose gradients are averaged in buckets while the backward pass goes on.
+    """The model as one of equal copies on all processes. Gradients are averaged in buckets during the backward pass.
 
     DDP settles its buckets in its first backward pass, and sums depend on them in their last bits. So that is done here and its
     gradients are thrown away: a run that goes on from a saved state begins with the same buckets as one that was never stopped.
@@ -43,7 +43,7 @@ def shard(model: Llama, dims: ParallelDims, precision: str) -> str:
     micro-batches, they stay whole between the two. Gradients are averaged over all ranks that see different rows. Works on a model
     that tensor parallelism has spread, and with a shard of 1, which is then DDP on DTensors.
 
-    Returns the precision that is still to be seen to: none where weights are gathered in bf16 (`bf16-params`).
+    Returns the precision that the caller has to provide: fp32 if weights are gathered in bf16 (`bf16-params`).
     """
     mesh = dims.submesh("replicate", "shard")
     if mesh is None:
@@ -73,7 +73,7 @@ def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
 
 
 def reshard(model: nn.Module) -> None:
-    """Lets go of weights that a forward pass without a backward pass has gathered: they would stay as they are then."""
+    """Frees weights that a forward pass without a backward pass has gathered, and that would go stale."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -39,7 +39,7 @@ class ParallelDims:
 
     @staticmethod
     def distributed(config: ParallelConfig, device: torch.device) -> "ParallelDims":
-        """This process among those of the default process group, which has begun. Raises InputError where their number is another one."""
+        """This process among those of the default process group, which exists. Raises InputError if their number is wrong."""
         sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
         processes = dist.get_world_size()
         if processes != config.world:

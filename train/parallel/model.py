@@ -21,7 +21,7 @@ from corpusmill.train.parallel.dims import ParallelDims
 
 
 class ParallelModel(Protocol):
-    """A model as it lies on a layout."""
+    """A model, or this rank's part of it."""
 
     parameters: dict[str, Tensor]  # by Hugging Face name; DTensors where they are sharded; a pipeline's rank has its own only
     gradient_scale: float  # what turns the gradients that `backward` leaves into those of the sum over all ranks' losses
@@ -96,7 +96,7 @@ def placed(nats: Tensor, targets: Tensor) -> Tensor:
 
 
 def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | None = None) -> ParallelModel:
-    """The model, the same on every rank, as the layout spreads it.
+    """Lays out the model, which is the same on every rank, as `dims` says.
 
     With a `seed` it is a blank one, which is filled when it is spread: no rank ever has more than its shards and one whole weight.
     """

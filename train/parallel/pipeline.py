@@ -195,7 +195,7 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
 
 
 class _Runner:
-    """A schedule for so many micro-batches of one shape, which its buffers have."""
+    """A schedule for a number of micro-batches of one shape, which its buffers have."""
 
     def __init__(self, pipeline: PipelineModel, micro_batches: int):
         self.found: list[StepLoss] = []
