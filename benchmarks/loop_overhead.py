@@ -26,7 +26,7 @@ import torch
 
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import loop
-from corpusmill.train.data import Batch, Share, TokenArray, WindowLoader
+from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
 from corpusmill.train.losses import TokenObjective, token_nats
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.optim import Optimizer
@@ -60,7 +60,7 @@ class Windows(TokenObjective):
     def __init__(self, loader: WindowLoader):
         self.loader = loader
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         yield self.loader.load(step)
 
 

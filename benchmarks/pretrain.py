@@ -21,7 +21,7 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 import numpy as np
 import torch
 
-from corpusmill.train.data import Batch, Share, TokenArray, WindowLoader
+from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import TokenObjective, token_nats
 from corpusmill.train.model import Llama, initialise
@@ -85,7 +85,7 @@ class _Windows(TokenObjective):
     def __init__(self, loader: WindowLoader):
         self.loader = loader
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         yield self.loader.load(step)
 
 

@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corpusmill.train.data import Batch, Share
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, initialise
@@ -231,7 +231,7 @@ class Turns(TokenObjective):
         self.ours: list[float] = []
         self.theirs: list[float] = []
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         yield *next(self.text), None
 
     def loss(self, model: Any, batch: Batch) -> StepLoss:

@@ -21,7 +21,7 @@ from corpusmill.train.scores import FilterScore, classifier_columns, find_score,
 #
 # A task of the stage: what the run's classifiers say of answers before and after alignment.
 
-JUDGED_FILE = "json"
+JUDGED_FILE = "judged.json"
 
 
 class JudgedConfig(Config):

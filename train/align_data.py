@@ -47,7 +47,7 @@ REPORT_COLUMNS = with_columns(
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreferencePair:
     """`bad` says what is wrong with a row of a file that is no pair; it then has no messages."""
 
     id: str
@@ -74,14 +74,14 @@ class PreparedPair:
     A side is NOTHING where a row of the user's has but one completion.
     """
 
-    pair: Pair
+    pair: PreferencePair
     chosen: Encoded
     rejected: Encoded
     failed: list[str]
     note: str | None = None
 
 
-def prepare_pair(pair: Pair, encoder: ChatEncoder, context: int) -> PreparedPair:
+def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
     """Tokenises a pair. Why one is dropped:
 
     what BadRow calls it    the row is no pair
@@ -114,7 +114,7 @@ def _blank(messages: Sequence[Message]) -> bool:
     return any(not message["content"].strip() for message in messages if message["role"] == "assistant")
 
 
-def _encode(pair: Pair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
+def _encode(pair: PreferencePair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
     """Prompt and completion, the mask on the completion. Where a tokenizer joins the prompt's end with the answer's begin (line breaks,
     mostly), the answer is encoded alone behind the prompt's ids: so it stands when the model answers."""
     asked = encoder.template.pieces(pair.prompt, add_generation_prompt=True)
@@ -146,12 +146,12 @@ def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
     return None if text else rest
 
 
-def pairs_table(pairs: Sequence[Pair]) -> pa.Table:
+def pairs_table(pairs: Sequence[PreferencePair]) -> pa.Table:
     return pa.table({name: [getattr(pair, name) for pair in pairs] for name in PAIRS.names}, PAIRS)
 
 
-def pairs_from_table(table: pa.Table) -> list[Pair]:
-    return [Pair(**row) for row in table.to_pylist()]
+def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
+    return [PreferencePair(**row) for row in table.to_pylist()]
 
 
 def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:

@@ -17,7 +17,7 @@ from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig
 from corpusmill.train.align_data import PreparedPair, pairs_from_table, prepare_pair
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import chosen, deterministic
-from corpusmill.train.data import IGNORED, Batch, Order, Share, in_turn, steps_of
+from corpusmill.train.data import IGNORED, Batch, DataShare, Order, in_turn, steps_of
 from corpusmill.train.finetune import leave_model, start_from
 from corpusmill.train.logprobs import (
     NOBODY,
@@ -87,7 +87,7 @@ class PairObjective:
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         for numbers in self.order.micro_batches(step, share):
             batch = self.sides.collate(_sides(numbers))
             yield batch.ids, batch.labels, batch.segments
@@ -111,7 +111,7 @@ class PairObjective:
         tokens = (labels[..., 1] != NOBODY).sum()
         return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
 
-    def describe(self, step: int, share: Share, number: int) -> list[str]:
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         """The ids of the pairs in a micro-batch, for the log of skipped ones."""
         return [self.pairs[pair].pair.id for pair in self.order.micro_batches(step, share)[number]]
 
@@ -197,13 +197,13 @@ class CompletionObjective:
             for what, sequences in (("completions", self.held_out.sequences), ("mismatched", self.held_out_mismatched))
         ]
 
-    def _places(self, step: int, share: Share) -> list[range]:
+    def _places(self, step: int, share: DataShare) -> list[range]:
         """The numbers of the mismatched completions in each micro-batch of a share."""
         return [range(step * self.config.batch + b, step * self.config.batch + e) for b, e in self.order.bounds(share)]
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def batches(self, step: int, share: Share) -> Iterator[CompletionBatch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[CompletionBatch]:
         n_desirable = int(self.learned.desirable[self.order.of_step(step)].sum())
         mismatched = [self.mismatched.collate(places) for places in self._places(step, share)]
         for piece, numbers in enumerate(self.order.micro_batches(step, share)):
@@ -233,7 +233,7 @@ class CompletionObjective:
         found, count = total(torch.stack([every.double().sum(), torch.full_like(every[0], len(every)).double()]), self.dims)
         return reference_point(found, count).to(every.dtype)
 
-    def describe(self, step: int, share: Share, number: int) -> list[str]:
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         """The ids of the completions in a micro-batch, for the log of skipped ones."""
         return [self.learned.ids[completion] for completion in self.order.micro_batches(step, share)[number]]
 
@@ -325,14 +325,14 @@ def train(
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds. `weights` identifies
     the reference model, whose log-probabilities are kept in the folder above `work`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
-    aligned = Alignment(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
+    aligned = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
     place = CheckpointDir(work, f"{run}/align/{LOG}")
     with deterministic(aligned.loop.threads):
         aligned.measure_reference(work.rpartition("/")[0], weights)
     return aligned.train(place, progress)
 
 
-class Alignment:
+class AlignmentJob:
     """A model, its pairs or completions as tokens in an objective, and the configuration."""
 
     def __init__(self, config: AlignConfig, start: StartModel, pairs: pa.Table, dims: ParallelDims):

@@ -19,7 +19,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.train import align_data, tasks, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
-from corpusmill.train.align_data import Pair
+from corpusmill.train.align_data import PreferencePair
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.scores import FilterScore, TextScorer, dropped_documents, find_score, kept_documents, with_score
 from corpusmill.train.template import Message, assistant_turn, load_chat, require_learnable, user_turn
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # ---- from files --------------------------------------------------------------------------------------
 
 
-def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[Pair]:
+def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[PreferencePair]:
     """Every row of the user's files, in their order. Whether one is held out depends on its first question. With `singles` a row
     may also be a completion with a label: a pair without its other side.
 
@@ -48,7 +48,7 @@ def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> 
     return pairs
 
 
-def _pair(place: str, row: UserRow | BadRow, held_out: float, singles: bool) -> Pair:
+def _pair(place: str, row: UserRow | BadRow, held_out: float, singles: bool) -> PreferencePair:
     try:
         if isinstance(row, BadRow):
             raise row
@@ -56,8 +56,8 @@ def _pair(place: str, row: UserRow | BadRow, held_out: float, singles: bool) -> 
         prompt, chosen, rejected = read(place, row)
     except BadRow as bad:
         rule = "no_pair" if bad.rule == "no_example" else bad.rule
-        return Pair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
-    return Pair(place, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
+        return PreferencePair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
+    return PreferencePair(place, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
 
 
 def pair_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
@@ -116,7 +116,7 @@ def _given(place: str, row: UserRow) -> list[Message]:
 
 def build_pairs(
     tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
-) -> list[Pair]:
+) -> list[PreferencePair]:
     """At most `limit` pairs, and `per_document` of one document: a true continuation against a false one of its length.
 
     False is another document's continuation (of the next one in the order of hashes that is held out or not as the first is),
@@ -130,7 +130,7 @@ def build_pairs(
         kind, rejected = _rejected(task, other.answer)
         source = (other if kind == "other" else task).source
         turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
-        pairs.append(Pair(task.source.id, task.source.url, kind, aside[place], *turns, source.id, source.url))
+        pairs.append(PreferencePair(task.source.id, task.source.url, kind, aside[place], *turns, source.id, source.url))
     return pairs
 
 
@@ -337,18 +337,20 @@ def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequenc
     return None
 
 
-def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[Pair]:
+def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[PreferencePair]:
     """The pairs. A hash decides from which of the two documents the prompt comes, so that continuing it well is no cue."""
     pairs = []
     for good, bad in matched:
         source, other = good.task.source, bad.task.source
         asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2]
         turns = [user_turn(asked.task.prompt)], [assistant_turn(good.task.answer)], [assistant_turn(bad.task.answer)]
-        pairs.append(Pair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score))
+        pairs.append(
+            PreferencePair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score)
+        )
     return pairs
 
 
-def lengths(pairs: Sequence[Pair]) -> dict[str, float | None]:
+def lengths(pairs: Sequence[PreferencePair]) -> dict[str, float | None]:
     """Mean characters of both sides."""
     sides = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
     return {f"{side}_chars": sum(len(turns[0]["content"]) for turns in of) / len(of) if of else None for side, of in sides.items()}
@@ -396,10 +398,10 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, g
     )
 
 
-def _from_documents(run: "StageRun", config: AlignConfig) -> tuple[list[Pair], dict[str, dict[str, Any]]]:
+def _from_documents(run: "StageRun", config: AlignConfig) -> tuple[list[PreferencePair], dict[str, dict[str, Any]]]:
     """The pairs of all kinds, and for each score how they came about."""
     held_out = tuning.held_out_rule(run, config.held_out)
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     found = {}
     for number, kind in enumerate(config.pairs_from):
         wanted = (config.pairs + number) // len(config.pairs_from)
@@ -414,7 +416,7 @@ def _from_documents(run: "StageRun", config: AlignConfig) -> tuple[list[Pair], d
 
 def _from_score(
     run: "StageRun", config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
-) -> tuple[list[Pair], dict[str, Any]]:
+) -> tuple[list[PreferencePair], dict[str, Any]]:
     score = find_score(run, column)
     if score.blind:
         none: dict[str, Any] = dict.fromkeys(("good", "bad", "chosen_chars", "rejected_chars"))

@@ -31,7 +31,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Share:
+class DataShare:
     """Which part of every step's rows this process computes: the `index`-th of `of` equal ones."""
 
     index: int = 0
@@ -57,7 +57,7 @@ Integers = npt.NDArray[np.int64]
 #: What ids and targets are given as: `int64`, or as the shards hold them (which a model on a GPU widens there).
 Output = Literal["int64", "stored"]
 #: What one process alone computes.
-ALL = Share()
+ALL = DataShare()
 
 
 class Tokens(Protocol):
@@ -168,7 +168,7 @@ def shards_between(tokens: Tokens, first: Integers, last: Integers) -> list[int]
 
 
 def evaluation_batches(
-    tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int = 0, share: Share = ALL
+    tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
 ) -> Iterator[tuple[Integers, Batch]]:
     """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread. Positions of the targets
     in the row and their batch, `[B, T]` each.
@@ -310,16 +310,16 @@ class Order:
         numbers: list[int] = places(step * self.batch, self.batch, self.examples, self.seed).tolist()
         return numbers
 
-    def bounds(self, share: Share) -> list[tuple[int, int]]:
+    def bounds(self, share: DataShare) -> list[tuple[int, int]]:
         """Where each micro-batch of a share begins and ends in its step."""
         return share.micro_batches(self.batch, self.micro_batch)
 
-    def micro_batches(self, step: int, share: Share) -> list[list[int]]:
+    def micro_batches(self, step: int, share: DataShare) -> list[list[int]]:
         """The examples of each micro-batch of a share."""
         numbers = self.of_step(step)
         return [numbers[begin:end] for begin, end in self.bounds(share)]
 
-    def first_epoch(self, share: Share) -> Iterator[tuple[list[int], int]]:
+    def first_epoch(self, share: DataShare) -> Iterator[tuple[list[int], int]]:
         """The examples of each micro-batch of a share in the first epoch, and how many of them are of that epoch: the last ones may be
         the next epoch's."""
         for step in range(steps_of(1, self.batch, self.examples)):

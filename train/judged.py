@@ -9,7 +9,7 @@ import numpy.typing as npt
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_data import Pair, pairs_from_table
+from corpusmill.train.align_data import PreferencePair, pairs_from_table
 from corpusmill.train.compute import deterministic
 from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import Sampling, generate_batch, plain
@@ -69,13 +69,13 @@ def _numbers(values: dict[str, Values], number: int) -> dict[str, float | None]:
     return {column: None if np.isnan(of[number]) else float(of[number]) for column, of in values.items()}
 
 
-def choose_prompts(pairs: Sequence[Pair], count: int) -> list[Pair]:
+def choose_prompts(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
     """At most `count` held-out pairs with different prompts, by hash: their prompts are what counts."""
     different = {"\0".join(message["content"] for message in pair.prompt): pair for pair in pairs if pair.held_out}
     return [different[prompt] for prompt in sorted(different, key=lambda prompt: tasks.hash_of("judged", prompt))[:count]]
 
 
-def answer(folder: str, prompts: Sequence[Pair], config: "JudgedConfig", device: str) -> list[list[int]]:
+def answer(folder: str, prompts: Sequence[PreferencePair], config: "JudgedConfig", device: str) -> list[list[int]]:
     """The tokens of a model's answers. A prompt's seed hangs on nothing but the prompt."""
     generator = load_text_generator(folder, device)
     with deterministic():

@@ -24,7 +24,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import States
 from corpusmill.train.checkpoint_dir import StateFolder
 from corpusmill.train.compute import LossScale, deterministic
-from corpusmill.train.data import Share
+from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
 from corpusmill.train.optim import lr_fraction
@@ -46,7 +46,7 @@ class Prefetcher:
     def __init__(self, objective: Objective, steps: int):
         self.objective, self.steps, self.metrics, self.waited = objective, steps, objective.metrics, 0.0
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._next: tuple[int, Share] | None = None  # the step that the stream comes to; None: it starts anew
+        self._next: tuple[int, DataShare] | None = None  # the step that the stream comes to; None: it starts anew
         self._stream: Iterator[Any] = iter(())
         self._future: Future[Any] = Future()
 
@@ -62,7 +62,7 @@ class Prefetcher:
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         return self.objective.loss(model, batch)
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         if self._next != (step, share):
             self._stream = self._batches(step, share)
             self._future = self._thread.submit(next, self._stream, None)
@@ -78,7 +78,7 @@ class Prefetcher:
         self._future = self._thread.submit(next, self._stream, None)
         return batch
 
-    def _batches(self, first: int, share: Share) -> Iterator[Any]:
+    def _batches(self, first: int, share: DataShare) -> Iterator[Any]:
         """The batches of all steps from `first` on, each step's followed by None."""
         for step in range(first, self.steps):
             yield from self.objective.batches(step, share)
@@ -178,7 +178,7 @@ class _Gradient:
 
 
 #: The documents of a step: those of one micro-batch of one share.
-Describe = Callable[[int, Share, int], list[str]]
+Describe = Callable[[int, DataShare, int], list[str]]
 #: Evaluates after a number of steps. Its values go into the log by name; `samples` go into a file of their own.
 Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
 
@@ -344,7 +344,9 @@ class _Loop:
         losses[share.index] = torch.stack([part.total.detach().double() for part in parts])
         places = torch.isfinite(self.parallel_model.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
         micro_batches = [divmod(place, len(parts)) for place in places or range(losses.numel())]
-        return list(dict.fromkeys(name for index, number in micro_batches for name in self.describe(step, Share(index, share.of), number)))
+        return list(
+            dict.fromkeys(name for index, number in micro_batches for name in self.describe(step, DataShare(index, share.of), number))
+        )
 
     def _skip(self, step: int, reason: str, parts: list[StepLoss]) -> dict[str, Any]:
         self.so_far.skipped += 1

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from corpusmill.train.data import IGNORED, Batch, Share
+from corpusmill.train.data import IGNORED, Batch, DataShare
 
 if TYPE_CHECKING:
     from corpusmill.train.model import Llama
@@ -109,7 +109,7 @@ class Objective(Protocol):
 
     metrics: Sequence[str]
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         """The micro-batches of this share of a step's rows, on the model's device; as many for each share."""
         ...
 
@@ -123,7 +123,7 @@ class TokenObjective:
     metrics: Sequence[str] = ()
     z_loss = 0.0
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         raise NotImplementedError
 
     def loss(self, model: "Llama", batch: Batch) -> StepLoss:

@@ -18,7 +18,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import Batch, PackedLoader, Share, WindowLoader, to_device
+from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import FitResult, fit
@@ -148,11 +148,11 @@ class _Job(TokenObjective):
         self.place.leave(self.dims)
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         for begin, end in share.micro_batches(self.config.batch, self.config.micro_batch):
             yield to_device(self.loader.load(step, begin, end), self.dims.device)
 
-    def documents(self, step: int, share: Share, number: int) -> list[str]:
+    def documents(self, step: int, share: DataShare, number: int) -> list[str]:
         """The ids of the documents in a micro-batch."""
         return self.loader.documents(step, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
 

@@ -19,7 +19,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import IGNORED, Batch, Order, Packed, Share, in_turn, pack, steps_of
+from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
 from corpusmill.train.finetune import leave_model, start_from
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
@@ -269,11 +269,11 @@ def train(
 ) -> dict[str, Any]:
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
     examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
-    tuned = Tuning(SftConfig.model_validate(config), StartModel(name, folder), examples, dims)
+    tuned = TuningJob(SftConfig.model_validate(config), StartModel(name, folder), examples, dims)
     return tuned.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
 
 
-class Tuning(TokenObjective):
+class TuningJob(TokenObjective):
     """A model, its examples as packed rows, and the configuration: the objective of the loop."""
 
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
@@ -328,7 +328,7 @@ class Tuning(TokenObjective):
         self.measured = {"held_out_loss": self.held_out_loss(parallel_model)}
         return self.measured
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         for rows in self.order.micro_batches(step, share):
             yield self._tensors(self.rows, rows)
 
@@ -338,7 +338,7 @@ class Tuning(TokenObjective):
         nats = model(ids, segments, targets=targets)
         return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
 
-    def describe(self, step: int, share: Share, number: int) -> list[str]:
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         """The ids of the examples in a micro-batch, for the log of skipped ones."""
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]
 

@@ -24,7 +24,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE
-from corpusmill.train.data import ALL, Share, evaluation_batches, to_device
+from corpusmill.train.data import ALL, DataShare, evaluation_batches, to_device
 from corpusmill.train.parallel.model import ParallelModel
 
 # ---- the tokenizer of a run --------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class Validation:
 
     @torch.no_grad()
     def sums(
-        self, parallel_model: ParallelModel, device: torch.device, share: Share = ALL, windows: int = 0, batch: int = BATCH
+        self, parallel_model: ParallelModel, device: torch.device, share: DataShare = ALL, windows: int = 0, batch: int = BATCH
     ) -> TextSums:  # fmt: skip
         """Over all tokens, or `windows` of their windows, of which this process computes its share; equal on all of them."""
         sums = np.zeros((3, len(self.starts)))

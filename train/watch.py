@@ -109,7 +109,7 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-class Meter:
+class SpeedMeter:
     """Turns what steps took into lines for `speed.jsonl`; `flops` are those of a token, `devices` compute together."""
 
     def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
@@ -304,7 +304,7 @@ class Watch:
         self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str
     ):  # fmt: skip
         self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
-        self.meter = Meter(begin, config.steps, dims.device, flops, dims.world)
+        self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
         self.files: dict[str, StepLog] = {}
         self.stack = ExitStack()
 

@@ -13,7 +13,7 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
-from corpusmill.train.data import Batch, Share
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
@@ -66,7 +66,7 @@ class Rows(TokenObjective):
         segments = (torch.rand(rows, length, generator=generator) < 0.2).cumsum(1) if self.case.documents else None
         return tokens[:, :-1], targets, segments
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         ids, targets, segments = self.rows(step)
         first, last = share.bounds(self.case.rows)
         size = self.case.micro or last - first

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from corpusmill.train.data import Batch, Share
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, initialise
@@ -32,7 +32,7 @@ class Rows(TokenObjective):
         self.folder, self.kill, self.dies = folder, kill, rank == victim
         folder.mkdir(parents=True, exist_ok=True)
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         begin, end = share.bounds(ROWS)
         seen: list[list[int]] = []
         for first in range(begin, end, 2):

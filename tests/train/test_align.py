@@ -177,7 +177,7 @@ def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
 
 def test_the_reference_is_known_by_how_it_is_computed(pretrained_run, execute):
     """Log-probabilities of other batches, shapes or types differ in their last bits."""
-    from corpusmill.train.align_job import Alignment
+    from corpusmill.train.align_job import AlignmentJob
     from corpusmill.train.parallel.dims import ParallelDims
     from corpusmill.train.tuning import StartModel
 
@@ -188,7 +188,7 @@ def test_the_reference_is_known_by_how_it_is_computed(pretrained_run, execute):
 
     def key_of(device: str = "cpu", precision: str = "auto", **sizes: int) -> list:
         dims = ParallelDims(ParallelConfig(**sizes), torch.device("cpu"))
-        aligned = Alignment(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, dims)
+        aligned = AlignmentJob(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, dims)
         aligned.dims = replace(dims, device=torch.device(device))
         aligned.objective.measure_reference = lambda references, _: keys.append(list(references.key))
         aligned.measure_reference(pretrained_run.root, "weights")

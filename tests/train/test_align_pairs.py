@@ -22,10 +22,10 @@ from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import align as judged
+from corpusmill.train import align as align_module
 from corpusmill.train import tasks
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
-from corpusmill.train.align_data import Pair, pairs_from_table, pairs_table, prepare_pair, report_table
+from corpusmill.train.align_data import PreferencePair, pairs_from_table, pairs_table, prepare_pair, report_table
 from corpusmill.train.align_pairs import (
     TOLERANCE,
     PairLimits,
@@ -133,7 +133,7 @@ def test_a_prompt_comes_before_what_the_completions_share(given):
 
 def test_only_the_completion_is_compared(encoder):
     prompt = [USER, GOOD, turn("user", "Again")]
-    prepared = prepare_pair(Pair("x", None, "file", False, prompt, [GOOD], [BAD]), encoder, 128)
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, prompt, [GOOD], [BAD]), encoder, 128)
     for side, completion in ((prepared.chosen, "Hello"), (prepared.rejected, "Go away")):
         borders = np.flatnonzero(np.diff(side.mask.astype(int), prepend=0, append=0))
         assert len(borders) == 2
@@ -152,7 +152,7 @@ def test_only_the_completion_is_compared(encoder):
     ],
 )
 def test_what_is_dropped(encoder, chosen, rejected, failed, note):
-    pair = Pair("x", None, "file", False, [USER], [turn("assistant", chosen)], [turn("assistant", rejected)])
+    pair = PreferencePair("x", None, "file", False, [USER], [turn("assistant", chosen)], [turn("assistant", rejected)])
     prepared = prepare_pair(pair, encoder, 64)
     assert prepared.failed == failed and (prepared.note is note is None or re.fullmatch(note, prepared.note))
 
@@ -180,12 +180,12 @@ def test_a_file_without_any_pair_is_refused(tmp_path):
 
 def test_a_completion_with_a_blank_turn_among_others_is_empty(encoder):
     silent = [turn("assistant", " "), turn("user", "Well?"), GOOD]
-    prepared = prepare_pair(Pair("x", None, "file", False, [USER], silent, [BAD]), encoder, 128)
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], silent, [BAD]), encoder, 128)
     assert (prepared.failed, prepared.note) == (["empty"], "chosen says nothing")
 
 
 def test_a_completion_that_begins_with_a_question_is_dropped(encoder):
-    prepared = prepare_pair(Pair("x", None, "file", False, [USER], [turn("user", "Again"), GOOD], [BAD]), encoder, 128)
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], [turn("user", "Again"), GOOD], [BAD]), encoder, 128)
     assert prepared.failed == ["template_refused"] and "a completion begins with an assistant's turn" in prepared.note
 
 
@@ -199,7 +199,7 @@ def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(to
     joining = ChatEncoder(special, ChatTemplate(LLAMA3, special={"bos_token": names[0]}))
     prompt, whole = joining.encode([USER], add_generation_prompt=True).ids, joining.encode([USER, GOOD]).ids
     assert not np.array_equal(whole[: len(prompt)], prompt)
-    chosen = prepare_pair(Pair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).chosen
+    chosen = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).chosen
     assert np.array_equal(chosen.ids[: len(prompt)], prompt) and not chosen.mask[: len(prompt)].any()
     answer, text = (joining.tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in (chosen.ids[chosen.mask], chosen.ids))
     assert (answer, text) == ("Hello<|eot_id|>", joining.tokenizer.decode(whole.tolist(), skip_special_tokens=False))
@@ -208,7 +208,7 @@ def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(to
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):
     source = "{{ messages | length }}{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     rewriting = ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja"))
-    prepared = prepare_pair(Pair("x", None, "file", False, [USER], [GOOD], [BAD]), rewriting, 64)
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), rewriting, 64)
     assert prepared.failed == ["template_refused"]
     assert prepared.note.startswith("x.jinja: with its completion the conversation does not begin with the prompt as it is asked")
 
@@ -380,7 +380,7 @@ def test_sides_are_alike_in_all_but_the_score(chosen, rejected, wanted):
 
 def test_lengths_give_nothing_away():
     pool = pool_of_continuations(TOXICITY, rude_share, everything, nothing, "s", LIMITS)
-    pairs: list[Pair] = pairs_of(TOXICITY, match(pool, not_held_out, 40), not_held_out)
+    pairs: list[PreferencePair] = pairs_of(TOXICITY, match(pool, not_held_out, 40), not_held_out)
     longer = [len(pair.chosen[0]["content"]) - len(pair.rejected[0]["content"]) for pair in pairs]
     assert abs(float(np.mean(longer))) < 8
 

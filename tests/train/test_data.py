@@ -18,8 +18,8 @@ from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train.data import (
     IGNORED,
+    DataShare,
     PackedLoader,
-    Share,
     TokenArray,
     TokenDataset,
     WindowLoader,
@@ -148,14 +148,14 @@ def test_evaluation_predicts_every_token_once(tokens: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(tokens=st.integers(1, 300), of=st.integers(1, 5), batch=st.integers(1, 7), windows=st.integers(0, 12))
 def test_shares_of_an_evaluation_are_the_whole_and_equally_many_batches_of_one_shape(tokens, of, batch, windows) -> None:
-    def batches(share: Share) -> list:
+    def batches(share: DataShare) -> list:
         return list(evaluation_batches(Row(tokens), 8, batch, True, windows, share))
 
     def placed(found: list) -> list[int]:
         return sorted(p for places, (_, targets, _) in found for p in places[targets.numpy() >= 0].tolist())
 
-    shares = [batches(Share(index, of)) for index in range(of)]
-    assert sorted(chain.from_iterable(map(placed, shares))) == placed(batches(Share()))
+    shares = [batches(DataShare(index, of)) for index in range(of)]
+    assert sorted(chain.from_iterable(map(placed, shares))) == placed(batches(DataShare()))
     assert len({tuple(ids.shape for _, (ids, _, _) in share) for share in shares}) == 1
     assert len({ids.shape for share in shares for _, (ids, _, _) in share}) == 1
 

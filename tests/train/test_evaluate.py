@@ -16,7 +16,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
-from corpusmill.train.align_data import Pair, pairs_table
+from corpusmill.train.align_data import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.evaluate_job import Measurement
 from corpusmill.train.losses import token_nats
@@ -164,7 +164,7 @@ def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
         {"role": role, "content": text} for role, text in (("user", "Mill?"), ("assistant", "It turns."), ("assistant", "No."))
     )
     sides = [([good], [bad]), ([good], []), ([], [bad])]
-    table = pairs_table([Pair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)])
+    table = pairs_table([PreferencePair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)])
     pq.write_table(table, pretrained_run.path("pairs.parquet"))
     found = Measurement(EvaluateConfig(), pretrained_run, "pretrain", True).preferences(pretrained_run, "pairs.parquet")
     assert found is not None and found["pairs"] == 1

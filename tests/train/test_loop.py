@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from objectives import Goal
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train.data import Share
+from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, SpikeGuard, fit
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, initialise
@@ -25,7 +25,7 @@ from corpusmill.train.options import Architecture, LoopConfig, OptimizerConfig
 
 # ---- ahead -------------------------------------------------------------------------------------------
 
-ALONE = Share()
+ALONE = DataShare()
 
 
 class Numbers(TokenObjective):
@@ -34,7 +34,7 @@ class Numbers(TokenObjective):
     def __init__(self, counts: list[int], broken: int = -1, seconds: float = 0.0):
         self.counts, self.broken, self.seconds, self.made, self.threads = counts, broken, seconds, [], set()
 
-    def batches(self, step: int, share: Share) -> Iterator[tuple[int, int, int]]:  # type: ignore[override]
+    def batches(self, step: int, share: DataShare) -> Iterator[tuple[int, int, int]]:  # type: ignore[override]
         for number in range(self.counts[step]):
             if step == self.broken:
                 raise KeyboardInterrupt
@@ -82,7 +82,7 @@ def test_a_step_that_was_left_is_taken_from_its_beginning() -> None:
         list(ahead.batches(0, ALONE))
         assert next(ahead.batches(1, ALONE)) == (1, 0, 0)
         assert list(ahead.batches(1, ALONE)) == [(1, 0, 0), (1, 0, 1)]
-        assert list(ahead.batches(1, Share(1, 2))) == [(1, 1, 0), (1, 1, 1)]
+        assert list(ahead.batches(1, DataShare(1, 2))) == [(1, 1, 0), (1, 1, 1)]
 
 
 def test_what_fails_in_the_thread_is_raised_at_its_own_step_and_again() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from corpusmill.train.compute import LossScale, rounded
-from corpusmill.train.data import Share
+from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
@@ -210,7 +210,7 @@ def test_what_no_scale_cures_is_skipped_and_leaves_the_scale(tmp_path: Path) -> 
 class Documents(Rows):
     """Rows of documents whose lengths are others in each step."""
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(50 + step)
         for ids, targets, _ in super().batches(step, share):
             yield ids, targets, (torch.rand(ids.shape, generator=generator) < 0.2).cumsum(1)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.train.data import Share
+from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.model import LocalModel
@@ -159,7 +159,7 @@ def test_nats_bytes_and_tokens_of_each_document_by_hand_for_any_batch_and_any_sh
     local = Ranks(MODEL, "fp32")
     local.parts = []
     for index in range(of):
-        sums = validation.sums(local, CPU, Share(index, of), batch=batch)
+        sums = validation.sums(local, CPU, DataShare(index, of), batch=batch)
     for found, values in zip((sums.nats, sums.tokens, sums.sizes), zip(*wanted)):
         assert found.tolist() == pytest.approx(values, rel=1e-10)
 

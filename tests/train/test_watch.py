@@ -21,7 +21,7 @@ from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ModelConfig
-from corpusmill.train.watch import LoopBar, Meter, clock, flops_per_token, following, loop_bar, numbers, peak_flops, peak_memory, short
+from corpusmill.train.watch import LoopBar, SpeedMeter, clock, flops_per_token, following, loop_bar, numbers, peak_flops, peak_memory, short
 
 # ---- watch -------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ def test_peaks_by_the_names_that_drivers_report(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_mfu_is_the_share_of_the_peak_of_all_devices() -> None:
-    meter = Meter(0, 10, CPU, flops=1e9, devices=4)
+    meter = SpeedMeter(0, 10, CPU, flops=1e9, devices=4)
     meter.peak = 4 * 1e12
     line = meter.line(0, tokens=3000, seconds=1.5, waited=0.1)
     assert line["mfu"] == pytest.approx(2000 * 1e9 / 4e12) and line["waited"] == 0.1

@@ -41,7 +41,7 @@ class ScoredSequence:
     cut: bool
 
 
-class Encoder:
+class ItemEncoder:
     """The tokenizer of a model folder, used as lm-evaluation-harness uses it."""
 
     def __init__(self, generator: TextGenerator):
@@ -256,7 +256,7 @@ def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
 ROWS = 16
 
 
-def answer_texts(generator: TextGenerator, encoder: Encoder, prompts: Sequence[str], longest: int) -> Iterator[tuple[str, bool]]:
+def answer_texts(generator: TextGenerator, encoder: ItemEncoder, prompts: Sequence[str], longest: int) -> Iterator[tuple[str, bool]]:
     """The text that follows each prompt, up to the first of STOPS, and whether the prompt's beginning did not fit.
 
     A prompt leaves room for `longest` tokens, which are at most half of the context: what is left out is its beginning.
@@ -326,7 +326,7 @@ class ModelUnderTest:
 
     def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
         self.generator = load_text_generator(folder, device)
-        self.encoder = Encoder(self.generator)
+        self.encoder = ItemEncoder(self.generator)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.generator.model.device.type]
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> BenchmarkResult:

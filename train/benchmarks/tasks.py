@@ -119,12 +119,12 @@ def _plain_answer(text: str) -> str:
 ItemRow = dict[str, Any]
 
 
-class Unfit(ValueError):
+class UnfitItem(ValueError):
     """A row that is no item of its task: half a sentence."""
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkTask:
     """A task: `metrics`, of which the first is the one to compare models by, `shots` by default, where its set comes from."""
 
     name: str
@@ -139,14 +139,14 @@ class Benchmark:
 def text_of(row: ItemRow, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
-        raise Unfit(f"has no text {key!r}")
+        raise UnfitItem(f"has no text {key!r}")
     return value
 
 
 def texts_of(row: ItemRow, key: str) -> list[str]:
     values = row.get(key)
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise Unfit(f"has no list of texts {key!r}")
+        raise UnfitItem(f"has no list of texts {key!r}")
     return values
 
 
@@ -155,9 +155,9 @@ def number_of(row: ItemRow, key: str, choices: int, first: int = 0) -> int:
     value = row.get(key)
     digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if not digits.isdecimal():
-        raise Unfit(f"has no number {key!r} of the right choice")
+        raise UnfitItem(f"has no number {key!r} of the right choice")
     if not first <= int(digits) < first + choices:
-        raise Unfit(f"says that choice {digits} is right, but has choices {first} to {first + choices - 1}")
+        raise UnfitItem(f"says that choice {digits} is right, but has choices {first} to {first + choices - 1}")
     return int(digits) - first
 
 
@@ -184,11 +184,11 @@ def arc(number: int, row: ItemRow) -> Choices:
     """Questions of science at school (https://arxiv.org/abs/1803.05457)."""
     choices = row.get("choices")
     if not isinstance(choices, dict):
-        raise Unfit("has no object 'choices' with lists 'text' and 'label'")
+        raise UnfitItem("has no object 'choices' with lists 'text' and 'label'")
     texts, labels = texts_of(choices, "text"), texts_of(choices, "label")
     key = text_of(row, "answerKey")
     if key not in labels[: len(texts)]:
-        raise Unfit(f"says that choice {key!r} is right, but has choices {', '.join(labels)}")
+        raise UnfitItem(f"says that choice {key!r} is right, but has choices {', '.join(labels)}")
     return one_context(number, f"Question: {text_of(row, 'question')}\nAnswer:", texts, labels.index(key))
 
 
@@ -203,7 +203,7 @@ def winogrande(number: int, row: ItemRow) -> Choices:
     sentence, names = text_of(row, "sentence"), [text_of(row, "option1"), text_of(row, "option2")]
     before, gap, behind = sentence.partition("_")
     if not gap:
-        raise Unfit("has no gap '_' in its sentence")
+        raise UnfitItem("has no gap '_' in its sentence")
     contexts = tuple(before + name for name in names)
     characters = tuple(map(len, contexts))
     return Choices(number, "", contexts, (f" {behind.strip()}",) * 2, characters, number_of(row, "answer", 2, first=1))
@@ -243,15 +243,15 @@ _SCIQ = _olmo("sciq", "sciq/none", "656cdf16f40617360683b039b8c2a2b48b479be06d1d
 TASKS = {
     task.name: task
     for task in (
-        Benchmark("blimp", "BLiMP", blimp, BY_SUM, solvable=False),
-        Benchmark("hellaswag", "HellaSwag", hellaswag, BY_LENGTH, _HELLASWAG),
-        Benchmark("arc_easy", "ARC-Easy", arc, BY_LENGTH, _ARC_EASY),
-        Benchmark("arc_challenge", "ARC-Challenge", arc, BY_LENGTH, _ARC_CHALLENGE),
-        Benchmark("piqa", "PIQA", piqa, BY_LENGTH, _PIQA),
-        Benchmark("winogrande", "WinoGrande", winogrande, BY_SUM, _WINOGRANDE),
-        Benchmark("lambada", "LAMBADA", lambada, ("acc", "perplexity"), solvable=False),
-        Benchmark("sciq", "SciQ", sciq, BY_LENGTH, _SCIQ),
-        Benchmark("gsm8k", "GSM8K", gsm8k, ("exact_match_strict", "exact_match_flexible"), shots=5),
+        BenchmarkTask("blimp", "BLiMP", blimp, BY_SUM, solvable=False),
+        BenchmarkTask("hellaswag", "HellaSwag", hellaswag, BY_LENGTH, _HELLASWAG),
+        BenchmarkTask("arc_easy", "ARC-Easy", arc, BY_LENGTH, _ARC_EASY),
+        BenchmarkTask("arc_challenge", "ARC-Challenge", arc, BY_LENGTH, _ARC_CHALLENGE),
+        BenchmarkTask("piqa", "PIQA", piqa, BY_LENGTH, _PIQA),
+        BenchmarkTask("winogrande", "WinoGrande", winogrande, BY_SUM, _WINOGRANDE),
+        BenchmarkTask("lambada", "LAMBADA", lambada, ("acc", "perplexity"), solvable=False),
+        BenchmarkTask("sciq", "SciQ", sciq, BY_LENGTH, _SCIQ),
+        BenchmarkTask("gsm8k", "GSM8K", gsm8k, ("exact_match_strict", "exact_match_flexible"), shots=5),
     )
 }
 
@@ -302,7 +302,7 @@ def read_task(config: TaskConfig) -> ItemSet:
     return ItemSet(chosen, len(items), shots)
 
 
-def read_items(task: Benchmark, paths: Sequence[str]) -> list[Item]:
+def read_items(task: BenchmarkTask, paths: Sequence[str]) -> list[Item]:
     """All items of some files, numbered through them. Where a set has parts, a file is a part unless its rows say another."""
     items: list[Item] = []
     for path in paths:
@@ -310,7 +310,7 @@ def read_items(task: Benchmark, paths: Sequence[str]) -> list[Item]:
             for number, row in enumerate(rows):
                 try:
                     item = task.make(len(items), row)
-                except Unfit as error:
+                except UnfitItem as error:
                     raise InputError(f"{place}: item {number} (from 0) is none of {task.title}: it {error}.") from error
                 items.append(item if item.group or task.name != "blimp" else replace(item, group=PurePosixPath(place).stem))
     return items
@@ -322,7 +322,7 @@ def sample(items: Sequence[Item], limit: int) -> list[Item]:
     return sorted(ordered[:limit], key=lambda item: item.number)
 
 
-def with_examples(task: Benchmark, items: Sequence[Item], pool: Sequence[Item], shots: int, itself: bool) -> list[Item]:
+def with_examples(task: BenchmarkTask, items: Sequence[Item], pool: Sequence[Item], shots: int, itself: bool) -> list[Item]:
     """Each item after `shots` solved examples, drawn as lm-evaluation-harness draws them; `itself`: never the item itself."""
     if not task.solvable:
         raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.data import Share
+from corpusmill.train.data import DataShare
 from corpusmill.train.options import ParallelConfig
 
 # ---- processes ---------------------------------------------------------------------------------------
@@ -78,9 +78,11 @@ class ParallelDims:
         return self.mesh[used] if self.mesh is not None and used else None
 
     @property
-    def share(self) -> Share:
+    def share(self) -> DataShare:
         """The part of each step's rows that this process computes."""
-        return Share(self.index("replicate") * self.config.shard + self.index("shard"), math.prod(getattr(self.config, k) for k in DATA))
+        return DataShare(
+            self.index("replicate") * self.config.shard + self.index("shard"), math.prod(getattr(self.config, k) for k in DATA)
+        )
 
     def barrier(self) -> None:
         """Waits for all processes."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corpusmill.train.compute import autocast, computing, rounded
-from corpusmill.train.data import IGNORED, Share
+from corpusmill.train.data import IGNORED, DataShare
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama, fill
 from corpusmill.train.optim import Optimizer
@@ -65,7 +65,7 @@ class LocalModel:
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
         parts = []
         with rounded(self.llama, self.precision):
-            for batch in objective.batches(step, Share()):
+            for batch in objective.batches(step, DataShare()):
                 with autocast(self.llama.device, self.precision):
                     part = objective.loss(self.llama, batch)
                 if part.total.requires_grad:

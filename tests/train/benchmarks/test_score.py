@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.benchmarks.score import Encoder, ModelUnderTest, ScoredSequence, loglikelihoods, shared_inputs
+from corpusmill.train.benchmarks.score import ItemEncoder, ModelUnderTest, ScoredSequence, loglikelihoods, shared_inputs
 from corpusmill.train.benchmarks.tasks import read_task
 from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.model_folder import save_model
@@ -66,7 +66,7 @@ def encoder(tmp_path_factory, tokenizer_json):
     folder = tmp_path_factory.mktemp("model") / "model"
     files = {"tokenizer.json": tokenizer_json, **template_files(16, CHATML, "")}
     save_model(random_model(vocab_size=600, layers=1, context=16), folder, files)
-    return Encoder(load_text_generator(folder, "cpu"))
+    return ItemEncoder(load_text_generator(folder, "cpu"))
 
 
 def test_contexts_end_where_they_would_alone(encoder):

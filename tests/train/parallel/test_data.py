@@ -12,7 +12,7 @@ import torch
 from parallel_runs import Case, Rows, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
-from corpusmill.train.data import Batch, Share
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.optim import owners
 from corpusmill.train.options import ParallelConfig
@@ -76,7 +76,7 @@ def stopped_and_resumed(case: Case, folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a training that ends after its fourth step and goes on from the state after its third."""
 
     class UntilFour(Rows):
-        def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
             if step == 4:
                 raise Stopped
             return super().batches(step, share)

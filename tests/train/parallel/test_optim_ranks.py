@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train.checkpoint import States
-from corpusmill.train.data import Share
+from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, initialise
@@ -111,7 +111,7 @@ class Poisoned(TokenObjective):
     def __init__(self, poison: str, steps: int):
         self.poison, self.steps = poison, steps
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         ids = torch.randint(SHAPE["vocab_size"], (4, 17), generator=torch.Generator().manual_seed(step))
         begin, end = share.bounds(4)
         bad = HEALTHY <= step < HEALTHY + self.steps and share.index == share.of - 1
@@ -132,7 +132,7 @@ class Poisoned(TokenObjective):
         return part
 
 
-def named(step: int, share: Share, piece: int) -> list[str]:
+def named(step: int, share: DataShare, piece: int) -> list[str]:
     return [f"{step}/{share.index} of {share.of}/{piece}"]
 
 

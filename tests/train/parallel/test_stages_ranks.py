@@ -18,7 +18,7 @@ from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.train import align_job as preference
 from corpusmill.train import sft_job as instruction
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_data import Pair, pairs_table
+from corpusmill.train.align_data import PreferencePair, pairs_table
 from corpusmill.train.finetune import start_from
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.model_folder import save_model
@@ -171,13 +171,13 @@ def pairs() -> Any:
     made = []
     for n in range(11):
         prompt, chosen, rejected = ([{"role": role, "content": text.format(n, " the grain" * (n % 3))}] for role, text in turns)
-        made.append(Pair(f"pair {n}", None, "file", n % 5 == 4, prompt, chosen, rejected))
+        made.append(PreferencePair(f"pair {n}", None, "file", n % 5 == 4, prompt, chosen, rejected))
     return pairs_table(made)
 
 
 def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """The log and the metrics of a training in a folder of its own below that of the model."""
-    from corpusmill.train.align_job import Alignment
+    from corpusmill.train.align_job import AlignmentJob
     from corpusmill.train.checkpoint_dir import CheckpointDir
 
     made = AlignConfig.model_validate(config)
@@ -187,7 +187,7 @@ def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         else ParallelDims.single(torch.device("cpu"))
     )
     work = folder / json.dumps(config["parallel"]).translate(str.maketrans('{}" :', "_____")) / made.loss
-    aligned = Alignment(made, StartModel("model", str(folder / "model")), pairs(), dims)
+    aligned = AlignmentJob(made, StartModel("model", str(folder / "model")), pairs(), dims)
     aligned.measure_reference(str(work), "weights")
     metrics = aligned.train(CheckpointDir(str(work), str(work / "log.jsonl")))
     return {"metrics": metrics, "lines": [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]}
