@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
-from corpusmill.train import align, losses
-from corpusmill.train import logprobs as reference
+from corpusmill.train import align, logprobs, losses
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_job import mismatch
 from corpusmill.train.logprobs import NOBODY, RowForm, collate, sum_logps
@@ -167,7 +166,7 @@ def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
     def refuse(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(reference, "measured", refuse)
+    monkeypatch.setattr(logprobs, "measured", refuse)
     execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}))
     with pytest.raises(CorpusmillError, match="measured again"):
         execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}, seed=9))
@@ -407,7 +406,7 @@ def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, 
 def test_the_cache_is_known_by_all_that_it_depends_on(pretrained_run, execute, finish, encoder, monkeypatch, tmp_path):
     from corpusmill.train.template import template_files
 
-    monkeypatch.setattr(reference, "measured", lambda model, sequences, *_: reference.Reference(torch.zeros(len(sequences))))
+    monkeypatch.setattr(logprobs, "measured", lambda model, sequences, *_: logprobs.Reference(torch.zeros(len(sequences))))
     begun = Path(pretrained_run.path("pretrain/model"))
     shorter = changed(begun, tmp_path / "shorter", {"max_position_embeddings": 150})
     heavier = changed(begun, tmp_path / "heavier", scale=1.1)

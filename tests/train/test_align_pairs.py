@@ -584,7 +584,7 @@ def test_compared_scores():
 def test_no_difference_at_equal_length_is_a_figure_too(tmp_path):
     of = {"texts": 2, "before": 0.5, "after": 0.4, "low": -0.2, "high": 0.1, "threshold": None, "equal_length": {"difference": 0.0}}
     run = SimpleNamespace(plan=["judged"], storage=Storage(str(tmp_path)))
-    run.storage.write_bytes(judged.JUDGED_FILE, json.dumps({"prompts": 2, "scores": {"t": of}}).encode())
-    assert judged.judged_lines(run, JudgedConfig()) == {
+    run.storage.write_bytes(align_module.JUDGED_FILE, json.dumps({"prompts": 2, "scores": {"t": of}}).encode())
+    assert align_module.judged_lines(run, JudgedConfig()) == {
         "t of answers": "0.500 before, 0.400 after (difference -0.200 to +0.100; +0.000 at equal length)"
     }

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import sft_job as instruction
+from corpusmill.train import sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.finetune import adapt, adapters, merge, merged_weights, save_adapter, unmerge
@@ -241,7 +241,7 @@ def trained_by_two(run: str, work: str) -> None:
     """What each of two ranks that share out every matrix does; the first leaves model and adapter in `work`."""
     config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"tensor": 2}}
     dims = ParallelDims.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
-    instruction.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
+    sft_job.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
 
 
 def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:

@@ -219,12 +219,12 @@ def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_dra
 
 
 def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    from corpusmill.train import validation as intervals
+    from corpusmill.train import validation
 
     generator = np.random.default_rng(0)
     sizes = generator.integers(50, 500, 20_000).astype(float)
     bits = sizes * generator.normal(1.0, 0.2, 20_000)
-    bundled = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
-    monkeypatch.setattr(intervals, "MOST_GROUPS", 20_000)
-    alone = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    bundled = validation.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    monkeypatch.setattr(validation, "MOST_UNITS", 20_000)
+    alone = validation.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
     assert bundled[1] - bundled[0] == pytest.approx(alone[1] - alone[0], rel=0.15) and sum(bundled) == pytest.approx(sum(alone), rel=1e-3)

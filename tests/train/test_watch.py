@@ -16,7 +16,7 @@ from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train import watch as follow
+from corpusmill.train import watch
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
@@ -240,7 +240,7 @@ def write(folder: Path, steps: range, mode: str = "a") -> None:
 def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that reach the bar."""
     seen: list[int] = []
-    real = follow.loop_bar
+    real = watch.loop_bar
 
     def watched(*arguments: Any) -> Any:
         manager = real(*arguments)
@@ -251,7 +251,7 @@ def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         manager.__exit__(None, None, None)
         return _Given(bar)
 
-    monkeypatch.setattr(follow, "loop_bar", watched)
+    monkeypatch.setattr(watch, "loop_bar", watched)
     return seen
 
 

@@ -15,8 +15,7 @@ from small_models import random_model
 from token_sets import write_token_set
 
 from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.train import align_job as preference
-from corpusmill.train import sft_job as instruction
+from corpusmill.train import align_job, sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_data import PreferencePair, pairs_table
 from corpusmill.train.finetune import start_from
@@ -79,8 +78,8 @@ def test_any_layout_gives_the_sums_of_one_process_and_all_its_ranks_the_same_bit
 
 LOOP = {"threads": 1, "steps": 4, "warmup": 1, "save_every": 2, "optimizer": {"kind": "adamw"}}
 CONFIGS: dict[str, Any] = {
-    "instruction": {"batch": 4, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
-    "preference": {"batch": 4, "pairs": 30, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
+    "sft_job": {"batch": 4, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
+    "align_job": {"batch": 4, "pairs": 30, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
 }
 LAYOUTS: dict[int, dict[str, dict[str, Any]]] = {
     1: {"one": {}},
@@ -98,16 +97,16 @@ LAYOUTS: dict[int, dict[str, dict[str, Any]]] = {
 def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> None:
     """Both trainings on each layout; each leaves its log and metrics in a folder of its name."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
-    for module in (instruction, preference):
+    for module in (sft_job, align_job):
         module.start_from = lambda *args: start_from(*args).double()  # type: ignore[attr-defined]
-        stage = "sft" if module is instruction else "align"
+        stage = "sft" if module is sft_job else "align"
         for name, options in layouts.items():
             parallel = {key: value for key, value in options.items() if key != "micro_batch"}
             dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
             kind = module.__name__.rpartition(".")[2]
             config = {**CONFIGS[kind], "micro_batch": options.get("micro_batch", 0), "parallel": parallel}
             work = Path(folder) / name / kind
-            arguments = {"weights": "the same"} if module is preference else {}
+            arguments = {"weights": "the same"} if module is align_job else {}
             metrics = module.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"), **arguments)
             if dims.is_main:
                 (work / "metrics.json").write_text(json.dumps(metrics))
@@ -120,8 +119,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_pretrained_run: Any, 
     folder = tmp_path_factory.mktemp("tuned")
     run = make_pretrained_run(folder)
     quick = {"loop": {**LOOP, "steps": 0}}
-    execute(run, SftStage(SftConfig.model_validate(CONFIGS["instruction"] | quick)))
-    execute(run, AlignStage(AlignConfig.model_validate(CONFIGS["preference"] | quick)), earlier=("ingest", "pretrain"))
+    execute(run, SftStage(SftConfig.model_validate(CONFIGS["sft_job"] | quick)))
+    execute(run, AlignStage(AlignConfig.model_validate(CONFIGS["align_job"] | quick)), earlier=("ingest", "pretrain"))
     for processes, layouts in LAYOUTS.items():
         run_ranks(on_layouts, processes, run.root, str(folder), layouts)
     return folder
@@ -152,7 +151,7 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
 def test_the_first_preference_loss_is_ln_2_on_every_layout(trained: Path) -> None:
     for layouts in LAYOUTS.values():
         for dims in layouts:
-            assert read(trained, dims, "preference")[0][0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
+            assert read(trained, dims, "align_job")[0][0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 # ---- align ranks -------------------------------------------------------------------------------------
