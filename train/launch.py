@@ -104,16 +104,16 @@ def _check_torchrun(parallel: ParallelConfig, title: str) -> None:
 
 #: What the first process leaves in the group's folder.
 RESULT = "result.json"
-#: Names the file descriptor on which the first of the processes that we start may draw its bar.
+#: The environment variable with the file descriptor on which the first process may draw its bar.
 TERMINAL = "CORPUSMILL_TERMINAL"
 
 
 class RankError(Exception):
-    """A process of the group ended in an exception that is no CorpusmillError; its trace is a note of this one."""
+    """A process of the group ended with another exception than CorpusmillError. A note of this error has its trace."""
 
 
 class Killed(Exception):
-    """A process of the group did not end by itself; says which one and how."""
+    """A process of the group was killed. Says which one, and how."""
 
 
 class ProcessGroup(Protocol):
@@ -122,15 +122,15 @@ class ProcessGroup(Protocol):
     left: Storage  # in which each attempt has a folder of its own
 
     def run(self, left: Storage) -> None:
-        """Starts the processes, which leave `result.json` and `error-<rank>.json` in `left`, and waits for all of them. Raises Killed, or
-        RankError, where not all have ended well."""
+        """Starts the processes, which leave `result.json` and `error-<rank>.json` in `left`, and waits for them. Raises Killed or RankError
+        if one fails."""
         ...
 
 
 def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, Any]:
-    """The first process's result, of as many attempts as it takes. What they left stays where something went wrong that is no sentence.
+    """The first process's result, after as many attempts as it takes. Files of an attempt stay only if it failed with a trace.
 
-    A process on a node that was lost may live on and leave its error later: no other attempt, of this command or the next, looks there.
+    A process on a lost node may live on and leave its error later. So each attempt has a folder of its own.
     """
     for attempt in range(restarts + 1):
         group.left.remove_folder("")
@@ -169,7 +169,7 @@ def _errors_left(left: Storage) -> list[dict[str, Any]]:
 
 
 def raise_first(errors: list[dict[str, Any]]) -> None:
-    """Raises the first of the errors, as `rank.described` gives them, that is ours; else the first of all. Nothing where there is none."""
+    """Raises the first error that is a CorpusmillError, else the first of all (see `rank.described`). Does nothing without errors."""
     for error in errors:
         if error["exit_code"] is not None:
             raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
@@ -183,7 +183,7 @@ def raise_first(errors: list[dict[str, Any]]) -> None:
 #
 # Fresh Pythons that meet at a store of this process, and end with it.
 
-#: Seconds between two looks at the processes, and those that the others have to end by themselves when one has failed.
+#: Seconds between two looks at the processes, and seconds that the others get to end by themselves when one has failed.
 LOOK, GRACE = 0.05, 2.0
 
 
@@ -278,7 +278,7 @@ def _world(task: "GroupJob") -> int:
 # Under `torchrun ... -m corpusmill ...` every process runs the command: the first as always, the others wait until it needs them. Each
 # training is published at torchrun's store, where the others look for the next one, or for the end.
 
-#: Seconds between two looks at the store; those after which the others' errors are heard; those that the first process has to end then.
+#: Seconds between two looks at the store; until the errors of the other processes are read; until the first process has to end.
 STORE_LOOK, HEAR, END = 0.2, 1.0, 60.0
 _led = 0
 

@@ -99,7 +99,7 @@ class RayGroup:
     on a store.
 
     `bar` gives, for a time, what is called now and then to show how far they are. What a worker takes is a share of the nodes as they are
-    at the first start (`ray_room.py`); it computes with as many threads also when it later finds less, as bits depend on them. States are
+    at the first start (`find_resources`). It keeps its number of threads even if it later finds fewer CPUs, as bits depend on it. States are
     ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
     """
 

@@ -329,7 +329,7 @@ PLAIN = 512
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
-    """softmax(QK' / sqrt(head_dim)) V, `[B, heads, T, head_dim]`, for `mask` see `visibility.py` (None is causal).
+    """softmax(QK' / sqrt(head_dim)) V, `[B, heads, T, head_dim]`; for `mask` see `visible` (None is causal).
 
     A query that sees nothing gets 0. Each key-value head serves `heads / kv_heads` consecutive query heads. PyTorch picks the
     kernel: FlashAttention on a GPU and its own on a CPU; with a block mask flex_attention, whose backward a CPU lacks.
@@ -371,7 +371,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(arch.head_dim, arch.norm_eps) if arch.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None) -> Tensor:
-        """`x` `[B, T, width]` to the same; `cos` and `sin` as in `rope.rotate`."""
+        """`x` `[B, T, width]` to the same; `cos` and `sin` as in `rotate`."""
         batch, length, _ = x.shape
         shape = (batch, length, -1, self.head_dim)
         queries, keys, values = (project(x).view(shape) for project in (self.q_proj, self.k_proj, self.v_proj))

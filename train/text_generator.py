@@ -20,7 +20,7 @@ from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
 
 @dataclass(frozen=True)
 class Completion:
-    """A text that a model wrote, as it wrote it: `plain` (text_stream.py) makes it safe for a terminal."""
+    """A text as a model wrote it; `plain` makes it safe for a terminal."""
 
     prompt: str
     text: str
