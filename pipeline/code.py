@@ -30,7 +30,7 @@ CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
         "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.collecting", "pipeline.engine", "pipeline.interrupts",
         "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.retry",
-        "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.temporary", "pipeline.watch",
+        "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.watch",
         "train.follow", "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
     )
 )  # fmt: skip
@@ -220,7 +220,7 @@ def imports(text: bytes) -> Iterator[str]:
 
 def _named(text: bytes) -> Iterator[tuple[str, str]]:
     """The modules of this package that strings name, with the key where a string stands in a table. The beginning of a name
-    (`f"corpusmill.filters.pii.{kind}"`) means all modules of that package."""
+    (`f"corpusmill.filters.compat.{kind}"`) means all modules of that package."""
     if PACKAGE.encode() + b"." not in text:
         return
     for found in _NAMED.finditer(text):

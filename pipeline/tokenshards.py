@@ -125,6 +125,11 @@ class ShardSet:
     def utf8_bytes(self) -> int:
         return sum(shard.utf8_bytes for shard in self.shards)
 
+    @property
+    def homes(self) -> list[str]:
+        """The other runs in which documents of a set lie."""
+        return list(dict.fromkeys(shard.run for shard in self.shards if shard.run is not None))
+
     def packing(self) -> list[dict[str, Any]]:
         """For each length for which every shard has a plan: rows, places that stay empty, and their share."""
         found = []
@@ -228,3 +233,12 @@ def file_sha256(storage: Storage, relative: str) -> str:
     except OSError as error:
         raise InputError(f"{storage.path(relative)}: can't be read ({error.strerror or error}).") from error
     return sha.hexdigest()
+
+
+def split_folders(root: Storage) -> dict[str, str]:
+    """The folders of token shards by split, relative to the root: `tokens/train` in a run, `train` in a set."""
+    for parent in ("tokens/", ""):
+        found = {split: f"{parent}{split}" for split in SPLITS if root.exists(f"{parent}{split}/{SHARDS_FILE}")}
+        if found:
+            return found
+    return {}

@@ -273,8 +273,8 @@ def retune(
     """Decide again with other thresholds (a number, off, or on), from the values of the report, without measuring anything."""
     from rich.console import Console
 
-    from corpusmill.filters.retune import retune as decide_again
-    from corpusmill.filters.retune_view import show
+    from corpusmill.filters.views import show_retuned
+    from corpusmill.filters.whatif import retune as decide_again
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.watch.progress import Progress
 
@@ -288,7 +288,7 @@ def retune(
         set_ or [],
         make_engine(engine, workers, task_timeout),
         Progress(),
-        on_decided=lambda result: show(result, console),
+        on_decided=lambda result: show_retuned(result, console),
         write=not dry_run,
         say=say,
     )
