@@ -18,7 +18,7 @@ from corpusmill.dedup.corpus import located
 from corpusmill.pipeline.batches import batches_stream
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import Output, Piece, Worker
-from corpusmill.pipeline.store.ask import StoreError
+from corpusmill.pipeline.store_requests import StoreError
 
 #: Files that one task merges. It has all of them open, and of each, on a store, up to 9 MiB that were read ahead.
 FAN_IN = 64

@@ -13,11 +13,9 @@ import numpy as np
 from corpusmill.dedup.string_hashes import sha1, xxh32
 from corpusmill.dedup.words import shingle_hashes, word_hashes
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power
-from corpusmill.pipeline.text.spacy_words import walk_marked_words
+from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power, xxh64
 from corpusmill.pipeline.text.utf8 import decode
-from corpusmill.pipeline.text.words import VISIBLE, walk_words
-from corpusmill.pipeline.text.xxh64 import xxh64
+from corpusmill.pipeline.text.words import VISIBLE, walk_marked_words, walk_words
 
 #: How a shingle becomes a number: by our hash of hashes, or by a hash of its characters.
 OURS, XXH64, XXH32, SHA1_64, SHA1_32 = range(5)
@@ -25,7 +23,7 @@ _SPACE = 0x20
 #: Shingles of one slot beyond which they are sorted rather than inserted one by one.
 _LARGE_SLOT = 24
 
-#: A word rule: the table of `word_rule_classes`, `base_powers`, and marks as long as the texts (`spacy_marks`), none for other rules.
+#: A word rule: the table of `word_rule_classes`, `base_powers`, and marks as long as the texts (`spacy_tokens`), none for other rules.
 Rule = namedtuple("Rule", "classes powers marks")
 
 

@@ -34,7 +34,7 @@ from corpusmill.dedup.simplify_tables import SIMPLIFICATIONS, tables
 from corpusmill.dedup.words import chunks, read_only, word_codes
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 from corpusmill.pipeline.text.words import base_powers, new_words, word_rule_classes
 
 Bytes = npt.NDArray[np.uint8]

@@ -15,10 +15,10 @@ from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.urls import normalised_url
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hosts import hosts
 
 #: What the phase takes over from the documents, to order the copies and to name them.
 TAKEN = ("id", "source", "offset", "timestamp")

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.text.classes import CODE_POINTS
+from corpusmill.pipeline.text.utf8 import CODE_POINTS
 
 Simplification = Literal["datatrove", "redpajama", "refinedweb"]
 SIMPLIFICATIONS = ("datatrove", "redpajama", "refinedweb")

@@ -1,11 +1,11 @@
 # mypy: disallow-untyped-defs=False
 """XXH32 and SHA-1 of spans of bytes inside kernels, as datatrove hashes its shingles
-(datatrove/utils/hashing.py). XXH64, which it takes too, is in `pipeline/text/xxh64.py`."""
+(datatrove/utils/hashing.py). XXH64, which it takes too, is in `pipeline/text/hashing.py`."""
 
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.xxh64 import four_bytes
+from corpusmill.pipeline.text.hashing import four_bytes
 
 _Q1, _Q2, _Q3, _Q4, _Q5 = (np.uint64(value) for value in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
 _LOW = np.uint64(0xFFFFFFFF)

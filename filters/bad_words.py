@@ -29,7 +29,7 @@ from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, character_classes
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, WORD, character_classes
 
 #: Languages in whose lists words need no separation, as datatrove has it.
 UNSEPARATED = ("ja", "th", "zh")

@@ -7,8 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, lowercase_table
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, WORD, decode, lowercase_table
 
 #: A list of words. `symbols` uint16 of length 0x110000: the number of a character's lower case in this list, 0 where no word
 #: has it; `children` int32 (nodes, symbols): the next node, 0 where there is none; `ends` bool: nodes at which a word ends.

@@ -11,7 +11,7 @@ Presets:
 
 "lorem ipsum" and { speak against a document only on lines that passed the rules before them, in all of these.
 Sentences of the lines that stay are counted by spaCy's rule in datatrove's presets, as there. C4 had the punkt model of NLTK;
-`c4-paper` counts by end marks (`pipeline.text.sentence_marks`), the one value that is not the original's: on 7,846 real pages
+`c4-paper` counts by end marks (`pipeline.text.sentences`), the one value that is not the original's: on 7,846 real pages
 its verdict was punkt's in 99.8 %, the number of sentences in 85 %.
 """
 
@@ -26,7 +26,7 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 
 
 def _rules(sentences: int) -> tuple[Rule, ...]:
@@ -130,18 +130,17 @@ def _sentences_by_tokens(
 ) -> npt.NDArray[np.int64]:
     """int64: the sentences of each line by spaCy's rule. Tokens of lines that citations were taken from are marked first."""
     from corpusmill.filters.c4_kernel import CHANGED
-    from corpusmill.pipeline.text.sentences import count_sentences
-    from corpusmill.pipeline.text.spacy_marks import mark_again
+    from corpusmill.pipeline.text.spacy_tokens import count_spacy_sentences, mark_again
 
     filled = np.flatnonzero(starts < ends)
     changed = filled[marks[starts[filled]] == CHANGED]
     marks[starts[changed]] = 0
     mark_again(data, starts[changed], ends[changed], marks)
-    return count_sentences(data, starts, ends, marks)
+    return count_spacy_sentences(data, starts, ends, marks)
 
 
 def _sentences_by_marks(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    from corpusmill.pipeline.text.sentence_marks import count_sentences
+    from corpusmill.pipeline.text.sentences import count_sentences
 
     return count_sentences(data, starts, ends)
 

@@ -4,10 +4,9 @@
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import DIGIT
 from corpusmill.pipeline.text.lines import line_end, only_newlines
-from corpusmill.pipeline.text.split import count_split_words, has_longer_word
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import DIGIT, NEWLINE, decode, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.words import count_split_words, has_longer_word
 
 #: What a row of the output counts.
 LINES, KEPT, LONG_WORD, UNPUNCTUATED, SHORT, JAVASCRIPT, POLICY, LOREM_IPSUM, CURLY_BRACKET = range(9)

@@ -4,8 +4,7 @@
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import DIGIT, SPACE, WORD
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import DIGIT, SPACE, WORD, decode
 
 _COUNTED = ("likes", "shares", "comments", "retweets", "reposts", "quotes", "bookmarks", "upvotes", "downvotes", "downloads", "views",
             "followers")  # fmt: skip

@@ -21,10 +21,10 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES, character_classes
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES, character_classes
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: Kinds of characters beside those of `pipeline.text.classes`: `str.isalnum`.
+#: Kinds of characters beside those of `pipeline.text.utf8`: `str.isalnum`.
 ALNUM = 128
 
 #: In the order in which DCLM's pipeline has them.

@@ -5,13 +5,12 @@ import numpy as np
 
 from corpusmill.filters.dclm import ALNUM, STOP_WORDS
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.chunks import skip_space, walk_chunk
-from corpusmill.pipeline.text.classes import ALPHA
-from corpusmill.pipeline.text.copies import cleared_copies, count_copy
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import hash_span, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.hashing import hash_span, table_size
+from corpusmill.pipeline.text.lines import cleared_copies, count_copy
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
 from corpusmill.pipeline.text.word_breaks import hash_unicode_words
+from corpusmill.pipeline.text.words import skip_space, walk_chunk
 
 HASH, STAR, HYPHEN, DOT, SPACE = 0x23, 0x2A, 0x2D, 0x2E, 0x20
 STOP_WORD_KEYS = tuple(int.from_bytes(b"\1" + word.encode()) for word in STOP_WORDS)

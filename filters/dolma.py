@@ -19,10 +19,10 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: Kind of a character beside those of `pipeline.text.classes`.
+#: Kind of a character beside those of `pipeline.text.utf8`.
 SYMBOL = 128
 
 NAMES = (
@@ -59,7 +59,7 @@ class DolmaConfig(Config):
 
 @cache
 def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    from corpusmill.pipeline.text.table import word_set
+    from corpusmill.pipeline.text.hashing import word_set
 
     kinds = character_classes().copy()
     for symbol in "#…":

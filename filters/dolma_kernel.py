@@ -5,13 +5,11 @@ import numpy as np
 
 from corpusmill.filters.dolma import NAMES, SYMBOL
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.chunks import hash_chunks
-from corpusmill.pipeline.text.classes import ALPHA
-from corpusmill.pipeline.text.copies import cleared_copies, count_copy
-from corpusmill.pipeline.text.lines import skip_newlines
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous
+from corpusmill.pipeline.text.hashing import find, hash_span, table_size
+from corpusmill.pipeline.text.lines import cleared_copies, count_copy, skip_newlines
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, count_byte, count_characters, decode, find_byte, previous
+from corpusmill.pipeline.text.words import hash_chunks
 
 TOP_2, DUPLICATED_5 = NAMES.index("top_2"), NAMES.index("duplicated_5")
 LINES = NAMES.index("bullet_lines")

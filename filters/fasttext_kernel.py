@@ -36,7 +36,7 @@ from corpusmill.filters.fasttext_sums import (
 )  # fmt: skip
 from corpusmill.filters.fasttext_tokens import hash_token
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import array_at, borrowed, matrix_at, prefetch
+from corpusmill.pipeline.text.buffers import array_at, borrowed, matrix_at, prefetch
 
 WAYS = 4  # places in the table for a token
 KEPT_BYTES = 48  # longer tokens hardly ever come twice

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from corpusmill.filters.fasttext_tokens import fill_words
 from corpusmill.pipeline.memory import need_memory
-from corpusmill.pipeline.text.table import table_size
+from corpusmill.pipeline.text.hashing import table_size
 
 MAGIC, VERSION = 793712314, 12
 SUPERVISED = 3  # of model_name
@@ -33,7 +33,7 @@ LONGEST_NGRAM: Final = 1000  # of words or characters, far more than anyone asks
 class FastTextModel:
     """`rows` float32 (rows, dim): of words, then of hash buckets; `output` float32 (dim, labels or inner nodes of the tree).
 
-    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.table.find`) and the row of each slot's word, or LABEL.
+    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.hashing.find`) and the row of each slot's word, or LABEL.
     `buckets` int32: the row, after those of words, of each hash bucket or -1, where the model is pruned; else empty.
     `children` int32 (nodes, 2): the tree of hierarchical softmax (a node's number less the number of labels is its place in `output`).
     """

@@ -11,8 +11,8 @@ from corpusmill.filters.fasttext_model import LABEL
 from corpusmill.filters.fasttext_rows import FLOAT, add_rows
 from corpusmill.filters.fasttext_tokens import LABEL_PREFIX, starts_with
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import array_at, prefetch
-from corpusmill.pipeline.text.table import find
+from corpusmill.pipeline.text.buffers import array_at, prefetch
+from corpusmill.pipeline.text.hashing import find
 
 #: A model's numbers.
 SHORTEST, LONGEST, BUCKET_COUNT, WORD_COUNT, WORD_NGRAMS, EOS, LOSS, LABELS, DIM, NODES = range(10)

@@ -4,10 +4,8 @@
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import ALPHA
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.table import find, insert
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes
+from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64
+from corpusmill.pipeline.text.utf8 import ALPHA, HIGH_BITS, decode, eight_bytes
 
 ONES = np.uint64(0x0101010101010101)
 SPACE = 0x20

@@ -21,7 +21,7 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import SPACE, character_classes
+from corpusmill.pipeline.text.utf8 import SPACE, character_classes
 
 COMMON_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»", "read more..", "read more")
@@ -140,7 +140,7 @@ class Nemo(Step):
         return {f"nemo_{name}": pa.int64() if name in COUNTS else pa.float64() for name in NAMES}
 
     def setup(self) -> None:
-        from corpusmill.pipeline.text.table import word_set
+        from corpusmill.pipeline.text.hashing import word_set
 
         self.words = word_set(COMMON_WORDS), word_set(ELLIPSES)
 

@@ -19,10 +19,10 @@ from corpusmill.filters.nemo import (
     WHITE,
 )
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.chunks import hash_chunks, skip_space, walk_chunk
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
+from corpusmill.pipeline.text.hashing import find, hash_span, insert, table_size
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.words import hash_chunks, skip_space, walk_chunk
 
 WORDS, CHARACTERS, LINES = NAMES.index("words"), NAMES.index("non_alnum_ratio"), NAMES.index("bullet_line_ratio")
 PARAGRAPHS, DUPLICATED_5 = NAMES.index("unique_paragraph_ratio"), NAMES.index("dup_5_gram_ratio")

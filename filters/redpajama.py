@@ -27,7 +27,7 @@ from corpusmill.filters.step import Batch, Measured, Step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, SURROGATES, WORD, character_classes
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, SURROGATES, WORD, character_classes
 
 #: Kinds of characters beside WORD and SPACE: ASCII letters, `str.isupper`, `str.islower` or title case, `str.isnumeric`.
 LATIN, UPPER, SMALL, NUMERIC = 4, 8, 16, 32
@@ -112,7 +112,7 @@ class RedPajama(Step):
     def setup(self) -> None:
         from corpusmill.filters.redpajama_kernel import phrase_set
         from corpusmill.filters.stop_word_lists import stop_words
-        from corpusmill.pipeline.text.table import word_set
+        from corpusmill.pipeline.text.hashing import word_set
 
         self.stop_words = word_set(sorted(stop_words(self.config.language, self.config.stop_words)))
         phrases = set(self._read(self.config.bad_words).splitlines()) if self.config.bad_words else set()

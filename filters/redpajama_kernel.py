@@ -10,12 +10,21 @@ import numpy.typing as npt
 from corpusmill.filters.redpajama import BULLETS, LATIN, NAMES, NUMERIC, SMALL, UPPER
 from corpusmill.filters.statistics_kernel import ends_in_ellipsis, symbol_counts
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.chunks import hash_chunks
-from corpusmill.pipeline.text.classes import SPACE, WORD
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.hashing import BASE, find, hash_span, insert, mix64, table_size
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import (
+    NEWLINE,
+    SPACE,
+    WORD,
+    count_byte,
+    count_characters,
+    decode,
+    find_byte,
+    previous,
+    strip_end,
+    strip_start,
+)
+from corpusmill.pipeline.text.words import hash_chunks
 
 (SENTENCES, WORDS, WORD_LENGTH, SYMBOLS, ELLIPSIS_LINES, NO_LETTERS, UNIQUE, ENTROPY, CAPITALS, LOREM_IPSUM, CURLY, STOP_WORDS,
  TOP_2, _3, _4, DUPLICATED_5, _6, _7, _8, _9, _10, JAVASCRIPT, TERMINAL, LINE_WORDS, LINE_UPPER, LINE_NUMERIC, BULLET, LINES, BAD_WORDS,

@@ -47,7 +47,7 @@ def _tables() -> Any:
     import re
 
     from corpusmill.filters import refinedweb_lines_kernel as kernel
-    from corpusmill.pipeline.text.classes import CODE_POINTS, DIGIT, SPACE, SURROGATES, WORD, character_classes
+    from corpusmill.pipeline.text.utf8 import CODE_POINTS, DIGIT, SPACE, SURROGATES, WORD, character_classes
 
     classes = character_classes() & np.uint8(DIGIT | SPACE | WORD)
     characters = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)

@@ -7,15 +7,14 @@ import numpy as np
 
 from corpusmill.filters.counter_lines_kernel import is_counter
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import SPACE, WORD
-from corpusmill.pipeline.text.split import count_split_words
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import NEWLINE, SPACE, WORD, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.words import count_split_words
 
 #: What a row of the output counts: lines before and after, lines dropped by reason, lines shortened, words before and after.
 LINES, KEPT, UPPERCASE, NUMERIC, COUNTER, ONE_WORD, PHRASE, SHORTENED, WORDS, KEPT_WORDS = range(10)
 COUNTS = 10
 
-#: Bits of `Tables.classes` beside those of `pipeline.text.classes`.
+#: Bits of `Tables.classes` beside those of `pipeline.text.utf8`.
 IS_UPPER, IS_DIGIT = 64, 128  # str.isupper, str.isdigit
 
 #: `classes` uint8 and `letters` uint8 of length 0x110000: the letter of a phrase that a character stands for, whatever its case.

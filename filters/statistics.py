@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 
 #: Shares the spare bit of the character classes: datatrove's TERMINAL_PUNCTUATION.
 TERMINAL = 128
@@ -75,7 +75,7 @@ def _tables(word_rule: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint6
 @cache
 def _stop_word_table(stop_words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
     """An open-addressed table of the words' hashes, so sparse that lookups end at once."""
-    from corpusmill.pipeline.text.table import insert, table_size
+    from corpusmill.pipeline.text.hashing import insert, table_size
     from corpusmill.pipeline.text.words import hash_word
 
     table = np.zeros(32 * table_size(len(stop_words)), np.uint64)
@@ -111,7 +111,7 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
 def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
     """Statistics of every text of a column under a word rule: one of `pipeline.text.words`, or `spacy`. Texts must be valid UTF-8.
 
-    `token_marks`: those of `spacy_marks.mark_tokens` for the bytes from the first text on, where the caller has them.
+    `token_marks`: those of `spacy_tokens.mark_tokens` for the bytes from the first text on, where the caller has them.
     """
     from corpusmill.filters.statistics_kernel import measure_texts
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, TERMINAL, WORD_COUNT, WORDS
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION
+from corpusmill.pipeline.text.hashing import hash_span, insert, table_size
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
-from corpusmill.pipeline.text.spacy_words import walk_marked_words
-from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.utf8 import (
+    ALPHA,
     NEWLINE,
+    PUNCTUATION,
     count_byte,
     count_characters,
     decode,
@@ -22,7 +22,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import count_words, new_words, walk_words
+from corpusmill.pipeline.text.words import count_words, new_words, walk_marked_words, walk_words
 
 # Places in a row of the output.
 CHARACTERS, NEWLINES = NAMES.index("characters"), NAMES.index("newlines")

@@ -66,7 +66,7 @@ class Batch:
         return data[offsets[0] : offsets[-1]], offsets - offsets[0]
 
     def token_marks(self) -> npt.NDArray[np.uint8]:
-        """Where spaCy's tokens begin (`pipeline.text.spacy_marks.mark_tokens`) in the data of `buffers`."""
+        """Where spaCy's tokens begin (`pipeline.text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
         if self._token_marks is None:
             data, offsets = self.buffers()
             self._token_marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:])

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.text.spacy_import import import_spacy
+from corpusmill.pipeline.text.spacy_rules import import_spacy
 
 
 @cache

@@ -21,7 +21,7 @@ from corpusmill.filters.stop_word_lists import languages, stop_words
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import SPACE, WORD, character_classes, lowercase_table
 
 #: Languages without spaces between words, as ISO 639-3.
 UNSPACED = frozenset({"zho", "jpn", "tha", "lao", "khm", "mya", "bod"})
@@ -100,7 +100,7 @@ class StopWords(Step):
         return [canonical(str(code or "")) for code in column.to_pylist()]
 
     def _table(self, code: str) -> npt.NDArray[np.uint64]:
-        from corpusmill.pipeline.text.table import hash_set
+        from corpusmill.pipeline.text.hashing import hash_set
         from corpusmill.pipeline.text.words import hash_word
 
         if code not in self.tables:

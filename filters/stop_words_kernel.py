@@ -4,10 +4,8 @@
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import WORD
-from corpusmill.pipeline.text.hashing import BASE, ONE
-from corpusmill.pipeline.text.table import find
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.hashing import BASE, ONE, find
+from corpusmill.pipeline.text.utf8 import WORD, decode
 
 
 @kernel

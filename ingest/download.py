@@ -23,7 +23,7 @@ import corpusmill
 from corpusmill.ingest.cached import cached, describe, place_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import fsync_folder
-from corpusmill.pipeline.store import redirects
+from corpusmill.pipeline import redirects
 from corpusmill.pipeline.watch.progress import Bytes
 
 AGENT = f"corpusmill/{corpusmill.__version__} (reader of web archives)"

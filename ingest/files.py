@@ -8,11 +8,10 @@ from corpusmill.ingest.cached import cached
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.redirects import RedirectRefusedError
 from corpusmill.pipeline.storage import is_remote
-from corpusmill.pipeline.store.ask import StoreError, asked, filesystem
-from corpusmill.pipeline.store.file import StoreFile
-from corpusmill.pipeline.store.redirects import RedirectRefusedError
-from corpusmill.pipeline.store.stream import Stream
+from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
+from corpusmill.pipeline.store_streams import StoreFile, Stream
 
 #: What a store says about an object that changes with its content.
 TAGS = frozenset(

@@ -14,7 +14,7 @@ from corpusmill.ingest.formats import KNOWN, Ignored, Refused, Source, examine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import is_remote, printable
-from corpusmill.pipeline.store.ask import asked, filesystem
+from corpusmill.pipeline.store_requests import asked, filesystem
 
 MAGIC_CHARACTERS = "*?["
 

@@ -13,7 +13,7 @@ import pyarrow.ipc as ipc
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import Pieces
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import StoreError
+from corpusmill.pipeline.store_requests import StoreError
 
 
 def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import CorpusmillError, ProcessKilled
-from corpusmill.pipeline.masked import masked
+from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.stage import Piece, load_object
 from corpusmill.pipeline.watch.events import Event, Kind, OnEvent
 
@@ -51,7 +51,7 @@ class Failed:
     """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: it is no matter of this piece.
 
     Both go to many places (manifest, reports, logs of workers), and libraries name the URL to which a server has sent them, signature and
-    all: so URLs are masked here.
+    all: so URLs are redacted here.
     """
 
     key: str
@@ -63,8 +63,8 @@ class Failed:
     tries: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", masked(self.message))
-        object.__setattr__(self, "trace", masked(self.trace))
+        object.__setattr__(self, "message", redact(self.message))
+        object.__setattr__(self, "trace", redact(self.trace))
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,18 @@ from typing import Any
 import pyarrow.compute as pc
 
 import corpusmill
-from corpusmill.pipeline.cell import GUARD_FILE
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
-from corpusmill.pipeline.lease import LEASE, holding
+from corpusmill.pipeline.lease import GUARD_FILE, LEASE, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
-from corpusmill.pipeline.store.url_secrets import refuse_secrets
 from corpusmill.pipeline.watch.growing import GROWN
 from corpusmill.pipeline.watch.live import PROGRESS, Live
 from corpusmill.pipeline.watch.meters import Counting, Meter, documents_of

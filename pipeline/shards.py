@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import StoreError
+from corpusmill.pipeline.store_requests import StoreError
 
 #: Most rows of a row group, and bytes of text and metadata after which one ends: small enough to read a shard piece by piece, large enough
 #: to compress well.

@@ -29,7 +29,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import map_file
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import StoreError
+from corpusmill.pipeline.store_requests import StoreError
 
 SHARDS_FILE = "shards.json"
 SPLITS = ("train", "validation")

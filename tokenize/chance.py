@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.text.xxh64 import xxh64_column
+from corpusmill.pipeline.text.hashing import xxh64_column
 
 #: The 2^16 buckets that a hash falls into by its first bits: histograms over them are small whatever the corpus.
 BUCKETS = 1 << 16

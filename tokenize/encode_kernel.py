@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed, prefetch_byte
+from corpusmill.pipeline.text.buffers import borrowed, prefetch_byte
 from corpusmill.tokenize.known_pieces import (
     LONG_BYTES,
     LONG_WAYS,

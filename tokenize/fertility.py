@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import CODE_POINTS
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, decode
 from corpusmill.pipeline.text.words import UNSPACED
 
 RUN, SINGLE, MARK = 1, 2, 4

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.tokenize.fertility import SPLIT, TOUCHED, WORDS, cut_words, word_kinds
 from corpusmill.tokenize.judged import Judged
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.hosts import hosts
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.tokenize.chance import hashes
 from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed_columns
 from corpusmill.tokenize.tokenizer_config import OTHERS, GroupsConfig, SampleConfig

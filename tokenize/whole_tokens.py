@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.table import hash_span
+from corpusmill.pipeline.text.hashing import hash_span
 
 
 class WholeTokens(NamedTuple):

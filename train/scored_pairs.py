@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.text.hosts import hosts
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.train import tasks
 from corpusmill.train.conversation import assistant_turn, user_turn
 from corpusmill.train.preference_data import Pair

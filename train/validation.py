@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.pipeline.tokenreader import TokenShards
 from corpusmill.pipeline.tokenshards import SHARDS_FILE
 from corpusmill.train.bits import token_bytes

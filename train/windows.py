@@ -8,7 +8,7 @@ number, and is called again when it is; -1 says that the batch is there.
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import array_at
+from corpusmill.pipeline.text.buffers import array_at
 
 
 @kernel

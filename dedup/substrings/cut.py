@@ -9,8 +9,7 @@ from corpusmill.dedup.substrings.windows import Data, Keys, Offsets, Scratch, ki
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.pipeline.text.hashing import power
-from corpusmill.pipeline.text.table import find, insert, table_size
+from corpusmill.pipeline.text.hashing import find, insert, power, table_size
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from corpusmill.filters.classifier.card import Form
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, LINE_BREAK, SPACE, SURROGATES, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, LINE_BREAK, SPACE, SURROGATES, WORD, character_classes, lowercase_table
 
 FORMS: tuple[Form, ...] = get_args(Form)
 NEW_LINE = "<nl>"  # the token of the form `words`

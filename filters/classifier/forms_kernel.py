@@ -10,7 +10,7 @@ import numpy as np
 from corpusmill.filters.classifier.forms import IS_BREAK, IS_CASED, IS_IGNORABLE, IS_SPACE, IS_WORD, NEW_LINE, POINT_BITS
 from corpusmill.filters.fasttext_tokens import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed, load_eight, store_eight
+from corpusmill.pipeline.text.buffers import borrowed, load_eight, store_eight
 from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, first_marked, previous
 
 POINT = (1 << POINT_BITS) - 1

@@ -8,7 +8,7 @@ from corpusmill.filters.bad_words_kernel import build_trie, count_words
 from corpusmill.filters.language_codes import canonical
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, character_classes
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, character_classes
 
 
 def has_word(text: pa.Array, path: str) -> pa.Array:

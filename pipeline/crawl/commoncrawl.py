@@ -12,7 +12,7 @@ from typing import Any
 
 from corpusmill.pipeline.crawl.crawler import AGENT
 from corpusmill.pipeline.gunzip import gunzip
-from corpusmill.pipeline.store.redirects import opener
+from corpusmill.pipeline.redirects import opener
 
 INDEX = "https://index.commoncrawl.org"
 DATA = "https://data.commoncrawl.org"

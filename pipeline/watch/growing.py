@@ -14,7 +14,6 @@ import threading
 import time
 from pathlib import PurePosixPath
 
-from corpusmill.pipeline.cell import create
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
 
@@ -75,7 +74,7 @@ class Growing:
         if self._attempt is None:
             self._attempt, self._objects = 1 + max((attempt for attempt, _, _ in objects(self.run, self.name)), default=0), 0
         folder, _, ending = self.name.partition(".")
-        if not create(self.run, f"{folder}/{self._attempt:05d}-{self._objects:05d}.{ending}", content):
+        if not self.run.store.create(f"{folder}/{self._attempt:05d}-{self._objects:05d}.{ending}", content):
             self._attempt = None
             return False
         self._objects += 1

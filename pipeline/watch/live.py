@@ -18,7 +18,7 @@ import corpusmill
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.masked import masked
+from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.log import utc_now
@@ -48,7 +48,7 @@ class Live:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.said["ended"] = utc_now()
         if error is not None:
-            self.said["failure"] = masked(str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}")
+            self.said["failure"] = redact(str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}")
         self._write()
 
     def stage(self, name: str) -> None:

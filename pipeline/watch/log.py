@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from corpusmill.pipeline.masked import masked, walked
+from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.growing import LOG, Growing
 from corpusmill.report.safe import safe_line
@@ -58,5 +58,5 @@ class RunLog:
 
 
 def clean(text: str) -> str:
-    """A text as the log may have it: on one line, nothing that a terminal obeys, URLs masked, cut."""
-    return safe_line(masked(text[: 4 * LONGEST]), LONGEST) if text else ""
+    """A text as the log may have it: on one line, nothing that a terminal obeys, URLs redacted, cut."""
+    return safe_line(redact(text[: 4 * LONGEST]), LONGEST) if text else ""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.string_hashes import sha1, xxh32
-from corpusmill.pipeline.text.xxh64 import xxh64
+from corpusmill.pipeline.text.hashing import xxh64
 
 
 def ours(content: bytes, name: str, bits: int, before: int = 3) -> int:

@@ -15,7 +15,7 @@ from corpusmill.ingest import splitting
 from corpusmill.ingest.record import read_record
 from corpusmill.ingest.sources import discover, expand
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.store.ask import StoreError, filesystem
+from corpusmill.pipeline.store_requests import StoreError, filesystem
 
 
 class Handler(SimpleHTTPRequestHandler):

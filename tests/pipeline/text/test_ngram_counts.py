@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.chunks import hash_chunks
-from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.copies import cleared_copies, count_copy
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import table_size
+from corpusmill.pipeline.text.hashing import table_size
+from corpusmill.pipeline.text.lines import cleared_copies, count_copy
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import character_classes
+from corpusmill.pipeline.text.words import hash_chunks
 
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "ba", ".", "é", "漢漢", "😀", "\0", "abcdefghijklm"]), max_size=100)
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.split import count_split_words, has_longer_word
+from corpusmill.pipeline.text.utf8 import character_classes
+from corpusmill.pipeline.text.words import count_split_words, has_longer_word
 
 TEXTS = st.text(st.sampled_from("ab é漢😀 \u3000\x1f\x85\n\0") | st.characters(exclude_categories=["Cs"]))
 

@@ -8,7 +8,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION, character_classes
+from corpusmill.pipeline.text.utf8 import ALPHA, PUNCTUATION, character_classes
 from corpusmill.pipeline.text.words import (
     UNSPACED,
     WORD_RULES,

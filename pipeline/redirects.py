@@ -68,7 +68,7 @@ def opener() -> urllib.request.OpenerDirector:
 
 
 @cache
-def watched() -> dict[str, Any]:
+def checked_redirects() -> dict[str, Any]:
     """Options of an `aiohttp.ClientSession`, which fsspec reads web servers with, that follows redirections by these rules."""
     import aiohttp
 

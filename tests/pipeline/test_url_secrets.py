@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.store.url_secrets import has_secret
+from corpusmill.pipeline.redact import has_secret
 
 SECRETS = [
     "https://me:pw-1234@host.test/x.warc.gz",
