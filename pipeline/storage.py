@@ -7,13 +7,14 @@ upload completes, so a plain write is atomic there.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
+from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.store_requests import StoreError, asked, error_code, filesystem, is_s3
 from corpusmill.pipeline.store_streams import StoreFile, StoreWriter
@@ -25,6 +26,10 @@ TEMPORARY = ".tmp-"
 #: What S3 answers where an object is not the expected one or is being written by another, and where a server has no conditional writes.
 CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
 UNSUPPORTED = {"NotImplemented", "501"}
+#: What stores and servers say about an object that changes with its content.
+TAGS = frozenset(
+    ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
+)
 READ_BYTES = 4 << 20
 
 
@@ -345,6 +350,11 @@ class Store:
         files = (info for info in infos if info["type"] != "directory" and not info["name"].endswith("/"))
         return {info["name"][start:]: info for info in files if len(info["name"]) > start}
 
+    def fingerprints(self) -> dict[str, str]:
+        """The files of this folder itself, sorted, each with what changes with its content."""
+        found = self.find(below=False)
+        return {name: fingerprint(int(found[name]["size"]), found[name]) for name in sorted(found)}
+
     def remove(self, name: str) -> None:
         """Does nothing where there is none."""
         with suppress(FileNotFoundError):
@@ -376,6 +386,11 @@ class Store:
             with suppress(FileNotFoundError):
                 call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
         return len(found)
+
+
+def fingerprint(size: int, tags: Mapping[str, Any]) -> str:
+    """What changes when the content of a remote file does: its size, and what its store or server says of it."""
+    return digest([size, {tag: str(tags[tag]) for tag in sorted(TAGS) if tags.get(tag) is not None}])[:32]
 
 
 def last_written(info: dict[str, Any]) -> float | None:

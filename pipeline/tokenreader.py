@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.cache import ShardCache
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import address_of, map_file
 from corpusmill.pipeline.packplan import Plan
-from corpusmill.pipeline.shardcache import ShardCache
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.tokenshards import DTYPES, INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, file_sha256

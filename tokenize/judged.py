@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.tokenize.patterns import PATTERNS, PatternName
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.chat_folder import token_ids
-from corpusmill.train.fetched import local_model
 from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
 from corpusmill.train.model import Llama

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader
@@ -13,7 +14,6 @@ from corpusmill.report.stale import refuse_stale
 from corpusmill.train.card import model_card
 from corpusmill.train.card_facts import TRAINED
 from corpusmill.train.checkpoint import load_model, save_model, tokenizer_files
-from corpusmill.train.fetched import local_model
 
 GENERATION = "generation_config.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.device import deterministic
-from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import generate_batch
 from corpusmill.train.intervals import bootstrap_ratio, wilson
 from corpusmill.train.preference_data import Pair, pairs_from_table

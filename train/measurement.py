@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.device import deterministic
-from corpusmill.train.fetched import local_model
 from corpusmill.train.intervals import wilson
 from corpusmill.train.logprobs import collate, sum_logps
 from corpusmill.train.parallel.computation import Local

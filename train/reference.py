@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
-from corpusmill.train.fetched import local_model
 from corpusmill.train.logprobs import by_sequence, counted_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.numbered import Numbered

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader
 from corpusmill.train.chat_folder import choose_chat
 from corpusmill.train.checkpoint import read_architecture
-from corpusmill.train.fetched import local_model
 from corpusmill.train.packing import Packed, pack
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
 from corpusmill.train.sft_data import Example, prepare, read_examples

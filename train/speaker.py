@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import load_model
 from corpusmill.train.conversation import user_turn
 from corpusmill.train.device import pick_device
-from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import Overflow, generate, generate_batch
 from corpusmill.train.model import Llama
 from corpusmill.train.sampling import Sampling

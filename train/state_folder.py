@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.cache import alone
+from corpusmill.pipeline.cache import alone, fetch_file
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.train.fetched import fetch_file
 from corpusmill.train.files import finish_folder, temporary_folder, write_json
 
 STEP = "step-{:08d}"

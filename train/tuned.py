@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.adapter import save_adapter
 from corpusmill.train.chat_folder import chat_files
 from corpusmill.train.checkpoint import load_model, model_of, save_model, save_tokenizer
-from corpusmill.train.fetched import local_model
 from corpusmill.train.loop import FitResult
 from corpusmill.train.lora import adapt, merged_weights
 from corpusmill.train.model import Llama

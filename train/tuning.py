@@ -42,7 +42,7 @@ class Start:
     @property
     def path(self) -> Path:
         """Where its files are read on this machine."""
-        from corpusmill.train.fetched import local_model
+        from corpusmill.pipeline.cache import local_model
 
         return local_model(self.folder)
 
@@ -62,7 +62,7 @@ def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> S
 
 def model_files(folder: str, option: str) -> list[FileRef]:
     """The files of a model folder of the user's, which the configuration's `option` names."""
-    from corpusmill.train.fetched import local_model
+    from corpusmill.pipeline.cache import local_model
 
     here = local_model(folder)
     if not (here / "config.json").is_file():

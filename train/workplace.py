@@ -10,12 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage, is_remote
-from corpusmill.train.fetched import fetch_file, forget_model
 from corpusmill.train.state_folder import StateFolder, StateStore
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from corpusmill.filters.classifier.card import FILE, Classifier, Head, read_classifier
-from corpusmill.filters.classifier.fetch import check_sha256, fetch, sha256_of
 from corpusmill.filters.classifier.options import ModelOptions
+from corpusmill.pipeline.cache import check_sha256, fetch, sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import is_remote
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.crawl.crawler import AGENT
-from corpusmill.pipeline.gunzip import gunzip
 from corpusmill.pipeline.redirects import opener
+from corpusmill.pipeline.web import gunzip
 
 INDEX = "https://index.commoncrawl.org"
 DATA = "https://data.commoncrawl.org"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.cache import PackageFile
 from corpusmill.train.benchmarks.items import Choices, Item, Question, one_context
 
 Row = dict[str, Any]

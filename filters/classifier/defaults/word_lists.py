@@ -5,8 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from corpusmill.pipeline.cache import alone, cache_folder
-from corpusmill.pipeline.npm_package import NpmPackage
+from corpusmill.pipeline.cache import NpmPackage, alone, cache_folder
 from corpusmill.pipeline.storage import Storage
 
 HOW = "without it no built-in word list is there: give your own files in a spec (docs/classifiers.md)"
