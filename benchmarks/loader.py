@@ -25,12 +25,22 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader
 
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import (
+    INDEX,
+    SHARDS_FILE,
+    Shard,
+    ShardPlan,
+    ShardSet,
+    TokenShards,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+)
 from corpusmill.train.dataset import TokenDataset
 from corpusmill.train.loader import Loader, WindowLoader
 from corpusmill.train.packed import PackedLoader

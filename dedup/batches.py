@@ -1,4 +1,4 @@
-"""Working files of which a later phase reads one batch of each (`pipeline/batches.py`): a batch for every range of keys or group."""
+"""Working files of which a later phase reads one batch of each (`pipeline/shards.py`): a batch for every range of keys or group."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -13,8 +13,7 @@ from corpusmill.dedup.components import DOCUMENT
 from corpusmill.dedup.corpus import Shard, located, starts
 from corpusmill.dedup.packing import JUDGED, group
 from corpusmill.dedup.spill import Index, Spill
-from corpusmill.pipeline.batches import batches_stream
-from corpusmill.pipeline.shards import iter_tables, read_table
+from corpusmill.pipeline.shards import batches_stream, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 

@@ -15,8 +15,8 @@ import pyarrow.ipc as ipc
 
 from corpusmill.dedup.batches import open_batches
 from corpusmill.dedup.corpus import located
-from corpusmill.pipeline.batches import batches_stream
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import batches_stream
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.store_requests import StoreError
 

@@ -1,6 +1,5 @@
 """What a step of the filter stage is: it measures every document of a batch, and may give each a new text."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import pyarrow as pa
 
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
@@ -160,7 +159,7 @@ class Step(ABC):
 
     def model_digests(self) -> list[str]:
         """What is to be compared when a run is resumed: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
-        return [_file_digest(path) for path in self.model_files()]
+        return [sha256_of(path) for path in self.model_files()]
 
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models: called once a process, before the first batch."""
@@ -174,14 +173,6 @@ class Step(ABC):
     @abstractmethod
     def measure(self, batch: Batch) -> Measured:
         """The values of all documents of a batch."""
-
-
-def _file_digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def short_form(given: Any, key: str, config: type[Config]) -> Any:

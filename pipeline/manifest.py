@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, overload
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from corpusmill.pipeline.config import canonical_json, digest
+from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import SwapFile
 from corpusmill.pipeline.shards import OutputFile
@@ -293,7 +293,7 @@ class Manifest:
                 self.plan = None
                 self.doubtful.update(row.tasks)
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{where}: not a manifest row ({_reason(error)}).") from error
+            raise InputError(f"{where}: not a manifest row ({reason_of(error)}).") from error
 
     def _take_task(self, task: str, address: int) -> None:
         self.tasks.addresses[task] = address
@@ -332,13 +332,6 @@ def read_row(line: bytes) -> tuple[str, Any]:
     if kind == "code" and not all(part.isidentifier() for part in row.module.split(".")):  # a module's name becomes a path
         raise ValueError(f"{row.module!r} is no module")
     return kind, row
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error)
 
 
 def _jsonable(row: Any) -> dict[str, Any]:

@@ -1,12 +1,8 @@
 """Whether the files of finished tasks are there as the manifest says."""
 
-import hashlib
-
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage
-
-READ_BYTES = 1 << 22
 
 
 class Present:
@@ -35,8 +31,4 @@ class Present:
         return row.task not in self.manifest.doubtful or all(self._same(output) for output in row.outputs)
 
     def _same(self, output: OutputFile) -> bool:
-        sha256 = hashlib.sha256()
-        with self.storage.open_read(output.path) as file:
-            while piece := file.read(READ_BYTES):
-                sha256.update(piece)
-        return sha256.hexdigest() == output.sha256
+        return self.storage.sha256(output.path) == output.sha256

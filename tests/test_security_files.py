@@ -20,7 +20,7 @@ from corpusmill.pipeline.cache import NpmPackage, PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.report.query.connect import connect
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source, other_run

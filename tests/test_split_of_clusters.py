@@ -10,7 +10,7 @@ import pytest
 
 from corpusmill import cli
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.layout import for_validation, validation_limit
 from corpusmill.tokenize.parts import Ordering
 

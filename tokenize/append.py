@@ -23,7 +23,7 @@ from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, Shard, ShardSet, map_tokens, shard_contents, shard_names
 from corpusmill.report.read import RunReader
 from corpusmill.report.stale import refuse_stale
 from corpusmill.tokenize.known import Known, names_of
@@ -174,7 +174,7 @@ def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
 def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
     """A shard without some of its documents. Its hashes are looked at first: what is copied goes by the index."""
     for file, wanted in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
-        _check(split.source, file, file_sha256(split.source, file), wanted)
+        _check(split.source, file, split.source.sha256(file), wanted)
     dtype = DTYPES[split.new.dtype]
     index = read_table(split.source, shard.index).filter(pa.array(mask))
     counts = index["tokens"].to_numpy()

@@ -14,7 +14,7 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.tokenshards import token_dtype
+from corpusmill.pipeline.token_shards import token_dtype
 from corpusmill.tokenize.characters import Characters
 from corpusmill.tokenize.encode_kernel import encode_pieces, encode_texts, make_memory
 from corpusmill.tokenize.known_pieces import SPARE

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.batches import open_batches
+from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX
+from corpusmill.pipeline.token_shards import INDEX
 from corpusmill.tokenize.layout import SPLITS, ShardRange
 from corpusmill.tokenize.parts import SPACE, take_rows
 from corpusmill.tokenize.planning import Part

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import Shard
+from corpusmill.pipeline.token_shards import Shard
 from corpusmill.tokenize.chance import hashes
 
 Mask = npt.NDArray[np.bool_]

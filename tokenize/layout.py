@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.tokenshards import SPLITS
+from corpusmill.pipeline.token_shards import SPLITS
 from corpusmill.tokenize.chance import BUCKETS, remixed
 from corpusmill.tokenize.parts import SPACE
 

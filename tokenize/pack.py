@@ -1,4 +1,4 @@
-"""The last phase of the stage: a packing plan for each shard and length (`pipeline/packplan.py`)."""
+"""The last phase of the stage: a packing plan for each shard and length (`pipeline/packing.py`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import pyarrow as pa
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import TaskRow
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import Shard, ShardPlan
+from corpusmill.pipeline.token_shards import Shard, ShardPlan, plan_bytes, plan_name
 
 INDEX_ENDING = ".index.parquet"
 

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.batches import batches_buffer
 from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import batches_buffer
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.planning import Numbers, Plan, placed
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.chance import BUCKETS, buckets
 from corpusmill.tokenize.epochs import ONCE, Share, copies_of, most_copies, shares

@@ -14,14 +14,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from corpusmill.pipeline.batches import open_batches
-from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.shards import open_batches, read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage
+from corpusmill.pipeline.token_bytes import tiktoken_file
 from corpusmill.report.facts.tokenizers import TAKEN_OVER
 from corpusmill.report.safe import safe_line
 from corpusmill.tokenize.character_stage import character_summary, take_characters

@@ -3,8 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.batches import batches_buffer, open_batches
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.sampling import SIZES, columns_needed, in_sample, sizes_of

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
+from corpusmill.pipeline.token_shards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
 from corpusmill.tokenize.cut import training_characters
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.mixture import Mixture, match_config
@@ -55,7 +55,7 @@ class TokensConfig(EncodeConfig):
 
 
 class TokensStage(Stage):
-    """Publishes `train/` and `validation/`, each a folder of token shards (`pipeline/tokenshards.py`), and `report/`."""
+    """Publishes `train/` and `validation/`, each a folder of token shards (`pipeline/token_shards.py`), and `report/`."""
 
     name: ClassVar[str] = "tokens"
     Config = TokensConfig

@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.batches import batches_buffer
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import DTYPES, shard_contents
+from corpusmill.pipeline.token_shards import DTYPES, shard_contents
 from corpusmill.tokenize.checked import checked
 from corpusmill.tokenize.gather import gather
 from corpusmill.tokenize.mixture import MatchConfig, components_of, needed_columns

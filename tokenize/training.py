@@ -5,10 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.tokenize.bpe_train import Ties, train
 from corpusmill.tokenize.words import splitter
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
 from corpusmill.pipeline.collecting import nothing_collected
+from corpusmill.pipeline.token_bytes import byte_characters, to_bytes
 from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
 from corpusmill.tokenize.encode_kernel import encode_pieces, make_memory
 from corpusmill.tokenize.known_pieces import SPARE

@@ -13,7 +13,7 @@ import torch
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.bits import Batch
 from corpusmill.train.objective import Share
 from corpusmill.train.packing import IGNORED
@@ -28,7 +28,7 @@ ALL = Share()
 
 
 class Tokens(Protocol):
-    """A long row of token ids in shards (`corpusmill.pipeline.tokenreader.TokenShards`)."""
+    """A long row of token ids in shards (`corpusmill.pipeline.token_shards.TokenShards`)."""
 
     dtype: np.dtype[Any]
     starts: Integers

@@ -1,4 +1,4 @@
-"""Batches of packed rows: whole documents and pieces of long ones, by the shards' packing plans (`pipeline/packplan.py`).
+"""Batches of packed rows: whole documents and pieces of long ones, by the shards' packing plans (`pipeline/token_shards.py`).
 
 Every token of the shards is a target once an epoch. The inputs of a piece begin with the token before its first: the `<|endoftext|>`
 before a document, or for a later piece of a long one the last token of the piece before. A piece sees only itself and its positions
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.mapping import address_of
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards, address_of
 from corpusmill.train.bits import Batch
 from corpusmill.train.loader import Integers, places
 from corpusmill.train.packing import IGNORED

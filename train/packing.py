@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.bestfit import best_fit
+from corpusmill.pipeline.packing import best_fit
 from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.train.template import Encoded
 

@@ -12,7 +12,7 @@ from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.bits import Batch
 from corpusmill.train.checkpoint import model_of, save_model, save_tokenizer

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.mapping import address_of
+from corpusmill.pipeline.token_shards import address_of
 
 
 class TokenArray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.cache import local_model, sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.adapter import save_adapter
@@ -21,7 +21,7 @@ from corpusmill.train.options import LoraConfig
 from corpusmill.train.parallel.layout import Layout
 from corpusmill.train.state import read_weights
 from corpusmill.train.template import ChatEncoder
-from corpusmill.train.tuning import ADAPTED, Start, sha256_of
+from corpusmill.train.tuning import ADAPTED, Start
 from corpusmill.train.workplace import Workplace
 
 if TYPE_CHECKING:

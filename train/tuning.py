@@ -1,6 +1,5 @@
 """What instruction tuning and preference alignment share beside the loop: where they start, read and leave things."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import DATA_STAGES
@@ -69,15 +69,6 @@ def model_files(folder: str, option: str) -> list[FileRef]:
         raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
     paths = [path for path in sorted(here.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
     return [FileRef(Storage(folder).path(path.name), sha256_of(path), path.stat().st_size) for path in paths]
-
-
-def sha256_of(path: Path) -> str:
-    """Raises InputError where the file can't be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:

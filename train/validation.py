@@ -17,8 +17,7 @@ import torch
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE
+from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.train.bits import token_bytes
 from corpusmill.train.intervals import bootstrap_ratio
 from corpusmill.train.loader import ALL, evaluation_batches, to_device

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import other_run
 from corpusmill.report.tokens.around import Around, around

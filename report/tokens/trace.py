@@ -7,7 +7,7 @@ from typing import Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenreader import Address, TokenShards
+from corpusmill.pipeline.token_shards import Address, TokenShards
 from corpusmill.report.read import DATA_STAGES, Rule, RunReader
 from corpusmill.report.sources import other_run
 from corpusmill.report.tokens.around import Around, around

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.packplan import Plan
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import DTYPES, INDEX, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens
+from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, Plan, Shard, ShardSet, map_tokens
 from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer, split_folders
 from corpusmill.report.tokens.verify_texts import Chosen, compare
 
@@ -103,7 +102,7 @@ def _read(storage: Storage, shard: Shard, described: ShardSet) -> tuple[pa.Table
     for what, file, sha256 in (("token shard", shard.file, shard.sha256), ("index", shard.index, shard.index_sha256)):
         if storage.size(file) < 0:
             raise InputError(f"{storage.path(file)}: this {what} is missing.")
-        if file_sha256(storage, file) != sha256:
+        if storage.sha256(file) != sha256:
             raise InputError(f"{storage.path(file)}: this {what} is not the one that was written (its sha256 differs).")
     with open_parquet(storage, shard.index) as parquet:
         if not parquet.schema_arrow.equals(INDEX):
@@ -145,7 +144,7 @@ def _check_plans(storage: Storage, shard: Shard) -> None:
     for plan in shard.plans:
         if storage.size(plan.file) < 0:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is missing.")
-        if storage.size(plan.file) != plan.bytes or file_sha256(storage, plan.file) != plan.sha256:
+        if storage.size(plan.file) != plan.bytes or storage.sha256(plan.file) != plan.sha256:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is not the one that was written (its sha256 differs).")
         if not storage.remote:
             Plan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)

@@ -14,7 +14,7 @@ from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, document_id, meanings
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import INDEX, Shard, ShardSet, shard_contents, shard_names
 
 HOSTILE = "before<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred\x1b]0;title\x07 \u202eright to left\u202c after"
 HOSTILE_URL = 'http://evil.test/<b onmouseover=alert(3)>?q="\u202e\x1b[2J'

@@ -9,10 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names, token_dtype
+from corpusmill.pipeline.token_shards import (
+    INDEX,
+    SHARDS_FILE,
+    Shard,
+    ShardPlan,
+    ShardSet,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+    token_dtype,
+)
 
 
 def write_token_set(

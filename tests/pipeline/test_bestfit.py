@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.bestfit import best_fit
+from corpusmill.pipeline.packing import best_fit
 
 
 def plain_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
@@ -61,7 +61,7 @@ def test_as_many_rows_as_trl():
     from datasets import Dataset
     from trl import pack_dataset
 
-    from corpusmill.pipeline.packplan import plan
+    from corpusmill.pipeline.packing import plan
 
     documents = np.random.default_rng(3).lognormal(4, 1.2, 2000).astype(np.int64) + 1
     lists = pa.LargeListArray.from_arrays(np.concatenate(([0], np.cumsum(documents))), np.arange(documents.sum()))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
 from tokenizers.pre_tokenizers import ByteLevel
 
-from corpusmill.pipeline.byte_alphabet import byte_characters, tiktoken_file, to_bytes, to_characters
+from corpusmill.pipeline.token_bytes import byte_characters, tiktoken_file, to_bytes, to_characters
 
 
 def test_alphabet_is_that_of_tokenizers():

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.packplan import PLAN, Plan, cut, plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import cut, plan
+from corpusmill.pipeline.token_shards import PLAN, Plan, plan_bytes, plan_name
 
 DOCUMENTS = st.lists(st.integers(1, 60), max_size=60)
 

@@ -17,7 +17,7 @@ from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.cache import ShardCache
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 
 SHARDS = random_documents(5, 30, 60)
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from corpusmill.pipeline.byte_alphabet import byte_characters, to_characters
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.token_bytes import byte_characters, to_characters
 from corpusmill.tokenize import bpe_train
 from corpusmill.tokenize.bpe_train import train
 from corpusmill.tokenize.patterns import PATTERNS

@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from corpusmill.pipeline import cache as caches
-from corpusmill.pipeline.byte_alphabet import to_bytes
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.token_bytes import to_bytes
 from corpusmill.tokenize.judged import PUBLISHED, read_judged
 
 #: Where tiktoken keeps the file of each encoding: the sha1 of its address.

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
+from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.training import train_bpe

@@ -5,7 +5,7 @@ import pyarrow as pa
 from tiktoken import _tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from corpusmill.pipeline.byte_alphabet import byte_characters
+from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.usage import never_produced, token_uses, usage

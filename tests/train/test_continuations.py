@@ -8,7 +8,7 @@ from launch_runs import run_with_tokens, train
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.continuations import GIVEN, Continuations
 from corpusmill.train.validation import Validation
 

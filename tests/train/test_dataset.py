@@ -5,7 +5,7 @@ import torch
 from token_sets import random_documents, write_token_set
 from torch.utils.data import DataLoader
 
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.dataset import TokenDataset
 from corpusmill.train.loader import WindowLoader
 from corpusmill.train.packed import PackedLoader

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import INDEX, Shard, ShardSet, TokenShards, shard_contents, shard_names
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.bits import token_bytes
 from corpusmill.train.checkpoint import load_model

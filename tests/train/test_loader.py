@@ -12,7 +12,7 @@ from token_sets import flat, random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.loader import WindowLoader, evaluation_batches, places, to_batch
 from corpusmill.train.objective import Share
 from corpusmill.train.permutation import permute

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from token_sets import flat, random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.packplan import cut
+from corpusmill.pipeline.packing import cut
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.packed import PackedLoader
 from corpusmill.train.packing import IGNORED
 

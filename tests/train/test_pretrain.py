@@ -15,13 +15,23 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, publish
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import (
+    INDEX,
+    SHARDS_FILE,
+    Shard,
+    ShardPlan,
+    ShardSet,
+    TokenShards,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+)
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import pretrain_job
 from corpusmill.train.objective import StepLoss

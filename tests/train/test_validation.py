@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from token_sets import write_token_set
 
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.objective import Share

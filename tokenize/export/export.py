@@ -10,8 +10,7 @@ import corpusmill
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS
+from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.read import RunReader
 from corpusmill.report.stale import refuse_stale

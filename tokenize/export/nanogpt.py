@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tokenizers import Tokenizer
 
-from corpusmill.pipeline.byte_alphabet import to_bytes
+from corpusmill.pipeline.token_bytes import to_bytes
 from corpusmill.tokenize.export.format import Format
 from corpusmill.tokenize.export.source import Source
 

@@ -9,7 +9,7 @@ from parallel_runs import SHAPE, Case, fresh, in_float64
 from ranks import run_ranks
 from token_sets import write_token_set
 
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.layout import Layout
