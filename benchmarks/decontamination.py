@@ -42,7 +42,7 @@ from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder
 from corpusmill.dedup.contamination.index import build_index
 from corpusmill.dedup.contamination.passages import read_passages
 from corpusmill.dedup.contamination.readers import reader
-from corpusmill.ingest.item_rows import read_set
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.text.words import UNSPACED
 
 #: Words as the items are counted and edited: a character of a script without spaces is one.

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from corpusmill.filters.urls.config import DATATROVE_REASONS, UrlFilterConfig
-from corpusmill.filters.urls.sources import shipped_sources
-from corpusmill.filters.urls.step import UrlFilter
+from corpusmill.ingest.urls.config import DATATROVE_REASONS, UrlFilterConfig
+from corpusmill.ingest.urls.sources import shipped_sources
+from corpusmill.ingest.urls.step import UrlFilter
 
 Filter = Callable[[str], str | None]
 

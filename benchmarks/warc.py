@@ -15,15 +15,16 @@ from collections.abc import Callable
 
 from fastwarc.warc import ArchiveIterator
 
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.frames import examine
 from corpusmill.ingest.records import Record
 from corpusmill.ingest.warc import read_records
+from corpusmill.pipeline.files import file_ref
+from corpusmill.pipeline.formats.detect import InputFile
 
 Counted = tuple[int, int]
 
 
-def ours(sources: list[Source], fields: bool) -> Counted:
+def ours(sources: list[InputFile], fields: bool) -> Counted:
     count = size = 0
     for source in sources:
         with open(source.ref.path, "rb") as file:
@@ -36,7 +37,7 @@ def ours(sources: list[Source], fields: bool) -> Counted:
     return count, size
 
 
-def by_fastwarc(sources: list[Source], fields: bool) -> Counted:
+def by_fastwarc(sources: list[InputFile], fields: bool) -> Counted:
     count = size = 0
     for source in sources:
         with open(source.ref.path, "rb") as file:
@@ -49,7 +50,7 @@ def by_fastwarc(sources: list[Source], fields: bool) -> Counted:
     return count, size
 
 
-def by_warcio(sources: list[Source], fields: bool) -> Counted:
+def by_warcio(sources: list[InputFile], fields: bool) -> Counted:
     from warcio.archiveiterator import ArchiveIterator as Warcio
 
     count = size = 0
@@ -70,11 +71,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     logging.disable()  # warcio's remarks on URLs
-    sources = [found for path in options.paths if isinstance(found := examine(file_ref(path)), Source)]
+    sources = [found for path in options.paths if isinstance(found := examine(file_ref(path)), InputFile)]
     megabytes = sum(os.path.getsize(source.ref.path) for source in sources) / 1e6
     print(f"{len(sources)} files, {megabytes:,.1f} MB: {', '.join(sorted({f'{s.format} {s.layout}' for s in sources}))}")
     for fields in (False, True):
-        readers: dict[str, Callable[[list[Source], bool], Counted]] = {"FastWARC": by_fastwarc, "corpusmill": ours}
+        readers: dict[str, Callable[[list[InputFile], bool], Counted]] = {"FastWARC": by_fastwarc, "corpusmill": ours}
         best = dict.fromkeys(readers, float("inf"))
         counted: dict[str, Counted] = {}
         for _ in range(options.rounds):

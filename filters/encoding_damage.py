@@ -10,9 +10,9 @@ from pydantic import Field
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import Batch, Measured, Step
-from corpusmill.ingest.mojibake import mojibake_rate
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.damage import mojibake_rate
 
 #: Kinds of characters: U+FFFD; Unicode's Cc but the white space among them (\t \n \v \f \r, NEL); Co and noncharacters.
 REPLACEMENT, CONTROL, PRIVATE = 1, 2, 4

@@ -23,10 +23,10 @@ from functools import cache
 import webencodings
 
 from corpusmill.ingest.prescan import claims
+from corpusmill.pipeline.text.damage import storable
 
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"))
 CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
-SURROGATES = re.compile("[\ud800-\udfff]")
 LABEL = 64
 FALLBACK = "windows-1252"  # of browsers, for a page that says nothing
 #: Encodings that browsers replace by one U+FFFD or read as private characters, and what they are here.
@@ -65,7 +65,7 @@ codecs.register_error(C1, _c1)
 def charset_of(content_type: str | None) -> str | None:
     """The charset parameter of a Content-Type, as it is written (at most `LABEL` characters)."""
     found = CHARSET.search((content_type or "")[:1000])  # a longer one is an attack on the pattern
-    return fit(found.group(1))[:LABEL] if found else None
+    return storable(found.group(1))[:LABEL] if found else None
 
 
 def canonical(label: str | None) -> str | None:
@@ -110,16 +110,16 @@ def claimed_by(body: bytes, charset: str | None, html: bool) -> tuple[str | None
 def decode_text(body: bytes, charset: str | None = None, html: bool = True) -> Text:
     """`body` as text under the charset that HTTP gave; always valid Unicode without NUL characters."""
     name, label = claimed_by(body, charset, html)
-    label = fit(label)[:LABEL] if label else None
+    label = storable(label)[:LABEL] if label else None
     for mark, marked in BOMS:
         if body.startswith(mark):
-            return Text(fit(decode(body[len(mark) :], marked)), marked, label)
+            return Text(storable(decode(body[len(mark) :], marked)), marked, label)
     text, used = _read(body, name)
     if used == "utf-8":  # whose decoder lets no surrogates through, and gives a NUL for one in the bytes, where it is found faster
         if b"\0" in body:
             return Text(text.replace("\0", ""), used, label)
         return Text(text, used, label, body if "\ufffd" not in text else None)
-    return Text(fit(text), used, label)
+    return Text(storable(text), used, label)
 
 
 def _read(body: bytes, claimed: str | None) -> tuple[str, str]:
@@ -184,14 +184,3 @@ def _sibling(name: str, body: bytes) -> str:
 
 def _beyond_ascii(text: str) -> int:
     return len(text) - len(text.encode("ascii", "ignore"))
-
-
-def fit(text: str) -> str:
-    """`text` without NUL characters and lone surrogates, which neither Parquet nor a tokenizer can hold."""
-    if "\0" in text:
-        text = text.replace("\0", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return SURROGATES.sub("", text)
-    return text

@@ -6,12 +6,12 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from corpusmill.ingest.charset import fit
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.pages import check_text
 from corpusmill.ingest.rows import Row
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.schemas import document_id
+from corpusmill.pipeline.text.damage import storable
 
 
 def fill_row(row: Row, fields: dict[str, Any], config: IngestConfig) -> Row:
@@ -27,20 +27,20 @@ def fill_row(row: Row, fields: dict[str, Any], config: IngestConfig) -> Row:
     def string(key: str) -> str | None:
         if isinstance(fields.get(key), str):
             taken.add(key)
-            return fit(fields[key])
-        return fit(nested[key]) if isinstance(nested.get(key), str) else None
+            return storable(fields[key])
+        return storable(nested[key]) if isinstance(nested.get(key), str) else None
 
     row.url, row.title, row.timestamp = string(config.url_key), string(config.title_key), string(config.timestamp_key)
     given = fields.get(config.id_key)
     origin = row.url if row.url is not None or given is None else str(given)
     rest = {key: value for key, value in fields.items() if key not in taken and value is not None}
-    row.metadata = fit(canonical_json(jsonable(rest))) if rest else None
+    row.metadata = storable(canonical_json(jsonable(rest))) if rest else None
     if not isinstance(text, str):
         row.id = document_id(origin, b"")
         what = f"its {config.text_key} is no text" if text is not None else f"it has no {config.text_key}"
         return row.fail("no_text", what)
     row.id = document_id(origin, text.encode("utf-8", "surrogatepass"))
-    row.chars_in, row.text, row.encoding = len(text), fit(text), "utf-8"
+    row.chars_in, row.text, row.encoding = len(text), storable(text), "utf-8"
     check_text(row, config.extraction.minimum_chars)
     return row
 

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from corpusmill.ingest.codecs import Codec, Corrupt
-from corpusmill.ingest.files import RangeFile
-from corpusmill.ingest.headers import HUGE, MAX_HEADER, NEWLINES, Grammar
-from corpusmill.ingest.inflate import CHUNK
+from corpusmill.ingest.headers import GRAMMARS, HUGE, MAX_HEADER, Grammar
 from corpusmill.ingest.walk import TRAILER, Gap, Raw, walk
-from corpusmill.ingest.window import Window
+from corpusmill.pipeline.formats.compressed import CHUNK, Codec, Corrupt, codec_of
+from corpusmill.pipeline.formats.detect import NEWLINES, Ignored, InputFile, Refused, detect
+from corpusmill.pipeline.formats.streams import RangeFile, Window
+from corpusmill.pipeline.manifest import FileRef
 
+#: What the layout of a file with a compressed frame for each record ends with.
+FRAMED = "-frames"
 #: Decompressed bytes asked for at a time.
 PART = 1 << 20
 #: Bytes of what may be a frame that are looked at: a zstd block comes out whole, and may have 128 KiB.
@@ -193,3 +195,17 @@ def begins_one_stream(file: IO[bytes], codec: Codec, grammar: Grammar) -> bool:
     if expected is None or size < expected:
         return grammar.may_begin(head)
     return bool(tail[len(tail) - (size - expected) :].strip(NEWLINES))
+
+
+def layout_of(file: IO[bytes], format: str, compression: str) -> str:
+    """The layout of a WARC or ARC: `plain`, one compressed stream (`gzip`), or a compressed frame for each record (`gzip-frames`)."""
+    if compression == "plain":
+        return compression
+    codec = codec_of(file, compression)
+    file.seek(0)
+    return compression if begins_one_stream(file, codec, GRAMMARS[format]) else compression + FRAMED
+
+
+def examine(ref: FileRef, text_key: str = "text") -> InputFile | Refused | Ignored:
+    """What a file is, with the layout of a WARC or ARC. `text_key`: the column of Parquet that should hold the text."""
+    return detect(ref, text_key, layout_of)

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.formats import Ignored, Refused, Source
 from corpusmill.ingest.losses import TRIES, Losses, killed
 from corpusmill.ingest.reader import EXTRACTING, PHASE, PLACE
 from corpusmill.ingest.reader_process import Died, Process
 from corpusmill.ingest.splitting import UNKNOWN, RangeIndex
 from corpusmill.ingest.wat import SAID
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
 
 
@@ -78,7 +78,7 @@ class Guard:
         found = self._ask({"index": {"path": path, **where}})
         return RangeIndex(**found) if isinstance(found, dict) else UNKNOWN
 
-    def examine(self, ref: FileRef) -> Source | Refused | Ignored:
+    def examine(self, ref: FileRef) -> InputFile | Refused | Ignored:
         """`formats.examine` of a file; one that no process survives is refused."""
         found = self._ask({"examine": asdict(ref)})
         if not isinstance(found, dict):
@@ -88,7 +88,7 @@ class Guard:
             return Ignored(found["path"])
         if "rule" in found:
             return Refused(ref, found["rule"], found["reason"])
-        return Source(ref, found["format"], found["layout"], tuple(found["groups"]), found["fault"])
+        return InputFile(ref, found["format"], found["layout"], tuple(found["groups"]), found["fault"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
         """What one answer says; or rule and reason where processes died of it."""

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from corpusmill.ingest.window import Window
+from corpusmill.pipeline.formats.detect import WARC_MAGIC
+from corpusmill.pipeline.formats.streams import Window
 
 #: The longest block of WARC header lines that is believed, bytes.
 MAX_HEADER = 1 << 20
@@ -17,9 +18,6 @@ MAX_HEADER = 1 << 20
 HUGE = 1 << 30
 #: The longest line before an ARC record that is believed, and the longest of a damaged WARC header, bytes.
 MAX_LINE = 1 << 14
-NEWLINES = b"\r\n"
-
-WARC_MAGIC = b"WARC/"
 #: All that FastWARC takes for a length, and more: what it reads must not be damage where the walk comes to it.
 CONTENT_LENGTH = re.compile(rb"\n[\r\f]*content-length[ \t\r\n\f]*:[ \t\r\n\f]*\+?(\d{1,18})[ \t\r\f]*(?=\n)", re.IGNORECASE)
 HEADER_END = re.compile(rb"\n\r*\n")
@@ -32,7 +30,6 @@ ARC_DATE = re.compile(rb"\d{8,20}")
 ARC_ADDRESS = re.compile(rb"[0-9a-fA-F.:]{2,45}|-")
 ARC_LENGTH = re.compile(rb"(\d{1,18})\r?\n")
 ARC_SCHEME = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]{0,31}:")
-FILEDESC = b"filedesc://"
 
 
 @dataclass(frozen=True)

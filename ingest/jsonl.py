@@ -3,45 +3,18 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import IO, Any
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.fields import fill_row
-from corpusmill.ingest.files import RangeFile
-from corpusmill.ingest.inflate import Inflating, inflating
 from corpusmill.ingest.pages import MIB, gap_row
 from corpusmill.ingest.rows import Row, Work
 from corpusmill.ingest.walk import Gap
-from corpusmill.ingest.window import Window
+from corpusmill.pipeline.formats.compressed import Inflating, inflating
+from corpusmill.pipeline.formats.streams import Line, RangeFile, Window, split_lines
 from corpusmill.pipeline.schemas import document_id
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line with its line break; `content` is cut at the limit, `length` is not."""
-
-    offset: int
-    length: int
-    content: bytes
-    ended: bool  # False for a last line without a line break
-
-
-def split_lines(window: Window, limit: int) -> Iterator[Line]:
-    """The lines from the window's position to its end; of a line longer than `limit` only its beginning is kept."""
-    while window.ensure(1):
-        start = window.position
-        parts: list[bytes] = []
-        kept = 0
-        ended = False
-        while not ended and window.ensure(1):
-            part = window.take_line()
-            ended = part.endswith(b"\n")
-            parts.append(part[: max(0, limit - kept)])
-            kept += len(parts[-1])
-        yield Line(start, window.position - start, b"".join(parts), ended)
 
 
 def line_starts(file: IO[bytes], size: int, step: int) -> list[int]:

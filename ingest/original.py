@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.headers import NEWLINES, WARC_MAGIC
-from corpusmill.ingest.jsonl import Line, line_row
+from corpusmill.ingest.jsonl import line_row
 from corpusmill.ingest.pages import MIB, payload_of
 from corpusmill.ingest.payload import TooLarge
 from corpusmill.ingest.record import read_record
@@ -17,6 +16,8 @@ from corpusmill.ingest.records import Record
 from corpusmill.ingest.single import TYPES
 from corpusmill.ingest.warc import read_records
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.detect import NEWLINES, WARC_MAGIC
+from corpusmill.pipeline.formats.streams import Line
 from corpusmill.pipeline.schemas import document_id
 
 #: A record is held in memory up to this size, decompressed (bytes).

@@ -3,10 +3,9 @@
 import codecs
 import re
 
-from corpusmill.ingest.charset import charset_of, decode_text, fit
+from corpusmill.ingest.charset import charset_of, decode_text
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.extraction import extract_page
-from corpusmill.ingest.mojibake import mojibake_rate
 from corpusmill.ingest.page.extracted import TooDeep
 from corpusmill.ingest.payload import Payload, TooLarge, decode_payload
 from corpusmill.ingest.records import Record
@@ -14,6 +13,7 @@ from corpusmill.ingest.rows import Row
 from corpusmill.ingest.url_filter import UrlFilter, check_url
 from corpusmill.ingest.walk import Gap
 from corpusmill.pipeline.schemas import document_id
+from corpusmill.pipeline.text.damage import mojibake_rate, storable
 
 MIB = 1 << 20
 #: Types that say nothing: what lies behind them is looked at.
@@ -69,13 +69,13 @@ def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilte
             body = _page(row, record, config)
     else:
         row.content_type = _mime(record.block_type)
-        row.fail("record_type", f"a {fit(record.type)} record holds no page")
+        row.fail("record_type", f"a {storable(record.type)} record holds no page")
     row.id = document_id(row.url, body)
     return row
 
 
 def _mime(content_type: str | None) -> str | None:
-    return fit(content_type.split(";")[0].split(",")[0].strip().lower()) if content_type else None
+    return storable(content_type.split(";")[0].split(",")[0].strip().lower()) if content_type else None
 
 
 def _fits(row: Row, record: Record) -> bool:

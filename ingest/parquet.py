@@ -5,52 +5,17 @@ from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.fields import fill_row
 from corpusmill.ingest.pages import gap_row
 from corpusmill.ingest.rows import GivenUp, Row, Work
 from corpusmill.ingest.walk import Gap
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.parquet import is_text, open_parquet
 from corpusmill.pipeline.schemas import document_id
 
-#: Bytes of a column read at a time; without it Arrow takes a row group's whole column into memory.
-BUFFER = 1 << 20
 #: Rows turned into Python values at a time.
 BATCH_ROWS = 256
-
-
-def open_groups(path: str, file: IO[bytes]) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from error
-
-
-def text_fault(path: str, parquet: pq.ParquetFile, key: str) -> str:
-    """One sentence with the columns that there are where the text column is missing or holds no text; else nothing."""
-    schema = parquet.schema_arrow
-    if key not in schema.names:
-        return f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}."
-    if not _is_text(schema.field(key).type):
-        return f"{path}: column {key!r} (ingest.text_key) holds {schema.field(key).type}, not text."
-    return ""
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def group_bytes(parquet: pq.ParquetFile) -> list[int]:
-    """Compressed bytes of each row group."""
-    metadata = parquet.metadata
-    return [
-        sum(metadata.row_group(group).column(column).total_compressed_size for column in range(metadata.num_columns))
-        for group in range(metadata.num_row_groups)
-    ]
 
 
 def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig, given_up: GivenUp) -> Iterator[Work]:
@@ -58,7 +23,7 @@ def read_groups(source: str, file: IO[bytes], start: int, end: int, config: Inge
 
     What is left of a row group that can't be read is one row.
     """
-    parquet = open_groups(source, file)
+    parquet = open_parquet(source, file)
     number = sum(parquet.metadata.row_group(group).num_rows for group in range(start))
     for group in range(start, end):
         after = number + parquet.metadata.row_group(group).num_rows
@@ -94,7 +59,7 @@ def _values(column: pa.Array) -> list[Any]:
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
-        if not _is_text(column.type):
+        if not is_text(column.type):
             return [None] * len(column)
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()

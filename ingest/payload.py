@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corpusmill.ingest.codecs import GzipDecoder
-from corpusmill.ingest.inflate import last_bytes
+from corpusmill.pipeline.formats.compressed import GzipDecoder, last_bytes
 
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 CUT_SIZE = re.compile(rb"[0-9a-fA-F]{0,8}\r?")

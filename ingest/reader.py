@@ -25,8 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.files import open_file
-from corpusmill.ingest.formats import Ignored, Refused, Source, examine
+from corpusmill.ingest.frames import examine
 from corpusmill.ingest.rows import Row, Tables, Work
 from corpusmill.ingest.segments import SegmentReader
 from corpusmill.ingest.splitting import RangeIndex, Segment, index_range
@@ -34,6 +33,8 @@ from corpusmill.ingest.warc import read_records
 from corpusmill.ingest.wat import SAID, described
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
 
 #: Exit code of a process that ran into its memory limit.
@@ -145,7 +146,7 @@ class Reader:
         found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
         self._found(found)
 
-    def _found(self, found: RangeIndex | Source | Refused | Ignored) -> None:
+    def _found(self, found: RangeIndex | InputFile | Refused | Ignored) -> None:
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
     def _wat(self, request: dict[str, Any]) -> None:

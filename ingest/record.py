@@ -4,16 +4,15 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
-from corpusmill.ingest.codecs import CODECS, codec_of
 from corpusmill.ingest.fields import jsonable
-from corpusmill.ingest.files import file_ref, open_file
-from corpusmill.ingest.formats import Source, examine
-from corpusmill.ingest.inflate import Inflating, inflating
-from corpusmill.ingest.parquet import open_groups
-from corpusmill.ingest.warc import FRAMED
-from corpusmill.ingest.window import Window
+from corpusmill.ingest.frames import FRAMED, examine
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import file_ref, open_file
+from corpusmill.pipeline.formats.compressed import CODECS, Inflating, codec_of, inflating
+from corpusmill.pipeline.formats.detect import InputFile
+from corpusmill.pipeline.formats.parquet import open_parquet
+from corpusmill.pipeline.formats.streams import Window
 
 #: Bytes that are read at a time.
 CHUNK = 1 << 20
@@ -26,7 +25,7 @@ def read_record(source: str, offset: int | None, length: int | None, limit: int 
     Raises InputError where the file is gone, is not what it was, has no such place, or `limit` bytes are not enough.
     """
     found = examine(file_ref(source))
-    if not isinstance(found, Source) or offset is None:
+    if not isinstance(found, InputFile) or offset is None:
         raise InputError(f"{source}: it holds no record that could be shown again.")
     if found.format == "parquet":
         return _parquet_row(source, offset)
@@ -56,7 +55,7 @@ def read_stretch(source: str, offset: int, length: int) -> Iterator[bytes]:
     """The bytes of a damaged stretch of a file, in chunks: as they lie there, or, where the file is one compressed stream,
     what it still gives. Raises InputError where the file is gone or has no such stretch."""
     found = examine(file_ref(source))
-    if not isinstance(found, Source) or found.format == "parquet":
+    if not isinstance(found, InputFile) or found.format == "parquet":
         raise InputError(f"{source}: what is damaged there can't be shown by itself.")
     with open_file(source) as file:
         if found.layout in CODECS:
@@ -80,7 +79,7 @@ def _up_to(stream: IO[bytes] | Inflating, size: int) -> bytes:
 
 def _parquet_row(source: str, number: int) -> bytes:
     with open_file(source) as file:
-        parquet = open_groups(source, file)
+        parquet = open_parquet(source, file)
         first = 0
         for group in range(parquet.metadata.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows

@@ -9,9 +9,10 @@ from typing import Any
 
 from fastwarc.warc import ArchiveIterator, WarcHeader
 
-from corpusmill.ingest.charset import fit
-from corpusmill.ingest.headers import FILEDESC, HUGE, MAX_HEADER, parse_arc_line
+from corpusmill.ingest.headers import HUGE, MAX_HEADER, parse_arc_line
 from corpusmill.ingest.walk import Gap, Raw
+from corpusmill.pipeline.formats.detect import FILEDESC
+from corpusmill.pipeline.text.damage import storable
 
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
 ZERO = re.compile(r"\+?0{1,18}")
@@ -190,7 +191,7 @@ def _arc_record(raw: Raw, limit: int) -> Record:
         head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: %d\r\n\r\n"
         record = _parsed(head % len(raw.block), raw.block, raw.offset, limit)
     body, http = (record.body, record._http_headers) if record else (raw.block, None)
-    url, block_type = (fit(value.decode("utf-8", "replace")) for value in (line.url, line.type))
+    url, block_type = (storable(value.decode("utf-8", "replace")) for value in (line.url, line.type))
     fields = Fields(url, _timestamp(line.date.decode()), block_type)
     return Record(raw.offset, raw.length, kind, raw.size, body, len(raw.block) == raw.size, fields, http)
 

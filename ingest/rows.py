@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, with_columns
 
-#: What a record is left out for, by rule; of the URL's rules, too (filters/urls).
+#: What a record is left out for, by rule; of the URL's rules, too (ingest/urls).
 MEANINGS = {
     "record_type": "it is a record of the archive's own, such as a request: no page that a server sent",
     "status": "the server's answer has no HTTP status, or one that the recipe does not take, such as 404",

@@ -6,7 +6,6 @@ from typing import IO, Any
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.extraction import warm_up
-from corpusmill.ingest.files import open_file
 from corpusmill.ingest.jsonl import read_jsonl
 from corpusmill.ingest.pages import MIB, gap_row, record_row, unread_row
 from corpusmill.ingest.parquet import read_groups
@@ -18,6 +17,7 @@ from corpusmill.ingest.url_filter import UrlFilter, check_url, make_url_filter
 from corpusmill.ingest.walk import Gap
 from corpusmill.ingest.warc import CUTTABLE, read_records
 from corpusmill.ingest.wat import WatIndex
+from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.storage import Storage
 

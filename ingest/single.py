@@ -6,10 +6,10 @@ folders two documents. The file's path is the row's `source`.
 
 from typing import IO
 
-from corpusmill.ingest.inflate import Inflating, inflating
 from corpusmill.ingest.records import Fields, Record
 from corpusmill.ingest.walk import Gap
-from corpusmill.ingest.window import Window
+from corpusmill.pipeline.formats.compressed import Inflating, inflating
+from corpusmill.pipeline.formats.streams import Window
 
 #: What the files of a format hold.
 TYPES = {"html": "text/html", "text": "text/plain"}

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from corpusmill.ingest.files import open_file
-from corpusmill.ingest.formats import Source
 from corpusmill.ingest.jsonl import line_starts
 from corpusmill.ingest.warc import CUTTABLE, first_start, read_records
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.formats.detect import InputFile
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Piece
 
@@ -35,13 +35,13 @@ class Segment:
     wat_sha256: str = ""
 
 
-def piece_bytes(sources: list[Source], piece_mb: int) -> int:
+def piece_bytes(sources: list[InputFile], piece_mb: int) -> int:
     """The size of a piece for these sources. The number of workers plays no part: it must not change the outputs."""
     total = sum(source.ref.bytes for source in sources)
     return min(piece_mb * MIB, max(SMALLEST, total // PIECES))
 
 
-def needs_index(source: Source, target: int) -> bool:
+def needs_index(source: InputFile, target: int) -> bool:
     """Whether a WARC or ARC is so large that it has to be cut, which takes a walk over its records first."""
     return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
 
@@ -97,7 +97,7 @@ def joined(ranges: list[RangeIndex], size: int) -> list[int] | None:
     return sorted({place for one in ranges for place in one.places} | {0, size})
 
 
-def segments_of(source: Source, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
+def segments_of(source: InputFile, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
     """The parts of one source, in order. `starts`: where a large WARC can be cut (`joined`); `wat`: what is joined to it."""
     size = source.ref.bytes
     if source.format == "parquet":
@@ -109,7 +109,7 @@ def segments_of(source: Source, target: int, starts: list[int] | None = None, wa
     return [Segment(source.format, source.layout, a, b, b - a, wat=wat[0], wat_sha256=wat[1]) for a, b in pairwise(starts)]
 
 
-def _row_groups(source: Source, target: int) -> list[Segment]:
+def _row_groups(source: InputFile, target: int) -> list[Segment]:
     segments: list[Segment] = []
     first = gathered = 0
     for group, size in enumerate(source.groups):

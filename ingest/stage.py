@@ -11,8 +11,6 @@ import numpy as np
 
 from corpusmill.ingest.commoncrawl import fetch, is_crawl
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.files import file_ref, open_file
-from corpusmill.ingest.formats import Refused, Source
 from corpusmill.ingest.guard import Batch, Guard
 from corpusmill.ingest.jsonl import first_keys
 from corpusmill.ingest.pages import MIB
@@ -23,6 +21,8 @@ from corpusmill.ingest.url_filter import url_filter_params
 from corpusmill.ingest.wat import pairs_of
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import file_ref, open_file
+from corpusmill.pipeline.formats.detect import InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
@@ -211,7 +211,9 @@ class IngestStage(Stage):
         return {path: places for path, places in starts.items() if places}
 
     @staticmethod
-    def _starts(run: StageRun, phase: str, sources: list[tuple[Source, list[tuple[int, int]]]], target: int) -> dict[str, list[int] | None]:
+    def _starts(
+        run: StageRun, phase: str, sources: list[tuple[InputFile, list[tuple[int, int]]]], target: int
+    ) -> dict[str, list[int] | None]:
         pieces = [
             Piece(
                 f"{phase}-{number:05d}-{place:04d}",

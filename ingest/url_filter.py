@@ -7,7 +7,7 @@ from corpusmill.pipeline.config import resolve_options
 from corpusmill.pipeline.stage import load_object
 
 #: It counts for the code of a task whose configuration has a URL filter (`code.py`).
-STEPS = {"url_filter": "corpusmill.filters.urls.step:UrlFilter"}
+STEPS = {"url_filter": "corpusmill.ingest.urls.step:UrlFilter"}
 
 
 class UrlFilter(Protocol):

@@ -8,8 +8,9 @@ gives what the whole file gives.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from corpusmill.ingest.headers import MAX_HEADER, NEWLINES, Grammar, Head
-from corpusmill.ingest.window import Window
+from corpusmill.ingest.headers import MAX_HEADER, Grammar, Head
+from corpusmill.pipeline.formats.detect import NEWLINES
+from corpusmill.pipeline.formats.streams import Window
 
 #: Bytes behind a record in which the next one must begin, newlines before it included.
 TRAILER = 64

@@ -13,17 +13,13 @@ from typing import IO
 
 from fastwarc.warc import ArchiveIterator
 
-from corpusmill.ingest.codecs import codec_of
-from corpusmill.ingest.files import RangeFile
-from corpusmill.ingest.frames import next_frame, walk_frames
+from corpusmill.ingest.frames import FRAMED, next_frame, walk_frames
 from corpusmill.ingest.headers import GRAMMARS, MAX_HEADER, Grammar
-from corpusmill.ingest.inflate import inflating
 from corpusmill.ingest.records import Record, capture, parse_record
 from corpusmill.ingest.walk import Gap, Raw, walk
-from corpusmill.ingest.window import Window
+from corpusmill.pipeline.formats.compressed import codec_of, inflating
+from corpusmill.pipeline.formats.streams import RangeFile, Window
 
-#: What the layout of a file with a compressed frame for each record ends with.
-FRAMED = "-frames"
 #: Layouts of files that can be read from any record on.
 CUTTABLE = ("plain", "gzip-frames", "zstd-frames", "lz4-frames")
 

@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.ingest.charset import fit
-from corpusmill.ingest.formats import Source
 from corpusmill.ingest.records import Record
 from corpusmill.ingest.rows import Row
 from corpusmill.ingest.walk import Gap
 from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.formats.detect import InputFile
+from corpusmill.pipeline.text.damage import storable
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
 #: What a WAT file says of the HTTP responses of the crawl, a row each.
@@ -36,9 +36,9 @@ SAID = pa.schema(
 )
 
 
-def pairs_of(sources: list[Source]) -> dict[str, Source]:
+def pairs_of(sources: list[InputFile]) -> dict[str, InputFile]:
     """The path of each WET file that has a WAT file of the same name beside or elsewhere in the input, to that file."""
-    found: dict[str, dict[str, list[Source]]] = {"wat": {}, "wet": {}}
+    found: dict[str, dict[str, list[InputFile]]] = {"wat": {}, "wet": {}}
     for source in sources:
         name = NAME.fullmatch(PurePosixPath(source.ref.path).name) if source.format == "warc" else None
         if name:
@@ -64,7 +64,7 @@ def described(record: Record | Gap) -> dict[str, Any] | None:
     said = {
         "canonical": next((_text(link, "url") for link in _list(head, "Link") if (_text(link, "rel") or "").lower() == "canonical"), None),
         "http_status": int(status) if isinstance(status, str) and re.fullmatch(r"[0-9]{3}", status) else None,
-        "content_type": fit(types[0]) if types else None,
+        "content_type": storable(types[0]) if types else None,
         "metas": _metas(head) or None,
     }
     return {
@@ -99,7 +99,7 @@ def _list(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _text(value: dict[str, Any], key: str) -> str | None:
     text = value.get(key)
-    return fit(text) or None if isinstance(text, str) else None
+    return storable(text) or None if isinstance(text, str) else None
 
 
 class WatIndex:

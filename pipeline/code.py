@@ -30,8 +30,8 @@ CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
         "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.collecting", "pipeline.engine", "pipeline.interrupts",
         "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "pipeline.redact",
-        "pipeline.redirects", "pipeline.retry", "pipeline.run", "pipeline.runner", "pipeline.storage", "pipeline.store_requests",
-        "pipeline.store_streams", "pipeline.temporary", "pipeline.watch", "pipeline.web", "report",
+        "pipeline.redirects", "pipeline.retry", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
+        "pipeline.store_requests", "pipeline.store_streams", "pipeline.temporary", "pipeline.watch", "pipeline.web", "report",
         "train.follow", "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
     )
 )  # fmt: skip

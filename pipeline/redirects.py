@@ -53,7 +53,7 @@ def _refused(end: SplitResult, why: str) -> RedirectRefusedError:
 
 
 class _Checked(urllib.request.HTTPRedirectHandler):
-    max_redirections = MOST
+    max_redirections = max_repeats = MOST
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str

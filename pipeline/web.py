@@ -24,7 +24,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import corpusmill
 from corpusmill.pipeline import redirects
@@ -170,6 +170,8 @@ class _Download:
                     self._run()
         except CorpusmillError:
             raise
+        except redirects.RedirectRefusedError as error:
+            raise InputError(f"{self.url}: {error}.") from error
         except OSError as error:
             raise InputError(
                 f"{error.filename or self.part}: can't be written ({error.strerror}); run the same command again to go on."
@@ -216,8 +218,8 @@ class _Download:
             answer = redirects.opener().open(urllib.request.Request(self.url, headers=headers), timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             answer = error  # an answer, too
-        except redirects.RedirectRefusedError as error:
-            raise InputError(f"{self.url}: {error}.") from error
+        except redirects.RedirectRefusedError:
+            raise
         except (OSError, HTTPException) as error:
             raise _Again(getattr(error, "reason", error), connected=not isinstance(error, urllib.error.URLError)) from error
         with answer:
@@ -235,7 +237,8 @@ class _Download:
         elif answer.status == 416 or (answer.status == 206 and start != have):
             self.part.unlink(missing_ok=True)
             raise _Again("the server gives another part than was asked for")
-        elif 300 <= answer.status < 400:
+        elif 300 <= answer.status < 400:  # not followed: to no web server, or once too often
+            redirects.check_redirect(self.url, urljoin(self.url, answer.headers.get("Location", "")))
             raise CorpusmillError(f"{self.url}: the request was sent on more than {redirects.MOST} times.")
         elif answer.status not in (200, 206):
             raise CorpusmillError(f"{self.url}: {said}.")

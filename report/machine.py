@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from corpusmill.report.safe import safe_line, safe_text
+from corpusmill.pipeline.safe import safe_line, safe_text
 
 #: What a spreadsheet may take for a formula, at a cell's beginning (OWASP, CSV injection), full-width forms included.
 _FORMULA = re.compile(r"[\s'\"]*[=+\-@|%＝＋－＠]|[\t\r\n]")

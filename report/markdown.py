@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from corpusmill.report.safe import safe_line, safe_text
+from corpusmill.pipeline.safe import safe_line, safe_text
 
 #: Characters of a text that a card shows.
 LONGEST_TEXT = 700

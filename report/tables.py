@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line
 
 #: Columns of a terminal between two of a table, and those that a text needs at least.
 GAP, LEAST = 3, 12

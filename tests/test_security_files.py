@@ -15,9 +15,9 @@ from built_run import write_run
 from corpusmill.filters.classifier.card import Classifier
 from corpusmill.filters.classifier.options import ModelOptions
 from corpusmill.filters.classifier.resolve import resolve
-from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.cache import NpmPackage, PackageFile
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.pipeline.token_shards import TokenShards
@@ -114,7 +114,7 @@ def test_an_evaluation_set_is_read_in_memory(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_set_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corpusmill.ingest.item_rows.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("corpusmill.pipeline.formats.evaluation_sets.MOST_BYTES", 1 << 20)
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.jsonl", bytes(2 << 20))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest.files import file_ref, open_file
 from corpusmill.pipeline import redirects
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.redirects import RedirectRefusedError, check_redirect, is_internal, opener
 from corpusmill.pipeline.web import Patience, download, gunzip
 from corpusmill.report.explore import server as explorer_server

@@ -18,11 +18,11 @@ from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import open_batches, read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage
 from corpusmill.pipeline.token_bytes import tiktoken_file
 from corpusmill.report.facts.tokenizers import TAKEN_OVER
-from corpusmill.report.safe import safe_line
 from corpusmill.tokenize.character_stage import character_summary, take_characters
 from corpusmill.tokenize.judge_config import JudgeConfig
 from corpusmill.tokenize.judge_stage import QUALITY_FILE, Words, judge, selection, summary

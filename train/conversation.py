@@ -7,7 +7,7 @@ are no text that this program has a rule for, and an answer that a tool was aske
 from collections.abc import Sequence
 from typing import Any
 
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.train.records import BadRow
 from corpusmill.train.template import Message
 

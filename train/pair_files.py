@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.train import tasks
 from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
 from corpusmill.train.preference_data import Pair

@@ -2,7 +2,7 @@
 
 A score of whole documents says little about a few of their sentences, and a score that is the greatest of a document's windows says that
 it is long. So where a score is one of windows, the continuations themselves are scored and the best and worst of them taken; else
-continuations are taken from the best and the worst documents, whose scores they have. (Measured: docs/alignment-pairs.md.)
+continuations are taken from the best and the worst documents, whose scores they have. (Measured: docs/alignment.md.)
 """
 
 import bisect

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT, with_columns
-from corpusmill.report.safe import safe_line
 from corpusmill.train import tasks
 from corpusmill.train.conversation import assistant_turn, first_question, read_instruction, read_messages, read_text, user_turn
 from corpusmill.train.records import BadRow, Row, read_rows

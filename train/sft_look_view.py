@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.report.page.page import policy, templates
-from corpusmill.report.safe import quoted, safe_line, safe_text
 from corpusmill.train.sft_look import CUT, GIVEN, LEARNED, Shown, Source, Stretch
 
 STYLES = {LEARNED: "bold green", GIVEN: "", CUT: "red strike"}

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from corpusmill.dedup.contamination.config import SetConfig
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.item_rows import COMPRESSIONS, ENDINGS, has_data
-from corpusmill.ingest.sources import expand
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref
+from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data
 from corpusmill.pipeline.manifest import FileRef
 
 SPLITS = frozenset(["test", "train", "validation", "valid", "val", "dev", "data", "eval", "none", "default", "main", "plain_text"])

@@ -15,9 +15,9 @@ from corpusmill.dedup.contamination.files import SetFile
 from corpusmill.dedup.contamination.readers import reader
 from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
 from corpusmill.dedup.words import read_only
-from corpusmill.ingest.charset import fit
-from corpusmill.ingest.item_rows import read_set
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.damage import storable
 
 #: Words of a text that are looked for; what is longer is looked for by its beginning.
 MAX_WORDS = 100_000
@@ -53,7 +53,7 @@ def read_passages(files: Sequence[SetFile]) -> Passages:
             set_ = sets.setdefault(file.name, len(sets))
             for row in table:
                 for field, text in texts_of(row):
-                    for form in forms(fit(text)):
+                    for form in forms(storable(text)):
                         texts.append(form)
                         rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
                 items[file.name] += 1

@@ -7,9 +7,9 @@ from corpusmill.dedup.sections import plan_ranges
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Piece
-from corpusmill.report.safe import safe_line
 
 TOP_FILE = "lines/top.parquet"
 #: How many of the most frequent lines the terminal shows, and how many characters of each.

@@ -7,7 +7,7 @@ from typing import Any
 from corpusmill.filters.classifier.rows import File, read_rows
 from corpusmill.filters.classifier.spec import Source, value_key
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 
 YES, NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
 #: More values than this are no classes.

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.measures import doubts, interval, value
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, show, table
 
 #: Thresholds of the table, beside the classifier's own; the page and `--json` have more.

@@ -17,8 +17,8 @@ from corpusmill.filters.classifier.rows import TEXT, find_files, fingerprint, re
 from corpusmill.filters.classifier.run_documents import RUN_LIMIT, read_run
 from corpusmill.filters.classifier.spec import Source
 from corpusmill.filters.classifier.weak import has_word
-from corpusmill.ingest.charset import fit
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.damage import storable
 
 
 @dataclass
@@ -108,7 +108,7 @@ def _file_rows(source: Source, folder: str | Path, answers: Answers, report: Sou
                 text = cell(place, row, column)
                 if text is not None and not isinstance(text, str):
                     raise InputError(f"{place}: {column!r} is no text ({type(text).__name__}).")
-                if not text or not (text := fit(text) or "").strip():
+                if not text or not (text := storable(text) or "").strip():
                     report.empty += 1
                     continue
                 found, unknown = answers.of(place, row)

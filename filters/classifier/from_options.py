@@ -10,7 +10,7 @@ from corpusmill.filters.classifier.rows import find_files
 from corpusmill.filters.classifier.spec import LABEL, RESERVED, TrainingSpec, make_spec, name_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.run import RUN_FILE
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 
 
 def spec_of_data(

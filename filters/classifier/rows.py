@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from corpusmill.filters.classifier.defaults.corpora import PREFIX, corpus_path
-from corpusmill.ingest.charset import fit
-from corpusmill.ingest.codecs import compression_of
-from corpusmill.ingest.files import file_ref, local_path, open_file
-from corpusmill.ingest.formats import Source as Found
-from corpusmill.ingest.formats import examine
-from corpusmill.ingest.inflate import Inflating, inflating
-from corpusmill.ingest.jsonl import split_lines
-from corpusmill.ingest.parquet import open_groups
-from corpusmill.ingest.sources import expand
-from corpusmill.ingest.window import Window
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
+from corpusmill.pipeline.formats.compressed import Inflating, compression_of, inflating
+from corpusmill.pipeline.formats.detect import InputFile, detect
+from corpusmill.pipeline.formats.parquet import open_parquet
+from corpusmill.pipeline.formats.streams import Window, split_lines
 from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.text.damage import storable
 
 #: A line, or a text, that is longer is refused, bytes.
 MOST_BYTES = 256 << 20
@@ -61,13 +57,13 @@ def _examined(path: str, format: str, alone: bool) -> File | None:
     if format in ("lines", "documents"):
         with open_file(path) as file:
             return File(path, format, compression_of(file.read(4)))
-    found = examine(file_ref(path))
-    if isinstance(found, Found) and found.format in ("jsonl", "parquet", "text") and format in ("auto", found.format):
+    found = detect(file_ref(path))
+    if isinstance(found, InputFile) and found.format in ("jsonl", "parquet", "text") and format in ("auto", found.format):
         kind = ("lines" if alone else "documents") if found.format == "text" else found.format
         return File(path, kind, None if found.layout == "plain" else found.layout.split("-")[0])
     if not alone:
         return None
-    if isinstance(found, Found):
+    if isinstance(found, InputFile):
         wanted = "JSONL, Parquet or text" if format == "auto" else format
         raise InputError(f"{path}: not a {wanted} file (it holds {found.format}).")
     raise InputError(getattr(found, "reason", f"{path}: not a JSONL, Parquet or text file."))
@@ -108,7 +104,7 @@ def _lines(file: File, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _decoded(place: str, content: bytes) -> str:
     try:
-        return fit(content.decode("utf-8")) or ""
+        return storable(content.decode("utf-8")) or ""
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: byte {error.start} is not UTF-8.") from error
 
@@ -126,7 +122,7 @@ def _object(place: str, text: str) -> dict[str, Any]:
 def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow as pa
 
-    with open_groups(path, stream) as parquet:
+    with open_parquet(path, stream) as parquet:
         names = parquet.schema_arrow.names
         missing = [name for name in columns if name not in names]
         if missing:

@@ -93,10 +93,10 @@ def _rows(file: File, text_column: str, id_column: str) -> Iterator[dict[str, An
 
 
 def _names(file: File) -> list[str]:
-    from corpusmill.ingest.files import open_file
-    from corpusmill.ingest.parquet import open_groups
+    from corpusmill.pipeline.files import open_file
+    from corpusmill.pipeline.formats.parquet import open_parquet
 
-    with open_file(file.path) as stream, open_groups(file.path, stream) as parquet:
+    with open_file(file.path) as stream, open_parquet(file.path, stream) as parquet:
         return list(parquet.schema_arrow.names)
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from corpusmill.ingest.charset import fit
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.page.extracted import Extracted, TooDeep
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.damage import storable
 
 
 def warm_up() -> None:
@@ -47,7 +47,7 @@ def _depth(tree: Any) -> int:
 
 def tidy(text: str) -> str:
     """Text without NULs, trailing spaces, more than one blank line in a row, and blank ends."""
-    text = "\n".join([line.rstrip() for line in fit(text).split("\n")])
+    text = "\n".join([line.rstrip() for line in storable(text).split("\n")])
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
     return text.strip()

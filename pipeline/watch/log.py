@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from corpusmill.pipeline.redact import redact, walked
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.growing import LOG, Growing
-from corpusmill.report.safe import safe_line
 
 #: Characters of a sentence; a field has at most as many.
 LONGEST = 600

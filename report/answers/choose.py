@@ -9,10 +9,10 @@ import duckdb
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report import host
 from corpusmill.report.query.run import Run, identifier, quoted
-from corpusmill.report.safe import safe_line
 
 #: Stages whose report has a row a document, the one that decides most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")

@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.why_find import resolve
 from corpusmill.report.facts.clusters import Clusters, Member, find_clusters, read_clusters
 from corpusmill.report.facts.duplicates import LISTS, Shown, evidence, lists_of, policy, show
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.facts.passages import Comparison, Passage
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 
 #: Clusters of one list, or of each of the three.
 ONE, EACH = 10, 3

@@ -2,13 +2,13 @@
 
 from rich.table import Table
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.contamination import Contamination
 from corpusmill.report.facts.cuts import Cuts, TopLines
 from corpusmill.report.facts.earlier import Earlier
 from corpusmill.report.facts.full_clusters import FullClusters
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.facts.summary import Summary
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, share, table
 
 #: Lines, sets and earlier runs that are shown.

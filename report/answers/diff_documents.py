@@ -12,10 +12,10 @@ from typing import Any
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report import host
 from corpusmill.report.query.connect import reach
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.safe import safe_line
 
 #: What DuckDB may take before it uses the disk.
 MEMORY = "1GB"

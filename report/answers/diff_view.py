@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.diff import Difference, Wanted
 from corpusmill.report.answers.diff_columns import ColumnChange
 from corpusmill.report.answers.diff_documents import Counts, RuleCount
 from corpusmill.report.answers.sample_view import show_document
 from corpusmill.report.facts.histogram import number
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, limit, share, show, table
 
 #: Rows of the tables; --json has all.

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.clusters_view import print_lists
 from corpusmill.report.facts.clusters import read_clusters
 from corpusmill.report.facts.duplicates import lists_of, policy, show
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.facts.sources import SHOWN, Sources, read_sources
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, share, table
 from corpusmill.report.tables import show as print_table
 

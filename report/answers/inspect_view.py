@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import VALUES, limit, show, table
 
 #: Columns that say where a record lies or why in words: no values.

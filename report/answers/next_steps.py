@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.headline import Headline, headline
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.facts.summary import Summary
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import limit, share
 
 

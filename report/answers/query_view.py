@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.inspect_view import Shown, show_rows
 from corpusmill.report.machine import as_json, print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run
-from corpusmill.report.safe import safe_line
 
 #: Rows on a terminal where no limit is given.
 ROWS = 50

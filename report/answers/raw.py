@@ -8,11 +8,11 @@ from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.original import NO_RECORDS, ROWS, original_of
 from corpusmill.ingest.record import read_stretch
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.answers.why import NO_PAGE
 from corpusmill.report.answers.why_find import resolve
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line, safe_text
 from corpusmill.report.sources import check_source
 
 COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "failed", "reason")

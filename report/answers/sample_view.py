@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.answers.why_change import distance, passing
 from corpusmill.report.decide_again import RETUNE
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line, safe_text
 from corpusmill.report.tables import VALUES, limit
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.stats import QUANTILES, Column, Group, Spread, read_columns, read_groups
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.host import NONE
 from corpusmill.report.machine import as_json, print_csv, warn
 from corpusmill.report.query.run import Run
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, limit, millions, share, show, table
 
 #: Groups in a table; the others are added up in its last row.

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.run import StageResult
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.dedup_tables import dedup_tables
 from corpusmill.report.answers.next_steps import show_next_steps
 from corpusmill.report.facts.classifiers import classifiers_table
@@ -18,7 +19,6 @@ from corpusmill.report.facts.tokenizers import judgement_tables
 from corpusmill.report.facts.training import read_samples
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.read import DATA_STAGES, RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, millions, share, show, table
 
 TOP_RULES = 12

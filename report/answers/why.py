@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import table_rows
 from corpusmill.report.answers.why_change import Change, change, distance
@@ -18,7 +19,6 @@ from corpusmill.report.facts.histogram import number
 from corpusmill.report.machine import as_json
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import Rule, RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tokens.token_place import first_token
 
 #: The stages with a row a document, in the order in which a document meets them.

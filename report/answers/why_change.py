@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import Rows, table_rows
 from corpusmill.report.decide_again import RETUNE, decides_again
@@ -13,7 +14,6 @@ from corpusmill.report.facts.histogram import number
 from corpusmill.report.facts.thresholds import shares_moved
 from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line
 
 #: Significant digits of a threshold that is proposed.
 DIGITS = 4

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.contamination import RULE, SET, action, stayed
 from corpusmill.report.facts.cuts import COLUMNS
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 
 #: Columns that are told here in words.
 TOLD = {"cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster"}

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.read import DATA_STAGES, RunReader
-from corpusmill.report.safe import safe_line
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: What begins a URL.

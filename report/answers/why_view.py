@@ -10,11 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.answers.why_change import Change, distance, room
 from corpusmill.report.answers.why_find import Holder, Passages
 from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line, safe_text
 from corpusmill.report.tables import cell, limit, table
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import json
 import re
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.card.columns import MEANINGS, croissant_type, is_list
 from corpusmill.report.card.contents import Contents
-from corpusmill.report.safe import safe_line
 
 PARQUET = "application/x-parquet"
 FILES, RECORDS = "files", "documents"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card import rows
 from corpusmill.report.card.columns import MEANINGS
@@ -15,7 +16,6 @@ from corpusmill.report.card.limits import limits, step_options
 from corpusmill.report.card.pii import read_pii
 from corpusmill.report.facts.summary import Summary, read_summary
 from corpusmill.report.markdown import environment, front_matter
-from corpusmill.report.safe import safe_line
 from corpusmill.report.stale import refuse_stale
 
 CARD, CROISSANT = "README.md", "croissant.json"

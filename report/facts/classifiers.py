@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.decisions import Decisions
 from corpusmill.report.facts.histogram import as_floats
 from corpusmill.report.facts.measures import checked, doubts, interval, value
 from corpusmill.report.read import Rule, RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, table
 
 FOLDER = "classifiers/"

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.clusters import EXACT, URL, Choice, Cluster, Clusters, Member, read_clusters, read_members
 from corpusmill.report.facts.earlier import Copy
 from corpusmill.report.facts.passages import Comparison, compare
 from corpusmill.report.facts.sources import Sources, read_sources
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 
 #: Clusters of each list on the page, copies named of each, and how many of them are compared with the kept document.
 EACH, MEMBERS, COMPARED = 6, 5, 1

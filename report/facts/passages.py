@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.facts.worddiff import Change, Words, diff
-from corpusmill.report.safe import safe_line, safe_text
 
 Kind = Literal["equal", "removed", "added", "left out"]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.read import RunReader
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, table
 
 QUALITY = "tokenizer/quality.json"

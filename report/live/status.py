@@ -27,7 +27,7 @@ ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", 
 
 
 def read_status(folder: str) -> dict[str, Any]:
-    """All that is known of how far a run is, JSON-able (docs/live.md). Raises InputError where `folder` is no run."""
+    """All that is known of how far a run is, JSON-able (docs/looking.md). Raises InputError where `folder` is no run."""
     return Status(folder).read()
 
 

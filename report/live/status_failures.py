@@ -5,9 +5,9 @@ from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.growing import ERRORS, read_grown
-from corpusmill.report.safe import safe_line
 
 #: The last failures that are told in words, and the end of the log that is read for them.
 SHOWN, END = 5, 1 << 20

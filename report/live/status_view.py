@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console, Group
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import BAD, ENDED, Status, unit_of
 from corpusmill.report.machine import as_json as as_line
-from corpusmill.report.safe import safe_line
 
 #: Seconds between two looks; columns of a bar, and of a stage's name.
 INTERVAL, BAR, NAME = 2.0, 30, 11

@@ -5,11 +5,11 @@ import json
 import math
 from typing import Any
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.clusters import BARS, Clusters
 from corpusmill.report.facts.histogram import Histogram, number
 from corpusmill.report.facts.tokenizers import Judgement
 from corpusmill.report.read import Rule
-from corpusmill.report.safe import safe_line
 
 Figure = dict[str, Any]
 #: Marks of a logarithmic axis.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from corpusmill.pipeline.redact import redact, walked
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts import tokenizers
 from corpusmill.report.facts.classifiers import can_fail
 from corpusmill.report.facts.contamination import stayed
@@ -30,7 +31,6 @@ from corpusmill.report.page.overlap_view import OverlapView, overlap_view
 from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.page.training_figures import HEIGHT, drawn, training_charts
 from corpusmill.report.read import DATA_STAGES, Rule
-from corpusmill.report.safe import safe_line
 from corpusmill.report.shown import alignment as shown_alignment
 from corpusmill.report.shown import classifiers as shown_classifiers
 from corpusmill.report.shown import dedup as shown_dedup

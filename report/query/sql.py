@@ -8,7 +8,7 @@ from functools import cache
 
 import duckdb
 
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 
 Value = str | int | float | bool | None
 

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.shown.shown import Shown
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import json
 from rich.console import Console
 from rich.text import Text
 
-from corpusmill.report.safe import safe_line
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.tokens.find import Findings, Found
 
 

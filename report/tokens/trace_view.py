@@ -5,8 +5,8 @@ import json
 from rich.console import Console
 from rich.text import Text
 
+from corpusmill.pipeline.safe import quoted, safe_line
 from corpusmill.report.answers.why import TOLD
-from corpusmill.report.safe import quoted, safe_line
 from corpusmill.report.tables import cell, limit, show, table
 from corpusmill.report.tokens.trace import Traced
 

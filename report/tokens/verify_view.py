@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.histogram import number
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, show, table
 from corpusmill.report.tokens.verify import SplitCheck
 

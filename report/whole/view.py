@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts.histogram import number
-from corpusmill.report.safe import safe_line
 from corpusmill.report.tables import cell, show, table
 from corpusmill.report.whole.verify import StageCheck
 

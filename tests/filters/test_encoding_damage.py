@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.ingest.mojibake import mojibake_rate
+from corpusmill.pipeline.text.damage import mojibake_rate
 
 SPACES = "\t\n\v\f\r\x85"
 TEXT = st.text(st.one_of(st.sampled_from("ab é\ufffd\0\x07\x7f\x85\x9f\ue000\uf8ff\ufdd0\uffff\U0001fffe\U000f0000\U0010ffff\n"),

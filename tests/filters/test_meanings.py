@@ -13,8 +13,8 @@ from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.meanings import meaning
 from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import rules_metadata
-from corpusmill.filters.urls.config import DATATROVE_REASONS
 from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.urls.config import DATATROVE_REASONS
 from corpusmill.pipeline.schemas import MEANINGS_KEY
 from corpusmill.pipeline.stage import load_object
 

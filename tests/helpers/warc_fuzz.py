@@ -22,16 +22,16 @@ import lz4.frame
 import zstandard
 from warc_peers import LIMIT, real_files
 
-from corpusmill.ingest.codecs import CODECS
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.formats import Source, examine
-from corpusmill.ingest.inflate import Inflating
+from corpusmill.ingest.frames import examine
 from corpusmill.ingest.records import Record
 from corpusmill.ingest.segments import SegmentReader
 from corpusmill.ingest.splitting import index_range, joined, segments_of
 from corpusmill.ingest.walk import Gap
 from corpusmill.ingest.warc import CUTTABLE, read_records
+from corpusmill.pipeline.files import file_ref
+from corpusmill.pipeline.formats.compressed import CODECS, Inflating
+from corpusmill.pipeline.formats.detect import InputFile
 
 Parts = list[Record | Gap]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -61,7 +61,7 @@ class Sample:
 
 def load(path: Path) -> Sample:
     source = examine(file_ref(str(path)))
-    assert isinstance(source, Source), source
+    assert isinstance(source, InputFile), source
     sample = Sample(path.name, source.format, source.layout, path.read_bytes(), [])
     sample.parts = sample.read(sample.content)
     return sample
@@ -161,7 +161,7 @@ def check_rows(content: bytes, name: str, folder: Path) -> int:
     path = folder / name
     path.write_bytes(content)
     source = examine(file_ref(str(path)))
-    if not isinstance(source, Source):
+    if not isinstance(source, InputFile):
         return 0
     reader = SegmentReader(IngestConfig(), {})
     works = [reader.works(str(path), len(content), segment, False) for segment in segments_of(source, 1 << 24)]

@@ -11,12 +11,13 @@ import brotli
 from warcio.archiveiterator import ArchiveIterator
 from warcio.bufferedreaders import ChunkedDataReader
 
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.frames import examine
 from corpusmill.ingest.payload import decode_payload
 from corpusmill.ingest.records import Record
 from corpusmill.ingest.walk import Gap
 from corpusmill.ingest.warc import read_records
+from corpusmill.pipeline.files import file_ref
+from corpusmill.pipeline.formats.detect import InputFile
 
 LIMIT = 1 << 26
 
@@ -43,7 +44,7 @@ class Tally:
 
 def ours(path: Path) -> tuple[Tally, list[Record | Gap]]:
     source = examine(file_ref(str(path)))
-    assert isinstance(source, Source), source
+    assert isinstance(source, InputFile), source
     with open(path, "rb") as file:
         parts = list(read_records(file, source.format, source.layout, 0, path.stat().st_size, LIMIT))
     tally = Tally()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from resiliparse.parse.encoding import map_encoding_to_html5
 from warcio.archiveiterator import ArchiveIterator
 
-from corpusmill.ingest.charset import LABEL, canonical, charset_of, decode, decode_text, fit
+from corpusmill.ingest.charset import LABEL, canonical, charset_of, decode, decode_text
+from corpusmill.pipeline.text.damage import storable
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
 GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. " * 20
@@ -192,7 +193,7 @@ def test_whatever_comes_in_valid_text_goes_out(body: bytes, charset: str | None)
 
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=50))
 def test_fit_drops_nothing_but_what_does_not_fit(text: str) -> None:
-    assert fit(text) == "".join(c for c in text if c != "\0" and not 0xD800 <= ord(c) < 0xE000)
+    assert storable(text) == "".join(c for c in text if c != "\0" and not 0xD800 <= ord(c) < 0xE000)
 
 
 def test_hostile_headers_take_no_time() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from corpusmill.ingest import splitting
 from corpusmill.ingest.record import read_record
-from corpusmill.ingest.sources import discover, expand
+from corpusmill.ingest.sources import discover
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.store_requests import StoreError, filesystem
 
 

@@ -9,7 +9,7 @@ import lz4.frame
 import pytest
 import zstandard
 
-from corpusmill.ingest.inflate import Inflating, inflating
+from corpusmill.pipeline.formats.compressed import Inflating, inflating
 
 RANDOM = random.Random(5)
 TEXT = b"".join(b"line %d %s\n" % (i, RANDOM.randbytes(6).hex().encode()) for i in range(20_000))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.jsonl import line_starts, read_jsonl, split_lines
-from corpusmill.ingest.window import Window
+from corpusmill.ingest.jsonl import line_starts, read_jsonl
+from corpusmill.pipeline.formats.streams import Window, split_lines
 from corpusmill.pipeline.schemas import document_id
 
 CONFIG = IngestConfig()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.ingest.mojibake import mojibake_rate
+from corpusmill.pipeline.text.damage import mojibake_rate
 
 
 @pytest.mark.parametrize(

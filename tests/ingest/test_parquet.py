@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.parquet import group_bytes, open_groups, read_groups, text_fault
+from corpusmill.ingest.parquet import read_groups
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
 from corpusmill.pipeline.schemas import document_id
 
 CONFIG = IngestConfig()
@@ -23,7 +24,7 @@ def written(table: pa.Table, group: int = 3) -> bytes:
 
 
 def rows(content: bytes, start: int = 0, end: int | None = None) -> list:
-    groups = open_groups("f.parquet", io.BytesIO(content)).metadata.num_row_groups
+    groups = open_parquet("f.parquet", io.BytesIO(content)).metadata.num_row_groups
     return [
         work.row() for work in read_groups("f.parquet", io.BytesIO(content), start, groups if end is None else end, CONFIG, lambda: None)
     ]
@@ -41,7 +42,7 @@ def test_rows_become_documents_with_their_number_as_offset() -> None:
     assert found[3].id == document_id("u3", b"text 3")
     assert json.loads(found[0].metadata) == {"day": "2024-05-01T12:00:00", "raw": "/w=="}
     assert rows(content, 0, 2) + rows(content, 2, 3) + rows(content, 3) == found
-    assert len(group_bytes(open_groups("f", io.BytesIO(content)))) == 4
+    assert len(group_bytes(open_parquet("f", io.BytesIO(content)))) == 4
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
@@ -60,7 +61,7 @@ def test_text_that_is_not_utf8_is_a_row() -> None:
 
 def test_the_text_column_is_asked_for_by_name_and_type() -> None:
     content = written(pa.table({"content": ["a"], "n": [1]}))
-    parquet = open_groups("/data/x.parquet", io.BytesIO(content))
+    parquet = open_parquet("/data/x.parquet", io.BytesIO(content))
     assert text_fault("x.parquet", parquet, "text") == "x.parquet: no column 'text' (ingest.text_key); it has content, n."
     assert text_fault("x.parquet", parquet, "n") == "x.parquet: column 'n' (ingest.text_key) holds int64, not text."
     assert text_fault("x.parquet", parquet, "content") == ""
@@ -79,4 +80,4 @@ def test_a_damaged_row_group_costs_only_itself() -> None:
 
 def test_what_is_no_parquet_file_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"^/x/a.parquet: not a readable Parquet file \([^\n]*\)\.$"):
-        open_groups("/x/a.parquet", io.BytesIO(b"PAR1 and then nothing"))
+        open_parquet("/x/a.parquet", io.BytesIO(b"PAR1 and then nothing"))

@@ -8,11 +8,11 @@ import pytest
 
 from corpusmill.ingest import splitting
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.files import file_ref
 from corpusmill.ingest.original import original_of
-from corpusmill.ingest.sources import discover, expand
+from corpusmill.ingest.sources import discover
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.formats import Ignored, Refused, Source, examine
-from corpusmill.ingest.sources import discover, expand
+from corpusmill.ingest.frames import examine
+from corpusmill.ingest.sources import discover
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref
+from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 
 JSONL = b'{"text": "a"}\n{"text": "b"}\n'
 
@@ -68,7 +69,7 @@ def test_formats_are_known_by_content(tmp_path: Path, warcs) -> None:
     }
     for name, (content, format_, layout) in cases.items():
         found = examine(file_ref(put(tmp_path, name, content)))
-        assert isinstance(found, Source) and (found.format, found.layout) == (format_, layout), name
+        assert isinstance(found, InputFile) and (found.format, found.layout) == (format_, layout), name
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ import pytest
 
 from corpusmill.ingest import splitting
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.files import file_ref
 from corpusmill.ingest.record import read_record
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from corpusmill.ingest import splitting, stage
-from corpusmill.ingest.formats import Source
 from corpusmill.ingest.wat import pairs_of
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.detect import InputFile
 from corpusmill.pipeline.manifest import FileRef
 
 DATE = "2024-05-18T01:58:10Z"
@@ -187,5 +187,5 @@ def test_where_no_index_of_a_file_can_be_made_it_is_read_whole(tmp_path: Path, i
 
 def test_names_that_make_pairs() -> None:
     names = ["a/wat/X.warc.wat.gz", "a/wet/X.warc.wet.gz", "b/Y.wet", "b/Y.wat.zst", "b/Z.warc.wet", "b/X.warc.gz"]
-    sources = [Source(FileRef(name, "", 1), "warc", "plain") for name in names]
+    sources = [InputFile(FileRef(name, "", 1), "warc", "plain") for name in names]
     assert {wet: source.ref.path for wet, source in pairs_of(sources).items()} == {names[1]: names[0], names[2]: names[3]}

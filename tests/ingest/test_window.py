@@ -5,9 +5,8 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.ingest import window as module
-from corpusmill.ingest.files import RangeFile
-from corpusmill.ingest.window import Window
+from corpusmill.pipeline.formats import streams as module
+from corpusmill.pipeline.formats.streams import RangeFile, Window
 
 OPERATIONS = st.lists(
     st.tuples(st.sampled_from(["peek", "ahead", "take", "skip", "skip_any", "line", "seek", "back"]), st.integers(0, 40)), max_size=20

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpusmill.pipeline.safe import safe_text
 from corpusmill.report.machine import as_json, print_csv
-from corpusmill.report.safe import safe_text
 
 TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from("=+-@\t\r\n\"',;|\x1b\x9b\u202e"), max_size=12)
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.lists(TEXTS, max_size=3)

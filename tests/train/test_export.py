@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.markdown import block, escaped
-from corpusmill.report.safe import safe_line, safe_text
 from corpusmill.train.card import model_card
 from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.export_folder import export

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from random import Random
 
-from corpusmill.ingest.item_rows import has_data, read_set
-from corpusmill.ingest.sources import expand
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand
+from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
 from corpusmill.train.benchmarks.config import TaskConfig
 from corpusmill.train.benchmarks.items import Item
 from corpusmill.train.benchmarks.tasks import TASKS, Task, Unfit

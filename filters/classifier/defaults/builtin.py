@@ -19,7 +19,7 @@ FOLDER = "classifiers"  # in the user's cache
 #: `dedup` is another room: it is looked up by name, as stages are.
 NEAR_COPIES = "corpusmill.dedup.similarity_join:near_clusters"
 #: Libraries that decide about a model's bytes or about what its texts are.
-LIBRARIES = ("fasttext-community", "mwparserfromhell", "resiliparse", "selectolax")
+LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodings")
 
 
 def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:

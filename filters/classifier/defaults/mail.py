@@ -5,10 +5,10 @@ import email.message
 import re
 from collections.abc import Iterator
 
-from corpusmill.ingest.charset import decode_text
-from corpusmill.ingest.config import ExtractionConfig
-from corpusmill.ingest.page.blocks import extract
-from corpusmill.ingest.page.extracted import TooDeep
+import webencodings
+from selectolax.lexbor import LexborHTMLParser
+
+from corpusmill.pipeline.text.damage import storable
 
 #: A line that a mail program may have broken is at most so long, characters.
 WIDTH = 80
@@ -17,7 +17,9 @@ FOREIGN = re.compile(r"\s*[>|].*|.{0,200}\bw(rote|rites):\s*|-{3,}\s*(BEGIN|END)
 SIGNATURE = re.compile(r"--\s?|_{20,}|-{20,}BEGIN PGP SIGNATURE.*")
 #: A line that begins something of its own: an item, a mark, an indent.
 OPENS = re.compile(r"\s|[-*•o+=_#~|]\s|[-*=_#~]{2}|\(?\d{1,3}[.)]\s")
-WHOLE_PAGE = ExtractionConfig(main_content=False)
+#: Elements of HTML that nobody sees, and those that stand on lines of their own.
+UNSEEN = ["head", "script", "style", "iframe", "noscript", "textarea", "select"]
+BLOCKS = "p, div, br, hr, li, dt, dd, tr, td, th, table, ul, ol, h1, h2, h3, h4, h5, h6, blockquote, pre, center, form, address"
 
 
 def mail_text(raw: bytes) -> str:
@@ -42,13 +44,29 @@ def _texts(part: email.message.Message) -> Iterator[str]:
 
 
 def _text(content: bytes, charset: str | None, html: bool) -> str:
-    text = decode_text(content, charset, html).text
+    text = storable(_decoded(content, charset))
     if html or re.match(r"\s*<(!doctype|html|head|body|table)\b", text, re.IGNORECASE):
-        try:
-            return extract(text.encode(), None, WHOLE_PAGE).text
-        except TooDeep:
-            return ""
+        return page_text(text)
     return unwrapped(own_lines(text.splitlines()))
+
+
+def _decoded(content: bytes, charset: str | None) -> str:
+    """A mail's bytes as text: UTF-8 where they are that, else by the charset that the mail names, else windows-1252."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return webencodings.decode(content, webencodings.lookup(charset or "") or "windows-1252")[0]
+
+
+def page_text(html: str) -> str:
+    """The text of all elements of a page that are seen, with an empty line between blocks."""
+    tree = LexborHTMLParser(html)
+    tree.strip_tags(UNSEEN)
+    for block in tree.css(BLOCKS):
+        block.insert_before("\0")
+        block.insert_after("\0")
+    parts = (tree.body.text() if tree.body else "").split("\0")
+    return "\n\n".join(words for part in parts if (words := " ".join(part.split())))
 
 
 def own_lines(lines: list[str]) -> list[str]:

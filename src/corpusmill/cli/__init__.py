@@ -38,7 +38,7 @@ SAID = {130: "interrupted.", 143: "terminated."}
 
 
 def _fail(message: str, code: int) -> None:
-    from corpusmill.report.safe import safe_text
+    from corpusmill.pipeline.safe import safe_text
 
     print(f"corpusmill: {safe_text(message)}", file=sys.stderr)  # a name from a crawl may be in it
     sys.exit(code)

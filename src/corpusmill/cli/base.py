@@ -102,9 +102,9 @@ def say_stale_model(model: str) -> str:
 def _say_stale(run: str | None, stage: str | None = None) -> None:
     from contextlib import suppress
 
+    from corpusmill.pipeline.safe import safe_line
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.read import RunReader
-    from corpusmill.report.safe import safe_line
 
     with suppress(CorpusmillError, OSError, ValueError):  # the command itself says what is wrong with the folder
         stale = RunReader(run).stale if run and Storage(run).exists("run.json") else None

@@ -109,7 +109,7 @@ def score(
 ) -> None:
     """Score the texts of files: a row each, with every label's score, raw score, share of windows, and answer."""
     from corpusmill.filters.classifier.score_files import score_files
-    from corpusmill.report.safe import safe_line
+    from corpusmill.pipeline.safe import safe_line
 
     counts = score_files(_folder(model), files, output, text_column, id_column)
     texts, without = counts.pop("texts"), counts.pop("without_score")

@@ -14,8 +14,8 @@ import zstandard
 
 from corpusmill.dedup.contamination.config import ContaminationConfig
 from corpusmill.dedup.contamination.files import SetFile, set_files
-from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 
 ROWS = [{"question": f"What is {n}?", "answer": f"“{n}”"} for n in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

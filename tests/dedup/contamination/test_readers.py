@@ -9,8 +9,8 @@ import pytest
 from corpusmill.dedup.contamination.config import ContaminationConfig, FieldsConfig
 from corpusmill.dedup.contamination.files import set_files
 from corpusmill.dedup.contamination.readers import FORMATS, reader
-from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 
 CHOICES = {"text": ["red", "blue"], "label": ["A", "B"]}
 ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [

@@ -7,8 +7,8 @@ import zipfile
 import pyarrow as pa
 from fuzzing import scratch
 
-from corpusmill.ingest.item_rows import read_set
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.formats.evaluation_sets import read_set
 
 ROWS = [{"question": "What?", "answer": ["a", "b"], "n": 1}, {"question": "é"}]
 

@@ -2,10 +2,10 @@
 
 from targets.ingest_file import PAGE
 
-from corpusmill.ingest.charset import fit
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.extraction import extract_page, warm_up
 from corpusmill.ingest.page.extracted import TooDeep
+from corpusmill.pipeline.text.damage import storable
 
 CONFIGS = [ExtractionConfig(), ExtractionConfig(main_content=False, comments=True)]
 
@@ -24,7 +24,7 @@ def seeds() -> list[bytes]:
 
 
 def fuzz(data: bytes) -> None:
-    html = fit(data.decode("utf-8", "replace"))
+    html = storable(data.decode("utf-8", "replace"))
     for config in CONFIGS:
         try:
             found = extract_page(html, "http://host.test/a/", config)

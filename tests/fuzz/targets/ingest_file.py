@@ -11,11 +11,12 @@ from targets.records import ARC, warc
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.extraction import warm_up
-from corpusmill.ingest.files import file_ref
-from corpusmill.ingest.formats import Source, examine
+from corpusmill.ingest.frames import examine
 from corpusmill.ingest.rows import Tables
 from corpusmill.ingest.segments import SegmentReader
 from corpusmill.ingest.splitting import segments_of
+from corpusmill.pipeline.files import file_ref
+from corpusmill.pipeline.formats.detect import InputFile
 
 NAMES = ["x.warc", "x.arc", "x.jsonl", "x.parquet", "x.html", "x.txt", "x.warc.gz", "x.jsonl.zst", "x.html.lz4", "x.unknown"]
 PAGE = (
@@ -51,7 +52,7 @@ def fuzz(data: bytes) -> None:
     path = scratch() / name
     path.write_bytes(content)
     source = examine(file_ref(str(path)))
-    if not isinstance(source, Source):
+    if not isinstance(source, InputFile):
         return
     reader, tables = SegmentReader(IngestConfig(), {}), Tables()
     for segment in segments_of(source, 1 << 24):

@@ -6,10 +6,10 @@ from functools import cache
 
 from fuzzing import choose, choosing, scratch
 
-from corpusmill.filters.urls.config import UrlFilterConfig
-from corpusmill.filters.urls.listfile import build, read_lists
-from corpusmill.filters.urls.sources import Source
-from corpusmill.filters.urls.step import UrlFilter
+from corpusmill.ingest.urls.config import UrlFilterConfig
+from corpusmill.ingest.urls.listfile import build, read_lists
+from corpusmill.ingest.urls.sources import Source
+from corpusmill.ingest.urls.step import UrlFilter
 from corpusmill.pipeline.errors import InputError
 
 PRESETS = ["corpusmill", "datatrove"]

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from corpusmill.ingest.files import file_ref, open_file
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.watch.progress import Bytes
 from corpusmill.pipeline.web import CHUNK, CONNECTIONS, Patience, cached, download, place_of
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from corpusmill import cli
-from corpusmill.report.safe import safe_text
+from corpusmill.pipeline.safe import safe_text
 
 PIECES = ["\x1b[2J", "\x1b]0;t\x07", "\x9b31m", "\u202e", "\u2066", "\x08", "\r", "\x7f", "\u2028", "\u200b", "<b>", "[red]", "a", "=1"]
 NASTY = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join)

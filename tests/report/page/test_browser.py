@@ -10,8 +10,8 @@ from browser import PHONE, Seen, browser, needs_chromium, opened
 from hostile_run import ATTACKS, write_hostile_run
 from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, until, visit
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.page.html import write_report
-from corpusmill.report.safe import safe_line
 
 pytestmark = needs_chromium
 #: WCAG 2.2, levels A and AA; and what axe calls best practice.

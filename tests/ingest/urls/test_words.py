@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from corpusmill.filters.urls.address import readable
-from corpusmill.filters.urls.config import UrlFilterConfig
-from corpusmill.filters.urls.words import WordLists, squeeze
+from corpusmill.ingest.urls.address import readable
+from corpusmill.ingest.urls.config import UrlFilterConfig
+from corpusmill.ingest.urls.words import WordLists, squeeze
 
 WORDS = st.lists(st.text("abc1", min_size=1, max_size=4), max_size=8)
 

@@ -10,11 +10,10 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from corpusmill.ingest.codecs import compression_of
-from corpusmill.ingest.files import open_file
-from corpusmill.ingest.inflate import inflating
-from corpusmill.ingest.parquet import open_groups
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.formats.compressed import compression_of, inflating
+from corpusmill.pipeline.formats.parquet import open_parquet
 
 #: Where JSON files keep their rows if they are not a list themselves.
 LISTS = ("data", "examples", "rows", "questions", "instances")
@@ -65,7 +64,7 @@ def _read_zip(path: str, file: IO[bytes]) -> Iterator[tuple[str, Rows]]:
 
 def _read_rows(place: str, file: IO[bytes], start: bytes) -> Rows:
     if start.startswith(b"PAR1"):
-        batches: Iterable[pa.RecordBatch] = open_groups(place, file).iter_batches(use_threads=False)
+        batches: Iterable[pa.RecordBatch] = open_parquet(place, file).iter_batches(use_threads=False)
     elif start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         batches = _arrow_batches(place, file, start)
     else:

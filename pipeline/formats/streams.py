@@ -1,17 +1,35 @@
-"""A view of a stream that knows its position and moves forward, for walking records by hand.
+"""Views of a stream: a range of a file, a window that moves forward through a stream, and its lines."""
 
-Of what lies behind its position it keeps what is asked for (`hold`), so that it can go back where a record turns out
-not to be one; over a file that can seek it goes anywhere.
-"""
-
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import IO, Protocol
 
-from corpusmill.ingest.files import RangeFile
+from corpusmill.pipeline.store_streams import Stream
 
 #: Bytes asked of the stream at a time.
 CHUNK = 1 << 17
+
+
+class RangeFile(Stream):
+    """The bytes `[start, end)` of a seekable stream, as a stream of their own that begins at 0."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int):
+        super().__init__(end - start)
+        self.file, self.start, self.end = file, start, end
+        file.seek(start)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        super().seek(offset, whence)
+        self.file.seek(self.start + self.position)
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.size - self.position)
+        content = self.file.read(left if size < 0 else min(size, left))
+        self.position += len(content)
+        return content
 
 
 class Reader(Protocol):
@@ -19,7 +37,10 @@ class Reader(Protocol):
 
 
 class Window:
-    """Buffered bytes of `stream`; `position` is the offset of the next of them, counted from `base`."""
+    """Buffered bytes of `stream`; `position` is the offset of the next byte, counted from `base`.
+
+    `hold` keeps the bytes behind the position, so that a caller can go back to them. Over a `RangeFile`, `go` reaches any place.
+    """
 
     def __init__(self, stream: Reader, base: int = 0):
         self.stream = stream
@@ -119,3 +140,28 @@ class Window:
             self.buffer.clear()
             at, self.ended = 0, False
         self.at, self.position = at, position
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line with its line break; `content` is cut at the limit, `length` is not."""
+
+    offset: int
+    length: int
+    content: bytes
+    ended: bool  # False for a last line without a line break
+
+
+def split_lines(window: Window, limit: int) -> Iterator[Line]:
+    """The lines from the window's position to its end; of a line longer than `limit` only its beginning is kept."""
+    while window.ensure(1):
+        start = window.position
+        parts: list[bytes] = []
+        kept = 0
+        ended = False
+        while not ended and window.ensure(1):
+            part = window.take_line()
+            ended = part.endswith(b"\n")
+            parts.append(part[: max(0, limit - kept)])
+            kept += len(parts[-1])
+        yield Line(start, window.position - start, b"".join(parts), ended)

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from corpusmill.filters.urls.config import UrlFilterConfig
-from corpusmill.filters.urls.step import UrlFilter
+from corpusmill.ingest.urls.config import UrlFilterConfig
+from corpusmill.ingest.urls.step import UrlFilter
 from corpusmill.pipeline.errors import InputError
 
 

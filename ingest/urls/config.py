@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from corpusmill.filters.urls.words import squeeze
+from corpusmill.ingest.urls.words import squeeze
 from corpusmill.pipeline.config import Config
 
 RuleName = Literal["url_domain", "url_subdomain", "url_exact", "url_hard_word", "url_soft_words", "url_subword"]

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from corpusmill.filters.urls.address import LONGEST, PLAIN, Host, HostReader, address_prefixes, readable, same_address, same_host, split_url
-from corpusmill.filters.urls.config import RuleName, UrlFilterConfig
-from corpusmill.filters.urls.listfile import Lists, open_lists
-from corpusmill.filters.urls.sources import LISTS, WORDS, Source, shipped_sources
-from corpusmill.filters.urls.words import WordLists
+from corpusmill.ingest.urls.address import LONGEST, PLAIN, Host, HostReader, address_prefixes, readable, same_address, same_host, split_url
+from corpusmill.ingest.urls.config import RuleName, UrlFilterConfig
+from corpusmill.ingest.urls.listfile import Lists, open_lists
+from corpusmill.ingest.urls.sources import LISTS, WORDS, Source, shipped_sources
+from corpusmill.ingest.urls.words import WordLists
 from corpusmill.pipeline.errors import InputError
 
 #: Hosts whose verdict is remembered: the pages of a site lie close to each other in a crawl.

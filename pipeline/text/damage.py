@@ -1,4 +1,4 @@
-"""How much of a text was read in a wrong encoding somewhere on its way."""
+"""Damaged text: characters that no file can hold, and characters that a wrong encoding made."""
 
 import re
 
@@ -22,6 +22,18 @@ MOJIBAKE = re.compile(
     f"|(?:(?<=[\xc6-\xdf])[{REST}]|(?<=[\xe0-\xef])[{REST}]{{2}}|(?<=[\xf0-\xf4])[{REST}]{{3}})(?:{SEQUENCE})+"
     ")"
 )
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` without NUL characters and lone surrogates, which neither Parquet nor a tokenizer can hold."""
+    if "\0" in text:
+        text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return SURROGATES.sub("", text)
+    return text
 
 
 def mojibake_rate(text: str) -> float:

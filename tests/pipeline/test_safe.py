@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.control import strip_control_codes
 
-from corpusmill.report.safe import safe_line, safe_text
+from corpusmill.pipeline.safe import safe_line, safe_text
 
 HARMFUL = st.sampled_from(
     ["\x1b[2J", "\x1b]0;t\x07", "\x9b31m", "\u202e", "\x1bP", "\r", "\x08", "\x00", "\u2066", "\x1b", "\u2028", "a", " ", "\n"]

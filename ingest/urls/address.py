@@ -4,7 +4,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from corpusmill.filters.urls.words import SEPARATORS
+from corpusmill.ingest.urls.words import SEPARATORS
 
 #: Characters of the longest host name that there can be (RFC 1035, section 2.3.4); longer ones are attacks.
 LONGEST = 255

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from corpusmill.filters.urls.address import TAIL, same_address, same_host, split_url
-from corpusmill.filters.urls.sources import WORDS, Kind, Source, digest_of
+from corpusmill.ingest.urls.address import TAIL, same_address, same_host, split_url
+from corpusmill.ingest.urls.sources import WORDS, Kind, Source, digest_of
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from corpusmill.filters.urls.words import squeeze
-from corpusmill.ingest.files import open_file
+from corpusmill.ingest.urls.words import squeeze
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
 
 Kind = Literal["domains", "urls", "hard_words", "soft_words", "subwords"]
 #: The kinds of which a file may hold millions: they are hashed.

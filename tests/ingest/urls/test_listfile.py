@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.filters.urls import listfile
-from corpusmill.filters.urls.listfile import build, open_lists
-from corpusmill.filters.urls.sources import Source, shipped_sources
+from corpusmill.ingest.urls import listfile
+from corpusmill.ingest.urls.listfile import build, open_lists
+from corpusmill.ingest.urls.sources import Source, shipped_sources
 from corpusmill.pipeline.errors import InputError
 
 
@@ -64,7 +64,7 @@ def test_a_list_is_built_once_and_another_content_is_another_file(cache: Path, s
 
 def test_many_processes_build_one_file(cache: Path, sources: list[Source]) -> None:
     code = (
-        "import sys; from corpusmill.filters.urls.sources import Source; from corpusmill.filters.urls.listfile import open_lists;"
+        "import sys; from corpusmill.ingest.urls.sources import Source; from corpusmill.ingest.urls.listfile import open_lists;"
         "lists = open_lists([Source('domains', sys.argv[1])], True); print(lists.name, len(lists.domains.values))"
     )
     Path(sources[0].path).write_text("".join(f"{number}.test\n" for number in range(200_000)))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.filters.urls.config import UrlFilterConfig
-from corpusmill.filters.urls.sources import shipped_sources
-from corpusmill.filters.urls.step import UrlFilter
+from corpusmill.ingest.urls.config import UrlFilterConfig
+from corpusmill.ingest.urls.sources import shipped_sources
+from corpusmill.ingest.urls.step import UrlFilter
 
 #: Hosts and whole URLs that parsers disagree about.
 ODD_HOSTS = [

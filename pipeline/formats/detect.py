@@ -1,22 +1,22 @@
-"""What a file is, decided by what it holds; its name is only asked whether it says something else."""
+"""Detects the format of a file by its content; its name only says whether another format was promised."""
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TypeAlias
 
-from corpusmill.ingest.codecs import codec_of, compression_of
-from corpusmill.ingest.files import open_file
-from corpusmill.ingest.frames import begins_one_stream
-from corpusmill.ingest.headers import FILEDESC, GRAMMARS, NEWLINES, WARC_MAGIC
-from corpusmill.ingest.inflate import inflating
-from corpusmill.ingest.parquet import group_bytes, open_groups, text_fault
-from corpusmill.ingest.warc import FRAMED
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.formats.compressed import compression_of, inflating
+from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
 from corpusmill.pipeline.manifest import FileRef
 
 #: Decompressed bytes at the beginning of a file that are looked at.
 HEAD = 1 << 16
+WARC_MAGIC = b"WARC/"
+FILEDESC = b"filedesc://"
+NEWLINES = b"\r\n"
 COMPRESSED = r"(\.gz|\.zst|\.lz4)?$"
 NAMES = {
     "warc": re.compile(r"\.(warc|wet|wat)" + COMPRESSED, re.IGNORECASE),
@@ -34,7 +34,7 @@ KNOWN = "WARC, ARC, JSONL, Parquet, HTML or text"
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """A file that can be read. `layout`: `plain`, or `gzip`, `zstd` or `lz4` (one compressed stream), or with `-frames`
     behind it (a WARC or ARC with a compressed frame for each record); Parquet is `plain`. Of Parquet alone: `groups`, the compressed bytes
     of each row group, and `fault`, what is wrong with the text column in one sentence."""
@@ -67,26 +67,32 @@ def named_format(path: str) -> str | None:
     return next((name for name, pattern in NAMES.items() if pattern.search(path)), None)
 
 
-def examine(ref: FileRef, text_key: str = "text") -> Source | Refused | Ignored:
+#: The layout of an open WARC or ARC, from its format and compression.
+LayoutOf: TypeAlias = Callable[[IO[bytes], str, str], str]
+
+
+def detect(
+    ref: FileRef, text_key: str = "text", layout_of: LayoutOf = lambda file, format, compression: compression
+) -> InputFile | Refused | Ignored:
     """Looks at the beginning of a file, and of Parquet at its footer. `text_key`: the column that should hold the text."""
     promised = named_format(ref.path)
     if not ref.bytes:
         return Refused(ref, "empty_file", f"{ref.path}: there is nothing in it.") if promised else Ignored(ref.path)
     try:
         with open_file(ref.path) as file:
-            return _examine(ref, file, promised, text_key)
+            return _detect(ref, file, promised, text_key, layout_of)
     except InputError as error:
         return Refused(ref, "unreadable", str(error))
     except OSError as error:
         return Refused(ref, "unreadable", f"{ref.path}: can't be read ({error.strerror or error}).")
 
 
-def _examine(ref: FileRef, file: IO[bytes], promised: str | None, text_key: str) -> Source | Refused | Ignored:
+def _detect(ref: FileRef, file: IO[bytes], promised: str | None, text_key: str, layout_of: LayoutOf) -> InputFile | Refused | Ignored:
     start = file.read(4)
     file.seek(0)
     if start == b"PAR1":
-        with open_groups(ref.path, file) as parquet:
-            source = Source(ref, "parquet", "plain", tuple(group_bytes(parquet)), text_fault(ref.path, parquet, text_key))
+        with open_parquet(ref.path, file) as parquet:
+            source = InputFile(ref, "parquet", "plain", tuple(group_bytes(parquet)), text_fault(ref.path, parquet, text_key))
         return _unless_promised(source, promised)
     compression = compression_of(start) or "plain"
     head = file.read(HEAD) if compression == "plain" else _inflated_head(file, compression)
@@ -96,21 +102,17 @@ def _examine(ref: FileRef, file: IO[bytes], promised: str | None, text_key: str)
     begins = head.lstrip(NEWLINES)
     if begins.startswith((WARC_MAGIC, FILEDESC)):
         format = "warc" if begins.startswith(WARC_MAGIC) else "arc"
-        if compression != "plain":
-            codec = codec_of(file, compression)
-            file.seek(0)
-            compression += "" if begins_one_stream(file, codec, GRAMMARS[format]) else FRAMED
-        return _unless_promised(Source(ref, format, compression), promised)
+        return _unless_promised(InputFile(ref, format, layout_of(file, format, compression)), promised)
     if promised in BY_NAME:
-        return Source(ref, str(promised), compression)
+        return InputFile(ref, str(promised), compression)
     if _is_jsonl(head, promised):
-        return _unless_promised(Source(ref, "jsonl", compression), promised)
+        return _unless_promised(InputFile(ref, "jsonl", compression), promised)
     if promised is None:
         return Ignored(ref.path)
     return Refused(ref, "wrong_format", f"{ref.path}: not {_a(promised)} file, though its name says so (it begins with {_sample(head)}).")
 
 
-def _unless_promised(source: Source, promised: str | None) -> Source | Refused:
+def _unless_promised(source: InputFile, promised: str | None) -> InputFile | Refused:
     if promised in (None, source.format, *BY_NAME):
         return source
     reason = f"{source.ref.path}: not {_a(str(promised))} file, though its name says so (it holds {TITLES[source.format]})."

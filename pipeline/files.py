@@ -1,0 +1,198 @@
+"""Input files, local or behind a URL: found, described by size and fingerprint, opened as seekable streams."""
+
+import fnmatch
+import glob
+import os
+from pathlib import Path
+from typing import IO, Any, cast
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.redirects import RedirectRefusedError
+from corpusmill.pipeline.storage import fingerprint, is_remote
+from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
+from corpusmill.pipeline.store_streams import StoreFile
+from corpusmill.pipeline.web import cached
+
+MAGIC_CHARACTERS = "*?["
+#: Protocols whose own readers fetch and hold as their servers like it.
+OWN_READERS = ("http://", "https://", "hf://")
+
+
+def local_path(path: str) -> str:
+    return path.removeprefix("file://")
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong; fsspec calls any failure of a web server a file that is not there."""
+    refused: BaseException | None = error
+    while refused is not None and not isinstance(refused, RedirectRefusedError):
+        refused = refused.__cause__ or refused.__context__
+    if isinstance(error, FileNotFoundError) and refused is None:
+        return "no such file"
+    return str(refused) if refused else f"can't be read ({getattr(error, 'strerror', None) or error})"
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A seekable binary stream; one sentence where the file can't be opened."""
+    try:
+        if not is_remote(path):
+            return open(local_path(path), "rb")
+        if here := cached(path):
+            return open(here.path, "rb")
+        fs, name = filesystem(path)
+        if not path.startswith(OWN_READERS):
+            return cast(IO[bytes], StoreFile(fs, name, path))
+        file: IO[bytes] = fs.open(name, "rb")
+        if path.startswith(("http://", "https://")):
+            _need_ranges(path, file)
+        return file
+    except StoreError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}.") from error
+
+
+def _need_ranges(path: str, file: IO[bytes]) -> None:
+    """Reads the last byte: only then does fsspec find out that a server ignores HTTP ranges."""
+    try:
+        if getattr(file, "size", 0):
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+            file.seek(0)
+    except ValueError as error:
+        raise InputError(f"{path}: the server gives whole files only, so it can't be read in pieces; download it first.") from error
+
+
+def file_ref(path: str) -> FileRef:
+    """A file with its size and a fingerprint: size and time of a local file, the store's tags of a remote one."""
+    if not is_remote(path):
+        try:
+            status = Path(local_path(path)).stat()
+        except OSError as error:
+            raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+        return FileRef(path, f"{status.st_size}:{status.st_mtime_ns}", status.st_size)
+    if here := cached(path):
+        return FileRef(path, fingerprint(here.bytes, here.tags), here.bytes)
+    fs, name = filesystem(path)
+    try:
+        info = asked(path, lambda: fs.info(name))
+    except StoreError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}.") from error
+    size = info.get("size")
+    if size is None:
+        raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")
+    return FileRef(path, fingerprint(int(size), info), int(size))
+
+
+def expand(given: str) -> list[str]:
+    """The files of one input, sorted. A path that exists is taken as it is, whatever characters it has."""
+    return _expand_remote(given) if is_remote(given) else _expand_local(given)
+
+
+def _expand_local(given: str) -> list[str]:
+    path = local_path(given)
+    if Path(path).is_dir():
+        return _below(path)
+    if Path(path).exists():
+        return [path]
+    if any(character in path for character in MAGIC_CHARACTERS):
+        files = _below_pattern(path) if "**" in path else _matching(path)
+        if not files:
+            raise InputError(f"{given}: no file matches.")
+        return files
+    raise InputError(f"{given}: no such file or folder.")
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern without `**` matches, and those below the folders that it matches."""
+    return sorted({file for match in glob.glob(pattern) for file in (_below(match) if Path(match).is_dir() else [match])})
+
+
+def _below_pattern(pattern: str) -> list[str]:
+    """The same for a pattern with `**`. Python's own `glob` would follow a folder that links to itself without end."""
+    steps = pattern.split("/")
+    place = next(number for number, step in enumerate(steps) if glob.has_magic(step))
+    root = "/".join(steps[:place]) or ("/" if place else ".")
+    files = [file for file in _below(root) if _fits(steps[place:], os.path.relpath(file, root).split("/"))]
+    return files if place else [file.removeprefix("./") for file in files]
+
+
+def _fits(steps: list[str], names: list[str]) -> bool:
+    """Whether a pattern matches a file, or a folder in which it lies. As for a shell, no wildcard begins a hidden name."""
+    if not steps:
+        return True
+    if steps[0] == "**" and _fits(steps[1:], names):
+        return True
+    if not names or (names[0].startswith(".") and not steps[0].startswith(".")):
+        return False
+    if steps[0] == "**":
+        return _fits(steps, names[1:])
+    return fnmatch.fnmatchcase(names[0], steps[0]) and _fits(steps[1:], names[1:])
+
+
+def _below(folder: str) -> list[str]:
+    """All files below a folder, as `folder/relative`. A link that leads back to a folder in which it lies is not followed."""
+    root = folder.rstrip("/") or "/"
+    files: list[str] = []
+    above = {root: {os.path.realpath(root)}}  # for each folder to come: where it and those in which it lies really are
+    for parent, folders, names in os.walk(root, followlinks=True):
+        files += [os.path.join(parent, name) for name in names]
+        places = above.pop(parent)
+        for name in list(folders):
+            if (real := os.path.realpath(below := os.path.join(parent, name))) in places:
+                folders.remove(name)
+            else:
+                above[below] = places | {real}
+    return sorted(files)
+
+
+def _expand_remote(given: str) -> list[str]:
+    fs, name = filesystem(given)
+    protocol = given.split("://", 1)[0]
+    look = _look_by_kind if given.startswith(OWN_READERS) else _look
+    try:
+        files = asked(given, lambda: look(given, fs, name))
+    except CorpusmillError:
+        raise
+    except Exception as error:  # each store has exceptions of its own; the user needs one sentence
+        raise InputError(
+            f"{given}: can't be listed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+        ) from error
+    if files is None:
+        return [given]
+    return sorted(
+        {str(file) if "://" in str(file) else f"{protocol}://{str(file).lstrip('/') if protocol != 'file' else file}" for file in files}
+    )
+
+
+def _look(given: str, fs: Any, name: str) -> list[str] | None:
+    """The files that a URL means; None: it is one. What a store fails to answer is raised, so that it is asked again."""
+    try:
+        info = fs.info(name)
+    except FileNotFoundError as error:
+        if not any(character in name for character in MAGIC_CHARACTERS):
+            raise InputError(f"{given}: no such file or folder.") from error
+        matches = fs.glob(name, detail=True)
+        files = [file for match in sorted(matches) for file in (fs.find(match) if matches[match]["type"] == "directory" else [match])]
+        if not files:
+            raise InputError(f"{given}: no file matches.") from error
+        return files
+    return None if info["type"] == "file" else list(fs.find(name))
+
+
+def _look_by_kind(given: str, fs: Any, name: str) -> list[str] | None:
+    """The same for servers that know no folders and answer as they like."""
+    if any(character in name for character in MAGIC_CHARACTERS) and not fs.exists(name):
+        matches = sorted(str(match) for match in fs.glob(name))
+        files = [file for match in matches for file in (fs.find(match) if fs.isdir(match) else [match])]
+        if not files:
+            raise InputError(f"{given}: no file matches.")
+        return files
+    if fs.isfile(name):
+        return None
+    if fs.isdir(name):
+        return list(fs.find(name))
+    raise InputError(f"{given}: no such file or folder.")
