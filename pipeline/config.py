@@ -98,4 +98,4 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-    return f"{type(error).__name__}: {error}"
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)

@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from corpusmill.pipeline.cache import ShardCache
 from corpusmill.pipeline.config import reason_of
@@ -150,14 +150,17 @@ class ShardSet:
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
-            content = storage.read_bytes(SHARDS_FILE)
-            found = TypeAdapter(cls).validate_json(content, strict=True)
+            raw = from_json(storage.read_bytes(SHARDS_FILE))
+            totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
+            raw.pop("packing")  # for those who read the file: it follows from the plans
+            if unknown := raw.keys() - {field.name for field in fields(cls)}:
+                raise ValueError(f"there is more in it: {min(unknown)}")
+            found = TypeAdapter(cls).validate_json(to_json(raw), strict=True)
             files = [file for shard in found.shards for file in (shard.file, shard.index, *(plan.file for plan in shard.plans))]
             if outside := [file for file in files if "/" in file]:
                 raise ValueError(f"{outside[0]!r} leads out of the folder")
-            totals = {name: from_json(content)[name] for name in ("tokens", "documents", "utf8_bytes")}
             mismatch = [name for name, value in totals.items() if getattr(found, name) != value]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a description of token shards ({reason_of(error)}).") from error
         if mismatch:
             raise InputError(f"{path}: the total of {mismatch[0]} is not the sum over its shards.")

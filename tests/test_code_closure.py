@@ -28,7 +28,7 @@ ROOMS = ("pipeline/", "filters/", "dedup/", "tokenize/", "train/")
 #: A few steps are enough.
 SHORT = ["pretrain.loop.steps=3", "sft.loop.steps=2", "align.loop.steps=2"]
 #: Calls of a worker in which it computes.
-CALLS = ("setup", "process", "halves", "join")
+CALLS = ("setup", "process")
 
 
 class Seen:
