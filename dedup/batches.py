@@ -7,16 +7,16 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from corpusmill.dedup.corpus import located
-from corpusmill.pipeline import batches
+from corpusmill.pipeline import shards
 from corpusmill.pipeline.storage import Storage
 
 
 def batches_bytes(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> bytes:
     """An Arrow file with one record batch for each table, empty ones too."""
-    return batches.batches_buffer(schema, tables, compression).to_pybytes()
+    return shards.batches_buffer(schema, tables, compression).to_pybytes()
 
 
 @contextmanager
 def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
-    with batches.open_batches(*located(run, path)) as reader:
+    with shards.open_batches(*located(run, path)) as reader:
         yield reader

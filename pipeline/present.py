@@ -6,7 +6,7 @@ from corpusmill.pipeline.storage import Storage
 
 
 class Present:
-    """Looks at many tasks of one stage. On a store each folder is listed once: a question for each file would take as long as the work."""
+    """Looks at many tasks of one stage. Each folder is listed once: on a store a question for each file would take as long as the work."""
 
     def __init__(self, storage: Storage, manifest: Manifest):
         self.storage, self.manifest = storage, manifest
@@ -20,8 +20,6 @@ class Present:
         return row.identity == identity and all(self._size(o.path) == o.bytes for o in row.outputs) and self._undoubted(row)
 
     def _size(self, path: str) -> int:
-        if not self.storage.remote:
-            return self.storage.size(path)
         folder, _, name = path.rpartition("/")
         if folder not in self._listed:
             self._listed[folder] = self.storage.listing(folder)

@@ -7,7 +7,7 @@ upload completes, so a plain write is atomic there.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
@@ -124,32 +124,24 @@ class Storage:
         return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
 
     def listing(self, folder: str = "") -> dict[str, int]:
-        """Bytes of each object that lies in `folder` itself, by name: found by one listing. Only of remote folders."""
-        return {name.rpartition("/")[2]: int(info["size"]) for name, info in self.store.find(folder, below=False).items()}
-
-    def sizes(self, names: Sequence[str]) -> list[int]:
-        """Bytes of files that lie in this folder itself, -1 for those that are not there; of a remote one found by one listing."""
+        """Bytes of each file that lies in `folder` itself, by name; of a remote folder found by one listing."""
         if self.remote:
-            found = self.listing()
-            return [found.get(name, -1) for name in names]
-        try:
-            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return [-1] * len(names)
-        try:
-            return [_size(name, descriptor) for name in names]
-        finally:
-            os.close(descriptor)
+            return {name.rpartition("/")[2]: int(info["size"]) for name, info in self.store.find(folder, below=False).items()}
+        return {name: status.st_size for name, status in self._scanned(folder)}
 
     def times(self, folder: str = "") -> dict[str, float | None]:
         """When each file that lies in `folder` itself was last written (seconds since 1970), by name; None where a store does not say."""
         if self.remote:
             return {name.rpartition("/")[2]: last_written(info) for name, info in self.store.find(folder, below=False).items()}
-        try:
-            with os.scandir(self.path(folder)) as entries:
-                return {entry.name: entry.stat().st_mtime for entry in entries if entry.is_file()}
-        except OSError:
-            return {}
+        return {name: status.st_mtime for name, status in self._scanned(folder)}
+
+    def _scanned(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        """The files of a local folder itself; none where there is no such folder."""
+        with suppress(OSError), os.scandir(self.path(folder)) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.is_file():
+                        yield entry.name, entry.stat()
 
     def stamps(self, folder: str) -> dict[str, tuple[float | None, int]]:
         """When each object of `folder` itself was last written (as `times`) and its bytes: another content has another stamp, unless it
@@ -219,14 +211,6 @@ def fsync_folder(folder: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _size(name: str, folder: int) -> int:
-    """Bytes of a file in the folder with this descriptor: in half the time that its whole path takes."""
-    try:
-        return os.stat(name, dir_fd=folder).st_size
-    except OSError:
-        return -1
 
 
 class Store:

@@ -20,7 +20,7 @@ ONE = np.uint64(1)
 
 
 @kernel(inline="always")
-def mix64(value):  # type: ignore[no-untyped-def]
+def mix64(value):
     """Spreads a polynomial hash over all bits (the multiply and shifts of MurmurHash3's finaliser)."""
     value ^= value >> np.uint64(32)
     value *= np.uint64(0xFF51AFD7ED558CCD)
@@ -29,7 +29,7 @@ def mix64(value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def power(exponent):  # type: ignore[no-untyped-def]
+def power(exponent):
     """BASE to the power of `exponent`, modulo 2^64."""
     result, base = np.uint64(1), np.uint64(0x9E3779B97F4A7C15)
     while exponent:

@@ -56,13 +56,13 @@ _FILTER_BITS = 15
 
 
 @kernel(inline="always")
-def run_hash(first_bytes, length):  # type: ignore[no-untyped-def]
+def run_hash(first_bytes, length):
     """The place in `run_filter` of a run of ASCII, given its first eight bytes (little-endian, zero where it is shorter)."""
     return (mix64(first_bytes ^ np.uint64(length)) * BASE) >> np.uint64(64 - _FILTER_BITS)
 
 
 @kernel
-def pair_hash(left, right):  # type: ignore[no-untyped-def]
+def pair_hash(left, right):
     return mix64(mix64(left) * BASE + right)
 
 

@@ -47,9 +47,8 @@ def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
 def _of_another_size(storage: Storage, shards: tuple[OutputFile, ...]) -> Iterator[OutputFile]:
     """The files whose size is not that of the manifest: a folder is listed once."""
     for folder, files in groupby(shards, key=lambda shard: str(PurePosixPath(shard.path).parent)):
-        here = list(files)
-        sizes = storage.child(folder).sizes([PurePosixPath(shard.path).name for shard in here])
-        yield from (shard for shard, size in zip(here, sizes, strict=True) if size != shard.bytes)
+        sizes = storage.listing(folder)
+        yield from (shard for shard in files if sizes.get(PurePosixPath(shard.path).name, -1) != shard.bytes)
 
 
 def _unreadable(storage: Storage, shard: OutputFile) -> str:
