@@ -32,9 +32,9 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import (
     INDEX,
     SHARDS_FILE,
-    Shard,
-    ShardPlan,
+    PackingFile,
     ShardSet,
+    TokenShard,
     TokenShards,
     plan_bytes,
     plan_name,
@@ -169,9 +169,9 @@ def many_shards(folder: Path, shards: int, context: int) -> None:
         contents[plan_name(file, context)] = plan_bytes(table)
         written = {name: publish(storage, name, content) for name, content in contents.items()}
         packed = written[plan_name(file, context)]
-        plans = (ShardPlan(context, packed.path, rows, packed.bytes, packed.sha256),)
+        plans = (PackingFile(context, packed.path, rows, packed.bytes, packed.sha256),)
         hashes = written[file].sha256, written[index].sha256
-        described.append(Shard(file, index, len(ids), 40, 4 * len(ids), *hashes, plans=plans))
+        described.append(TokenShard(file, index, len(ids), 40, 4 * len(ids), *hashes, plans=plans))
     storage.write_bytes(SHARDS_FILE, ShardSet("uint16", 8192, "0" * 64, "train", tuple(described), EOT_ID).to_json())
 
 

@@ -71,7 +71,7 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
 
 
 @dataclass(frozen=True)
-class ShardPlan:
+class PackingFile:
     """A shard packed into `rows` rows of `length` places: the plan's name relative to the folder, its bytes and sha256 (hex)."""
 
     length: int
@@ -82,7 +82,7 @@ class ShardPlan:
 
 
 @dataclass(frozen=True)
-class Shard:
+class TokenShard:
     """One `.bin` file with its index and plans: names relative to the folder, sizes in tokens, sha256 (hex) of both.
 
     `run` is the run that `data_file` is relative to, and `origin` the sha256 of the `shards.json` that the shard comes from; both are
@@ -98,9 +98,9 @@ class Shard:
     index_sha256: str
     run: str | None = None
     origin: str | None = None
-    plans: tuple[ShardPlan, ...] = ()
+    plans: tuple[PackingFile, ...] = ()
 
-    def plan(self, length: int) -> ShardPlan | None:
+    def plan(self, length: int) -> PackingFile | None:
         """The plan for rows of `length` places, where it has one."""
         return next((plan for plan in self.plans if plan.length == length), None)
 
@@ -113,7 +113,7 @@ class ShardSet:
     vocabulary_size: int
     tokenizer_sha256: str
     split: str
-    shards: tuple[Shard, ...]
+    shards: tuple[TokenShard, ...]
     end_of_text_id: int
 
     @property
@@ -232,7 +232,7 @@ def plan_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-class Plan:
+class PackingPlan:
     """A plan as it lies on disk: int64 `row`, `first`, `tokens`, each `[pieces]`.
 
     Raises InputError where it is not a plan that covers `shard_tokens` tokens once, in `rows` rows of at most `length`, and
@@ -286,7 +286,7 @@ Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
-class Address:
+class TokenAddress:
     """Where a token comes from: its document, the crawl's record, the row of the data, and its place in the shard."""
 
     shard: int
@@ -345,7 +345,7 @@ class TokenShards:
         self.addresses: npt.NDArray[np.uint64] = np.zeros(len(counts), np.uint64)
         self._tokens: dict[int, npt.NDArray[Any]] = {}
         self._indexes: dict[int, pa.Table] = {}
-        self._plans: dict[tuple[int, int], Plan] = {}
+        self._plans: dict[tuple[int, int], PackingPlan] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process maps the shards for itself."""
@@ -360,7 +360,7 @@ class TokenShards:
         return len(self)
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
+    def shards(self) -> tuple[TokenShard, ...]:
         return self.description.shards
 
     def _check_sizes(self) -> None:
@@ -370,14 +370,14 @@ class TokenShards:
             if size != shard.tokens * self.dtype.itemsize:
                 raise self._wrong_size(shard, size)
 
-    def _wrong_size(self, shard: Shard, size: int) -> InputError:
+    def _wrong_size(self, shard: TokenShard, size: int) -> InputError:
         if size < 0:
             return InputError(f"{self.storage.path(shard.file)}: this token shard is missing.")
         what = "cut short" if size < shard.tokens * self.dtype.itemsize else "too long"
         wanted = shard.tokens * self.dtype.itemsize
         return InputError(f"{self.storage.path(shard.file)}: this token shard is {what} ({size} bytes, and {SHARDS_FILE} says {wanted}).")
 
-    def _shard(self, number: int) -> Shard:
+    def _shard(self, number: int) -> TokenShard:
         if not 0 <= number < len(self.shards):
             raise InputError(f"{self.storage.root}: there is no shard {number}; it has {len(self.shards)}, counted from 0.")
         return self.shards[number]
@@ -405,15 +405,15 @@ class TokenShards:
         """Rows of `length` places into which a shard is packed; raises InputError where it has no such plan."""
         return self._plan(number, length).rows
 
-    def plan(self, number: int, length: int) -> Plan:
+    def plan(self, number: int, length: int) -> PackingPlan:
         """How the documents of a shard are packed into rows of `length`; raises InputError where it has no such plan."""
         if (number, length) not in self._plans:
             shard, found = self._shard(number), self._plan(number, length)
-            plan = self._open(found.file, found.bytes, found.sha256, lambda path: Plan(path, shard.tokens, length, found.rows))
+            plan = self._open(found.file, found.bytes, found.sha256, lambda path: PackingPlan(path, shard.tokens, length, found.rows))
             self._plans.setdefault((number, length), plan)
         return self._plans[number, length]
 
-    def _plan(self, number: int, length: int) -> ShardPlan:
+    def _plan(self, number: int, length: int) -> PackingFile:
         found = self._shard(number).plan(length)
         if found is None:
             raise InputError(
@@ -475,7 +475,7 @@ class TokenShards:
             start, length, number = start + len(part), length - len(part), number + 1
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
 
-    def locate(self, shard: int, token: int) -> Address:
+    def locate(self, shard: int, token: int) -> TokenAddress:
         """The document that a token of a shard belongs to (the END_OF_TEXT after a document is that document's)."""
         known = self._shard(shard)
         if not 0 <= token < known.tokens:
@@ -483,9 +483,9 @@ class TokenShards:
         row = int(np.searchsorted(self.index(shard)["first"].to_numpy(), token, "right")) - 1
         return self._address(shard, row)
 
-    def documents_of(self, start: int, length: int) -> list[Address]:
+    def documents_of(self, start: int, length: int) -> list[TokenAddress]:
         """The documents that `window(start, length)` touches, in the order of their tokens."""
-        found: list[Address] = []
+        found: list[TokenAddress] = []
         stop = min(start + length, self.total)
         while start < stop:
             number, begin = self.shard_of(start)
@@ -496,8 +496,8 @@ class TokenShards:
             start = self._start_list[number + 1]
         return found
 
-    def _address(self, shard: int, row: int) -> Address:
-        return Address(shard=shard, **self.index(shard).slice(row, 1).to_pylist()[0])
+    def _address(self, shard: int, row: int) -> TokenAddress:
+        return TokenAddress(shard=shard, **self.index(shard).slice(row, 1).to_pylist()[0])
 
     @cached_property
     def utf8_bytes(self) -> int:

@@ -23,7 +23,7 @@ from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, Shard, ShardSet, map_tokens, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
 from corpusmill.report.read import RunReader
 from corpusmill.report.stale import refuse_stale
 from corpusmill.tokenize.known import Known, names_of
@@ -126,7 +126,7 @@ def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appe
         left = _FILE.match(path)
         if left and int(left[1]) >= first:  # of an append that was interrupted
             split.target.remove(path)
-    added: list[Shard] = []
+    added: list[TokenShard] = []
     lengths = {plan.length for shard in (split.there.shards or split.new.shards) for plan in shard.plans}
     for shard, mask in zip(split.new.shards, masks, strict=True):
         if mask.any():
@@ -147,7 +147,7 @@ def _nothing(split: _Split) -> Appended:
     return Appended(split.name, 0, 0, 0, 0, split.there.tokens)
 
 
-def _copy(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+def _copy(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
     """A whole shard, whose hashes are looked at on the way."""
     names = shard_names(number)
     for old, new, wanted in zip((shard.file, shard.index), names, (shard.sha256, shard.index_sha256), strict=True):
@@ -171,7 +171,7 @@ def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
             yield chunk
 
 
-def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+def _rest(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
     """A shard without some of its documents. Its hashes are looked at first: what is copied goes by the index."""
     for file, wanted in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
         _check(split.source, file, split.source.sha256(file), wanted)
@@ -185,4 +185,4 @@ def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int)
     outputs = [publish(split.target, name, content) for name, content in shard_contents(number, tokens, index).items()]
     size = int(np.sum(index["utf8_bytes"].to_numpy()))
     sha256, index_sha256 = (output.sha256 for output in outputs)
-    return Shard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)
+    return TokenShard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)

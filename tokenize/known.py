@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import Shard
+from corpusmill.pipeline.token_shards import TokenShard
 from corpusmill.tokenize.chance import hashes
 
 Mask = npt.NDArray[np.bool_]
@@ -29,7 +29,7 @@ PART_DOCUMENTS = 1 << 23
 Tables = Callable[[], Iterable[pa.Table]]
 
 
-def names_of(storage: Storage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
+def names_of(storage: Storage, shards: Iterable[TokenShard]) -> Iterator[pa.Table]:
     """Ids and clusters of the documents of each shard."""
     return (read_table(storage, shard.index, NAMES) for shard in shards)
 

@@ -12,7 +12,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import Shard, ShardPlan, plan_bytes, plan_name
+from corpusmill.pipeline.token_shards import PackingFile, TokenShard, plan_bytes, plan_name
 
 INDEX_ENDING = ".index.parquet"
 
@@ -41,13 +41,13 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
     return run.map("pack", PackWorker, pieces, config=PackConfig())
 
 
-def write_plans(storage: Storage, shard: Shard, lengths: Sequence[int]) -> tuple[ShardPlan, ...]:
+def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:
     """Writes the plans of a shard that lies in `storage`."""
     found = []
     for length in lengths:
         table, rows = _plan(storage, shard.index, length)
         output = publish(storage, plan_name(shard.file, length), plan_bytes(table))
-        found.append(ShardPlan(length, output.path, rows, output.bytes, output.sha256))
+        found.append(PackingFile(length, output.path, rows, output.bytes, output.sha256))
     return tuple(found)
 
 
@@ -60,13 +60,13 @@ def _name(index: str) -> str:
     return index.partition("/")[2].removesuffix(INDEX_ENDING)
 
 
-def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[ShardPlan, ...]]:
+def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ...]]:
     """The plans of each shard, by the path of its `.bin` in the stage's folder."""
-    found: dict[str, tuple[ShardPlan, ...]] = {}
+    found: dict[str, tuple[PackingFile, ...]] = {}
     for row in packed:
         (output,), length = row.outputs, row.counts["length"]
         shard = output.path.removesuffix(f".pack-{length}.arrow") + ".bin"
-        described = ShardPlan(length, output.path.rpartition("/")[2], row.counts["rows"], output.bytes, output.sha256)
+        described = PackingFile(length, output.path.rpartition("/")[2], row.counts["rows"], output.bytes, output.sha256)
         found[shard] = (*found.get(shard, ()), described)
     return found
 

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.pipeline.token_shards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
+from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, TokenShard, shard_names, token_dtype
 from corpusmill.tokenize.cut import training_characters
 from corpusmill.tokenize.layout import SPLITS
 from corpusmill.tokenize.mixture import Mixture, match_config
@@ -153,13 +153,13 @@ class TokensStage(Stage):
 def describe(run: StageRun, plan: Plan, gathered: Sequence[TaskRow], packed: Sequence[TaskRow]) -> Output:
     """`shards.json` of both splits."""
     plans = plans_by_shard(packed)
-    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    shards: dict[str, list[TokenShard]] = {split: [] for split in SPLITS}
     for wanted, row in zip(plan.shards, gathered, strict=True):
         published = {output.path.removeprefix(f"{wanted.split}/"): output.sha256 for output in row.outputs}
         names = shard_names(wanted.number)
         sha256, index_sha256 = (published[name] for name in names)
         shards[wanted.split].append(
-            Shard(
+            TokenShard(
                 *names, row.counts["tokens"], row.counts["documents"], row.counts["utf8_bytes"], sha256, index_sha256,
                 plans=plans.get(f"{wanted.split}/{names[0]}", ()),
             )

@@ -16,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, Plan, Shard, ShardSet, map_tokens
+from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens
 from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer, split_folders
 from corpusmill.report.tokens.verify_texts import Chosen, compare
 
@@ -92,7 +92,7 @@ def _tokenizer(run: Storage, described: ShardSet, check: SplitCheck) -> TokenByt
     return table
 
 
-def _read(storage: Storage, shard: Shard, described: ShardSet) -> tuple[pa.Table, npt.NDArray[Any]]:
+def _read(storage: Storage, shard: TokenShard, described: ShardSet) -> tuple[pa.Table, npt.NDArray[Any]]:
     """A shard's index and tokens, once size and hashes are those of `shards.json`."""
     path, dtype = storage.path(shard.file), DTYPES[described.dtype]
     size, wanted = storage.size(shard.file), shard.tokens * dtype.itemsize
@@ -139,7 +139,7 @@ def _check_tokens(path: str, index: pa.Table, tokens: npt.NDArray[Any], describe
             raise InputError(f"{path}: token {inside[0]} is the special token {tokens[inside[0]]} inside a document.")
 
 
-def _check_plans(storage: Storage, shard: Shard) -> None:
+def _check_plans(storage: Storage, shard: TokenShard) -> None:
     """Whether each packing plan is the one that was written, and covers the shard."""
     for plan in shard.plans:
         if storage.size(plan.file) < 0:
@@ -147,4 +147,4 @@ def _check_plans(storage: Storage, shard: Shard) -> None:
         if storage.size(plan.file) != plan.bytes or storage.sha256(plan.file) != plan.sha256:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is not the one that was written (its sha256 differs).")
         if not storage.remote:
-            Plan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)
+            PackingPlan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)

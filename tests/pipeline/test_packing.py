@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.packing import best_fit, cut, plan
-from corpusmill.pipeline.token_shards import PLAN, Plan, plan_bytes, plan_name
+from corpusmill.pipeline.token_shards import PLAN, PackingPlan, plan_bytes, plan_name
 
 
 def plain_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
@@ -126,7 +126,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, documents, length):
     path = tmp_path_factory.getbasetemp() / "a.arrow"
     path.write_bytes(plan_bytes(table))
     assert pa.feather.read_table(str(path)).equals(table)  # Arrow's own reader
-    found = Plan(str(path), sum(documents), length, rows)
+    found = PackingPlan(str(path), sum(documents), length, rows)
     pieces = [piece for row in range(rows) for piece in found.pieces_of(row)]
     assert pieces == list(zip(table["first"].to_pylist(), table["tokens"].to_pylist()))
 
@@ -166,18 +166,18 @@ GOOD = {"row": [0, 0, 1], "first": [0, 12, 6], "tokens": [6, 2, 6]}  # 14 tokens
 def test_plans_that_do_not_cover_their_shard_are_refused(tmp_path: Path, change: dict[str, list[int]]) -> None:
     path = tmp_path / "x.pack-8.arrow"
     path.write_bytes(plan_bytes(pa.table(GOOD, schema=PLAN)))
-    Plan(str(path), 14, 8, 2)
+    PackingPlan(str(path), 14, 8, 2)
     path.write_bytes(plan_bytes(pa.table({**GOOD, **change}, schema=PLAN)))
     with pytest.raises(InputError, match=r"x\.pack-8\.arrow: this packing plan does not cover the 14 tokens of its shard in 2 rows of 8"):
-        Plan(str(path), 14, 8, 2)
+        PackingPlan(str(path), 14, 8, 2)
 
 
 def test_what_is_no_plan_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "x.arrow"
     path.write_bytes(b"ARROW1 not quite")
     with pytest.raises(InputError, match=r"x\.arrow: not a readable packing plan"):
-        Plan(str(path), 1, 8, 1)
+        PackingPlan(str(path), 1, 8, 1)
     with pa.ipc.new_file(str(path), pa.schema({"a": pa.int8()})) as writer:
         writer.write_table(pa.table({"a": pa.array([1], pa.int8())}))
     with pytest.raises(InputError, match="not a packing plan"):
-        Plan(str(path), 1, 8, 1)
+        PackingPlan(str(path), 1, 8, 1)

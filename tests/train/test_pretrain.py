@@ -23,9 +23,9 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import (
     INDEX,
     SHARDS_FILE,
-    Shard,
-    ShardPlan,
+    PackingFile,
     ShardSet,
+    TokenShard,
     TokenShards,
     plan_bytes,
     plan_name,
@@ -71,8 +71,8 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
     (file, index), length = shard_names(0), CONFIG["model"]["context"]  # type: ignore[index]
     table, packed = plan(np.array([row["tokens"] for row in rows]), length)
     content = plan_bytes(table)
-    plans = (ShardPlan(length, plan_name(file, length), packed, len(content), hashlib.sha256(content).hexdigest()),)
-    shard = Shard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "", plans=plans)
+    plans = (PackingFile(length, plan_name(file, length), packed, len(content), hashlib.sha256(content).hexdigest()),)
+    shard = TokenShard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "", plans=plans)
     described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,), EOT_ID)
     files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json(), plans[0].file: content}
     return {f"{split}/{name}": content for name, content in files.items()}
