@@ -130,7 +130,10 @@ class TaskRows(Mapping[str, TaskRow]):
         self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        row: TaskRow = read_row(self._lines.read(self.addresses[task]))[1]
+        try:
+            row: TaskRow = read_row(self._lines.read(self.addresses[task]))[1]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._lines.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
         return row
 
     def __contains__(self, task: object) -> bool:
@@ -278,10 +281,14 @@ class Manifest:
 
     def _take(self, line: bytes, address: int, where: str) -> None:
         try:
-            kind, row = read_row(line)
-            if kind == "task":
-                self._take_task(row.task, address)
-            elif kind == "quarantined":
+            raw = from_json(line)
+            kind = raw["kind"]
+            if kind == "task":  # of which there may be many: all of its values are checked when it is read
+                check_outputs(output["path"] for output in raw["outputs"])
+                self._take_task(str(raw["task"]), address)
+                return
+            row = read_row(line)[1]
+            if kind == "quarantined":
                 self._take_quarantined(row)
             elif kind == "code":
                 self.codes[row.code] = {name: getattr(row, name) for name in ("module", "names", "files", "libraries")}
@@ -292,7 +299,7 @@ class Manifest:
             elif kind == "reopened":
                 self.plan = None
                 self.doubtful.update(row.tasks)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: not a manifest row ({reason_of(error)}).") from error
 
     def _take_task(self, task: str, address: int) -> None:
@@ -327,11 +334,18 @@ def read_row(line: bytes) -> tuple[str, Any]:
     if kind not in _KINDS:
         return kind, None
     row = _KINDS[kind].validate_json(line, strict=True)
-    if kind == "task" and (outside := [output.path for output in row.outputs if not stays_inside(output.path)]):
-        raise ValueError(f"the output {outside[0]!r} lies outside of the stage's folder")
+    if kind == "task":
+        check_outputs(output.path for output in row.outputs)
     if kind == "code" and not all(part.isidentifier() for part in row.module.split(".")):  # a module's name becomes a path
         raise ValueError(f"{row.module!r} is no module")
     return kind, row
+
+
+def check_outputs(paths: Iterable[str]) -> None:
+    """Raises ValueError where a file of a task lies outside of its stage's folder."""
+    for path in paths:
+        if not stays_inside(path):
+            raise ValueError(f"the output {path!r} lies outside of the stage's folder")
 
 
 def _jsonable(row: Any) -> dict[str, Any]:
@@ -349,7 +363,8 @@ class _LocalLines:
     """Lines of a local file. Half a line at its end, which a crash cut, is removed; `read_only` leaves it: it may be being written."""
 
     def __init__(self, path: str, read_only: bool):
-        self.path, self.read_only = path, read_only
+        self.path = self.name = path
+        self.read_only = read_only
         self.place = 0  # bytes of whole lines
         self._reading: int | None = None
         self._writing: int | None = None
@@ -431,7 +446,7 @@ class _StoreLines:
     """
 
     def __init__(self, storage: Storage):
-        self.storage = storage
+        self.storage, self.name = storage, storage.path(OBJECTS)
         self.place = 0  # lines
         self._copy = tempfile.TemporaryFile()
         self._objects: list[int] = []  # the number of the first line of each object
