@@ -128,6 +128,11 @@ class ShardSet:
     def utf8_bytes(self) -> int:
         return sum(shard.utf8_bytes for shard in self.shards)
 
+    @property
+    def homes(self) -> list[str]:
+        """The other runs in which documents of a set lie."""
+        return list(dict.fromkeys(shard.run for shard in self.shards if shard.run is not None))
+
     def packing(self) -> list[dict[str, Any]]:
         """For each length for which every shard has a plan: rows, places that stay empty, and their share."""
         found = []
@@ -169,6 +174,15 @@ class ShardSet:
         if found.dtype not in DTYPES or DTYPES[found.dtype] != token_dtype(found.vocabulary_size):
             raise InputError(f"{path}: tokens of type {found.dtype} do not fit a vocabulary of {found.vocabulary_size}.")
         return found
+
+
+def split_folders(root: Storage) -> dict[str, str]:
+    """The folders of token shards by split, relative to the root: `tokens/train` in a run, `train` in a set."""
+    for parent in ("tokens/", ""):
+        found = {split: f"{parent}{split}" for split in SPLITS if root.exists(f"{parent}{split}/{SHARDS_FILE}")}
+        if found:
+            return found
+    return {}
 
 
 def shard_names(number: int) -> tuple[str, str]:

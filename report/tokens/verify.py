@@ -16,8 +16,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens
-from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer, split_folders
+from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens, split_folders
+from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer
 from corpusmill.report.tokens.verify_texts import Chosen, compare
 
 #: Tokens that are looked at together.

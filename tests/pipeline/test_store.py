@@ -9,8 +9,8 @@ import pytest
 from corpusmill.pipeline import store_requests as stores
 from corpusmill.pipeline import store_streams
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import Cause, failure
 from corpusmill.pipeline.lease import Lease
-from corpusmill.pipeline.retry import Cause, failure
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store_requests import StoreError

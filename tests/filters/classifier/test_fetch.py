@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.cache import fetch
 from corpusmill.pipeline.errors import InputError
 
