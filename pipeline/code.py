@@ -36,7 +36,7 @@ CARRIERS = tuple(
 )  # fmt: skip
 #: Libraries of the same kind.
 CARRYING_LIBRARIES = (
-    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "urllib3", "wandb", "yaml",
+    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
 )  # fmt: skip
 #: Distributions that have another name than what is imported.
 DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}

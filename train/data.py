@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from corpusmill.pipeline.bestfit import best_fit
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.mapping import address_of
+from corpusmill.pipeline.packing import best_fit
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards, address_of
 from corpusmill.train.kernels import copy_packed, copy_windows, number_segments, permute
 from corpusmill.train.template import Encoded
 

@@ -13,8 +13,7 @@ from token_sets import random_documents, write_token_set
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import in_parquet, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, ShardSet, shard_names, token_dtype
+from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, TokenShards, shard_names, token_dtype
 
 DOCUMENTS = [[[5, 6, 0], [7, 0]], [[8, 9, 10, 11, 0]], [[0], [300, 0], [12, 13, 14, 0]]]  # by shard; 0 ends a document
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
+from corpusmill.pipeline.text.hashing import find, hash_span, insert, table_size
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 40)))

@@ -14,10 +14,10 @@ from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text import spacy_marks
+from corpusmill.pipeline.text import spacy_tokens
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.spacy_marks import KnownChunks, mark_tokens
 from corpusmill.pipeline.text.spacy_rules import RUN, SPACE, spacy_rules, units
+from corpusmill.pipeline.text.spacy_tokens import KnownChunks, mark_tokens
 
 REFERENCE = SpaCyTokenizer("en")
 EXCEPTIONS = sorted(spacy_rules().tokenizer.rules)  # emoticons, abbreviations, contractions
@@ -106,7 +106,7 @@ def test_a_small_table_gives_the_same(monkeypatch: pytest.MonkeyPatch, shared_da
     texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:100]
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
     expected = mark_tokens(data, offsets[:-1], offsets[1:])
-    monkeypatch.setattr(spacy_marks, "SLOTS", 4 * spacy_marks.MOST_QUESTIONS + 200)
+    monkeypatch.setattr(spacy_tokens, "SLOTS", 4 * spacy_tokens.MOST_QUESTIONS + 200)
     small = KnownChunks()
     for start in range(0, 100, 10):
         some = slice(start, start + 10)

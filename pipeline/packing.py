@@ -1,14 +1,33 @@
 # mypy: disallow-untyped-defs=False
-"""Best-fit decreasing: which items share a row of a given capacity, so that little of it stays empty.
+"""Packing documents into rows of a given length: which pieces of them share a row, so that little of it stays empty.
 
-Items go longest first, each into the fullest row that still has room for it. Rows are found by their free places: a linked list of
-rows for each number of free places, and a tree over these numbers that says which lists hold any. So n items take O(n log capacity).
+A row of T places predicts T tokens at most. A document longer than T is cut into pieces of T and what remains. Pieces are packed by best
+fit: longest first, each into the fullest row that still has room for it. Rows are found by their free places: a linked list of rows for
+each number of free places, and a tree over these numbers that says which lists hold any. So n pieces take O(n log T).
 """
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.token_shards import PLAN, Integers
+
+
+def cut(documents: Integers, length: int) -> tuple[Integers, Integers]:
+    """The first token and the size of each piece, in the order of the tokens; `documents` are the tokens of each document."""
+    pieces = -(-documents // length)
+    starts = np.cumsum(documents) - documents
+    number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of a piece in its document
+    return np.repeat(starts, pieces) + number * length, np.minimum(np.repeat(documents, pieces) - number * length, length)
+
+
+def plan(documents: Integers, length: int) -> tuple[pa.Table, int]:
+    """The plan (schema PLAN) for documents of so many tokens that follow one another in a shard, and its number of rows."""
+    first, sizes = cut(documents, length)
+    row, rows = best_fit(sizes, length)
+    order = np.argsort(row, kind="stable")
+    return pa.table({"row": row[order], "first": first[order], "tokens": sizes[order]}, schema=PLAN), rows
 
 
 def best_fit(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[npt.NDArray[np.int64], int]:

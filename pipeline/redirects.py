@@ -53,7 +53,7 @@ def _refused(end: SplitResult, why: str) -> RedirectRefusedError:
 
 
 class _Checked(urllib.request.HTTPRedirectHandler):
-    max_redirections = MOST
+    max_redirections = max_repeats = MOST
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -68,7 +68,7 @@ def opener() -> urllib.request.OpenerDirector:
 
 
 @cache
-def watched() -> dict[str, Any]:
+def checked_redirects() -> dict[str, Any]:
     """Options of an `aiohttp.ClientSession`, which fsspec reads web servers with, that follows redirections by these rules."""
     import aiohttp
 

@@ -1,31 +1,117 @@
 # mypy: disallow-untyped-defs=False
-"""Where the pieces of chunks begin, inside kernels: the table of known chunks, looking them up, and storing spaCy's answers.
+"""Tokens and sentences as spaCy's blank English pipeline finds them: known chunks by kernels, unknown ones by spaCy itself.
 
-An entry's value has a bit for each place at which a piece begins: units of a shape, bytes of a chunk that is known exactly.
-Longer exact chunks have their bits in `pool`, and the value is where.
+Tokens are those of datatrove's `SpaCyTokenizer("en").word_tokenize`: spaCy's, without its tokens of whitespace. Each process keeps what it
+knows in at most about 30 MB and forgets it when that is full; results never depend on it. Chunks of more than 64 KB, and chunks that would
+take spaCy more than about half a second each (its time grows with the square of their length), get the units of `spacy_rules` as tokens, so
+no text takes quadratic time.
 
-Of a SENSITIVE chunk the neighbours may count (`spacy_neighbours`): then it is known together with them.
+spaCy 3.8 accepts the word IS_ALPHA once in a process and fails on the next text that has it; datatrove then drops that text. Here it is a
+word like any other.
 """
 
+import threading
 from collections import namedtuple
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import ONE
-from corpusmill.pipeline.text.spacy_neighbours import context, continues, has_merged
-from corpusmill.pipeline.text.spacy_rules import DIGIT, RUN, SPACE, SPLITS, UPPER, run_hash
-from corpusmill.pipeline.text.spacy_scan import (
+from corpusmill.pipeline.text.hashing import ONE, find, hash_span
+from corpusmill.pipeline.text.spacy_rules import (
+    DIGIT,
     EXACT,
     MOST_UNITS,
+    PUNCTUATION,
+    RUN,
+    SENTENCE_END,
     SHAPE,
+    SPACE,
+    SPLITS,
     TOO_LONG,
+    UPPER,
     context_key,
     exact_key,
+    first_unit,
+    last_unit,
+    pair_hash,
+    run_hash,
     scan_chunk,
+    spacy_rules,
 )
-from corpusmill.pipeline.text.table import find
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes
+from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes, previous
+
+#: Bytes of neighbours that are looked at.
+MOST_CONTEXT = 4096
+_SPACE = 0x20
+
+
+@kernel
+def continues(data, start, end, low, high, rules):
+    """Whether a neighbour, one space away, meets the chunk in two units that are side by side in an exception."""
+    pairs = rules.merged_pairs
+    if end + 1 < high and data[end] == _SPACE:
+        pair = pair_hash(last_unit(data, start, end, rules.kinds), first_unit(data, end + 1, high, rules.kinds))
+        if find(pairs, pairs.size - 1, pair) >= 0:
+            return True
+    if start - 1 > low and data[start - 1] == _SPACE:
+        pair = pair_hash(last_unit(data, low, start - 1, rules.kinds), first_unit(data, start, end, rules.kinds))
+        return find(pairs, pairs.size - 1, pair) >= 0
+    return False
+
+
+@kernel
+def context(data, start, end, low, high, rules):
+    """`(first, last)` byte of the chunk with as many neighbours, one space apart, as an exception can go beyond it."""
+    first, last = start, end
+    for _ in range(rules.merged_units):
+        if first - 1 <= low or data[first - 1] != _SPACE:
+            break
+        at = first - 1
+        while at > low and start - at < MOST_CONTEXT:
+            before = previous(data, at)
+            if rules.kinds[decode(data, before)[0]] & SPACE:
+                break
+            at = before
+        if at == first - 1 or start - at >= MOST_CONTEXT:
+            break
+        first = at
+    for _ in range(rules.merged_units):
+        if last + 1 >= high or data[last] != _SPACE:
+            break
+        at = last + 1
+        while at < high and at - end < MOST_CONTEXT:
+            point, width = decode(data, at)
+            if rules.kinds[point] & SPACE:
+                break
+            at += width
+        if at == last + 1 or at - end >= MOST_CONTEXT:
+            break
+        last = at
+    return first, last
+
+
+@kernel
+def has_merged(data, begins, start, end, rules):
+    """Whether some pieces side by side, fewer than all, are an exception that spaCy looks for in the pieces."""
+    for first in range(start, end):
+        if begins[first]:
+            for last in range(first + 1, min(first + rules.longest_merged, end) + 1):
+                piece = (last == end or begins[last]) and not (first == start and last == end)
+                if piece and find(rules.merged, rules.merged.size - 1, hash_span(data, first, last)) >= 0:
+                    return True
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------
+# Where the pieces of chunks begin, inside kernels: the table of known chunks, looking them up, and storing spaCy's answers.
+#
+# An entry's value has a bit for each place at which a piece begins: units of a shape, bytes of a chunk that is known exactly.
+# Longer exact chunks have their bits in `pool`, and the value is where.
+#
+# Of a SENSITIVE chunk the neighbours may count: then it is known together with them.
 
 #: Slots of the table, half of which are used; words of the pool: 16 and 8 MB.
 SLOTS, POOL = 1 << 20, 1 << 20
@@ -38,7 +124,6 @@ _POOLED = np.uint64(1 << 61)
 _FLAGS = _KNOWN_EXACTLY | _SENSITIVE | _POOLED
 _ASKED = _FLAGS
 _INLINE_BYTES = 60
-_SPACE = 0x20
 
 #: `keys` uint64 and `values` uint64 of SLOTS; `pool` uint64 of POOL. `questions` int64 (MOST_QUESTIONS, 4): first and last
 #: byte of what spaCy is asked, and of the chunk in it. `waiting` int64 (MOST_WAITING, 3): number of the text, begin and
@@ -298,3 +383,176 @@ def _store(chunks, key, value):
     chunks.counts[ENTRIES] += chunks.keys[slot] == 0
     chunks.keys[slot] = key
     chunks.values[slot] = value
+
+
+#: Bytes of chunks that spaCy gets in one text.
+_TEXT_BYTES = 1 << 20
+#: The word on which spaCy may fail, and one that it treats as any other of this shape.
+_FATAL_WORD = (b"IS_ALPHA", b"IS_ALPHB")
+
+
+def mark_tokens(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """uint8 as long as `data`: 1 where a token begins of one of the texts `data[starts[i]:ends[i]]`, which must be valid UTF-8.
+
+    A token ends where the next one begins or at a space. Texts must not overlap; each is marked as if it stood alone. What is
+    beside a chunk counts only one blank away: the marks of a text are those of its lines.
+    """
+    marks = np.zeros(len(data), np.uint8)
+    mark_again(data, starts, ends, marks)
+    return marks
+
+
+def mark_again(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
+) -> None:
+    """`mark_tokens` into an array that has zeros in these texts."""
+    _known_chunks().mark(data, starts, ends, marks)
+
+
+@cache
+def _known_chunks() -> "KnownChunks":
+    return KnownChunks()
+
+
+class KnownChunks:
+    """The table of chunks, and how it is filled."""
+
+    def __init__(self) -> None:
+        self._spacy = spacy_rules()
+        self._rules = Rules(*(getattr(self._spacy, name) for name in Rules._fields))
+        self._chunks = new_chunks()
+        self._lock = threading.Lock()
+        self.asked = 0  # chunks that spaCy was asked for
+
+    def mark(
+        self, data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
+    ) -> None:
+        """Fills `marks`, which has zeros in the texts."""
+        if not len(starts):
+            return
+        chunks = self._chunks
+        with self._lock:
+            text, at = 0, int(starts[0])
+            while text < len(starts):
+                text, at = mark_texts(data, starts, ends, text, at, self._rules, chunks, marks)
+                # Each round answers all that was asked. Then a chunk waits only for the next question about it, or for room to
+                # ask, so it waits for a few rounds at most.
+                while chunks.counts[WAITING]:
+                    self._answer(data)
+                    mark_waiting(data, starts, ends, self._rules, chunks, marks)
+            self._make_room()
+
+    def _answer(self, data: npt.NDArray[np.uint8]) -> None:
+        counts = self._chunks.counts
+        questions = self._chunks.questions[: counts[QUESTIONS]].copy()
+        self._make_room()
+        for some in _groups(questions):
+            text, places = _joined(data, some)
+            store_answers(np.frombuffer(text, np.uint8), self._token_starts(text), places, self._rules, self._chunks)
+        self.asked += len(questions)
+        counts[QUESTIONS] = counts[POOL_ASKED] = 0
+
+    def _make_room(self) -> None:
+        """Forgets everything when a round of questions (each makes up to two entries) might not fit any more."""
+        counts = self._chunks.counts
+        if counts[ENTRIES] + 2 * MOST_QUESTIONS > SLOTS // 2 or counts[POOL_USED] + 2 * MOST_POOL > POOL:
+            self._chunks.keys[:] = 0
+            counts[ENTRIES] = counts[POOL_USED] = 0
+
+    def _token_starts(self, text: bytes) -> npt.NDArray[np.uint8]:
+        """uint8 as long as the text: 1 where spaCy begins a token."""
+        text = text.replace(*_FATAL_WORD)
+        with self._spacy.tokenizer.vocab.memory_zone():
+            document = self._spacy.tokenizer(text.decode())
+            widths = document.to_array(["LENGTH", "SPACY"]).astype(np.int64).sum(axis=1)
+            del document
+        characters = np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80)
+        begins = np.zeros(len(text), np.uint8)
+        begins[characters[np.cumsum(widths) - widths]] = 1
+        return begins
+
+
+def _groups(questions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Questions in groups of about _TEXT_BYTES."""
+    if len(questions):
+        groups = np.cumsum(questions[:, 1] - questions[:, 0]) // _TEXT_BYTES
+        yield from np.split(questions, np.flatnonzero(np.diff(groups)) + 1)
+
+
+def _joined(data: npt.NDArray[np.uint8], questions: npt.NDArray[np.int64]) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """One text of all that is asked, and the questions with their places in it.
+
+    A line break between two chunks is a token of spaCy's, and no exception has one within: so what is beside a chunk plays no part.
+    """
+    text = b"\n".join(data[first:last].tobytes() for first, last in questions[:, :2])
+    sizes = questions[:, 1] - questions[:, 0]
+    moved = np.cumsum(sizes + 1) - (sizes + 1) - questions[:, 0]
+    return text, questions + moved[:, None]
+
+
+# ----------------------------------------------------------------------------------------------------
+# Sentences as spaCy's rule finds them (its `sentencizer` behind the blank English tokenizer), counted by kernels.
+#
+# A sentence goes on after a mark of the sentencizer as long as tokens are punctuation; tokens of whitespace, which spaCy makes
+# of all space but one blank between two words, begin sentences too.
+
+
+def count_spacy_sentences(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.int64]:
+    """int64: the sentences of each span `data[starts[i]:ends[i]]` of valid UTF-8, as `len(split_into_sentences(span))` of datatrove.
+
+    Spans (lines, mostly) must not overlap, and each counts as a text of its own; an empty one has one sentence, as there.
+    `data` and offsets of an Arrow column: `pipeline.text.buffers.text_buffers`. `marks`: those of `mark_tokens` for the same
+    spans, where the caller has them.
+    """
+    counts = np.empty(len(starts), np.int64)
+    _count_marked(data, starts, ends, mark_tokens(data, starts, ends) if marks is None else marks, _sentence_kinds(), counts)
+    return counts
+
+
+@cache
+def _sentence_kinds() -> npt.NDArray[np.uint8]:
+    return spacy_rules().kinds
+
+
+@kernel
+def _count_marked(data, starts, ends, marks, kinds, counts):
+    for span in range(starts.size):
+        counts[span] = sentences(data, starts[span], ends[span], marks, kinds)
+
+
+@kernel
+def sentences(data, start, end, marks, kinds):
+    """The number of sentences of a span whose tokens are marked."""
+    count, ended, at = 1, False, start
+    while at < end:
+        point, width = decode(data, at)
+        if kinds[point] & SPACE:
+            skipped = point == _SPACE and at > start
+            length = 0
+            while at < end and kinds[point] & SPACE:
+                length += 1
+                at += width
+                if at < end:
+                    point, width = decode(data, at)
+            if length > skipped and ended:
+                count += 1
+                ended = False
+            continue
+        length, all_kinds = 0, np.uint8(0xFF)
+        while True:
+            all_kinds &= kinds[point]
+            length += 1
+            at += width
+            if at >= end or marks[at]:
+                break
+            point, width = decode(data, at)
+            if kinds[point] & SPACE:
+                break
+        if length == 1 and all_kinds & SENTENCE_END:
+            ended = True
+        elif ended and not all_kinds & PUNCTUATION:
+            count += 1
+            ended = False
+    return count

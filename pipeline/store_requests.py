@@ -1,9 +1,9 @@
-"""Stores that fsspec knows: how they are opened, and what becomes of their failures.
+"""Stores that fsspec knows: how they are opened, and what happens when a request fails.
 
-A request that failed for a while (an answer of 500, 503 or 429, a cut connection, a timeout) is made again after a pause that doubles and
-is drawn at random around its length, so that many workers do not come back at once. That goes on for `CORPUSMILL_STORE_SECONDS`; then there
-is a `StoreError`, which the engine takes for a hiccup. What no second request mends (a wrong key, nothing allowed) is an `InputError`.
-Libraries repeat nothing themselves where we do: their tries would multiply ours.
+A request that fails for a moment (an answer of 500, 503 or 429, a cut connection, a timeout) is made again after a pause that doubles
+and is drawn at random around its length, so that many workers do not come back at once. That goes on for `CORPUSMILL_STORE_SECONDS`; then
+comes a `StoreError`, which the engine takes for a hiccup. What no second request mends (a wrong key, no permission) is an `InputError`.
+Libraries repeat nothing themselves: their tries would multiply ours.
 """
 
 import errno
@@ -14,27 +14,21 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.masked import masked
-from corpusmill.pipeline.store.redirects import watched
+from corpusmill.pipeline.redact import redact
+from corpusmill.pipeline.redirects import checked_redirects
 
 Result = TypeVar("Result")
 
-#: Seconds for which a store that fails is asked again, what says otherwise, and the least number of requests.
+#: Seconds for which a failing store is asked again, the variable that sets them, and the least number of requests.
 PATIENCE, PATIENCE_VARIABLE, TRIES = 60.0, "CORPUSMILL_STORE_SECONDS", 3
 #: Seconds before the second request, and the longest pause.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 #: Answers (HTTP) after which the same request may work, and what S3 calls them.
 BUSY_STATUS = (408, 429, 500, 502, 503, 504)
 BUSY_CODES = (
-    "SlowDown",
-    "InternalError",
-    "ServiceUnavailable",
-    "RequestTimeout",
-    "RequestTimeTooSkewed",
-    "IncompleteBody",
-    "ThrottlingException",
-)
-#: Errors of libraries for connections that were cut, refused or silent; by name, for not all libraries are there.
+    "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "IncompleteBody", "ThrottlingException",
+)  # fmt: skip
+#: Errors of libraries for connections that were cut, refused or silent; by name, because not every library is installed.
 CUT = frozenset(
     ["HTTPClientError", "ConnectionError", "ResponseStreamingError", "IncompleteReadError", "ResponseParserError", "ClientConnectionError",
      "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError", "TimeoutError", "IncompleteRead", "Truncated"]
@@ -44,15 +38,15 @@ NO_KEYS = frozenset(
     ["NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound", "TokenRetrievalError", "SSOError"]
 )
 S3 = ("s3", "s3a")
-#: Listings are never kept, for a run changes what it lists; S3 is asked once a request, and each request may take so many seconds.
+#: Listings are never kept, because a run changes what it lists. We repeat requests to S3, so its library does not.
 UNCACHED: dict[str, Any] = {"use_listings_cache": False}
 S3_CONFIG: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-#: The same for a library that opens files itself (DuckDB) and does not know our way of asking again.
+#: For a library that opens files itself (DuckDB), where we can't repeat requests.
 S3_CONFIG_ALONE: dict[str, Any] = S3_CONFIG | {"retries": {"total_max_attempts": 8, "mode": "standard"}}
 
 
 class StoreError(CorpusmillError, OSError):
-    """A store that did not answer for as long as we asked; one sentence with the URL and the cause."""
+    """A store did not answer for as long as we asked; one sentence with the URL and the cause."""
 
     def __init__(self, sentence: str):
         super().__init__(errno.EIO, sentence)
@@ -72,7 +66,7 @@ class Truncated(OSError):
 def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
     """The fsspec filesystem of a URL and the path in it; one sentence where its protocol can't be used.
 
-    `alone`: for a library that opens files by itself, so that the filesystem has to ask again where we can't.
+    `alone`: for a library that opens files itself, so the filesystem has to repeat requests.
     """
     from fsspec.core import url_to_fs
 
@@ -83,7 +77,7 @@ def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
     elif protocol in ("gs", "gcs", "abfs", "abfss", "az"):
         options = dict(UNCACHED)
     elif protocol in ("http", "https"):
-        options = {"client_kwargs": watched()}
+        options = {"client_kwargs": checked_redirects()}
     try:
         fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
@@ -99,29 +93,21 @@ def is_s3(fs: Any) -> bool:
 
 
 def asked(url: str, request: Callable[[], Result], patience: float | None = None) -> Result:
-    """What `request` gives, which is made again while it fails for a while. `url` is for sentences.
+    """The result of `request`, which is made again while it fails for a moment. `url` is for sentences.
 
-    Raises StoreError, InputError, FileNotFoundError and whatever else is not the store's matter.
+    Raises StoreError, InputError, FileNotFoundError, and whatever else does not come from the store.
     """
-    try:
-        return insisted(url, request, patience)
-    except StoreError:
-        raise
-    except Exception as error:
-        if sentence := refusal(error):
-            raise InputError(f"{url}: {sentence}") from error
-        raise
-
-
-def insisted(url: str, request: Callable[[], Result], patience: float | None = None) -> Result:
-    """As `asked`, but what no second request mends is raised as it is."""
     began, tries = time.monotonic(), 0
     patience = patience_seconds() if patience is None else patience
     while True:
         try:
             return request()
         except Exception as error:
-            if isinstance(error, StoreError) or not passing(error):
+            if isinstance(error, StoreError):
+                raise
+            if not passing(error):
+                if sentence := refusal(error):
+                    raise InputError(f"{url}: {sentence}") from error
                 raise
             tries += 1
             if tries >= TRIES and time.monotonic() - began >= patience:
@@ -155,11 +141,15 @@ def passing(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EREMOTEIO, errno.EBUSY)
 
 
+def error_code(error: BaseException) -> str:
+    """What S3 calls an error that s3fs has made an OSError of; empty where S3 has not answered."""
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
+    return _code(response) if isinstance(response, dict) else ""
+
+
 def refusal(error: BaseException) -> str | None:
     """Why a request can't work, without anything secret; None where it has another reason."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
-    code = _code(response) if isinstance(response, dict) else ""
+    names, code = {kind.__name__ for kind in type(error).__mro__}, error_code(error)
     if code == "NoSuchBucket":
         return "there is no such bucket."
     if isinstance(error, FileNotFoundError):
@@ -169,7 +159,7 @@ def refusal(error: BaseException) -> str | None:
     if isinstance(error, PermissionError):
         return f"the store refuses this ({code or 'forbidden'}): check the credentials and what they may do."
     if "BotoCoreError" in names:  # the library does not send the request: no region, a wrong name, a file of configuration
-        return f"the store can't be asked for this ({' '.join(masked(str(error)).split())})."
+        return f"the store can't be asked for this ({' '.join(redact(str(error)).split())})."
     if isinstance(error, OSError) and code:
         return f"the store refuses this ({code}: {' '.join(str(error.strerror or error).split())})."
     return None
