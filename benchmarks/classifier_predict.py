@@ -21,9 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from fasttext import load_model
 
-from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.forms import FORMS, write_form
-from corpusmill.filters.classifier.scorer import LoadedHead, Scorer
+from corpusmill.filters.classifier.score import LoadedHead, Scorer
 from corpusmill.filters.fasttext_model import read_model
 from filters import read_texts, up_to
 

@@ -34,14 +34,12 @@ import xxhash
 import yaml
 from functional_toxicity import HARD, TEMPLATES, cases, slurs
 
-from corpusmill.dedup.similarity_join import near_clusters
+from corpusmill.filters.classifier.builtin import builtin
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.defaults.builtin import builtin
-from corpusmill.filters.classifier.defaults.weak_labels import sure_and_unsure
-from corpusmill.filters.classifier.evaluation import evaluate
-from corpusmill.filters.classifier.examples import read_examples
-from corpusmill.filters.classifier.run_documents import read_run
-from corpusmill.filters.classifier.scorer import Scorer, load_heads
+from corpusmill.filters.classifier.corpora import sure_and_unsure
+from corpusmill.filters.classifier.evaluate import evaluate
+from corpusmill.filters.classifier.examples import read_examples, read_run
+from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.filters.classifier.spec import TrainingSpec, make_spec
 from corpusmill.filters.classifier.train import train_classifier
 
@@ -123,7 +121,7 @@ def recipe(folder: Path, without: str | None = None, labels: Sequence[str] | Non
 
 def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
     started = time.perf_counter()
-    train_classifier(spec, folder, near_clusters)
+    train_classifier(spec, folder)
     return folder, time.perf_counter() - started
 
 

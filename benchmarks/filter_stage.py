@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.filters.config import FilterConfig
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.run import Plan, execute

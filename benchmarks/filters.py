@@ -24,10 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datatrove_filters import Chain, all_values, language_filter, regex_words, stock_words
 
-from corpusmill.filters.config import FilterConfig
-from corpusmill.filters.gopher_quality import STOP_WORDS
+from corpusmill.filters.gopher import STOP_WORDS
 from corpusmill.filters.statistics import LINES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure
-from corpusmill.filters.worker import FilterWorker
+from corpusmill.filters.worker import FilterConfig, FilterWorker
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage

@@ -18,7 +18,7 @@ from datatrove_filters import language_filter
 
 from corpusmill.filters.language import Language, LanguageConfig
 from corpusmill.filters.language_codes import LID_176, labels_for
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import DocumentBatch
 from filters import read_texts, speed, up_to
 
 BATCH = 1000  # documents
@@ -34,7 +34,7 @@ def step(**options: Any) -> Language:
 def measure(language: Language, texts: pa.Array) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("language", "language_score")}
     for start in range(0, len(texts), BATCH):
-        measured = language.measure(Batch(pa.table({}), texts.slice(start, BATCH), "words"))
+        measured = language.measure(DocumentBatch(pa.table({}), texts.slice(start, BATCH), "words"))
         for name, found in columns.items():
             found += measured.columns[name].tolist()
     return columns
@@ -50,7 +50,7 @@ def compare(texts: list[str]) -> None:
     theirs = speed(lambda: [reference.filter(document) for document in documents], megabytes)
     print(f"{'':34} {'MB/s':>7} {'ratio':>6}   same label  same verdict at {reference.language_threshold}")
     print(f"{'datatrove':34} {theirs:7.1f} {1:6.2f}")
-    step(min_letters=0).measure(Batch(pa.table({}), column[:1], "words"))  # compiles
+    step(min_letters=0).measure(DocumentBatch(pa.table({}), column[:1], "words"))  # compiles
     for name, options in {"": {}, "top: 5": {"top": 5}, "match: any": {"match": "any", "keep": ["en", "de", "fr"]}}.items():
         ours = step(min_letters=0, **options)
         began = time.process_time()

@@ -32,9 +32,8 @@ from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplica
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION, split_into_words
 from datatrove_filters import language_filter
 
-from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.rules import decide
-from corpusmill.filters.worker import FilterWorker
+from corpusmill.filters.worker import FilterConfig, FilterWorker
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 

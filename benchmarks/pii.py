@@ -8,17 +8,15 @@ somebody can judge. Last come digit strings of random digits in a sentence, none
 
 import argparse
 import random
-from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from phonenumbers import Leniency, PhoneNumberMatcher
 
-from corpusmill.filters.pii.kinds import KINDS
-from corpusmill.filters.pii.spans import Texts, without_overlaps
-from corpusmill.filters.pii.step import Pii, PiiConfig
-from corpusmill.filters.step import Batch
+from corpusmill.filters.pii import KINDS, Pii, PiiConfig
+from corpusmill.filters.pii_scan import TextColumn, without_overlaps
+from corpusmill.filters.step import DocumentBatch
 from filters import read_texts, speed, up_to
 
 BATCH = 1000  # documents
@@ -27,12 +25,12 @@ RANDOM_NUMBERS = 50_000
 AROUND = 40  # bytes
 
 
-def batches(texts: list[str]) -> list[Batch]:
+def batches(texts: list[str]) -> list[DocumentBatch]:
     column = pa.array(texts, pa.large_string())
-    return [Batch(pa.table({}), column.slice(start, BATCH), "words") for start in range(0, len(texts), BATCH)]
+    return [DocumentBatch(pa.table({}), column.slice(start, BATCH), "words") for start in range(0, len(texts), BATCH)]
 
 
-def totals(step: Pii, parts: list[Batch]) -> dict[str, tuple[int, int]]:
+def totals(step: Pii, parts: list[DocumentBatch]) -> dict[str, tuple[int, int]]:
     """Finds and documents with finds, by column."""
     columns = [step.measure(part).columns for part in parts]
     return {
@@ -48,8 +46,7 @@ def speeds(texts: list[str]) -> None:
     print(f"{len(texts):,} documents, {megabytes:.1f} MB\n\n{'':26} {'MB/s':>7} {'finds':>7} {'documents':>10}")
     found = totals(step, parts)
     for kind in KINDS:
-        module = import_module(f"corpusmill.filters.pii.{kind.module}")
-        alone = speed(lambda module=module: [module.find(Texts(part.text)) for part in parts], megabytes)
+        alone = speed(lambda kind=kind: [kind.find(TextColumn(part.text)) for part in parts], megabytes)
         print(f"{kind.column:26} {alone:7.1f} {found[kind.column][0]:7,} {found[kind.column][1]:10,}")
     print(f"{'all, with replacement':26} {speed(lambda: [step.measure(part) for part in parts], megabytes):7.1f}")
     formatter = PIIFormatter()
@@ -61,8 +58,8 @@ def speeds(texts: list[str]) -> None:
 
 def show(texts: list[str], name: str) -> None:
     """Every find of a kind once, between brackets."""
-    column = Texts(pa.array(texts, pa.large_string()))
-    found = without_overlaps([import_module(f"corpusmill.filters.pii.{kind.module}").find(column) for kind in KINDS])
+    column = TextColumn(pa.array(texts, pa.large_string()))
+    found = without_overlaps([kind.find(column) for kind in KINDS])
     lines = {}
     (spans,) = (spans for kind, spans in zip(KINDS, found) if kind.name == name)
     for (start, end), document in zip(spans.tolist(), column.documents_of(spans).tolist()):

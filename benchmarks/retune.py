@@ -14,7 +14,7 @@ from pathlib import Path
 
 from large_run import repeat_run
 
-from corpusmill.filters.retune import Retuned, retune
+from corpusmill.filters.whatif import Retuned, retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.read import RunReader

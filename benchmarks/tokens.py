@@ -95,7 +95,7 @@ def prepare(folder: str, texts: list[str], vocabulary: int, pattern: str) -> Non
     fifth = len(texts) // 5
     training = Storage(f"{folder}/train")
     publish_documents(training, texts[:fifth])
-    execute(training, TokenizerStage(TokenizerStage.Config(vocabulary_size=vocabulary, pattern=pattern)))
+    execute(training, TokenizerStage(TokenizerStage.Config(vocab_size=vocabulary, pattern=pattern)))
     for name, part in (("run", texts[fifth:]), ("few", texts[fifth : fifth + 20])):
         publish_documents(Storage(f"{folder}/{name}"), part)
         shutil.copytree(f"{folder}/train/tokenizer", f"{folder}/{name}/tokenizer")

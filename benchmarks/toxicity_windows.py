@@ -25,8 +25,8 @@ from classifiers import ROOT, SEED, Floats, prepare_data, recipe, trained
 from sklearn.metrics import roc_auc_score
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.run_documents import read_run
-from corpusmill.filters.classifier.scorer import Scorer, load_heads
+from corpusmill.filters.classifier.examples import read_run
+from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.pipeline.package_file import PackageFile
 
 MEDMCQA = PackageFile(

@@ -31,9 +31,8 @@ from transformers import (
     pipeline,
 )
 
-from corpusmill.filters.registry import build_steps, resolve_step
-from corpusmill.filters.step import Batch
-from corpusmill.filters.transformer.sequences import encode
+from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
+from corpusmill.filters.transformer_model import encode
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
@@ -106,7 +105,7 @@ def compare(model: str, texts: list[str]) -> None:
     print(f"{'':28} {'CPU s':>7} {'documents/s':>12} {'tokens/s':>9} {'ratio':>6} {'padding':>8} {'difference':>11}")
 
     def ours() -> list[float]:
-        return list(step.measure(Batch(pa.table({}), column, "words")).columns["transformer"])
+        return list(step.measure(DocumentBatch(pa.table({}), column, "words")).columns["transformer"])
 
     ways = {"corpusmill": (ours, 0.0)}  # each text by itself
     for batch in (1, 8, 32):

@@ -1,6 +1,7 @@
-"""Bad words of LDNOOBW's lists in 28 languages, found as datatrove's C4BadWordsFilter finds them.
+# mypy: disallow-untyped-defs=False
+r"""Bad words of LDNOOBW's lists in 28 languages, found as datatrove's C4BadWordsFilter finds them.
 
-A word of the document's language counts where it stands in the lower-cased text with no `\\w` character beside it; in Japanese,
+A word of the document's language counts where it stands in the lower-cased text with no `\w` character beside it; in Japanese,
 Thai and Chinese anywhere. The words are not lower-cased, so those with capitals (most of the Spanish list) are never found.
 Blank lines of a list are left out (in datatrove one would match every document).
 
@@ -12,7 +13,10 @@ ones, and a language without a list is no error: its documents have no number (n
 """
 
 import hashlib
+import json
 import re
+from collections import namedtuple
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
@@ -25,11 +29,16 @@ from pydantic import Field, model_validator
 
 from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
+from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.npm_package import NpmPackage
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, character_classes
+from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import decode
 
 #: Languages in whose lists words need no separation, as datatrove has it.
 UNSEPARATED = ("ja", "th", "zh")
@@ -74,8 +83,6 @@ def list_files(folder: str | None, language: str | None) -> dict[str, str]:
     Raises InputError in one sentence.
     """
     if folder == PACKAGE:
-        from corpusmill.filters.classifier.defaults.word_lists import ldnoobw_folder
-
         folder = str(ldnoobw_folder())
     if folder is None:
         from datatrove.pipeline.filters.c4_filters import _BADWORDS_LANGS
@@ -149,15 +156,11 @@ class BadWords(Step):
         return list(list_files(self.config.lists, self.config.language).values())
 
     def setup(self) -> None:
-        from corpusmill.filters.bad_words_kernel import Trie
-
         self._files = list_files(self.config.lists, self.config.language)
         self._names = {canonical(name): name for name in self._files}
         self._tries: dict[str, Trie] = {}
 
-    def measure(self, batch: Batch) -> Measured:
-        from corpusmill.filters.bad_words_kernel import build_trie, count_words
-
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(usual_lower(batch.text))
         names = self._lists(batch)
         counts = np.zeros(len(batch), np.int64)
@@ -173,7 +176,7 @@ class BadWords(Step):
             draws[found] = [draw(name) for name in batch.documents["id"].take(found).to_pylist()]
         missing = pa.array([name is None for name in names], pa.bool_())
         lengths = pc.utf8_length(batch.text).to_numpy()
-        return Measured(
+        return StepOutput(
             {
                 "bad_words": pc.if_else(missing, None, pa.array(counts)),
                 "bad_words_list": pa.array(names, pa.string()),
@@ -190,7 +193,7 @@ class BadWords(Step):
             return np.zeros(CODE_POINTS, np.uint8), True
         return character_classes(), True
 
-    def _lists(self, batch: Batch) -> npt.NDArray[np.object_]:
+    def _lists(self, batch: DocumentBatch) -> npt.NDArray[np.object_]:
         """The name of the list of each document, None where there is none."""
         names = np.full(len(batch), None, object)
         if self.config.language is not None:
@@ -219,3 +222,125 @@ def usual_lower(text: pa.Array) -> pa.Array:
         return text
     lowered = pa.array([text.lower() for text in text.filter(unusual).to_pylist()], text.type)
     return pc.replace_with_mask(text, unusual, lowered)
+
+
+# ---- The kernel: a trie, walked from every place at which a word can begin
+
+#: A list of words. `symbols` uint16 of length 0x110000: the number of a character's lower case in this list, 0 where no word
+#: has it; `children` int32 (nodes, symbols): the next node, 0 where there is none; `ends` bool: nodes at which a word ends.
+Trie = namedtuple("Trie", "symbols children ends")
+
+
+def build_trie(words: Collection[str]) -> Trie:
+    """The trie of a list. Words are taken as they are: one with a capital is never found in lower-cased text."""
+    lower = lowercase_table()
+    characters = sorted({character for word in words for character in word})
+    numbers = {character: number for number, character in enumerate(characters, 1)}
+    symbols = np.zeros(CODE_POINTS, np.uint16)
+    for character, number in numbers.items():
+        if lower[ord(character)] == ord(character):
+            symbols[ord(character)] = number
+    symbols = symbols[lower]
+    children: list[dict[int, int]] = [{}]
+    ends = [False]
+    for word in sorted(words):
+        node = 0
+        for character in word:
+            node = children[node].setdefault(numbers[character], len(children))
+            if node == len(children):
+                children.append({})
+                ends.append(False)
+        ends[node] = True
+    table = np.zeros((len(children), len(characters) + 1), np.int32)
+    for node, next_nodes in enumerate(children):
+        for number, child in next_nodes.items():
+            table[node, number] = child
+    return Trie(symbols, table, np.array(ends))
+
+
+@kernel
+def count_words(data, offsets, places, trie, classes, edges, counts):
+    """Sets `counts[i]` for each text i of `places` to the number of characters at which a word of the list begins.
+
+    Only words count where neither the character before nor the one after is of class WORD; `edges` says whether they may stand
+    at the start and the end of the text. The case of texts is ignored (`str.lower` of each character).
+    """
+    symbols, children, ends = trie.symbols, trie.children, trie.ends  # once: each use of a tuple of arrays counts references
+    for text in places:
+        at, end = offsets[text], offsets[text + 1]
+        total, inside = 0, not edges
+        while at < end:
+            point, width = decode(data, at)
+            if not inside:
+                node = children[0, symbols[point]]
+                if node:
+                    total += _begins_word(data, at + width, end, symbols, children, ends, node, classes, edges)
+            inside = classes[point] & WORD != 0
+            at += width
+        counts[text] = total
+
+
+@kernel(inline="always")
+def _begins_word(data, at, end, symbols, children, ends, node, classes, edges):
+    """Whether a word ends somewhere after the characters that led to `node`."""
+    found = False
+    while node:
+        if at >= end:
+            found |= edges and ends[node]
+            break
+        point, width = decode(data, at)
+        if ends[node] and not classes[point] & WORD:
+            found = True
+            break
+        node = children[node, symbols[point]]
+        at += width
+    return found
+
+
+# ---- Lists of two packages: LDNOOBW's in 28 languages, and cuss's English one, which rates how sure each word is profane
+
+HOW_WITHOUT = "without it no built-in word list is there: give your own files in a spec (docs/classifiers.md)"
+LDNOOBW = NpmPackage("naughty-words", "1.2.0", "c34b05e10a97ec7b9e0c3dd91d09888187c0f08d0812eaea79679795585b217e", HOW_WITHOUT)
+CUSS = NpmPackage("cuss", "2.2.0", "66b19c6086d3fb3eac3769daf97dd695290ecc24b0fddbc30688418c629b776f", HOW_WITHOUT)
+#: cuss's ratings: a word is seldom, at times, or mostly meant to be profane.
+SELDOM, SOMETIMES, MOSTLY = range(3)
+_RATING = re.compile(r"""^\s*(?:'([^']+)'|"([^"]+)"|([\w$]+)): ([012]),?$""", re.MULTILINE)
+
+
+@cache
+def ldnoobw() -> dict[str, list[str]]:
+    """LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the lists' order. Raises InputError where the package can't be had."""
+    files = LDNOOBW.files(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?\.json")
+    return {name.removesuffix(".json"): json.loads(content) for name, content in files.items()}
+
+
+def ldnoobw_folder() -> Path:
+    """A folder in the user's cache with a file a language, a word a line, as the step `bad_words` takes them. Raises InputError."""
+    folder = cache_folder() / "word-lists" / LDNOOBW.sha256[:16]
+    whole = folder / ".whole"
+    if not whole.is_file():
+        with alone(folder):
+            storage = Storage(str(folder))
+            for name, words in ldnoobw().items():
+                storage.write_bytes(name, "".join(f"{word}\n" for word in words).encode())
+            storage.write_bytes(whole.name, b"")
+    return folder
+
+
+@cache
+def cuss() -> dict[str, int]:
+    """cuss's English words and their ratings. Raises InputError where the package can't be had."""
+    ((_, source),) = CUSS.files(r"index\.js").items()
+    return {a or b or c: int(rating) for a, b, c, rating in _RATING.findall(source.decode("utf-8"))}
+
+
+@cache
+def english() -> tuple[frozenset[str], frozenset[str]]:
+    """`(sure, unsure)`: English words, lower-cased, that are mostly meant to be profane, and those of either list that may be meant so.
+
+    Sure are cuss's surest and those of LDNOOBW, unless cuss holds them for harmless mostly. The rest of both is unsure.
+    """
+    rated = {word.lower(): rating for word, rating in cuss().items()}
+    listed = {word.strip().lower() for word in ldnoobw()["en"]}
+    sure = {word for word, rating in rated.items() if rating == MOSTLY} | {word for word in listed if rated.get(word) != SELDOM}
+    return frozenset(sure), frozenset(rated.keys() | listed) - sure

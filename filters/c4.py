@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """C4's line rules: lines that are not natural sentences are dropped, the rest is the new text.
 
 Every document is measured and rewritten as if no document-level rule existed, so that thresholds can be changed later.
@@ -15,6 +16,7 @@ Sentences of the lines that stay are counted by spaCy's rule in datatrove's pres
 its verdict was punkt's in 99.8 %, the number of sentences in 85 %.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,10 +25,16 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text import sentence_marks, sentences
+from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.classes import DIGIT, character_classes
+from corpusmill.pipeline.text.lines import line_end, only_newlines
+from corpusmill.pipeline.text.spacy_marks import mark_again
+from corpusmill.pipeline.text.split import count_split_words, has_longer_word
+from corpusmill.pipeline.text.utf8 import NEWLINE, count_characters, decode, find_byte, strip_end, strip_start
 
 
 def _rules(sentences: int) -> tuple[Rule, ...]:
@@ -90,9 +98,7 @@ class C4(Step):
                  "lorem_ipsum_lines", "curly_bracket_lines", "sentences")  # fmt: skip
         return {f"c4_{name}": pa.int64() for name in names}
 
-    def measure(self, batch: Batch) -> Measured:
-        from corpusmill.filters.c4_kernel import COUNTS, KEPT, line_spans, rewrite_texts, strip_texts
-
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = batch.buffers()
         by_tokens = self.config.sentence_rule == "spacy"
         marks = batch.token_marks() if by_tokens else np.empty(0, np.uint8)
@@ -106,21 +112,22 @@ class C4(Step):
         lines = counts[:, KEPT]
         starts, ends = np.empty((2, lines.sum()), np.int64)
         line_spans(new_data, new_offsets, lines, starts, ends)
-        sentences = _sentences_by_tokens(new_data, starts, ends, new_marks) if by_tokens else _sentences_by_marks(new_data, starts, ends)
+        if by_tokens:
+            found = _sentences_by_tokens(new_data, starts, ends, new_marks)
+        else:
+            found = sentence_marks.count_sentences(new_data, starts, ends)
         strip_texts(new_data, new_marks, new_offsets, classes)
-        columns = dict(zip(self.columns, [*counts.T, _sums(sentences, lines)]))
+        columns = dict(zip(self.columns, [*counts.T, _sums(found, lines)]))
         length = new_offsets[-1]
-        return Measured(columns, text_array(new_data[:length], new_offsets), new_marks[:length] if by_tokens else None)
+        return StepOutput(columns, text_array(new_data[:length], new_offsets), new_marks[:length] if by_tokens else None)
 
     def _flags(self) -> int:
-        from corpusmill.filters import c4_kernel as kernel
-
         flags = (
-            (self.config.filter_no_terminal_punct, kernel.PUNCTUATED),
-            (self.config.remove_citations, kernel.NO_CITATIONS),
-            (self.config.filter_javascript, kernel.NO_JAVASCRIPT),
-            (self.config.filter_policy, kernel.NO_POLICY),
-            (not self.config.words_in_citations, kernel.WORDS_WITHOUT_CITATIONS),
+            (self.config.filter_no_terminal_punct, PUNCTUATED),
+            (self.config.remove_citations, NO_CITATIONS),
+            (self.config.filter_javascript, NO_JAVASCRIPT),
+            (self.config.filter_policy, NO_POLICY),
+            (not self.config.words_in_citations, WORDS_WITHOUT_CITATIONS),
         )
         return sum(flag for wanted, flag in flags if wanted)
 
@@ -129,21 +136,11 @@ def _sentences_by_tokens(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
     """int64: the sentences of each line by spaCy's rule. Tokens of lines that citations were taken from are marked first."""
-    from corpusmill.filters.c4_kernel import CHANGED
-    from corpusmill.pipeline.text.sentences import count_sentences
-    from corpusmill.pipeline.text.spacy_marks import mark_again
-
     filled = np.flatnonzero(starts < ends)
     changed = filled[marks[starts[filled]] == CHANGED]
     marks[starts[changed]] = 0
     mark_again(data, starts[changed], ends[changed], marks)
-    return count_sentences(data, starts, ends, marks)
-
-
-def _sentences_by_marks(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    from corpusmill.pipeline.text.sentence_marks import count_sentences
-
-    return count_sentences(data, starts, ends)
+    return sentences.count_sentences(data, starts, ends, marks)
 
 
 def _sums(values: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -151,3 +148,279 @@ def _sums(values: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.
     before, stops = np.concatenate([[0], np.cumsum(values)]), np.cumsum(lengths)
     sums: npt.NDArray[np.int64] = before[stops] - before[stops - lengths]
     return sums
+
+
+# ---- The kernel: reads a text buffer, writes that of the lines that stay, counts the others by reason
+
+#: What a row of the output counts.
+LINES, KEPT, LONG_WORD, UNPUNCTUATED, SHORT, JAVASCRIPT, POLICY, LOREM_IPSUM, CURLY_BRACKET = range(9)
+COUNTS = 9
+
+#: Options, or-ed.
+PUNCTUATED, NO_CITATIONS, NO_JAVASCRIPT, NO_POLICY, WORDS_WITHOUT_CITATIONS = 1, 2, 4, 8, 16
+
+_DOT, _OPEN, _CLOSE, _CURLY = ord("."), ord("["), ord("]"), ord("{")
+
+#: Phrases that are looked for in the lower-cased line, with what they mean and the place of their rarest letter.
+_PHRASES = (
+    ("javascript", JAVASCRIPT, 0), ("lorem ipsum", LOREM_IPSUM, 7), ("terms of use", POLICY, 7), ("privacy policy", POLICY, 3),
+    ("cookie policy", POLICY, 3), ("uses cookies", POLICY, 8), ("use of cookies", POLICY, 10), ("use cookies", POLICY, 7),
+)  # fmt: skip
+_LETTERS = np.zeros((len(_PHRASES), 16), np.uint8)
+for _number, (_phrase, _, _) in enumerate(_PHRASES):
+    _LETTERS[_number, : len(_phrase)] = list(_phrase.encode())
+_LENGTHS = np.array([len(phrase) for phrase, _, _ in _PHRASES])
+_MEANINGS = np.array([1 << meaning for _, meaning, _ in _PHRASES])
+_ANCHORS = np.array([anchor for _, _, anchor in _PHRASES])
+#: First bytes of characters at which a search has to look closer: the rare letters, the Kelvin sign (whose lower case is k), {.
+_KELVIN = 0xE2
+_LOOK = np.zeros(256, np.bool_)
+for _phrase, _, _anchor in _PHRASES:
+    _LOOK[[ord(_phrase[_anchor]), ord(_phrase[_anchor].upper())]] = True
+_LOOK[[_KELVIN, _CURLY]] = True
+
+#: The first mark of a line whose tokens are not known.
+CHANGED = np.uint8(0xFF)
+_CITATIONS = (b"edit]", b"citation needed]")
+_EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
+
+
+@kernel
+def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, new_marks, counts):
+    """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS).
+
+    `marks` is empty or has one mark a byte; then `new_marks` gets those of the new texts, but CHANGED and zeros for lines
+    from which citations were taken.
+
+    The new texts are the kept lines with a newline between them; `strip_texts` remains to be called.
+    `classes` are `character_classes`, `end_marks` (bool, 256) the last bytes of lines that end well, `options` the flags above.
+    """
+    place = np.int64(0)
+    new_offsets[0] = 0
+    for text in range(offsets.size - 1):
+        at, end, row = offsets[text], offsets[text + 1], counts[text]
+        newlines = only_newlines(data[at:end])
+        while at < end:
+            stop, after = line_end(data, at, end, newlines)
+            start = strip_start(data, at, stop, classes)
+            stop = strip_end(data, start, stop, classes)
+            at = after
+            begin = place + (row[KEPT] > 0)
+            row[LINES] += 1
+            if has_longer_word(data, start, stop, classes, max_word_length):
+                row[LONG_WORD] += 1
+                continue
+            last = _copy_line(data, start, stop, classes, options & NO_CITATIONS, new_data, begin)
+            if options & PUNCTUATED and not _ends_well(new_data, begin, last, end_marks):
+                row[UNPUNCTUATED] += 1
+                continue
+            if options & WORDS_WITHOUT_CITATIONS:
+                words = count_split_words(new_data, begin, last, classes, min_words)
+            else:
+                words = count_split_words(data, start, stop, classes, min_words)
+            if words < min_words:
+                row[SHORT] += 1
+                continue
+            if _content_speaks_against(_phrases_in(new_data, begin, last), options, row):
+                continue
+            if row[KEPT]:
+                new_data[place] = NEWLINE
+            if marks.size:
+                _copy_marks(marks[start:stop], new_marks, place, begin, last)
+            row[KEPT] += 1
+            place = last
+        new_offsets[text + 1] = place
+
+
+@kernel
+def _copy_marks(marks, new_marks, place, begin, end):
+    """The marks of one line, and none for the newline between `place` and `begin`."""
+    new_marks[place:end] = 0
+    if end - begin == marks.size:
+        for at in range(marks.size):
+            new_marks[begin + at] = marks[at]
+    elif end > begin:
+        new_marks[begin] = CHANGED
+
+
+@kernel
+def line_spans(data, offsets, lines, starts, ends):
+    """Fills `starts` and `ends` (int64) with where the lines lie, of which text i has `lines[i]`, cut at newlines."""
+    span = 0
+    for text in range(offsets.size - 1):
+        at = offsets[text]
+        for _ in range(lines[text]):
+            starts[span] = at
+            ends[span] = find_byte(data, at, offsets[text + 1], NEWLINE)
+            at = ends[span] + 1
+            span += 1
+
+
+@kernel
+def strip_texts(data, marks, offsets, classes):
+    """Strips all texts in place (`str.strip`), and closes the gaps between them; `marks`, where there are any, move with their bytes."""
+    place = first = offsets[0]
+    for text in range(offsets.size - 1):
+        last = strip_end(data, first, offsets[text + 1], classes)
+        start = strip_start(data, first, last, classes)
+        first = offsets[text + 1]
+        if start > place:
+            for at in range(start, last):
+                data[place + at - start] = data[at]
+                if marks.size:
+                    marks[place + at - start] = marks[at]
+        place += last - start
+        offsets[text + 1] = place
+
+
+@kernel
+def _ends_well(data, start, end, end_marks):
+    if end == start or not end_marks[data[end - 1]]:
+        return False
+    return end - start < 3 or data[end - 1] != _DOT or data[end - 2] != _DOT or data[end - 3] != _DOT
+
+
+@kernel
+def _content_speaks_against(found, options, row):
+    """Whether the content of a line lets it go. Lines that speak against their document are counted on the way, in datatrove's order."""
+    row[LOREM_IPSUM] += (found >> LOREM_IPSUM) & 1
+    if options & NO_JAVASCRIPT and (found >> JAVASCRIPT) & 1:
+        row[JAVASCRIPT] += 1
+        return True
+    row[CURLY_BRACKET] += (found >> CURLY_BRACKET) & 1
+    if options & NO_POLICY and (found >> POLICY) & 1:
+        row[POLICY] += 1
+        return True
+    return False
+
+
+@kernel
+def _copy_line(data, start, end, classes, without_citations, new_data, place):
+    """Copies a line, without what `\\[\\d*]|\\[edit]|\\[citation needed]` matches; returns where the copy ends."""
+    at = start
+    while at < end:
+        stop = find_byte(data, at, end, _OPEN) if without_citations else end
+        for source in range(at, stop):
+            new_data[place + source - at] = data[source]
+        place += stop - at
+        if stop == end:
+            return place
+        at = _citation_end(data, stop, end, classes)
+        if at == stop:
+            new_data[place] = _OPEN
+            place += 1
+            at += 1
+    return place
+
+
+@kernel
+def _citation_end(data, at, end, classes):
+    """Where the citation ends that begins with the bracket at `at`; `at` where none does."""
+    inside = at + 1
+    if inside + _EDIT.size <= end and _equal(data, inside, _EDIT):
+        return inside + _EDIT.size
+    if inside + _NEEDED.size <= end and _equal(data, inside, _NEEDED):
+        return inside + _NEEDED.size
+    while inside < end:
+        if data[inside] == _CLOSE:
+            return inside + 1
+        point, width = decode(data, inside)
+        if not classes[point] & DIGIT:
+            return at
+        inside += width
+    return at
+
+
+@kernel
+def _equal(data, at, name):
+    same = True
+    for place in range(name.size):
+        same &= data[at + place] == name[place]
+    return same
+
+
+@kernel
+def _phrases_in(data, start, end):
+    """The meanings of all phrases in the span, and CURLY_BRACKET, as bits."""
+    found = 0
+    for at in range(start, end):
+        if _LOOK[data[at]]:
+            if data[at] == _CURLY:
+                found |= 1 << CURLY_BRACKET
+            else:
+                found |= _phrases_at(data, start, end, at)
+    return found
+
+
+@kernel
+def _phrases_at(data, start, end, at):
+    """The meanings of the phrases that have their rare letter at `at`. No phrase has a second k, so only this one can be a Kelvin sign."""
+    letter, width = data[at] | 0x20, 1
+    if data[at] == _KELVIN:
+        if data[at + 1] != 0x84 or data[at + 2] != 0xAA:
+            return 0
+        letter, width = ord("k"), 3
+    found = 0
+    for phrase in range(_LENGTHS.size):
+        anchor = _ANCHORS[phrase]
+        rest = _LENGTHS[phrase] - anchor - 1
+        if _LETTERS[phrase, anchor] != letter or at - anchor < start or at + width + rest > end:
+            continue
+        same = True
+        for place in range(anchor):
+            same &= _lower(data[at - anchor + place]) == _LETTERS[phrase, place]
+        for place in range(rest):
+            same &= _lower(data[at + width + place]) == _LETTERS[phrase, anchor + 1 + place]
+        if same:
+            found |= _MEANINGS[phrase]
+    return found
+
+
+@kernel(inline="always")
+def _lower(byte):
+    return byte | 0x20 if 0x41 <= byte <= 0x5A else byte
+
+
+# ---- mC4's paragraphs (Xue et al. 2021, arXiv 2010.11934; datatrove's C4ParagraphFilter): a page needs some long lines.
+#
+# Lines are those of `text.split("\n")`, and their length is in characters with all their spaces.
+
+MC4 = (Rule("too_few_paragraphs", "mc4_paragraphs", "<", 3),)
+
+
+class Mc4ParagraphsConfig(Config):
+    """mC4: pages with at least three lines of at least 200 characters."""
+
+    preset: Literal["mc4"] = Field("mc4", description="Whose rules decide.")
+    min_paragraph_length: int = Field(200, ge=1, description="A line of at least so many characters is a paragraph.")
+
+
+class Mc4Paragraphs(Step):
+    Config = Mc4ParagraphsConfig
+    PRESETS = {"mc4": MC4}
+    config: Mc4ParagraphsConfig
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {"mc4_paragraphs": pa.int64()}
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        return {"mc4_paragraphs": f"{{count}} lines of at least {self.config.min_paragraph_length} characters"}
+
+    def measure(self, batch: DocumentBatch) -> StepOutput:
+        data, offsets = text_buffers(batch.text)
+        paragraphs = np.zeros(len(batch), np.int64)
+        count_long_lines(data, offsets, self.config.min_paragraph_length, paragraphs)
+        return StepOutput({"mc4_paragraphs": paragraphs})
+
+
+@kernel
+def count_long_lines(data, offsets, min_length, counts):
+    """Fills `counts` (int64, one a text) with the lines of `text.split("\\n")` that have at least `min_length` characters."""
+    for text in range(offsets.size - 1):
+        at, end = offsets[text], offsets[text + 1]
+        while at < end:
+            stop = find_byte(data, at, end, NEWLINE)
+            counts[text] += stop - at >= min_length and count_characters(data, at, stop) >= min_length
+            at = stop + 1

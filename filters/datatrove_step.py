@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step, short_form
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
@@ -101,12 +101,12 @@ class DatatroveStep(Step):
     def begin(self) -> None:
         self.step = copy.deepcopy(self.pristine)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         before = batch.text.to_pylist()
         if not self.is_filter:
             texts = [self._attempt(self.step.format, text, id_) for text, id_ in zip(before, _ids(batch))]
             changed = [int(new != old) for new, old in zip(texts, before)]
-            return Measured({f"{self.label}_changed": changed}, pa.array(texts, pa.large_string()) if any(changed) else None)
+            return StepOutput({f"{self.label}_changed": changed}, pa.array(texts, pa.large_string()) if any(changed) else None)
         documents = _documents(batch, before)
         results = self._verdicts(documents)
         texts = [document.text for document in documents]
@@ -114,7 +114,7 @@ class DatatroveStep(Step):
             f"{self.label}_dropped": [int(not kept) for kept, _ in results],
             f"{self.label}_reason": [None if kept else reason for kept, reason in results],
         }
-        return Measured(columns, pa.array(texts, pa.large_string()) if texts != before else None)
+        return StepOutput(columns, pa.array(texts, pa.large_string()) if texts != before else None)
 
     def _verdicts(self, documents: list[Any]) -> list[tuple[bool, str | None]]:
         from datatrove.pipeline.filters.base_filter import get_filter_result
@@ -135,11 +135,11 @@ class DatatroveStep(Step):
             ) from error
 
 
-def _ids(batch: Batch) -> list[str]:
+def _ids(batch: DocumentBatch) -> list[str]:
     return batch.documents["id"].to_pylist() if "id" in batch.documents.column_names else [""] * len(batch)
 
 
-def _documents(batch: Batch, texts: list[str]) -> list[Any]:
+def _documents(batch: DocumentBatch, texts: list[str]) -> list[Any]:
     """datatrove's documents: columns as metadata, and with them what the input row had besides."""
     from datatrove.data import Document
 

@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """Traces of wrong encodings and of broken extraction: replacement characters, mojibake, controls, private-use characters."""
 
 from functools import cache
@@ -7,12 +8,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from corpusmill.filters.rules import Rule
+from corpusmill.filters.rules import Rule, limits
 from corpusmill.filters.statistics import ratio
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.damage import mojibake_rate
+from corpusmill.pipeline.text.utf8 import decode
 
 #: Kinds of characters: U+FFFD; Unicode's Cc but the white space among them (\t \n \v \f \r, NEL); Co and noncharacters.
 REPLACEMENT, CONTROL, PRIVATE = 1, 2, 4
@@ -54,12 +57,10 @@ class EncodingDamage(Step):
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        limits = {name: getattr(self.config, f"max_{name}") for name in ("replacement", "mojibake", "control", "private_use")}
-        return tuple(Rule(f"too_much_{name}", f"{name}_char_ratio", ">", limit) for name, limit in limits.items() if limit is not None)
+        kinds = ("replacement", "mojibake", "control", "private_use")
+        return limits(*((f"too_much_{kind}", f"{kind}_char_ratio", ">", getattr(self.config, f"max_{kind}")) for kind in kinds))
 
-    def measure(self, batch: Batch) -> Measured:
-        from corpusmill.filters.encoding_damage_kernel import count_kinds
-
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), len(NAMES) + 1), np.int64)
         count_kinds(data, offsets, _kinds(), counts)
@@ -67,4 +68,25 @@ class EncodingDamage(Step):
         mojibake = np.where(counts[:, -1] > 0, 0.0, np.nan)
         for place in np.flatnonzero(counts[:, -1] != np.diff(offsets)).tolist():  # the others are ASCII
             mojibake[place] = mojibake_rate(batch.text[place].as_py())
-        return Measured(columns | {"mojibake_char_ratio": mojibake})
+        return StepOutput(columns | {"mojibake_char_ratio": mojibake})
+
+
+# ---- The kernel
+
+
+@kernel
+def count_kinds(data, offsets, kinds, out):
+    """Fills `out` (int64, texts x 4): replacement, control and private-use characters, and all characters of each text."""
+    for text in range(offsets.size - 1):
+        replacement, control, private, characters = 0, 0, 0, 0
+        at, end = offsets[text], offsets[text + 1]
+        while at < end:
+            point, width = decode(data, at)
+            kind = kinds[point]
+            characters += 1
+            replacement += kind & REPLACEMENT != 0
+            control += kind & CONTROL != 0
+            private += kind & PRIVATE != 0
+            at += width
+        row = out[text]
+        row[0], row[1], row[2], row[3] = replacement, control, private, characters

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.statistics import NEWLINE_LINES, WORD_COUNT, Needs, ratio
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.statistics import NEWLINE_LINES, WORD_COUNT, Needs
+from corpusmill.filters.step import StatisticsStep
 from corpusmill.pipeline.config import Config
 
 DATATROVE = (
@@ -27,7 +26,7 @@ class FinewebQualityConfig(Config):
     short_line_length: int = Field(30, ge=0, description="A line of at most so many characters is short.")
 
 
-class FinewebQuality(Step):
+class FinewebQuality(StatisticsStep):
     Config = FinewebQualityConfig
     PRESETS = {"datatrove-0.10": DATATROVE, "fineweb": DATATROVE}
     MEANINGS = {
@@ -37,32 +36,18 @@ class FinewebQuality(Step):
         "list_ratio": "{share} as many line breaks as words, as in a list",
     }
 
+    STATISTICS = {
+        "fineweb_lines": ("filled_lines",),  # that are not blank
+        "line_punct_ratio": ("terminal_lines", "filled_lines"),
+        "short_line_ratio": ("short_lines", "filled_lines"),
+        "char_dup_ratio": ("repeated_filled_line_characters", "characters", "newlines"),
+        "list_ratio": ("newlines", "words"),
+    }
+
     @property
     def meanings(self) -> Mapping[str, str]:
         return {**self.MEANINGS, "short_line_ratio": f"{{share}} of the lines have at most {self.config.short_line_length} characters"}
 
     @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return {
-            "fineweb_lines": pa.int64(),  # that are not blank
-            "line_punct_ratio": pa.float64(),  # of those, ending in a terminal mark; NaN where there are none
-            "short_line_ratio": pa.float64(),
-            "char_dup_ratio": pa.float64(),  # characters in repeated lines, over all but newlines
-            "list_ratio": pa.float64(),  # newlines a word
-        }
-
-    @property
     def needs(self) -> Needs:
         return Needs(WORD_COUNT | NEWLINE_LINES, short_line_length=self.config.short_line_length)
-
-    def measure(self, batch: Batch) -> Measured:
-        found = batch.statistics(self.needs)
-        return Measured(
-            {
-                "fineweb_lines": found["filled_lines"],
-                "line_punct_ratio": found.ratio("terminal_lines", "filled_lines"),
-                "short_line_ratio": found.ratio("short_lines", "filled_lines"),
-                "char_dup_ratio": ratio(found["repeated_filled_line_characters"], found["characters"] - found["newlines"]),
-                "list_ratio": found.ratio("newlines", "words"),
-            }
-        )

@@ -1,7 +1,7 @@
 """The language of a document by fastText: label and score of the most likely one, and of others where a recipe asks for them.
 
 Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces); scores above 1, which fastText's rounding gives,
-are 1 here. All of the text is judged, by our own kernel (filters/fasttext_kernel.py).
+are 1 here. All of the text is judged, by our own kernel (filters/fasttext_scores.py).
 """
 
 from typing import Any, Literal, Self
@@ -11,10 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from corpusmill.filters.fasttext_model import read_model, texts_with_letters
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Unit, as_fasttext_reads
 from corpusmill.filters.language_codes import LID_176, labels_for, split_script
 from corpusmill.filters.models import language_model
 from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -88,9 +90,6 @@ class Language(Step):
         return [language_model(self.config.model)]
 
     def setup(self) -> None:
-        from corpusmill.filters.fasttext_model import read_model
-        from corpusmill.filters.fasttext_scores import FastTextScorer, Unit
-
         path = language_model(self.config.model)
         try:
             self.model = read_model(path)
@@ -111,7 +110,7 @@ class Language(Step):
         self._scripts = np.array([split_script(label)[1] for label in labels], object)
         self._wanted = np.array([place for place, label in enumerate(labels) if label in wanted], np.int64)
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         scores = self.scores(batch.text)
         best = scores.argmax(axis=1)
         score = scores[np.arange(len(best)), best]
@@ -128,7 +127,7 @@ class Language(Step):
             listed = [(row, places[row[places] >= 0]) for row, places in zip(scores, order)]
             columns["language_labels"] = [self._labels[places].tolist() for _, places in listed]
             columns["language_scores"] = [row[places].tolist() for row, places in listed]
-        return Measured(columns)
+        return StepOutput(columns)
 
     def scores(self, text: pa.Array) -> npt.NDArray[np.float64]:
         """(texts, labels): the score of each of the model's labels, at most 1.
@@ -136,10 +135,6 @@ class Language(Step):
         It is negative for labels that fastText does not list since they have next to no chance, and for all labels of a text with too
         few letters, or without anything that the model knows.
         """
-        from corpusmill.filters.fasttext_output import UNKNOWN
-        from corpusmill.filters.fasttext_scores import as_fasttext_reads
-        from corpusmill.filters.fasttext_tokens import texts_with_letters
-
         data, offsets = text_buffers(text)
         (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))
         found.scores[~texts_with_letters(data, offsets, self._classes, self.config.min_letters)] = UNKNOWN

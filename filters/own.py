@@ -9,13 +9,24 @@
 A recipe names it by file or module: `- python: loud.py:loud`. docs/filters.md has more.
 """
 
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from corpusmill.filters.rules import Rule
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import CorpusmillError
 
 __all__ = ["Declaration", "Rule", "measures"]
 
@@ -62,3 +73,157 @@ def measures(columns: Types, rules: Iterable[Rule] = (), rewrites: bool = False)
         return function
 
     return declare
+
+
+# ---- The step that calls it: loads the function by import path or from a file, and checks what it gives against what it declares
+
+
+class RuleConfig(Config):
+    """A document fails where `column comparison threshold` is true."""
+
+    name: str
+    column: str
+    comparison: str
+    threshold: float | int | tuple[str, ...]
+
+
+class PythonConfig(Config):
+    """A function `path/to/file.py:name` (relative to the recipe) or `package.module:name`, and the options it is called with."""
+
+    function: str = Field(description="`file.py:name` or `package.module:name`.")
+    options: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
+    columns: dict[str, str] | None = Field(None, description="Columns and their Arrow types, where the function has no decorator.")
+    rules: list[RuleConfig] | None = Field(None, description="Rules on the columns, in place of those that the decorator declares.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return short_form(given, "function", cls)
+
+    @field_validator("function")
+    @classmethod
+    def _resolve_file(cls, function: str, info: ValidationInfo) -> str:
+        place, colon, name = function.rpartition(":")
+        if not colon or not place or not name.isidentifier():
+            raise ValueError("expected `path/to/file.py:name` or `package.module:name`")
+        if place.endswith(".py"):
+            place = str((Path((info.context or {}).get("folder", ".")) / place).resolve())
+        return f"{place}:{name}"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        function = load_function(self.function)
+        try:
+            inspect.signature(function).bind(None, **self.options)
+        except TypeError as error:
+            raise ValueError(f"options: {error}") from error
+        declaration(self, function)
+        return self
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """The function that `file.py:name` or `module:name` names. Raises ValueError with one sentence."""
+    place, _, name = path.rpartition(":")
+    try:
+        module = _module_of_file(place) if place.endswith(".py") else importlib.import_module(place)
+    except OSError as error:
+        raise ValueError(f"{place}: can't be read ({error.strerror})") from error
+    except Exception as error:
+        raise ValueError(f"{place}: can't be loaded ({type(error).__name__}: {error}{_line(error, place)})") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"{place}: has no function {name!r}")
+    loaded: Callable[..., Any] = function
+    return loaded
+
+
+def _module_of_file(path: str) -> Any:
+    """The file as a module, loaded anew where its content is another one."""
+    content = Path(path).read_bytes()
+    name = f"corpusmill_own_{hashlib.sha256(path.encode() + content).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            exec(compile(content, path, "exec"), module.__dict__)  # noqa: S102 - the user's own step: to run a recipe is to run it
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _line(error: BaseException, path: str) -> str:
+    """Where in the user's file an exception came up."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def declaration(config: PythonConfig, function: Callable[..., Any]) -> Declaration:
+    """Columns and rules of a function, the recipe's before the decorator's. Raises ValueError where there are none."""
+    declared: Declaration | None = getattr(function, ATTRIBUTE, None)
+    if config.columns is None and declared is None:
+        raise ValueError(
+            f"{config.function}: has no @measures decorator, so the recipe has to name its columns (columns: {{NAME: float64}})"
+        )
+    columns = column_types(config.columns) if config.columns is not None else dict(declared.columns if declared else {})
+    if config.rules is not None:
+        rules = tuple(Rule(rule.name, rule.column, rule.comparison, rule.threshold) for rule in config.rules)
+    else:
+        rules = declared.rules if declared else ()
+    return Declaration(columns, rules, declared is not None and declared.rewrites)
+
+
+class PythonStep(Step):
+    Config = PythonConfig
+
+    def __init__(self, config: PythonConfig):
+        super().__init__(config)
+        self.function = load_function(config.function)
+        self.declared = declaration(config, self.function)
+        self.label = config.function.rpartition(":")[2]
+        self.rewrites = self.declared.rewrites
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return dict(self.declared.columns)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return self.declared.rules
+
+    def model_files(self) -> list[str]:
+        place = self.config.function.rpartition(":")[0]
+        file = place if place.endswith(".py") else sys.modules[self.function.__module__].__file__
+        return [file] if file else []
+
+    def measure(self, batch: DocumentBatch) -> StepOutput:
+        try:
+            found = self.function(batch.table(), **self.config.options)
+        except Exception as error:
+            place = self.config.function.rpartition(":")[0]
+            raise CorpusmillError(f"{self.config.function}: {type(error).__name__}: {error}{_line(error, place)}.") from error
+        if not isinstance(found, Mapping):
+            raise CorpusmillError(f"{self.config.function}: has to give a mapping of columns, not {type(found).__name__}.")
+        wanted = [*self.declared.columns, *(["text"] if self.rewrites else [])]
+        if set(found) != set(wanted):
+            raise CorpusmillError(
+                f"{self.config.function}: gave the columns {', '.join(map(str, found))}, and declares {', '.join(wanted)}."
+            )
+        kinds = {**self.declared.columns, "text": pa.large_string()}
+        arrays = {name: self._array(name, found[name], kinds[name], len(batch)) for name in wanted}
+        text = arrays.pop("text") if self.rewrites else None
+        if text is not None and text.null_count:
+            raise CorpusmillError(f"{self.config.function}: gave no text (null) for a document.")
+        return StepOutput(arrays, text)
+
+    def _array(self, name: str, values: Any, kind: pa.DataType, documents: int) -> pa.Array:
+        try:
+            values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+            array = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+        except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
+            raise CorpusmillError(f"{self.config.function}: the column {name} is not {kind} ({error}).") from error
+        if len(array) != documents:
+            raise CorpusmillError(f"{self.config.function}: the column {name} has {len(array)} values for {documents} documents.")
+        return array

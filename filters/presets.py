@@ -3,79 +3,16 @@
 Each gives a recipe's `word_rule`, `steps` and `thresholds`; what the recipe says itself goes first.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from corpusmill.filters import fineweb2
+import yaml
 
-#: Preset to keys of the section `filter`. The lists of URLs, where a pipeline has them, belong to `ingest`.
-PRESETS: dict[str, dict[str, Any]] = {
-    # MassiveText (arXiv 2112.11446, A1.1): quality, then repetition.
-    "gopher-paper": {
-        "word_rule": "whitespace",  # the paper names no rule
-        "steps": [{"gopher_quality": {"preset": "gopher-paper"}}, {"gopher_repetition": {"preset": "gopher-paper"}}],
-    },
-    # Languages that are written without spaces between words; nobody's pipeline but ours.
-    "characters": {
-        "word_rule": "characters",
-        "steps": [
-            {"language": {"keep": ["zh", "ja", "th", "lo", "km", "my", "bo"], "threshold": 0.65}},
-            {"gopher_repetition": {"preset": "characters"}},
-            {"gopher_quality": {"preset": "characters"}},
-        ],
-    },
-    # Each heuristic of datatrove 0.10 with its own defaults, in the order of FineWeb.
-    "datatrove-0.10": {
-        "word_rule": "spacy",
-        "steps": [
-            {"gopher_repetition": {"preset": "datatrove-0.10"}},
-            {"gopher_quality": {"preset": "datatrove-0.10"}},
-            {"c4": {"preset": "datatrove-0.10"}},
-            {"fineweb_quality": {"preset": "datatrove-0.10"}},
-        ],
-    },
-    # FineWeb (arXiv 2406.17557; datatrove's examples/fineweb.py): C4 rewrites the text before FineWeb's own rules see it.
-    "fineweb": {
-        "word_rule": "spacy",
-        "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
-            {"gopher_repetition": {"preset": "fineweb"}},
-            {"gopher_quality": {"preset": "fineweb"}},
-            {"c4": {"preset": "fineweb", "filter_no_terminal_punct": False}},
-            {"fineweb_quality": {"preset": "fineweb"}},
-            {"pii": fineweb2.EMAIL_AND_IPV4},
-        ],
-    },
-    # C4 (JMLR 21, 2020) and datatrove's filter of that name. The paper's English of langdetect and its list of bad words
-    # are steps of their own: `- language: {keep: [en]}` and `- bad_words: {}`.
-    "c4-paper": {"word_rule": "whitespace", "steps": [{"c4": {"preset": "c4-paper"}}]},
-    "c4-datatrove": {"word_rule": "spacy", "steps": [{"c4": {"preset": "c4-datatrove"}}]},
-    # RefinedWeb (arXiv 2306.01116) with Gopher's rules as their paper has them; `dclm` is its open reproduction.
-    "refinedweb": {
-        "word_rule": "whitespace",
-        "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
-            {"gopher_repetition": {"preset": "gopher-paper"}},
-            {"gopher_quality": {"preset": "gopher-paper"}},
-            {"refinedweb_lines": {"preset": "refinedweb"}},
-        ],
-    },
-    # DCLM's baselines_configs/dclm_baseline_refinedweb.yaml, without its lists of URLs (those belong to `ingest`).
-    "dclm": {
-        "steps": [
-            {"language": {"keep": ["en"], "threshold": 0.65, "min_letters": 0}},
-            {"dclm": {"preset": "dclm"}},
-            {"refinedweb_lines": {"preset": "dclm"}},
-        ]
-    },
-    # The rules that Dolma applies to its Gopher taggers.
-    "dolma": {"steps": [{"dolma": {"preset": "dolma"}}]},
-    # NeMo Curator 1.4: the filters of its English heuristics, each on every document.
-    "nemo-1.4": {"steps": [{"nemo": {"preset": "nemo-1.4"}}]},
-}
-
-
-#: The preset that has thresholds of its own for each language (filters/fineweb2.py).
+#: Preset to keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
+PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text("utf-8"))
+#: The preset that has thresholds of its own for each language (fineweb2.json).
 BY_LANGUAGE = "fineweb-2"
 
 
@@ -89,7 +26,7 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(section)
     if name == BY_LANGUAGE:
-        preset = fineweb2.section(language)
+        preset = fineweb2_section(language)
     elif name in PRESETS:
         preset = PRESETS[name]
     else:
@@ -97,3 +34,52 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
     # a recipe that has steps of its own has no use for the thresholds of others'
     thresholds = {} if "steps" in section else preset.get("thresholds", {})
     return {**preset, **section, "thresholds": {**thresholds, **(section.get("thresholds") or {})}}
+
+
+# ---- FineWeb-2 (arXiv 2506.20920): the steps of its script with the thresholds and stop words that it publishes a language.
+#
+# They were made on words of a tokenizer a language (spaCy, stanza and others) and on scores of GlotLID. Here words are those of the rule
+# `words` (`whitespace` for scripts whose vowel signs would split a word), and languages come from the model that the step `language` is
+# given, by default lid.176. Languages whose words only a segmenter can find (Chinese, Japanese, Thai, Korean's morphemes) are left out.
+
+#: `\w` does not know the vowel signs of these scripts.
+WHITESPACE_SCRIPTS = ("Deva",)
+
+
+def fineweb2_section(language: str | None) -> dict[str, Any]:
+    """The keys of the section `filter` for a language, given as `fra_Latn`, `fra` or `fr`. Raises ValueError for one without thresholds."""
+    table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
+    languages = table["languages"]
+    for name, row in languages.items():
+        if language in (name, name.partition("_")[0], row["code"]):
+            return _section(name, row)
+    if language is None:
+        raise ValueError(f"preset: fineweb-2 needs a language beside it, for example fra (it has {', '.join(languages)})")
+    raise ValueError(f"language: {language!r} is none that the preset fineweb-2 has thresholds for (it has {', '.join(languages)})")
+
+
+def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    dup = {f"duplicated_{n}_n_grams": limit for n, limit in zip(range(5, 11), row["dup_n_grams"])}
+    top = {f"top_{n}_gram": limit for n, limit in zip(range(2, 5), row["top_n_grams"])}
+    return {
+        "word_rule": "whitespace" if name.endswith(WHITESPACE_SCRIPTS) else "words",
+        "steps": [
+            {"language": {"keep": [row["code"]], "threshold": row["language_score"], "min_letters": 0}},
+            {"gopher_repetition": {"preset": "datatrove-0.10"}},
+            {"fineweb_quality": {"preset": "datatrove-0.10"}},
+            {"gopher_quality": {"preset": "datatrove-0.10", "stop_words": row["stopwords"]}},
+            {"pii": {"kinds": ["email", "ipv4"]}},
+        ],
+        "thresholds": {
+            **dict.fromkeys(("dup_para_frac", "dup_para_char_frac", "dup_line_char_frac", "short_line_ratio")),  # switched off
+            "dup_line_frac": row["dup_line_frac"],
+            **top,
+            **dup,
+            "line_punct_ratio": row["line_punct_thr"],
+            "char_dup_ratio": 0.1,
+            "list_ratio": row["new_line_ratio"],
+            "gopher_below_avg_threshold": row["min_avg_word_length"],
+            "gopher_above_avg_threshold": row["max_avg_word_length"],
+            "gopher_below_alpha_threshold": row["max_non_alpha_words_ratio"],
+        },
+    }

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.filters.meanings import meaning
 from corpusmill.pipeline.schemas import meanings_metadata
 
 #: The report's schema metadata under this key is a JSON list of {step, rule, column, comparison, threshold}.
@@ -29,7 +28,7 @@ UNKNOWN = math.nan
 
 
 @dataclass(frozen=True)
-class Share:
+class KeptShare:
     """How much of the corpus a rule keeps: `share` (above 0, at most 1) of the documents that pass all rules with a threshold given by
     the recipe (`of` is `passing`), or of all (`all`); of these, those that have a value."""
 
@@ -48,7 +47,7 @@ class Rule:
     column: str
     comparison: str
     threshold: Threshold
-    kept: Share | None = None
+    kept: KeptShare | None = None
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS and self.comparison != NOT_IN:
@@ -67,6 +66,11 @@ class Rule:
         values = column.to_numpy(zero_copy_only=False)  # nulls become NaN
         failing = COMPARISONS[self.comparison](values, self.threshold) & ~np.isnan(values)
         return np.asarray(failing, bool)
+
+
+def limits(*rules: tuple[str, str, str, float | None]) -> tuple[Rule, ...]:
+    """Rules `(name, column, comparison, threshold)` as a recipe's options give them, without those whose threshold is null."""
+    return tuple(Rule(name, column, comparison, limit) for name, column, comparison, limit in rules if limit is not None)
 
 
 @dataclass(frozen=True)
@@ -143,3 +147,55 @@ def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
     where the threshold was found."""
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules
+
+
+# ---- What a rule fails a document for, as a phrase: "fewer than 50 words". Steps give a template for each column with a rule.
+#
+# A template holds one of
+#
+#     {count}   an amount of things: fewer than 50, more than 100,000, exactly 3
+#     {number}  a measure: less than 3, at least 0.5
+#     {share}   a part of something, in per cent: more than 30%
+#     {list}    the items of a list: en, de
+#
+# so that the phrase has the threshold that decided.
+
+WORDS: dict[str, dict[str, str]] = {
+    "count": {"<": "fewer than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly"},
+    "number": {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly"},
+}
+
+
+def meaning(template: str, comparison: str, threshold: Any) -> str:
+    """The phrase of a rule; empty where its column has no template, or the threshold is yet to be found."""
+    if not template or threshold != threshold:
+        return ""
+    if isinstance(threshold, tuple | list):
+        return template.format(list=", ".join(threshold))
+    return template.format(
+        count=_count(comparison, threshold, template.startswith("{count} of")),
+        number=f"{WORDS['number'][comparison]} {threshold:,}",
+        share=f"{WORDS['number'][comparison]} {100 * threshold:.6g}%",
+    )
+
+
+def _count(comparison: str, threshold: float, of: bool) -> str:
+    if (comparison, threshold) in (("<", 1), ("<=", 0)):
+        return "none" if of else "no"
+    return "one or more" if (comparison, threshold) == (">", 0) else f"{WORDS['count'][comparison]} {threshold:,}"
+
+
+def words_of(words: tuple[str, ...]) -> str:
+    """Some words for a template: the first dozen of them."""
+    return plain(", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else ""))
+
+
+def plain(text: str) -> str:
+    """Any text for a template."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def n_grams(top: str, duplicated: str) -> dict[str, str]:
+    """Templates of columns for repeated runs of words. `top` and `duplicated` are the columns' names with `{}` for the number of words."""
+    once = {top.format(n): f"one phrase of {n} words takes up {{share}} of the text" for n in (2, 3, 4)}
+    return once | {duplicated.format(n): f"{{share}} of the text is in repeated phrases of {n} words" for n in range(5, 11)}

@@ -1,15 +1,24 @@
-"""The filter stage: measures every document with every step of the recipe, then decides which ones go on."""
+"""The filter stage: measures every document with every step of the recipe, then decides which ones to keep."""
 
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from corpusmill.filters import share_phases
-from corpusmill.filters.classifier import record
-from corpusmill.filters.config import FilterConfig
-from corpusmill.filters.registry import build_steps
-from corpusmill.filters.worker import FilterWorker
+import numpy as np
+
+from corpusmill.filters.classifier.options import Resolved
+from corpusmill.filters.classifier.step import ScoringStep
+from corpusmill.filters.kept_share import keeps_shares, kept_share_summary, measure_and_decide
+from corpusmill.filters.rules import COMPARISONS, Rule, StepRule
+from corpusmill.filters.step import build_steps
+from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
+from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Piece, Stage
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output, Piece, Stage
+from corpusmill.pipeline.storage import Storage
 
 
 class FilterStage(Stage):
@@ -18,26 +27,109 @@ class FilterStage(Stage):
     config: FilterConfig
 
     def execute(self, run: StageRun) -> None:
-        record.execute(run, self.config)
+        describe_classifiers(run, self.config)
         pieces, params = self.tasks(run)
         gpus = max((step.step.gpus for step in build_steps(self.config.steps)), default=0.0)
-        if share_phases.keeps_shares(self.config):
-            rows = share_phases.execute(run, self.config, pieces, params, gpus)
+        if keeps_shares(self.config):
+            rows = measure_and_decide(run, self.config, pieces, params, gpus)
         else:
             rows = run.map("", FilterWorker, pieces, params, gpus=gpus, separable=True)
-        record.count_answers(run, self.config, rows)
+        count_answers(run, self.config, rows)
 
     def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
-        """A piece for each shard that comes in, and the parameters of all."""
+        """A task for each input shard, and the parameters of all tasks."""
         pieces = [Piece(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
         return pieces, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        """How many documents each rule fails, the most severe first; and the thresholds that keep a share of the corpus."""
+        """How many documents each rule fails, the most severe rule first, and the thresholds found for kept shares."""
         failed: dict[str, int] = {}
         for row in run.manifest.rows():
             for name, count in row.counts.items():
                 failed[name] = failed.get(name, 0) + count
         most = sorted((item for item in failed.items() if item[1]), key=lambda item: (-item[1], item[0]))
         lines = {"failed": ", ".join(f"{name.removeprefix('failed ')} {count:,}" for name, count in most[:8])} if most else {}
-        return lines | share_phases.summary(run, self.config)
+        return lines | kept_share_summary(run, self.config)
+
+
+# ---- What a run records of its classifiers: `filter/classifiers/NAME.json` describes each and its training, `filter/answers.json` counts
+# the documents on which each score fires. The manifest's row has the sha256 of the model files.
+
+TASK, FOLDER = "classifiers", "classifiers"
+ANSWERS, ANSWERS_FILE = "answers", "answers.json"
+#: A score that fires on more than this share of a corpus does not fit it; on fewer documents that may be chance.
+TENTH, FEWEST = 0.1, 20
+
+
+def describe_classifiers(run: StageRun, config: FilterConfig) -> None:
+    """Writes the descriptions if the recipe has classifiers."""
+    used: dict[str, Resolved] = {}
+    for step in build_steps(config.steps):
+        if isinstance(step.step, ScoringStep):
+            step.step.prepare(lambda sentence: run.progress.console.print(sentence, style="dim", markup=False, soft_wrap=True))
+            used |= {name + step.suffix: resolved for name, resolved in step.step.classifiers().items()}
+    if used:
+        inputs = [ref for name in used for ref in _files(name, used[name])]
+        files = {f"{FOLDER}/{name}.json": _description(resolved) for name, resolved in used.items()}
+        run.once(TASK, inputs, lambda _: Output(dict(files)), {"descriptions": [each.decode() for each in files.values()]})
+
+
+def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) -> None:
+    """Counts the documents on which each score fires whose high values are bad, and warns where they are more than a tenth.
+
+    It fires where a rule of the recipe fails a document, and where no rule can, from the classifier's own threshold on. What a kept share
+    drops was asked for. `rows`: the tasks that wrote the report.
+    """
+    rules = _firing(config)
+    if rules:
+        reports = [row.ref(run.stage.name, o.path) for row in rows for o in row.outputs if o.path.removeprefix(TRIAL).startswith("report/")]
+        params = {column: [rule.as_json() for rule in each] for column, each in rules.items()}
+        run.once(ANSWERS, reports, lambda _: _count(run.run, reports, rules), params)
+
+
+def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
+    """By column, the rules of which a document fails one where the score fires."""
+    table, found = rule_table(config), dict[str, list[StepRule]]()
+    for step in build_steps(config.steps):
+        for name, own in step.step.firing().items():
+            column, share = name + step.suffix, f"{name}_share{step.suffix}"
+            rules = [each for each in table if each.rule.column in (column, share)]
+            if not any(each.rule.kept for each in rules):
+                able = [each for each in rules if _can_fail(each.rule)]
+                found[column] = able or [StepRule(step.name, Rule(column, column, ">=", own))]
+    return found
+
+
+def _can_fail(rule: Rule) -> bool:
+    """Whether a score or a share, at most 1, can fail a rule."""
+    return isinstance(rule.threshold, int | float) and bool(COMPARISONS[rule.comparison](1.0, rule.threshold))
+
+
+def _count(run: Storage, reports: Sequence[FileRef], rules: Mapping[str, Sequence[StepRule]]) -> Output:
+    counts = {column: np.zeros(2, np.int64) for column in rules}
+    for ref in reports:
+        report = read_table(run, ref.path, sorted({each.rule.column for of in rules.values() for each in of} | set(rules)))
+        for column, of in rules.items():
+            failing = np.logical_or.reduce([each.rule.failing(report[each.rule.column].combine_chunks()) for each in of])
+            counts[column] += [len(report) - report[column].null_count, failing.sum()]
+    told: dict[str, Any] = {}
+    warnings = []
+    for column, (scored, fires) in counts.items():
+        told[column] = {"scored": int(scored), "fires": int(fires), "rules": [each.as_json() for each in rules[column]]}
+        if scored >= FEWEST and fires > TENTH * scored:
+            where = " or ".join(f"{r.rule.column} {r.rule.comparison} {r.rule.threshold:.4g}" for r in rules[column])
+            warnings.append(
+                f"{column} fires on {fires:,} of {scored:,} documents ({fires / scored:.1%}; {where}): that is more than a tenth of the "
+                f"corpus, so the classifier or its threshold does not fit these documents."
+            )
+    return Output({ANSWERS_FILE: (json.dumps(told, indent=2) + "\n").encode()}, warnings=warnings)
+
+
+def _files(name: str, resolved: Resolved) -> list[FileRef]:
+    """The classifier's files, under its name: where they lie on this machine is no matter."""
+    sizes = {file: os.path.getsize(resolved.folder / file) for file in resolved.files}
+    return [FileRef(f"{name}/{file}", sha256, sizes[file]) for file, sha256 in sorted(resolved.files.items())]
+
+
+def _description(resolved: Resolved) -> bytes:
+    return (json.dumps(resolved.classifier.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()

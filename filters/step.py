@@ -1,28 +1,28 @@
-"""What a step of the filter stage is: it measures every document of a batch, and may give each a new text."""
+"""Steps of the filter stage. A step measures every document of a batch and may give each a new text; `STEPS` names them all."""
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.filters.rules import Rule
+from corpusmill.filters.rules import Rule, StepRule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
 
-class Batch:
-    """Documents on their way through the steps. `documents` are as they came in, `text` is what the steps before made of theirs.
+class DocumentBatch:
+    """A batch of documents between two steps: `documents` as they came in, and `text` as the earlier steps left it.
 
-    Statistics of one text are measured once, however many steps ask: `planned` are the needs of the steps to come up to
-    the next one that rewrites text.
+    Statistics of a text are measured once for all steps that ask: `planned` has the needs of the steps up to the next one that rewrites.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Batch:
         self.documents = documents
         self.text = text  # large_string, no nulls
         self.word_rule = word_rule
-        self.values: Mapping[str, pa.Array] = {} if values is None else values  # what the steps before have measured, by column
-        #: bool (documents,): which ones pass all rules of the steps before; known to steps that ask (`Step.only_passing`).
+        self.values: Mapping[str, pa.Array] = {} if values is None else values  # of the earlier steps, by column
+        #: bool (documents,): which ones pass all rules of the earlier steps; only for steps with `only_passing`.
         self.passing: npt.NDArray[np.bool_] | None = None
         self._token_marks = token_marks
         self._planned = planned
@@ -48,12 +48,12 @@ class Batch:
         return len(self.text)
 
     def column(self, name: str) -> pa.Array | pa.ChunkedArray | None:
-        """A column that a step before has measured, else one that the documents came with, else None."""
+        """A column that an earlier step measured, else one of the input documents, else None."""
         came = self.documents[name] if name in self.documents.column_names else None
         return self.values.get(name, came)
 
     def table(self) -> pa.Table:
-        """The documents with their texts as they are now, and all values so far."""
+        """The documents with their current texts and all values so far."""
         table = self.documents
         for name, column in {**self.values, "text": self.text}.items():
             place = table.schema.get_field_index(name)
@@ -87,34 +87,33 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a step found: an array for each of its columns, and the new texts where it rewrites."""
+class StepOutput:
+    """What a step returns: an array for each of its columns, and the new texts if it rewrites."""
 
     columns: Mapping[str, Any]  # name to numpy or Arrow array, one item a document
     text: pa.Array | None = None
-    #: Where spaCy's tokens begin in the new texts (`Batch.token_marks`), where the step knows.
+    #: Where spaCy's tokens begin in the new texts (`DocumentBatch.token_marks`), where the step knows.
     token_marks: npt.NDArray[np.uint8] | None = None
 
 
 class Step(ABC):
-    """One family of values. Subclasses say which columns they give (`columns`) and which rules decide about them (`rules`).
+    """A family of values: the columns that it adds to the report (`columns`) and the rules on them (`rules`).
 
-    A step measures every document, whatever other steps think of it, and each document by itself: its values must not
-    depend on what else is in the batch.
+    A step measures every document, also those that fail earlier rules, and each by itself: values must not depend on the rest of the batch.
     """
 
     Config: ClassVar[type[Config]]
-    #: Tables of rules by the option `preset`, each named after what it reproduces and in the order in which that decides.
+    #: Rules by the option `preset`. A preset has the name of what it reproduces, and its rules the order in which that decides.
     PRESETS: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
-    #: What a rule on a column fails a document for, as a template of `filters.meanings`, by column.
+    #: By column, what a rule on it fails a document for, as a template of `rules.meaning`.
     MEANINGS: ClassVar[Mapping[str, str]] = {}
-    #: Columns that are also appended to the documents that go on.
+    #: Columns that are also appended to the kept documents.
     document_columns: tuple[str, ...] = ()
-    #: Whether later steps measure the text that this one gives.
+    #: Whether it returns new texts, which the later steps measure.
     rewrites: bool = False
-    #: Whether it measures documents alone that pass all rules of the steps before. Their thresholds then count for what is measured.
+    #: Whether it measures only documents that pass all earlier rules. Their thresholds then decide what is measured.
     only_passing: bool = False
-    #: Tells apart the steps of one kind that are of different making (`datatrove`, `python`).
+    #: Distinguishes steps of one kind (`datatrove`, `python`) in the report.
     label: str = ""
 
     def __init__(self, config: Any):
@@ -137,43 +136,59 @@ class Step(ABC):
 
     @classmethod
     def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Options of the step without those that decide but change no value."""
+        """The options that change a value, without those that only decide."""
         return options
 
     @property
     def needs(self) -> Needs:
-        """The statistics that `measure` will ask the batch for."""
+        """The statistics that `measure` asks the batch for."""
         return Needs()
 
     def firing(self) -> dict[str, float]:
-        """Of a classifier: the columns whose high scores are bad, each with the value from which it fires where no rule says another."""
+        """Of a classifier: the columns whose high scores are bad, with the value from which each fires if no rule has another."""
         return {}
 
     @property
     def gpus(self) -> float:
-        """What the step takes of a GPU where there is one; 0 for steps that compute on the CPU."""
+        """The share of a GPU that the step takes; 0 on the CPU."""
         return 0.0
 
     def model_files(self) -> list[str]:
-        """Local files that decide about the values (fetched where need be); their content counts for resuming."""
+        """Local files that the values depend on, downloaded if necessary. Resuming compares their content."""
         return []
 
     def model_digests(self) -> list[str]:
-        """What is to be compared when a run is resumed: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
+        """What resuming compares: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
         return [_file_digest(path) for path in self.model_files()]
 
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
-        """Loads models: called once a process, before the first batch."""
+        """Loads models. Called once per process, before the first batch."""
 
-    #: Whether a document's values can depend on the documents before it in its shard, as those of others' stateful filters may.
+    #: Whether values can depend on earlier documents of the shard, as with stateful filters of other projects.
     sequential: ClassVar[bool] = False
 
     def begin(self) -> None:  # noqa: B027 - most steps carry nothing from document to document
-        """Called before the first batch of each shard: whatever the step remembers of documents is to be forgotten."""
+        """Called before the first batch of each shard: the step forgets earlier documents."""
 
     @abstractmethod
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         """The values of all documents of a batch."""
+
+
+class StatisticsStep(Step):
+    """A step whose columns are statistics of the text, or quotients of two of them."""
+
+    #: Names of `filters.statistics.NAMES` by column: of one its value (int64), of two their quotient (float64, NaN where the second is 0);
+    #: a third is subtracted from the second.
+    STATISTICS: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {column: pa.int64() if len(names) == 1 else pa.float64() for column, names in self.STATISTICS.items()}
+
+    def measure(self, batch: DocumentBatch) -> StepOutput:
+        found = batch.statistics(self.needs)
+        return StepOutput({column: found.of(*names) for column, names in self.STATISTICS.items()})
 
 
 def _file_digest(path: str) -> str:
@@ -193,3 +208,89 @@ def short_form(given: Any, key: str, config: type[Config]) -> Any:
         if name not in config.model_fields:
             return {key: name, "options": {} if options is None else options}
     return given
+
+
+# ---- The steps by name. A step's module is imported only when a recipe names it
+
+STEPS = {
+    "language": "corpusmill.filters.language:Language",
+    "gopher_quality": "corpusmill.filters.gopher:GopherQuality",
+    "gopher_repetition": "corpusmill.filters.gopher:GopherRepetition",
+    "fineweb_quality": "corpusmill.filters.fineweb_quality:FinewebQuality",
+    "c4": "corpusmill.filters.c4:C4",
+    "dclm": "corpusmill.filters.compat.dclm:Dclm",
+    "dolma": "corpusmill.filters.compat.dolma:Dolma",
+    "redpajama": "corpusmill.filters.compat.redpajama:RedPajama",
+    "mc4_paragraphs": "corpusmill.filters.c4:Mc4Paragraphs",
+    "refinedweb_lines": "corpusmill.filters.refinedweb_lines:RefinedwebLines",
+    "nemo": "corpusmill.filters.compat.nemo:Nemo",
+    "stop_words": "corpusmill.filters.stop_words:StopWords",
+    "token_ratio": "corpusmill.filters.ratios:TokenRatio",
+    "compression": "corpusmill.filters.ratios:Compression",
+    "encoding_damage": "corpusmill.filters.encoding_damage:EncodingDamage",
+    "pii": "corpusmill.filters.pii:Pii",
+    "bad_words": "corpusmill.filters.bad_words:BadWords",
+    "classifier": "corpusmill.filters.classifier.step:ClassifierStep",
+    "quality": "corpusmill.filters.classifier.step:Quality",
+    "toxicity": "corpusmill.filters.classifier.step:Toxicity",
+    "spam": "corpusmill.filters.classifier.step:Spam",
+    "transformer": "corpusmill.filters.transformer:Transformer",
+    "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
+    "python": "corpusmill.filters.own:PythonStep",
+}
+#: Steps that are nothing without options: others' code and models.
+OTHERS = ("classifier", "toxicity", "spam", "transformer", "datatrove", "python")
+
+
+class NamedStep:
+    """A step with its name in the recipe. The second step of a kind is called `c4_2`, and its columns and rules end in `_2`."""
+
+    def __init__(self, kind: str, occurrence: int, step: Step):
+        self.suffix = "" if occurrence == 1 else f"_{occurrence}"
+        self.name = kind + (f":{step.label}" if step.label else "") + self.suffix
+        self.step = step
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {name + self.suffix: kind for name, kind in self.step.columns.items()}
+
+    @property
+    def rules(self) -> list[StepRule]:
+        return [
+            StepRule(
+                self.name,
+                replace(rule, name=rule.name + self.suffix, column=rule.column + self.suffix),
+                self.step.meanings.get(rule.column, ""),
+            )
+            for rule in self.step.rules
+        ]
+
+
+def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
+    """One item of a recipe's list, validated, with all defaults filled in: `{name: options}`.
+
+    Paths in it are relative to `folder`.
+
+    Raises ValueError, or a ValidationError whose places begin with the step's name.
+    """
+    if isinstance(item, str):
+        item = {item: None}
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise ValueError("a step is one name with its options, for example `- language: {keep: [en]}`")
+    ((name, options),) = item.items()
+    if name not in STEPS:
+        raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
+    return {name: resolve_options(load_object(STEPS[name]).Config, options, name, context={"folder": folder})}
+
+
+def build_steps(items: Sequence[Mapping[str, Any]]) -> list[NamedStep]:
+    """Step objects for the resolved items of a configuration; nothing is loaded yet."""
+    steps: list[NamedStep] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        ((name, options),) = item.items()
+        kind = load_object(STEPS[name])
+        step = kind(kind.Config.model_validate(options))
+        seen[name, step.label] += 1
+        steps.append(NamedStep(name, seen[name, step.label], step))
+    return steps

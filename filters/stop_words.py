@@ -1,11 +1,15 @@
-"""Stop words of the document's own language: a text without any is no prose.
+# mypy: disallow-untyped-defs=False
+r"""Stop words of the document's own language: a text without any is no prose.
 
-Words are runs of `\\w` in lower case (character by character), so entries of the lists that hold other characters ("don't")
+Words are runs of `\w` in lower case (character by character), so entries of the lists that hold other characters ("don't")
 never count. Languages whose words are not set apart by spaces have no values.
 """
 
+import importlib
+import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +17,19 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.language_codes import canonical
-from corpusmill.filters.meanings import plain
-from corpusmill.filters.rules import Rule
+from corpusmill.filters.rules import Rule, limits, plain
 from corpusmill.filters.statistics import ratio
-from corpusmill.filters.step import Batch, Measured, Step
-from corpusmill.filters.stop_word_lists import languages, stop_words
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.hashing import BASE, ONE
+from corpusmill.pipeline.text.spacy_import import import_spacy
+from corpusmill.pipeline.text.table import find, hash_set
+from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.words import hash_word
 
 #: Languages without spaces between words, as ISO 639-3.
 UNSPACED = frozenset({"zho", "jpn", "tha", "lao", "khm", "mya", "bod"})
@@ -61,8 +69,7 @@ class StopWords(Step):
     @property
     def rules(self) -> tuple[Rule, ...]:
         few, low = self.config.min_different, self.config.min_share
-        rules = [] if few is None else [Rule("too_few_stop_words", "different_stop_words", "<", few)]
-        return (*rules, *(() if low is None else (Rule("low_stop_word_share", "stop_word_share", "<", low),)))
+        return limits(("too_few_stop_words", "different_stop_words", "<", few), ("low_stop_word_share", "stop_word_share", "<", low))
 
     def model_files(self) -> list[str]:
         return [self.config.lists] if self.config.lists else []
@@ -74,9 +81,7 @@ class StopWords(Step):
         if self.config.column is None and canonical(self.config.language) not in self.names:
             raise ConfigError(f"there are no stop words for the language {self.config.language!r} (there are for {', '.join(known)}).")
 
-    def measure(self, batch: Batch) -> Measured:
-        from corpusmill.filters.stop_words_kernel import count_stop_words
-
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), 3), np.int64)
         codes = self._languages(batch)
@@ -87,9 +92,9 @@ class StopWords(Step):
         share = ratio(counts[:, 1], counts[:, 0])
         share[unknown] = np.nan
         columns = {name: pa.array(counts[:, place], mask=unknown) for place, name in ((1, "stop_words"), (2, "different_stop_words"))}
-        return Measured(columns | {"stop_word_share": share})
+        return StepOutput(columns | {"stop_word_share": share})
 
-    def _languages(self, batch: Batch) -> list[str]:
+    def _languages(self, batch: DocumentBatch) -> list[str]:
         """The language of each document as ISO 639-3."""
         name = self.config.column
         if name is None:
@@ -100,11 +105,87 @@ class StopWords(Step):
         return [canonical(str(code or "")) for code in column.to_pylist()]
 
     def _table(self, code: str) -> npt.NDArray[np.uint64]:
-        from corpusmill.pipeline.text.table import hash_set
-        from corpusmill.pipeline.text.words import hash_word
-
         if code not in self.tables:
             lower = lowercase_table()
             words = {"".join(chr(lower[ord(c)]) for c in word) for word in stop_words(self.names[code], self.config.lists)}
             self.tables[code] = hash_set(hash_word(word) for word in sorted(words))
         return self.tables[code]
+
+
+# ---- The kernel
+
+
+@kernel
+def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
+    """Fills the rows `documents` of `out` (int64, texts x 3): words (runs of `\\w`), stop words, different stop words.
+
+    `stop_words` is a table of the `hash_word` of each in lower case (`lower`: uint32, code point to code point).
+    """
+    seen = np.full(stop_words.size, -1, np.int64)
+    for text in documents:
+        at, end = offsets[text], offsets[text + 1]
+        words, stops, different = 0, 0, 0
+        while at < end:
+            point, width = decode(data, at)
+            at += width
+            if not kinds[point] & WORD:
+                continue
+            value = np.uint64(0)
+            while True:
+                value = value * BASE + np.uint64(lower[point]) + ONE
+                if at >= end:
+                    break
+                point, width = decode(data, at)
+                if not kinds[point] & WORD:
+                    break
+                at += width
+            words += 1
+            slot = find(stop_words, stop_words.size - 1, value)
+            if slot >= 0:
+                stops += 1
+                different += seen[slot] != text
+                seen[slot] = text
+        out[text, 0], out[text, 1], out[text, 2] = words, stops, different
+
+
+# ---- The lists: spaCy's, or those of a JSON file `{language: [words]}`.
+
+
+@cache
+def languages(path: str | None = None) -> tuple[str, ...]:
+    """The codes of the languages that there are lists for, as spaCy or the file calls them. Raises InputError."""
+    if path is not None:
+        return tuple(sorted(_lists(path)))
+    import_spacy()
+    import spacy.lang
+
+    (folder,) = spacy.lang.__path__
+    return tuple(sorted(found.parent.name for found in Path(folder).glob("*/stop_words.py")))
+
+
+def stop_words(language: str, path: str | None = None) -> frozenset[str]:
+    """The stop words of a language. Raises ConfigError where there is no list for it, InputError where the file can't be read."""
+    if language not in languages(path):
+        where = "" if path is None else f"{path}: "
+        known = ", ".join(languages(path))
+        raise ConfigError(f"{where}there is no list of stop words for the language {language!r} (there is one for {known}).")
+    if path is not None:
+        return _lists(path)[language]
+    import_spacy()
+    return frozenset(importlib.import_module(f"spacy.lang.{language}.stop_words").STOP_WORDS)
+
+
+@cache
+def _lists(path: str) -> dict[str, frozenset[str]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lists = json.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}).") from error
+    if not isinstance(lists, dict) or not all(
+        isinstance(words, list) and all(isinstance(w, str) for w in words) for words in lists.values()
+    ):
+        raise InputError(f"{path}: is no JSON object of lists of words by language.")
+    return {language: frozenset(words) for language, words in lists.items()}

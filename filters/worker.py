@@ -1,24 +1,113 @@
-"""What one process does for the filter stage: it measures the documents of a shard with all steps, and decides about them."""
+"""The recipe's section `filter`, and the worker that measures and decides about the documents of a shard."""
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from corpusmill.filters.config import FilterConfig, rule_table
-from corpusmill.filters.registry import build_steps
-from corpusmill.filters.rules import decide, rules_metadata
-from corpusmill.filters.step import Batch
+from corpusmill.filters.presets import expand
+from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
+from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps, resolve_step
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
+
+
+def _resolved_step(item: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]:
+    return resolve_step(item, (info.context or {}).get("folder", "."))
+
+
+def _without_folder(key: str, value: Any) -> Any:
+    """A path option (`model`, `function`) without its folder."""
+    return value.rpartition("/")[2] if key in ("model", "function") and isinstance(value, str) and value.startswith("/") else value
+
+
+def _placeless(item: Any) -> Any:
+    """A step with its options, paths without their folders; anything else (in a damaged run) unchanged."""
+    if not isinstance(item, dict):
+        return item
+    return {
+        name: {key: _without_folder(key, value) for key, value in options.items()} if isinstance(options, dict) else options
+        for name, options in item.items()
+    }
+
+
+StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(_resolved_step)]
+
+
+class FilterConfig(Config):
+    """Which values are measured, in which order, and which of them decide."""
+
+    preset: str | None = Field(
+        None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
+    )
+    language: str | None = Field(None, description="Of the preset fineweb-2: whose thresholds, as fra_Latn, fra or fr.")
+    word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
+        "words",
+        description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "
+        "`characters`: as `words`, and each character of a script without spaces (Han, kana, Thai, Lao, Khmer, Myanmar, Tibetan); "
+        "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them.",
+    )
+    steps: list[StepItem] = Field(
+        [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}}],
+        validate_default=True,
+        description="The steps in order, each a name with its options: `- language: {keep: [en]}`.",
+    )
+    thresholds: dict[str, int | float | None] = Field(
+        {}, description="Other thresholds than the steps' own, by the name of the rule; null or off switches a rule off, on restores it."
+    )
+
+    @classmethod
+    def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The section without the folders of models and functions: their content counts (`FilterStage.tasks`), and another machine has them
+        elsewhere."""
+        steps = values.get("steps")
+        return {**values, "steps": [_placeless(item) for item in steps]} if isinstance(steps, list) else values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        thresholds = section.get("thresholds")
+        if isinstance(thresholds, Mapping):  # YAML reads on and off as true and false
+            switched = {name: None if value is False else value for name, value in thresholds.items() if value is not True}
+            section = {**section, "thresholds": switched}
+        return expand(section)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        steps = build_steps(self.steps)
+        for names, what in (
+            ([name for step in steps for name in step.columns] + REPORT.names, "column"),
+            ([rule.rule.name for step in steps for rule in step.rules], "rule"),
+        ):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise ValueError(f"steps: two {what}s have the name {twice[0]}")
+        with_thresholds(_step_rules(steps), self.thresholds)
+        return self
+
+
+def _step_rules(steps: list[NamedStep]) -> list[StepRule]:
+    return [rule for step in steps for rule in step.rules]
+
+
+def rule_table(config: FilterConfig) -> list[StepRule]:
+    """All rules that decide, with their steps and thresholds, in the order of the report."""
+    return with_thresholds(_step_rules(build_steps(config.steps)), config.thresholds)
+
+
+# ---- The worker: measures the documents of a shard with all steps, and decides about them
 
 
 class FilterWorker(Worker):
@@ -50,7 +139,7 @@ class FilterWorker(Worker):
         return made.output(piece.key, bytes_in=size, counts=dict(counts))
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
-        """Makes the steps ready for the first batch of a shard; gives `schemas` of it."""
+        """Prepares the steps for a new shard; returns its `schemas`."""
         for step in self.steps:
             step.step.begin()
         with open_parquet(self.run, shard.path) as file:
@@ -60,21 +149,21 @@ class FilterWorker(Worker):
         return self.schemas(schema)
 
     def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
-        """The schemas of the documents that go on and of the report, given that of the documents that come in."""
+        """The schemas of the kept documents and of the report, from that of the input documents."""
         fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
         by_name = {field.name: field for field in fields}
         added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
         return with_columns(documents, added), with_columns(REPORT, fields)
 
     def filter(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Table]:
-        """The documents that go on, with the columns that the steps add, and a report row for every one."""
+        """The kept documents, with the columns that the steps add, and a report row for every input document."""
         report, new_text, values = self.report(documents, shard)
         failed = decide(self.rules, values, report.num_rows)
         report = decided(report, failed, report["chars_out"].to_numpy())
         return self.with_values(documents, new_text, values).filter(report["kept"]), report
 
     def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
-        """A report row for every document but for the decisions, the new texts, and all values.
+        """A report row for every document, without the decisions; the new texts; all values.
 
         `chars_out` is the length of the new text, kept or not.
         """
@@ -84,7 +173,7 @@ class FilterWorker(Worker):
         return pa.table({"id": documents["id"], "url": documents["url"], **lengths, **values}), new_text, values
 
     def with_values(self, documents: pa.Table, text: pa.Array, values: Mapping[str, Any]) -> pa.Table:
-        """Documents as they would go on: with their new texts and the columns that the steps add."""
+        """The documents with their new texts and the columns that the steps add."""
         data = documents.set_column(documents.schema.get_field_index("text"), "text", text)
         for column, name in self._document_columns().items():
             place = data.schema.get_field_index(column)
@@ -92,17 +181,17 @@ class FilterWorker(Worker):
         return data
 
     def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:
-        """The texts as the last step leaves them, by the steps that rewrite alone. `values` has the columns of all steps."""
+        """The final texts, by the rewriting steps alone. `values` has the columns of all steps."""
         text, so_far = documents["text"].combine_chunks(), dict[str, Any]()
         for step in self.steps:
             if step.step.rewrites:
-                new_text = step.step.measure(Batch(documents, text, self.config.word_rule, values=so_far)).text
+                new_text = step.step.measure(DocumentBatch(documents, text, self.config.word_rule, values=so_far)).text
                 text = text if new_text is None else new_text
             so_far.update({name: values[name] for name in step.columns})
         return text
 
     def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
-        """All values of all steps by column, and the texts as the last step leaves them."""
+        """All values of all steps by column, and the final texts."""
         columns: dict[str, pa.Array] = {}
         batch = self._batch(documents, text, 0, columns)
         for place, step in enumerate(self.steps):
@@ -116,7 +205,7 @@ class FilterWorker(Worker):
         return columns, batch.text
 
     def _passing(self, place: int, values: Mapping[str, pa.Array], documents: int) -> npt.NDArray[np.bool_]:
-        """bool, one a document: which ones pass all rules of the steps before `place`."""
+        """bool (documents,): which ones pass all rules of the steps before `place`."""
         before = {step.name for step in self.steps[:place]}
         passing = np.ones(documents, bool)
         for rule in self.rules:
@@ -124,14 +213,16 @@ class FilterWorker(Worker):
                 passing &= ~rule.rule.failing(values[rule.rule.column])
         return passing
 
-    def _batch(self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None) -> Batch:
-        """A batch whose statistics are measured once for all steps from `place` to the next that rewrites."""
+    def _batch(
+        self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None
+    ) -> DocumentBatch:
+        """A batch that measures its statistics once for all steps from `place` to the next that rewrites."""
         planned = []
         for step in self.steps[place:]:
             planned.append(step.step.needs)
             if step.step.rewrites:
                 break
-        return Batch(documents, text, self.config.word_rule, planned, values, token_marks)
+        return DocumentBatch(documents, text, self.config.word_rule, planned, values, token_marks)
 
     def _checked_text(self, documents: pa.Table, shard: FileRef) -> pa.Array:
         column = documents["text"].combine_chunks()
@@ -147,7 +238,7 @@ class FilterWorker(Worker):
         return column
 
     def _document_columns(self) -> Mapping[str, str]:
-        """Columns that documents get, and the report's columns that they come from: the last step of a kind has its way."""
+        """The columns that documents get, and the report's columns that they come from; of two steps of a kind, the last counts."""
         return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
 
     def failures(self, report: pa.Table) -> dict[str, int]:
@@ -159,7 +250,7 @@ class FilterWorker(Worker):
 
 
 def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Table:
-    """The report with the decisions: `failed`, `kept`, and as `chars_out` the new texts' `lengths` (characters) of what is kept."""
+    """The report with the decisions `failed` and `kept`, and in `chars_out` the new `lengths` (characters) of kept documents."""
     kept = pc.equal(pc.list_value_length(failed), 0)
     columns = {"kept": kept, "failed": failed, "chars_out": pc.if_else(kept, pa.array(lengths, pa.int64()), 0)}
     for name, column in columns.items():
@@ -170,18 +261,18 @@ def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) 
 
 
 class Rewriter:
-    """Makes documents of one shard as the stage lets them go on, given their report, by the steps that rewrite alone."""
+    """Rewrites kept documents of a shard again from their report, by the rewriting steps alone."""
 
     def __init__(self, worker: FilterWorker):
-        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own: shards are worked on side by side
+        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # own steps, as shards are processed in parallel
         rewriting = [step.step for step in self.worker.steps if step.step.rewrites]
-        self.sequential = any(step.sequential for step in rewriting)  # what they do depends on the documents before
+        self.sequential = any(step.sequential for step in rewriting)  # a text depends on earlier documents
         for step in rewriting:
             step.setup()
             step.begin()
 
     def at(self, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
-        """Those at some places of the next documents of the shard. `report` has a row for each of them."""
+        """The documents at some places of the shard's next ones. `report` has a row for each of `documents`."""
         if self.sequential:
             return self._rewritten(documents, report).take(places)
         return self._rewritten(documents.take(places), report.take(places))

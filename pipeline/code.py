@@ -24,14 +24,14 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 
 PACKAGE = "corpusmill"
-#: Parts of this package that carry bytes as they are, give out work, start processes, or say what happens: nothing that a task writes
-#: depends on them, and nothing is looked for behind them.
+#: Modules of this package that carry bytes as they are, hand out work, start processes, or report what happens: no output of a task
+#: depends on them, and their imports do not count.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
-        "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.collecting", "pipeline.engine", "pipeline.interrupts",
-        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.retry",
-        "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.temporary", "pipeline.watch",
-        "train.follow", "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
+        "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
+        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.run",
+        "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.watch", "train.follow",
+        "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
     )
 )  # fmt: skip
 #: Libraries of the same kind.
@@ -40,14 +40,14 @@ CARRYING_LIBRARIES = (
 )  # fmt: skip
 #: Distributions that have another name than what is imported.
 DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}
-#: Libraries behind a distribution that decide what it computes, and come in versions of their own.
+#: Libraries that a distribution computes with, and that have versions of their own.
 BEHIND = {
     "datasketch": ("scipy",),
     "numba": ("llvmlite",),
     "scikit-learn": ("scipy",),
     "trafilatura": ("courlan", "htmldate", "justext", "lxml"),
 }
-#: Changes that are told in words.
+#: Changes that a sentence names.
 SHOWN = 3
 #: Bytes before a string in which the key of a table is looked for.
 KEY_BYTES = 100
@@ -220,7 +220,7 @@ def imports(text: bytes) -> Iterator[str]:
 
 def _named(text: bytes) -> Iterator[tuple[str, str]]:
     """The modules of this package that strings name, with the key where a string stands in a table. The beginning of a name
-    (`f"corpusmill.filters.pii.{kind}"`) means all modules of that package."""
+    (`f"corpusmill.filters.compat.{kind}"`) means all modules of that package."""
     if PACKAGE.encode() + b"." not in text:
         return
     for found in _NAMED.finditer(text):

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.collecting import nothing_collected
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.mapping import map_file
 from corpusmill.pipeline.shards import Content
@@ -125,6 +124,11 @@ class ShardSet:
     def utf8_bytes(self) -> int:
         return sum(shard.utf8_bytes for shard in self.shards)
 
+    @property
+    def homes(self) -> list[str]:
+        """The other runs in which documents of a set lie."""
+        return list(dict.fromkeys(shard.run for shard in self.shards if shard.run is not None))
+
     def packing(self) -> list[dict[str, Any]]:
         """For each length for which every shard has a plan: rows, places that stay empty, and their share."""
         found = []
@@ -147,11 +151,10 @@ class ShardSet:
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
-            with nothing_collected():
-                raw = json.loads(storage.read_bytes(SHARDS_FILE))
-                totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
-                raw.pop("packing")  # for those who read the file: it follows from the plans
-                found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
+            raw = json.loads(storage.read_bytes(SHARDS_FILE))
+            totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
+            raw.pop("packing")  # for those who read the file: it follows from the plans
+            found = cls(**{**raw, "shards": tuple(map(_shard, raw["shards"]))})
             if [type(getattr(found, name)) for name in _HEADER] != list(_HEADER.values()):
                 raise ValueError("a value is of another kind")
             mismatch = [name for name, value in totals.items() if getattr(found, name) != value]
@@ -228,3 +231,12 @@ def file_sha256(storage: Storage, relative: str) -> str:
     except OSError as error:
         raise InputError(f"{storage.path(relative)}: can't be read ({error.strerror or error}).") from error
     return sha.hexdigest()
+
+
+def split_folders(root: Storage) -> dict[str, str]:
+    """The folders of token shards by split, relative to the root: `tokens/train` in a run, `train` in a set."""
+    for parent in ("tokens/", ""):
+        found = {split: f"{parent}{split}" for split in SPLITS if root.exists(f"{parent}{split}/{SHARDS_FILE}")}
+        if found:
+            return found
+    return {}

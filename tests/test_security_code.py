@@ -22,10 +22,10 @@ ROOMS = (
 )
 #: What is done in one place alone, and why.
 ALLOWED = {
-    ("filters/python_step.py", "exec"): "the user's own step, which a recipe names: a recipe is a program (SECURITY.md)",
+    ("filters/own.py", "exec"): "the user's own step, which a recipe names: a recipe is a program (SECURITY.md)",
     ("pipeline/kernel.py", "pickle"): "names the error of a damaged entry of numba's cache, which numba itself reads and writes",
-    ("tokenize/export/nanogpt.py", "pickle"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
-    ("tokenize/export/nanogpt.py", "pickle.dumps"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
+    ("tokenize/export/flat_files.py", "pickle"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
+    ("tokenize/export/flat_files.py", "pickle.dumps"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
 }
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle", "pty", "commands"}
 CALLS = {

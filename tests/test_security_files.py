@@ -13,8 +13,7 @@ import pytest
 from built_run import write_run
 
 from corpusmill.filters.classifier.card import Classifier
-from corpusmill.filters.classifier.options import ModelOptions
-from corpusmill.filters.classifier.resolve import resolve
+from corpusmill.filters.classifier.options import ModelOptions, resolve
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.manifest import Manifest

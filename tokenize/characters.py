@@ -78,7 +78,7 @@ def from_vocabulary(vocabulary: Mapping[str, int], special: Mapping[str, int], s
     return Characters(ids, size, special)
 
 
-def make_tokenizer(characters: Iterable[str], special_tokens: Sequence[str]) -> Any:
+def make_character_tokenizer(characters: Iterable[str], special_tokens: Sequence[str]) -> Any:
     """The `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ... and then the characters by code point."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.cut import Span, character_spans
+from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
-from corpusmill.dedup.contamination.words import word_codes, word_hashes
+from corpusmill.dedup.contamination.words import Span, character_spans, word_codes, word_hashes
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers

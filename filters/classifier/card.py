@@ -3,7 +3,7 @@
     MODEL_DIR/classifier.json   what programs read: labels, calibrations, thresholds, and everything that is known about the training
     MODEL_DIR/LABEL.ftz         (or .bin) one fastText model a label, with the labels `__label__yes` and `__label__no`
     MODEL_DIR/README.md         the card, as people read it
-    MODEL_DIR/training.hashes   hashes of the texts that it has learned from: filters/classifier/training_hashes.py
+    MODEL_DIR/training.hashes   hashes of the texts that it has learned from: see score.py
 
 A label is a question with the answer yes or no. Labels may hold at once, and an example may have no answer to one; so each label has a
 model, a calibration and a threshold of its own.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from corpusmill.filters.classifier.calibration import Calibration
+from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import stays_inside
@@ -23,11 +23,11 @@ from corpusmill.pipeline.storage import stays_inside
 FILE = "classifier.json"
 YES, NO = "__label__yes", "__label__no"
 
-#: How a text is written for fastText, when it is trained and when it scores: see filters/classifier/forms.py.
+#: How a text is written for fastText, when it is trained and when it scores: see forms.py.
 Form = Literal["plain", "lower", "words"]
 
 
-class Head(Config):
+class ClassifierHead(Config):
     """One label: its model's file, what the model's raw score means, and where yes begins."""
 
     label: str
@@ -59,8 +59,8 @@ class Classifier(Config):
     ranks: bool = Field(
         default=False, description="Its scores put texts in order and no more: its thresholds mean nothing on text of another kind."
     )
-    heads: tuple[Head, ...] = Field(min_length=1)
-    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: filters/classifier/model_card.py.")
+    heads: tuple[ClassifierHead, ...] = Field(min_length=1)
+    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: model_card.py.")
 
     def digest(self) -> str:
         """sha256 (hex) of everything that decides about a score: not of the card."""

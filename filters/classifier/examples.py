@@ -1,9 +1,13 @@
 """The examples of a training or an evaluation: their texts, where they come from, and what is known of each."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +15,391 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from corpusmill.filters.classifier.answers import Answers, cell
-from corpusmill.filters.classifier.pieces import cut
-from corpusmill.filters.classifier.rows import TEXT, find_files, fingerprint, read_rows
-from corpusmill.filters.classifier.run_documents import RUN_LIMIT, read_run
-from corpusmill.filters.classifier.spec import Source
-from corpusmill.filters.classifier.weak import has_word
+from corpusmill.filters.bad_words import UNSEPARATED, build_trie, count_words, read_words, usual_lower
+from corpusmill.filters.classifier.corpora import PREFIX, corpus_path
+from corpusmill.filters.classifier.spec import ExampleSource, PieceLength, value_key
+from corpusmill.filters.language_codes import canonical
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
+from corpusmill.pipeline.formats.compressed import Inflating, compression_of, inflating
+from corpusmill.pipeline.formats.detect import InputFile, detect
+from corpusmill.pipeline.formats.parquet import open_parquet
+from corpusmill.pipeline.formats.streams import Window, split_lines
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.shards import iter_tables
+from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.classes import CODE_POINTS, character_classes
 from corpusmill.pipeline.text.damage import storable
+
+# ---- The rows of training files: JSONL and Parquet with columns, text with a line or a file a row.
+
+#: A line, or a text, that is longer is refused, bytes.
+MOST_BYTES = 256 << 20
+#: Rows of Parquet that are Python objects at a time.
+BATCH = 256
+#: Of text files: the name of the one column that they have.
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class ExampleFile:
+    """A file to read: `format` is jsonl, parquet, lines or documents; `compression` None, gzip, zstd or lz4."""
+
+    path: str
+    format: str
+    compression: str | None
+
+
+def find_files(given: str, folder: str | Path, format: str = "auto") -> list[ExampleFile]:
+    """The files of one input (a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`), in sorted order.
+
+    Raises InputError where there are none, or one that is named itself can't be read as examples.
+    """
+    if given.startswith(PREFIX):
+        given = str(corpus_path(given.removeprefix(PREFIX)))
+    path = given if is_remote(given) else str(Path(folder) / given)
+    paths = expand(path)
+    alone = paths == [path]
+    if not alone:
+        paths = [path for path in paths if not Path(path).name.startswith((".", "_"))]
+    found = [file for path in paths if (file := _examined(path, format, alone))]
+    if not found:
+        raise InputError(f"{given}: no JSONL, Parquet or text file in it.")
+    return found
+
+
+def _examined(path: str, format: str, alone: bool) -> ExampleFile | None:
+    """None where a file of a folder is no file of examples."""
+    if format in ("lines", "documents"):
+        with open_file(path) as file:
+            return ExampleFile(path, format, compression_of(file.read(4)))
+    found = detect(file_ref(path))
+    if isinstance(found, InputFile) and found.format in ("jsonl", "parquet", "text") and format in ("auto", found.format):
+        kind = ("lines" if alone else "documents") if found.format == "text" else found.format
+        return ExampleFile(path, kind, None if found.layout == "plain" else found.layout.split("-")[0])
+    if not alone:
+        return None
+    if isinstance(found, InputFile):
+        wanted = "JSONL, Parquet or text" if format == "auto" else format
+        raise InputError(f"{path}: not a {wanted} file (it holds {found.format}).")
+    raise InputError(getattr(found, "reason", f"{path}: not a JSONL, Parquet or text file."))
+
+
+def read_rows(file: ExampleFile, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """`(place, row)`: where a row lies, for sentences (`data.jsonl:12`), and its columns; of Parquet only those that are asked for.
+
+    Raises InputError where the file breaks, or a row is none.
+    """
+    with open_file(file.path) as stream:
+        if file.format == "parquet":
+            yield from _parquet(file.path, stream, columns)
+        elif file.format == "documents":
+            content = b"".join(line for _, line in _lines(file, stream))
+            yield file.path, {TEXT: _decoded(file.path, content)}
+        else:
+            for number, line in _lines(file, stream):
+                if line.strip():
+                    place = f"{file.path}:{number}"
+                    text = _decoded(place, line)
+                    yield place, _object(place, text) if file.format == "jsonl" else {TEXT: text.strip("\r\n")}
+
+
+def _lines(file: ExampleFile, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, numbered from 1, without a byte order mark."""
+    content = inflating(stream, file.compression) if file.compression else stream
+    for number, line in enumerate(split_lines(Window(content), MOST_BYTES), 1):
+        if isinstance(content, Inflating) and content.fault and not line.ended:
+            break  # a line of which the rest is lost
+        if len(line.content) < line.length:
+            raise InputError(f"{file.path}:{number}: the line has {line.length:,} bytes, more than {MOST_BYTES:,}.")
+        yield number, line.content.removeprefix(b"\xef\xbb\xbf") if number == 1 else line.content
+    if isinstance(content, Inflating) and content.fault:
+        what = "ends before its time" if content.fault == "truncated" else "is damaged"
+        raise InputError(f"{file.path}: the compressed file {what}.")
+
+
+def _decoded(place: str, content: bytes) -> str:
+    try:
+        return storable(content.decode("utf-8")) or ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: byte {error.start} is not UTF-8.") from error
+
+
+def _object(place: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: not JSON ({str(error)[:100]}).") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{place}: not a JSON object.")
+    return found
+
+
+def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pyarrow as pa
+
+    with open_parquet(path, stream) as parquet:
+        names = parquet.schema_arrow.names
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise InputError(f"{path}: has no column {missing[0]!r} (it has {', '.join(names)}).")
+        number = 0
+        try:
+            for batch in parquet.iter_batches(BATCH, columns=list(dict.fromkeys(columns)), use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", row
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}).") from error
+
+
+def fingerprint(path: str) -> dict[str, Any]:
+    """A file's name without the folders of the machine, its bytes and sha256."""
+    digest, size = hashlib.sha256(), 0
+    with open_file(path) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    return {"name": Path(local_path(path)).name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+# ---- From a row's label columns to its answers: yes, no or unknown to each label.
+
+YES, NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
+#: More values than this are no classes.
+MOST_VALUES = 100
+
+
+class AnswerColumns:
+    """The answers of a source's rows, as its spec reads them."""
+
+    def __init__(self, source: ExampleSource, labels: Sequence[str]):
+        self.source, self.labels = source, labels
+        self.values: Mapping[str, Mapping[str, int]] = source.values or _default_values(labels)
+        #: Of a list of values: what its absence says of each label.
+        self.closed = {label: 0 for answers in self.values.values() for label, answer in answers.items() if answer}
+
+    def columns(self) -> list[str]:
+        """The columns that it reads."""
+        return [*([self.source.label_column] if self.source.label_column else []), *self.source.label_columns.values()]
+
+    def of(self, place: str, row: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+        """`(answers, unknown)`: the known answers of a row by label, and how many of its columns are null."""
+        found: dict[str, int] = {}
+        unknown = 0
+        for label, column in self.source.label_columns.items():
+            value = cell(place, row, column)
+            if value is None:
+                unknown += 1
+            elif (key := value_key(value)) in YES | NO:
+                found[label] = int(key in YES)
+            else:
+                raise InputError(f"{place}: {column!r} is {_short(value)}, not 0 or 1.")
+        if self.source.label_column:
+            value = cell(place, row, self.source.label_column)
+            if value is None:
+                unknown += 1
+            else:
+                found = {**self._of_value(place, value), **found}
+        return found, unknown
+
+    def _of_value(self, place: str, value: Any) -> dict[str, int]:
+        if not isinstance(value, list):
+            return dict(self._looked_up(place, value))
+        found = dict(self.closed)
+        for item in value:
+            for label, answer in self._looked_up(place, item).items():
+                found[label] = max(answer, found.get(label, 0))
+        return found
+
+    def _looked_up(self, place: str, value: Any) -> Mapping[str, int]:
+        key = value_key(value)
+        if key not in self.values:
+            known = ", ".join(list(self.values)[:10])
+            raise InputError(f"{place}: the label {_short(value)} is unknown (known are {known}).")
+        return self.values[key]
+
+
+def _default_values(labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Each label's own name says yes to it and no to all others; of a single label 1, true and yes say yes, 0, false and no say no."""
+    found = {label: {other: int(other == label) for other in labels} for label in labels}
+    if len(labels) == 1:
+        found |= {key: {labels[0]: 1} for key in sorted(YES)} | {key: {labels[0]: 0} for key in sorted(NO)}
+    return found
+
+
+def cell(place: str, row: Mapping[str, Any], column: str) -> Any:
+    """A row's value in a column. Raises InputError where the row lacks it."""
+    if column not in row:
+        raise InputError(f"{place}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
+    return row[column]
+
+
+def _short(value: Any) -> str:
+    return safe_line(repr(value), 60)
+
+
+def count_values(files: Sequence[ExampleFile], column: str) -> tuple[Counter[str], dict[str, Any], bool]:
+    """`(counts, values, many)` of a label column: how often each value occurs by its key, the values themselves, and whether rows hold
+    lists of values."""
+    counts: Counter[str] = Counter()
+    values: dict[str, Any] = {}
+    many = False
+    for value, place in _cells(files, column):
+        many |= isinstance(value, list)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, list | dict):
+                raise InputError(f"{place}: {column!r} is {_short(value)}, which names no class.")
+            counts[key := value_key(item)] += 1
+            values.setdefault(key, item)
+        if len(counts) > MOST_VALUES:
+            raise InputError(f"{place}: {column!r} has more than {MOST_VALUES} values, so it names no classes.")
+    return counts, values, many
+
+
+def _cells(files: Sequence[ExampleFile], column: str) -> Iterator[tuple[Any, str]]:
+    for file in files:
+        for place, row in read_rows(file, [column]):
+            value = cell(place, row, column)
+            if value is not None:
+                yield value, place
+
+
+# ---- Long documents as pieces, so that training sees texts of about one length.
+
+_WORD = re.compile(r"\S+")
+#: A last piece shorter than this share of the others is left out: it would be all but empty.
+SHORTEST = 0.2
+
+
+def cut(texts: Sequence[str], pieces: PieceLength) -> tuple[list[str], list[int]]:
+    """`(pieces, documents)`: the pieces of all texts, white space kept within them, and the place of the text that each is from."""
+    found: list[str] = []
+    document: list[int] = []
+    for place, text in enumerate(texts):
+        parts = _by_words(text, pieces.words) if pieces.words else _by_characters(text, pieces.characters or len(text))
+        found += parts
+        document += [place] * len(parts)
+    return found, document
+
+
+def _by_words(text: str, count: int) -> list[str]:
+    spans = [match.span() for match in _WORD.finditer(text)]
+    groups = [spans[start : start + count] for start in range(0, len(spans), count)]
+    if len(groups) > 1 and len(groups[-1]) < SHORTEST * count:
+        groups.pop()
+    return [text[group[0][0] : group[-1][1]] for group in groups]
+
+
+def _by_characters(text: str, count: int) -> list[str]:
+    """Pieces of up to `count` characters that end before white space where there is any in their second half."""
+    parts, at = [], 0
+    while at < len(text):
+        end = min(at + count, len(text))
+        if end < len(text):
+            space = max(text.rfind(" ", at + count // 2, end + 1), text.rfind("\n", at + count // 2, end + 1))
+            end = space if space > at else end
+        if piece := text[at:end].strip():
+            parts.append(piece)
+        at = end
+    if len(parts) > 1 and len(parts[-1]) < SHORTEST * count:
+        parts.pop()
+    return parts
+
+
+# ---- Weak answers: whether a text has a word of a list.
+
+
+def has_word(text: pa.Array, path: str) -> pa.Array:
+    """Whether each text has a word of the list in the file `path`, found as the step `bad_words` finds them (bool).
+
+    A list that is named after a language that does not part words (ja, th, zh) is found within words. Raises InputError.
+    """
+    words = {word.lower() for word in read_words(path)}
+    if not words:
+        raise InputError(f"{path}: there is no word in it.")
+    name = path.replace("\\", "/").rpartition("/")[2]
+    inside = canonical(name.partition(".")[0]) in map(canonical, UNSEPARATED)
+    classes = np.zeros(CODE_POINTS, np.uint8) if inside else character_classes()
+    data, offsets = text_buffers(usual_lower(text))
+    counts = np.zeros(len(text), np.int64)
+    count_words(data, offsets, np.arange(len(text)), build_trie(words), classes, True, counts)
+    return pa.array(counts > 0)
+
+
+# ---- A run's own documents as examples: a sample that depends on the documents' ids alone.
+
+#: Documents that are taken of a run where no limit is given: a run has no bound, and the examples are held in memory.
+RUN_LIMIT = 20_000
+
+
+@dataclass(frozen=True)
+class RunDocuments:
+    """The drawn texts, how many documents there were, and the shards (name, bytes, sha256)."""
+
+    texts: list[str]
+    rows: int
+    files: list[dict[str, Any]]
+
+
+def read_run(folder: str, stage: str, limit: int, seed: int, failed: Sequence[str] = ()) -> RunDocuments:
+    """`limit` documents of a finished stage: those whose ids have the smallest hashes under the seed. Only ids are read of the others.
+
+    `failed`: only documents that failed one of these rules of the filter stage. Raises InputError where the run or a stage is not there, or
+    not finished, or has no such rule.
+    """
+    storage = Storage(folder)
+    if not storage.exists("run.json"):
+        raise InputError(f"{folder}: not a run (it has no run.json).")
+    shards = [output for row in _finished(storage, stage) for output in row.outputs if output.path.startswith("data/")]
+    files = [{"name": f"{stage}/{shard.path}", "bytes": shard.bytes, "sha256": shard.sha256} for shard in shards]
+    part = storage.child(stage)
+    hashes = [
+        np.array([xxhash.xxh3_64_intdigest(name, seed) for name in table["id"].to_pylist()], np.uint64)
+        for shard in shards
+        for table in iter_tables(part, shard.path, ["id"])
+    ]
+    keys = np.concatenate([np.zeros(0, np.uint64), *hashes])
+    wanted = np.zeros(len(keys), bool)
+    able = np.flatnonzero(np.isin(keys, _failing(storage, failed, seed))) if failed else np.arange(len(keys))
+    wanted[able[np.argsort(keys[able], kind="stable")[:limit]]] = True
+    texts: list[str] = []
+    at = 0
+    for shard in shards:
+        for table in iter_tables(part, shard.path, ["text"]):
+            texts += table.filter(pa.array(wanted[at : at + table.num_rows]))["text"].to_pylist()
+            at += table.num_rows
+    return RunDocuments(texts, len(keys), files)
+
+
+def _finished(storage: Storage, stage: str) -> Sequence[TaskRow]:
+    """The tasks of a finished stage."""
+    manifest = Manifest(storage.child(stage), read_only=True)
+    if not manifest.complete:
+        raise InputError(f"{storage.root}: its stage {stage} is not finished.")
+    return manifest.rows()
+
+
+def _failing(storage: Storage, rules: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """The hashes, under the seed, of the ids of documents that failed one of these rules."""
+    tasks = _finished(storage, "filter")
+    known = sorted({name.removeprefix("failed ") for task in tasks for name in task.counts if name.startswith("failed ")})
+    for rule in rules:
+        if rule not in known:
+            raise InputError(f"{storage.root}: its filter stage has no rule {rule!r} (it has {', '.join(known)}).")
+    found: list[int] = []
+    for task in tasks:
+        for output in task.outputs:
+            if output.path.startswith("report/"):
+                for table in iter_tables(storage.child("filter"), output.path, ["id", "failed"]):
+                    fails = [not set(rules).isdisjoint(names) for names in table["failed"].to_pylist()]
+                    found += [xxhash.xxh3_64_intdigest(name, seed) for name in table.filter(pa.array(fails, pa.bool_()))["id"].to_pylist()]
+    return np.array(found, np.uint64)
+
+
+# ---- The sources of a spec as one table
 
 
 @dataclass
@@ -37,7 +418,7 @@ class SourceReport:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleTable:
     """`table`: text (large_string), source (string), document (int64: pieces of one document share it), and an int8 column a label, null
     where the answer is unknown."""
 
@@ -46,12 +427,16 @@ class Examples:
     sources: tuple[SourceReport, ...]
 
 
-def read_examples(sources: Sequence[Source], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1) -> pa.Table:
+def read_examples(
+    sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
+) -> pa.Table:
     """The table of `gather_examples`."""
     return gather_examples(sources, folder, labels, seed).table
 
 
-def gather_examples(sources: Sequence[Source], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1) -> Examples:
+def gather_examples(
+    sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
+) -> ExampleTable:
     """Reads all sources; paths are relative to `folder`. Raises InputError in one sentence that names file and line."""
     names = tuple(dict.fromkeys(labels or [label for source in sources for label in source.labels()]))
     tables, reports, documents = [], [], 0
@@ -61,12 +446,12 @@ def gather_examples(sources: Sequence[Source], folder: str | Path = ".", labels:
         documents += pc.max(table["document"]).as_py() + 1 if table.num_rows else 0
         tables.append(table.set_column(2, "document", shifted))
         reports.append(report)
-    return Examples(pa.concat_tables(tables).combine_chunks(), names, tuple(reports))
+    return ExampleTable(pa.concat_tables(tables).combine_chunks(), names, tuple(reports))
 
 
-def _read_source(source: Source, folder: str | Path, labels: tuple[str, ...], seed: int) -> tuple[pa.Table, SourceReport]:
+def _read_source(source: ExampleSource, folder: str | Path, labels: tuple[str, ...], seed: int) -> tuple[pa.Table, SourceReport]:
     report = SourceReport(source.named(), source.licence)
-    answers = Answers(source, labels)
+    answers = AnswerColumns(source, labels)
     texts: list[str] = []
     known: list[dict[str, int]] = []
     for text, found in _run_rows(source, folder, report, seed) if source.run else _file_rows(source, folder, answers, report):
@@ -95,7 +480,9 @@ def answer_counts(column: pa.ChunkedArray | pa.Array) -> dict[str, int]:
     return {"yes": yes, "no": len(column) - column.null_count - yes}
 
 
-def _file_rows(source: Source, folder: str | Path, answers: Answers, report: SourceReport) -> Iterator[tuple[str, dict[str, int]]]:
+def _file_rows(
+    source: ExampleSource, folder: str | Path, answers: AnswerColumns, report: SourceReport
+) -> Iterator[tuple[str, dict[str, int]]]:
     for given in source.files:
         for file in find_files(given, folder, source.format):
             report.files.append(fingerprint(file.path))
@@ -116,7 +503,7 @@ def _file_rows(source: Source, folder: str | Path, answers: Answers, report: Sou
                 yield text, found
 
 
-def _run_rows(source: Source, folder: str | Path, report: SourceReport, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
+def _run_rows(source: ExampleSource, folder: str | Path, report: SourceReport, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
     documents = read_run(str(Path(folder) / str(source.run)), source.stage, source.limit or RUN_LIMIT, seed, source.failed)
     report.files, report.rows = documents.files, documents.rows
     for text in documents.texts:
@@ -126,7 +513,7 @@ def _run_rows(source: Source, folder: str | Path, report: SourceReport, seed: in
             report.empty += 1
 
 
-def _answer_column(source: Source, label: str, known: list[dict[str, int]], text: pa.Array, folder: str | Path) -> pa.Array:
+def _answer_column(source: ExampleSource, label: str, known: list[dict[str, int]], text: pa.Array, folder: str | Path) -> pa.Array:
     """A label's answers: of columns, then of its word list, then of the whole source."""
     column = pa.array([found.get(label) for found in known], pa.int8())
     if label in source.weak:

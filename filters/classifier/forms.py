@@ -1,7 +1,8 @@
+# mypy: disallow-untyped-defs=False
 """How a text is written as one line for fastText: the same when a classifier is trained and when it scores.
 
 * `plain`: line breaks are spaces, as DCLM's classifier is given its texts (`" ".join(text.strip().splitlines())`); Dolma's Jigsaw taggers
-  (`text.replace("\\n", " ").strip()`) differ from it in no text without rare line breaks.
+  (`text.replace("\n", " ").strip()`) differ from it in no text without rare line breaks.
 * `lower`: `plain`, in lower case as Python's `str.lower` has it (a final sigma is one, a capital dotted I becomes two characters).
 * `words`: lower case; tokens are runs of word characters (`re`'s `\\w` and combining marks), `<url>` for `http(s)://` and what follows it,
   `<user>` for `@name`, `<nl>` for white space with a line break in it, and every other character alone.
@@ -20,8 +21,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.filters.classifier.card import Form
+from corpusmill.filters.fasttext_model import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.addresses import borrowed, load_eight, store_eight
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.pipeline.text.classes import CODE_POINTS, LINE_BREAK, SPACE, SURROGATES, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, first_marked, previous
 
 FORMS: tuple[Form, ...] = get_args(Form)
 NEW_LINE = "<nl>"  # the token of the form `words`
@@ -40,7 +45,6 @@ def write_form(form: Form, text: pa.Array | pa.ChunkedArray) -> pa.Array:
 def write_tokens(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
     """`(data, offsets, starts, first)` of the texts in a form: as they were given, and where the tokens of text i begin,
     int64 `starts[first[i]:first[i + 1]]`. A token ends a byte before the next begins, or where its text does."""
-    from corpusmill.filters.classifier.forms_kernel import write_lines, write_words
 
     if form not in FORMS:
         raise ValueError(f"there is no form {form!r}")
@@ -90,3 +94,267 @@ def _sigma_context() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     cased[points], ignorable[points] = answers[0], ~answers[0] & answers[1]
     cased[0x130] = True
     return cased, ignorable
+
+
+# ---- The kernels: UTF-8 in, UTF-8 out, one text after another
+#
+# Both passes write text i to `out[ends[i]:ends[i + 1]]`, and where its tokens begin to `starts[first[i]:first[i + 1]]`; a token ends one
+# byte before the next begins, or where the text does. `out` needs room as in `forms.GROWTH`, `starts` an item for each byte of the texts.
+
+POINT = (1 << POINT_BITS) - 1
+BLANK, AT, UNDERSCORE = 0x20, 0x40, 0x5F
+NEW_LINE_BYTES, URL, USER = tuple(NEW_LINE.encode()), tuple(b"<url>"), tuple(b"<user>")
+SIGMA, FINAL_SIGMA, SMALL_SIGMA = 0x3A3, 0x3C2, 0x3C3
+DOTTED_I, DOT_ABOVE = 0x130, 0x307
+
+
+@kernel
+def write_lines(data, offsets, table, lower, out, ends, starts, first):
+    """The forms `plain` and `lower`."""
+    data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
+    to = tokens = 0
+    for text in range(offsets.size - 1):
+        start, end = strip(data, offsets[text], offsets[text + 1], table)
+        line = token = to
+        at = start
+        while at < end:
+            at, to = copy_plain(data, at, end, lower, out, to)
+            if at >= end:
+                break
+            point, width = decode(data, at)
+            entry = table[point]
+            if entry & IS_BREAK or (point < 0x80 and is_space(point)):
+                if is_token(out, token, to):
+                    starts[tokens] = token
+                    tokens += 1
+                    out[to] = BLANK
+                    token = to + 1
+                to = token
+            elif lower:
+                to = write_lower(out, to, data, at, start, end, point, entry, table)
+            else:
+                for place in range(width):
+                    out[to + place] = data[at + place]
+                to += width
+            at += width
+        if is_token(out, token, to):
+            starts[tokens] = token
+            tokens += 1
+        else:
+            to = max(token - 1, line)
+        ends[text + 1], first[text + 1] = to, tokens
+
+
+@kernel(inline="always")
+def copy_plain(data, at, end, lower, out, to):
+    """Copies bytes of ASCII that are neither space nor control, eight at a time, as far as it is sure; returns where to go on in both."""
+    source, target = data.ctypes.data, out.ctypes.data
+    while at + 8 <= end:
+        word = load_eight(source + at)
+        special = ((word - np.uint64(0x21) * ONES) | word) & HIGH_BITS  # its lowest bit: the first byte below 0x21 or above 0x7F
+        if lower:
+            low = word & ~HIGH_BITS
+            capital = (low + np.uint64(0x80 - 0x41) * ONES) & ~(low + np.uint64(0x80 - 0x5B) * ONES) & HIGH_BITS
+            word |= capital >> np.uint64(2)
+        store_eight(target + to, word)
+        if special:
+            count = first_marked(special & (~special + np.uint64(1)))
+            return at + count, to + count
+        at, to = at + 8, to + 8
+    while at < end and 0x21 <= data[at] < 0x80:
+        byte = data[at]
+        out[to] = byte + 0x20 if lower and 0x41 <= byte <= 0x5A else byte
+        at, to = at + 1, to + 1
+    return at, to
+
+
+@kernel
+def write_words(data, offsets, table, out, ends, starts, first):
+    """The form `words`."""
+    data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
+    to = tokens = 0
+    for text in range(offsets.size - 1):
+        start, end = strip(data, offsets[text], offsets[text + 1], table)
+        line, at = to, start
+        while at < end:
+            token = to
+            point = np.int64(data[at])
+            if point >= 0x80:
+                point, width = decode(data, at)
+            else:
+                width = 1
+            entry = table[point]
+            if entry & IS_WORD:
+                if (point | 0x20) == 0x68 and url_begins(data, at, end, table):
+                    at = run_end(data, at, end, table, IS_SPACE, 0)
+                    to = write_token(out, to, URL)
+                else:
+                    at, to = write_word(out, to, data, at, start, end, table)
+                    if out[token] == UNDERSCORE and not is_token(out, token, to):
+                        to = token
+                        continue
+            elif entry & IS_SPACE:
+                at, line_break = skip_space(data, at, table)
+                if not line_break:
+                    continue
+                to = write_token(out, to, NEW_LINE_BYTES)
+            elif point == AT and at + 1 < end and table[decode(data, at + 1)[0]] & IS_WORD:
+                at = run_end(data, at + 1, end, table, IS_WORD, IS_WORD)
+                to = write_token(out, to, USER)
+            else:
+                to = write_lower(out, to, data, at, start, end, point, entry, table)
+                at += width
+            starts[tokens] = token
+            tokens += 1
+            out[to] = BLANK
+            to += 1
+        to = max(to - 1, line)
+        ends[text + 1], first[text + 1] = to, tokens
+
+
+@kernel(inline="always")
+def write_word(out, to, data, at, start, end, table):
+    """Writes the word that begins at `at`, in lower case; returns where to go on in both."""
+    while at < end:
+        point = np.int64(data[at])
+        if point < 0x80:
+            entry = table[point]
+            if not entry & IS_WORD:
+                break
+            out[to] = entry
+            at, to = at + 1, to + 1
+        else:
+            point, width = decode(data, at)
+            entry = table[point]
+            if not entry & IS_WORD:
+                break
+            to = write_lower(out, to, data, at, start, end, point, entry, table)
+            at += width
+    return at, to
+
+
+@kernel(inline="always")
+def skip_space(data, at, table):
+    """Where the run of spaces ends that a text has in it, and whether there is a line break in it."""
+    line_break = False
+    while True:
+        point, width = decode(data, at)
+        entry = table[point]
+        if not entry & IS_SPACE:
+            return at, line_break
+        line_break |= entry & IS_BREAK != 0
+        at += width
+
+
+@kernel
+def strip(data, start, end, table):
+    """`(start, end)` without the spaces at both ends."""
+    while start < end:
+        point, width = decode(data, start)
+        if not table[point] & IS_SPACE:
+            break
+        start += width
+    while end > start:
+        at = previous(data, end)
+        if not table[decode(data, at)[0]] & IS_SPACE:
+            break
+        end = at
+    return start, end
+
+
+@kernel
+def run_end(data, at, end, table, mask, wanted):
+    """Where the run of characters ends whose bits of `mask` are `wanted`."""
+    while at < end:
+        point, width = decode(data, at)
+        if table[point] & mask != wanted:
+            break
+        at += width
+    return at
+
+
+@kernel
+def url_begins(data, at, end, table):
+    """Whether `https?://` begins here, in capitals or not, with a character behind it that is no space."""
+    for letter in (0x68, 0x74, 0x74, 0x70):
+        if at >= end or data[at] | 0x20 != letter:
+            return False
+        at += 1
+    if at < end and data[at] | 0x20 == 0x73:
+        at += 1
+    for mark in (0x3A, 0x2F, 0x2F):
+        if at >= end or data[at] != mark:
+            return False
+        at += 1
+    return at < end and not table[decode(data, at)[0]] & IS_SPACE
+
+
+@kernel(inline="always")
+def write_token(out, to, token):
+    for byte in token:
+        out[to] = byte
+        to += 1
+    return to
+
+
+@kernel
+def is_token(out, start, end):
+    """Whether `out[start:end]` is a token, and nothing more than a word to fastText."""
+    if end - start == len(EOS_BYTES) and starts_with(out, start, end, EOS_BYTES):
+        return False
+    return start < end and not starts_with(out, start, end, LABEL_PREFIX)
+
+
+@kernel
+def write_lower(out, to, data, at, start, end, point, entry, table):
+    """Writes the lower case of the character at `at`; returns where to go on."""
+    if point == DOTTED_I:
+        out[to] = 0x69
+        return write_character(out, to + 1, DOT_ABOVE)
+    if point == SIGMA:
+        return write_character(out, to, FINAL_SIGMA if sigma_is_final(data, at, start, end, table) else SMALL_SIGMA)
+    return write_character(out, to, np.int64(entry & POINT))
+
+
+@kernel
+def sigma_is_final(data, at, start, end, table):
+    """Unicode's Final_Sigma: a cased character before it, none after it, those that are passed over aside."""
+    before, cased = at, False
+    while before > start:
+        before = previous(data, before)
+        entry = table[decode(data, before)[0]]
+        if not entry & IS_IGNORABLE:
+            cased = entry & IS_CASED != 0
+            break
+    if not cased:
+        return False
+    after = at + 2
+    while after < end:
+        point, width = decode(data, after)
+        entry = table[point]
+        if not entry & IS_IGNORABLE:
+            return entry & IS_CASED == 0
+        after += width
+    return True
+
+
+@kernel
+def write_character(out, to, point):
+    """Writes one code point as UTF-8; returns where to go on."""
+    if point < 0x80:
+        out[to] = point
+        return to + 1
+    if point < 0x800:
+        out[to] = 0xC0 | point >> 6
+        out[to + 1] = 0x80 | point & 0x3F
+        return to + 2
+    if point < 0x10000:
+        out[to] = 0xE0 | point >> 12
+        out[to + 1] = 0x80 | point >> 6 & 0x3F
+        out[to + 2] = 0x80 | point & 0x3F
+        return to + 3
+    out[to] = 0xF0 | point >> 18
+    out[to + 1] = 0x80 | point >> 12 & 0x3F
+    out[to + 2] = 0x80 | point >> 6 & 0x3F
+    out[to + 3] = 0x80 | point & 0x3F
+    return to + 4

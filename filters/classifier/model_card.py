@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 import corpusmill
-from corpusmill.filters.classifier.autotune import Tuned
-from corpusmill.filters.classifier.card import FILE, Classifier, Head
-from corpusmill.filters.classifier.prepare import Prepared
-from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
+from corpusmill.filters.classifier.card import FILE, Classifier, ClassifierHead
+from corpusmill.filters.classifier.prepare import TrainingData
+from corpusmill.filters.classifier.spec import TrainingSpec
 
 CARD = "README.md"
 #: Libraries that decide about the model, its calibration or its measures.
@@ -25,7 +24,7 @@ LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", 
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
-def make_card(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def make_card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The card as JSON. `labels`: what the training found of each (train.py)."""
     spec, distinct = prepared.spec, prepared.distinct
     lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])
@@ -55,11 +54,10 @@ def make_card(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, lab
         "split": spec.split.model_dump(),
         "training": {
             "seed": spec.seed,
-            "arguments": arguments.model_dump(mode="json"),
             "balance": spec.balance,
             "ratio": spec.ratio,
             "compress": spec.compress.model_dump() if spec.compress else None,
-            "autotune": asdict(tuned) if tuned else None,
+            "autotune": spec.autotune,
             "calibration": spec.calibration,
             "threshold_rule": spec.threshold_rule.model_dump(),
         },
@@ -116,7 +114,7 @@ def _quality(classifier: Classifier) -> Iterator[str]:
         yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
 
 
-def _decisions(head: Head, facts: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
+def _decisions(head: ClassifierHead, facts: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
     """How scores and threshold came about, and what other thresholds would do."""
     test = facts["test"]
     value = f" {rule['value']:g}" if rule["value"] is not None else ""
@@ -197,15 +195,12 @@ def _source_row(source: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
 def _training(classifier: Classifier) -> Iterator[str]:
     card = classifier.card
     training = card["training"]
-    arguments = ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in training["arguments"].items()
-    )
     form = f"Texts are written in the form `{classifier.form}`" + (
         f", in windows of {classifier.window} words" if classifier.window else ""
     )
     compress = training["compress"]
     quantised = f"; quantised to {compress['cutoff']:,} rows" if compress and compress["cutoff"] else "; quantised" if compress else ""
-    yield f"{form}. fastText, one thread, seed {training['seed']}: {arguments}{quantised}. {_balance(training)}."
+    yield f"{form}. fastText, one thread, seed {training['seed']}{quantised}. {_balance(training)}."
     yield _table(
         ["label", "lines trained on: yes / no", "file", "bytes", "sha256"],
         [
@@ -214,16 +209,15 @@ def _training(classifier: Classifier) -> Iterator[str]:
             for found in [card["labels"][head.label]]
         ],
     )
-    if tuned := training["autotune"]:
-        yield f"Autotune: {len(tuned['trials']):,} argument sets, judged by {tuned['measure']}; number {tuned['chosen'] + 1} was chosen."
-        yield _table(
-            ["number", "score", *training["arguments"]],
-            [
-                [str(place), "not trained" if trial["score"] is None else f"{trial['score']:.4f}", *map(str, trial["arguments"].values())]
-                for place, trial in enumerate(tuned["trials"], 1)
-            ],
-        )
+    found = {head.label: card["labels"][head.label]["arguments"] for head in classifier.heads}
+    if training["autotune"]:
+        yield f"fastText's own search for arguments had {training['autotune']:g} seconds a label; its measure is F1 on the validation part."
+    yield _table(["label", *next(iter(found.values()))], [[label, *map(_number, each.values())] for label, each in found.items()])
     yield "Versions: " + ", ".join(f"{name} {version}" for name, version in card["versions"].items()) + "."
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _balance(training: Mapping[str, Any]) -> str:

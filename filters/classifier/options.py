@@ -2,16 +2,99 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from corpusmill.filters.classifier.card import Form
-from corpusmill.filters.classifier.conventions import CONVENTIONS, Convention, Where
+from corpusmill.filters.classifier.card import FILE, Classifier, ClassifierHead, Form, read_classifier
+from corpusmill.filters.classifier.fetch import check_sha256, fetch, sha256_of
+from corpusmill.filters.fasttext_model import read_model
 from corpusmill.filters.step import short_form
+from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import is_remote
+
+# ---- How public fastText classifiers are to be asked: which label is the answer yes, how a text is written, what its authors kept.
+#
+# Each was read out of the code or the model card that its authors publish with it; none of the models ships with corpusmill. A recipe
+# names one with `preset`, and gives the file by path or URL: `- classifier: {preset: dclm, model: openhermes_reddit_eli5_....bin}`.
+
+Where = Literal["high", "low"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What is known of a public model. `values`: the number that each of its labels stands for, where they are steps of a scale."""
+
+    source: str
+    name: str  # of the column
+    form: Form
+    keep_where: Where
+    positive: str | None = None  # the fastText label whose probability is the score
+    values: Mapping[str, float] = field(default_factory=dict)
+    threshold: float | None = None  # with which its authors decided
+    comparison: str | None = None  # where a document fails; None as for all others (step.py)
+
+
+CONVENTIONS: dict[str, Convention] = {
+    # openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train.bin, whose labels are __label__hq and __label__cc. Lines are joined by spaces,
+    # the score is the probability of hq (one less that of cc, where cc is likelier), and a document stays from the threshold on.
+    "dclm": Convention(
+        "mlfoundations/dclm: baselines/mappers/enrichers/quality_prediction_enrichers_calc_fasttext.py, "
+        "baselines/baselines_configs/fasttext_filter.yaml",
+        name="dclm",
+        form="plain",
+        keep_where="high",
+        positive="__label__hq",
+        threshold=0.018112,
+    ),
+    # jigsaw_fasttext_bigrams_hatespeech_final.bin: of its two labels the one that has "non" in its name is the answer no. The taggers
+    # `..._document_v2` take a document as one line. Those of sentences, of which Dolma cut what is above .4, are the same on each
+    # sentence: `window` comes near to them, in words.
+    "dolma-jigsaw-hatespeech": Convention(
+        "allenai/dolma: python/dolma/taggers/jigsaw.py",
+        name="jigsaw_hatespeech",
+        form="plain",
+        keep_where="low",
+        positive="__label__toxic",
+        threshold=0.4,
+        comparison=">",
+    ),
+    "dolma-jigsaw-nsfw": Convention(
+        "allenai/dolma: python/dolma/taggers/jigsaw.py",
+        name="jigsaw_nsfw",
+        form="plain",
+        keep_where="low",
+        positive="__label__nsfw",
+        threshold=0.4,
+        comparison=">",
+    ),
+    # kenhktsui/fineweb-edu-fasttext-classifier: FineWeb-Edu's marks from 0 to 5 as six labels. The card gives the likeliest label.
+    "fineweb-edu": Convention(
+        "huggingface.co/kenhktsui/fineweb-edu-fasttext-classifier",
+        name="fineweb_edu",
+        form="plain",
+        keep_where="high",
+        values={f"__label__{mark}": float(mark) for mark in range(6)},
+    ),
+    # kenhktsui/llm-data-textbook-quality-fasttext-classifer-v2: the expected value, of which the card's own filter keeps 1 and more.
+    "textbook-quality": Convention(
+        "huggingface.co/kenhktsui/llm-data-textbook-quality-fasttext-classifer-v2",
+        name="textbook_quality",
+        form="plain",
+        keep_where="high",
+        values={"__label__Low": 0.0, "__label__Mid": 1.0, "__label__High": 2.0},
+        threshold=1.0,
+    ),
+}
+
+
+# ---- What a recipe says
 
 #: Files of fastText's; anything else that a recipe names is a classifier's folder.
 FASTTEXT_FILES = (".bin", ".ftz")
@@ -80,7 +163,7 @@ class ModelOptions(DecisionOptions):
         "recipe, or its URL (https, s3, hf and what fsspec knows), from which it is fetched once.",
     )
     sha256: str | None = Field(None, description="What the file's content (of a folder: of classifier.json) has to hash to.")
-    preset: Preset | None = Field(None, description="The conventions of a public model (filters/classifier/conventions.py).")
+    preset: Preset | None = Field(None, description="The conventions of a public model (filters/classifier/options.py).")
     name: str | None = Field(None, description="Name of its columns; by default the classifier's or the preset's, else the file's.")
     form: Form | None = Field(
         None, description="Of a fastText model: how a text is written for it: plain (newlines are spaces), lower, words. Default: plain."
@@ -147,8 +230,6 @@ class ModelOptions(DecisionOptions):
 
 def _labels_of(path: str) -> str:
     """The labels of a local model, for a message."""
-    from corpusmill.filters.fasttext_model import read_model
-
     try:
         labels = read_model(path).labels if not is_remote(path) else ()
     except (OSError, ValueError):
@@ -188,3 +269,131 @@ class ClassifierConfig(ModelOptions):
     @property
     def each(self) -> tuple[ModelOptions, ...]:
         return self.models or (self,)
+
+
+# ---- From what a recipe names to a classifier on this disk: files are fetched, and a bare fastText model gets a description.
+
+LABEL_PREFIX = "__label__"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A classifier and the folder in which its heads' files lie. `files` names these with their sha256 as found on disk."""
+
+    classifier: Classifier
+    folder: Path
+    files: dict[str, str]
+
+
+def column_name(text: str) -> str:
+    """A label or a file's name as part of a column's name."""
+    name = re.sub(r"\W+", "_", text.removeprefix(LABEL_PREFIX)).strip("_")
+    return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
+
+
+def own_description(options: ModelOptions) -> Classifier | None:
+    """The description that a classifier's folder has; None for a bare model. Of a URL, the description alone is fetched.
+
+    Raises InputError.
+    """
+    assert options.model is not None
+    if options.is_file:
+        return None
+    folder = _fetched_description(options) if is_remote(options.model) else Path(options.model)
+    return _read(str(folder), _stamp(folder))
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    try:
+        status = (folder / FILE).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(16)
+def _read(folder: str, stamp: tuple[int, int]) -> Classifier:
+    """`stamp`: when the file was written, and its size, so that another content is read again."""
+    return read_classifier(folder)
+
+
+def _fetched_description(options: ModelOptions) -> Path:
+    assert options.model is not None
+    return fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent
+
+
+def name_of(options: ModelOptions) -> str:
+    """The classifier's name, of which its columns' names are made."""
+    if options.name:
+        return options.name
+    if options.convention:
+        return options.convention.name
+    described = own_description(options)
+    assert options.model is not None
+    return column_name(described.name if described else Path(urlsplit(options.model).path).stem)
+
+
+def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
+    """`(label, fastText label)` of each probability that a bare model is asked for."""
+    convention = options.convention
+    values = options.values or (convention.values if convention else {})
+    if values:
+        return [(column_name(label), label) for label in values]
+    if isinstance(options.positive, dict):
+        return [(column_name(label), positive) for label, positive in options.positive.items()]
+    positive = options.positive or (convention.positive if convention else None)
+    assert positive is not None  # options._labels_have_a_meaning
+    return [(name_of(options), positive)]
+
+
+def resolve(options: ModelOptions) -> Resolved:
+    """Sees to it that all files of the classifier are on this disk. Raises InputError in one sentence."""
+    assert options.model is not None
+    classifier = own_description(options)
+    if classifier is None:
+        return _bare(options)
+    if options.window is not None:
+        classifier = classifier.model_copy(update={"window": options.window})
+    if is_remote(options.model):
+        folder = _fetched_heads(options.model, classifier)
+    else:
+        folder = Path(options.model)
+        check_sha256(folder / FILE, sha256_of(folder / FILE), options.sha256) if options.sha256 else None
+    files = {head.file: sha256_of(folder / head.file) for head in classifier.heads}
+    for head in classifier.heads:
+        if files[head.file] != head.sha256:
+            raise InputError(
+                f"{folder / head.file}: it is another file than {FILE} means (its sha256 is {files[head.file]}, expected {head.sha256})."
+            )
+    return Resolved(classifier, folder, files)
+
+
+def _fetched_heads(url: str, classifier: Classifier) -> Path:
+    """Each file lies under its own sha256 in the cache; links in one folder stand for the folder of the URL."""
+    folder = cache_folder() / "models" / "folders" / classifier.digest()
+    folder.mkdir(parents=True, exist_ok=True)
+    for head in classifier.heads:
+        file, link = fetch(f"{url.rstrip('/')}/{head.file}", head.sha256), folder / head.file
+        if link.resolve() != file.resolve():
+            link.unlink(missing_ok=True)
+            link.symlink_to(file)
+    return folder
+
+
+def _bare(options: ModelOptions) -> Resolved:
+    """A fastText model's file with the description that its preset or the recipe gives."""
+    assert options.model is not None
+    path = fetch(options.model, options.sha256) if is_remote(options.model) else Path(options.model)
+    found = sha256_of(path)
+    check_sha256(path, found, options.sha256)
+    convention = options.convention
+    threshold = convention.threshold if convention and convention.threshold is not None else 0.5
+    heads = tuple(
+        ClassifierHead(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement, threshold=threshold)
+        for label, positive in heads_of(options)
+    )
+    card: dict[str, Any] = {"model": options.model, "sha256": found}
+    if convention:
+        card |= {"preset": options.preset, "conventions": convention.source}
+    name, form = name_of(options), options.form or (convention.form if convention else "plain")
+    return Resolved(Classifier(name=name, form=form, window=options.window, heads=heads, card=card), path.parent, {path.name: found})

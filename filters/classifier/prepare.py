@@ -7,13 +7,146 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
 
-from corpusmill.filters.classifier.duplicates import Distinct, NearDuplicates, distinct
-from corpusmill.filters.classifier.examples import Examples, gather_examples
+from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.spec import TrainingSpec
-from corpusmill.filters.classifier.split import PARTS, TEST, TRAIN, VALIDATION, Index, part_of, training_order
+from corpusmill.filters.classifier.near_copies import near_clusters
+from corpusmill.filters.classifier.score import hash_lines
+from corpusmill.filters.classifier.spec import SplitShares, TrainingSpec
 from corpusmill.pipeline.errors import InputError
+
+# ---- Equal examples as one, and the clusters of near copies that no split may part.
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Examples whose lines differ. `lines`: large_string, as fastText reads them; `hashes`: uint64, of the lines; `cluster`: a number
+    shared by near copies and by pieces of one document. `copies`: how many examples were another one's copy; `conflicts`: by label, how
+    many lines lost their answer as their copies contradict each other; `unanswered`: lines left out as no answer was left; `blank`:
+    examples of which the form leaves nothing."""
+
+    table: pa.Table
+    lines: pa.Array
+    hashes: npt.NDArray[np.uint64]
+    cluster: Index
+    copies: int
+    conflicts: dict[str, int]
+    unanswered: int
+    blank: int
+
+
+def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str]) -> Distinct:
+    """One example a line: the first in the order of the table, with what is known by any of its copies."""
+    filled = np.asarray(pc.not_equal(lines, ""), bool)
+    table, lines = table.filter(pa.array(filled)), lines.filter(pa.array(filled))
+    group = _equal(lines)
+    first = np.unique(group, return_index=True)[1]
+    answers, conflicts = {}, {}
+    for label in labels:
+        answers[label], conflicts[label] = _merged(table[label], group, len(first))
+    answered = np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in answers.values()], axis=0)
+    order = np.argsort(first[answered])  # the order of the table
+    kept = first[answered][order]
+    merged = table.take(pa.array(kept))
+    for label in labels:
+        place = merged.schema.get_field_index(label)
+        merged = merged.set_column(place, label, answers[label].filter(pa.array(answered)).take(pa.array(order)))
+    lines = lines.take(pa.array(kept))
+    hashes = hash_lines(lines)
+    cluster = _joined(near_clusters(lines), merged["document"].to_numpy())
+    unanswered = int((~answered).sum())
+    return Distinct(merged, lines, hashes, cluster, len(table) - len(first), conflicts, unanswered, int((~filled).sum()))
+
+
+def _equal(lines: pa.Array) -> Index:
+    """A number for each line, equal where the lines are."""
+    return np.asarray(lines.dictionary_encode().indices, np.int64)
+
+
+def _merged(column: pa.ChunkedArray, group: Index, groups: int) -> tuple[pa.Array, int]:
+    """`(answers, conflicts)`: the answer of each group of equal lines, null where none is known or two are."""
+    known = column.is_valid().to_numpy()
+    values = column.fill_null(0).to_numpy()
+    yes = np.bincount(group[known & (values == 1)], minlength=groups) > 0
+    no = np.bincount(group[known & (values == 0)], minlength=groups) > 0
+    return pa.array(yes.astype(np.int8), mask=yes == no), int((yes & no).sum())
+
+
+def _joined(near: Index, document: Index) -> Index:
+    """Clusters that have near copies and pieces of one document together: connected components of both."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(near)
+    if not count:
+        return np.zeros(0, np.int64)
+    links = [np.unique(numbers, return_inverse=True)[1] for numbers in (near, document)]
+    first = [np.unique(numbers, return_index=True)[1][numbers] for numbers in links]
+    ends = np.concatenate(first), np.tile(np.arange(count), 2)
+    graph = coo_array((np.ones(2 * count, np.int8), ends), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+# ---- Train, validation and test, by a hash of content, with no near copy of an example in another part
+
+PARTS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+Hashes = npt.NDArray[np.uint64]
+
+
+def part_of(hashes: Hashes, cluster: Index, shares: SplitShares, seed: int) -> npt.NDArray[np.int8]:
+    """The part (TRAIN, VALIDATION, TEST) of each of n examples: a cluster's is decided by the smallest content hash in it, so the order of
+    the examples plays no part, and what is not in the cluster neither."""
+    if not len(hashes):
+        return np.zeros(0, np.int8)
+    number = np.unique(cluster, return_inverse=True)[1]
+    least = np.full(int(number.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, number, hashes)
+    place = mixed(least, seed).astype(np.float64) / 2.0**64
+    return np.searchsorted([shares.train, shares.train + shares.validation], place, side="right").astype(np.int8)[number]
+
+
+def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
+    """Another hash of each hash: of one seed and purpose, independent of all others."""
+    base = xxhash.xxh3_64_intdigest(f"{salt}:{seed}")
+    with np.errstate(over="ignore"):
+        value = hashes ^ np.uint64(base)
+        for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # the finaliser of SplitMix64
+            value = (value ^ (value >> np.uint64(30 if factor == 0xBF58476D1CE4E5B9 else 27))) * np.uint64(factor)
+    return value ^ (value >> np.uint64(31))
+
+
+def training_order(
+    hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, ratio: float, seed: int
+) -> Index:
+    """Which of n examples are trained on, in which order, some more than once.
+
+    `repeat`: how often each is taken by its source's weight. `balance`: where one answer comes more than `ratio` times as often as the
+    other, `repeat` takes the rarer one's more often, `sample` fewer of the other's, `none` leaves them. Fractions are drawn, and the order
+    is made, by hashes under the seed.
+    """
+    times = repeat.astype(np.float64).copy()
+    weight = [float(times[answer == value].sum()) for value in (False, True)]
+    rarer = weight[1] < weight[0]
+    excess = max(weight) / min(weight) / ratio if min(weight) > 0 else 1.0
+    if balance == "repeat" and excess > 1:
+        times[answer == rarer] *= excess
+    elif balance == "sample" and excess > 1:
+        times[answer != rarer] /= excess
+    draw = mixed(hashes, seed, "repeat").astype(np.float64) / 2.0**64
+    copies = np.floor(times).astype(np.int64) + (draw < times - np.floor(times))
+    chosen = np.repeat(np.arange(len(hashes)), copies)
+    nth = np.arange(len(chosen)) - np.repeat(np.cumsum(copies) - copies, copies)
+    with np.errstate(over="ignore"):
+        keys = mixed(hashes[chosen] + nth.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), seed, "order")
+    return chosen[np.argsort(keys, kind="stable")]
+
+
+# ---- Read, write in the form, remove copies, split
 
 #: Examples of each answer that each part must have: with fewer no measure means anything.
 FEWEST = 5
@@ -21,11 +154,11 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     """`part`: int8, of each distinct example."""
 
     spec: TrainingSpec
-    examples: Examples
+    examples: ExampleTable
     distinct: Distinct
     part: npt.NDArray[np.int8]
 
@@ -65,15 +198,15 @@ class Prepared:
         return found
 
 
-def prepare(spec: TrainingSpec, near: NearDuplicates) -> Prepared:
+def prepare(spec: TrainingSpec) -> TrainingData:
     """Reads, writes in the form, takes out copies, splits. Raises InputError where a label can't be trained on what is left."""
     examples = gather_examples(spec.sources, ".", spec.labels, spec.seed)
     if not examples.table.num_rows:
         raise InputError(f"{_inputs(spec)}: there is no example with a text and an answer.")
     _check_answers(spec, examples.table)
     lines = write_form(spec.form, examples.table["text"])
-    found = distinct(examples.table, lines, spec.labels, near)
-    prepared = Prepared(spec, examples, found, part_of(found.hashes, found.cluster, spec.split, spec.seed))
+    found = distinct(examples.table, lines, spec.labels)
+    prepared = TrainingData(spec, examples, found, part_of(found.hashes, found.cluster, spec.split, spec.seed))
     for label in spec.labels:
         _check_parts(label, prepared.counts(label))
     return prepared
@@ -110,6 +243,3 @@ def taken(column: pa.Array | pa.ChunkedArray, rows: Index | Sequence[int]) -> pa
     """Some rows of a column, as one array."""
     found = column.take(pa.array(rows, pa.int64()))
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-
-
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Prepared", "prepare", "taken"]

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from corpusmill.filters.classifier.calibration import Method
+from corpusmill.filters.classifier.calibrate import Method, ThresholdRule
 from corpusmill.filters.classifier.card import Form
-from corpusmill.filters.classifier.choose_threshold import ThresholdRule
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.storage import is_remote
@@ -33,7 +32,7 @@ def value_key(value: Any) -> str:
     return str(value)
 
 
-class Pieces(Config):
+class PieceLength(Config):
     """How long documents are cut, so that training sees texts of one length."""
 
     characters: int | None = Field(default=None, ge=20, description="Length of a piece; it ends where a word does.")
@@ -46,7 +45,7 @@ class Pieces(Config):
         return self
 
 
-class Source(Config):
+class ExampleSource(Config):
     """Where examples come from, and what is known of their answers."""
 
     name: str | None = Field(default=None, description="By default the name of the first file or of the run.")
@@ -74,7 +73,7 @@ class Source(Config):
     limit: int | None = Field(
         default=None, ge=1, description="At most so many rows, drawn by the hash of the text; of a run 20,000 by default."
     )
-    pieces: Pieces | None = None
+    pieces: PieceLength | None = None
     repeat: float = Field(default=1.0, gt=0, le=100, description="How often its examples are in the training; .5 draws half of them.")
     licence: str | None = None
 
@@ -134,7 +133,7 @@ class Arguments(Config):
         return self
 
 
-class Compression(Config):
+class Quantisation(Config):
     """fastText's quantisation (`.ftz`): rows by product quantisation.
 
     Without `cutoff` scores stay as they are, but for some hundredths (docs/classifiers.md has figures), at a sixth of the size.
@@ -144,19 +143,6 @@ class Compression(Config):
     retrain: bool = Field(default=True, description="Train what the cutoff leaves once more.")
     dsub: int = Field(default=2, ge=1, le=16)
     qnorm: bool = True
-
-
-class Autotune(Config):
-    """A search for better arguments, ended by a time or by a number of trials (which gives the same result on every machine)."""
-
-    seconds: float | None = Field(default=None, gt=0)
-    trials: int | None = Field(default=None, ge=1, le=10_000)
-
-    @model_validator(mode="after")
-    def _ends(self) -> Self:
-        if self.seconds is None and self.trials is None:
-            raise ValueError("give seconds or trials")
-        return self
 
 
 def parse_rule(given: Any) -> Any:
@@ -179,7 +165,7 @@ class TrainingSpec(Config):
 
     name: str = Field(pattern=LABEL)
     labels: tuple[str, ...] = Field(min_length=1)
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[ExampleSource, ...] = Field(min_length=1)
     form: Form = "words"
     window: int | None = Field(default=None, ge=1)
     seed: int = Field(default=1, ge=0, lt=1 << 31)
@@ -189,7 +175,7 @@ class TrainingSpec(Config):
     )
     ratio: float = Field(default=4, ge=1, description="So many times as often as a label's rarer answer the other may be trained on.")
     fasttext: Arguments = Arguments()
-    autotune: Autotune | None = None
+    autotune: float | None = Field(default=None, gt=0, description="Seconds that fastText searches for better arguments, a label.")
     calibration: Method = "platt"
     calibrate_on: Literal["held_out", "unseen_source"] = Field(
         default="held_out",
@@ -201,7 +187,7 @@ class TrainingSpec(Config):
         "sources have both answers.",
     )
     threshold_rule: Annotated[ThresholdRule, BeforeValidator(parse_rule)] = ThresholdRule()
-    compress: Compression | None = Compression()
+    compress: Quantisation | None = Quantisation()
     ranks: bool = Field(default=False, description="For putting texts in order alone: the thresholds mean nothing on text of another kind.")
     limits: tuple[str, ...] = Field(default=(), description="What it cannot do, in plain words: for the card and for reports of runs.")
     licence: str | None = Field(default=None, description="Of the model, as its card states it.")
@@ -209,7 +195,7 @@ class TrainingSpec(Config):
     @field_validator("compress", mode="before")
     @classmethod
     def _switched(cls, given: Any) -> Any:
-        return {True: Compression(), False: None}.get(given, given) if isinstance(given, bool) else given
+        return {True: Quantisation(), False: None}.get(given, given) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -245,7 +231,7 @@ def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> Tra
     return spec.model_copy(update={"sources": tuple(_resolved(source, Path(path).parent) for source in spec.sources)})
 
 
-def _resolved(source: Source, folder: Path) -> Source:
+def _resolved(source: ExampleSource, folder: Path) -> ExampleSource:
     """A source whose paths are relative to `folder`."""
 
     def joined(path: str) -> str:

@@ -7,20 +7,136 @@ the likeliest label. A text with nothing that a model knows has no score (null),
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field, model_validator
 
-from corpusmill.filters.classifier.options import ClassifierConfig, DecisionOptions, ModelOptions
-from corpusmill.filters.classifier.outputs import BEST, Outputs, twice
-from corpusmill.filters.classifier.resolve import Resolved, heads_of, name_of, own_description, resolve
-from corpusmill.filters.rules import Rule
-from corpusmill.filters.step import Batch, Measured, Step
+from corpusmill.filters.classifier.options import (
+    ClassifierConfig,
+    DecisionOptions,
+    ModelOptions,
+    Resolved,
+    Where,
+    column_name,
+    heads_of,
+    name_of,
+    own_description,
+    resolve,
+)
+from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
+from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, plain
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 
-if TYPE_CHECKING:
-    from corpusmill.filters.classifier.scorer import HeadScores
+# ---- Columns and rules
+
+BEST = "best"  # of a scale: the value of the likeliest label
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A classifier's labels in order, and what is measured of each. `own` gives its thresholds by label, where it has some."""
+
+    name: str
+    labels: tuple[str, ...]
+    window: bool
+    scale: tuple[float, ...] = ()  # what each label stands for, where they are steps: then there are an expected value and the likeliest
+    own: Mapping[str, float] | None = None
+    keep_where: Where | None = None  # unless the recipe says it
+    threshold: float | None = None  # unless the recipe says one
+    comparison: str | None = None  # that goes with it
+
+    def column(self, label: str) -> str:
+        """The column of a label's score: NAME for the label of that name, NAME_LABEL for others."""
+        label = column_name(label)
+        return self.name if label == self.name else f"{self.name}_{label}"
+
+    @property
+    def decided(self) -> tuple[str, ...]:
+        """What can have a threshold."""
+        return (self.name, BEST) if self.scale else self.labels
+
+    @property
+    def main(self) -> tuple[str, ...]:
+        """The labels that a single threshold is for: the one with the classifier's name, else all."""
+        named = tuple(label for label in self.decided if column_name(label) == self.name)
+        return named or self.decided
+
+    def columns(self, raw: bool) -> dict[str, pa.DataType]:
+        columns: dict[str, pa.DataType] = {}
+        for label in self.decided:
+            column = self.column(label)
+            columns[column] = pa.float64()
+            if self.window:
+                columns[f"{column}_share"] = pa.float64()
+            if raw and not self.scale:
+                columns[f"{column}_raw"] = pa.float64()
+        return columns
+
+    def meanings(self) -> dict[str, str]:
+        """Templates of `filters.meanings` by column."""
+        found = {}
+        for label in self.decided:
+            column, what = self.column(label), plain(f"the classifier {self.name}" + ("" if label == self.name else f" for {label}"))
+            found[column] = f"a score of {{number}} by {what}"
+            found[f"{column}_share"] = f"{{share}} of its windows reach the threshold of {what}"
+        return found
+
+    def rules(self, options: DecisionOptions) -> tuple[Rule, ...]:
+        """The rules that a recipe's options make of it. Raises ValueError where they do not fit."""
+        if options.measure_only:
+            return ()
+        thresholds, kept = self._by_label("threshold", options.threshold), self._by_label("keep", options.keep)
+        authors = self.threshold is not None and not thresholds and not kept
+        if authors:
+            thresholds = dict.fromkeys(self.main, self.threshold)
+        shares = self._by_label("max_share", options.max_share)
+        if shares and not self.window:
+            raise ValueError(f"max_share: {self.name} scores texts as a whole; with `window: 100` it scores windows of 100 words")
+        where = options.keep_where or self.keep_where
+        if (thresholds or kept) and where is None:
+            raise ValueError("keep_where: say which scores are good, high (as of quality) or low (as of toxicity)")
+        rules = []
+        for label in self.decided:
+            column = self.column(label)
+            if label in kept:
+                found = KeptShare(kept[label], options.of)
+                rules.append(Rule(column, column, "<" if where == "high" else ">", UNKNOWN, found))
+            elif label in thresholds:
+                value = self._own(label) if thresholds[label] == "own" else float(thresholds[label])
+                comparison = self.comparison if authors and self.comparison else "<" if where == "high" else ">="
+                rules.append(Rule(column, column, comparison, value))
+            if label in shares:
+                rules.append(Rule(f"{column}_share", f"{column}_share", ">", float(shares[label])))
+        return tuple(rules)
+
+    def _by_label(self, key: str, value: Any) -> dict[str, Any]:
+        """What an option says of each label; one value is for the main ones."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            return dict.fromkeys(self.main, value)
+        for label in value:
+            if label not in self.decided:
+                raise ValueError(f"{key}: {self.name} has no label {label!r} (it has {', '.join(self.decided)})")
+        return value
+
+    def _own(self, label: str) -> float:
+        if self.own is None:
+            raise ValueError(f"threshold: {self.name} has no threshold of its own; give a number, or the share to `keep`")
+        return self.own[label]
+
+
+def twice(outputs: Sequence[Outputs]) -> str | None:
+    """A name that two of the classifiers have."""
+    names = [each.name for each in outputs]
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+# ---- Steps that score
 
 #: Options that change no value.
 DECISIONS = ("keep_where", "threshold", "keep", "of", "max_share", "measure_only")
@@ -77,11 +193,9 @@ class ScoringStep(Step):
         return digests
 
     def setup(self) -> None:
-        from corpusmill.filters.classifier.scorer import Scorer, load_heads
-
         self._scorer = Scorer([head for resolved in self.resolved() for head in load_heads(resolved.folder, resolved.classifier)])
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: DocumentBatch) -> StepOutput:
         scored = batch.passing if self.only_passing else None
         text = batch.text if scored is None else batch.text.filter(pa.array(scored))
         found = iter(self._scorer.score(text))
@@ -98,7 +212,7 @@ class ScoringStep(Step):
                     columns[f"{column}_share"] = np.where(np.isnan(head.score), np.nan, head.share)
                 if options.raw:
                     columns[f"{column}_raw"] = head.raw
-        return Measured({name: _without_nan(values, scored) for name, values in columns.items()})
+        return StepOutput({name: _without_nan(values, scored) for name, values in columns.items()})
 
 
 class ClassifierStep(ScoringStep):
@@ -153,3 +267,102 @@ def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] 
         every[scored] = values
         values = every
     return pa.array(values, pa.float64(), mask=np.isnan(values))
+
+
+# ---- The steps `quality`, `toxicity` and `spam`.
+#
+# `quality` has a model that is trained at first use from data that registry packages ship. It ranks pages, so it decides by a kept share
+# or by a threshold that the recipe gives; without one it drops nothing. No package ships text that people have judged for toxicity, nor
+# spam of the web, and classifiers made without either fired on most clean pages (docs/classifiers.md): `toxicity` and `spam` take a model.
+
+BUILTIN = ("quality",)
+#: Steps without a built-in model: what their recipe lacks, and how to make it.
+NO_MODEL = {
+    "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
+    "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
+    "it: `- toxicity: models/toxicity` (docs/classifiers.md)",
+    "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
+    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/classifiers.md)",
+}
+
+
+class QualityConfig(DecisionOptions):
+    """A quality score in [0, 1]: edited prose against mail (a built-in classifier); drops nothing unless told to."""
+
+    only_passing: bool = Field(False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_model(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "model" in given:
+            raise ValueError("model: this step has its own; for another, `- classifier: {model: ..., name: ...}`")
+        return given
+
+
+class Quality(ScoringStep):
+    Config = QualityConfig
+    config: QualityConfig
+
+    def __init__(self, config: QualityConfig):
+        # Without `own`: the model's threshold parts its training texts, encyclopedia from mail, and says nothing of pages.
+        outputs = Outputs("quality", ("quality",), config.window is not None, keep_where="high", threshold=0.0, comparison="<")
+        super().__init__(config, [outputs], [config], config.only_passing)
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        from corpusmill.filters.classifier.builtin import builtin  # numba: a recipe is read without it
+
+        builtin("quality", say)
+
+    def resolved(self) -> list[Resolved]:
+        from corpusmill.filters.classifier.builtin import builtin
+
+        return [resolve(ModelOptions.model_validate({"model": str(builtin("quality")), "window": self.config.window}))]
+
+
+class _NamedConfig(ClassifierConfig):
+    """The options of `classifier`, with the step's name for its columns; high scores are bad."""
+
+    kind: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_model(cls, given: Any) -> Any:
+        given = short_form(given, "model", cls) if isinstance(given, str) else given
+        if not isinstance(given, Mapping):
+            return given
+        if not given.get("model"):
+            raise ValueError(f"model: {NO_MODEL[cls.kind]}")
+        return {"name": cls.kind, "keep_where": "low", **given}
+
+
+class ToxicityConfig(_NamedConfig):
+    """A toxicity score in [0, 1] by a classifier of yours; drops nothing unless told to."""
+
+    kind = "toxicity"
+
+
+class SpamConfig(_NamedConfig):
+    """A spam score in [0, 1] by a classifier of yours; drops nothing unless told to."""
+
+    kind = "spam"
+
+
+class _NamedStep(ScoringStep):
+    """As `classifier`, with a rule that no score fails where the recipe gives none: it says that low scores are good."""
+
+    config: _NamedConfig
+
+    def __init__(self, config: _NamedConfig):
+        outputs = replace(outputs_of(config), keep_where="low", threshold=1.0, comparison=">")
+        super().__init__(config, [outputs], [config], config.only_passing)
+
+    def resolved(self) -> list[Resolved]:
+        return [resolve(self.config)]
+
+
+class Toxicity(_NamedStep):
+    Config = ToxicityConfig
+
+
+class Spam(_NamedStep):
+    Config = SpamConfig

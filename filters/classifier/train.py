@@ -4,60 +4,256 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.filters.classifier import training_hashes
-from corpusmill.filters.classifier.autotune import Tuned, autotune
-from corpusmill.filters.classifier.card import FILE, Classifier, Head
-from corpusmill.filters.classifier.choose_threshold import choose_threshold
-from corpusmill.filters.classifier.duplicates import NearDuplicates
-from corpusmill.filters.classifier.evaluation import evaluate
-from corpusmill.filters.classifier.fasttext_training import train_model
-from corpusmill.filters.classifier.fit_calibration import fit_calibration
+from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
+from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, ClassifierHead
+from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
-from corpusmill.filters.classifier.prepare import TEST, TRAIN, Prepared, prepare, taken
-from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
-from corpusmill.filters.classifier.training_hashes import hashes_file
-from corpusmill.filters.classifier.unseen_source import HELD_OUT, Scored, check_sources, held_out_scores, unseen_scores
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, TrainingData, mixed, prepare, taken
+from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
+from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
+from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
+
+# ---- fastText, with one thread and no output: equal lines and arguments give equal bytes
+#
+# fastText's file holds no path, no time and no version of the machine; what differs between runs of several threads is their order.
+
+
+def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
+    """fastText's training file: a line an example, in this order. `lines` (large_string) are as `write_form` writes them."""
+    labels = pa.array([f"{NO} ", f"{YES} "], pa.large_string()).take(pa.array(answer.astype(np.int64)))
+    written = pc.binary_join_element_wise(labels, lines, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())).take(
+        pa.array(order)
+    )
+    with open(path, "wb") as file:
+        for line in written.to_pylist():
+            file.write(line.encode())
+
+
+def train_model(
+    label: str,
+    target: Path,
+    lines: pa.Array,
+    answer: npt.NDArray[np.bool_],
+    order: npt.NDArray[np.int64],
+    arguments: Arguments,
+    compression: Quantisation | None,
+    seed: int,
+) -> None:
+    """Trains a model of one label and writes it to `target` (`.ftz` where it is compressed, else `.bin`).
+
+    Raises InputError where fastText can't train with these arguments.
+    """
+    import fasttext
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "examples.txt"
+        write_lines(path, lines, answer, order)
+        try:
+            model = fasttext.train_supervised(str(path), thread=1, verbose=0, seed=seed, **arguments.model_dump())
+            if not set(model.words) - {"</s>"} and arguments.maxn == 0:
+                raise ValueError("empty vocabulary")
+            if compression:
+                rows = len(np.asarray(model.f.getInputMatrix()))
+                if rows < CENTROIDS:
+                    raise ValueError(f"its {rows} rows are too few to be compressed; train with --no-compress")
+                cutoff = compression.cutoff if compression.cutoff < rows else 0
+                again = cutoff > 0 and compression.retrain
+                model.quantize(str(path), cutoff=cutoff, retrain=again, thread=1, verbose=0, dsub=compression.dsub, qnorm=compression.qnorm)
+            model.save_model(str(target))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(_reason(label, str(error), arguments)) from error
+
+
+def _reason(label: str, error: str, arguments: Arguments) -> str:
+    if "NaN" in error:
+        return (
+            f"label {label}: the training gave numbers that are none (NaN) at a learning rate of {arguments.lr:g}; "
+            f"lower fasttext.lr or fasttext.epoch."
+        )
+    if "vocabulary" in error.lower():
+        return f"label {label}: no word comes {arguments.minCount} times; lower fasttext.minCount, or give more examples."
+    return f"label {label}: fastText can't train ({error.strip().rstrip('.')})."
+
+
+# ---- Scores of texts from sources that the model knows nothing of: what a threshold must hold for.
+#
+# A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
+# sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
+# model is trained on all others (leave one source out), and the threshold is chosen on its scores of that source and on the held-out part,
+# which all count alike: on the sources left out alone it can end where all is yes. What that brings on text of yet other sources:
+# docs/classifiers.md.
+
+#: Examples of each answer that a source, and what is left without it, must have.
+FEWEST = 50
+#: Examples of a source that are scored at most.
+MOST = 5_000
+#: Sources that are left out in turn at most; of more, none is: they are then many shards of one kind of text.
+MOST_SOURCES = 8
+#: In place of a source.
+HELD_OUT = -1
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """n examples that their model was not trained on: rows of the examples, raw scores, and the source that was left out for each (its
+    place in the spec), HELD_OUT where none was."""
+
+    rows: Index
+    raw: npt.NDArray[np.float64]
+    left_out: Index
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Each source that was left out counts as much as any other, and as the part that was held out."""
+        return source_weights([str(place) for place in self.left_out])
+
+    def joined(self, other: "HeldOutScores") -> "HeldOutScores":
+        return HeldOutScores(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.raw, other.raw]),
+            np.concatenate([self.left_out, other.left_out]),
+        )
+
+
+def sources_to_leave_out(prepared: TrainingData, label: str) -> list[int]:
+    """The sources with enough examples of both answers, where the others have enough, too; none where that are too few or too many."""
+    _, yes = prepared.answers(label)
+    rows = prepared.rows(label, TRAIN, VALIDATION)
+    found = []
+    for source in range(len(prepared.spec.sources)):
+        own = prepared.source[rows] == source
+        if all(min(yes[rows[side]].sum(), (~yes[rows[side]]).sum()) >= FEWEST for side in (own, ~own)):
+            found.append(source)
+    return found if 2 <= len(found) <= MOST_SOURCES else []
+
+
+def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arguments: Arguments) -> Iterator[HeldOutScores]:
+    """For each of `sources`, its examples (outside the test part, at most MOST, drawn by hash) and their scores by a model without it.
+
+    No near copy of a scored example is in that model's training either. The models are not compressed where that leaves scores as they are.
+    """
+    spec, distinct = prepared.spec, prepared.distinct
+    compression = spec.compress if spec.compress and spec.compress.cutoff else None
+    rows, training = prepared.rows(label, TRAIN, VALIDATION), prepared.rows(label, TRAIN)
+    for source in sources:
+        own = rows[prepared.source[rows] == source]
+        own = np.sort(own[np.argsort(mixed(distinct.hashes[own], spec.seed, "unseen"), kind="stable")[:MOST]])
+        others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[own])]
+        raw = trained_scores(prepared, label, prepared.order(label, others), own, arguments, compression)
+        yield HeldOutScores(own, raw, np.full(len(own), source))
+
+
+def trained_scores(
+    prepared: TrainingData, label: str, order: Index, rows: Index, arguments: Arguments, compression: Quantisation | None
+) -> npt.NDArray[np.float64]:
+    """Raw scores of `rows` by a model that is trained on `order` and forgotten."""
+    _, yes = prepared.answers(label)
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / ("model.ftz" if compression else "model.bin")
+        train_model(label, target, prepared.distinct.lines, yes, order, arguments, compression, prepared.spec.seed)
+        return scores_of(prepared, target, rows)
+
+
+def scores_of(prepared: TrainingData, model: Path, rows: Index) -> npt.NDArray[np.float64]:
+    """Raw scores of some examples by a model's file."""
+    return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
+
+
+def held_out_scores(prepared: TrainingData, label: str, model: Path, part: int = VALIDATION) -> HeldOutScores:
+    """A part that the model was not trained on, and its scores."""
+    if part not in (VALIDATION, TEST):
+        raise ValueError("the model was trained on that part")
+    rows = prepared.rows(label, part)
+    return HeldOutScores(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
+
+
+def check_sources(prepared: TrainingData, label: str) -> None:
+    """Raises InputError where the spec asks for sources that are left out, and none can be."""
+    if "unseen_source" in (prepared.spec.calibrate_on, prepared.spec.threshold_on) and not sources_to_leave_out(prepared, label):
+        raise InputError(
+            f"label {label}: no source can be left out (unseen_source): it takes 2 to {MOST_SOURCES} sources with {FEWEST} examples "
+            f"of each answer outside the test part."
+        )
+
+
+def unseen_scores(prepared: TrainingData, label: str, arguments: Arguments) -> HeldOutScores | None:
+    """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them."""
+    needless = (prepared.spec.calibrate_on, prepared.spec.threshold_on) == ("held_out", "held_out")
+    sources = [] if needless else sources_to_leave_out(prepared, label)
+    return reduce(HeldOutScores.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None
+
+
+# ---- fastText's own search for arguments
+
+
+def autotuned(prepared: TrainingData, label: str, seconds: float) -> Arguments:
+    """The arguments with the best F1 on the validation part that fastText finds in that time.
+
+    It searches against the clock and with all threads, so a second search may find others. The card has what was found: training with
+    these gives the same bytes.
+    """
+    import fasttext
+
+    _, yes = prepared.answers(label)
+    given = prepared.spec.fasttext
+    with TemporaryDirectory() as folder:
+        training, validation = Path(folder) / "training.txt", Path(folder) / "validation.txt"
+        write_lines(training, prepared.distinct.lines, yes, prepared.order(label, prepared.rows(label, TRAIN)))
+        write_lines(validation, prepared.distinct.lines, yes, prepared.rows(label, VALIDATION))
+        try:
+            found = fasttext.train_supervised(
+                str(training), autotuneValidationFile=str(validation), autotuneDuration=max(1, round(seconds)),
+                autotuneMetric=f"f1:{YES}", thread=os.cpu_count() or 1, seed=prepared.spec.seed, verbose=0, minCount=given.minCount,
+            ).f.getArgs()  # fmt: skip
+        except (RuntimeError, ValueError) as error:
+            raise InputError(_reason(label, str(error), given)) from error
+    chosen = {name: getattr(found, name) for name in ("dim", "epoch", "lr", "wordNgrams", "minn", "maxn", "bucket")}
+    return Arguments.model_validate({**given.model_dump(), **chosen, "bucket": found.bucket or given.bucket})
+
+
+# ---- From a spec to a folder
 
 Say = Callable[[str], None]
 
 
-def train_classifier(
-    spec: TrainingSpec, output_folder: str | Path, near_duplicates: NearDuplicates, say: Say = lambda _: None, force: bool = False
-) -> Classifier:
+def train_classifier(spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False) -> Classifier:
     """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
 
-    `near_duplicates`: texts to the numbers of their clusters. `say` gets sentences on what goes on. With `force` an earlier classifier in
+    `say` gets sentences on what goes on. With `force` an earlier classifier in
     the folder is replaced. Raises InputError in one sentence; then nothing is written.
     """
     target = Path(output_folder)
     check_target(target, force)
     started = time.monotonic()
-    prepared = prepare(spec, near_duplicates)
+    prepared = prepare(spec)
     say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
     for label in spec.labels:
         check_sources(prepared, label)
-    tuned = autotune(prepared, say) if spec.autotune else None
-    arguments = tuned.arguments if tuned else spec.fasttext
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
     try:
         temporary.mkdir(parents=True)
         try:
-            found = [_train_label(prepared, label, arguments, temporary, say) for label in spec.labels]
-            classifier = _described(prepared, arguments, tuned, found)
+            found = [_train_label(prepared, label, temporary, say) for label in spec.labels]
+            classifier = _described(prepared, found)
             content = json.dumps(classifier.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / FILE).write_text(content, "utf-8")
-            (temporary / training_hashes.FILE).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
+            (temporary / TRAINING_HASHES).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
             (temporary / CARD).write_text(card_text(classifier), "utf-8")
             _publish(temporary, target)
         finally:
@@ -92,11 +288,12 @@ def _publish(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: Path, say: Say) -> tuple[Head, dict[str, Any]]:
+def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> tuple[ClassifierHead, dict[str, Any]]:
     """One label's model in `folder`, its head, and what the card says of it."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
     _, yes = prepared.answers(label)
+    arguments = autotuned(prepared, label, spec.autotune) if spec.autotune else spec.fasttext
     order = prepared.order(label, prepared.rows(label, TRAIN))
     train_model(label, path, prepared.distinct.lines, yes, order, arguments, spec.compress, spec.seed)
     held_out, unseen = held_out_scores(prepared, label, path), unseen_scores(prepared, label, arguments)
@@ -108,12 +305,13 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    head = Head(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
+    head = ClassifierHead(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
     say(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
     return head, {
         "parts": prepared.counts(label),
         "trained_on": {"yes": int(yes[order].sum()), "no": int((~yes[order]).sum())},
+        "arguments": arguments.model_dump(mode="json"),
         "bytes": path.stat().st_size,
         "calibrated_on": _what(prepared, fitted_on, yes),
         "threshold_on": _what(prepared, chosen_on, yes),
@@ -122,7 +320,7 @@ def _train_label(prepared: Prepared, label: str, arguments: Arguments, folder: P
     }
 
 
-def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
+def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScores) -> dict[str, Any]:
     """What the calibrated scores of some examples are worth (evaluation.py)."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
@@ -131,7 +329,7 @@ def _measured(prepared: Prepared, head: Head, scored: Scored) -> dict[str, Any]:
     return evaluate(head.calibration.apply(scored.raw), answer, source, lengths, head.threshold, prepared.spec.seed)
 
 
-def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Which examples those are, in words and numbers, for the card."""
     answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
     sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
@@ -144,9 +342,9 @@ def _what(prepared: Prepared, scored: Scored, yes: npt.NDArray[np.bool_]) -> dic
     }
 
 
-def _described(prepared: Prepared, arguments: Arguments, tuned: Tuned | None, found: list[tuple[Head, dict[str, Any]]]) -> Classifier:
+def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> Classifier:
     spec = prepared.spec
-    card = make_card(prepared, arguments, tuned, {head.label: facts for head, facts in found})
+    card = make_card(prepared, {head.label: facts for head, facts in found})
     return Classifier(
         name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
     )

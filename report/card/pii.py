@@ -8,7 +8,7 @@ from corpusmill.report.facts.scan import scan
 from corpusmill.report.read import RunReader
 
 #: The table of kinds, which belongs to another room.
-KINDS = "corpusmill.filters.pii.kinds:KINDS"
+KINDS = "corpusmill.filters.pii:KINDS"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `corpusmill.filters.classifier.evaluation` measured, in words: for a terminal, a page and a run's report."""
+"""What `corpusmill.filters.classifier.evaluate` measured, in words: for a terminal, a page and a run's report."""
 
 from collections.abc import Mapping
 from typing import Any

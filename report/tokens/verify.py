@@ -17,8 +17,8 @@ from corpusmill.pipeline.packplan import Plan
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import DTYPES, INDEX, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens
-from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer, split_folders
+from corpusmill.pipeline.tokenshards import DTYPES, INDEX, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, split_folders
+from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer
 from corpusmill.report.tokens.verify_texts import Chosen, compare
 
 #: Tokens that are looked at together.

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from corpusmill.pipeline.config import stored_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import sentence_of
 from corpusmill.pipeline.lists import is_list, read_list
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow
-from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING

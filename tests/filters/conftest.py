@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 from tiny_classifiers import make_classifier
 
-from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.models import language_model
-from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.stage import FilterStage
-from corpusmill.filters.step import Batch, Measured
+from corpusmill.filters.step import DocumentBatch, StepOutput, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
@@ -82,7 +81,7 @@ def quality_step(tmp_path_factory) -> dict[str, Any]:
 def _measure(name: str, options: dict[str, Any], texts: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
     (step,) = build_steps([resolve_step({name: options})])
     step.step.setup()
-    measured: Measured = step.step.measure(Batch(pa.table({}), pa.array(texts, pa.large_string()), "words"))
+    measured: StepOutput = step.step.measure(DocumentBatch(pa.table({}), pa.array(texts, pa.large_string()), "words"))
     columns = {column: pa.array(measured.columns[column], kind).to_pylist() for column, kind in step.columns.items()}
     return columns, texts if measured.text is None else measured.text.to_pylist()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from corpusmill.filters.bad_words import BadWords, BadWordsConfig, draw, list_files, read_words
 from corpusmill.filters.rules import StepRule, decide
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.errors import InputError
 
 WORDS = {
@@ -37,7 +37,7 @@ def measure(texts: list[str], languages: list[str | None] | None = None, **optio
     step = BadWords(BadWordsConfig.model_validate(options))
     step.setup()
     columns = {"id": [f"id {place}" for place in range(len(texts))]} | ({"language": languages} if languages else {})
-    measured = step.measure(Batch(pa.table(columns), pa.array(texts, pa.large_string()), "words"))
+    measured = step.measure(DocumentBatch(pa.table(columns), pa.array(texts, pa.large_string()), "words"))
     values = {name: pa.array(measured.columns[name], kind) for name, kind in step.columns.items()}
     failed = decide([StepRule("bad_words", rule) for rule in step.rules], values, len(texts)).to_pylist()
     return {name: column.to_pylist() for name, column in values.items()}, failed
@@ -208,5 +208,5 @@ def test_the_language_that_a_step_before_has_found(folder: Path) -> None:
     step = BadWords(BadWordsConfig(lists=str(folder)))
     step.setup()
     texts = pa.array(["坏", "坏"], pa.large_string())
-    batch = Batch(pa.table({"id": ["a", "b"]}), texts, "words", values={"language": pa.array(["zh", "en"])})
+    batch = DocumentBatch(pa.table({"id": ["a", "b"]}), texts, "words", values={"language": pa.array(["zh", "en"])})
     assert pa.array(step.measure(batch).columns["bad_words"]).to_pylist() == [1, 0]

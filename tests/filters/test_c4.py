@@ -1,4 +1,4 @@
-"""Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and ours; C4's own order of rules."""
+"""C4's lines and mC4's paragraphs against datatrove and C4's own code."""
 
 import re
 from collections import Counter
@@ -11,13 +11,16 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
-from hypothesis import given
+from datatrove.pipeline.filters.c4_filters import C4ParagraphFilter
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.filters.c4 import C4, C4Config
-from corpusmill.filters.step import Batch
+from corpusmill.filters.c4 import C4, MC4, C4Config
+from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_marks import mark_tokens
+
+# ---- Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and ours; C4's own order of rules.
 
 SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
 
@@ -210,7 +213,32 @@ def test_long_lines_take_linear_time(measure_step: Callable, text: str) -> None:
 
 
 def test_the_marks_of_tokens_go_on_with_the_new_texts(texts: list[str]) -> None:
-    batch = Batch(pa.table({}), pa.array(EXTRA + texts, pa.large_string()).slice(1), "spacy")
+    batch = DocumentBatch(pa.table({}), pa.array(EXTRA + texts, pa.large_string()).slice(1), "spacy")
     measured = C4(C4Config(filter_no_terminal_punct=False)).measure(batch)
     data, offsets = text_buffers(measured.text)
     assert np.array_equal(measured.token_marks, mark_tokens(data, offsets[:-1], offsets[1:]))
+
+
+# ---- Verdicts against datatrove's C4ParagraphFilter, values against Python.
+
+EXTRA_MC4_PARAGRAPHS = [
+    "a" * 200 + "\n" + "é" * 200 + "\n" + " " * 200,
+    "a" * 200 + "\n" + "é" * 199 + "\n" + "b" * 400,
+    ("x" * 200 + "\r") * 3,
+]
+
+
+def test_values_and_verdicts(texts: list[str], measure_step: Callable) -> None:
+    texts = texts + EXTRA_MC4_PARAGRAPHS
+    counts = measure_step("mc4_paragraphs", {}, texts)[0]["mc4_paragraphs"]
+    verdicts = [bool(MC4[0].threshold <= count) for count in counts]
+    assert counts == [sum(len(line) >= 200 for line in text.split("\n")) for text in texts]
+    assert verdicts == [C4ParagraphFilter().filter(Document(text=text, id="")) is True for text in texts]
+    assert len(set(verdicts)) == 2
+
+
+@given(st.lists(st.text(st.sampled_from("a é漢😀\n\r")), max_size=5), st.integers(1, 6))
+@settings(deadline=None)
+def test_any_text(measure_step: Callable, texts: list[str], length: int) -> None:
+    counts = measure_step("mc4_paragraphs", {"min_paragraph_length": length}, texts)[0]["mc4_paragraphs"]
+    assert counts == [sum(len(line) >= length for line in text.split("\n")) for text in texts]

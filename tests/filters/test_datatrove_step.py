@@ -12,9 +12,8 @@ from datatrove.pipeline import filters, formatters
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 
 from corpusmill.filters.datatrove_step import load_class
-from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.rules import read_rules
-from corpusmill.filters.step import Batch
+from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table
@@ -25,7 +24,7 @@ NUMBER = 120  # spaCy makes a second of some hundred documents
 def measure(item: Any, documents: pa.Table) -> tuple[dict[str, list[Any]], list[str]]:
     (step,) = build_steps([resolve_step({"datatrove": item})])
     step.step.setup()
-    found = step.step.measure(Batch(documents, documents["text"].combine_chunks(), "words"))
+    found = step.step.measure(DocumentBatch(documents, documents["text"].combine_chunks(), "words"))
     return {name: list(values) for name, values in found.columns.items()}, (found.text or documents["text"]).to_pylist()
 
 
@@ -73,7 +72,7 @@ def test_columns_are_metadata(make_documents: Callable) -> None:
     seen: list[Document] = []
     step.step.step.filter = lambda document: seen.append(copy.deepcopy(document)) or True
     values = {"language": pa.array(["en", "fr"]), "other": pa.array([1, 2])}
-    step.step.measure(Batch(documents, documents["text"].combine_chunks(), "words", values=values))
+    step.step.measure(DocumentBatch(documents, documents["text"].combine_chunks(), "words", values=values))
     assert [(document.text, document.id) for document in seen] == list(zip(["one", "two"], documents["id"].to_pylist()))
     assert seen[0].metadata == {
         "url": "http://x.test/0", "source": "crawl.warc.gz", "offset": 0, "shelf": "A", "language": "en",
@@ -135,7 +134,7 @@ def test_a_step_that_fails_is_one_sentence(make_documents: Callable) -> None:
     step.step.setup()
     documents = make_documents(["text"])
     with pytest.raises(CorpusmillError, match=rf"SamplerFilter failed on the document {documents['id'][0]}: TypeError"):
-        step.step.measure(Batch(documents, documents["text"].combine_chunks(), "words"))
+        step.step.measure(DocumentBatch(documents, documents["text"].combine_chunks(), "words"))
 
 
 def test_only_classes_of_datatrove() -> None:

@@ -14,10 +14,8 @@ from fasttext import train_supervised
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.fasttext_kernel import KEPT_BYTES
-from corpusmill.filters.fasttext_model import FastTextModel, read_model
-from corpusmill.filters.fasttext_scores import FastTextScorer, Unit, as_fasttext_reads
-from corpusmill.filters.fasttext_tokens import hash_token, token_end
+from corpusmill.filters.fasttext_model import FastTextModel, hash_token, read_model, token_end
+from corpusmill.filters.fasttext_scores import KEPT_BYTES, FastTextScorer, Unit, as_fasttext_reads
 from corpusmill.pipeline.text.buffers import text_buffers
 
 DIM = 10

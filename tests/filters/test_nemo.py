@@ -9,7 +9,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.nemo import BULLETS, COMMON_WORDS, ELLIPSES, POLICY
+from corpusmill.filters.compat.nemo import BULLETS, COMMON_WORDS, ELLIPSES, POLICY
 
 SINGLE = "aabA0-*#…•●.!?”',_{}[(⟨\n\n\n\t \u2028\u3000漢é½²٣\u0301😀\0\x08%:/"
 LONGER = ["the ", "OF ", "...", "[…]", " read MORE", "read more..\n", "-» ", "##a ", "# ", "#a# ", "ab c ", "ab c ", "a b c d e f "]

@@ -6,12 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corpusmill.filters import fineweb2
-from corpusmill.filters.config import FilterConfig, rule_table
+from corpusmill.filters import presets
 from corpusmill.filters.presets import PRESETS
-from corpusmill.filters.registry import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.rules import decide
-from corpusmill.filters.worker import FilterWorker
+from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.stage import load_object
@@ -83,7 +82,7 @@ def test_an_unknown_preset_is_one_sentence() -> None:
         validate_recipe({"filter": {"preset": "finweb"}}, "recipe.yaml")
 
 
-LANGUAGES = json.loads(Path(fineweb2.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]
+LANGUAGES = json.loads(Path(presets.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from corpusmill.filters.registry import build_steps, resolve_step
 from corpusmill.filters.rules import read_rules
+from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import read_recipe, validate_recipe
 from corpusmill.pipeline.shards import read_table

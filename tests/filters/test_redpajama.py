@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.stop_word_lists import stop_words
+from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.errors import ConfigError, InputError
 
 SINGLE = "aabA-*#…•–.!?”’:,_{}\n\n\n \u2028\u3000漢カéÉǅⅠ½²\u0301ΣΑİſ😀\0\x1c"

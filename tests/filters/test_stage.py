@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corpusmill.filters.config import FilterConfig, rule_table
 from corpusmill.filters.rules import read_rules
+from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT
 from corpusmill.pipeline.shards import read_table

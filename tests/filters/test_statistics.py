@@ -16,7 +16,7 @@ from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.gopher_quality import STOP_WORDS
+from corpusmill.filters.gopher import STOP_WORDS
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure, ratio
 
 WORD_RULES = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "spacy": SpaCyTokenizer("en").word_tokenize}

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from spacy.lang.de.stop_words import STOP_WORDS as GERMAN
 from spacy.lang.en.stop_words import STOP_WORDS as ENGLISH
 
-from corpusmill.filters.step import Batch
-from corpusmill.filters.stop_word_lists import languages, stop_words
-from corpusmill.filters.stop_words import StopWords, StopWordsConfig
+from corpusmill.filters.step import DocumentBatch
+from corpusmill.filters.stop_words import StopWords, StopWordsConfig, languages, stop_words
 from corpusmill.pipeline.errors import ConfigError, InputError
 
 PIECES = st.sampled_from(
@@ -52,12 +51,12 @@ def test_each_document_by_its_own_language(tmp_path: Path) -> None:
     texts, codes = ["the der and und"] * 6, ["en", "de", "deu_Latn", "xx", "zh", None]
     step = StopWords(StopWordsConfig(column="language"))
     step.setup()
-    batch = Batch(pa.table({"language": codes}), pa.array(texts, pa.large_string()), "words")
+    batch = DocumentBatch(pa.table({"language": codes}), pa.array(texts, pa.large_string()), "words")
     columns = step.measure(batch).columns
     assert pa.array(columns["stop_words"]).to_pylist() == [2, 2, 2, None, None, None]
     assert columns["stop_word_share"][:3].tolist() == [0.5, 0.5, 0.5] and all(map(math.isnan, columns["stop_word_share"][3:]))
     with pytest.raises(InputError, match=r"the documents have no column language, which `stop_words` takes"):
-        step.measure(Batch(pa.table({"x": codes}), pa.array(texts, pa.large_string()), "words"))
+        step.measure(DocumentBatch(pa.table({"x": codes}), pa.array(texts, pa.large_string()), "words"))
 
 
 def test_lists(tmp_path: Path, measure_step: Callable) -> None:

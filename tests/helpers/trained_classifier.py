@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from fasttext import load_model, train_supervised
 
-from corpusmill.filters.classifier.card import NO, YES, Classifier, Head
-from corpusmill.filters.classifier.fit_calibration import fit_calibration
+from corpusmill.filters.classifier.calibrate import fit_calibration
+from corpusmill.filters.classifier.card import NO, YES, Classifier, ClassifierHead
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.training_hashes import FILE, hash_lines, hashes_file
+from corpusmill.filters.classifier.score import TRAINING_HASHES, hash_lines, hashes_file
 
 COMMON = re.findall(r"\w+", "the a of to and in it you we was this that for on with day time house work city")
 RUDE = ["darn", "drat", "dumb", "fool", "heck", "idiot", "jerk", "nitwit"]
@@ -56,8 +56,8 @@ def write_classifier(folder: Path, posts: list[dict[str, Any]], card: dict[str, 
         found = [dict(zip(*model.predict(line, k=-1))).get(YES, 0.0) for line in lines.to_pylist()[cut:]]
         calibration = fit_calibration("platt", np.clip(found, 0, 1), answers[cut:])
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        heads.append(Head(label=label, file=path.name, sha256=sha256, calibration=calibration, threshold=0.4))
+        heads.append(ClassifierHead(label=label, file=path.name, sha256=sha256, calibration=calibration, threshold=0.4))
     (folder / "classifier.json").write_text(Classifier(name="posts", heads=tuple(heads), card=card or {}).model_dump_json())
     if hashes:
-        (folder / FILE).write_bytes(hashes_file(hash_lines(lines)))
+        (folder / TRAINING_HASHES).write_bytes(hashes_file(hash_lines(lines)))
     return folder

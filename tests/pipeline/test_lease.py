@@ -18,7 +18,7 @@ from corpusmill.pipeline.cell import PlainCell, open_cell
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.log import Observer
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 #: Seconds of a lease that is to be lost, and of one whose holder has to renew it in time, on a busy machine, too.

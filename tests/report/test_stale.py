@@ -25,7 +25,7 @@ RECIPE = """
 ingest: {}
 filter: {steps: [gopher_quality], thresholds: {gopher_short_doc: 60, gopher_enough_stop_words: off}}
 dedup: {}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.2}
 """
 INLINE = ("--engine", "inline")

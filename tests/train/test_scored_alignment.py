@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 from tiny_classifiers import WORDS, make_classifier
 
-from corpusmill.filters.config import FilterConfig
 from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage

@@ -68,7 +68,7 @@ def train(
     form: Annotated[FormName | None, typer.Option(help="How texts are written for fastText.", show_default=False)] = None,
     window: Annotated[int | None, typer.Option(min=1, metavar="WORDS", help="Score documents by windows of so many words.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the order and the training.")] = None,
-    autotune: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Search for better arguments for so long.")] = None,
+    autotune: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="How long fastText searches for arguments.")] = None,
     calibration: Annotated[CalibrationName | None, typer.Option(help="How scores become probabilities.", show_default=False)] = None,
     threshold_rule: Annotated[str | None, typer.Option(metavar="RULE", help="best_f1, precision=.9 or kept=.1.")] = None,
     compress: Annotated[
@@ -80,7 +80,6 @@ def train(
     """Train a text classifier on labelled files, on files of yes and of no, or by a spec; its card says how far to trust it."""
     from rich.console import Console
 
-    from corpusmill.dedup.similarity_join import near_clusters
     from corpusmill.filters.classifier.train import check_target, train_classifier
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -93,7 +92,7 @@ def train(
         "form": form and form.value,
         "window": window,
         "seed": seed,
-        "autotune": autotune and {"seconds": autotune},
+        "autotune": autotune or None,
         "calibration": calibration and calibration.value,
         "threshold_rule": threshold_rule,
         "compress": compress,
@@ -103,7 +102,7 @@ def train(
     columns = {"--label-column": label_column, "--text-column": text_column, "--positive-label": positive_label}
     check_target(output, force)
     made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, say)
-    train_classifier(made, output, near_clusters, say, force)
+    train_classifier(made, output, say, force)
 
 
 def _spec(

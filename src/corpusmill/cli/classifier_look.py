@@ -17,8 +17,8 @@ TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Of JSONL and Parq
 
 def _folder(model: str) -> Path:
     """The classifier's folder; a built-in one is trained where it is not there yet."""
-    from corpusmill.filters.classifier.defaults import BUILTIN, NO_MODEL
-    from corpusmill.filters.classifier.defaults.builtin import builtin
+    from corpusmill.filters.classifier.builtin import builtin
+    from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
 
     if model not in (*BUILTIN, *NO_MODEL) or Path(model).exists():
         return Path(model)
@@ -61,11 +61,11 @@ def evaluate(
     from rich.console import Console
 
     from corpusmill.filters.classifier.card import read_classifier
-    from corpusmill.filters.classifier.evaluate_files import evaluate_files
-    from corpusmill.filters.classifier.evaluation_sources import classed_sources, labelled_sources, only_label
-    from corpusmill.filters.classifier.evaluation_view import show_evaluation
+    from corpusmill.filters.classifier.evaluate import evaluate_files
+    from corpusmill.filters.classifier.from_options import classed_sources, labelled_sources, only_label
     from corpusmill.filters.classifier.spec import read_spec
     from corpusmill.pipeline.errors import InputError
+    from corpusmill.report.classifier_evaluation import show_evaluation
 
     if sum([bool(spec), bool(files), bool(positive or negative)]) != 1:
         raise InputError("classifier evaluate: give labelled files, or --positive and --negative, or --spec.")
@@ -82,15 +82,15 @@ def evaluate(
     else:
         only_label(classifier, label)
         sources = classed_sources(classifier, positive or [], negative or [], text_column, label)
-    judged = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
+    evaluation = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
     if json:
-        print(dumps(judged.result, indent=2, allow_nan=False))
+        print(dumps(evaluation.result, indent=2, allow_nan=False))
     else:
-        show_evaluation(judged.result, Console(highlight=False))
+        show_evaluation(evaluation.result, Console(highlight=False))
     if page:
-        from corpusmill.filters.classifier.evaluation_page import write_page
+        from corpusmill.report.classifier_evaluation import write_page
 
-        write_page(judged, page)
+        write_page(evaluation, page)
         if not json:
             print(f"The page: {page}")
 
@@ -108,7 +108,7 @@ def score(
     ] = "id",
 ) -> None:
     """Score the texts of files: a row each, with every label's score, raw score, share of windows, and answer."""
-    from corpusmill.filters.classifier.score_files import score_files
+    from corpusmill.filters.classifier.score import score_files
     from corpusmill.pipeline.safe import safe_line
 
     counts = score_files(_folder(model), files, output, text_column, id_column)

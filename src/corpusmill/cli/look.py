@@ -23,16 +23,16 @@ def sweep(
 
     from rich.console import Console
 
-    from corpusmill.filters import sweep_view
-    from corpusmill.filters.sweep import sweep as try_thresholds
+    from corpusmill.filters import views
+    from corpusmill.filters.whatif import sweep as try_thresholds
 
     result = try_thresholds(run, rule, from_, to, steps)
     if json or csv:
-        print(dumps(result.as_json(), indent=2) if json else sweep_view.as_csv(result).rstrip())
+        print(dumps(result.as_json(), indent=2) if json else views.as_csv(result).rstrip())
     else:
-        sweep_view.show(result, Console(highlight=False, soft_wrap=True))
+        views.show_sweep(result, Console(highlight=False, soft_wrap=True))
     if plot:
-        sweep_view.write_plot(result, plot)
+        views.write_plot(result, plot)
 
 
 @app.command(epilog="Example: corpusmill steps gopher_quality")
@@ -40,7 +40,7 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
     """List the steps of the filter stage, or one step's options, columns and rules."""
     from rich.console import Console
 
-    from corpusmill.filters.steps_view import show_step, show_steps
+    from corpusmill.filters.views import show_step, show_steps
 
     console = Console(highlight=False)
     if step is None:

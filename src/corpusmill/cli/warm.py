@@ -54,7 +54,7 @@ def write_pages(folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from corpusmill.pipeline.crawl.warc import WarcWriter
+    from corpusmill.pipeline.crawl.crawler import WarcWriter
 
     texts = _texts()
     folder.mkdir()
@@ -85,8 +85,7 @@ def _paragraphs(text: str) -> str:
 
 def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: list[str], sections: Any, last: str) -> None:
     from corpusmill.pipeline.engine import InlineEngine
-    from corpusmill.pipeline.run import Watching, execute, new_plan
-    from corpusmill.pipeline.watch.outcome import Outcome
+    from corpusmill.pipeline.run import Outcome, Watching, execute, new_plan
     from corpusmill.pipeline.watch.progress import Progress
 
     if "dedup" in sections:

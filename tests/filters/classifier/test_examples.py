@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled_texts import write_jsonl
 
-from corpusmill.filters.classifier.examples import drawn, gather_examples, read_examples
-from corpusmill.filters.classifier.pieces import cut
-from corpusmill.filters.classifier.spec import Pieces, Source
+from corpusmill.filters.classifier.examples import cut, drawn, gather_examples, read_examples
+from corpusmill.filters.classifier.spec import ExampleSource as Source
+from corpusmill.filters.classifier.spec import PieceLength
 from corpusmill.pipeline.errors import InputError
 
 ROWS = [{"text": "knead the dough", "label": 1}, {"text": "saw the plank", "label": 0}, {"text": "zażółć gęślą jaźń", "label": None}]
@@ -59,7 +59,11 @@ def test_text_files_are_lines_where_they_are_named_and_documents_in_a_folder(tmp
     assert [row["text"] for row in rows_of(Source(files=("texts",), **one), tmp_path)] == ["one\ntwo\n", "three"]
     assert [row["text"] for row in rows_of(Source(files=("texts/a.txt",), **one), tmp_path)] == ["one", "two"]
     assert [row["text"] for row in rows_of(Source(files=("texts/a.txt",), format="documents", **one), tmp_path)] == ["one\ntwo\n"]
-    assert [row["text"] for row in rows_of(Source(files=("texts/*.txt",), format="lines", **one), tmp_path)] == ["one", "two", "three"]
+    assert [row["text"] for row in rows_of(Source(files=("texts/*.txt",), format="lines", **one), tmp_path)] == [
+        "one",
+        "two",
+        "three",
+    ]
 
 
 @pytest.mark.parametrize("value, answer", [(True, 1), (False, 0), (1, 1), (0.0, 0), ("yes", 1), ("no", 0), ("kitchen", 1), (None, None)])
@@ -99,7 +103,7 @@ def test_a_limit_draws_by_the_text_and_not_by_its_place(tmp_path):
 def test_documents_are_numbered_across_sources(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"text": "one two three four", "label": 1}, {"text": "five six seven", "label": 0}])
     write_jsonl(tmp_path / "b.jsonl", [{"text": "eight nine ten", "label": 0}])
-    sources = [Source(files=(name,), label_column="label", pieces=Pieces(words=3)) for name in ("a.jsonl", "b.jsonl")]
+    sources = [Source(files=(name,), label_column="label", pieces=PieceLength(words=3)) for name in ("a.jsonl", "b.jsonl")]
     found = read_examples(sources, tmp_path, ("kitchen",))
     assert found.select(["text", "source", "document"]).to_pylist() == [
         {"text": "one two three", "source": "a.jsonl", "document": 0},
@@ -111,7 +115,7 @@ def test_documents_are_numbered_across_sources(tmp_path):
 
 @given(text=st.text(alphabet="ab \n", max_size=200), size=st.integers(20, 60))
 def test_pieces_of_characters_hold_the_text_in_order(text, size):
-    pieces, document = cut([text], Pieces(characters=size))
+    pieces, document = cut([text], PieceLength(characters=size))
     assert document == [0] * len(pieces) and all(0 < len(piece) <= size for piece in pieces)
     at = 0
     for piece in pieces:
@@ -123,7 +127,7 @@ def test_pieces_of_characters_hold_the_text_in_order(text, size):
 
 @given(words=st.lists(st.text(alphabet="ab", min_size=1, max_size=3), max_size=40), size=st.integers(3, 9))
 def test_pieces_of_words(words, size):
-    pieces, _ = cut(["\n".join(words)], Pieces(words=size))
+    pieces, _ = cut(["\n".join(words)], PieceLength(words=size))
     whole = [words[start : start + size] for start in range(0, len(words), size)]
     if len(whole) > 1 and len(whole[-1]) < 0.2 * size:
         whole.pop()

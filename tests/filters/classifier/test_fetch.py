@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from corpusmill.filters.classifier.fetch import fetch
-from corpusmill.filters.registry import build_steps, resolve_step
+from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.errors import InputError
 
 

@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 import pytest
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.retune import retune
+from corpusmill.filters.kept_share import MeasureWorker
 from corpusmill.filters.rules import read_rules
-from corpusmill.filters.share_phases import MeasureWorker
-from corpusmill.filters.sweep import sweep
+from corpusmill.filters.whatif import retune, sweep
 from corpusmill.filters.worker import FilterWorker
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.pipeline.engine import InlineEngine

@@ -8,7 +8,7 @@ import pyarrow as pa
 from fuzzing import choose, choosing, json_mutants, scratch
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.training_hashes import in_training
+from corpusmill.filters.classifier.score import in_training
 from corpusmill.pipeline.errors import InputError
 
 FILES = ["classifier.json", "training.hashes"]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import Cause, failure
 from corpusmill.pipeline.lease import Lease
-from corpusmill.pipeline.retry import Cause, failure
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store import ask as stores

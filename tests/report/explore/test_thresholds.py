@@ -15,8 +15,8 @@ from asking import client_of, rows_of
 from built_run import RunBuilder, documents, report
 from starlette.testclient import TestClient
 
-from corpusmill.filters.retune import retune
 from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
+from corpusmill.filters.whatif import retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import NothingKept
 from corpusmill.pipeline.run import execute, new_plan

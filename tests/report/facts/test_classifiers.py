@@ -15,7 +15,7 @@ import pytest
 from printed_queries import not_reproduced
 from rich.console import Console
 
-from corpusmill.filters.classifier.evaluation import evaluate
+from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
@@ -152,7 +152,7 @@ def test_a_damaged_description_is_a_warning(tmp_path: Path, builder, content: An
 
 
 def test_columns_are_named_as_the_step_names_them() -> None:
-    from corpusmill.filters.classifier.outputs import Outputs
+    from corpusmill.filters.classifier.step import Outputs
 
     for name, label in (("posts", "rude"), ("posts", "posts"), ("dclm", "__label__hq"), ("m", "two words!")):
         assert columns_of(name, label) == (Outputs(name, (label,), window=False).column(label),)

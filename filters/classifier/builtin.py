@@ -1,0 +1,54 @@
+"""The classifier that is there without a model given: trained at first use, out of what registry packages ship, into the user's cache."""
+
+import hashlib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from corpusmill.filters.classifier.card import FILE
+from corpusmill.filters.classifier.corpora import CORPORA, PREFIX
+from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
+from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
+from corpusmill.filters.classifier.train import train_classifier
+from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.errors import InputError
+
+FOLDER = "classifiers"  # in the user's cache
+#: Libraries that decide about a model's bytes or about what its texts are.
+LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodings")
+
+
+def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of a built-in classifier (card.py), trained if need be: in under a minute on two cores, where packages can be had.
+
+    Its name holds the digest of all that decides about it, so another version of the spec, the data or the code is another folder. Safe
+    when several processes call it at once: one trains, the others wait. Raises InputError in one sentence.
+    """
+    if name not in BUILTIN:
+        raise InputError(f"{name}: {NO_MODEL.get(name, f'there is no built-in classifier of that name (there is {BUILTIN[0]})')}.")
+    spec = builtin_spec(name)
+    folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
+    if not (folder / FILE).is_file():
+        with alone(folder):
+            if not (folder / FILE).is_file():
+                say(f"{name}: trains the built-in classifier from registry packages, once.")
+                train_classifier(spec, folder, say)
+    return folder
+
+
+def builtin_spec(name: str) -> TrainingSpec:
+    """What a built-in classifier is trained on and how."""
+    return read_spec(Path(__file__).with_name(f"{name}.yaml"))
+
+
+def builtin_key(spec: TrainingSpec) -> str:
+    """16 hex digits of the spec, its corpora, and the code that trains."""
+    sha = hashlib.sha256(canonical_json(spec.model_dump(mode="json")).encode())
+    for path in (path for source in spec.sources for path in source.files):
+        sha.update(CORPORA[path.removeprefix(PREFIX)].key().encode())
+    for code in sorted(Path(__file__).parent.glob("*.py")):
+        sha.update(code.name.encode() + b"\0" + code.read_bytes())
+    for library in LIBRARIES:
+        sha.update(f"{library} {metadata.version(library)}\n".encode())
+    return sha.hexdigest()[:16]

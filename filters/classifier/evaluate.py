@@ -1,0 +1,388 @@
+# mypy: disallow-untyped-defs=False
+"""`corpusmill classifier evaluate`: what a classifier makes of labelled files that it may not have seen."""
+
+import warnings
+from collections import namedtuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.filters.classifier.card import read_classifier
+from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
+from corpusmill.filters.classifier.score import Scorer, in_training, load_heads
+from corpusmill.filters.classifier.spec import ExampleSource
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.kernel import kernel
+
+# ---- Measures, for many resamples of the same examples at once
+#
+# Sorted once, a resample is nothing but a count for each example, so all measures come from one walk. They are scikit-learn's, ties
+# included: `roc_auc_score`, `average_precision_score`, `brier_score_loss`, `precision_score`, `recall_score`, `f1_score`, with the counts
+# as `sample_weight`. The expected calibration error is that of Naeini et al. 2015 (bins of equal width, as in Guo et al. 2017) and, with
+# bins of equal mass, that of Nguyen & O'Connor 2015; bins are cut as `sklearn.calibration.calibration_curve` cuts them.
+
+#: The bins of a reliability curve, at most; as in Guo et al. 2017.
+BINS = 15
+#: A bin of equal mass has at least so many examples, or there are fewer bins.
+BIN_EXAMPLES = 20
+#: What `measure` finds, in its order, before the four of each threshold: `PER_THRESHOLD`.
+MEASURES = ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")
+PER_THRESHOLD = ("precision", "recall", "f1", "kept")
+
+Floats = npt.NDArray[np.float64]
+
+#: n examples by falling score. `score` float64 (n,), `yes` bool (n,), `last` bool (n,): the last of those with its score; `cuts` int64
+#: (thresholds,): how many have at least that score; `mass`, `width` int64 (n,): their bins, of equal mass and of equal width.
+Ranking = namedtuple("Ranking", "score yes last cuts mass width")
+
+
+def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] = (), bins: int = BINS) -> Ranking:
+    """Sorts examples (n,) of finite scores and answers for `measure`."""
+    given = np.asarray(score, np.float64)
+    order = np.argsort(-given, kind="stable")
+    sorted_score = given[order]
+    last = np.ones(len(order), np.bool_)
+    last[:-1] = sorted_score[1:] != sorted_score[:-1]
+    cuts = np.searchsorted(-sorted_score, -np.asarray(thresholds, np.float64), "right")
+    return Ranking(
+        sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64),
+        bin_of(sorted_score, mass_edges(sorted_score, bins)), bin_of(sorted_score, np.linspace(0, 1, bins + 1)),
+    )  # fmt: skip
+
+
+def mass_edges(score: Floats, bins: int = BINS) -> Floats:
+    """Edges (bins + 1,) between which equally many examples lie, of fewer bins where there are few examples. Equal scores share a bin."""
+    count = int(np.clip(len(score) // BIN_EXAMPLES, 1, bins))
+    return np.quantile(score, np.linspace(0, 1, count + 1)) if len(score) else np.zeros(2)
+
+
+def bin_of(score: Floats, edges: Floats) -> npt.NDArray[np.int64]:
+    """The bin (n,) of each score; one that lies on an edge belongs below it."""
+    return np.searchsorted(edges[1:-1], score).astype(np.int64)
+
+
+def measures(ranking: Ranking) -> Floats:
+    """All measures (5 + 4 * thresholds,) of the examples themselves; NaN where one is not defined, as the AUC with one answer only."""
+    return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
+
+
+@kernel
+def measure(draws, score, yes, last, cuts, mass, width):
+    """The measures (resamples, 5 + 4 * thresholds) of resamples: `draws` int64 (resamples, any) are places in the ranking."""
+    n, bins = len(score), 1
+    if n:
+        bins = max(mass.max(), width.max()) + 1
+    found = np.full((len(draws), 5 + 4 * len(cuts)), np.nan)
+    weight = np.zeros(n, np.int64)
+    yes_above, no_above = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    gaps = np.zeros((2, bins))
+    for resample in range(len(draws)):
+        out = found[resample]
+        weight[:] = 0
+        for place in draws[resample]:
+            weight[place] += 1
+        _count(weight, yes, yes_above, no_above)
+        total_yes, total_no = yes_above[n], no_above[n]
+        if total_yes + total_no == 0:
+            continue
+        if total_yes:
+            out[1] = _average_precision(last, yes_above, no_above)
+            if total_no:
+                out[0] = _roc_auc(last, yes_above, no_above)
+        _probabilities(weight, score, yes, mass, width, gaps, out)
+        for threshold in range(len(cuts)):
+            right, wrong = yes_above[cuts[threshold]], no_above[cuts[threshold]]
+            of = out[5 + 4 * threshold : 9 + 4 * threshold]
+            if right + wrong:
+                of[0] = right / (right + wrong)
+            if total_yes:
+                of[1] = right / total_yes
+            if total_yes + right + wrong:
+                of[2] = 2 * right / (total_yes + right + wrong)
+            of[3] = (right + wrong) / (total_yes + total_no)
+    return found
+
+
+@kernel
+def _count(weight, yes, yes_above, no_above):
+    """Sets the numbers of yes and no (n + 1,) among the first i examples."""
+    for place in range(len(weight)):
+        answer = np.int64(yes[place])
+        yes_above[place + 1] = yes_above[place] + weight[place] * answer
+        no_above[place + 1] = no_above[place] + weight[place] * (1 - answer)
+
+
+@kernel
+def _roc_auc(last, yes_above, no_above):
+    """The share of pairs of a yes and a no in which the yes has the greater score; a tie is half a pair."""
+    n, first, pairs = len(last), 0, 0.0
+    for place in range(n):
+        if last[place]:
+            tied = no_above[place + 1] - no_above[first]
+            below = no_above[n] - no_above[place + 1]
+            pairs += (yes_above[place + 1] - yes_above[first]) * (below + tied / 2)
+            first = place + 1
+    return pairs / yes_above[n] / no_above[n]
+
+
+@kernel
+def _average_precision(last, yes_above, no_above):
+    """The precision at each score, weighted by the recall that it adds."""
+    n, first, total = len(last), 0, 0.0
+    for place in range(n):
+        if last[place]:
+            right = yes_above[place + 1]
+            if right > yes_above[first]:
+                total += (right - yes_above[first]) * (right / (right + no_above[place + 1]))
+            first = place + 1
+    return total / yes_above[n]
+
+
+@kernel
+def _probabilities(weight, score, yes, mass, width, gaps, out):
+    """Sets the Brier score and both calibration errors: in each bin, how far the mean score is from the share of yes."""
+    gaps[:] = 0.0
+    square, total = 0.0, 0
+    for place in range(len(weight)):
+        gap = score[place] - yes[place]
+        square += weight[place] * gap * gap
+        total += weight[place]
+        gaps[0, mass[place]] += weight[place] * gap
+        gaps[1, width[place]] += weight[place] * gap
+    out[2] = square / total
+    for kind in range(2):
+        out[3 + kind] = np.abs(gaps[kind]).sum() / total
+
+
+# ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979, drawn by SciPy).
+
+#: Draws that are in memory at a time.
+DRAWS = 1 << 22
+
+
+def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) -> tuple[Floats, Floats]:
+    """The lower and the upper ends (5 + 4 * thresholds,) of the measures' intervals; NaN where a measure is not defined.
+
+    They are the percentiles of the resamples in which the measure is defined. A calibration error is the exception: chance makes it greater
+    in every sample and again in every resample, so its interval is the basic one (2 * value - percentile), from 0 on and up to the value
+    at least.
+    """
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    n = len(ranking.score)
+    if n < 2:
+        value = measures(ranking)
+        return value, value.copy()
+
+    def statistic(draws: Floats, axis: int = -1) -> Floats:
+        return np.asarray(measure(np.atleast_2d(draws), *ranking).T)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # its own interval, which is not used, knows no undefined resamples
+        result = bootstrap(
+            (np.arange(n),), statistic, n_resamples=resamples, batch=max(1, DRAWS // n), vectorized=True, axis=-1,
+            method="percentile", rng=np.random.Generator(np.random.Philox(seed)),
+        )  # fmt: skip
+    outside = (1 - confidence) / 2
+    low, high = _quantiles(result.bootstrap_distribution, outside), _quantiles(result.bootstrap_distribution, 1 - outside)
+    value = measures(ranking)
+    for place, name in enumerate(MEASURES):
+        if name.startswith("calibration_error"):
+            least = 0.0, value[place]
+            low[place], high[place] = (max(at, 2 * value[place] - end[place]) for at, end in zip(least, (high, low), strict=True))
+    return low, high
+
+
+def _quantiles(distribution: Floats, at: float) -> Floats:
+    """Quantiles (k,) of the finite values of each row of (k, resamples)."""
+    return np.array([np.quantile(row[np.isfinite(row)], at) if np.isfinite(row).any() else np.nan for row in distribution])
+
+
+# ---- How good a classifier's scores are, as numbers that a card, a table or a page can show.
+
+#: The thresholds of the table, beside the classifier's own.
+THRESHOLDS = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
+#: Where bins of text lengths begin, in characters.
+LENGTHS = (0, 50, 100, 500, 2_000, 10_000)
+#: Sources that are measured by themselves: those with most examples.
+MOST_SOURCES = 50
+
+Bools = npt.NDArray[np.bool_]
+
+
+def evaluate(
+    score: npt.ArrayLike, answer: npt.ArrayLike, source: Sequence[str] | pa.Array | pa.ChunkedArray, length: npt.ArrayLike,
+    threshold: float, seed: int, resamples: int = 1000, confidence: float = 0.95,
+) -> dict[str, Any]:  # fmt: skip
+    """Measures n examples: calibrated scores in [0, 1], answers (1 yes, 0 no, anything else unknown), sources, lengths in characters.
+
+    Unknown answers are counted and left out. A score that is NaN (a text with nothing that the model knows) never reaches a threshold where
+    the classifier is applied, so it counts as 0 here, and is counted. The result can be written as JSON; each measure is
+    `{value, low, high}` (`metrics.py` says which there are, `bootstrap.py` what the interval is), or None where it is not defined: the AUC
+    of examples with one answer. `kept` is the share of examples with a score of at least the threshold.
+    """
+    scores, answers, lengths = np.asarray(score, np.float64), np.asarray(answer), np.asarray(length, np.int64)
+    names = source.combine_chunks() if isinstance(source, pa.ChunkedArray) else pa.array(source, pa.string())
+    known = np.asarray((answers == 0) | (answers == 1))
+    unscored = int((known & np.isnan(scores)).sum())
+    scores, yes, lengths = np.nan_to_num(scores[known], nan=0.0), answers[known] == 1, lengths[known]
+    places = names.filter(pa.array(known)).dictionary_encode()
+    options = {"threshold": float(threshold), "resamples": resamples, "confidence": confidence, "seed": seed}
+    whole = _slice(scores, yes, (threshold, *THRESHOLDS), options)
+    by_source, others = _largest_sources(places)
+    return {
+        "unknown": int((~known).sum()), "without_score": unscored, **options, **whole,
+        "reliability": [_bin(scores, yes, edges) for edges in _bins(scores, mass_edges(scores))],
+        "reliability_equal_width": [_bin(scores, yes, edges) for edges in _bins(scores, np.linspace(0, 1, BINS + 1))],
+        "by_source": {name: _slice(scores[rows], yes[rows], (threshold,), options) for name, rows in by_source.items()},
+        "sources_left_out": others,
+        "by_length": {name: _slice(scores[rows], yes[rows], (threshold,), options) for name, rows in _lengths(lengths).items()},
+    }  # fmt: skip
+
+
+def _slice(score: Floats, yes: Bools, thresholds: Sequence[float], options: dict[str, Any]) -> dict[str, Any]:
+    """The measures of some examples; the first threshold is the classifier's own."""
+    ranking = rank(score, yes, thresholds)
+    ends = intervals(ranking, options["resamples"], options["confidence"], options["seed"])
+    found = [_measure(*numbers) for numbers in zip(measures(ranking), *ends, strict=True)]
+    first = len(MEASURES)
+    table = [
+        {"threshold": float(at), **dict(zip(PER_THRESHOLD, found[first + 4 * place : first + 4 * place + 4], strict=True))}
+        for place, at in enumerate(thresholds)
+    ]
+    result = {"examples": len(score), "yes": int(yes.sum()), "no": int((~yes).sum()), **dict(zip(MEASURES, found[:first], strict=True))}
+    return {**result, "at_threshold": table[0], **({"thresholds": table[1:]} if table[1:] else {})}
+
+
+def _measure(value: float, low: float, high: float) -> dict[str, float] | None:
+    return {"value": float(value), "low": float(low), "high": float(high)} if np.isfinite([value, low, high]).all() else None
+
+
+def _bins(score: Floats, edges: Floats) -> list[Bools]:
+    """The rows of each bin that holds any."""
+    places = bin_of(score, edges)
+    return [places == place for place in range(len(edges) - 1) if (places == place).any()]
+
+
+def _bin(score: Floats, yes: Bools, rows: Bools) -> dict[str, Any]:
+    """A point of the reliability curve, with Wilson's interval of the share of yes."""
+    from scipy.stats import binomtest
+
+    right, count = int(yes[rows].sum()), int(rows.sum())
+    ends = binomtest(right, count).proportion_ci(0.95, "wilson")
+    return {"examples": count, "score": float(score[rows].mean()), "yes": right / count, "low": float(ends.low), "high": float(ends.high)}
+
+
+def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
+    """The rows of each of the largest sources, by name, and how many sources are left out."""
+    codes, names = places.indices.fill_null(len(places.dictionary)).to_numpy(), [*places.dictionary.to_pylist(), "(no source)"]
+    counts = np.bincount(codes, minlength=len(names))
+    filled = sorted((name, code) for code, name in enumerate(names) if counts[code])
+    chosen = sorted(sorted(filled, key=lambda pair: -counts[pair[1]])[:MOST_SOURCES])
+    return {name: codes == code for name, code in chosen}, len(filled) - len(chosen)
+
+
+def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
+    """The rows of each length that there is, by what is said of it."""
+    places = np.searchsorted(LENGTHS, lengths, "right") - 1
+    names = [f"{begin:,} to {end - 1:,}" for begin, end in pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
+    return {name: places == place for place, name in enumerate(names) if (places == place).any()}
+
+
+# ---- Files
+
+#: Texts that are scored at a time.
+BATCH = 2048
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`result` is what `--json` prints. `scores` (float64) and `answers` (int8, -1: unknown) by label, of n texts, and their sources."""
+
+    result: dict[str, Any]
+    scores: dict[str, npt.NDArray[np.float64]]
+    answers: dict[str, npt.NDArray[np.int8]]
+    source: list[str]
+
+
+def evaluate_files(
+    folder: str | Path, sources: Sequence[ExampleSource], base: str | Path = ".", unseen: bool = False, seed: int = 0, resamples: int = 1000
+) -> Evaluation:
+    """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`.
+
+    `unseen` leaves out texts that it has learned from. Raises InputError in one sentence where there is nothing to measure.
+    """
+    classifier = read_classifier(folder)
+    heads = load_heads(folder, classifier)
+    labels = [head.label for head in heads]
+    _check_labels(folder, labels, sources)
+    examples = gather_examples(sources, base, labels)
+    table = examples.table
+    if not table.num_rows:
+        raise InputError(f"{_named(examples)}: no text has an answer to {' or '.join(labels)}.")
+    seen = in_training(folder, classifier.form, table["text"].combine_chunks())
+    described = _training(seen, table)
+    if unseen:
+        table = _left(folder, table, seen)
+    scores = dict(zip(labels, score_batches(Scorer(heads), table["text"]), strict=True))
+    answers = {label: table[label].fill_null(-1).to_numpy().astype(np.int8) for label in labels}
+    lengths = pc.utf8_length(table["text"]).to_numpy()
+    measured = {
+        head.label: evaluate(scores[head.label], answers[head.label], table["source"], lengths, head.threshold, seed, resamples)
+        for head in heads
+        if (answers[head.label] >= 0).any()
+    }
+    result = {
+        "classifier": classifier.name, "digest": classifier.digest(), "texts": table.num_rows, "sources": _sources(examples),
+        "in_training": described, "left_out": examples.table.num_rows - table.num_rows,
+        "not_asked": [label for label in labels if label not in measured], "labels": measured,
+    }  # fmt: skip
+    return Evaluation(result, scores, answers, table["source"].to_pylist())
+
+
+def _check_labels(folder: str | Path, labels: Sequence[str], sources: Sequence[ExampleSource]) -> None:
+    for source in sources:
+        for label in source.labels():
+            if label not in labels:
+                raise InputError(f"{source.named()}: {folder} has no label {label!r} (it has {', '.join(labels)}).")
+
+
+def _named(examples: ExampleTable) -> str:
+    names = [source.name for source in examples.sources]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _training(seen: npt.NDArray[np.bool_] | None, table: pa.Table) -> dict[str, Any] | None:
+    """How many of the texts the classifier has learned from, in all and by source; None where it does not say."""
+    if seen is None:
+        return None
+    known = table.filter(pa.array(seen))["source"].value_counts().to_pylist()
+    return {"texts": int(seen.sum()), "of": len(seen), "by_source": {count["values"]: count["counts"] for count in known}}
+
+
+def _left(folder: str | Path, table: pa.Table, seen: npt.NDArray[np.bool_] | None) -> pa.Table:
+    if seen is None:
+        raise InputError(f"{folder}: does not say what it has learned from (it has no training.hashes), so nothing can be left out.")
+    if seen.all():
+        raise InputError(f"{folder}: has learned from all {len(seen):,} texts, so none is left.")
+    return table.filter(pa.array(~seen))
+
+
+def score_batches(scorer: Scorer, text: pa.ChunkedArray | pa.Array) -> Iterator[npt.NDArray[np.float64]]:
+    """The calibrated scores (n,) of each head; memory grows with the scores alone."""
+    found = [[scored.score for scored in scorer.score(text.slice(begin, BATCH))] for begin in range(0, len(text), BATCH)]
+    return (np.concatenate(each) for each in zip(*found, strict=True))
+
+
+def _sources(examples: ExampleTable) -> list[dict[str, Any]]:
+    return [
+        {"name": source.name, "files": source.files, "rows": source.rows, "examples": source.examples, "answers": source.answers}
+        for source in examples.sources
+    ]

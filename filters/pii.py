@@ -1,0 +1,544 @@
+"""Personal data and secrets: what is found, and the placeholders, the same everywhere, that take its place.
+
+A scan (pii_scan.py) passes over nearly all text; each kind checks the candidates that it leaves. The first kind that takes a piece of text
+has it: finds of later kinds that touch it do not count. So a password in a URL is not the local part of an email address, and the digits of
+an account number are no phone number.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import yaml
+from pydantic import Field, create_model, model_validator
+
+from corpusmill.filters.pii_scan import (
+    Spans,
+    TextColumn,
+    account_numbers,
+    addresses,
+    colon_groups,
+    counts,
+    dotted_numbers,
+    prefix_table,
+    prefixes_at,
+    replaced,
+    without_overlaps,
+)
+from corpusmill.filters.rules import Rule
+from corpusmill.filters.step import DocumentBatch, Step, StepOutput
+from corpusmill.pipeline.config import Config
+
+#: Secrets and numbers of persons, by their forms.
+LISTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("pii.yaml").read_text("utf-8"))
+
+# ---- Keys, tokens and passwords that their format gives away, as public rule sets (gitleaks, detect-secrets) list them.
+#
+# Only formats with a fixed beginning or frame count. That a string looks random says nothing: so do hashes and identifiers.
+
+FORMATS: dict[str, str] = LISTS["secrets"]
+#: What the patterns begin with, for the scan.
+PREFIXES: list[str] = LISTS["prefixes"]
+EDGE = r"(?![A-Za-z0-9_])"
+_GROUPED = "|".join(f"(?:{pattern})" + ("" if name in ("password in a URL", "private key") else EDGE) for name, pattern in FORMATS.items())
+SECRET = re.compile(_GROUPED.encode(), re.ASCII)
+#: Passwords that documentation has in the place of one.
+NO_PASSWORDS = re.compile(
+    r"(?:x{3,}|\.{3,}|\[?(?:your|my)?[-_]?(?:pass(?:word|wd|wort)?|pwd|pw|secret|token|kennwort|mot[-_]de[-_]passe|contraseña|senha|пароль|密码)\]?)$".encode(),
+    re.IGNORECASE,
+)
+
+
+@cache
+def _prefix_table() -> npt.NDArray[np.bool_]:
+    return prefix_table([prefix.encode() for prefix in PREFIXES])
+
+
+def check_secret(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    match = SECRET.match(document, start)
+    if not match:
+        return
+    if match.lastgroup == "password" and NO_PASSWORDS.match(match["password"]):
+        return
+    first, last = match.span(match.lastgroup or 0)
+    yield first, last - (len(document[first:last]) - len(document[first:last].rstrip()))
+
+
+def find_secrets(texts: TextColumn) -> Spans:
+    return texts.checked(texts.scan(prefixes_at, _prefix_table()), check_secret)
+
+
+# ---- Email addresses. Those in domains that RFC 2606 reserves for examples belong to nobody.
+
+# Lengths are bounded (RFC 5321: 64 for the local part, 63 a label) so that no text takes quadratic time.
+_ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+EMAIL = re.compile(
+    rb"(?<![A-Za-z0-9._%+-])" + _ATOM + rb"{1,64}(?:\." + _ATOM + rb"{1,64}){0,8}@"
+    rb"((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,63})(?![A-Za-z0-9-])"
+)
+EXAMPLE_DOMAINS = re.compile(rb"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid|localhost)$", re.IGNORECASE)
+LONGEST = 9 * 65 + 9 * 64 + 1
+
+
+def check_email(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    at = document.index(b"@", start, end)
+    match = EMAIL.search(document, max(start, at - LONGEST), min(end, at + LONGEST))
+    if match and not EXAMPLE_DOMAINS.search(match[1]):
+        yield match.span()
+
+
+def find_emails(texts: TextColumn) -> Spans:
+    return texts.checked(texts.scan(addresses), check_email)
+
+
+# ---- International bank account numbers (ISO 13616): length and structure by country and the check by 97, as python-stdnum knows them.
+
+WORD = re.compile(rb"\w")
+SEPARATOR = re.compile(rb"[ -]")
+
+
+@cache
+def length_of(country: bytes) -> int:
+    """Letters and digits of a country's numbers, from the register that python-stdnum ships; 0 for a country without them."""
+    from stdnum import numdb
+
+    structure = numdb.get("iban").info(country.decode())[0][1].get("bban", "")
+    return sum(map(int, re.findall(r"(\d+)!", structure))) + 4 if structure else 0
+
+
+def check_iban(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The number has its country's length; what follows in capitals (`BIC ...`) is another word."""
+    from stdnum import iban
+
+    length, last, seen = length_of(document[start : start + 2]), start, 0
+    if not length:
+        return
+    while last < end and seen < length:
+        seen += not SEPARATOR.match(document, last)
+        last += 1
+    if seen == length and not WORD.match(document, last) and iban.is_valid(document[start:last].decode(), check_country=False):
+        yield start, last
+
+
+def find_ibans(texts: TextColumn) -> Spans:
+    return texts.checked(texts.scan(account_numbers), check_iban)
+
+
+# ---- Payment card numbers (ISO/IEC 7812): an issuer's prefix with one of its lengths, and Luhn's check digit.
+#
+# One digit string of the right prefix and length in ten passes Luhn by chance, so the number must stand by itself: alone, or in the groups
+# that cards print. In URLs, names of files, decimal fractions and grids of numbers it doesn't count.
+
+#: First and last prefix, lengths. Visa's 13 digits are long out of use, and look like European article numbers.
+ISSUERS = (
+    ("4", "4", (16, 19)),  # Visa
+    ("51", "55", (16,)),  # Mastercard
+    ("2221", "2720", (16,)),
+    ("34", "34", (15,)),  # American Express
+    ("37", "37", (15,)),
+    ("6011", "6011", (16, 19)),  # Discover
+    ("644", "659", (16, 19)),
+    ("62", "62", (16, 17, 18, 19)),  # UnionPay
+    ("3528", "3589", (16, 17, 18, 19)),  # JCB
+    ("300", "305", (14, 16, 19)),  # Diners Club
+    ("36", "36", (14, 16, 19)),
+    ("38", "39", (14, 16, 19)),
+    ("2200", "2204", (16,)),  # Mir
+    ("6304", "6304", (16,)),  # Maestro
+    ("6759", "6763", (16,)),
+)
+CARD = re.compile(
+    rb"(?<![\w\-./=&#%+:@$\xa0])(?<!\d[ ,])"
+    rb"(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})"
+    rb"(?![\w\-/@%]|[ .,]\d)"
+)
+FEWEST_DIFFERENT = 2  # digits
+#: Longer numbers without groups are mostly identifiers of posts; only UnionPay gives such out.
+LONGEST_PLAIN = 16
+PLAIN_AND_LONG = "62"
+
+
+def is_card_number(number: str) -> bool:
+    """Whether digits are a number that an issuer could have given out."""
+    from stdnum import luhn
+
+    known = any(first <= number[: len(first)] <= last and len(number) in lengths for first, last, lengths in ISSUERS)
+    return known and len(set(number)) >= FEWEST_DIFFERENT and luhn.is_valid(number)
+
+
+def check_card(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for match in CARD.finditer(document, start, min(len(document), end + 2)):  # the look-ahead needs two more
+        number = re.sub(rb"[ -]", b"", match[0]).decode()
+        plain = len(number) == len(match[0])
+        if is_card_number(number) and (not plain or len(number) <= LONGEST_PLAIN or number.startswith(PLAIN_AND_LONG)):
+            yield match.span()
+
+
+def find_credit_cards(texts: TextColumn) -> Spans:
+    return texts.checked(texts.numbers, check_card)
+
+
+# ---- Numbers that states give to persons, where check digits can tell them from other numbers. python-stdnum knows the checks.
+#
+# A check digit lets one random number in ten pass, so a bare number counts only after a word that names it ("PESEL: ..."). Numbers that
+# are rarer by chance than about one in a thousand of their form, as they have letters, a date, fixed parts or two check digits, count
+# wherever they stand by themselves. The US social security number has no check digit and is not looked for.
+
+
+@dataclass(frozen=True)
+class NationalId:
+    """`module` of stdnum checks it; `words`: one of these must stand shortly before, none for numbers that tell by themselves."""
+
+    module: str
+    form: str
+    words: str = ""
+
+
+IDS = tuple(NationalId(entry["check"], entry["form"], entry.get("words", "")) for entry in LISTS["national_ids"])
+ID_CONTEXT = 64  # bytes before a number in which the word may stand
+_ID_BEFORE = r"(?<![\w.\-/=&#%+:@$,])" r"(?<!\d )"
+_ID_AFTER = r"(?![\w\-/@%]|[ .,]\d)"
+#: Between the word and the number.
+_BRIDGE = (
+    r"[\s.:#=\"'()\[\]*|\-–—№：]*(?:(?:number|no|nr|nº|n°|num(?:éro|ero)?|is|ist|er|je|to|kód|kod)\b[\s.:#=\"'()\[\]*|\-–—№：]*){0,2}$"
+)
+
+
+def _check(module: str) -> Callable[[bytes], bool]:
+    """stdnum's check_national_id. It raises KeyError for regions that its registers lack, as in Chinese numbers: those are not valid."""
+    is_valid: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
+
+    def check_national_id(number: bytes) -> bool:
+        try:
+            return is_valid(number.decode())
+        except (LookupError, ValueError):
+            return False
+
+    return check_national_id
+
+
+@cache
+def _with_words() -> tuple[re.Pattern[str], tuple[tuple[re.Pattern[str], re.Pattern[bytes], Callable[[bytes], bool]], ...]]:
+    """What finds any of the words at the end of a text, and for each kind of number its words, form and check_national_id."""
+    named = [entry for entry in IDS if entry.words]
+    either = "|".join(f"(?:{entry.words})" for entry in named)
+    table = tuple(
+        (
+            re.compile(rf"(?<!\w)(?:{entry.words}){_BRIDGE}", re.IGNORECASE),
+            re.compile(rf"(?:{entry.form}){_ID_AFTER}".encode()),
+            _check(entry.module),
+        )
+        for entry in named
+    )
+    return re.compile(rf"(?<!\w)(?:{either}){_BRIDGE}", re.IGNORECASE), table
+
+
+@cache
+def _alone() -> tuple[re.Pattern[bytes], tuple[tuple[re.Pattern[bytes], Callable[[bytes], bool]], ...]]:
+    entries = [entry for entry in IDS if not entry.words]
+    table = tuple((re.compile(entry.form.encode()), _check(entry.module)) for entry in entries)
+    forms = "|".join(re.sub(r"\\1", " ?", entry.form) for entry in entries)
+    return re.compile(rf"{_ID_BEFORE}(?:{forms}){_ID_AFTER}".encode()), table
+
+
+def check_national_id(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    before = document[max(0, start - ID_CONTEXT) : start].decode(errors="ignore")
+    any_word, named = _with_words()
+    if any_word.search(before):
+        for words, form, is_valid in named:
+            match = form.match(document, start)
+            if match and words.search(before) and is_valid(match[0]):
+                yield match.span()
+                return
+    any_form, alone = _alone()
+    at = start
+    while match := any_form.search(document, at, min(len(document), end + 3)):
+        at = match.end()
+        number = match[0]
+        if any(form.fullmatch(number) and is_valid(number) for form, is_valid in alone):
+            yield match.span()
+
+
+def find_national_ids(texts: TextColumn) -> Spans:
+    candidates = np.concatenate([texts.numbers, texts.codes])
+    return texts.checked(candidates[np.lexsort((-candidates[:, 1], candidates[:, 0]))], check_national_id)
+
+
+# ---- Public IPv6 addresses: global unicast as far as it is given out (2000::/4), written with at least three groups.
+#
+# Times (12:30:15), hardware addresses, ratios and names as in C++ (`std::add`) are no such addresses.
+
+IPV6 = re.compile(rb"(?<![\w:.])2[0-9a-fA-F]{3}(?::{1,2}[0-9a-fA-F]{1,4}){1,7}(?:::)?(?![\w:]|\.\d)")
+FEWEST_GROUPS = 3
+
+
+def check_ipv6(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    match = IPV6.match(document, start)
+    if not match or len([group for group in match[0].split(b":") if group]) < FEWEST_GROUPS:
+        return
+    try:
+        address = ipaddress.IPv6Address(match[0].decode())
+    except ipaddress.AddressValueError:
+        return
+    if address.is_global and not address.is_multicast:
+        yield match.span()
+
+
+def find_ipv6(texts: TextColumn) -> Spans:
+    return texts.checked(texts.scan(colon_groups), check_ipv6)
+
+
+# ---- Public IPv4 addresses. Version and section numbers look the same: the words before them tell, and that all parts are small.
+
+IPV4 = re.compile(rb"(?<![\w.\-+])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-+])(?!\.\d)")
+#: Before a dotted number these words say that it is a version or a section.
+VERSION_BEFORE = re.compile(
+    rb"(?:\b(?:v|ver|vers|version|versions|release|rev|revision|build|firmware|driver|update|patch|section|sections|sec|chapter|clause|"
+    rb"article|figure|fig|table|rule|step)\b\.?|(?:\xc2\xa7)+|[A-Za-z0-9_]/)[\s:=#(]*$",
+    re.IGNORECASE,
+)
+SMALL = 32  # parts of versions and sections are mostly below this
+CONTEXT = 24  # bytes before a number in which such a word may stand
+
+
+def is_public(address: str, before: bytes) -> bool:
+    """Whether a dotted number is an address of somebody, given the text before it.
+
+    Not so: what `ipaddress` calls multicast or not global, numbers with leading zeros, numbers after a word for a version or
+    section or directly after `name/`, and four parts that are all small (12.6.2.1, 8.8.8.8), which are versions, sections or
+    public resolvers: of all addresses 0.02% are so.
+    """
+    parts = address.split(".")
+    if all(int(part) < SMALL for part in parts) or any(len(part) > 1 and part[0] == "0" for part in parts):
+        return False
+    try:
+        number = ipaddress.IPv4Address(address)
+    except ipaddress.AddressValueError:
+        return False
+    return number.is_global and not number.is_multicast and not VERSION_BEFORE.search(before)
+
+
+def check_ipv4(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    match = IPV4.match(document, start)
+    if match and is_public(match[0].decode(), document[max(0, start - CONTEXT) : start]):
+        yield match.span()
+
+
+def find_ipv4(texts: TextColumn) -> Spans:
+    return texts.checked(texts.scan(dotted_numbers), check_ipv4)
+
+
+# ---- Phone numbers that the numbering plans know (the library phonenumbers), in the forms in which people write them.
+#
+# Many numbers would be valid somewhere, so the form must tell: a `+` and a country; a word such as "Tel." before; or a form that hardly
+# anything else has: (212) 555-0142 and 212-555-0142, (030) 1234567, 01 23 45 67 89. Numbers in URLs, names, fractions and ranges do not
+# count. Numbers that plans reserve for films and books belong to nobody.
+
+#: Where a national number after "Tel." is looked for, in this order.
+REGIONS = (
+    "US", "GB", "DE", "FR", "IT", "ES", "NL", "BE", "AT", "CH", "PL", "PT", "SE", "NO", "DK", "FI", "IE", "CZ", "SK", "HU", "RO", "BG",
+    "GR", "HR", "SI", "RS", "LT", "LV", "EE", "UA", "RU", "TR", "IL", "SA", "AE", "EG", "ZA", "NG", "KE", "IN", "PK", "BD", "CN", "TW",
+    "HK", "SG", "JP", "KR", "VN", "TH", "ID", "MY", "PH", "AU", "NZ", "BR", "MX", "AR", "CL", "CO", "PE",
+)  # fmt: skip
+_GAP = rb"(?:[ .\-/()]|\xc2\xa0|\xe2\x80[\x90-\x93\xaf]){0,4}"
+_BEFORE = rb"(?<![\w.,\-/=&#%+@$\xa0~])"
+_AFTER = rb"(?![\w%@]|[.,:/\-]\d|[-/][A-Za-z])"
+INTERNATIONAL = re.compile(rb"(?<![\w=&#%+@$)])(?:\(\+|\+\(?)\d(?:" + _GAP + rb"\d){6,14}(?!\d)" + _AFTER)
+NATIONAL = re.compile(rb"\(?\+?\d(?:" + _GAP + rb"\d){6,14}(?!\d)" + _AFTER)
+FORMS = (
+    (
+        "US",
+        re.compile(_BEFORE + rb"(?<!\d[ /])(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})" + _AFTER),
+    ),
+    ("FR", re.compile(_BEFORE + rb"(?<!\d[ /])0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d(?!\1\d)" + _AFTER)),
+    ("", re.compile(_BEFORE + rb"(?<!\d[ /])\(0\d{1,4}\)[ -]?\d{3,8}(?:[ -]?\d{2,4}){0,2}" + _AFTER)),
+)
+#: Directly before a number these say that it is a phone's.
+PHONE_BEFORE = re.compile(
+    r"(?:(?<!\w)(?:tel|telephone|phone|ph|telefono|teléfono|telefone|telefon|telefoon|téléphone|tél|tlf|tlfn|fax|telefax|facsimile|fono|fone|mobile|mob|mobil|cell|"
+    r"call|whatsapp|hotline|handy|gsm|móvil|movil|celular|cellulare|portable|puhelin|puh|τηλ|тел|телефон|факс|моб|電話|电话|手机|전화|هاتف|"
+    r"dial|helpline|freephone|toll[- ]free|contact no|call us(?: at| on)?|phone number|telephone number|sms)(?!\w)|☎|☏|📞|📱)"
+    r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
+    re.IGNORECASE,
+)
+PHONE_CONTEXT = 48  # bytes
+#: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
+FICTION = re.compile(
+    r"\+1\d{3}55501\d\d|\+44(?:7700900|1632960|2079460|1144960|1214960|1134960|1174960|1314960|1414960|1514960|1614960)\d{3}"
+)
+GROUP_END = re.compile(rb"\d(?!\d)")
+FOLLOWING = re.compile(rb" ?(?:[/,;]|-) ?(?=[+(]?\d)")
+MOST_TRIMMED = 2  # groups that may belong to the next number
+
+
+@lru_cache(maxsize=1 << 14)
+def is_valid(number: str, region: str | None) -> bool:
+    """Whether a numbering plan has the number; `region` (ISO 3166) is needed where it has no `+` and country."""
+    import phonenumbers
+
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException:
+        return False
+    if not phonenumbers.is_valid_number(parsed):
+        return False
+    return not FICTION.fullmatch(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _longest_valid(number: bytes, regions: Iterable[str | None]) -> int:
+    """Bytes of the longest beginning, of whole groups, that is valid in one of the regions; 0 where none is."""
+    for end in [match.end() for match in GROUP_END.finditer(number)][: -MOST_TRIMMED - 2 : -1]:
+        text = number[:end].decode()
+        if any(is_valid(text, region) for region in regions):
+            return end
+    return 0
+
+
+def _after_word(document: bytes, start: int, end: int, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The numbers of a run that follows a word for phones: one, or some with a slash or other sign between."""
+    while match := NATIONAL.match(document, start):
+        international = match[0].lstrip(b"(").startswith((b"+", b"00"))
+        text = match[0].replace(b"00", b"+", 1) if match[0].startswith(b"00") else match[0]
+        length = _longest_valid(text, (None,) if international else regions) - len(text) + len(match[0])
+        if length <= len(match[0]) - len(text):
+            return
+        yield start, start + length
+        following = FOLLOWING.match(document, start + length, end)
+        if not following:
+            return
+        start = following.end()
+
+
+def check_phone(document: bytes, start: int, end: int, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+    at = start
+    if PHONE_BEFORE.search(document[max(0, start - PHONE_CONTEXT) : start].decode(errors="ignore")):
+        for first, at in _after_word(document, start, end, regions):
+            yield first, at
+    if at == start and (match := INTERNATIONAL.match(document, start)) and (length := _longest_valid(match[0], (None,))):
+        at = start + length
+        yield start, at
+    for region, form in FORMS:
+        if region and region not in regions:
+            continue
+        for match in form.finditer(document, at, min(len(document), end + 3)):
+            if any(is_valid(match[0].decode(), here) for here in ((region,) if region else regions)):
+                yield match.span()
+
+
+def find_phones(texts: TextColumn, regions: Sequence[str] = REGIONS) -> Spans:
+    return texts.checked(texts.numbers, partial(check_phone, regions=regions))
+
+
+# ---- The kinds, in the order in which they take text
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is looked for, by `find`. `placeholder` is never found by any kind."""
+
+    name: str  # of the option
+    column: str
+    find: Callable[..., Spans]  # of Texts
+    placeholder: str
+    description: str
+
+
+KINDS = (
+    Kind("secret", "pii_secrets", find_secrets, "<SECRET>", "a key, token or password that its format gives away"),
+    Kind("email", "pii_emails", find_emails, "email@example.com", "an email address"),
+    Kind("iban", "pii_ibans", find_ibans, "<IBAN>", "an international bank account number"),
+    Kind("credit_card", "pii_credit_cards", find_credit_cards, "<CREDIT_CARD>", "a payment card's number"),
+    Kind("national_id", "pii_national_ids", find_national_ids, "<NATIONAL_ID>", "a person's number with check digits, of 30 countries"),
+    Kind("ipv6", "pii_ipv6", find_ipv6, "2001:db8::1", "a public IPv6 address"),
+    Kind("ipv4", "pii_ipv4", find_ipv4, "192.0.2.1", "a public IPv4 address"),
+    Kind("phone", "pii_phones", find_phones, "+1-202-555-0100", "a phone number"),
+)
+
+
+# ---- The step
+
+
+class _Options(Config):
+    kinds: tuple[str, ...] = Field(
+        tuple(kind.name for kind in KINDS), description="The kinds that are looked for; what is left out is neither counted nor replaced."
+    )
+    phone_regions: tuple[str, ...] | None = Field(
+        None, description="Countries (ISO 3166) whose national phone numbers are looked for; by default about 40 large ones."
+    )
+    most: dict[str, int] = Field(
+        {}, description="A document fails with more finds of a kind than this: `{email: 20}` makes the rule `pii_emails`. None by default."
+    )
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        names = [kind.name for kind in KINDS]
+        for name in self.kinds:
+            if name not in names:
+                raise ValueError(f"kinds: no such kind: {name!r} (expected one of {', '.join(names)})")
+        for name, limit in self.most.items():
+            if name not in self.kinds:
+                raise ValueError(f"most.{name}: no such kind (expected one of {', '.join(self.kinds)})")
+            if limit < 0:
+                raise ValueError(f"most.{name}: {limit} is below 0")
+        if self.phone_regions is not None:
+            from phonenumbers import SUPPORTED_REGIONS
+
+            for region in self.phone_regions:
+                if region not in SUPPORTED_REGIONS:
+                    raise ValueError(f"phone_regions: {region!r} is no country with a numbering plan (ISO 3166, such as US)")
+        return self
+
+
+#: One option a kind: what stands for it.
+PiiConfig = create_model(
+    "PiiConfig",
+    __base__=_Options,
+    __doc__="What stands for each kind of personal data and secrets.",
+    **{
+        kind.name: (str | None, Field(kind.placeholder, description=f"What stands for {kind.description}; null leaves it as it is."))
+        for kind in KINDS
+    },
+)  # type: ignore[call-overload]
+
+
+class Pii(Step):
+    Config = PiiConfig
+    MEANINGS = {kind.column: f"{{count}} finds of {kind.description}" for kind in KINDS}
+    rewrites = True
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Those that are looked for, in the order in which they take text."""
+        return [kind for kind in KINDS if kind.name in self.config.kinds]
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        return {kind.column: pa.int64() for kind in self.kinds}
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        limits = self.config.most
+        return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
+
+    def measure(self, batch: DocumentBatch) -> StepOutput:
+        """Counts what is found, whether it is replaced or not."""
+        texts = TextColumn(batch.text)
+        found = without_overlaps([self._find(texts, kind) for kind in self.kinds])
+        columns = {kind.column: counts(texts, spans) for kind, spans in zip(self.kinds, found)}
+        return StepOutput(columns, replaced(batch.text, texts, self._replacements(found)))
+
+    def _find(self, texts: TextColumn, kind: Kind) -> Spans:
+        regions = self.config.phone_regions if kind.name == "phone" else None
+        return kind.find(texts) if regions is None else kind.find(texts, regions)
+
+    def _replacements(self, found: Sequence[Spans]) -> list[tuple[Spans, str]]:
+        placeholders = [getattr(self.config, kind.name) for kind in self.kinds]
+        return [(spans, text) for spans, text in zip(found, placeholders) if text is not None]

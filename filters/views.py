@@ -1,0 +1,181 @@
+"""A sweep as a table with bars, as CSV, and as a page with a chart."""
+
+import csv
+import inspect
+import io
+from dataclasses import asdict, fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
+from corpusmill.filters.rules import Rule, meaning
+from corpusmill.filters.step import OTHERS, STEPS, Step, build_steps, resolve_step
+from corpusmill.filters.whatif import Kept, Retuned, Sweep
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.stage import load_object
+
+BAR = 12
+
+
+def show_sweep(result: Sweep, console: Console) -> None:
+    """The table; the bar is the share of documents that all rules together keep, its dots what this rule alone would."""
+    console.print(
+        f"{result.rule}: a document fails where {result.column} {result.comparison} threshold; "
+        f"{result.documents:,} documents, {result.characters:,} characters"
+        + (f"; {result.missing:,} without a value always pass" if result.missing else "")
+        + ("." if result.now is not None else "; the rule is off now."),
+        markup=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("threshold", "alone", "%", "characters", "together", "%", "characters"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("█ all · alone", no_wrap=True)
+    for row in result.rows:
+        mark = "now ▸ " if row.threshold == result.now else ""
+        table.add_row(
+            f"{mark}{row.threshold:.12g}",
+            f"{row.alone_documents:,}", _percent(row.alone_documents, result.documents), f"{row.alone_characters:,}",
+            f"{row.together_documents:,}", _percent(row.together_documents, result.documents), f"{row.together_characters:,}",
+            _bar(row, result.documents),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
+
+
+def _bar(row: Kept, documents: int) -> str:
+    together, alone = (round(BAR * count / documents) if documents else 0 for count in (row.together_documents, row.alone_documents))
+    return "█" * together + "·" * (alone - together)
+
+
+def as_csv(result: Sweep) -> str:
+    """One line a threshold, with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Kept)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in result.rows)
+    return text.getvalue()
+
+
+def write_plot(result: Sweep, path: str) -> None:
+    """A page that holds all it needs: shares of documents and characters over the thresholds.
+
+    Raises InputError where it can't be written.
+    """
+    import plotly.graph_objects as go
+    import plotly.io
+
+    figure = go.Figure()
+    thresholds = [row.threshold for row in result.rows]
+    for title, key, whole in (
+        ("documents, this rule alone", "alone_documents", result.documents),
+        ("characters, this rule alone", "alone_characters", result.characters),
+        ("documents, all rules", "together_documents", result.documents),
+        ("characters, all rules", "together_characters", result.characters),
+    ):
+        shares = [100 * getattr(row, key) / whole if whole else 0 for row in result.rows]
+        figure.add_scatter(x=thresholds, y=shares, name=title, mode="lines+markers", hovertemplate="%{y:.2f} %")
+    if result.now is not None and thresholds and min(thresholds) <= result.now <= max(thresholds):
+        figure.add_vline(x=result.now, line_dash="dash", annotation_text="now")
+    figure.update_layout(
+        title=f"{result.rule}: fails where {result.column} {result.comparison} threshold", hovermode="x unified", template="plotly_white"
+    )
+    figure.update_xaxes(title="threshold")
+    figure.update_yaxes(title="kept, %", rangemode="tozero")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(plotly.io.to_html(figure, include_plotlyjs=True, include_mathjax=False, full_html=True))
+    except OSError as error:
+        raise InputError(f"--plot {path}: can't be written ({error.strerror}).") from error
+
+
+# ---- Retune
+
+
+def show_retuned(result: Retuned, console: Console) -> None:
+    """The rules that changed, and how many documents go on."""
+    if not result.changed:
+        console.print("No threshold is another one than before; nothing changed.")
+        return
+    table = Table("rule", "threshold", "now", "fails", "now", box=None, pad_edge=False)
+    for name, (old, new) in result.changed.items():
+        before, now = result.failed.get(name, (0, 0))
+        table.add_row(name, _threshold(old), _threshold(new), f"{before:,}", f"{now:,}")
+    console.print(table)
+    console.print(
+        f"{result.documents:,} documents: {result.kept_before:,} went on before, {result.kept:,} do now "
+        f"({result.came_back:,} came back, {result.gone:,} no longer go on); data shards to write anew: {result.data_shards:,}."
+    )
+    if result.to_measure:
+        console.print(f"{result.to_measure:,} shards have to be measured again, as what is stored of them is not what the manifest says.")
+
+
+def _threshold(value: Any) -> str:
+    return "off" if value is None else str(list(value) if isinstance(value, tuple) else value)
+
+
+# ---- Steps
+
+
+def show_steps(console: Console) -> None:
+    """Every step with its sentence, and the presets of the whole stage."""
+    table = Table("step", "what it is", "presets", box=None, pad_edge=False)
+    for name in STEPS:
+        step = load_object(STEPS[name])
+        table.add_row(name, Text(_sentence(step)), ", ".join(step.PRESETS))
+    console.print(table)
+    console.print(f"Presets of the whole stage (filter: {{preset: NAME}}): {', '.join([*PRESETS, BY_LANGUAGE])}.", markup=False)
+
+
+def show_step(name: str, console: Console) -> None:
+    """One step's options with their defaults, the columns that it adds to the report, and its rules by preset. Raises InputError."""
+    if name not in STEPS:
+        raise InputError(f"{name}: no such step (expected one of {', '.join(STEPS)}).")
+    step: type[Step] = load_object(STEPS[name])
+    console.print(f"{name}: {_sentence(step)}", markup=False)
+    options = Table("option", "default", "meaning", box=None, pad_edge=False, title="Options", title_justify="left")
+    for key, field in step.Config.model_fields.items():
+        default = "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
+        options.add_row(key, Text(default), Text(field.description or ""))
+    console.print(options)
+    if name in OTHERS:
+        console.print("Columns and rules are those of the code or model that the recipe names; docs/filters.md says which.")
+        return
+    (named,) = build_steps([resolve_step(name)])
+    columns = Table("column", "type", box=None, pad_edge=False, title="Columns", title_justify="left")
+    for column, kind in named.columns.items():
+        columns.add_row(column, str(kind))
+    console.print(columns)
+    for preset, rules in (step.PRESETS or {"": named.step.rules}).items():
+        if rules:
+            console.print(_rule_table(named.step, rules, preset))
+
+
+def _rule_table(step: Step, rules: tuple[Rule, ...], preset: str) -> Table:
+    title = f"Rules, preset {preset}" if preset else "Rules"
+    table = Table(
+        Column("rule", no_wrap=True),
+        Column("fails where", overflow="fold"),
+        "in words",
+        box=None,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+    )
+    for rule in rules:
+        table.add_row(rule.name, Text(f"{rule.column} {rule.comparison} {rule.threshold}"), Text(_in_words(step, rule)))
+    return table
+
+
+def _in_words(step: Step, rule: Rule) -> str:
+    return meaning(step.meanings.get(rule.column, ""), rule.comparison, rule.threshold)
+
+
+def _sentence(step: type[Step]) -> str:
+    """The first line of the configuration's docstring."""
+    return (inspect.getdoc(step.Config) or "").splitlines()[0]

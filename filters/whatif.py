@@ -1,0 +1,422 @@
+"""What each threshold of a rule would keep, from the values that the report has: by this rule alone, and beside all others."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.filters.kept_share import KeptShareWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
+from corpusmill.filters.rules import Rule, decide, fails_others, rules_metadata
+from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, decided, rule_table
+from corpusmill.pipeline.code import Code, code_for, shortened
+from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.engine import Engine
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.failures import sentence_of_all
+from corpusmill.pipeline.lease import holding
+from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
+from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import open_parquet, publish, read_table
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
+
+# ---- Sweep
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one threshold keeps: documents, and characters of the text that came in."""
+
+    threshold: float
+    alone_documents: int
+    alone_characters: int
+    together_documents: int
+    together_characters: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A rule's thresholds and what they keep, of so many documents and characters."""
+
+    rule: str
+    column: str
+    comparison: str
+    now: float | None  # the threshold that decided; None where the rule is off
+    documents: int
+    characters: int
+    missing: int  # documents without a value, which no threshold drops
+    rows: tuple[Kept, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Sweep:
+    """Tries `steps` thresholds from `first` to `last` of the rule `name` on a finished filter stage.
+
+    Raises InputError where there is no such rule, where it compares with a list, or where the stage is not finished.
+    """
+    plan = plan_of_existing(folder)
+    config = plan.sections.get("filter")
+    if not isinstance(config, FilterConfig):
+        raise InputError(f"{folder}: the run's recipe has no stage filter.")
+    rule, now = _rule(config, name)
+    storage = Storage(folder).child("filter")
+    manifest = Manifest(storage, read_only=True)
+    if not manifest.complete:
+        raise InputError(f"{storage.root}: the stage filter is not finished, so there is nothing to sweep over.")
+    if rule.unknown and now is not None and now != now:
+        now = read_found(storage)[name]
+    thresholds = _thresholds(first, last, steps)
+    sums = np.zeros((len(thresholds), 4), np.int64)
+    documents = characters = missing = 0
+    for path in [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]:
+        report = read_table(storage, path, ["failed", "chars_in", rule.column])
+        column, lengths = report[rule.column].combine_chunks(), report["chars_in"].to_numpy()
+        documents, characters = documents + len(column), characters + int(lengths.sum())
+        missing += column.null_count + (pc.sum(pc.is_nan(column)).as_py() or 0 if pa.types.is_floating(column.type) else 0)
+        sums += _kept(rule, thresholds, column, lengths, ~fails_others(report["failed"].combine_chunks(), [name]))
+    rows = tuple(Kept(threshold, *counts) for threshold, counts in zip(thresholds, sums.tolist()))
+    return Sweep(name, rule.column, rule.comparison, now, documents, characters, missing, rows)
+
+
+def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
+    """The rule of that name, also where it is switched off, and its threshold now; NaN where it keeps a share of the corpus."""
+    own = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
+    now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
+    if name not in own:
+        raise InputError(f"--rule {name}: no such rule (expected one of {', '.join(own) or 'none, as no step has rules'}).")
+    threshold = now.get(name)
+    if isinstance(own[name].threshold, tuple) or isinstance(threshold, tuple):
+        raise InputError(f"--rule {name}: compares with a list, so it has no threshold to sweep over.")
+    return own[name], threshold
+
+
+def _thresholds(first: float, last: float, steps: int) -> list[float]:
+    """Evenly spaced thresholds, both ends included; without the noise of the last binary digits."""
+    return list(dict.fromkeys(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist()))
+
+
+def _kept(
+    rule: Rule, thresholds: list[float], column: pa.Array, lengths: npt.NDArray[np.int64], others: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """(thresholds, 4): documents and characters kept alone, and those kept where `others` says that no other rule drops them."""
+    counts = np.zeros((len(thresholds), 4), np.int64)
+    for place, threshold in enumerate(thresholds):
+        kept = ~Rule(rule.name, rule.column, rule.comparison, threshold).failing(column)
+        both = kept & others
+        counts[place] = kept.sum(), lengths[kept].sum(), both.sum(), lengths[both].sum()
+    return counts
+
+
+# ---- Shards that can be decided again: what is stored of them has to be what the manifest says
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    """A shard to decide about: its piece, its row of the manifest, and the identity that it gets."""
+
+    piece: Piece
+    row: TaskRow
+    identity: str
+
+
+def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], int]:
+    """The shards that were measured under the old configuration and are as the manifest says, and the number of finished ones."""
+    stage = run.stage
+    assert isinstance(stage, FilterStage)
+    pieces, params = stage.tasks(run)
+    _measured_at_all(run)
+    code = code_for(FilterWorker, run.stage.config.model_dump(mode="json"), params)
+    shards, finished = [], 0
+    for piece in pieces:
+        row = run.manifest.tasks.get(piece.key)
+        old, new = (
+            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, code.digest)
+            for config in (old_config, run.config_digest)
+        )
+        if row is not None and row.identity == new:
+            finished += 1
+        elif row is not None and row.identity == old and _intact(run.storage, row):
+            shards.append(StoredShard(piece, row, new))
+    if pieces and not shards and not finished:
+        raise _measured_otherwise(run, pieces, old_config, code)
+    return shards, finished
+
+
+def _measured_at_all(run: StageRun) -> None:
+    if not report_rows(run):
+        raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
+
+
+def _measured_otherwise(run: StageRun, pieces: Sequence[Piece], old_config: str, code: Code) -> InputError:
+    """What is not as it was when the stage was measured, and what to do."""
+    rows = run.manifest.tasks
+    changed = dict.fromkeys(what for piece in pieces for what in _changes(run, piece, rows.get(piece.key), old_config, code))
+    return InputError(
+        f"{run.storage.root}: can't be decided again, as since it was measured {' and '.join(changed)}; "
+        f"measure it again first (corpusmill filter {run.run.root}), or try thresholds without writing them (corpusmill sweep, or explore)."
+    )
+
+
+def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str, code: Code) -> list[str]:
+    if row is None:
+        return ["shards came that were not there"]
+    found = ["the section filter of its recipe was changed"] if row.config not in (old_config, run.config_digest) else []
+    if row.code != code.digest:
+        parts = run.manifest.codes.get(row.code)
+        what = f" ({shortened(Code.from_json(parts).changes(code))})" if parts else ""
+        found.append(f"the program was changed{what}")
+    if [(ref.path, ref.fingerprint) for ref in row.inputs[: len(piece.inputs)]] != [(ref.path, ref.fingerprint) for ref in piece.inputs]:
+        found.append("the documents that it read were changed")
+    if not found and not _intact(run.storage, row):
+        found.append("its files were changed")
+    return found or ["a model or a list that its steps read was changed"]
+
+
+def report_rows(run: StageRun) -> list[TaskRow]:
+    """The manifest's rows of shards that were decided about."""
+    return [row for row in run.manifest.tasks.values() if any(output.path.startswith("report/") for output in row.outputs)]
+
+
+def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
+    """The shards of a finished stage that keeps a share of the corpus."""
+    _measured_at_all(run)
+    rows = {row.task: row for row in report_rows(run)}
+    stage = run.stage
+    assert isinstance(stage, FilterStage)
+    pieces, params = stage.tasks(run)
+    code = code_for(KeptShareWorker, run.stage.config.model_dump(mode="json"), params)
+    if not run.manifest.complete or any(
+        p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in pieces
+    ):
+        raise _measured_otherwise(run, pieces, old_config, code)
+    return [StoredShard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
+
+
+def _intact(storage: Storage, row: TaskRow) -> bool:
+    """Whether the shard's files are those of the manifest; a retuning that was killed may have replaced one of them."""
+    for output in row.outputs:
+        if storage.size(output.path) != output.bytes:
+            return False
+        with storage.open_read(output.path) as file:
+            sha256 = hashlib.sha256()
+            while chunk := file.read(1 << 22):
+                sha256.update(chunk)
+        if sha256.hexdigest() != output.sha256:
+            return False
+    return True
+
+
+# ---- Retune: other thresholds on the values that the report has, without measuring any text
+#
+# Report shards are written anew, data shards only where a verdict changed, with the bytes that a fresh run of the stage would
+# write. A document that comes back has its text rewritten from the stage before, by the steps that rewrite alone. Each shard is published
+# before its row of the manifest, and `run.json` last; whatever a crash leaves half done, the stage itself measures anew.
+#
+# Where a step keeps a share of the corpus, what was measured lies apart from the report (filters/kept_share.py): the verdicts are
+# told from the report's columns as always, and then the stage itself decides again.
+
+
+@dataclass
+class Retuned:
+    """What the new thresholds changed."""
+
+    documents: int = 0
+    kept_before: int = 0
+    kept: int = 0
+    came_back: int = 0
+    gone: int = 0
+    data_shards: int = 0  # to be written anew
+    to_measure: int = 0  # shards that have to be measured, as what is stored of them can't be used
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # rule to threshold before and now; None where it is off
+    failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # rule to documents that fail it, before and now
+    lost: str = ""  # a sentence that names the tasks that the stage was finished without
+
+
+def retune(
+    folder: str,
+    overrides: list[str],
+    engine: Engine,
+    progress: Progress,
+    on_decided: Callable[[Retuned], None] = lambda _: None,
+    write: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Retuned:
+    """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
+
+    What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
+    `say` is told where it has to wait for another process.
+    Raises InputError where the stage is not finished under the run's recipe, ConfigError for anything but thresholds, and NothingKept
+    where, decided again, no document goes on.
+    """
+    before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
+    if "filter" not in before.sections:
+        raise InputError(f"{folder}: the run's recipe has no stage filter.")
+    _only_thresholds(before, now, folder)
+    storage = Storage(folder)
+    with holding(storage, say) as lease:
+        old, worker = _worker(before, storage), _worker(now, storage)
+        run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
+        run.hold(lease)
+        _scored_alike(old, worker, folder)
+        if keeps_shares(worker.config):
+            shards, finished = decided_shards(run, config_digest(old.config)), 0
+            _find_shares(old, worker, run, shards)
+        else:
+            shards, finished = measured_shards(run, config_digest(old.config))
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+            result = _verdicts(old, worker, run, shards, finished, pool)
+            on_decided(result)
+            if write:
+                _write(run, worker, shards, pool, progress)
+                result.lost = sentence_of_all([("filter", row) for row in run.manifest.quarantined.values()])
+                storage.write_bytes(RUN_FILE, describe(now))
+                check_kept(run, lost=result.lost)
+    return result
+
+
+def _verdicts(
+    old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard], finished: int, pool: ThreadPoolExecutor
+) -> Retuned:
+    """What the new thresholds change, from the columns of the rules that changed alone."""
+    thresholds = [{rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (old, now)]
+    names = [name for name in {**thresholds[0], **thresholds[1]} if thresholds[0].get(name) != thresholds[1].get(name)]
+    result = Retuned(changed={name: (thresholds[0].get(name), thresholds[1].get(name)) for name in names})
+    result.to_measure = 0 if keeps_shares(now.config) else len(report_rows(run)) - len(shards) - finished
+    rules = [rule for rule in now.rules if rule.rule.name in names]
+    columns = ["kept", "failed", *dict.fromkeys(rule.rule.column for rule in rules)]
+
+    def decide_shard(shard: StoredShard) -> tuple[int, int, int, int, npt.NDArray[np.int64]]:
+        report = read_table(run.storage, f"report/{shard.piece.key}.parquet", columns)
+        before, failing = _mask(report["kept"]), np.zeros((report.num_rows, len(rules)), bool)
+        for place, rule in enumerate(rules):
+            failing[:, place] = rule.rule.failing(report[rule.rule.column].combine_chunks())
+        kept = ~(failing.any(axis=1) | fails_others(report["failed"].combine_chunks(), names))
+        came_back, gone = int((kept & ~before).sum()), int((before & ~kept).sum())
+        return report.num_rows, int(before.sum()), came_back, gone, failing.sum(axis=0)
+
+    failed = np.zeros(len(rules), np.int64)
+    for documents, kept_before, came_back, gone, failing in pool.map(decide_shard, shards):
+        result.documents, result.kept_before = result.documents + documents, result.kept_before + kept_before
+        result.came_back, result.gone = result.came_back + came_back, result.gone + gone
+        result.data_shards += bool(came_back or gone)
+        failed += failing
+    result.kept = result.kept_before + result.came_back - result.gone
+    failed_before: Counter[str] = Counter()
+    for shard in shards:
+        failed_before.update(shard.row.counts)
+    by_name = dict(zip([rule.rule.name for rule in rules], failed.tolist()))
+    result.failed = {name: (failed_before[f"failed {name}"], by_name.get(name, 0)) for name in names}
+    return result
+
+
+def _write(run: StageRun, worker: FilterWorker, shards: Sequence[StoredShard], pool: ThreadPoolExecutor, progress: Progress) -> None:
+    """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
+    if shards and not keeps_shares(worker.config):
+        run.manifest.reopen(shard.piece.key for shard in shards)
+        with progress.phase("retune", len(shards)) as bar:
+            for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
+                run.manifest.append(row)
+                bar.advance(row.rows_in, row.bytes_in)
+    run.execute()
+
+
+def _only_thresholds(before: Plan, now: Plan, folder: str) -> None:
+    for name, section in now.sections.items():
+        old, new = before.sections[name].model_dump(mode="json"), section.model_dump(mode="json")
+        for key in new:
+            if old[key] != new[key] and (name, key) != ("filter", "thresholds"):
+                raise ConfigError(
+                    f"retune: {name}.{key} would change, and only filter.thresholds can be changed without measuring again; "
+                    f"for the rest: corpusmill {name} {folder} --redo --set ..."
+                )
+
+
+def _worker(plan: Plan, storage: Storage) -> FilterWorker:
+    config = plan.sections["filter"]
+    assert isinstance(config, FilterConfig)
+    return FilterWorker(config, storage, {})
+
+
+def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard]) -> None:
+    """Gives both workers the thresholds that keep their shares: those that decided, and those that will."""
+    old.rules = with_found(old.rules, read_found(run.storage))
+    readers = [shard_reader(run.storage, f"report/{shard.piece.key}.parquet") for shard in shards]
+    found = find_thresholds(now.rules, readers)
+    now.rules = with_found(now.rules, {name: each.threshold for name, each in found.items()})
+
+
+def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
+    """Raises ConfigError where documents would have to be scored that were not, since they failed a rule before."""
+    before, after = ({rule.rule.name: rule.rule for rule in worker.rules} for worker in (old, now))
+    steps: set[str] = set()
+    for step in now.steps:
+        changed = [rule for rule in now.rules + old.rules if rule.step in steps and before.get(rule.rule.name) != after.get(rule.rule.name)]
+        if step.step.only_passing and changed:
+            raise ConfigError(
+                f"retune: {step.name} scores only documents that pass the rules before it (only_passing), so another "
+                f"{changed[0].rule.name} asks for new scores: "
+                f"corpusmill filter {folder} --redo --set filter.thresholds.{changed[0].rule.name}=..."
+            )
+        steps.add(step.name)
+
+
+def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> TaskRow:
+    """Decides about one shard, publishes what changed, and gives its new row of the manifest."""
+    key, row = shard.piece.key, shard.row
+    data_path, report_path = f"data/{key}.parquet", f"report/{key}.parquet"
+    report = read_table(run.storage, report_path)
+    values = {name: report[name].combine_chunks() for name in {rule.rule.column for rule in worker.rules}}
+    failed = decide(worker.rules, values, report.num_rows)
+    before, now = _mask(report["kept"]), _mask(pc.equal(pc.list_value_length(failed), 0))
+    outputs = {output.path: output for output in row.outputs}
+    lengths = np.where(now, report["chars_out"].to_numpy(), 0)
+    if (before != now).any():
+        data, lengths[now & ~before] = _documents(worker, run, shard.piece, report, before, now)
+        outputs[data_path] = publish(run.storage, data_path, data)
+    report = decided(report, failed, lengths).replace_schema_metadata(rules_metadata(worker.rules))
+    outputs[report_path] = publish(run.storage, report_path, report)
+    kept, counts = int(now.sum()), dict(sorted(worker.failures(report).items()))
+    return replace(
+        row,
+        identity=shard.identity,
+        config=run.config_digest,
+        kept=kept,
+        dropped=report.num_rows - kept,
+        outputs=[outputs[path] for path in sorted(outputs)],
+        counts=counts,
+    )
+
+
+def _mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    return np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False), bool)
+
+
+def _documents(
+    worker: FilterWorker, run: StageRun, piece: Piece, report: pa.Table, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The documents that go on, in their order, and the lengths in characters of those that come back."""
+    stayed = read_table(run.storage, f"data/{piece.key}.parquet").filter(pa.array(now[before]))
+    back = np.nonzero(now & ~before)[0]
+    if not len(back):
+        return stayed, np.zeros(0, np.int64)
+    (shard,) = piece.inputs
+    documents = read_table(run.run, shard.path).replace_schema_metadata(None)
+    with open_parquet(run.run, shard.path) as file:
+        data_schema, _ = worker.schemas(file.schema_arrow.remove_metadata())
+    returned = Rewriter(worker).at(documents, report, pa.array(back)).select(data_schema.names).cast(data_schema)
+    order = np.argsort(np.concatenate([np.nonzero(now & before)[0], back]), kind="stable")
+    lengths = pc.utf8_length(returned["text"]).to_numpy().astype(np.int64)
+    return pa.concat_tables([stayed.cast(data_schema), returned]).take(pa.array(order)), lengths

@@ -1,0 +1,176 @@
+"""`corpusmill classifier evaluate` on the terminal, and as a page that holds all it needs."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from corpusmill.filters.classifier.evaluate import Evaluation
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.facts.measures import doubts, interval, value
+from corpusmill.report.page.classifier_figures import (
+    MOST_LINES,
+    Line,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    scores_figure,
+    thresholds_figure,
+)
+from corpusmill.report.page.page import templates, whole_page
+from corpusmill.report.tables import cell, show, table
+
+#: Thresholds of the table, beside the classifier's own; the page and `--json` have more.
+SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+#: Sources of a table.
+SHOWN_SOURCES = 20
+
+
+def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
+    """Prints what `evaluate_files` found: warnings, then for each label its measures by source and length, and its thresholds."""
+    head = f"{safe_line(result['classifier'], 60)}: {result['texts']:,} texts"
+    if result["left_out"]:
+        head += f"; {result['left_out']:,} that it has learned from are left out"
+    console.print(Text(head, style="bold"))
+    console.print(Text("In brackets: 95% bootstrap intervals.", style="dim"))
+    for sentence in warnings(result):
+        console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
+    for label, found in result["labels"].items():
+        console.print()
+        console.print(Text(safe_line(f"{label}: yes from {found['threshold']:.4g} on", 100), style="bold"))
+        console.print(_sentence(found))
+        console.print()
+        for place, made in enumerate(_tables(found)):
+            if place:
+                console.print()
+            show(made, console)
+
+
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before any number."""
+    seen, sentences = result["in_training"], []
+    if seen is None:
+        sentences.append("the classifier does not say what it has learned from, so it may have seen these texts before.")
+    elif seen["texts"] and not result["left_out"]:
+        sources = ", ".join(
+            f"{name} {count:,}" for name, count in sorted(seen["by_source"].items(), key=lambda pair: (-pair[1], pair[0]))[:5]
+        )
+        sentences.append(
+            f"{seen['texts']:,} of {seen['of']:,} texts were in the training data ({sources}), so the numbers are too good; "
+            "--unseen leaves them out."
+        )
+    if result["not_asked"]:
+        sentences.append(f"no text has an answer to {', '.join(result['not_asked'])}.")
+    return sentences + [f"{label}: {sentence}" for label, found in result["labels"].items() for sentence in doubts(found)]
+
+
+def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    made = table("", "", ">texts", ">AUC", ">precision", ">recall", ">F1", ">ECE")
+    by_length = [(f"{name} chars", part) for name, part in found["by_length"].items()] if len(found["by_length"]) > 1 else []
+    for name, part in [("all", found), *_most(found["by_source"]), *by_length]:
+        numbers = (part["at_threshold"][key] for key in ("precision", "recall", "f1"))
+        made.add_row(
+            cell(name, 40), f"{part['examples']:,}", interval(part["roc_auc"]), *map(value, numbers), value(part["calibration_error"])
+        )
+    yield made
+    rows = [row for row in found["thresholds"] if row["threshold"] in SHOWN]
+    chosen = table("", "threshold", ">precision", ">recall", ">F1", ">answered yes")
+    for row in sorted([found["at_threshold"], *rows], key=lambda row: row["threshold"]):
+        mark = " ◂ own" if row is found["at_threshold"] else ""
+        intervals = (interval(row[key]) for key in ("precision", "recall"))
+        chosen.add_row(f"{row['threshold']:.4g}{mark}", *intervals, value(row["f1"]), value(row["kept"]))
+    yield chosen
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    answers = f"{found['yes']:,} yes, {found['no']:,} no" + (f", {found['unknown']:,} without an answer" if found["unknown"] else "")
+    error, width = interval(found["calibration_error"]), value(found["calibration_error_equal_width"])
+    return (
+        f"{answers}; average precision {interval(found['average_precision'])}, Brier score {interval(found['brier'])}, "
+        f"expected calibration error (ECE) {error} in bins of equal mass, {width} of equal width"
+    )
+
+
+def _most(by_source: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The sources with most examples, by name; none where there is only one."""
+    if len(by_source) < 2:
+        return []
+    names = sorted(by_source, key=lambda name: (-by_source[name]["examples"], name))[:SHOWN_SOURCES]
+    return [(name, by_source[name]) for name in sorted(names)]
+
+
+# ---- The page
+
+#: Points of a curve, bins of a histogram, sources with a histogram of their own, rows of a table.
+POINTS, BINS, HISTOGRAMS, MOST_ROWS = 300, 40, 12, 100
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def write_page(evaluation: Evaluation, path: str | Path) -> None:
+    """Writes the page atomically. Raises InputError where it can't be written."""
+    target = Path(path)
+    Storage(str(target.parent)).write_bytes(target.name, render(evaluation).encode("utf-8", "replace"))
+
+
+def render(evaluation: Evaluation) -> str:
+    """The page's HTML; equal evaluations give equal pages."""
+    figures: list[dict[str, Any]] = []
+    labels = []
+    for label, found in evaluation.result["labels"].items():
+        charts = []
+        for title, caption, figure in _figures(evaluation, label):
+            charts.append({"title": title, "caption": caption, "figure": len(figures), "height": figure["layout"]["height"]})
+            figures.append(figure)
+        labels.append({"name": label, "found": found, "charts": charts})
+    body = templates().get_template("classifier_page.html.jinja").render(
+        result=evaluation.result, labels=labels, warnings=warnings(evaluation.result), most=MOST_ROWS
+    )  # fmt: skip
+    return whole_page("Corpusmill classifier evaluation", body, figures)
+
+
+def _figures(evaluation: Evaluation, label: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The charts of a label: title, caption, figure."""
+    found = evaluation.result["labels"][label]
+    known = evaluation.answers[label] >= 0
+    score, yes = np.nan_to_num(evaluation.scores[label][known], nan=0.0), evaluation.answers[label][known] == 1
+    source = np.array(evaluation.source, object)[known]
+    names = [name for name in found["by_source"] if len(found["by_source"]) > 1]
+    groups = [("all", score, yes), *((name, score[source == name], yes[source == name]) for name in names)]
+    both = sorted((group for group in groups if group[2].any() and not group[2].all()), key=lambda group: -len(group[1]))[:MOST_LINES]
+    if both:
+        yield "ROC", "", roc_figure([_roc(*group) for group in both])
+        yield "Precision and recall", "", precision_recall_figure([_precision_recall(*group) for group in both])
+    yield "Reliability", "bins of equal mass; scores that are probabilities lie on the diagonal", reliability_figure(found["reliability"])
+    yield "Thresholds", "yes: the share of texts that get this answer", thresholds_figure(found["thresholds"], found["threshold"])
+    for name, scores, answers in groups[: HISTOGRAMS + 1]:
+        right, wrong = (np.histogram(scores[answers == side], BINS, (0, 1))[0].tolist() for side in (True, False))
+        yield f"Scores: {name}", "shares of each answer", scores_figure(right, wrong, found["threshold"])
+
+
+def _roc(name: str, score: Floats, yes: Bools) -> Line:
+    from sklearn.metrics import roc_curve
+
+    wrong, right, _ = roc_curve(yes, score)
+    return _thinned(name, wrong, right)
+
+
+def _precision_recall(name: str, score: Floats, yes: Bools) -> Line:
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(yes, score)
+    return _thinned(name, recall, precision)
+
+
+def _thinned(name: str, x: Floats, y: Floats) -> Line:
+    """A curve with at most about POINTS points, evenly along its length, ends included."""
+    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    wanted = np.linspace(0, length[-1], POINTS)
+    places = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(x) - 1))
+    return Line(name, [round(float(v), 5) for v in x[places]], [round(float(v), 5) for v in y[places]])

@@ -1,0 +1,273 @@
+"""Corpora out of packages, and the classifier that is trained on them."""
+
+import bz2
+import hashlib
+import json
+import multiprocessing
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from corpusmill.filters import bad_words as word_lists
+from corpusmill.filters.classifier import builtin as module
+from corpusmill.filters.classifier import corpora as contrasts
+from corpusmill.filters.classifier.builtin import builtin, builtin_key, builtin_spec
+from corpusmill.filters.classifier.card import read_classifier
+from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus, corpus_path, listed
+from corpusmill.filters.classifier.corpus_texts import article_text, articles, brown_text, mail_text, unwrapped
+from corpusmill.filters.classifier.score import Scorer, load_heads
+from corpusmill.filters.classifier.spec import read_spec
+from corpusmill.filters.classifier.step import BUILTIN
+from corpusmill.pipeline import npm_package, package_file
+from corpusmill.pipeline.errors import InputError
+
+# ---- What is made of mails, wikitext, tagged text and word lists, on small samples.
+
+MAIL = b"""From someone@somewhere Mon Aug 26 2002
+Received: from list.test
+Subject: buy now
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="outer"
+
+--outer
+Content-Type: multipart/alternative; boundary="inner"
+
+--inner
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+=20
+--inner
+Content-Type: text/html; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+<html><head><style>p {color: red}</style></head><body><p>Caf=E9 pills &amp;
+more<p>Order <b>today</b>!</body></html>
+--inner--
+--outer
+Content-Type: text/plain
+Content-Disposition: attachment; filename=x.txt
+
+not of the letter
+--outer
+Content-Type: message/rfc822
+
+Subject: another
+
+a mail that is passed on
+--outer--
+"""
+
+
+def test_a_mail_with_html() -> None:
+    assert mail_text(MAIL) == "Café pills & more\n\nOrder today!"
+
+
+def test_a_reply() -> None:
+    body = "On Monday, Ann wrote:\n> quoted\n>> twice\nMy answer.\n\n-- \nBen\nhttp://ben.test\n"
+    assert mail_text(b"Subject: Re\nFrom: x@y\n\n" + body.encode()) == "My answer."
+    assert mail_text(b"Subject: none\n\n") == ""
+
+
+def test_lines_that_a_mail_program_broke() -> None:
+    wrapped = "It is a truth universally acknowledged, that a single man in\npossession of a good fortune, must be in want of a wife.\n\n"
+    wrapped += "Short\nlines\n- item"
+    assert unwrapped(wrapped.split("\n")) == wrapped.replace("man in\n", "man in ")
+    assert unwrapped(["a" * 30, "b"] * 3) == "\n".join(["a" * 30, "b"] * 3)
+
+
+def test_an_article() -> None:
+    prose = (
+        "The '''mill''' turns [[grain|corn]] into [[flour]]s{{citation needed}}<ref>Note</ref> and has done so for a very long time indeed."
+    )
+    text = f"{{{{Infobox\n|a=b}}}}\n[[File:x.jpg|thumb|A caption [[with]] a link]]\n{prose}\n== History ==\n* item\n{prose}\n"
+    text += f"{{| class=x\n|-\n| cell\n|}}\n== References ==\n{prose}"
+    plain = "The mill turns corn into flours and has done so for a very long time indeed."
+    assert article_text(text.replace("very long", "very, very long")).split("\n\n") == [plain.replace("very long", "very, very long")] * 2
+
+
+def test_a_dump() -> None:
+    page = "<page><title>{}</title><ns>{}</ns>{}<revision><text>{}</text></revision></page>"
+    body = "Long enough to be prose. " * 5
+    pages = [
+        ("A", 0, "", body),
+        ("B", 0, '<redirect title="A"/>', body),
+        ("Talk:A", 1, "", body),
+        ("C", 0, "", "short"),
+        ("D &amp; E", 0, "", body),
+    ]
+    dump = f"<mediawiki xmlns='http://x'>{''.join(page.format(*fields) for fields in pages)}</mediawiki>"
+    assert list(articles(bz2.compress(dump.encode()))) == [("A", body.strip()), ("D & E", body.strip())]
+
+
+def test_tagged_text() -> None:
+    tagged = "\n\n\tThe/at jury/nn said/vbd ``/`` no/at ''/'' ,/, and/or/cc (/( so/rb )/) on/in ./.\n\n\n\tNext/ap ./.\n"
+    assert brown_text(tagged) == 'The jury said "no", and/or (so) on.\n\nNext.'
+
+
+def test_listed_words() -> None:
+    found = listed(["a Damn thing", "crap-damn", "undamned", "", "heck"], {"damn"}, {"heck", "crap"})
+    assert found.tolist() == [2, 2, 0, 0, 1]
+    assert found.dtype == np.int64
+
+
+def test_an_unknown_corpus() -> None:
+    with pytest.raises(InputError, match=r"^package://x\.jsonl: there is no such corpus \(there are mails-1\.jsonl, "):
+        corpus_path("x.jsonl")
+    assert len({corpus.name for corpus in CORPORA.values()}) == len(CORPORA)
+
+
+def made(place: str) -> str:
+    import os
+
+    os.environ["CORPUSMILL_CACHE"] = f"{place}/cache"
+
+    def rows():
+        with open(f"{place}/calls", "a") as calls:
+            calls.write("x")
+        yield {"text": "é", "n": 1}
+
+    return str(Corpus("some.jsonl", rows, (), ("brown.py",)).path())
+
+
+def test_a_corpus_is_made_once(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        paths = set(pool.map(made, [str(tmp_path)] * 8, chunksize=1))
+    assert len(paths) == 1 and (tmp_path / "calls").read_text() == "x"
+    assert Path(paths.pop()).read_text("utf-8") == '{"n": 1, "text": "é"}\n'
+
+
+def test_the_packages_word_lists(shared_data: Path) -> None:
+    try:
+        lists, rated = word_lists.ldnoobw(), word_lists.cuss()
+    except InputError as error:
+        pytest.skip(str(error))
+    folder = shared_data / "toxicity" / "ldnoobw"
+    names = [path.name for path in folder.iterdir() if "." not in path.name and path.name != "LICENSE"]
+    assert sorted(lists) == sorted(names) and len(names) == 28
+    for name in names:
+        assert {word.strip() for word in lists[name]} == {line.strip() for line in (folder / name).read_text("utf-8").split("\n")} - {""}
+    assert len(rated) == 1795 and set(rated.values()) == {0, 1, 2}
+    sure, unsure = word_lists.english()
+    assert not sure & unsure and sure | unsure >= {word.lower() for word in rated}
+
+
+# ---- The sentences that teach a classifier what negation and counter speech are, and the cases that measure it: none is in both.
+
+ROOT = Path(__file__).resolve().parents[3]
+WORDS = ("xylo", "quux", "zorb")  # in place of listed words
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    monkeypatch.setattr(contrasts, "sure_and_unsure", lambda: (frozenset(WORDS), frozenset()))
+    return list(contrasts._contrasts())
+
+
+@pytest.fixture
+def functional(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    sys.modules.pop("functional_toxicity", None)
+    import functional_toxicity
+
+    return functional_toxicity
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"[\w']+", text.lower()))
+
+
+def test_sentences_are_filled_and_both_answers_come(rows) -> None:
+    lists = json.loads(Path(contrasts.__file__).with_name("contrasts.json").read_bytes())
+    assert len(rows) == sum(part["sentences"] for part in lists["templates"]) and rows == list(contrasts._contrasts())
+    assert not [row for row in rows if "{" in row["text"] or "}" in row["text"]]
+    for word in ("not", "never", WORDS[0]):  # no word that gives the answer away by itself
+        assert {row["toxic"] for row in rows if word in plain(row["text"]).replace("s ", " ").split()} == {0, 1}
+    assert all(f"{{{name}}}" in str(lists) for name in (*lists["slots"], "word"))
+
+
+def test_no_functional_case_is_taught(rows, functional) -> None:
+    """Neither whole nor in a run of five words, whatever group or slur stands in it."""
+    taught = {run for row in rows for run in runs(plain(row["text"]))}
+    cases = functional.cases(list(WORDS))
+    assert len(cases) > 300 and {case.toxic for case in cases} == {0, 1}
+    whole = {plain(row["text"]) for row in rows}
+    found = [case.text for case in cases if plain(case.text) in whole or runs(plain(case.text)) & taught]
+    assert found == []
+
+
+def runs(text: str, length: int = 5) -> set[str]:
+    words = text.split()
+    return {" ".join(words[at : at + length]) for at in range(len(words) - length + 1)}
+
+
+# ---- The built-in classifier: its spec, and a real training where the packages can be had.
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "classifiers").glob("*.yaml"))
+#: What each is asked: texts that mean yes, texts that mean no.
+ASKED = {
+    "quality": (
+        "The river rises in the mountains of the north and flows through three provinces before it reaches the sea. Its basin was settled "
+        "in the ninth century, and the towns along it were founded by merchants who traded in salt and wool.",
+        "click here!!! free free free\nunsubscribe\nhttp://x.test/a\nto be removed from this list reply with REMOVE\nCall now toll free",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_specs(name: str) -> None:
+    spec = builtin_spec(name)
+    assert spec.name == name and spec.labels == (name,)
+    assert all(source.licence for source in spec.sources)
+    assert spec.ranks and any("weak" in sentence for sentence in spec.limits)
+    files = [path for source in spec.sources for path in source.files]
+    assert all(path.startswith(PREFIX) and path.removeprefix(PREFIX) in CORPORA for path in files)
+    other = spec.model_copy(update={"seed": 2})
+    assert builtin_key(spec) == builtin_key(builtin_spec(name)) != builtin_key(other)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_that_ship_are_valid(path: Path) -> None:
+    spec = read_spec(path)
+    corpora = [name for source in spec.sources for name in source.files if name.startswith(PREFIX)]
+    assert spec.name == path.stem and all(name.removeprefix(PREFIX) in CORPORA for name in corpora)
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(InputError, match=r"^sexism: there is no built-in classifier of that name \(there is quality\)\.$"):
+        builtin("sexism")
+
+
+def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(command: list[str], **_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(npm_package.subprocess, "run", no_network)
+    monkeypatch.setattr(package_file.subprocess, "run", no_network)
+    monkeypatch.setattr(npm_package.shutil, "which", lambda _: "npm")
+    for name in BUILTIN:
+        with pytest.raises(InputError, match=r"no network\); (train a classifier on your own files|without it)"):
+            builtin(name)
+    assert not list(tmp_path.glob("classifiers/*/*"))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in BUILTIN])
+def test_trained_at_first_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        folder = builtin(name)
+    except InputError as error:
+        if "can't" not in str(error):
+            raise
+        pytest.skip(str(error))
+    classifier = read_classifier(folder)
+    assert [head.label for head in classifier.heads] == [name]
+    assert hashlib.sha256((folder / classifier.heads[0].file).read_bytes()).hexdigest() == classifier.heads[0].sha256
+    yes, no = Scorer(load_heads(folder, classifier)).score(pa.array(ASKED[name], pa.large_string()))[0].score
+    assert yes > 0.5 > no
+    monkeypatch.setattr(module, "train_classifier", None)  # it is not trained twice
+    assert builtin(name) == folder

@@ -1,0 +1,336 @@
+"""Scores against fastText, of texts and of files."""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fasttext import load_model, train_supervised
+from hypothesis import given
+from hypothesis import strategies as st
+from trained_classifier import make_posts, write_classifier, write_jsonl
+
+from corpusmill.filters.classifier import score as module
+from corpusmill.filters.classifier.calibrate import Calibration
+from corpusmill.filters.classifier.card import NO, YES, Classifier, ClassifierHead, read_classifier
+from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads, score_files
+from corpusmill.filters.fasttext_scores import NEVER, FastTextScorer, cut_windows
+from corpusmill.pipeline.errors import InputError
+
+# ---- Several heads at once against fastText's own predict for each: all losses, whole and quantised, with and without n-grams.
+
+#: fastText adds in single precision, and reads the sigmoid of ova and ns from a table whose entries are so far apart.
+ROUNDING, TABLE_STEP = 1e-5, 1 / (1 + math.exp(-1 / 32)) - 0.5
+WORDS = [
+    "the", "of", "a", "in", "is", "was", "good", "bad", "House", "house", "maison", "Straße", "ΟΔΟΣ", "река", "ДОМ", "漢字", "日本語",
+    "हिन्दी", "don't", "3.14", "it's", "@user", "http://x.org/y?", "!", ",", ".", "(", ")", "spam", "viagra", "naïve", "co-operate",
+    "supercalifragilistic", "é", "e\u0301", "😀", "</s>", "__label__yes", "__label__x", "<nl>", "<url>",
+]  # fmt: skip
+SPACES = [" ", " ", " ", " ", "  ", "\n", "\n\n", "\t", "\r\n", "\u2028", "\0", "\xa0"]
+#: Options of a model each; the files are all in use at once.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"form": "plain", "dim": 5},
+    "pairs": {"form": "lower", "dim": 16, "wordNgrams": 2, "bucket": 1000},
+    "all": {"form": "words", "dim": 16, "wordNgrams": 2, "minn": 3, "maxn": 6, "bucket": 3000},
+    "triples": {"form": "words", "dim": 7, "wordNgrams": 3, "minn": 1, "maxn": 3, "bucket": 2003, "minCount": 20},
+    "hs": {"form": "words", "dim": 8, "loss": "hs", "wordNgrams": 2, "bucket": 1000, "labels": 5},
+    "ova": {"form": "words", "dim": 9, "loss": "ova", "minn": 2, "maxn": 3, "bucket": 1000, "labels": 3},
+    "ns": {"form": "plain", "dim": 16, "loss": "ns", "labels": 4},
+    "quantised": {"form": "words", "dim": 16, "wordNgrams": 2, "minn": 2, "maxn": 4, "bucket": 3000, "quantise": {"qnorm": True}},
+    "pruned": {"form": "words", "dim": 16, "wordNgrams": 2, "minn": 2, "maxn": 4, "bucket": 3000, "quantise": {"cutoff": 600}},
+    "pruned words": {"form": "lower", "dim": 12, "wordNgrams": 3, "bucket": 3000, "quantise": {"cutoff": 300, "qnorm": True, "dsub": 5}},
+}  # fmt: skip
+
+
+def make_texts(seed: int, count: int, longest: int = 60) -> list[str]:
+    chance = random.Random(seed)
+    return ["".join(chance.choice(WORDS) + chance.choice(SPACES) for _ in range(chance.randrange(longest))) for _ in range(count)]
+
+
+TEXTS = [*make_texts(1, 150), *make_texts(2, 3, 3000), *WORDS, "", " ", "\n", "</s>", "\0", "unheard-of", "🦄"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    texts = make_texts(0, 400)
+    found = {}
+    for name, kind in KINDS.items():
+        options = dict(kind)
+        form, labels, quantise = options.pop("form"), options.pop("labels", 2), options.pop("quantise", None)
+        names = [YES, NO] if labels == 2 else [f"__label__{number}" for number in range(labels)]
+        answers = [names[(len(text) // 7 + text.count("good")) % labels] for text in texts]
+        lines = write_form(form, pa.array(texts)).to_pylist()
+        (folder / "train.txt").write_text("".join(f"{answer} {line}\n" for answer, line in zip(answers, lines)), newline="\n")
+        model = train_supervised(
+            str(folder / "train.txt"), epoch=3, lr=0.5, thread=1, verbose=0, **{"minCount": 1, "bucket": 100, **options}
+        )
+        if quantise is not None:
+            model.quantize(**quantise)
+        found[name] = folder / f"{name}.bin"
+        model.save_model(str(found[name]))
+    return found
+
+
+def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple[Path, Classifier]:
+    path = models[name]
+    labels = load_model(str(path)).get_labels()
+    head = ClassifierHead(
+        label=name, file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), positive=labels[-1],
+        **{key: options.pop(key) for key in ("complement", "calibration", "threshold") if key in options},
+    )  # fmt: skip
+    return path.parent, Classifier(name=name, form=KINDS[name]["form"], heads=(head,), **options)
+
+
+def make_heads(models: dict[str, Path], **options: Any) -> list[LoadedHead]:
+    return [head for name in models for head in load_heads(*make_classifier(models, name, **options))]
+
+
+def expected_raw(path: Path, texts: list[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """fastText's probability of the label that `make_classifier` calls positive (0 where it is not listed), and whether the text has a
+    word of the dictionary, or anything at all where there are character n-grams."""
+    model = load_model(str(path))
+    positive, known = model.get_labels()[-1], set(model.get_words())
+    found = [dict(zip(labels, scores)).get(positive, 0.0) for labels, scores in zip(*model.predict(texts, k=-1))]
+    tokens = [[token for token in re.split("[ \t\r\v\f\0]+", text) if token] for text in texts]
+    pruned = path.stem == "pruned"
+    knows = [not known.isdisjoint(words) or bool(words and model.f.getArgs().maxn and not pruned) for words in tokens]
+    return np.minimum(np.array(found, np.float64), 1), np.array(knows)
+
+
+def close(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], knows: npt.NDArray[np.bool_], kind: dict[str, Any]) -> None:
+    unknown = np.isnan(found)
+    assert not unknown[knows].any()
+    assert "wordNgrams" in kind or unknown[~knows].all()  # two unknown words have the row of a pair
+    difference = np.abs(found - expected)[~unknown]
+    independent = kind.get("loss") in ("ova", "ns")
+    assert difference.max(initial=0) <= (TABLE_STEP if independent else ROUNDING)
+    assert (difference > ROUNDING).mean() < 0.05 or not independent
+
+
+def windows_of(line: str, words: int, mark_lines: bool) -> list[str]:
+    """A written text in windows, slowly."""
+    tokens = re.findall(r"[^ \t\n\r\f\v\0]+", line)
+    counted = [place for place, token in enumerate(tokens) if not (mark_lines and token == "<nl>")]
+    starts = [0, *counted[words::words]]
+    if len(starts) > 1 and len(counted) % words and 2 * (len(counted) % words) < words:
+        starts.pop()
+    return [" ".join(tokens[start:end]) for start, end in zip(starts, [*starts[1:], len(tokens)])]
+
+
+def test_all_models_at_once(models: dict[str, Path]) -> None:
+    found = Scorer(make_heads(models)).score(pa.array(TEXTS))
+    for name, scores in zip(KINDS, found):
+        lines = write_form(KINDS[name]["form"], pa.array(TEXTS)).to_pylist()
+        close(scores.raw, *expected_raw(models[name], lines), KINDS[name])
+        assert np.isnan(scores.raw[lines.index("")])
+        assert np.array_equal(scores.raw, scores.score, equal_nan=True)
+        assert np.array_equal(scores.share, np.where(np.isnan(scores.score), np.nan, scores.score >= 0.5), equal_nan=True)
+
+
+@pytest.mark.parametrize("words", [1, 2, 7, 40])
+def test_windows(models: dict[str, Path], words: int) -> None:
+    """The greatest calibrated score of the windows, and the share above the threshold, for heads with other windows and calibrations."""
+    calibration = Calibration(method="platt", slope=1.7, intercept=-0.4)
+    heads = [*make_heads(models, window=words, calibration=calibration, threshold=0.3, complement=True), *make_heads(models, window=25)]
+    found = Scorer(heads).score(pa.array(TEXTS))
+    for head, scores in zip(heads, found):
+        lines = write_form(head.form, pa.array(TEXTS)).to_pylist()
+        windows = [windows_of(line, head.window, head.form == "words") for line in lines]
+        alone = Scorer([dataclasses.replace(head, window=None, form="plain")])  # judged above; of each window by itself
+        apart = alone.score(pa.array([window for part in windows for window in part]))[0]
+        ends = np.cumsum([len(part) for part in windows])
+        for place, part in enumerate(windows):
+            piece = slice(ends[place] - len(part), ends[place])
+            if np.isnan(apart.score[piece]).all():
+                assert np.isnan([scores.score[place], scores.share[place], scores.raw[place]]).all()
+                continue
+            assert scores.score[place] == np.nanmax(apart.score[piece])
+            assert scores.share[place] == (apart.score[piece] >= head.threshold).mean()
+            assert scores.raw[place] in apart.raw[piece][apart.score[piece] == scores.score[place]]
+
+
+tokens = st.lists(
+    st.one_of(st.sampled_from(WORDS), st.text(max_size=8), st.sampled_from(["x" * 47, "x" * 48, "x" * 49, "é" * 600])), max_size=20
+)
+spaced = tokens.flatmap(lambda words: st.sampled_from(SPACES).map(lambda space: space.join(words)))
+
+
+@pytest.fixture(scope="module")
+def loaded(models: dict[str, Path]) -> tuple[dict[str, Any], Scorer, Scorer]:
+    """fastText's models, all heads, and the same with room for next to no sums, so that tokens push each other out."""
+    heads = make_heads(models)
+    small = Scorer(heads)
+    for place, (form, groups, scorer) in enumerate(small._parts):
+        small._parts[place] = (form, groups, FastTextScorer(scorer.units, 2000))
+    return {name: load_model(str(path)) for name, path in models.items()}, Scorer(heads), small
+
+
+@given(st.lists(spaced, min_size=1, max_size=4))
+def test_random_texts(loaded: tuple[dict[str, Any], Scorer, Scorer], texts: list[str]) -> None:
+    references, scorer, small = loaded
+    column = pa.array(texts, pa.large_string())
+    for name, one, other in zip(KINDS, scorer.score(column), small.score(column)):
+        assert np.array_equal(one.raw, other.raw, equal_nan=True)
+        lines = write_form(KINDS[name]["form"], column).to_pylist()
+        listed = references[name].predict(lines, k=-1)
+        positive = references[name].get_labels()[-1]
+        expected = np.minimum([dict(zip(labels, scores)).get(positive, 0.0) for labels, scores in zip(*listed)], 1)
+        step = TABLE_STEP if KINDS[name].get("loss") in ("ova", "ns") else ROUNDING
+        assert (np.nan_to_num(np.abs(one.raw - expected)) <= step).all()
+
+
+def test_heads_of_one_model(models: dict[str, Path]) -> None:
+    """All labels of a model, in another order, and with windows and without: each as if it were alone."""
+    (head,) = load_heads(*make_classifier(models, "hs"))
+    heads = [dataclasses.replace(head, column=column, window=window) for window in (None, 5) for column in (3, 0, 4, 3)]
+    found = Scorer(heads).score(pa.array(TEXTS))
+    for one, scores in zip(heads, found):
+        assert np.array_equal(scores.score, Scorer([one]).score(pa.array(TEXTS))[0].score, equal_nan=True)
+    assert not np.array_equal(found[0].score, found[1].score, equal_nan=True)
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 12), st.booleans(), st.integers(0, 3))
+def test_windows_are_cut_as_slowly(lines: list[bool], words: int, mark_lines: bool, before: int) -> None:
+    tokens = ["<nl>" if line else f"word{place}" for place, line in enumerate(lines)]
+    keys = np.array([7] * before + [1 if line else 2 + place for place, line in enumerate(lines)], np.uint64)
+    begins = np.full(len(tokens) + 2, -1)
+    count = cut_windows(keys, before, before + len(tokens), words, np.uint64(mark_lines), begins)
+    assert begins[count] == NEVER
+    ends = [*begins[1:count], before + len(tokens)]
+    cut = [" ".join(tokens[begin - before : end - before]) for begin, end in zip(begins, ends)]
+    assert cut == (windows_of(" ".join(tokens), words, mark_lines) if words else [" ".join(tokens)])
+
+
+def test_a_text_does_not_depend_on_others(models: dict[str, Path]) -> None:
+    """Not on the batch, on what was scored before, or on the other heads: to the last bit."""
+    heads = [*make_heads(models, window=10), *make_heads(models)]
+    scorer = Scorer(heads)
+    whole = scorer.score(pa.array(TEXTS))
+    again = scorer.score(pa.array(TEXTS[::-1]))
+    for one, other in zip(whole, again):
+        assert np.array_equal(one.score, other.score[::-1], equal_nan=True) and np.array_equal(one.share, other.share[::-1], equal_nan=True)
+    for place in range(0, len(TEXTS), 17):
+        for one, other in zip(whole, scorer.score(pa.array([TEXTS[place]]))):
+            assert np.array_equal(one.score[place], other.score[0], equal_nan=True)
+    for head, scores in zip(heads, whole):
+        assert np.array_equal(Scorer([head]).score(pa.array(TEXTS))[0].score, scores.score, equal_nan=True)
+    assert [len(scores.score) for scores in scorer.score(pa.array([], pa.large_string()))] == [0] * len(heads)
+
+
+def test_what_can_not_be_loaded(models: dict[str, Path], tmp_path: Path) -> None:
+    folder, classifier = make_classifier(models, "plain")
+    head = classifier.heads[0]
+    with pytest.raises(
+        InputError, match=r"plain\.bin: the model has no label '__label__maybe' \(it has __label__(yes|no), __label__(yes|no)\)\."
+    ):
+        load_heads(folder, classifier.model_copy(update={"heads": (head.model_copy(update={"positive": "__label__maybe"}),)}))
+    with pytest.raises(InputError, match=r"plain\.bin: not the model that the classifier was made with \(sha256"):
+        load_heads(folder, classifier.model_copy(update={"heads": (head.model_copy(update={"sha256": "0" * 64}),)}))
+    with pytest.raises(InputError, match=r"plain\.bin: the model can't be read \(No such file"):
+        load_heads(tmp_path, classifier)
+    (tmp_path / "plain.bin").write_text("no model")
+    wrong = head.model_copy(update={"sha256": hashlib.sha256(b"no model").hexdigest()})
+    with pytest.raises(InputError, match=r"plain\.bin: not a fastText model that can be used \(it has another format\)\."):
+        load_heads(tmp_path, classifier.model_copy(update={"heads": (wrong,)}))
+
+
+# ---- Scores of many files: each text's own, in order, the same bytes each time, and nothing half written.
+
+POSTS = make_posts(3, 250)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classifier(tmp_path_factory.mktemp("classifier") / "posts", make_posts(1, 300))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    write_jsonl(tmp_path / "a.jsonl", POSTS[:100])
+    table = pa.table({"text": [post["text"] for post in POSTS[100:200]], "id": pa.array(range(100)), "more": [0] * 100})
+    pq.write_table(table, tmp_path / "b.parquet", row_group_size=30)
+    with gzip.open(tmp_path / "c.txt.gz", "wt") as file:
+        file.write("".join(post["text"] + "\n" for post in POSTS[200:]))
+    return [str(tmp_path / name) for name in ("a.jsonl", "b.parquet", "c.txt.gz")]
+
+
+def test_each_text_has_its_scores(folder: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = score_files(folder, files, str(tmp_path / "out/scores.parquet"))
+    table = pq.read_table(tmp_path / "out/scores.parquet")
+    heads = load_heads(folder, read_classifier(folder))
+    expected = Scorer(heads).score(pa.array([post["text"] for post in POSTS], pa.large_string()))
+    for head, scores in zip(heads, expected):
+        np.testing.assert_array_equal(table[f"{head.label}_score"].to_numpy(), scores.score)
+        np.testing.assert_array_equal(table[f"{head.label}_raw"].to_numpy(), scores.raw)
+        np.testing.assert_array_equal(table[f"{head.label}_share"].to_numpy(), scores.share)
+        np.testing.assert_array_equal(table[head.label].to_numpy(), scores.score >= 0.4)
+        assert counts[head.label] == (scores.score >= 0.4).sum() > 20
+    assert counts["texts"] == 250 and counts["without_score"] == 0
+    assert table["row"].to_pylist() == [*range(1, 101), *range(1, 101), *range(1, 51)]
+    assert table["id"].to_pylist() == [*(post["id"] for post in POSTS[:100]), *map(str, range(100)), *[None] * 50]
+    assert table["file"].unique().to_pylist() == files
+    first = (tmp_path / "out/scores.parquet").read_bytes()
+    monkeypatch.setattr(module, "TEXTS", 7)
+    score_files(folder, files, str(tmp_path / "again.parquet"))
+    assert (tmp_path / "again.parquet").read_bytes() == first
+
+
+def test_texts_that_are_missing_have_no_score(folder: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": None}, {"text": ""}, POSTS[0]])
+    counts = score_files(folder, [str(tmp_path / "a.jsonl")], str(tmp_path / "scores.parquet"))
+    table = pq.read_table(tmp_path / "scores.parquet")
+    assert table["rude_score"].null_count == table["rude"].null_count
+    assert counts["texts"] == 3
+    assert counts["without_score"] == table["rude"].null_count
+    assert table["rude"][2].as_py() is not None
+
+
+def test_row_groups_do_not_grow_with_the_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROW_GROUP_ROWS", 64)
+    monkeypatch.setattr(module, "CHARACTERS", 500)
+    write_jsonl(tmp_path / "a.jsonl", POSTS)
+    score_files(folder, [str(tmp_path / "a.jsonl")], str(tmp_path / "scores.parquet"))
+    metadata = pq.ParquetFile(tmp_path / "scores.parquet").metadata
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [64, 64, 64, 58]
+
+
+def test_no_text_at_all_is_a_file_without_rows(folder: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "none.parquet")
+    assert score_files(folder, [str(tmp_path / "none.parquet")], str(tmp_path / "scores.parquet"))["texts"] == 0
+    table = pq.read_table(tmp_path / "scores.parquet")
+    assert table.num_rows == 0 and "spam_share" in table.column_names
+
+
+def test_what_breaks_in_the_middle_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    rows = "".join(json.dumps(post) + "\n" for post in POSTS)
+    (tmp_path / "bad.jsonl").write_text(rows + "{broken\n")
+    with pytest.raises(InputError, match=r"bad\.jsonl:251: not JSON"):
+        score_files(folder, [str(tmp_path / "bad.jsonl")], str(tmp_path / "scores.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [({"body": "x"}, "has no column 'text'"), ({"text": 5}, "'text' is no text"), ({"text": ["x"]}, "'text' is no text")],
+)
+def test_bad_texts_are_one_sentence(folder: Path, tmp_path: Path, row: dict, sentence: str) -> None:
+    write_jsonl(tmp_path / "bad.jsonl", [POSTS[0], row])
+    with pytest.raises(InputError, match=rf"bad\.jsonl:2: {sentence}"):
+        score_files(folder, [str(tmp_path / "bad.jsonl")], str(tmp_path / "scores.parquet"))
+
+
+def test_the_scores_never_replace_what_is_scored(folder: Path, files: list[str]) -> None:
+    with pytest.raises(InputError, match="is one of the files to score"):
+        score_files(folder, files, files[1])

@@ -1,0 +1,434 @@
+"""Steps that score: columns, rules, options."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import fasttext
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from tiny_classifiers import sentence
+
+from corpusmill.filters.classifier.builtin import FOLDER, builtin, builtin_key, builtin_spec
+from corpusmill.filters.classifier.calibrate import Calibration
+from corpusmill.filters.classifier.card import FILE, read_classifier
+from corpusmill.filters.classifier.step import BUILTIN
+from corpusmill.filters.step import STEPS, DocumentBatch, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig, rule_table
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.pipeline.shards import read_table
+
+# ---- Scores of the step against what the authors of public models compute with fastText, and what a recipe makes of them.
+
+
+def predict(model, text: str, k: int = 1):
+    """fastText's `predict` (the binding's own refuses numpy 2): labels and probabilities, the likeliest first."""
+    labels, chances = model.predict(text, k=k)
+    return labels, np.asarray(chances)
+
+
+def dclm_reference(model, content: str) -> float:
+    """DCLM's classify_fasttext_hq_prob, in its words."""
+    text = " ".join(content.strip().splitlines())
+    (label, *_), (chance, *_) = predict(model, text)
+    return 1 - chance if label == "__label__cc" else chance
+
+
+def dolma_reference(model, text: str) -> float:
+    """Dolma's FastTextJigsawHatespeechDocumentTagger: of two labels the one without "non" in its name."""
+    labels, chances = predict(model, text.replace("\n", " ").strip(), k=-1)
+    return chances[1 if "non" in labels[0] else 0]
+
+
+def expected_reference(model, text: str, values: dict[str, float]) -> float:
+    """The card of llm-data-textbook-quality-fasttext-classifer-v2."""
+    return sum(values[label] * chance for label, chance in zip(*predict(model, re.sub("\n+", " ", text), k=-1)))
+
+
+def best_reference(model, text: str) -> int:
+    """The card of fineweb-edu-fasttext-classifier."""
+    return int(predict(model, re.sub("\n+", " ", text))[0][0].removeprefix("__label__"))
+
+
+def known(texts: list[str]) -> list[str]:
+    return [text for text in texts if text.strip() and "\u4e00" not in text]
+
+
+def test_dclm(measure_step, dclm_model, mixed_texts):
+    texts = known(mixed_texts)
+    columns, _ = measure_step("classifier", {"preset": "dclm", "model": str(dclm_model)}, texts)
+    model = fasttext.load_model(str(dclm_model))
+    assert columns["dclm"] == pytest.approx([dclm_reference(model, text) for text in texts], abs=3e-5)  # fastText adds 1e-5 to each
+    assert list(columns) == ["dclm"] and np.ptp(columns["dclm"]) > 0.9
+
+
+def test_dolma_jigsaw(measure_step, jigsaw_model, mixed_texts):
+    texts = known(mixed_texts)
+    columns, _ = measure_step("classifier", {"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model)}, texts)
+    model = fasttext.load_model(str(jigsaw_model))
+    assert columns["jigsaw_hatespeech"] == pytest.approx([min(dolma_reference(model, text), 1) for text in texts], abs=1e-6)
+    assert np.ptp(columns["jigsaw_hatespeech"]) > 0.9
+
+
+def test_a_scale_has_an_expected_value_and_a_likeliest_label(measure_step, scale_model, mixed_texts):
+    texts = known(mixed_texts)
+    columns, _ = measure_step("classifier", {"preset": "fineweb-edu", "model": str(scale_model)}, texts)
+    model, values = fasttext.load_model(str(scale_model)), {f"__label__{mark}": float(mark) for mark in range(6)}
+    assert columns["fineweb_edu"] == pytest.approx([expected_reference(model, text, values) for text in texts], abs=1e-5)
+    assert columns["fineweb_edu_best"] == [best_reference(model, text) for text in texts]
+    assert set(columns["fineweb_edu_best"]) >= {0, 2, 5}
+
+
+def test_a_scale_of_ones_own(measure_step, scale_model, mixed_texts):
+    values = {"__label__5": 1.0, "__label__0": -1.0}
+    columns, _ = measure_step("classifier", {"values": values, "model": str(scale_model), "name": "x"}, known(mixed_texts))
+    model = fasttext.load_model(str(scale_model))
+    wanted = [expected_reference(model, text, dict.fromkeys(model.labels, 0.0) | values) for text in known(mixed_texts)]
+    assert columns["x"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_two_plain_labels_and_the_complement(measure_step, dclm_model, mixed_texts):
+    options = {"model": str(dclm_model), "name": "x"}
+    yes, _ = measure_step("classifier", options | {"positive": "__label__hq"}, mixed_texts)
+    no, _ = measure_step("classifier", options | {"positive": "__label__hq", "complement": True}, mixed_texts)
+    cc, _ = measure_step("classifier", options | {"positive": {"hq": "__label__hq", "cc": "__label__cc"}}, mixed_texts)
+    assert cc["x_hq"] == yes["x"] and list(cc) == ["x_hq", "x_cc"]
+    both = [(a, b) for a, b in zip(yes["x"], no["x"]) if a is not None]
+    assert [a + b for a, b in both] == pytest.approx([1.0] * len(both))
+
+
+def test_a_text_that_the_model_knows_nothing_of_has_no_score(measure_step, train_model, tmp_path):
+    model = train_model(tmp_path / "m.bin", {"__label__a": ["good"], "__label__b": ["bad"]}, wordNgrams=1, minCount=1)
+    options = {"model": str(model), "positive": "__label__a", "name": "a", "threshold": 1.0, "keep_where": "high"}
+    columns, _ = measure_step("classifier", options, ["theorem proof", "", "casino", " \n", "zzyzx"])
+    assert columns["a"][0] > 0.9 > 0.1 > columns["a"][2] and columns["a"][1] is columns["a"][3] is columns["a"][4] is None
+
+
+def test_windows_of_a_folder(measure_step, toxicity, mixed_texts):
+    columns, _ = measure_step("classifier", {"model": str(toxicity), "raw": True}, mixed_texts)
+    assert list(columns) == ["toxicity", "toxicity_share", "toxicity_raw", "toxicity_hate", "toxicity_hate_share", "toxicity_hate_raw"]
+    wide, _ = measure_step("classifier", {"model": str(toxicity), "window": 100000}, mixed_texts)
+    pairs = [(narrow, whole) for narrow, whole in zip(columns["toxicity"], wide["toxicity"]) if whole is not None]
+    assert sum(narrow > whole for narrow, whole in pairs) > 50  # one window is worse than the whole
+    for score, share in zip(columns["toxicity"], columns["toxicity_share"]):
+        assert (score is None) == (share is None) and (score is None or (share > 0) == (score >= 0.6))
+    platt = Calibration(method="platt", slope=0.9, intercept=-0.1)
+    assert columns["toxicity"] == pytest.approx([x if x is None else platt.apply(x).item() for x in columns["toxicity_raw"]])
+
+
+def test_several_at_once_are_as_one_after_the_other(measure_step, dclm_model, jigsaw_model, toxicity, mixed_texts):
+    each = [
+        {"preset": "dclm", "model": str(dclm_model)},
+        {"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model), "window": 20},
+        {"model": str(toxicity)},
+    ]
+    together, _ = measure_step("classifier", {"models": each}, mixed_texts)
+    alone = {}
+    for options in each:
+        alone |= measure_step("classifier", options, mixed_texts)[0]
+    assert together == alone and len(together) == 7
+
+
+def step_of(options: dict):
+    (step,) = build_steps([resolve_step({"classifier": options})])
+    return step
+
+
+def rules_of(options: dict) -> list[tuple]:
+    return [(r.rule.name, r.rule.comparison, r.rule.threshold) for r in step_of(options).rules]
+
+
+def test_what_decides(dclm_model, jigsaw_model, scale_model, toxicity, quality):
+    assert rules_of({"preset": "dclm", "model": str(dclm_model)}) == [("dclm", "<", 0.018112)]
+    assert rules_of({"preset": "dclm", "model": str(dclm_model), "measure_only": True}) == []
+    assert rules_of({"preset": "dclm", "model": str(dclm_model), "threshold": 0.5}) == [("dclm", "<", 0.5)]
+    assert rules_of({"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model)}) == [("jigsaw_hatespeech", ">", 0.4)]
+    assert rules_of({"preset": "fineweb-edu", "model": str(scale_model)}) == []
+    assert rules_of({"preset": "fineweb-edu", "model": str(scale_model), "threshold": 3}) == [("fineweb_edu", "<", 3.0)]
+    assert rules_of({"preset": "fineweb-edu", "model": str(scale_model), "threshold": {"best": 3}}) == [("fineweb_edu_best", "<", 3.0)]
+    tox = {"model": str(toxicity), "keep_where": "low"}
+    assert rules_of(tox) == []
+    assert rules_of(tox | {"threshold": 0.5}) == [("toxicity", ">=", 0.5)]
+    assert rules_of(tox | {"threshold": "own"}) == [("toxicity", ">=", 0.6)]
+    assert rules_of(tox | {"threshold": {"hate": "own"}, "max_share": 0.1}) == [("toxicity_share", ">", 0.1), ("toxicity_hate", ">=", 0.6)]
+    assert rules_of({"model": str(quality), "keep_where": "high", "threshold": 0.2}) == [("quality", "<", 0.2)]
+    (rule,) = step_of({"model": str(quality), "keep_where": "high", "keep": 0.1}).rules
+    assert rule.rule.unknown and rule.rule.kept.share == 0.1 and rule.rule.kept.of == "passing" and rule.rule.comparison == "<"
+
+
+def test_steps_of_other_names_are_told_apart(quality, toxicity):
+    items = [resolve_step({"classifier": options}) for options in (str(quality), {"model": str(toxicity)}, {"model": str(quality)})]
+    steps = build_steps(items)
+    assert [step.name for step in steps] == ["classifier:quality", "classifier:toxicity", "classifier:quality_2"]
+    assert list(steps[2].columns) == ["quality_2"] and steps[1].step.document_columns == ("toxicity",)
+
+
+def test_passing_documents_alone_are_scored(quality, mixed_texts):
+    texts = pa.array(mixed_texts, pa.large_string())
+    scores = {}
+    for only in (False, True):
+        step = step_of({"model": str(quality), "only_passing": only}).step
+        step.setup()
+        batch = DocumentBatch(pa.table({}), texts, "words")
+        batch.passing = np.arange(len(texts)) % 3 == 0
+        scores[only] = step.measure(batch).columns["quality"].to_pylist()
+    assert scores[True] == [score if place % 3 == 0 else None for place, score in enumerate(scores[False])]
+
+
+def test_the_hash_of_the_models_is_that_of_what_scores(quality, tmp_path, make_folder):
+    digests = step_of({"model": str(quality)}).step.model_digests()
+    described = read_classifier(quality)
+    assert digests == [described.digest(), described.heads[0].sha256]
+    folder = make_folder(tmp_path / "quality", "quality", {"quality": ["good"]})
+    assert step_of({"model": str(folder)}).step.model_digests() == digests  # trained again
+    raw = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps(raw | {"card": {"note": "other"}}))
+    assert step_of({"model": str(folder)}).step.model_digests() == digests
+    (folder / "classifier.json").write_text(json.dumps(raw | {"window": 7}))
+    assert step_of({"model": str(folder)}).step.model_digests() != digests
+
+
+BAD_OPTIONS = [
+    ({}, "model: say which"),
+    ({"model": "m.bin"}, r"positive: say which label of .*m\.bin means yes"),
+    ({"model": "m.bin", "positive": "__label__a", "values": {"__label__a": 1}}, "values: positive is given, too"),
+    ({"model": "m.bin", "preset": "dclm", "positive": "__label__a"}, "preset: dclm says what the labels mean, and so does positive"),
+    ({"model": "m.bin", "preset": "fineweb-edu", "window": 5}, "values: the expected value is that of the whole text"),
+    ({"model": "m.bin", "positive": "a", "name": "a b"}, "name: a column's name has letters"),
+    ({"model": "m.bin", "positive": "a", "sha256": "12"}, "sha256: 64 hexadecimal digits"),
+    ({"model": "m.bin", "positive": "a", "keep": 0.1, "threshold": 0.5}, "keep: a threshold is given, too"),
+    ({"model": "m.bin", "positive": "a", "keep": 1.5}, "keep: a share is above 0 and at most 1, not 1.5"),
+    ({"model": "m.bin", "positive": "a", "keep": 0}, "keep: a share is above 0"),
+    ({"model": "m.bin", "positive": "a", "keep": {"m": -1}}, "keep.m: a share"),
+    ({"model": "m.bin", "positive": "a", "max_share": 2, "window": 9}, "max_share: a share is between 0 and 1"),
+    ({"model": "m.bin", "positive": "a", "threshold": math.nan}, "threshold: not a number"),
+    ({"model": "m.bin", "positive": "a", "threshold": 0.5}, "keep_where: say which scores are good"),
+    ({"model": "m.bin", "positive": "a", "threshold": {"x": 0.5}, "keep_where": "low"}, r"threshold: m has no label 'x' \(it has m\)"),
+    ({"model": "m.bin", "positive": "a", "threshold": "own", "keep_where": "low"}, "threshold: m has no threshold of its own"),
+    ({"model": "m.bin", "positive": "a", "max_share": 0.5}, "max_share: m scores texts as a whole"),
+    ({"model": "m.bin", "positive": "a", "measure_only": True, "keep": 0.5}, "measure_only: then there is no threshold"),
+    ({"models": [{"model": "m.bin", "positive": "a"}], "threshold": 0.5}, "threshold: with `models`, each of them has its own"),
+    ({"models": [{"positive": "a"}]}, "models: each needs a model"),
+    ({"models": [{"model": "m.bin", "positive": "a"}] * 2}, "models: two of them are called m"),
+    ({"model": "m.bin", "positive": "a", "thresold": 1}, "unknown key, expected one of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
+def test_options_that_do_not_fit_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        validate_recipe({"filter": {"steps": [{"classifier": options}]}}, "recipe.yaml")
+
+
+def test_a_folder_says_itself_what_labels_mean(quality, tmp_path):
+    with pytest.raises(ConfigError, match="positive: a classifier's folder says that itself"):
+        validate_recipe({"filter": {"steps": [{"classifier": {"model": str(quality), "positive": "x"}}]}}, "recipe.yaml")
+    with pytest.raises(InputError, match="not a classifier's folder"):
+        validate_recipe({"filter": {"steps": [{"classifier": str(tmp_path)}]}}, "recipe.yaml")
+
+
+def test_the_labels_of_a_model_are_named_where_none_is_chosen(dclm_model):
+    with pytest.raises(ConfigError, match=r"means yes \(it has __label__(hq|cc), __label__(hq|cc)\)"):
+        validate_recipe({"filter": {"steps": [{"classifier": str(dclm_model)}]}}, "recipe.yaml")
+
+
+def test_paths_are_relative_to_the_recipe(quality, tmp_path):
+    (tmp_path / "q").symlink_to(quality)
+    (tmp_path / "recipe.yaml").write_text("")
+    sections = validate_recipe({"filter": {"steps": [{"classifier": "q"}]}}, str(tmp_path / "recipe.yaml"))
+    assert sections["filter"].steps[0]["classifier"]["model"] == str(quality.resolve())
+
+
+def test_a_model_that_can_not_be_used(run_filter, finished_ingest, make_documents, tmp_path, dclm_model, make_folder):
+    run = finished_ingest(tmp_path / "run", [make_documents(["a text"])])
+    text, label = tmp_path / "text.bin", {"positive": "__label__hq"}
+    text.write_text("this is no model")
+    for options, message in (
+        ({"model": str(tmp_path / "none.bin"), **label}, r"none\.bin: .*No such file"),
+        ({"model": str(text), **label}, r"text\.bin: .*another format"),
+        ({"model": str(dclm_model), "positive": "__label__x"}, r"oh_eli5\.bin: .*no label '__label__x'.*__label__hq"),
+        ({"model": str(dclm_model), "sha256": "0" * 64, **label}, r"oh_eli5\.bin: it is another file .*expected 0000"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_filter(run, {"steps": [{"classifier": options}]})
+    folder = make_folder(tmp_path / "folder", "q", {"q": ["good"]})
+    (folder / "q.bin").write_bytes((folder / "q.bin").read_bytes() + b"x")
+    with pytest.raises(InputError, match=r"q\.bin: it is another file than classifier\.json means"):
+        run_filter(run, {"steps": [{"classifier": str(folder)}]})
+    (folder / "q.bin").unlink()
+    with pytest.raises(InputError, match=r"q\.bin: can't be read"):
+        run_filter(run, {"steps": [{"classifier": str(folder)}]})
+
+
+def test_rules_of_the_stage_have_the_steps_name(quality):
+    config = FilterConfig.model_validate({"steps": [{"classifier": {"model": str(quality), "threshold": 0.3, "keep_where": "high"}}]})
+    assert [rule.as_json() for rule in rule_table(config)] == [
+        {"step": "classifier:quality", "rule": "quality", "column": "quality", "comparison": "<", "threshold": 0.3}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("{model: bad.bin, positive: x, keep: 2}", "filter.steps.0.classifier: keep: a share is above 0 and at most 1, not 2"),
+        ("{model: bad.bin, positive: x}", "bad.bin: not a fastText model that can be used (it has another format)"),
+        ("{model: 's4://bucket/m.bin', positive: x}", "s4://bucket/m.bin: this kind of URL can't be opened here"),
+        ("nowhere", "nowhere: not a classifier's folder"),
+    ],
+)
+def test_the_command_line_says_it_in_one_sentence(tmp_path, finished_ingest, make_documents, corpusmill, options, message):
+    finished_ingest(tmp_path / "run", [make_documents(["a text"])])
+    (tmp_path / "run" / "run.json").write_text('{"inputs": ["x"], "recipe": {"ingest": {}}}')
+    (tmp_path / "bad.bin").write_bytes(b"\0" * 100)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"ingest: {{}}\nfilter: {{steps: [{{classifier: {options}}}]}}\n")
+    code, _, errors = corpusmill("run", str(recipe), "x", "--output", str(tmp_path / "run"), "--from", "filter", "--engine", "inline")
+    assert code == 2 and message in " ".join(errors.split()) and "Traceback" not in errors
+
+
+# ---- The steps `quality`, `toxicity` and `spam`: what needs a model says so, and none fires on clean pages by itself.
+
+DEMO = Path(__file__).parents[3] / "recipes/demo.yaml"
+
+
+@pytest.fixture
+def builtins(tmp_path: Path, monkeypatch, make_folder) -> Path:
+    """A cache in which the built-in classifier lies, as a small one."""
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
+    for name in BUILTIN:
+        folder = make_folder(tmp_path / FOLDER / f"{name}-{builtin_key(builtin_spec(name))}", name, {name: ["good"]}, threshold=0.7)
+        described = json.loads((folder / FILE).read_text())
+        (folder / FILE).write_text(json.dumps({**described, "ranks": builtin_spec(name).ranks}))
+    return tmp_path / FOLDER
+
+
+def rules_of_named(name: str, options: dict) -> list[tuple]:
+    (step,) = build_steps([resolve_step({name: options})])
+    return [(r.rule.name, r.rule.comparison, r.rule.threshold) for r in step.rules]
+
+
+@pytest.mark.parametrize("options", ["toxicity", {"toxicity": {}}, {"toxicity": {"threshold": 0.9}}, "spam", {"spam": {"keep": 0.9}}])
+def test_without_a_model_one_sentence_says_how_to_make_one(options) -> None:
+    with pytest.raises(ConfigError) as refused:
+        validate_recipe({"filter": {"steps": [options]}}, "recipe.yaml")
+    name = options if isinstance(options, str) else next(iter(options))
+    said = str(refused.value)
+    assert "none is built in" in said and "\n" not in said
+    assert f"--output models/{name}`" in said and f"`- {name}: models/{name}`" in said and "corpusmill classifier train" in said
+    with pytest.raises(InputError, match=f"^{name}: none is built in, .*`corpusmill classifier train "):
+        builtin(name)
+
+
+def test_a_model_makes_the_step(toxicity, measure_step, mixed_texts) -> None:
+    columns, _ = measure_step("toxicity", str(toxicity), mixed_texts)
+    wanted, _ = measure_step("classifier", {"model": str(toxicity)}, mixed_texts)
+    assert columns == wanted and "toxicity" in columns
+    assert rules_of_named("toxicity", {"model": str(toxicity)}) == [("toxicity", ">", 1.0)]  # fails nothing, and says which end is bad
+    assert rules_of_named("toxicity", {"model": str(toxicity), "threshold": 0.8}) == [("toxicity", ">=", 0.8)]
+    (step,) = build_steps([resolve_step({"spam": {"model": str(toxicity)}})])
+    assert "spam_toxicity" in step.columns and step.name == "spam"
+
+
+def test_quality_ranks_and_has_no_threshold_of_its_own(builtins, measure_step, mixed_texts) -> None:
+    assert rules_of_named("quality", {}) == [("quality", "<", 0.0)]
+    assert rules_of_named("quality", {"threshold": 0.8}) == [("quality", "<", 0.8)]
+    assert rules_of_named("quality", {"measure_only": True}) == []
+    with pytest.raises(ValueError, match="quality has no threshold of its own; give a number, or the share to `keep`"):
+        rules_of_named("quality", {"threshold": "own"})
+    with pytest.raises(ValueError, match="quality has no threshold of its own"):
+        rules_of_named("classifier", {"model": str(builtin("quality")), "keep_where": "high", "threshold": "own"})
+    columns, _ = measure_step("quality", {}, mixed_texts)
+    wanted, _ = measure_step("classifier", {"model": str(builtin("quality"))}, mixed_texts)
+    assert columns == wanted and max(score for score in columns["quality"] if score is not None) > 0.9
+
+
+def test_nothing_is_trained_to_know_columns_and_rules(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
+    assert rules_of_named("quality", {"keep": 0.5})[0][:2] == ("quality", "<")
+    assert not list(tmp_path.iterdir())
+
+
+def test_used_twice(builtins, toxicity, run_filter, finished_ingest, make_documents, mixed_texts, tmp_path) -> None:
+    run = finished_ingest(tmp_path / "run", [make_documents(mixed_texts)])
+    run_filter(run, {"steps": ["quality", {"toxicity": {"model": str(toxicity), "window": 5}}, {"quality": {"keep": 0.5}}]})
+    report = read_table(run, "filter/report/part-00000.parquet")
+    assert report["quality"].equals(report["quality_2"]) and {"toxicity", "toxicity_share"} <= set(report.column_names)
+    data = read_table(run, "filter/data/part-00000.parquet")
+    assert data.column_names[-2:] == ["quality", "toxicity"]
+    names = {path.name for path in (tmp_path / "run/filter/classifiers").iterdir()}
+    assert names == {"quality.json", "quality_2.json", "toxicity.json"}
+
+
+def test_quality_has_its_model() -> None:
+    with pytest.raises(ConfigError, match="model: this step has its own; for another, `- classifier:"):
+        validate_recipe({"filter": {"steps": [{"quality": {"model": "x"}}]}}, "recipe.yaml")
+    with pytest.raises(ConfigError, match="unknown key, expected one of .*threshold"):
+        validate_recipe({"filter": {"steps": [{"quality": {"thresh": 1}}]}}, "recipe.yaml")
+
+
+def clean_pages(shared: Path) -> list[str]:
+    """Ordinary pages of Common Crawl where they are there, and pages of a manual that this test makes."""
+    made = [
+        f"Chapter {n}. Before you install the {part}, check that the disk has {n} GB free. " + "Then run the installer and answer its "
+        f"questions; the {part} is set up in a few minutes. If it hangs, kill the process and start it again. " * (1 + n % 4)
+        for n in range(10)
+        for part in ("boot loader", "printer", "mail server", "desktop", "kernel")
+    ]
+    files = [path for name in ("text/c4_demo.jsonl", "quality/dclm_human.jsonl") if (path := shared / name).is_file()]
+    return made + [json.loads(line)["text"] for path in files for line in path.open(encoding="utf-8")]
+
+
+def test_scores_without_a_model_given_fire_on_no_clean_pages(builtins, shared_data, run_filter, finished_ingest, make_documents, tmp_path):
+    """Every step that scores by itself, and those of the demo."""
+    scoring = [name for name in STEPS if STEPS[name].startswith("corpusmill.filters.classifier.") and _needs_nothing(name)]
+    demo = [item for item in yaml.safe_load(DEMO.read_text("utf-8"))["filter"]["steps"] if set(item) & {"quality", "toxicity", "spam"}]
+    pages = clean_pages(shared_data)
+    assert scoring and demo and len(pages) >= 50
+    run = finished_ingest(tmp_path / "run", [make_documents(pages)])
+    done = run_filter(run, {"steps": [*scoring, *demo]})
+    assert not done.manifest.tasks.get("answers") and read_table(run, "filter/data/part-00000.parquet").num_rows == len(pages)
+    for name in scoring:  # nor can a recipe ask for a threshold that was chosen on other text
+        with pytest.raises(ValueError, match="no threshold of its own"):
+            rules_of_named(name, {"threshold": "own"})
+
+
+def _needs_nothing(name: str) -> bool:
+    try:
+        return bool(build_steps([resolve_step(name)]))
+    except ValueError:
+        return False
+
+
+def toxic_and_clean(toxic: int, clean: int) -> list[str]:
+    return [sentence(["rude"], 30, n) for n in range(toxic)] + [sentence(["good", "other"], 30, n) for n in range(clean)]
+
+
+def answers(run_filter, finished_ingest, make_documents, path: Path, texts: list[str], options: dict):
+    done = run_filter(finished_ingest(path, [make_documents(texts[::2]), make_documents(texts[1::2])]), {"steps": [options]})
+    task = done.manifest.tasks.get("answers")
+    return (json.loads((path / "filter/answers.json").read_text()), task.warnings) if task else (None, [])
+
+
+def test_a_score_that_fires_on_more_than_a_tenth_warns(toxicity, run_filter, finished_ingest, make_documents, tmp_path) -> None:
+    import corpusmill
+    from corpusmill.report.facts.summary import read_summary
+
+    def of(name: str, texts: list[str], **options):
+        step = {"toxicity": {"model": str(toxicity), **options}}
+        return answers(run_filter, finished_ingest, make_documents, tmp_path / name, texts, step)
+
+    counts, warnings = of("own", toxic_and_clean(12, 88))
+    assert (counts["toxicity"]["scored"], counts["toxicity"]["fires"]) == (100, 12)
+    said = "toxicity fires on 12 of 100 documents (12.0%; toxicity >= 0.6): that is more than a tenth of the corpus"
+    assert len(warnings) == 2 and warnings[0].startswith(said) and warnings[1].startswith("toxicity_hate fires on ")  # a label each
+    with corpusmill.open_run(str(tmp_path / "own")) as run:
+        assert any(warning.startswith(f"filter: {said}") for warning in run.warnings)
+        assert any(warning.startswith(f"filter: {said}") for warning in read_summary(str(tmp_path / "own")).warnings)
+    assert of("few", toxic_and_clean(5, 95))[1] == []
+    assert "toxicity_share > 0.2" in of("share", toxic_and_clean(30, 70), max_share={"toxicity": 0.2})[1][0]
+    assert of("number", toxic_and_clean(30, 70), threshold={"toxicity": 1.0})[0]["toxicity"]["fires"] == 0  # by the recipe's rule
+    assert "toxicity" not in (of("kept", toxic_and_clean(30, 70), keep=0.5)[0] or {})  # what a kept share drops was asked for

@@ -1,0 +1,183 @@
+"""Gopher's and FineWeb's values against datatrove's filters."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datatrove.data import Document
+from datatrove.pipeline.filters import fineweb_quality_filter as reference_fineweb
+from datatrove.pipeline.filters import gopher_quality_filter as reference
+from datatrove.pipeline.filters import gopher_repetition_filter as reference_repetition
+from datatrove.pipeline.filters.base_filter import get_filter_result
+
+from corpusmill.filters.fineweb_quality import FinewebQuality
+from corpusmill.filters.gopher import GopherQuality, GopherRepetition
+from corpusmill.filters.rules import StepRule, decide
+
+# ---- Verdicts, all reasons and values against datatrove's GopherQualityFilter with the same words.
+
+OFF = {
+    "min_doc_words": None, "max_doc_words": None, "min_avg_word_length": None, "max_avg_word_length": None, "max_symbol_word_ratio": None,
+    "max_bullet_lines_ratio": None, "max_ellipsis_lines_ratio": None, "max_non_alpha_words_ratio": None, "min_stop_words": None,
+}  # fmt: skip
+ALONE = {
+    "gopher_short_doc": {"min_doc_words": 50},
+    "gopher_long_doc": {"max_doc_words": 100000},
+    "gopher_below_avg_threshold": {"min_avg_word_length": 3},
+    "gopher_above_avg_threshold": {"max_avg_word_length": 10},
+    "gopher_too_many_hashes": {"max_symbol_word_ratio": 0.1},
+    "gopher_too_many_ellipsis": {"max_symbol_word_ratio": 0.1},
+    "gopher_too_many_bullets": {"max_bullet_lines_ratio": 0.9},
+    "gopher_too_many_end_ellipsis": {"max_ellipsis_lines_ratio": 0.3},
+    "gopher_below_alpha_threshold": {"max_non_alpha_words_ratio": 0.8},
+    "gopher_enough_stop_words": {"min_stop_words": 2},
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_every_reason_of_every_document(texts: list[str], find_words: Callable, measure_step: Callable, monkeypatch) -> None:
+    monkeypatch.setattr(reference, "split_into_words", lambda text, language: find_words(text))
+    filters = {name: reference.GopherQualityFilter(**{**OFF, **options}) for name, options in ALONE.items()}
+    stock = reference.GopherQualityFilter()
+    columns, _ = measure_step("gopher_quality", {}, texts)
+    rules = [StepRule("gopher_quality", rule) for rule in GopherQuality.PRESETS["datatrove-0.10"]]
+    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
+    seen = set()
+    for text, ours in zip(texts, failed):
+        theirs = []
+        for name, rule in filters.items():
+            try:
+                _, reason = get_filter_result(rule.filter(Document(text=text, id="")))
+            except ZeroDivisionError:  # a ratio that is not defined: ours is NaN and does not decide
+                continue
+            if name == "gopher_too_many_ellipsis" and reason == "gopher_too_many_hashes":
+                words = find_words(text)
+                reason = name if (text.count("...") + text.count("…")) / len(words) > 0.1 else None
+            if reason == name:
+                theirs.append(name)
+        assert ours == theirs, text[:200]
+        assert get_filter_result(stock.filter(Document(text=text, id="")))[1] == (ours[0] if ours else None)
+        seen.update(ours)
+    assert seen >= set(ALONE) - {"gopher_long_doc"}
+
+
+def test_values(measure_step: Callable) -> None:
+    text = "The cat sat on the mat.\n- of #one thing...\n• ok…"
+    columns, _ = measure_step("gopher_quality", {}, [text, ""])
+    words = ["The", "cat", "sat", "on", "the", "mat", ".", "-", "of", "#", "one", "thing", ".", ".", ".", "•", "ok", "…"]
+    assert columns["gopher_all_words"] == [len(words), 0]
+    # "#" is in datatrove's set of punctuation, the bullet is not
+    nonsymbol = [w for w in words if w not in ".-#…"]
+    assert columns["gopher_words"] == [len(nonsymbol), 0]
+    assert columns["gopher_mean_word_length"][0] == sum(map(len, nonsymbol)) / len(nonsymbol)
+    assert columns["gopher_hash_ratio"][0] == 1 / 18 and columns["gopher_ellipsis_ratio"][0] == 2 / 18
+    assert columns["gopher_bullet_line_ratio"][0] == 2 / 3 and columns["gopher_ellipsis_line_ratio"][0] == 2 / 3
+    assert columns["gopher_stop_words"] == [2, 0]  # "the" and "of"; "The" is another word
+    assert np.isnan(columns["gopher_mean_word_length"][1]) and np.isnan(columns["gopher_alpha_word_ratio"][1])
+
+
+def test_stop_words_of_another_language(measure_step: Callable) -> None:
+    columns, _ = measure_step("gopher_quality", {"stop_words": ["der", "die", "und", "größer"]}, ["der und und größer", "Der die the of"])
+    assert columns["gopher_stop_words"] == [3, 1]
+
+
+def test_the_paper_counts_every_word() -> None:
+    by_name = {rule.name: rule for rule in GopherQuality.PRESETS["gopher-paper"]}
+    assert by_name["gopher_short_doc"].column == "gopher_all_words"
+    assert by_name["gopher_below_avg_threshold"].column == "gopher_mean_all_word_length"
+
+
+# ---- Verdicts and all reasons against datatrove's GopherRepetitionFilter with the same words.
+
+OFF_REPETITION = dict.fromkeys(["dup_line_frac", "dup_para_frac", "dup_line_char_frac", "dup_para_char_frac"]) | {
+    "top_n_grams": (),
+    "dup_n_grams": (),
+}
+ALONE_REPETITION = {
+    "dup_para_frac": {"dup_para_frac": 0.3},
+    "dup_para_char_frac": {"dup_para_char_frac": 0.2},
+    "dup_line_frac": {"dup_line_frac": 0.3},
+    "dup_line_char_frac": {"dup_line_char_frac": 0.2},
+    **{f"top_{n}_gram": {"top_n_grams": ((n, limit),)} for n, limit in ((2, 0.2), (3, 0.18), (4, 0.16))},
+    **{
+        f"duplicated_{n}_n_grams": {"dup_n_grams": ((n, limit),)}
+        for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+    },
+}
+
+
+def test_every_reason_of_every_document_repetition(texts: list[str], find_words: Callable, measure_step: Callable, monkeypatch) -> None:
+    words = {text: find_words(text) for text in texts}
+    monkeypatch.setattr(reference_repetition, "split_into_words", lambda text, language: words[text])
+    filters = {
+        name: reference_repetition.GopherRepetitionFilter(**{**OFF_REPETITION, **options}) for name, options in ALONE_REPETITION.items()
+    }
+    stock = reference_repetition.GopherRepetitionFilter()
+    columns, _ = measure_step("gopher_repetition", {}, texts)
+    rules = [StepRule("gopher_repetition", rule) for rule in GopherRepetition.PRESETS["datatrove-0.10"]]
+    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
+    seen = set()
+    for text, ours in zip(texts, failed):
+        document = Document(text=text, id="")
+        theirs = [] if text else ["repetition_empty"]
+        theirs += [name for name, rule in filters.items() if get_filter_result(rule.filter(document))[1] == name]
+        assert ours == theirs, text[:200]
+        first = get_filter_result(stock.filter(document))[1]
+        assert first == (ours[0].removeprefix("repetition_") if ours else None)
+        seen.update(ours)
+    assert seen == {"repetition_empty", *ALONE_REPETITION}
+
+
+def test_values_repetition(measure_step: Callable) -> None:
+    text = "one two\n\none two\n\nthree"
+    columns, _ = measure_step("gopher_repetition", {}, [text, ""])
+    assert columns["dup_para_frac"][0] == columns["dup_line_frac"][0] == 1 / 3
+    assert columns["dup_para_char_frac"][0] == columns["dup_line_char_frac"][0] == 7 / len(text)
+    assert columns["top_2_gram_char_frac"][0] == 14 / len(text)
+    assert columns["repetition_characters"] == [len(text), 0]
+    assert columns["dup_para_frac"][1] == 0 and np.isnan(columns["top_2_gram_char_frac"][1])
+
+
+# ---- Verdicts and all reasons against datatrove's FineWebQualityFilter with the same words.
+
+OFF_FINEWEB = {"line_punct_thr": -1, "short_line_thr": 2, "char_duplicates_ratio": math.inf, "new_line_ratio": math.inf}
+ALONE_FINEWEB = {
+    "line_punct_ratio": {"line_punct_thr": 0.12},
+    "short_line_ratio": {"short_line_thr": 0.67},
+    "char_dup_ratio": {"char_duplicates_ratio": 0.01},
+    "list_ratio": {"new_line_ratio": 0.3},
+}
+
+
+def test_every_reason_of_every_document_fineweb(texts: list[str], find_words: Callable, measure_step: Callable, monkeypatch) -> None:
+    monkeypatch.setattr(reference_fineweb, "split_into_words", lambda text, language: find_words(text))
+    filters = {name: reference_fineweb.FineWebQualityFilter(**{**OFF_FINEWEB, **options}) for name, options in ALONE_FINEWEB.items()}
+    stock = reference_fineweb.FineWebQualityFilter()
+    columns, _ = measure_step("fineweb_quality", {}, texts)
+    rules = [StepRule("fineweb_quality", rule) for rule in FinewebQuality.PRESETS["fineweb"]]
+    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
+    seen = set()
+    for text, ours in zip(texts, failed):
+        document = Document(text=text, id="")
+        first = get_filter_result(stock.filter(document))[1]
+        if first == "empty":
+            assert ours == ["fineweb_empty"]
+        else:
+            assert ours == [name for name, rule in filters.items() if get_filter_result(rule.filter(document))[1] == name], text[:200]
+            assert first == (ours[0] if ours else None)
+        seen.update(ours)
+    assert seen == {"fineweb_empty", *ALONE_FINEWEB}
+
+
+def test_values_fineweb(measure_step: Callable) -> None:
+    text = "A first line that ends well, and is rather long.\n \nshort\nshort\n"
+    columns, _ = measure_step("fineweb_quality", {}, [text, " \n"])
+    assert columns["fineweb_lines"] == [3, 0]
+    assert columns["line_punct_ratio"][0] == 1 / 3 and columns["short_line_ratio"][0] == 2 / 3
+    assert columns["char_dup_ratio"][0] == 5 / len(text.replace("\n", ""))
+    assert columns["list_ratio"][0] == 4 / 14
+    assert np.isnan(columns["line_punct_ratio"][1]) and columns["char_dup_ratio"][1] == 0
+    longer, _ = measure_step("fineweb_quality", {"short_line_length": 48}, [text])
+    assert longer["short_line_ratio"] == [1.0]

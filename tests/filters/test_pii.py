@@ -1,0 +1,625 @@
+"""Personal data and secrets: what is found, and what stands in its place."""
+
+import base64
+import ipaddress
+import json
+import random
+import re
+import string
+import time
+from collections.abc import Callable
+from importlib import import_module
+
+import phonenumbers
+import pyarrow as pa
+import pytest
+from datatrove.pipeline.formatters.pii import PIIFormatter
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from phonenumbers import Leniency, PhoneNumberFormat, PhoneNumberMatcher, PhoneNumberType
+from pydantic import ValidationError
+from stdnum import iban, luhn, numdb, verhoeff
+from stdnum.iso7064 import mod_97_10
+
+from corpusmill.filters.pii import FICTION, FORMATS, IDS, KINDS, PREFIXES, REGIONS, SECRET, NationalId, Pii, PiiConfig, length_of
+from corpusmill.filters.step import DocumentBatch
+
+# ---- The step as a whole: all kinds on one text, overlaps, placeholders, rules, real and hostile documents.
+
+#: One text a kind that has one find of this kind and none of another.
+ONE_OF_EACH = {
+    "pii_secrets": "the key AKIA" + "IOSFODNN7EXAMPLE was revoked",
+    "pii_emails": "write to jane.doe@mail.example-shop.co.uk today",
+    "pii_ibans": "pay to DE89 3704 0044 0532 0130 00 please",
+    "pii_credit_cards": "card 4111 1111 1111 1111 expires 12/27",
+    "pii_national_ids": "CPF 390.533.447-05 do titular",
+    "pii_ipv6": "host 2606:4700:4700::1111 answered",
+    "pii_ipv4": "host 93.184.216.34 answered",
+    "pii_phones": "call (415) 923-4567 now",
+}
+COLUMNS = [kind.column for kind in KINDS]
+
+
+def test_each_kind_is_counted_and_replaced(measure_step: Callable) -> None:
+    columns, new = measure_step("pii", {}, list(ONE_OF_EACH.values()))
+    assert set(columns) == set(COLUMNS) == set(ONE_OF_EACH)
+    for place, found in enumerate(ONE_OF_EACH):
+        assert {name: column[place] for name, column in columns.items()} == {name: int(name == found) for name in COLUMNS}
+    for kind in KINDS:
+        assert kind.placeholder in new[list(ONE_OF_EACH).index(kind.column)]
+
+
+def test_kinds_that_are_not_looked_for_are_left_and_have_no_column(measure_step: Callable) -> None:
+    columns, new = measure_step("pii", {"kinds": ["ipv4", "email"]}, list(ONE_OF_EACH.values()))
+    assert columns == {"pii_emails": [0, 1, 0, 0, 0, 0, 0, 0], "pii_ipv4": [0, 0, 0, 0, 0, 0, 1, 0]}
+    assert [text for text in new if "example" in text or "192.0.2.1" in text] == [
+        "write to email@example.com today",
+        "host 192.0.2.1 answered",
+    ]
+    with pytest.raises(ValidationError, match="kinds: no such kind: 'faces'"):
+        PiiConfig(kinds=["faces"])
+    with pytest.raises(ValidationError, match="most.phone: no such kind"):
+        PiiConfig(kinds=["email"], most={"phone": 3})
+
+
+def test_all_in_one_text_and_several_texts(measure_step: Callable) -> None:
+    together = "\n".join(ONE_OF_EACH.values())
+    columns, (first, empty, third) = measure_step("pii", {}, [together, "", "é" + together + " é"])
+    assert all(column == [1, 0, 1] for column in columns.values())
+    assert empty == "" and third == "é" + first + " é"
+    assert all(kind.placeholder in first for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_can_be_switched_off_and_is_still_counted(measure_step: Callable, kind) -> None:
+    text = ONE_OF_EACH[kind.column]
+    columns, new = measure_step("pii", {kind.name: None}, [text])
+    assert new == [text] and columns[kind.column] == [1]
+    _, (new,) = measure_step("pii", {kind.name: "[gone]"}, [text])
+    assert "[gone]" in new and kind.placeholder not in new
+
+
+def test_values_do_not_depend_on_neighbours_or_order(measure_step: Callable) -> None:
+    texts = [text[start : len(text) - stop] for text in ONE_OF_EACH.values() for start in range(0, 20, 3) for stop in range(0, 20, 3)]
+    columns, new = measure_step("pii", {}, texts)
+    order = list(range(len(texts)))
+    random.Random(5).shuffle(order)
+    again, other = measure_step("pii", {}, [texts[place] for place in order])
+    assert other == [new[place] for place in order]
+    assert all(again[name] == [columns[name][place] for place in order] for name in columns)
+    for place in range(0, len(texts), 7):
+        alone, (single,) = measure_step("pii", {}, [texts[place]])
+        assert single == new[place] and all(alone[name] == [columns[name][place]] for name in columns)
+
+
+def test_a_slice_of_a_column(measure_step: Callable) -> None:
+    texts = list(ONE_OF_EACH.values())
+    step = Pii(PiiConfig())
+    whole = pa.array(["a@b.de", *texts, "c@d.fr"], pa.large_string())
+    measured = step.measure(DocumentBatch(pa.table({}), whole.slice(1, len(texts)), "words"))
+    columns, new = measure_step("pii", {}, texts)
+    assert measured.text.to_pylist() == new and {name: list(column) for name, column in measured.columns.items()} == columns
+
+
+OVERLAPS = [
+    ("https://user:s3cr3tpw@mail.company.org/x", "pii_secrets", "https://user:<SECRET>@mail.company.org/x"),
+    ("GB29 NWBK 6016 1331 9268 19", "pii_ibans", "<IBAN>"),
+    ("Tel. 4111111111111111", "pii_credit_cards", "Tel. <CREDIT_CARD>"),
+    ("user@93.184.216.34", "pii_ipv4", "user@192.0.2.1"),
+]
+
+
+@pytest.mark.parametrize(("text", "column", "expected"), OVERLAPS)
+def test_the_first_kind_of_the_table_has_it(measure_step: Callable, text: str, column: str, expected: str) -> None:
+    columns, new = measure_step("pii", {}, [text])
+    assert new == [expected] and [name for name in columns if columns[name] != [0]] == [column]
+    kind = next(kind for kind in KINDS if kind.column == column)
+    _, left = measure_step("pii", {kind.name: None}, [text])  # a later kind does not take what an earlier one leaves as it is
+    assert left == [text]
+
+
+def test_a_second_pass_finds_nothing(measure_step: Callable, texts: list[str]) -> None:
+    first, once = measure_step("pii", {}, [*texts, *ONE_OF_EACH.values()])
+    again, twice = measure_step("pii", {}, once)
+    assert once == twice and all(sum(column) > 0 for column in first.values())
+    assert all(sum(column) == 0 for column in again.values())
+
+
+def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callable, texts: list[str]) -> None:
+    reference = PIIFormatter(email_replacement="email@example.com", remove_ips=False)
+    _, ours = measure_step("pii", {kind.name: None for kind in KINDS if kind.name != "email"}, texts)
+    assert [text for text, new in zip(texts, ours) if reference.format(text) != new] == []
+
+
+def test_hard_texts_have_values(measure_step: Callable, hard_texts: list[str]) -> None:
+    columns, new = measure_step("pii", {}, hard_texts)
+    assert new == hard_texts and all(sum(column) == 0 for column in columns.values())
+
+
+HOSTILE = [
+    "1", "1 ", "1-", "12 34 ", "1.", "+1 ", "(1", "a.", "a!", "a@", "@", "a@b", "a@b.", ":", "1:", "::1", "2001:", "A1", "AB12", "DE89 ",
+    "A1-", "AKIA", "eyJ.", "eyJa", "eyJaaaaaaaaaaaa.", "://a:", "://a:b@", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----A ",
+    "-", "sk-a", ":AA", "Tel. 1", "tel 123456789 ", "PESEL 44051401358 ", "4111111111111112 ", "4111 1111 1111 1112 ", "0.1 2",
+    "12345678Z ", "1\u00a0", "é1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> None:
+    """Four times the text takes nowhere near sixteen times the time."""
+    measure_step("pii", {}, [unit])
+    times = []
+    for size in (150_000, 600_000):
+        start = time.process_time()
+        measure_step("pii", {}, [unit * (size // len(unit)) + "@1"])
+        times.append(time.process_time() - start)
+    assert times[1] < 8 * times[0] + 0.5
+
+
+def test_limits_are_rules(measure_step: Callable) -> None:
+    assert Pii(PiiConfig()).rules == ()
+    (rule,) = Pii(PiiConfig(most={"email": 20})).rules
+    assert (rule.name, rule.column, rule.comparison, rule.threshold) == ("pii_emails", "pii_emails", ">", 20)
+    assert rule.failing(pa.array([0, 20, 21])).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"most": {"emails": 3}}, "most.emails: no such kind (expected one of secret, email,"),
+        ({"most": {"email": -1}}, "most.email: -1 is below 0"),
+        ({"phone_regions": ["USA"]}, "phone_regions: 'USA' is no country with a numbering plan"),
+    ],
+)
+def test_bad_options(options: dict, sentence: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        PiiConfig(**options)
+    assert sentence in str(error.value)
+
+
+# ---- Email and internet addresses, against tables by hand and the standard library.
+
+EMAILS = [
+    ("write to jane.doe+news@mail.example-shop.co.uk today", 1),
+    ("<a@b.de>, (c@d.org); mailto:e@f.net", 3),
+    ("o'hara@x.ie and x_y-z@sub.domain.info.", 2),
+    ("someone@example.com and me@test.example.org", 0),  # reserved for examples
+    ("a @ b, @user, user@localhost, a@b, 5@3.4", 0),
+    ("@" * 50 + "." * 50, 0),
+    ("пишите на ivan@почта.рф или ivan@pochta.ru", 1),
+    ("x" * 600 + "@a.de " + ".".join(["y" * 64] * 9) + "@b.de", 1),
+]
+IPV4 = [
+    ("host 93.184.216.34 answered", 1),
+    ("http://93.184.216.34/index.html and 93.184.216.34:8080", 2),
+    ("ends with 93.184.216.34.", 1),
+    ("地址93.184.216.34。", 1),
+    ("192.168.0.1 10.0.0.1 127.0.0.1 172.16.3.4 169.254.1.1 0.0.0.0 255.255.255.255", 0),  # nobody's
+    ("192.0.2.1 198.51.100.7 203.0.113.9", 0),  # for documentation
+    ("300.1.1.1 93.184.216 93.184.216.34.5 1.93.184.216.34", 0),
+    ("version 91.0.4472.124, v92.1.44.77, release: 10.15.77.21, Chrome/91.0.4472.124", 0),
+    ("package-93.184.216.34 and 93.184.216.34-beta, 1.2.3.4, section 12.34.56.78, § 93.184.216.34", 0),
+    ("93.184.016.34", 0),  # leading zeros
+    ("12.6.2. Autotools\n12.6.2.1. Compiling", 0),
+    ("224.0.0.251 239.255.255.250", 0),  # multicast
+]
+IPV6 = [
+    ("dns 2001:4860:4860::8888, 2001:4860:4860:0:0:0:0:8844.", 2),
+    ("http://[2606:4700:4700::1111]:443/ and 2a00:1450:4001:81b::200e/64", 2),
+    ("2001:db8::1 fe80::1 ::1 fc00::1234:1 ff02::1 64:ff9b::1:2 3fff::1:2", 0),  # documentation, local, multicast, translation
+    ("12:30:15 at 10:20:30:40, 00:1b:63:84:45:e6, std::vector::add, a::b::c, 2001:2002:2003", 0),
+    ("2001:4860:4860::8888::1 2001:4860:4860::88888 x2001:4860:4860::8888 2001:4860:4860::8888g", 0),
+    ("2400::", 0),  # fewer groups than three
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "placeholder", "text", "count"),
+    [
+        *(("pii_emails", "email@example.com", *row) for row in EMAILS),
+        *(("pii_ipv4", "192.0.2.1", *row) for row in IPV4),
+        *(("pii_ipv6", "2001:db8::1", *row) for row in IPV6),
+    ],
+)
+def test_finds(measure_step: Callable, column: str, placeholder: str, text: str, count: int) -> None:
+    columns, (new,) = measure_step("pii", {}, [text])
+    assert {name: found for name, (found,) in columns.items() if found} == ({column: count} if count else {})
+    assert new.count(placeholder) == count if count else new == text
+
+
+@given(st.integers(0x2000 << 112, (0x3000 << 112) - 1).map(ipaddress.IPv6Address), st.booleans())
+def test_any_public_ipv6_address(measure_step: Callable, address: ipaddress.IPv6Address, long: bool) -> None:
+    written = address.exploded if long else str(address)
+    columns, _ = measure_step("pii", {}, [f"from {written}, port 80"])
+    assert columns["pii_ipv6"] == [int(address.is_global and len([group for group in written.split(":") if group]) >= 3)]
+
+
+@given(st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address))
+def test_any_ipv4_address(measure_step: Callable, address: ipaddress.IPv4Address) -> None:
+    columns, _ = measure_step("pii", {}, [f"from {address}, port 80"])
+    public = address.is_global and not address.is_multicast and any(part >= 32 for part in address.packed)
+    assert columns["pii_ipv4"] == [int(public)]
+
+
+# ---- Phone numbers: every country's example number of the library phonenumbers, the forms of the web, and what only looks like one.
+
+EXAMPLES = [
+    (region, number)
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+    for kind_phones in (PhoneNumberType.FIXED_LINE, PhoneNumberType.MOBILE)
+    if (number := phonenumbers.example_number_for_type(region, kind_phones)) is not None
+]
+
+
+def found(measure_step: Callable, texts: list[str], **options) -> list[int]:
+    return measure_step("pii", {"phone": "<PHONE>", **options}, texts)[0]["pii_phones"]
+
+
+@pytest.mark.parametrize("form", [PhoneNumberFormat.INTERNATIONAL, PhoneNumberFormat.E164])
+def test_the_example_of_every_country_behind_a_plus(measure_step: Callable, form: int) -> None:
+    written = [phonenumbers.format_number(number, form) for _, number in EXAMPLES]
+    fiction = [bool(FICTION.fullmatch(phonenumbers.format_number(number, PhoneNumberFormat.E164))) for _, number in EXAMPLES]
+    long_enough = [len(re.sub(r"\D", "", text)) >= 8 for text in written]
+    expected = [int(long and not invented) for long, invented in zip(long_enough, fiction)]
+    assert sum(expected) > 400
+    assert found(measure_step, [f"Contact: {text}, daily" for text in written]) == expected
+    assert found(measure_step, [f"x{text}" for text in written]) == [0] * len(written)
+    assert found(measure_step, [f"https://x.org/?n={text}" for text in written]) == [0] * len(written)
+
+
+def test_the_national_example_after_a_word(measure_step: Callable) -> None:
+    numbers = [(region, number) for region, number in EXAMPLES if region in REGIONS]
+    written = [phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL) for _, number in numbers]
+    chosen = [text for text in written if len(re.sub(r"\D", "", text)) >= 9 and "X" not in text]
+    fiction = [text for text in chosen if "555-01" in text or "7946 0" in text]
+    assert len(chosen) > 90
+    texts = [f"Tel.: {text}." for text in chosen if text not in fiction]
+    assert found(measure_step, texts) == [1] * len(texts)
+
+
+FOUND = [
+    ("call (415) 923-4567 or 415-923-4568 or 1-800-273-8255, 415.923.4569", 4),
+    ("Tel. 030/226 343-0, Fax. 030/226 343 55", 2),
+    ("Telefon: 0171 5739101 / 0160 4567890", 2),
+    ("Appelez le 01 42 34 56 78 ou 01.42.34.56.79", 2),
+    ("Büro (030) 22634355, Telefax 030 22634356", 2),
+    ("电话：010 6552 9988", 1),
+    ("+49 (0)89 307742-12\n+49\u00a089\u00a0307742 13\n(+49) 89 30774214", 3),
+    ("+49 431 – 5 36 22 67, +49 - (40) - 300 30 - 1141, +43 1 72570", 3),
+    ("WhatsApp +55 11 96123-4567", 1),
+    ("телефон: +7(495) 633-5-633", 1),
+    ("phone 0044 20 7946 1234", 1),
+]
+NOT_FOUND = [
+    "ISBN 978-3-16-148410-0, ISBN 0-306-40615-2, ISBN-13: 9780306406157, ISSN 2049-3630",
+    "order 415-923-45678, order number 4159234567, SKU 415 923 4567 890, part 123-456-7890",
+    "2019-05-06 2019-05-07, 06.05.2019 12:30, 20190506123000, 1999-2004 2005-2010",
+    "1 + 415 923 4567, 5+4159234567=x, 415-923-4567-8910, 3.14159265358979, 10 000 000 000, 1,234,567,890",
+    "https://x.org/415-923-4567/ file_415-923-4567.jpg id=+14159234567 a+14159234567 user+14159234567@x.org",
+    "0x4159234567 #4159234567 $415.923.4567 415-923-4567% v415.923.4567 192.168.100.2000",
+    "pages 201-208 301-308 401-4080, 12 34 56 78 90 12 34, 01 02 03 04 05 06 07",
+    "+1 999 999 9999, +000 123 456 789, (123) 456-7890, +99 12345678",
+    "RFC 5322, CVE-2024-38475, UTC+0100 20240101, GMT+1 2024 05 06",
+    "+1 202-555-0100 and (202) 555-0142 and +44 7700 900123",  # for films and books
+]
+
+
+@pytest.mark.parametrize(("text", "count"), FOUND)
+def test_found(measure_step: Callable, text: str, count: int) -> None:
+    _, (new,) = measure_step("pii", {"phone": "<PHONE>"}, [text])
+    assert found(measure_step, [text]) == [count] and new.count("<PHONE>") == count
+    assert not re.search(r"\d{3}", new)
+
+
+@pytest.mark.parametrize("text", NOT_FOUND)
+def test_not_found(measure_step: Callable, text: str) -> None:
+    assert found(measure_step, [text]) == [0]
+
+
+def test_regions_are_a_choice(measure_step: Callable) -> None:
+    texts = ["reach 415-923-4567", "Tel. 030 22634355", "01 42 34 56 78", "+49 30 22634355"]
+    assert found(measure_step, texts) == [1, 1, 1, 1]
+    assert found(measure_step, texts, phone_regions=["DE"]) == [0, 1, 0, 1]
+    assert found(measure_step, texts, phone_regions=[]) == [0, 0, 0, 1]
+
+
+def test_the_librarys_matcher_finds_little_more_in_real_texts(measure_step: Callable, texts: list[str]) -> None:
+    """Whatever the matcher finds behind a `+` in real documents is found here."""
+    places = [place for place, text in enumerate(texts) if re.search(r"\+\d", text)]
+    counts = found(measure_step, [texts[place] for place in places])
+    for place, count in zip(places, counts):
+        theirs = [match for match in PhoneNumberMatcher(texts[place], None, Leniency.VALID) if match.raw_string.startswith("+")]
+        assert count >= len(theirs)
+
+
+# ---- Cards, accounts and national numbers: the libraries' own examples are found, with another check digit they are not.
+
+DIGITS = st.text(string.digits, min_size=30, max_size=30)
+
+
+@pytest.fixture(scope="module")
+def found_numbers(measure_step: Callable) -> Callable[[str], dict[str, int]]:
+    """Counts by kind of what a text holds, without zeros."""
+
+    def count(text: str) -> dict[str, int]:
+        columns, _ = measure_step("pii", {}, [text])
+        return {name: number for name, (number,) in columns.items() if number}
+
+    return count
+
+
+# ---- cards ------------------------------------------------------------------------------------------------
+
+#: Published test numbers of the payment industry (Stripe, PayPal and Adyen print the same).
+TEST_CARDS = [
+    "4111111111111111", "4242424242424242", "4012888888881881", "5555555555554444", "5105105105105100", "2223003122003222",
+    "2221000000000009", "378282246310005", "371449635398431", "6011111111111117", "6011000990139424", "30569309025904", "38520000023237",
+    "36227206271667", "3530111333300000", "3566002020360505", "6200000000000005",
+]  # fmt: skip
+
+
+def grouped(number: str, separator: str) -> str:
+    sizes = {14: (4, 6, 4), 15: (4, 6, 5), 16: (4, 4, 4, 4), 19: (4, 4, 4, 4, 3)}[len(number)]
+    parts, rest = [], number
+    for size in sizes:
+        parts.append(rest[:size])
+        rest = rest[size:]
+    return separator.join(parts)
+
+
+@pytest.mark.parametrize("number", TEST_CARDS)
+def test_cards(found_numbers: Callable, number: str) -> None:
+    wrong = number[:-1] + str((int(number[-1]) + 1) % 10)
+    for separator in ("", " ", "-"):
+        for frame in ("{}", "card {}.", "({}), valid", "№ {}\nnext", "é{} é".replace("é{", "é {")):
+            assert found_numbers(frame.format(grouped(number, separator))) == {"pii_credit_cards": 1}
+            assert found_numbers(frame.format(grouped(wrong, separator))) == {}
+
+
+CARD_PREFIXES = {"4": 16, "51": 16, "55": 16, "2221": 16, "2720": 16, "34": 15, "37": 15, "6011": 16, "65": 16, "3589": 16, "36": 14}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(CARD_PREFIXES)), DIGITS, st.integers(0, 20), st.integers(1, 9))
+def test_any_card(found_numbers: Callable, prefix: str, digits: str, place: int, change: int) -> None:
+    number = (prefix + digits)[: CARD_PREFIXES[prefix] - 1]
+    number += luhn.calc_check_digit(number)
+    assume(len(set(number)) > 1)
+    assert found_numbers(f"card {number},") == {"pii_credit_cards": 1}
+    place %= len(number) - len(prefix)
+    place += len(prefix)
+    wrong = number[:place] + str((int(number[place]) + change) % 10) + number[place + 1 :]
+    assert "pii_credit_cards" not in found_numbers(f"card {wrong},")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://x.org/4111111111111111", "id=4111111111111111", "file_4111111111111111.jpg", "0.4111111111111111",
+        "4111111111111111.25",
+        "4111 1111 1111 1111 4242 4242 4242 4242", "1 4111 1111 1111 1111", "4111 1111 11111111", "4111-1111 1111-1111",
+        "x4111111111111111",
+        "1234567812345670", "0000000000000000", "9780306406157", "4006381333931",  # no issuer; ISBN; EAN of Germany
+        "4111111111111111a", "411111111111111", "41111111111111111",
+    ],
+)  # fmt: skip
+def test_no_cards(found_numbers: Callable, text: str) -> None:
+    assert "pii_credit_cards" not in found_numbers(text)
+
+
+# ---- accounts ---------------------------------------------------------------------------------------------
+
+#: Examples of the register (SWIFT, IBAN registry).
+ACCOUNTS = [
+    "AD12 0001 2030 2003 5910 0100", "AT61 1904 3002 3457 3201", "BE68 5390 0754 7034", "CH93 0076 2011 6238 5295 7",
+    "DE89 3704 0044 0532 0130 00", "ES91 2100 0418 4502 0005 1332", "FR14 2004 1010 0505 0001 3M02 606", "GB29 NWBK 6016 1331 9268 19",
+    "IT60 X054 2811 1010 0000 0123 456", "NL91 ABNA 0417 1643 00", "NO93 8601 1117 947", "PL61 1090 1014 0000 0712 1981 2874",
+    "SE45 5000 0000 0583 9825 7466", "MT84 MALT 0110 0001 2345 MTLC AST0 01S", "BR15 0000 0000 0000 1093 2840 814P 2",
+    "SA03 8000 0000 6080 1016 7519",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_accounts(found_numbers: Callable, account: str) -> None:
+    compact = account.replace(" ", "")
+    assert length_of(compact[:2].encode()) == len(compact)
+    for written in (account, compact, account.replace(" ", "-")):
+        for frame in ("{}", "IBAN: {}", "{} BIC COBADEFFXXX", "({}).", "{}\nNext"):
+            assert found_numbers(frame.format(written)) == {"pii_ibans": 1}
+        wrong = written[:-1] + ("1" if written[-1] != "1" else "2")
+        assert "pii_ibans" not in found_numbers(f"IBAN {wrong}")
+        assert (
+            "pii_ibans" not in found_numbers(f"x{written}")
+            and "pii_ibans" not in found_numbers(f"{written}x")
+            and "pii_ibans" not in found_numbers(f"{written}7")
+        )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(["DE", "NO", "PL", "SE", "SA", "LT", "FI"]), DIGITS, st.integers(0, 30), st.integers(1, 9))
+def test_any_account(found_numbers: Callable, country: str, digits: str, place: int, change: int) -> None:
+    bank = digits[: length_of(country.encode()) - 4]
+    account = country + mod_97_10.calc_check_digits(bank + country) + bank
+    assert found_numbers(f"an {account} zahlen") == ({"pii_ibans": 1} if iban.is_valid(account, check_country=False) else {})
+    place = 4 + place % len(bank)
+    wrong = account[:place] + str((int(account[place]) + change) % 10) + account[place + 1 :]
+    assert "pii_ibans" not in found_numbers(f"an {wrong} zahlen")
+
+
+def test_every_country_of_the_register_has_a_length() -> None:
+    countries = [a + b for a in string.ascii_uppercase for b in string.ascii_uppercase if numdb.get("iban").info(a + b)[0][1]]
+    assert len(countries) > 75 and all(15 <= length_of(country.encode()) <= 34 for country in countries)
+    assert length_of(b"XX") == length_of(b"US") == 0
+
+
+# ---- national numbers -------------------------------------------------------------------------------------
+
+ALONE = [
+    "54362315K", "54362315-K", "X2482300W", "X-2482300-W", "RCCMNL83S18D969H", "BOXW310820HNERXN09", "131052-308T",
+    "2 95 10 99 126 111 93", "295109912611193", "360426199101010071", "390.533.447-05", "971013-9019902", "756.9217.0769.85",
+    "85.07.30-033.28", "151086 95088", "1-2345-45678-78-1", "19880320-0016",
+]  # fmt: skip
+NAMED = [
+    "BSN 111222333", "Burgerservicenummer: 1112.22.333", "PESEL: 44051401359", "nr PESEL 44051401359", "CPF nº 39053344705",
+    "Steuer-ID: 36 574 261 809", "Aadhaar number 2341 2341 2346", "NHS number: 943 476 5870", "personnummer 880320-0016",
+    "T.C. Kimlik No: 17291716060", "fødselsnummer: 15108695088", "ID number 7503305044089", "isikukood 36805280109",
+    "asmens kodas 33309240064", "rodné číslo: 710319/2745", "CNP 1630615123457", "ЕГН: 8032056031", "OIB: 33392005961",
+    "PPS number: 6433435F", "SV-Nr. 1237 010180", "kt. 120174-3399", "TFN: 123 456 782", "РНОКПП 1759013776", "AMKA: 01013099997",
+    "マイナンバー：6214 9832 0257", "ИНН: 123456789047", "RUT: 12.531.909-2", "NIF 123 456 789",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ALONE)
+def test_national_numbers_that_tell_by_themselves(found_numbers: Callable, text: str) -> None:
+    for frame in ("{}", "his number is {}, he says", "({})", "Id: {}\n"):
+        assert found_numbers(frame.format(text)) == {"pii_national_ids": 1}
+    for place in [place for place, sign in enumerate(text) if sign.isdigit()][-3:]:
+        wrong = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+        assert "pii_national_ids" not in found_numbers(f"number {wrong},")
+    assert "pii_national_ids" not in found_numbers(f"https://x.org/{text}") and "pii_national_ids" not in found_numbers(f"{text}_b")
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_national_numbers_after_a_word(found_numbers: Callable, text: str) -> None:
+    assert found_numbers(text) == {"pii_national_ids": 1} and found_numbers(f"Ihre {text}.") == {"pii_national_ids": 1}
+    last = max(place for place, sign in enumerate(text) if sign.isdigit()) - 2 * text.startswith("kt.")  # the last digit is the century
+    wrong = text[:last] + str((int(text[last]) + 1) % 10) + text[last + 1 :]
+    assert "pii_national_ids" not in found_numbers(wrong)
+    number = re.search(r"\d.*", text)[0]
+    assert "pii_national_ids" not in found_numbers(f"order {number}")
+
+
+@settings(deadline=None, max_examples=40)
+@given(DIGITS, st.integers(1, 9))
+def test_any_aadhaar(found_numbers: Callable, digits: str, change: int) -> None:
+    number = str(2 + int(digits[0]) % 8) + digits[1:11]
+    number += verhoeff.calc_check_digit(number)
+    assume(number != number[::-1])  # palindromes are not given out
+    assert found_numbers(f"Aadhaar: {number[:4]} {number[4:8]} {number[8:]}") == {"pii_national_ids": 1}
+    assert found_numbers(f"Aadhaar: {number[:-1]}{(int(number[-1]) + change) % 10}") == {}
+
+
+@pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)
+@given(st.data())
+def test_any_number_of_a_form_has_a_verdict(found_numbers: Callable, entry: NationalId, data: st.DataObject) -> None:
+    """Also where stdnum itself raises: 110200... is of no county of China that its register has."""
+    number = data.draw(st.from_regex(re.compile(entry.form, re.ASCII), fullmatch=True))
+    word = re.split(r"\\|\||\?|\(", entry.words)[0]
+    try:
+        valid = import_module(f"stdnum.{entry.module}").is_valid(number)
+    except LookupError:
+        valid = False
+    assert found_numbers(f"{word} {number}.").get("pii_national_ids", 0) >= (valid and not entry.words)
+
+
+def test_every_number_of_the_table_has_a_check() -> None:
+    assert all(callable(import_module(f"stdnum.{entry.module}").is_valid) for entry in IDS)
+    assert len({entry.module.partition(".")[0] for entry in IDS}) >= 30
+
+
+# ---- Secrets by format. The examples are made up here, in pieces, so that no scanner takes this file for a leak.
+
+RANDOM = random.Random(7)
+
+
+def some(length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
+    return "".join(RANDOM.choice(alphabet) for _ in range(length))
+
+
+HEX = "0123456789abcdef"
+UPPER = string.ascii_uppercase + "234567"
+TOKENS = [
+    "AKIA" + some(16, UPPER), "ASIA" + some(16, UPPER), "ghp_" + some(36), "ghs_" + some(36), "github_pat_" + some(82),
+    "glpat-" + some(20), "xoxb-" + some(12, "123456789") + "-" + some(12, "123456789") + "-" + some(24),
+    "xapp-1-" + some(11, UPPER) + "-" + some(13, "123456789") + "-" + some(64, HEX), "AIza" + some(35), "GOCSPX-" + some(28),
+    "ya29." + some(100), "sk_live_" + some(24), "rk_test_" + some(24), "whsec_" + some(32), "sq0atp-" + some(22), "sq0csp-" + some(43),
+    "shpat_" + some(32, HEX), "SK" + some(32, HEX), "SG." + some(22) + "." + some(43), "key-" + some(32, HEX),
+    "sk-" + some(20) + "T3BlbkFJ" + some(20), "sk-proj-" + some(74) + "T3BlbkFJ" + some(74), "sk-ant-api03-" + some(95),
+    "hf_" + some(34, string.ascii_letters), "npm_" + some(36), "pypi-AgE" + some(150), "rubygems_" + some(48, HEX),
+    "dop_v1_" + some(64, HEX), "dapi" + some(32, HEX), "dckr_pat_" + some(27), "hvs." + some(90), "dp.pt." + some(43),
+    "glsa_" + some(32) + "_" + some(8, HEX), "NRAK-" + some(27, string.ascii_uppercase), "ATATT3" + some(186),
+    "PMAK-" + some(24, HEX) + "-" + some(34, HEX), "lin_api_" + some(40), "ntn_" + some(11, "123456789") + some(35),
+    "AGE-SECRET-KEY-1" + some(58, "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"),
+]  # fmt: skip
+
+
+def web_token() -> str:
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+        for part in ({"alg": "HS256", "typ": "JWT"}, {"sub": "1234567890"})
+    ]
+    return ".".join([*parts, some(43)])
+
+
+@pytest.mark.parametrize("token", [*TOKENS, web_token()], ids=lambda token: token[:8])
+def test_tokens(measure_step: Callable, token: str) -> None:
+    texts = [
+        token,
+        f'key = "{token}"',
+        f"é{token} ".replace("é", "é "),
+        f"Authorization: Bearer {token}\n",
+        f"https://x.org/?key={token}&a=1",
+    ]
+    columns, new = measure_step("pii", {}, texts)
+    assert columns["pii_secrets"] == [1] * len(texts)
+    assert new == [text.replace(token, "<SECRET>") for text in texts]
+    longer, shorter = f"x{token} {token.replace('.', '')[:12]}", token[:9]
+    columns, new = measure_step("pii", {}, [longer, shorter])
+    assert columns["pii_secrets"] == [0, 0] and new == [longer, shorter]
+
+
+PARTS = [
+    ("https://hooks.slack.com/services/", "T" + some(8, UPPER) + "/B" + some(8, UPPER) + "/" + some(24), " x"),
+    ("https://discord.com/api/webhooks/", some(18, "123456789") + "/" + some(68), ""),
+    ("AccountName=x;AccountKey=", some(86) + "==", ";EndpointSuffix=core"),
+    ("https://api.telegram.org/bot123456789:", "AA" + some(33), "/getMe"),
+    ("postgres://admin:", "correct.horse-9", "@db.internal:5432/x"),
+    ("ftp://joe:", "hunter22", "@93.184.216.34/"),
+]
+
+
+@pytest.mark.parametrize(("before", "secret", "after"), PARTS)
+def test_only_the_secret_part_goes(measure_step: Callable, before: str, secret: str, after: str) -> None:
+    columns, (new,) = measure_step("pii", {"ipv4": None}, [before + secret + after])
+    assert columns["pii_secrets"] == [1] and new == before + "<SECRET>" + after
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "])
+@pytest.mark.parametrize("newline", ["\n", "\\n", " "])
+def test_private_keys(measure_step: Callable, kind: str, newline: str) -> None:
+    lines = [some(64) for _ in range(12)] + [some(30) + "=="]
+    key = newline.join([f"-----BEGIN {kind}PRIVATE KEY-----", *lines, f"-----END {kind}PRIVATE KEY-----"])
+    columns, new = measure_step("pii", {}, [f"Here: {key} and more", f"{key}\n{key}\n"])
+    assert columns["pii_secrets"] == [1, 2] and new == ["Here: <SECRET> and more", "<SECRET>\n<SECRET>\n"]
+
+
+def test_a_key_with_headers_and_a_key_without_end(measure_step: Callable) -> None:
+    body = "\n".join(some(64) for _ in range(5))
+    headers = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF\n\n"
+    texts = [f"-----BEGIN RSA PRIVATE KEY-----\n{headers}{body}\n-----END RSA PRIVATE KEY-----", f"-----BEGIN PRIVATE KEY-----\n{body}"]
+    columns, new = measure_step("pii", {}, texts)
+    assert columns["pii_secrets"] == [1, 1] and new == ["<SECRET>", "<SECRET>"]
+
+
+NOTHING = [
+    "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----",
+    "-----BEGIN RSA PRIVATE KEY-----\n...\n-----END RSA PRIVATE KEY-----",
+    "commit 8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83 and 550e8400-e29b-41d4-a716-446655440000",
+    "sha512-Qm9vbS4uLmJvb20hYm9vbS4uLmJvb20hYm9vbS4uLmJvb20hYm9vbS4uLmJvb20hYm9vbS4uLmJvb20hYm9vbQ==",
+    "ftp://user:password@host/x http://user:pass@host http://user:$PASSWORD@host http://user:xxxx@host https://x:y",
+    "https://example.org:8080/@name http://a.b/c:d@e git@github.com:a/b.git http://host/path:with@sign",
+    "the key-value store, sk_live_ and ghp_xxx, eyJhbGciOiJIUzI1NiJ9.", "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAUA",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_no_secrets(measure_step: Callable, text: str) -> None:
+    columns, _ = measure_step("pii", {}, [text])
+    assert columns["pii_secrets"] == [0]
+
+
+def test_the_scan_knows_the_beginning_of_every_format() -> None:
+    for token in [*TOKENS, web_token(), *(before + secret + after for before, secret, after in PARTS)]:
+        matches = list(re.compile(SECRET.pattern).finditer(token.encode()))
+        assert matches and matches[0][0][:3].decode() in PREFIXES
+    assert len(FORMATS) > 35 and all(len(prefix) == 3 for prefix in PREFIXES)

@@ -1,0 +1,183 @@
+"""Steps by name: their options, their places in a recipe, and how they are shown."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from tokenizers import Tokenizer, models
+
+from corpusmill.filters import step
+from corpusmill.filters.statistics import LINES, REPETITION, WORDS, Needs
+from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig
+from corpusmill.pipeline.config import config_digest
+from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.recipe import validate_recipe
+
+# ---- step
+
+
+def test_a_text_is_measured_once_for_all_planned_steps(monkeypatch) -> None:
+    passes = []
+    real = step.measure
+    monkeypatch.setattr(step, "measure", lambda text, rule, needs, marks: passes.append(needs) or real(text, rule, needs, marks))
+    planned = [Needs(REPETITION), Needs(WORDS | LINES, stop_words=("the",))]
+    batch = step.Batch(pa.table({}), pa.array(["the cat"], pa.large_string()), "words", planned)
+    first = batch.statistics(planned[0])
+    assert batch.statistics(planned[1]) is first
+    assert passes == [Needs(REPETITION | WORDS | LINES, ("the",))]
+    other = batch.statistics(Needs(WORDS, stop_words=("cat", "dog")))  # has to be measured by itself
+    assert other is not first and len(passes) == 2
+    assert other["stop_words"].tolist() == [1] and len(batch) == 1
+
+
+def test_columns_of_steps_before_go_before_those_of_the_documents() -> None:
+    batch = step.Batch(pa.table({"a": [1], "b": [2]}), pa.array(["x"], pa.large_string()), "words", values={"a": pa.array([3])})
+    assert batch.column("a").to_pylist() == [3] and batch.column("b").to_pylist() == [2] and batch.column("c") is None
+    assert batch.table().to_pydict() == {"a": [3], "b": [2], "text": ["x"]}
+
+
+# ---- registry
+
+
+@pytest.fixture
+def options(name: str, tmp_path: Path) -> dict[str, str]:
+    """What a step can't do without where there is no network."""
+    (tmp_path / "en").write_text("badword\n")
+    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "?": 3}, [("a", "b")], unk_token="?"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    needed = {"bad_words": {"lists": str(tmp_path)}, "token_ratio": {"tokenizer": str(tmp_path / "tokenizer.json")}}
+    return needed.get(name, {})
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in OTHERS])
+def test_every_step_gives_the_columns_it_names(
+    name: str, options: dict[str, str], measure_step, lid_model: str, hard_texts: list[str]
+) -> None:
+    (step,) = build_steps([resolve_step({name: options})])
+    columns, texts = measure_step(name, options, hard_texts)
+    assert list(columns) == list(step.columns)
+    assert all(len(values) == len(hard_texts) == len(texts) for values in columns.values())
+    assert {rule.rule.column for rule in step.rules} <= set(columns)
+    assert set(step.step.document_columns) <= set(columns)
+    if not step.step.rewrites:
+        assert texts == hard_texts
+    assert measure_step(name, options, [])[1] == []
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in OTHERS])
+def test_values_do_not_depend_on_the_batch(name: str, options: dict[str, str], measure_step, lid_model: str, hard_texts: list[str]) -> None:
+    columns, texts = measure_step(name, options, hard_texts)
+    for place, text in enumerate(hard_texts):
+        alone, new = measure_step(name, options, [text])
+        assert new == [texts[place]]
+        assert repr({key: values[place] for key, values in columns.items()}) == repr({key: values[0] for key, values in alone.items()})
+
+
+def test_a_second_step_of_a_kind_has_names_of_its_own() -> None:
+    first, second = build_steps([resolve_step("gopher_quality"), resolve_step("gopher_quality")])
+    assert (first.name, second.name) == ("gopher_quality", "gopher_quality_2")
+    assert not set(first.columns) & set(second.columns)
+    assert second.rules[0].rule.column == "gopher_words_2" and second.rules[0].rule.name == "gopher_short_doc_2"
+
+
+def test_defaults_are_filled_in_and_resolving_twice_changes_nothing() -> None:
+    resolved = resolve_step({"language": {"keep": ["en"]}})
+    assert resolved["language"]["threshold"] == 0.65
+    assert resolve_step(resolved) == resolved
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"steps": ["langauge"]}, r"filter\.steps\.0: no such step \(expected one of language, "),
+        ({"steps": [{"c4": {}}, {"language": {"kep": 1}}]}, r"filter\.steps\.1\.language\.kep: unknown key, expected one of keep, match"),
+        ({"steps": [{"language": {"threshold": 2}}]}, r"filter\.steps\.0\.language\.threshold: input should be less than"),
+        ({"steps": [{"language": {"keep": ["xx"]}}]}, r"filter\.steps\.0\.language: 'xx' is no language that the model knows"),
+        ({"steps": [{"fineweb_quality": {"preset": "gopher-paper"}}]}, r"preset: input should be 'datatrove-0\.10' or 'fineweb'"),
+        ({"steps": [{"language": {}, "c4": {}}]}, "a step is one name with its options"),
+        ({"steps": [7]}, "a step is one name with its options"),
+        ({"steps": "language"}, r"filter\.steps: input should be a valid list"),
+        ({"steps": ["c4"], "thresholds": {"gopher_short_doc": 1}}, r"thresholds\.gopher_short_doc: no such rule \(expected one of lorem"),
+        ({"word_rule": "spaces"}, r"filter\.word_rule: input should be 'words', 'whitespace', 'characters' or 'spacy'"),
+    ],
+)  # fmt: skip
+def test_faults_of_a_recipe_are_named_with_their_place(section: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate_recipe({"filter": section}, "recipe.yaml")
+
+
+def test_a_configuration_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from corpusmill.filters.worker import FilterConfig; "
+        "FilterConfig(steps=['language', 'c4', 'pii', 'gopher_quality', 'gopher_repetition', 'fineweb_quality', 'quality', "
+        "'dolma', 'dclm', 'redpajama', 'nemo', 'stop_words', 'token_ratio', 'compression', 'encoding_damage']); "
+        "print([m for m in ('fasttext', 'torch', 'ray', 'datatrove', 'tokenizers') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# ---- Where the files of a recipe lie plays no part in a task's identity, what is in them does.
+
+STEP = """
+from corpusmill.filters.own import measures
+
+@measures(columns={"one": "int64"})
+def one(batch, times=1):
+    return {"one": [times] * len(batch)}
+"""
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "steps.py").write_text(STEP)
+    return [tmp_path / "here", tmp_path / "there"]
+
+
+def config(folder: Path, **options: object) -> FilterConfig:
+    steps = [{"python": {"function": "steps.py:one", "options": options}}]
+    return FilterConfig.model_validate({"steps": steps}, context={"folder": str(folder)})
+
+
+def test_the_same_files_elsewhere_are_the_same_configuration(folders: list[Path]) -> None:
+    here, there = (config(folder) for folder in folders)
+    assert here.steps != there.steps  # each names its own file
+    assert config_digest(here) == config_digest(there)
+    assert config_digest(here) != config_digest(config(folders[1], times=2))
+
+
+def test_other_content_is_told_by_the_models_digests(folders: list[Path]) -> None:
+    digests = [[d for step in build_steps(config(folder).steps) for d in step.step.model_digests()] for folder in folders]
+    assert digests[0] == digests[1] and len(digests[0]) == 1
+    (folders[1] / "steps.py").write_text(STEP + "# changed\n")
+    assert [d for step in build_steps(config(folders[1]).steps) for d in step.step.model_digests()] != digests[0]
+
+
+# ---- steps view
+
+
+def test_the_list(corpusmill: Callable) -> None:
+    code, out, _ = corpusmill("steps")
+    assert code == 0
+    assert all(f"{name} " in out.decode() for name in STEPS) and "fineweb-2" in out.decode()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_one_step(name: str, corpusmill: Callable, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = corpusmill("steps", name)
+    assert code == 0
+    if name not in OTHERS:
+        (step,) = build_steps([resolve_step(name)])
+        assert all(column in out.decode() for column in step.columns)
+        assert all(f"{rule.rule.column} {rule.rule.comparison} {rule.rule.threshold}" in out.decode() for rule in step.rules)
+
+
+def test_an_unknown_step(corpusmill: Callable) -> None:
+    code, _, error = corpusmill("steps", "gohper")
+    assert code == 2 and "gohper: no such step (expected one of language, " in error

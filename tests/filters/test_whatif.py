@@ -1,0 +1,338 @@
+"""Other thresholds: tried (sweep), and decided again (retune)."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from killing import in_child, killed_at
+
+from corpusmill.filters import whatif as module
+from corpusmill.filters.whatif import retune, sweep
+from corpusmill.filters.worker import FilterConfig
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.pipeline import lease
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.run import execute, plan_of_existing
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
+
+# ---- What each threshold keeps, against runs of the stage with that threshold.
+
+STEPS = ["gopher_repetition", "gopher_quality", "fineweb_quality"]
+
+
+def write_run(folder: Path, section: dict[str, Any]) -> None:
+    resolved = FilterConfig.model_validate(section).model_dump(mode="json")
+    (folder / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"filter": resolved}}))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_documents, finished_ingest, run_filter, texts) -> Storage:
+    folder = tmp_path_factory.mktemp("sweep")
+    storage = finished_ingest(folder, [make_documents(texts[::3]), make_documents([]), make_documents(texts[1::3])])
+    run_filter(storage, {"steps": STEPS})
+    write_run(folder, {"steps": STEPS})
+    return storage
+
+
+def kept(storage: Storage) -> tuple[int, int]:
+    rows = [row for part in range(3) for row in read_table(storage, f"filter/report/part-0000{part}.parquet").to_pylist()]
+    return sum(row["kept"] for row in rows), sum(row["chars_in"] for row in rows if row["kept"])
+
+
+@pytest.mark.parametrize(("rule", "first", "last"), [("gopher_short_doc", 0, 400), ("line_punct_ratio", 0, 0.9), ("list_ratio", 0.0, 0.3)])
+def test_as_the_stage_itself_decides(
+    tmp_path: Path, make_documents, finished_ingest, run_filter, texts, run, rule: str, first: float, last: float
+) -> None:
+    found = sweep(run.root, rule, first, last, 3)
+    assert found.documents == len(texts[::3]) + len(texts[1::3]) and found.characters == sum(map(len, texts[::3] + texts[1::3]))
+    others = [r.rule.name for r in rules_of(STEPS) if r.rule.name != rule]
+    for row in found.rows:
+        for name, thresholds in (("together", {}), ("alone", dict.fromkeys(others))):
+            folder = tmp_path / f"{row.threshold}-{name}"
+            storage = finished_ingest(folder, [make_documents(texts[::3]), make_documents([]), make_documents(texts[1::3])])
+            run_filter(storage, {"steps": STEPS, "thresholds": {**thresholds, rule: row.threshold}})
+            assert kept(storage) == (getattr(row, f"{name}_documents"), getattr(row, f"{name}_characters"))
+
+
+def rules_of(steps: list[str]) -> list[Any]:
+    from corpusmill.filters.worker import rule_table
+
+    return rule_table(FilterConfig.model_validate({"steps": steps}))
+
+
+def test_thresholds_are_round_numbers_with_both_ends(run: Storage) -> None:
+    assert [row.threshold for row in sweep(run.root, "list_ratio", 0.1, 0.7, 7).rows] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert [row.threshold for row in sweep(run.root, "list_ratio", 0.1, 0.7, 1).rows] == [0.1]
+    assert sweep(run.root, "list_ratio", 0.1, 0.7, 7).now == 0.3
+
+
+def test_a_rule_that_is_off(tmp_path: Path, make_documents, finished_ingest, run_filter, texts) -> None:
+    storage = finished_ingest(tmp_path, [make_documents(texts[:200])])
+    section = {"steps": STEPS, "thresholds": {"gopher_short_doc": None}}
+    run_filter(storage, section)
+    write_run(tmp_path, section)
+    found = sweep(storage.root, "gopher_short_doc", 0, 1000, 3)
+    assert found.now is None
+    assert found.rows[0].alone_documents == 200 > found.rows[-1].alone_documents
+
+
+def test_the_command(run: Storage, tmp_path: Path, corpusmill: Callable) -> None:
+    call = ("sweep", run.root, "--rule", "gopher_short_doc", "--from", 0, "--to", 100, "--steps", 3)
+    expected = sweep(run.root, "gopher_short_doc", 0, 100, 3)
+    code, out, _ = corpusmill(*call, "--plot", tmp_path / "plot.html")
+    assert code == 0 and "50" in out.decode() and "now ▸ 50" in out.decode() and "█" in out.decode()
+    page = (tmp_path / "plot.html").read_text()
+    assert "Plotly.newPlot" in page and 'src="http' not in page and "gopher_short_doc" in page
+    code, out, _ = corpusmill(*call, "--json")
+    assert json.loads(out) == json.loads(json.dumps(expected.as_json()))
+    code, out, _ = corpusmill(*call, "--csv")
+    rows = list(csv.DictReader(io.StringIO(out.decode())))
+    assert [int(row["together_documents"]) for row in rows] == [row.together_documents for row in expected.rows]
+    code, _, error = corpusmill(*call, "--plot", tmp_path / "no" / "plot.html")
+    assert code == 2 and "can't be written (No such file or directory)" in error
+
+
+def test_what_it_refuses(run: Storage, tmp_path: Path, make_documents, finished_ingest) -> None:
+    with pytest.raises(InputError, match=r"--rule shrot: no such rule \(expected one of repetition_empty"):
+        sweep(run.root, "shrot", 0, 1, 2)
+    finished_ingest(tmp_path, [make_documents([])])
+    write_run(tmp_path, {"steps": [{"language": {"keep": ["en"]}}]})
+    with pytest.raises(InputError, match="compares with a list"):
+        sweep(str(tmp_path), "language", 0, 1, 2)
+    with pytest.raises(InputError, match="is not finished"):
+        sweep(str(tmp_path), "language_score", 0, 1, 2)
+
+
+# ---- Deciding again equals a fresh run of the stage, byte for byte, wherever it is interrupted.
+
+STEPS_RETUNE: list[Any] = [
+    "gopher_repetition",
+    {"gopher_quality": {}},
+    {"c4": {"filter_no_terminal_punct": False}},
+    "fineweb_quality",
+    "pii",
+]
+
+
+GATE = """
+from pathlib import Path
+from corpusmill.filters.own import Rule, measures
+
+@measures({"length": "int64"}, rules=[Rule("short", "length", "<", 5)])
+def gate(documents):
+    if (Path(__file__).parent / "bad").exists():
+        raise ValueError("this one is bad")
+    return {"length": [len(text) for text in documents["text"].to_pylist()]}
+"""
+
+
+def filter_stage(folder: Path, *overrides: str) -> None:
+    plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
+    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+
+
+def again(folder: Path, *overrides: str) -> module.Retuned:
+    return retune(str(folder), list(overrides), InlineEngine(), Progress(False))
+
+
+def new_run(folder: Path, make_documents: Callable, finished_ingest: Callable, texts: list[str], **section: Any) -> None:
+    parts = [make_documents(texts).slice(start, 250) for start in range(0, len(texts), 250)]
+    finished_ingest(folder, [part.combine_chunks() for part in parts] + [make_documents([])])
+    description = {
+        "inputs": ["crawl"],
+        "recipe": {"ingest": IngestConfig().model_dump(mode="json"), "filter": {"steps": STEPS_RETUNE, **section}},
+    }
+    (folder / "run.json").write_text(json.dumps(description))
+    filter_stage(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, make_documents, finished_ingest, texts, quality_step) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "run"
+    new_run(folder, make_documents, finished_ingest, texts, steps=[*STEPS_RETUNE, quality_step])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["filter.thresholds.gopher_short_doc=10"],  # documents come back
+        ["filter.thresholds.gopher_short_doc=200"],  # documents go
+        ["filter.thresholds.gopher_below_alpha_threshold=0.5", "filter.thresholds.line_punct_ratio=0.4"],  # both
+        ["filter.thresholds.curly_bracket=off", "filter.thresholds.list_ratio=null"],
+        ["filter.thresholds.quality=0.2"],
+        ["filter.thresholds.gopher_long_doc=1000000000"],  # no verdict changes
+    ],
+)
+def test_equals_a_fresh_run(tmp_path: Path, base: Path, tree: Callable, overrides: list[str]) -> None:
+    shutil.copytree(base, tmp_path / "retuned")
+    shutil.copytree(base, tmp_path / "fresh")
+    result = again(tmp_path / "retuned", *overrides)
+    filter_stage(tmp_path / "fresh", *overrides)
+    assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
+    assert result.to_measure == 0
+    assert result.kept == result.kept_before + result.came_back - result.gone
+    assert (result.data_shards > 0) == (result.came_back + result.gone > 0)
+    filter_stage(tmp_path / "retuned")  # takes everything over
+    assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
+    assert again(tmp_path / "retuned", *overrides).changed == {}
+
+
+def test_steps_with_a_memory(tmp_path: Path, make_documents, finished_ingest, tree: Callable, texts: list[str]) -> None:
+    """datatrove's formatter takes its placeholders in turn, and its sampler draws on: what comes back is as in a fresh run."""
+    mails = [f"{text} Write to mail@some{n}.org, please." for n, text in enumerate(texts[:60])]
+    steps = [
+        {"datatrove": "pipeline.formatters.PIIFormatter"},
+        {"datatrove": {"pipeline.filters.SamplerFilter": {"rate": 0.7, "seed": 5}}},
+        "gopher_quality",
+    ]
+    new_run(tmp_path / "retuned", make_documents, finished_ingest, mails, steps=steps, thresholds={"gopher_short_doc": 200})
+    shutil.copytree(tmp_path / "retuned", tmp_path / "fresh")
+    assert again(tmp_path / "retuned", "filter.thresholds.gopher_short_doc=20").came_back > 5
+    filter_stage(tmp_path / "fresh", "filter.thresholds.gopher_short_doc=20")
+    assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
+
+
+def test_back_and_forth_is_as_before(tmp_path: Path, base: Path, tree: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    again(tmp_path / "run", "filter.thresholds.gopher_short_doc=5", "filter.thresholds.curly_bracket=off")
+    result = again(tmp_path / "run", "filter.thresholds={}")
+    assert result.changed == {"gopher_short_doc": (5, 50), "curly_bracket": (None, 0)}
+    assert tree(tmp_path / "run") == tree(base)
+
+
+def test_the_verdicts_are_those_that_are_written(tmp_path: Path, base: Path, tree: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    overrides = ["filter.thresholds.gopher_short_doc=150", "filter.thresholds.char_dup_ratio=off"]
+    said: list[module.Retuned] = []
+    dry = retune(str(tmp_path / "run"), overrides, InlineEngine(), Progress(False), said.append, write=False)
+    assert tree(tmp_path / "run") == tree(base) and said == [dry]
+    assert again(tmp_path / "run", *overrides) == dry
+    rows = [row for row in Manifest(Storage(str(tmp_path / "run/filter"))).rows() if row.rows_in]
+    assert sum(row.rows_in for row in rows) == dry.documents and sum(row.kept for row in rows) == dry.kept
+    assert sum(row.counts["failed gopher_short_doc"] for row in rows) == dry.failed["gopher_short_doc"][1]
+    assert dry.came_back > 0 and dry.gone > 0
+
+
+def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    monkeypatch.setattr(lease, "TTL", 1.0)
+    (tmp_path / "run" / lease.LEASE).write_bytes(b"of a process that was cut off")
+    said: list[str] = []
+    assert retune(str(tmp_path / "run"), [], InlineEngine(), Progress(False), say=said.append).changed == {}
+    assert len(said) == 1 and "another process worked on this run" in said[0]
+    assert tree(tmp_path / "run") == tree(base)
+
+
+@pytest.mark.parametrize("writes", range(1, 7))
+def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monkeypatch, writes: int) -> None:
+    """Whatever is half done, the retuning, another one, and the stage itself end with the bytes of a fresh run."""
+    option = "filter.thresholds.gopher_short_doc=120"
+    shutil.copytree(base, tmp_path / "fresh")
+    filter_stage(tmp_path / "fresh", option)
+    shutil.copytree(base, tmp_path / "killed")
+    real, count = module.publish, 0
+
+    def publish(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > writes:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "publish", publish)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        again(tmp_path / "killed", option)
+    monkeypatch.setattr(module, "publish", real)
+    shutil.copytree(tmp_path / "killed", tmp_path / "resumed")
+    filter_stage(tmp_path / "resumed")
+    assert tree(tmp_path / "resumed") == tree(base)
+    shutil.copytree(tmp_path / "killed", tmp_path / "other")
+    again(tmp_path / "other", option)
+    assert tree(tmp_path / "other") == tree(tmp_path / "fresh")
+
+
+def test_killed_between_the_files_of_a_shard_and_its_row(tmp_path: Path, base: Path, tree: Callable) -> None:
+    """A threshold of as many digits that changes no verdict: the new report has the size of the old one, and other rules."""
+    folder, report = tmp_path / "run", "filter/report/part-00000.parquet"
+    shutil.copytree(base, folder)
+
+    def killed() -> None:
+        killed_at(1, after=False)  # row 0 says which shards are about to change
+        again(folder, "filter.thresholds.gopher_long_doc=999999")
+
+    assert os.WTERMSIG(in_child(killed)) == signal.SIGKILL
+    before, now = (base / report).read_bytes(), (folder / report).read_bytes()
+    assert before != now and len(before) == len(now)
+    filter_stage(folder)
+    assert tree(folder) == tree(base)
+
+
+def test_what_it_refuses_retune(tmp_path: Path, base: Path, make_documents, finished_ingest) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(base, folder)
+    with pytest.raises(ConfigError, match=r"retune: filter\.word_rule would change, and only filter\.thresholds"):
+        again(folder, "filter.word_rule=whitespace")
+    with pytest.raises(ConfigError, match=r"thresholds\.gopher_shrot_doc: no such rule"):
+        again(folder, "filter.thresholds.gopher_shrot_doc=1")
+    manifest = folder / "filter" / "manifest.jsonl"
+    written = manifest.read_text()
+    code = Manifest(Storage(str(folder / "filter")), read_only=True).tasks["part-00000"].code
+    other = re.sub(r'"identity":"[^"]+"', '"identity":"other"', written)
+    manifest.write_text(re.sub(r'"pyarrow":"[^"]+"', '"pyarrow":"1.2.3"', other.replace(code, "another")))
+    with pytest.raises(InputError, match=rf"the program was changed \(pyarrow 1\.2\.3 → {re.escape(pa.__version__)}\)"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    manifest.write_text(re.sub(r'"fingerprint":"[^"]+"', '"fingerprint":"other"', other))
+    with pytest.raises(InputError, match="since it was measured the documents that it read were changed;"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    manifest.write_text(written)
+    stored = json.loads((folder / "run.json").read_text())
+    stored["recipe"]["filter"]["word_rule"] = "whitespace"  # the recipe went on without the stage
+    (folder / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"since it was measured the section filter of its recipe was changed; measure"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    shutil.rmtree(folder / "filter")
+    with pytest.raises(InputError, match="nothing is measured yet"):
+        again(folder, "filter.thresholds.gopher_short_doc=1")
+    stored["recipe"].pop("filter")
+    (folder / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="has no stage filter"):
+        again(folder)
+
+
+def test_the_command_retune(tmp_path: Path, base: Path, corpusmill: Callable) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    code, out, _ = corpusmill("retune", tmp_path / "run", "--set", "filter.thresholds.curly_bracket=off", "--engine", "inline")
+    assert code == 0
+    assert b"curly_bracket" in out and b"came back" in out
+    assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": None}
+    assert Storage(str(tmp_path / "run/filter")).exists("manifest.jsonl")
+
+
+def test_a_shard_that_is_measured_anew_and_given_up(
+    tmp_path: Path, make_documents: Callable, finished_ingest: Callable, texts: list[str], corpusmill: Callable
+) -> None:
+    (tmp_path / "step.py").write_text(GATE)
+    run = tmp_path / "run"
+    new_run(run, make_documents, finished_ingest, texts[:260], steps=[{"python": f"{tmp_path}/step.py:gate"}])
+    (run / "filter/report/part-00001.parquet").write_bytes(b"damaged")
+    (tmp_path / "bad").touch()
+    command = ("retune", run, "--set", "filter.thresholds.short=6", "--engine", "inline")
+    code, _, error = corpusmill(*command)
+    assert code == 3 and "1 task was given up" in error and "filter, task part-00001" in error and "this one is bad" in error
+    (tmp_path / "bad").unlink()
+    assert corpusmill(*command)[0] == 0 and not Manifest(Storage(str(run / "filter"))).quarantined
