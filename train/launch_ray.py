@@ -137,7 +137,7 @@ class RayGroup:
             raise _failure(error, self.parallel.world)
 
     def _room(self, ray: Any) -> WorkerResources:
-        """What each worker gets. A cluster without room gets `parallel.wait` seconds to find it: it may have lost a node, or have to scale up.
+        """What each worker gets. A cluster without room gets `parallel.wait` seconds: it may have lost a node, or scale up.
 
         Then raises CorpusmillError, or InputError if there was no room at the first start.
         """
