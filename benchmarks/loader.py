@@ -41,9 +41,7 @@ from corpusmill.pipeline.token_shards import (
     shard_contents,
     shard_names,
 )
-from corpusmill.train.dataset import TokenDataset
-from corpusmill.train.loader import Loader, WindowLoader
-from corpusmill.train.packed import PackedLoader
+from corpusmill.train.data import Loader, PackedLoader, TokenDataset, WindowLoader
 
 LATE = 1_000_000  # the step at which a training is taken up again
 Batches = Callable[[int], Any]

@@ -23,8 +23,7 @@ import torch
 
 from corpusmill.pipeline.packing import cut, plan
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.packed import PackedLoader
-from corpusmill.train.packing import IGNORED
+from corpusmill.train.data import IGNORED, PackedLoader
 
 LOADED_AT_A_TIME = 64
 

@@ -31,8 +31,7 @@ CARRIERS = tuple(
         "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
         "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "pipeline.redact",
         "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store_requests",
-        "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.follow", "train.launch_ray",
-        "train.loop_progress", "train.ray_room", "train.trackers",
+        "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.

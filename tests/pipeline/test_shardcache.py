@@ -83,8 +83,7 @@ def test_a_bucket_equals_a_folder_and_is_read_once(remote, tmp_path: Path) -> No
 
 
 def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> None:
-    from corpusmill.train.dataset import TokenDataset
-    from corpusmill.train.loader import WindowLoader
+    from corpusmill.train.data import TokenDataset, WindowLoader
 
     cache = ShardCache(tmp_path / "cache")
     dataset = TokenDataset(WindowLoader(TokenShards(remote.url, cache=cache), 16, 8, seed=0, document_mask=False), steps=6)
