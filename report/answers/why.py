@@ -16,7 +16,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import iter_tables
-from corpusmill.pipeline.tokenshards import shard_names
+from corpusmill.pipeline.token_shards import shard_names
 from corpusmill.report.answers.choose import table_rows
 from corpusmill.report.answers.why_change import Change, change, distance, room
 from corpusmill.report.answers.why_find import Holder, Passages, find_passage, is_text, not_found, resolve, spellings

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from corpusmill.pipeline.masked import masked, walked
+from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
@@ -254,7 +254,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         data_stages=DATA_STAGES, figure_files=FIGURES, token_files=[shards_file(split) for split in summary.tokens],
         max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=told, stayed=stayed, packings=packings(summary.tokens),
         progress=unfinished(summary.reader.storage.root), clock=clock,
-        description=json.dumps(walked(summary.reader.description, masked), indent=2, ensure_ascii=False, sort_keys=True),
+        description=json.dumps(walked(summary.reader.description, redact), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 

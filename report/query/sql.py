@@ -17,7 +17,7 @@ import duckdb
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import filesystem
+from corpusmill.pipeline.store_requests import filesystem
 
 Value = str | int | float | bool | None
 

@@ -5,7 +5,6 @@ with a name of its own is a table of its own (`dedup_clusters_sources`), and num
 its parts (`tokenizer_judged_judge_parts`).
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -154,9 +153,8 @@ def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
 def _of_another_size(storage: Storage, shards: tuple[OutputFile, ...]) -> Iterator[OutputFile]:
     """The files whose size is not that of the manifest: a folder is listed once."""
     for folder, files in groupby(shards, key=lambda shard: str(PurePosixPath(shard.path).parent)):
-        here = list(files)
-        sizes = storage.child(folder).sizes([PurePosixPath(shard.path).name for shard in here])
-        yield from (shard for shard, size in zip(here, sizes, strict=True) if size != shard.bytes)
+        sizes = storage.listing(folder)
+        yield from (shard for shard in files if sizes.get(PurePosixPath(shard.path).name, -1) != shard.bytes)
 
 
 def _unreadable(storage: Storage, shard: OutputFile) -> str:
@@ -172,15 +170,12 @@ def _changed(storage: Storage, shard: OutputFile, hashed: bool = False) -> str:
     """What is wrong with the bytes of a file, in a sentence; empty where nothing is. `hashed`: no file with the right sha256 is opened."""
     path = storage.path(shard.path)
     try:
-        with storage.open_read(shard.path) as file:
-            sha256 = hashlib.sha256()
-            while chunk := file.read(1 << 22):
-                sha256.update(chunk)
-    except OSError as error:
+        sha256 = storage.sha256(shard.path) if len(shard.sha256) == _SHA256 else ""
+    except (CorpusmillError, OSError) as error:
         return str(error)
-    if len(shard.sha256) == _SHA256 and sha256.hexdigest() != shard.sha256:
+    if sha256 and sha256 != shard.sha256:
         return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
-    if len(shard.sha256) == _SHA256:
+    if sha256:
         return "" if hashed else _unreadable(storage, shard)
     return _spoiled(storage, shard)
 
