@@ -260,8 +260,8 @@ def retune(
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
     `on_decided` gets the changes before the reports are written. Without `write` nothing is written. `say` gets a sentence if it has to
-    wait for another process. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything but thresholds would
-    change, and NothingKept if no document is left.
+    wait for another process. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything but thresholds
+    would change, and NothingKept if no document is left.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
