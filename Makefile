@@ -106,16 +106,16 @@ explore: setup ## a page to look at RUN by hand: filter, read, move thresholds
 	@$(BIN)/corpusmill explore $(RUN)
 
 cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 worker nodes with cores of their own
-	@$(BIN)/python -m corpusmill.pipeline.cluster.command up --nodes $(NODES)
+	@$(BIN)/python -m corpusmill.pipeline.cluster up --nodes $(NODES)
 
-submit: setup ## run RECIPE on INPUT (both by default the demo's) as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras brings libraries
+submit: setup ## run RECIPE on INPUT (both by default the demo's) as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras installs libraries
 	@test -n "$(RUN)" || { echo "Say where the run lies: make submit RUN=runs/job [INPUT=crawl.warc.gz] [RECIPE=recipes/demo.yaml]"; exit 2; }
 	@crawl=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl)") && \
-	$(BIN)/python -m corpusmill.pipeline.cluster.job $(or $(RECIPE),recipes/demo.yaml) $$(echo "$$crawl" | tail -n 1) --output $(RUN) \
+	$(BIN)/python -m corpusmill.pipeline.cluster submit $(or $(RECIPE),recipes/demo.yaml) $$(echo "$$crawl" | tail -n 1) --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 
 cluster-down: setup ## end that cluster, whatever is left of it
-	@$(BIN)/python -m corpusmill.pipeline.cluster.command down
+	@$(BIN)/python -m corpusmill.pipeline.cluster down
 
 clean: ## remove the virtual environment and caches (never a run)
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

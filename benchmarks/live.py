@@ -22,11 +22,9 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.live import Live
-from corpusmill.pipeline.watch.meters import Counting
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.log import Observer, ProgressFile
+from corpusmill.pipeline.watch.metrics import Counting, Prometheus
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.pipeline.watch.prometheus import Prometheus
 from corpusmill.report.live.status import Status
 
 TURNS = 5
@@ -61,7 +59,7 @@ def seconds(tasks: int, told: bool) -> float:
         storage, engine = Storage(folder), InlineEngine()
         began = time.process_time()
         if told:
-            with holding(storage) as lease, Live(storage, ["ingest"], engine) as live:
+            with holding(storage) as lease, ProgressFile(storage, ["ingest"], engine) as live:
                 observer = Observer(storage, live, Counting([Prometheus()]))
                 run = StageRun(Files(Config(), tasks), storage, {}, [], engine, Progress(False), observer)
                 run.hold(lease)

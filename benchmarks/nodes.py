@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from corpusmill.pipeline.cluster import nodes as clusters
+from corpusmill.pipeline import cluster as clusters
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 
@@ -55,7 +55,7 @@ def cluster(folder: Path, cores: Sequence[Sequence[int]]) -> Iterator[dict[str, 
     """A cluster with a node for each group of cores; gives the environment of a run on it."""
     here = clusters.up(folder, len(cores), cores)
     try:
-        yield {"RAY_ADDRESS": here.address, **here.environment()}
+        yield {"RAY_ADDRESS": here["address"], **clusters.environment(here)}
     finally:
         clusters.down(folder)
 

@@ -31,8 +31,8 @@ from corpusmill.dedup import candidates, components, external_sort
 from corpusmill.dedup.inside import sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
+from corpusmill.pipeline.failures import Listener
 from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
-from corpusmill.pipeline.retry import Listener
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish

@@ -27,8 +27,7 @@ from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.live import Live
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.log import Observer, ProgressFile
 from corpusmill.pipeline.watch.progress import Progress
 
 HERE = Path(__file__).resolve().parent
@@ -78,7 +77,7 @@ def child(folder: str, tasks: int, name: str, workers: int, files: int, profile:
     wall, cpu, performed = time.perf_counter(), time.process_time(), 0
     if profile:
         profiler.enable()
-    with Live(run, STAGES, engine) as live:
+    with ProgressFile(run, STAGES, engine) as live:
         for stage in STAGES:
             done = StageRun(Tasks(stage, tasks, files), run, dict.fromkeys(STAGES), [], engine, Progress(False), Observer(run, live))
             done.execute()

@@ -170,7 +170,7 @@ SOURCES = pa.schema(
 NAMED = 10
 
 
-class Losses:
+class SourceLosses:
     """Counts over all cluster tables."""
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ def sources_output(
     for shard in shards:
         for table in iter_tables(*located(run, shard.signatures.path), ["source", BY]):
             documents.update(_counts(table["source"] if config.by == "source" else table[BY]))
-    found = Losses()
+    found = SourceLosses()
     for path in cluster_files:
         for table in iter_tables(run, path):
             found.add(table)
@@ -235,7 +235,7 @@ def sources_output(
     )
 
 
-def _sources(config: DedupConfig, documents: Counter[str | None], found: Losses) -> pa.Table:
+def _sources(config: DedupConfig, documents: Counter[str | None], found: SourceLosses) -> pa.Table:
     rows = []
     for source, count in sorted(documents.items(), key=lambda pair: (pair[0] is None, pair[0])):
         removed = {name: counts[source] for name, counts in found.removed.items()}
@@ -245,7 +245,7 @@ def _sources(config: DedupConfig, documents: Counter[str | None], found: Losses)
     return pa.Table.from_pylist(rows, schema=SOURCES)
 
 
-def _warnings(config: DedupConfig, sources: pa.Table, found: Losses, more: dict[str, int]) -> list[str]:
+def _warnings(config: DedupConfig, sources: pa.Table, found: SourceLosses, more: dict[str, int]) -> list[str]:
     worst = sources.filter(sources["alarm"]).sort_by([("share", "descending"), ("source", "ascending")])
     what = f"documents without {config.by}"
     warnings = _first_warnings(

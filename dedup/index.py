@@ -24,6 +24,7 @@ from corpusmill.dedup.external_sort import keys_bytes, read_keys
 from corpusmill.dedup.signatures import parquet_bytes
 from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef, TaskRow
@@ -31,7 +32,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, OutputFile, publish, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote, stays_inside
-from corpusmill.pipeline.watch.events import Event
 
 INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
 #: The option on which it depends what else must be equal.

@@ -24,30 +24,30 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 
 PACKAGE = "corpusmill"
-#: Parts of this package that carry bytes as they are, give out work, start processes, or say what happens: nothing that a task writes
-#: depends on them, and nothing is looked for behind them.
+#: Modules of this package that carry bytes as they are, hand out work, start processes, or report what happens: no output of a task
+#: depends on them, and their imports do not count.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
-        "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.collecting", "pipeline.engine", "pipeline.interrupts",
-        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.retry",
-        "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.watch",
-        "train.follow", "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
+        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
+        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "pipeline.redact",
+        "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store_requests",
+        "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.
 CARRYING_LIBRARIES = (
-    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "urllib3", "wandb", "yaml",
+    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
 )  # fmt: skip
 #: Distributions that have another name than what is imported.
 DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}
-#: Libraries behind a distribution that decide what it computes, and come in versions of their own.
+#: Libraries that a distribution computes with, and that have versions of their own.
 BEHIND = {
     "datasketch": ("scipy",),
     "numba": ("llvmlite",),
     "scikit-learn": ("scipy",),
     "trafilatura": ("courlan", "htmldate", "justext", "lxml"),
 }
-#: Changes that are told in words.
+#: Changes that a sentence names.
 SHOWN = 3
 #: Bytes before a string in which the key of a table is looked for.
 KEY_BYTES = 100

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from corpusmill.pipeline.code import Code
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.failures import Attempt, Failed, Listener, Tries, failure, hang
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.memory import release_memory
-from corpusmill.pipeline.retry import Attempt, Failed, Listener, Tries, failure, hang
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
 from corpusmill.pipeline.storage import Storage
@@ -31,7 +31,7 @@ TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs to work on the pieces of one phase. `worker` is `module:Class`."""
+    """What a process needs to work on the pieces of one phase. `worker` is `module:Class`."""
 
     stage: str
     worker: str
@@ -42,7 +42,7 @@ class Job:
     phase: str = ""
     memory_mb: int = 0  # what each worker is expected to take; 0: not known
     code: Code | None = None  # the driver's, with which a node compares its own; None: nothing is compared
-    holder: str = ""  # the id of the lease for which it is done (lease.py); empty: there is none
+    holder: str = ""  # the id of the run's lease (lease.py); empty: there is none
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Done:
     counts: dict[str, int]
     warnings: list[str]
     seconds: float
-    peak_mb: int  # of the worker, other processes that it keeps included
-    beside_mb: int = 0  # of these others alone
+    peak_mb: int  # of the worker and the processes that it keeps
+    beside_mb: int = 0  # of these processes alone
     node: str = field(default_factory=platform.node)  # where it was done
 
 
@@ -67,8 +67,8 @@ class Engine(Protocol):
     workers: int
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
-        """Performs all pieces in any order. The listener hears in this process of those that are done (some at a time) and of those that
-        are given up; it ends the phase by raising."""
+        """Performs all pieces in any order. The listener is called in this process, with those that are done (some at a time) and with
+        those that are given up; it ends the phase by raising."""
 
     def known_workers(self) -> int | None:
         """How many work on a phase at most; None where that is not known yet."""
@@ -78,7 +78,7 @@ class Engine(Protocol):
 
 def peak_memory_mb() -> int:
     """The largest resident set of this process so far, in MB."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # what getrusage says is never less than its parent had
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # getrusage never says less than the parent's peak
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
@@ -91,9 +91,11 @@ def publish_output(
     beside_mb: Callable[[], int] = lambda: 0,
     fence: Callable[[], None] = lambda: None,
 ) -> Done:
-    """Writes what a task made, file by file, in a fixed order; what comes in parts, part by part. `started`: when it was begun
-    (perf_counter); some files are made as they are written. `beside_mb`: memory of other processes that worked on it. `fence` raises where
-    the run is another's by now: that one may have recorded other files of these names."""
+    """Publishes the outputs of a task, file by file, in a fixed order; some files are made only as they are written.
+
+    `started`: when the task began (perf_counter). `beside_mb`: returns the memory of the worker's other processes. `fence` raises where
+    another process has taken over the run, since it may have recorded other files of these names.
+    """
     files: list[OutputFile] = []
     whole = Output({})
     counts: Counter[str] = Counter()
@@ -114,18 +116,18 @@ def publish_output(
 
 
 def task_limit(piece: Piece, timeout: float) -> float:
-    """Seconds in which a piece has to be done (0: any), by its size. It is a measure of what hangs, not of what is slow."""
+    """Seconds that a piece may take (0: any), by its size: long enough for a slow piece, to find one that hangs."""
     return timeout * (1 + piece.size / TIMEOUT_BYTES)
 
 
 class Overdue(BaseException):
-    """A task has taken longer than it may. No Exception, so that a step that goes on after errors does not go on after this one."""
+    """A task has taken too long. It is no Exception, so that code that goes on after errors does not go on after this."""
 
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raises Overdue in the block after so many seconds (0: never), be it asleep, in a loop or in a regular expression. What native code
-    does that does not return, and what another thread than the main one does, it can't interrupt."""
+    """Raises Overdue in the block after so many seconds (0: never), also in a sleep, a loop or a regular expression. It can't interrupt
+    native code that does not return, nor another thread than the main one."""
     if not seconds or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -143,8 +145,8 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def _place_of_overdue(error: BaseException | None) -> str | None:
-    """Where a task was when its time was over, in words; None where the error does not come from that: libraries in which it arrives may
-    raise errors of their own."""
+    """Where a task was when its time was over, in words. None where the error does not come from Overdue, which libraries may turn into
+    errors of their own."""
     while error is not None:
         if isinstance(error, Overdue):
             frames = traceback.extract_tb(error.__traceback__)[:-1]  # the last is `end` above
@@ -155,7 +157,7 @@ def _place_of_overdue(error: BaseException | None) -> str | None:
 
 
 def _is_of_python(path: str) -> bool:
-    """Whether a source is of Python's own library, such as `re`, which says nothing of who called it."""
+    """Whether a source belongs to Python's library, such as `re`."""
     return path.startswith(sysconfig.get_path("stdlib")) and "-packages" not in path
 
 
@@ -175,7 +177,7 @@ class Performer:
 
     def perform(self, attempt: Attempt) -> Done | Failed:
         piece = attempt.piece
-        if attempt.pause:  # sleeping for no time gives the processor away
+        if attempt.pause:  # a sleep of 0 seconds gives the processor away, too
             time.sleep(attempt.pause)
         if attempt.parts > 1:
             release_memory()
@@ -192,7 +194,7 @@ class Performer:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
             if (where := _place_of_overdue(error)) is not None:
-                self.close()  # who was interrupted anywhere is no good any more
+                self.close()  # it was interrupted anywhere, and may not be well
                 return hang(self.job.stage, piece, attempt.limit, "".join(traceback.format_exception(error)), where)
             fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError))
             return failure(self.job.stage, piece, error, fatal)
@@ -212,8 +214,7 @@ class Performer:
 
 
 class InlineEngine:
-    """Everything in the calling process, one piece after the other: for debugging and tests. What hangs in native code hangs here for
-    ever, as nobody can end it."""
+    """Everything in the calling process, one piece after the other: for debugging and tests. It can't end native code that hangs."""
 
     workers = 1
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM (of `ray job stop`, Slurm, Kubernetes), which ends a command in the same way: one sentence, and nothing half done."""
+"""Ctrl-C and SIGTERM (of `ray job stop`, Slurm, Kubernetes): both end a command with one sentence and with nothing half done."""
 
 import signal
 import threading
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-#: SIGTERM, when it has come: Ray makes a KeyboardInterrupt of its own of what a handler raises.
+#: Has SIGTERM once it came: Ray turns what a handler raises into a KeyboardInterrupt.
 _came: list[int] = []
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what has to be done for Ctrl-C has to be done for it, too."""
+    """SIGTERM, for which the same has to be done as for Ctrl-C."""
 
 
 def of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error comes from Ctrl-C or SIGTERM: libraries in which it arrives make errors of their own of it, numba a SystemError."""
+    """Whether an error comes from Ctrl-C or SIGTERM. Libraries turn the interrupt into errors of their own, numba into a SystemError."""
     return _interrupt_of(error) is not None
 
 
 def exit_code_of(error: BaseException | None) -> int:
-    """128 and the number of the signal from which an error comes, as shells have it."""
+    """128 plus the number of the signal from which an error comes, as in shells."""
     return 128 + (signal.SIGTERM if _came or isinstance(_interrupt_of(error), Terminated) else signal.SIGINT)
 
 
@@ -34,21 +34,21 @@ def _interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
-    """The handler of SIGTERM in a process that ends by it; a second one while the first is answered changes nothing."""
+    """The handler of SIGTERM. A second signal while the process ends changes nothing."""
     signal.signal(number, signal.SIG_IGN)
     _came.append(number)
     raise Terminated
 
 
-def raise_what_came() -> None:
-    """Raises where SIGTERM has come and the run goes on: what a handler raises in a callback, or in `__del__`, is lost."""
+def raise_if_terminated() -> None:
+    """Raises where SIGTERM came and its exception got lost: in a callback or in `__del__` nobody sees it."""
     if _came:
         raise Terminated
 
 
 @contextmanager
 def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
-    """What a library sets as the signal's handler within is gone behind the block."""
+    """Restores the signal's handler after the block, whatever a library sets in it."""
     before: Any = signal.getsignal(number)
     try:
         yield
@@ -59,11 +59,10 @@ def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], None]]:
-    """Within, SIGINT, SIGTERM and SIGALRM (a task's time is over) wait for the next call of the function that this gives, or for the end.
+    """In the block, SIGINT, SIGTERM and SIGALRM (a task's time is over) wait for a call of the function that it gives, or for its end.
 
-    What a numba kernel returns is made by bits of Python code, in which Python would raise KeyboardInterrupt; numba does not look for
-    exceptions there, and the process dies of it. In other threads than the main one, and for a signal that does not end in Python code,
-    this does nothing.
+    Bits of Python code build what a numba kernel returns. A KeyboardInterrupt there kills the process, since numba does not look for
+    exceptions. In other threads than the main one, and for signals without a handler in Python, this does nothing.
     """
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}

@@ -1,7 +1,7 @@
-"""What of a run that is gone on with will be done again, and why: told before anything is done.
+"""Lists the stages that a resumed run will redo, and why, before it starts; and refuses to replace finished ones without `--redo`.
 
-A stage is redone where its section of the recipe, its code or its inputs changed; a later one where what it reads comes out otherwise,
-which nobody knows before. Tasks decide for themselves in the end (manifest.py): those of which nothing changed are taken over.
+A stage is redone where its section of the recipe, its code or its inputs changed; a later stage where the outputs that it reads change,
+which shows only then. In the end each task decides for itself (manifest.py): a task of which nothing changed is taken over.
 """
 
 import json
@@ -17,18 +17,18 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.meters import documents_of
+from corpusmill.pipeline.watch.metrics import documents_of
 
-#: Characters of a value that are told.
+#: Characters of a value in a sentence.
 LONGEST = 40
-#: new: nothing of it is there. taken over: finished, and nothing changed. goes on: half done, or finished without tasks that are tried
-#: again. redone: all that depends on a change. depends: what reads outputs of another stage that may change.
+#: new: it has no task yet. taken over: it is finished, and nothing changed. goes on: it is half done, or finished without tasks that are
+#: tried again. redone: something of it changed. depends: it reads outputs of another stage that may change.
 State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What will become of a stage of which `tasks` tasks are finished; `why` in words."""
+    """What a run will do with a stage of which `tasks` tasks are finished; `why` in words."""
 
     stage: str
     state: State
@@ -38,20 +38,20 @@ class Expected:
     @property
     def sentence(self) -> str:
         counted = f"{self.tasks:,} task{'' if self.tasks == 1 else 's'}"
-        told = {
+        words = {
             "new": "to do",
             "taken over": f"taken over ({counted})",
             "goes on": f"goes on ({counted} finished)",
             "redone": f"redone, {self.why}",
             "depends": f"redone {self.why}",
         }
-        return f"{self.stage}: {told[self.state]}"
+        return f"{self.stage}: {words[self.state]}"
 
 
 def expect(
     run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]
 ) -> list[Expected]:
-    """What will become of the stages `names`. `former`: the run's description (`run.json`) of before."""
+    """What the run will do with the stages `names`. `former`: what `run.json` said before."""
     found: list[Expected] = []
     for name in names:
         manifest = Manifest(run.child(name), read_only=True)
@@ -71,31 +71,31 @@ def expect(
 
 
 def paragraph(expected: Sequence[Expected]) -> str | None:
-    """What is said on the terminal; None where nothing that was there before will be done again."""
+    """The sentences for the terminal; None where nothing that was there before is redone."""
     if not any(e.state == "redone" for e in expected):
         return None
     return "This run is there already, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
 
 
 def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str, Any] | None, inputs: Sequence[str]) -> str:
-    """Why the stage's tasks have to be done again; empty where they do not."""
+    """Why the stage's tasks have to be redone; empty where they do not."""
     if not manifest.tasks:
         return ""
-    told: list[str] = []
+    reasons: list[str] = []
     rows = [(row.config, row.code) for row in manifest.tasks.values()]
     before, now = former["recipe"].get(name) if former else None, section.model_dump(mode="json")
     same = before == now and not manifest.complete  # the one phase that depends on all of the section may be still to come
     if not same and config_digest(section) not in {config for config, _ in rows}:
-        told.append(_shown(before, now) or "its section of the recipe changed")
-    told += _code_changes(manifest, {code for _, code in rows})
+        reasons.append(_shown(before, now) or "its section of the recipe changed")
+    reasons += _code_changes(manifest, {code for _, code in rows})
     if name == "ingest" and former and list(former["inputs"]) != list(inputs):
         old, new = set(former["inputs"]), set(inputs)
-        told.append(f"the inputs changed ({len(new - old):,} more, {len(old - new):,} less; files that are the same are taken over)")
-    return ", ".join(told)
+        reasons.append(f"the inputs changed ({len(new - old):,} more, {len(old - new):,} less; files that are the same are taken over)")
+    return ", ".join(reasons)
 
 
 def _code_changes(manifest: Manifest, used: Set[str]) -> list[str]:
-    """What changed of the code by which the tasks were done: nothing where some tasks of each module were done by the present one."""
+    """What changed of the code since the tasks were done: nothing where some tasks of each module were done by the present code."""
     if used - manifest.codes.keys():
         return ["the code changed"]
     by_module: dict[str, list[Code]] = {}
@@ -114,11 +114,11 @@ def _code_changes(manifest: Manifest, used: Set[str]) -> list[str]:
 def _shown(before: Any, now: Any) -> str:
     if not isinstance(before, dict):
         return ""
-    return shortened([_told(path, old, new) for path, old, new in changes(before, now)])
+    return shortened([_difference(path, old, new) for path, old, new in changes(before, now)])
 
 
 def changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The values of JSON that differ: where they are (`thresholds.gopher_short_doc`), before, now; None where there is none."""
+    """The values of JSON that differ: place (`thresholds.gopher_short_doc`), before, now; None stands for no value."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted({**before, **now}):
             yield from changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
@@ -137,10 +137,10 @@ def _short(value: Any) -> str:
 def replaced(
     run: Storage, former: Mapping[str, Any], sections: Mapping[str, Config], inputs: Sequence[str], first: str, redo: bool
 ) -> list[str]:
-    """Finished stages whose results other inputs or another recipe would replace: the first one that is asked for differently, and all
-    behind it. Stages before `first` stay as they are.
+    """The finished stages that other inputs or another recipe would replace: the first stage that differs, and all after it. Stages before
+    `first` stay as they are.
 
-    Raises InputError, which says what would be lost, unless `redo`. New code or new libraries are no reason to refuse: they change
+    Raises InputError, which says what would be lost, unless `redo`. New code and new libraries are no reason to refuse: they change
     neither the inputs nor the recipe.
     """
     order = list(STAGES)
@@ -153,10 +153,10 @@ def replaced(
         affected = [later for later in finished if order.index(later) >= order.index(name)]
         before, now = former["recipe"].get(name), sections.get(name)
         if now is not None and isinstance(before, dict):
-            differs += [_told(f"{name}.{path}", old, new) for path, old, new in _asked_for(type(now), before, now)]
+            differs += [_difference(f"{name}.{path}", old, new) for path, old, new in _asked_for(type(now), before, now)]
         elif now is not None and name in finished:  # a command with a shorter recipe came in between
-            own = config_digest(now)
-            differs += [f"{name} is configured otherwise"] if all(row.config != own for row in manifests[name].rows()) else []
+            digest_now = config_digest(now)
+            differs += [f"{name} is configured otherwise"] if all(row.config != digest_now for row in manifests[name].rows()) else []
         elif (now is None) != (before is None):
             differs += [f"the recipe has {'no' if now is None else 'a new'} stage {name}"]
             affected = [later for later in affected if later != name]
@@ -183,14 +183,14 @@ def _inputs_differ(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 def _end(inputs: Sequence[str]) -> str:
-    """One input or none in few words: of a long path its end."""
+    """One input or none, shortened: of a long path its end."""
     text = inputs[0] if inputs else "nothing"
     return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
 
 
 def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The options of a section that differ from those stored: their place, before, now. An option that the code has gained since counts
-    only where it is not at its default, and one that the code has lost not at all."""
+    """The options of a section that differ from the stored ones: place, before, now. An option that the code has got since counts only
+    where it is not at its default; one that the code has lost does not count."""
     stored, now = schema.without_places(dict(before)), section.deciding()
     for name, field in schema.model_fields.items():
         path, value = f"{place}{name}", getattr(section, name)
@@ -210,23 +210,23 @@ def _counted(stage: str, manifest: Manifest) -> str:
     return stage if kept is None else f"{stage} ({kept:,} document{'' if kept == 1 else 's'})"
 
 
-def _told(place: str, old: Any, new: Any) -> str:
+def _difference(place: str, old: Any, new: Any) -> str:
     return f"{place} {_short(old)} → {_short(new)}"
 
 
 def read_former(content: bytes | None) -> dict[str, Any] | None:
-    """A run's description of before; None where there is none that can be read."""
+    """A former `run.json`; None where there is none that can be read."""
     try:
-        said = json.loads(content) if content is not None else None
-        if not isinstance(said, dict) or not isinstance(said["recipe"], dict):
+        found = json.loads(content) if content is not None else None
+        if not isinstance(found, dict) or not isinstance(found["recipe"], dict):
             return None
-        return {**said, "inputs": [str(path) for path in said["inputs"]]}
+        return {**found, "inputs": [str(path) for path in found["inputs"]]}
     except (ValueError, KeyError, TypeError, CorpusmillError):
         return None
 
 
 def configuration(former: Mapping[str, Any] | None, description: Mapping[str, Any]) -> dict[str, Any]:
-    """What the log keeps of a change of the run's description: digests of both, and what differs."""
+    """The log's fields about a change of `run.json`: digests of both, and what differs."""
     before = dict(former) if former else {}
     different = [[path, _short(old), _short(new)] for path, old, new in changes(before, dict(description))] if former else []
     return {"before": digest(before) if former else None, "now": digest(dict(description)), "changes": different[:50]}

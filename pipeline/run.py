@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -12,27 +14,27 @@ from typing import Any
 import pyarrow.compute as pc
 
 import corpusmill
-from corpusmill.pipeline.cell import GUARD_FILE
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
-from corpusmill.pipeline.lease import LEASE, holding
+from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.failures import sentence_of_all
+from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
-from corpusmill.pipeline.quarantine import told_lost
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
-from corpusmill.pipeline.store.url_secrets import refuse_secrets
-from corpusmill.pipeline.watch.growing import GROWN
-from corpusmill.pipeline.watch.live import PROGRESS, Live
-from corpusmill.pipeline.watch.meters import Counting, Meter, documents_of
-from corpusmill.pipeline.watch.observer import Observer
-from corpusmill.pipeline.watch.outcome import Outcome
+from corpusmill.pipeline.watch.log import APPENDED, PROGRESS, Observer, ProgressFile, clean
+from corpusmill.pipeline.watch.metrics import Counting, Meter, documents_of
 from corpusmill.pipeline.watch.progress import Progress
 
 RUN_FILE = "run.json"
+#: The beginning of the last line of a command, and how many given up tasks it names.
+HEAD, NAMED = "summary: ", 20
+FINISHED, QUARANTINED, EMPTY, FAILED, INTERRUPTED = "finished", "quarantined", "empty", "failed", "interrupted"
 #: Stages that hand pieces to the engine; the others work in this process.
 PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 #: Libraries whose version can change what a run writes.
@@ -53,7 +55,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done in a run folder: the resolved sections, the inputs, and the stages from `first` to `last`."""
+    """What to do in a run folder: the resolved sections, the inputs, and the stages from `first` to `last`."""
 
     folder: str
     sections: dict[str, Config]
@@ -89,7 +91,7 @@ class Plan:
 
 @dataclass
 class StageResult:
-    """What a finished stage tells the terminal."""
+    """What the terminal shows of a finished stage."""
 
     name: str
     performed: int  # tasks done now; 0 where all of them were taken over
@@ -98,9 +100,62 @@ class StageResult:
     quarantined: list[Quarantined] = field(default_factory=list)  # the stage was finished without these
 
 
+class Outcome:
+    """What became of a command that worked on a run, for the program that called it: one line of JSON, the last of its output. It is filled
+    in as the command goes on, so that it is right wherever that ends."""
+
+    def __init__(self, run: str):
+        self.started = time.monotonic()
+        self.stages: dict[str, dict[str, Any]] = {}
+        self.quarantined: list[dict[str, str]] = []
+        self.result: dict[str, Any] = {"run": clean(run), "status": FINISHED, "exit_code": 0, "message": None}
+        self.report: str | None = None
+
+    @contextmanager
+    def stage(self, run: StageRun) -> Iterator[None]:
+        """A stage for the time of the block, however that ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._add(run, time.monotonic() - started)
+
+    def _add(self, run: StageRun, seconds: float) -> None:
+        """A stage has ended, finished or not. Documents are known of finished stages that decide about them."""
+        manifest = run.manifest
+        documents = documents_of(manifest)
+        self.stages[run.stage.name] = {
+            "complete": manifest.complete, "tasks": len(manifest.tasks), "performed": run.performed,
+            **{name: documents.get(fate) for name, fate in (("rows_in", "in"), ("kept", "kept"), ("dropped", "dropped"))},
+            "bytes_in": run.bytes_in, "seconds": round(seconds, 3), "quarantined": len(manifest.quarantined),
+        }  # fmt: skip
+        self.quarantined += [
+            {"stage": run.stage.name, "task": clean(row.task), "message": clean(row.message)} for row in manifest.quarantined.values()
+        ]
+
+    def ended(self, error: BaseException) -> None:
+        """The command ends with this error."""
+        status, code = FAILED, 1
+        if isinstance(error, Incomplete):
+            status, code = QUARANTINED, error.exit_code
+        elif isinstance(error, NothingKept):
+            status, code = EMPTY, error.exit_code
+        elif not isinstance(error, LeaseLost) and of_an_interrupt(error):
+            status, code = INTERRUPTED, getattr(error, "exit_code", 130)
+        elif isinstance(error, CorpusmillError):
+            code = error.exit_code
+        message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        self.result |= {"status": status, "exit_code": code, "message": clean(message)}
+
+    def line(self) -> str:
+        seconds = round(time.monotonic() - self.started, 3)
+        more = {"seconds": seconds, "stages": self.stages, "quarantined": self.quarantined[:NAMED], "report": self.report}
+        return HEAD + json.dumps(self.result | more)
+
+
 @dataclass
 class Watching:
-    """Who else wants to know what happens: `outcome` what became of it, `meters` counts, `after_phase` when a phase has ended."""
+    """What else gets to know what happens: `outcome` the result, `meters` the counts; `after_phase` is called when a phase has ended."""
 
     outcome: Outcome
     meters: Sequence[Meter] = ()
@@ -130,7 +185,7 @@ def new_plan(
 
 
 def _foreign(storage: Storage) -> str | None:
-    """Something in the folder that no run has left there before its `run.json`; None where there is nothing."""
+    """Something in the folder that no run leaves there before its `run.json`; None where there is nothing."""
     if storage.remote:
         names = storage.list_files()
     else:
@@ -138,7 +193,7 @@ def _foreign(storage: Storage) -> str | None:
             names = sorted(os.listdir(storage.root))
         except OSError:  # no such folder, or one that can't be read, which is told where it is written
             names = []
-    ours = {LEASE, GUARD_FILE, PROGRESS, *GROWN, *(name.partition(".")[0] for name in GROWN)}
+    ours = {LEASE, GUARD_FILE, PROGRESS, *APPENDED, *(name.partition(".")[0] for name in APPENDED)}
     tops = (name.partition("/")[0] for name in names)
     return next((name for name in tops if name not in ours and not name.startswith(TEMPORARY)), None)
 
@@ -174,8 +229,8 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
-    """The content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs, equal bytes. Of the stages `kept`
-    it goes on saying what the `former` description said."""
+    """The content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. About the stages
+    `kept` it repeats what the `former` one says."""
     versions = {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -198,8 +253,8 @@ def execute(
     on_stage: Callable[[StageResult], None],
     watching: Watching | None = None,
 ) -> str:
-    """Carries out the plan. `say` gets sentences worth knowing, `on_stage` each finished stage. Returns a sentence that names the tasks
-    that stages were finished without; none: nothing. Raises NothingKept behind a stage that has kept no document."""
+    """Carries out the plan. `say` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the tasks
+    that were given up; none: nothing. Raises NothingKept after a stage that has kept no document."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
     storage = Storage(plan.folder)
@@ -210,10 +265,10 @@ def execute(
             again: list[str] = []
             if former and names and not plan.dry_run:
                 again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo)
-            live = Live(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
-            observer = Observer(storage, live, Counting(watching.meters), after_phase=watching.after_phase)
-            with observer.attempt(names, lease), live:
-                for name in again:  # nobody may take for finished what no longer follows from the recipe
+            progress_file = ProgressFile(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
+            observer = Observer(storage, progress_file, Counting(watching.meters), after_phase=watching.after_phase)
+            with observer.attempt(names, lease), progress_file:
+                for name in again:  # what no longer follows from the recipe does not count as finished
                     manifest = Manifest(storage.child(name))
                     manifest.guard(lease.check)
                     manifest.reopen()
@@ -231,15 +286,15 @@ def execute(
                     quarantined = list(run.manifest.quarantined.values())
                     lost += [(name, row) for row in quarantined]
                     on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
-                    check_kept(run, names[names.index(name) + 1 :], told_lost(lost))
+                    check_kept(run, names[names.index(name) + 1 :], sentence_of_all(lost))
                 _abort_uploads(storage, observer)  # of workers that died meanwhile
     finally:
         engine.close()
-    return told_lost(lost)
+    return sentence_of_all(lost)
 
 
 def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None:
-    """Raises NothingKept where the stage that the first one reads its documents from has kept none."""
+    """Raises NothingKept where the first stage would read the documents of a stage that has kept none."""
     order = list(STAGES)
     if not names or names[0] not in PARALLEL:
         return
@@ -261,16 +316,16 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
             if output.path.startswith("report/"):
                 failed.update(pc.list_flatten(read_table(run.storage, output.path, ["failed"])["failed"]).to_pylist())
     rows = documents.get("in", 0)
-    told = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
+    message = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
     if failed:
         ((rule, count),) = failed.most_common(1)
-        told += f", and the rule that took most is {rule} ({count:,})"
-    told += f"; not run: {', '.join(after)}." if after else "."
-    raise NothingKept(f"{told} {lost}".strip())
+        message += f", and the rule that took most is {rule} ({count:,})"
+    message += f"; not run: {', '.join(after)}." if after else "."
+    raise NothingKept(f"{message} {lost}".strip())
 
 
 def _abort_uploads(storage: Storage, observer: Observer) -> None:
-    """Gives up what killed processes have left half sent. Whoever may not, or whose server does not know how, works on all the same."""
+    """Removes what killed processes have left half uploaded. Where the store refuses that, the run goes on all the same."""
     if not storage.remote:
         return
     try:
@@ -280,7 +335,7 @@ def _abort_uploads(storage: Storage, observer: Observer) -> None:
 
 
 def _former(storage: Storage) -> dict[str, Any] | None:
-    """What `run.json` says; None where there is none. Raises InputError where it is no run's."""
+    """The former `run.json`; None where there is none. Raises InputError where it is no run's."""
     if not storage.exists(RUN_FILE):
         return None
     former = read_former(storage.read_bytes(RUN_FILE))
@@ -292,7 +347,7 @@ def _former(storage: Storage) -> dict[str, Any] | None:
 def _describe_again(
     plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, say: Callable[[str], None]
 ) -> None:
-    """Writes `run.json`, and says what of a run that is gone on with is done again, and what is left as it is."""
+    """Writes `run.json`, and says what a resumed run redoes, and what it leaves as it is."""
 
     def note(sentence: str) -> None:
         observer.log.write("note", sentence, "warning")
@@ -304,8 +359,8 @@ def _describe_again(
     observer.log.write("configuration", fields=configuration(former, json.loads(description)))
     for each in expected:
         observer.log.write("expected", each.sentence, stage=each.stage, fields={"state": each.state, "tasks": each.tasks})
-    if told := paragraph(expected):
-        note(told)
+    if sentences := paragraph(expected):
+        note(sentences)
     for name in kept:
         _warn_if_stale(storage, name, plan.sections[name], note)
     if former and "ingest" in kept and plan.inputs and set(plan.inputs) != set(former["inputs"]):

@@ -1,35 +1,109 @@
-"""Carrying out the stages of a run: what is finished is taken over, the rest is performed and recorded."""
+"""Carries out one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
 
 import contextlib
+import hashlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from corpusmill.pipeline.cleaning import remove_unnamed
+from xxhash import xxh3_64_intdigest
+
 from corpusmill.pipeline.code import Code, code_for
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.interrupts import of_an_interrupt, raise_what_came
+from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
+from corpusmill.pipeline.interrupts import of_an_interrupt, raise_if_terminated
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
-from corpusmill.pipeline.present import Present
-from corpusmill.pipeline.quarantine import GivenUp, error_of, sentence_of
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.pipeline.retry import Failed, Listener, failure
+from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
-from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import Event
-from corpusmill.pipeline.watch.measures import Measures
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.watch.log import Observer, PhaseMetrics
 from corpusmill.pipeline.watch.progress import Progress
 
 #: Stages whose `data/` are documents that the next one reads.
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
 WORKING = ("checkpoints/", "logs/", "manifest/")
+#: Bytes of a file that are read at a time to check its digest.
+READ_BYTES = 1 << 22
+
+
+# ---- files of a stage -------------------------------------------------------------------------------
+
+
+class Present:
+    """Whether the files of a stage's finished tasks are there as the manifest says. On a store each folder is listed once: a question for
+    each file would take as long as the work."""
+
+    def __init__(self, storage: Storage, manifest: Manifest):
+        self.storage, self.manifest = storage, manifest
+        self._listed: dict[str, dict[str, int]] = {}
+
+    def finished(self, task: str, identity: str) -> bool:
+        """Whether the task was done as it would be done now, and its files are there. Files that may be of another try are read."""
+        if task not in self.manifest.tasks:
+            return False
+        row = self.manifest.tasks[task]
+        if row.identity != identity or any(self._size(output.path) != output.bytes for output in row.outputs):
+            return False
+        return row.task not in self.manifest.doubtful or all(self._same(output) for output in row.outputs)
+
+    def _size(self, path: str) -> int:
+        if not self.storage.remote:
+            return self.storage.size(path)
+        folder, _, name = path.rpartition("/")
+        if folder not in self._listed:
+            self._listed[folder] = self.storage.listing(folder)
+        return self._listed[folder].get(name, -1)
+
+    def _same(self, output: OutputFile) -> bool:
+        sha256 = hashlib.sha256()
+        with self.storage.open_read(output.path) as file:
+            while block := file.read(READ_BYTES):
+                sha256.update(block)
+        return sha256.hexdigest() == output.sha256
+
+
+def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ...]) -> None:
+    """Removes what killed processes left and what an earlier plan wrote: all files but the `named` ones and those whose paths begin with
+    one of `spared`. Among the latter it removes temporary files (`Storage.write_atomic`), which nobody would overwrite.
+
+    Of each name only 8 bytes are kept, for there may be very many: a file whose name has the hash of a named one would stay.
+    """
+    hashes = {xxh3_64_intdigest(path) for path in named}
+
+    def goes(path: str) -> bool:
+        if path.startswith(spared):
+            return path.rpartition("/")[2].startswith(TEMPORARY)
+        return xxh3_64_intdigest(path) not in hashes
+
+    for path in [path for path in _files(storage) if goes(path)]:
+        storage.remove(path)
+
+
+def _files(storage: Storage) -> Iterator[str]:
+    """All files of a folder, relative to it, in any order; of a local one no list is kept."""
+    if storage.remote:
+        yield from storage.list_files()
+        return
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(storage.path(folder)) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{folder}{entry.name}/")
+                else:
+                    yield folder + entry.name
+
+
+# ---- the stage --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -67,7 +141,7 @@ class StageRun:
         self.inputs = inputs  # paths and globs as the user gave them
         self.engine = engine
         self.progress = progress
-        self.observer = observer or Observer(run)  # who is told of what happens
+        self.observer = observer or Observer(run)
         self.strict = strict  # the first failure ends the run
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
@@ -76,7 +150,7 @@ class StageRun:
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
         self.without: list[str] = []  # tasks that the stage goes on without
-        self.beside = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
+        self.trial = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
         self.performed = self.bytes_in = 0  # tasks, and bytes that they have read
         self.seconds = 0.0
 
@@ -134,16 +208,16 @@ class StageRun:
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(worker, config.model_dump(mode="json"), params)
         present = Present(self.storage, self.manifest)
-        if self.beside:
-            pieces = [self._beside(present, piece, params, digest, code) for piece in pieces]
+        if self.trial:
+            pieces = [self._on_trial(present, piece, params, digest, code) for piece in pieces]
         if len({piece.key for piece in pieces}) != len(pieces):
             raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
         todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest, code))]
         if todo:
-            if not self.beside:
+            if not self.trial:
                 self.manifest.reopen(piece.key for piece in todo)
             self.manifest.describe_code(code.digest, code.as_json())
-            with self._told(phase, pieces, todo):
+            with self._observed(phase, pieces, todo):
                 work = Phase(phase, worker, todo, params, config, digest, code, gpus, len(pieces) - len(todo))
                 self._quarantine(work, self._perform(work, needed), separable)
         finished = [piece.key for piece in pieces if piece.key not in self.manifest.quarantined]
@@ -164,15 +238,15 @@ class StageRun:
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), piece.params)
         present = Present(self.storage, self.manifest)
-        if self.beside:
-            piece = self._beside(present, piece, {}, digest, code)
+        if self.trial:
+            piece = self._on_trial(present, piece, {}, digest, code)
         task, identity = piece.key, self._identity(piece, {}, digest, code)
         self.plan.append(task)
         if not present.finished(task, identity):
-            if not self.beside:
+            if not self.trial:
                 self.manifest.reopen([task])
             self.manifest.describe_code(code.digest, code.as_json())
-            with self._told(task, [piece], [piece]):
+            with self._observed(task, [piece], [piece]):
                 started = time.perf_counter()
                 try:
                     output = function(identity)
@@ -186,15 +260,15 @@ class StageRun:
                         raise
                     failed = failure(self.stage.name, piece, error)
                     self.observer.failed(self.stage.name, task, failed)
-                    raise error_of(failed) from error
+                    raise failed.error from error
                 self._record(task, piece, identity, done, digest, code)
-                measures = Measures()
-                measures.add(done)
-                self._measure(task, done.seconds, measures, workers=1)
+                metrics = PhaseMetrics()
+                metrics.add(done)
+                self._measure(task, done.seconds, metrics, workers=1)
         return self.manifest.tasks[task]
 
-    def _beside(self, present: Present, piece: Piece, params: dict[str, Any], digest: str, code: Code) -> Piece:
-        """The piece as it is where the stage has finished it, else one that writes beside what the stage has."""
+    def _on_trial(self, present: Present, piece: Piece, params: dict[str, Any], digest: str, code: Code) -> Piece:
+        """The piece as it is where the stage has finished it, else one that writes trial files next to the stage's."""
         finished = present.finished(piece.key, self._identity(piece, params, digest, code))
         return piece if finished else replace(piece, key=TRIAL + piece.key)
 
@@ -206,18 +280,18 @@ class StageRun:
     def _identity(piece: Piece, params: dict[str, Any], digest: str, code: Code) -> str:
         return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, code.digest)
 
-    def _told(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
+    def _observed(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
         return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.known_workers())
 
     def _perform(self, phase: Phase, needed: bool) -> GivenUp:
-        """Performs what is to be done of a phase; what was given up is returned."""
+        """Performs the unfinished pieces of a phase; returns those that were given up."""
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
             phase.name, worker.memory_mb, phase.code, self.lease.mine.holder if self.lease else "",
         )  # fmt: skip
         by_key = {piece.key: piece for piece in todo}
-        measures = Measures()
+        metrics = PhaseMetrics()
         given_up = GivenUp(len(todo), phase.worked, self.strict, needed)
 
         def on_done(results: Sequence[Done]) -> None:
@@ -225,10 +299,10 @@ class StageRun:
                 piece = by_key[result.key]
                 identity = self._identity(piece, phase.params, phase.digest, phase.code)
                 self._record(phase.name, piece, identity, result, phase.digest, phase.code)
-                measures.add(result)
+                metrics.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
             given_up.worked += len(results)
-            raise_what_came()
+            raise_if_terminated()
 
         def on_failed(failed: Failed) -> None:
             self.observer.failed(self.stage.name, phase.name, failed)
@@ -238,11 +312,11 @@ class StageRun:
         started = time.perf_counter()
         with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar, self.manifest.grouped():
             self.engine.perform(job, todo, Listener(on_done, on_failed, self.observer.event))
-        self._measure(phase.name, time.perf_counter() - started, measures, self.engine.workers)
+        self._measure(phase.name, time.perf_counter() - started, metrics, self.engine.workers)
         return given_up
 
     def _quarantine(self, phase: Phase, given_up: GivenUp, separable: bool) -> None:
-        """Records what was given up, in the order of the pieces; raises where the stage can't go on without."""
+        """Records the pieces that were given up, in order; raises where the stage can't go on without them."""
         rows = []
         for piece in phase.todo:
             if failed := given_up.failed.get(piece.key):
@@ -255,8 +329,8 @@ class StageRun:
                 )
                 rows.append(row)
                 self.manifest.quarantine(row)
-                said = f"{sentence_of(self.stage.name, row)}; it is given up for now."
-                self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, said, {"tries": row.tries}))
+                message = f"{sentence_of(self.stage.name, row)}; it is given up for now."
+                self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, message, {"tries": row.tries}))
         if rows and not separable:
             raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
@@ -271,9 +345,9 @@ class StageRun:
         self.bytes_in += done.bytes_in
         self.observer.done(self.stage.name, phase, done)
 
-    def _measure(self, phase: str, seconds: float, measures: Measures, workers: int) -> None:
+    def _measure(self, phase: str, seconds: float, metrics: PhaseMetrics, workers: int) -> None:
         self.seconds += seconds
-        self.observer.measured(measures.row(self.stage.name, phase, seconds, workers))
+        self.observer.phase_metrics(metrics.row(self.stage.name, phase, seconds, workers))
 
     # ---- the end ------------------------------------------------------------------------------------
 

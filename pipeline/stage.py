@@ -57,7 +57,7 @@ def load_object(path: str) -> Any:
 
 
 class Documents:
-    """The two files of a data stage while their rows come: the documents that go on, and the report on all that came in."""
+    """The two files of a data stage while it fills them: the documents that go on, and the report about all that came in."""
 
     def __init__(self, data: pa.Schema, report: pa.Schema):
         self.data, self.report = ParquetBuffer(data), ParquetBuffer(report)
@@ -74,9 +74,9 @@ class Documents:
 
 
 class Worker(ABC):
-    """Lives in one process and works on one piece after another. The constructor has no side effects."""
+    """Works on one piece after another in one process. The constructor has no side effects."""
 
-    #: What it is expected to take at its peak, by which a cluster that is not our own places it (Ray's `memory`); 0: not known.
+    #: Its expected peak, by which a cluster places it (Ray's `memory`); 0: not known.
     memory_mb: ClassVar[int] = 0
     #: Whether it reads row groups in `parts` parts, and so takes less memory for the same bytes.
     by_parts: ClassVar[bool] = False
@@ -91,11 +91,11 @@ class Worker(ABC):
         """Loads models and lists: called once a process, before the first piece."""
 
     def beside_mb(self) -> int:
-        """Peak memory of the processes that the worker keeps, in MB."""
+        """Peak memory of the other processes that the worker keeps, in MB."""
         return 0
 
     def close(self) -> None:  # noqa: B027 - most workers hold nothing
-        """Ends processes that the worker keeps, which must also end by themselves where it is killed."""
+        """Ends processes that the worker keeps. They must also end by themselves where it is killed."""
 
     @abstractmethod
     def process(self, piece: Piece) -> Output | Iterator[Output]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.growing import GROWN, objects, read_grown
+from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
 
 
 class RunFiles:
@@ -34,12 +34,12 @@ class RunFiles:
         return value
 
     def has_lines(self, path: str) -> bool:
-        """Whether the run has this file of lines, be it as objects of a store (watch/growing.py)."""
-        return self.storage.exists(path) or (path in GROWN and bool(objects(self.storage, path)))
+        """Whether the run has this file of lines, be it as objects of a store (watch/log.py)."""
+        return self.storage.exists(path) or (path in APPENDED and bool(objects(self.storage, path)))
 
     def _lines(self, path: str) -> Iterator[bytes]:
-        if path in GROWN:
-            yield from read_grown(self.storage, path).splitlines()
+        if path in APPENDED:
+            yield from read_appended(self.storage, path).splitlines()
         elif self.storage.exists(path):
             with self.storage.open_read(path) as file:
                 yield from file

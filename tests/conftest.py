@@ -16,15 +16,11 @@ from tiny_crawl import make_crawl
 
 from corpusmill import cli
 from corpusmill.pipeline.cache import kernels_folder
-from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.interrupts import kept_handler
 from corpusmill.pipeline.on_ray.engine import QUIET, RayEngine
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# As the command does it: libraries of all rooms are loaded here.
-collect_seldom()
 
 # Tests that give the user's cache another folder find the compiled kernels all the same.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels_folder()))

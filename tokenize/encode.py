@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
-from corpusmill.pipeline.collecting import nothing_collected
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.tokenshards import token_dtype
+from corpusmill.pipeline.token_bytes import byte_characters, to_bytes
+from corpusmill.pipeline.token_shards import token_dtype
 from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
 from corpusmill.tokenize.encode_kernel import WholeTokens, encode_pieces, encode_texts, make_memory, make_whole_tokens
 from corpusmill.tokenize.merges import SPARE, Merges, make_merges
@@ -150,8 +149,7 @@ class Vocabulary:
 def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
     """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with, nor one of characters."""
     try:
-        with nothing_collected():
-            return _from_tokenizer_json(content)
+        return _from_tokenizer_json(content)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"it is no description of a tokenizer ({type(error).__name__}: {error})") from error
 

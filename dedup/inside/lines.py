@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,23 @@ import xxhash
 from corpusmill.dedup.cluster_table import survivors
 from corpusmill.dedup.config import DedupConfig, LinesConfig, UnitsConfig
 from corpusmill.dedup.corpus import read_rows
-from corpusmill.dedup.inside.sections import gather, groups, pack, plan_ranges, range_bounds, read_section, split
+from corpusmill.dedup.inside.sections import (
+    ANSWER,
+    ExchangePhase,
+    exchange,
+    gather,
+    groups,
+    pack,
+    plan_ranges,
+    range_bounds,
+    read_answers,
+    read_section,
+    split,
+)
 from corpusmill.dedup.inside.units import UnitTable, cut_units, first_units, unit_keys
 from corpusmill.dedup.removal import Edit, Editor
-from corpusmill.pipeline.lists import input_paths, write_list
-from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.lists import input_paths
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
@@ -36,39 +47,22 @@ def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], 
 
     `clusters`: for each shard what has its rows of the cluster tables.
     """
-
     if config.lines is None:
         return [()] * len(documents)
-    lines, units = config.lines, config.lines.units
-    ranges = {"ranges": plan_ranges(documents)}
-    hosts = _count_hosts(run, config, documents, clusters) if lines.min_share else [()] * len(documents)
-    pieces = [
-        Piece(f"lines/counts-{_stem(ref)}", (ref, rows, *own), {"shard": shard})
-        for shard, (ref, rows, own) in enumerate(zip(documents, clusters, hosts, strict=True))
-    ]
-    counts = [_only(row) for row in run.map("lines: count", LineCountWorker, pieces, ranges, config=units)]
-    listed = write_list(run, "lines-counts", counts)
-    pieces = [Piece(f"lines/cut-{number:05d}", (listed,), {"range": number}) for number in range(ranges["ranges"])]
-    decided = run.map("lines: decide", LineDecisionWorker, pieces, ranges, config=lines)
+    lines, units, ranges = config.lines, config.lines.units, plan_ranges(documents)
+    inputs: list[tuple[FileRef, ...]] = list(zip(documents, clusters, strict=True))
+    if lines.min_share:
+        shards = ExchangePhase("lines: hosts", "lines/hosts", HostWorker, units)
+        totals = ExchangePhase("lines: host totals", "lines/host-totals", HostTotalWorker, units)
+        hosts, _ = exchange(run, shards, totals, inputs, ranges)
+        inputs = [(*read, *more) for read, more in zip(inputs, hosts, strict=True)]
+    counts = ExchangePhase("lines: count", "lines/counts", LineCountWorker, units)
+    decisions = ExchangePhase("lines: decide", "lines/cut", LineDecisionWorker, lines)
+    found, decided = exchange(run, counts, decisions, inputs, ranges)
     tops = [row.ref("dedup", row.outputs[-1].path) for row in decided]
-    shards = [ref.path for ref in documents]
-    run.once("lines/top", [*documents, *tops], lambda _: top_output(run.run, lines, shards, [ref.path for ref in tops]), config=lines)
-    cuts = write_list(run, "lines-cut", [_only(row) for row in decided])
-    return [(own, cuts) for own in counts]
-
-
-def _count_hosts(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
-    """Counts documents per host; returns for each shard the file of its hosts and the list of the ranges' answers."""
-
-    ranges = {"ranges": plan_ranges(documents)}
-    pieces = [Piece(f"lines/hosts-{_stem(ref)}", (ref, rows)) for ref, rows in zip(documents, clusters, strict=True)]
-    assert config.lines is not None
-    own = [_only(row) for row in run.map("lines: hosts", HostWorker, pieces, ranges, config=config.lines.units)]
-    listed = write_list(run, "lines-hosts", own)
-    pieces = [Piece(f"lines/host-totals-{number:05d}", (listed,), {"range": number}) for number in range(ranges["ranges"])]
-    done = run.map("lines: host totals", HostTotalWorker, pieces, ranges, config=config.lines.units)
-    totals = write_list(run, "lines-host-totals", [_only(row) for row in done])
-    return [(ref, totals) for ref in own]
+    paths = [ref.path for ref in documents]
+    run.once("lines/top", [*documents, *tops], lambda _: top_output(run.run, lines, paths, [ref.path for ref in tops]), config=lines)
+    return found
 
 
 def lines_summary(run: StageRun) -> dict[str, str]:
@@ -83,14 +77,6 @@ def lines_summary(run: StageRun) -> dict[str, str]:
     top = read_table(run.storage, TOP_FILE).slice(0, SHOWN).to_pylist()
     shown = [f"“{safe_line(row['text'], SHOWN_CHARS)}” in {row['documents']:,} documents" for row in top]
     return found | ({"most frequent of them": "; ".join(shown)} if shown else {})
-
-
-def _stem(ref: FileRef) -> str:
-    return PurePosixPath(ref.path).stem
-
-
-def _only(row: TaskRow) -> FileRef:
-    return row.ref("dedup", row.outputs[0].path)
 
 
 # ---- hosts -----------------------------------------------------------------------------------------------
@@ -156,8 +142,6 @@ def host_totals(run: Storage, own: str, answers: list[str], shard: int) -> tuple
 
 #: A unit of a shard: its key, the first row that has it, how many documents have it, how often it occurs, its host's documents.
 UNIT = np.dtype([("key", "<u8"), ("row", "<u4"), ("documents", "<u4"), ("times", "<u4"), ("host", "<u4")])
-#: A unit of a shard that is cut: its place in the section of its range, and whether its first occurrence in the shard stays.
-CUT = np.dtype([("place", "<u4"), ("stays", "u1")])
 #: The most frequent units of a range.
 RANGE_TOP = pa.schema(
     [
@@ -245,7 +229,7 @@ class LineDecisionWorker(Worker):
         chosen = order[np.repeat(cut, sizes)]  # records of the units that are cut
         stays = (shard[chosen] == np.repeat(first[cut], sizes[cut])) & (self.config.keep == "first")
         back = np.argsort(chosen)
-        answer = np.empty(len(chosen), CUT)
+        answer = np.empty(len(chosen), ANSWER)
         answer["place"], answer["stays"] = (chosen - bounds[shard[chosen]])[back], stays[back]
         top = self._top(paths, records, shard, order, begins, sizes, counted, first, cut)
         return Output(
@@ -364,13 +348,8 @@ class LineEditor(Editor):
         paths = input_paths(self.run, piece.inputs)
         own = next(path for path in paths if path.startswith(COUNTS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
-        keys, stays = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for number, path in enumerate(answers):
-            cut = read_section(self.run, path, piece.params["shard"], CUT)
-            units = read_section(self.run, own, number, UNIT)[cut["place"]]
-            keys.append(units["key"])
-            stays.append(np.where(cut["stays"] > 0, units["row"].astype(np.int64), -1))
-        self.units = UnitTable(np.concatenate(keys), np.concatenate(stays))
+        units, stays = read_answers(self.run, own, answers, piece.params["shard"], UNIT)
+        self.units = UnitTable(units["key"].copy(), np.where(stays, units["row"].astype(np.int64), -1))
         self.hosts: npt.NDArray[np.uint64] | None = None
         if self.lines.scope == "host":
             found = [host_keys(table) for table in iter_tables(self.run, piece.inputs[0].path, COLUMNS)]

@@ -1,7 +1,6 @@
 """Passages that repeat word for word across documents: found by sampled hashes, proved by hashes of every window, and cut."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,23 @@ import pyarrow.compute as pc
 from corpusmill.dedup.cluster_table import survivors
 from corpusmill.dedup.config import DedupConfig, SubstringsConfig
 from corpusmill.dedup.inside.lines import LineEditor
-from corpusmill.dedup.inside.sections import gather, groups, pack, plan_ranges, range_bounds, read_section, split
+from corpusmill.dedup.inside.sections import (
+    ANSWER,
+    ExchangePhase,
+    exchange,
+    gather,
+    groups,
+    pack,
+    plan_ranges,
+    range_bounds,
+    read_answers,
+    read_section,
+    split,
+)
 from corpusmill.dedup.inside.windows import WindowTable, anchors, cut_windows, key_set, windows
 from corpusmill.dedup.removal import Edit, Editor, one_array
-from corpusmill.pipeline.lists import input_paths, write_list
-from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.lists import input_paths
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -33,38 +44,18 @@ def prepare_passages(
     `clusters`: for each shard what has its rows of the cluster tables. `lines`: what its LineEditor reads. Passages are looked for in the
     texts that it leaves.
     """
-
     if config.substrings is None:
         return [()] * len(documents)
     seen = DedupConfig(lines=config.lines, substrings=config.substrings)  # all that these phases depend on
-    count = plan_ranges(documents, FINER)
-    params = {"ranges": count}
-    stems = [PurePosixPath(ref.path).stem for ref in documents]
+    ranges = plan_ranges(documents, FINER)
     inputs = [(ref, rows, *own) for ref, rows, own in zip(documents, clusters, lines, strict=True)]
-    place = [{"shard": shard} for shard in range(len(documents))]
-
-    def ranges(name: str, listed: FileRef) -> list[Piece]:
-        return [Piece(f"substrings/{name}-{number:05d}", (listed,), {"range": number}) for number in range(count)]
-
-    def written(name: str, files: Sequence[FileRef]) -> FileRef:
-        return write_list(run, f"substrings-{name}", files)
-
-    pieces = [Piece(f"substrings/anchors-{stem}", read, where) for stem, read, where in zip(stems, inputs, place, strict=True)]
-    anchors = _files(run.map("substrings: anchors", AnchorWorker, pieces, params, config=seen))
-    of_all = ranges("repeated", written("anchors", anchors))
-    repeated = written("repeated", _files(run.map("substrings: repeated anchors", RepeatedAnchorWorker, of_all, config=seen)))
-    pieces = [
-        Piece(f"substrings/windows-{stem}", (*read, own, repeated), where)
-        for stem, read, own, where in zip(stems, inputs, anchors, place, strict=True)
-    ]
-    windows = _files(run.map("substrings: windows", WindowWorker, pieces, params, config=seen))
-    of_all = ranges("cut", written("windows", windows))
-    cuts = written("cut", _files(run.map("substrings: repeated windows", RepeatedWindowWorker, of_all, config=seen)))
-    return [(own, cuts) for own in windows]
-
-
-def _files(rows: Sequence[TaskRow]) -> list[FileRef]:
-    return [row.ref("dedup", row.outputs[0].path) for row in rows]
+    shards = ExchangePhase("substrings: anchors", "substrings/anchors", AnchorWorker, seen)
+    answers = ExchangePhase("substrings: repeated anchors", "substrings/repeated", RepeatedAnchorWorker, seen)
+    repeated, _ = exchange(run, shards, answers, inputs, ranges)
+    inputs = [(*read, *more) for read, more in zip(inputs, repeated, strict=True)]
+    shards = ExchangePhase("substrings: windows", "substrings/windows", WindowWorker, seen)
+    answers = ExchangePhase("substrings: repeated windows", "substrings/cut", RepeatedWindowWorker, seen)
+    return exchange(run, shards, answers, inputs, ranges)[0]
 
 
 # ---- the tasks -------------------------------------------------------------------------------------------
@@ -76,8 +67,6 @@ ANCHORS_FOLDER, REPEATED_FOLDER = "dedup/substrings/anchors-", "dedup/substrings
 ANCHOR = np.dtype([("key", "<u8"), ("times", "u1")])
 #: A window of a shard whose anchor repeats: its hash, where it comes first, and whether it occurs once or more often.
 WINDOW = np.dtype([("key", "<u8"), ("row", "<u4"), ("word", "<u4"), ("times", "u1")])
-#: A window of a shard that repeats: its place in the section of its range, and whether its first occurrence is in the shard and stays.
-CUT = np.dtype([("place", "<u4"), ("stays", "u1")])
 
 
 def texts_of(worker: Worker, piece: Piece) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
@@ -198,13 +187,13 @@ def _place(rows: npt.NDArray, words: npt.NDArray) -> npt.NDArray[np.uint64]:
 
 
 class RepeatedWindowWorker(Worker):
-    """Finds the windows of one range that occur twice in all shards (listed, in order); answers each shard with its own as CUT."""
+    """Finds the windows of one range that occur twice in all shards (listed, in order); answers each shard with its own as ANSWER."""
 
     def process(self, piece: Piece) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], WINDOW)
         order, begins = groups(records["key"])
         repeated = _repeated(records, order, begins)
-        answer = np.zeros(int(repeated.sum()), CUT)
+        answer = np.zeros(int(repeated.sum()), ANSWER)
         chosen = order[repeated]
         if len(chosen):
             shard = np.searchsorted(bounds, order, side="right") - 1
@@ -241,14 +230,9 @@ class SubstringEditor(Editor):
         paths = input_paths(self.run, piece.inputs)
         own = next(path for path in paths if path.startswith(WINDOWS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
-        keys, rows, words = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for number, path in enumerate(answers):
-            cut = read_section(self.run, path, piece.params["shard"], CUT)
-            windows = read_section(self.run, own, number, WINDOW)[cut["place"]]
-            keys.append(windows["key"])
-            for name, places in (("row", rows), ("word", words)):
-                places.append(np.where(cut["stays"] > 0, windows[name].astype(np.int64), -1))
-        self.windows = WindowTable(np.concatenate(keys), np.concatenate(rows), np.concatenate(words))
+        windows, stays = read_answers(self.run, own, answers, piece.params["shard"], WINDOW)
+        rows, words = (np.where(stays, windows[name].astype(np.int64), -1) for name in ("row", "word"))
+        self.windows = WindowTable(windows["key"].copy(), rows, words)
 
     def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
         new, spans = cut_windows(*text_buffers(texts), rows, self.substrings.tokens, self.windows)

@@ -9,18 +9,52 @@ task reads one section of many small ones, and hashes do not compress.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.dedup.corpus import only, shard_key
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.lists import write_list
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: Bytes of (compressed) document shards for each range of keys: so its task holds some hundred MB, one GB at the very worst.
 RANGE_BYTES = 128 << 20
 
+#: An answer about a record of a shard: its place in the section of its range, and whether its first occurrence is in the shard and stays.
+ANSWER = np.dtype([("place", "<u4"), ("stays", "u1")])
+
 _LENGTH = np.dtype("<i8")
+
+
+class ExchangePhase(NamedTuple):
+    """One side of an exchange: what users see of the phase, the prefix of its tasks, its worker and configuration."""
+
+    title: str
+    name: str
+    worker: type[Worker]
+    config: Config
+
+
+def exchange(
+    run: StageRun, shards: ExchangePhase, answers: ExchangePhase, inputs: Sequence[tuple[FileRef, ...]], ranges: int
+) -> tuple[list[tuple[FileRef, ...]], Sequence[TaskRow]]:
+    """Runs both phases. Returns for each shard its own file and the list of the answers of all ranges, and the tasks of the ranges.
+
+    `inputs`: for each shard what its task reads, the shard first.
+    """
+    params = {"ranges": ranges}
+    pieces = [Piece(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
+    own = [only(row) for row in run.map(shards.title, shards.worker, pieces, params, config=shards.config)]
+    listed = write_list(run, shards.name.replace("/", "-"), own)
+    pieces = [Piece(f"{answers.name}-{number:05d}", (listed,), {"range": number}) for number in range(ranges)]
+    done = run.map(answers.title, answers.worker, pieces, params, config=answers.config)
+    answered = write_list(run, answers.name.replace("/", "-"), [only(row) for row in done])
+    return [(ref, answered) for ref in own], done
 
 
 def plan_ranges(documents: Sequence[FileRef], finer: int = 1) -> int:
@@ -57,6 +91,19 @@ def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike
     """`(records, bounds)`: one section of each file, one after the other; those of file i are `records[bounds[i]:bounds[i + 1]]`."""
     found = [np.zeros(0, dtype), *(read_section(run, path, number, dtype) for path in paths)]
     return np.concatenate(found), np.cumsum([len(records) for records in found]).astype(np.int64)
+
+
+def read_answers(
+    run: Storage, own: str, answers: Sequence[str], shard: int, dtype: npt.DTypeLike
+) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
+    """`(records, stays)`: the records of a shard that the ranges chose, and whether the first occurrence stays there. `own`: the shard's
+    file of records; `answers`: the files of the ranges."""
+    records, stays = [np.zeros(0, dtype)], [np.zeros(0, bool)]
+    for number, path in enumerate(answers):
+        answer = read_section(run, path, shard, ANSWER)
+        records.append(read_section(run, own, number, dtype)[answer["place"]])
+        stays.append(answer["stays"] > 0)
+    return np.concatenate(records), np.concatenate(stays)
 
 
 def split(records: npt.NDArray, bounds: npt.NDArray[np.int64]) -> list[npt.NDArray]:

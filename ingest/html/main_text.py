@@ -19,7 +19,7 @@ from corpusmill.ingest.html.tree import CHUNK, Tree, api, tag_ids
 from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed
+from corpusmill.pipeline.text.buffers import borrowed
 
 MODEL = Path(__file__).with_name("scorer.json")
 

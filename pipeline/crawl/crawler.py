@@ -1,22 +1,34 @@
-"""A breadth-first crawler of servers on this machine, one site after another, bounded in pages, bytes and time."""
+"""A breadth-first crawler of servers on this machine, one site after another, bounded in pages, bytes and time; it writes WARC files."""
 
+import base64
+import gzip
+import hashlib
+import io
 import re
 import socket
+import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html.parser import HTMLParser
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO, Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import corpusmill
-from corpusmill.pipeline.crawl.warc import WarcWriter
 
 AGENT = f"corpusmill/{corpusmill.__version__} (loopback crawl)"
 #: Files that hold no page, by the ending of their name.
 NO_PAGE = re.compile(r"\.(png|jpe?g|gif|svg|ico|css|js|json|xml|txt|pdf|epub|gz|zip|xz|woff2?|ttf)$", re.IGNORECASE)
 SECONDS_A_PAGE = 10.0
+#: The type of what a WARC file says about itself.
+FIELDS = "application/warc-fields"
 
 
 @dataclass(frozen=True)
@@ -168,3 +180,71 @@ def links(url: str, response: Response) -> Iterator[str]:
             yield urlunsplit(
                 (parts.scheme, parts.netloc, quote(parts.path, "/%~:@!$&'()*+,;="), quote(parts.query, "/%~:@!$&'()*+,;=?"), "")
             )
+
+
+# ---- WARC/1.1: one gzip member a record, digests as in the standard, the bytes exactly as they went over the wire ----
+
+
+class WarcWriter:
+    """Writes the records of one site to an open binary file."""
+
+    def __init__(self, file: IO[bytes], software: str):
+        self.file = file
+        self._write("warcinfo", f"software: {software}\r\nformat: WARC File Format 1.1\r\n".encode(), {"Content-Type": FIELDS})
+
+    def exchange(self, url: str, request: bytes, response: bytes) -> None:
+        """The records of one HTTP exchange; both messages with their headers, as sent and received."""
+        common = {"WARC-Target-URI": url, "WARC-IP-Address": "127.0.0.1"}
+        answered = self._write("response", response, {**common, "Content-Type": "application/http; msgtype=response"})
+        self._write("request", request, {**common, "Content-Type": "application/http; msgtype=request", "WARC-Concurrent-To": answered})
+
+    def _write(self, kind: str, block: bytes, headers: dict[str, str]) -> str:
+        from fastwarc.warc import WarcRecord, WarcRecordType
+
+        record = WarcRecord()
+        record.init_headers(getattr(WarcRecordType, kind))
+        name = f"<urn:uuid:{uuid.uuid4()}>"
+        date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for key, value in {"WARC-Record-ID": name, "WARC-Date": date, **headers}.items():
+            record.headers[key] = value
+        if kind != "warcinfo":
+            record.headers["WARC-Payload-Digest"] = sha1(block.partition(b"\r\n\r\n")[2])
+        record.set_bytes_content(block)
+        plain = io.BytesIO()
+        record.write(plain, checksum_data=True)
+        self.file.write(gzip.compress(plain.getvalue(), mtime=0))
+        return name
+
+
+def sha1(content: bytes) -> str:
+    """A digest as WARC writes it."""
+    return "sha1:" + base64.b32encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode()
+
+
+# ---- a server to crawl ------------------------------------------------------------------------------
+
+
+@contextmanager
+def serve(sites: Mapping[str, Path]) -> Iterator[int]:
+    """Serves folders as sites, each under its host name, for the time of the block; gives the port, on 127.0.0.1 alone."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def send_head(self) -> Any:
+            folder = sites.get(self.headers.get("Host", "").partition(":")[0])
+            if folder is None:
+                self.send_error(HTTPStatus.NOT_FOUND, "No such site")
+                return None
+            self.directory = str(folder)
+            return super().send_head()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing of each request."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,1 +1,1 @@
-"""Pieces on Ray: actors, which of them gets what, and what becomes of those that die."""
+"""Tasks on Ray: `engine.py` starts or joins a cluster, `dispatch.py` hands tasks to its worker processes."""

@@ -1,6 +1,12 @@
-"""Hands the pieces of one phase to Ray actors: the largest first, what failed again, and each actor as long as it has work."""
+"""Hands the pieces of one phase to worker processes: the largest first, failed ones again, each to a worker as soon as it is free.
+
+`Dispatch` runs in the driver. A `PieceActor` lives in a Ray worker process; it performs one piece after another and publishes their files.
+"""
 
 import contextlib
+import json
+import os
+import platform
 import re
 import time
 from collections import deque
@@ -9,42 +15,54 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.engine import TASK_TIMEOUT, Done, Job, task_limit
-from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.on_ray.actor import PieceActor
-from corpusmill.pipeline.on_ray.pool import Pool
-from corpusmill.pipeline.on_ray.share import Share
-from corpusmill.pipeline.retry import Attempt, Cause, Failed, Listener, Tries, hang, named
-from corpusmill.pipeline.stage import Piece
-from corpusmill.pipeline.watch.events import Event
+from corpusmill.pipeline.code import check_here
+from corpusmill.pipeline.engine import TASK_TIMEOUT, Done, Job, Performer, task_limit
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, Tries, failure, hang, named
+from corpusmill.pipeline.memory import forget_peak, release_memory
+from corpusmill.pipeline.stage import Piece, load_object
+from corpusmill.pipeline.storage import is_remote
+from corpusmill.pipeline.watch.log import utc_now
 
 #: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
 PATIENCE = 20.0
 #: Seconds after which the cluster is asked again whether it has grown.
 GROWTH = 10.0
-#: Seconds for which a worker that has not done its pieces in time may still say itself where it hangs, before it is killed. Of pieces
-#: that go in one call only the first has any time (`SECONDS_TOGETHER`).
+#: Seconds that a worker has after a piece's time is over to say itself where it hangs, before it is killed.
 GRACE = 60.0
-#: Workers that die one after the other before they are ready, before no more are started beside those that work.
+#: Workers that die one after the other before they are ready, before no more are started.
 STILLBORN = 3
-#: Small pieces of which several go in one call: so many at most, with so many bytes of input in all, and while each actor has so many
-#: calls more before it.
-TOGETHER, TOGETHER_BYTES, CALLS_LEFT = 16, 1 << 20, 8
+#: Variables with the number of threads of a worker's libraries: one for each CPU that the worker has.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Share:
+    """`actors` workers, each with so many CPUs (and threads) and so much of a GPU."""
+
+    actors: int
+    cpus: int = 1
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
 class Call:
-    """What an actor does, and until when (monotonic) it has to answer. No attempts: it was asked whether it is there."""
+    """What an actor does, and until when (monotonic) it has to answer. Without an attempt: it was asked whether it is ready."""
 
     actor: Any
-    attempts: list[Attempt]
+    attempt: Attempt | None
     until: float = float("inf")
 
 
+# ---- in the driver ----------------------------------------------------------------------------------
+
+
 class Dispatch:
-    """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work. `ask_share`: what the cluster
-    has for this phase now; `place`: further options of the actors (Ray's `memory`, bytes); `pool`: where actors come from, and go to when
-    they have no work; None: they are made for this phase, and end with it; `task_timeout`: see `task_limit`."""
+    """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work.
+
+    `ask_share`: returns what the cluster has for this phase now. `memory`: bytes of Ray's `memory` for each actor. `idle`: actors of
+    earlier phases with their memory, to take and to give back; None: actors are made for this phase and end with it.
+    """
 
     def __init__(
         self,
@@ -53,12 +71,13 @@ class Dispatch:
         pieces: Sequence[Piece],
         ask_share: Callable[[], Share],
         listener: Listener,
-        place: dict[str, int],
-        pool: Pool | None = None,
+        memory: int = 0,
+        idle: dict[Any, int] | None = None,
         task_timeout: float = TASK_TIMEOUT,
     ):
-        self.ray, self.ask_share, self.listener, self.place, self.pool = ray, ask_share, listener, place, pool
+        self.ray, self.ask_share, self.listener, self.memory, self.idle = ray, ask_share, listener, memory, idle
         self.share, self.asked = ask_share(), time.monotonic()
+        place = {"memory": memory} if memory else {}
         self.actor_class = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, **place)(PieceActor)
         self.stage, self.phase = job.stage, job.phase
         self.job = ray.put(job)
@@ -68,9 +87,9 @@ class Dispatch:
         self.waiting = deque(Attempt(piece, task_limit(piece, task_timeout)) for piece in largest_first)
         self.alone: deque[Attempt] = deque()  # what is done when nothing else is
         self.stillborn = 0  # actors that died before they were ready, since the last that was
-        self.actors: set[Any] = set()
-        self.nodes: dict[Any, str] = {}  # of those that are ready: Ray's id of the node on which each is
-        self.pooled: set[Any] = set()  # those that have worked for another phase
+        self.actors: dict[Any, int] = {}  # with the memory of each
+        self.nodes: dict[Any, str] = {}  # of those that are ready: Ray's id of the node of each
+        self.reused: set[Any] = set()  # those that have worked for an earlier phase
         self.flying: dict[Any, Call] = {}  # by the answer to come
 
     def run(self) -> None:
@@ -82,198 +101,104 @@ class Dispatch:
             self._grow()
             self._add_actors()
         for call in self.flying.values():  # asked too late; a new one may still wait for room, which nobody needs any more
-            if call.actor in self.pooled:
+            if call.actor in self.reused:
                 self._let_go(call.actor)
 
     def close(self) -> None:
         for actor in list(self.actors):
-            self._release(actor)
+            self._end(actor)
+
+    def _busy(self) -> int:
+        """How many pieces are in flight."""
+        return sum(call.attempt is not None for call in self.flying.values())
+
+    # ---- answers ----
 
     def _answers(self) -> list[Any]:
-        """All answers that are there, as soon as there is one; none where the time of a call is over before, or patience is."""
+        """Waits until there is an answer, and returns all that are there; none where a call's time is over first, or patience is."""
         refs = list(self.flying)
         left = min(call.until for call in self.flying.values()) - time.monotonic()
         ready, _ = self.ray.wait(refs, num_returns=1, timeout=max(0.0, min(PATIENCE, left)))
         if ready:
             return self.ray.wait(refs, num_returns=len(refs), timeout=0)[0] or ready
         if not self._busy() and left > PATIENCE:
-            said = f"waiting for Ray to start a worker process (has a node of the cluster {self._needs()} free?) ..."
-            self.listener.on_event(Event("waiting", self.stage, self.phase, "", said))
+            needs = ["a CPU" if self.share.cpus == 1 else f"{self.share.cpus} CPUs"]
+            needs += [f"{self.share.gpus:g} GPU"] if self.share.gpus else []
+            needs += [f"{self.memory >> 20} MB of Ray's memory"] if self.memory else []
+            message = f"waiting for Ray to start a worker process (has a node of the cluster {' and '.join(needs)} free?) ..."
+            self.listener.on_event(Event("waiting", self.stage, self.phase, "", message))
         return []
 
     def _hear(self, refs: Iterable[Any]) -> None:
-        """What follows from answers. What was done is told before a failure beside it may end the phase."""
+        """Acts on answers. Finished pieces are recorded before a failure that came at the same time may end the phase."""
         finished: list[Done] = []
-        troubled: list[tuple[Any, list[Done | Failed] | Exception]] = []  # in flight until then, so that nothing is done alone beside
+        troubled: list[tuple[Any, Failed | Exception]] = []  # in flight until then, so that nothing is done alone beside them
         for ref in refs:
-            answers = self._answer(ref)
-            if isinstance(answers, str):
-                actor = self.flying.pop(ref).actor
-                self.stillborn, self.nodes[actor] = 0, answers
-                self._next(actor)
+            answer = self._answer(ref)
+            if isinstance(answer, Failed | Exception):
+                troubled.append((ref, answer))
                 continue
-            if isinstance(answers, list):
-                finished += [answer for answer in answers if isinstance(answer, Done)]
-                if not any(isinstance(answer, Failed) for answer in answers):
-                    self._go_on(self.flying.pop(ref), answers)
-                    continue
-            troubled.append((ref, answers))
+            actor = self.flying.pop(ref).actor
+            if isinstance(answer, Done):
+                finished.append(answer)
+            else:
+                self.stillborn, self.nodes[actor] = 0, answer
+            self._next(actor)
         if finished:
             self.listener.on_done(finished)
-        for ref, answers in troubled:
-            if isinstance(answers, list):
-                self._go_on(self.flying.pop(ref), answers)
+        for ref, answer in troubled:
+            call = self.flying.pop(ref)
+            if isinstance(answer, Exception):
+                self._bury(call, answer)
+                continue
+            assert call.attempt is not None
+            self._again(call.attempt, answer, self.nodes[call.actor])
+            if answer.cause is Cause.HANG:
+                self._end(call.actor)  # it was interrupted anywhere, and may not be well
             else:
-                self._bury(self.flying.pop(ref), answers)
+                self._next(call.actor)
 
-    def _answer(self, ref: Any) -> str | list[Done | Failed] | Exception:
-        """What a call has given: the node of an actor that is ready, or what became of pieces; the error of an actor that has died."""
+    def _answer(self, ref: Any) -> str | Done | Failed | Exception:
+        """The node of an actor that is ready, or what became of a piece; the error of an actor that has died."""
         try:
-            answers: str | list[Done | Failed] = self.ray.get(ref)
+            answer: str | Done | Failed = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
             return error
-        return answers
-
-    def _go_on(self, call: Call, answers: Sequence[Done | Failed]) -> None:
-        """What follows from what became of an actor's pieces: some are done again, and its next ones."""
-        self.waiting.extendleft(reversed(call.attempts[len(answers) :]))  # there was no time for them
-        for attempt, answer in zip(call.attempts, answers, strict=False):
-            if isinstance(answer, Failed):
-                self._again(attempt, answer, self.nodes[call.actor])
-        if any(isinstance(answer, Failed) and answer.cause is Cause.HANG for answer in answers):
-            self._release(call.actor)  # it was interrupted anywhere, and may not be well
-        else:
-            self._next(call.actor)
-
-    def _busy(self) -> int:
-        """How many calls are in flight."""
-        return sum(bool(call.attempts) for call in self.flying.values())
-
-    def _grow(self) -> None:
-        """Makes room for more actors where the cluster has grown; what each of them takes stays."""
-        if self.waiting and time.monotonic() - self.asked > GROWTH:
-            now, self.asked = self.ask_share(), time.monotonic()
-            if now.gpus == self.share.gpus and now.actors > self.share.actors:
-                self.share = replace(self.share, actors=now.actors)
-
-    def _add_actors(self) -> None:
-        """As many as there is work for: what failed may come when actors have gone already. Where several have died before they were
-        ready, those that work do all of it."""
-        if self.stillborn > STILLBORN and self.nodes:
-            return
-        wanted = min(self.share.actors, len(self.waiting) or bool(self.alone and not self._busy()))
-        unready = len(self.flying) - self._busy()
-        for _ in range(min(wanted - unready, self.share.actors - len(self.actors))):
-            self._add_actor()
-
-    def _add_actor(self) -> None:
-        """One that has no work yet. A new one may wait for room in the cluster for as long as it takes."""
-        folder = str(Path.cwd())
-        if self.pool is not None and (actor := self.pool.take(self.place.get("memory", 0))) is not None:
-            self.pooled.add(actor)
-            self._call(actor.begin.remote(self.job, folder), actor, [], self.task_timeout)
-        else:
-            actor = self.actor_class.remote(self.job, folder, self.share)
-            self._call(actor.ready.remote(), actor, [], 0.0)
-        self.actors.add(actor)
-
-    def _call(self, ref: Any, actor: Any, attempts: list[Attempt], limit: float) -> None:
-        """Waits for an answer for so many seconds (0: for ever)."""
-        self.flying[ref] = Call(actor, attempts, time.monotonic() + limit + min(limit, GRACE)) if limit else Call(actor, attempts)
-
-    def _next(self, actor: Any) -> None:
-        """Gives an actor its next pieces, or lets it go."""
-        attempts = self._take(self.nodes[actor])
-        if attempts:
-            limit = max(attempt.limit + attempt.pause for attempt in attempts) if self.task_timeout else 0.0
-            self._call(self._perform(actor).remote(attempts), actor, attempts, limit)
-        else:
-            self._let_go(actor)
-
-    def _perform(self, actor: Any) -> Any:
-        """The call under a name by which people find it in Ray's dashboard. Tasks are named in the worker's log: Ray counts calls by name,
-        and never forgets one, which made 17 KB of the driver's memory a task."""
-        return actor.perform.options(name=f"{self.stage} {self.phase}".rstrip())
-
-    def _take(self, node: str) -> list[Attempt]:
-        """What goes in one call to an actor on a node: pieces that failed before go by themselves, if there is a choice to another node
-        than that on which they failed, and those that are done alone wait for all others."""
-        if not self.waiting:
-            return [self.alone.popleft()] if self.alone and not self._busy() else []
-        most = min(TOGETHER, len(self.waiting) // (CALLS_LEFT * self.share.actors))
-        place = 0
-        if len(set(self.nodes.values())) > 1:
-            place = next((place for place, attempt in enumerate(self.waiting) if attempt.node != node), 0)
-        attempts = [self.waiting[place]]
-        del self.waiting[place]
-        room = 0 if attempts[0].again else TOGETHER_BYTES - attempts[0].piece.size
-        while len(attempts) < most and not self.waiting[0].again and (room := room - self.waiting[0].piece.size) >= 0:
-            attempts.append(self.waiting.popleft())
-        return attempts
-
-    def _let_go(self, actor: Any) -> None:
-        """Of an actor that has no work and is well. It ends where what is done alone wants all the memory that there is."""
-        if self.pool is None or self.alone:
-            self._release(actor)
-        else:
-            self.actors.discard(actor)
-            self.nodes.pop(actor, None)
-            self.pool.give(actor, self.place.get("memory", 0))
-
-    def _release(self, actor: Any) -> None:
-        self.actors.discard(actor)
-        self.nodes.pop(actor, None)
-        if self.pool is not None:
-            self.pool.lost(actor)
-        with contextlib.suppress(self.ray.exceptions.RayError):
-            self.ray.kill(actor)
-
-    def _needs(self) -> str:
-        """What an actor takes of a node, in words."""
-        needs = ["a CPU" if self.share.cpus == 1 else f"{self.share.cpus} CPUs"]
-        needs += [f"{self.share.gpus:g} GPU"] if self.share.gpus else []
-        needs += [f"{self.place['memory'] >> 20} MB of Ray's memory"] if "memory" in self.place else []
-        return " and ".join(needs)
+        return answer
 
     def _again(self, attempt: Attempt, failed: Failed, node: str) -> None:
         if again := self.tries.again(replace(attempt, node=node), failed):
             if again.alone:
                 self.alone.append(again)
-                if self.pool is not None:
-                    self.pool.clear()
+                while self.idle:
+                    self._kill(self.idle.popitem()[0])  # it gets all the memory that there is
             else:
                 self.waiting.appendleft(again)
 
     def _end_overdue(self) -> None:
-        """Kills actors that have not answered in time: what native code does can't be ended otherwise."""
+        """Kills actors that have not answered in time: native code can't be interrupted otherwise."""
         now = time.monotonic()
         for ref in [ref for ref, call in self.flying.items() if call.until <= now]:
             call = self.flying.pop(ref)
             node = self.nodes.get(call.actor, "")
-            self._release(call.actor)
-            self._charge(call.attempts, node, lambda piece, limit: hang(self.stage, piece, limit))
+            self._end(call.actor)
+            if call.attempt:
+                self._again(call.attempt, hang(self.stage, call.attempt.piece, call.attempt.limit), node)
 
     def _bury(self, call: Call, error: Exception) -> None:
-        """What follows from the death of an actor. Raises where none can be started."""
+        """Acts on the death of an actor. Raises where none can be started."""
         node = self.nodes.get(call.actor, "")
-        self._release(call.actor)
+        self._end(call.actor)
         lost = self._is_lost(node, error)
-        if not call.attempts and not lost and call.actor not in self.pooled:
-            self._count_stillborn(error)
+        if call.attempt is None:
+            if not lost and call.actor not in self.reused:
+                self._count_stillborn(error)
+            return
         cause = Cause.NODE if lost else Cause.MEMORY if type(error).__name__ == "OutOfMemoryError" else Cause.DEATH
-        why = "the node on which it was done is gone" if lost else f"its process died ({_cause(error)})"
-
-        def failed(piece: Piece, limit: float) -> Failed:
-            return Failed(piece.key, f"{self.stage}, task {piece.key} ({named(piece)}): {why}.", 1, str(error), cause)
-
-        self._charge(call.attempts, node, failed)
-
-    def _charge(self, attempts: list[Attempt], node: str, failed: Callable[[Piece, float], Failed]) -> None:
-        """Of pieces whose process has ended. Of several, each is done by itself, since any may have been the cause."""
-        if len(attempts) > 1:
-            self.waiting.extendleft(attempt.by_itself() for attempt in reversed(attempts))
-        for attempt in attempts if len(attempts) == 1 else ():
-            self._again(attempt, failed(attempt.piece, attempt.limit), node)
+        why = "the node on which it was done is gone" if lost else f"its process died ({_why_died(error)})"
+        piece = call.attempt.piece
+        message = f"{self.stage}, task {piece.key} ({named(piece)}): {why}."
+        self._again(call.attempt, Failed(piece.key, message, 1, str(error), cause), node)
 
     def _is_lost(self, node: str, error: Exception) -> bool:
         """Whether an actor has died because its node (empty: not known) went away."""
@@ -282,7 +207,7 @@ class Dispatch:
         return getattr(error, "preempted", False) or all(each["NodeID"] != node for each in self.ray.nodes() if each["Alive"])
 
     def _count_stillborn(self, error: Exception) -> None:
-        """Of an actor that died before it was ready. While others work, the phase goes on with fewer, which is said once."""
+        """Counts an actor that died before it was ready. While others work, the phase goes on with fewer, which is said once."""
         self.stillborn += 1
         if self.stillborn <= STILLBORN:
             return
@@ -290,11 +215,97 @@ class Dispatch:
         if not self.nodes:
             raise CorpusmillError(f"{self.stage}: Ray can't start a worker process ({why}).") from error
         if self.stillborn == STILLBORN + 1:
-            said = f"{self.stage}: Ray can't start more worker processes ({why}); it goes on with the {len(self.nodes)} that work."
-            self.listener.on_event(Event("waiting", self.stage, self.phase, "", said))
+            message = f"{self.stage}: Ray can't start more worker processes ({why}); it goes on with the {len(self.nodes)} that work."
+            self.listener.on_event(Event("waiting", self.stage, self.phase, "", message))
+
+    # ---- actors ----
+
+    def _grow(self) -> None:
+        """Allows more actors where the cluster has grown; what each of them takes stays."""
+        if self.waiting and time.monotonic() - self.asked > GROWTH:
+            now, self.asked = self.ask_share(), time.monotonic()
+            if now.gpus == self.share.gpus and now.actors > self.share.actors:
+                self.share = replace(self.share, actors=now.actors)
+
+    def _add_actors(self) -> None:
+        """As many as there is work for: a failed piece may come back when actors have gone already. Where several have died before they
+        were ready, those that work do all of it."""
+        if self.stillborn > STILLBORN and self.nodes:
+            return
+        wanted = min(self.share.actors, len(self.waiting) or bool(self.alone and not self._busy()))
+        unready = len(self.flying) - self._busy()
+        for _ in range(min(wanted - unready, self.share.actors - len(self.actors))):
+            self._add_actor()
+
+    def _add_actor(self) -> None:
+        """Reuses an idle actor or makes a new one, which may wait for room in the cluster for as long as it takes."""
+        folder = str(Path.cwd())
+        if (actor := self._take_idle()) is not None:
+            self.reused.add(actor)
+            self._call(actor.begin.remote(self.job, folder), actor, None, self.task_timeout)
+        else:
+            actor = self.actor_class.remote(self.job, folder, self.share)
+            self.actors[actor] = self.memory
+            self._call(actor.ready.remote(), actor, None, 0.0)
+
+    def _take_idle(self) -> Any | None:
+        """An actor with enough memory, which may have died meanwhile. None where there is none; then one with less makes room."""
+        if not self.idle:
+            return None
+        for actor, memory in self.idle.items():
+            if memory >= self.memory:
+                self.actors[actor] = self.idle.pop(actor)
+                return actor
+        self._kill(self.idle.popitem()[0])
+        return None
+
+    def _call(self, ref: Any, actor: Any, attempt: Attempt | None, limit: float) -> None:
+        """Waits for an answer for so many seconds (0: for ever)."""
+        self.flying[ref] = Call(actor, attempt, time.monotonic() + limit + min(limit, GRACE)) if limit else Call(actor, attempt)
+
+    def _next(self, actor: Any) -> None:
+        """Gives an actor its next piece, or lets it go."""
+        attempt = self._take(self.nodes[actor])
+        if attempt is None:
+            self._let_go(actor)
+            return
+        limit = attempt.limit + attempt.pause if self.task_timeout else 0.0
+        # The name is what Ray's dashboard shows. It names the phase and not the task: Ray counts calls by name and never forgets one.
+        name = f"{self.stage} {self.phase}".rstrip()
+        self._call(actor.perform.options(name=name).remote(attempt), actor, attempt, limit)
+
+    def _take(self, node: str) -> Attempt | None:
+        """The next piece for an actor on a node. Where there is a choice, a failed piece goes to another node than before; what is done
+        alone waits for all others."""
+        if not self.waiting:
+            return self.alone.popleft() if self.alone and not self._busy() else None
+        place = 0
+        if len(set(self.nodes.values())) > 1:
+            place = next((place for place, attempt in enumerate(self.waiting) if attempt.node != node), 0)
+        attempt = self.waiting[place]
+        del self.waiting[place]
+        return attempt
+
+    def _let_go(self, actor: Any) -> None:
+        """Keeps an actor that has no work for the next phase. It ends where what is done alone wants all the memory that there is."""
+        if self.idle is None or self.alone:
+            self._end(actor)
+            return
+        self.nodes.pop(actor, None)
+        actor.rest.remote()
+        self.idle[actor] = self.actors.pop(actor)
+
+    def _end(self, actor: Any) -> None:
+        self.actors.pop(actor, None)
+        self.nodes.pop(actor, None)
+        self._kill(actor)
+
+    def _kill(self, actor: Any) -> None:
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(actor)
 
 
-def _cause(error: Exception) -> str:
+def _why_died(error: Exception) -> str:
     """Why a process died, in a few words; the whole of Ray's account goes to the run's log."""
     if type(error).__name__ == "OutOfMemoryError":
         return "the machine ran out of memory: use fewer workers"
@@ -305,3 +316,76 @@ def _error_line(error: Exception) -> str:
     """The last line of a Ray error that names an exception (`ModuleNotFoundError: ...`), or nothing."""
     lines = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
     return lines[-1].rstrip(". ") if lines else ""
+
+
+# ---- in a worker process ----------------------------------------------------------------------------
+
+
+class PieceActor:
+    """Works in the folder in which the run was started, so that relative paths mean the same on a cluster."""
+
+    def __init__(self, job: Job, folder: str, share: Share):
+        os.environ.update(dict.fromkeys(THREADS, str(share.cpus)))  # before the stage's libraries are imported
+        if job.gpus and not share.gpus:  # a GPU that Ray has not given belongs to others
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self.job = job
+        self.folder = folder
+        self.performer: Performer | None = None
+
+    def __repr__(self) -> str:
+        """The name in Ray's logs and dashboard."""
+        return f"corpusmill {self.job.stage} {self.job.phase}".rstrip()
+
+    def ready(self) -> str:
+        """Answers as soon as the actor has a process: with Ray's id of its node."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def rest(self) -> None:
+        """Releases everything of a finished phase: models, and processes beside this one."""
+        if self.performer is not None:
+            self.performer.close()
+            self.performer = None
+        release_memory()
+
+    def begin(self, job: Job, folder: str) -> str:
+        """Works for another phase from now on; answers as `ready`."""
+        self.job, self.folder = job, folder
+        forget_peak()
+        return self.ready()
+
+    def perform(self, attempt: Attempt) -> Done | Failed:
+        """Performs a piece. Begin and end go to the worker's log, which Ray's dashboard shows."""
+        if self.performer is None:
+            try:
+                self._enter_folder()
+                self._check_code()
+            except InputError as error:
+                return failure(self.job.stage, attempt.piece, error, fatal=True)
+            self.performer = Performer(self.job)
+        self._log(attempt, "begins", parts=attempt.parts)
+        answer = self.performer.perform(attempt)
+        if isinstance(answer, Done):
+            self._log(attempt, "done", seconds=round(answer.seconds, 3), rows_in=answer.rows_in, bytes_in=answer.bytes_in)
+        else:
+            self._log(attempt, "failed", cause=answer.cause.value, message=answer.message)
+        return answer
+
+    def _log(self, attempt: Attempt, event: str, **fields: Any) -> None:
+        where = {"run": self.job.run_root, "stage": self.job.stage, "phase": self.job.phase, "task": attempt.piece.key}
+        print(json.dumps({"time": utc_now(), "event": event, **where, **fields}, ensure_ascii=False), flush=True)
+
+    def _enter_folder(self) -> None:
+        if Path(self.folder).is_dir():
+            os.chdir(self.folder)
+        elif not is_remote(self.job.run_root) and not Path(self.job.run_root).is_absolute():
+            raise InputError(f"{self.job.run_root}: the node {platform.node()} has no {self.folder}, so give it paths that all nodes have.")
+
+    def _check_code(self) -> None:
+        """Raises InputError where this node has other code, which may write other bytes. None to compare: this is the driver's machine."""
+        if self.job.code is None:
+            return
+        with contextlib.suppress(ImportError):  # a worker's module that is not there is reported by whoever makes the worker
+            load_object(self.job.worker)
+            check_here(self.job.code)

@@ -1,13 +1,14 @@
-"""Tasks on Ray: one actor a worker, one piece after the other for each (`dispatch.py`).
+"""The Ray engine: starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names, and performs phases there.
 
-Ray is started for this run alone where `RAY_ADDRESS` names no cluster (`ray job submit` sets it), and only when there is so much to do that
-it pays: until then a few small pieces are performed in the calling process, which takes less than the seconds that Ray and its workers need
-to come up. `RAY_ADDRESS=local` asks for such a Ray with its agents, for what is not pieces (`train/launch_ray.py`). Actors publish
-files themselves: nothing but small records passes through the object store.
+Without `RAY_ADDRESS` (`ray job submit` sets it) a run has a Ray of its own until it ends. It starts only for a phase that is worth the
+seconds that Ray and its workers need to come up: a few small pieces are performed in the calling process. `RAY_ADDRESS=local` asks for
+such a Ray for a training (`train/launch_ray.py`). Workers publish files themselves: only small records pass through Ray's object store.
 """
 
+import contextlib
 import logging
 import os
+import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,28 +16,26 @@ from typing import Any
 
 from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import Listener
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
-from corpusmill.pipeline.on_ray import own
-from corpusmill.pipeline.on_ray.dispatch import Dispatch
-from corpusmill.pipeline.on_ray.messages import unheard
-from corpusmill.pipeline.on_ray.own import LOCAL
-from corpusmill.pipeline.on_ray.pool import STAY, Pool
-from corpusmill.pipeline.on_ray.share import Share, share_out
-from corpusmill.pipeline.retry import Listener
+from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.stage import Piece
 
-ADDRESS = "RAY_ADDRESS"
-#: Work that Ray is not started for: so few pieces of a phase, with so many bytes of input in all, and in all but the largest (what others
-#: could do meanwhile).
+ADDRESS, LOCAL = "RAY_ADDRESS", "local"
+#: Ray does not start for at most so many pieces with so many bytes in all, and so many bytes in all but the largest piece.
 FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
-#: Actors ask a cluster for memory in such steps, so that most phases can have those of the phase before.
+#: Workers ask a cluster for memory in such steps, so that most phases can reuse the workers of the phase before.
 STEP_MB = 1024
-#: What makes Ray say nothing on the terminal: it keeps CUDA variables, and its own account of dead workers goes unprinted.
+#: Bytes of the object store of a run's own Ray: nearly unused, so the smallest that Ray takes.
+OBJECT_STORE = 80 << 20
+#: Keeps Ray quiet on the terminal: it does not warn about CUDA variables, and does not print that a worker has died (the run says it).
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+#: Absorbs the rounding of parts of a GPU: 1 / 0.1 is a little less than 10.
+ROUNDING = 1e-9
 
 
 class RayEngine:
-    """Performs pieces on Ray actors. `workers=0` means one for each CPU: of the cluster, or of this machine. `task_timeout`: seconds for a
+    """Performs pieces in Ray actors. `workers=0` means one for each CPU, of the cluster or of this machine. `task_timeout`: seconds for a
     task (`engine.task_limit`)."""
 
     def __init__(self, workers: int = 0, task_timeout: float = TASK_TIMEOUT):
@@ -44,76 +43,77 @@ class RayEngine:
         self.workers = workers or os.cpu_count() or 1
         self._asked = workers
         self._started = False
-        self._pool: Pool | None = None
+        self._idle: dict[Any, int] = {}  # actors of earlier phases, with the bytes of Ray's `memory` that each has
 
     def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
         if self._is_little(job, pieces):
             InlineEngine(self.task_timeout).perform(job, pieces, listener)
             return
         ray = self._connected()
-        pool = None if job.gpus else self._pool
-        if pool is None:
-            self._free()
+        if job.gpus:
+            self._end_idle()
 
         def share() -> Share:
             self._count_workers(ray)
             return share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces)))
 
-        place = {} if _address() == LOCAL else _place(ray.nodes(), job.memory_mb)
+        memory = 0 if _address() == LOCAL else memory_of_actor(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
             job = replace(job, code=None)  # workers have this machine's
-        dispatch = Dispatch(ray, job, pieces, share, listener, place, pool, self.task_timeout)
-        try:
+        idle = None if job.gpus else self._idle
+        with contextlib.closing(Dispatch(ray, job, pieces, share, listener, memory, idle, self.task_timeout)) as dispatch:
             dispatch.run()
-        finally:
-            dispatch.close()
 
     def _is_little(self, job: Job, pieces: Sequence[Piece]) -> bool:
-        """Whether it is done here before a Ray of our own, which is not running yet, would have come up."""
+        """Whether the phase is done here before a Ray that is not running yet would have come up."""
         if self._started or _address() != LOCAL or job.gpus:
             return False
         sizes = [piece.size for piece in pieces]
         return len(pieces) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_BYTES_BESIDE
 
     def known_workers(self) -> int | None:
-        """A cluster is asked how many CPUs it has when it gets the first pieces."""
+        """How many workers there are; None before a cluster is asked how many CPUs it has, which is when it gets the first pieces."""
         return self.workers if self._asked or self._started or _address() == LOCAL else None
 
     def close(self) -> None:
         if self._started:
             import ray
 
-            if self._pool is not None:
-                self._pool.forget()
+            self._idle.clear()  # they end with Ray
             ray.shutdown()
-            self._started, self._pool = False, None
+            self._started = False
 
     def connect(self) -> Any:
-        """The module `ray`, connected to the cluster, or to one of its own that this starts, of which all CPUs are free."""
+        """Returns the module `ray`, connected to a cluster on which no idle worker holds a CPU."""
         ray = self._connected()
-        self._free()
+        self._end_idle()
         return ray
 
-    def _free(self) -> None:
-        """Ends workers that have no work."""
-        if self._pool is not None:
-            self._pool.clear()
+    def _end_idle(self) -> None:
+        import ray
+
+        while self._idle:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.kill(self._idle.popitem()[0])
 
     def _connected(self) -> Any:
         address = _address()
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         if address == LOCAL:
-            own.prepare()
+            # Ray reads these as it is imported. A token of our own, so that Ray writes none into the home folder; and workers run with
+            # this Python even where `uv run` started it.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray
 
         if self._started:
             return ray
         try:
-            with kept_handler(), unheard(ray):  # Ray's own handler would end the process with nothing said
+            with kept_handler():  # Ray's own handler would end the process without a word
                 if address == LOCAL:
-                    own.start(ray, self.workers, agents=bool(os.environ.get(ADDRESS)))
+                    _start(ray, self.workers)
                 else:
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except SystemExit as end:  # SIGTERM meanwhile
@@ -121,7 +121,6 @@ class RayEngine:
         except Exception as error:
             raise _start_error(address, error) from error
         self._started = True
-        self._pool = Pool(ray, None if address == LOCAL else STAY)
         self._count_workers(ray)
         return ray
 
@@ -131,13 +130,40 @@ class RayEngine:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _place(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> dict[str, int]:
-    """Ray's `memory` of an actor in bytes: in steps of `STEP_MB` where a node has so much; nothing where it is not known, or no node has
-    even as much as asked: it would wait for ever."""
+def _start(ray: Any, workers: int) -> None:
+    """Starts Ray on this machine. It is tried twice, since Ray's 30 seconds may pass on a machine that is busy."""
+    options = {
+        "address": LOCAL, "num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE, "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }  # fmt: skip
+    try:
+        ray.init(**options)
+    except Exception:  # noqa: BLE001 - the second try says what is wrong
+        ray.shutdown()
+        ray.init(**options)
+
+
+def share_out(nodes: Sequence[Mapping[str, Any]], gpus: float, actors: int) -> Share:
+    """The share of each of at most `actors` workers that ask for `gpus` of a GPU (at most 1; 0: none). `nodes` are Ray's (`ray.nodes()`).
+
+    Where no node has a GPU, workers do without. Where there are some, there are as many workers as fit on them, and they divide the CPUs
+    of their node: texts have to be read and tokenized for each GPU.
+    """
+    resources = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus]
+    if not gpus or not resources:
+        return Share(actors)
+    places = [int(node["GPU"] / gpus + ROUNDING) for node in resources]
+    cpus = min(int(node.get("CPU", 1)) // min(places_here, actors) for node, places_here in zip(resources, places))
+    return Share(min(actors, sum(places)), max(1, cpus), gpus)
+
+
+def memory_of_actor(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> int:
+    """Bytes of Ray's `memory` for an actor: in steps of `STEP_MB` where a node has so much; 0 where the need is not known, or no node has
+    as much, since the actor would wait for ever."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     most = max((node.get("memory", 0) for node in alive if node.get("CPU")), default=0)
     steps = -(-memory_mb // STEP_MB) * STEP_MB
-    return next(({"memory": wanted << 20} for wanted in (steps, memory_mb) if 0 < wanted << 20 <= most), {})
+    return next((wanted << 20 for wanted in (steps, memory_mb) if wanted << 20 <= most), 0)
 
 
 def _address() -> str:

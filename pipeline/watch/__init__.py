@@ -1,1 +1,1 @@
-"""What is said of a run while it works: terminal, log, progress, counts. Plays no part in what it writes."""
+"""What a run says while it works: bars on the terminal, the log and other files, counts. Nothing of it decides what a run writes."""

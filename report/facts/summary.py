@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from corpusmill.pipeline.quarantine import sentence_of
+from corpusmill.pipeline.failures import sentence_of
 from corpusmill.report.facts.alignment import Alignment, read_alignment
 from corpusmill.report.facts.benchmarks import Benchmarks, read_benchmarks
 from corpusmill.report.facts.classifiers import Classifier, read_classifiers

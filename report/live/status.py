@@ -1,4 +1,4 @@
-"""How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/watch/live.py).
+"""How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/watch/log.py).
 
 Times of tasks are those at which their files were written, so clocks of the machines that write and look have to agree. Nothing is written.
 """
@@ -11,8 +11,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import look
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.growing import ERRORS, METRICS, last_written
-from corpusmill.pipeline.watch.live import PROGRESS
+from corpusmill.pipeline.watch.log import ERRORS, METRICS, PROGRESS, last_written
 from corpusmill.report.live.manifest_tail import ManifestTail
 from corpusmill.report.live.status_failures import read_failures
 from corpusmill.report.live.status_phase import read_phase, seconds_of

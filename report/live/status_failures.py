@@ -7,7 +7,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.growing import ERRORS, read_grown
+from corpusmill.pipeline.watch.log import ERRORS, read_appended
 
 #: The last failures that are told in words, and the end of the log that is read for them.
 SHOWN, END = 5, 1 << 20
@@ -29,7 +29,7 @@ def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
 def _log(run: Storage) -> str:
     """The end of the log, from the beginning of a failure on."""
     try:
-        return read_grown(run, ERRORS, END).decode("utf-8", "replace")
+        return read_appended(run, ERRORS, END).decode("utf-8", "replace")
     except (OSError, CorpusmillError):
         return ""
 

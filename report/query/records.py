@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.pipeline.watch.growing import LOG, METRICS
+from corpusmill.pipeline.watch.log import LOG, METRICS
 from corpusmill.report.facts.training import TRAINED
 from corpusmill.report.meanings import read_meanings
 from corpusmill.report.read import RunReader

@@ -4,16 +4,15 @@ Nothing stops at the first fault; each is a sentence. Who changes a file and the
 tasks wrote down the hashes of what they read.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from corpusmill.pipeline.config import stored_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import sentence_of
 from corpusmill.pipeline.lists import is_list, read_list
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow
-from corpusmill.pipeline.quarantine import sentence_of
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
@@ -28,7 +27,6 @@ from corpusmill.report.whole.tokens import token_faults
 THREADS = 2
 #: Inputs of a task that are named.
 SHOWN = 3
-PIECE = 1 << 22
 
 
 @dataclass
@@ -121,14 +119,11 @@ def _file_fault(storage: Storage, output: OutputFile) -> str:
     if size != output.bytes:
         what = "missing" if size < 0 else f"of {size:,} bytes"
         return f"{path}: this file is {what}, and the manifest says {output.bytes:,} bytes."
-    sha256 = hashlib.sha256()
     try:
-        with storage.open_read(output.path) as file:
-            while piece := file.read(PIECE):
-                sha256.update(piece)
-    except OSError as error:
-        return f"{path}: can't be read ({error})."
-    return "" if sha256.hexdigest() == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
+        sha256 = storage.sha256(output.path)
+    except CorpusmillError as error:
+        return str(error)
+    return "" if sha256 == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
 
 
 def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:

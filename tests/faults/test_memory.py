@@ -53,6 +53,6 @@ def test_a_worker_that_ray_ends_for_its_memory(recipe_and_crawl, fault: Path, tm
     process = subprocess.run(command, env=os.environ | watch, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    halves = [event for event in events if event["stage"] == "filter" and event["event"] == "halves"]
-    assert halves and "its process died (the machine ran out of memory" in json.dumps(halves)
+    split = [event for event in events if event["stage"] == "filter" and event["event"] == "split"]
+    assert split and "its process died (the machine ran out of memory" in json.dumps(split)
     assert tree(run) == undisturbed and faults_of(run) == []

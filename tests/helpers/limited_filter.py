@@ -15,10 +15,10 @@ import pyarrow as pa
 from corpusmill.filters.stage import FilterStage
 from corpusmill.ingest.reader import held
 from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import Event
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.log import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
 
@@ -30,7 +30,7 @@ def filtered(run: Path) -> None:
     stage = FilterStage(FilterStage.Config.model_validate({"steps": [{"gopher_quality": {}}]}))
     storage = Storage(str(run))
     recipe = {"ingest": None, "filter": stage.config}
-    StageRun(stage, storage, recipe, [], InlineEngine(), Progress(False), Observer(storage, tell=say)).execute()
+    StageRun(stage, storage, recipe, [], InlineEngine(), Progress(False), Observer(storage, on_event=say)).execute()
 
 
 def main(run: Path, warm: Path, megabytes: int) -> None:

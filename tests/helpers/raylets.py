@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from corpusmill.pipeline.cluster import marked
+import marked
 
 MARK = "CORPUSMILL_TEST_NODE"
 #: Object store of a node, bytes: nearly unused, so the smallest that Ray takes.

@@ -27,7 +27,7 @@ from trees import VOLATILE
 
 HERE = Path(__file__).parent
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # those of AWS's own documentation
-#: Folders of a run on a store that hold what differs between equal runs (pipeline/watch/growing.py).
+#: Folders of a run on a store that hold what differs between equal runs (pipeline/watch/log.py).
 GROWING = ("log", "metrics", "errors")
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 SRUN = """#!{python}
 import os, signal, subprocess, sys
-from corpusmill.pipeline.cluster.marked import end, marked
+sys.path.insert(0, "{helpers}")
+from marked import end, marked
 
 with open("{folder}/calls", "a") as calls:
     print("srun", *sys.argv[1:], file=calls)
@@ -34,7 +35,7 @@ if [ "$1 $2" = "show hostnames" ]; then tr ',' '\\n' <<< "$3"; fi
 def install(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (folder / name).write_text(script.format(folder=folder, python=sys.executable))
+        (folder / name).write_text(script.format(folder=folder, python=sys.executable, helpers=Path(__file__).parent))
         (folder / name).chmod(0o755)
 
 

@@ -24,7 +24,7 @@ from corpusmill.ingest.guard import Guard, ReaderBug
 from corpusmill.ingest.inputs import UNKNOWN, Segment, index_range, joined
 from corpusmill.ingest.reader import EXTRACTING
 from corpusmill.ingest.rows import RowTables
-from corpusmill.pipeline import retry
+from corpusmill.pipeline import failures
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 #: A page that keeps native code busy for some seconds: the names of a tag's attributes are compared pair by pair.
@@ -143,7 +143,7 @@ def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_th
     path = tmp_path / "a.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(7)))
     monkeypatch.setattr(guard_module, "KILLED", 1)
-    monkeypatch.setitem(retry.AGAIN, retry.Cause.DEATH, 1)
+    monkeypatch.setitem(failures.AGAIN, failures.Cause.DEATH, 1)
     over = threading.Event()
 
     spared: list[int] = []  # the first, which looks at the inputs

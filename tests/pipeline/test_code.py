@@ -20,11 +20,10 @@ from corpusmill.pipeline.code import code_of
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Job
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.on_ray.actor import PieceActor
-from corpusmill.pipeline.on_ray.share import Share
-from corpusmill.pipeline.retry import Attempt, Failed
+from corpusmill.pipeline.failures import Attempt, Failed
+from corpusmill.pipeline.on_ray.dispatch import PieceActor, Share
 from corpusmill.pipeline.stage import Piece
-from corpusmill.train.rank import Task, take_part
+from corpusmill.train.rank import GroupJob, take_part
 
 PACKAGE = Path(corpusmill.__file__).parent
 RECIPE = """
@@ -84,7 +83,7 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     assert installed.run() == ""  # it is new
     assert installed.run() == ""
 
-    for path in ("pipeline/lease.py", "pipeline/crawl/debian.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
+    for path in ("pipeline/lease.py", "pipeline/crawl/sources.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
         installed.append(path, "\nCHANGED = 1\n")  # play no part in what is computed, or are not in the recipe
     installed.append("ingest/warc.py", "\n# a comment\n")
     rules = installed.package / "filters" / "rules.py"
@@ -129,16 +128,22 @@ def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Pat
     here = code_of(worker)
     there = replace(here, libraries={**here.libraries, "pyarrow": "1.2.3"})
     job = Job("filter", f"{worker}:FilterWorker", Config(), str(tmp_path), code=there)
-    (answer,) = PieceActor(job, str(tmp_path), Share(1)).perform([Attempt(Piece("part-00000", ()))])
+    answer = PieceActor(job, str(tmp_path), Share(1)).perform(Attempt(Piece("part-00000", ())))
     assert isinstance(answer, Failed) and answer.fatal
     assert f"with other code than this machine (pyarrow 1.2.3 → {pa.__version__}): install the same there" in answer.message
 
 
 def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
-    here = code_of("corpusmill.train.instruction")
+    here = code_of("corpusmill.train.sft_job")
     there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
-    task: Task = {"job": "corpusmill.train.instruction:train", "arguments": {}, "parallel": {}, "device": "cpu", "code": there.as_json()}
+    task: GroupJob = {
+        "job": "corpusmill.train.sft_job:train",
+        "arguments": {},
+        "parallel": {},
+        "device": "cpu",
+        "code": there.as_json(),
+    }
     with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):
         take_part(task, None)
 

@@ -13,18 +13,17 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from corpusmill.pipeline import interrupts, retry
+from corpusmill.pipeline import failures, interrupts
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import Event
-from corpusmill.pipeline.watch.live import Live
-from corpusmill.pipeline.watch.observer import Observer
+from corpusmill.pipeline.watch.log import Observer, ProgressFile
 from corpusmill.pipeline.watch.progress import Progress
 
 
@@ -69,7 +68,7 @@ class TroubleStage(Stage):
 
 @pytest.fixture
 def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[StageRun, list[Event]]]:
-    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(failures, "PAUSES", (0.0, 0.0, 0.0))
 
     def execute(
         folder: str = "run",
@@ -84,7 +83,7 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         events: list[Event] = []
         stage = TroubleStage(TroubleConfig(**config))
         storage = Storage(str(tmp_path / folder))
-        observer = Observer(storage, tell=events.append)
+        observer = Observer(storage, on_event=events.append)
         run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), observer, strict)
         if lease:
             run.hold(lease)
@@ -170,7 +169,7 @@ def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: 
     with pytest.raises(CorpusmillError) as ended:
         perform("strict", strict=True, deeds={"part-1": failing(InputError(f"{signed}: 403"))})
     assert str(ended.value).startswith("https://***@store.test/x?X-Amz-Signature=***")
-    with pytest.raises(KeyError), Live(Storage(str(tmp_path / "live")), [], InlineEngine()):
+    with pytest.raises(KeyError), ProgressFile(Storage(str(tmp_path / "live")), [], InlineEngine()):
         raise KeyError(signed)
     told = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".log"))
     assert "hunter2" not in told and told.count("X-Amz-Signature=***") > 10

@@ -24,8 +24,7 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.redo import expect
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.growing import LOG, read_grown
-from corpusmill.pipeline.watch.log import RunLog
+from corpusmill.pipeline.watch.log import LOG, RunLog, read_appended
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.facts.decisions import read_decisions
 from corpusmill.report.read import RunReader
@@ -123,7 +122,7 @@ def summary(out: str) -> dict[str, Any]:
 
 
 def log_of(run: object) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in read_grown(Storage(str(run)), LOG).splitlines()]
+    lines = [json.loads(line) for line in read_appended(Storage(str(run)), LOG).splitlines()]
     assert all(set(line) == {"time", "level", "event", "run", "stage", "phase", "task", "node", "message", "fields"} for line in lines)
     return lines
 

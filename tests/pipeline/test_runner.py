@@ -1,6 +1,7 @@
 """The runner: resume, redo, cleaning and failure, with a real (tiny) stage on the inline engine."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -9,10 +10,10 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.runner import WORKING, StageRun, remove_unnamed
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.progress import Progress
 
 
@@ -237,3 +238,14 @@ def test_the_manifest_of_a_stage_before_is_read_once_and_left_as_it_is(tmp_path)
     run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
     assert run.upstream("ingest") is run.upstream("ingest") and len(run.outputs_of("ingest", "data/")) == 3
     assert manifest.read_bytes() == before
+
+
+def test_what_is_named_stays_and_working_state_but_for_what_a_kill_left(tmp_path: Path) -> None:
+    stay = ["manifest.jsonl", "data/part-00000.parquet", "checkpoints/step-10/model.safetensors", "logs/rank-0.txt"]
+    stay.append(f"checkpoints/{TEMPORARY}step-20/model.safetensors")  # a state's folder, which its owner tidies up
+    go = ["data/part-00001.parquet", f"data/{TEMPORARY}7-part-00000.parquet", f"checkpoints/{TEMPORARY}7-reference-1.safetensors"]
+    for path in (*stay, *go):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    remove_unnamed(Storage(str(tmp_path)), stay[:2], WORKING)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == sorted(stay)

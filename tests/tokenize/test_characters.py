@@ -16,7 +16,7 @@ from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import json_file, tokenizer_config
-from corpusmill.train.bits import token_bytes
+from corpusmill.train.validation import token_bytes
 
 ALPHABET = "aZ é\n\t\r\0'<|>中ſ\u0301\u200d\ufeff🙂\U0010ffff"
 TEXTS = st.one_of(st.text(st.sampled_from(ALPHABET), max_size=60), st.lists(st.sampled_from(["a", "<|>", "🙂é", "\r\n"])).map("".join))

@@ -6,7 +6,6 @@ import sys
 from importlib import import_module
 
 from corpusmill.cli.base import app
-from corpusmill.pipeline.collecting import collect_seldom
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
@@ -51,11 +50,10 @@ def _fail_interrupted(error: BaseException) -> None:
 
 def main() -> None:
     """The `corpusmill` command; under torchrun the first process carries it out, and the others take part in its trainings."""
-    collect_seldom()
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return
-    from corpusmill.train.launch_torchrun import run_command
+    from corpusmill.train.launch import run_command
 
     run_command(_command)
 

@@ -48,7 +48,7 @@ def _carry_out(
     folder the next time."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
-    from corpusmill.pipeline.watch.outcome import Outcome
+    from corpusmill.pipeline.run import Outcome
 
     outcome = Outcome(folder)
     try:
@@ -124,13 +124,13 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
 
     meters: list[Any] = []
     if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a cluster has metrics of its own
-        from corpusmill.pipeline.on_ray.meter import RayMeter
+        from corpusmill.pipeline.watch.metrics import RayMeter
 
         meters.append(RayMeter(Path(folder).name))
     if metrics.port is None and metrics.file is None:
         yield Watching(outcome, meters)
         return
-    from corpusmill.pipeline.watch.prometheus import Prometheus, TextFile
+    from corpusmill.pipeline.watch.metrics import Prometheus, TextFile
 
     prometheus = Prometheus()
     write = TextFile(prometheus, metrics.file, say).write if metrics.file else lambda: None

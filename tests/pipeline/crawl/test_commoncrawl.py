@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.crawl import commoncrawl
+from corpusmill.pipeline.crawl import sources
 
 PATH = "crawl-data/CC-MAIN-2026-21/segments/1/warc/CC-MAIN-20260501-00000.warc.gz"
 WARC = bytes(range(256)) * 4000
@@ -54,7 +54,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             "/crawl-data/CC-MAIN-2026-21/warc.paths.gz": gzip.compress(f"{PATH}\nsecond\n".encode()),
             f"/{PATH}": WARC,
         }
-        monkeypatch.setattr(commoncrawl, "BYTES", 100_000)
+        monkeypatch.setattr(sources, "BYTES", 100_000)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield server
@@ -69,7 +69,7 @@ def url(server: Server) -> str:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_the_head_of_the_newest_crawls_first_file(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.ranges = ranges
-    what = commoncrawl.fetch(tmp_path, url(server), url(server))
+    what = sources.fetch_commoncrawl(tmp_path, url(server), url(server))
     assert (tmp_path / "CC-MAIN-20260501-00000.warc.gz").read_bytes() == WARC[:100_000]
     assert "CC-MAIN-2026-21" in what
     assert server.requests[-1][:2] == (f"/{PATH}", "bytes=0-99999")
@@ -79,22 +79,22 @@ def test_the_head_of_the_newest_crawls_first_file(server: Server, tmp_path: Path
 def test_a_known_crawl_where_the_index_is_broken(server: Server, tmp_path: Path) -> None:
     for answer in (b"<html>busy</html>", b'{"a": 1}', b"[]"):
         server.files["/collinfo.json"] = answer
-        assert commoncrawl.newest_id(url(server)) == commoncrawl.KNOWN_ID
+        assert sources.newest_id(url(server)) == sources.KNOWN_ID
 
 
 def test_what_is_not_there_is_an_oserror(server: Server, tmp_path: Path) -> None:
     server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"] = b"no gzip"
     with pytest.raises(OSError, match="list of files"):
-        commoncrawl.fetch(tmp_path, url(server), url(server))
+        sources.fetch_commoncrawl(tmp_path, url(server), url(server))
     del server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"]
     with pytest.raises(OSError, match="404"):
-        commoncrawl.fetch(tmp_path, url(server), url(server))
+        sources.fetch_commoncrawl(tmp_path, url(server), url(server))
 
 
 def test_a_machine_without_a_network_moves_on_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Name or service not known|nodename nor servname|Temporary failure"):
-        commoncrawl.fetch(tmp_path, "http://no-such-host.invalid", "http://127.0.0.1:9")
+        sources.fetch_commoncrawl(tmp_path, "http://no-such-host.invalid", "http://127.0.0.1:9")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with pytest.raises(OSError, match="refused"):
-        commoncrawl.fetch(tmp_path, address, address)
+        sources.fetch_commoncrawl(tmp_path, address, address)

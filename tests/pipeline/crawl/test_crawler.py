@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from corpusmill.pipeline.crawl.crawler import Bounds, Response, Site, crawl, links
-from corpusmill.pipeline.crawl.server import serve
+from corpusmill.pipeline.crawl.crawler import Bounds, Response, Site, crawl, links, serve
 
 PAGES = {
     "index.html": '<a href="b.html">b</a> <a href="sub">sub</a> <a href="missing.html">gone</a> <a href="x.png">no</a>',

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from corpusmill.pipeline.crawl import debian, get_crawl, pydoc_pages, sources
-from corpusmill.pipeline.crawl.__main__ import main
+from corpusmill.pipeline.crawl import __main__ as command
+from corpusmill.pipeline.crawl import sources
+from corpusmill.pipeline.crawl.__main__ import get_crawl, main
 from corpusmill.pipeline.crawl.crawler import Bounds
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
@@ -30,9 +31,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return fetch
 
-    monkeypatch.setitem(sources.SOURCES, "commoncrawl", source("commoncrawl", OSError("no route")))
-    monkeypatch.setitem(sources.SOURCES, "debian", source("debian", subprocess.TimeoutExpired("apt-get", 5)))
-    monkeypatch.setitem(sources.SOURCES, "pydoc", source("pydoc", None))
+    monkeypatch.setitem(command.SOURCES, "commoncrawl", source("commoncrawl", OSError("no route")))
+    monkeypatch.setitem(command.SOURCES, "debian", source("debian", subprocess.TimeoutExpired("apt-get", 5)))
+    monkeypatch.setitem(command.SOURCES, "pydoc", source("pydoc", None))
     return made
 
 
@@ -90,7 +91,7 @@ def pages(folder: Path) -> dict[str, bytes]:
 
 
 def test_pydoc_renders_real_pages(tmp_path: Path) -> None:
-    what = pydoc_pages.fetch(tmp_path, Bounds(), pages=12)
+    what = sources.fetch_pydoc(tmp_path, Bounds(), pages=12)
     found = pages(tmp_path)
     assert what.startswith("12 pages of Python's own documentation")
     assert len(found) == 12
@@ -118,25 +119,25 @@ def test_a_package_becomes_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         subprocess.run(["dpkg-deb", "--root-owner-group", "-b", str(root), str(package)], check=True, capture_output=True)
         return [package]
 
-    monkeypatch.setattr(debian, "download", download)
-    assert debian.fetch(tmp_path / "out", Bounds()).startswith("2 pages of 1 documentation packages")
+    monkeypatch.setattr(sources, "download_packages", download)
+    assert sources.fetch_debian(tmp_path / "out", Bounds()).startswith("2 pages of 1 documentation packages")
     assert pages(tmp_path / "out")["http://anarchist-faq.test/two.html"] == b"<p>second</p>"
 
 
 def test_packages_that_no_registry_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian.shutil, "which", lambda tool: None)
+    monkeypatch.setattr(sources.shutil, "which", lambda tool: None)
     with pytest.raises(OSError, match="apt-get is not on this machine"):
-        debian.fetch(tmp_path, Bounds())
+        sources.fetch_debian(tmp_path, Bounds())
 
 
 def test_a_failing_apt_is_an_oserror(tmp_path: Path) -> None:
     if not shutil.which("apt-get"):
         pytest.skip("needs the tools of Debian or Ubuntu")
     with pytest.raises(OSError, match=r"apt-get download failed \(Unable to locate package no-such-package-at-all\)"):
-        debian.apt(["download", "no-such-package-at-all"], tmp_path)
-    assert debian.listed(["no-such-package-at-all"], []) == []
+        sources.apt(["download", "no-such-package-at-all"], tmp_path)
+    assert sources.listed(["no-such-package-at-all"], []) == []
 
 
 def test_own_lists_leave_the_system_alone(tmp_path: Path) -> None:
-    options = debian.own_lists(tmp_path)
+    options = sources.own_lists(tmp_path)
     assert all(str(tmp_path) in option for option in options if option != "-o")

@@ -1,4 +1,4 @@
-"""The Ray engine on a real Ray, started once for all of these tests."""
+"""The Ray engine: what it decides before Ray is there, and what it does on a real Ray, started once for all of these tests."""
 
 import contextlib
 import hashlib
@@ -8,20 +8,19 @@ import signal
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from corpusmill.pipeline.engine import Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.failures import Attempt, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
-from corpusmill.pipeline.on_ray.actor import THREADS, PieceActor
-from corpusmill.pipeline.on_ray.dispatch import CALLS_LEFT, Dispatch
-from corpusmill.pipeline.on_ray.engine import RayEngine
-from corpusmill.pipeline.on_ray.share import Share
-from corpusmill.pipeline.retry import Attempt, Failed, Listener
+from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, PieceActor, Share
+from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine, memory_of_actor, share_out
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
@@ -100,20 +99,6 @@ def test_the_next_phase_has_the_same_processes_and_one_that_has_died_meanwhile_i
     assert not processes("fifth") & others
 
 
-def test_of_small_pieces_that_travel_together_one_kills_the_process(stages: Any, engine: RayEngine, tmp_path: Path) -> None:
-    paths = [tmp_path / f"{number}.txt" for number in range(150)]
-    for path in paths:
-        path.write_text(f"of {path.stem}\n")
-    dying = {"deed": "die once", "marker": str(tmp_path / "died")}
-    inputs = [str(path) for path in paths]
-    run(stages, engine, tmp_path / "ray", inputs, p40=dying)
-    assert (tmp_path / "died").exists() and not (
-        tmp_path / "ray/errors.log"
-    ).exists()  # none is charged with it, and each was done by itself
-    run(stages, InlineEngine(), tmp_path / "inline", inputs, p40=dying)
-    assert contents(tmp_path / "ray") == contents(tmp_path / "inline")
-
-
 def test_a_piece_that_always_kills_its_process_ends_the_run_when_the_rest_is_done(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
@@ -180,7 +165,7 @@ def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkey
     for name in THREADS:
         monkeypatch.setenv(name, "1")  # the actor sets them in its process, which is this one here
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
-    (answer,) = PieceActor(job, str(tmp_path / "missing"), Share(1)).perform([Attempt(Piece("part-00000", ()))])
+    answer = PieceActor(job, str(tmp_path / "missing"), Share(1)).perform(Attempt(Piece("part-00000", ())))
     assert isinstance(answer, Failed)
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
 
@@ -225,20 +210,21 @@ def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener,
     ref = FileRef(str(folder / "a.txt"), "fixed")
     todo = [Piece(f"part-{number:05}", (ref,), {"deed": "bad input"} if number == 1 else {}) for number in range(pieces)]
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(folder / "run"))
-    return Dispatch(engine.connect(), job, todo, share, listener, {})
+    return Dispatch(engine.connect(), job, todo, share, listener)
 
 
-def test_what_is_done_is_heard_of_before_a_failure_beside_it_ends_the_phase(stages: Any, engine: RayEngine, tmp_path: Path) -> None:
+def test_what_is_done_is_recorded_before_a_failure_of_the_same_time_ends_the_phase(stages: Any, engine: RayEngine, tmp_path: Path) -> None:
     heard: list[str] = []
 
     def on_failed(failed: Failed) -> None:
         raise InputError(failed.message)
 
     listener = Listener(lambda done: heard.extend(each.key for each in done), on_failed, lambda event: None)
-    dispatch = dispatched(stages, engine, tmp_path, listener, lambda: Share(1), 5 * CALLS_LEFT)  # five go in the first call
+    dispatch = dispatched(stages, engine, tmp_path, listener, lambda: Share(2), 2)
+    dispatch._answers = lambda: dispatch.ray.wait(list(dispatch.flying), num_returns=len(dispatch.flying))[0]  # type: ignore[method-assign]
     with contextlib.closing(dispatch), pytest.raises(InputError, match=r"broken at byte 7"):
         dispatch.run()
-    assert heard == ["part-00000", "part-00002", "part-00003", "part-00004"]
+    assert heard == ["part-00000"]
 
 
 def test_a_cluster_that_grows_within_a_phase_is_used(
@@ -247,11 +233,24 @@ def test_a_cluster_that_grows_within_a_phase_is_used(
     monkeypatch.setattr(on_dispatch, "GROWTH", 0.0)
     shares, actors = iter([Share(1), Share(2)]), []
     listener = Listener(lambda done: actors.append(len(dispatch.actors)), lambda failed: None, lambda event: None)
-    dispatch = dispatched(stages, engine, tmp_path, listener, lambda: next(shares, Share(2)), 2 * CALLS_LEFT)
+    dispatch = dispatched(stages, engine, tmp_path, listener, lambda: next(shares, Share(2)), 16)
     assert dispatch.share.actors == 1
     with contextlib.closing(dispatch):
         dispatch.run()
     assert max(actors) == 2
+
+
+def test_an_idle_actor_with_enough_memory_is_reused_and_one_with_less_makes_room(stages: Any) -> None:
+    killed: list[str] = []
+    ray = SimpleNamespace(
+        remote=lambda **options: lambda actor: actor, put=lambda job: job, kill=killed.append, exceptions=SimpleNamespace(RayError=OSError)
+    )
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
+    idle = {"small": 0, "large": 200}
+    listener = Listener(lambda done: None, lambda failed: None, lambda event: None)
+    dispatch = Dispatch(ray, job, [], lambda: Share(2), listener, 100, idle)
+    assert (dispatch._take_idle(), dispatch.actors, killed) == ("large", {"large": 200}, [])
+    assert (dispatch._take_idle(), killed, idle) == (None, ["small"], {})
 
 
 @pytest.mark.long
@@ -284,3 +283,71 @@ def test_calls_have_the_names_of_phases(
     monkeypatch.setattr(ray.actor.ActorMethod, "options", lambda method, **given: names.append(given["name"]) or options(method, **given))
     run(stages, engine, tmp_path / "run", inputs)
     assert len(names) == len(inputs) and set(names) == {"lines"}
+
+
+# ---- decisions without Ray -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gpus", "address", "little"),
+    [
+        ([FEW_BYTES], 0.0, "", True),
+        ([FEW_BYTES + 1], 0.0, "", False),
+        ([FEW_BYTES_BESIDE] * 2, 0.0, "local", True),
+        ([FEW_BYTES_BESIDE + 1] * 2, 0.0, "", False),
+        ([1] * FEW_PIECES, 0.0, "", True),
+        ([1] * (FEW_PIECES + 1), 0.0, "", False),
+        ([1], 0.5, "", False),
+        ([1], 0.0, "127.0.0.1:6379", False),
+    ],
+)
+def test_what_is_little(sizes: list[int], gpus: float, address: str, little: bool, stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
+    pieces = [Piece(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
+    assert RayEngine()._is_little(job, pieces) is little
+
+
+def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
+        RayEngine().connect()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "placed"),
+    [
+        ([(4, 900, True), (0, 100, True)], 900 << 20),
+        ([(4, 1024, True), (0, 9000, True)], 1024 << 20),
+        ([(4, 899, True), (0, 9000, True)], 0),  # the head, which has no CPU for it
+        ([(4, 899, True), (4, 9000, False)], 0),
+        ([], 0),
+    ],
+)
+def test_memory_is_asked_for_only_where_a_node_has_so_much(nodes: list[tuple[int, int, bool]], placed: int) -> None:
+    told = [{"Alive": alive, "Resources": {"CPU": cpus, "memory": float(memory << 20)}} for cpus, memory, alive in nodes]
+    assert memory_of_actor(told, 900) == placed and memory_of_actor(told, 0) == 0
+
+
+def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "memory": 1e9, **({"GPU": gpus} if gpus else {})}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "actors", "expected"),
+    [
+        ([node(16, 2)], 0, 16, Share(16)),  # nobody asks for a GPU
+        ([node(16), node(8)], 1, 24, Share(24)),  # there is none
+        ([node(16, 1, alive=False), node(8)], 1, 8, Share(8)),
+        ([node(16, 2)], 1, 16, Share(2, 8, 1)),
+        ([node(16, 2)], 0.5, 16, Share(4, 4, 0.5)),
+        ([node(30, 1)], 0.1, 16, Share(10, 3, 0.1)),  # 1 / 0.1 is a little less than 10
+        ([node(16, 2)], 1, 1, Share(1, 16, 1)),  # one piece
+        ([node(64), node(16, 4), node(32, 4)], 1, 112, Share(8, 4, 1)),  # so much fits on either
+        ([node(4, 8)], 1, 4, Share(4, 1, 1)),
+        ([node(2, 8)], 1, 8, Share(8, 1, 1)),  # fewer CPUs than GPUs
+        ([node(16, 0.25)], 0.5, 16, Share(16)),
+    ],
+)
+def test_shares(nodes: list[dict], gpus: float, actors: int, expected: Share) -> None:
+    assert share_out(nodes, gpus, actors) == expected

@@ -9,18 +9,16 @@ from typing import Any
 import pytest
 from raylets import Raylets
 
-from corpusmill.pipeline import retry
+from corpusmill.pipeline import failures
 from corpusmill.pipeline.engine import TIMEOUT_BYTES, Done, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.failures import Cause, Event, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
-from corpusmill.pipeline.on_ray.dispatch import Dispatch
+from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.on_ray.engine import RayEngine
-from corpusmill.pipeline.on_ray.share import Share
-from corpusmill.pipeline.retry import Cause, Failed, Listener
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.events import Event
 from corpusmill.pipeline.watch.progress import Progress
 
 
@@ -101,7 +99,7 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     pieces = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
     heard = Heard()
-    dispatch = Dispatch(engine.connect(), job, pieces, lambda: Share(2), heard.listener, {})
+    dispatch = Dispatch(engine.connect(), job, pieces, lambda: Share(2), heard.listener)
     with contextlib.closing(dispatch):
         dispatch.run()
     assert sorted(heard.done) == [piece.key for piece in pieces] and heard.failed == []
@@ -114,7 +112,7 @@ def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], losses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task for which any death is one too many, but for those of nodes."""
-    monkeypatch.setitem(retry.AGAIN, Cause.DEATH, 0)
+    monkeypatch.setitem(failures.AGAIN, Cause.DEATH, 0)
     markers = tmp_path / "markers"
     markers.mkdir()
     engine.close()

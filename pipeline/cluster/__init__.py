@@ -1,1 +1,0 @@
-"""A Ray cluster on this machine, and jobs for any: plays no part in what a run writes."""

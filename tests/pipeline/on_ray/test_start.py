@@ -1,0 +1,68 @@
+"""A Ray of the run's own: who gets in, and what it leaves."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import living
+import psutil
+
+from corpusmill.pipeline.on_ray.engine import RayEngine
+
+#: Seconds in which what a raylet started notices that it has ended.
+NOTICE = 10.0
+
+#: A run that has a Ray of its own until its input ends; it says where that is, and its token.
+OWNER = """
+import os, sys
+from corpusmill.pipeline.on_ray.engine import RayEngine
+engine = RayEngine(workers=1)
+print(engine.connect().get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+sys.stdin.read()
+engine.close()
+"""
+#: Somebody who knows where it is.
+STRANGER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print("in with", int(ray.cluster_resources()["CPU"]), "CPU", flush=True)
+"""
+
+
+def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
+    """Whatever else this process has set: the run is started as a user starts it, with nothing of Ray's in its environment."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    hasty = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1", "RAY_gcs_server_request_timeout_seconds": "2", "HOME": str(tmp_path)}
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with owner:
+        assert owner.stdin and owner.stdout
+        address, token = owner.stdout.readline().split()
+
+        def said(**variables: str) -> str:
+            command = [sys.executable, "-c", STRANGER, address]
+            return subprocess.run(command, env=plain | hasty | variables, capture_output=True, text=True, timeout=240).stdout
+
+        assert said(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == "in with 1 CPU\n"
+        assert said() == said(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64) == ""
+        owner.stdin.close()
+    assert owner.returncode == 0
+
+
+def test_closing_leaves_no_process(engine: RayEngine) -> None:
+    """A later use of the engine would start Ray again."""
+    processes = of_ray(engine)
+    assert len(processes) >= 4
+    engine.close()
+    until = time.monotonic() + NOTICE
+    while (left := living.still(processes)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
+
+
+def of_ray(engine: RayEngine) -> list[psutil.Process]:
+    """The processes that Ray has started here, and theirs."""
+    engine.connect()
+    started = [process for process in living.descendants(psutil.Process()) if "/session_" in living.command(process)]
+    return list({process.pid: process for one in started for process in [one, *living.descendants(one)]}.values())

@@ -1,0 +1,338 @@
+"""A real Ray cluster of three raylets on this machine: jobs on it, their end, and its own end. One for all of these tests."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import living
+import pytest
+import victims
+
+from corpusmill.pipeline import cluster as clusters
+from corpusmill.pipeline.errors import InputError
+
+Here = dict[str, Any]
+PIECES = 8
+#: A step of the user's beside the recipe; while the file SLOW is there it does two shards, and all others wait.
+STEP = """
+import os, time
+import pyarrow.compute as pc
+from corpusmill.filters.own import measures
+
+@measures(columns={"exclaims": "int64"})
+def exclaims(batch, slow):
+    while os.path.exists(slow) and not is_one_of_two(slow, batch["url"][0].as_py().split("/")[3]):
+        time.sleep(0.1)
+    return {"exclaims": pc.cast(pc.count_substring(batch["text"], "!"), "int64")}
+
+def is_one_of_two(slow, number):
+    for place in range(2):
+        try:
+            with open(f"{slow}-{place}", "x") as mine:
+                mine.write(number)
+            return True
+        except FileExistsError:
+            if open(f"{slow}-{place}").read() == number:
+                return True
+    return False
+"""
+RECIPE = """
+ingest: {piece_mb: 1}
+filter:
+  steps:
+    - python: {function: ../steps.py:exclaims, options: {slow: SLOW}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[Here]:
+    token = os.environ["RAY_AUTH_TOKEN"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        patch.setattr(clusters.secrets, "token_hex", lambda size: token)  # Ray reads it once a process; other tests have Rays, too
+        here = clusters.up(folder, 2)
+        for name, value in clusters.environment(here).items():
+            patch.setenv(name, value)
+        yield here
+        clusters.down(folder)
+        assert alive(here) == set()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe with a step of its own above it, and an input of several files."""
+    project = tmp_path_factory.mktemp("project")
+    (project / "recipes").mkdir()
+    (project / "steps.py").write_text(STEP)
+    (project / "recipes" / "mine.yaml").write_text(RECIPE.replace("SLOW", str(project / "slow")))
+    (project / "in").mkdir()
+    for number in range(PIECES):
+        rows = [{"text": f"Line {row} of file {number}! " * 3000, "url": f"http://rows.test/{number}/{row}"} for row in range(20)]
+        (project / "in" / f"{number:02}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return project
+
+
+@pytest.fixture(scope="module")
+def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """What the job has to write: an undisturbed run in one process."""
+    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", str(project / "in"), "--output", "inline", "--to", "filter"]
+    command += ["--engine", "inline"]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    return written(project / "inline", tree)
+
+
+def written(run: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """Data and reports; manifests hold the place of the step's file, which is another one on the cluster."""
+    found = {path: digest for path, digest in tree(run).items() if path.endswith(".parquet")}
+    assert len(found) == 4 * PIECES
+    return found
+
+
+def start(cluster: Here, project: Path, run: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """`make submit` to the cluster at RAY_ADDRESS, as a process."""
+    command = [sys.executable, "-m", "corpusmill.pipeline.cluster", "submit", "recipes/mine.yaml", "in", "--output", run, "--to", "filter"]
+    command += options
+    given = {"RAY_ADDRESS": cluster["jobs"]} if environment is None else environment
+    return subprocess.Popen(command, cwd=project, env=os.environ | given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(job: subprocess.Popen[str]) -> tuple[int, str]:
+    out, _ = job.communicate(timeout=240)
+    return job.returncode, out
+
+
+def until(done: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+    return found
+
+
+def ask(url: str, token: str | None = None) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read()
+
+
+def alive(cluster: Here) -> set[int]:
+    return living.in_sessions(node["session"] for node in cluster["nodes"])
+
+
+def test_nodes_with_cores_of_their_own(cluster: Here) -> None:
+    assert [node["name"] for node in cluster["nodes"]] == ["head", "worker-1", "worker-2"]
+    cores = sorted(os.sched_getaffinity(0))
+    for node in cluster["nodes"][1:]:
+        assert {frozenset(os.sched_getaffinity(pid)) for pid in living.in_sessions([node["session"]])} == {
+            frozenset(node["cores"] or cores)
+        }
+    if len(cores) >= 2:
+        assert not set(cluster["nodes"][1]["cores"]) & set(cluster["nodes"][2]["cores"])
+
+
+def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Here, folder: Path) -> None:
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    for token in (None, "0" * 64):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(f"{cluster['jobs']}/api/jobs/", token)
+        assert refused.value.code in (401, 403)
+    port = int(cluster["jobs"].rpartition(":")[2])
+    addresses = [line.split()[1] for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+                 if line.split()[3] == "0A"]  # fmt: skip
+    assert {address for address in addresses if int(address.rpartition(":")[2], 16) == port} == {f"0100007F:{port:04X}"}
+
+
+def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = cluster["jobs"]
+    assert clusters.main(["up", "--folder", str(folder)]) == InputError.exit_code
+    said = f"corpusmill: {folder}/cluster.json: a cluster is running already, jobs are taken at {jobs} (make cluster-down ends it).\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_the_same(
+    cluster: Here, folder: Path, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
+) -> None:
+    (project / "runs").mkdir()
+    (project / "runs" / "cluster").symlink_to(folder)  # as where make cluster-up was called
+    code, out = finish(start(cluster, project, "job", environment={}))
+    assert code == 0, out
+    assert written(project / "job", tree) == expected
+    seen = {node["name"]: tasks_of(cluster, node["name"], project / "job") for node in cluster["nodes"]}
+    assert seen["head"] == set()
+    assert seen["worker-1"] and seen["worker-2"]
+    assert seen["worker-1"] | seen["worker-2"] == {(stage, f"part-{n:05}") for stage in ("ingest", "filter") for n in range(PIECES)}
+
+
+def test_a_job_of_another_cluster_gets_the_package_and_this_folder(
+    cluster: Here, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
+) -> None:
+    code, out = finish(start(cluster, project, "sent"))
+    assert code == 0, out
+    assert written(project / "sent", tree) == expected
+    manifest = (project / "sent" / "filter" / "manifest.jsonl").read_text()
+    assert manifest  # its workers have run the step of the copy:
+    logs = "".join(log.read_text() for log in Path(cluster["temp"]).glob("*/session_*/logs/job-driver-*.log"))
+    assert "Traceback" not in logs
+
+
+def tasks_of(cluster: Here, node: str, run: Path) -> set[tuple[str, str]]:
+    """Stage and task of what a node's workers say in their logs to have done for a run."""
+    found = set()
+    for log in Path(cluster["temp"], node).glob("session_*/logs/worker-*.out"):
+        for line in log.read_text().splitlines():
+            if line.startswith("{") and (said := json.loads(line))["event"] == "done" and said["run"] == str(run):
+                assert said["rows_in"] == 20 and "phase" in said
+                found.add((said["stage"], said["task"]))
+    return found
+
+
+def test_a_mistake_is_the_jobs_exit_code_and_one_sentence(cluster: Here, project: Path) -> None:
+    code, out = finish(start(cluster, project, "wrong", "--set", "filter.stesp=1"))
+    assert code == InputError.exit_code, out
+    assert "\ncorpusmill: recipes/mine.yaml: filter.stesp: unknown key" in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.long
+def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
+    cluster: Here, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
+) -> None:
+    (project / "slow").touch()
+    job = start(cluster, project, "stopped", "--workers", "2")
+    rows = project / "stopped" / "filter" / "manifest.jsonl"
+    until(lambda: job.poll() is not None or (rows.exists() and rows.read_bytes().count(b"\n") >= 2), "no task was finished")
+    assert job.poll() is None
+    labels = 'phase="",run="stopped",stage="ingest"'
+    found = until(lambda: metrics(cluster, f"ray_corpusmill_task_duration_seconds_count{{{labels}}}"), "no metric arrives", 60)
+    assert found[f"ray_corpusmill_tasks_total{{{labels}}}"] == found[f"ray_corpusmill_tasks_planned{{{labels}}}"] == PIECES
+    assert found[f'ray_corpusmill_rows_total{{fate="in",{labels}}}'] == 20 * PIECES
+    assert job.poll() is None
+    client = clusters._client(cluster["jobs"], {})
+    [name] = [info.submission_id for info in client.list_jobs() if info.status.value == "RUNNING"]
+    client.stop_job(name)
+    code, out = finish(job)
+    assert client.get_job_status(name).value == "STOPPED" and code != 0
+    # It has ended by itself: whoever is killed says nothing.
+    assert "ed; run the same command again to go on where it stopped." in out and "Traceback" not in out, out  # Ray's wait says interrupted
+    until(lambda: not workers(cluster), "workers are left", 20)
+    assert rows.read_bytes().count(b"\n") == 2
+    (project / "slow").unlink()
+    code, out = finish(start(cluster, project, "stopped"))
+    assert code == 0, out
+    assert written(project / "stopped", tree) == expected
+    assert not list((project / "stopped").rglob(".tmp-*"))  # what a killed worker was about to publish
+    tasks = [json.loads(line).get("task") for line in rows.read_bytes().splitlines()]
+    assert len([task for task in tasks if task]) == PIECES  # none was done twice
+
+
+def workers(cluster: Here) -> list[int]:
+    """The processes of the cluster in which pieces are performed."""
+    return [pid for pid in clusters.processes(cluster) if victims.is_worker(victims.title(pid))]
+
+
+def metrics(cluster: Here, awaited: str) -> dict[str, float] | None:
+    """Our counts on the metrics ports of all nodes, with our labels alone; None while the awaited one is not there or 0."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    ours = ("fate", "phase", "run", "stage")
+    found = {}
+    for node in cluster["nodes"]:
+        for family in text_string_to_metric_families(ask(node["metrics"]).decode()):
+            for sample in family.samples:
+                if sample.name.startswith("ray_corpusmill_"):
+                    labels = ",".join(f'{name}="{sample.labels[name]}"' for name in ours if name in sample.labels)
+                    found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found if found.get(awaited) else None
+
+
+@pytest.mark.long
+def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Here, project: Path, tmp_path: Path) -> None:
+    """A run that is started beside the cluster, from a checkout whose filters are others than those that the nodes import."""
+    newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[1] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
+    with open(newer / "filters" / "rules.py", "a") as source:
+        source.write("ANOTHER_VERSION = True\n")
+    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", "in", "--output", str(tmp_path / "run"), "--to", "filter"]
+    environment = os.environ | {"RAY_ADDRESS": cluster["address"], "PYTHONPATH": str(newer.parent)}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == InputError.exit_code, done.stderr
+    assert "with other code than this machine (filters/rules.py changed)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_end_of_a_cluster_that_has_crashed(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last test here. The head's server and a worker's raylet are killed: nobody is left who would end the others."""
+    for node, name in ((0, "gcs_server"), (1, "raylet")):
+        mine = living.in_sessions([cluster["nodes"][node]["session"]])
+        [pid] = [pid for pid in mine if victims.title(pid).split("\0")[0].endswith(name)]
+        os.kill(pid, signal.SIGKILL)
+    assert clusters.main(["down", "--folder", str(folder)]) == 0
+    assert clusters.processes(cluster) | alive(cluster) == set() and not Path(cluster["temp"]).exists()
+    assert not (folder / "cluster.json").exists() and not (folder / "token").exists()
+    assert clusters.main(["down", "--folder", str(folder)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(f"processes of the cluster; none is left, and {cluster['temp']} is gone.")
+    assert said[1:] == ["No cluster is running."]
+
+
+# ---- without a cluster --------------------------------------------------------------------------------
+
+
+def test_a_job_without_its_recipe_or_with_an_index_in_the_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "above.yaml").write_text("dedup: {}\n")
+    (tmp_path / "here" / "mine.yaml").write_text("dedup: {index: {path: index}}\n")
+    with pytest.raises(InputError, match=r"^\.\./above\.yaml: a job gets this folder"):
+        clusters.check_files("../above.yaml", [])
+    with pytest.raises(InputError, match=r"^dedup\.index\.path: index would lie in the job's copy"):
+        clusters.check_files("mine.yaml", [])
+    clusters.check_files("mine.yaml", ["dedup.index.path=/shared/index"])
+    clusters.check_files("demo", [])
+
+
+def test_libraries_of_a_job() -> None:
+    plain, more = clusters.requirements(""), clusters.requirements("s3")
+    assert any(each.startswith("ray[") for each in plain) and set(plain) < set(more) and any(each.startswith("s3fs") for each in more)
+    assert not [each for each in more if ";" in each or each.startswith("pytest")]
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID=AKIA", "HF_TOKEN=x", "DB_PASSWORD=x"])
+def test_a_secret_is_no_part_of_a_job(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrX")
+    with pytest.raises(InputError, match=r"^--env \w+: everybody who sees the cluster's dashboard would read it") as refused:
+        clusters.job_variables([name])
+    assert "wJalrX" not in str(refused.value) and "AKIA" not in str(refused.value)
+
+
+def test_variables_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
+    found = clusters.job_variables(["AWS_ENDPOINT_URL", "CORPUSMILL_DEBUG=1"])
+    assert found == {"AWS_ENDPOINT_URL": "http://store:9000", "CORPUSMILL_DEBUG": "1"}
+    with pytest.raises(InputError, match=r"^--env NOT_THERE: there is no such"):
+        clusters.job_variables(["NOT_THERE"])
+
+
+def test_no_cluster_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = ["submit", "demo", "x", "--output", "y", "--address", f"http://127.0.0.1:{port}"]
+    assert clusters.main(command) == InputError.exit_code
+    err = capsys.readouterr().err
+    assert err.startswith(f"corpusmill: RAY_ADDRESS=http://127.0.0.1:{port}: no Ray cluster takes jobs there (")
+    assert err.count("\n") == 1

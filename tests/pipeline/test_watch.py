@@ -1,0 +1,104 @@
+"""Metrics: who may ask for them, where they are written, what they are called; and files that are appended to on a store."""
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from metric_values import values
+
+from corpusmill.pipeline.engine import Done
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
+from corpusmill.pipeline.watch.metrics import FAMILIES, Counting, Prometheus, check_writable
+
+
+def test_counts_are_served_on_loopback_alone() -> None:
+    prometheus = Prometheus()
+    counting = Counting([prometheus])
+    counting.run("demo", "1")
+    counting.phase_begins("filter", "", 5, 4, 2)
+    counting.done("filter", "", Done("part-0", [], 10, 7, 3, 1000, {}, [], 0.7, 512))
+    counting.event(Event("death", "filter", "", "part-1", "died"))
+    with prometheus.served("127.0.0.1", 0) as port:
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url) as answer:
+            text = answer.read().decode()
+            assert not answer.headers.get("Access-Control-Allow-Origin")
+        assert values(text, "corpusmill_tasks_in_flight", "stage") == {("filter",): 2.0} and values(
+            text, "corpusmill_tasks_left", "stage"
+        ) == {("filter",): 3.0}
+        assert values(text, "corpusmill_tasks_taken_over_total", "stage") == {("filter",): 1.0}
+        assert values(text, "corpusmill_rows_total", "fate") == {("in",): 10.0, ("kept",): 7.0, ("dropped",): 3.0}
+        assert values(text, "corpusmill_task_peak_memory_bytes", "stage") == {("filter",): 512.0 * 2**20}
+        for headers, path, code in (
+            ({"Host": f"evil.test:{port}"}, "/metrics", 421),
+            ({"Sec-Fetch-Site": "cross-site"}, "/metrics", 403),
+            ({}, "/other", 404),
+        ):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers))
+            assert refused.value.code == code
+        with (
+            pytest.raises(InputError, match=rf"--metrics-port {port}: 127.0.0.1 can't be listened to"),
+            Prometheus().served("127.0.0.1", port),
+        ):
+            pass
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url)
+
+
+def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--metrics-file .*none/x.prom: the folder"):
+        check_writable(str(tmp_path / "none/x.prom"))
+    check_writable("x.prom")
+
+
+def test_names_of_metrics_are_those_of_opentelemetry() -> None:
+    for family in FAMILIES.values():
+        assert family.name.startswith("corpusmill_") and family.name.endswith("_total") == (family.kind == "counter")
+        assert not {"name", "le", "job", "instance"} & set(family.labels)
+
+
+def test_how_many_tasks_are_in_flight_is_not_told_where_the_workers_are_not_known() -> None:
+    prometheus = Prometheus()
+    Counting([prometheus]).phase_begins("filter", "", 5, 4, None)
+    with prometheus.served("127.0.0.1", 0) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    assert values(text, "corpusmill_tasks_left", "stage") == {("filter",): 4.0}
+    assert values(text, "corpusmill_tasks_in_flight", "stage") == {}
+
+
+def test_files_that_grow_on_a_store(s3: Any) -> None:
+    run = Storage(f"{s3.bucket('growing')}/run")
+    first = AppendedFile(run, LOG)
+    first.append("one\n")
+    assert objects(run, LOG) == []  # it waits for more
+    first.append("x" * LARGEST + "\n")
+    first.append("two\n")
+    first.flush()
+    second = AppendedFile(run, LOG)
+    with s3.faults(error_403=1.0, only="PUT .*/log/"):
+        second.append("three\n")
+        second.flush()  # the store says no, and nothing breaks
+    second.append("four\n")
+    second.flush()
+    assert [path for _, _, path in objects(run, LOG)] == ["log/00001-00000.jsonl", "log/00001-00001.jsonl", "log/00002-00000.jsonl"]
+    assert read_appended(run, LOG).splitlines() == [b"one", b"x" * LARGEST, b"two", b"three", b"four"]
+    assert read_appended(run, LOG, 10).splitlines()[-1] == b"four" and len(read_appended(run, LOG, 10)) == 10
+
+
+def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
+    """Where both have looked before either wrote: one may have lost its lease meanwhile."""
+    run = Storage(f"{s3.bucket('growing')}/run")
+    one, other = AppendedFile(run, LOG), AppendedFile(run, LOG)
+    one._attempt = other._attempt = 1
+    for number in "123":
+        for file, name in ((one, "one"), (other, "other")):
+            file.append(f"{name} {number}\n")
+            file.flush()
+    assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert read_appended(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()

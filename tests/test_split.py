@@ -1,0 +1,136 @@
+"""Pieces that are done in parts, because they have no room in memory, give the bytes of the whole."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import limited_filter
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from limited_filter import filtered
+
+from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
+from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, OnEvent, Tries, print_event
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.recipe import stage_class
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import Observer
+from corpusmill.pipeline.watch.progress import Progress
+
+SECTIONS = {
+    "ingest": {},
+    "filter": {"steps": [{"gopher_repetition": {}}, {"gopher_quality": {}}, {"fineweb_quality": {}}]},
+    "dedup": {"lines": {}, "substrings": {}},
+}
+
+
+class InParts(InlineEngine):
+    """Does every piece in so many parts, as one that has run out of memory again and again."""
+
+    def __init__(self, parts: int):
+        self.parts = parts
+
+    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+        performer = Performer(job)
+        for piece in pieces:
+            done = performer.perform(Attempt(piece, parts=self.parts))
+            assert isinstance(done, Done), done.trace
+            listener.on_done([done])
+        performer.close()
+
+
+def run_stage(
+    run: Path, name: str, engine: InlineEngine, inputs: Sequence[Path] = (), tell: OnEvent = print_event, section: Any = None
+) -> None:
+    sections = {key: stage_class(key).Config.model_validate(given) for key, given in SECTIONS.items()}
+    storage = Storage(str(run))
+    stage = stage_class(name)(stage_class(name).Config.model_validate(section) if section else sections[name])
+    paths, observer = [str(path) for path in inputs], Observer(storage, on_event=tell)
+    StageRun(stage, storage, dict(sections), paths, engine, Progress(False), observer).execute()
+
+
+def written(run: Path, stage: str) -> dict[str, bytes]:
+    folder = run / stage
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "manifest.jsonl"}
+    assert files
+    return files | {"rows": repr(list(Manifest(Storage(str(folder))).rows())).encode()}
+
+
+@pytest.fixture(scope="module")
+def inputs(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The crawl's WARC and JSON lines, and its texts in Parquet, of several row groups."""
+    folder = tmp_path_factory.mktemp("inputs")
+    shutil.copytree(crawl, folder, dirs_exist_ok=True)
+    texts = [f"{number} is the number of this text. " * 20 for number in range(60)]
+    pq.write_table(pa.table({"text": texts}), folder / "texts.parquet", row_group_size=10)
+    return folder
+
+
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.long), 16])
+def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path, tmp_path: Path, parts: int) -> None:
+    for stage in SECTIONS:
+        run_stage(tmp_path / "whole", stage, InlineEngine(), [inputs])
+        run_stage(tmp_path / "cut", stage, InParts(parts), [inputs])
+        assert written(tmp_path / "whole", stage) == written(tmp_path / "cut", stage), stage
+
+
+@pytest.mark.parametrize(
+    ("worker", "kind"),
+    [("filters.worker:FilterWorker", "split"), ("dedup.removal:RemovalWorker", "split"), ("ingest.stage:IngestWorker", "alone")],
+)
+def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> None:
+    job = Job("filter", f"corpusmill.{worker}", stage_class("filter").Config.model_validate({"steps": [{"gopher_quality": {}}]}), "run")
+    said: list[Event] = []
+    listener = Listener(lambda done: None, lambda failed: None, said.append)
+    again = Tries(job, listener).again(Attempt(Piece("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
+    assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "split" else (1, True))
+    assert [event.kind for event in said] == [kind]
+
+
+ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups
+#: Beside what is held, in MB: less than the texts.
+LIMIT = 35
+
+
+def documents() -> pa.Table:
+    """Texts of random words, which don't compress to nothing."""
+    words = np.array([f"w{number:05d}" for number in range(4096)])
+    chosen = words[np.random.default_rng(5).integers(0, len(words), (ROWS, WORDS))]
+    texts = [" ".join(row) for row in chosen]
+    columns = {"id": [f"{number:032x}" for number in range(ROWS)], "url": ["http://x.test/"] * ROWS, "source": ["s"] * ROWS, "text": texts}
+    arrays = [
+        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(ROWS, f.type) if f.nullable else pa.array([0] * ROWS, f.type)
+        for f in DOCUMENTS
+    ]
+    return pa.table(arrays, schema=DOCUMENTS)
+
+
+def ingested(run: Path, documents: pa.Table) -> Path:
+    storage = Storage(str(run / "ingest"))
+    file = publish(storage, "data/part-00000.parquet", documents)
+    manifest, rows = Manifest(storage), documents.num_rows
+    manifest.append(TaskRow("part-00000", "", [], "", "", rows, rows, 0, 0, [file]))
+    manifest.finish(["part-00000"])
+    return run
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
+def test_a_shard_is_filtered_in_less_memory_than_it_has_text(tmp_path: Path) -> None:
+    texts = documents()
+    free, tight = (ingested(tmp_path / name, texts) for name in ("free", "tight"))
+    warm = ingested(tmp_path / "warm", texts.slice(0, 500))
+    filtered(free)
+    command = [sys.executable, limited_filter.__file__, tight, warm, str(LIMIT)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"})
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr  # no try failed
+    assert written(free, "filter") == written(tight, "filter")
