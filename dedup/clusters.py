@@ -104,7 +104,7 @@ class ColocationWorker(Worker):
     def process(self, piece: Piece) -> Output:
         groups, signatures, *texts = (ref.path for ref in piece.inputs)
         table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
-        blocks = np.arange(self.params["groups"] + 1)
+        blocks: Any = np.arange(self.params["groups"] + 1)
         if merged := piece.params.get("merged"):
             blocks = group_blocks(self.run, groups, merged, self.params["groups"])
             table = table.append_column(GROUP, pa.array(group.astype(np.int32)))

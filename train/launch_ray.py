@@ -99,8 +99,8 @@ class RayGroup:
     on a store.
 
     `bar` gives, for a time, what is called now and then to show how far they are. What a worker takes is a share of the nodes as they are
-    at the first start (`find_resources`). It keeps its number of threads even if it later finds fewer CPUs, as bits depend on it. States are
-    ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
+    at the first start (`find_resources`). It keeps its number of threads even if it later finds fewer CPUs, as bits depend on it.
+    States are ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
     """
 
     def __init__(
