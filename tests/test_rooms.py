@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {"pipeline": 0, "ingest": 1, "filters": 1, "dedup": 1, "tokenize": 1, "train": 1, "report": 2, "cli": 3}
 #: Where each room's sources lie.
 FOLDERS = {room: ROOT / ("src/corpusmill/cli" if room == "cli" else room) for room in FLOOR}
-#: Two tables name modules of rooms as strings, the only exceptions: the stages, and what rooms do for stages of other rooms.
+#: The tables that name a class or module of a room as a string, which is imported when it is looked up: stages, and services of rooms.
 TABLES = ("pipeline/recipe.py", "pipeline/services.py")
 
 
@@ -40,7 +40,7 @@ def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:
 
 
 def downward(room: str) -> Iterator[str]:
-    """The imports of a room that do not go upwards."""
+    """The imports of a room that do not go upwards, and where they stand."""
     for path in sorted(FOLDERS[room].rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         for line, module in modules(ast.parse(path.read_text()), strings=name not in TABLES):
