@@ -178,7 +178,8 @@ def _answers(run: Run, label: Label) -> Answers | None:
         FROM (SELECT kept, {number_of(name, kinds)} AS score FROM filter_report)
     """)  # fmt: skip
     counts = query.first
-    return Answers(*(counts[of] for of in ("scored", "yes", "kept_scored", "kept_yes")), query) if counts["scored"] else None
+    scored, yes, kept_scored, kept_yes = (counts[of] for of in ("scored", "yes", "kept_scored", "kept_yes"))
+    return Answers(scored, yes, kept_scored, kept_yes, query) if scored else None
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> Classifier:
