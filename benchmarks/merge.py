@@ -23,10 +23,9 @@ import pyarrow as pa
 from corpusmill.dedup.components import DOCUMENT_WORDS, GROUPED
 from corpusmill.dedup.external_sort import GROUP, DocumentMergeWorker, KeyMergeWorker, MergeWorker, group_blocks, keys_bytes
 from corpusmill.dedup.signatures import signature_schema
-from corpusmill.pipeline.batches import batches_buffer
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.shards import batches_buffer, publish
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 

@@ -32,7 +32,7 @@ from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage

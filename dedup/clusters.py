@@ -22,11 +22,10 @@ from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.representatives import ShingleSets, find_representatives
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.signatures import fixed_binary
-from corpusmill.pipeline.batches import batches_buffer
 from corpusmill.pipeline.lists import read_list, write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.shards import batches_buffer, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
@@ -105,7 +104,7 @@ class ColocationWorker(Worker):
     def process(self, piece: Piece) -> Output:
         groups, signatures, *texts = (ref.path for ref in piece.inputs)
         table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
-        blocks = np.arange(self.params["groups"] + 1)
+        blocks: Any = np.arange(self.params["groups"] + 1)
         if merged := piece.params.get("merged"):
             blocks = group_blocks(self.run, groups, merged, self.params["groups"])
             table = table.append_column(GROUP, pa.array(group.astype(np.int32)))

@@ -17,11 +17,10 @@ from corpusmill.dedup.config import DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Index, MeasuredShard, located, starts
 from corpusmill.dedup.external_sort import BAND_KEYS
 from corpusmill.dedup.minhash import band_shape
-from corpusmill.pipeline.batches import batches_stream
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import iter_tables, read_table
+from corpusmill.pipeline.shards import batches_stream, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from corpusmill.pipeline import batches
+from corpusmill.pipeline import shards as pipeline_shards
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage, is_remote
@@ -51,7 +51,7 @@ def located(run: Storage, path: str) -> tuple[Storage, str]:
 @contextmanager
 def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
     """Opens a working file, of which a task reads some batches."""
-    with batches.open_batches(*located(run, path)) as reader:
+    with pipeline_shards.open_batches(*located(run, path)) as reader:
         yield reader
 
 

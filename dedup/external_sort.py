@@ -22,15 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 
 from corpusmill.dedup.corpus import Index, located, open_batches
-from corpusmill.pipeline.batches import batches_buffer, batches_stream
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import batches_buffer, batches_stream
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import StoreError
+from corpusmill.pipeline.store_requests import StoreError
 
 EXACT_KEYS, URL_KEYS, BAND_KEYS = "exact", "url", "bands"
 

@@ -19,7 +19,7 @@ from corpusmill.dedup.config import ExactForm
 from corpusmill.dedup.words import character, chunks, decode, encode, read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
 
 HASH_BYTES = 16
 #: Bytes of text that are normalised at once, a longer document alone: they stay in the processor's cache until they are hashed.

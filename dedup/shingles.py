@@ -21,12 +21,9 @@ from corpusmill.dedup.words import chunks, read_only, shingle_hashes, word_codes
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED
-from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power
-from corpusmill.pipeline.text.spacy_words import walk_marked_words
-from corpusmill.pipeline.text.utf8 import decode
-from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_words, word_rule_classes
-from corpusmill.pipeline.text.xxh64 import four_bytes, xxh64
+from corpusmill.pipeline.text.hashing import BASE, ONE, four_bytes, mix64, power, xxh64
+from corpusmill.pipeline.text.utf8 import character_classes, decode
+from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -38,7 +35,7 @@ _SPACE = 0x20
 #: Shingles of one slot beyond which they are sorted rather than inserted one by one.
 _LARGE_SLOT = 24
 
-#: A word rule: the table of `word_rule_classes`, `base_powers`, and marks as long as the texts (`spacy_marks`), none for other rules.
+#: A word rule: the table of `word_rule_classes`, `base_powers`, and marks as long as the texts (`spacy_tokens`), none for other rules.
 WordRule = namedtuple("WordRule", "classes powers marks")
 
 #: Bytes of text that are shingled at once, a longer document alone.

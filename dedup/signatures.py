@@ -18,10 +18,10 @@ from corpusmill.dedup.policy import policy_columns
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hosts import hosts
 
 #: Columns that the phase copies from the documents: they order copies and name them.
 TAKEN = ("id", "source", "offset", "timestamp")

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
@@ -18,7 +19,6 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.report.page.page import policy, templates
 from corpusmill.report.read import RunReader
 from corpusmill.train.data import Packed, pack
-from corpusmill.train.fetched import local_model
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
 from corpusmill.train.sft_job import Example, prepare, read_examples

@@ -10,7 +10,7 @@ import pytest
 
 from corpusmill import cli
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.parts import DocumentOrder
 from corpusmill.tokenize.planning import for_validation, validation_limit
 

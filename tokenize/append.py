@@ -23,7 +23,7 @@ from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
 from corpusmill.tokenize.documents import hashes
 from corpusmill.tokenize.parts import copy_spans
 from corpusmill.tokenize.planning import SPLITS
@@ -122,7 +122,7 @@ def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appe
         left = _FILE.match(path)
         if left and int(left[1]) >= first:  # of an append that was interrupted
             split.target.remove(path)
-    added: list[Shard] = []
+    added: list[TokenShard] = []
     lengths = {plan.length for shard in (split.there.shards or split.new.shards) for plan in shard.plans}
     for shard, mask in zip(split.new.shards, masks, strict=True):
         if mask.any():
@@ -143,7 +143,7 @@ def _nothing(split: _Split) -> Appended:
     return Appended(split.name, 0, 0, 0, 0, split.there.tokens)
 
 
-def _copy(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+def _copy(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
     """A whole shard, whose hashes are looked at on the way."""
     names = shard_names(number)
     for old, new, wanted in zip((shard.file, shard.index), names, (shard.sha256, shard.index_sha256), strict=True):
@@ -167,10 +167,10 @@ def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
             yield chunk
 
 
-def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+def _rest(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
     """A shard without some of its documents. Its hashes are looked at first: what is copied goes by the index."""
     for file, wanted in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
-        _check(split.source, file, file_sha256(split.source, file), wanted)
+        _check(split.source, file, split.source.sha256(file), wanted)
     dtype = DTYPES[split.new.dtype]
     index = read_table(split.source, shard.index).filter(pa.array(mask))
     counts = index["tokens"].to_numpy()
@@ -181,7 +181,7 @@ def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int)
     outputs = [publish(split.target, name, content) for name, content in shard_contents(number, tokens, index).items()]
     size = int(np.sum(index["utf8_bytes"].to_numpy()))
     sha256, index_sha256 = (output.sha256 for output in outputs)
-    return Shard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)
+    return TokenShard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)
 
 
 # ---- which documents a set has already -------------------------------------------------------------------
@@ -200,7 +200,7 @@ PART_DOCUMENTS = 1 << 23
 Tables = Callable[[], Iterable[pa.Table]]
 
 
-def names_of(storage: Storage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
+def names_of(storage: Storage, shards: Iterable[TokenShard]) -> Iterator[pa.Table]:
     """Ids and clusters of the documents of each shard."""
     return (read_table(storage, shard.index, NAMES) for shard in shards)
 

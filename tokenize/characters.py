@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.byte_alphabet import to_bytes, to_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.token_bytes import to_bytes, to_characters
 
 #: Cuts a text into its characters (code points).
 EACH_CHARACTER = r"[\s\S]"

@@ -14,13 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS
-from corpusmill.pipeline.text.hosts import hosts
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, decode
 from corpusmill.pipeline.text.words import UNSPACED
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.tokenize.patterns import PATTERNS, PatternName

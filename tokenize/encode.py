@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.byte_alphabet import byte_characters, to_bytes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.tokenshards import token_dtype
+from corpusmill.pipeline.token_bytes import byte_characters, to_bytes
+from corpusmill.pipeline.token_shards import token_dtype
 from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
 from corpusmill.tokenize.encode_kernel import WholeTokens, encode_pieces, encode_texts, make_memory, make_whole_tokens
 from corpusmill.tokenize.merges import SPARE, Merges, make_merges

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed, prefetch_byte
-from corpusmill.pipeline.text.table import hash_span
+from corpusmill.pipeline.text.buffers import borrowed, prefetch_byte
+from corpusmill.pipeline.text.hashing import hash_span
 from corpusmill.tokenize.merges import (
     LONG_BYTES,
     LONG_WAYS,

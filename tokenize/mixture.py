@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.hosts import hosts
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.tokenize.documents import BUCKETS
 
 #: Not a column of the documents: what it stands for is made of the URL.

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import SPLITS
+from corpusmill.pipeline.token_shards import SPLITS
 from corpusmill.tokenize.documents import BUCKETS, buckets, remixed
 from corpusmill.tokenize.mixture import ONCE, ComponentShare, Mixture, copies_of, most_copies, shares
 from corpusmill.tokenize.parts import SPACE, read_part

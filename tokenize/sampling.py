@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.batches import batches_buffer, open_batches
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.schemas import hosts
+from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
-from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.tokenize.documents import checked, hashes
 from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed_columns
 from corpusmill.tokenize.tokenizer_config import OTHERS, CountConfig, GroupsConfig, SampleConfig

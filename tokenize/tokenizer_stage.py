@@ -15,16 +15,15 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from corpusmill.pipeline.batches import open_batches
-from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.shards import iter_tables, read_table
+from corpusmill.pipeline.shards import iter_tables, open_batches, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.token_bytes import tiktoken_file
 from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
 from corpusmill.tokenize.documents import checked
 from corpusmill.tokenize.judge import QUALITY_FILE, TAKEN_OVER, CountedWords, judge, selection, summary

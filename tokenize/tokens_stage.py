@@ -3,7 +3,7 @@
 Phases: each shard of documents is encoded into a part (`encoded/`; a split by place needs the lengths of all documents first). A mixture
 finds each document's component (`components/`). The plan decides which documents are for validation, how often each is taken, and which
 part of the shuffled order each token shard holds. Then each part gets the places and report rows of its documents (`places/`, `report/`),
-each token shard is gathered from all parts, and shards get packing plans (`pipeline/packplan.py`).
+each token shard is gathered from all parts, and shards get packing plans (`pipeline/packing.py`).
 """
 
 import json
@@ -18,12 +18,12 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_names, token_dtype
+from corpusmill.pipeline.token_shards import SHARDS_FILE, PackingFile, ShardSet, TokenShard, plan_bytes, plan_name, shard_names, token_dtype
 from corpusmill.tokenize.mixture import Mixture, match_config
 from corpusmill.tokenize.parts import EncodeConfig, training_characters
 from corpusmill.tokenize.planning import SPLITS, EncodedPart, TokensPlan, make_plan
@@ -57,7 +57,7 @@ class TokensConfig(EncodeConfig):
 
 
 class TokensStage(Stage):
-    """Publishes `train/` and `validation/`, each a folder of token shards (`pipeline/tokenshards.py`), and `report/`."""
+    """Publishes `train/` and `validation/`, each a folder of token shards (`pipeline/token_shards.py`), and `report/`."""
 
     name: ClassVar[str] = "tokens"
     Config = TokensConfig
@@ -154,13 +154,13 @@ class TokensStage(Stage):
 def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packed: Sequence[TaskRow]) -> Output:
     """`shards.json` of both splits."""
     plans = plans_by_shard(packed)
-    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    shards: dict[str, list[TokenShard]] = {split: [] for split in SPLITS}
     for wanted, row in zip(plan.shards, gathered, strict=True):
         published = {output.path.removeprefix(f"{wanted.split}/"): output.sha256 for output in row.outputs}
         names = shard_names(wanted.number)
         sha256, index_sha256 = (published[name] for name in names)
         shards[wanted.split].append(
-            Shard(
+            TokenShard(
                 *names, row.counts["tokens"], row.counts["documents"], row.counts["utf8_bytes"], sha256, index_sha256,
                 plans=plans.get(f"{wanted.split}/{names[0]}", ()),
             )
@@ -201,13 +201,13 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
     return run.map("pack", PackWorker, pieces, config=PackConfig())
 
 
-def write_plans(storage: Storage, shard: Shard, lengths: Sequence[int]) -> tuple[ShardPlan, ...]:
+def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:
     """Writes the packing plans of a shard in `storage`."""
     found = []
     for length in lengths:
         table, rows = _plan(storage, shard.index, length)
         output = publish(storage, plan_name(shard.file, length), plan_bytes(table))
-        found.append(ShardPlan(length, output.path, rows, output.bytes, output.sha256))
+        found.append(PackingFile(length, output.path, rows, output.bytes, output.sha256))
     return tuple(found)
 
 
@@ -220,13 +220,13 @@ def _name(index: str) -> str:
     return index.partition("/")[2].removesuffix(INDEX_ENDING)
 
 
-def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[ShardPlan, ...]]:
+def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ...]]:
     """The packing plans of each shard, by the path of its `.bin` in the stage's folder."""
-    found: dict[str, tuple[ShardPlan, ...]] = {}
+    found: dict[str, tuple[PackingFile, ...]] = {}
     for row in packed:
         (output,), length = row.outputs, row.counts["length"]
         shard = output.path.removesuffix(f".pack-{length}.arrow") + ".bin"
-        described = ShardPlan(length, output.path.rpartition("/")[2], row.counts["rows"], output.bytes, output.sha256)
+        described = PackingFile(length, output.path.rpartition("/")[2], row.counts["rows"], output.bytes, output.sha256)
         found[shard] = (*found.get(shard, ()), described)
     return found
 

@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.batches import batches_buffer, open_batches
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import DTYPES, INDEX, shard_contents
+from corpusmill.pipeline.token_shards import DTYPES, INDEX, shard_contents
 from corpusmill.tokenize.documents import checked
 from corpusmill.tokenize.mixture import MatchConfig, components_of, needed_columns
 from corpusmill.tokenize.parts import (

@@ -58,7 +58,7 @@ from corpusmill.train.tuning import StartModel
 
 
 class PairObjective:
-    """A batch is `(ids, labels, segments)`, see `LabelledRows`; pair n has the sequences 2n and 2n + 1, its chosen and its rejected side."""
+    """A batch is `(ids, labels, segments)`, see `LabelledRows`. Pair n has the sequences 2n (chosen) and 2n + 1 (rejected)."""
 
     def __init__(
         self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],

@@ -15,8 +15,8 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.stage import Output
-from corpusmill.pipeline.text.hosts import hosts
 from corpusmill.train import align_data, tasks, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
 from corpusmill.train.align_data import PreferencePair

@@ -14,12 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cache import alone, cache_folder, fetch_file, forget_model
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import TEMPORARY, Storage, is_remote
-from corpusmill.train.fetched import fetch_file, forget_model
 from corpusmill.train.files import finish_folder, new_folder, temporary_folder, write_file, write_json
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from corpusmill.pipeline.bestfit import best_fit
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.mapping import address_of
+from corpusmill.pipeline.packing import best_fit
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards, address_of
 from corpusmill.train.kernels import copy_packed, copy_windows, number_segments, permute
 from corpusmill.train.template import Encoded
 
@@ -61,7 +60,7 @@ ALL = DataShare()
 
 
 class Tokens(Protocol):
-    """A long row of token ids in shards (`corpusmill.pipeline.tokenreader.TokenShards`)."""
+    """A long row of token ids in shards (`corpusmill.pipeline.token_shards.TokenShards`)."""
 
     dtype: np.dtype[Any]
     starts: Integers
@@ -195,7 +194,7 @@ def evaluation_batches(
 
 # ---- packed documents --------------------------------------------------------------------------------
 #
-# Rows of whole documents, and of parts of long ones, by the shards' packing plans (`pipeline/packplan.py`).
+# Rows of whole documents, and of parts of long ones, by the shards' packing plans (`pipeline/packing.py`).
 #
 # Every token of the shards is a target once an epoch. The inputs of a part begin with the token before its first: the `<|endoftext|>`
 # before a document, or the last token of the part before. A part sees only itself, and its positions begin at 0; rotary embedding knows

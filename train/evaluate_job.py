@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import torch
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.align_data import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
-from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.logprobs import collate, sum_logps
 from corpusmill.train.parallel.model import LocalModel

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.align_data import PreferencePair, pairs_from_table
 from corpusmill.train.compute import deterministic
-from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.scores import FilterScore, TextScorer
 from corpusmill.train.template import load_chat

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import array_at
+from corpusmill.pipeline.text.buffers import array_at
 
 # ---- a permutation -----------------------------------------------------------------------------------
 #

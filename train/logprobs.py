@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.data import IGNORED, Packed, pack
-from corpusmill.train.fetched import local_model
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims, total

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.compute import pick_device
-from corpusmill.train.fetched import local_model
 from corpusmill.train.generate import Overflow, Sampling, generate, generate_batch, stream_text
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model

@@ -1,6 +1,5 @@
 """What instruction tuning and preference alignment share outside the loop: their start model, inputs, held-out rule and outputs."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import DATA_STAGES
@@ -42,7 +42,7 @@ class StartModel:
     @property
     def path(self) -> Path:
         """Where its files are read on this machine."""
-        from corpusmill.train.fetched import local_model
+        from corpusmill.pipeline.cache import local_model
 
         return local_model(self.folder)
 
@@ -62,22 +62,13 @@ def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> S
 
 def model_files(folder: str, option: str) -> list[FileRef]:
     """The files of a model folder of the user's, which the configuration's `option` names."""
-    from corpusmill.train.fetched import local_model
+    from corpusmill.pipeline.cache import local_model
 
     here = local_model(folder)
     if not (here / "config.json").is_file():
         raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
     paths = [path for path in sorted(here.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
     return [FileRef(Storage(folder).path(path.name), sha256_of(path), path.stat().st_size) for path in paths]
-
-
-def sha256_of(path: Path) -> str:
-    """Raises InputError where the file can't be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:

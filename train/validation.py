@@ -19,11 +19,10 @@ import pyarrow as pa
 import torch
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.hosts import hosts
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE
+from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.train.data import ALL, DataShare, evaluation_batches, to_device
 from corpusmill.train.parallel.model import ParallelModel
 

@@ -23,8 +23,7 @@ from corpusmill.dedup.contamination.words import Span, character_spans, word_cod
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hashing import BASE, mix64, power
-from corpusmill.pipeline.text.table import find
+from corpusmill.pipeline.text.hashing import BASE, find, mix64, power
 
 #: So many words in a row may differ between words that agree.
 GAP = 2

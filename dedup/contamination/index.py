@@ -19,8 +19,7 @@ import pyarrow as pa
 from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.sets import MARK, NUMBER, ItemTexts, hashes_of, passage_words
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.table import insert, table_size
+from corpusmill.pipeline.text.hashing import BASE, insert, mix64, table_size
 
 #: Kinds of texts.
 LEFT_OUT, WHOLE, GRADED = 0, 1, 2
@@ -37,7 +36,7 @@ class Index:
     `post_passage[starts[g]:starts[g + 1]]` and `post_place` say. The words of text p are `words[bounds[p]:bounds[p + 1]]`."""
 
     filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of a hash say which one is set
-    table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/table.py)
+    table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/hashing.py)
     gram_at: npt.NDArray[np.int32]  # the number of the n-gram in each slot of the table
     starts: npt.NDArray[np.int64]
     post_passage: npt.NDArray[np.int32]

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from corpusmill.dedup.words import decode
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.hashing import mix64
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.words import UNSPACED
 
 EXPANDED = 1 << 29  # several characters: the lower bits say where in the table, first how many, then their codes

@@ -13,11 +13,21 @@ from corpusmill.dedup.config import LineForm
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.pipeline.text.classes import DIGIT, WORD, character_classes, lowercase_table
-from corpusmill.pipeline.text.hashing import BASE, ONE, mix64
+from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_span, insert, mix64, table_size
 from corpusmill.pipeline.text.lines import paragraph_end
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import (
+    DIGIT,
+    NEWLINE,
+    WORD,
+    character_classes,
+    count_byte,
+    count_characters,
+    decode,
+    find_byte,
+    lowercase_table,
+    strip_end,
+    strip_start,
+)
 
 #: What CCNet's `normalize_for_dedup` takes out, after digits became 0: punctuation that is not ASCII's, and control characters.
 CCNET_LEFT_OUT = "，。、„”“«»」「《》´∶：？！（）；–—．～’…━〈〉【】％►" + "".join(map(chr, [*range(32), *range(127, 160)]))

@@ -16,10 +16,8 @@ import pyarrow as pa
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array
-from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes
-from corpusmill.pipeline.text.hashing import BASE, mix64, power
-from corpusmill.pipeline.text.table import find, insert, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, decode
+from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
+from corpusmill.pipeline.text.utf8 import NEWLINE, SPACE, WORD, character_classes, count_byte, decode
 from corpusmill.pipeline.text.words import VISIBLE, word_rule_classes
 
 #: What a character is to a word: space, part of one, one by itself, or a mark that belongs to the character before it.

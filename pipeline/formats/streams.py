@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from corpusmill.pipeline.store.stream import Stream
+from corpusmill.pipeline.store_streams import Stream
 
 #: Bytes asked of the stream at a time.
 CHUNK = 1 << 17
@@ -32,7 +32,7 @@ class RangeFile(Stream):
         return content
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
@@ -42,7 +42,7 @@ class Window:
     `hold` keeps the bytes behind the position, so that a caller can go back to them. Over a `RangeFile`, `go` reaches any place.
     """
 
-    def __init__(self, stream: Reader, base: int = 0):
+    def __init__(self, stream: ByteReader, base: int = 0):
         self.stream = stream
         self.base = base
         self.position = base

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.tokenshards import split_folders
+from corpusmill.pipeline.token_shards import split_folders
 from corpusmill.report.explore.answers import plain
 from corpusmill.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.report.explore.explorer import EXPLORED, Explorer

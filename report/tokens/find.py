@@ -18,8 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SPLITS, split_folders
+from corpusmill.pipeline.token_shards import SPLITS, TokenShards, split_folders
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import other_run
 from corpusmill.report.tokens.around import Around, around

@@ -3,8 +3,7 @@
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import ShardSet, split_folders
+from corpusmill.pipeline.token_shards import ShardSet, TokenShards, split_folders
 from corpusmill.report.sources import leaves, other_run
 
 TOKENIZER = "tokenizer/tokenizer.json"

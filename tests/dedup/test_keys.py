@@ -11,8 +11,8 @@ from corpusmill.dedup import external_sort
 from corpusmill.dedup.candidates import TASK_KEYS, ranges_for
 from corpusmill.dedup.corpus import open_batches
 from corpusmill.dedup.external_sort import BATCH_KEYS, MAX_RANGES, batch_ranges, keys_bytes, range_of, read_keys
-from corpusmill.pipeline.batches import batches_buffer
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import batches_buffer
 from corpusmill.pipeline.storage import Storage
 
 POWERS = st.integers(0, 7).map(lambda n: 2**n)

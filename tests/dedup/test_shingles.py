@@ -20,7 +20,7 @@ from corpusmill.dedup.minhash import band_keys, datatrove_permutations
 from corpusmill.dedup.normalise import reference
 from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler, sha1, to_sets, xxh32
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.xxh64 import xxh64
+from corpusmill.pipeline.text.hashing import xxh64
 
 TEXTS = st.lists(st.text(alphabet="aBé  .,'’1中\u0301Σ😀\n", max_size=40), max_size=5)
 

@@ -16,9 +16,10 @@ from browser import browser, needs_chromium, opened
 from built_run import RunBuilder
 from explored import answer, explored
 
-from corpusmill import cli, open_run
+from corpusmill import cli
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.query.run import open_run
 from corpusmill.report.read import RunReader
 
 RECIPE = """

@@ -12,8 +12,7 @@ from corpusmill.pipeline import lease
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import ShardSet
+from corpusmill.pipeline.token_shards import ShardSet, TokenShards
 from corpusmill.tokenize.append import append
 
 OPTIONS = {"shard_tokens": 20_000, "validation_share": 0.15}

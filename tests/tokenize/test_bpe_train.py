@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from corpusmill.pipeline.byte_alphabet import byte_characters, to_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.token_bytes import byte_characters, to_characters
 from corpusmill.tokenize import bpe_train
 from corpusmill.tokenize.bpe_train import train, train_bpe
 from corpusmill.tokenize.encode import Encoder

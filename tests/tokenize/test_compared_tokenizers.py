@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from corpusmill.pipeline import package_file
-from corpusmill.pipeline.byte_alphabet import to_bytes
+from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.pipeline.token_bytes import to_bytes
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED, cut_words, read_tokenizer, word_kinds
 from corpusmill.tokenize.encode import Encoder
 
@@ -125,9 +125,7 @@ def test_files_that_are_none(tmp_path, content, sentence):
 
 def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        package_file.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network")
-    )
+    monkeypatch.setattr(caches.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network"))
     with pytest.raises(
         InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"
     ):

@@ -9,8 +9,8 @@ import pytest
 from tiktoken import _tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.report.facts.tokenizers import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare

@@ -12,10 +12,10 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.facts.tokenizers import judged_text, judgement

@@ -13,9 +13,9 @@ from token_sets import flat, random_documents, write_token_set
 from torch.utils.data import DataLoader
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.packplan import cut
+from corpusmill.pipeline.packing import cut
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.data import (
     IGNORED,
     DataShare,

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import INDEX, ShardSet, TokenShard, TokenShards, shard_contents, shard_names
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
 from corpusmill.train.align_data import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
@@ -51,7 +50,7 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
     index = pa.Table.from_pylist(rows, INDEX)
     files = shard_contents(0, np.array(ids, "<u2"), index)
     total = sum(row["utf8_bytes"] for row in rows)
-    shard = Shard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest(), "")
+    shard = TokenShard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest(), "")
     described = ShardSet("uint16", 600, hashlib.sha256(tokenizer_json).hexdigest(), "validation", (shard,), EOT_ID)
     return {f"validation/{name}": content for name, content in {**files, "shards.json": described.to_json()}.items()}
 

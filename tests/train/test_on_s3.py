@@ -13,6 +13,7 @@ import torch
 from killing import in_child
 from launch_runs import PRETRAIN, on_store, run_with_tokens
 
+from corpusmill.pipeline.cache import forget_model, local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
@@ -20,7 +21,6 @@ from corpusmill.train import pretrain_job
 from corpusmill.train.align import AlignStage
 from corpusmill.train.checkpoint_dir import CheckpointDir, StateStore
 from corpusmill.train.evaluate import EvaluateStage
-from corpusmill.train.fetched import forget_model, local_model
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
 from corpusmill.train.saved import checkpoints, export_state

@@ -16,13 +16,23 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, publish
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import (
+    INDEX,
+    SHARDS_FILE,
+    PackingFile,
+    ShardSet,
+    TokenShard,
+    TokenShards,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+)
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import pretrain_job
 from corpusmill.train.losses import StepLoss
@@ -146,8 +156,8 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
     (file, index), length = shard_names(0), CONFIG["model"]["context"]  # type: ignore[index]
     table, packed = plan(np.array([row["tokens"] for row in rows]), length)
     content = plan_bytes(table)
-    plans = (ShardPlan(length, plan_name(file, length), packed, len(content), hashlib.sha256(content).hexdigest()),)
-    shard = Shard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "", plans=plans)
+    plans = (PackingFile(length, plan_name(file, length), packed, len(content), hashlib.sha256(content).hexdigest()),)
+    shard = TokenShard(file, index, len(array), len(rows), size, hashlib.sha256(array.tobytes()).hexdigest(), "", plans=plans)
     described = ShardSet("uint16", tokenizer.get_vocab_size(), sha256, split, (shard,), EOT_ID)
     files = {**shard_contents(0, array, pa.Table.from_pylist(rows, schema=INDEX)), SHARDS_FILE: described.to_json(), plans[0].file: content}
     return {f"{split}/{name}": content for name, content in files.items()}

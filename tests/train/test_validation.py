@@ -14,7 +14,7 @@ from token_sets import write_token_set
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture

@@ -13,8 +13,7 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS, split_folders
+from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, TokenShards, split_folders
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.export.flat_files import LLMC, Datatrove, Megatron, NanoGPT
 from corpusmill.tokenize.export.row_files import MDS, LitData, ParquetIds

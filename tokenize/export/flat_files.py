@@ -9,7 +9,7 @@ import humanize
 import numpy as np
 from tokenizers import Tokenizer
 
-from corpusmill.pipeline.byte_alphabet import to_bytes
+from corpusmill.pipeline.token_bytes import to_bytes
 from corpusmill.tokenize.export.source import SplitSource, TokenFormat
 
 # ---- nanoGPT: `train.bin` and `val.bin`, one row of uint16, and `meta.pkl`, the vocabulary ---------------

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import ShardSet
+from corpusmill.pipeline.token_shards import ShardSet, TokenShards
 from corpusmill.pipeline.watch.progress import Bytes
 
 #: Tokens of a stretch where a format has no wish of its own: enough to write at the disk's speed, and still in the

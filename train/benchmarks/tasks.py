@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
-from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.train.evaluate import TaskConfig
 
 # ---- items -------------------------------------------------------------------------------------------

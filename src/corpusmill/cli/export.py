@@ -54,11 +54,11 @@ def export_model(
     """
     import torch
 
+    from corpusmill.pipeline.cache import local_model
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.model_card import model_card
     from corpusmill.report.read import RunReader
     from corpusmill.report.stale import refuse_stale
-    from corpusmill.train.fetched import local_model
     from corpusmill.train.model_folder import load_model, save_model, tokenizer_files
 
     reader = RunReader(run)

@@ -107,7 +107,7 @@ def _make_batches(folder: str, sections: Any) -> None:
     import numpy as np
 
     if "pretrain" in sections and "tokens" in sections:
-        from corpusmill.pipeline.tokenreader import TokenShards
+        from corpusmill.pipeline.token_shards import TokenShards
         from corpusmill.train.data import PackedLoader, WindowLoader
 
         tokens = TokenShards(f"{folder}/run/tokens/train")

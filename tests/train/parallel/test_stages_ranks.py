@@ -14,7 +14,7 @@ from ranks import run_ranks
 from small_models import random_model
 from token_sets import write_token_set
 
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import align_job, sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_data import PreferencePair, pairs_table
