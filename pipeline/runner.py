@@ -226,46 +226,46 @@ class StageRun:
 
     def once(
         self,
-        task: str,
+        key: str,
         inputs: Sequence[FileRef],
         function: Callable[[str], Output],
         params: dict[str, Any] | None = None,
         config: Config | None = None,
     ) -> TaskRow:
-        """Performs one task in this process unless it is finished. `function` is given the task's identity,
-        under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
-        piece = Piece(task, tuple(inputs), params or {})
+        """Performs one task, named `key`, in this process unless it is finished. `function` gets the task's identity,
+        under which it may keep working state (`checkpoints/`). `config` is as for `map`."""
+        piece = Piece(key, tuple(inputs), params or {})
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), piece.params)
         present = Present(self.storage, self.manifest)
         if self.trial:
             piece = self._on_trial(present, piece, {}, digest, code)
-        task, identity = piece.key, self._identity(piece, {}, digest, code)
-        self.plan.append(task)
-        if not present.finished(task, identity):
+        key, identity = piece.key, self._identity(piece, {}, digest, code)
+        self.plan.append(key)
+        if not present.finished(key, identity):
             if not self.trial:
-                self.manifest.reopen([task])
+                self.manifest.reopen([key])
             self.manifest.describe_code(code.digest, code.as_json())
-            with self._observed(task, [piece], [piece]):
+            with self._observed(key, [piece], [piece]):
                 started = time.perf_counter()
                 try:
                     output = function(identity)
-                    if task.startswith(TRIAL):
+                    if key.startswith(TRIAL):
                         output.files = {TRIAL + path: content for path, content in output.files.items()}
-                    done = publish_output(self.storage, task, output, started, fence=self.lease.check if self.lease else lambda: None)
+                    done = publish_output(self.storage, key, output, started, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
                 except Exception as error:
                     if of_an_interrupt(error):
                         raise
                     failed = failure(self.stage.name, piece, error)
-                    self.observer.failed(self.stage.name, task, failed)
+                    self.observer.failed(self.stage.name, key, failed)
                     raise failed.error from error
-                self._record(task, piece, identity, done, digest, code)
+                self._record(key, piece, identity, done, digest, code)
                 metrics = PhaseMetrics()
                 metrics.add(done)
-                self._measure(task, done.seconds, metrics, workers=1)
-        return self.manifest.tasks[task]
+                self._measure(key, done.seconds, metrics, workers=1)
+        return self.manifest.tasks[key]
 
     def _on_trial(self, present: Present, piece: Piece, params: dict[str, Any], digest: str, code: Code) -> Piece:
         """The piece as it is where the stage has finished it, else one that writes trial files next to the stage's."""

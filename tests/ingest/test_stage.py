@@ -157,9 +157,9 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
     monkeypatch.setattr(splitting, "PIECES", 100)
     pieces = ingest(folder, name="pieces")
     assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
-    tasks = [row.task for row in pieces.run.manifest.rows()]
-    assert len(pieces.rows) > 16 and sum(task.startswith("index-") for task in tasks) > 6
-    assert sorted(task for task in tasks if task.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
+    keys = [row.task for row in pieces.run.manifest.rows()]
+    assert len(pieces.rows) > 16 and sum(key.startswith("index-") for key in keys) > 6
+    assert sorted(key for key in keys if key.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
 
 
 def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:

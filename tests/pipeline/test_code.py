@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Attempt, Failed
 from corpusmill.pipeline.on_ray.dispatch import PieceActor, Share
 from corpusmill.pipeline.stage import Piece
-from corpusmill.train.rank import Task, take_part
+from corpusmill.train import rank
 
 PACKAGE = Path(corpusmill.__file__).parent
 RECIPE = """
@@ -137,9 +137,15 @@ def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_ta
     monkeypatch.setenv("RANK", "0")
     here = code_of("corpusmill.train.instruction")
     there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
-    task: Task = {"job": "corpusmill.train.instruction:train", "arguments": {}, "parallel": {}, "device": "cpu", "code": there.as_json()}
+    task: rank.Task = {
+        "job": "corpusmill.train.instruction:train",
+        "arguments": {},
+        "parallel": {},
+        "device": "cpu",
+        "code": there.as_json(),
+    }
     with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):
-        take_part(task, None)
+        rank.take_part(task, None)
 
 
 def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes() -> None:
