@@ -57,7 +57,7 @@ class Training(TokenizerStage):
 def ours(folder: str, vocabulary: int, pattern: str) -> list[list[str]]:
     """The merges that the stage finds."""
     run = Storage(folder)
-    config = TokenizerStage.Config(vocabulary_size=vocabulary, pattern=pattern, sample={"mb": 100_000})
+    config = TokenizerStage.Config(vocab_size=vocabulary, pattern=pattern, sample={"mb": 100_000})
     stage_run = StageRun(Training(config), run, dict.fromkeys(("ingest", "tokenizer")), [], InlineEngine(), Progress(False))
     stage_run.execute()
     return list(json.loads(run.read_bytes("tokenizer/tokenizer.json"))["model"]["merges"])

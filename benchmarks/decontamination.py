@@ -36,12 +36,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.files import set_files
+from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder
 from corpusmill.dedup.contamination.index import build_index
-from corpusmill.dedup.contamination.passages import read_passages
-from corpusmill.dedup.contamination.readers import reader
+from corpusmill.dedup.contamination.sets import read_passages, reader, set_files
 from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.text.words import UNSPACED
 

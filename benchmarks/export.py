@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.export.export import FORMATS, export
 
 Documents = list[tuple[str, str, npt.NDArray[Any]]]  # id, URL, ids

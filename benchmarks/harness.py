@@ -21,12 +21,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from corpusmill.train.benchmarks.answers import STOPS
-from corpusmill.train.benchmarks.config import TaskConfig
-from corpusmill.train.benchmarks.generation import answer_texts
-from corpusmill.train.benchmarks.items import Choices, Question
-from corpusmill.train.benchmarks.measure import ModelUnderTest
-from corpusmill.train.benchmarks.read import read_task
+from corpusmill.train.benchmarks.score import ModelUnderTest, answer_texts
+from corpusmill.train.benchmarks.tasks import STOPS, Choices, Question, read_task
+from corpusmill.train.evaluate import TaskConfig
 
 LONGEST = 64
 
@@ -59,7 +56,7 @@ def questions(ours: ModelUnderTest, theirs: HFLM, items: list[Question], rounds:
     requests = [Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts]
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds):
-        mine, texts = timed(lambda: list(answer_texts(ours.speaker, ours.encoder, prompts, LONGEST)))
+        mine, texts = timed(lambda: list(answer_texts(ours.generator, ours.encoder, prompts, LONGEST)))
         other, answers = timed(lambda: theirs.generate_until(requests, disable_tqdm=True))
         seconds.append((mine, other))
     same = sum(text == answer for (text, _), answer in zip(texts, answers, strict=True))

@@ -23,10 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpusmill.dedup.lines.units import UnitTable, cut_units, unit_keys
+from corpusmill.dedup.inside.units import UnitTable, cut_units, unit_keys
+from corpusmill.dedup.inside.windows import Scratch, WindowTable, anchors, cut_windows, key_set, kinds, walk, windows
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.dedup.substrings.cut import WindowTable, cut_windows
-from corpusmill.dedup.substrings.windows import Scratch, anchors, key_set, kinds, walk, windows
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun

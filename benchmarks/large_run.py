@@ -35,7 +35,7 @@ from corpusmill.pipeline.run import RUN_FILE, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile, publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS, ShardSet
+from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, ShardSet
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.read import RunReader
 

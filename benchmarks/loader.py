@@ -25,15 +25,23 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader
 
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names
-from corpusmill.train.dataset import TokenDataset
-from corpusmill.train.loader import Loader, WindowLoader
-from corpusmill.train.packed import PackedLoader
+from corpusmill.pipeline.token_shards import (
+    INDEX,
+    SHARDS_FILE,
+    PackingFile,
+    ShardSet,
+    TokenShard,
+    TokenShards,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+)
+from corpusmill.train.data import Loader, PackedLoader, TokenDataset, WindowLoader
 
 LATE = 1_000_000  # the step at which a training is taken up again
 Batches = Callable[[int], Any]
@@ -159,9 +167,9 @@ def many_shards(folder: Path, shards: int, context: int) -> None:
         contents[plan_name(file, context)] = plan_bytes(table)
         written = {name: publish(storage, name, content) for name, content in contents.items()}
         packed = written[plan_name(file, context)]
-        plans = (ShardPlan(context, packed.path, rows, packed.bytes, packed.sha256),)
+        plans = (PackingFile(context, packed.path, rows, packed.bytes, packed.sha256),)
         hashes = written[file].sha256, written[index].sha256
-        described.append(Shard(file, index, len(ids), 40, 4 * len(ids), *hashes, plans=plans))
+        described.append(TokenShard(file, index, len(ids), 40, 4 * len(ids), *hashes, plans=plans))
     storage.write_bytes(SHARDS_FILE, ShardSet("uint16", 8192, "0" * 64, "train", tuple(described), EOT_ID).to_json())
 
 

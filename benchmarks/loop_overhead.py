@@ -26,15 +26,11 @@ import torch
 
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import loop
-from corpusmill.train.bits import Batch
-from corpusmill.train.loader import WindowLoader
+from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
+from corpusmill.train.losses import TokenObjective, token_nats
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, TokenObjective
-from corpusmill.train.optimizer import Optimizer
-from corpusmill.train.options import LoopConfig, OptimizerConfig
-from corpusmill.train.presets import ModelConfig
-from corpusmill.train.token_array import TokenArray
-from corpusmill.train.token_loss import token_nats
+from corpusmill.train.optim import Optimizer
+from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
 
 WARM = 2
 
@@ -64,7 +60,7 @@ class Windows(TokenObjective):
     def __init__(self, loader: WindowLoader):
         self.loader = loader
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         yield self.loader.load(step)
 
 

@@ -20,17 +20,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.dedup.batches import batches_bytes
-from corpusmill.dedup.groups import GROUPED
-from corpusmill.dedup.keys import keys_bytes
-from corpusmill.dedup.merge import MergeWorker
-from corpusmill.dedup.merge_gathered import GROUP, GatheredMergeWorker, group_blocks
-from corpusmill.dedup.merge_keys import KeyMergeWorker
-from corpusmill.dedup.packing import DOCUMENT_WORDS
+from corpusmill.dedup.components import DOCUMENT_WORDS, GROUPED
+from corpusmill.dedup.external_sort import GROUP, DocumentMergeWorker, KeyMergeWorker, MergeWorker, group_blocks, keys_bytes
 from corpusmill.dedup.signatures import signature_schema
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.shards import batches_buffer, publish
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import Storage
 
@@ -79,19 +74,19 @@ def measure_keys(run: Storage, files: int, documents: int) -> None:
 
 def measure_documents(run: Storage, files: int, documents: int, groups: int) -> None:
     tables = [documents_table(number, documents, groups) for number in range(files)]
-    table = written(run, "groups.arrow", batches_bytes(GROUPED, [members(table) for table in tables], "lz4"))
+    table = written(run, "groups.arrow", batches_buffer(GROUPED, [members(table) for table in tables], "lz4").to_pybytes())
     bounds = group_blocks(run, table.path, (0, files), groups)
     refs = []
     for number, shard in enumerate(tables):
         cuts = np.searchsorted(shard[GROUP].to_numpy(), bounds)
         parts = [shard.slice(a, b - a) for a, b in pairwise(cuts.tolist())]
-        refs.append(written(run, f"documents-{number}.arrow", batches_bytes(shard.schema, parts, "lz4")))
+        refs.append(written(run, f"documents-{number}.arrow", batches_buffer(shard.schema, parts, "lz4").to_pybytes()))
     tables.clear()
-    worker = GatheredMergeWorker(Config(), run, {})
-    measure("documents", worker, Piece("documents", (table, *refs), {"shards": (0, files), "groups": groups}))
+    worker = DocumentMergeWorker(Config(), run, {})
+    measure("documents", worker, Piece("documents", (table, *refs), {"shards": (0, files), "groups": groups, "starts": [0] * files}))
 
 
-def measure(name: str, worker: MergeWorker, piece: Piece) -> None:  # type: ignore[type-arg]
+def measure(name: str, worker: MergeWorker, piece: Piece) -> None:
     pa.default_memory_pool().release_unused()
     size = sum(ref.bytes for ref in piece.inputs)
     before = peak = _own_memory()

@@ -40,7 +40,7 @@ from corpusmill.pipeline.run import RUN_FILE, Plan, describe
 from corpusmill.pipeline.storage import Storage
 
 SECTIONS: dict[str, Any] = {
-    "filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}, "tokenizer": {"vocabulary_size": 4096}, "tokens": {},
+    "filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}, "tokenizer": {"vocab_size": 4096}, "tokens": {},
 }  # fmt: skip
 #: What is measured: these stages, one after the other.
 MEASURED = {"filter": ["filter"], "dedup": ["dedup"], "all": list(SECTIONS)}

@@ -21,10 +21,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from corpusmill.pipeline.packplan import cut, plan
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.train.packed import PackedLoader
-from corpusmill.train.packing import IGNORED
+from corpusmill.pipeline.packing import cut, plan
+from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.train.data import IGNORED, PackedLoader
 
 LOADED_AT_A_TIME = 64
 

@@ -27,7 +27,8 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.dedup import candidates, merge, packing, sections
+from corpusmill.dedup import candidates, components, external_sort
+from corpusmill.dedup.inside import sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.failures import Listener
@@ -117,7 +118,7 @@ def filtered(run: Storage, shards: int, documents: int) -> None:
 def measure(folder: Path, shards: int, documents: int, fan_in: int, inside: bool) -> None:
     run = Storage(str(folder))
     filtered(run, shards, documents)
-    merge.FAN_IN = fan_in or NEVER
+    external_sort.FAN_IN = fan_in or NEVER
     began = _cpu()
     options = {"lines": {}, "substrings": {"tokens": 20}} if inside else {}
     stage = DedupStage(DedupStage.Config.model_validate({"alarm": "warn", **options}))
@@ -142,14 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--documents", type=int, default=8)
-    parser.add_argument("--fan-in", type=int, nargs="+", default=[merge.FAN_IN])
-    parser.add_argument("--few", type=int, default=merge.FEW)
+    parser.add_argument("--fan-in", type=int, nargs="+", default=[external_sort.FAN_IN])
+    parser.add_argument("--few", type=int, default=external_sort.FEW)
     parser.add_argument("--inside", action="store_true")
     given = parser.parse_args()
     os.fsync = lambda _: None
-    merge.FEW = given.few
+    external_sort.FEW = given.few
     candidates.TASK_KEYS = SHARDS_A_RANGE * given.documents * KEYS
-    packing.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
+    components.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
     sections.RANGE_BYTES = SHARDS_A_RANGE * 8_192
     for shards, fan_in in itertools.product(given.shards, given.fan_in):
         with tempfile.TemporaryDirectory() as folder:

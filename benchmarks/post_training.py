@@ -36,18 +36,17 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.instruction import Tuning
+from corpusmill.train.align_data import pairs_table, prepare_pair
+from corpusmill.train.align_job import AlignmentJob
+from corpusmill.train.align_pairs import read_pairs
 from corpusmill.train.loop import fit
-from corpusmill.train.pair_files import read_pairs
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.preference import Alignment
-from corpusmill.train.preference_data import pairs_table, prepare_pair
+from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft import SftConfig
-from corpusmill.train.sft_data import examples_table, prepare, read_examples
+from corpusmill.train.sft_job import TuningJob, examples_table, prepare, read_examples
 from corpusmill.train.template import load_chat
-from corpusmill.train.tuning import Start
+from corpusmill.train.tuning import StartModel
 
-CPU = Layout.single(torch.device("cpu"))
+CPU = ParallelDims.single(torch.device("cpu"))
 LR = 3e-4
 #: Times of the clock and of the processor at the end of each step.
 Clock = list[tuple[float, float]]
@@ -69,7 +68,7 @@ class Ours:
         self.turn += 1
         fit(
             self.made.model, self.objective, self.loop, state=self.folder / f"state{self.turn}", log=self.folder / f"log{self.turn}.jsonl",
-            evaluate=lambda computation, done: clock.append(now()) or {}, evaluate_every=1,
+            evaluate=lambda parallel_model, done: clock.append(now()) or {}, evaluate_every=1,
         )  # fmt: skip
         return clock
 
@@ -123,10 +122,10 @@ def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     context = model["max_position_embeddings"]
     prepared = [prepare(example, encoder, context) for example in read_examples([str(given.instructions)], 0)]
     examples = [p.example for p in prepared if not p.failed and not p.truncated]
-    rows = Tuning(SftConfig(held_out=0), Start("model", str(given.model)), examples_table(examples), CPU).rows.n_rows
+    rows = TuningJob(SftConfig(held_out=0), StartModel("model", str(given.model)), examples_table(examples), CPU).rows.n_rows
     batch = max(round(given.batch * rows / len(examples)), 1)
     config = SftConfig.model_validate({"batch": batch, "held_out": 0, "epochs": 10**6, "loop": loop(given)})
-    ours = Tuning(config, Start("model", str(given.model)), examples_table(examples), CPU)
+    ours = TuningJob(config, StartModel("model", str(given.model)), examples_table(examples), CPU)
     chats = [{"messages": list(example.messages)} for example in examples]
     together = round(batch * len(examples) / rows)
     padded = SFTConfig(**settings(folder, together, given.steps), assistant_only_loss=True)
@@ -143,7 +142,7 @@ def alignment(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoder, model = load_chat(Storage(str(given.model))), json.loads((given.model / "config.json").read_text())
     pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, model["max_position_embeddings"]).failed]
     config = AlignConfig.model_validate({"batch": given.batch, "held_out": 0, "epochs": 10**6, "nll_weight": 0, "loop": loop(given)})
-    ours = Alignment(config, Start("model", str(given.model)), pairs_table(pairs), CPU)
+    ours = AlignmentJob(config, StartModel("model", str(given.model)), pairs_table(pairs), CPU)
     ours.measure_reference(folder / "reference", "weights")
     rows = [{"prompt": list(pair.prompt), "chosen": list(pair.chosen), "rejected": list(pair.rejected)} for pair in pairs]
     theirs = DPOConfig(**settings(folder, given.batch, given.steps), beta=config.beta, precompute_ref_log_probs=True)

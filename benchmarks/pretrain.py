@@ -21,17 +21,13 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 import numpy as np
 import torch
 
-from corpusmill.train.bits import Batch
-from corpusmill.train.checkpoint import load_model, save_model
-from corpusmill.train.loader import WindowLoader
+from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
 from corpusmill.train.loop import fit
+from corpusmill.train.losses import TokenObjective, token_nats
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, TokenObjective
-from corpusmill.train.optimizer import Optimizer
-from corpusmill.train.options import LoopConfig, OptimizerConfig
-from corpusmill.train.presets import ModelConfig
-from corpusmill.train.token_array import TokenArray
-from corpusmill.train.token_loss import token_nats
+from corpusmill.train.model_folder import load_model, save_model
+from corpusmill.train.optim import Optimizer
+from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
 
 
 def random_tokens(tokens: int, vocabulary: int) -> TokenArray:
@@ -89,7 +85,7 @@ class _Windows(TokenObjective):
     def __init__(self, loader: WindowLoader):
         self.loader = loader
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         yield self.loader.load(step)
 
 

@@ -38,13 +38,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
+from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.options import LoopConfig, OptimizerConfig
-from corpusmill.train.presets import ModelConfig
+from corpusmill.train.options import Architecture, LoopConfig, ModelConfig, OptimizerConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "shakespeare-char.yaml"
 BATCH, CONTEXT, STEPS, EVALUATED = 12, 64, 2000, 250
@@ -233,7 +231,7 @@ class Turns(TokenObjective):
         self.ours: list[float] = []
         self.theirs: list[float] = []
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         yield *next(self.text), None
 
     def loss(self, model: Any, batch: Batch) -> StepLoss:

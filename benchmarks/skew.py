@@ -33,7 +33,7 @@ RECIPE = """
 ingest: {{piece_mb: {piece_mb}}}
 filter: {{preset: fineweb}}
 dedup: {{preset: fineweb, alarm: warn}}
-tokenizer: {{vocabulary_size: 2048}}
+tokenizer: {{vocab_size: 2048}}
 tokens: {{shard_tokens: 500000}}
 """
 FORMATS = ("warc", "wet", "jsonl", "jsonl.gz", "parquet")

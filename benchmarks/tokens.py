@@ -32,7 +32,7 @@ from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
@@ -95,7 +95,7 @@ def prepare(folder: str, texts: list[str], vocabulary: int, pattern: str) -> Non
     fifth = len(texts) // 5
     training = Storage(f"{folder}/train")
     publish_documents(training, texts[:fifth])
-    execute(training, TokenizerStage(TokenizerStage.Config(vocabulary_size=vocabulary, pattern=pattern)))
+    execute(training, TokenizerStage(TokenizerStage.Config(vocab_size=vocabulary, pattern=pattern)))
     for name, part in (("run", texts[fifth:]), ("few", texts[fifth : fifth + 20])):
         publish_documents(Storage(f"{folder}/{name}"), part)
         shutil.copytree(f"{folder}/train/tokenizer", f"{folder}/{name}/tokenizer")

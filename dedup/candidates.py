@@ -1,4 +1,4 @@
-"""The second phase: groups of documents with one key, and LSH buckets in which near copies may be.
+"""The second phase: groups of documents that share a key, and LSH buckets in which near copies may be.
 
 Keys are split by range, so that a task holds one range and never a text.
 """
@@ -7,9 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.keys import BAND_KEYS, MAX_RANGES, Keys, read_keys
+from corpusmill.dedup.config import DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import MeasuredShard, only, starts
+from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
+from corpusmill.dedup.signatures import key_kinds
 from corpusmill.pipeline.lists import read_list
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece, Worker
 
 #: Keys that one task sorts: 24 bytes each, and about as much again for the order.
@@ -32,16 +36,27 @@ Index = npt.NDArray[np.int64]
 
 
 def ranges_for(keys: int) -> int:
-    """In how many ranges so many keys are split: depends on the documents alone, never on the workers."""
+    """The number of ranges for so many keys; it depends on the documents alone, never on the workers."""
     ranges = 1
     while ranges * TASK_KEYS < keys and ranges < MAX_RANGES:
         ranges *= 2
     return ranges
 
 
+def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredShard]) -> dict[str, list[FileRef]]:
+    """Runs the phase; returns the files of each kind of candidates."""
+    documents, begin = sum(shard.rows for shard in shards), starts(shards)[:-1].tolist()
+    kinds = key_kinds(config)
+    ranges = {kind: ranges_for(per * documents) for kind, per in kinds.items()}
+    listed = merge_keys(run, {kind: [shard.keys[kind] for shard in shards] for kind in kinds}, begin, ranges)
+    pieces = {kind: candidate_pieces(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
+    done = iter(run.map("candidates", CandidateWorker, [piece for some in pieces.values() for piece in some], None, MeasureConfig()))
+    return {kind: [only(next(done)) for _ in some] for kind, some in pieces.items()}
+
+
 def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Piece]:
-    """`keys`: the list of the files that have them. `collapse`: whether exact copies are one document in the buckets (they are when exact
-    copies are removed, too)."""
+    """The pieces of one kind. `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets
+    (they do if exact copies are removed, too)."""
     name = "buckets" if kind == BAND_KEYS else kind
     params = {"kind": kind, "parts": ranges, "collapse": collapse}
     return [Piece(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
@@ -87,7 +102,7 @@ def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
 
 
 class CandidateWorker(Worker):
-    """One range of the keys of a kind of all shards to one table of groups or buckets.
+    """Finds the groups or buckets in one range of the keys of all shards.
 
     The input is the list of the files of keys; its `params`: `starts`, the index of the first document of each.
     """

@@ -1,6 +1,9 @@
-"""The table of clusters: a row for each document that has a copy, with the document that stays for it and the evidence."""
+"""The table of clusters: a row for each document that has a copy, with the document that stays for it and the evidence.
 
-from collections.abc import Sequence
+And what it adds up to: the documents of a shard that stay, and what each source loses."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.signatures import BY
-from corpusmill.pipeline.shards import open_parquet
+from corpusmill.dedup.config import DedupConfig
+from corpusmill.dedup.corpus import MeasuredShard, files, located, only, shard_key
+from corpusmill.dedup.external_sort import neighbours, worth_merging
+from corpusmill.dedup.signatures import BY, require_columns
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.lists import input_paths, write_list
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import iter_tables, open_parquet
+from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
 
 Index = npt.NDArray[np.int64]
@@ -38,9 +49,9 @@ EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """Of n documents: the kept one of each (itself where it stays), how similar it is, how that is known, and the kept document of
-    the full cluster that it is like (-1: none)."""
+class ClusterVerdicts:
+    """For each of n documents: the document that is kept for it (itself if it stays), how similar they are, what proves that, and the kept
+    document of a full cluster that it resembles (-1: none)."""
 
     kept: Index
     similarity: npt.NDArray[np.float64]  # NaN where unknown
@@ -49,7 +60,7 @@ class Verdicts:
 
 
 def cluster_table(
-    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: Verdicts, by_what: str
+    table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: ClusterVerdicts, by_what: str
 ) -> pa.Table:
     """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one.
 
@@ -82,8 +93,7 @@ def cluster_table(
 
 
 def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> pa.Table:
-    """The rows of some shards (ascending by shard and row) of the cluster tables, each of which is sorted so: other row groups are not
-    read."""
+    """Reads the rows of some shards from the cluster tables, sorted by shard and row as the tables are; skips other row groups."""
     tables, names = [CLUSTERS.empty_table()], pa.array(shards, pa.string())
     first, last = min(shards), max(shards)
     for path in paths:
@@ -96,3 +106,167 @@ def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> 
                     tables.append(table.filter(pc.is_in(table["shard"], names)))
     found = pa.concat_tables(tables)
     return found if len(paths) == 1 else found.sort_by([("shard", "ascending"), ("row", "ascending")])
+
+
+def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[str]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+    """`(rows, table)` for each row group of a shard: the rows (ascending) that no copy replaces, and their columns."""
+    found = read_clusters(run, clusters, [shard_key(shard)])
+    removed = found["row"].filter(pc.invert(found["kept"])).to_numpy()
+    begin = 0
+    with open_parquet(run, shard) as file:
+        require_columns(run.path(shard), file.schema_arrow.names, columns)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=columns, use_threads=False)
+            stays = np.ones(table.num_rows, bool)
+            first, last = np.searchsorted(removed, [begin, begin + table.num_rows])
+            stays[removed[first:last] - begin] = False
+            yield np.flatnonzero(stays) + begin, table if stays.all() else table.filter(pa.array(stays))
+            begin += table.num_rows
+
+
+# ---- the tables by shard ---------------------------------------------------------------------------------
+
+
+def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[TaskRow]) -> list[FileRef]:
+    """For each shard the file with its rows: a table of 64 shards, or the list of all cluster tables if there are few.
+
+    Otherwise each task of a shard would open every table for a few rows.
+    """
+    tables = files(clusters, "clusters/")
+    listed = write_list(run, "cluster-tables", tables)
+    if not worth_merging(len(shards), len(tables)):
+        return [listed] * len(shards)
+    blocks = neighbours(shards)
+    pieces = [Piece(f"merged/clusters-{number:05d}", (listed,), {"shards": list(block)}) for number, block in enumerate(blocks)]
+    done = run.map("merged clusters", ShardRowsWorker, pieces, config=Config())
+    return [only(row) for row, block in zip(done, blocks, strict=True) for _ in block]
+
+
+class ShardRowsWorker(Worker):
+    """Collects the rows of some shards (`shards` of a piece) from the list of cluster tables."""
+
+    def process(self, piece: Piece) -> Output:
+        table = read_clusters(self.run, input_paths(self.run, piece.inputs), piece.params["shards"])
+        return Output({f"{piece.key}.parquet": table}, rows_in=table.num_rows)
+
+
+# ---- what each source loses ------------------------------------------------------------------------------
+
+
+SOURCES_TASK = "sources"
+SOURCES_FILE = "clusters/sources.parquet"
+SOURCES = pa.schema(
+    [
+        pa.field("source", pa.string()),  # null: documents without one, where it is counted by something else than crawl files
+        pa.field("documents", pa.int64(), nullable=False),
+        pa.field("url", pa.int64(), nullable=False),  # removed as captures of one URL
+        pa.field("exact", pa.int64(), nullable=False),  # as exact copies
+        pa.field("near", pa.int64(), nullable=False),  # as near copies
+        pa.field("share", pa.float64(), nullable=False),  # of the documents that is removed
+        pa.field("alarm", pa.bool_(), nullable=False),
+    ]
+)
+#: Warnings of one kind that are spelled out.
+NAMED = 10
+
+
+class SourceLosses:
+    """Counts over all cluster tables."""
+
+    def __init__(self) -> None:
+        self.removed: dict[str, Counter[str | None]] = {"url": Counter(), "exact": Counter(), "near": Counter()}
+        self.clusters = 0
+        self.largest = 0
+        self.full: Counter[str | None] = Counter()  # by the kept document of the full cluster
+
+    def add(self, rows: pa.Table) -> None:
+        goes = pc.invert(rows["kept"])
+        url, exact = pc.equal(rows["verified"], URL), pc.equal(rows["verified"], EXACT)
+        for name, which in (("url", url), ("exact", exact), ("near", pc.invert(pc.or_(url, exact)))):
+            self.removed[name].update(_counts(rows.filter(pc.and_(goes, which))["source"]))
+        heads = rows.filter(pc.and_(rows["kept"], pc.greater(rows["cluster_size"], 1)))
+        self.clusters += heads.num_rows
+        self.largest = max(self.largest, pc.max(heads["cluster_size"]).as_py() or 0)
+        self.full.update(_counts(rows.filter(rows["full_cluster"].is_valid())["full_cluster"]))
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
+
+
+def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
+    """Runs the phase `sources`: the table of what each source loses, with counts and warnings."""
+    tables = files(clusters, "clusters/")
+    more = {"limited": sum(row.counts["limited"] for row in clusters), "apart": groups.counts["apart"]}
+    return run.once(
+        SOURCES_TASK,
+        [*(shard.signatures for shard in own), *tables],
+        lambda _: sources_output(run.run, config, own, [ref.path for ref in tables], more),
+        more,
+    )
+
+
+def sources_output(
+    run: Storage, config: DedupConfig, shards: Sequence[MeasuredShard], cluster_files: Sequence[str], more: dict[str, int]
+) -> Output:
+    """The output of the phase. `more`: counts of earlier phases (`limited`, `apart`)."""
+    documents: Counter[str | None] = Counter()
+    for shard in shards:
+        for table in iter_tables(*located(run, shard.signatures.path), ["source", BY]):
+            documents.update(_counts(table["source"] if config.by == "source" else table[BY]))
+    found = SourceLosses()
+    for path in cluster_files:
+        for table in iter_tables(run, path):
+            found.add(table)
+    table = _sources(config, documents, found)
+    removed = {name: sum(counts.values()) for name, counts in found.removed.items()}
+    total, gone = sum(documents.values()), sum(removed.values())
+    counts = {
+        **removed,
+        "clusters": found.clusters,
+        "largest_cluster": found.largest,
+        "full_clusters": len(found.full),
+        "left_by_full_clusters": sum(found.full.values()),
+        "alarms": pc.sum(table["alarm"]).as_py() or 0,
+        **more,
+    }
+    return Output(
+        {SOURCES_FILE: table}, rows_in=total, kept=total - gone, dropped=gone, counts=counts, warnings=_warnings(config, table, found, more)
+    )
+
+
+def _sources(config: DedupConfig, documents: Counter[str | None], found: SourceLosses) -> pa.Table:
+    rows = []
+    for source, count in sorted(documents.items(), key=lambda pair: (pair[0] is None, pair[0])):
+        removed = {name: counts[source] for name, counts in found.removed.items()}
+        share = sum(removed.values()) / count
+        alarm = share > config.alarm_share and count >= config.alarm_documents
+        rows.append({"source": source, "documents": count, **removed, "share": share, "alarm": alarm})
+    return pa.Table.from_pylist(rows, schema=SOURCES)
+
+
+def _warnings(config: DedupConfig, sources: pa.Table, found: SourceLosses, more: dict[str, int]) -> list[str]:
+    worst = sources.filter(sources["alarm"]).sort_by([("share", "descending"), ("source", "ascending")])
+    what = f"documents without {config.by}"
+    warnings = _first_warnings(
+        [
+            f"{row['source'] or what}: loses {row['share']:.1%} of its {row['documents']:,} documents as duplicates"
+            for row in worst.to_pylist()
+        ]
+    )
+    full = sorted(found.full.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    warnings += _first_warnings(
+        [f"the cluster of {id_} is full (max_cluster {config.max_cluster:,}): {count:,} more documents like it stay" for id_, count in full]
+    )
+    if more["limited"]:
+        warnings.append(f"{more['limited']:,} times an LSH bucket held more clusters than bucket_limit, so near copies may be left")
+    if more["apart"]:
+        warnings.append(
+            f"{more['apart']:,} candidates were left apart, because what hangs together by candidates exceeds one task's memory"
+        )
+    return warnings
+
+
+def _first_warnings(warnings: list[str]) -> list[str]:
+    more = len(warnings) - NAMED
+    return warnings[:NAMED] + ([f"and {more:,} more of these"] if more > 0 else [])

@@ -1,23 +1,33 @@
-"""The fifth phase: of the documents that are judged together, which are copies of which, how that is known, and which one stays."""
+"""The phase that decides, within each group of documents: which are copies of which, what proves it, and which one stays.
+
+A single group is read where its documents lie. With several groups, a phase before co-locates the documents of each."""
 
 import math
-from itertools import islice
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.batches import open_batches
-from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, Verdicts, cluster_table
-from corpusmill.dedup.config import ClusterConfig
-from corpusmill.dedup.gather import NUMBER, read_members
-from corpusmill.dedup.near import ShingleSets, find_leaders
+from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, ClusterVerdicts, cluster_table
+from corpusmill.dedup.components import GROUPS_FILE
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import MeasuredShard, located, only, open_batches, read_rows
+from corpusmill.dedup.external_sort import GROUP, group_blocks, merge_documents, merged_shards, worth_merging
+from corpusmill.dedup.minhash import band_shape
 from corpusmill.dedup.policy import ranks
+from corpusmill.dedup.representatives import ShingleSets, find_representatives
 from corpusmill.dedup.shingles import Shingler
 from corpusmill.dedup.signatures import fixed_binary
-from corpusmill.pipeline.lists import read_list
+from corpusmill.pipeline.lists import read_list, write_list
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import batches_buffer, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.storage import Storage
 
 Index = npt.NDArray[np.int64]
 
@@ -49,13 +59,92 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
     return best
 
 
-class ClusterWorker(Worker):
-    """A group of documents to its rows of the cluster table.
+def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], groups: TaskRow) -> Sequence[TaskRow]:
+    """Runs the phase; returns its tasks, one per group."""
+    table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
+    compared = config.minhash.enabled and config.verification == "exact"
+    files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
+    params: dict[str, Any] = {"shards": [shard.name for shard in shards], "entries": [shard.entry for shard in shards]}
+    if count == 1:
+        listed = [ref for refs in files for ref in refs]
+        params["files"] = [len(refs) for refs in files]
+    else:
+        listed = _colocated(run, shards, files, table, count)
+    inputs = (write_list(run, "judged", listed, params), table)
+    pieces = [Piece(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
+    bands, rows = band_shape(config.minhash)
+    fixed = config.index is not None and config.index.earlier == "fixed"
+    return run.map("clusters", ClusterWorker, pieces, {"bands": bands, "rows": rows, "fixed": fixed}, config.part(ClusterConfig))
 
-    The documents are in the gathered files, merged or not, of which there is a list (the first input); where there is but one group,
-    nothing was gathered, and the list names each shard's signatures and texts. The other input is the file of groups. `params`: `bands`,
-    `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index, or null), and where
-    there is but one group `files` (how many of the files are the shard's).
+
+def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
+    """Co-locates the documents that have a candidate; returns a file per shard, or per 64 neighbours. `table`: the file of groups."""
+    names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
+    merged = worth_merging(len(shards), groups)
+    beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
+    pieces = [
+        Piece(f"gathered/{name}", (table, *refs), {"shard": n} | more)
+        for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
+    ]
+    gathered = [only(row) for row in run.map("gathered", ColocationWorker, pieces, {"groups": groups}, MeasureConfig())]
+    return merge_documents(run, gathered, table, groups) if merged else gathered
+
+
+#: The column that says of which shard a document is.
+NUMBER = "shard_number"
+
+
+class ColocationWorker(Worker):
+    """Copies the documents of a shard that have a candidate: a batch per group, or per block of groups if the file is merged later.
+
+    `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a piece: `shard`, its
+    number, and `merged`, if it is merged with others: from which shard to which.
+    """
+
+    def process(self, piece: Piece) -> Output:
+        groups, signatures, *texts = (ref.path for ref in piece.inputs)
+        table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
+        blocks: Any = np.arange(self.params["groups"] + 1)
+        if merged := piece.params.get("merged"):
+            blocks = group_blocks(self.run, groups, merged, self.params["groups"])
+            table = table.append_column(GROUP, pa.array(group.astype(np.int32)))
+        bounds = np.searchsorted(group, blocks)
+        parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
+        return Output({f"{piece.key}.arrow": batches_buffer(table.schema, parts, "lz4").to_pybytes()}, rows_in=table.num_rows)
+
+
+def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
+    """`(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
+
+    `groups` is the file of groups, in which the shard has the number `shard`. The columns are those of the signatures, with `row`, `near`
+    (whether the document is in a bucket) and `text`, null where it is in none or there are no `texts`; and `shard_number`.
+    """
+    with open_batches(run, groups) as reader:
+        members = pa.Table.from_batches([reader.get_batch(shard)])
+    rows, near, group = (members[name].to_numpy() for name in ("row", "near", "group"))
+    order = np.argsort(group, kind="stable")
+    with open_parquet(*located(run, signatures)) as file:
+        schema = file.schema_arrow.remove_metadata()
+    table = pa.concat_tables([schema.empty_table(), *read_rows(run, signatures, rows, schema.names)])
+    table = table.append_column("row", members["row"]).append_column("near", members["near"])
+    table = table.append_column(NUMBER, pa.array(np.full(len(rows), shard, np.int32)))
+    in_order = (np.diff(order) == 1).all()
+    table = table if in_order else table.take(pa.array(order))
+    if texts is None:
+        return table.append_column("text", pa.nulls(len(rows), pa.large_string())), group[order]
+    found = [column for part in read_rows(run, texts, rows[near], ["text"]) for column in part["text"].cast(pa.large_string()).chunks]
+    column = pa.chunked_array(found, pa.large_string())
+    if not (in_order and near.all()):  # else there is nothing to copy
+        column = column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
+    return table.append_column("text", column), group[order]
+
+
+class ClusterWorker(Worker):
+    """Decides about one group; writes its rows of the cluster table.
+
+    Inputs: the list of the co-located files (with a single group: of each shard's signatures and texts), and the file of groups.
+    `params`: `bands`, `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index,
+    or null), and with a single group `files` (how many of the files are the shard's).
     """
 
     config: ClusterConfig
@@ -83,19 +172,19 @@ class ClusterWorker(Worker):
         if "files" in params:
             tables = [read_members(self.run, n, groups, *islice(paths, count))[0] for n, count in enumerate(params["files"])]
         else:
-            tables = [self._gathered(path, piece.params["group"]) for path in paths]
+            tables = [self._colocated(path, piece.params["group"]) for path in paths]
         # entries of an index may have columns that other policies needed
         table = pa.concat_tables(tables, promote_options="permissive")
         number = table[NUMBER].to_numpy()
         shards, entries = (np.array(params[name], object)[number] for name in ("shards", "entries"))
         return table, shards, entries
 
-    def _gathered(self, path: str, group: int) -> pa.Table:
+    def _colocated(self, path: str, group: int) -> pa.Table:
         with open_batches(self.run, path) as reader:
             return pa.Table.from_batches([reader.get_batch(group)])
 
-    def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[Verdicts, int]:
-        """`later`: documents that yield to all others."""
+    def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[ClusterVerdicts, int]:
+        """The decisions about a group, and how often `bucket_limit` was met. `later`: documents that yield to all others."""
         config = self.config
         rank = _after(ranks(table, config.keep, config.sources), later)
         by_url = np.arange(table.num_rows)
@@ -104,18 +193,18 @@ class ClusterWorker(Worker):
         alive = by_url == np.arange(table.num_rows)
         text = self._texts_of(table)
         best = best_of(np.where(alive, text, -1), rank, int(text.max(initial=-1)) + 1)
-        leader, similarity, known, full, limited = self._near(table, text, best, rank, later)
-        kept = best[np.where(full, np.arange(len(best)), leader)[text]]
+        representative, similarity, known, full, limited = self._near(table, text, best, rank, later)
+        kept = best[np.where(full, np.arange(len(best)), representative)[text]]
         kept[~alive] = kept[by_url[~alive]]
-        own = np.where(full[text], True, leader[text] == text)
+        own = np.where(full[text], True, representative[text] == text)
         verified = np.where(own, EXACT, known[text]).astype(object)
         values = np.where(own, 1.0, similarity[text])
         verified[~alive], values[~alive] = URL, np.nan
         mine = kept == np.arange(len(kept))
         verified[mine], values[mine] = None, np.nan
-        over = np.where(full[text] & mine, best[leader][text], -1)
+        over = np.where(full[text] & mine, best[representative][text], -1)
         values[over >= 0] = similarity[text][over >= 0]
-        return Verdicts(kept, values, verified, over), limited
+        return ClusterVerdicts(kept, values, verified, over), limited
 
     def _texts_of(self, table: pa.Table) -> Index:
         """The number of each document's text; documents with equal numbers are exact copies."""
@@ -139,24 +228,24 @@ class ClusterWorker(Worker):
     def _near(
         self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
     ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
-        """For each text the one that leads it, how similar they are, how that is known, whether that cluster is full; and `limited`."""
+        """For each text its representative, how similar they are, what proves it, whether that cluster is full; and `limited`."""
         count = len(best)
-        leader, similarity = np.arange(count), np.ones(count)
+        representative, similarity = np.arange(count), np.ones(count)
         known, full = np.full(count, None, object), np.zeros(count, bool)
         row = self._rows_of(table, text, count)
         nodes = np.flatnonzero((row >= 0) & (best >= 0))
         if not len(nodes):
-            return leader, similarity, known, full, 0
+            return representative, similarity, known, full, 0
         order = np.argsort(rank[best[nodes]])
         forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
         signatures = fixed_binary(table["signature"], np.dtype(f"u{self.config.minhash.bits // 8}"))[row[nodes]]
         fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
         sets = ShingleSets(self.shingler, table["text"], row[nodes])
-        found = find_leaders(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
-        leader[nodes], similarity[nodes], full[nodes] = nodes[found.leader], found.similarity, found.full
+        found = find_representatives(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
+        representative[nodes], similarity[nodes], full[nodes] = nodes[found.representative], found.similarity, found.full
         by_sets = CONTAINMENT if self.config.similarity == "containment" else JACCARD
         known[nodes] = np.where(found.exactly, by_sets, ESTIMATE)
-        return leader, similarity, known, full, found.limited
+        return representative, similarity, known, full, found.limited
 
 
 def _after(rank: Index, later: npt.NDArray[np.bool_]) -> Index:

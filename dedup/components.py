@@ -1,83 +1,272 @@
-"""What is connected by candidates, of more documents than memory has room for.
+# mypy: disallow-untyped-defs=False
+"""The third phase: documents that candidates connect are judged together, in groups that fit into the memory of one task.
 
-Documents are in ranges, and one range is in memory at a time. From the last to the first: within a range links are joined by union-find;
-a component that reaches into earlier ranges is replaced by links between the documents that it reaches there, for all that matters of it is
-that it connects them (as the sweep of Dementiev et al., Engineering an External Memory Minimum Spanning Tree Algorithm, 2004, does with
-single vertices). From the first to the last: each component learns the root of the lowest document that it reaches.
+One process joins all documents by union-find. It holds 13 bytes for each document (21 beyond two billion) and 16 for each
+component, never a text or a signature. A component that is larger than a group may be is joined anew, from its smallest buckets on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from corpusmill.dedup.spill import Index, Spill
-from corpusmill.dedup.union_find import join_links, roots, stars_to_links
+from corpusmill.dedup.config import DedupConfig, MeasureConfig
+from corpusmill.dedup.corpus import Index, MeasuredShard, located, starts
+from corpusmill.dedup.external_sort import BAND_KEYS
+from corpusmill.dedup.minhash import band_shape
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import batches_stream, iter_tables, read_table
+from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.storage import Storage
+
+GROUPS_FILE = "groups/documents.arrow"
+#: One batch a shard: its documents that have a candidate, by row.
+GROUPED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("group", pa.int64(), nullable=False),
+        pa.field("near", pa.bool_(), nullable=False),  # whether it is in a bucket, so that its signature and text are needed
+        pa.field("words", pa.int64(), nullable=False),  # what it weighs, as GROUP_WORDS
+    ]
+)
+
+#: 64-bit words (signatures, shingles, columns) that one task has in memory at once.
+GROUP_WORDS = 16_000_000
+#: What a document weighs beside its signature and its shingles: id, source, times, counts.
+DOCUMENT_WORDS = 32
+#: What is known of a document: it has a copy, it is in a bucket of near copies, its component is larger than a group may be.
+COPY, NEAR, OVERSIZED = 1, 2, 4
 
 #: Files of stars, `(star, document)`, which can be read again: where `star`, which ascends, has one number, the documents belong together.
-#: They are linked in a chain, not all pairs.
 Stars = Iterable[tuple[Index, Index]]
 
-#: What is left in the end: a record for each document of a star, ascending within a range, with the lowest document of its component.
-MEMBERS = "members"
-#: The columns of such a record; NEAR: whether it is in a star of candidates; WEIGHT: `packing.py` adds it.
-DOCUMENT, NEAR, ROOT, WEIGHT = range(4)
-#: Links (the later document first): of stars, and those that replace components of later ranges.
-COPIES, CANDIDATES, CARRIED = "copies", "candidates", "carried"
-#: As MEMBERS, but with the lowest document that the component has in the member's own range.
-LOCAL = "local"
-#: A document and who asks for its root (the lowest of a component in a later range); who asked, and the root.
-ASKED, ANSWERED = "asked", "answered"
+
+def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
+    """Runs the phase; the first `own` documents of `shards` are this run's. Counts: `groups`, `apart`."""
+    buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
+    copies = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
+    bands, rows = band_shape(config.minhash)
+    words = bands * rows * config.minhash.bits // 64
+    inputs = [*(shard.signatures for shard in shards), *(ref for refs in candidates.values() for ref in refs)]
+    return run.once(
+        "groups",
+        inputs,
+        lambda _: groups_output(run.run, shards, own, copies, buckets, words),
+        {"own": own, "words": words},
+        MeasureConfig(),
+    )
 
 
-def connect(spill: Spill, copies: Stars, candidates: Stars) -> None:
-    """Puts MEMBERS: both kinds of stars join documents."""
-    for name, files in ((COPIES, copies), (CANDIDATES, candidates)):
-        for star, document in files:
-            links = stars_to_links(star, document)
-            spill.put(name, spill.range_of(links[:, 0]), links)
-    for number in reversed(range(spill.ranges)):
-        _contract(spill, number)
-    spill.drop(COPIES, CANDIDATES, CARRIED)
-    for number in range(spill.ranges):
-        _resolve(spill, number)
-    spill.drop(LOCAL, ASKED, ANSWERED)
+def groups_output(run: Storage, shards: list[MeasuredShard], own: int, copies: Sequence[str], buckets: Sequence[str], words: int) -> Output:
+    """The file of groups. `copies`, `buckets`: the files of candidates. `words`: 64-bit words of a signature."""
+    weight = np.concatenate([np.zeros(0, np.uint32), *(_shingles(run, shard) for shard in shards)])
+    weight += np.uint32(words)
+    groups = group_documents(weight, CandidateStars(run, copies, "first"), CandidateStars(run, buckets, "bucket"), own)
+    bounds = starts(shards)
+    tables = (groups.table(int(a), int(b)) for a, b in pairwise(bounds))
+    counts = {"groups": max(groups.count, 1) if shards else 0, "apart": groups.apart}
+    return Output({GROUPS_FILE: batches_stream(GROUPED, tables, "lz4")}, counts=counts)
 
 
-def _contract(spill: Spill, number: int) -> None:
-    """Joins what a range links; later ranges have been contracted."""
-    begin, end = spill.bounds[number : number + 2]
-    parent, low = np.arange(end - begin), np.full(end - begin, -1)
-    member, near = np.zeros(end - begin, bool), np.zeros(end - begin, bool)
-    for name in (COPIES, CANDIDATES, CARRIED):
-        for links in spill.take(name, number, 2):
-            member[links[:, 0] - begin] = True
-            if name == CANDIDATES:
-                near[links[:, 0] - begin] = True
-            beyond = np.empty_like(links)
-            more = _distinct(beyond[: join_links(parent, low, begin, links, beyond)])
-            spill.put(CARRIED, spill.range_of(more[:, 0]), more)
-    root, documents = roots(parent), np.flatnonzero(member)
-    for at in range(0, len(documents), spill.chunk):
-        some = documents[at : at + spill.chunk]
-        spill.put(LOCAL, number, np.stack([some + begin, near[some], root[some] + begin], axis=1))
-        asking = some[(root[some] == some) & (low[some] >= 0)]
-        spill.put(ASKED, spill.range_of(low[asking]), np.stack([low[asking], asking + begin], axis=1))
+def _shingles(run: Storage, shard: MeasuredShard) -> npt.NDArray[np.uint32]:
+    tables = iter_tables(*located(run, shard.signatures.path), ["shingles"])
+    return np.concatenate([np.zeros(0, np.uint32), *(table["shingles"].to_numpy().astype(np.uint32) for table in tables)])
 
 
-def _distinct(links: Index) -> Index:
-    links = links[np.lexsort((links[:, 1], links[:, 0]))]
-    return links[np.append(True, (links[1:] != links[:-1]).any(axis=1))] if len(links) else links
+class CandidateStars:
+    """The candidates of some files, read anew each time; `star` is the column that says what belongs together."""
+
+    def __init__(self, run: Storage, files: Sequence[str], star: str):
+        self.run, self.files, self.star = run, files, star
+
+    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+        for path in self.files:
+            table = read_table(self.run, path, [self.star, "document"])
+            yield table[self.star].to_numpy(), table["document"].to_numpy()
 
 
-def _resolve(spill: Spill, number: int) -> None:
-    """Puts the members of a range and answers what later ranges ask; those before it have answered."""
-    begin, end = spill.bounds[number : number + 2]
-    root = np.arange(begin, end)
-    for answers in spill.take(ANSWERED, number, 2):
-        root[answers[:, 0] - begin] = answers[:, 1]
-    for members in spill.take(LOCAL, number, 3):  # lowest documents have their root by now, and it stays
-        members[:, ROOT] = root[members[:, ROOT] - begin]
-        root[members[:, DOCUMENT] - begin] = members[:, ROOT]
-        spill.put(MEMBERS, number, members)
-    for asked in spill.take(ASKED, number, 2):
-        spill.put(ANSWERED, spill.range_of(asked[:, 1]), np.stack([asked[:, 1], root[asked[:, 0] - begin]], axis=1))
+@dataclass(frozen=True)
+class Groups:
+    """Of n documents: what is known of each (`flags`), its component, what it weighs; of components, in the order of their first
+    documents, the group of each that is judged. `apart`: candidates that were left apart, because a component exceeded a group."""
+
+    flags: npt.NDArray[np.uint8]
+    component: npt.NDArray[np.integer]
+    weight: npt.NDArray[np.uint32]
+    group: Index
+    apart: int
+
+    @property
+    def count(self) -> int:
+        return int(self.group[-1]) + 1 if len(self.group) else 0
+
+    def table(self, begin: int, end: int) -> pa.Table:
+        """The rows of GROUPED of the documents from `begin` to `end`."""
+        rows = np.flatnonzero((self.flags[begin:end] > 0) & (self.component[begin:end] < len(self.group)))
+        at = rows + begin
+        near = self.flags[at] & NEAR > 0
+        return pa.table([rows, self.group[self.component[at]], near, self.weight[at].astype(np.int64)], schema=GROUPED)
+
+
+def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: Stars, own: int) -> Groups:
+    """Puts each document of a star into a group. Components with none of the first `own` documents are left out: earlier runs have judged
+    them. `weight` (n): what each document weighs more where it is in a star of candidates; it is overwritten."""
+    parent, flags = connect(len(weight), copies, candidates)
+    weight *= flags & NEAR > 0
+    weight += np.uint32(DOCUMENT_WORDS)
+    component, total = _weigh(parent, flags, weight)
+    heaviest = max((int(weight[a:b][flags[a:b] > 0].max(initial=0)) for a, b in _blocks(len(weight))), default=0)
+    limit = max(GROUP_WORDS, 2 * heaviest)  # the longest document can be compared with another one
+    apart = 0
+    if (total > limit).any():
+        apart = part_oversized(parent, flags, weight, component, total > limit, copies, candidates, limit)
+        component, total = _weigh(parent, flags, weight)
+    judged = _number(parent[:own], flags, component)  # the components that begin with a document of this run
+    return Groups(flags, component, weight, pack(total[:judged]), apart)
+
+
+def connect(documents: int, copies: Stars, candidates: Stars) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.uint8]]:
+    """`(root, flags)` of each document: the lowest document that candidates of both kinds connect it with, and COPY or NEAR."""
+    parent = np.arange(documents, dtype=np.int32 if documents < 1 << 31 else np.int64)
+    flags = np.zeros(documents, np.uint8)
+    for bit, stars in ((COPY, copies), (NEAR, candidates)):
+        for star, document in stars:
+            join_stars(parent, flags, star, document, bit)
+    return roots(parent), flags
+
+
+def part_oversized(parent, flags, weight, component, oversized, copies: Stars, candidates: Stars, limit: int) -> int:
+    """Joins the documents of components that are `oversized` anew (in `parent`), and returns how many candidates were left apart.
+
+    `copies` always stay together. `candidates` join documents from the smallest stars to the largest, leaving apart what would exceed
+    `limit`: the smaller a star, the more its documents share. Of stars alike in size the first ones win, so what is left apart depends
+    on the order of the documents.
+    """
+    for begin, end in _blocks(len(parent)):
+        again = begin + np.flatnonzero(flags[begin:end] > 0)
+        again = again[oversized[component[again]]]
+        flags[again] |= np.uint8(OVERSIZED)
+        parent[again] = again
+    for star, document in copies:
+        again = flags[document] & OVERSIZED > 0
+        join_stars(parent, flags, star[again], document[again], OVERSIZED)
+    of_root = np.zeros(len(parent), np.int64)  # only pages that are written take memory
+    _add_weights(parent, flags, weight, of_root)
+    apart, smallest, largest = 0, 2, 2
+    while largest >= smallest:
+        for star, document in candidates:
+            left, seen = join_up_to(parent, of_root, flags, star, document, limit, smallest)
+            apart, largest = apart + int(left), max(largest, int(seen))
+        smallest *= 2
+    roots(parent)
+    return apart
+
+
+def pack(words: Index) -> Index:
+    """The group of each of some components: each group is filled up to about GROUP_WORDS."""
+    full = np.cumsum(words) // GROUP_WORDS
+    return np.cumsum(np.diff(full, prepend=-1) > 0) - 1
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    return ((begin, min(begin + (1 << 20), count)) for begin in range(0, count, 1 << 20))
+
+
+def _weigh(parent, flags, weight) -> tuple[npt.NDArray[np.integer], Index]:
+    """`(component, total)`: the number of each document's component, by their first documents, and what each component weighs."""
+    component = np.zeros_like(parent)
+    count = _number(parent, flags, component)
+    total = np.zeros(count, np.int64)
+    _total(component, flags, weight, total)
+    return component, total
+
+
+# ---- kernels: `parent` (n) leads from each document to the lowest one of its component, its root -----
+
+
+@kernel
+def find_root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@kernel
+def roots(parent):
+    for i in range(len(parent)):
+        parent[i] = find_root(parent, i)
+    return parent
+
+
+@kernel
+def join_stars(parent, flags, star, document, flag):
+    """Joins the documents of each star (`star` ascends), and gives all of them a flag."""
+    for i in range(len(star)):
+        flags[document[i]] |= flag
+        if i and star[i] == star[i - 1]:
+            a, b = find_root(parent, document[i - 1]), find_root(parent, document[i])
+            parent[max(a, b)] = min(a, b)
+
+
+@kernel
+def join_up_to(parent, weight, flags, star, document, limit, smallest):
+    """Joins the documents of one star each (`star` ascends), but of oversized stars of `smallest` to `2 * smallest - 1` documents alone and
+    never to more than `limit` of weight. Returns how often documents were left apart, and the size of the largest star.
+
+    What has no room with a star's first documents begins anew with those behind it, so that a million near copies come together in a few
+    components. `weight` holds the weight of each root."""
+    apart, begin, largest = 0, 0, 0
+    while begin < len(star):
+        end = begin
+        while end < len(star) and star[end] == star[begin]:
+            end += 1
+        if flags[document[begin]] & OVERSIZED:
+            largest = max(largest, end - begin)
+            if smallest <= end - begin < 2 * smallest:
+                middle = document[begin]
+                for i in range(begin + 1, end):
+                    a, b = find_root(parent, middle), find_root(parent, document[i])
+                    if a == b:
+                        continue
+                    if weight[a] + weight[b] > limit:
+                        apart += 1
+                        if weight[b] <= weight[a]:
+                            middle = b
+                        continue
+                    weight[min(a, b)] = weight[a] + weight[b]
+                    parent[max(a, b)] = min(a, b)
+        begin = end
+    return apart, largest
+
+
+@kernel
+def _number(parent, flags, component):
+    count = 0
+    for i in range(len(parent)):
+        if flags[i]:
+            if parent[i] == i:
+                component[i] = count
+                count += 1
+            else:
+                component[i] = component[parent[i]]  # the root comes first
+    return count
+
+
+@kernel
+def _total(component, flags, weight, total):
+    for i in range(len(component)):
+        if flags[i]:
+            total[component[i]] += weight[i]
+
+
+@kernel
+def _add_weights(parent, flags, weight, of_root):
+    for i in range(len(parent)):
+        if flags[i] & OVERSIZED:
+            of_root[find_root(parent, i)] += weight[i]

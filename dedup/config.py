@@ -5,10 +5,6 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.lines.config import LinesConfig
-from corpusmill.dedup.presets import expand
-from corpusmill.dedup.substrings.config import SubstringsConfig
 from corpusmill.pipeline.config import Config
 
 ExactForm = Literal["none", "whitespace", "lowercase", "words"]
@@ -150,12 +146,220 @@ class IndexConfig(Config):
     )
 
 
+# ---- what is looked for inside documents ---------------------------------------------------------------
+
+LineUnit = Literal["line", "paragraph"]
+LineForm = Literal["ccnet", "words", "none"]
+
+#: How often a unit must occur where the recipe does not say.
+LEAST_COUNT = {"first": 2, "none": 10}
+
+
+class UnitsConfig(Config):
+    """What is counted."""
+
+    unit: LineUnit = Field(
+        default="line", description="line: between newlines (CCNet's paragraph); paragraph: between two newlines or more (DCLM's, Dolma's)"
+    )
+    normalisation: LineForm = Field(
+        default="ccnet",
+        description="what equal means; space around a unit never counts. ccnet: lower case, digits are 0, without the punctuation of "
+        "other scripts and control characters; words: lower case, digits are 0, letters and digits alone; none: the characters",
+    )
+    min_chars: int = Field(default=1, ge=1, description="shorter units are never cut")
+    scope: Literal["corpus", "host"] = Field(
+        default="corpus", description="host: repeats count within one host of URLs (a document without a URL belongs to its crawl file)"
+    )
+
+
+class LinesConfig(UnitsConfig):
+    """Lines or paragraphs that repeat from document to document."""
+
+    keep: Literal["first", "none"] = Field(
+        default="none",
+        description="none: boilerplate goes from every document; first: each repeated unit stays once (as CCNet's), in the document that "
+        "comes first by input, shard and row",
+    )
+    min_count: int | None = Field(
+        default=None,
+        ge=2,
+        description="how many documents must have a unit before it is cut (keep: none; 10 by default), or how often it must occur, "
+        "within a document too (keep: first; 2 by default)",
+    )
+    min_share: float = Field(
+        default=0.0, ge=0, le=1, description="scope host, keep none: and which share of the host's documents must have it; rounded up"
+    )
+    max_cut: float = Field(
+        default=1.0, gt=0, le=1, description="a document that would lose a larger share of its characters is treated as `beyond` says"
+    )
+    beyond: Literal["leave", "drop"] = Field(
+        default="leave", description="leave: it stays whole; drop: it goes, by the rule mostly_repeated_lines"
+    )
+    top: int = Field(default=100, ge=0, le=10_000, description="how many of the most frequent cut units are listed in lines/top.parquet")
+
+    @property
+    def least(self) -> int:
+        return self.min_count or LEAST_COUNT[self.keep]
+
+    @property
+    def units(self) -> UnitsConfig:
+        """The part that decides what is counted, and so what the counting tasks depend on."""
+        return UnitsConfig(**{name: getattr(self, name) for name in UnitsConfig.model_fields})
+
+    @model_validator(mode="after")
+    def _share_of_a_host(self) -> "LinesConfig":
+        if self.min_share and (self.scope, self.keep) != ("host", "none"):
+            raise ValueError("min_share needs scope: host and keep: none")
+        return self
+
+
+class SubstringsConfig(Config):
+    """Passages that repeat word for word (ExactSubstr: Lee et al. 2022, arXiv 2107.06499)."""
+
+    tokens: int = Field(
+        default=50,
+        ge=8,
+        le=10_000,
+        description="words in the shortest passage; words lie between spaces, and each character of a script without spaces is one",
+    )
+    keep: Literal["first", "none"] = Field(
+        default="first", description="first: a passage stays where it comes first by input, shard, row and place; none: it goes everywhere"
+    )
+
+    @property
+    def anchor(self) -> int:
+        """Words of an anchor: half a passage."""
+        return (self.tokens + 1) // 2
+
+
+# ---- evaluation sets -----------------------------------------------------------------------------------
+
+
+class FieldsConfig(Config):
+    """Where the parts of an item lie. `a.b` is the field `b` of the object (or of each object of the list) `a`."""
+
+    question: str | None = Field(default=None, description="the question, problem or prompt")
+    context: str | None = Field(default=None, description="the passage that the question is about")
+    choices: str | None = Field(default=None, description="the answers to choose from: a list, or an object of lists")
+    answer: str | None = Field(default=None, description="the answer or solution")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not any((self.question, self.context, self.choices, self.answer)):
+            raise ValueError("name at least one of question, context, choices and answer")
+        return self
+
+
+class SetConfig(Config):
+    """One evaluation set."""
+
+    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, Parquet or Arrow; compressed and .zip too")
+    name: str | None = Field(default=None, description="what reports call it; by default the file's name")
+    fields: FieldsConfig | None = Field(default=None, description="the fields to match, where the format is none of the known ones")
+
+
+class ContaminationConfig(Config):
+    """The section `dedup.contamination` of a recipe.
+
+    A text of an item is found where it stands whole, up to case, marks and spaces. Else it is laid beside the document at n-grams of
+    `seed` words that no more than `common` items of its set have. It is found where then, in a window a quarter longer than the text, at
+    least `ngram` words agree (of a short text `short_share` of its words, and at least `min_ngram`), and at least `share` of the words in
+    such n-grams. So published practice, any one n-gram of 8 to 13 words, is `seed`, `ngram`, `min_ngram` and `min_words` of so many words
+    with a `share` of 0.
+    """
+
+    sets: list[str | SetConfig] = Field(min_length=1, description="the evaluation sets: paths, or objects of path, name and fields")
+    action: Literal["drop", "cut", "report"] = Field(
+        default="drop",
+        description="drop the document, cut the passage out of it, or only say so in the report",
+    )
+    seed: int = Field(default=4, ge=2, le=64, description="a text is laid beside a document at n-grams of this many words")
+    share: float = Field(default=0.6, ge=0, le=1, description="what share of the words that are a text's own must agree at least")
+    ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must agree at least")
+    short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
+    min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
+    short: Literal["whole", "ignore"] = Field(
+        default="whole", description="what becomes of texts of fewer than `min_ngram` words: found where they stand whole, or never"
+    )
+    min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
+    common: int = Field(default=20, ge=1, description="a text or n-gram that more items of one set than this have is boilerplate")
+    keep_words: int = Field(default=50, ge=0, description="with `action: cut`, a document that has fewer words left is dropped")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        for smaller, larger in (("seed", "min_ngram"), ("min_ngram", "ngram"), ("seed", "min_words")):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ValueError(f"{smaller} ({getattr(self, smaller)}) can't be larger than {larger} ({getattr(self, larger)})")
+        return self
+
+    def of_index(self) -> "ContaminationConfig":
+        """The part that the index of the sets depends on; everything else has its default."""
+        return self.model_copy(update={"action": "drop", "share": 0.6, "keep_words": 50})
+
+    def set_configs(self) -> list[SetConfig]:
+        return [SetConfig(path=given) if isinstance(given, str) else given for given in self.sets]
+
+
+# ---- the section, and its presets ----------------------------------------------------------------------
+
+#: Preset to keys of the section `dedup`.
+PRESETS: dict[str, dict[str, Any]] = {
+    # FineWeb (arXiv 2406.17557, 3.4: 5-grams, 14 x 8, "at least 75% similar"), with datatrove 0.10's text and permutations.
+    # FineWeb was made when SHA-1 was datatrove's one hash. A text of five words has a signature.
+    "fineweb": {
+        "threshold": 0.75,
+        "minhash": {
+            "ngram": 5, "word_rule": "spacy", "normalisation": "datatrove", "hash": "sha1", "bits": 64, "bands": 14, "rows": 8,
+            "min_words": 1,
+        },
+    },
+    # RedPajama v2 (app/src/dedupe/minhash.py): 13-grams of normalised words, 128 permutations of 32 bits, bands and rows by similarity.
+    "redpajama": {
+        "threshold": 0.8,
+        "minhash": {
+            "ngram": 13, "word_rule": "whitespace", "normalisation": "redpajama", "target": 0.8, "permutations": 128, "min_words": 1,
+        },
+    },
+    # Olmo 3 (26 x 11 for .80) with duplodocus, whose README has these parameters with 5-grams of the tokens of cl100k_base; here of words.
+    "olmo3": {"threshold": 0.8, "minhash": {"ngram": 5, "bands": 26, "rows": 11, "seed": 42, "min_words": 1}},
+    # NeMo Curator's FuzzyDeduplicationWorkflow: 24 characters of the text as it is, 20 x 13, whose S-curve turns at .79.
+    "nemo": {
+        "threshold": 0.8,
+        "minhash": {"unit": "characters", "ngram": 24, "normalisation": "none", "bands": 20, "rows": 13, "seed": 42, "min_words": 1},
+    },
+    # RefinedWeb (arXiv 2306.01116, G.3.1): 5-grams of GPT-2's tokens, here of words; 450 x 20, whose S-curve turns at .74. The paper names
+    # no threshold.
+    "refinedweb": {
+        "threshold": 0.75,
+        "minhash": {"ngram": 5, "word_rule": "whitespace", "normalisation": "refinedweb", "bands": 450, "rows": 20, "min_words": 1},
+    },
+}  # fmt: skip
+
+
+def with_preset(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section `dedup` with what its preset says filled in. Raises ValueError where there is no such preset."""
+    name, own = section.get("preset"), section.get("minhash") or {}
+    if name is None or not isinstance(own, Mapping):
+        return dict(section)
+    if name not in PRESETS:
+        raise ValueError(f"preset: no such preset as {name!r} (expected one of {', '.join(PRESETS)})")
+    preset = PRESETS[name]
+    minhash = {**preset["minhash"], **own}
+    if "target" in preset["minhash"] and "target" not in own:  # bands by similarity: they follow the threshold, or are the recipe's own
+        threshold = section.get("threshold")
+        if {"bands", "rows"} & own.keys():
+            minhash["target"] = None
+        elif isinstance(threshold, float) and threshold < 1:
+            minhash["target"] = threshold
+    return {**preset, **section, "minhash": minhash}
+
+
 class DedupConfig(ClusterConfig):
     """The section `dedup` of a recipe."""
 
     preset: str | None = Field(
         default=None,
-        description="the MinHash and the threshold of a published pipeline (dedup/presets.py); what is written here goes first",
+        description="the MinHash and the threshold of a published pipeline (dedup/config.py); what is written here goes first",
     )
     alarm_share: float = Field(default=0.6, ge=0, le=1, description="what loses a larger share of its documents raises an alarm")
     alarm_documents: int = Field(default=20, ge=1, description="what has fewer documents raises none")
@@ -168,7 +372,7 @@ class DedupConfig(ClusterConfig):
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, section: Any) -> Any:
-        return expand(section) if isinstance(section, Mapping) else section
+        return with_preset(section) if isinstance(section, Mapping) else section
 
     @model_validator(mode="after")
     def _policies(self) -> Self:

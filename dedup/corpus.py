@@ -1,14 +1,17 @@
-"""The documents of the whole input by index: shards in the order of the plan, then rows; earlier runs' behind this run's."""
+"""Shards of documents. A document's index counts rows through all shards: this run's in the order of the plan, then earlier runs'."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.ipc as ipc
 
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline import shards as pipeline_shards
+from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage, is_remote
 
@@ -16,8 +19,8 @@ Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A shard of documents and what was measured of it, row by row."""
+class MeasuredShard:
+    """A shard of documents with its measurements, row by row."""
 
     name: str
     rows: int
@@ -32,21 +35,28 @@ def shard_key(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def starts(shards: list[Shard]) -> Index:
-    """The index of each shard's first document; one longer than the shards: the last is the number of documents."""
+def starts(shards: list[MeasuredShard]) -> Index:
+    """The index of each shard's first document, and the number of documents."""
     return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 
 
 def located(run: Storage, path: str) -> tuple[Storage, str]:
-    """The folder and the name in it of a file of the run (`path` is relative), or of an index."""
+    """The folder and name of a file of the run (`path` is relative) or of an index."""
     if path.startswith("/") or is_remote(path):
         folder, _, name = path.rpartition("/")
         return Storage(folder), name
     return run, path
 
 
+@contextmanager
+def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
+    """Opens a working file, of which a task reads some batches."""
+    with pipeline_shards.open_batches(*located(run, path)) as reader:
+        yield reader
+
+
 def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Iterator[pa.Table]:
-    """Some rows (ascending) of a shard; row groups that hold none of them are not read."""
+    """Reads some rows (ascending) of a shard; skips row groups without any."""
     with open_parquet(*located(run, path)) as file:
         begin = 0
         for group in range(file.num_row_groups):
@@ -56,3 +66,14 @@ def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Itera
                 table = file.read_row_group(group, columns=columns, use_threads=False)
                 yield table if len(here) == table.num_rows else table.take(pa.array(here))
             begin = end
+
+
+def only(row: TaskRow) -> FileRef:
+    """The first file that a task has written, or the only one."""
+    return row.ref("dedup", row.outputs[0].path)
+
+
+def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:
+    """What the stage's tasks have written below `prefix`."""
+    outputs = [(row, output.path) for row in rows for output in row.outputs]
+    return [row.ref("dedup", path) for row, path in outputs if path.removeprefix(TRIAL).startswith(prefix)]

@@ -1,4 +1,4 @@
-"""What is remembered of earlier crawls, so that later ones are compared with them.
+"""The index of earlier crawls, with which later ones are compared.
 
 INDEX/index.json                        the parameters that signatures, keys and decisions depend on
 INDEX/<entry>/entry.json                written last: an entry without it is none
@@ -7,19 +7,30 @@ INDEX/<entry>/decisions.parquet         which of the documents in clusters stay,
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from corpusmill.dedup.cluster_table import read_clusters
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Shard
-from corpusmill.pipeline.config import canonical_json
+from corpusmill.dedup.corpus import MeasuredShard, files
+from corpusmill.dedup.external_sort import keys_bytes, read_keys
+from corpusmill.dedup.signatures import parquet_bytes
+from corpusmill.pipeline.config import canonical_json, digest
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.shards import OutputFile, read_table
+from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.lease import holding
+from corpusmill.pipeline.lists import input_paths
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import Content, OutputFile, publish, read_table
+from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote, stays_inside
 
 INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
@@ -39,17 +50,17 @@ DECISIONS = pa.schema(
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in the index. `number`: how many entries were there before; the decisions of later entries go first."""
+    """A run in the index. `number`: how many entries came before; later entries' decisions override earlier ones."""
 
     name: str
     number: int
     documents: str  # digest of those that the run had, which tells it from other runs of its name
     columns: list[str]  # that its policies compare
-    shards: list[Shard]
+    shards: list[MeasuredShard]
     decisions: FileRef
 
     def content(self, root: str) -> bytes:
-        """What `entry.json` of the index at `root` says: paths are relative to it, so that an index can be moved."""
+        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
 
         def below(ref: FileRef) -> FileRef:
             return replace(ref, path=ref.path.removeprefix(f"{root}/"))
@@ -122,7 +133,7 @@ class CrawlIndex:
         raw = self._json(f"{name}/{ENTRY_FILE}")
         try:
             shards = [
-                Shard(
+                MeasuredShard(
                     s["name"], s["rows"], s["texts"] and self._ref(s["texts"]), self._ref(s["signatures"]),
                     {kind: self._ref(ref) for kind, ref in s["keys"].items()}, s["entry"],
                 )
@@ -153,10 +164,10 @@ class CrawlIndex:
 
 
 def decisions(entries: Sequence[Entry]) -> pa.Table:
-    """What each document in clusters is as of the latest entry that judged it; documents that are not named are kept."""
+    """The latest decision about each document in clusters; documents that are not listed are kept."""
     tables = [DECISIONS.empty_table().append_column("number", pa.array([], pa.int64()))]
     for entry in entries:
-        table = read_table(*_located(entry.decisions.path))
+        table = read_table(*_in_folder(entry.decisions.path))
         if not table.schema.equals(DECISIONS):
             raise InputError(f"{entry.decisions.path}: not the decisions of an index (its columns are {', '.join(table.schema.names)}).")
         tables.append(table.append_column("number", pa.array([entry.number] * table.num_rows, pa.int64())))
@@ -174,7 +185,7 @@ def kept_ids(path: str) -> set[str]:
     kept: set[str] = set()
     for entry in entries:
         for shard in entry.shards:
-            table = read_table(*_located(shard.signatures.path))
+            table = read_table(*_in_folder(shard.signatures.path))
             if "id" not in table.schema.names:
                 raise InputError(f"{shard.signatures.path}: not the signatures of an index (it has no column id).")
             ids = table["id"].to_pylist()
@@ -182,6 +193,189 @@ def kept_ids(path: str) -> set[str]:
     return kept
 
 
-def _located(path: str) -> tuple[Storage, str]:
+def _in_folder(path: str) -> tuple[Storage, str]:
     folder, _, name = path.rpartition("/")
     return Storage(folder), name
+
+
+# ---- the phases of a run that has an index ---------------------------------------------------------------
+
+
+CHANGES_TASK, INDEX_TASK = "earlier", "index"
+CHANGES_FILE = "earlier/changes.parquet"
+#: What the run's folder has of its entry.
+MARK_FILE = "index/entry.json"
+CHANGES = pa.schema(
+    [*DECISIONS, pa.field("kept_id", pa.string(), nullable=False), pa.field("kept_in", pa.string())]
+)  # `kept`: what it is now, which it was not before
+
+
+@contextmanager
+def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
+    """Holds the lease of the index, so that no other run extends it meanwhile; gives the function that checks the lease."""
+    if config.index is None or not config.index.extend or dry_run:
+        yield lambda: None
+        return
+
+    def say(sentence: str) -> None:
+        run.observer.event(Event("waiting", run.stage.name, "", "", sentence))
+
+    with holding(CrawlIndex(config.index.path).storage, say) as lease:
+        yield lease.check
+
+
+def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list[Entry]:
+    """The entries of other runs in the index; `columns`: what the policies compare."""
+    if config.index is None:
+        return []
+    index = CrawlIndex(config.index.path)
+    index.check(config)
+    every, name = index.entries(), _entry_name(run, config)
+    own = next((entry for entry in every if entry.name == name), None)
+    if own and own.documents != _documents_digest(run):
+        raise InputError(
+            f"{index.storage.path(name)}: this entry of the index is of a run with other documents; give this one a dedup.index.name "
+            f"of its own, or remove that folder if it is to be replaced."
+        )
+    entries = [entry for entry in every if own is None or entry.number < own.number]  # done again, a run sees what it saw before
+    for entry in entries:
+        missing = [column for column in columns if column not in entry.columns]
+        if missing:
+            raise InputError(f"{index.storage.path(entry.name)}: this entry has no column {missing[0]!r}, which dedup.keep needs.")
+    return entries
+
+
+def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clusters: Sequence[TaskRow]) -> FileRef | None:
+    """Runs the phase that finds what changes for documents of earlier runs; returns its table, or None without an index."""
+    if config.index is None:
+        return None
+    tables = files(clusters, "earlier/")
+    inputs = [*tables, *(entry.decisions for entry in entries)]
+    row = run.once(CHANGES_TASK, inputs, lambda _: changes_output(run.run, entries, [ref.path for ref in tables]))
+    return row.ref("dedup", CHANGES_FILE)
+
+
+def extend_index(
+    run: StageRun,
+    config: DedupConfig,
+    columns: list[str],
+    own: list[MeasuredShard],
+    entries: list[Entry],
+    clusters: list[FileRef],
+    changes: FileRef,
+) -> None:
+    """Adds the run to the index. `clusters`: for each of its shards the file with its rows of the cluster tables."""
+    assert config.index is not None
+    index, name, number = CrawlIndex(config.index.path), _entry_name(run, config), 1 + max((e.number for e in entries), default=-1)
+    if not index.has(name) and run.storage.exists(MARK_FILE):
+        run.storage.remove(MARK_FILE)  # the run has put itself into an index that is gone
+    new = Entry(name, number, _documents_digest(run), columns, own, changes)
+    inputs = [file for shard in own for file in (shard.texts, shard.signatures, *shard.keys.values()) if file]
+    run.once(
+        INDEX_TASK,
+        [*inputs, *dict.fromkeys(clusters), changes],
+        lambda _: entry_output(run.run, config, index, new, clusters, changes.path),
+        {"name": name, "number": number},
+    )
+
+
+def index_summary(run: StageRun) -> dict[str, str]:
+    """A line for the terminal, if the run changes something about earlier ones."""
+    if CHANGES_TASK not in run.plan:
+        return {}
+    counts = run.task(CHANGES_TASK).counts
+    found = f"{counts['replaced']:,} documents are replaced by better copies, {counts['restored']:,} stay again"
+    return {"earlier runs": found} if counts["replaced"] or counts["restored"] else {}
+
+
+def _entry_name(run: StageRun, config: DedupConfig) -> str:
+    root = run.run.root if run.run.remote else str(Path(run.run.root).absolute())
+    name = (config.index and config.index.name) or PurePosixPath(root).name
+    if not name or "/" in name or name.startswith("."):
+        raise InputError(f"dedup.index.name: {name!r} can't be the name of a folder.")
+    return name
+
+
+def _documents_digest(run: StageRun) -> str:
+    return digest([ref.fingerprint for ref in run.documents()])
+
+
+# ---- the entry of a run ----------------------------------------------------------------------------------
+
+
+def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> Output:
+    """The table of changes; counts: `replaced`, `restored`."""
+    table = changes(run, entries, earlier_files)
+    restored = pc.sum(table["kept"]).as_py() or 0
+    return Output({CHANGES_FILE: table}, counts={"replaced": table.num_rows - restored, "restored": restored})
+
+
+def changes(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> pa.Table:
+    """Documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone."""
+    before = decisions(entries).select(["entry", "shard", "row", "kept"]).rename_columns(["entry", "shard", "row", "before"])
+    found = [CHANGES.empty_table(), *(read_table(run, path, CHANGES.names) for path in earlier_files)]
+    now = pa.concat_tables([table.select(CHANGES.names).cast(CHANGES) for table in found])
+    both = now.join(before, ["entry", "shard", "row"], join_type="left outer", use_threads=False)
+    changed = both.filter(pc.not_equal(both["kept"], pc.fill_null(both["before"], True)))
+    return changed.select(CHANGES.names).cast(CHANGES).sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+
+
+def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entry, clusters: Sequence[FileRef], changed: str) -> Output:
+    """Puts an entry into the index; `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables.
+    The output is what the index says of it."""
+    earlier = read_table(run, changed)
+    entry = EntryWriter(run, config, index, new.name).write(new, clusters, earlier)
+    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in entry.shards))
+
+
+class EntryWriter:
+    """Writes the shards of a run into the index. Under `earlier: fixed` only the documents that stay."""
+
+    def __init__(self, run: Storage, config: DedupConfig, index: CrawlIndex, name: str):
+        assert config.index is not None
+        self.run, self.config, self.index, self.name = run, config, index, name
+        self.options = config.index
+
+    def write(self, new: Entry, clusters: Sequence[FileRef], earlier: pa.Table) -> Entry:
+        """`new` with its shards in the index. `clusters`: for each what has its rows of the cluster tables; `earlier`: the run's
+        `changes`."""
+        written, own = [], [DECISIONS.empty_table()]
+        for shard, ref in zip(new.shards, clusters, strict=True):
+            rows = read_clusters(self.run, input_paths(self.run, [ref]), [shard.name])
+            written.append(self._shard(shard, rows))
+            if self.options.earlier == "union":
+                named = rows.select(["shard", "row", "id", "kept"]).add_column(
+                    0, "entry", pa.array([self.name] * rows.num_rows, pa.string())
+                )
+                own.append(named.cast(DECISIONS))
+        table = pa.concat_tables([*own, earlier.select(DECISIONS.names).cast(DECISIONS)])
+        entry = replace(new, shards=written, decisions=self._put(DECISIONS_FILE, table))
+        self.index.write(self.config, entry)
+        return entry
+
+    def _shard(self, shard: MeasuredShard, clusters: pa.Table) -> MeasuredShard:
+        kept = np.ones(shard.rows, bool)
+        if self.options.earlier == "fixed":
+            kept[clusters["row"].to_numpy()[~clusters["kept"].to_numpy()]] = False
+        signatures = read_table(self.run, shard.signatures.path).filter(pa.array(kept))
+        row = np.cumsum(kept) - 1
+        keys = {}
+        for kind, ref in shard.keys.items():
+            key, check, rows = read_keys(self.run, ref.path, 0, 1)
+            stays = kept[rows]
+            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32))
+            keys[kind] = self._put(f"keys/{shard.name}.{kind}.arrow", content)
+        texts = None
+        if self.options.texts and shard.texts is not None:
+            table = read_table(self.run, shard.texts.path, ["text"]).filter(pa.array(kept))
+            near = pc.greater(signatures["shingles"], 0)
+            table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # the others are never compared
+            texts = self._put(f"texts/{shard.name}.parquet", table)
+        content = parquet_bytes(signatures.replace_schema_metadata(None))
+        return replace(
+            shard, rows=int(kept.sum()), texts=texts, keys=keys, entry=self.name,
+            signatures=self._put(f"signatures/{shard.name}.parquet", content),
+        )  # fmt: skip
+
+    def _put(self, path: str, content: Content) -> FileRef:
+        return self.index.ref(publish(self.index.storage, f"{self.name}/{path}", content))

@@ -129,5 +129,7 @@ def optimal_bands(target: float, count: int) -> tuple[int, int]:
 
 
 def band_shape(config: MinHashConfig) -> tuple[int, int]:
-    """`(bands, rows)`: as given, or the best for the similarity `target`."""
+    """`(bands, rows)`: as given, or the best for the similarity `target`; none where near copies are not looked for."""
+    if not config.enabled:
+        return 0, 0
     return (config.bands, config.rows) if config.target is None else optimal_bands(config.target, config.permutations)

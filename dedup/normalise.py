@@ -1,8 +1,14 @@
 # mypy: disallow-untyped-defs=False
-"""The form of a text whose hash decides whether two documents are exact copies."""
+"""The forms of a text: those whose hash decides whether two documents are exact copies, and those that other pipelines compare."""
 
+import re
+import string
+import unicodedata
+from collections import namedtuple
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +16,10 @@ import pyarrow as pa
 import xxhash
 
 from corpusmill.dedup.config import ExactForm
-from corpusmill.dedup.words import character, chunks, read_only
+from corpusmill.dedup.words import character, chunks, decode, encode, read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
 
 HASH_BYTES = 16
 #: Bytes of text that are normalised at once, a longer document alone: they stay in the processor's cache until they are hashed.
@@ -192,3 +198,225 @@ def exact_hashes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], ho
         view = form.data
         hashes += [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(places.tolist())]
     return b"".join(hashes)
+
+
+# ---- what other pipelines compare: Python's reference and tables of characters ---------------------------
+
+
+Simplification = Literal["datatrove", "redpajama", "refinedweb"]
+SIMPLIFICATIONS = ("datatrove", "redpajama", "refinedweb")
+
+#: What a character is: parts words (and becomes one space with its neighbours); is gone before spaces are counted; a digit of a
+#: number, which becomes 0; may stand in a number once; capital sigma; has upper or lower case; is skipped where case is looked
+#: for; becomes other characters than itself.
+BLANK, GONE, DIGIT, SEPARATOR, SIGMA, CASED, IGNORABLE, CHANGED = 1, 2, 4, 8, 16, 32, 64, 128
+#: The code points that a table treats one by one; all others are themselves, and of no case.
+KNOWN = [*range(0xD800), *range(0xE000, 0x32000), *range(0xE0000, 0xE0200)]
+
+#: `kinds` uint8 and `begins` int32 of length 0x110000: what a character is, and where its form begins in `forms` (uint8, UTF-8),
+#: which is `sizes` (uint8) bytes long. `first` and `last` uint8: the canonical combining classes of the form's ends.
+Tables = namedtuple("Tables", "kinds begins sizes forms first last")
+
+_SPACES = re.compile(r"\s+")
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def redpajama(text: str) -> str:
+    """RedPajama v2's `normalize` (app/src/utilities/text/normalization.py)."""
+    text = text.translate(_ASCII_PUNCTUATION).lower()
+    return unicodedata.normalize("NFD", _SPACES.sub(" ", text.strip()))
+
+
+def refinedweb(text: str) -> str:
+    """RefinedWeb, appendix G.3.1: no punctuation (Unicode's P and ASCII's), lower case, NFD, no accents, spaces normalised."""
+    text = text.translate(_ASCII_PUNCTUATION)
+    text = "".join(c for c in text if unicodedata.category(c)[0] != "P").lower()
+    text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+    return _SPACES.sub(" ", text).strip()
+
+
+def reference(how: Simplification) -> Callable[[str], str]:
+    """The simplification of one text, in Python: datatrove's own function, or ours after the others' descriptions."""
+    if how == "datatrove":
+        from datatrove.utils.text import simplify_text
+
+        return simplify_text
+    return redpajama if how == "redpajama" else refinedweb
+
+
+@cache
+def tables(how: Simplification) -> Tables:
+    """What the kernel needs to know of each character. About half a second; kept per process."""
+    kinds = np.zeros(CODE_POINTS, np.uint8)
+    begins, sizes = np.zeros(CODE_POINTS, np.int32), np.zeros(CODE_POINTS, np.uint8)
+    first, last = np.zeros(CODE_POINTS, np.uint8), np.zeros(CODE_POINTS, np.uint8)
+    known = "".join(map(chr, KNOWN))
+    blank, gone, digits, separators = _classes(how, known)
+    _mark_case(known, kinds)
+    forms = bytearray()
+    for point, letter in zip(KNOWN, known, strict=True):
+        lower = letter.lower()
+        if letter in gone:
+            kinds[point] = GONE
+        elif letter in digits:  # before what parts words: datatrove's punctuation has a １
+            kinds[point] |= DIGIT
+        elif letter in blank or lower in blank:
+            kinds[point] |= BLANK | (SEPARATOR if letter in separators else 0)
+        else:
+            form = unicodedata.normalize("NFD", lower)
+            if how != "redpajama":
+                form = "".join(c for c in form if unicodedata.category(c) != "Mn")
+            kinds[point] |= (SEPARATOR if letter in separators else 0) | (SIGMA if letter == "Σ" else 0)
+            if form != letter:
+                content = form.encode()
+                kinds[point] |= CHANGED
+                begins[point], sizes[point] = len(forms), len(content)
+                forms += content
+            if form:
+                first[point], last[point] = unicodedata.combining(form[0]), unicodedata.combining(form[-1])
+    return Tables(kinds, begins, sizes, np.frombuffer(bytes(forms), np.uint8), first, last)
+
+
+def _classes(how: Simplification, known: str) -> tuple[set[str], set[str], set[str], set[str]]:
+    """The characters that part words, that are gone at once, digits, and what may stand between digits."""
+    spaces = set(_SPACES.findall("a".join(known)))
+    if how == "datatrove":
+        import regex
+        from datatrove.utils.text import PUNCTUATION
+
+        return spaces | set(PUNCTUATION), set(), set(regex.findall(r"\p{Nd}", known)), set(".,،٫⎖⎗⎘")
+    gone = set(string.punctuation)
+    if how == "refinedweb":
+        gone |= {c for c in known if unicodedata.category(c) == "Mn" or unicodedata.category(c)[0] == "P"}
+    return spaces, gone, set(), set()
+
+
+def _mark_case(known: str, kinds: npt.NDArray[np.uint8]) -> None:
+    """Marks what Python's `str.lower` looks at to tell a final sigma: behind a cased character, and not before one."""
+    others = known.replace("İ", "i")  # the one character that becomes two
+    after = "".join(f"{c}Σ " for c in others).lower()[1::3]
+    skipping = "".join(f"A{c}Σ " for c in others).lower()[2::4]
+    for point, cased, either in zip(KNOWN, after, skipping, strict=True):
+        if either == "ς":
+            kinds[point] = CASED if cased == "ς" else IGNORABLE
+
+
+# ---- what other pipelines compare: the kernel ------------------------------------------------------------
+
+
+_SPACE, _ZERO = 0x20, 0x30
+_SIGMA, _FINAL_SIGMA = 0x3C3, 0x3C2
+#: What is asked of all characters but the usual ones.
+_SPECIAL = BLANK | GONE | DIGIT | SIGMA
+_OUT_OF_ORDER = -1
+
+
+@kernel
+def _after_number(data, i, end, kinds):
+    """The end of the number of which one digit ends before `i`: digits, and at most one separator with digits behind it."""
+    parted = False
+    while i < end:
+        point, step = decode(data, i, end)
+        if not kinds[point] & DIGIT:
+            if parted or not kinds[point] & SEPARATOR or i + step >= end:
+                break
+            digit, _ = decode(data, i + step, end)
+            if not kinds[digit] & DIGIT:
+                break
+            parted = True
+        i += step
+    return i
+
+
+@kernel
+def _cased_follows(data, i, end, kinds):
+    while i < end:
+        point, step = decode(data, i, end)
+        if not kinds[point] & (IGNORABLE | GONE):
+            return kinds[point] & CASED != 0
+        i += step
+    return False
+
+
+@kernel(error_model="numpy")
+def _simplify_text(data, start, end, t, out, begin):
+    """Writes the text `data[start:end]` to `out` from `begin`; returns the place behind it, or _OUT_OF_ORDER."""
+    kinds, place, i = t.kinds, begin, start
+    blank, cased, order = True, False, 0  # whether a space would be one too many; of the last letter; the last combining class
+    while i < end:
+        point = np.int64(data[i])
+        if point < 0x80:
+            i += 1
+        else:
+            point, step = decode(data, i, end)
+            i += step
+        kind = kinds[point]
+        if kind & _SPECIAL:
+            if kind & GONE:
+                continue
+            order = 0
+            if kind & BLANK:
+                if not blank and place > begin:
+                    out[place] = _SPACE
+                    place += 1
+                blank = True
+            elif kind & DIGIT:
+                out[place] = _ZERO
+                place += 1
+                i = _after_number(data, i, end, kinds)
+                blank = False
+            else:
+                place = encode(_FINAL_SIGMA if cased and not _cased_follows(data, i, end, kinds) else _SIGMA, out, place)
+                blank = False
+        else:
+            if t.first[point] and t.first[point] < order:
+                return _OUT_OF_ORDER
+            if kind & CHANGED:
+                form = t.begins[point]
+                for k in range(t.sizes[point]):
+                    out[place] = t.forms[form + k]
+                    place += 1
+                if t.sizes[point]:
+                    order = t.last[point]
+            else:
+                place = encode(point, out, place)
+                order = t.last[point]
+            blank = False
+        if not kind & IGNORABLE:
+            cased = kind & CASED != 0
+    while place > begin and out[place - 1] == _SPACE:
+        place -= 1
+    return place
+
+
+@kernel(error_model="numpy")
+def _simplify(data, offsets, first, t, out, places):
+    """Simplifies the texts from number `first` on; returns the number of the first that needs Python, or of texts."""
+    for d in range(first, len(offsets) - 1):
+        place = _simplify_text(data, offsets[d], offsets[d + 1], t, out, places[d])
+        if place == _OUT_OF_ORDER:
+            return d
+        places[d + 1] = place
+    return len(offsets) - 1
+
+
+def simplified(
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: Simplification
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Arrow text `(data, offsets)` in another pipeline's form, laid out alike and valid UTF-8. Bytes that are none count as U+FFFD."""
+    out = np.empty(int(offsets[-1] - offsets[0]) * 3 + 1, np.uint8)  # no character grows more than threefold
+    places = np.zeros(len(offsets), np.int64)
+    texts = len(offsets) - 1
+    done = 0
+    while (done := _simplify(read_only(data), read_only(offsets), done, tables(how), out, places)) < texts:
+        text = data[offsets[done] : offsets[done + 1]].tobytes().decode(errors="replace")
+        form = reference(how)(text).encode()
+        out[places[done] : places[done] + len(form)] = np.frombuffer(form, np.uint8)
+        places[done + 1] = places[done] + len(form)
+        done += 1
+    return out, places
+
+
+def texts_of(data: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> list[str]:
+    """The texts as Python has them."""
+    return [data[a:b].tobytes().decode() for a, b in pairwise(places.tolist())]

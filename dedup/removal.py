@@ -1,8 +1,9 @@
-"""The last phase: the documents that stay, and a report row for each that came in."""
+"""The last phase: the documents that stay, edited, and a report row for each that came in."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,46 @@ import pyarrow.compute as pc
 from corpusmill.dedup.cluster_table import CLUSTERS, CONTAINMENT, ESTIMATE, EXACT, JACCARD, URL, read_clusters
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import shard_key
-from corpusmill.dedup.edit import Editor
 from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
 from corpusmill.pipeline.storage import Storage
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The result of an editor for n texts: the new texts (`large_string`), its measurements (a value per text, named as in the editor's
+    `fields`), and for each rule the documents that it drops."""
+
+    texts: pa.Array
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    dropped: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # for the manifest
+
+
+class Editor(ABC):
+    """Cuts passages from the documents that no copy replaced, or drops documents for what they hold, while the last phase writes them.
+
+    It reads and writes no shards itself: earlier phases have put what it must know of the whole corpus into files. It works in one process
+    on one shard after another. The constructor has no side effects.
+    """
+
+    #: What it adds to the report; null for documents that an earlier rule dropped. Nullable.
+    fields: ClassVar[tuple[pa.Field, ...]] = ()
+
+    def __init__(self, config: DedupConfig, run: Storage):
+        self.config = config
+        self.run = run
+
+    def open(self, piece: Piece) -> None:  # noqa: B027 - most editors need nothing of the shard
+        """Opens a shard. `piece.inputs`: the shard, the list of cluster tables, and the files of the editor's own phases."""
+
+    @abstractmethod
+    def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
+        """Edits n documents (`texts`: one `large_string` array); `rows` (ascending) are their rows in the shard. Pure."""
+
 
 #: Why a copy goes, by how it is known to be one.
 RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [JACCARD, CONTAINMENT, ESTIMATE]}
@@ -34,12 +68,11 @@ MEANINGS = {
     "contaminated": "it holds a passage of a test set, so that scores on the test would not count",
 }
 
-#: What a document that is in no cluster has not.
+#: Columns that are null for a document outside of all clusters.
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
-#: Documents that stay say how many copies they stand for.
+#: How many copies a document that stays stands for.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
-#: And which of them are like each other all the same, because a full cluster left some: the id of the cluster's kept document, null where
-#: a document is known to be like no other.
+#: Documents that stay though they are alike, because their cluster was full, share the id of its kept document; null: like no other.
 CLUSTER = pa.field("cluster_id", pa.string())
 DEDUP_REPORT = with_columns(
     REPORT,
@@ -52,14 +85,14 @@ DEDUP_REPORT = with_columns(
 
 
 def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
-    """The editors that the configuration asks for, in the order in which they work."""
+    """The editors of a configuration, in the order in which they work."""
     editors: list[Editor] = []
     if config.lines:
-        from corpusmill.dedup.lines.editor import LineEditor
+        from corpusmill.dedup.inside.lines import LineEditor
 
         editors.append(LineEditor(config, run))
     if config.substrings:
-        from corpusmill.dedup.substrings.editor import SubstringEditor
+        from corpusmill.dedup.inside.passages import SubstringEditor
 
         editors.append(SubstringEditor(config, run))
     if config.contamination:
@@ -70,8 +103,7 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
 
 
 class RemovalWorker(Worker):
-    """One shard of documents, what has its rows of the cluster tables and what the editors' phases made (`inputs`) to the shard without
-    its copies."""
+    """Writes one shard without its copies. `inputs`: the shard, the file with its rows of the cluster tables, the files of the editors."""
 
     by_parts = True
     config: DedupConfig
@@ -106,8 +138,8 @@ class RemovalWorker(Worker):
             begin += table.num_rows
         return made.output(piece.key, bytes_in=size, counts=dict(counts))
 
-    def _edit(self, column: pa.ChunkedArray, decided: "Decisions", begin: int) -> pa.Array | None:
-        """The texts of the documents that stay as the editors leave them; None where nothing edits. `decided` learns of the rest."""
+    def _edit(self, column: pa.ChunkedArray, decided: "ShardDecisions", begin: int) -> pa.Array | None:
+        """Runs the editors over the documents that stay; returns their texts, or None without editors. Records the rest in `decided`."""
         if not self.editors:
             return None
         places = np.flatnonzero(decided.kept)
@@ -126,8 +158,8 @@ class RemovalWorker(Worker):
 
 
 @dataclass
-class Decisions:
-    """What is known of n documents: which stay, which rules the others failed, and further columns of the report."""
+class ShardDecisions:
+    """The decisions about n documents: which stay, which rules the others failed, and further columns of the report."""
 
     kept: npt.NDArray[np.bool_]
     failed: dict[str, npt.NDArray[np.bool_]]
@@ -139,13 +171,13 @@ class Decisions:
         self.kept[places] = False
 
 
-def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> Decisions:
-    """What the cluster table says of a piece of a shard; `rows` are the rows in it of the `clusters` rows."""
+def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> ShardDecisions:
+    """The decisions of the cluster table about a part of a shard. `rows`: where the rows of `clusters` lie in that part."""
     at = np.full(table.num_rows, -1)
     at[rows] = np.arange(len(rows))
     place = pa.array(at, mask=at < 0)
     found = {name: clusters[name].take(place) for name in ("kept", "cluster_size", "kept_id", *OPTIONAL)}
-    decided = Decisions(np.ones(table.num_rows, bool), {}, {})
+    decided = ShardDecisions(np.ones(table.num_rows, bool), {}, {})
     removed = ~pc.fill_null(found["kept"], True).to_numpy()
     for rule, verified in RULES.items():
         here = np.flatnonzero(removed & pc.fill_null(pc.is_in(found["verified"], pa.array(verified)), False).to_numpy())
@@ -159,8 +191,8 @@ def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> 
     return decided
 
 
-def report_rows(table: pa.Table, decided: Decisions, texts: pa.Array | None, schema: pa.Schema) -> pa.Table:
-    """The report rows of a piece of a shard; `texts` are those of the documents that stay, where they may have changed."""
+def report_rows(table: pa.Table, decided: ShardDecisions, texts: pa.Array | None, schema: pa.Schema) -> pa.Table:
+    """The report rows of a part of a shard. `texts`: the texts of the documents that stay, if they may have changed."""
     before = pc.utf8_length(table["text"]).cast(pa.int64())
     kept = pa.array(decided.kept)
     after = pc.if_else(kept, before, 0)
@@ -172,8 +204,8 @@ def report_rows(table: pa.Table, decided: Decisions, texts: pa.Array | None, sch
     return pa.table([columns.get(field.name, missing).cast(field.type) for field in schema], schema=schema)
 
 
-def _failed(decided: Decisions) -> pa.Array:
-    """The rules that each document failed, in the order in which they were judged."""
+def _failed(decided: ShardDecisions) -> pa.Array:
+    """The rules that each document failed, in the order in which they were applied."""
     if not decided.failed:
         return pa.array([[]] * len(decided.kept), pa.list_(pa.string()))
     failed = np.stack(list(decided.failed.values()), axis=1)
@@ -183,7 +215,7 @@ def _failed(decided: Decisions) -> pa.Array:
 
 
 def _documents(table: pa.Table, texts: pa.Array | None, report: pa.Table, kept: npt.NDArray[np.bool_], schema: pa.Schema) -> pa.Table:
-    """The documents that stay, with `texts` in place of their own where there are any."""
+    """The documents that stay, with `texts` in place of their own if given."""
     columns = {name: table[name] for name in table.column_names if name != "text" or texts is None}
     columns |= {SIZE.name: report[SIZE.name], CLUSTER.name: _cluster(report)}
     stays = pa.table(columns).filter(pa.array(kept))

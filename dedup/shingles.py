@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """From texts to MinHash signatures and shingle sets, as a recipe's `minhash` says.
 
 A text is normalised, parted into units (words by one of the filters' rules, or characters), and its n-grams are hashed. Work goes on
@@ -5,6 +6,7 @@ by a few megabytes of text at a time: memory grows with the longest document, up
 batch. Time is linear in the text.
 """
 
+from collections import namedtuple
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,32 +16,27 @@ import numpy.typing as npt
 
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.minhash import band_shape, datatrove_minima, datatrove_permutations, minima32, minima64, permutations
-from corpusmill.dedup.normalise import normalised, repaired
-from corpusmill.dedup.shingle_kernels import (
-    OURS,
-    SHA1_32,
-    SHA1_64,
-    XXH32,
-    XXH64,
-    Rule,
-    character_shingles,
-    character_strings,
-    plain_shingles,
-    to_sets,
-    word_shingles,
-    word_strings,
-)
-from corpusmill.dedup.simplify import simplified
-from corpusmill.dedup.simplify_tables import SIMPLIFICATIONS, tables
-from corpusmill.dedup.words import chunks, read_only, word_codes
+from corpusmill.dedup.normalise import SIMPLIFICATIONS, normalised, repaired, simplified, tables
+from corpusmill.dedup.words import chunks, read_only, shingle_hashes, word_codes, word_hashes
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED
-from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.words import base_powers, new_words, word_rule_classes
+from corpusmill.pipeline.text.hashing import BASE, ONE, four_bytes, mix64, power, xxh64
+from corpusmill.pipeline.text.utf8 import character_classes, decode
+from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
+
+#: How a shingle becomes a number: by our hash of hashes, or by a hash of its characters.
+OURS, XXH64, XXH32, SHA1_64, SHA1_32 = range(5)
+_SPACE = 0x20
+#: Shingles of one slot beyond which they are sorted rather than inserted one by one.
+_LARGE_SLOT = 24
+
+#: A word rule: the table of `word_rule_classes`, `base_powers`, and marks as long as the texts (`spacy_tokens`), none for other rules.
+WordRule = namedtuple("WordRule", "classes powers marks")
 
 #: Bytes of text that are shingled at once, a longer document alone.
 CHUNK_BYTES = 1 << 20
@@ -144,10 +141,10 @@ class Shingler:
             word_strings(*text, rule, words, how, ngram, least, joined, begins, out, bounds)
         return out, bounds
 
-    def _rule(self, data: Bytes, offsets: Offsets) -> Rule:
+    def _rule(self, data: Bytes, offsets: Offsets) -> WordRule:
         if self.config.word_rule != "spacy":
-            return Rule(self.classes, self.powers, np.zeros(0, np.uint8))
-        return Rule(self.classes, self.powers, load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]))
+            return WordRule(self.classes, self.powers, np.zeros(0, np.uint8))
+        return WordRule(self.classes, self.powers, load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]))
 
     def _normal_form(self, data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
         """The texts as they are compared: valid UTF-8."""
@@ -158,3 +155,266 @@ class Shingler:
                 return normalised(data, offsets, how)
             case peer:
                 return simplified(data, offsets, peer)
+
+
+# ---- kernels: shingles as numbers, and sets of them ------------------------------------------------------
+
+
+@kernel
+def plain_shingles(data, offsets, codes, ngram, least, out, bounds):
+    """Of runs of `\\w`, lower-cased: `words.word_hashes`."""
+    place = 0
+    for d in range(len(offsets) - 1):
+        count = word_hashes(data, offsets[d], offsets[d + 1], codes, out[place:])
+        if count >= least:
+            place += shingle_hashes(out[place:], count, ngram)
+        bounds[d + 1] = place
+
+
+@kernel
+def _walk(data, start, end, rule, words):
+    if rule.marks.size:
+        return walk_marked_words(data, start, end, rule.marks, rule.classes, rule.powers, words)
+    return walk_words(data, start, end, rule.classes, rule.powers, words)
+
+
+@kernel(error_model="numpy")
+def word_shingles(data, offsets, rule, words, ngram, least, out, bounds):
+    """Of the words of a rule; `words` is scratch for the longest text."""
+    place = 0
+    for d in range(len(offsets) - 1):
+        count = _walk(data, offsets[d], offsets[d + 1], rule, words)
+        if count >= least:
+            for w in range(count):
+                out[place + w] = mix64(words.hashes[w])
+            place += shingle_hashes(out[place:], count, ngram)
+        bounds[d + 1] = place
+
+
+@kernel(error_model="numpy")
+def word_strings(data, offsets, rule, words, how, ngram, least, joined, begins, out, bounds):
+    """As `word_shingles`, each the hash of its words with one space between them.
+
+    `joined` (uint8, twice the bytes of the longest text and one more) and `begins` (int64, as many) are scratch.
+    """
+    place = 0
+    for d in range(len(offsets) - 1):
+        count = _walk(data, offsets[d], offsets[d + 1], rule, words)
+        if count >= least:
+            _join(data, offsets[d], offsets[d + 1], rule.classes, words.ends, count, joined, begins)
+            place += _hash_strings(joined, begins, count, ngram, 1, how, out[place:])
+        bounds[d + 1] = place
+
+
+@kernel
+def _join(data, start, end, classes, ends, count, joined, begins):
+    """Writes the words, a space behind each, to `joined`, and where each begins to `begins`; `begins[count]` is the end."""
+    word, characters, place, at = 0, 0, 0, start
+    while at < end:
+        point, width = decode(data, at)
+        if classes[point] & VISIBLE:
+            if characters == ends[word]:
+                if word:
+                    joined[place] = _SPACE
+                    place += 1
+                begins[word] = place
+                word += 1
+            for k in range(width):
+                joined[place + k] = data[at + k]
+            place += width
+            characters += 1
+        at += width
+    begins[count] = place + 1
+
+
+@kernel
+def _hash_strings(data, begins, count, ngram, gap, how, out):
+    """Hashes the n-grams of the `count` units that begin at `begins`, between which `gap` bytes belong to none."""
+    block, state = np.empty(16, np.uint64), np.empty(5, np.uint64)
+    shingles = max(count - ngram + 1, 0)
+    for w in range(shingles):
+        start, end = begins[w], begins[w + ngram] - gap
+        if how == XXH64:
+            out[w] = xxh64(data, start, end)
+        elif how == XXH32:
+            out[w] = xxh32(data, start, end)
+        else:
+            value = sha1(data, start, end, block, state)
+            out[w] = value & np.uint64(0xFFFFFFFF) if how == SHA1_32 else value
+    return shingles
+
+
+@kernel(error_model="numpy")
+def character_shingles(data, offsets, ngram, least, out, bounds):
+    """Of characters: the polynomial of n code points, which moves on by one character in two multiplications."""
+    place, gone = 0, power(ngram)
+    for d in range(len(offsets) - 1):
+        at, behind, end, count = offsets[d], offsets[d], offsets[d + 1], 0
+        begin, value = place, np.uint64(0)
+        while at < end:
+            point, width = decode(data, at)
+            at += width
+            count += 1
+            value = value * BASE + (np.uint64(point) + ONE)
+            if count > ngram:
+                first, step = decode(data, behind)
+                behind += step
+                value -= (np.uint64(first) + ONE) * gone
+            if count >= ngram:
+                out[place] = mix64(value)
+                place += 1
+        if count < least:
+            place = begin
+        bounds[d + 1] = place
+
+
+@kernel(error_model="numpy")
+def character_strings(data, offsets, how, ngram, least, begins, out, bounds):
+    """As `character_shingles`, each the hash of its bytes. `begins` (int64, one more than the bytes of the longest text) is scratch."""
+    place = 0
+    for d in range(len(offsets) - 1):
+        count = 0
+        for at in range(offsets[d], offsets[d + 1]):
+            begins[count] = at
+            count += data[at] & 0xC0 != 0x80
+        begins[count] = offsets[d + 1]
+        if count >= least:
+            place += _hash_strings(data, begins, count, ngram, 0, how, out[place:])
+        bounds[d + 1] = place
+
+
+@kernel(error_model="numpy")
+def to_sets(hashes, bounds, spare, counts):
+    """Makes the numbers of each text a set, ascending, moved up to close the gaps; `bounds` becomes theirs.
+
+    Hashes are spread evenly, so a pass by their upper bits leaves a few in each slot, which are inserted in order. Only where many
+    are alike, as in a text that repeats itself, a slot is sorted as a whole. `spare` (uint64) and `counts` (int64, three more) are
+    scratch of as many items as the largest text has shingles.
+    """
+    place, first = 0, bounds[0]
+    for d in range(len(bounds) - 1):
+        last = bounds[d + 1]
+        size = last - first
+        bits = 0
+        while 2 << bits < size:
+            bits += 1
+        _scatter(hashes[first:last], bits, spare, counts)
+        begin = place
+        for slot in range(1 << bits):
+            low, high = counts[slot], counts[slot + 1]
+            if high - low > _LARGE_SLOT:
+                spare[low:high] = np.sort(spare[low:high])
+            else:
+                _insert_in_order(spare, low, high)
+            for w in range(low, high):
+                if place == begin or spare[w] != hashes[place - 1]:
+                    hashes[place] = spare[w]
+                    place += 1
+        bounds[d + 1], first = place, last
+
+
+@kernel(error_model="numpy")
+def _scatter(hashes, bits, spare, counts):
+    """Writes `hashes` to `spare` by their upper `bits`; slot s is then `spare[counts[s]:counts[s + 1]]`."""
+    shift = np.uint64(63 - bits)
+    counts[: (1 << bits) + 2] = 0
+    for value in hashes:
+        counts[np.int64(value >> ONE >> shift) + 2] += 1
+    for slot in range(2, (1 << bits) + 2):
+        counts[slot] += counts[slot - 1]
+    for value in hashes:
+        following = np.int64(value >> ONE >> shift) + 1
+        spare[counts[following]] = value
+        counts[following] += 1
+
+
+@kernel(inline="always")
+def _insert_in_order(values, low, high):
+    for w in range(low + 1, high):
+        value, at = values[w], w
+        while at > low and values[at - 1] > value:
+            values[at] = values[at - 1]
+            at -= 1
+        values[at] = value
+
+
+# ---- kernels: the hashes that datatrove takes ------------------------------------------------------------
+
+
+_Q1, _Q2, _Q3, _Q4, _Q5 = (np.uint64(value) for value in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
+_LOW = np.uint64(0xFFFFFFFF)
+_ZERO = np.uint64(0)
+
+
+@kernel(inline="always")
+def _rotate32(value, bits):
+    return (value << np.uint64(bits) | value >> np.uint64(32 - bits)) & _LOW
+
+
+@kernel
+def xxh32(data, start, end):
+    """XXH32 with seed 0 of `data[start:end]`, as uint64."""
+    at = start
+    if end - start >= 16:
+        one, two, three, four = (_Q1 + _Q2) & _LOW, _Q2, _ZERO, (_ZERO - _Q1) & _LOW
+        while at + 16 <= end:
+            one = _rotate32((one + four_bytes(data, at) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            two = _rotate32((two + four_bytes(data, at + 4) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            three = _rotate32((three + four_bytes(data, at + 8) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            four = _rotate32((four + four_bytes(data, at + 12) * _Q2) & _LOW, 13) * _Q1 & _LOW
+            at += 16
+        value = _rotate32(one, 1) + _rotate32(two, 7) + _rotate32(three, 12) + _rotate32(four, 18)
+    else:
+        value = _Q5
+    value = (value + np.uint64(end - start)) & _LOW
+    while at + 4 <= end:
+        value = _rotate32((value + four_bytes(data, at) * _Q3) & _LOW, 17) * _Q4 & _LOW
+        at += 4
+    while at < end:
+        value = _rotate32((value + np.uint64(data[at]) * _Q5) & _LOW, 11) * _Q1 & _LOW
+        at += 1
+    value = (value ^ value >> np.uint64(15)) * _Q2 & _LOW
+    value = (value ^ value >> np.uint64(13)) * _Q3 & _LOW
+    return value ^ value >> np.uint64(16)
+
+
+@kernel
+def _sha1_block(block, state):
+    """Takes 64 bytes, as sixteen big-endian numbers in `block` (uint64, which it overwrites), into `state` (uint64 of 5)."""
+    a, b, c, d, e = state[0], state[1], state[2], state[3], state[4]
+    for step in range(80):
+        place = step & 15
+        if step >= 16:
+            block[place] = _rotate32(block[(step + 13) & 15] ^ block[(step + 8) & 15] ^ block[(step + 2) & 15] ^ block[place], 1)
+        if step < 20:
+            mixed = ((b & c) | (~b & d & _LOW)) + np.uint64(0x5A827999)
+        elif step < 40:
+            mixed = (b ^ c ^ d) + np.uint64(0x6ED9EBA1)
+        elif step < 60:
+            mixed = ((b & c) | (b & d) | (c & d)) + np.uint64(0x8F1BBCDC)
+        else:
+            mixed = (b ^ c ^ d) + np.uint64(0xCA62C1D6)
+        a, b, c, d, e = (_rotate32(a, 5) + mixed + e + block[place]) & _LOW, a, _rotate32(b, 30), c, d
+    state[0], state[1], state[2] = (state[0] + a) & _LOW, (state[1] + b) & _LOW, (state[2] + c) & _LOW
+    state[3], state[4] = (state[3] + d) & _LOW, (state[4] + e) & _LOW
+
+
+@kernel
+def sha1(data, start, end, block, state):
+    """The first eight bytes of the SHA-1 of `data[start:end]` as a little-endian number. `block` (16) and `state` (5) are scratch."""
+    state[0], state[1], state[2], state[3], state[4] = 0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0
+    size = end - start
+    for first in range(0, size + 9, 64):
+        for word in range(16):
+            value = _ZERO
+            for place in range(first + 4 * word, first + 4 * word + 4):
+                byte = np.uint64(data[start + place]) if place < size else np.uint64(0x80 if place == size else 0)
+                value = value << np.uint64(8) | byte
+            block[word] = value
+        if first + 64 >= size + 9:
+            block[14], block[15] = np.uint64(size) >> np.uint64(29), np.uint64(size) << np.uint64(3) & _LOW
+        _sha1_block(block, state)
+    value = _ZERO
+    for place in range(8):
+        value |= (state[place >> 2] >> np.uint64(24 - 8 * (place & 3)) & np.uint64(0xFF)) << np.uint64(8 * place)
+    return value

@@ -1,5 +1,6 @@
-"""The first phase: what is to be known of each document to find its copies, without its text, and the keys by which copies meet."""
+"""The first phase: measures each document (hashes, MinHash signature, counts), and writes the keys by which copies meet."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,21 +9,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from corpusmill.dedup.config import ExactForm, MeasureConfig
-from corpusmill.dedup.keys import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
-from corpusmill.dedup.minhash import band_keys
+from corpusmill.dedup.config import DedupConfig, ExactForm, MeasureConfig
+from corpusmill.dedup.corpus import MeasuredShard, shard_key
+from corpusmill.dedup.external_sort import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
+from corpusmill.dedup.minhash import band_keys, band_shape
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
+from corpusmill.dedup.policy import policy_columns
 from corpusmill.dedup.shingles import Shingler
-from corpusmill.dedup.urls import normalised_url
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Piece, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hosts import hosts
 
-#: What the phase takes over from the documents, to order the copies and to name them.
+#: Columns that the phase copies from the documents: they order copies and name them.
 TAKEN = ("id", "source", "offset", "timestamp")
-#: The column by which the removal is counted; `host` is made of the URL.
+#: The column by which removals are counted; `host` comes from the URL.
 BY = "by"
 HOST = "host"
 
@@ -32,7 +35,7 @@ _U64 = np.dtype(np.uint64)
 
 
 def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> pa.Schema:
-    """One row a document, in the order of its shard. Where `shingles` is 0 the signature means nothing; of no places there is none."""
+    """One row per document, in the order of its shard. A signature with `shingles` 0 means nothing; without `places` there is none."""
     signature = [pa.field("signature", pa.binary(places * bits // 8), nullable=False)] if places else []
     return pa.schema(
         [
@@ -52,7 +55,7 @@ def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> p
 
 
 def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndarray:
-    """A fixed-size binary column as a matrix of `dtype`, one row a value, without a copy where it is one chunk."""
+    """A fixed-size binary column as a matrix of `dtype`, one row per value; a single chunk is not copied."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
@@ -65,14 +68,14 @@ def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndar
 
 
 def to_fixed_binary(matrix: np.ndarray) -> pa.Array:
-    """A matrix as a fixed-size binary column, one value a row."""
+    """A matrix as a fixed-size binary column, one value per row."""
     width = matrix.shape[1] * matrix.itemsize
     data = pa.py_buffer(np.ascontiguousarray(matrix).tobytes())
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A signature table as Parquet that spends no time on compressing hashes."""
+    """A signature table as Parquet; hashes are not compressed."""
     hashes = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -86,8 +89,31 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def key_kinds(config: MeasureConfig) -> dict[str, int]:
+    """The kinds of keys, and how many of each kind a document has."""
+    enabled = {EXACT_KEYS: config.exact.enabled, URL_KEYS: config.url.enabled, BAND_KEYS: config.minhash.enabled}
+    return {kind: band_shape(config.minhash)[0] if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
+
+
+def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
+    """Runs the phase; returns the run's own shards, measured."""
+    documents, kinds = run.documents(), list(key_kinds(config))
+    bands, rows = band_shape(config.minhash)
+    params = {"bands": bands, "rows": rows, "kinds": kinds, "by": config.by, "columns": policy_columns(config)}
+    names = [shard_key(ref.path) for ref in documents]
+    pieces = [Piece(f"signatures/{name}", (ref,)) for name, ref in zip(names, documents, strict=True)]
+    done = run.map("signatures", SignatureWorker, pieces, params, config.part(MeasureConfig))
+    return [
+        MeasuredShard(
+            name, row.rows_in, ref, row.ref("dedup", f"signatures/{name}.parquet"),
+            {kind: row.ref("dedup", f"keys/{name}.{kind}.arrow") for kind in kinds},
+        )
+        for name, ref, row in zip(names, documents, done, strict=True)
+    ]  # fmt: skip
+
+
 class SignatureWorker(Worker):
-    """One shard of documents to one shard of signatures and the files of its keys.
+    """Measures one shard of documents: a shard of signatures and the files of its keys.
 
     `params`: `bands` and `rows` (of a band), `kinds` (of keys), `by`, and `columns` (those beside `TAKEN` that the policies compare).
     """
@@ -144,7 +170,7 @@ class SignatureWorker(Worker):
         return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
     def _keys(self, table: pa.Table, bands: np.ndarray, texts: np.ndarray) -> Iterator[tuple[str, bytes]]:
-        """`(kind, content)` of the shard's key files. `texts`: a hash of each document's text, equal where the signature has to be."""
+        """`(kind, content)` of the shard's key files. `texts`: a hash of each document's text; equal hashes imply equal signatures."""
         kinds, rows = self.params["kinds"], np.arange(table.num_rows, dtype=np.uint32)
         exact = fixed_binary(table["exact"], _U64)
         if EXACT_KEYS in kinds:
@@ -165,7 +191,7 @@ def _hashes(data: np.ndarray, offsets: np.ndarray, how: ExactForm) -> np.ndarray
 
 
 def _url_hashes(urls: pa.ChunkedArray, how: str) -> pa.Array:
-    """Null where there is no URL; documents with an empty one have none in common."""
+    """The hash of each URL; null without one. An empty URL counts as none."""
     form = normalised_url if how == "syntax" else str
     found = [xxhash.xxh3_128_digest(form(url)) if url and url.strip() else None for url in urls.to_pylist()]
     return pa.array(found, pa.binary(HASH_BYTES))
@@ -184,3 +210,71 @@ def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) ->
     missing = [name for name in needed if name not in present]
     if missing:
         raise InputError(f"{path}: has no column {missing[0]!r}, which dedup needs.")
+
+
+# ---- when two URLs are one address -----------------------------------------------------------------------
+
+
+DEFAULT_PORTS = {"http": "80", "https": "443", "ftp": "21"}
+#: RFC 3986, appendix B: scheme, authority, path and query of a URL without a fragment.
+_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?]*))?([^?]*)(.*)", re.DOTALL)
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PLACE = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?", re.DOTALL)
+#: An escape that is not itself part of a broken one, which it would make whole.
+_ESCAPE = re.compile("(?<!%)(?<!%[0-9a-fA-F])%([0-9a-fA-F]{2})")
+#: White space and control characters, which readers of URLs leave out at both ends.
+_AROUND = "".join(chr(point) for point in range(0x3001) if point <= 0x20 or chr(point).isspace())
+
+
+def normalised_url(url: str) -> str:
+    """The URL in the normal form of RFC 3986, sections 6.2.2 and 6.2.3, without its fragment. Any text has one."""
+    match = _PARTS.fullmatch(url.partition("#")[0].strip(_AROUND))
+    assert match is not None  # all parts are optional
+    scheme, authority, path, query = match.groups("")
+    scheme, path = scheme.lower(), _escapes(path)
+    if match[2] is None:
+        start = f"{scheme}:" if scheme else ""
+    else:
+        start = (f"{scheme}:" if scheme else "") + "//" + _authority(authority, scheme)
+        path = path or "/"
+    if scheme and path.startswith("/"):
+        path = without_dots(path)
+        if match[2] is None and path.startswith("//"):
+            path = f"/.{path}"  # or else it would read as an authority
+    return start + path + _escapes(query)
+
+
+def _authority(authority: str, scheme: str) -> str:
+    user, at, place = authority.rpartition("@")
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        return authority
+    host, port = _escapes(match[1]).lower(), match[2]
+    host = _ESCAPE.sub(lambda escape: escape.group().upper(), host)
+    return user + at + host + (f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else "")
+
+
+def without_dots(path: str) -> str:
+    """An absolute path without its `.` and `..` (RFC 3986, section 5.2.4)."""
+    if "/." not in path:
+        return path
+    out: list[str] = []
+    *folders, last = path.split("/")[1:]
+    for part in folders:
+        if part == "..":
+            out = out[:-1]
+        elif part != ".":
+            out.append(part)
+    if last == "..":
+        out = out[:-1]
+    return "/" + "/".join([*out, "" if last in (".", "..") else last])
+
+
+def _escapes(text: str) -> str:
+    """Percent-encodings in capitals, and none where a character needs none."""
+    return _ESCAPE.sub(_escape, text) if "%" in text else text
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = chr(int(match.group(1), 16))
+    return character if character in _UNRESERVED else match.group().upper()

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import WORD, character_classes, lowercase_table
 from corpusmill.pipeline.text.hashing import mix64
+from corpusmill.pipeline.text.utf8 import WORD, character_classes, lowercase_table
 
 REPLACEMENT = 0xFFFD  # what a byte that is no UTF-8 counts as
 

@@ -30,15 +30,13 @@ from pydantic import Field, model_validator
 from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
-from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cache import NpmPackage, alone, cache_folder
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.npm_package import NpmPackage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, WORD, character_classes, lowercase_table
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, WORD, character_classes, decode, lowercase_table
 
 #: Languages in whose lists words need no separation, as datatrove has it.
 UNSEPARATED = ("ja", "th", "zh")

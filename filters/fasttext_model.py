@@ -18,10 +18,8 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.memory import need_memory
-from corpusmill.pipeline.text.classes import ALPHA
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.table import find, insert, table_size
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes
+from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, table_size
+from corpusmill.pipeline.text.utf8 import ALPHA, HIGH_BITS, decode, eight_bytes
 
 MAGIC, VERSION = 793712314, 12
 SUPERVISED = 3  # of model_name

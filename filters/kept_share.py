@@ -136,8 +136,8 @@ def measure_and_decide(run: StageRun, config: FilterConfig, pieces: Sequence[Pie
 
 def _find_and_write(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:
     found = find_thresholds(rules, [shard_reader(run, ref.path) for ref in measured])
-    told = {name: each.as_json() for name, each in found.items()}
-    return Output({THRESHOLDS_FILE: (json.dumps(told, indent=2) + "\n").encode()})
+    written = {name: each.as_json() for name, each in found.items()}
+    return Output({THRESHOLDS_FILE: (json.dumps(written, indent=2) + "\n").encode()})
 
 
 def shard_reader(storage: Storage, path: str) -> Reader:
@@ -154,11 +154,11 @@ def kept_share_summary(run: StageRun, config: FilterConfig) -> dict[str, str]:
     """The thresholds found, for the terminal."""
     if not unknown_rules(rule_table(config)):
         return {}
-    told = []
+    sentences = []
     for name, found in json.loads(run.storage.read_bytes(THRESHOLDS_FILE)).items():
         if found["threshold"] is not None:
-            told.append(f"{name} {found['threshold']:.6g} keeps {found['kept']:,} of {found['documents']:,}")
-    return {"kept share": ", ".join(told)} if told else {}
+            sentences.append(f"{name} {found['threshold']:.6g} keeps {found['kept']:,} of {found['documents']:,}")
+    return {"kept share": ", ".join(sentences)} if sentences else {}
 
 
 class MeasureWorker(FilterWorker):

@@ -20,7 +20,7 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 
 #: The label of a text with too few letters to tell (ISO 639-2's code for "undetermined").
 UNDETERMINED = "und"

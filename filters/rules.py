@@ -1,4 +1,4 @@
-"""Decisions: plain comparisons of measured columns with thresholds. Each family's file holds its tables of rules, by preset."""
+"""Rules: plain comparisons of measured columns with thresholds. Each filter's module has its rules, by preset."""
 
 import json
 import math
@@ -23,14 +23,14 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
 }  # fmt: skip
 NOT_IN = "not in"  # of a list of strings
-#: The threshold of a rule that has yet to be found (`Rule.kept`): no document fails it.
+#: The threshold of a rule with `kept` before it is found: no document fails it.
 UNKNOWN = math.nan
 
 
 @dataclass(frozen=True)
 class KeptShare:
-    """How much of the corpus a rule keeps: `share` (above 0, at most 1) of the documents that pass all rules with a threshold given by
-    the recipe (`of` is `passing`), or of all (`all`); of these, those that have a value."""
+    """How much of the corpus a rule keeps: `share` (above 0, at most 1) of the documents that pass all rules with a given threshold (`of`
+    is `passing`), or of all (`all`). Documents without a value do not count."""
 
     share: float
     of: str
@@ -38,9 +38,9 @@ class KeptShare:
 
 @dataclass(frozen=True)
 class Rule:
-    """A document fails where `column comparison threshold` is true. A value that is NaN or null never fails.
+    """A document fails if `column comparison threshold` is true; NaN and null never fail.
 
-    With `kept` the threshold is the one that keeps this share of the corpus (filters/kept_share.py).
+    With `kept` the threshold is the one that keeps this share of the corpus (kept_share.py).
     """
 
     name: str
@@ -55,11 +55,11 @@ class Rule:
 
     @property
     def unknown(self) -> bool:
-        """Whether the threshold has yet to be found."""
+        """Whether the threshold is not found yet."""
         return self.kept is not None and self.threshold != self.threshold
 
     def failing(self, column: pa.Array) -> npt.NDArray[np.bool_]:
-        """bool, one a document: which ones fail. `column` holds this rule's values."""
+        """bool (documents,): which ones fail. `column` has the rule's values."""
         if self.comparison == NOT_IN:
             inside = pc.is_in(column, value_set=pa.array(self.threshold, pa.string()))
             return np.asarray(pc.and_(pc.invert(inside), pc.is_valid(column)).to_numpy(zero_copy_only=False), bool)
@@ -75,7 +75,7 @@ def limits(*rules: tuple[str, str, str, float | None]) -> tuple[Rule, ...]:
 
 @dataclass(frozen=True)
 class StepRule:
-    """A rule with the step it belongs to, as the report names it. `template` says what it means (`filters.meanings`)."""
+    """A rule with its step, named as in the report. `template` says what it means (`meaning`)."""
 
     step: str
     rule: Rule
@@ -83,7 +83,7 @@ class StepRule:
 
     @property
     def meaning(self) -> str:
-        """What a document fails for, with the threshold; empty where nobody says it."""
+        """What a document fails for, with the threshold; empty without a template."""
         return meaning(self.template, self.rule.comparison, self.rule.threshold)
 
     def as_json(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class StepRule:
 
 
 def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | None]) -> list[StepRule]:
-    """The rules with other thresholds by rule name; None takes a rule out. Raises ValueError for what does not fit."""
+    """The rules with other thresholds by rule name; None removes a rule. Raises ValueError if one does not fit."""
     rules = list(rules)
     by_name = {rule.rule.name: rule.rule for rule in rules}
     for name in thresholds:
@@ -114,9 +114,9 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
 
 
 def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents: int) -> pa.Array:
-    """`failed` for each document: the names of all rules that it fails, in the order of the rules.
+    """The report's column `failed`: for each document the names of all rules that it fails, in their order.
 
-    `values` holds the rules' columns, each with `documents` items.
+    `values` has the rules' columns, each with `documents` items.
     """
     failing = np.zeros((documents, len(rules)), bool)
     for place, rule in enumerate(rules):
@@ -128,7 +128,7 @@ def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents:
 
 
 def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """bool, one a document: which ones fail a rule that is none of `names`. `failed` is the report's column."""
+    """bool (documents,): which ones fail a rule other than `names`. `failed` is the report's column."""
     other = pc.invert(pc.is_in(failed.flatten(), value_set=pa.array(list(names), pa.string())))
     failing = np.zeros(len(failed), bool)
     failing[pc.list_parent_indices(failed).to_numpy()[np.asarray(other.to_numpy(zero_copy_only=False), bool)]] = True
@@ -136,15 +136,14 @@ def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_
 
 
 def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
-    """The rules as schema metadata of a report table, and what each means."""
+    """The rules and their meanings, as schema metadata of a report table."""
     rules = list(rules)
     plain = {METADATA_KEY: json.dumps([rule.as_json() for rule in rules], ensure_ascii=False).encode()}
     return plain | meanings_metadata({rule.rule.name: rule.meaning for rule in rules if rule.meaning})
 
 
 def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
-    """The rules that decided about a report table: {step, rule, column, comparison, threshold} in their order, and `kept` (share, of)
-    where the threshold was found."""
+    """The rules of a report table in order: {step, rule, column, comparison, threshold}, and `kept` (share, of) for a found threshold."""
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules
 
@@ -167,7 +166,7 @@ WORDS: dict[str, dict[str, str]] = {
 
 
 def meaning(template: str, comparison: str, threshold: Any) -> str:
-    """The phrase of a rule; empty where its column has no template, or the threshold is yet to be found."""
+    """The phrase of a rule; empty without a template, or if the threshold is not found yet."""
     if not template or threshold != threshold:
         return ""
     if isinstance(threshold, tuple | list):

@@ -112,17 +112,17 @@ def _count(run: Storage, reports: Sequence[FileRef], rules: Mapping[str, Sequenc
         for column, of in rules.items():
             failing = np.logical_or.reduce([each.rule.failing(report[each.rule.column].combine_chunks()) for each in of])
             counts[column] += [len(report) - report[column].null_count, failing.sum()]
-    told: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     warnings = []
     for column, (scored, fires) in counts.items():
-        told[column] = {"scored": int(scored), "fires": int(fires), "rules": [each.as_json() for each in rules[column]]}
+        answers[column] = {"scored": int(scored), "fires": int(fires), "rules": [each.as_json() for each in rules[column]]}
         if scored >= FEWEST and fires > TENTH * scored:
             where = " or ".join(f"{r.rule.column} {r.rule.comparison} {r.rule.threshold:.4g}" for r in rules[column])
             warnings.append(
                 f"{column} fires on {fires:,} of {scored:,} documents ({fires / scored:.1%}; {where}): that is more than a tenth of the "
                 f"corpus, so the classifier or its threshold does not fit these documents."
             )
-    return Output({ANSWERS_FILE: (json.dumps(told, indent=2) + "\n").encode()}, warnings=warnings)
+    return Output({ANSWERS_FILE: (json.dumps(answers, indent=2) + "\n").encode()}, warnings=warnings)
 
 
 def _files(name: str, resolved: Resolved) -> list[FileRef]:

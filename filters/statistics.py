@@ -13,13 +13,14 @@ import pyarrow as pa
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
-from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION, character_classes
+from corpusmill.pipeline.text.hashing import hash_span, insert, table_size
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
-from corpusmill.pipeline.text.spacy_words import walk_marked_words
-from corpusmill.pipeline.text.table import hash_span, insert, table_size
 from corpusmill.pipeline.text.utf8 import (
+    ALPHA,
     NEWLINE,
+    PUNCTUATION,
+    character_classes,
     count_byte,
     count_characters,
     decode,
@@ -28,7 +29,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import base_powers, count_words, hash_word, new_words, walk_words, word_rule_classes
+from corpusmill.pipeline.text.words import base_powers, count_words, hash_word, new_words, walk_marked_words, walk_words, word_rule_classes
 
 #: Shares the spare bit of the character classes: datatrove's TERMINAL_PUNCTUATION.
 TERMINAL = 128
@@ -126,7 +127,7 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
 def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
     """Statistics of every text of a column under a word rule: one of `pipeline.text.words`, or `spacy`. Texts must be valid UTF-8.
 
-    `token_marks`: those of `spacy_marks.mark_tokens` for the bytes from the first text on, where the caller has them.
+    `token_marks`: those of `spacy_tokens.mark_tokens` for the bytes from the first text on, where the caller has them.
     """
 
     data, offsets = text_buffers(text)

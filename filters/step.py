@@ -1,6 +1,5 @@
 """Steps of the filter stage. A step measures every document of a batch and may give each a new text; `STEPS` names them all."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ import pyarrow as pa
 
 from corpusmill.filters.rules import Rule, StepRule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config, resolve_options
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
@@ -66,7 +65,7 @@ class DocumentBatch:
         return data[offsets[0] : offsets[-1]], offsets - offsets[0]
 
     def token_marks(self) -> npt.NDArray[np.uint8]:
-        """Where spaCy's tokens begin (`pipeline.text.spacy_marks.mark_tokens`) in the data of `buffers`."""
+        """Where spaCy's tokens begin (`pipeline.text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
         if self._token_marks is None:
             data, offsets = self.buffers()
             self._token_marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:])
@@ -159,7 +158,7 @@ class Step(ABC):
 
     def model_digests(self) -> list[str]:
         """What resuming compares: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
-        return [_file_digest(path) for path in self.model_files()]
+        return [sha256_of(path) for path in self.model_files()]
 
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models. Called once per process, before the first batch."""
@@ -189,14 +188,6 @@ class StatisticsStep(Step):
     def measure(self, batch: DocumentBatch) -> StepOutput:
         found = batch.statistics(self.needs)
         return StepOutput({column: found.of(*names) for column, names in self.STATISTICS.items()})
-
-
-def _file_digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def short_form(given: Any, key: str, config: type[Config]) -> Any:

@@ -24,11 +24,9 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import SPACE, WORD, character_classes, lowercase_table
-from corpusmill.pipeline.text.hashing import BASE, ONE
-from corpusmill.pipeline.text.spacy_import import import_spacy
-from corpusmill.pipeline.text.table import find, hash_set
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set
+from corpusmill.pipeline.text.spacy_rules import import_spacy
+from corpusmill.pipeline.text.utf8 import SPACE, WORD, character_classes, decode, lowercase_table
 from corpusmill.pipeline.text.words import hash_word
 
 #: Languages without spaces between words, as ISO 639-3.

@@ -178,15 +178,15 @@ class TransformerConfig(Config):
         if not isinstance(given, Mapping) or not isinstance(given.get("model"), str) or given.get("labels"):
             return given
         given = dict(given)
-        beside = Path((info.context or {}).get("folder", ".")) / given["model"]
-        if beside.is_dir():
-            given["model"] = str(beside.resolve())
+        local = Path((info.context or {}).get("folder", ".")) / given["model"]
+        if local.is_dir():
+            given["model"] = str(local.resolve())
         try:
             folder = model_folder(given["model"], given.get("revision"))
             description = read_description(folder)
         except ConfigError as error:
             raise ValueError(str(error).removesuffix(".")) from error
-        if not beside.is_dir() and COMMIT.fullmatch(folder.name):
+        if not local.is_dir() and COMMIT.fullmatch(folder.name):
             given["revision"] = folder.name
         given["labels"] = read_labels(description)
         if given.get("output", "auto") == "auto":
@@ -247,10 +247,10 @@ def _plain(label: str) -> str:
 def _kind_of_output(description: Mapping[str, Any], labels: int) -> str:
     """As transformers decides it; a model with one label that says nothing is a regression, as transformers trains it."""
     kinds = {"regression": "regression", "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
-    said = kinds.get(str(description.get("problem_type")))
-    if said == "softmax" and labels == 1:
-        said = "sigmoid"
-    return said or ("regression" if labels == 1 else "softmax")
+    kind = kinds.get(str(description.get("problem_type")))
+    if kind == "softmax" and labels == 1:
+        kind = "sigmoid"
+    return kind or ("regression" if labels == 1 else "softmax")
 
 
 # ---- The step

@@ -1,4 +1,7 @@
-"""What each threshold of a rule would keep, from the values that the report has: by this rule alone, and beside all others."""
+"""What if a threshold were another? `sweep` tries thresholds of one rule on the values in the report; `retune` decides again and writes.
+
+Neither measures a text again.
+"""
 
 import hashlib
 import os
@@ -36,7 +39,7 @@ from corpusmill.pipeline.watch.progress import Progress
 
 @dataclass(frozen=True)
 class Kept:
-    """What one threshold keeps: documents, and characters of the text that came in."""
+    """What one threshold keeps, by this rule alone and together with all others: documents, and characters of the input text."""
 
     threshold: float
     alone_documents: int
@@ -47,15 +50,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A rule's thresholds and what they keep, of so many documents and characters."""
+    """The thresholds of a rule, and what each keeps of all `documents` and `characters`."""
 
     rule: str
     column: str
     comparison: str
-    now: float | None  # the threshold that decided; None where the rule is off
+    now: float | None  # the current threshold; None if the rule is off
     documents: int
     characters: int
-    missing: int  # documents without a value, which no threshold drops
+    missing: int  # documents without a value: no threshold drops them
     rows: tuple[Kept, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Sweep:
 def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Sweep:
     """Tries `steps` thresholds from `first` to `last` of the rule `name` on a finished filter stage.
 
-    Raises InputError where there is no such rule, where it compares with a list, or where the stage is not finished.
+    Raises InputError if there is no such rule, it compares with a list, or the stage is not finished.
     """
     plan = plan_of_existing(folder)
     config = plan.sections.get("filter")
@@ -92,7 +95,7 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
 
 
 def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
-    """The rule of that name, also where it is switched off, and its threshold now; NaN where it keeps a share of the corpus."""
+    """The rule of that name, even if it is off, and its current threshold; NaN if it keeps a share of the corpus."""
     own = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in own:
@@ -104,14 +107,14 @@ def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
 
 
 def _thresholds(first: float, last: float, steps: int) -> list[float]:
-    """Evenly spaced thresholds, both ends included; without the noise of the last binary digits."""
+    """Evenly spaced thresholds, both ends included, rounded to 12 digits."""
     return list(dict.fromkeys(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist()))
 
 
 def _kept(
     rule: Rule, thresholds: list[float], column: pa.Array, lengths: npt.NDArray[np.int64], others: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """(thresholds, 4): documents and characters kept alone, and those kept where `others` says that no other rule drops them."""
+    """(thresholds, 4): documents and characters kept by this rule alone, then those that also pass the `others` (bool)."""
     counts = np.zeros((len(thresholds), 4), np.int64)
     for place, threshold in enumerate(thresholds):
         kept = ~Rule(rule.name, rule.column, rule.comparison, threshold).failing(column)
@@ -120,12 +123,12 @@ def _kept(
     return counts
 
 
-# ---- Shards that can be decided again: what is stored of them has to be what the manifest says
+# ---- Shards that can be decided again: their files must be those of the manifest
 
 
 @dataclass(frozen=True)
 class StoredShard:
-    """A shard to decide about: its piece, its row of the manifest, and the identity that it gets."""
+    """A shard to decide about: its task, its row of the manifest, and its new identity."""
 
     piece: Piece
     row: TaskRow
@@ -133,7 +136,7 @@ class StoredShard:
 
 
 def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], int]:
-    """The shards that were measured under the old configuration and are as the manifest says, and the number of finished ones."""
+    """The intact shards that were measured under the old configuration, and the number of those already decided under the new one."""
     stage = run.stage
     assert isinstance(stage, FilterStage)
     pieces, params = stage.tasks(run)
@@ -161,7 +164,7 @@ def _measured_at_all(run: StageRun) -> None:
 
 
 def _measured_otherwise(run: StageRun, pieces: Sequence[Piece], old_config: str, code: Code) -> InputError:
-    """What is not as it was when the stage was measured, and what to do."""
+    """Says what has changed since the stage was measured, and what to do."""
     rows = run.manifest.tasks
     changed = dict.fromkeys(what for piece in pieces for what in _changes(run, piece, rows.get(piece.key), old_config, code))
     return InputError(
@@ -186,12 +189,12 @@ def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str, 
 
 
 def report_rows(run: StageRun) -> list[TaskRow]:
-    """The manifest's rows of shards that were decided about."""
+    """The manifest's rows of shards with a report."""
     return [row for row in run.manifest.tasks.values() if any(output.path.startswith("report/") for output in row.outputs)]
 
 
 def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
-    """The shards of a finished stage that keeps a share of the corpus."""
+    """All shards of a finished stage that keeps a share of the corpus."""
     _measured_at_all(run)
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
@@ -206,7 +209,7 @@ def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
 
 
 def _intact(storage: Storage, row: TaskRow) -> bool:
-    """Whether the shard's files are those of the manifest; a retuning that was killed may have replaced one of them."""
+    """Whether the shard's files are those of the manifest. A killed retune may have replaced one of them."""
     for output in row.outputs:
         if storage.size(output.path) != output.bytes:
             return False
@@ -221,28 +224,28 @@ def _intact(storage: Storage, row: TaskRow) -> bool:
 
 # ---- Retune: other thresholds on the values that the report has, without measuring any text
 #
-# Report shards are written anew, data shards only where a verdict changed, with the bytes that a fresh run of the stage would
-# write. A document that comes back has its text rewritten from the stage before, by the steps that rewrite alone. Each shard is published
-# before its row of the manifest, and `run.json` last; whatever a crash leaves half done, the stage itself measures anew.
+# All report shards are rewritten, data shards only if a decision changed, with the bytes of a fresh run of the stage. The text of a
+# document that comes back is made again from the previous stage by the rewriting steps alone. A shard is published before its row of the
+# manifest, and `run.json` last; the stage measures again what a crash leaves unfinished.
 #
-# Where a step keeps a share of the corpus, what was measured lies apart from the report (filters/kept_share.py): the verdicts are
-# told from the report's columns as always, and then the stage itself decides again.
+# If a step keeps a share of the corpus, the measured values lie apart from the report (kept_share.py): the changes are computed from the
+# report's columns as always, and the stage itself decides again.
 
 
 @dataclass
 class Retuned:
-    """What the new thresholds changed."""
+    """What the new thresholds change."""
 
     documents: int = 0
     kept_before: int = 0
     kept: int = 0
     came_back: int = 0
     gone: int = 0
-    data_shards: int = 0  # to be written anew
-    to_measure: int = 0  # shards that have to be measured, as what is stored of them can't be used
-    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # rule to threshold before and now; None where it is off
-    failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # rule to documents that fail it, before and now
-    lost: str = ""  # a sentence that names the tasks that the stage was finished without
+    data_shards: int = 0  # to be rewritten
+    to_measure: int = 0  # shards to measure again, as their files are not those of the manifest
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # by rule, its threshold before and now; None: off
+    failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # by rule, the documents that fail it, before and now
+    lost: str = ""  # a sentence about tasks without which the stage was finished
 
 
 def retune(
@@ -256,10 +259,9 @@ def retune(
 ) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
-    What it changes is known, and given to `on_decided`, long before all reports are written. Without `write` nothing is.
-    `say` is told where it has to wait for another process.
-    Raises InputError where the stage is not finished under the run's recipe, ConfigError for anything but thresholds, and NothingKept
-    where, decided again, no document goes on.
+    `on_decided` gets the changes before the reports are written. Without `write` nothing is written. `say` gets a sentence if it has to
+    wait for another process. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything but thresholds
+    would change, and NothingKept if no document is left.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
@@ -290,7 +292,7 @@ def retune(
 def _verdicts(
     old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard], finished: int, pool: ThreadPoolExecutor
 ) -> Retuned:
-    """What the new thresholds change, from the columns of the rules that changed alone."""
+    """What the new thresholds change, from the columns of the changed rules alone."""
     thresholds = [{rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (old, now)]
     names = [name for name in {**thresholds[0], **thresholds[1]} if thresholds[0].get(name) != thresholds[1].get(name)]
     result = Retuned(changed={name: (thresholds[0].get(name), thresholds[1].get(name)) for name in names})
@@ -323,7 +325,7 @@ def _verdicts(
 
 
 def _write(run: StageRun, worker: FilterWorker, shards: Sequence[StoredShard], pool: ThreadPoolExecutor, progress: Progress) -> None:
-    """Publishes the decisions, shard by shard; what could not be decided about is measured by the stage itself."""
+    """Publishes the decisions shard by shard; the stage itself measures the other shards."""
     if shards and not keeps_shares(worker.config):
         run.manifest.reopen(shard.piece.key for shard in shards)
         with progress.phase("retune", len(shards)) as bar:
@@ -351,7 +353,7 @@ def _worker(plan: Plan, storage: Storage) -> FilterWorker:
 
 
 def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard]) -> None:
-    """Gives both workers the thresholds that keep their shares: those that decided, and those that will."""
+    """Gives both workers the thresholds of their kept shares, the current ones and the new ones."""
     old.rules = with_found(old.rules, read_found(run.storage))
     readers = [shard_reader(run.storage, f"report/{shard.piece.key}.parquet") for shard in shards]
     found = find_thresholds(now.rules, readers)
@@ -359,7 +361,7 @@ def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Se
 
 
 def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
-    """Raises ConfigError where documents would have to be scored that were not, since they failed a rule before."""
+    """Raises ConfigError if documents without a score, as they failed an earlier rule, would need one now."""
     before, after = ({rule.rule.name: rule.rule for rule in worker.rules} for worker in (old, now))
     steps: set[str] = set()
     for step in now.steps:
@@ -374,7 +376,7 @@ def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
 
 
 def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> TaskRow:
-    """Decides about one shard, publishes what changed, and gives its new row of the manifest."""
+    """Decides about one shard, publishes the changed files, and returns its new row of the manifest."""
     key, row = shard.piece.key, shard.row
     data_path, report_path = f"data/{key}.parquet", f"report/{key}.parquet"
     report = read_table(run.storage, report_path)
@@ -407,7 +409,7 @@ def _mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 def _documents(
     worker: FilterWorker, run: StageRun, piece: Piece, report: pa.Table, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The documents that go on, in their order, and the lengths in characters of those that come back."""
+    """The kept documents in order, and the lengths (characters) of those that come back."""
     stayed = read_table(run.storage, f"data/{piece.key}.parquet").filter(pa.array(now[before]))
     back = np.nonzero(now & ~before)[0]
     if not len(back):

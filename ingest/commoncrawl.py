@@ -13,11 +13,9 @@ from urllib.parse import parse_qsl
 
 import xxhash
 
-from corpusmill.pipeline.cached import cached, forget
-from corpusmill.pipeline.download import Patience, download
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.gunzip import gunzip
 from corpusmill.pipeline.watch.progress import Bytes
+from corpusmill.pipeline.web import Patience, cached, download, forget, gunzip
 
 PREFIX = "cc:"
 BASE = "https://data.commoncrawl.org/"

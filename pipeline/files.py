@@ -6,19 +6,13 @@ import os
 from pathlib import Path
 from typing import IO, Any, cast
 
-from corpusmill.pipeline.cached import cached
-from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.storage import is_remote
-from corpusmill.pipeline.store.ask import StoreError, asked, filesystem
-from corpusmill.pipeline.store.file import StoreFile
-from corpusmill.pipeline.store.redirects import RedirectRefusedError
-
-#: What a store says about an object that changes with its content.
-TAGS = frozenset(
-    ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
-)
+from corpusmill.pipeline.redirects import RedirectRefusedError
+from corpusmill.pipeline.storage import fingerprint, is_remote
+from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
+from corpusmill.pipeline.store_streams import StoreFile
+from corpusmill.pipeline.web import cached
 
 MAGIC_CHARACTERS = "*?["
 #: Protocols whose own readers fetch and hold as their servers like it.
@@ -79,7 +73,7 @@ def file_ref(path: str) -> FileRef:
             raise InputError(f"{path}: can't be read ({error.strerror}).") from error
         return FileRef(path, f"{status.st_size}:{status.st_mtime_ns}", status.st_size)
     if here := cached(path):
-        return FileRef(path, _fingerprint(here.bytes, here.tags), here.bytes)
+        return FileRef(path, fingerprint(here.bytes, here.tags), here.bytes)
     fs, name = filesystem(path)
     try:
         info = asked(path, lambda: fs.info(name))
@@ -90,12 +84,7 @@ def file_ref(path: str) -> FileRef:
     size = info.get("size")
     if size is None:
         raise InputError(f"{path}: the server doesn't say how large it is, so it can't be read in pieces; download it first.")
-    tags = {tag: str(info[tag]) for tag in sorted(TAGS) if info.get(tag) is not None}
-    return FileRef(path, _fingerprint(int(size), tags), int(size))
-
-
-def _fingerprint(size: int, tags: dict[str, str]) -> str:
-    return digest([size, tags])[:32]
+    return FileRef(path, fingerprint(int(size), info), int(size))
 
 
 def expand(given: str) -> list[str]:

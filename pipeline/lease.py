@@ -1,12 +1,18 @@
 """Who works on a run: `RUN/lease.json`, which one process holds and renews while it works.
 
-Another process takes it over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds by its
-own clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a manifest, and
-stops where another has taken over. Clocks count from the machine's start and through its sleep, and are not compared between machines.
-A row that was on its way to a store just then comes before those of the new holder, who goes on behind it (`journal_store.py`).
+Another process takes the lease over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds
+by its own clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a
+manifest, and stops where another has taken over. Clocks count from the machine's start and through its sleep, and are not compared between
+machines. A row that was on its way to a store at that moment comes before the rows of the new holder (`manifest.py`).
+
+The lease is a compare-and-swap file: it is written only where it still is what the writer has read. A local folder does that under a lock
+that is held for the moment of the write; S3 does it itself (`If-None-Match`, `If-Match`). Other stores can't: there the writer waits and
+reads back, and two writers can both win that are further apart than the wait.
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import platform
@@ -17,14 +23,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.cell import open_cell, unwritable
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 LEASE = "lease.json"
+#: The file whose lock guards the writes of a local folder.
+GUARD_FILE = ".lock"
+#: Seconds after which what was written to a store without conditional writes is read back; a request to S3, and a lock, may take so long.
+SETTLE, PATIENCE = 1.0, 10.0
 #: Seconds after which a lease that was not renewed can be taken over, and what says otherwise (from 1 second to an hour).
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
 #: Renewals in a ttl. Where a ttl passes without one, its last tenth is for what lies between a look at the clock and a written row.
@@ -117,11 +127,85 @@ def wanted_ttl() -> float:
     return seconds
 
 
+class SwapFile:
+    """A small file of a run's folder that is written only where it still has the version that the writer has read.
+
+    A version is what S3 calls the content (its ETag), elsewhere the sha256 of the content.
+    """
+
+    def __init__(self, storage: Storage, name: str):
+        self.storage, self.name = storage, name
+        self.conditional = storage.remote and storage.store.conditional
+        self.settle = 0.0 if storage.root.startswith("memory://") else SETTLE  # in this process's memory nobody else can write
+
+    def read(self) -> tuple[bytes, str] | None:
+        """The content and its version; None where there is no such file. Raises OSError where that can't be told."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.conditional:  # the version first: where the content is a newer one, the next write fails and nothing is lost
+                tag = self.storage.store.tag(self.name, PATIENCE)
+                return self.storage.read_bytes(self.name), tag
+            content = self.storage.read_bytes(self.name)
+            return content, _version(content)
+        return None
+
+    def write(self, content: bytes, expected: str | None) -> str | None:
+        """Writes where the version that is there is `expected` (None: nothing is there); returns the new one, None where it is not."""
+        if not self.storage.remote:
+            with self._locked():
+                return self._replace(content) if self._is(expected) else None
+        if self.conditional:
+            try:
+                return self.storage.store.write_if(self.name, content, expected, PATIENCE, PATIENCE)
+            except NotImplementedError:
+                pass  # a server that does not know conditional writes is used as any other store is
+        if not self._is(expected):
+            return None
+        self.storage.write_bytes(self.name, content)
+        time.sleep(self.settle)
+        found = self.read()
+        return found[1] if found and found[0] == content else None
+
+    def _is(self, expected: str | None) -> bool:
+        found = self.read()
+        return (found and found[1]) == expected
+
+    def _replace(self, content: bytes) -> str:
+        path = Path(self.storage.path(self.name))
+        temporary = path.with_name(TEMPORARY + path.name)  # one name, so that what a kill leaves is taken over by the next
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError:  # a full disk
+            temporary.unlink(missing_ok=True)
+            raise
+        return _version(content)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the folder's lock; raises TimeoutError where a process that holds it was stopped."""
+        os.makedirs(self.storage.root, exist_ok=True)
+        end = time.monotonic() + PATIENCE
+        with open(self.storage.path(GUARD_FILE), "w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise TimeoutError(errno.ETIMEDOUT, f"for {PATIENCE:.0f} s another process has held {file.name}") from None
+                    time.sleep(0.01)
+            yield
+
+
+def _version(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
 class Lease:
     """The lease of one run. `acquire` makes it ours or refuses; `check` raises where it is no longer; `release` gives it back."""
 
     def __init__(self, storage: Storage, ttl: float | None = None):
-        self.storage, self.cell = storage, open_cell(storage, LEASE)
+        self.storage, self.file = storage, SwapFile(storage, LEASE)
         self.mine = Holder(
             secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl()
         )
@@ -140,14 +224,14 @@ class Lease:
         try:
             version = self._free(say)
             self._renewed = clock()
-            self._version = self.cell.write(self.mine.content(), version)
+            self._version = self.file.write(self.mine.content(), version)
             if self._version is None:
-                found = self.cell.read()
+                found = self.file.read()
                 raise self._refusal(read_holder(found[0]) if found else None)
         except CorpusmillError:
             raise
         except OSError as error:
-            raise unwritable(self.storage.root, error) from error
+            raise InputError(f"{self.storage.root}: the run's folder can't be written ({error.strerror or error}).") from error
         self._to_interrupt = threading.current_thread() is threading.main_thread()
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
@@ -156,11 +240,11 @@ class Lease:
         self._ended.set()
         with self._mutex, contextlib.suppress(Exception):
             if self.lost is None:
-                self.cell.write(replace(self.mine, holder="").content(), self._version)
+                self.file.write(replace(self.mine, holder="").content(), self._version)
 
     def _free(self, say: Callable[[str], None]) -> str | None:
         """The version that may be overwritten."""
-        found = self.cell.read()
+        found = self.file.read()
         if found is None:
             return None
         held = read_holder(found[0])
@@ -182,7 +266,7 @@ class Lease:
         end = clock() + ttl
         while (left := end - clock()) > 0:
             time.sleep(min(left, ttl / 20))
-            found = self.cell.read()
+            found = self.file.read()
             if found is None or found[1] != version:
                 raise self._refusal(read_holder(found[0]) if found else held)
 
@@ -216,9 +300,9 @@ class Lease:
 
     def _renew(self) -> None:
         begun, beaten = clock(), replace(self.mine, beat=self.mine.beat + 1)
-        version = self.cell.write(beaten.content(), self._version)
+        version = self.file.write(beaten.content(), self._version)
         if version is None:
-            found = self.cell.read()
+            found = self.file.read()
             held = read_holder(found[0]) if found else None
             self.lost = f"another corpusmill has taken this run over ({held.words})" if held else "its lease was removed"
         else:
@@ -251,7 +335,7 @@ def check_holder(storage: Storage, holder: str) -> None:
     holder in another process, and may go on when it is gone; an empty id (nobody holds a lease) is always right."""
     if not holder:
         return
-    found = open_cell(storage, LEASE).read()
+    found = SwapFile(storage, LEASE).read()
     held = read_holder(found[0]) if found else None
     if held is None or held.holder != holder:
         now = f"another corpusmill has taken this run over ({held.words})" if held and held.holder else "whoever worked on it has ended"
@@ -263,7 +347,7 @@ def look(storage: Storage) -> dict[str, Any]:
     was renewed, by the time of its file; None where a store does not say). Writes nothing."""
     told: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
     try:
-        found = open_cell(storage, LEASE).read()
+        found = SwapFile(storage, LEASE).read()
         written = storage.times().get(LEASE)
     except (OSError, CorpusmillError):
         return told

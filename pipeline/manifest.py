@@ -3,34 +3,49 @@
 A task row says what went in (paths and fingerprints), under which configuration and code, and what came out. A `code` row says what stands
 behind a code's digest: the files and libraries with their versions (`code.py`); it comes before the tasks that ran it.
 A `quarantined` row takes the place of one for a task that was given up.
-A `complete` row lists the finished tasks of a plan in their order, and beside them those that the stage was finished without; where there
-is no such row a stage is unfinished. A `tried` row lists the tasks of a dry run. A `reopened` row takes `complete` back, and names the
-finished tasks that are about to be done again: their files may be the old ones or the new ones.
+A `complete` row lists the finished tasks of a plan in their order, and the tasks that the stage was finished without; where there is no
+such row a stage is unfinished. A `tried` row lists the tasks of a dry run. A `reopened` row takes `complete` back, and names the finished
+tasks that are about to be done again: their files may be the old ones or the new ones.
 Rows hold no times, so equal runs have equal rows; only their order is that of completion.
 
-In memory a task is its name and where its row begins (`journal.py`): rows are read again when they are asked for.
+A local manifest is `manifest.jsonl`. On a store, which can't append, each row is an object of its own, `manifest/00000042.json`, named by
+its number; a finished stage joins them into one. An object is only created where there is none of its name, so two processes never write
+the same one: a process that takes the run over goes on behind rows that were on their way when the former holder lost it.
+
+In memory a task is its name and where its row begins in the file (of a store: in a temporary copy), from which it is read again.
 """
 
+import os
+import tempfile
+import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
-from typing import Any, overload
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, overload
 
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from corpusmill.pipeline.config import canonical_json, digest
+from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.journal import Check, FileJournal, Journal
-from corpusmill.pipeline.journal_store import StoreJournal
-from corpusmill.pipeline.manifest_checks import check_code, check_names, check_quarantined, check_task
+from corpusmill.pipeline.lease import SwapFile
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, fsync_folder, stays_inside
 
 MANIFEST = "manifest.jsonl"
 #: Where the objects of a manifest on a store lie.
 OBJECTS = "manifest"
 #: Where a dry run writes beside a finished stage, whose files stay as they are.
 TRIAL = "trial/"
+#: Seconds for which rows of finished tasks may wait for their fsync in a `grouped` block.
+SYNC_SECONDS = 1.0
+#: Bytes that are read at first where a row's length isn't known.
+ROW_BYTES = 4096
+#: Objects that are read at a time, and how often a listing is made again because an object has become part of another one.
+THREADS, LISTINGS = 16, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +78,12 @@ class TaskRow:
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "TaskRow":
-        row = {**row, "inputs": [FileRef(**i) for i in row["inputs"]], "outputs": [OutputFile(**o) for o in row["outputs"]]}
-        return cls(**row)
-
     def ref(self, folder: str, path: str) -> FileRef:
         """The output at `path` (in stage folder `folder`) as an input of the next stage."""
         for output in self.outputs:
             if output.path in (path, TRIAL + path):
                 return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes)
         raise KeyError(path)
-
-
-TASK_FIELDS = {field.name for field in fields(TaskRow)}
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,20 @@ class Quarantined:
     message: str
     tries: int
 
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Quarantined":
-        check_quarantined(row)
-        return cls(**{**row, "inputs": [FileRef(**i) for i in row["inputs"]]})
+
+@dataclass(frozen=True)
+class _Code:
+    code: str
+    module: str
+    names: list[str]
+    files: dict[str, str]
+    libraries: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    tasks: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
 
 
 def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], config: str, code: str) -> str:
@@ -100,17 +117,24 @@ def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], 
     return digest([task, [(i.path, i.fingerprint) for i in inputs], params, config, code])
 
 
-class TaskRows(Mapping[str, TaskRow]):
-    """The last row of each task, in the order in which the tasks first came; read from the journal when it is asked for."""
+class Check(Protocol):
+    def __call__(self, certain: bool = False) -> None:
+        """Raises where this process may no longer write; `certain`: not by what it knows, but by asking."""
 
-    def __init__(self, journal: Journal):
-        self._journal = journal
+
+class TaskRows(Mapping[str, TaskRow]):
+    """The last row of each task, in the order in which the tasks first came; read from the file when it is asked for."""
+
+    def __init__(self, lines: "_LocalLines | _StoreLines"):
+        self._lines = lines
         self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        row = from_json(self._journal.read(self.addresses[task]))
-        del row["kind"]
-        return TaskRow.from_json(row)
+        try:
+            row: TaskRow = read_row(self._lines.read(self.addresses[task]))[1]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._lines.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
+        return row
 
     def __contains__(self, task: object) -> bool:
         return task in self.addresses
@@ -159,18 +183,21 @@ class Manifest:
     def __init__(self, storage: Storage, read_only: bool = False):
         self.storage = storage
         self.read_only = read_only
-        self._journal = StoreJournal(storage, OBJECTS, read_only) if storage.remote else FileJournal(storage.path(MANIFEST), read_only)
-        self.tasks = TaskRows(self._journal)
+        self._lines: _LocalLines | _StoreLines = _StoreLines(storage) if storage.remote else _LocalLines(storage.path(MANIFEST), read_only)
+        self._guard: Check | None = None
+        self._grouped, self._synced = False, 0.0
+        self.tasks = TaskRows(self._lines)
         self.quarantined: dict[str, Quarantined] = {}
         self.codes: dict[str, dict[str, Any]] = {}  # by digest, as `Code.as_json` gives them
         self.doubtful: set[str] = set()  # finished tasks of which files may be of another try
         self.plan: list[str] | None = None
         self.tried: list[str] = []  # the tasks of the last dry run
-        self._load()
+        for address, where, line in self._lines.load():
+            self._take(line, address, where)
 
     def guard(self, check: Check) -> None:
         """`check` is called before each row is written; it raises where this process may no longer."""
-        self._journal.guard = check
+        self._guard = check
 
     @property
     def complete(self) -> bool:
@@ -180,13 +207,25 @@ class Manifest:
         """The task rows of a complete stage, in the order of its plan."""
         return self.tasks.of(self.plan or [])
 
-    def grouped(self) -> AbstractContextManager[None]:
-        """A block in which rows that come close together become durable together; all are when it ends."""
-        return self._journal.grouped()
+    @property
+    def place(self) -> int:
+        """Where the next row goes: a byte of the file, or in a store the number of the row."""
+        return self._lines.place
+
+    @contextmanager
+    def grouped(self) -> Iterator[None]:
+        """A block in which a local task row may wait up to a second (or for the next row) for its fsync. A killed process loses no row;
+        a machine that loses power may, and then the task is done again."""
+        self._grouped = True
+        try:
+            yield
+        finally:
+            self._grouped = False
+            self._lines.sync()
 
     def append(self, row: TaskRow) -> None:
         """Records a finished task, whose files are durable. Outside of `grouped` the row is, too, when this returns."""
-        self._take_task(row.task, self._write("task", row))
+        self._take_task(row.task, self._write("task", row, durable=not self._grouped))
 
     def describe_code(self, digest: str, parts: dict[str, Any]) -> None:
         """Says once what stands behind the code of the tasks that follow."""
@@ -205,7 +244,7 @@ class Manifest:
         if self.plan != plan or list(self.quarantined) != list(without):
             self._write("complete", {"tasks": plan, "quarantined": list(without)})
             self._take_complete(plan, without)
-            self._journal.tidy()
+            self._lines.join(self._check)
 
     def reopen(self, again: Iterable[str] = ()) -> None:
         """Takes the `complete` mark away: the stage is about to change. `again`: finished tasks that are about to be done again."""
@@ -221,37 +260,47 @@ class Manifest:
             self._write("tried", {"tasks": plan})
             self.tried = plan
 
-    @property
-    def place(self) -> int:
-        """Where the next row goes: a byte of the file, or in a store the number of the row."""
-        return self._journal.place
+    def _check(self, certain: bool = False) -> None:
+        if self._guard is not None:
+            self._guard(certain) if certain else self._guard()
 
-    def _load(self) -> None:
-        for address, where, line in self._journal.lines():
-            try:
-                row = from_json(line)  # takes half as long as json.loads
-                self._take(row.pop("kind"), row, address)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{where}: not a manifest row ({error}).") from error
+    def _write(self, kind: str, row: Any, durable: bool = True) -> int:
+        self._check()
+        line = canonical_json({"kind": kind, **_jsonable(row)}).encode() + b"\n"
+        while (address := self._lines.append(line)) is None:  # on a store: another process has written a row of this number
+            assert isinstance(self._lines, _StoreLines)
+            if self._guard is None:
+                raise InputError(f"{self._lines.next}: another process has written this object, so this one stops.")
+            self._check(certain=True)
+            for late, where, content in self._lines.take_in():
+                self._take(content, late, where)
+        if durable or time.monotonic() - self._synced >= SYNC_SECONDS:
+            self._lines.sync()
+            self._synced = time.monotonic()
+        return address
 
-    def _take(self, kind: str, row: dict[str, Any], address: int) -> None:
-        if kind == "task":
-            if row.keys() != TASK_FIELDS:
-                raise KeyError(", ".join(sorted(row.keys() ^ TASK_FIELDS)))
-            check_task(row)
-            self._take_task(row["task"], address)
-        elif kind == "quarantined":
-            self._take_quarantined(Quarantined.from_json(row))
-        elif kind == "code":
-            check_code(row)
-            self.codes[row.pop("code")] = row
-        elif kind == "complete":
-            self._take_complete(check_names(row["tasks"]), check_names(row.get("quarantined", [])))
-        elif kind == "tried":
-            self.tried = check_names(row["tasks"])
-        elif kind == "reopened":
-            self.plan = None
-            self.doubtful.update(check_names(row.get("tasks", [])))
+    def _take(self, line: bytes, address: int, where: str) -> None:
+        try:
+            raw = from_json(line)
+            kind = raw["kind"]
+            if kind == "task":  # of which there may be many: all of its values are checked when it is read
+                check_outputs(output["path"] for output in raw["outputs"])
+                self._take_task(str(raw["task"]), address)
+                return
+            row = read_row(line)[1]
+            if kind == "quarantined":
+                self._take_quarantined(row)
+            elif kind == "code":
+                self.codes[row.code] = {name: getattr(row, name) for name in ("module", "names", "files", "libraries")}
+            elif kind == "complete":
+                self._take_complete(row.tasks, row.quarantined)
+            elif kind == "tried":
+                self.tried = row.tasks
+            elif kind == "reopened":
+                self.plan = None
+                self.doubtful.update(row.tasks)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: not a manifest row ({reason_of(error)}).") from error
 
     def _take_task(self, task: str, address: int) -> None:
         self.tasks.addresses[task] = address
@@ -267,8 +316,36 @@ class Manifest:
         self.doubtful.difference_update(plan)  # they were done again, or their files were read
         self.quarantined = {task: self.quarantined[task] for task in without}
 
-    def _write(self, kind: str, row: Any) -> int:
-        return self._journal.append(canonical_json({"kind": kind, **_jsonable(row)}).encode() + b"\n")
+
+# ---- rows as JSON ------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "task": TypeAdapter(TaskRow), "quarantined": TypeAdapter(Quarantined), "code": TypeAdapter(_Code), "complete": TypeAdapter(_Tasks),
+    "tried": TypeAdapter(_Tasks), "reopened": TypeAdapter(_Tasks),
+}  # fmt: skip
+
+
+def read_row(line: bytes) -> tuple[str, Any]:
+    """The kind of a row and the row. A run's folder may come from a stranger or from a broken disk, so all values are checked.
+
+    Raises ValueError, KeyError or TypeError where it is no such row; of a kind that is not known here the row is None.
+    """
+    kind = from_json(line)["kind"]
+    if kind not in _KINDS:
+        return kind, None
+    row = _KINDS[kind].validate_json(line, strict=True)
+    if kind == "task":
+        check_outputs(output.path for output in row.outputs)
+    if kind == "code" and not all(part.isidentifier() for part in row.module.split(".")):  # a module's name becomes a path
+        raise ValueError(f"{row.module!r} is no module")
+    return kind, row
+
+
+def check_outputs(paths: Iterable[str]) -> None:
+    """Raises ValueError where a file of a task lies outside of its stage's folder."""
+    for path in paths:
+        if not stays_inside(path):
+            raise ValueError(f"the output {path!r} lies outside of the stage's folder")
 
 
 def _jsonable(row: Any) -> dict[str, Any]:
@@ -277,3 +354,180 @@ def _jsonable(row: Any) -> dict[str, Any]:
         return row
     values = {name: getattr(row, name) for name in row.__dataclass_fields__}
     return values | {name: [_jsonable(file) for file in values[name]] for name in ("inputs", "outputs") if name in values}
+
+
+# ---- lines in a file, and in objects of a store -----------------------------------------------------------------
+
+
+class _LocalLines:
+    """Lines of a local file. Half a line at its end, which a crash cut, is removed; `read_only` leaves it: it may be being written."""
+
+    def __init__(self, path: str, read_only: bool):
+        self.path = self.name = path
+        self.read_only = read_only
+        self.place = 0  # bytes of whole lines
+        self._reading: int | None = None
+        self._writing: int | None = None
+        self._unsynced = False
+
+    def load(self) -> Iterator[tuple[int, str, bytes]]:
+        """All whole lines: where each begins, where a person finds it (`manifest.jsonl:3`), and its content."""
+        if not os.path.exists(self.path):
+            return
+        size = 0
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                size += len(line)
+                if line.endswith(b"\n"):
+                    address, self.place = self.place, size
+                    yield address, f"{self.path}:{number}", line
+        if size > self.place and not self.read_only:
+            os.truncate(self.path, self.place)
+
+    def read(self, address: int) -> bytes:
+        if self._reading is None:
+            self._reading = self._open(os.O_RDONLY)
+        length = ROW_BYTES
+        while True:
+            found = os.pread(self._reading, length, address)
+            end = found.find(b"\n") + 1
+            if end or len(found) < length:
+                return found[:end]
+            length *= 8
+
+    def append(self, line: bytes) -> int:
+        """Adds a line and returns where it begins. Raises InputError where it can't be written."""
+        try:
+            if self._writing is None:
+                self._writing = self._create()
+            written = os.write(self._writing, line)
+            while written < len(line):
+                written += os.write(self._writing, line[written:])
+        except OSError as error:
+            if self._writing is not None:
+                os.ftruncate(self._writing, self.place)  # half of a line that a full disk let through
+            raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
+        self.place = os.lseek(self._writing, 0, os.SEEK_CUR)  # behind whatever another process wrote as it lost the run
+        self._unsynced = True
+        return self.place - len(line)
+
+    def sync(self) -> None:
+        """Makes durable what was appended."""
+        if self._unsynced and self._writing is not None:
+            try:
+                os.fsync(self._writing)
+            except OSError as error:
+                raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
+            self._unsynced = False
+
+    def join(self, check: Check) -> None:
+        """A file is as quick to open as it gets."""
+
+    def _create(self) -> int:
+        folder = Path(self.path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        new = not os.path.exists(self.path)
+        descriptor = self._open(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        if new:
+            fsync_folder(folder)
+        return descriptor
+
+    def _open(self, flags: int) -> int:
+        descriptor = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
+
+
+class _StoreLines:
+    """Lines in objects of a store, each named by the number of its first line, and a copy of all in a temporary file.
+
+    Joining the objects writes the first one again with all lines and then removes the others. Killed between the two, it leaves objects
+    whose lines the first one has, too; whoever reads leaves these out.
+    """
+
+    def __init__(self, storage: Storage):
+        self.storage, self.name = storage, storage.path(OBJECTS)
+        self.place = 0  # lines
+        self._copy = tempfile.TemporaryFile()
+        self._objects: list[int] = []  # the number of the first line of each object
+
+    def load(self) -> Iterator[tuple[int, str, bytes]]:
+        for _ in range(LISTINGS):
+            numbers = sorted(object_names(self.storage.list_files(OBJECTS)))
+            try:
+                with ThreadPoolExecutor(THREADS) as pool:
+                    contents = list(pool.map(lambda number: self.storage.read_bytes(self._name(number)), numbers))
+            except FileNotFoundError:  # whoever works on the run has joined them meanwhile
+                continue
+            for first, content in zip(numbers, contents):
+                if first > self.place:
+                    raise InputError(f"{self._path(self.place)}: this object is missing, and others come after it.")
+                yield from self._take_in(first, content)
+            return
+        raise InputError(f"{self.storage.path(OBJECTS)}: its objects come and go, so they can't be read.")
+
+    def read(self, address: int) -> bytes:
+        self._copy.seek(address)
+        return self._copy.readline()
+
+    def append(self, line: bytes) -> int | None:
+        """Adds a line and returns its address in the copy; None where another process has written an object of its number."""
+        if not self.storage.store.create(self._name(self.place), line):
+            return None
+        self._objects.append(self.place)
+        return self._keep(line)
+
+    def take_in(self) -> Iterator[tuple[int, str, bytes]]:
+        """The lines of the object that another process has written under the number of the next line."""
+        content = self.storage.read_bytes(self._name(self.place))
+        if not content:
+            raise InputError(f"{self.next}: this object is empty.")
+        yield from self._take_in(self.place, content)
+
+    @property
+    def next(self) -> str:
+        """Where a person finds the object of the next line."""
+        return self._path(self.place)
+
+    def sync(self) -> None:
+        """An object is durable as soon as it is there."""
+
+    def join(self, check: Check) -> None:
+        """Makes one object of all, so that they are quicker to read."""
+        others = [first for first in self._objects if first]
+        if not others:
+            return
+        self._copy.seek(0)
+        file, content = SwapFile(self.storage, self._name(0)), self._copy.read()
+        there = file.read()
+        check()
+        if there is None or file.write(content, there[1]) is None:
+            raise InputError(f"{self._path(0)}: another process has written this object, so this one stops.")
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda first: self.storage.remove(self._name(first)), others))
+        self._objects = [0]
+
+    def _take_in(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
+        """The lines of an object that no earlier one has, and where they lie in the copy."""
+        self._objects.append(first)
+        known = self.place - first
+        for number, line in enumerate(content.splitlines(keepends=True)[known:], known + 1):
+            yield self._keep(line), f"{self._path(first)}:{number}", line
+
+    def _keep(self, line: bytes) -> int:
+        address = self._copy.seek(0, os.SEEK_END)
+        self._copy.write(line)
+        self.place += 1
+        return address
+
+    def _name(self, first: int) -> str:
+        return f"{OBJECTS}/{first:08d}.json"
+
+    def _path(self, first: int) -> str:
+        return self.storage.path(self._name(first))
+
+
+def object_names(names: Iterable[str]) -> dict[int, str]:
+    """The objects among the files of a manifest's folder, by the number of their first line."""
+    found = [PurePosixPath(name) for name in names]
+    return {int(name.stem): str(name) for name in found if name.suffix == ".json" and name.stem.isdecimal()}

@@ -14,20 +14,19 @@ from typing import Any
 import pyarrow.compute as pc
 
 import corpusmill
-from corpusmill.pipeline.cell import GUARD_FILE
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
 from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.interrupts import of_an_interrupt
-from corpusmill.pipeline.lease import LEASE, LeaseLost, holding
+from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
-from corpusmill.pipeline.store.url_secrets import refuse_secrets
 from corpusmill.pipeline.watch.log import APPENDED, PROGRESS, Observer, ProgressFile, clean
 from corpusmill.pipeline.watch.metrics import Counting, Meter, documents_of
 from corpusmill.pipeline.watch.progress import Progress

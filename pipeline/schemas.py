@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 #: A report's schema metadata under this key is a JSON object: rule to what a document fails it for, in words.
@@ -64,3 +65,11 @@ def with_columns(schema: pa.Schema, fields: list[pa.Field]) -> pa.Schema:
         place = schema.get_field_index(field.name)
         schema = schema.append(field) if place < 0 else schema.set(place, field)
     return schema
+
+
+_URL = r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"
+
+
+def hosts(urls: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The host of each URL of a column: in lower case, without user and port; null where the URL is null or no URL."""
+    return pc.struct_field(pc.extract_regex(pc.utf8_lower(urls), _URL), "host")

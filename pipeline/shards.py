@@ -1,8 +1,9 @@
-"""Reading and writing the Parquet shards of a run."""
+"""The files that tasks write: Parquet shards, and Arrow working files of which a later task reads some batches."""
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import StoreError
+from corpusmill.pipeline.store_requests import StoreError
 
 #: Most rows of a row group, and bytes of text and metadata after which one ends: small enough to read a shard piece by piece, large enough
 #: to compress well.
@@ -202,3 +204,50 @@ def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], colum
         raise
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{storage.path(relative)}: not a readable Parquet file ({error}).") from error
+
+
+# Working files of which a later task reads some batches: Arrow files with several record batches.
+#
+# Local ones are mapped into memory, so reading a batch touches no byte of the others.
+
+
+def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:
+    """An Arrow file with one record batch for each table, empty ones too."""
+    sink = pa.BufferOutputStream()
+    with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        for table in tables:
+            writer.write_batch(_one_batch(table))
+    return sink.getvalue()
+
+
+def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: str | None = None) -> Iterator[Any]:
+    """The same file, piece by piece, while the tables come: one of them is in memory."""
+    sink = Pieces()
+    with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        for table in tables:
+            writer.write_batch(_one_batch(table))
+            yield from sink.taken()
+    yield from sink.taken()
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+@contextmanager
+def open_batches(storage: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
+    try:
+        source = pa.PythonFile(storage.open_read(path), mode="r") if storage.remote else pa.memory_map(storage.path(path))
+    except StoreError:
+        raise
+    except OSError as error:
+        raise InputError(f"{storage.path(path)}: can't be read ({error}).") from error
+    with source:
+        try:
+            reader = ipc.open_file(source)
+        except StoreError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{storage.path(path)}: not a working file of this run ({error}).") from error
+        yield reader

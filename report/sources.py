@@ -6,10 +6,10 @@ where the user asks for it, since to ask a server for anything tells it who asks
 
 from urllib.parse import urlsplit
 
-from corpusmill.pipeline.cached import cached
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.web import cached
 from corpusmill.report.read import RunReader
 
 

@@ -95,6 +95,15 @@ def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) 
     return reader.stale.sentence
 
 
+def refuse_stale_run(folder: str, stage: str, although: bool | None = None) -> str | None:
+    """`refuse_stale` by the folder; None where it is not a run's."""
+    from corpusmill.pipeline.run import RUN_FILE
+    from corpusmill.pipeline.storage import Storage
+    from corpusmill.report.read import RunReader
+
+    return refuse_stale(RunReader(folder), stage, although) if Storage(folder).exists(RUN_FILE) else None
+
+
 def _unread(read: Iterable[FileRef], written: Mapping[str, Mapping[str, str]]) -> set[str]:
     """The stages of which some shards were read and others, which lie beside them, were not: they have come since."""
     paths = {ref.path for ref in read}

@@ -153,7 +153,7 @@ def test_only_a_stage_of_another_configuration_is_called_stale(corpusmill, tmp_p
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps({"text": f"{doc} {i}"}) + "\n" for i, doc in enumerate(json.__doc__.split(".")))
     )
-    (tmp_path / "r.yaml").write_text("ingest: {}\ndedup: {}\ntokenizer: {vocabulary_size: 512}\n")
+    (tmp_path / "r.yaml").write_text("ingest: {}\ndedup: {}\ntokenizer: {vocab_size: 512}\n")
     options = ("--engine", "inline")
     code, _, err = corpusmill("run", tmp_path / "r.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", *options)
     assert code == 0, err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("pipeline", "filters", "dedup", "tokenize", "train")
+ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report")
 
 
 def python(code: str, folder: Path, **environment: str) -> list[str]:

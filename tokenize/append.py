@@ -7,7 +7,7 @@ none, as those of the run are. Whoever appends the same shards again changes not
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -16,27 +16,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
-from corpusmill.pipeline.run import RUN_FILE
-from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import DTYPES, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens, shard_contents, shard_names
-from corpusmill.report.read import RunReader
-from corpusmill.report.stale import refuse_stale
-from corpusmill.tokenize.known import Known, names_of
-from corpusmill.tokenize.layout import SPLITS
-from corpusmill.tokenize.pack import write_plans
-from corpusmill.tokenize.span_kernels import copy_spans
+from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
+from corpusmill.tokenize.documents import hashes
+from corpusmill.tokenize.parts import copy_spans
+from corpusmill.tokenize.planning import SPLITS
+from corpusmill.tokenize.tokens_stage import write_plans
 
 _FILE = re.compile(r"tokens-(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Appended:
-    """What a split got: `left_out` documents (rows of the index) were there already, or their like is in the other split."""
+    """The result for a split. `left_out`: documents (rows of the index) that were there already, or whose like is in the other split."""
 
     split: str
     shards: int
@@ -66,7 +64,7 @@ def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable
     """Appends the token shards of the run to the set in `folder`, which is made where it is not there. `say` is told where it has to
     wait for another process.
 
-    Raises InputError where the folder belongs to a run, the run's tokens are not finished, or stale, tokenizers differ, or (unless
+    Raises InputError where the folder belongs to a run, the run's tokens are not finished, tokenizers differ, or (unless
     `skip_known`, which leaves these documents out) documents are there already, or they or their like are in the set's other split.
     """
     target, run = Storage(folder), Storage(run_folder if "://" in run_folder else str(Path(run_folder).absolute()))
@@ -74,8 +72,6 @@ def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable
         raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
-    if run.exists(RUN_FILE):
-        refuse_stale(RunReader(run.root), "tokens")
     with holding(target, say):
         splits = [_open(split, run, target) for split in SPLITS]
         todo = [split for split in splits if not split.done]
@@ -126,7 +122,7 @@ def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appe
         left = _FILE.match(path)
         if left and int(left[1]) >= first:  # of an append that was interrupted
             split.target.remove(path)
-    added: list[Shard] = []
+    added: list[TokenShard] = []
     lengths = {plan.length for shard in (split.there.shards or split.new.shards) for plan in shard.plans}
     for shard, mask in zip(split.new.shards, masks, strict=True):
         if mask.any():
@@ -147,7 +143,7 @@ def _nothing(split: _Split) -> Appended:
     return Appended(split.name, 0, 0, 0, 0, split.there.tokens)
 
 
-def _copy(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+def _copy(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
     """A whole shard, whose hashes are looked at on the way."""
     names = shard_names(number)
     for old, new, wanted in zip((shard.file, shard.index), names, (shard.sha256, shard.index_sha256), strict=True):
@@ -171,10 +167,10 @@ def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
             yield chunk
 
 
-def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int) -> Shard:
+def _rest(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
     """A shard without some of its documents. Its hashes are looked at first: what is copied goes by the index."""
     for file, wanted in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
-        _check(split.source, file, file_sha256(split.source, file), wanted)
+        _check(split.source, file, split.source.sha256(file), wanted)
     dtype = DTYPES[split.new.dtype]
     index = read_table(split.source, shard.index).filter(pa.array(mask))
     counts = index["tokens"].to_numpy()
@@ -185,4 +181,99 @@ def _rest(split: _Split, shard: Shard, mask: npt.NDArray[np.bool_], number: int)
     outputs = [publish(split.target, name, content) for name, content in shard_contents(number, tokens, index).items()]
     size = int(np.sum(index["utf8_bytes"].to_numpy()))
     sha256, index_sha256 = (output.sha256 for output in outputs)
-    return Shard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)
+    return TokenShard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)
+
+
+# ---- which documents a set has already -------------------------------------------------------------------
+
+
+Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+
+#: Where dedup says what became of documents of earlier runs (`docs/dedup.md`).
+EARLIER = "dedup/earlier/part-"
+NAMES = ["id", "cluster_id"]
+#: New documents of whose hashes one part is in memory.
+PART_DOCUMENTS = 1 << 23
+
+#: Tables of names that can be read again.
+Tables = Callable[[], Iterable[pa.Table]]
+
+
+def names_of(storage: Storage, shards: Iterable[TokenShard]) -> Iterator[pa.Table]:
+    """Ids and clusters of the documents of each shard."""
+    return (read_table(storage, shard.index, NAMES) for shard in shards)
+
+
+class Known:
+    """The documents of a set (by split) that have to do with those of a run."""
+
+    def __init__(self, run: Storage, documents: int, new: Tables, there: Mapping[str, Tables]):
+        """`new`: names of all `documents` of the run; `there`: of those of the set, by split."""
+        parts = max(1, -(-documents // PART_DOCUMENTS))
+        found = [_part(run, new, there, number, parts) for number in range(parts)]
+        self.ids = {split: _united(ids[split] for ids, _ in found) for split in there}
+        self.names = {split: _united(names[split] for _, names in found) for split in there}
+
+    def there(self, names: pa.Table, split: str) -> Mask:
+        """For each document whether the split has it already."""
+        return pc.is_in(names["id"], self.ids[split]).to_numpy()
+
+    def held_out(self, names: pa.Table, split: str) -> Mask:
+        """For each document whether another split has it, or one that it is like."""
+        others = [found for other, found in self.names.items() if other != split]
+        known = pa.concat_arrays([pa.array([], pa.string()), *others])
+        return pc.or_(pc.is_in(names["id"], known), pc.is_in(names["cluster_id"], known.drop_null())).to_numpy()
+
+
+def _part(
+    run: Storage, new: Tables, there: Mapping[str, Tables], number: int, parts: int
+) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
+    """By split: ids of documents of the set that may be new ones of a part, and these with all names of what may be like them."""
+    hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *(_in_part(_hashes(table), number, parts) for table in new())]))
+    pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
+    wanted = np.union1d(hashed, hashes(pairs["id"], 0))
+    found_ids, found_names = {}, {}
+    for split, tables in there.items():
+        ids, names = [], []
+        for table in tables():
+            some = table.filter(pa.array(_among(hashes(table["id"], 0), wanted) | _among(hashes(table["cluster_id"], 0), wanted)))
+            ids += some["id"].chunks
+            names += some["cluster_id"].drop_null().chunks
+        found_ids[split] = _united(ids)
+        alike = pairs.filter(pc.is_in(pairs["id"], found_ids[split]))["like"].chunks
+        found_names[split] = _united([found_ids[split], *names, *alike])
+    return found_ids, found_names
+
+
+def _among(values: Hashes, ascending: Hashes) -> Mask:
+    """Which of the values are there; `np.isin` would sort both each time."""
+    at = np.searchsorted(ascending, values)
+    there = at < len(ascending)
+    there[there] = ascending[at[there]] == values[there]
+    return there
+
+
+def _united(arrays: Iterable[pa.Array]) -> pa.Array:
+    return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *arrays]))
+
+
+def _in_part(values: Hashes, number: int, parts: int) -> Hashes:
+    return values[values % np.uint64(parts) == number] if parts > 1 else values
+
+
+def _hashes(names: pa.Table) -> Hashes:
+    return np.concatenate([hashes(names["id"], 0), hashes(names["cluster_id"].drop_null(), 0)])
+
+
+def _earlier(run: Storage, hashed: Hashes) -> pa.Table:
+    """Pairs (`id`, `like`): a document of an earlier run, and the document of this one that was kept for it or that it is like."""
+    found = [pa.table({name: pa.array([], pa.string()) for name in ("id", "like")})]
+    for path in run.list_files("dedup/earlier"):
+        if path.startswith(EARLIER):
+            for table in iter_tables(run, path, ["id", "kept_id", "full_cluster"]):
+                for column in ("kept_id", "full_cluster"):
+                    pairs = table.select(["id", column]).rename_columns(["id", "like"])
+                    pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["id"], pairs["like"]), False))
+                    found.append(pairs.filter(pa.array(_among(hashes(pairs["like"], 0), hashed))))
+    return pa.concat_tables(found)

@@ -6,15 +6,33 @@ anew, so memory is that of the words and of the pairs that may be merged soon.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.interrupts import held_interrupts
-from corpusmill.tokenize.bpe_merge import KNOWN, SIZE, TOKEN, WRITTEN, Fixed, Growing, make_heap, merge_pairs
-from corpusmill.tokenize.bpe_slots import FIELDS, compact, fill_slots, slots_needed, tabulate
+from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.token_bytes import byte_characters
+from corpusmill.tokenize.bpe_merge import (
+    FIELDS,
+    KNOWN,
+    SIZE,
+    TOKEN,
+    WRITTEN,
+    Fixed,
+    GrowingArrays,
+    compact,
+    fill_slots,
+    make_heap,
+    merge_pairs,
+    slots_needed,
+    tabulate,
+)
+from corpusmill.tokenize.words import splitter
 
 #: Of pairs that are equally frequent: `ids` merges the one of smallest ids, as `tokenizers`; `bytes` the one of greatest bytes.
 Ties = Literal["ids", "bytes"]
@@ -28,7 +46,7 @@ MOST_SLOTS = 1 << 32
 MOST_COUNT = 1 << 62
 
 
-class Merges(NamedTuple):
+class LearnedMerges(NamedTuple):
     """What was learned: `pairs` int64 [merges, 2], the ids of both parts of each; `counts` int64 [merges], how often its pair occurred.
 
     The first merge makes the id `first`, the next `first + 1`, and so on.
@@ -48,7 +66,7 @@ def train(
     minimum_frequency: int = 2,
     ties: Ties = "ids",
     progress: Callable[[int], None] = lambda merges: None,
-) -> Merges:
+) -> LearnedMerges:
     """Merges until there are `vocabulary_size` ids, or no pair that occurs `minimum_frequency` times.
 
     Word i is `data[offsets[i]:offsets[i + 1]]` and occurs `counts[i]` times (1 or more). `byte_ids` are the ids of the 256 bytes; new ids
@@ -76,7 +94,7 @@ def train(
                 progress(int(state[TOKEN] - before))
             letters = growing.letters
     made = fixed.merges[first : state[TOKEN]]
-    return Merges(first, made[:, :2].copy(), made[:, 2].copy())
+    return LearnedMerges(first, made[:, :2].copy(), made[:, 2].copy())
 
 
 def _arrays(
@@ -104,10 +122,61 @@ def _table(
     state: npt.NDArray[np.int64],
     letters: npt.NDArray[np.uint8],
     ties: Ties,
-) -> Growing:
+) -> GrowingArrays:
     """The pairs that occur at least `bound` times, where they are, and the heap over them."""
     index, pairs = np.full(1 << 12, -1, np.int32), np.empty((1 << 10, FIELDS), np.int64)
     index, pairs, known, positions = tabulate(fixed.slots, fixed.large, used, sums, bound, index, pairs)
     heap, size = make_heap(pairs, known, bound, ties == "bytes", fixed.starts, letters)
     state[KNOWN], state[WRITTEN], state[SIZE] = known, len(positions), size
-    return Growing(index, pairs, positions, heap, letters, np.empty((1 << 10, 2), np.int64))
+    return GrowingArrays(index, pairs, positions, heap, letters, np.empty((1 << 10, 2), np.int64))
+
+
+# ---- the tokenizer of what was learned -------------------------------------------------------------------
+
+
+def train_bpe(
+    counts: pa.Table,
+    vocabulary_size: int,
+    minimum_frequency: int,
+    regex: str,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    ties: Ties = "ids",
+    progress: Callable[[int], None] = lambda merges: None,
+) -> Any:
+    """A `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ..., then the 256 bytes, then the merges.
+
+    `counts` has the columns `word` and `count`; a word may come more than once. `progress` is told how many merges have been made since
+    the last call. Raises InputError where the words do not give that many merges.
+    """
+    characters = byte_characters()
+    tokens = [*special_tokens, *sorted(characters)]  # as `tokenizers` orders them
+    ids = {token: number for number, token in enumerate(tokens)}
+    data, offsets = text_buffers(counts["word"])
+    number = counts["count"].to_numpy()
+    merges = train(data, offsets, number, [ids[c] for c in characters], vocabulary_size, minimum_frequency, ties, progress)
+    reached = merges.first + len(merges.pairs)
+    if reached < vocabulary_size:
+        raise InputError(
+            f"tokenizer: the sample supports a vocabulary of {reached}, not of {vocabulary_size}: "
+            f"lower tokenizer.vocab_size (512 is the least), or give more documents."
+        )
+    pairs = []
+    for left, right in merges.pairs.tolist():
+        pairs.append((tokens[left], tokens[right]))
+        tokens.append(tokens[left] + tokens[right])
+    if len(set(tokens)) != len(tokens):
+        learned = next(token for token in special_tokens if tokens.count(token) > 1)
+        raise InputError(f"tokenizer: the special token {learned!r} was learned as a word of the sample: put marks around it.")
+    return make_tokenizer(tokens, pairs, regex, special_tokens)
+
+
+def make_tokenizer(tokens: Sequence[str], merges: Sequence[tuple[str, str]], regex: str, special_tokens: Sequence[str]) -> Any:
+    """A byte-level BPE tokenizer of these tokens in the order of their ids, which cuts text by a regular expression."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, list(merges)))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter(regex), byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer

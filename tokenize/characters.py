@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.byte_alphabet import to_bytes, to_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.token_bytes import to_bytes, to_characters
 
 #: Cuts a text into its characters (code points).
 EACH_CHARACTER = r"[\s\S]"
@@ -78,7 +78,7 @@ def from_vocabulary(vocabulary: Mapping[str, int], special: Mapping[str, int], s
     return Characters(ids, size, special)
 
 
-def make_tokenizer(characters: Iterable[str], special_tokens: Sequence[str]) -> Any:
+def make_character_tokenizer(characters: Iterable[str], special_tokens: Sequence[str]) -> Any:
     """The `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ... and then the characters by code point."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 

@@ -4,7 +4,11 @@ Special tokens are never produced: a text that holds `<|im_start|>` gets the ids
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -14,18 +18,18 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.tokenshards import token_dtype
-from corpusmill.tokenize.characters import Characters
-from corpusmill.tokenize.encode_kernel import encode_pieces, encode_texts, make_memory
-from corpusmill.tokenize.known_pieces import SPARE
-from corpusmill.tokenize.piece_rules import piece_classes, rule_of
-from corpusmill.tokenize.vocabulary import Vocabulary, from_ranks, from_tokenizer_json
+from corpusmill.pipeline.token_bytes import byte_characters, to_bytes
+from corpusmill.pipeline.token_shards import token_dtype
+from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
+from corpusmill.tokenize.encode_kernel import WholeTokens, encode_pieces, encode_texts, make_memory, make_whole_tokens
+from corpusmill.tokenize.merges import SPARE, Merges, make_merges
+from corpusmill.tokenize.patterns import GPT2_PATTERN, piece_classes, rule_of
 
 
 class Encoder:
     """The encoding side of a vocabulary. One thread at a time may use it: it remembers pieces."""
 
-    def __init__(self, vocabulary: Vocabulary | Characters, sha256: str = ""):
+    def __init__(self, vocabulary: "Vocabulary | Characters", sha256: str = ""):
         self.vocabulary = vocabulary
         self.sha256 = sha256
         self.vocabulary_size = vocabulary.size
@@ -116,3 +120,154 @@ class Encoder:
             arrays += [ids, np.array(after, self.dtype)]
             counts[number] = len(ids) + len(after)
         return np.concatenate(arrays), counts
+
+
+# ---- vocabularies ----------------------------------------------------------------------------------------
+
+
+#: Entries of the table of known pieces have 20 bits for an id.
+MOST_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the kernels need of a tokenizer: the pattern that cuts text into pieces, and how pieces become ids."""
+
+    pattern: str
+    size: int
+    merges: Merges
+    whole: WholeTokens
+    make_tokens: Callable[[], Mapping[bytes, int]]
+    special: Mapping[str, int]
+
+    @cached_property
+    def tokens(self) -> Mapping[bytes, int]:
+        """Ids by bytes, special tokens left out. Made when they are asked for: encoding has no use for them."""
+        return self.make_tokens()
+
+
+def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
+    """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with, nor one of characters."""
+    try:
+        return _from_tokenizer_json(content)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"it is no description of a tokenizer ({type(error).__name__}: {error})") from error
+
+
+def _from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        raise ValueError("it is no description of a tokenizer")
+    model = found["model"]
+    _check_model(found, model)
+    ids: dict[str, int] = model["vocab"]
+    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
+    merges = model["merges"]
+    if not merges and model.get("ignore_merges") and _pattern_of(found.get("pre_tokenizer")) == EACH_CHARACTER:
+        return from_vocabulary(ids, added, _size([*ids.values(), *added.values()]))
+    if str in set(map(type, merges)):  # as older files have them
+        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if set(map(len, merges)) - {2}:
+        raise ValueError("it has a merge that is not of two tokens")
+    lefts, rights = zip(*merges) if merges else ((), ())
+    joined = list(map(add, lefts, rights))
+    try:
+        left_ids, right_ids, merged = (list(map(ids.__getitem__, tokens)) for tokens in (lefts, rights, joined))
+        bytes_ = [ids[character] for character in byte_characters()]
+    except KeyError as error:
+        raise ValueError(f"its vocabulary lacks {error.args[0]!r}, a byte or a part of a merge") from error
+    produced = next((token for token in added if len(token) == 1 and token in ids), None) or next(filter(added.__contains__, joined), None)
+    if produced is not None:
+        raise ValueError(f"text gives its special token {produced!r}")
+    strange = set("".join(ids.keys() - added.keys())).difference(byte_characters())
+    if strange:
+        raise ValueError(f"its vocabulary holds {min(strange)!r}, which stands for no byte")
+    size = _size([*ids.values(), *added.values()])
+
+    def tokens() -> Mapping[bytes, int]:
+        return {to_bytes(token): number for token, number in ids.items() if token not in added}
+
+    pairs = np.array([left_ids, right_ids, range(len(merges)), merged], np.int64).T
+    pattern = _pattern_of(found.get("pre_tokenizer"))
+    vocabulary = Vocabulary(pattern, size, _merges(bytes_, pairs), make_whole_tokens({}), tokens, added)
+    return _with_whole_tokens(vocabulary) if model.get("ignore_merges") else vocabulary
+
+
+def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
+    """tiktoken's rule: two tokens are merged wherever their bytes together are a token, the least rank first."""
+    lacking = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if lacking:
+        raise ValueError(f"its ranks lack the byte {lacking[0]:#04x}")
+    pairs = []
+    for token, rank in ranks.items():
+        for cut in range(1, len(token)):
+            left, right = ranks.get(token[:cut]), ranks.get(token[cut:])
+            if left is not None and right is not None:
+                pairs.append((left, right, rank, rank))
+    size = _size(ranks.values())
+    bytes_ = [ranks[bytes([byte])] for byte in range(256)]
+    merges = _merges(bytes_, np.array(pairs, np.int64).reshape(-1, 4))
+    return _with_whole_tokens(Vocabulary(pattern, size, merges, make_whole_tokens({}), lambda: ranks, {}))
+
+
+def _check_model(found: dict[str, Any], model: dict[str, Any]) -> None:
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is {model['type']}, not BPE")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise ValueError(f"its model has {name}")
+    if found.get("normalizer"):
+        raise ValueError(f"it changes the text before it is cut (normalizer {found['normalizer'].get('type')})")
+    plain = [token["content"] for token in found.get("added_tokens", []) if not token.get("special")]
+    if plain:
+        raise ValueError(f"it has {len(plain)} added tokens that are not special, such as {plain[0]!r}")
+
+
+def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
+    """The regular expression that cuts text. Raises ValueError where text is cut in another way."""
+    steps = [pre_tokenizer or {}]
+    if steps[0].get("type") == "Sequence":
+        steps = steps[0]["pretokenizers"]
+    *splits, last = steps or [{}]
+    if last.get("type") != "ByteLevel":
+        raise ValueError("it is not byte-level")
+    if last.get("add_prefix_space"):
+        raise ValueError("it puts a space before the text")
+    if not splits and last.get("use_regex", True):
+        return GPT2_PATTERN
+    if len(splits) == 1 and not last.get("use_regex", True):
+        step = splits[0]
+        if step.get("type") == "Split" and step.get("behavior") == "Isolated" and not step.get("invert") and "Regex" in step["pattern"]:
+            return str(step["pattern"]["Regex"])
+    raise ValueError("it does not cut text by one regular expression")
+
+
+def _size(ids: Collection[int]) -> int:
+    """One more than the largest id."""
+    if set(map(type, ids)) != {int} or min(ids) < 0:
+        raise ValueError("its ids are not whole numbers from 0 on")
+    size = max(ids) + 1
+    if size > MOST_TOKENS:
+        raise ValueError(f"its vocabulary has {size:,} ids, and {MOST_TOKENS:,} are the most that can be encoded")
+    return size
+
+
+def _merges(byte_ids: list[int], pairs: npt.NDArray[np.int64]) -> Merges:
+    return make_merges(np.array(byte_ids, np.int64), np.ascontiguousarray(pairs))
+
+
+def _with_whole_tokens(vocabulary: Vocabulary) -> Vocabulary:
+    """The same with those of its tokens that merging does not lead to."""
+    tokens = vocabulary.tokens
+    data = np.frombuffer(b"".join(tokens), np.uint8)
+    offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    out, counts = np.empty(data.size + SPARE, np.uint32), np.zeros(len(tokens), np.int64)
+    encode_pieces((vocabulary.merges, vocabulary.whole), make_memory(), data, offsets, out, counts)
+    firsts = np.cumsum(counts) - counts
+    single = (counts == 1).tolist()
+    found = out[np.minimum(firsts, out.size - 1)].tolist()
+    unreached = {token: number for (token, number), one, first in zip(tokens.items(), single, found) if not (one and first == number)}
+    return replace(vocabulary, whole=make_whole_tokens(unreached))

@@ -1,38 +1,44 @@
 # mypy: disallow-untyped-defs=False
 """Texts to ids over Arrow buffers: cut some hundred pieces, look them all up, and merge those that are not known."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed, prefetch_byte
-from corpusmill.tokenize.known_pieces import (
+from corpusmill.pipeline.text.buffers import borrowed, prefetch_byte
+from corpusmill.pipeline.text.hashing import hash_span
+from corpusmill.tokenize.merges import (
     LONG_BYTES,
     LONG_WAYS,
     LONG_WIDTH,
     LONG_WORDS,
+    SHORT,
     SHORT_BYTES,
     SHORT_WIDTH,
     SHORT_WORDS,
     WAYS,
     KnownPieces,
+    Merges,
+    MergeScratch,
+    encode_long,
+    encode_short,
     is_long,
     is_short,
     keep_long,
     keep_short,
     long_row,
     make_known_pieces,
+    make_room,
     pack_ids,
     short_row,
     short_words,
     swap_rows,
     write_ids,
 )
-from corpusmill.tokenize.merges import SHORT, Merges, Room, encode_long, encode_short, make_room
-from corpusmill.tokenize.piece_ends import piece_ends
-from corpusmill.tokenize.whole_tokens import WholeTokens, whole_token
+from corpusmill.tokenize.pieces import piece_ends
 
 #: Pieces that are cut before the first of them is looked up.
 AHEAD = 512
@@ -52,7 +58,7 @@ class Memory(NamedTuple):
 
     known: KnownPieces
     cut: Cut
-    room: Room
+    room: MergeScratch
 
 
 def make_memory() -> Memory:
@@ -80,14 +86,14 @@ def encode_pieces(vocabulary, memory, data, offsets, out, counts):
 
 @kernel
 def _borrowed(vocabulary, memory):
-    """`(Merges, WholeTokens, KnownPieces, Room)` as the functions below hand them on, piece by piece, and `Cut`."""
+    """`(Merges, WholeTokens, KnownPieces, MergeScratch)` as the functions below hand them on, piece by piece, and `Cut`."""
     merges, whole = vocabulary
     known, cut, room = memory
     tables = (
         Merges(borrowed(merges.bytes_), borrowed(merges.of_bytes), borrowed(merges.table), borrowed(merges.merged)),
         WholeTokens(borrowed(whole.data), borrowed(whole.starts), borrowed(whole.lengths), borrowed(whole.ids), whole.longest),
         KnownPieces(borrowed(known.short), borrowed(known.long), borrowed(known.others), borrowed(known.used)),
-        Room(borrowed(room.ids), borrowed(room.keys), borrowed(room.following), borrowed(room.before)),
+        MergeScratch(borrowed(room.ids), borrowed(room.keys), borrowed(room.following), borrowed(room.before)),
     )
     return tables, Cut(borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows))
 
@@ -217,3 +223,54 @@ def _merge_piece(tables, data, start, end, out, at):
     if end - start > SHORT:
         return encode_long(merges, data, start, end, out, at)
     return encode_short(merges, data, start, end, room, out, at)
+
+
+# ---- pieces that are one token ---------------------------------------------------------------------------
+
+
+class WholeTokens(NamedTuple):
+    """An open hash table: `ids` int64 [slots] (-1 where free), where each token's bytes lie in `data`, and the longest token's bytes."""
+
+    data: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+    longest: int
+
+
+def make_whole_tokens(tokens: Mapping[bytes, int]) -> WholeTokens:
+    size = 16
+    while size < 2 * len(tokens):
+        size *= 2
+    starts, lengths, ids = np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(size, -1, np.int64)
+    data = np.frombuffer(b"".join(tokens), np.uint8) if tokens else np.zeros(0, np.uint8)
+    start = 0
+    for token, number in tokens.items():
+        slot = int(hash_span(data, start, start + len(token))) & (size - 1)
+        while ids[slot] >= 0:
+            slot = (slot + 1) & (size - 1)
+        starts[slot], lengths[slot], ids[slot] = start, len(token), number
+        start += len(token)
+    return WholeTokens(data, starts, lengths, ids, max(map(len, tokens), default=0))
+
+
+@kernel
+def whole_token(whole, data, start, end):
+    """The id of the token that `data[start:end]` is, or -1."""
+    if end - start > whole.longest:
+        return -1
+    mask = whole.ids.size - 1
+    slot = np.int64(hash_span(data, start, end)) & mask
+    while whole.ids[slot] >= 0:
+        if whole.lengths[slot] == end - start and _equal(whole.data, whole.starts[slot], data, start, end - start):
+            return whole.ids[slot]
+        slot = (slot + 1) & mask
+    return -1
+
+
+@kernel
+def _equal(left, left_start, right, right_start, length):
+    for place in range(length):  # noqa: SIM110 - kernels know no generators
+        if left[left_start + place] != right[right_start + place]:
+            return False
+    return True

@@ -1,5 +1,7 @@
-"""What a mixture is: components (documents that meet a condition), their weights, and how many tokens there are to be."""
+"""What a mixture is: components (documents that meet a condition), their weights, and how often the documents of each are taken."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import translate
 from re import compile as compile_pattern
 from typing import Any, Self
@@ -12,7 +14,8 @@ from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.hosts import hosts
+from corpusmill.pipeline.schemas import hosts
+from corpusmill.tokenize.documents import BUCKETS
 
 #: Not a column of the documents: what it stands for is made of the URL.
 HOST = "host"
@@ -38,7 +41,7 @@ Condition = Value | Range | list[Value]
 Where = dict[str, Condition]
 
 
-class Component(Config):
+class MixtureComponent(Config):
     """Documents that meet all conditions of `where`, and how much of them there is to be."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$", description="Names the component in plan, report and summary.")
@@ -60,7 +63,7 @@ class Mixture(Config):
     """The section `tokens.mixture`. A document belongs to the first component whose conditions it meets, or to none."""
 
     budget_tokens: int = Field(ge=1, description="Tokens of the training split, about.")
-    components: list[Component] = Field(min_length=1, max_length=1000, description="In order: the first that fits counts.")
+    components: list[MixtureComponent] = Field(min_length=1, max_length=1000, description="In order: the first that fits counts.")
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -72,7 +75,7 @@ class Mixture(Config):
 
 
 class MatchConfig(Config):
-    """What decides to which component a document belongs: names and conditions, in order."""
+    """Names and conditions of the components, in order."""
 
     conditions: list[tuple[str, Where]]
     section: str = "tokens.mixture"  # of the recipe, for messages
@@ -144,3 +147,69 @@ def _matches(values: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
     coded = coded if isinstance(coded, pa.ChunkedArray) else pa.chunked_array([coded])
     chunks = [pa.array([match(v) is not None for v in c.dictionary.to_pylist()], pa.bool_()).take(c.indices) for c in coded.chunks]
     return pa.chunked_array(chunks, pa.bool_())
+
+
+# ---- how often each document is taken --------------------------------------------------------------------
+
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ComponentShare:
+    """What a mixture takes of one component: every document `whole` times, and those in the first `picked` buckets once more.
+
+    `wanted`: tokens by weight and budget; `there`: tokens of its documents for training; `tokens`: what is taken. Where `max_epochs` does
+    not allow what is wanted, `short` tokens are missing; no other component makes up for them.
+    """
+
+    name: str
+    wanted: int
+    there: int
+    tokens: int
+    epochs: float
+    whole: int
+    picked: int
+    short: int
+
+
+#: Without a mixture every document is taken once.
+ONCE = ComponentShare("", 0, 0, 0, 1.0, 1, 0, 0)
+
+
+def shares(mixture: Mixture, histograms: Index) -> list[ComponentShare]:
+    """Of each component; `histograms` (components x BUCKETS): tokens of its documents for training by the bucket of `pick`.
+
+    Raises InputError where a component has none.
+    """
+    total = sum(component.weight for component in mixture.components)
+    found = []
+    for component, histogram in zip(mixture.components, histograms, strict=True):
+        there = int(histogram.sum())
+        if not there:
+            raise InputError(f"tokens.mixture: no document for training with text in it belongs to the component {component.name}.")
+        wanted = round(mixture.budget_tokens * component.weight / total)
+        target = min(wanted, int(there * component.max_epochs))
+        whole, rest = divmod(target, there)
+        picked = _nearest(histogram, rest)
+        tokens = whole * there + int(histogram[:picked].sum())
+        short = wanted - tokens if target < wanted else 0
+        found.append(ComponentShare(component.name, wanted, there, tokens, round(tokens / there, 6), whole, picked, short))
+    return found
+
+
+def _nearest(histogram: Index, tokens: int) -> int:
+    """How many buckets, from the first on, hold most nearly so many tokens."""
+    ends = np.concatenate(([0], np.cumsum(histogram)))
+    after = min(int(np.searchsorted(ends, tokens, "left")), BUCKETS)
+    return after - 1 if after and tokens - ends[after - 1] < ends[after] - tokens else after
+
+
+def copies_of(shares: Sequence[ComponentShare], component: npt.NDArray[np.int16], pick: npt.NDArray[np.uint16]) -> Index:
+    """How often each document is taken for training; 0 where it is in no component (-1)."""
+    whole, picked = (np.array([getattr(share, name) for share in shares], np.int64) for name in ("whole", "picked"))
+    return np.where(component < 0, 0, whole[component] + (pick < picked[component]))
+
+
+def most_copies(shares: Sequence[ComponentShare]) -> int:
+    return max(share.whole + (share.picked > 0) for share in shares)

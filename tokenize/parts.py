@@ -1,11 +1,14 @@
+# mypy: disallow-untyped-defs=False
 """Encoded parts: the tokens of one shard of documents, already in the order in which they will be shuffled.
 
-Beside each part lies a table with a row a document in the same order: whoever wants a range of the global order finds it as one stretch
-of every part, rows and tokens. The table is an Arrow file in batches of `ROWS`, so a task reads the few that it needs.
+Each part has a table with a row per document in the same order, so a range of the global order is one contiguous run of rows and tokens in
+every part. The table is an Arrow file in batches of `ROWS`, of which a task reads the few that it needs.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,16 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from corpusmill.pipeline.batches import batches_buffer, open_batches
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.shards import batches_buffer, open_batches
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.tokenize.chance import buckets, hashes
-from corpusmill.tokenize.checked import checked
-from corpusmill.tokenize.cut import HELD_OUT, TEXT_BEGIN, cut_table
+from corpusmill.tokenize.documents import buckets, checked, hashes
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.span_kernels import copy_spans
 
 #: `first` counts tokens within the part; documents without text have no tokens. `order` is the place in the global order, `group` decides
 #: the split, `pick` (a bucket of `chance`) whether a mixture takes a document once more. `data_row` is the row in the shard of documents;
@@ -58,7 +59,7 @@ Index = npt.NDArray[np.int64]
 
 
 class EncodeConfig(Config):
-    """What an encoded part depends on beside documents and tokenizer."""
+    """The options that an encoded part depends on, beside documents and tokenizer."""
 
     shuffle: bool = Field(True, description="Whether documents are shuffled over all shards, or stay in the order of their files.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Decides the shuffled order and which documents are for validation.")
@@ -68,7 +69,7 @@ class EncodeConfig(Config):
 
 
 @dataclass(frozen=True)
-class Ordering:
+class DocumentOrder:
     """How documents are ordered and split: by hashes with `seed`, or (where `shuffle` is off) as they come.
 
     `number` of `pieces` is the place of a shard of documents among all of them. Where documents are split by their place, its first
@@ -110,7 +111,9 @@ def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
     return special[token]
 
 
-def encode_part(encoder: Encoder, end: int, tables: Iterable[pa.Table], path: str, ordering: Ordering) -> tuple[npt.NDArray[Any], pa.Table]:
+def encode_part(
+    encoder: Encoder, end: int, tables: Iterable[pa.Table], path: str, ordering: DocumentOrder
+) -> tuple[npt.NDArray[Any], pa.Table]:
     """The tokens of one shard of documents, `end` after each that has text, and its table (schema PART), both in the global order.
 
     `tables` are read one after the other, and no text is held longer than its table. Raises InputError where a document has no id or
@@ -172,7 +175,7 @@ def _in_order(encoded: list[Any], firsts: Index, dtype: np.dtype[Any]) -> npt.ND
 
 
 def part_buffer(table: pa.Table) -> pa.Buffer:
-    """The file of a part's table."""
+    """A part's table as a file."""
     return batches_buffer(PART, [table.slice(begin, ROWS) for begin in range(0, table.num_rows, ROWS)])
 
 
@@ -189,3 +192,54 @@ def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> p
     with open_batches(storage, path) as reader:
         batches = [reader.get_batch(number).select(columns) for number in range(low, high + 1)]
         return pa.Table.from_batches(batches).take(pa.array(rows - low * ROWS))
+
+
+# ---- a split by place ------------------------------------------------------------------------------------
+
+
+#: Columns that `cut_table` adds: the UTF-8 bytes of the document's text before the row's, and whether it is for validation.
+TEXT_BEGIN, HELD_OUT = "text_begin", "held_out"
+
+
+def training_characters(characters: Sequence[int], tail: float) -> list[int]:
+    """How many characters of each shard of documents are for training: all together `total * (1 - tail)`, rounded down.
+
+    Of two characters or more, at least one is for training and one for validation.
+    """
+    total = sum(characters)
+    border = max(total - max(math.ceil(total * Fraction(str(tail))), 1), min(total, 1))  # in decimals, as the share was written
+    found = []
+    for count in characters:
+        found.append(min(count, border))
+        border -= found[-1]
+    return found
+
+
+def cut_table(table: pa.Table, characters: int) -> pa.Table:
+    """The documents of a table with the columns TEXT_BEGIN and HELD_OUT: what lies behind the first `characters` characters is held out.
+
+    The document in which the border lies has two rows, whose texts together are its text.
+    """
+    texts = table["text"]
+    ends = np.cumsum(pc.utf8_length(texts).to_numpy().astype(np.int64))
+    row = int(np.searchsorted(ends, characters, "right"))  # the first with a character behind the border
+    inside = characters - (int(ends[row - 1]) if row else 0)
+    begins = np.zeros(table.num_rows, np.int64)
+    if row < table.num_rows and inside > 0:
+        text = texts[row].as_py()
+        parts = pa.array([text[:inside], text[inside:]], texts.type)
+        document = table.slice(row, 1)
+        both = pa.concat_tables([document, document]).set_column(table.column_names.index("text"), table.schema.field("text"), parts)
+        table = pa.concat_tables([table.slice(0, row), both, table.slice(row + 1)])
+        row += 1
+        begins = np.insert(begins, row, len(text[:inside].encode()))
+    return table.append_column(TEXT_BEGIN, pa.array(begins)).append_column(HELD_OUT, pa.array(np.arange(table.num_rows) >= row))
+
+
+@kernel
+def copy_spans(source, firsts, counts, places, out):
+    """Puts `source[firsts[i] : firsts[i] + counts[i]]` at `out[places[i]]` for every i."""
+    for span in range(len(firsts)):
+        first, place = firsts[span], places[span]
+        for token in range(counts[span]):
+            out[place + token] = source[first + token]

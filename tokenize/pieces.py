@@ -5,8 +5,11 @@ Alternatives are tried in the order of the expression, and each gives back chara
 a number or a space is comes from the regular expressions of `tokenizers` themselves (`piece_classes`): its Unicode is not Python's.
 """
 
+import numpy as np
+
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.byte_masks import BLOCK, byte_masks, highest_bit, lowest_bit
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes, first_marked
 
 #: Rules: how a text is cut.
 GPT2, CL100K, O200K = 0, 1, 2
@@ -225,3 +228,167 @@ def _o200k(data, at, end, classes, digits):
     while body < end and (data[body] == SLASH or data[body] == 0x0A or data[body] == 0x0D):
         body += 1
     return body
+
+
+# ---- ends of pieces, 64 bytes at a time ------------------------------------------------------------------
+
+
+_ONE = np.uint64(1)
+#: Ends that are sure whatever comes after the block: of a later one, a space or a contraction may lie beyond.
+_SURE = np.uint64((1 << BLOCK - 4) - 2)
+_ALL = np.uint64((1 << BLOCK) - 1)
+
+
+@kernel
+def piece_ends(rule, digits, classes, data, at, end, ends):
+    """Writes where pieces end, from the one that begins at `at` (< `end`, the end of the text), to `ends` (int64); returns how many.
+
+    It stops at the text's end, or where another block might have no room. Arguments are those of `next_piece`.
+    """
+    if rule == GPT2 and digits == 0:
+        return _gpt2_ends(classes, data, at, end, ends)
+    count = 0
+    while at < end and count < ends.size:
+        length, _, _ = ascii_word(rule, data, at, end)
+        at = at + length if length else next_piece(rule, data, at, end, classes, digits)
+        ends[count] = at
+        count += 1
+    return count
+
+
+@kernel
+def _gpt2_ends(classes, data, at, end, ends):
+    count = 0
+    while at < end and count + BLOCK <= ends.size:
+        found = np.uint64(0)
+        if at + BLOCK <= data.size:
+            found = _ends_in_block(classes, data, at, end)
+        if found == 0:  # a long piece, or the end of the buffer
+            at = next_piece(GPT2, data, at, end, classes, 0)
+            ends[np.uint64(count)] = at
+            count += 1
+            continue
+        last = at + np.int64(highest_bit(found))
+        while found:
+            ends[np.uint64(count)] = at + np.int64(lowest_bit(found))
+            count += 1
+            found &= found - _ONE
+        at = last
+    return count
+
+
+@kernel
+def _ends_in_block(classes, data, at, end):
+    """The ends of pieces among the 64 bytes from the start of one on, as bits: none where it is longer.
+
+    Pieces are runs of one kind with the blank before them. A run of spaces ends before its last character where text follows.
+    """
+    letters, digits, spaces, blanks, apostrophes, high, continuing = byte_masks(data, at)
+    size = end - at
+    inside = _ALL if size >= BLOCK else (_ONE << np.uint64(size)) - _ONE
+    if high & inside:
+        letters, digits, spaces = _with_others(classes, data, at, high & inside, letters, digits, spaces)
+    sure = _SURE
+    if size < BLOCK:  # what follows the text is as good as more spaces
+        letters, digits, spaces = letters & inside, digits & inside, spaces | ~inside
+        sure = inside << _ONE
+    others = ~(letters | digits | spaces)
+    runs = letters & ~(letters << _ONE) | digits & ~(digits << _ONE) | others & ~(others << _ONE)
+    runs &= ~(blanks << _ONE)
+    last = spaces & ~(spaces >> _ONE)
+    within = last & continuing
+    if within:  # a space of two or three bytes begins with its first
+        last ^= within | within >> _ONE
+        within = last & continuing
+        last ^= within | within >> _ONE
+    found = runs | last | spaces & ~(spaces << _ONE)
+    short = apostrophes & runs & letters >> _ONE & (sure | _ONE)
+    while short:
+        place = lowest_bit(short)
+        stop = contraction(data, at + np.int64(place), end, False)
+        if stop >= 0:
+            found = found & ~(_ONE << (place + _ONE)) | _ONE << np.uint64(stop - at)
+        short &= short - _ONE
+    if size < BLOCK:
+        found |= _ONE << np.uint64(size)
+    return found & sure
+
+
+@kernel
+def _with_others(classes, data, at, high, letters, digits, spaces):
+    """The masks with the characters beyond ASCII, whose bytes are `high`."""
+    while high:
+        place = lowest_bit(high)
+        point, width = decode(data, at + np.int64(place))
+        kind = classes[point]
+        bits = ((_ONE << np.uint64(width)) - _ONE) << place
+        if kind & LETTER:
+            letters |= bits
+        elif kind & NUMBER:
+            digits |= bits
+        elif kind & SPACE:
+            spaces |= bits
+        high &= ~bits
+    return letters, digits, spaces
+
+
+# ---- words of ASCII letters ------------------------------------------------------------------------------
+
+
+_FOLD = np.uint64(0x2020202020202020)
+_SEVEN_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
+_FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # added to a letter of 7 bits, gives 0x80 and more from `a` on
+_AFTER_Z = np.uint64(0x0505050505050505)  # the same from the character after `z` on
+_FIRST = np.uint64(0x80)
+ZERO = np.uint64(0)
+#: For a piece of n bytes, which bits of its first and of its second eight bytes are its own.
+FIRST_MASKS = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
+SECOND_MASKS = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
+
+
+@kernel
+def _not_letters(word):
+    """The high bit of every byte that is no ASCII letter."""
+    folded = (word | _FOLD) & _SEVEN_BITS
+    return ~((folded + _FROM_A) & ~(folded + _AFTER_Z)) & HIGH_BITS | word & HIGH_BITS
+
+
+@kernel
+def _not_lower(word):
+    """The high bit of every byte that is no small ASCII letter."""
+    low = word & _SEVEN_BITS
+    return ~((low + _FROM_A) & ~(low + _AFTER_Z)) & HIGH_BITS | word & HIGH_BITS
+
+
+@kernel
+def ascii_word(rule, data, at, end):
+    """`(length, first eight bytes, second eight bytes)` of the piece at `at` where it is such a word, else length 0.
+
+    The rules of GPT-2 and cl100k take all letters; that of o200k ends a word at a capital, and takes what follows an apostrophe.
+    """
+    if at + 16 > data.size:
+        return 0, ZERO, ZERO
+    first, second = eight_bytes(data, at), eight_bytes(data, at + 8)
+    marks, more = _not_letters(first), _not_letters(second)
+    lead = np.uint64(8) if data[at] == BLANK else np.uint64(0)
+    if marks & (_FIRST << lead):
+        return 0, ZERO, ZERO
+    if rule == O200K:
+        marks, more = _not_lower(first), _not_lower(second)
+        if marks & (_FIRST << lead) and marks & (_FIRST << (lead + np.uint64(8))):
+            return 0, ZERO, ZERO  # a capital without a small letter
+        marks &= ~(_FIRST << lead)
+    marks &= ~(lead << np.uint64(4))  # 8 << 4 is the mark of the space
+    if marks:
+        length = first_marked(marks)
+    elif more:
+        length = 8 + first_marked(more)
+    else:
+        return 0, ZERO, ZERO
+    if at + length >= end:
+        length = end - at
+        if length == 1 and lead:
+            return 0, ZERO, ZERO
+    elif data[at + length] >= 0x80 or (rule == O200K and data[at + length] == APOSTROPHE):
+        return 0, ZERO, ZERO
+    return length, first & FIRST_MASKS[length], second & SECOND_MASKS[length]

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.hosts import hosts
-from corpusmill.tokenize.chance import hashes
+from corpusmill.pipeline.schemas import hosts
+from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
+from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.tokenize.documents import checked, hashes
 from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed_columns
-from corpusmill.tokenize.tokenizer_config import OTHERS, GroupsConfig, SampleConfig
+from corpusmill.tokenize.tokenizer_config import OTHERS, CountConfig, GroupsConfig, SampleConfig
+from corpusmill.tokenize.words import COUNTS, WordCounts
 
 #: Groups that a sample may have.
 MOST_GROUPS = 1000
@@ -111,8 +114,8 @@ def _add_up(table: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Group:
-    """What is there of a group, and what is in the sample: its documents in the buckets up to `cutoff`."""
+class SampleGroup:
+    """The size of a group, and of its part in the sample: its documents in the buckets up to `cutoff`."""
 
     name: str | None
     documents: int
@@ -123,7 +126,7 @@ class Group:
     cutoff: int
 
 
-def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[Group]:
+def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[SampleGroup]:
     """How much of each group is taken. Raises InputError where a group that has a weight is not there."""
     names = pc.unique(sizes["group"]).to_pylist()
     by_group = {name: sizes.filter(_is(sizes["group"], name)) for name in names}
@@ -136,7 +139,7 @@ def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[Group]:
         rows = min(int(np.searchsorted(running, wanted[name], "left")) + 1, len(running))
         share = weights[name] / (sum(weights.values()) or 1)
         taken = int(documents[:rows].sum()), int(running[rows - 1]), int(table["bucket"][rows - 1].as_py())
-        groups.append(Group(name, int(documents.sum()), total[name], share, *taken))
+        groups.append(SampleGroup(name, int(documents.sum()), total[name], share, *taken))
     return groups
 
 
@@ -177,3 +180,65 @@ def in_sample(documents: pa.Table, config: GroupsConfig, cutoffs: Mapping[str | 
     names, groups = groups_of(documents, config)
     last = np.array([*(cutoffs.get(name, -1) for name in names), -1], np.int64)  # -1, the number of no group, is the last place
     return documents.filter(pa.array(buckets_of(hashes(documents["id"], config.seed)) <= last[groups]))
+
+
+# ---- the parallel phases: sizes of groups, counts of words, their sums -----------------------------------
+
+
+LANGUAGE = "language"
+
+
+class SizesWorker(Worker):
+    """Adds up documents and text by group and hash bucket in one shard of documents. As the first phase, it checks that texts are valid."""
+
+    config: GroupsConfig
+
+    def process(self, piece: Piece) -> Output:
+        path = piece.inputs[0].path
+        with open_parquet(self.run, path) as file:
+            columns = columns_needed(self.config, file.schema_arrow.names, self.run.path(path))
+        tables, rows, size = [SIZES.empty_table()], 0, 0
+        for table in iter_tables(self.run, path, list(dict.fromkeys(["id", "text", *columns]))):
+            tables.append(sizes_of(checked(table, self.run.path(path), rows), self.config))
+            rows += table.num_rows
+            size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
+        return Output({f"sizes/{piece.key}.parquet": pa.concat_tables(tables)}, rows_in=rows, kept=rows, bytes_in=size)
+
+
+class CountsWorker(Worker):
+    """Word counts of the sampled documents in one shard, in ranges of words.
+
+    `params`: `cutoffs`, pairs of a group's name and the last bucket of it that is in the sample, and the number of `ranges`.
+    """
+
+    config: CountConfig
+
+    def process(self, piece: Piece) -> Output:
+        path = piece.inputs[0].path
+        with open_parquet(self.run, path) as file:
+            names = file.schema_arrow.names
+            groups = columns_needed(self.config, names, self.run.path(path))
+        columns = ["id", "text", *groups, *([LANGUAGE] if LANGUAGE in names else [])]
+        cutoffs = dict(self.params["cutoffs"])
+        counts, rows, sampled, size = WordCounts(), 0, 0, 0
+        for table in iter_tables(self.run, path, list(dict.fromkeys(columns))):
+            rows += table.num_rows
+            table = in_sample(table, self.config, cutoffs)
+            counts.add_texts(table["text"], table[LANGUAGE] if LANGUAGE in names else None, self.config.regex)
+            sampled += table.num_rows
+            size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
+        content = batches_buffer(COUNTS, counts.tables(self.params["ranges"]), "lz4")
+        numbers = {"sampled_documents": sampled, "long_words_left_out": counts.left_out}
+        return Output({f"counts/{piece.key}.arrow": content}, rows_in=rows, kept=sampled, bytes_in=size, counts=numbers)
+
+
+class SumWorker(Worker):
+    """The sum of one range of all files of counts. `piece.params`: the `range`."""
+
+    def process(self, piece: Piece) -> Output:
+        counts = WordCounts()
+        for ref in piece.inputs:
+            with open_batches(self.run, ref.path) as reader:
+                batch = reader.get_batch(piece.params["range"])
+                counts.add_words(batch["word"], batch["language"], batch["count"].to_numpy())
+        return Output({f"words/{piece.key}.arrow": batches_buffer(COUNTS, counts.tables(), "lz4")}, counts={"words": len(counts)})

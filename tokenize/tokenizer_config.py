@@ -9,10 +9,34 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.tokenize.bpe_train import Ties
-from corpusmill.tokenize.judge_config import JudgeConfig
+from corpusmill.tokenize.compared_tokenizers import PUBLISHED
 from corpusmill.tokenize.mixture import Where
 from corpusmill.tokenize.patterns import PATTERNS, check_regex, regex_of
 from corpusmill.tokenize.words import splitter
+
+
+class JudgeConfig(Config):
+    """How the tokenizer is judged; changes nothing about it."""
+
+    mb: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Text to judge on, in MB, about: of documents that were not trained on, where there are any.",
+    )
+    compare: list[str] = Field(
+        default=[],
+        description="Tokenizers compared on the same text: gpt2, cl100k, o200k, or files (tokenizer.json; tiktoken: PATH:PATTERN).",
+    )
+    undertrained_below: int = Field(default=100, ge=1, description="A token that the sample uses less often than this is undertrained.")
+
+    @field_validator("compare")
+    @classmethod
+    def _files_beside_the_recipe(cls, compare: list[str], info: ValidationInfo) -> list[str]:
+        """A relative path is one from the recipe's folder."""
+        folder = Path((info.context or {}).get("folder", "."))
+        return [given if given in PUBLISHED else str((folder / given).resolve()) for given in compare]
+
 
 #: Stands for all groups that have no weight of their own.
 OTHERS = "*"
@@ -76,7 +100,7 @@ class TokenizerConfig(Config):
     kind: Literal["bpe", "characters"] = Field(
         "bpe", description="`bpe`: byte-level BPE; `characters`: every character that occurs in the documents is a token, and nothing else."
     )
-    vocabulary_size: int = Field(
+    vocab_size: int = Field(
         32_768, ge=512, le=262_144, description="Tokens of the vocabulary, the special ones and the 256 bytes included."
     )
     pattern: str = Field("gpt2", description="What cuts text into pieces before BPE: gpt2, cl100k, o200k, llama3, or a regular expression.")
@@ -119,7 +143,7 @@ class TokenizerConfig(Config):
                 raise ValueError(f"{token!r} {reserved}")
             if "pattern" in info.data and len(splitter(regex_of(info.data["pattern"])).pre_tokenize_str(token)) < 2:
                 raise ValueError(f"{token!r} is one piece of text, so it could be learned as a word; put marks around it, like <|{token}|>")
-        if len(SPECIAL_TOKENS) + len(tokens) + BYTES > info.data.get("vocabulary_size", 1 << 18):
+        if len(SPECIAL_TOKENS) + len(tokens) + BYTES > info.data.get("vocab_size", 1 << 18):
             raise ValueError("more special tokens than the vocabulary has room for")
         return tokens
 

@@ -1,36 +1,34 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
 Phases: the sizes of groups of documents (to know which make up the sample), word counts of the sample, their sum (a task for each range of
-words), one training. Or a tokenizer is taken over. Then it is judged (`judge_stage.py`). A vocabulary of characters takes another way
-(`character_stage.py`).
+words), one training. Or a tokenizer is taken over. Then it is compared with others (`judge.py`). A vocabulary of characters takes another
+way: which characters there are in each shard of documents, and all of them together.
 """
 
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from corpusmill.pipeline.batches import open_batches
-from corpusmill.pipeline.byte_alphabet import tiktoken_file
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.report.facts.tokenizers import TAKEN_OVER
-from corpusmill.tokenize.character_stage import character_summary, take_characters
-from corpusmill.tokenize.judge_config import JudgeConfig
-from corpusmill.tokenize.judge_stage import QUALITY_FILE, Words, judge, selection, summary
-from corpusmill.tokenize.sampling import Group, add_sizes, plan_sample
-from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, TokenizerConfig, groups_config
-from corpusmill.tokenize.tokenizer_files import TOKENIZER_FILE, json_file, tokenizer_config
-from corpusmill.tokenize.tokenizer_workers import CountsWorker, SizesWorker, SumWorker
+from corpusmill.pipeline.shards import iter_tables, open_batches, read_table
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.token_bytes import tiktoken_file
+from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
+from corpusmill.tokenize.documents import checked
+from corpusmill.tokenize.judge import QUALITY_FILE, TAKEN_OVER, CountedWords, judge, selection, summary
+from corpusmill.tokenize.sampling import CountsWorker, SampleGroup, SizesWorker, SumWorker, add_sizes, plan_sample
+from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, JudgeConfig, TokenizerConfig, groups_config
 
 #: Sampled text whose words one task adds up, and how many tasks there are at most.
 RANGE_BYTES = 64_000_000
@@ -57,7 +55,7 @@ class TokenizerStage(Stage):
         given = read_given(self.config.file)
         documents = run.documents()
         grouped = groups_config(self.config.sample)
-        sized = run.map("sizes", SizesWorker, _pieces("sizes", documents), config=grouped)
+        sized = run.map("sizes", SizesWorker, _shard_pieces("sizes", documents), config=grouped)
         sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in sized])
         groups = plan_sample(sizes, self.config.sample)
         sampled = sum(group.sampled_bytes for group in groups)
@@ -66,7 +64,7 @@ class TokenizerStage(Stage):
         ranges = min(math.ceil(sampled / RANGE_BYTES), MOST_RANGES)
         params = {"cutoffs": [[group.name, group.cutoff] for group in groups], "ranges": ranges}
         counting = CountConfig(**grouped.model_dump(), regex=given.regex if given else self.config.regex)
-        counts = run.map("counts", CountsWorker, _pieces("counts", documents), params, counting)
+        counts = run.map("counts", CountsWorker, _shard_pieces("counts", documents), params, counting)
         files = [row.ref(self.name, row.outputs[0].path) for row in counts]
         pieces = [Piece(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
         words = run.map("words", SumWorker, pieces, config=SumConfig())
@@ -83,11 +81,11 @@ class TokenizerStage(Stage):
             "sample_documents": taken[1],
             "sample_bytes": sampled,
         }
-        counted = Words(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))
+        counted = CountedWords(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))
         judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), counted, selected, shown)
 
     def train(
-        self, run: StageRun, words: Sequence[TaskRow], counted: Sequence[TaskRow], groups: list[Group], given: "Given | None"
+        self, run: StageRun, words: Sequence[TaskRow], counted: Sequence[TaskRow], groups: list[SampleGroup], given: "Given | None"
     ) -> Output:
         """Trains, or takes over what is given."""
 
@@ -106,12 +104,12 @@ class TokenizerStage(Stage):
 
     def trained(self, run: StageRun, words: Sequence[TaskRow]) -> bytes:
         """`tokenizer.json` of the merges that the words give."""
-        from corpusmill.tokenize.training import train_bpe
+        from corpusmill.tokenize.bpe_train import train_bpe
 
         config, table = self.config, _read_words(run, words, ["word", "count"])
         special = config.all_special_tokens
-        with run.progress.steps("tokenizer merges", config.vocabulary_size - len(special) - BYTES) as advance:
-            tokenizer = train_bpe(table, config.vocabulary_size, config.minimum_frequency, config.regex, special, config.ties, advance)
+        with run.progress.steps("tokenizer merges", config.vocab_size - len(special) - BYTES) as advance:
+            tokenizer = train_bpe(table, config.vocab_size, config.minimum_frequency, config.regex, special, config.ties, advance)
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -147,7 +145,7 @@ def read_given(file: str | None) -> Given | None:
     return Given(content, encoder.vocabulary.pattern, encoder.sha256)
 
 
-def _pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
+def _shard_pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
     return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
 
 
@@ -160,7 +158,7 @@ def _read_words(run: StageRun, rows: Sequence[TaskRow], columns: Sequence[str]) 
     return pa.concat_tables(tables)
 
 
-def sample_report(config: TokenizerConfig, groups: Sequence[Group], long_words: int) -> dict[str, Any]:
+def sample_report(config: TokenizerConfig, groups: Sequence[SampleGroup], long_words: int) -> dict[str, Any]:
     """What was asked for, what there was, and what was taken, in all and of each group."""
     sampled = sum(group.sampled_bytes for group in groups)
     names = ("documents", "utf8_bytes", "sampled_documents", "sampled_bytes")
@@ -182,3 +180,82 @@ def _share(group: Mapping[str, Any]) -> str:
     short = group["sampled_documents"] == group["documents"] and group["share_reached"] < group["share_wanted"] - 0.001
     wanted = f" ({group['share_wanted']:.1%} wanted; there is no more)" if short else ""
     return f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}{wanted}"
+
+
+# ---- files of a tokenizer --------------------------------------------------------------------------------
+
+
+TOKENIZER_FILE = "tokenizer.json"
+#: What transformers takes for "no limit"; the model's own configuration states its context.
+NO_LIMIT = int(1e30)
+
+
+def tokenizer_config(ids: Mapping[str, int]) -> dict[str, Any]:
+    """What transformers needs beside `tokenizer.json`, with the ids of special tokens; training adds the chat template."""
+    special = sorted(ids, key=lambda token: ids[token])
+    roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{role: token for role, token in roles.items() if token in special},
+        "extra_special_tokens": [token for token in special if token not in (END_OF_TEXT, PAD)],
+        "model_max_length": NO_LIMIT,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def json_file(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+# ---- characters as tokens --------------------------------------------------------------------------------
+
+
+CHARACTERS_FILE = "characters.json"
+
+
+class CharactersWorker(Worker):
+    """How often each character occurs in one shard of documents."""
+
+    def process(self, piece: Piece) -> Output:
+        path = piece.inputs[0].path
+        counts: Counter[str] = Counter()
+        rows = 0
+        for table in iter_tables(self.run, path, ["id", "text"]):
+            counts.update(count_characters(checked(table, self.run.path(path), rows)["text"]))
+            rows += table.num_rows
+        size = sum(len(character.encode()) * count for character, count in counts.items())
+        return Output({f"counts/{piece.key}.json": json_file(dict(sorted(counts.items())))}, rows_in=rows, kept=rows, bytes_in=size)
+
+
+def take_characters(run: StageRun, config: TokenizerConfig) -> None:
+    """Publishes `tokenizer.json`, `tokenizer_config.json` and `characters.json` (how often each occurs, by code point)."""
+    pieces = [Piece(f"characters-{number:05d}", (shard,)) for number, shard in enumerate(run.documents())]
+    rows = run.map("characters", CharactersWorker, pieces, config=BaseConfig())
+    inputs = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
+    run.once("train", inputs, lambda identity: _character_files(run, rows, config))
+
+
+def _character_files(run: StageRun, rows: Sequence[TaskRow], config: TokenizerConfig) -> Output:
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(json.loads(run.storage.read_bytes(row.outputs[0].path)))
+    if not counts:
+        raise InputError(f"tokenizer: the documents in {run.run.root} hold no text.")
+    special = config.all_special_tokens
+    if twice := sorted(counts.keys() & set(special)):
+        raise InputError(f"tokenizer: the special token {twice[0]!r} is a character of the documents: put marks around it.")
+    files = {
+        TOKENIZER_FILE: (make_character_tokenizer(counts, special).to_str(pretty=True) + "\n").encode(),
+        "tokenizer_config.json": json_file(tokenizer_config({token: number for number, token in enumerate(special)})),
+        CHARACTERS_FILE: json_file(dict(sorted(counts.items()))),
+    }
+    return Output({**files})
+
+
+def character_summary(run: StageRun) -> dict[str, str]:
+    counts: dict[str, int] = json.loads(run.storage.read_bytes(CHARACTERS_FILE))
+    special = len(json.loads(run.storage.read_bytes(TOKENIZER_FILE))["added_tokens"])
+    return {
+        "vocabulary": f"{len(counts) + special:,} tokens: {len(counts):,} characters, and {special} special ones",
+        "characters": f"{sum(counts.values()):,} in the documents",
+    }

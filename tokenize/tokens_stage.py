@@ -1,9 +1,9 @@
 """The stage that turns documents into token shards.
 
-Each shard of documents is encoded by itself (`encoded/`; where documents are split by their place, once it is known how long all are), and
-with a mixture its documents' components are found (`components/`). A plan says which documents are for validation, how often each is
-taken, and which range of the shuffled order each token shard holds. Then each part is told what that means for its documents (`places/`,
-`report/`), and each token shard is gathered from all parts.
+Phases: each shard of documents is encoded into a part (`encoded/`; a split by place needs the lengths of all documents first). A mixture
+finds each document's component (`components/`). The plan decides which documents are for validation, how often each is taken, and which
+part of the shuffled order each token shard holds. Then each part gets the places and report rows of its documents (`places/`, `report/`),
+each token shard is gathered from all parts, and shards get packing plans (`pipeline/packing.py`).
 """
 
 import json
@@ -11,21 +11,23 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Self
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Stage
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, Shard, ShardSet, shard_names, token_dtype
-from corpusmill.tokenize.cut import training_characters
-from corpusmill.tokenize.layout import SPLITS
+from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_shards import SHARDS_FILE, PackingFile, ShardSet, TokenShard, plan_bytes, plan_name, shard_names, token_dtype
 from corpusmill.tokenize.mixture import Mixture, match_config
-from corpusmill.tokenize.pack import pack, packing_line, plans_by_shard
-from corpusmill.tokenize.parts import EncodeConfig
-from corpusmill.tokenize.planning import Part, Plan, make_plan
-from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, GatherWorker, LengthsWorker, MatchWorker, PlaceWorker
+from corpusmill.tokenize.parts import EncodeConfig, training_characters
+from corpusmill.tokenize.planning import SPLITS, EncodedPart, TokensPlan, make_plan
+from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, LengthsWorker, MatchWorker, PlaceWorker, TokenShardWorker
 
 PackLength = Annotated[int, Field(ge=8, le=1 << 20)]
 
@@ -55,7 +57,7 @@ class TokensConfig(EncodeConfig):
 
 
 class TokensStage(Stage):
-    """Publishes `train/` and `validation/`, each a folder of token shards (`pipeline/tokenshards.py`), and `report/`."""
+    """Publishes `train/` and `validation/`, each a folder of token shards (`pipeline/token_shards.py`), and `report/`."""
 
     name: ClassVar[str] = "tokens"
     Config = TokensConfig
@@ -71,7 +73,7 @@ class TokensStage(Stage):
         encoded = self._encode(run, names, documents, tokenizer)
         matched = self._match(run, names, documents)
         parts = [
-            Part(name, shard.path, "+".join(output.sha256 for output in row.outputs))
+            EncodedPart(name, shard.path, "+".join(output.sha256 for output in row.outputs))
             for name, shard, row in zip(names, documents, encoded, strict=True)
         ]
         tables = [row.ref(self.name, part.table) for part, row in zip(parts, encoded, strict=True)]
@@ -79,12 +81,12 @@ class TokensStage(Stage):
         planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts),
                            config=unpacked)  # fmt: skip
         plan_file = planned.ref(self.name, PLAN)
-        plan = Plan.from_json(json.loads(run.storage.read_bytes(PLAN)))
+        plan = TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN)))
         run.map("place", PlaceWorker, [
             Piece(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
         ], config=BaseConfig())  # fmt: skip
-        gathered = run.map("gather", GatherWorker, [
+        gathered = run.map("gather", TokenShardWorker, [
             Piece(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
         ], config=BaseConfig())  # fmt: skip
         packed = pack(run, gathered, self.config.pack_lengths)
@@ -95,7 +97,7 @@ class TokensStage(Stage):
         characters = self._training_characters(run, names, documents)
 
         def place(number: int) -> dict[str, int]:
-            """Only where documents stay in the order of their files or are split by it, a part depends on the others that there are."""
+            """The params of a part. It depends on other parts only if documents stay in file order or are split by it."""
             found = {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
             return found | ({"training_characters": characters[number]} if characters else {})
 
@@ -105,7 +107,7 @@ class TokensStage(Stage):
         return run.map("encode", EncodeWorker, pieces, config=self.config.encoding())
 
     def _training_characters(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[int]:
-        """How many characters of each shard are for training; none where documents are not split by their place."""
+        """How many characters of each shard are for training; empty unless documents are split by their place."""
         if self.config.validation_tail is None:
             return []
         pieces = [Piece(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
@@ -118,9 +120,8 @@ class TokensStage(Stage):
         pieces = [Piece(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
         return run.map("components", MatchWorker, pieces, config=match_config(self.config.mixture))
 
-    def plan(self, run: StageRun, parts: list[Part], tokenizer: FileRef, known: dict[str, int]) -> Output:
-        """`plan.json`: the parts, which documents are for validation, how often each is taken, and the range of each token shard.
-        `known`: what the encoding of a part says of the tokenizer."""
+    def plan(self, run: StageRun, parts: list[EncodedPart], tokenizer: FileRef, known: dict[str, int]) -> Output:
+        """The output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
         config = self.config
         share = config.validation_tail or config.validation_share  # by place there are two groups, and any share takes the lower one
         plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture, config.shard_tokens)
@@ -144,22 +145,22 @@ class TokensStage(Stage):
             lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards):,} shards"
             if packings := found.packing():
                 lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
-        for share in Plan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:
+        for share in TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:
             line = f"{share.tokens:,} tokens, {share.epochs:.2f} epochs of {share.there:,}"
             lines[share.name] = line + (f" ({share.short:,} short of its share: max_epochs)" if share.short else "")
         return lines
 
 
-def describe(run: StageRun, plan: Plan, gathered: Sequence[TaskRow], packed: Sequence[TaskRow]) -> Output:
+def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packed: Sequence[TaskRow]) -> Output:
     """`shards.json` of both splits."""
     plans = plans_by_shard(packed)
-    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    shards: dict[str, list[TokenShard]] = {split: [] for split in SPLITS}
     for wanted, row in zip(plan.shards, gathered, strict=True):
         published = {output.path.removeprefix(f"{wanted.split}/"): output.sha256 for output in row.outputs}
         names = shard_names(wanted.number)
         sha256, index_sha256 = (published[name] for name in names)
         shards[wanted.split].append(
-            Shard(
+            TokenShard(
                 *names, row.counts["tokens"], row.counts["documents"], row.counts["utf8_bytes"], sha256, index_sha256,
                 plans=plans.get(f"{wanted.split}/{names[0]}", ()),
             )
@@ -168,3 +169,68 @@ def describe(run: StageRun, plan: Plan, gathered: Sequence[TaskRow], packed: Seq
     kept = {name: header[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
     sets = {split: ShardSet(**kept, split=split, shards=tuple(shards[split])) for split in SPLITS}
     return Output({f"{split}/{SHARDS_FILE}": found.to_json() for split, found in sets.items()})
+
+
+# ---- packing plans ---------------------------------------------------------------------------------------
+
+
+INDEX_ENDING = ".index.parquet"
+
+
+class PackConfig(Config):
+    """Empty: a packing plan depends only on its shard and length."""
+
+
+class PackWorker(Worker):
+    """Packs the documents of one shard into rows of one length."""
+
+    def process(self, piece: Piece) -> Output:
+        index, length = piece.inputs[0].path, piece.params["length"]
+        table, rows = _plan(self.run, index, length)
+        return Output({plan_name(_name(index), length): plan_bytes(table)}, counts={"length": length, "rows": rows, "pieces": len(table)})
+
+
+def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> Sequence[TaskRow]:
+    """Runs the phase `pack` for the shards of these tasks."""
+    indexes = [row.ref(run.stage.name, output.path) for row in gathered for output in row.outputs if output.path.endswith(INDEX_ENDING)]
+    pieces = [
+        Piece(f"pack-{length}-{_name(index.path).replace('/', '-')}", (index,), {"length": length})
+        for length in sorted(set(lengths))
+        for index in indexes
+    ]
+    return run.map("pack", PackWorker, pieces, config=PackConfig())
+
+
+def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:
+    """Writes the packing plans of a shard in `storage`."""
+    found = []
+    for length in lengths:
+        table, rows = _plan(storage, shard.index, length)
+        output = publish(storage, plan_name(shard.file, length), plan_bytes(table))
+        found.append(PackingFile(length, output.path, rows, output.bytes, output.sha256))
+    return tuple(found)
+
+
+def _plan(storage: Storage, index: str, length: int) -> tuple[pa.Table, int]:
+    return plan(read_table(storage, index, ["tokens"])["tokens"].to_numpy(), length)
+
+
+def _name(index: str) -> str:
+    """`train/tokens-00000` for the path of an index in the run."""
+    return index.partition("/")[2].removesuffix(INDEX_ENDING)
+
+
+def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ...]]:
+    """The packing plans of each shard, by the path of its `.bin` in the stage's folder."""
+    found: dict[str, tuple[PackingFile, ...]] = {}
+    for row in packed:
+        (output,), length = row.outputs, row.counts["length"]
+        shard = output.path.removesuffix(f".pack-{length}.arrow") + ".bin"
+        described = PackingFile(length, output.path.rpartition("/")[2], row.counts["rows"], output.bytes, output.sha256)
+        found[shard] = (*found.get(shard, ()), described)
+    return found
+
+
+def packing_line(packing: dict[str, Any]) -> str:
+    """One line about an entry of `ShardSet.packing`."""
+    return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty"

@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """Counting the pieces that text is cut into (its words, in the language of BPE trainers), and adding counts up.
 
 Counts are cut into ranges of words by hash, so that what many tasks counted is added up range by range.
@@ -9,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.tokenize.patterns import regex_of
-from corpusmill.tokenize.piece_rules import piece_classes, rule_of
-from corpusmill.tokenize.word_table import COUNT, ENTRIES, FIELDS, LEFT_OUT, SHAPE, count_texts, count_words, gather_letters, ranges_of
+from corpusmill.pipeline.text.hashing import BASE, mix64
+from corpusmill.pipeline.text.utf8 import count_characters, eight_bytes
+from corpusmill.tokenize.patterns import piece_classes, regex_of, rule_of
+from corpusmill.tokenize.pieces import ascii_word, next_piece
 
 COUNTS = pa.schema(
     [
@@ -95,3 +98,232 @@ class WordCounts:
             columns = [languages, text_array(*gather_letters(entries, letters, order)), pa.array(entries[order, COUNT])]
             tables.append(pa.table(columns, schema=COUNTS))
         return tables
+
+
+# ---- the table of words ----------------------------------------------------------------------------------
+
+
+#: Words longer than this (characters) are no words: they are left out of training. Time there is linear in their length, memory too.
+LONGEST_WORD = 1 << 20
+
+#: Columns of `entries`, int64 [words, FIELDS]: the first eight bytes, where the word begins among the letters, `group << 32 | bytes`, and
+#: its count.
+PREFIX, START, SHAPE, COUNT, FIELDS = 0, 1, 2, 3, 4
+#: Places in `state`, int64: entries, letters, occurrences of words that were too long.
+ENTRIES, LETTERS, LEFT_OUT = range(3)
+#: Rows for words that have just been seen: a quarter of a megabyte.
+RECENT = 1 << 12
+_RECENT_SHIFT = np.uint64(64 - 12)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+
+
+@kernel(inline="always")
+def prefix_of(data, start, end):
+    """The first eight bytes of a word as a little-endian integer; those that it does not have are zero."""
+    if start + 8 <= data.size:
+        value = eight_bytes(data, start)
+        length = end - start
+        return value if length >= 8 else value & ((_ONE << np.uint64(8 * length)) - _ONE)
+    value = np.uint64(0)
+    for place in range(start, min(end, start + 8)):
+        value |= np.uint64(data[place]) << np.uint64(8 * (place - start))
+    return value
+
+
+@kernel(inline="always")
+def hash_word(data, start, end, prefix):
+    """A 64-bit hash of the bytes `data[start:end]` of which `prefix` is `prefix_of`."""
+    value = mix64((prefix ^ np.uint64(end - start)) * BASE) * BASE
+    at = start + 8
+    while at < end:
+        value = mix64(value ^ prefix_of(data, at, end)) * BASE
+        at += 8
+    return mix64(value)
+
+
+@kernel(inline="always")
+def _hash_short(first, second, length):
+    """`hash_word` of a word of up to 16 bytes by both halves of it."""
+    value = mix64((first ^ np.uint64(length)) * BASE) * BASE
+    return mix64(mix64(value ^ second) * BASE if length > 8 else value)
+
+
+@kernel(inline="always")
+def _same(data, start, end, letters, at):
+    """Whether the bytes behind the first eight are equal."""
+    place = start + 8
+    at += 8
+    while place + 8 < end:
+        if eight_bytes(data, place) != eight_bytes(letters, at):
+            return False
+        place, at = place + 8, at + 8
+    return eight_bytes(data, end - 8) == eight_bytes(letters, at - (place - end + 8))
+
+
+@kernel
+def _find(slots, entries, letters, data, start, end, prefix, shape, value):
+    """The entry of a word, or -1."""
+    mask = np.uint64(slots.size - 1)
+    slot = value & mask
+    tag = value >> _HALF
+    while slots[slot] != 0:
+        if slots[slot] >> _HALF == tag:
+            entry = (slots[slot] & _LOW) - _ONE
+            alike = entries[entry, SHAPE] == shape and entries[entry, PREFIX] == np.int64(prefix)
+            if alike and (end - start <= 8 or _same(data, start, end, letters, entries[entry, START])):
+                return np.int64(entry)
+        slot = (slot + _ONE) & mask
+    return -1
+
+
+@kernel(inline="always")
+def _grouped(value, group):
+    """The hash of a word in its group, so that a word of many languages makes no long chain of slots."""
+    return mix64(value + np.uint64(group) * BASE)
+
+
+@kernel
+def _longer(array, size):
+    larger = np.empty((size, *array.shape[1:]), array.dtype)
+    larger[: array.shape[0]] = array
+    return larger
+
+
+@kernel
+def _set(slots, value, entry):
+    mask = np.uint64(slots.size - 1)
+    slot = value & mask
+    while slots[slot] != 0:
+        slot = (slot + _ONE) & mask
+    slots[slot] = value >> _HALF << _HALF | np.uint64(entry + 1)
+
+
+@kernel
+def _insert(slots, entries, letters, state, data, start, end, prefix, shape, value):
+    """Enters a new word of hash `value` that has not occurred yet. Returns the arrays, which may be larger ones."""
+    number = state[ENTRIES]
+    if number == entries.shape[0]:
+        entries = _longer(entries, 2 * number)
+    if state[LETTERS] + end - start > letters.size:
+        letters = _longer(letters, 2 * letters.size + end - start)
+    if 2 * (number + 1) > slots.size:
+        slots = np.zeros(4 * slots.size, np.uint64)
+        for entry in range(number):
+            first = entries[entry, START]
+            last = first + (entries[entry, SHAPE] & 0xFFFFFFFF)
+            old = hash_word(letters, first, last, np.uint64(entries[entry, PREFIX]))
+            _set(slots, _grouped(old, entries[entry, SHAPE] >> 32), entry)
+    _set(slots, value, number)
+    first = state[LETTERS]
+    entries[number, PREFIX], entries[number, START], entries[number, SHAPE], entries[number, COUNT] = np.int64(prefix), first, shape, 0
+    for place in range(end - start):
+        letters[first + place] = data[start + place]
+    state[ENTRIES] += 1
+    state[LETTERS] += end - start
+    return slots, entries, letters
+
+
+@kernel
+def _add(slots, entries, letters, state, data, start, end, group, count):
+    """Adds to the count of a word. Returns the arrays, which may be larger ones."""
+    if end - start > LONGEST_WORD and count_characters(data, start, end) > LONGEST_WORD:
+        state[LEFT_OUT] += count
+        return slots, entries, letters
+    prefix = prefix_of(data, start, end)
+    value = _grouped(hash_word(data, start, end, prefix), group)
+    shape = np.int64(group) << 32 | np.int64(end - start)
+    found = _find(slots, entries, letters, data, start, end, prefix, shape, value)
+    if found < 0:
+        found = state[ENTRIES]
+        slots, entries, letters = _insert(slots, entries, letters, state, data, start, end, prefix, shape, value)
+    entries[found, COUNT] += count
+    return slots, entries, letters
+
+
+@kernel
+def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at):
+    """Counts pieces from byte `at` of a text on until one is not in the table: `(text, start, end)` of it; of no text at the end.
+
+    Without new words the arrays stay the same ones, which makes this loop fast.
+    """
+    while text < offsets.size - 1:
+        end, group = offsets[text + 1], np.int64(groups[text]) << 32
+        while at < end:
+            length, first, second = ascii_word(rule, data, at, end)
+            if length == 0:
+                length = next_piece(rule, data, at, end, classes, digits) - at
+                first = prefix_of(data, at, at + length)
+                second = prefix_of(data, at + 8, at + length) if 8 < length <= 16 else _ZERO
+            short, shape = length <= 16, np.uint64(group | np.int64(length))
+            value = _hash_short(first, second, length) if short else hash_word(data, at, at + length, first)
+            row = value >> _RECENT_SHIFT
+            if short and recent[row, 0] == first and recent[row, 1] == second and recent[row, 2] == shape:
+                recent[row, 4] += _ONE
+            else:
+                found = _find(slots, entries, letters, data, at, at + length, first, np.int64(shape), _grouped(value, groups[text]))
+                if found < 0:
+                    return text, at, at + length
+                entries[recent[row, 3], COUNT] += np.int64(recent[row, 4])
+                recent[row, 0], recent[row, 1], recent[row, 2] = first, second, shape
+                recent[row, 3], recent[row, 4] = np.uint64(found), _ONE
+            at += length
+        text += 1
+        at = offsets[text]
+    return text, at, at
+
+
+@kernel
+def count_texts(slots, entries, letters, state, data, offsets, groups, rule, digits, classes):
+    """Counts the pieces of each text `data[offsets[i]:offsets[i + 1]]` of group `groups[i]`, cut as `pieces.next_piece` does.
+
+    Returns `(slots, entries, letters)`, of which each may be larger than it was. Words that have just been seen are counted in `recent`,
+    which the processor keeps at hand: a row for all words of one hash, with both halves of the word, its shape, its entry, and what is to
+    be added to the count of that.
+    """
+    recent = np.zeros((RECENT, 8), np.uint64)
+    text, at, one = np.int64(0), offsets[0], np.int64(1)  # plain 0 and 1 are types of their own, compiled once more
+    while True:
+        text, at, stop = _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at)
+        if text == offsets.size - 1:
+            break
+        slots, entries, letters = _add(slots, entries, letters, state, data, at, stop, groups[text], one)
+        at = stop
+    for row in range(RECENT):
+        entries[recent[row, 3], COUNT] += np.int64(recent[row, 4])
+    return slots, entries, letters
+
+
+@kernel
+def count_words(slots, entries, letters, state, data, offsets, groups, counts):
+    """Adds `counts[i]` to the count of the word `data[offsets[i]:offsets[i + 1]]` in group `groups[i]`. Returns as `count_texts`."""
+    for word in range(offsets.size - 1):
+        slots, entries, letters = _add(slots, entries, letters, state, data, offsets[word], offsets[word + 1], groups[word], counts[word])
+    return slots, entries, letters
+
+
+@kernel
+def ranges_of(entries, letters, ranges):
+    """int64 [words]: the range, 0 to `ranges` - 1, that the hash of each word lies in, whatever its group."""
+    found = np.empty(entries.shape[0], np.int64)
+    for entry in range(entries.shape[0]):
+        first = entries[entry, START]
+        last = first + (entries[entry, SHAPE] & 0xFFFFFFFF)
+        value = hash_word(letters, first, last, np.uint64(entries[entry, PREFIX]))
+        found[entry] = np.int64((value >> _HALF) * np.uint64(ranges) >> _HALF)
+    return found
+
+
+@kernel
+def gather_letters(entries, letters, order):
+    """`(data, offsets)` of the words of these entries, in this order."""
+    offsets = np.zeros(order.size + 1, np.int64)
+    for place in range(order.size):
+        offsets[place + 1] = offsets[place] + (entries[order[place], SHAPE] & 0xFFFFFFFF)
+    data = np.empty(offsets[-1], np.uint8)
+    for place in range(order.size):
+        first = entries[order[place], START]
+        for step in range(offsets[place + 1] - offsets[place]):
+            data[offsets[place] + step] = letters[first + step]
+    return data, offsets

@@ -11,9 +11,8 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import plan_of_existing
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.train.loader import WindowLoader
-from corpusmill.train.packed import PackedLoader
+from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.train.data import PackedLoader, WindowLoader
 from corpusmill.train.pretrain import PretrainConfig
 
 STAGE = "pretrain"

@@ -1,5 +1,6 @@
 """The stage `align`: the tuned model learns which of two completions is preferred (DPO and its relatives)."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -8,12 +9,90 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config, digest
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import judged, scores, tuning
-from corpusmill.train.judged import JudgedConfig
-from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train import scores, tuning
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, Temperature, for_adapter
+from corpusmill.train.scores import FilterScore, classifier_columns, find_score, score_params
+
+# ---- answers judged by classifiers -------------------------------------------------------------------
+#
+# A task of the stage: what the run's classifiers say of answers before and after alignment.
+
+JUDGED_FILE = "judged.json"
+
+
+class JudgedConfig(Config):
+    """Answers that are sampled before and after alignment and scored by the run's own classifiers."""
+
+    prompts: int = Field(default=64, ge=0, description="Prompts of held-out pairs that both models answer; 0: none.")
+    max_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
+    temperature: Temperature = Field(default=0.7, description="Of the answers; 0 takes the most likely token.")
+    top_k: int = Field(default=50, ge=0, description="Answers are drawn from this many most likely tokens; 0: from all.")
+    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of prompts for the interval of a difference.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
+    seed: int = Field(default=0, ge=0, description="Of answers and resamples; before and after are drawn with the same.")
+
+
+def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
+    """The scores that judge answers: of the columns `more` and of the run's classifiers, those of which a rule says what is good.
+
+    A score that only ranks documents has no say in single answers, nor has one that cannot tell this corpus's documents apart.
+    """
+    found = {column: find_score(run, column) for column in more}
+    for column in classifier_columns(run):
+        with contextlib.suppress(InputError):
+            found.setdefault(column, find_score(run, column))
+    return [found[column] for column in sorted(found) if found[column].threshold is not None and not found[column].blind]
+
+
+def judge_answers(
+    run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, pairs: FileRef, more: Sequence[str] = ()
+) -> None:
+    """Samples and judges, where the run has a classifier."""
+    scores = judged_scores(run, more) if config.prompts else []
+    if not scores:
+        return
+    before, after = start.files, [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
+    params = score_params(run, [each.column for each in scores])
+    inputs = [*before, *(ref for ref in after if "/model/" in ref.path), pairs]
+    run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)
+
+
+def _judge(run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, scores: Sequence[FilterScore], _: str) -> Output:
+    from corpusmill.train.judged import judge
+
+    found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
+    return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
+
+
+def judged_lines(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
+    """A line for each score, with the interval of the difference."""
+    if not config.prompts:
+        return {}
+    if "judged" not in run.plan:
+        return {"answers judged": "no (no classifier of the filter stage can judge single texts of this corpus)"}
+    found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
+    if not found["prompts"]:
+        return {"answers judged": "no (no pair is held out)"}
+    return {f"{column} of answers": _judged_sentence(of) for column, of in found["scores"].items()}
+
+
+def _judged_sentence(of: dict[str, Any]) -> str:
+    if not of["texts"]:
+        return "no answer could be scored"
+    sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f}"
+    if (equal := of["equal_length"].get("difference")) is not None:
+        sentence += f"; {equal:+.3f} at equal length"
+    if of["threshold"] is None:
+        return f"{sentence})"
+    shares = (of[side]["value"] for side in ("worse_before", "worse_after"))
+    return sentence + "); {:.0%} and {:.0%} ".format(*shares) + f"{'below' if of['high_is_good'] else 'from'} {of['threshold']:.3g}"
+
+
+# ---- the stage ---------------------------------------------------------------------------------------
 
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
@@ -176,7 +255,7 @@ class AlignStage(Stage):
         inputs = [*start.files, pairs, *reference]
         row = run.once("model", inputs, partial(self._model, run, start, reference or start.files))
         tuning.clear(run, row)
-        judged.execute(run, self.config.judged, start, self.config.device, pairs, columns)
+        judge_answers(run, self.config.judged, start, self.config.device, pairs, columns)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -188,17 +267,17 @@ class AlignStage(Stage):
             lines["more likely a token"] = (
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )
-        return {**lines, **judged.summary(run, self.config.judged)}
+        return {**lines, **judged_lines(run, self.config.judged)}
 
-    def _pairs(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
-        from corpusmill.train.pair_task import make_pairs
+    def _pairs(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
+        from corpusmill.train.align_pairs import make_pairs
 
         return make_pairs(run, self.config, start, given)
 
-    def _model(self, run: StageRun, start: tuning.Start, reference: Sequence[FileRef], identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.StartModel, reference: Sequence[FileRef], identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
         log-probabilities under a key of their own."""
-        from corpusmill.train.workplace import Workplace
+        from corpusmill.train.checkpoint_dir import CheckpointDir
 
         weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
-        return tuning.train(run, "corpusmill.train.preference:train", self.config, start, Workplace.of(run, identity), weights=weights)
+        return tuning.train(run, "corpusmill.train.align_job:train", self.config, start, CheckpointDir.of(run, identity), weights=weights)

@@ -1,18 +1,24 @@
-"""A conversation with a tuned model: the turns so far, and as many of them as its context can take."""
+"""`corpusmill chat`: a conversation with a tuned model, in a terminal or through pipes."""
 
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+import io
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.conversation import assistant_turn, user_turn
-from corpusmill.train.generate import generate
-from corpusmill.train.sampling import DEFAULT, Sampling
-from corpusmill.train.speaker import Speaker, read_settings
-from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message
-from corpusmill.train.text_stream import json_line, stream_text
+from corpusmill.train.generate import DEFAULT, Sampling, generate, json_line, plain, stream_text
+from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message, assistant_turn, user_turn
+from corpusmill.train.text_generator import TextGenerator, read_settings
+
+# ---- the conversation --------------------------------------------------------------------------------
+#
+# The turns so far, and as many of them as the model's context can take.
 
 
 @dataclass
@@ -20,7 +26,7 @@ class Conversation:
     """All messages, and how the next answer is written. What the context can't take is not shown to the model: the oldest turns first,
     a system message never."""
 
-    speaker: Speaker
+    generator: TextGenerator
     sampling: Sampling = DEFAULT
     max_tokens: int = 256
     system: str = ""
@@ -30,7 +36,7 @@ class Conversation:
     answers: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.speaker.encoder  # a template that is none is refused now, and not at every message
+        _ = self.generator.encoder  # a template that is none is refused now, and not at every message
 
     def ask(self, text: str) -> Generator[str, None, None]:
         """The answer, piece by piece, safe for a terminal. It joins the turns when it ends or its reader stops; with an empty one
@@ -67,11 +73,11 @@ class Conversation:
 
     def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
         first, ids = self._fitting(turns)
-        room = min(self.max_tokens, self.speaker.model.arch.context - len(ids))
+        room = min(self.max_tokens, self.generator.model.arch.context - len(ids))
         self.answers += 1  # each has a seed of its own
         tokens = generate(
-            self.speaker.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
-            stop=self.speaker.stop, banned=self.speaker.banned, overflow="refuse",
+            self.generator.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
+            stop=self.generator.stop, banned=self.generator.banned, overflow="refuse",
         )  # fmt: skip
         self.forgotten, self.ended = first, ""
         return self._told(turns, tokens, room, ids)
@@ -86,7 +92,7 @@ class Conversation:
                 yield token
 
         try:
-            for piece in stream_text(self.speaker.tokenizer, counted(), before=ids):
+            for piece in stream_text(self.generator.tokenizer, counted(), before=ids):
                 pieces.append(piece)
                 yield piece
         finally:
@@ -98,10 +104,10 @@ class Conversation:
 
     def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
         """How many turns are left out, and the ids of the others: as many as leave room for an answer (at most half of the context)."""
-        context = self.speaker.model.arch.context
+        context = self.generator.model.arch.context
         room = context - min(self.max_tokens, context // 2)
         for first in range(0, len(turns), 2):
-            ids = self.speaker.conversation(self._messages(turns[first:]))
+            ids = self.generator.conversation(self._messages(turns[first:]))
             if len(ids) <= room:
                 return first, ids
         what = "that message is" if not self.system else "that message and the system message are"
@@ -120,3 +126,152 @@ def warning(folder: Path, name: str | None = None) -> str | None:
     if not config.get("chat_template") and not Storage(str(folder)).exists(TEMPLATE_FILE):
         return f"{name} has no chat template: ChatML is used, which it may not know."
     return None
+
+
+# ---- the terminal ------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "/help": "what can be said here",
+    "/new": "forget the conversation; a system message stays",
+    "/system [TEXT]": "what the model is told before the first message; without TEXT nothing",
+    "/again": "another answer to the last message",
+    "/undo": "take the last message and its answer back",
+    "/save FILE": "add the conversation to FILE (.jsonl) as sft.files reads it",
+    "/set [NAME VALUE]": "change how answers are written, for example /set temperature 0.5; without NAME show it",
+    "/quit": "end, as Ctrl-D does",
+}
+
+
+class Screen:
+    """Where people and model meet. With `interactive` there is a prompt that can be edited, with a history, and notes are dim; else lines
+    are read and answers written as they are, and notes go to standard error."""
+
+    def __init__(self, interactive: bool):
+        from rich.console import Console
+
+        self.interactive, self.lines = interactive, 0
+        self.notes = Console(stderr=not interactive, highlight=False, soft_wrap=True)
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no UTF-8 are refused as a message, not as a stream
+        if interactive:
+            _edit_lines()
+
+    def read(self) -> str | None:
+        """The next line; None at the end. Ctrl-C clears the line."""
+        self.lines += 1
+        if not self.interactive:
+            return sys.stdin.readline() or None
+        bold = self.notes.color_system is not None
+        try:
+            return input("\x01\x1b[1m\x02you>\x01\x1b[0m\x02 " if bold else "you> ")  # between \x01 and \x02 is what has no width
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            print()
+            return ""
+
+    def show(self, ask: Callable[[], Generator[str, None, None]]) -> None:
+        """An answer as it is written. Ctrl-C ends it, and what is there stays."""
+        stopped = False
+        try:
+            with closing(ask()) as pieces:
+                for piece in pieces:
+                    print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            if not self.interactive:
+                raise
+            stopped = True
+        print(flush=True)
+        if stopped:
+            self.note("(stopped)")
+
+    def note(self, text: str, style: str = "dim") -> None:
+        self.notes.print(plain(text), style=style, markup=False)
+
+    def refuse(self, error: InputError) -> None:
+        """Tells people; a script has to know."""
+        if not self.interactive:
+            raise InputError(f"standard input, line {self.lines}: {error}") from error
+        self.note(str(error), style="yellow")
+
+
+def chat_loop(conversation: Conversation, screen: Screen) -> None:
+    """Reads messages and commands, and answers them, until the end of the input or `/quit`."""
+    while (line := screen.read()) is not None:
+        line = line.strip()
+        if line == "/quit":
+            return
+        try:
+            if line.startswith("/"):
+                _obey(conversation, screen, line)
+            elif line:
+                _show(conversation, screen, partial(conversation.ask, line))
+        except InputError as error:
+            screen.refuse(error)
+
+
+def _show(conversation: Conversation, screen: Screen, ask: Callable[[], Generator[str, None, None]]) -> None:
+    before = conversation.forgotten
+    screen.show(ask)
+    if conversation.forgotten > before:
+        screen.note(f"(the context is full: the first {conversation.forgotten} messages are forgotten)")
+    if conversation.ended:
+        screen.note({"cut": "(cut: as long as an answer may be; see /set max_tokens)", "empty": "(no answer)"}[conversation.ended])
+
+
+def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
+    name, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if name == "/help":
+        screen.note("\n".join(f"{usage:<20} {what}" for usage, what in COMMANDS.items()))
+    elif name == "/new":
+        conversation.new()
+    elif name == "/system":
+        conversation.system = rest
+    elif name == "/again":
+        _show(conversation, screen, conversation.again)
+    elif name == "/undo":
+        conversation.undo()
+    elif name == "/save":
+        conversation.save(Path(rest or ".").expanduser())
+        screen.note(f"(added to {rest})")
+    elif name == "/set":
+        _set(conversation, screen, rest)
+    else:
+        raise InputError(f"{name}: no such command; /help lists them.")
+
+
+def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
+    """Changes one option. InputError says what is wrong with it."""
+    options = {"max_tokens": conversation.max_tokens, **asdict(conversation.sampling)}
+    if not rest:
+        screen.note("  ".join(f"{name} {value}" for name, value in options.items()))
+        return
+    name, _, given = rest.partition(" ")
+    name = name.replace("-", "_")
+    if name not in options:
+        raise InputError(f"{name}: no such option; there are {', '.join(options)}.")
+    kind: Callable[[str], Any] = type(options[name])
+    try:
+        value: Any = kind(given)
+    except ValueError:
+        raise InputError(f"{name}: {given!r} is not {'a whole number' if kind is int else 'a number'}.") from None
+    if name != "max_tokens":
+        conversation.sampling = replace(conversation.sampling, **{name: value})
+    elif value < 1:
+        raise InputError(f"max_tokens has to be 1 or more, not {value}.")
+    else:
+        conversation.max_tokens = value
+
+
+def _edit_lines() -> None:
+    """Makes `input` a line editor with a history, where the system has one, and Tab complete commands."""
+    try:
+        import readline
+    except ImportError:
+        return
+    names = [usage.partition(" ")[0] for usage in COMMANDS]
+    readline.set_completer_delims(" ")
+    readline.set_completer(lambda text, number: [*(n for n in names if text and n.startswith(text)), None][number])
+    readline.parse_and_bind("tab: complete")

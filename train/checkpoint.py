@@ -1,153 +1,297 @@
-"""Model folders that open in `transformers`: safetensors and JSON, nothing is pickled."""
+"""The training states from which a run goes on bit by bit: safetensors and JSON, nothing is pickled.
 
+Every rank writes one file. When all files are whole where they lie (`checkpoint_dir.py`), the first rank makes a state of them.
+"""
+
+import base64
+import copy
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner, HuggingFaceStorageReader, Metadata
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.chat_folder import token_ids
-from corpusmill.train.fetched import local_model
-from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
-from corpusmill.train.hugging_face import from_hugging_face, to_hugging_face
-from corpusmill.train.model import Llama
+from corpusmill.train.checkpoint_dir import FILE, SavedState, StateFolder
+from corpusmill.train.files import first_line, write_tensors
+from corpusmill.train.parallel.dims import ParallelDims
 
-WEIGHTS = "model.safetensors"
-#: Files of the tokenizer that a model folder carries along.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# ---- tensors of one rank -----------------------------------------------------------------------------
+#
+# Uses the plans and the reader of torch.distributed.checkpoint (DCP).
+#
+# DCP's plans say which rank writes which part of a tensor (plain or DTensor, on all ranks or on some), each part once. Its
+# HuggingFaceStorageReader fills the tensors of any other layout. Its HuggingFaceStorageWriter is not used, though the files have its
+# form: it puts three entries into the metadata of safetensors, whose order differs from process to process, so equal states would have
+# different bytes; it builds a file in memory before it writes it; and it plans anew, with collectives, in every save.
+
+#: Where DCP's reader looks for the place of each piece in its tensor.
+OFFSETS = "DCP_SHARDING_INFO"
+#: What DCP's reader raises on foreign or damaged files: it trusts their headers.
+UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError)
 
 
-def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes] | None = None) -> None:
-    """Writes a model folder: `config.json`, `generation_config.json`, `model.safetensors` and the tokenizer's files.
+class RankTensors:
+    """The parts of tensors that this rank writes. The ranks decide once, with `gather`, for tensors that keep names and shapes."""
 
-    `tokenizer` is a folder whose `TOKENIZER_FILES` are copied, or the files themselves by name. `folder` appears only
-    when everything in it is on the disk; one that was there is replaced.
+    def __init__(self, tensors: Mapping[str, Tensor], rank: int, gather: Callable[[Any], list[Any]]):
+        self.planner = DefaultSavePlanner(flatten_state_dict=False)
+        self.planner.set_up_planner(dict(tensors), is_coordinator=rank == 0)
+        plans, _ = self.planner.create_global_plan(gather(self.planner.create_local_plan()))
+        self.items = [item for item in plans[rank].items if not _is_empty(item)]
+        self.copies: dict[str, Tensor] = {}
+
+    def of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's parts by the names of their tensors."""
+        self.planner.set_up_planner(dict(tensors))
+        pieces = {item.index.fqn: self.planner.resolve_data(item) for item in self.items}
+        return {name: piece.detach() for name, piece in pieces.items() if isinstance(piece, Tensor)}
+
+    def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of the parts in CPU memory, valid until the next call. The memory is reused, as new memory takes five times as long."""
+        pieces = self.of(tensors)
+        if not self.copies:
+            self.copies = {name: torch.empty_like(t, device="cpu", pin_memory=t.is_cuda) for name, t in pieces.items()}
+        for name, piece in pieces.items():
+            self.copies[name].copy_(piece, non_blocking=True)
+        if any(piece.is_cuda for piece in pieces.values()):
+            torch.cuda.synchronize()
+        return self.copies
+
+    def write(self, path: Path, pieces: Mapping[str, Tensor]) -> None:
+        """Writes the parts and their offsets durably. CorpusmillError names the file that can't be written."""
+        places = {item.index.fqn: {"saved_offsets": list(item.index.offset or ())} for item in self.items}
+        write_tensors(path, pieces, (OFFSETS, json.dumps(places, sort_keys=True)))
+
+
+def _is_empty(item: Any) -> bool:
+    """Whether a rank has nothing of a tensor, as one with fewer rows than ranks. An empty tensor is kept."""
+    return 0 in item.tensor_data.chunk.sizes and 0 not in item.tensor_data.size
+
+
+def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] | None = None) -> None:
+    """Fills tensors (or this rank's parts of DTensors) in place from the files in `folder`, whichever ranks wrote them.
+
+    Raises InputError where the folder holds other tensors than `everywhere`, the names that all ranks have together; without it, more.
     """
-    files = tokenizer_files(Storage(str(tokenizer))) if isinstance(tokenizer, Path) else tokenizer or {}
-    arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
-    ids = token_ids(files)
-    config = to_hugging_face(arch, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad, dtype=dtype)
-    generation = {"bos_token_id": ids.bos, "eos_token_id": ids.ends, "pad_token_id": ids.pad, "do_sample": True}
-    with new_folder(folder) as temporary:
-        write_json(temporary / "config.json", config)
-        write_json(temporary / "generation_config.json", generation)
-        write_tensors(temporary / WEIGHTS, model_tensors(model))
-        for name, content in sorted(files.items()):
-            write_file(temporary / name, content)
-
-
-def save_tokenizer(files: Mapping[str, bytes], folder: Path) -> None:
-    """Writes a tokenizer's files alone, from where `save_model` takes them for a saved state's model."""
-    with new_folder(folder) as temporary:
-        for name, content in sorted(files.items()):
-            write_file(temporary / name, content)
-
-
-def tokenizer_files(folder: Storage) -> dict[str, bytes]:
-    """The tokenizer's files of a folder, by name. Raises CorpusmillError where it has none."""
-    found = {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
-    if TOKENIZER_FILES[0] not in found:
-        raise CorpusmillError(f"{folder.path(TOKENIZER_FILES[0])}: no such file, and a model is saved with its tokenizer.")
-    return found
-
-
-def model_tensors(model: Llama) -> dict[str, Tensor]:
-    """The weights by name; a tied head is left out, as Hugging Face does it."""
-    tensors = dict(model.state_dict())
-    if model.arch.tied:
-        tensors.pop("lm_head.weight")
-    return tensors
-
-
-def read_architecture(folder: Path) -> Architecture:
-    """The shape that a folder's `config.json` describes, or one sentence about what is wrong with it."""
-    path = folder / "config.json"
     try:
-        return from_hugging_face(json.loads(path.read_bytes()))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, so {folder} is not a model folder.") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
-    except KeyError as error:
-        raise InputError(f"{path}: the key {error} is missing.") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the configuration of a model that this program can load ({first_line(error)}).") from error
+        reader = HuggingFaceStorageReader(str(folder))
+        metadata = reader.read_metadata()
+        _check(folder, metadata, tensors, everywhere)
+        planner = DefaultLoadPlanner(flatten_state_dict=False)
+        planner.set_up_planner(dict(tensors), metadata)
+        reader.set_up_storage_reader(metadata, is_coordinator=True)
+        reader.read_data(planner.create_local_plan(), planner).wait()
+    except UNREADABLE as error:
+        raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
 
 
-def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
-    """The model of a folder (or its URL) that `save_model` or `transformers` wrote. InputError names the file and what is wrong."""
-    folder = local_model(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model folder.")
-    arch = read_architecture(folder)
-    _check_tokenizer(folder, arch)
-    tensors = _read_weights(folder)
-    with torch.device("meta"):
-        model = Llama(arch)
-    expected = model_tensors(model)
-    if arch.tied:
-        tensors.pop("lm_head.weight", None)
-    _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
-    for name in tensors:  # one after the other, so the model is never there twice
-        tensors[name] = tensors[name].to(device, dtype, copy=True)
-    return _filled(model, tensors)
+def read_named(folder: Path, prefix: str) -> dict[str, Tensor]:
+    """The whole tensors whose names begin with `prefix`, without it; in one process."""
+    try:
+        metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
+    except UNREADABLE as error:
+        raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
+    tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in _described(metadata).items() if name.startswith(prefix)}
+    read_into(folder, tensors)
+    return {name.removeprefix(prefix): tensors[name] for name in sorted(tensors)}
 
 
-def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
-    """The model that takes over these weights."""
-    with torch.device("meta"):
-        model = Llama(arch)
-    return _filled(model, weights)
+def _described(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
+    return {name: t for name, t in metadata.state_dict_metadata.items() if isinstance(t, TensorStorageMetadata)}
 
 
-def _filled(model: Llama, weights: Mapping[str, Tensor]) -> Llama:
-    model.load_state_dict(weights, strict=not model.arch.tied, assign=True)
-    model.tie()
-    return model
+def _check(folder: Path, metadata: Metadata, tensors: Mapping[str, Tensor], everywhere: set[str] | None) -> None:
+    saved = _described(metadata)
+    if missing := sorted((everywhere or tensors.keys()) - saved.keys()):
+        raise InputError(f"{folder}: {missing[0]} is missing ({len(missing)} in all): it holds the state of another model.")
+    if everywhere and (surplus := sorted(saved.keys() - everywhere)):
+        raise InputError(f"{folder}: holds {surplus[0]}, which this training does not have ({len(surplus)} such in all).")
+    for name, tensor in tensors.items():
+        size, dtype = list(saved[name].size), saved[name].properties.dtype
+        if (size, dtype) != (list(tensor.shape), tensor.dtype):
+            raise InputError(f"{folder}: {name} is {size} of {dtype}, and in this training {list(tensor.shape)} of {tensor.dtype}.")
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of `model.safetensors`, or of the pieces that its index names."""
-    index = folder / f"{WEIGHTS}.index.json"
-    names = [WEIGHTS]
-    if index.is_file():
+# ---- the states --------------------------------------------------------------------------------------
+#
+# A background thread writes the files; the training waits only while its tensors are copied. The thread's collectives have a
+# process group of their own, so they can't mix with the training's.
+
+MODEL = "model/"
+
+T = TypeVar("T")
+
+
+class States:
+    """The saved states of one training in a folder (a path, or what keeps it), each of which appears whole or not at all.
+
+    All ranks call the same methods in the same order; a failure on one rank is raised on all. With `background`, `save` returns when the
+    tensors are copied, and a later failure is raised by the next call of `save` or `finish`. As a context manager, it waits for the end.
+    """
+
+    def __init__(self, folder: Path | StateFolder, dims: ParallelDims, keep: int = 2, keep_best: int = 0, background: bool = False):
+        self.folder = StateFolder(folder) if isinstance(folder, Path) else folder
+        self.dims, self.keep, self.keep_best = dims, keep, keep_best
+        self.group = dist.new_group(backend="gloo") if dims.world > 1 else None
+        self.thread = ThreadPoolExecutor(1, "state") if background else None
+        self.writing: Future[None] | None = None
+        self.pieces: RankTensors | None = None
+
+    def __enter__(self) -> "States":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.thread:
+            self.thread.shutdown()
+        if kind is None:
+            self.finish()
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], record: dict[str, Any], score: float | None = None) -> None:
+        """Saves the state after `step` steps. `record` is JSON; floats come back bit by bit. The lower a `score`, the better.
+
+        Raises CorpusmillError, with the states before it intact.
+        """
+        self.finish()
+        if self.pieces is None:
+            self.pieces = RankTensors(tensors, self.dims.rank, lambda plan: self._together(lambda: plan))
+        record = copy.deepcopy(record)  # the training goes on while it is written
+        state = {"step": step, "record": record, "score": score, "parallel": self.dims.config.model_dump(mode="json")}
+        taken = self.pieces.copied(tensors) if self.thread else self.pieces.of(tensors)
+        job = partial(self._write, self.pieces, taken, self._random(), state)
+        if self.thread:
+            self.writing = self.thread.submit(job)
+        else:
+            job()
+
+    def finish(self) -> None:
+        """Waits until the current state is written. Raises CorpusmillError if that fails."""
+        if self.writing:
+            writing, self.writing = self.writing, None
+            writing.result()
+
+    def latest(self) -> SavedState | None:
+        """The latest whole state; None where there is none.
+
+        One that is damaged is passed over for the one before it: redoing its steps gives the same bits.
+        """
+        return self._first_whole(lambda: list(reversed(self.folder.saved())))
+
+    def best(self) -> SavedState | None:
+        """The whole state with the lowest score; None where none has a score."""
+        return self._first_whole(lambda: sorted((s for s in self.folder.saved() if s.score is not None), key=_rank_of))
+
+    def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
+        """Fills `tensors` in place, and takes over this rank's generators of random numbers where there was such a rank. Raises
+        InputError where the state has other tensors, or of another shape."""
+        self.finish()
+        everywhere = set[str]().union(*self._together(lambda: set(tensors)))
+        self._together(lambda: read_into(saved.path, tensors, everywhere))
+        self.folder.loaded(saved)
+        if self.dims.rank < len(saved.ranks):
+            try:
+                random = {name: _tensor(text) for name, text in saved.ranks[self.dims.rank]["random"].items()}
+                torch.set_rng_state(random["cpu"])
+            except (RuntimeError, KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{saved.place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
+            if self.dims.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.dims.device)
+
+    def prune(self, step: int) -> None:
+        """Removes states before `step` that are no longer kept: a kill may have come before that was done."""
+        self._together(lambda: self._prune(step) if self.dims.is_main else None)
+
+    def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
+        """Fills `parameters` in place with the state's weights, and changes nothing else."""
+        self._together(lambda: read_into(saved.path, {MODEL + name: p for name, p in parameters.items()}, None))
+
+    # ---- the work -------------------------------------------------------------------------------------
+
+    def _together(self, work: Callable[[], T]) -> list[T]:
+        """Does `work` on every rank; returns all results in the order of ranks, or raises the first failure on every rank."""
+        result: tuple[Any, CorpusmillError | None]
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-            if not all(stays_inside(name) and "/" not in name for name in names):
-                raise ValueError("a file lies elsewhere")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise InputError(f"{index}: not an index of safetensors files.") from error
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors |= read_tensors(folder / name)
-    return tensors
+            result = work(), None
+        except CorpusmillError as failure:
+            result = None, failure
+        except Exception as failure:
+            if self.dims.world == 1:
+                raise
+            result = None, CorpusmillError(f"process {self.dims.rank} of {self.dims.world}: {type(failure).__name__}: {failure}")
+        results: list[tuple[Any, CorpusmillError | None]] = [result] * self.dims.world
+        if self.dims.world > 1:
+            dist.all_gather_object(results, result, group=self.group)
+        for _, error in results:
+            if error is not None:
+                raise error
+        return [value for value, _ in results]
+
+    def _write(self, pieces: RankTensors, taken: Mapping[str, Tensor], random: dict[str, str], state: dict[str, Any]) -> None:
+        folder, step, name = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
+        try:
+            if folder.store:
+                self._together(lambda: folder.begin(step) if self.dims.is_main else None)
+            files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)) | {"random": random})
+            self._together(lambda: self._commit({**state, "ranks": files}) if self.dims.is_main else None)
+        except BaseException:
+            if self.dims.is_main:
+                folder.discard(step)
+            raise
+
+    def _commit(self, state: dict[str, Any]) -> None:
+        """Makes it a state, and removes those before that are no longer kept."""
+        self.folder.commit(state["step"], state)
+        self._prune(state["step"])
+
+    def _prune(self, step: int) -> None:
+        """Removes what neither `keep` nor `keep_best` holds; later steps than this one are damaged and will be written again."""
+        found = [saved for saved in self.folder.saved() if saved.step <= step]
+        scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
+        self.folder.remove_before(step, {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]})
+
+    def _first_whole(self, candidates: Callable[[], list[SavedState]]) -> SavedState | None:
+        """The first of the first rank's candidates whose files all are whole. The ranks share out the checking; from a store each
+        fetches all of them, as it may be alone on its machine."""
+
+        def tidied() -> list[SavedState]:
+            self.folder.tidy()
+            return candidates()
+
+        self.finish()
+        rank, world = self.dims.rank, self.dims.world
+        for saved in map(self.folder.here, self._together(lambda: tidied() if self.dims.is_main else [])[0]):
+            mine = range(len(saved.ranks)) if saved.store else range(rank, len(saved.ranks), world)
+            if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
+                return saved
+        return None
+
+    def _random(self) -> dict[str, str]:
+        """The state of this rank's random generators, which a model with dropout would draw from."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.dims.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.dims.device)
+        return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
 
 
-def _check_shapes(folder: Path, expected: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:
-    path = folder / WEIGHTS
-    if missing := sorted(expected.keys() - found.keys()):
-        raise InputError(f"{path}: the weight {missing[0]} is missing ({len(missing)} in all).")
-    if surplus := sorted(found.keys() - expected.keys()):
-        raise InputError(f"{path}: holds {surplus[0]}, which the model of config.json does not have ({len(surplus)} such in all).")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise InputError(f"{path}: {name} has the shape {list(found[name])}, config.json says {list(shape)}.")
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The whole weights of a saved state by name, in one process, whatever layout saved them."""
+    return read_named(path, MODEL)
 
 
-def _check_tokenizer(folder: Path, arch: Architecture) -> None:
-    """A tokenizer beside the weights must not have ids that the embedding lacks."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
-    try:
-        tokenizer = json.loads(path.read_bytes())
-        ids = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer.get("added_tokens", []))]
-        highest = max(ids, default=-1)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not a tokenizer ({first_line(error)}).") from error
-    if highest >= arch.vocab_size:
-        raise InputError(f"{path}: has ids up to {highest}, but the model's vocabulary is {arch.vocab_size}; it is another model's.")
+def _tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def _rank_of(saved: SavedState) -> tuple[float, int]:
+    """The key that sorts by score: equal scores by step, missing scores and NaN last."""
+    score = math.inf if saved.score is None or math.isnan(saved.score) else saved.score
+    return score, saved.step

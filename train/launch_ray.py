@@ -1,15 +1,17 @@
-"""The processes of a group as Ray Train's workers on a cluster: the same job, the same numbers as on one machine."""
+"""Runs the processes of a training as Ray Train's workers on a cluster: the same job, the same numbers as on one machine."""
 
 import contextlib
 import logging
 import os
 import platform
+import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,70 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.on_ray.engine import ADDRESS, LOCAL, RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import WAITING
+from corpusmill.train.launch import Killed, RankError
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.ray_room import Room, find_room, living
-from corpusmill.train.restart import Killed, RankError
 
 if TYPE_CHECKING:
-    from corpusmill.train.rank import Task
+    from corpusmill.train.rank import GroupJob
+
+
+# ---- resources ---------------------------------------------------------------------------------------
+#
+# What each process takes of a cluster, whose nodes may differ, and whether all of them find a place.
+
+#: Seconds in which a living node answers.
+ANSWER = 2.0
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """So many CPUs (of a node whose GPUs are in use perhaps none) and GPUs for each process."""
+
+    cpus: int
+    gpus: int
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """As Ray wants it."""
+        return {kind: float(count) for kind, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
+
+
+def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpus: int = 0) -> WorkerResources | None:
+    """What each of `world` processes gets of nodes with these resources: a GPU for the device `cuda`, or for `auto` where there are enough;
+    `cpus` CPUs, or (0) the largest number with which all find a place. None where they don't.
+
+    A process is on one node, so what counts is how many fit on each: two nodes with a GPU and no CPU are no room for two that need both.
+    """
+    wanted = [cpus] if cpus else range(max((int(node.get("CPU", 0)) for node in nodes), default=0), 0, -1)
+    if device.startswith("cuda") or device == "auto":
+        for each in [*wanted, *([] if cpus else [0])]:  # nodes may have only GPUs to give
+            if _places(nodes, each, 1) >= world:
+                return WorkerResources(each, 1)
+    if device.startswith("cuda"):
+        return None
+    return next((WorkerResources(each, 0) for each in wanted if _places(nodes, each, 0) >= world), None)
+
+
+def _places(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: int) -> int:
+    """How many processes with so much find a place on the nodes."""
+    wanted = {"CPU": cpus, "GPU": gpus}
+    return sum(min(int(node.get(kind, 0) // count) for kind, count in wanted.items() if count) for node in nodes)
+
+
+def living(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, float]]:
+    """The resources of those of Ray's nodes (`ray.nodes()`) that answer: Ray itself takes up to 15 seconds to notice that one is dead."""
+    return [node["Resources"] for node in nodes if node["Alive"] and _answers(node["NodeManagerAddress"], int(node["NodeManagerPort"]))]
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=ANSWER):
+            return True
+    except OSError:
+        return False
+
+
+# ---- the group ---------------------------------------------------------------------------------------
 
 #: Workers may take so many seconds to start (its default, 60, is short for a busy machine); it looks at them so often, not every 2
 #: seconds; and it leaves the folder to us, and measures nothing.
@@ -39,12 +99,12 @@ class RayGroup:
     on a store.
 
     `bar` gives, for a time, what is called now and then to show how far they are. What a worker takes is a share of the nodes as they are
-    at the first start (`ray_room.py`); it computes with as many threads also when it later finds less, as bits depend on them. States are
-    ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
+    at the first start (`find_resources`). It keeps its number of threads even if it later finds fewer CPUs, as bits depend on it.
+    States are ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
     """
 
     def __init__(
-        self, task: "Task", left: Storage, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]], title: str
+        self, task: "GroupJob", left: Storage, engine: RayEngine, bar: Callable[[], AbstractContextManager[Callable[[], None]]], title: str
     ):  # fmt: skip
         self.task, self.left, self.engine, self.bar, self.title = task, left, engine, bar, title
         self.parallel = ParallelConfig.model_validate(task["parallel"])
@@ -76,15 +136,15 @@ class RayGroup:
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 
-    def _room(self, ray: Any) -> Room:
+    def _room(self, ray: Any) -> WorkerResources:
         """What each worker gets. A cluster that has no room gets `parallel.wait` seconds for it: it has lost a node, or one that scales has
         to bring them yet. Raises CorpusmillError after that, InputError where there has been no room from the beginning."""
-        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of our own stays as it is
+        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of this run gets no new nodes
         until = time.monotonic() + wait
         told = False
         while True:
             nodes = living(ray.nodes())
-            if room := find_room(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
+            if room := find_resources(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
                 return room
             if time.monotonic() >= until:
                 break
@@ -106,8 +166,8 @@ class RayGroup:
             f"{self.parallel.world} processes need {' and '.join(each)} each, and the nodes of the cluster have {'; '.join(has) or 'none'}"
         )
 
-    def _trainer(self, room: Room, left: Storage, folder: str) -> Any:
-        """`folder` is where Ray Train, which is told of no state, keeps its own account; only the driver's machine needs to have it."""
+    def _trainer(self, room: WorkerResources, left: Storage, folder: str) -> Any:
+        """`folder` is where Ray Train keeps its own records; only the driver's machine needs it."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -1,24 +1,34 @@
-"""Log-probabilities of completions under a model: what preference losses are functions of."""
+"""Log-probabilities of completions under the model and under the reference: what preference losses are functions of."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.data import IGNORED, Packed, pack
 from corpusmill.train.model import Llama
-from corpusmill.train.packing import IGNORED, Packed, pack
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.template import Encoded
+from corpusmill.train.model_folder import load_model
+from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.template import ChatEncoder, Encoded, load_chat
+
+# ---- rows and sums -----------------------------------------------------------------------------------
 
 #: The owner of a place that is padding.
 NOBODY = -1
 
 
 @dataclass(frozen=True)
-class Sequences:
+class LabelledRows:
     """Sequences in rows: ids and segments int64 `[rows, T]`, and labels int64 `[rows, T, 2]`, which are at every place the target (IGNORED
     where it does not count) and the number of the sequence that the place belongs to (NOBODY's where it is padding)."""
 
@@ -46,7 +56,7 @@ class SequenceLogps:
 
 
 @dataclass(frozen=True)
-class Form:
+class RowForm:
     """The shape of collated rows: `multiple` divides their length (tensor ranks share it out); `fixed` rows are all of the context's
     length with one sequence each, as the micro-batches of a pipeline have to be alike."""
 
@@ -59,8 +69,8 @@ def collate(
     context: int,
     device: torch.device | str = "cpu",
     numbers: Sequence[int] | None = None,
-    form: Form = Form(),
-) -> Sequences:
+    form: RowForm = RowForm(),
+) -> LabelledRows:
     """Sequences of 2 to `context` + 1 tokens as one batch, in rows that are no longer than they have to be. Their `numbers` are their
     places where none are given."""
     packed = pack(sequences, context, together=not form.fixed)
@@ -73,7 +83,7 @@ def collate(
     ids, labels_, segments = (
         torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device) for array in (packed.ids, labels, packed.segments)
     )
-    return Sequences(ids, labels_, segments)
+    return LabelledRows(ids, labels_, segments)
 
 
 def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -91,11 +101,149 @@ def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
     return SequenceLogps(numbers, sums, torch.bincount(places, minlength=len(numbers)))
 
 
-def sum_logps(model: Llama, batch: Sequences) -> SequenceLogps:
+def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
     """log p of each sequence's targets."""
     return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
 
 
-def counted_nats(computation: Computation, batch: Sequences) -> Tensor:
+def counted_nats(parallel_model: ParallelModel, batch: LabelledRows) -> Tensor:
     """The nats of the targets that count, without gradients, in the order of rows and places."""
-    return computation.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]
+    return parallel_model.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]
+
+
+# ---- numbered sequences ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Sequences of 2 to `context` + 1 tokens with a target each, and how they become batches."""
+
+    sequences: Sequence[Encoded]
+    context: int
+    device: torch.device
+    form: RowForm
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def collate(self, numbers: Sequence[int]) -> LabelledRows:
+        """Some of them as a batch, from which `by_sequence` gives them in this order. One that is there twice, as at the border of two
+        epochs, counts twice: to the batch a sequence is its place there, times how many there are, plus its number."""
+        owners = [place * len(self) + number for place, number in enumerate(numbers)]
+        return collate([self.sequences[number] for number in numbers], self.context, self.device, owners, self.form)
+
+    def numbers(self, logps: SequenceLogps) -> Tensor:
+        """Which ones of a batch these are the log-probabilities of."""
+        return logps.numbers % len(self)
+
+
+# ---- the reference model -----------------------------------------------------------------------------
+#
+# Its log-probabilities are measured once and kept under a key of everything they depend on.
+
+#: Numbers of sequences that are computed together, and how many of the first of them are to be known.
+Batches = Iterable[tuple[Sequence[int], int]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sums over the targets of numbered sequences, float32 [sequences], on the CPU."""
+
+    sums: Tensor
+
+    def of(self, numbers: Tensor) -> Tensor:
+        """Of some sequences, on the device of their numbers."""
+        return self.sums[numbers.cpu()].to(numbers.device)
+
+    @classmethod
+    def load(cls, folder: str, key: str) -> "Reference | None":
+        """What the cache has under `key`. Raises InputError where that is not a whole file."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        storage, name = Storage(folder), _name(key)
+        if not storage.exists(name):
+            return None
+        try:
+            return cls(load(storage.read_bytes(name))["sums"])
+        except (SafetensorError, KeyError) as error:
+            raise InputError(f"{storage.path(name)}: not a whole file; remove it to measure anew ({error}).") from error
+
+    def require_finite(self) -> None:
+        """Raises CorpusmillError where a log-probability is not."""
+        if not self.sums.isfinite().all():
+            raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
+
+    def save(self, folder: str, key: str) -> None:
+        from safetensors.torch import save
+
+        Storage(folder).write_bytes(_name(key), save({"sums": self.sums}))
+
+
+@dataclass(frozen=True)
+class References:
+    """Gives log-probabilities of the reference, from `cache` where they are there, else from `model`, whole on each process.
+
+    `key` is what they depend on beside the sequences: the model, its tokenizer and template, the context, the batches and how
+    many processes share them out, the device's kind, the precision, the rows' form.
+    """
+
+    cache: str  # a folder's path or URL
+    key: Sequence[Any]
+    model: ParallelModel
+    dims: ParallelDims
+
+    def of(self, what: str, sequences: Numbered, batches: Batches) -> Reference:
+        """Of all `sequences`, each in one of the `batches` of some process. Equal batches later give equal sums to the bit."""
+        key = reference_key(what, self.key, sequences.sequences)
+        found = Reference.load(self.cache, key)
+        self.dims.barrier()  # all have looked before one writes
+        if found is None:
+            found = measured(self.model, sequences, batches, self.dims)
+            found.require_finite()
+            if self.dims.is_main:
+                found.save(self.cache, key)
+        return found
+
+
+def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Reference:
+    """A model's log-probabilities now; the batches are those of this process's share."""
+    sums = torch.zeros(len(sequences), dtype=torch.float64)
+    first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share
+    for numbers, count in batches if first else ():
+        batch = sequences.collate(numbers)
+        sums[list(numbers[:count])] = by_sequence(counted_nats(model, batch), batch.labels).sums.double().cpu()[:count]
+    return Reference(total(sums, dims).float())
+
+
+def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
+    """A reference model from a folder of its own. Raises InputError where its tokens are others than those of `encoder`, or its context
+    is shorter than that of the model which is aligned."""
+    model = load_model(folder, device)
+    own = encoder.tokenizer.get_vocab()
+    here = Storage(str(local_model(folder)))
+    if here.exists("tokenizer.json"):
+        same = load_chat(here).tokenizer.get_vocab() == own
+    else:
+        same = model.arch.vocab_size > max(own.values())
+    if not same:
+        raise InputError(
+            f"align.reference: {folder} has another vocabulary than the model that is aligned, so its tokens are not comparable."
+        )
+    if model.arch.context < context:
+        raise InputError(
+            f"align.reference: {folder} has a context of {model.arch.context} tokens, the model that is aligned one of {context}."
+        )
+    return model
+
+
+def _name(key: str) -> str:
+    return f"reference-{key[:16]}.safetensors"
+
+
+def reference_key(what: str, model: Sequence[Any], sequences: Sequence[Encoded]) -> str:
+    """A digest of what `References.key` says and of every token of the sequences."""
+    sha = hashlib.sha256()
+    for sequence in sequences:
+        sha.update(len(sequence.ids).to_bytes(8, "little") + sequence.ids.tobytes() + sequence.mask.tobytes())
+    return digest([what, list(model), sha.hexdigest()])

@@ -1,12 +1,17 @@
 """The training loop of every stage: pre-training, instruction tuning, preference alignment; on one process or many.
 
-All ranks look at the same totals, so they take, skip and stop together.
+A thread prepares the next batch; a guard says which steps are too dangerous to take. All ranks look at the same totals, so they take, skip
+and stop together.
 """
 
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +21,115 @@ from torch import Tensor
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.ahead import Ahead
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.device import deterministic
-from corpusmill.train.guard import LOSS_FLOOR, NORM_FLOOR, SpikeGuard
+from corpusmill.train.checkpoint import States
+from corpusmill.train.checkpoint_dir import StateFolder
+from corpusmill.train.compute import LossScale, deterministic
+from corpusmill.train.data import DataShare
+from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Objective, Share, StepLoss, step_totals
-from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import optimizer_of, prepare
-from corpusmill.train.precision import LossScale
-from corpusmill.train.schedule import lr_fraction
-from corpusmill.train.shards import local_of
-from corpusmill.train.speed import flops_per_token
-from corpusmill.train.state import States
-from corpusmill.train.state_folder import StateFolder
-from corpusmill.train.watch import Watch
+from corpusmill.train.optim import lr_fraction
+from corpusmill.train.options import Architecture, LoopConfig
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
+from corpusmill.train.watch import Watch, flops_per_token
+
+# ---- the next batch ----------------------------------------------------------------------------------
+
+
+class Prefetcher:
+    """An objective whose next batch is always being prepared, up to the end of step `steps - 1`.
+
+    Batches depend on the step alone, and one thread makes them in turn, so they are the same as without it. `waited`: seconds in which the
+    training waited for a batch.
+    """
+
+    def __init__(self, objective: Objective, steps: int):
+        self.objective, self.steps, self.metrics, self.waited = objective, steps, objective.metrics, 0.0
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._next: tuple[int, DataShare] | None = None  # the step that the stream comes to; None: it starts anew
+        self._stream: Iterator[Any] = iter(())
+        self._future: Future[Any] = Future()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
+
+    def __enter__(self) -> "Prefetcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        return self.objective.loss(model, batch)
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        if self._next != (step, share):
+            self._stream = self._batches(step, share)
+            self._future = self._thread.submit(next, self._stream, None)
+        self._next = None  # until the step is over: after an unfinished step the stream starts anew
+        while (batch := self._wait()) is not None:
+            yield batch
+        self._next = step + 1, share
+
+    def _wait(self) -> Any:
+        started = time.perf_counter()
+        batch = self._future.result()
+        self.waited += time.perf_counter() - started
+        self._future = self._thread.submit(next, self._stream, None)
+        return batch
+
+    def _batches(self, first: int, share: DataShare) -> Iterator[Any]:
+        """The batches of all steps from `first` on, each step's followed by None."""
+        for step in range(first, self.steps):
+            yield from self.objective.batches(step, share)
+            yield None
+
+
+# ---- the guard ---------------------------------------------------------------------------------------
+#
+# Which steps are too dangerous to take: values that are not finite, or far outside what the run has seen lately.
+
+#: Values that "lately" means, and how many there must be before anything can count as a spike.
+WINDOW, ENOUGH = 64, 20
+#: The smallest deviations, as fractions of the median: a very even stretch must not make every ripple a spike. Gradient
+#: norms may well rise tenfold in a healthy run, and clipping tames that.
+LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
+
+
+class SpikeGuard:
+    """Robust z-score over the latest finite values: their median, and the median distance of neighbours, which no outlier moves.
+
+    Distances of neighbours tell noise from trend: around the median a loss that falls fast, as all do in the beginning, has deviations
+    as large as a spike. For noise that is normal and independent the scale is its standard deviation.
+    """
+
+    def __init__(self, threshold: float, floor: float, values: list[float] | None = None):
+        self.threshold, self.floor = threshold, floor
+        self.values = deque(values or [], maxlen=WINDOW)
+
+    def judge(self, value: float, name: str) -> str | None:
+        """Why a step with this value must be skipped, or None. Takes a finite value into the window."""
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+        reason = self._spike(value, name)
+        self.values.append(value)
+        return reason
+
+    def _spike(self, value: float, name: str) -> str | None:
+        if not self.threshold or len(self.values) < ENOUGH:
+            return None
+        median = statistics.median(self.values)
+        deviation = 1.4826 / math.sqrt(2) * statistics.median(abs(b - a) for a, b in pairwise(self.values))
+        score = (value - median) / max(deviation, self.floor * abs(median), 1e-6)
+        return f"{name} {value:.4g} is a spike ({score:.1f} deviations above {median:.4g})" if score > self.threshold else None
+
+
+# ---- the loop ----------------------------------------------------------------------------------------
 
 
 @dataclass
 class FitResult:
-    """What a whole training did, resumed parts included (`seconds` and `tokens_per_second`: of this process alone)."""
+    """Totals of a whole training, resumed parts included (`seconds` and `tokens_per_second`: of this process alone)."""
 
     steps: int
     count: int  # targets (or pairs) trained on
@@ -47,7 +139,7 @@ class FitResult:
     resumed_from: int
     seconds: float
     tokens_per_second: float
-    computation: Computation
+    parallel_model: ParallelModel
     states: States
 
     @property
@@ -58,7 +150,7 @@ class FitResult:
 
 @dataclass
 class _Progress:
-    """What a resumed run has to know beside weights and moments; all of it JSON."""
+    """What a resumed run needs besides weights and moments; all of it JSON."""
 
     count: int = 0
     tokens: int = 0
@@ -73,7 +165,7 @@ class _Progress:
 
 @dataclass
 class _Gradient:
-    """What a step's backward pass gives: gradients that times `factor` are those of the mean loss, whose norm is `norm`."""
+    """The result of a step's backward pass. Gradients times `factor` are those of the mean loss; `norm` is their norm."""
 
     parts: list[StepLoss]  # this rank's micro-batches
     grads: list[Tensor]
@@ -86,9 +178,9 @@ class _Gradient:
 
 
 #: The documents of a step: those of one micro-batch of one share.
-Describe = Callable[[int, Share, int], list[str]]
-#: What is measured after so many steps goes into the log by name; `samples`, where it has them, into a file of their own.
-Evaluate = Callable[[Computation, int], dict[str, Any]]
+Describe = Callable[[int, DataShare, int], list[str]]
+#: Evaluates after a number of steps. Its values go into the log by name; `samples` go into a file of their own.
+Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
 
 
 def fit(
@@ -96,7 +188,7 @@ def fit(
     objective: Objective,
     config: LoopConfig,
     *,
-    layout: Layout | None = None,
+    dims: ParallelDims | None = None,
     seed: int | None = None,
     state: Path | StateFolder,
     log: Path,
@@ -107,30 +199,30 @@ def fit(
     progress: Progress | None = None,
     title: str = "train",
 ) -> FitResult:
-    """Trains `model`, the same on every rank, for `config.steps` steps, or what is left of them after the latest state in `state`.
+    """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `seed` the model is a blank one, which is filled when it is laid out. `log` gets one JSON line a step. `describe` names the
-    documents of a step that was skipped, those of the micro-batches to blame where that can be told. `evaluate` is called after every
-    `evaluate_every` steps (0: never) and after the last; what it measures goes into that step's line, and `score` names the value by
-    which states are best. On one process `model` itself is trained; else the result's computation has the trained parts. Raises
-    CorpusmillError after `config.max_skips` skipped steps in a row.
+    With a `seed` the model is blank, and filled when it is laid out. `log` gets one JSON line a step. `describe` names the documents of a
+    skipped step, if possible only those of the micro-batches to blame. `evaluate` is called after every `evaluate_every` steps (0: never)
+    and after the last; its values go into that step's line, and `score` names the value by which states are best. On one process `model`
+    itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after `config.max_skips` skipped
+    steps in a row.
     """
-    layout = layout or Layout.single(model.device)
+    dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
-    states = States(state, layout, config.keep, config.keep_best, config.async_save)
-    with deterministic(config.threads), states, Ahead(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, layout, config, seed), ahead, config, states, model.arch, describe, title)
-        torch.manual_seed(layout.rank)  # for whoever draws from it: a model with dropout, say
+    states = States(state, dims, config.keep, config.keep_best, config.async_save)
+    with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
+        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, model.arch, describe, title)
+        torch.manual_seed(dims.rank)  # a model with dropout would draw from it
         begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
-        with Watch(log, begin, config, layout, flops, progress, title) as watch:
+        with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):
                 at, tokens, waited = time.perf_counter(), loop.so_far.tokens, ahead.waited
                 line = loop.step(step)
                 took, done = time.perf_counter() - at, step + 1
                 if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
-                    line |= _evaluated(loop.computation, evaluate, done)
+                    line |= _evaluated(loop.parallel_model, evaluate, done)
                     loop.so_far.score = line.get(score)
                 watch.step({"step": step, **line}, loop.so_far.tokens - tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps:
@@ -141,22 +233,22 @@ def fit(
     so_far = loop.so_far
     speed = (so_far.tokens - tokens_before) / seconds
     return FitResult(
-        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.computation, states
+        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.parallel_model, states
     )  # fmt: skip
 
 
-def _evaluated(computation: Computation, evaluate: Evaluate, done: int) -> dict[str, Any]:
-    computation.model.eval()
+def _evaluated(parallel_model: ParallelModel, evaluate: Evaluate, done: int) -> dict[str, Any]:
+    parallel_model.model.eval()
     with torch.no_grad():
-        measured = evaluate(computation, done)
-    computation.model.train()
+        measured = evaluate(parallel_model, done)
+    parallel_model.model.train()
     return measured
 
 
 class _Loop:
     def __init__(
         self,
-        computation: Computation,
+        parallel_model: ParallelModel,
         objective: Objective,
         config: LoopConfig,
         states: States,
@@ -164,11 +256,11 @@ class _Loop:
         describe: Describe | None,
         title: str,
     ):
-        self.computation, self.objective, self.config, self.states = computation, objective, config, states
+        self.parallel_model, self.objective, self.config, self.states = parallel_model, objective, config, states
         self.describe, self.title = describe, title
         self.identity = {"loop": counting(config), "model": arch.model_dump(mode="json")}
-        self.optimizer = optimizer_of(computation, states.layout, config.optimizer)
-        self.device = next(iter(computation.parameters.values())).device
+        self.optimizer = optimizer_of(parallel_model, states.dims, config.optimizer)
+        self.device = next(iter(parallel_model.parameters.values())).device
         self.so_far = _Progress()
         self.guards()
 
@@ -181,8 +273,8 @@ class _Loop:
 
     def step(self, step: int) -> dict[str, Any]:
         """Takes or skips one step; returns its line for the log."""
-        if not self.computation.model.training:
-            self.computation.model.train()
+        if not self.parallel_model.model.training:
+            self.parallel_model.model.train()
         done = self._gradient(step)
         fraction = lr_fraction(step, self.config)
         line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
@@ -203,8 +295,8 @@ class _Loop:
     def _gradient(self, step: int) -> "_Gradient":
         """The step's loss and gradient over all micro-batches of all ranks.
 
-        Where an fp16 gradient overflows, the step is done again with half the scale, which costs its time but not its data. What overflows
-        with a mean loss that is not scaled at all is no matter of the scale: the guard gets it, and the scale stays as it was.
+        When an fp16 gradient overflows, the step is computed again with half the scale, which costs time but no data. A gradient that
+        overflows even with a scale of 1 is not the scale's fault: the guard judges it, and the scale stays as it was.
         """
         done, before, tries = self._attempt(step), (self.scale.value, self.scale.clean), 0
         while self.scale.overflowed(done.loss, done.norm):
@@ -219,13 +311,13 @@ class _Loop:
 
     def _attempt(self, step: int) -> "_Gradient":
         self.optimizer.zero_grad()
-        parts = self.computation.backward(self.objective, step, self.scale.value)
-        grads = {name: p.grad for name, p in self.computation.parameters.items() if p.grad is not None}
-        totals = self.computation.total(step_totals(parts, self.objective.metrics, self.device))
-        square = self.computation.squared_norm(grads)
+        parts = self.parallel_model.backward(self.objective, step, self.scale.value)
+        grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}
+        totals = self.parallel_model.total(step_totals(parts, self.objective.metrics, self.device))
+        square = self.parallel_model.squared_norm(grads)
         total, count, tokens, *metrics, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
         valid = max(int(count), 1)
-        factor = self.computation.gradient_scale / valid / self.scale.value
+        factor = self.parallel_model.gradient_scale / valid / self.scale.value
         means = {name: value / valid for name, value in zip(self.objective.metrics, metrics, strict=True)}
         return _Gradient(parts, list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
 
@@ -244,15 +336,17 @@ class _Loop:
         self.scale.stepped()
 
     def _documents(self, step: int, parts: list[StepLoss]) -> list[str]:
-        """Those of the micro-batches of any rank whose loss is not finite; where there are none, of all of them."""
+        """The documents of micro-batches with a loss that is not finite, on any rank; if there are none, all documents of the step."""
         if self.describe is None:
             return []
-        share = self.states.layout.share
+        share = self.states.dims.share
         losses = torch.zeros(share.of, len(parts), dtype=torch.float64, device=self.device)
         losses[share.index] = torch.stack([part.total.detach().double() for part in parts])
-        places = torch.isfinite(self.computation.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
-        pieces = [divmod(place, len(parts)) for place in places or range(losses.numel())]
-        return list(dict.fromkeys(name for index, piece in pieces for name in self.describe(step, Share(index, share.of), piece)))
+        places = torch.isfinite(self.parallel_model.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
+        micro_batches = [divmod(place, len(parts)) for place in places or range(losses.numel())]
+        return list(
+            dict.fromkeys(name for index, number in micro_batches for name in self.describe(step, DataShare(index, share.of), number))
+        )
 
     def _skip(self, step: int, reason: str, parts: list[StepLoss]) -> dict[str, Any]:
         self.so_far.skipped += 1
@@ -269,8 +363,8 @@ class _Loop:
     # ---- state --------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a saved state holds beside its record."""
-        weights = {f"model/{name}": p for name, p in self.computation.parameters.items()}
+        """The tensors of a saved state."""
+        weights = {f"model/{name}": p for name, p in self.parallel_model.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
     def save(self, done: int) -> None:

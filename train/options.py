@@ -1,11 +1,16 @@
-"""Configuration of the loop and its optimiser: light, so that stages can embed it without importing torch."""
+"""What a recipe says about a model and its training: shape, loop, optimiser, LoRA, processes.
+
+No torch is imported here, so commands that only read a recipe start quickly.
+"""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from corpusmill.pipeline.config import ASIDE, Config
+
+# ---- the loop ----------------------------------------------------------------------------------------
 
 #: Colder than this logits would leave the range of fp32; 0 is the limit itself.
 COLDEST = 1e-3
@@ -159,3 +164,129 @@ class ParallelConfig(Config):
     def whole(self) -> bool:
         """Whether each process has the whole model."""
         return self.tensor == self.pipeline == 1 and (self.shard == 1 or self.zero == 1)
+
+
+# ---- the shape of a Llama ----------------------------------------------------------------------------
+#
+# Everything that fixes the names and shapes of its weights, and the arithmetic between them.
+
+
+class RopeScaling(Config):
+    """Slower rotation for a context longer than the one that a model was pre-trained with; keys as `transformers` has them."""
+
+    rope_type: Literal["llama3", "yarn"] = Field(description="Llama 3.1's smooth step, or YaRN (https://arxiv.org/abs/2309.00071).")
+    factor: float = Field(ge=1, description="How many times longer the context becomes.")
+    original_max_position_embeddings: int = Field(ge=1, description="The context of the pre-training.")
+    low_freq_factor: float = Field(1.0, gt=0, description="llama3: what turns fewer times than this in the old context turns slower.")
+    high_freq_factor: float = Field(4.0, gt=0, description="llama3: what turns more often than this stays as it is.")
+    beta_fast: float = Field(32.0, gt=0, description="yarn: what turns more often than this in the old context stays as it is.")
+    beta_slow: float = Field(1.0, gt=0, description="yarn: what turns fewer times than this turns slower.")
+    attention_factor: float | None = Field(None, gt=0, description="yarn: cosines and sines times this; else 0.1 ln(factor) + 1.")
+    mscale: float | None = Field(None, gt=0, description="yarn: weighs ln(factor) in the attention factor (DeepSeek).")
+    mscale_all_dim: float | None = Field(None, gt=0, description="yarn: the same in the attention factor's denominator.")
+    truncate: bool = Field(True, description="yarn: the ramp begins and ends at whole dimensions.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RopeScaling":
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(f"low_freq_factor {self.low_freq_factor} is not below high_freq_factor {self.high_freq_factor}")
+        return self
+
+
+class Architecture(Config):
+    """What `Llama` is built from."""
+
+    vocab_size: int = Field(ge=1, description="Rows of the embedding.")
+    layers: int = Field(ge=1, description="Decoder layers.")
+    width: int = Field(ge=1, description="Width of the residual stream.")
+    heads: int = Field(ge=1, description="Query heads.")
+    kv_heads: int = Field(ge=1, description="Key and value heads; each serves heads / kv_heads query heads.")
+    head_dim: int = Field(ge=2, description="Width of one head.")
+    ffn: int = Field(ge=1, description="Width inside the SwiGLU.")
+    context: int = Field(ge=1, description="Longest sequence.")
+    rope_theta: float = Field(10000.0, gt=1, description="Base of the rotary angles.")
+    rope_scaling: RopeScaling | None = Field(None, description="How the angles of a longer context are scaled.")
+    window: int = Field(0, ge=0, description="A token sees so many latest tokens, itself included (Mistral); 0 means all.")
+    norm_eps: float = Field(1e-5, gt=0, description="Epsilon inside RMSNorm.")
+    tied: bool = Field(False, description="The output head shares the embedding's weights.")
+    qk_norm: bool = Field(False, description="RMSNorm on each head of queries and keys (Qwen3).")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Architecture":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads can't share {self.kv_heads} key-value heads evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"a head of odd width {self.head_dim} can't be rotated")
+        return self
+
+    def shared_sizes(self) -> dict[str, int]:
+        """What tensor parallelism shares out, by name."""
+        return {"heads": self.heads, "kv_heads": self.kv_heads, "ffn": self.ffn, "context": self.context}
+
+    def parameters(self) -> int:
+        """Number of weights (tied ones counted once)."""
+        attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)
+        norms = 2 * self.width + (2 * self.head_dim if self.qk_norm else 0)
+        layer = attention + 3 * self.width * self.ffn + norms
+        return self.layers * layer + self.width + self.vocab_size * self.width * (1 if self.tied else 2)
+
+
+# ---- named sizes -------------------------------------------------------------------------------------
+
+LLAMA_8B: dict[str, Any] = {
+    "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "rope_theta": 5e5,
+}  # fmt: skip
+LLAMA_31: dict[str, Any] = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+}  # fmt: skip
+
+#: Weights without the embeddings, roughly, and the shape. Those with a family's name have the shapes of its published weights.
+PRESETS: dict[str, dict[str, Any]] = {
+    "0.8m": {"layers": 4, "width": 128, "heads": 4, "kv_heads": 4, "head_dim": 32, "ffn": 336},
+    "2m": {"layers": 4, "width": 192, "heads": 6, "kv_heads": 3, "head_dim": 32, "ffn": 512},
+    "5m": {"layers": 6, "width": 256, "heads": 8, "kv_heads": 4, "head_dim": 32, "ffn": 704},
+    "10m": {"layers": 6, "width": 384, "heads": 6, "kv_heads": 3, "head_dim": 64, "ffn": 1024},
+    "30m": {"layers": 10, "width": 512, "heads": 8, "kv_heads": 4, "head_dim": 64, "ffn": 1376},
+    "85m": {"layers": 12, "width": 768, "heads": 12, "kv_heads": 12, "head_dim": 64, "ffn": 2048},
+    "300m": {"layers": 24, "width": 1024, "heads": 16, "kv_heads": 8, "head_dim": 64, "ffn": 2816},
+    "qwen3-0.6b": {"layers": 28, "width": 1024, "heads": 16, "kv_heads": 8, "head_dim": 128, "ffn": 3072, "rope_theta": 1e6,
+                   "norm_eps": 1e-6, "tied": True, "qk_norm": True},
+    "llama3.2-1b": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "head_dim": 64, "ffn": 8192, "rope_theta": 5e5,
+                    "rope_scaling": LLAMA_31 | {"factor": 32.0}, "tied": True},
+    "mistral-7b": {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "window": 4096},  # v0.1
+    "llama3-8b": LLAMA_8B,
+    "llama3.1-8b": LLAMA_8B | {"rope_scaling": LLAMA_31},
+}  # fmt: skip
+
+
+class ModelConfig(Config):
+    """The model: a named size, and what to change about it."""
+
+    preset: Literal[
+        "0.8m", "2m", "5m", "10m", "30m", "85m", "300m", "qwen3-0.6b", "llama3.2-1b", "mistral-7b", "llama3-8b", "llama3.1-8b"
+    ] = Field(default="2m", description="Named size (weights without the embeddings).")  # fmt: skip
+    context: int = Field(default=256, ge=2, description="Longest sequence, in tokens; also the length of training windows.")
+    layers: int | None = Field(default=None, ge=1, description="Decoder layers, instead of the preset's.")
+    width: int | None = Field(default=None, ge=2, description="Width of the residual stream, instead of the preset's.")
+    heads: int | None = Field(default=None, ge=1, description="Query heads, instead of the preset's.")
+    kv_heads: int | None = Field(default=None, ge=1, description="Key and value heads, instead of the preset's.")
+    head_dim: int | None = Field(default=None, ge=2, description="Width of a head, instead of the preset's.")
+    ffn: int | None = Field(default=None, ge=1, description="Width inside the SwiGLU, instead of the preset's.")
+    rope_theta: float | None = Field(default=None, gt=1, description="Base of the rotary angles, instead of the preset's (10,000).")
+    rope_scaling: RopeScaling | None = Field(default=None, description="Slower rotation for a longer context, instead of the preset's.")
+    window: int | None = Field(default=None, ge=0, description="Latest tokens that one sees, instead of the preset's; 0 means all.")
+    tied: bool | None = Field(default=None, description="Share the output head with the embedding, instead of the preset's choice.")
+    qk_norm: bool | None = Field(default=None, description="Norm on queries and keys; the model is then saved as Qwen3, not Llama.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelConfig":
+        try:
+            self.architecture(1)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
+
+    def architecture(self, vocab_size: int) -> Architecture:
+        """The shape for this vocabulary."""
+        changes = self.model_dump(exclude={"preset", "context"}, exclude_none=True)
+        return Architecture(vocab_size=vocab_size, context=self.context, **{**PRESETS[self.preset], **changes})

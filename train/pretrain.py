@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 from corpusmill.pipeline.config import ASIDE, Config
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
-from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.presets import ModelConfig
+from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig
 
 
 class PretrainConfig(Config):
@@ -63,13 +62,13 @@ class PretrainStage(Stage):
         inputs = run.outputs_of("tokenizer", "tokenizer.json")
         used = (".bin", ".index.parquet", *([f".pack-{self.config.model.context}.arrow"] if self.config.packing == "documents" else []))
         inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
+        from corpusmill.train.checkpoint_dir import CheckpointDir
         from corpusmill.train.pretrain_job import pretrain
-        from corpusmill.train.workplace import Workplace
 
         config = self.config
         params = {"save_every": config.loop.save_every} if config.export == "best" else None  # which states there are to choose from
-        row = run.once("model", inputs, lambda identity: pretrain(config, run, Workplace.of(run, identity)), params)
-        Workplace.of(run, row.identity).clear()
+        row = run.once("model", inputs, lambda identity: pretrain(config, run, CheckpointDir.of(run, identity)), params)
+        CheckpointDir.of(run, row.identity).clear()
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))

@@ -1,72 +1,108 @@
-"""What the stage `pretrain` does: load, train, measure, leave a model folder."""
+"""What every process of the stage `pretrain` does: load the tokens, train, measure, leave a model folder."""
 
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import Content
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.bits import Batch
-from corpusmill.train.checkpoint import model_of, save_model, save_tokenizer
-from corpusmill.train.continuations import Continuations
-from corpusmill.train.device import deterministic
-from corpusmill.train.launch import launch
-from corpusmill.train.loader import WindowLoader, to_device
+from corpusmill.train.checkpoint import read_weights
+from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.compute import deterministic
+from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, to_device
+from corpusmill.train.generate import Sampling, generate_batch, plain
+from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.model import blank_model
-from corpusmill.train.objective import Share, TokenObjective
-from corpusmill.train.packed import PackedLoader
-from corpusmill.train.parallel.computation import Computation
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.state import read_weights
+from corpusmill.train.losses import TokenObjective
+from corpusmill.train.model import Llama, blank_model
+from corpusmill.train.model_folder import model_of, save_model
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import template_files
-from corpusmill.train.tokenizer_file import read_tokenizer
-from corpusmill.train.validation import Validation, report
-from corpusmill.train.workplace import LOG, Workplace
+from corpusmill.train.validation import Validation, read_tokenizer, report
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.pretrain import PretrainConfig
 
+
+# ---- samples -----------------------------------------------------------------------------------------
+#
+# How a model in training continues the beginnings of a few held-out documents.
+
+#: Tokens of a document that are given (at most half of it), and that are written.
+GIVEN, WRITTEN = 24, 48
+TEMPERATURE, TOP_K = 0.7, 50
+
+
+class Continuations:
+    """`count` held-out documents, evenly spread. Equal weights and seeds give equal texts."""
+
+    def __init__(self, validation: Validation, tokenizer: bytes, count: int, seed: int):
+        from tokenizers import Tokenizer
+
+        self.tokenizer, self.seed = Tokenizer.from_str(tokenizer.decode()), seed
+        shards, starts = validation.shards, validation.starts
+        count = min(count, len(starts))
+        chosen = starts[np.arange(count) * len(starts) // max(count, 1)]
+        self.documents = [shards.documents_of(start, 1)[0] for start in chosen.tolist()]
+        self.prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in self.documents]
+
+    def write(self, model: Llama) -> list[dict[str, Any]]:
+        """One text for each document: its id, what was given, and what the model wrote."""
+        texts = generate_batch(
+            model,
+            [[EOT_ID, *prompt] for prompt in self.prompts],
+            max_tokens=WRITTEN,
+            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed),
+            stop=(EOT_ID,),
+            banned=(PAD_ID, IM_START_ID, IM_END_ID),
+            tokenizer=self.tokenizer,
+        )
+        return [
+            {"document": document.id, "prompt": plain(self.tokenizer.decode(prompt)), "text": plain(text.text)}
+            for document, prompt, text in zip(self.documents, self.prompts, texts, strict=True)
+        ]
+
+
+# ---- the job -----------------------------------------------------------------------------------------
+
 #: The name in the log by which states are best.
 SCORE = "validation_bits_per_byte"
 
 
-def pretrain(config: "PretrainConfig", run: "StageRun", place: Workplace) -> Output:
+def pretrain(config: "PretrainConfig", run: "StageRun", place: CheckpointDir) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
-    arguments = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work}
-    metrics = launch(
-        f"{__name__}:train", arguments, config.parallel, config.device, run.progress, folder=place.processes, store=place.store,
-        engine=run.engine, title="pretrain", log=place.log_file, steps=config.loop.steps,
-    )  # fmt: skip
+    metrics = launch_stage(run, f"{__name__}:train", config, place)
     files: dict[str, Content] = {f"model/{path.name}": path for path in place.left()}
     warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
     return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
 
 
-def train(layout: Layout, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
+def train(dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
     """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
     from corpusmill.train.pretrain import PretrainConfig
 
     storage = Storage(run)
-    place = Workplace(work, storage.path(f"pretrain/{LOG}"))
-    return _Job(PretrainConfig.model_validate(config), storage, place, layout).train(progress)
+    place = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
+    return _Job(PretrainConfig.model_validate(config), storage, place, dims).train(progress)
 
 
 class _Job(TokenObjective):
-    """One process's part of a pre-training: its batches, and what is measured around the loop."""
+    """One process's part of a pre-training: its batches, its evaluations, and the loop around them."""
 
-    def __init__(self, config: "PretrainConfig", run: Storage, place: Workplace, layout: Layout):
-        self.config, self.run, self.place, self.layout = config, run, place, layout
+    def __init__(self, config: "PretrainConfig", run: Storage, place: CheckpointDir, dims: ParallelDims):
+        self.config, self.run, self.place, self.dims = config, run, place, dims
         self.z_loss = config.z_loss
         self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
         self.tokens = TokenShards(run.path("tokens/train"), tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
@@ -88,51 +124,49 @@ class _Job(TokenObjective):
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
-        if self.layout.is_main:
+        if self.dims.is_main:
             texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
-            save_tokenizer({"tokenizer.json": self.tokenizer, **texts}, self.place.folder / "tokenizer")
-            self.place.keep("tokenizer")
-            self.place.fetch_logs()
+            self.place.begin({"tokenizer.json": self.tokenizer, **texts})
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
-            model, self, loop, layout=self.layout, seed=self.config.seed, state=self.place.states,
+            model, self, loop, dims=self.dims, seed=self.config.seed, state=self.place.states,
             log=self.place.log_file, describe=self.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip
-        states, spread = result.states, self.layout.world > 1
+        states, spread = result.states, self.dims.world > 1
         saved = states.best() if best else states.latest() if spread else None
         if best and saved and saved.step < result.steps:
-            states.load_weights(saved, result.computation.parameters)
+            states.load_weights(saved, result.parallel_model.parameters)
             self.final = None
         if self.validation and self.final is None:  # of that state; or it was killed after the last step
             with deterministic(self.config.loop.threads):
-                self.measure(self.validation, result.computation, 0)
-        if self.layout.is_main:
+                self.measure(self.validation, result.parallel_model, 0)
+        if self.dims.is_main:
             whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
             save_model(whole, self.place.folder / "model", self.place.folder / "tokenizer")
-        self.place.leave(self.layout)
+        self.place.leave(self.dims)
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
-        for begin, end in share.pieces(self.config.batch, self.config.micro_batch):
-            yield to_device(self.loader.load(step, begin, end), self.layout.device)
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+        for begin, end in share.micro_batches(self.config.batch, self.config.micro_batch):
+            yield to_device(self.loader.load(step, begin, end), self.dims.device)
 
-    def documents(self, step: int, share: Share, piece: int) -> list[str]:
+    def documents(self, step: int, share: DataShare, number: int) -> list[str]:
         """The ids of the documents in a micro-batch."""
-        return self.loader.documents(step, *share.pieces(self.config.batch, self.config.micro_batch)[piece])
+        return self.loader.documents(step, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
 
-    def evaluate(self, computation: Computation, done: int) -> dict[str, Any]:
-        """What goes into the log: the whole score at the end, one of some windows before where the configuration says so."""
+    def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, Any]:
+        """The values for the log: at the end the score over all windows, before that over `evaluate_windows` of them."""
         assert self.validation is not None
-        line = self.measure(self.validation, computation, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
-        if self.continuations and self.layout.is_main:
+        line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
+        if self.continuations and self.dims.is_main:
             with torch.compiler.set_stance("force_eager") if self.config.loop.compile else nullcontext():
-                line["samples"] = self.continuations.write(computation.model)  # type: ignore[arg-type]
+                line["samples"] = self.continuations.write(parallel_model.model)  # type: ignore[arg-type]
         return line
 
-    def measure(self, validation: Validation, computation: Computation, windows: int) -> dict[str, Any]:
-        sums = validation.sums(computation, self.layout.device, self.layout.share, windows)
+    def measure(self, validation: Validation, parallel_model: ParallelModel, windows: int) -> dict[str, Any]:
+        sums = validation.sums(parallel_model, self.dims.device, self.dims.share, windows)
         score, groups = sums.score(), validation.by_group(sums)
         self.final = None if windows else report(score, groups)
         names = {"low": score.low, "high": score.high, "nats_per_token": score.nats_per_token}

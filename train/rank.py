@@ -23,12 +23,12 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train.launch import RESULT, TERMINAL
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.restart import RESULT, TERMINAL
+from corpusmill.train.parallel.dims import ParallelDims
 
 
-class Task(TypedDict):
+class GroupJob(TypedDict):
     """A job for all processes of a group; JSON."""
 
     job: str
@@ -43,15 +43,15 @@ def rank() -> int:
     return int(os.environ["RANK"])
 
 
-def take_part(task: Task, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
-    """Runs the job as one of `WORLD_SIZE` processes, on so many threads (0: its share of the cores); the process group is there.
+def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
+    """Runs the job as one of `WORLD_SIZE` processes, on `threads` threads (0: its share of the cores). The process group exists.
     Raises InputError where this machine has other code than the driver."""
     job = load_object(task["job"])
     if "code" in task:
         check_here(Code.from_json(task["code"]))
-    layout = Layout.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
+    dims = ParallelDims.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
     with _threads(threads or _share_of_cores()):
-        result: dict[str, Any] = job(layout, progress, **task["arguments"])
+        result: dict[str, Any] = job(dims, progress, **task["arguments"])
     return result
 
 
@@ -92,12 +92,12 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def process_group(device: str, store: dist.Store) -> Iterator[None]:
-    """The group of all processes for the time of the block; `store` is where they meet. After an error in the block it is still there:
-    whoever has told of the error leaves it (`leave_group`), which is what the others notice."""
+    """The group of all processes for the time of the block; `store` is where they meet. After an error in the block the group stays: a
+    process reports its error first and then leaves (`leave_group`), which the others notice."""
     number, world = rank(), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend(device), store=store, rank=number, world_size=world)
     yield
-    store.set(f"done/{number}", "")  # nobody hangs up while another still listens
+    store.set(f"done/{number}", "")  # no process leaves while another still reads
     store.wait([f"done/{other}" for other in range(world)])
     dist.destroy_process_group()
 

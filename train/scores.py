@@ -1,6 +1,7 @@
 """Scores of the run's filter stage: which end of a column is good, what was dropped for it alone, and texts that are scored again.
 
-Steps belong to another room, so they are looked up by name. What their values decide stands in the metadata of the stage's report.
+The steps themselves are a service of the filters (`pipeline/services.py`). What their values decide stands in the metadata of the stage's
+report. A task that scores texts has `scores` among its parameters.
 """
 
 import json
@@ -16,15 +17,12 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.stage import load_object
 from corpusmill.train import tasks
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-
-#: The module of the filter stage's worker. It counts for the code of a task whose parameters have `scores` (`code.py`).
-FILTERS = {"scores": "corpusmill.filters.worker"}
 
 ANSWERS_FILE = "answers.json"
 #: A score that fires on more of the documents says nothing of any.
@@ -34,7 +32,7 @@ _RULES = b"corpusmill.rules"  # docs/design.md, Report
 
 
 @dataclass(frozen=True)
-class Score:
+class FilterScore:
     """A column of numbers that the filter stage measured.
 
     `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None where it only ranks. `of_windows`: a
@@ -54,7 +52,7 @@ class Score:
         return values if self.high_is_good else -values
 
 
-def find_score(run: "StageRun", column: str) -> Score:
+def find_score(run: "StageRun", column: str) -> FilterScore:
     """What is known of a column. Raises InputError where the run has no such score, or nothing says which end of it is good."""
     if "filter" not in run.recipe:
         raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
@@ -66,7 +64,7 @@ def find_score(run: "StageRun", column: str) -> Score:
     if not decides:
         raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
     high_is_good, threshold = decides[0]["comparison"] in ("<", "<="), float(decides[0]["threshold"])
-    return Score(
+    return FilterScore(
         column,
         high_is_good,
         _threshold(run, column, high_is_good, threshold),
@@ -137,13 +135,9 @@ def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
     return {"steps": steps, "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
 
 
-def _filters(name: str) -> Any:
-    return load_object(f"{FILTERS['scores']}:{name}")
-
-
 def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
     section: Any = run.recipe["filter"]
-    return [step for step in _filters("build_steps")(section.steps) if set(columns) & set(step.columns)]
+    return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
 
 
 class TextScorer:
@@ -161,7 +155,7 @@ class TextScorer:
         documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
         found: dict[str, npt.NDArray[np.float64]] = {}
         for step in self.steps:
-            measured = step.step.measure(_filters("Batch")(documents, column, self.word_rule))
+            measured = step.step.measure(service("scores").DocumentBatch(documents, column, self.word_rule))
             for name, plain in zip(step.columns, step.step.columns):
                 if name in self.columns:
                     values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)
@@ -172,7 +166,7 @@ class TextScorer:
 # ---- documents with their score ----------------------------------------------------------------------
 
 
-def kept_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
+def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
     """The documents that came through, row group by row group: `tasks.COLUMNS`, `language` where there is one, and `score`."""
     for ref in run.documents():
         with open_parquet(run.run, ref.path) as file:
@@ -183,21 +177,21 @@ def kept_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
             yield table.rename_columns({score.column: "score"})
 
 
-def dropped_documents(run: "StageRun", score: Score) -> Iterator[pa.Table]:
-    """The documents that failed no rule but those of this score, as they would have gone on: the same columns.
+def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
+    """The documents that failed only rules of this score, as the filter stage would have written them: the same columns.
 
     They are like what came through in all but this; what was dropped for its language, say, would give itself away by that.
     """
     section: Any = run.recipe["filter"]
     shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    worker = _filters("FilterWorker")(section, run.run, {})
+    worker = service("scores").FilterWorker(section, run.run, {})
     for ref in run.outputs_of("filter", "report/"):
         failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
         places = [place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)]
         if not places:
             continue
         documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
-        whole = _filters("Rewriter")(worker).at(documents, report, pa.array(places))
+        whole = service("scores").Rewriter(worker).at(documents, report, pa.array(places))
         scored = whole.append_column("score", report[score.column].take(pa.array(places)))
         yield scored.select([*_wanted(whole.column_names), "score"])
 
@@ -206,7 +200,7 @@ def _wanted(names: Sequence[str]) -> list[str]:
     return [*tasks.COLUMNS, *(name for name in ("language",) if name in names)]
 
 
-def with_score(tables: Iterator[pa.Table], score: Score, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
+def with_score(tables: Iterator[pa.Table], score: FilterScore, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
     """Those of the documents that have a score, and a goodness from `least` up to `most`."""
     for table in tables:
         goodness = score.goodness(table["score"].to_numpy())

@@ -16,9 +16,9 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
-from corpusmill.train.chat_templates import NAMED
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
-from corpusmill.train.records import file_ref
+from corpusmill.train.template import NAMED
+from corpusmill.train.user_files import file_ref
 
 EXAMPLES_FILE = "data/examples.parquet"
 DROPPED_FILE = "dropped/examples.parquet"
@@ -40,7 +40,7 @@ class SftLoop(LoopConfig):
 
 
 class SftConfig(Config):
-    """Instruction tuning: what is learned from, and how."""
+    """Instruction tuning: what the model learns from, and how."""
 
     model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's pre-trained one.")
     files: list[str] = Field(
@@ -105,11 +105,11 @@ class SftStage(Stage):
         lines = {"examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out"}
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
-    def _examples(self, run: StageRun, start: tuning.Start, given: Sequence[FileRef]) -> Output:
+    def _examples(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
         """Makes the examples and decides about each, with a report row."""
-        from corpusmill.train import sft_data
-        from corpusmill.train.chat_folder import choose_chat, require_learnable, seam
-        from corpusmill.train.checkpoint import read_architecture
+        from corpusmill.train import sft_job as sft_data
+        from corpusmill.train.model_folder import read_architecture
+        from corpusmill.train.template import choose_chat, require_learnable, seam
 
         config, folder = self.config, start.storage
         encoder, context = choose_chat(folder, config.template), read_architecture(Path(folder.root)).context
@@ -146,17 +146,16 @@ class SftStage(Stage):
             ],
         )
 
-    def _model(self, run: StageRun, start: tuning.Start, identity: str) -> Output:
+    def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
         """Trains; the state that a killed run resumes from lies under the task's identity.
 
         Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
         """
-        from corpusmill.train.chat_folder import choose_chat
-        from corpusmill.train.template import load_chat
-        from corpusmill.train.vocabulary import new_ids, prepared_folder
-        from corpusmill.train.workplace import START, Workplace
+        from corpusmill.train.checkpoint_dir import START, CheckpointDir
+        from corpusmill.train.sft_job import new_ids, prepared_folder
+        from corpusmill.train.template import choose_chat, load_chat
 
-        folder, place = start.storage, Workplace.of(run, identity)
+        folder, place = start.storage, CheckpointDir.of(run, identity)
         encoder = choose_chat(folder, self.config.template)
         if self.config.lora.rank and new_ids(load_chat(folder), encoder):
             what = f"the template {self.config.template} needs tokens that {start.folder} lacks"
@@ -164,6 +163,6 @@ class SftStage(Stage):
         if prepared_folder(folder, encoder, place.folder / START) is not folder:
             place.keep(START)
             start = replace(start, folder=Storage(place.work).path(START))
-        trained = tuning.train(run, "corpusmill.train.instruction:train", self.config, start, place)
+        trained = tuning.train(run, "corpusmill.train.sft_job:train", self.config, start, place)
         Storage(place.work).remove_folder(START)
         return trained

@@ -26,7 +26,7 @@ Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceDocument:
     """The document that a task is built from."""
 
     id: str
@@ -38,10 +38,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Task:
+class BuiltTask:
     """An instruction and its answer, both from one document."""
 
-    source: Source
+    source: SourceDocument
     kind: str
     prompt: str
     answer: str
@@ -57,7 +57,9 @@ def is_held_out(identifier: str, fraction: float) -> bool:
     return hash_of("held-out", identifier) < fraction * 2**64
 
 
-def choose(tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, build: Callable[[Source], Sequence[Built]]) -> list[Built]:
+def choose(
+    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, build: Callable[[SourceDocument], Sequence[Built]]
+) -> list[Built]:
     """At most `limit` of the things that `build` makes of documents, and of each document at most its first `per_document`.
 
     Every place that a document could fill has a hash of its own, and the smallest hashes win. `tables` have COLUMNS. The
@@ -74,7 +76,9 @@ def choose(tables: Iterable[pa.Table], salt: str, limit: int, per_document: int,
             if identifier in seen or (len(heap) == limit and min(keys) >= -heap[0][0]):
                 continue
             values = {name: table[name][row].as_py() for name in more}
-            built = build(Source(identifier, columns[1][row].as_py(), columns[2][row].as_py() or "", columns[3][row].as_py(), **values))
+            built = build(
+                SourceDocument(identifier, columns[1][row].as_py(), columns[2][row].as_py() or "", columns[3][row].as_py(), **values)
+            )
             seen.add(identifier)
             for key, thing in zip(keys, built):
                 if len(heap) < limit:
@@ -84,7 +88,7 @@ def choose(tables: Iterable[pa.Table], salt: str, limit: int, per_document: int,
     return [thing for _, _, thing in sorted(heap, key=lambda entry: (-entry[0], entry[1]))]
 
 
-def instructions(source: Source, max_chars: int) -> list[Task]:
+def instructions(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
     """Tasks of a document, the kinds in turn; which kind comes first is decided by the document's hash."""
     kinds = [title_tasks(source, max_chars), continuation_tasks(source, max_chars), heading_tasks(source, max_chars)]
     first = hash_of("kind", source.id) % len(kinds)
@@ -92,16 +96,16 @@ def instructions(source: Source, max_chars: int) -> list[Task]:
     return [task for turn in turns for task in turn if task is not None]
 
 
-def title_tasks(source: Source, max_chars: int) -> list[Task]:
+def title_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
     """A page's title to its first paragraph."""
     paragraph = next((block for block in blocks(source.text) if is_prose(block)), None)
     title = " ".join(source.title.split())
     if not title or len(title) > 120 or paragraph is None:
         return []
-    return [Task(source, "title", f'Write the first paragraph of a page with the title "{title}".', cut(paragraph, max_chars))]
+    return [BuiltTask(source, "title", f'Write the first paragraph of a page with the title "{title}".', cut(paragraph, max_chars))]
 
 
-def continuation_tasks(source: Source, max_chars: int) -> list[Task]:
+def continuation_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
     """The first half of a paragraph to its second half, cut between sentences where there are some."""
     tasks = []
     for paragraph in _in_hash_order(source, [block for block in blocks(source.text) if is_prose(block)]):
@@ -109,21 +113,21 @@ def continuation_tasks(source: Source, max_chars: int) -> list[Task]:
         begin = cut(paragraph, max(len(paragraph) // 2, _SHORTEST))
         rest = cut(paragraph[len(begin) :].strip(), max_chars)
         if len(begin) >= _SHORTEST and len(rest) >= _SHORTEST:
-            tasks.append(Task(source, "continuation", f"Continue this text:\n\n{begin}", rest))
+            tasks.append(BuiltTask(source, "continuation", f"Continue this text:\n\n{begin}", rest))
     return tasks
 
 
-def heading_tasks(source: Source, max_chars: int) -> list[Task]:
+def heading_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
     """A question about a heading to the text under it."""
     tasks = []
     for heading, below in itertools.pairwise(blocks(source.text)):
         if is_heading(heading) and is_prose(below):
             subject = heading.lstrip("# ").strip()
-            tasks.append(Task(source, "heading", f'What is there to know about "{subject}"?', cut(below, max_chars)))
+            tasks.append(BuiltTask(source, "heading", f'What is there to know about "{subject}"?', cut(below, max_chars)))
     return _in_hash_order(source, tasks)
 
 
-def _in_hash_order(source: Source, things: list[Built]) -> list[Built]:
+def _in_hash_order(source: SourceDocument, things: list[Built]) -> list[Built]:
     """An order that says nothing about the place in the document."""
     places = sorted(range(len(things)), key=lambda place: hash_of(source.id, str(place)))
     return [things[place] for place in places]

@@ -1,7 +1,7 @@
-"""Conversations as text and as tokens: the chat template that a model folder carries, and what of it is learned.
+"""Conversations as text and as tokens: the chat template of a model folder, what of a conversation is learned, and the files for it.
 
-The template is Jinja2 in the dialect of `transformers` (`{% generation %}` marks what the assistant says), so the
-folder's `apply_chat_template` gives the same text. Rendering is sandboxed, as a template may come from a stranger.
+The template is Jinja2 in the dialect of `transformers` (`{% generation %}` marks what the assistant says), so the folder's
+`apply_chat_template` gives the same text. Templates are rendered in a sandbox, as they may come from a stranger.
 """
 
 import hashlib
@@ -18,9 +18,66 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, PAD, SPECIAL_TOKENS
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_END_ID, IM_START, PAD, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.chat_templates import CHATML
+
+# ---- named templates ---------------------------------------------------------------------------------
+#
+# The chat templates that go by a name, and the special tokens that each needs.
+
+#: ChatML. Contents are trimmed, so that a turn's first token never merges with the line break before it: what a
+#: model is asked to continue is then exactly the beginning of what it was trained on. The end token is the
+#: assistant's own; the line break after it is not.
+CHATML = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- if message['role'] == 'assistant' %}"
+    "{% generation %}{{- message['content'] | trim + '<|im_end|>' }}{% endgeneration %}"
+    "{{- '\\n' }}"
+    "{%- else %}"
+    "{{- message['content'] | trim + '<|im_end|>\\n' }}"
+    "{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+#: Llama 3's own text (https://github.com/meta-llama/llama3, `ChatFormat`), with the answers marked as in TRL's `llama3_training.jinja`.
+LLAMA3 = (
+    "{%- for message in messages %}"
+    "{%- if loop.first %}{{- bos_token }}{%- endif %}"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{%- if message['role'] == 'assistant' %}"
+    "{% generation %}{{- message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}"
+    "{%- else %}"
+    "{{- message['content'] | trim + '<|eot_id|>' }}"
+    "{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+)
+
+
+@dataclass(frozen=True)
+class NamedTemplate:
+    """A template with the special tokens that it writes; `bos` is its `bos_token`, None where it has none of its own."""
+
+    source: str
+    tokens: tuple[str, ...]
+    end: str
+    bos: str | None = None
+
+
+NAMED = {
+    "chatml": NamedTemplate(CHATML, (IM_START, IM_END), end=IM_END),
+    "llama3": NamedTemplate(
+        LLAMA3,
+        ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        end="<|eot_id|>",
+        bos="<|begin_of_text|>",
+    ),
+}
+
+
+# ---- template and tokens -----------------------------------------------------------------------------
 
 Message = Mapping[str, str]
 
@@ -35,11 +92,19 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefusal(InputError):
-    """A template that does not take a conversation, or whose answers can't be told in it."""
+    """A template that refuses a conversation, or whose answers can't be recognised in it."""
+
+
+def user_turn(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant_turn(text: str) -> Message:
+    return {"role": "assistant", "content": text}
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """A stretch of a rendered conversation: plain text or one special token, learned or not."""
 
     text: str
@@ -49,7 +114,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Encoded:
-    """`ids` and `mask` of one conversation: int32 and bool, both [tokens]; the mask is on what is to be learned."""
+    """`ids` and `mask` of one conversation: int32 and bool, both [tokens]; the mask marks the tokens to learn."""
 
     ids: npt.NDArray[np.int32]
     mask: npt.NDArray[np.bool_]
@@ -108,8 +173,8 @@ class ChatTemplate:
         self._split = re.compile(f"({self._special.pattern}|{_LEARN}|{_STOP})")
         self._template = _compile(source, name)
 
-    def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Piece]:
-        """The rendered conversation cut at special tokens and at the borders of what is learned; joined, the text equals
+    def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[TextPiece]:
+        """The rendered conversation, cut at special tokens and where learning starts and stops; joined, the text equals
         `apply_chat_template(..., tokenize=False)`.
 
         The name of a special token inside a message is plain text: only the template makes special tokens.
@@ -123,7 +188,7 @@ class ChatTemplate:
             if part in (_LEARN, _STOP):
                 learned = part == _LEARN
             elif part:
-                pieces.append(Piece(part.replace(_LITERAL, ""), part in self.tokens, learned))
+                pieces.append(TextPiece(part.replace(_LITERAL, ""), part in self.tokens, learned))
         return pieces
 
     def _mark_answers(self, messages: list[dict[str, str]], whole: str) -> str:
@@ -194,7 +259,7 @@ def _compile(source: str, name: str) -> Any:
 
 
 class ChatEncoder:
-    """A tokenizer with its template: conversations to token ids and the mask of what is learned."""
+    """A tokenizer with its template: turns conversations into token ids and the mask of tokens to learn."""
 
     def __init__(self, tokenizer_json: bytes, template: ChatTemplate, name: str = "tokenizer.json"):
         from tokenizers import Tokenizer
@@ -217,7 +282,7 @@ class ChatEncoder:
         """
         return self.encode_pieces(self.template.pieces(messages, add_generation_prompt))
 
-    def encode_pieces(self, written: Iterable[Piece]) -> Encoded:
+    def encode_pieces(self, written: Iterable[TextPiece]) -> Encoded:
         """The same of what the template wrote, or of a part."""
         ids: list[int] = []
         masks = [np.zeros(0, np.bool_)]
@@ -238,7 +303,7 @@ class ChatEncoder:
         return digest([hashlib.sha256(self.tokenizer_json).hexdigest(), self.template.source, sorted(self.template.special.items())])
 
 
-def _learned(pieces: Sequence[Piece], encoding: Any) -> npt.NDArray[np.bool_]:
+def _learned(pieces: Sequence[TextPiece], encoding: Any) -> npt.NDArray[np.bool_]:
     """Which tokens of a text hold a character that is learned, [tokens]."""
     if len(pieces) == 1:
         return np.full(len(encoding.ids), pieces[0].learned)
@@ -287,3 +352,118 @@ def _default(template: Any) -> str | None:
     if source is not None and not isinstance(source, str):
         raise TypeError(f"chat_template is a {type(source).__name__}, expected text or a list of named texts")
     return source
+
+
+# ---- what a tuning trains with -----------------------------------------------------------------------
+#
+# Chooses the template, checks that it can teach something, and makes the files that a model folder carries of it.
+
+#: A conversation by which a template is judged.
+PROBE = (user_turn("What is a mill?"), assistant_turn("A machine that grinds."))
+_CHOICE = "choose sft.template: chatml or llama3"
+_ADVICE = f"write its content and end token between {{% generation %}} and {{% endgeneration %}}, or {_CHOICE}"
+
+
+def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
+    """The tokenizer and template of a model folder, its own (`keep`), with a template of NAMED and its tokens, or with that of a file."""
+    own = load_chat(model)
+    if template == "keep":
+        return own
+    if template not in NAMED:
+        folder, _, name = template.rpartition("/")
+        source = read_template(Storage(folder or "."), name)
+        return ChatEncoder(own.tokenizer_json, ChatTemplate(source, template, own.template.special))
+    named, special = NAMED[template], own.template.special
+    tokens = [*named.tokens]
+    if special.get("pad_token", named.end) in (named.end, special.get("eos_token")):  # a pad token of its own
+        tokens.append(PAD)
+        special = {**special, "pad_token": PAD}
+    if named.bos:
+        special = {**special, "bos_token": named.bos}
+    made = ChatTemplate(named.source, f"the template {template}", {**special, "eos_token": named.end})
+    return ChatEncoder(add_special_tokens(own.tokenizer_json, tokens), made)
+
+
+def add_special_tokens(tokenizer_json: bytes, tokens: list[str]) -> bytes:
+    """A `tokenizer.json` that has these special tokens, too; those that it lacks get the next ids, in this order."""
+    from tokenizers import AddedToken, Tokenizer
+
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    there = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    missing = [AddedToken(token, special=True, normalized=False) for token in tokens if token not in there]
+    if not missing:
+        return tokenizer_json
+    tokenizer.add_special_tokens(missing)
+    return str(tokenizer.to_str(pretty=True)).encode()
+
+
+def require_learnable(encoder: ChatEncoder) -> None:
+    """Refuses a template under which nothing, or the wrong thing, would be learned, and a pad token that ends answers."""
+    end = end_of_answers(encoder)
+    if encoder.template.special.get("pad_token") == end:
+        raise InputError(
+            f"{encoder.template.name}: answers end with {end}, which is the tokenizer's pad token, too, and padding is never learned "
+            "(give tokenizer_config.json a pad_token of its own, or choose sft.template: chatml or llama3, which bring one)."
+        )
+
+
+def end_of_answers(encoder: ChatEncoder) -> str:
+    """The special token that ends what the assistant says. Raises InputError where the template does not mark that and nothing else."""
+    template = encoder.template
+    question, answer = (message["content"] for message in PROBE)
+    try:
+        pieces = [piece for piece in template.pieces(PROBE) if piece.learned]
+    except TemplateRefusal as refusal:
+        raise InputError(f"{str(refusal).removesuffix('.')}; {_CHOICE}.") from refusal
+    text = "".join(piece.text for piece in pieces)
+    if answer not in text:
+        raise InputError(f"{template.name}: marks nothing that the assistant says, so nothing can be learned ({_ADVICE}).")
+    if question in text:
+        raise InputError(f"{template.name}: marks what the user says, so questions would be learned ({_ADVICE}).")
+    last = next(piece for piece in reversed(pieces) if piece.text.strip())
+    if not last.special:
+        raise InputError(f"{template.name}: marks no special token at the end of an answer, so a model would never stop ({_ADVICE}).")
+    return last.text
+
+
+def seam(encoder: ChatEncoder) -> list[str]:
+    """A warning if the tokens of a prompt are not the first tokens of the whole conversation: later prompts then differ from training."""
+    prompt, whole = encoder.encode(PROBE[:1], add_generation_prompt=True).ids.tolist(), encoder.encode(PROBE).ids.tolist()
+    if whole[: len(prompt)] == prompt:
+        return []
+    return [
+        f"{encoder.template.name}: a prompt's tokens are not the beginning of the whole conversation's, as the tokenizer cuts line breaks "
+        "otherwise once an answer follows them, so a model is asked in another way than it learned "
+        "(tokenizer.pattern cl100k, o200k and llama3 do not, nor does the template chatml)."
+    ]
+
+
+def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
+    """The tokenizer's files of a model that talks, by name. Its `eos_token` is what ends answers, but where the template writes `eos_token`
+    it stays what it was, as the text would be another."""
+    template = encoder.template
+    end = template.special.get("eos_token") if "eos_token" in template.source else None
+    added: list[Mapping[str, Any]] = json.loads(encoder.tokenizer_json)["added_tokens"]
+    files = template_files(context, template.source, end or end_of_answers(encoder), template.special, added)
+    return {"tokenizer.json": encoder.tokenizer_json, **files}
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """What `config.json` and `generation_config.json` say of a tokenizer: `ends` are all ids that end a text."""
+
+    bos: int | None
+    eos: int | None
+    pad: int | None
+    ends: list[int]
+
+
+def token_ids(files: Mapping[str, bytes]) -> TokenIds:
+    """The ids of the special tokens that the files of a tokenizer name; those of our own tokenizers where nothing is named."""
+    if not {"tokenizer.json", TOKENIZER_CONFIG_FILE} <= files.keys():
+        return TokenIds(EOT_ID, EOT_ID, PAD_ID, [EOT_ID, IM_END_ID])
+    tokenizer, config = (json.loads(files[name]) for name in ("tokenizer.json", TOKENIZER_CONFIG_FILE))
+    ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+    bos, eos, pad = (ids.get(token_name(config.get(name))) for name in ("bos_token", "eos_token", "pad_token"))
+    ends = {number for number in (ids.get(END_OF_TEXT), ids.get(IM_END), eos) if number is not None}
+    return TokenIds(bos, eos, pad, sorted(ends))

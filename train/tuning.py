@@ -1,6 +1,5 @@
-"""What instruction tuning and preference alignment share beside the loop: where they start, read and leave things."""
+"""What instruction tuning and preference alignment share outside the loop: their start model, inputs, held-out rule and outputs."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import DATA_STAGES
@@ -17,11 +17,11 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.records import file_ref
+from corpusmill.train.user_files import file_ref
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.workplace import Workplace
+    from corpusmill.train.checkpoint_dir import CheckpointDir
 
 #: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -31,7 +31,7 @@ ADAPTED = "adapted.json"
 
 
 @dataclass(frozen=True)
-class Start:
+class StartModel:
     """The model that a tuning starts from. `name` is its folder as seen from the run's, so that nothing depends on where the run lies, or
     its absolute path where it is none of the run's; `folder` is where it lies, a path or URL; `files` are those of the folder `name`."""
 
@@ -42,7 +42,7 @@ class Start:
     @property
     def path(self) -> Path:
         """Where its files are read on this machine."""
-        from corpusmill.train.fetched import local_model
+        from corpusmill.pipeline.cache import local_model
 
         return local_model(self.folder)
 
@@ -51,33 +51,24 @@ class Start:
         return Storage(str(self.path))
 
 
-def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> Start:
+def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> StartModel:
     """The model of the first of the stages `candidates` that the recipe has, or the `given` folder."""
     if given is not None:
         folder = given if is_remote(given) else str(Path(given).resolve())
-        return Start(folder, folder, model_files(given, f"{run.stage.name}.model"))
+        return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))
     stage = parent_stage(run, candidates)
-    return Start(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
+    return StartModel(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
 
 
 def model_files(folder: str, option: str) -> list[FileRef]:
     """The files of a model folder of the user's, which the configuration's `option` names."""
-    from corpusmill.train.fetched import local_model
+    from corpusmill.pipeline.cache import local_model
 
     here = local_model(folder)
     if not (here / "config.json").is_file():
         raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
     paths = [path for path in sorted(here.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
     return [FileRef(Storage(folder).path(path.name), sha256_of(path), path.stat().st_size) for path in paths]
-
-
-def sha256_of(path: Path) -> str:
-    """Raises InputError where the file can't be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
@@ -152,20 +143,15 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."]
 
 
-def train(run: "StageRun", job: str, config: Any, start: Start, place: "Workplace", **arguments: Any) -> Output:
+def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "CheckpointDir", **arguments: Any) -> Output:
     """Trains by the function `job` (`module:name`), on the processes of `config.parallel`."""
-    from corpusmill.train.launch import launch
+    from corpusmill.train.launch import launch_stage
 
-    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work, **arguments}
-    given |= {"folder": start.folder, "name": start.name}
     if config.lora.rank:
         sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
         Storage(place.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-    metrics = launch(
-        job, given, config.parallel, config.device, run.progress, folder=place.processes,
-        store=place.store, engine=run.engine, title=run.stage.name, log=place.log_file, steps=config.loop.steps,
-    )  # fmt: skip
+    metrics = launch_stage(run, job, config, place, folder=start.folder, name=start.name, **arguments)
     files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in place.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     return Output({**files, "metrics.json": json_file(metrics)}, counts=counts)
@@ -173,9 +159,9 @@ def train(run: "StageRun", job: str, config: Any, start: Start, place: "Workplac
 
 def clear(run: "StageRun", row: TaskRow) -> None:
     """Removes what this machine still has of a training that is finished, where its run lies on a store."""
-    from corpusmill.train.workplace import Workplace
+    from corpusmill.train.checkpoint_dir import CheckpointDir
 
-    Workplace.of(run, row.identity).clear()
+    CheckpointDir.of(run, row.identity).clear()
 
 
 def json_file(value: Any) -> bytes:

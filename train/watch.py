@@ -1,36 +1,316 @@
-"""What a training tells the outside while it runs: lines in files, a bar on the terminal, and programs that draw curves."""
+"""What a training says while it runs: a line a step in its logs, its speed, a bar on the terminal, TensorBoard and W&B.
 
-from contextlib import ExitStack
+Nothing that a task publishes depends on what is written here.
+"""
+
+import json
+import math
+import os
+import re
+import resource
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
+import torch
+
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.log import StepLog
-from corpusmill.train.loop_progress import loop_bar
-from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.speed import Meter
-from corpusmill.train.trackers import numbers, open_tracker
+from corpusmill.train.options import Architecture, LoopConfig
+from corpusmill.train.parallel.dims import ParallelDims
+
+# ---- logs --------------------------------------------------------------------------------------------
+#
+# One JSON line a step. Times stand in a file of their own, so the other logs of equal runs are equal.
+
+
+class StepLog:
+    """Appends lines. On opening, it removes the lines of steps from `begin` on, which will be redone."""
+
+    def __init__(self, path: Path, begin: int):
+        self.path, self.begin = path, begin
+
+    def __enter__(self) -> "StepLog":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file: IO[bytes] = open(self.path, "ab+")
+        except OSError as error:
+            raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
+        self.file.truncate(self._kept())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def _kept(self) -> int:
+        """Bytes of the whole lines before step `begin`."""
+        kept = 0
+        self.file.seek(0)
+        for line in self.file:
+            try:
+                if not line.endswith(b"\n") or json.loads(line)["step"] >= self.begin:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            kept += len(line)
+        return kept
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(_finite(line)).encode() + b"\n")
+        self.file.flush()
+
+    def sync(self) -> None:
+        """Makes the lines durable; called before the next state is saved."""
+        os.fsync(self.file.fileno())
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as text, which JSON does not have as numbers."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- speed -------------------------------------------------------------------------------------------
+#
+# Tokens and arithmetic a second, the share of the hardware's peak (MFU), waiting, memory, time left.
+#
+# Floating point operations a token are 6 N + 12 L H d T, as PaLM (arXiv 2204.02311, appendix B) and torchtitan count them: N parameters
+# without the input embedding (with it where it is the output head, too), L layers, H heads of width d, T the context; no discount for
+# causal masks, nothing for what is computed again. MFU is that times tokens a second, divided by the peak of all devices in bf16.
+
+#: Peak bf16 FLOP/s without sparsity, from the vendors' data sheets, by a part of the device's name; the first that fits counts.
+PEAKS = {
+    "B200": 2250e12, "H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H800": 989e12, "GH200": 989e12,
+    "A100": 312e12, "A800": 312e12, "A40": 149.7e12, "A30": 165e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12,
+    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "RTX A6000": 154.8e12, "RTX 6000 Ada": 364.2e12,
+    "MI300X": 1307e12, "MI250": 362e12,
+}  # fmt: skip
+#: Steps over which the bar's speed is a mean.
+RECENT = 20
+
+
+def flops_per_token(arch: Architecture) -> float:
+    """Floating point operations of forward and backward for each token of rows of `arch.context`."""
+    parameters = arch.parameters() - (0 if arch.tied else arch.vocab_size * arch.width)
+    return 6.0 * parameters + 12.0 * arch.layers * arch.heads * arch.head_dim * arch.context
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's peak in bf16; None for CPUs and for names that are not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
+
+
+class SpeedMeter:
+    """Turns what steps took into lines for `speed.jsonl`; `flops` are those of a token, `devices` compute together."""
+
+    def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
+        self.begin, self.steps, self.device, self.flops = begin, steps, device, flops
+        peak = peak_flops(device)
+        self.peak = peak * devices if peak else None
+        self.started = time.perf_counter()
+        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
+
+    def line(self, step: int, tokens: int, seconds: float, waited: float) -> dict[str, Any]:
+        """What one step of `tokens` was like; `seconds` without evaluation and saving, which `seconds_left` takes into account."""
+        speed = tokens / max(seconds, 1e-9)
+        self.recent.append((tokens, seconds))
+        each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
+        line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
+                "memory_bytes": peak_memory(), "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
+        if self.peak:
+            line["mfu"] = line["flops_per_second"] / self.peak
+        if self.device.type == "cuda":
+            line["cuda_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        return line
+
+    def tokens_per_second(self) -> float:
+        """Over the latest steps."""
+        return sum(tokens for tokens, _ in self.recent) / max(sum(seconds for _, seconds in self.recent), 1e-9)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+# ---- the bar -----------------------------------------------------------------------------------------
+#
+# What the terminal shows of a training; nothing where there is no terminal.
+
+#: How much of the shown loss comes from the steps before.
+SMOOTHING = 0.95
+
+
+class LoopBar:
+    """What the terminal shows: it is drawn twice a second, and steps only leave their numbers here."""
+
+    def __init__(self, title: str, begin: int, steps: int, validation: str = "validation_bits_per_byte"):
+        from rich import progress as rp
+
+        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
+                   rp.TextColumn("{task.fields[left]}"))  # fmt: skip
+        self.bars = rp.Progress(*columns, expand=True)
+        self.task = self.bars.add_task(title, total=steps, completed=begin, left="")
+        self.validation, self.score, self.skipped = validation, "", 0
+        self.loss: float | None = None
+        self.line: dict[str, Any] = {}
+
+    def step(self, line: dict[str, Any], speed: dict[str, Any], tokens_per_second: float) -> None:
+        if "skipped" in line:
+            self.skipped += 1
+        else:
+            loss = float(line["loss"])  # text where it is not finite and comes from a log
+            self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
+        if self.validation in line:
+            self.score = f"val {float(line[self.validation]):.3f}"
+        self.line, self.speed, self.tokens_per_second = line, speed, tokens_per_second
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        if not self.line:
+            return self.bars
+        self.bars.update(self.task, completed=self.line["step"] + 1, left=f"{clock(self.speed['seconds_left'])} left")
+        used = f"{self.speed['mfu']:.1%} MFU" if "mfu" in self.speed else f"{short(self.speed['flops_per_second'])}FLOP/s"
+        memory = self.speed.get("cuda_bytes", self.speed["memory_bytes"])
+        parts = [
+            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {self.line['lr']:.2g}",
+             f"{short(self.tokens_per_second).replace(' ', '')} tok/s", used, f"{memory / 1e9:.1f} GB",
+            f"{self.skipped} skipped" if self.skipped else "", self.score,
+        ]  # fmt: skip
+        return Group(self.bars, Text("  " + "  ".join(filter(None, parts)), style="dim", overflow="ellipsis", no_wrap=True))
+
+
+def short(value: float) -> str:
+    """Three digits and a unit: 12.3 k, 1.23 G."""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 999.5 or unit == "P":
+            break
+        value /= 1000
+    return f"{value:.{max(0, 2 - len(str(int(abs(value)))) + 1)}f} {unit}"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
+
+
+@contextmanager
+def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[LoopBar | None]:
+    """The bar of a training for the time of the block; None without a terminal."""
+    if progress is None or not progress.enabled:
+        yield None
+        return
+    from rich.live import Live
+
+    bar = LoopBar(title, begin, steps)
+    with Live(bar, console=progress.console, transient=True, refresh_per_second=2):
+        yield bar
+
+
+# ---- TensorBoard and Weights & Biases ----------------------------------------------------------------
+
+#: In which of the programs' sections a value stands, by the beginning of its name; all others are of the training.
+SECTIONS = ("validation", "speed")
+
+
+class Tracker(Protocol):
+    """Takes the numbers of a step, by `section/name`."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_tracker(kind: str, folder: Path, begin: int, title: str) -> Tracker:
+    """The tracker that writes below `folder`; values from step `begin` on that an earlier process wrote are replaced.
+
+    Raises InputError where its package is missing.
+    """
+    try:
+        return TensorBoard(folder, begin, title) if kind == "tensorboard" else WeightsAndBiases(folder, begin, title)
+    except ImportError as error:
+        raise InputError(f"{title}.loop.log: {kind} can't be imported ({error}); pip install {kind}.") from error
+
+
+def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
+    """The numbers of a line by `section/name`; `validation_low` stands in the section validation."""
+    found = {}
+    for name, value in line.items():
+        if isinstance(value, int | float) and name != "step":
+            inside, _, rest = name.partition("_")
+            found[f"{section}/{name}" if section else f"{inside}/{rest}" if inside in SECTIONS and rest else f"train/{name}"] = float(value)
+    return found
+
+
+class TensorBoard:
+    """Event files, a new one for each process; TensorBoard drops what an earlier one wrote from `begin` on."""
+
+    def __init__(self, folder: Path, begin: int, title: str):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=begin)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """A run whose id is kept with the logs, so that a resumed training continues it. WANDB_MODE=offline sends nothing."""
+
+    def __init__(self, folder: Path, begin: int, title: str):
+        import wandb
+
+        known = folder / "wandb-id.txt"
+        if not begin or not known.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            known.write_text(secrets.token_hex(8))
+        project = os.environ.get("WANDB_PROJECT", "corpusmill")
+        self.run = wandb.init(project=project, id=known.read_text().strip(), resume="allow", dir=str(folder), name=f"{title}")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+# ---- all of it ---------------------------------------------------------------------------------------
 
 #: Beside the log: what differs between equal runs, and what the model wrote.
 SPEED, SAMPLES = "speed.jsonl", "samples.jsonl"
 
 
 class Watch:
-    """Open for the time of a training that begins at step `begin`; `flops` are those of a token. Ranks but the first show and write
-    nothing."""
+    """Open during a training that begins at step `begin`; `flops`: of a token. Only the first rank shows and writes anything."""
 
     def __init__(
-        self, log: Path, begin: int, config: LoopConfig, layout: Layout, flops: float, progress: Progress | None, title: str
+        self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str
     ):  # fmt: skip
-        self.log, self.begin, self.config, self.layout, self.progress, self.title = log, begin, config, layout, progress, title
-        self.meter = Meter(begin, config.steps, layout.device, flops, layout.world)
+        self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
+        self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
         self.files: dict[str, StepLog] = {}
         self.stack = ExitStack()
 
     def __enter__(self) -> "Watch":
         with ExitStack() as stack:
-            if self.layout.is_main:
+            if self.dims.is_main:
                 self.stack, steps = stack, self.config.steps
                 self._file(self.log.name)
                 self._file(SPEED)
@@ -57,7 +337,7 @@ class Watch:
 
         Its `samples`, where it has any, go into a file of their own.
         """
-        if not self.layout.is_main:
+        if not self.dims.is_main:
             return
         samples = line.pop("samples", None)
         speed = self.meter.line(line["step"], tokens, seconds, waited)
@@ -74,3 +354,44 @@ class Watch:
         """Makes the lines durable: to be called before the state that follows them is saved."""
         for file in self.files.values():
             file.sync()
+
+
+# ---- from another machine ----------------------------------------------------------------------------
+#
+# The bar of a training that runs where there is no terminal: it follows the logs, on a disk that both machines see.
+
+
+class _Tail:
+    """The lines that come into a file from now on; it may become shorter, as a training that begins again does its steps again."""
+
+    def __init__(self, path: Path):
+        self.path, self.offset = path, path.stat().st_size if path.exists() else 0
+
+    def read(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            self.offset = min(self.offset, file.seek(0, 2))
+            file.seek(self.offset)
+            whole, _, _ = file.read().rpartition(b"\n")
+        self.offset += len(whole) + bool(whole)
+        return [json.loads(line) for line in whole.split(b"\n") if line.strip()]
+
+
+@contextmanager
+def following(progress: Progress | None, title: str, log: Path | None, steps: int) -> Iterator[Callable[[], None]]:
+    """A bar for the time of the block; what this gives is to be called now and then, and moves it to the latest step of `log`."""
+    with loop_bar(progress if log else None, title, 0, steps) as bar:
+        if bar is None or log is None:
+            yield lambda: None
+            return
+        lines, speeds = _Tail(log), _Tail(log.with_name(SPEED))
+        known: dict[int, dict[str, Any]] = {}
+
+        def look() -> None:
+            known.update((line["step"], line) for line in lines.read())
+            for speed in speeds.read():
+                if line := known.pop(speed["step"], None):
+                    bar.step(line, speed, speed["tokens_per_second"])
+
+        yield look

@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.cut import SHOWN, without
-from corpusmill.dedup.contamination.files import SetFile
+from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.find import COVERED, DOCUMENT, PASSAGE, START, Finder, Matches
 from corpusmill.dedup.contamination.index import LEFT_OUT, WHOLE, Index, build_index
-from corpusmill.dedup.contamination.passages import read_passages
-from corpusmill.dedup.contamination.words import words_of
-from corpusmill.dedup.edit import Edit, Editor
+from corpusmill.dedup.contamination.sets import SetFile, read_passages, set_files
+from corpusmill.dedup.contamination.words import SHOWN, without, words_of
+from corpusmill.dedup.corpus import only
+from corpusmill.dedup.removal import Edit, Editor
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Piece
 from corpusmill.pipeline.storage import Storage
 
@@ -27,6 +27,13 @@ INDEX_FILE = "contamination/index.arrow"
 RULE = "contaminated"
 #: Counts of tasks: contaminated documents by set.
 COUNT = "contaminated: "
+
+
+def prepare_sets(run: StageRun, config: ContaminationConfig) -> list[FileRef]:
+    """The index of the evaluation sets that the recipe names, for the last phase."""
+    files = set_files(config.set_configs())
+    row = run.once(INDEX_TASK, [file.ref for file in files], lambda _: index_output(files, config), config=config.of_index())
+    return [only(row)]
 
 
 def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Output:

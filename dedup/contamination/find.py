@@ -17,15 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.cut import Span, character_spans
+from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
-from corpusmill.dedup.contamination.words import word_codes, word_hashes
+from corpusmill.dedup.contamination.words import Span, character_spans, word_codes, word_hashes
 from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hashing import BASE, mix64, power
-from corpusmill.pipeline.text.table import find
+from corpusmill.pipeline.text.hashing import BASE, find, mix64, power
 
 #: So many words in a row may differ between words that agree.
 GAP = 2

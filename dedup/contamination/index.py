@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.passages import MARK, NUMBER, Passages, hashes_of, passage_words
+from corpusmill.dedup.config import ContaminationConfig
+from corpusmill.dedup.contamination.sets import MARK, NUMBER, ItemTexts, hashes_of, passage_words
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.table import insert, table_size
+from corpusmill.pipeline.text.hashing import BASE, insert, mix64, table_size
 
 #: Kinds of texts.
 LEFT_OUT, WHOLE, GRADED = 0, 1, 2
@@ -37,7 +36,7 @@ class Index:
     `post_passage[starts[g]:starts[g + 1]]` and `post_place` say. The words of text p are `words[bounds[p]:bounds[p + 1]]`."""
 
     filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of a hash say which one is set
-    table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/table.py)
+    table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/hashing.py)
     gram_at: npt.NDArray[np.int32]  # the number of the n-gram in each slot of the table
     starts: npt.NDArray[np.int64]
     post_passage: npt.NDArray[np.int32]
@@ -131,7 +130,7 @@ class _Reading:
     own: npt.NDArray[np.bool_]  # of each n-gram: whether few items have it and it says something
 
 
-def _read(passages: Passages, config: ContaminationConfig, marks: bool) -> _Reading:
+def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Reading:
     """All texts with or without their marks."""
     seed = config.seed
     words, bounds = passage_words(passages.texts, marks)
@@ -157,7 +156,7 @@ def _read(passages: Passages, config: ContaminationConfig, marks: bool) -> _Read
     return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own & telling)[kept])
 
 
-def _with_marks(passages: Passages, plain: _Reading, config: ContaminationConfig) -> tuple[Passages, _Reading]:
+def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
     """The texts that their words do not tell: boilerplate, and fewer words than `min_words`; read with their marks."""
     untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
     chosen = replace(
@@ -167,7 +166,7 @@ def _with_marks(passages: Passages, plain: _Reading, config: ContaminationConfig
     return chosen, _read(chosen, config, marks=True)
 
 
-def build_index(passages: Passages, config: ContaminationConfig) -> Index:
+def build_index(passages: ItemTexts, config: ContaminationConfig) -> Index:
     """The index of the texts that can be looked for. O(words of the sets)."""
     seed = config.seed
     plain = _read(passages, config, marks=False)
@@ -213,7 +212,9 @@ def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) 
     return found
 
 
-def _equal(words: npt.NDArray, bounds: npt.NDArray, passages: Passages, common: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _equal(
+    words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which texts are the first of those with equal words, and whose words more than `common` items of one set have."""
     number: dict[bytes, int] = {}
     text = np.array([number.setdefault(words[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)

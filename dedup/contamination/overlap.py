@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.dedup.contamination.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.cut import SHOWN
+from corpusmill.dedup.config import ContaminationConfig, SetConfig
 from corpusmill.dedup.contamination.editor import load_index
-from corpusmill.dedup.contamination.files import SetFile
 from corpusmill.dedup.contamination.find import COVERED, DOCUMENT, PASSAGE, START, Finder
 from corpusmill.dedup.contamination.index import LEFT_OUT, build_index
-from corpusmill.dedup.contamination.passages import read_passages
+from corpusmill.dedup.contamination.sets import SetFile, read_passages
+from corpusmill.dedup.contamination.words import SHOWN
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.stage import Output, Piece, Worker

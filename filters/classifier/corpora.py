@@ -16,13 +16,11 @@ import xxhash
 
 from corpusmill.filters.bad_words import CUSS, LDNOOBW, build_trie, count_words, english, usual_lower
 from corpusmill.filters.classifier.corpus_texts import articles, brown_text, mail_text
-from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cache import NpmPackage, PackageFile, alone, cache_folder
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.npm_package import NpmPackage
-from corpusmill.pipeline.package_file import PackageFile
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.utf8 import character_classes
 
 # ---- Examples out of registry packages, as JSONL files in the user's cache.
 #

@@ -30,8 +30,8 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, character_classes
 from corpusmill.pipeline.text.damage import storable
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, character_classes
 
 # ---- The rows of training files: JSONL and Parquet with columns, text with a line or a file a row.
 

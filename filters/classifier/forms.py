@@ -23,10 +23,20 @@ import pyarrow as pa
 from corpusmill.filters.classifier.card import Form
 from corpusmill.filters.fasttext_model import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed, load_eight, store_eight
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.classes import CODE_POINTS, LINE_BREAK, SPACE, SURROGATES, WORD, character_classes, lowercase_table
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, first_marked, previous
+from corpusmill.pipeline.text.buffers import borrowed, load_eight, store_eight, text_array, text_buffers
+from corpusmill.pipeline.text.utf8 import (
+    CODE_POINTS,
+    HIGH_BITS,
+    LINE_BREAK,
+    SPACE,
+    SURROGATES,
+    WORD,
+    character_classes,
+    decode,
+    first_marked,
+    lowercase_table,
+    previous,
+)
 
 FORMS: tuple[Form, ...] = get_args(Form)
 NEW_LINE = "<nl>"  # the token of the form `words`

@@ -98,8 +98,8 @@ def _opening(classifier: Classifier) -> str:
 def _quality(classifier: Classifier) -> Iterator[str]:
     yield "In brackets: 95 % bootstrap intervals. Precision, recall and F1 are those at the label's threshold."
     for head in classifier.heads:
-        facts = classifier.card["labels"][head.label]
-        test, unseen = facts["test"], facts["unseen"]
+        found = classifier.card["labels"][head.label]
+        test, unseen = found["test"], found["unseen"]
         yield f"### {head.label}"
         yield "On the test part, which neither the model, nor its calibration, nor its threshold has seen:"
         rows = [("all", test)] + (list(test["by_source"].items()) if len(test["by_source"]) > 1 else [])
@@ -111,16 +111,16 @@ def _quality(classifier: Classifier) -> Iterator[str]:
                 "chosen on these scores, too, if the next lines say so):"
             )
             yield _table(["source left out", *_HEADS], [_measures(name, found) for name, found in unseen["by_source"].items()])
-        yield from _decisions(head, facts, classifier.card["training"]["threshold_rule"])
+        yield from _decisions(head, found, classifier.card["training"]["threshold_rule"])
 
 
-def _decisions(head: ClassifierHead, facts: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
+def _decisions(head: ClassifierHead, found: Mapping[str, Any], rule: Mapping[str, Any]) -> Iterator[str]:
     """How scores and threshold came about, and what other thresholds would do."""
-    test = facts["test"]
+    test = found["test"]
     value = f" {rule['value']:g}" if rule["value"] is not None else ""
     yield (
         f"Yes begins at **{head.threshold:.4g}** (rule: {rule['kind'].replace('_', ' ')}{value}), chosen on "
-        f"{_examples(facts['threshold_on'])}. Calibration: {head.calibration.method}, fitted on {_examples(facts['calibrated_on'])}; "
+        f"{_examples(found['threshold_on'])}. Calibration: {head.calibration.method}, fitted on {_examples(found['calibrated_on'])}; "
         f"expected calibration error on the test part: {_interval(test['calibration_error'])}."
     )
     names = ("precision", "recall", "f1", "kept")
@@ -180,8 +180,8 @@ def _data(card: Mapping[str, Any]) -> Iterator[str]:
     yield _table(
         ["label", "train: yes / no", "validation", "test"],
         [
-            [label, *(f"{facts['parts'][part]['yes']:,} / {facts['parts'][part]['no']:,}" for part in ("train", "validation", "test"))]
-            for label, facts in card["labels"].items()
+            [label, *(f"{found['parts'][part]['yes']:,} / {found['parts'][part]['no']:,}" for part in ("train", "validation", "test"))]
+            for label, found in card["labels"].items()
         ],
     )
 

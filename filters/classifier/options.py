@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from corpusmill.filters.classifier.card import FILE, Classifier, ClassifierHead, Form, read_classifier
-from corpusmill.filters.classifier.fetch import check_sha256, fetch, sha256_of
 from corpusmill.filters.fasttext_model import read_model
 from corpusmill.filters.step import short_form
-from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, sha256_of
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import is_remote

@@ -4,9 +4,9 @@
 A text is written once for each form. A head's windows are cut from the written text, and each is scored as fastText's own
 `predict(window, k=-1)` would; the document's score is that of its greatest window.
 
-Windows do not overlap, so what is bad may lie across a border. Measured with one offensive tweet (Davidson) put somewhere into each of
-1,200 English pages of 300 to 3,000 words: windows of 16 words had an AUC of .948, .960 where they overlapped by half, and .966 with
-windows of 8, which are as many and need no second sum. (50 words: .832, .855; 25: .911, .931.) A shorter window is the better remedy.
+Windows do not overlap, so what is bad may lie across a border. With one offensive tweet (Davidson) put into each of 1,200 English pages of
+300 to 3,000 words, windows of 16 words had an AUC of .948, .960 if they overlapped by half, and .966 with windows of 8, which cost no more.
+So a shorter window is the better remedy.
 """
 
 import hashlib

@@ -344,7 +344,7 @@ def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.boo
 
 def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> Classifier:
     spec = prepared.spec
-    card = make_card(prepared, {head.label: facts for head, facts in found})
+    card = make_card(prepared, {head.label: described for head, described in found})
     return Classifier(
         name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
     )

@@ -22,13 +22,25 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.chunks import skip_space, walk_chunk
-from corpusmill.pipeline.text.classes import ALPHA, CODE_POINTS, SURROGATES, character_classes
-from corpusmill.pipeline.text.copies import cleared_copies, count_copy
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import hash_span, table_size
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.hashing import hash_span, table_size
+from corpusmill.pipeline.text.lines import cleared_copies, count_copy
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import (
+    ALPHA,
+    CODE_POINTS,
+    NEWLINE,
+    SURROGATES,
+    character_classes,
+    count_byte,
+    count_characters,
+    decode,
+    find_byte,
+    previous,
+    strip_end,
+    strip_start,
+)
 from corpusmill.pipeline.text.word_breaks import hash_unicode_words, word_break_table
+from corpusmill.pipeline.text.words import skip_space, walk_chunk
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 #: Kinds of characters beside those of `pipeline.text.classes`: `str.isalnum`.

@@ -20,13 +20,11 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.chunks import hash_chunks
-from corpusmill.pipeline.text.classes import ALPHA, character_classes
-from corpusmill.pipeline.text.copies import cleared_copies, count_copy
-from corpusmill.pipeline.text.lines import skip_newlines
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, table_size, word_set
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous
+from corpusmill.pipeline.text.hashing import find, hash_span, table_size, word_set
+from corpusmill.pipeline.text.lines import cleared_copies, count_copy, skip_newlines
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, character_classes, count_byte, count_characters, decode, find_byte, previous
+from corpusmill.pipeline.text.words import hash_chunks
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 #: Kind of a character beside those of `pipeline.text.classes`.

@@ -22,11 +22,20 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.chunks import hash_chunks, skip_space, walk_chunk
-from corpusmill.pipeline.text.classes import SPACE, character_classes
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size, word_set
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, strip_end, strip_start
+from corpusmill.pipeline.text.hashing import find, hash_span, insert, table_size, word_set
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import (
+    NEWLINE,
+    SPACE,
+    character_classes,
+    count_byte,
+    count_characters,
+    decode,
+    find_byte,
+    strip_end,
+    strip_start,
+)
+from corpusmill.pipeline.text.words import hash_chunks, skip_space, walk_chunk
 
 COMMON_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»", "read more..", "read more")

@@ -32,12 +32,24 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.chunks import hash_chunks
-from corpusmill.pipeline.text.classes import CODE_POINTS, SPACE, SURROGATES, WORD, character_classes
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.ngram_counts import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.table import find, hash_span, insert, table_size, word_set
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, decode, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.hashing import BASE, find, hash_span, insert, mix64, table_size, word_set
+from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.pipeline.text.utf8 import (
+    CODE_POINTS,
+    NEWLINE,
+    SPACE,
+    SURROGATES,
+    WORD,
+    character_classes,
+    count_byte,
+    count_characters,
+    decode,
+    find_byte,
+    previous,
+    strip_end,
+    strip_start,
+)
+from corpusmill.pipeline.text.words import hash_chunks
 
 #: Kinds of characters beside WORD and SPACE: ASCII letters, `str.isupper`, `str.islower` or title case, `str.isnumeric`.
 LATIN, UPPER, SMALL, NUMERIC = 4, 8, 16, 32

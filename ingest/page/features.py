@@ -41,7 +41,7 @@ from corpusmill.ingest.page.walk import (
     TAG,
 )
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed
+from corpusmill.pipeline.text.buffers import borrowed
 
 #: Nodes above a block, itself included, whose sums are features.
 LEVELS = 4

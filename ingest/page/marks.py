@@ -28,7 +28,7 @@ from corpusmill.ingest.page.scan import (
 )
 from corpusmill.ingest.page.tags import NAME
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import array_at
+from corpusmill.pipeline.text.buffers import array_at
 
 #: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, scripts of JSON-LD, and <time> with
 #: a date for machines, MARKED of each at most; 0 where there are fewer.

@@ -6,7 +6,7 @@ import numpy as np
 from corpusmill.ingest.page.scan import OFFSET, PRIME
 from corpusmill.ingest.page.walk import END, START
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed
+from corpusmill.pipeline.text.buffers import borrowed
 
 #: What `measure` counts. `WORDS` lie between spaces, `CAPITALIZED` of them begin with a capital (ASCII); `LETTERS` are ASCII letters and
 #: everything beyond Latin-1 controls; `ENDS`: 1 where the text ends with an end mark (quotes and brackets behind it aside), 2 with a

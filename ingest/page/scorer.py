@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corpusmill.ingest.page.features import NAMES, features
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import borrowed
+from corpusmill.pipeline.text.buffers import borrowed
 
 MODEL = Path(__file__).with_name("scorer.json")
 

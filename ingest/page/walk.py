@@ -16,7 +16,7 @@ from corpusmill.ingest.page.marks import MARKED, MARKS, attributes
 from corpusmill.ingest.page.scan import NEWLINE, SPACE, hash_of, invisible
 from corpusmill.ingest.page.tags import BLOCK, BOLD, BREAK, DROP, LINK, NAME, RAW, UNNUMBERED, fnv1a
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.addresses import array_at, borrowed
+from corpusmill.pipeline.text.buffers import array_at, borrowed
 
 #: Columns of `Page.blocks`: int32. `START`, `END`: bytes of `text`; `NODE`: the innermost node; `CHARS`: characters but spaces, and
 #: how many of them lie in links (`LINKED`) and in bold (`BOLDED`); `ANCHORS`: links that begin in it; `BREAKS`: single line breaks;

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.crawl.crawler import AGENT, Bounds, Site, crawl, serve
-from corpusmill.pipeline.gunzip import gunzip
-from corpusmill.pipeline.store.redirects import opener
+from corpusmill.pipeline.redirects import opener
+from corpusmill.pipeline.web import gunzip
 
 # ---- the beginning of a WARC file of a recent Common Crawl, by an HTTP range request ----
 

@@ -1,79 +1,82 @@
 # mypy: disallow-untyped-defs=False
-"""Sentences as spaCy's rule finds them (its `sentencizer` behind the blank English tokenizer), counted by kernels.
+"""A plain rule for sentences inside kernels: they end at end marks, whatever the language.
 
-A sentence goes on after a mark of the sentencizer as long as tokens are punctuation; tokens of whitespace, which spaCy makes
-of all space but one blank between two words, begin sentences too.
+A sentence ends at a run of . ! ? … with closing quotes or brackets before space or the end of the line, and at a run of
+。！？ with closing quotes anywhere:
+
+    [.!?…]+["'”’»)\\]]*(?=\\s|$)|[。！？]+[」』”’）]*
+
+What follows the last end of a line is one more sentence where it is not blank.
 """
-
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.spacy_marks import mark_tokens
-from corpusmill.pipeline.text.spacy_rules import PUNCTUATION, SENTENCE_END, SPACE, spacy_rules
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.utf8 import SPACE, character_classes, decode, strip_start
 
-_BLANK = 0x20
+_MARK, _WIDE_MARK, _CLOSER, _WIDE_CLOSER = 1, 2, 4, 8
+#: Kinds of characters below U+3100, and of the fullwidth forms from U+FF00.
+_KINDS = np.zeros(0x3200, np.uint8)
+_FULLWIDTH = 0xFF00
+for _characters, _bit in ((".!?…", _MARK), ("。！？", _WIDE_MARK), ("\"'”’»)]", _CLOSER), ("」』”’）", _WIDE_CLOSER)):
+    for _character in _characters:
+        _point = ord(_character)
+        _KINDS[_point if _point < 0x3100 else 0x3100 + _point - _FULLWIDTH] |= _bit
+#: First bytes of the marks.
+_LOOK = np.zeros(256, np.bool_)
+for _character in ".!?…。！？":
+    _LOOK[_character.encode()[0]] = True
 
 
-def count_sentences(
-    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8] | None = None
-) -> npt.NDArray[np.int64]:
-    """int64: the sentences of each span `data[starts[i]:ends[i]]` of valid UTF-8, as `len(split_into_sentences(span))` of datatrove.
-
-    Spans (lines, mostly) must not overlap, and each counts as a text of its own; an empty one has one sentence, as there.
-    `data` and offsets of an Arrow column: `pipeline.text.buffers.text_buffers`. `marks`: those of `mark_tokens` for the same
-    spans, where the caller has them.
-    """
+def count_sentences(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64: the sentences of each line `data[starts[i]:ends[i]]` of valid UTF-8; none of a blank one."""
     counts = np.empty(len(starts), np.int64)
-    _count(data, starts, ends, mark_tokens(data, starts, ends) if marks is None else marks, _kinds(), counts)
+    _count(data, starts, ends, character_classes(), counts)
     return counts
 
 
-@cache
-def _kinds() -> npt.NDArray[np.uint8]:
-    return spacy_rules().kinds
+@kernel
+def _count(data, starts, ends, classes, counts):
+    for line in range(starts.size):
+        counts[line] = _line_sentences(data, starts[line], ends[line], classes)
 
 
 @kernel
-def _count(data, starts, ends, marks, kinds, counts):
-    for span in range(starts.size):
-        counts[span] = sentences(data, starts[span], ends[span], marks, kinds)
+def _line_sentences(data, start, end, classes):
+    count, last, at = 0, start, start
+    while at < end:
+        if not _LOOK[data[at]]:
+            at += 1
+            continue
+        kind = _kind(decode(data, at)[0])
+        if kind & _MARK:
+            at = _skip(data, _skip(data, at, end, _MARK), end, _CLOSER)
+            if at == end or classes[decode(data, at)[0]] & SPACE:
+                count, last = count + 1, at
+        elif kind & _WIDE_MARK:
+            at = _skip(data, _skip(data, at, end, _WIDE_MARK), end, _WIDE_CLOSER)
+            count, last = count + 1, at
+        else:
+            at += 1
+    return count + (strip_start(data, last, end, classes) < end)
 
 
 @kernel
-def sentences(data, start, end, marks, kinds):
-    """The number of sentences of a span whose tokens are marked."""
-    count, ended, at = 1, False, start
+def _skip(data, at, end, kind):
+    """Where the run of characters of this kind ends."""
     while at < end:
         point, width = decode(data, at)
-        if kinds[point] & SPACE:
-            skipped = point == _BLANK and at > start
-            length = 0
-            while at < end and kinds[point] & SPACE:
-                length += 1
-                at += width
-                if at < end:
-                    point, width = decode(data, at)
-            if length > skipped and ended:
-                count += 1
-                ended = False
-            continue
-        length, all_kinds = 0, np.uint8(0xFF)
-        while True:
-            all_kinds &= kinds[point]
-            length += 1
-            at += width
-            if at >= end or marks[at]:
-                break
-            point, width = decode(data, at)
-            if kinds[point] & SPACE:
-                break
-        if length == 1 and all_kinds & SENTENCE_END:
-            ended = True
-        elif ended and not all_kinds & PUNCTUATION:
-            count += 1
-            ended = False
-    return count
+        if not _kind(point) & kind:
+            break
+        at += width
+    return at
+
+
+@kernel
+def _kind(point):
+    if point < 0x3100:
+        return _KINDS[point]
+    if _FULLWIDTH <= point < _FULLWIDTH + 0x100:
+        return _KINDS[0x3100 + point - _FULLWIDTH]
+    return np.uint8(0)

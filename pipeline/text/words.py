@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.classes import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD
-from corpusmill.pipeline.text.hashing import BASE, ONE, power
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.pipeline.text.hashing import BASE, ONE, hash_span, power
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
 
 WORD_RULES = ("words", "whitespace", "characters")
 #: Shares the bit of SPACE in the tables of word rules: whether a character belongs to words at all.
@@ -153,3 +152,126 @@ def unpack_words(words, count, powers):
         words.kinds[word] = (words.ends[word + 1] & 0xFF) ^ (PUNCTUATION | VISIBLE)
         words.ends[word + 1] = end
         words.hashes[word] = hash_characters(words.prefixes, powers, words.ends[word], end)
+
+
+# ----------------------------------------------------------------------------------------------------
+# The words of `str.split()` inside kernels: how many there are, and how long the longest is.
+
+
+@kernel
+def count_split_words(data, start, end, classes, limit):
+    """`len(text.split())`, or `limit` as soon as there are so many (0: no limit)."""
+    words, inside, at = 0, False, start
+    while at < end:
+        point, width = decode(data, at)
+        if classes[point] & SPACE:
+            inside = False
+        elif not inside:
+            inside = True
+            words += 1
+            if words == limit:
+                return words
+        at += width
+    return words
+
+
+@kernel
+def has_longer_word(data, start, end, classes, limit):
+    """Whether one of `text.split()` has more than `limit` characters."""
+    if end - start <= limit:  # a character has at least one byte
+        return False
+    length, at = 0, start
+    while at < end:
+        point, width = decode(data, at)
+        length = 0 if classes[point] & SPACE else length + 1
+        if length > limit:
+            return True
+        at += width
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------
+# Words of `str.split()` as spans of the text, one by one, for kernels that look into words.
+
+
+@kernel
+def walk_chunk(data, at, end, kinds):
+    """`(end, characters, kinds of any of its characters or-ed)` of the word that begins at `at`, a character that is no space.
+
+    `kinds` is uint8 of length 0x110000 in which spaces have SPACE; the other bits are the caller's.
+    """
+    characters, found = 0, kinds[0] & 0
+    while at < end:
+        byte = data[at]
+        if byte < 0x80:
+            kind, width = kinds[byte], 1
+        else:
+            point, width = decode(data, at)
+            kind = kinds[point]
+        if kind & SPACE:
+            break
+        characters += 1
+        found |= kind
+        at += width
+    return at, characters, found
+
+
+@kernel
+def skip_space(data, at, end, kinds):
+    """Where the next word begins, or `end`."""
+    while at < end:
+        point, width = decode(data, at)
+        if not kinds[point] & SPACE:
+            return at
+        at += width
+    return end
+
+
+@kernel
+def hash_chunks(data, start, end, kinds, hashes, ends, seen):
+    """Fills `hashes` (uint64), `ends` (int64, one item more: characters before each word, spaces not counted) and `seen`
+    (uint8, the or-ed kinds) for the words of `data[start:end]`; returns how many there are."""
+    count = 0
+    ends[0] = 0
+    at = skip_space(data, start, end, kinds)
+    while at < end:
+        stop, characters, seen[count] = walk_chunk(data, at, end, kinds)
+        hashes[count] = hash_span(data, at, stop)
+        ends[count + 1] = ends[count] + characters
+        count += 1
+        at = skip_space(data, stop, end, kinds)
+    return count
+
+
+# ----------------------------------------------------------------------------------------------------
+# The walk over words whose beginnings are marked (`spacy_tokens`), as `words.walk_words` for words that a table of classes gives.
+
+
+@kernel
+def walk_marked_words(data, start, end, marks, classes, powers, words):
+    """Fills `words` with the words of `data[start:end]`, which begin where `marks` says and end at the next or at a space.
+
+    `classes` is the table of a word rule, of which only VISIBLE and the kinds of characters are used.
+    """
+    ends, prefixes = words.ends, words.prefixes
+    ends[0], prefixes[0] = 0, np.uint64(0)
+    at = skip_invisible(data, start, end, classes)
+    word, characters, joined = np.int64(-1), np.int64(0), np.uint64(0)
+    before, any_kind = np.int64(0), np.int64(0)
+    while at < end:
+        point, width = decode(data, at)
+        kind = np.int64(classes[point]) ^ PUNCTUATION
+        visible = (kind & VISIBLE) // VISIBLE
+        begins = visible & (1 - before | (marks[at] != 0))
+        before = visible
+        at += width
+        word += begins
+        kind &= -visible
+        any_kind = kind if begins else any_kind | kind
+        extended = joined * BASE + (np.uint64(point) + ONE)
+        joined = extended if visible else joined
+        characters += visible
+        prefixes[characters] = joined
+        ends[word + 1] = characters << 8 | any_kind
+    unpack_words(words, word + 1, powers)
+    return word + 1

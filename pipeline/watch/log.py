@@ -21,14 +21,13 @@ from types import TracebackType
 from typing import Any
 
 import corpusmill
-from corpusmill.pipeline.cell import create
 from corpusmill.pipeline.engine import Done, Engine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.failures import Event, Failed, OnEvent, print_event
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.masked import masked, walked
+from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.stage import Piece
 from corpusmill.pipeline.storage import TEMPORARY, Storage
@@ -55,8 +54,8 @@ def utc_now() -> str:
 
 
 def clean(text: str) -> str:
-    """A text as the log may have it: on one line, without terminal sequences, URLs masked, cut."""
-    return safe_line(masked(text[: 4 * MESSAGE]), MESSAGE) if text else ""
+    """A text as the log may have it: on one line, without terminal sequences, URLs redacted, cut."""
+    return safe_line(redact(text[: 4 * MESSAGE]), MESSAGE) if text else ""
 
 
 # ---- files that are appended to ----------------------------------------------------------------------
@@ -114,7 +113,7 @@ class AppendedFile:
         if self._attempt is None:
             self._attempt, self._objects = 1 + max((attempt for attempt, _, _ in objects(self.run, self.name)), default=0), 0
         folder, _, ending = self.name.partition(".")
-        if not create(self.run, f"{folder}/{self._attempt:05d}-{self._objects:05d}.{ending}", content):
+        if not self.run.store.create(f"{folder}/{self._attempt:05d}-{self._objects:05d}.{ending}", content):
             self._attempt = None
             return False
         self._objects += 1
@@ -209,7 +208,7 @@ class ProgressFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.content["ended"] = utc_now()
         if error is not None:
-            self.content["failure"] = masked(str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}")
+            self.content["failure"] = redact(str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}")
         self._write()
 
     def stage_begins(self, name: str) -> None:

@@ -172,7 +172,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
 def _token_rows(path: Path) -> Iterator[Row]:
     """The tokens of a shard, some a row, with the text they stand for where the run's tokenizer is beside it."""
     from corpusmill.pipeline.token_bytes import TokenBytes
-    from corpusmill.pipeline.tokenreader import TokenShards
+    from corpusmill.pipeline.token_shards import TokenShards
 
     shards = TokenShards(path.parent)
     names = [shard.file for shard in shards.shards]

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from corpusmill.pipeline.config import digest
-from corpusmill.pipeline.masked import bare, walked
+from corpusmill.pipeline.redact import bare, walked
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.card.contents import Contents
 from corpusmill.report.card.facts import Row, dedup_rows

@@ -8,13 +8,14 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.token_shards import split_folders
 from corpusmill.report.explore.answers import plain
 from corpusmill.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.report.explore.table import StageTable
 from corpusmill.report.explore.thresholds import retry
 from corpusmill.report.read import Rule
-from corpusmill.report.tokens.token_sets import find_tokenizer, open_split, split_folders
+from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 #: Characters of a text, copies, and tokens that are shown.
 TEXT, COPIES, TOKENS = 200_000, 100, 400

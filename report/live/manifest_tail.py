@@ -4,10 +4,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from corpusmill.pipeline.journal_store import object_names
-from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL, Quarantined
+from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL, Quarantined, object_names, read_row
 from corpusmill.pipeline.storage import Storage
 
 #: Warnings of a task whose words are kept.
@@ -62,7 +60,7 @@ class ManifestTail:
         """Reads what has come since the last time. Raises OSError where the store can't be read."""
         for place, content, written in self._objects() if self.storage.remote else self._lines():
             try:
-                self._take(json.loads(content), place, written)
+                self._take(content, place, written)
             except BROKEN:
                 self.bad += 1
 
@@ -81,7 +79,7 @@ class ManifestTail:
                 yield place, line, None
 
     def _objects(self) -> Iterator[tuple[int, bytes, float | None]]:
-        """Rows in objects, of which each has the number of its first row. One that is written again (`StoreJournal.tidy`) has more rows."""
+        """Rows in objects, of which each has the number of its first row. One that is written again (`Manifest.finish`) has more rows."""
         stamps = self.storage.stamps(OBJECTS)
         names = object_names(list(stamps))
         gone = [first for first in self._objects_read if first not in names]
@@ -106,14 +104,15 @@ class ManifestTail:
         """The objects that are new, or have been written again."""
         return [first for first in sorted(names) if first not in self._objects_read or self._objects_read[first][0] != stamps[names[first]]]
 
-    def _take(self, row: dict[str, Any], place: int, written: float | None) -> None:
+    def _take(self, content: bytes, place: int, written: float | None) -> None:
+        row = json.loads(content)
         kind = row["kind"]
         if kind in ("complete", "reopened"):
             self.plan = [str(task) for task in row["tasks"]] if kind == "complete" else None
             if kind == "complete":
                 self.quarantined = {task: self.quarantined[task] for task in row.get("quarantined", ())}
         elif kind == "quarantined":
-            self.quarantined[str(row["task"])] = Quarantined.from_json({name: row[name] for name in row if name != "kind"})
+            self.quarantined[str(row["task"])] = read_row(content)[1]
             self.tasks.pop(str(row["task"]), None)
         elif kind == "task":
             paths = [str(output["path"]) for output in row["outputs"]]

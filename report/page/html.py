@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from corpusmill.pipeline.masked import masked, walked
+from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.facts import tokenizers
 from corpusmill.report.facts.classifiers import can_fail
@@ -233,7 +233,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         data_stages=DATA_STAGES, times=stage_times(summary.measures),
         max_warnings=MAX_WARNINGS, max_table=MAX_TABLE, lists=LISTS, evidence=told,
         progress=unfinished(summary.reader.storage.root), clock=clock, full_shown=FULL, stayed=stayed, packings=packings(summary.tokens),
-        description=json.dumps(walked(summary.reader.description, masked), indent=2, ensure_ascii=False, sort_keys=True),
+        description=json.dumps(walked(summary.reader.description, redact), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 

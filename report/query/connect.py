@@ -12,7 +12,7 @@ import duckdb
 
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store.ask import filesystem
+from corpusmill.pipeline.store_requests import filesystem
 from corpusmill.report.query.sql import quoted
 
 #: Bytes that queries get at least, and the share of what is free that they get at most: the rest is for what becomes of the rows.

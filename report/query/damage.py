@@ -4,7 +4,6 @@ When a run is opened only sizes are compared, which takes no reading. Where a qu
 the sha256 that the manifest has of them: a page that is damaged often reads without an error, with other values.
 """
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -48,9 +47,8 @@ def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
 def _of_another_size(storage: Storage, shards: tuple[OutputFile, ...]) -> Iterator[OutputFile]:
     """The files whose size is not that of the manifest: a folder is listed once."""
     for folder, files in groupby(shards, key=lambda shard: str(PurePosixPath(shard.path).parent)):
-        here = list(files)
-        sizes = storage.child(folder).sizes([PurePosixPath(shard.path).name for shard in here])
-        yield from (shard for shard, size in zip(here, sizes, strict=True) if size != shard.bytes)
+        sizes = storage.listing(folder)
+        yield from (shard for shard in files if sizes.get(PurePosixPath(shard.path).name, -1) != shard.bytes)
 
 
 def _unreadable(storage: Storage, shard: OutputFile) -> str:
@@ -66,11 +64,7 @@ def _changed(storage: Storage, shard: OutputFile) -> str:
     """What is wrong with the bytes of a file, in a sentence; empty where nothing is."""
     path = storage.path(shard.path)
     try:
-        with storage.open_read(shard.path) as file:
-            sha256 = hashlib.sha256()
-            while chunk := file.read(1 << 22):
-                sha256.update(chunk)
-        if len(shard.sha256) == _SHA256 and sha256.hexdigest() != shard.sha256:
+        if len(shard.sha256) == _SHA256 and storage.sha256(shard.path) != shard.sha256:
             return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
         if len(shard.sha256) == _SHA256:
             return _unreadable(storage, shard)

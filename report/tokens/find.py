@@ -18,11 +18,11 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import SPLITS, TokenShards, split_folders
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import other_run
 from corpusmill.report.tokens.around import Around, around
-from corpusmill.report.tokens.token_sets import SPLITS, find_tokenizer, open_split, split_folders
+from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 DESCRIBED = ("id", "url", "source", "offset", "length")
 #: Bytes of text shown before and after.

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.shards import iter_tables
-from corpusmill.pipeline.tokenshards import shard_names
+from corpusmill.pipeline.token_shards import shard_names
 from corpusmill.report.read import RunReader
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenreader import Address, TokenShards
+from corpusmill.pipeline.token_shards import TokenAddress, TokenShards
 from corpusmill.report.read import DATA_STAGES, Rule, RunReader
 from corpusmill.report.sources import other_run
 from corpusmill.report.tokens.around import Around, around
@@ -27,7 +27,7 @@ class Traced:
     id: int
     special: str | None  # the token's name where it is no text
     around: Around | None  # none where the tokenizer is missing or another one
-    document: Address
+    document: TokenAddress
     values: dict[str, dict[str, Any]]  # the document's row in the report of each stage
     rules: dict[str, list[Rule]]  # the thresholds of those stages
     batch: Mapping[str, Any] | None = None  # where in training it was asked for
@@ -81,7 +81,7 @@ def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
 
 
 def _around(
-    home: RunReader | None, shards: TokenShards, table: TokenBytes, address: Address, token: int, notes: list[str]
+    home: RunReader | None, shards: TokenShards, table: TokenBytes, address: TokenAddress, token: int, notes: list[str]
 ) -> Around | None:
     """The token in its document's text: the bytes of the tokens before it say where. That the document has this text is checked."""
     ids = shards.tokens(address.shard)[address.first : address.first + address.tokens]
@@ -99,7 +99,7 @@ def _around(
     return replace(found, first=begin + found.first)
 
 
-def _report_row(reader: RunReader, stage: str, address: Address, split: str) -> dict[str, Any] | None:
+def _report_row(reader: RunReader, stage: str, address: TokenAddress, split: str) -> dict[str, Any] | None:
     """The document's row in a stage's report; of several with its id the one of its record and split, where the report says that."""
     if not reader.stages[stage].outputs("report/"):
         return None

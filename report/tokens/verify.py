@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.packplan import Plan
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import DTYPES, INDEX, SHARDS_FILE, Shard, ShardSet, file_sha256, map_tokens
-from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer, split_folders
+from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens, split_folders
+from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer
 from corpusmill.report.tokens.verify_texts import Chosen, compare
 
 #: Tokens that are looked at together.
@@ -93,7 +92,7 @@ def _tokenizer(run: Storage, described: ShardSet, check: SplitCheck) -> TokenByt
     return table
 
 
-def _read(storage: Storage, shard: Shard, described: ShardSet) -> tuple[pa.Table, npt.NDArray[Any]]:
+def _read(storage: Storage, shard: TokenShard, described: ShardSet) -> tuple[pa.Table, npt.NDArray[Any]]:
     """A shard's index and tokens, once size and hashes are those of `shards.json`."""
     path, dtype = storage.path(shard.file), DTYPES[described.dtype]
     size, wanted = storage.size(shard.file), shard.tokens * dtype.itemsize
@@ -103,7 +102,7 @@ def _read(storage: Storage, shard: Shard, described: ShardSet) -> tuple[pa.Table
     for what, file, sha256 in (("token shard", shard.file, shard.sha256), ("index", shard.index, shard.index_sha256)):
         if storage.size(file) < 0:
             raise InputError(f"{storage.path(file)}: this {what} is missing.")
-        if file_sha256(storage, file) != sha256:
+        if storage.sha256(file) != sha256:
             raise InputError(f"{storage.path(file)}: this {what} is not the one that was written (its sha256 differs).")
     with open_parquet(storage, shard.index) as parquet:
         if not parquet.schema_arrow.equals(INDEX):
@@ -140,12 +139,12 @@ def _check_tokens(path: str, index: pa.Table, tokens: npt.NDArray[Any], describe
             raise InputError(f"{path}: token {inside[0]} is the special token {tokens[inside[0]]} inside a document.")
 
 
-def _check_plans(storage: Storage, shard: Shard) -> None:
+def _check_plans(storage: Storage, shard: TokenShard) -> None:
     """Whether each packing plan is the one that was written, and covers the shard."""
     for plan in shard.plans:
         if storage.size(plan.file) < 0:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is missing.")
-        if storage.size(plan.file) != plan.bytes or file_sha256(storage, plan.file) != plan.sha256:
+        if storage.size(plan.file) != plan.bytes or storage.sha256(plan.file) != plan.sha256:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is not the one that was written (its sha256 differs).")
         if not storage.remote:
-            Plan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)
+            PackingPlan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)

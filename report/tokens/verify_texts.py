@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.pipeline.tokenshards import DTYPES, Shard, ShardSet, map_tokens
+from corpusmill.pipeline.token_shards import DTYPES, ShardSet, TokenShard, map_tokens
 from corpusmill.report.sources import other_run
 
 ROW = ("data_row", "first", "tokens", "text_begin", "utf8_bytes")
@@ -26,7 +26,7 @@ class Chosen:
     """Documents of a shard that are to be compared: columns data_file (a dictionary) and ROW of its index."""
 
     number: int
-    shard: Shard
+    shard: TokenShard
     rows: pa.Table
 
 

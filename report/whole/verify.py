@@ -4,7 +4,6 @@ Nothing stops at the first fault; each is a sentence. Who changes a file and the
 tasks wrote down the hashes of what they read.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ from corpusmill.report.whole.tokens import token_faults
 THREADS = 2
 #: Inputs of a task that are named.
 SHOWN = 3
-PIECE = 1 << 22
 
 
 @dataclass
@@ -121,14 +119,11 @@ def _file_fault(storage: Storage, output: OutputFile) -> str:
     if size != output.bytes:
         what = "missing" if size < 0 else f"of {size:,} bytes"
         return f"{path}: this file is {what}, and the manifest says {output.bytes:,} bytes."
-    sha256 = hashlib.sha256()
     try:
-        with storage.open_read(output.path) as file:
-            while piece := file.read(PIECE):
-                sha256.update(piece)
-    except OSError as error:
-        return f"{path}: can't be read ({error})."
-    return "" if sha256.hexdigest() == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
+        sha256 = storage.sha256(output.path)
+    except CorpusmillError as error:
+        return str(error)
+    return "" if sha256 == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
 
 
 def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:

@@ -1,11 +1,19 @@
-from collections import defaultdict
+"""Candidates, and the groups of documents that they connect."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+
+import networkx
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpusmill.dedup import components
 from corpusmill.dedup.candidates import buckets, candidate_pieces, equal_keys
-from corpusmill.dedup.keys import BAND_KEYS
+from corpusmill.dedup.components import DOCUMENT_WORDS, NEAR, connect, group_documents, pack, part_oversized
+from corpusmill.dedup.external_sort import BAND_KEYS
 from corpusmill.pipeline.manifest import FileRef
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=30)
@@ -51,3 +59,138 @@ def test_a_task_reads_one_range_of_all_files() -> None:
     assert [piece.key for piece in pieces] == [f"candidates/buckets-{part:05d}" for part in range(4)]
     for part, piece in enumerate(pieces):
         assert piece.inputs == (keys,) and piece.params == {"kind": BAND_KEYS, "parts": 4, "part": part, "collapse": True}
+
+
+COUNT = 12
+Star = list[tuple[int, int]]
+Files = list[tuple[np.ndarray, np.ndarray]]
+STARS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, COUNT - 1)), max_size=20, unique=True).map(sorted)
+FILES = st.lists(STARS, max_size=3)
+WEIGHTS = st.lists(st.integers(1, 9), min_size=COUNT, max_size=COUNT)
+
+
+def arrays(files: list[Star]) -> Files:
+    return [(table[:, 0], table[:, 1]) for table in (np.array(file, np.int64).reshape(-1, 2) for file in files)]
+
+
+def parted(groups: Files, buckets: Files, weight: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
+    """The root of each document where components keep to the limit, and how many candidates were left apart."""
+    root, flags = connect(COUNT, groups, buckets)
+    total = np.bincount(root[flags > 0], weight[flags > 0], COUNT)
+    if not (total > limit).any():
+        return root, 0
+    apart = part_oversized(root, flags, weight.astype(np.uint32), root.copy(), total > limit, groups, buckets, limit)
+    return root, apart
+
+
+def by_networkx(files: list[Star]) -> list[int]:
+    """The lowest member of each document's component."""
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(COUNT))
+    graph.add_edges_from(((number, star), document) for number, file in enumerate(files) for star, document in file)
+    found = {}
+    for part in networkx.connected_components(graph):
+        documents = [node for node in part if isinstance(node, int)]
+        found.update(dict.fromkeys(documents, min(documents, default=-1)))
+    return [found[d] for d in range(COUNT)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(FILES, FILES)
+def test_components_are_those_of_the_graph(groups: list[Star], buckets: list[Star]) -> None:
+    root, flags = connect(COUNT, arrays(groups), arrays(buckets))
+    assert root.tolist() == by_networkx([*groups, *buckets])
+    assert set(np.flatnonzero(flags)) == {document for file in [*groups, *buckets] for _, document in file}
+    assert set(np.flatnonzero(flags & NEAR)) == {document for file in buckets for _, document in file}
+
+
+def test_many_documents_in_components_of_all_sizes() -> None:
+    """Random pairs: beyond one for two documents, one component takes a part of all (Erdos and Renyi), here a third."""
+    pairs = np.sort(np.random.default_rng(7).integers(0, 20_000, (12_000, 2)), axis=1)
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(20_000))
+    graph.add_edges_from(pairs.tolist())
+    expected = {d: min(part) for part in networkx.connected_components(graph) for d in part}
+    root, _ = connect(20_000, [], [(np.repeat(np.arange(len(pairs)), 2), pairs.reshape(-1))])
+    assert root.tolist() == [expected[d] for d in range(20_000)]
+    assert max(np.bincount(root)) > 5_000
+
+
+def stars_of(files: list[Star]) -> list[list[int]]:
+    return [[d for s, d in file if s == star] for file in files for star in sorted({s for s, _ in file})]
+
+
+@settings(deadline=None, max_examples=100)
+@given(FILES, FILES, WEIGHTS, st.integers(1, 40))
+def test_components_keep_to_the_limit_but_for_copies(groups: list[Star], buckets: list[Star], weights: list[int], limit: int) -> None:
+    weight = np.array(weights)
+    root, apart = parted(arrays(groups), arrays(buckets), weight, limit)
+    whole, copies = by_networkx([*groups, *buckets]), by_networkx(groups)
+    total = np.bincount(root, weight, COUNT)
+    of_copies = np.bincount(copies, weight, COUNT)
+    for d in range(COUNT):
+        assert root[d] == min(np.flatnonzero(root == root[d]))
+        assert root[d] == root[copies[d]], "copies are never parted"
+        assert whole[d] == whole[root[d]], "only what is connected is together"
+        assert total[root[d]] <= limit or total[root[d]] == of_copies[copies[d]]
+    parts = sum(len(set(root[star].tolist())) - 1 for star in stars_of(buckets))
+    if np.bincount(whole, weight, COUNT).max() <= limit:
+        assert root.tolist() == whole and apart == 0
+    else:
+        assert parts <= apart  # what was left apart in one bucket may come together by another
+
+
+def test_small_buckets_are_joined_first() -> None:
+    large, small = [(0, d) for d in range(8)], [(0, 6), (0, 7)]
+    weight = np.ones(COUNT, np.int64)
+    root, apart = parted([], arrays([large, small]), weight, 2)
+    assert root.tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8, 9, 10, 11]
+    assert apart == 3  # before 2, 4 and 6
+
+
+def test_copies_beyond_the_limit_stay_together() -> None:
+    copies = [(0, d) for d in range(10)]
+    root, apart = parted(arrays([copies]), arrays([[(0, 0), (0, 10)], [(0, 10), (0, 11)]]), np.ones(COUNT, np.int64), 4)
+    assert root.tolist() == [0] * 10 + [10, 10] and apart == 1
+
+
+@pytest.fixture
+def small_groups() -> Iterator[None]:
+    before, components.GROUP_WORDS = components.GROUP_WORDS, 3 * DOCUMENT_WORDS
+    yield
+    components.GROUP_WORDS = before
+
+
+@settings(deadline=None, max_examples=200)
+@given(FILES, FILES, WEIGHTS, st.integers(0, COUNT))
+@pytest.mark.usefixtures("small_groups")
+def test_components_of_this_run_are_whole_in_groups(groups: list[Star], buckets: list[Star], near: list[int], own: int) -> None:
+    words = (DOCUMENT_WORDS * np.array(near) // 9).astype(np.uint32)
+    found = group_documents(words.copy(), arrays(groups), arrays(buckets), own)
+    rows = [row for a, b in ((0, 5), (5, 5), (5, COUNT)) for row in ((r["row"] + a, r) for r in found.table(a, b).to_pylist())]
+    assert {row["group"] for _, row in rows} == set(range(found.count))
+    root = by_networkx([*groups, *buckets])
+    within = {document for file in [*groups, *buckets] for _, document in file}
+    if not found.apart:
+        assert [document for document, _ in rows] == sorted(d for d in within if root[d] < own)
+        of = {document: row["group"] for document, row in rows}
+        assert all(of[d] == of[root[d]] for d in of)
+    for document, row in rows:
+        assert row["near"] == any(document == d for file in buckets for _, d in file)
+        assert row["words"] == DOCUMENT_WORDS + row["near"] * int(words[document])
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=50), st.integers(1, 40))
+def test_groups_hold_whole_components_in_order(weights: list[int], limit: int) -> None:
+    before, components.GROUP_WORDS = components.GROUP_WORDS, limit
+    try:
+        number = pack(np.array(weights, np.int64)).tolist()
+    finally:
+        components.GROUP_WORDS = before
+    assert sorted(set(number)) == list(range(max(number, default=-1) + 1))
+    assert all(b - a in (0, 1) for a, b in pairwise(number))
+    weight = np.array(weights)
+    for g in set(number):
+        mine = weight[np.array(number) == g]
+        assert mine.sum() < limit + mine.max()

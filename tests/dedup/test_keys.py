@@ -7,11 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup import keys as keys_module
-from corpusmill.dedup.batches import batches_bytes, open_batches
+from corpusmill.dedup import external_sort
 from corpusmill.dedup.candidates import TASK_KEYS, ranges_for
-from corpusmill.dedup.keys import BATCH_KEYS, MAX_RANGES, batch_ranges, keys_bytes, range_of, read_keys
+from corpusmill.dedup.corpus import open_batches
+from corpusmill.dedup.external_sort import BATCH_KEYS, MAX_RANGES, batch_ranges, keys_bytes, range_of, read_keys
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import batches_buffer
 from corpusmill.pipeline.storage import Storage
 
 POWERS = st.integers(0, 7).map(lambda n: 2**n)
@@ -25,7 +26,7 @@ def test_each_key_is_read_once_whatever_the_ranges(tmp_path: Path, keys: list[in
     array = np.array(keys, np.uint64)
     rows = np.arange(len(keys), dtype=np.uint32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys_module, "BATCH_KEYS", batch)
+        patch.setattr(external_sort, "BATCH_KEYS", batch)
         (tmp_path / "k.arrow").write_bytes(keys_bytes(array, array ^ np.uint64(5), rows))
     found = []
     for part in range(read):
@@ -57,7 +58,7 @@ def test_a_working_file_has_a_batch_for_each_table_and_names_itself_when_broken(
     schema = pa.schema([pa.field("n", pa.int64(), nullable=False)])
     tables = [pa.table({"n": values}, schema=schema) for values in ([1, 2], [], [3])]
     tables.append(pa.concat_tables([tables[0], tables[2]]))
-    content = batches_bytes(schema, tables, "lz4")
+    content = batches_buffer(schema, tables, "lz4").to_pybytes()
     (tmp_path / "f.arrow").write_bytes(content)
     with open_batches(Storage(str(tmp_path)), "f.arrow") as reader:
         assert [reader.get_batch(i)["n"].to_pylist() for i in range(reader.num_record_batches)] == [[1, 2], [], [3], [1, 2, 3]]

@@ -1,14 +1,30 @@
+"""The forms of a text, against the Python functions that they stand for, datatrove's own among them."""
+
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given, settings
+from datatrove.utils.text import simplify_text
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.normalise import _forms, _write, exact_hashes, normalised
+from corpusmill.dedup.normalise import (
+    KNOWN,
+    SIMPLIFICATIONS,
+    _forms,
+    _write,
+    exact_hashes,
+    normalised,
+    redpajama,
+    reference,
+    refinedweb,
+    simplified,
+    texts_of,
+)
 from corpusmill.pipeline.text.buffers import text_buffers
 
 
@@ -62,3 +78,54 @@ def test_texts_of_symbols_are_not_equal_for_having_no_words() -> None:
     hashes = np.frombuffer(exact_hashes(*text_buffers(column), "words"), "V16").tolist()
     assert len(set(hashes)) == 3 and hashes[2] == hashes[3] == hashes[4]
     assert len(set(np.frombuffer(exact_hashes(*text_buffers(column), "lowercase"), "V16").tolist())) == 5
+
+
+#: Characters whose neighbours matter: digits and separators, sigma and what is skipped around it, marks, spaces, jamo.
+TRICKY = (
+    "Σσς.ΑaА'’­ 12٣,،⎖\u0301\u0323\u0327\u05b7\u05bc\u302e\u302f\u1b44\u2000\u3000İIé한ǆ;\u037e\u1fef\x00\x1c\x85_$€𝟙𝅘𝅥\U0001d165\U0001d166"
+)
+
+
+def through_kernel(texts: list[str], how: str) -> list[str]:
+    column = pa.array(["padding", *texts], pa.large_string()).slice(1)
+    return texts_of(*simplified(*text_buffers(column), how))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", SIMPLIFICATIONS)
+@given(texts=st.lists(st.text() | st.text(alphabet=TRICKY), max_size=4))
+@example(texts=["ΑΣ ΑΣΑ Σ ΑΣ. ΑΣ.Α ΑΣ-Α 1Σ", "1.2.3 1,, 2.a ٣٫٤", "a \u0301 b", " \u0301 a \u0301 ", "\u302e\u1b44", "İ", ""])
+def test_any_text(how: str, texts: list[str]) -> None:
+    assert through_kernel(texts, how) == [reference(how)(text) for text in texts]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", SIMPLIFICATIONS)
+def test_every_character_alone_and_between_letters(how: str) -> None:
+    texts = [
+        form for point in [*KNOWN, 0x10FFFF, 0xF0000, 0x32000] for form in (chr(point), f"aΣ{chr(point)}Σ{chr(point)}b 1{chr(point)}2")
+    ]
+    for found, text in zip(through_kernel(texts, how), texts, strict=True):
+        assert found == reference(how)(text), ascii(text)  # type: ignore[arg-type]
+
+
+def test_datatroves_form_is_datatroves() -> None:
+    assert reference("datatrove") is simplify_text
+    assert through_kernel(["Ça coûte 1.234,50 €, n'est-ce pas?"], "datatrove") == ["ca coute 0 0 € n est ce pas"]
+
+
+def test_the_others() -> None:
+    assert redpajama("It's  an É-mail") == "its an e\u0301mail"
+    assert refinedweb("It's «an»\u3000É—mail") == "its an email"
+
+
+@pytest.mark.parametrize("how", SIMPLIFICATIONS)
+def test_texts_in_many_languages(how: str, shared_data: Path) -> None:
+    texts = [path.read_text() for path in sorted((shared_data / "lid").glob("*.txt"))]
+    assert len(texts) >= 75
+    texts += [line for text in texts for line in text.splitlines()[:200]]
+    assert through_kernel(texts, how) == [reference(how)(text) for text in texts]  # type: ignore[arg-type]
+
+
+def test_bytes_that_are_no_utf8_count_as_replacement_characters() -> None:
+    content = np.frombuffer(b"One \xff TWO \xf0\x9f", np.uint8)
+    for how in SIMPLIFICATIONS:
+        assert texts_of(*simplified(content, np.array([0, len(content)]), how))[0].startswith("one \ufffd two \ufffd")  # type: ignore[arg-type]

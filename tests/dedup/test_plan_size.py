@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from corpusmill.dedup import candidates, packing, sections
+from corpusmill.dedup import candidates, components
+from corpusmill.dedup.inside import sections
 from corpusmill.pipeline.manifest import MANIFEST
 
 INSIDE = {"lines": {"scope": "host", "keep": "none", "min_share": 0.1}, "substrings": {"tokens": 20}, "url": {"enabled": True}}
@@ -15,7 +16,7 @@ INSIDE = {"lines": {"scope": "host", "keep": "none", "min_share": 0.1}, "substri
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So little fits a range or a group that there are several times as many of them where there are several times as many shards."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 100)
-    monkeypatch.setattr(packing, "GROUP_WORDS", 1_000)
+    monkeypatch.setattr(components, "GROUP_WORDS", 1_000)
     monkeypatch.setattr(sections, "RANGE_BYTES", 16_384)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.minhash import band_keys, datatrove_permutations
-from corpusmill.dedup.shingle_kernels import to_sets
-from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler
-from corpusmill.dedup.simplify_tables import reference
+from corpusmill.dedup.normalise import reference
+from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler, sha1, to_sets, xxh32
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.hashing import xxh64
 
 TEXTS = st.lists(st.text(alphabet="aBé  .,'’1中\u0301Σ😀\n", max_size=40), max_size=5)
 
@@ -187,3 +187,28 @@ def test_no_texts() -> None:
         signatures, shingles = made.signatures(np.zeros(0, np.uint8), np.zeros(1, np.int64))
         hashes, bounds = made.sets(np.zeros(0, np.uint8), np.zeros(1, np.int64))
         assert signatures.shape == (0, 112) and len(shingles) == len(hashes) == 0 and bounds.tolist() == [0]
+
+
+def ours(content: bytes, name: str, bits: int, before: int = 3) -> int:
+    data = np.frombuffer(b"\xff" * before + content, np.uint8)
+    if name == "sha1":
+        value = int(sha1(data, before, len(data), np.zeros(16, np.uint64), np.zeros(5, np.uint64)))
+        return value & ((1 << bits) - 1)
+    return int((xxh64 if bits == 64 else xxh32)(data, before, len(data)))
+
+
+@pytest.mark.parametrize("name", ["xxhash", "sha1"])
+@pytest.mark.parametrize("bits", [32, 64])
+@given(text=st.text(max_size=200))
+def test_hashes_are_datatroves(name: str, bits: int, text: str) -> None:
+    theirs = create_hash_func(HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]
+    assert ours(text.encode(), name, bits) == theirs(text)
+
+
+@pytest.mark.parametrize("name", ["xxhash", "sha1"])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_every_length(name: str, bits: int) -> None:
+    theirs = create_hash_func(HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]
+    for size in [*range(300), 1 << 16]:
+        text = ("shingle" * (size // 7 + 1))[:size]
+        assert ours(text.encode(), name, bits) == theirs(text)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from corpusmill.filters.c4 import C4, MC4, C4Config
 from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.spacy_marks import mark_tokens
+from corpusmill.pipeline.text.spacy_tokens import mark_tokens
 
 # ---- Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and ours; C4's own order of rules.
 
@@ -26,7 +26,7 @@ SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」�
 
 
 def count_sentences(line: str) -> int:
-    """The rule of `pipeline.text.sentence_marks`, slowly."""
+    """The rule of `pipeline.text.sentences`, slowly."""
     count, last = 0, 0
     for end in SENTENCE_END.finditer(line):
         count, last = count + 1, end.end()

@@ -8,9 +8,8 @@ import pytest
 
 from corpusmill.dedup import removal
 from corpusmill.dedup.contamination.editor import RULE as CONTAMINATED
-from corpusmill.dedup.lines.editor import MOSTLY
-from corpusmill.dedup.lines.editor import ONLY as ONLY_LINES
-from corpusmill.dedup.substrings.editor import ONLY as ONLY_SUBSTRINGS
+from corpusmill.dedup.inside.lines import MOSTLY_LINES, ONLY_LINES
+from corpusmill.dedup.inside.passages import ONLY_SUBSTRINGS
 from corpusmill.filters.rules import Rule, StepRule, decide, meaning, read_rules, rules_metadata, with_thresholds
 from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, rule_table
@@ -131,6 +130,6 @@ def test_the_phrase_has_the_recipes_words_and_threshold() -> None:
 
 
 def test_ingest_and_dedup_say_what_their_rules_mean() -> None:
-    rules = {*removal.RULES, ONLY_LINES, MOSTLY, ONLY_SUBSTRINGS, CONTAMINATED}
+    rules = {*removal.RULES, ONLY_LINES, MOSTLY_LINES, ONLY_SUBSTRINGS, CONTAMINATED}
     assert set(removal.MEANINGS) == rules
     assert set(DATATROVE_REASONS) < set(json.loads(INGEST_REPORT.metadata[MEANINGS_KEY]))

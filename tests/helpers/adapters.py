@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from corpusmill.train.lora import adapt
+from corpusmill.train.finetune import adapt
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig
 

@@ -14,7 +14,7 @@ from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, document_id, meanings
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import INDEX, ShardSet, TokenShard, shard_contents, shard_names
 
 HOSTILE = "before<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred\x1b]0;title\x07 \u202eright to left\u202c after"
 HOSTILE_URL = 'http://evil.test/<b onmouseover=alert(3)>?q="\u202e\x1b[2J'
@@ -271,7 +271,7 @@ def _tokens(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
             data_row += 1
             ids += encoded
         contents = shard_contents(0, np.array(ids, "<u2"), pa.Table.from_pylist([{f.name: r[f.name] for f in INDEX} for r in index], INDEX))
-        shard = Shard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "", "")
+        shard = TokenShard(*shard_names(0), len(ids), len(part), sum(r["utf8_bytes"] for r in index), "", "")
         description = ShardSet("uint16", 400, sha256, split, (shard,), EOT_ID)
         files |= {f"{split}/{name}": content for name, content in contents.items()}
         files[f"{split}/shards.json"] = description.to_json()

@@ -2,7 +2,7 @@
 
 import re
 
-from corpusmill.dedup.lines.units import CCNET_LEFT_OUT
+from corpusmill.dedup.inside.units import CCNET_LEFT_OUT
 
 
 def ccnet_form(line: str) -> str:

@@ -58,7 +58,7 @@ filter:
   steps:
     - python: "own.py:loud"
 dedup: {threshold: 0.8}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.1, shard_tokens: 100000}
 """
 

@@ -13,11 +13,11 @@ def killed_at(row: int, after: bool) -> None:
     """This process ends before or after the manifest's row of that number is written."""
     write, written = Manifest._write, iter(range(1_000_000))
 
-    def watched(manifest: Manifest, kind: str, content: Any) -> int:
+    def watched(manifest: Manifest, kind: str, content: Any, durable: bool = True) -> int:
         here = next(written) == row
         if here and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        place = write(manifest, kind, content)
+        place = write(manifest, kind, content, durable)
         if here:
             os.kill(os.getpid(), signal.SIGKILL)
         return place

@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.dims import ParallelDims
 
 
-def add(layout: Layout, progress: Any, deed: str = "", rank: int = 1, marker: str = "") -> dict[str, Any]:
+def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker: str = "") -> dict[str, Any]:
     """Adds up the ranks, twice; in between, the rank `rank` does its `deed`, once where there is a marker."""
-    total = _sum(layout.rank + 1)
-    if layout.rank == rank and not (marker and Path(marker).exists()):
+    total = _sum(dims.rank + 1)
+    if dims.rank == rank and not (marker and Path(marker).exists()):
         if marker:
             Path(marker).touch()
         do(deed)
@@ -43,26 +43,26 @@ def _sum(value: int) -> int:
     return int(tensor)
 
 
-def train_and_wait(layout: Layout, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
+def train_and_wait(dims: ParallelDims, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
     """A pre-training of which rank 1 waits in step 6 for somebody to kill it, once."""
-    return _disturbed(layout, progress, marker, f"wait {marker}", arguments)
+    return _disturbed(dims, progress, marker, f"wait {marker}", arguments)
 
 
-def train_and_die(layout: Layout, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
+def train_and_die(dims: ParallelDims, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
     """A pre-training of which rank 1 kills itself in the middle of step 6, once."""
-    return _disturbed(layout, progress, marker, "die", arguments)
+    return _disturbed(dims, progress, marker, "die", arguments)
 
 
-def _disturbed(layout: Layout, progress: Any, marker: str, deed: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _disturbed(dims: ParallelDims, progress: Any, marker: str, deed: str, arguments: dict[str, Any]) -> dict[str, Any]:
     from corpusmill.train import pretrain_job
 
     whole = pretrain_job._Job.batches
 
     def dying(self: Any, step: int, share: Any) -> Any:
-        if step == 6 and layout.rank == 1 and not Path(marker).exists():
+        if step == 6 and dims.rank == 1 and not Path(marker).exists():
             Path(marker).touch()
             do(deed)
         yield from whole(self, step, share)
 
     pretrain_job._Job.batches = dying  # type: ignore[method-assign]
-    return pretrain_job.train(layout, progress, **arguments)
+    return pretrain_job.train(dims, progress, **arguments)

@@ -18,7 +18,7 @@ LOST, BROKEN, PATIENCE = 2, 3, 30.0
 def contend(run: str, start: int, end: int) -> int:
     """One process: waits for the start, tries, and where it has won keeps the lease until the end."""
     lease = Lease(Storage(run), ttl=30.0)
-    lease.cell.read()  # connected
+    lease.file.read()  # connected
     os.read(start, 1)
     try:
         lease.acquire()

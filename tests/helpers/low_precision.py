@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from corpusmill.train.architecture import Architecture
+from corpusmill.train.data import DataShare
 from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.options import LoopConfig
+from corpusmill.train.options import Architecture, LoopConfig
 
 ARCH = Architecture(vocab_size=31, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=16)
 
@@ -21,7 +21,7 @@ class Rows(TokenObjective):
     def __init__(self, factor: float = 1.0):
         self.factor, self.seen = factor, list[int]()
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         self.seen.append(step)
         ids = torch.randint(31, (4, 17), generator=torch.Generator().manual_seed(step))
         for rows in ids.split(2):

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 import brotli
 
-from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cache import NpmPackage, alone, cache_folder
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.npm_package import NpmPackage
 
 PACKAGE = NpmPackage(
     "@sparticuz/chromium", "153.0.0", "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0", "install Chromium"

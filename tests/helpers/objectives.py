@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from corpusmill.train.data import DataShare
+from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Share, StepLoss
 
 
 class Goal:
@@ -13,7 +14,7 @@ class Goal:
     def __init__(self, function: Callable[..., StepLoss], metrics: Sequence[str] = (), pieces: int = 1):
         self.function, self.metrics, self.pieces = function, metrics, pieces
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         yield from ((step, piece) if self.pieces > 1 else (step,) for piece in range(self.pieces))
 
     def loss(self, model: Llama, batch: Any) -> StepLoss:

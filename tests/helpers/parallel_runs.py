@@ -13,16 +13,15 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, DataShare
+from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
-from corpusmill.train.lora import adapt, adapters
+from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, RMSNorm
-from corpusmill.train.objective import Share, StepLoss, TokenObjective
-from corpusmill.train.options import LoopConfig, LoraConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
-from corpusmill.train.parallel.spread import whole
+from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
+from corpusmill.train.parallel.data import whole
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import prepare
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
 LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
@@ -67,7 +66,7 @@ class Rows(TokenObjective):
         segments = (torch.rand(rows, length, generator=generator) < 0.2).cumsum(1) if self.case.documents else None
         return tokens[:, :-1], targets, segments
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         ids, targets, segments = self.rows(step)
         first, last = share.bounds(self.case.rows)
         size = self.case.micro or last - first
@@ -102,27 +101,27 @@ def fresh(case: Case) -> Llama:
     return model.to(case.dtype)
 
 
-def first_step(case: Case, layout: Layout) -> dict[str, Any]:
+def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
     """The loss, its gradients and their norm, and the nats of all rows, before anything is learned."""
     model = fresh(case)
     objective = Rows(case, model.arch)
-    computation = prepare(model, layout, case.config)
-    parts = computation.backward(objective, 0, 1.0)
+    parallel_model = prepare(model, dims, case.config)
+    parts = parallel_model.backward(objective, 0, 1.0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
-    grads = {name: p.grad for name, p in computation.parameters.items()}
-    norm = float(computation.squared_norm(grads)) ** 0.5 * computation.gradient_scale
-    gradients = {name: whole(grad) * computation.gradient_scale for name, grad in grads.items() if grad is not None}
-    nats = computation.nats(*objective.rows(7))
-    return {"sums": computation.total(sums), "norm": norm, "grads": gradients, "nats": nats}
+    grads = {name: p.grad for name, p in parallel_model.parameters.items()}
+    norm = float(parallel_model.squared_norm(grads)) ** 0.5 * parallel_model.gradient_scale
+    gradients = {name: whole(grad) * parallel_model.gradient_scale for name, grad in grads.items() if grad is not None}
+    nats = parallel_model.nats(*objective.rows(7))
+    return {"sums": parallel_model.total(sums), "norm": norm, "grads": gradients, "nats": nats}
 
 
-def trained(case: Case, layout: Layout, folder: Path) -> dict[str, Any]:
+def trained(case: Case, dims: ParallelDims, folder: Path) -> dict[str, Any]:
     """The weights after all steps of the loop, and the lines of its log."""
     model = fresh(case)
     log = folder / "log.jsonl"
-    result = fit(model, Rows(case, model.arch), case.config, layout=layout, state=folder / "state", log=log)
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if layout.is_main else []
-    weights = {name: whole(p.detach()).clone() for name, p in result.computation.parameters.items()}
+    result = fit(model, Rows(case, model.arch), case.config, dims=dims, state=folder / "state", log=log)
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if dims.is_main else []
+    weights = {name: whole(p.detach()).clone() for name, p in result.parallel_model.parameters.items()}
     return {"weights": weights, "lines": lines, "skipped": result.skipped, "count": result.count}
 
 
@@ -132,8 +131,8 @@ def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
     for number, case in enumerate(cases):
         RMSNorm.forward = in_float64 if case.dtype == torch.float64 else AS_IT_IS  # type: ignore[method-assign]
         config, cpu = ParallelConfig.model_validate(case.parallel), torch.device("cpu")
-        layout = Layout.distributed(config, cpu)
-        found.append(first_step(case, layout) | trained(case, layout, folder / str(number)))
+        dims = ParallelDims.distributed(config, cpu)
+        found.append(first_step(case, dims) | trained(case, dims, folder / str(number)))
     return found
 
 

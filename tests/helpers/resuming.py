@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
+from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share, TokenObjective
-from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
 
 ARCH = Architecture(vocab_size=37, layers=2, width=16, heads=4, kv_heads=2, head_dim=4, ffn=24, context=16)
 ROWS, STEPS = 8, 12
@@ -33,7 +32,7 @@ class Rows(TokenObjective):
         self.folder, self.kill, self.dies = folder, kill, rank == victim
         folder.mkdir(parents=True, exist_ok=True)
 
-    def batches(self, step: int, share: Share) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         begin, end = share.bounds(ROWS)
         seen: list[list[int]] = []
         for first in range(begin, end, 2):
@@ -69,9 +68,9 @@ def train(folder: str | Path, parallel: dict[str, Any], options: dict[str, Any],
     """Trains in `folder` until step `kill` or the end: what the run was, and its next random number."""
     torch.set_num_threads(1)
     config, device = ParallelConfig.model_validate(parallel), torch.device("cpu")
-    layout = Layout.distributed(config, device) if config.world > 1 else Layout.single(device)
+    dims = ParallelDims.distributed(config, device) if config.world > 1 else ParallelDims.single(device)
     loop = LoopConfig.model_validate({"steps": STEPS, "save_every": 4, "warmup": 2, "threads": 1, **options})
-    llama, rows = model(ARCH), Rows(Path(folder) / "rows", layout.rank, kill, victim)
+    llama, rows = model(ARCH), Rows(Path(folder) / "rows", dims.rank, kill, victim)
     initialise(llama, 7)
-    result = fit(llama, rows, loop, layout=layout, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")
+    result = fit(llama, rows, loop, dims=dims, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")
     return {"begin": result.resumed_from, "losses": result.losses, "random": torch.rand(1).item()}

@@ -2,8 +2,8 @@
 
 import torch
 
-from corpusmill.train.architecture import Architecture
 from corpusmill.train.model import Llama, blank_model, fill
+from corpusmill.train.options import Architecture
 
 VOCABULARY = 97
 

@@ -16,7 +16,7 @@ from killing import in_child
 from trees import leftovers, tree
 from whole_run import ids
 
-from corpusmill.pipeline.store import ask
+from corpusmill.pipeline import store_requests
 from corpusmill.report.whole.verify import verify
 
 BUCKET = "soak"
@@ -94,7 +94,7 @@ class Store:
         self.s3 = servers.S3()
         self.s3.bucket(BUCKET)
         self.requests: Counter[str] = Counter()
-        ask.FIRST_PAUSE = 0.02  # of drivers, which are forked from here
+        store_requests.FIRST_PAUSE = 0.02  # of drivers, which are forked from here
 
     def bring(self) -> None:
         self.s3.upload(self.folder / "crawl", self.crawl)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.tokens_stage import TokensStage
 
 

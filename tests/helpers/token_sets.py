@@ -9,10 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.packplan import plan, plan_bytes, plan_name
+from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenshards import INDEX, SHARDS_FILE, Shard, ShardPlan, ShardSet, shard_contents, shard_names, token_dtype
+from corpusmill.pipeline.token_shards import (
+    INDEX,
+    SHARDS_FILE,
+    PackingFile,
+    ShardSet,
+    TokenShard,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+    token_dtype,
+)
 
 
 def write_token_set(
@@ -43,9 +54,9 @@ def write_token_set(
         for length in pack:
             table, packed = plan(counts, length)
             output = publish(storage, plan_name(file, length), plan_bytes(table))
-            plans.append(ShardPlan(length, output.path, packed, output.bytes, output.sha256))
+            plans.append(PackingFile(length, output.path, packed, output.bytes, output.sha256))
         hashes = outputs[file].sha256, outputs[index_file].sha256
-        written.append(Shard(file, index_file, len(tokens), rows, 10 * len(tokens), *hashes, plans=tuple(plans)))
+        written.append(TokenShard(file, index_file, len(tokens), rows, 10 * len(tokens), *hashes, plans=tuple(plans)))
     found = ShardSet(token_dtype(vocabulary_size).name, vocabulary_size, tokenizer, split, tuple(written), 0)
     storage.write_bytes(SHARDS_FILE, found.to_json())
     return found

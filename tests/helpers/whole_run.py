@@ -20,7 +20,7 @@ filter:
     - classifier: {model: quality, keep_where: high, keep: 0.9}
   thresholds: {gopher_below_alpha_threshold: 0.5, dup_line_frac: 0.6, gopher_short_doc: 20}
 dedup: {}
-tokenizer: {vocabulary_size: 1024}
+tokenizer: {vocab_size: 1024}
 """
 LATER = """
 tokens: {validation_share: 0.1, shard_tokens: 20000}

@@ -16,7 +16,7 @@ from corpusmill.ingest.record import read_record
 from corpusmill.ingest.sources import discover
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
-from corpusmill.pipeline.store.ask import StoreError, filesystem
+from corpusmill.pipeline.store_requests import StoreError, filesystem
 
 
 class Handler(SimpleHTTPRequestHandler):

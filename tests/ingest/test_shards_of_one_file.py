@@ -70,7 +70,7 @@ RECIPE = """
 ingest: {shard_mb: 1}
 filter: {steps: [{gopher_quality: {}}], thresholds: {gopher_enough_stop_words: 0}}
 dedup: {minhash: {enabled: false}}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0, shard_tokens: 400000}
 """
 

@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Attempt, Failed
 from corpusmill.pipeline.on_ray.dispatch import PieceActor, Share
 from corpusmill.pipeline.stage import Piece
-from corpusmill.train import rank
+from corpusmill.train.rank import GroupJob, take_part
 
 PACKAGE = Path(corpusmill.__file__).parent
 RECIPE = """
@@ -135,17 +135,17 @@ def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Pat
 
 def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
-    here = code_of("corpusmill.train.instruction")
+    here = code_of("corpusmill.train.sft_job")
     there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
-    task: rank.Task = {
-        "job": "corpusmill.train.instruction:train",
+    task: GroupJob = {
+        "job": "corpusmill.train.sft_job:train",
         "arguments": {},
         "parallel": {},
         "device": "cpu",
         "code": there.as_json(),
     }
     with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):
-        rank.take_part(task, None)
+        take_part(task, None)
 
 
 def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes() -> None:

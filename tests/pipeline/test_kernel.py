@@ -337,8 +337,8 @@ def test_warm_compiles_what_examples_are_packed_with(tmp_path: Path) -> None:
     assert run_command(kernels, "warm", recipe).startswith("0 kernels compiled, ")
     packing = """
 import numpy as np
-from corpusmill.train.order import Order
-from corpusmill.train.packing import fitted
+from corpusmill.train.data import Order
+from corpusmill.train.data import fitted
 print(fitted(np.array([5, 4, 3, 2]), 7), sorted(Order(5, 5, 0, 0).of_step(0)))
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}

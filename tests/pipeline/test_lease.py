@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from corpusmill.pipeline import lease as leases
-from corpusmill.pipeline.cell import PlainCell, open_cell
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, holding, look, read_holder
+from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, SwapFile, holding, look, read_holder
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer
 
@@ -151,7 +150,7 @@ def test_a_lease_that_can_not_be_renewed_ends_before_the_next_row(tmp_path: Path
 
 def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with holding(Storage(str(tmp_path)), ttl=1.0) as lease:
-        write, tries = lease.cell.write, []
+        write, tries = lease.file.write, []
 
         def failing(content: bytes, expected: str | None) -> str | None:
             tries.append(content)
@@ -159,7 +158,7 @@ def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeyp
                 raise RuntimeError("a token could not be fetched")
             return write(content, expected)
 
-        monkeypatch.setattr(lease.cell, "write", failing)
+        monkeypatch.setattr(lease.file, "write", failing)
         until = time.monotonic() + 10
         while len(tries) < 3 and time.monotonic() < until:
             time.sleep(0.02)
@@ -216,17 +215,17 @@ def test_a_folder_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> Non
 
 def test_on_a_store_writes_are_conditional(s3: Any) -> None:
     storage = Storage(f"{s3.bucket('leases')}/run")
-    cell = open_cell(storage, LEASE)
-    assert cell.read() is None
-    one = cell.write(b"one", None)
-    assert one is not None and cell.write(b"other", None) is None and cell.read() == (b"one", one)
-    two = cell.write(b"two", one)
-    assert two is not None and cell.write(b"other", one) is None and cell.read() == (b"two", two)
+    file = SwapFile(storage, LEASE)
+    assert file.read() is None
+    one = file.write(b"one", None)
+    assert one is not None and file.write(b"other", None) is None and file.read() == (b"one", one)
+    two = file.write(b"two", one)
+    assert two is not None and file.write(b"other", one) is None and file.read() == (b"two", two)
     with s3.faults(lost=0.5, seed=3, only="PUT .*lease"):  # carried out, and the answer never comes: it is tried again
-        three = cell.write(b"three", two)
-    assert three is not None and cell.read() == (b"three", three)
+        three = file.write(b"three", two)
+    assert three is not None and file.read() == (b"three", three)
     storage.remove(LEASE)
-    assert cell.write(b"four", three) is None and cell.read() is None
+    assert file.write(b"four", three) is None and file.read() is None
 
 
 def test_a_run_on_a_store_is_taken_over_like_a_local_one(s3: Any, holder: Any) -> None:
@@ -248,7 +247,7 @@ def test_a_run_on_a_store_is_taken_over_like_a_local_one(s3: Any, holder: Any) -
 
 
 def test_a_process_that_was_stopped_as_it_held_the_lock_makes_nobody_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corpusmill.pipeline.cell.PATIENCE", 0.3)
+    monkeypatch.setattr("corpusmill.pipeline.lease.PATIENCE", 0.3)
     with open(tmp_path / ".lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(
@@ -261,10 +260,9 @@ def test_a_process_that_was_stopped_as_it_held_the_lock_makes_nobody_wait_for_ev
 
 def test_a_store_without_conditional_writes_is_read_back() -> None:
     storage = Storage("memory://leases/plain")
-    cell = PlainCell(storage, LEASE, 0.0)
-    one = cell.write(b"one", None)
-    assert one is not None and cell.write(b"two", None) is None and cell.write(b"two", one) is not None
-    assert isinstance(open_cell(storage, LEASE), PlainCell)
+    file = SwapFile(storage, LEASE)
+    one = file.write(b"one", None)
+    assert one is not None and file.write(b"two", None) is None and file.write(b"two", one) is not None
 
 
 @pytest.mark.parametrize(("store", "processes", "rounds"), [("local", 8, 5), ("s3", 4, 2)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpusmill.pipeline.mapping import address_of, map_file
+from corpusmill.pipeline.token_shards import address_of, map_file
 
 
 def test_the_content_of_a_file_which_can_not_be_changed(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from corpusmill.pipeline.cache import NpmPackage
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.npm_package import NpmPackage
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:
@@ -94,11 +94,9 @@ def test_a_damaged_cache_is_fetched_again(npm: list[str], tmp_path: Path) -> Non
 
 
 def test_another_archive(npm: list[str], tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"^npm package @some/lists@1\.2\.3: the fetched archive is another one \(sha256 .*; give your own"
-    ):
+    with pytest.raises(InputError, match=r"^npm package @some/lists@1\.2\.3: the fetched file is another one \(sha256 .*; give your own"):
         package("0" * 64).archive()
-    assert not list(tmp_path.glob("cache/npm/*"))
+    assert not list(tmp_path.glob("cache/npm/*.tgz"))
 
 
 def test_no_such_file(npm: list[str]) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import faulty_run
 import pytest
 
-from corpusmill import open_run
+from corpusmill.pipeline import store_requests as stores
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store import ask as stores
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.report.query.run import open_run
 from corpusmill.report.whole.verify import verify
 
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")

@@ -1,7 +1,6 @@
 """Token shards in a bucket (a real S3 server, moto's, on loopback), read through copies on this machine."""
 
 import errno
-import fcntl
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -14,11 +13,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from token_sets import flat, random_documents, sha256_of, write_token_set
 
-from corpusmill.pipeline import shardcache
+from corpusmill.pipeline import cache as caches
+from corpusmill.pipeline.cache import ShardCache
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shardcache import PART, ShardCache
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 
 SHARDS = random_documents(5, 30, 60)
 
@@ -62,7 +61,7 @@ def remote(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
 
 def copies(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.name != ".lock"}
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 def test_a_bucket_equals_a_folder_and_is_read_once(remote, tmp_path: Path) -> None:
@@ -84,8 +83,7 @@ def test_a_bucket_equals_a_folder_and_is_read_once(remote, tmp_path: Path) -> No
 
 
 def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> None:
-    from corpusmill.train.dataset import TokenDataset
-    from corpusmill.train.loader import WindowLoader
+    from corpusmill.train.data import TokenDataset, WindowLoader
 
     cache = ShardCache(tmp_path / "cache")
     dataset = TokenDataset(WindowLoader(TokenShards(remote.url, cache=cache), 16, 8, seed=0, document_mask=False), steps=6)
@@ -118,7 +116,7 @@ def check_refused(shards: TokenShards, folder: Path, sentence: str) -> None:
     with pytest.raises(InputError, match=r"s3://tokens/run/train/tokens-00002\.bin: " + sentence) as caught:
         shards.map(range(5))
     assert "\n" not in str(caught.value)
-    assert shards.shards[2].sha256 not in copies(folder) and not any(name.endswith(PART) for name in copies(folder))
+    assert shards.shards[2].sha256 not in copies(folder) and not any(name.endswith(".part") for name in copies(folder))
 
 
 def test_an_object_that_is_not_the_one_is_a_sentence_and_leaves_nothing(remote, tmp_path: Path) -> None:
@@ -205,14 +203,14 @@ def _fetch(folder: str, cache: str, sha256: str, size: int, started, results) ->
 def test_processes_that_need_one_file_download_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All begin together; whoever comes second waits and finds the copy. Downloads are counted by what they leave in a log."""
     (tmp_path / "a").write_bytes(np.random.default_rng(0).bytes(3_000_000))
-    whole = shardcache._download
+    whole = caches._copy_checked
 
-    def logged(storage, relative, part, size, sha256):  # type: ignore[no-untyped-def]
+    def logged(storage, relative, file, size, sha256):  # type: ignore[no-untyped-def]
         with open(tmp_path / "log", "a") as log:
             log.write("x")
-        whole(storage, relative, part, size, sha256)
+        whole(storage, relative, file, size, sha256)
 
-    monkeypatch.setattr(shardcache, "_download", logged)
+    monkeypatch.setattr(caches, "_copy_checked", logged)
     context = multiprocessing.get_context("fork")
     started, results = context.Event(), context.Queue()
     arguments = (str(tmp_path), str(tmp_path / "cache"), sha256_of(tmp_path / "a"), 3_000_000, started, results)
@@ -227,16 +225,16 @@ def test_processes_that_need_one_file_download_it_once(tmp_path: Path, monkeypat
     assert copies(tmp_path / "cache") == {sha256_of(tmp_path / "a")}
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_downloads_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_and_what_another_downloads_is_not(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     (tmp_path / "a").write_bytes(b"abc")
-    (cache / ("1" * 64 + PART)).write_bytes(b"left")
-    (cache / ("2" * 64 + PART)).write_bytes(b"under way")
-    with open(cache / ("2" * 64 + PART), "rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        ShardCache(cache).use(Storage(str(tmp_path)), "a", 3, sha256_of(tmp_path / "a"), Path)
-    assert copies(cache) == {"2" * 64 + PART, sha256_of(tmp_path / "a")}
+    (cache / ("1" * 64 + ".part")).write_bytes(b"left")
+    os.utime(cache / ("1" * 64 + ".part"), (1, 1))
+    (cache / ("2" * 64 + ".part")).write_bytes(b"under way")
+    (cache / (sha256_of(tmp_path / "a") + ".part")).write_bytes(b"left by who downloaded the same")
+    ShardCache(cache).use(Storage(str(tmp_path)), "a", 3, sha256_of(tmp_path / "a"), Path)
+    assert copies(cache) == {"2" * 64 + ".part", sha256_of(tmp_path / "a")}
 
 
 def test_a_cache_that_may_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,16 +16,17 @@ from browser import browser, needs_chromium, opened
 from built_run import RunBuilder
 from explored import answer, explored
 
-from corpusmill import cli, open_run
+from corpusmill import cli
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.query.run import open_run
 from corpusmill.report.read import RunReader
 
 RECIPE = """
 ingest: {}
 filter: {steps: [gopher_quality], thresholds: {gopher_short_doc: 60, gopher_enough_stop_words: off}}
 dedup: {}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.2}
 """
 INLINE = ("--engine", "inline")

@@ -115,8 +115,8 @@ def foreign(shared_data: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[str], bytes]:
     """`tokenizer.json` of 2,000 tokens for a pattern, trained by this project on real text."""
+    from corpusmill.tokenize.bpe_train import train_bpe
     from corpusmill.tokenize.patterns import PATTERNS
-    from corpusmill.tokenize.training import train_bpe
     from corpusmill.tokenize.words import WordCounts
 
     made: dict[str, bytes] = {}
@@ -137,7 +137,7 @@ def mill(make_run: Callable[..., Storage]) -> Callable[..., Storage]:
 
     def make(shards: Sequence[pa.Table], name: str = "run", **options: Any) -> Storage:
         run = make_run(shards, name)
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+        execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
         execute(run, tokens_stage(**options))
         return run
 

@@ -24,9 +24,9 @@ def folders(tmp_path_factory, publish_run, make_documents, execute, english, for
     """A set to which two runs were appended, and the folder of the second."""
     folder = tmp_path_factory.mktemp("sets")
     table = make_documents([*english[:40], *foreign[:20]])
-    first = tokenized(publish_run([table.slice(0, 30)], folder / "first"), execute, vocabulary_size=600)
+    first = tokenized(publish_run([table.slice(0, 30)], folder / "first"), execute, vocab_size=600)
     file = first.path("tokenizer/tokenizer.json")
-    second = tokenized(publish_run([table.slice(30)], folder / "second"), execute, vocabulary_size=32_768, file=file)
+    second = tokenized(publish_run([table.slice(30)], folder / "second"), execute, vocab_size=32_768, file=file)
     for run in (first, second):
         append(str(folder / "set"), run.root)
     return folder / "set", folder / "second"
@@ -93,7 +93,7 @@ def test_documents_that_a_mixture_repeats_or_leaves_out(make_run, make_documents
     """Every copy has its place, and says which it is; a document that no component takes is in no shard."""
     texts = [f"{text} unmistakable{number}." for number, text in enumerate(english[:40])]
     run = make_run([make_documents(texts, language=["en"] * 30 + ["xx"] * 10)])
-    execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+    execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
     component = {"name": "english", "where": {"language": "en"}, "weight": 1, "max_epochs": 3}
     mixture = {"budget_tokens": 10_000_000, "components": [component]}
     execute(run, TokensStage(TokensStage.Config(shard_tokens=8_000, validation_share=0.1, mixture=mixture)))

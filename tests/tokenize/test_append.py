@@ -12,9 +12,7 @@ from corpusmill.pipeline import lease
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import ShardSet
-from corpusmill.tokenize import known
+from corpusmill.pipeline.token_shards import ShardSet, TokenShards
 from corpusmill.tokenize.append import append
 
 OPTIONS = {"shard_tokens": 20_000, "validation_share": 0.15}
@@ -41,7 +39,7 @@ def another(make_run, execute, first):
 @pytest.fixture(params=[1 << 24, 7], ids=["one part", "many parts"])
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many new documents are looked for at once decides nothing."""
-    monkeypatch.setattr(known, "PART_DOCUMENTS", request.param)
+    monkeypatch.setattr("corpusmill.tokenize.append.PART_DOCUMENTS", request.param)
 
 
 def other_documents(make_documents, texts, number=1000, **columns):

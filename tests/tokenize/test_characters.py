@@ -13,17 +13,17 @@ from tokenizers import Tokenizer
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.tokenize.characters import count_characters, make_tokenizer
+from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.tokenizer_files import json_file, tokenizer_config
-from corpusmill.train.bits import token_bytes
+from corpusmill.tokenize.tokenizer_stage import json_file, tokenizer_config
+from corpusmill.train.validation import token_bytes
 
 ALPHABET = "aZ é\n\t\r\0'<|>中ſ\u0301\u200d\ufeff🙂\U0010ffff"
 TEXTS = st.one_of(st.text(st.sampled_from(ALPHABET), max_size=60), st.lists(st.sampled_from(["a", "<|>", "🙂é", "\r\n"])).map("".join))
 
 
 def content_of(characters: str) -> bytes:
-    return make_tokenizer(set(characters), SPECIAL_TOKENS).to_str().encode()
+    return make_character_tokenizer(set(characters), SPECIAL_TOKENS).to_str().encode()
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpusmill.pipeline.byte_alphabet import byte_characters
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END, IM_START, SPECIAL_TOKENS
+from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.words import splitter

@@ -35,7 +35,7 @@ def run(tmp_path_factory, publish_run, make_documents, execute, texts):
     """A run of three files of documents, in several shards of both splits; a last file is of documents that were not encoded."""
     table = make_documents(texts)
     run = publish_run([table.slice(0, 40), table.slice(40, 30), table.slice(70)], tmp_path_factory.mktemp("find") / "a run")
-    execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=700)))
+    execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=700)))
     execute(run, TokensStage(TokensStage.Config(shard_tokens=8_000, validation_share=0.1)))
     return run
 

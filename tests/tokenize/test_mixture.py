@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.tokenize.chance import BUCKETS
-from corpusmill.tokenize.epochs import ONCE, copies_of, most_copies, shares
-from corpusmill.tokenize.mixture import MatchConfig, Mixture, components_of, match_config, needed_columns
+from corpusmill.tokenize.documents import BUCKETS
+from corpusmill.tokenize.mixture import (
+    ONCE,
+    MatchConfig,
+    Mixture,
+    components_of,
+    copies_of,
+    match_config,
+    most_copies,
+    needed_columns,
+    shares,
+)
 
 
 def mixture(*components, budget=1000):

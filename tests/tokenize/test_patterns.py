@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from corpusmill.tokenize.patterns import PATTERNS, check_regex, probes, regex_of
-from corpusmill.tokenize.piece_rules import rule_of
+from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.tokenize.patterns import PATTERNS, check_regex, probes, regex_of, rule_of
 from corpusmill.tokenize.tokenizer_config import TokenizerConfig
 from corpusmill.tokenize.words import splitter
 
@@ -59,15 +60,15 @@ def test_others_are_refused_with_a_sentence(regex, sentence):
     [
         ({"pattern": r"[\s\S]", "digits": 2}, "digits", "says itself how long runs of digits may be"),
         ({"digits": 4}, "digits", "1, 2 or 3"),
-        ({"vocabulary_size": 511}, "vocabulary_size", "512"),
-        ({"vocabulary_size": 262_145}, "vocabulary_size", "262144"),
+        ({"vocab_size": 511}, "vocab_size", "512"),
+        ({"vocab_size": 262_145}, "vocab_size", "262144"),
         ({"special_tokens": ["<|pad|>"]}, "special_tokens", "is one of the four that every tokenizer here has"),
         ({"special_tokens": ["<a>", "<b>", "<a>"]}, "special_tokens", "'<a>' is there twice"),
         ({"special_tokens": ["<a b>"]}, "special_tokens", "no spaces"),
         ({"special_tokens": [""]}, "special_tokens", "1 to 64 visible characters"),
         ({"special_tokens": ["<\x1b>"]}, "special_tokens", "visible characters"),
         ({"special_tokens": ["END"]}, "special_tokens", r"could be learned as a word; put marks around it, like <\|END\|>"),
-        ({"vocabulary_size": 512, "special_tokens": [f"<{n}>" for n in range(300)]}, "special_tokens", "more special tokens than"),
+        ({"vocab_size": 512, "special_tokens": [f"<{n}>" for n in range(300)]}, "special_tokens", "more special tokens than"),
         ({"file": "x.json", "pattern": "cl100k", "ties": "bytes"}, "file", "leave out pattern, ties"),
         ({"sample": {"weights": {"en": 1}}}, "sample", "need `by`"),
         ({"sample": {"by": "language", "weights": {"en": 1}, "temperature": 2}}, "sample", "weights or temperature"),
@@ -91,3 +92,8 @@ def test_a_resolved_section_is_the_same_section(tmp_path):
         section = TokenizerConfig.model_validate(options, context={"folder": str(tmp_path)})
         assert TokenizerConfig.model_validate(section.model_dump(mode="json")) == section
     assert TokenizerConfig.model_validate({"file": "a.json"}, context={"folder": str(tmp_path)}).file == str(tmp_path / "a.json")
+
+
+def test_the_old_key_of_the_vocabulary_is_refused_and_the_new_one_named():
+    with pytest.raises(ConfigError, match=r"r\.yaml: tokenizer\.vocabulary_size: unknown key \(expected one of kind, vocab_size,"):
+        validate_recipe({"tokenizer": {"vocabulary_size": 600}}, "r.yaml")

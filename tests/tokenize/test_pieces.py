@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from corpusmill.tokenize.patterns import PATTERNS
-from corpusmill.tokenize.piece_ends import piece_ends
-from corpusmill.tokenize.piece_rules import CLASSES, NUMBERS, SPELLINGS, Rule, piece_classes, rule_of
-from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, next_piece
+from corpusmill.tokenize.patterns import CLASSES, NUMBERS, PATTERNS, SPELLINGS, PieceRule, piece_classes, rule_of
+from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, next_piece, piece_ends
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 #: Each rule's expression, with numbers as they come and cut.
@@ -98,11 +96,11 @@ def test_what_was_not_probed_has_no_class(expression: str) -> None:
 
 
 def test_expressions_are_known_by_their_spellings() -> None:
-    assert rule_of(PATTERNS["gpt2"]) == Rule(GPT2, 0)
-    assert rule_of(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+") == Rule(GPT2, 0)
-    assert rule_of(LLAMA3) == rule_of(PATTERNS["llama3"]) == Rule(CL100K, 3)
-    assert rule_of(PATTERNS["o200k"]) == Rule(O200K, 3)
-    assert {rule_of(PATTERNS["o200k"].replace(r"\p{N}{1,3}", part)) for part in NUMBERS} == {Rule(O200K, n) for n in range(4)}
+    assert rule_of(PATTERNS["gpt2"]) == PieceRule(GPT2, 0)
+    assert rule_of(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+") == PieceRule(GPT2, 0)
+    assert rule_of(LLAMA3) == rule_of(PATTERNS["llama3"]) == PieceRule(CL100K, 3)
+    assert rule_of(PATTERNS["o200k"]) == PieceRule(O200K, 3)
+    assert {rule_of(PATTERNS["o200k"].replace(r"\p{N}{1,3}", part)) for part in NUMBERS} == {PieceRule(O200K, n) for n in range(4)}
     assert rule_of(r"\s+|\S+") is None and rule_of(PATTERNS["gpt2"] + "|x") is None
 
 

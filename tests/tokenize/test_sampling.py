@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.tokenize.chance import hashes
+from corpusmill.tokenize.documents import hashes
 from corpusmill.tokenize.sampling import MOST_GROUPS, add_sizes, buckets_of, columns_needed, fill, in_sample, plan_sample, sizes_of
 from corpusmill.tokenize.tokenizer_config import SampleConfig, groups_config
 

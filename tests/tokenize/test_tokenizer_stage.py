@@ -12,10 +12,10 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from corpusmill.pipeline.batches import open_batches
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.facts.tokenizers import judged_text, judgement
@@ -26,7 +26,7 @@ from corpusmill.tokenize.words import splitter
 
 
 def stage(**options):
-    return TokenizerStage(TokenizerStage.Config(**{"vocabulary_size": 700, **options}))
+    return TokenizerStage(TokenizerStage.Config(**{"vocab_size": 700, **options}))
 
 
 def published(run):
@@ -117,7 +117,7 @@ def test_a_sample_by_conditions(make_run, make_documents, execute, english):
         {"name": "good", "where": {"quality": {"min": 0.5}}, "weight": 1},
         {"name": "some", "where": {"quality": {"min": 0.25}, "source": "crawl*"}, "weight": 1},
     ]
-    execute(run, stage(vocabulary_size=600, sample={"components": components}))
+    execute(run, stage(vocab_size=600, sample={"components": components}))
     sample = json.loads(run.read_bytes("tokenizer/sample.json"))
     assert [(row["group"], row["sampled_documents"]) for row in sample["groups"]] == [("good", 45), ("some", 22)]
     words = {word for row in english[23:90] for word, _ in splitter("gpt2").pre_tokenize_str(row)}
@@ -149,8 +149,8 @@ def test_progress_of_the_merges_is_shown(make_run, make_documents, english):
 
 
 def test_another_size_counts_no_words_again(run, execute):
-    assert execute(run, stage(vocabulary_size=600)).performed == 5  # training, uses, judging two shards, their sum
-    assert execute(run, stage(vocabulary_size=600, sample={"seed": 1})).performed > 1
+    assert execute(run, stage(vocab_size=600)).performed == 5  # training, uses, judging two shards, their sum
+    assert execute(run, stage(vocab_size=600, sample={"seed": 1})).performed > 1
 
 
 def test_special_tokens_of_ones_own_are_reserved_and_never_come_from_text(make_run, make_documents, execute, english):
@@ -193,7 +193,7 @@ def test_patterns_and_digits(make_run, make_documents, execute, english, options
 def test_a_tokenizer_is_taken_over(run, make_run, make_documents, execute, english):
     file = run.path("tokenizer/tokenizer.json")
     other = make_run([make_documents(english[100:130])], "other")
-    execute(other, stage(vocabulary_size=32_768, file=file))
+    execute(other, stage(vocab_size=32_768, file=file))
     theirs, ours = published(run), published(other)
     for name in ("tokenizer.json", "tokenizer_config.json", "ranks.tiktoken"):
         assert ours[f"tokenizer/{name}"] == theirs[f"tokenizer/{name}"]
@@ -213,14 +213,14 @@ def test_what_can_not_be_taken_over_is_refused(tmp_path, make_run, make_document
         (tmp_path / "tokenizer.json").write_bytes(content)
     run = make_run([make_documents(english[:2])])
     with pytest.raises(InputError, match=sentence):
-        execute(run, stage(vocabulary_size=32_768, file=str(tmp_path / "tokenizer.json")))
+        execute(run, stage(vocab_size=32_768, file=str(tmp_path / "tokenizer.json")))
     assert not run.exists("tokenizer")
 
 
 def test_too_large_a_vocabulary_is_refused_and_nothing_is_published(make_run, make_documents, execute, english):
     run = make_run([make_documents(english[:2])])
     with pytest.raises(InputError, match=r"supports a vocabulary of \d+, not of 50000"):
-        execute(run, stage(vocabulary_size=50_000))
+        execute(run, stage(vocab_size=50_000))
     assert not run.exists("tokenizer/tokenizer.json")
 
 
@@ -238,7 +238,7 @@ def test_a_text_that_is_no_utf8_is_named(make_run, make_documents, execute, engl
     texts = pa.LargeStringArray.from_buffers(30, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
     run = make_run([good.set_column(good.column_names.index("text"), good.schema.field("text"), texts)])
     with pytest.raises(InputError, match=r"ingest-0\.parquet: row 29 is not valid UTF-8 in the column text"):
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+        execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
 
 
 @pytest.mark.parametrize("name", ["id", "text"])
@@ -248,4 +248,4 @@ def test_a_document_without_id_or_text_is_one_sentence(make_run, make_documents,
     values = pa.array([None, *table[name].to_pylist()[1:]], kind)
     run = make_run([table.set_column(table.column_names.index(name), pa.field(name, kind), values)])
     with pytest.raises(InputError, match=rf"ingest-0\.parquet: a document has no {name} \(null\)"):
-        execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+        execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))

@@ -25,7 +25,7 @@ from corpusmill.tokenize.tokens_stage import TokensStage
 def made(tmp_path_factory, publish_run, make_documents, execute, english, foreign):
     table = make_documents([*english[:80], "", *foreign[:30]])
     run = publish_run([table.slice(0, 50), table.slice(50)], tmp_path_factory.mktemp("verify") / "run")
-    execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=700)))
+    execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=700)))
     execute(run, TokensStage(TokensStage.Config(shard_tokens=20_000, validation_share=0.1)))
     return Path(run.root)
 

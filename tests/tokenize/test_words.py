@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.byte_alphabet import to_characters
+from corpusmill.pipeline.token_bytes import to_characters
 from corpusmill.tokenize.patterns import PATTERNS, regex_of
-from corpusmill.tokenize.word_table import LONGEST_WORD
-from corpusmill.tokenize.words import COUNTS, WordCounts, splitter
+from corpusmill.tokenize.words import COUNTS, LONGEST_WORD, WordCounts, splitter
 
 #: No kernel knows it, so `tokenizers` cuts.
 OWN = r"\p{L}+|[^\p{L}]"

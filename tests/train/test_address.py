@@ -37,7 +37,7 @@ def run(tmp_path, finish, execute) -> Storage:
     run = Storage(str(tmp_path / "run"))
     rows = [{"id": f"{n:032x}", "url": f"https://docs.test/{n}", "source": "a.jsonl", "text": text} for n, text in enumerate(TEXTS)]
     finish(run, "ingest", {"data/part-00000.parquet": pa.Table.from_pylist(rows, DOCUMENTS)})
-    tokenizer = TokenizerStage(TokenizerStage.Config(vocabulary_size=512, minimum_frequency=1))
+    tokenizer = TokenizerStage(TokenizerStage.Config(vocab_size=512, minimum_frequency=1))
     execute(run, tokenizer, TokensStage(TokensStage.Config(shard_tokens=130, pack_lengths=[48])), earlier=("ingest",))
     run.write_bytes(
         "run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokenizer": {}, "tokens": {}, "pretrain": CONFIG}}).encode()

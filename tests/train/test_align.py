@@ -1,4 +1,4 @@
-"""The stage on a small run: preferences are learned, the first loss is ln 2, killing changes nothing."""
+"""Log-probabilities against torch's own, one sequence at a time."""
 
 import json
 import math
@@ -9,13 +9,74 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
-from corpusmill.train import align, reference
+from corpusmill.train import align, logprobs, losses
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.losses import LOSSES, orpo, simpo
-from corpusmill.train.options import ParallelConfig
+from corpusmill.train.align_job import mismatch
+from corpusmill.train.logprobs import NOBODY, RowForm, collate, sum_logps
+from corpusmill.train.losses import LOSSES
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.options import Architecture, ParallelConfig
 from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.template import Encoded
+
+# ---- logprobs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model() -> Llama:
+    model = Llama(Architecture(vocab_size=99, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=32))
+    initialise(model, 0)
+    for seed, parameter in enumerate(model.parameters()):
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def some() -> list[Encoded]:
+    generator = np.random.default_rng(0)
+    return [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in (6, 20, 11)]
+
+
+def test_sums_are_those_of_each_sequence_alone(model):
+    batch = collate(some(), 32)
+    assert int((batch.labels[..., 1] != NOBODY).sum()) == 5 + 19 + 10
+    logps = sum_logps(model.double(), batch)
+    assert logps.counts.tolist() == [3, 17, 8] and logps.numbers.tolist() == [0, 1, 2]
+    for sequence, found in zip(some(), logps.sums):
+        ids = torch.from_numpy(sequence.ids.astype(np.int64))[None]
+        logps = torch.log_softmax(model(ids[:, :-1]), -1)[0].gather(1, ids[0, 1:, None])[:, 0]
+        torch.testing.assert_close(found, logps[2:].sum(), rtol=1e-12, atol=0)
+
+
+def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
+    assert sum_logps(model.bfloat16(), collate(some(), 32)).sums.dtype == torch.float32
+
+
+def test_gradients_reach_the_weights(model):
+    sum_logps(model, collate(some(), 32)).sums.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
+    model = model.double()
+    packed, fixed = collate(some(), 32), collate(some(), 32, numbers=[7, 3, 5], form=RowForm(fixed=True))
+    assert packed.ids.shape[0] < 3 and fixed.ids.shape == (3, 32)
+    found = sum_logps(model, fixed)
+    assert found.numbers.tolist() == [3, 5, 7]
+    torch.testing.assert_close(found.sums[[2, 0, 1]], sum_logps(model, packed).sums, rtol=1e-12, atol=0)
+
+
+def test_tensor_ranks_can_share_out_a_row():
+    assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)
+
+
+# ---- align -------------------------------------------------------------------------------------------
+
+# The stage on a small run: preferences are learned, the first loss is ln 2, killing changes nothing.
 
 QUICK = {
     "batch": 8,
@@ -43,7 +104,7 @@ def metrics_of(run) -> dict:
 
 def test_the_recipe_knows_every_loss():
     assert set(AlignConfig.model_fields["loss"].annotation.__args__) == {*LOSSES, "kto"}
-    assert set(align.REFERENCE_FREE) == {*orpo.LOSSES, *simpo.LOSSES}
+    assert set(align.REFERENCE_FREE) == {"orpo", "simpo"}
 
 
 def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
@@ -79,7 +140,7 @@ def test_without_sft_it_starts_from_the_pretrained_model(pretrained_run, execute
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
-    from corpusmill.train.state import States
+    from corpusmill.train.checkpoint import States
 
     execute(pretrained_run, stage())
     undisturbed = tree(tmp_path / "run")
@@ -105,7 +166,7 @@ def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
     def refuse(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(reference, "measured", refuse)
+    monkeypatch.setattr(logprobs, "measured", refuse)
     execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}))
     with pytest.raises(CorpusmillError, match="measured again"):
         execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}, seed=9))
@@ -115,19 +176,19 @@ def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
 
 def test_the_reference_is_known_by_how_it_is_computed(pretrained_run, execute):
     """Log-probabilities of other batches, shapes or types differ in their last bits."""
-    from corpusmill.train.parallel.layout import Layout
-    from corpusmill.train.preference import Alignment
-    from corpusmill.train.tuning import Start
+    from corpusmill.train.align_job import AlignmentJob
+    from corpusmill.train.parallel.dims import ParallelDims
+    from corpusmill.train.tuning import StartModel
 
     execute(pretrained_run, stage(pairs=10, loop={"threads": 1, "steps": 0}))
     pairs = pq.read_table(pretrained_run.path("align/data/pairs.parquet"))
-    start = Start("pretrain/model", pretrained_run.path("pretrain/model"))
+    start = StartModel("pretrain/model", pretrained_run.path("pretrain/model"))
     keys = []
 
     def key_of(device: str = "cpu", precision: str = "auto", **sizes: int) -> list:
-        layout = Layout(ParallelConfig(**sizes), torch.device("cpu"))
-        aligned = Alignment(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, layout)
-        aligned.layout = replace(layout, device=torch.device(device))
+        dims = ParallelDims(ParallelConfig(**sizes), torch.device("cpu"))
+        aligned = AlignmentJob(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, dims)
+        aligned.dims = replace(dims, device=torch.device(device))
         aligned.objective.measure_reference = lambda references, _: keys.append(list(references.key))
         aligned.measure_reference(pretrained_run.root, "weights")
         return keys[-1]
@@ -179,3 +240,204 @@ def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
     save_file(tensors, weights, {"format": "pt"})
     with pytest.raises(CorpusmillError, match="not finite"):
         execute(pretrained_run, stage())
+
+
+# ---- align losses ------------------------------------------------------------------------------------
+
+# The stage with losses other than DPO's, with single completions, and with a reference model of its own.
+
+ONE_STEP = {"threads": 1, "steps": 1}
+
+
+def references_of(run) -> set[str]:
+    return {path.name for path in Path(run.path("align/checkpoints")).glob("reference-*")}
+
+
+@pytest.mark.parametrize("loss", ["orpo", "simpo"])
+def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
+    execute(pretrained_run, stage(loss=loss, loop={**QUICK["loop"], "steps": 15}))
+    metrics, first = metrics_of(pretrained_run), steps_of(pretrained_run)[0]
+    before, after = metrics["held_out_before"], metrics["held_out_after"]
+    assert not references_of(pretrained_run) and "kl" not in first
+    uniform = math.log(600)  # nats a token of an untrained model
+    expected = uniform + 0.1 * math.log(2) if loss == "orpo" else math.log1p(math.e)
+    assert first["preference_loss"] == pytest.approx(expected, abs=1e-5)
+    assert first["reward_chosen"] == pytest.approx(-uniform * metrics["beta"], rel=1e-5)
+    assert after["loss"] < before["loss"] and after["margin"] > before["margin"]
+
+
+def single_rows(count: int) -> list[dict]:
+    """One completion of each, every third of them good."""
+    return [
+        {"prompt": f"What is {n}?", "completion": f"It is {n}." if n % 3 == 0 else f"Who cares about {n}", "label": n % 3 == 0}
+        for n in range(count)
+    ]
+
+
+def test_kto_learns_from_single_completions(pretrained_run, execute, tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = single_rows(60)
+    rows += [{"prompt": "Blank?", "completion": " ", "label": True}, {"prompt": "Two?", "chosen": "It is 2.", "rejected": "Who cares"}]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    done = execute(pretrained_run, SFT, stage(loss="kto", files=[str(path)], beta=0.5))
+    assert (done.manifest.tasks["pairs"].kept, done.manifest.tasks["pairs"].counts) == (61, {"empty": 1})
+    lines, metrics = steps_of(pretrained_run), metrics_of(pretrained_run)
+    assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-7) and lines[0]["kl"] == lines[0]["margin"] == 0
+    assert max(line["kl"] for line in lines) > 0.01
+    before, after = metrics["held_out_before"], metrics["held_out_after"]
+    assert before["loss"] == pytest.approx(0.5, abs=1e-5) and after["loss"] < 0.4
+    assert after["accuracy"] > 0.8 and after["margin"] > 0.5 and after["preference_accuracy"] > 0.9
+    assert after["chosen_tokens"] == before["chosen_tokens"] > 0
+
+
+def test_kto_takes_pairs_as_two_completions(pretrained_run, execute):
+    execute(pretrained_run, stage(loss="kto", loop={"threads": 1, "steps": 2}))
+    assert steps_of(pretrained_run)[0]["count"] == 8
+    assert len(references_of(pretrained_run)) == 4  # completions and mismatched ones, learned and held out
+
+
+def test_a_mismatched_completion_is_whole_and_its_prompt_gives_way():
+    def tokens(first: int, prompt: int, completion: int) -> Encoded:
+        return Encoded(np.arange(first, first + prompt + completion, dtype=np.int32), np.arange(prompt + completion) >= prompt)
+
+    found = mismatch(tokens(0, 6, 2), tokens(100, 2, 7))
+    assert found.ids.tolist() == [4, 5, *range(102, 109)] and found.mask.tolist() == [False] * 2 + [True] * 7
+    found = mismatch(tokens(0, 3, 5), tokens(100, 6, 2))
+    assert found.ids.tolist() == [0, 1, 2, 106, 107] and found.mask.sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": "b"}, r"own\.jsonl:1: `label` is missing, expected true or false"),
+        ({"prompt": "a", "completion": "b", "label": 1}, r"own\.jsonl:1: `label` is a int, expected true or false"),
+        ({"completion": "b", "label": True}, r"own\.jsonl:1: no pair: it has neither `prompt`"),
+    ],
+)
+def test_bad_completions_are_one_sentence(pretrained_run, execute, tmp_path, row, message):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(InputError, match=message):
+        execute(pretrained_run, stage(loss="kto", files=[str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
+        ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
+        ({"undesirable_weight": 2}, "undesirable_weight is for the loss kto, and the loss is sigmoid"),
+        ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
+        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
+        ({"loss": "simpo", "beta": "inf"}, "finite number"),
+        ({"loss": "kto", "batch": 1}, "batch is at least 2 with the loss kto"),
+        ({"loss": "kto", "parallel": {"pipeline": 2}}, "parallel.pipeline is 1 with the loss kto"),
+    ],
+)
+def test_an_option_that_the_loss_does_not_have_is_refused(given, message):
+    with pytest.raises(ValidationError, match=message):
+        AlignConfig.model_validate(given)
+
+
+def test_values_that_are_not_given_are_those_usual_with_the_loss():
+    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "ipo", "simpo", "orpo", "kto")}
+    found = {loss: (config.beta, config.gamma, config.nll_weight) for loss, config in chosen.items()}
+    assert found == {
+        "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "ipo": (1, 0, 0.2), "simpo": (2, 1, 0.2),
+        "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
+    }  # fmt: skip
+    assert AlignConfig(loss="simpo", beta=3).gamma == AlignConfig.model_validate({"loss": "simpo", "beta": "3"}).gamma == 1.5
+    assert AlignConfig(loss="simpo", gamma=0).gamma == 0
+    for config in (*chosen.values(), AlignConfig(files=["a.jsonl"])):  # as processes are given it
+        assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+# ---- the reference ----------------------------------------------------------------------------------
+
+
+def changed(folder: Path, target: Path, config: dict | None = None, scale: float = 1.0) -> Path:
+    """A copy of a model folder with other values in its configuration, and its embedding scaled."""
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(target / "model.safetensors")
+    tensors["model.embed_tokens.weight"] *= scale
+    tensors["lm_head.weight"] += torch.linspace(0, scale - 1, 600)[:, None]
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+    if config:
+        (target / "config.json").write_text(json.dumps(json.loads((target / "config.json").read_text()) | config))
+    return target
+
+
+def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
+    other = changed(Path(pretrained_run.path("pretrain/model")), tmp_path / "other", scale=3.0)
+    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
+    first = steps_of(pretrained_run)[0]
+    assert abs(first["kl"]) > 0.01 and first["preference_loss"] != pytest.approx(math.log(2), abs=1e-4)
+    measured = references_of(pretrained_run)
+    save_file(
+        {**load_file(other / "model.safetensors"), "lm_head.weight": torch.zeros(600, 32)}, other / "model.safetensors", {"format": "pt"}
+    )
+    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
+    assert len(references_of(pretrained_run) - measured) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("vocabulary", r"other has another vocabulary than the model that is aligned"),
+        ("context", r"other has a context of 80 tokens, the model that is aligned one of 160"),
+        ("nothing there", r"align\.reference: .*other is no model folder, as it has no config\.json"),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
+    other = tmp_path / "other"
+    if change != "nothing there":
+        changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
+    if change == "vocabulary":
+        tokenizer = json.loads((other / "tokenizer.json").read_text())
+        words = tokenizer["model"]["vocab"]
+        words["!"], words["#"] = words["#"], words["!"]
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match=message):
+        execute(pretrained_run, stage(reference=str(other)))
+
+
+def test_the_cache_is_known_by_all_that_it_depends_on(pretrained_run, execute, finish, encoder, monkeypatch, tmp_path):
+    from corpusmill.train.template import template_files
+
+    monkeypatch.setattr(logprobs, "measured", lambda model, sequences, *_: logprobs.Reference(torch.zeros(len(sequences))))
+    begun = Path(pretrained_run.path("pretrain/model"))
+    shorter = changed(begun, tmp_path / "shorter", {"max_position_embeddings": 150})
+    heavier = changed(begun, tmp_path / "heavier", scale=1.1)
+    talking = changed(begun, tmp_path / "talking")
+    for name, content in template_files(160, "{# the same text #}" + encoder.template.source).items():
+        (talking / name).write_bytes(content)
+    few = {"pairs": 20, "loop": ONE_STEP}
+    changes: dict[str, dict] = {
+        "batch": {"batch": 6}, "micro_batch": {"micro_batch": 4}, "seed": {"seed": 5}, "pairs": {"max_chars": 90},
+        "precision": {"loop": {**ONE_STEP, "precision": "bf16"}},
+    }  # fmt: skip
+    models = {"lengths": shorter, "weights": heavier, "template": talking}
+    execute(pretrained_run, stage(**few))
+    known = references_of(pretrained_run)
+    for name in (*changes, *models):
+        if name in models:
+            finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(models[name].iterdir())})
+        execute(pretrained_run, stage(**{**few, **changes.get(name, {})}))
+        new = references_of(pretrained_run) - known
+        assert len(new) == 2, name
+        known |= new
+    execute(pretrained_run, stage(**few, beta=0.3))  # which it does not depend on
+    assert references_of(pretrained_run) == known
+
+
+def test_log_probabilities_that_are_not_finite_skip_their_step(pretrained_run, execute, monkeypatch):
+    calls = iter(range(99))
+    sigmoid = losses.LOSSES["sigmoid"]
+    monkeypatch.setitem(losses.LOSSES, "sigmoid", lambda pairs, options: sigmoid(pairs, options) * (math.nan if next(calls) == 3 else 1))
+    execute(pretrained_run, stage(held_out=0, loop={**ONE_STEP, "steps": 6}))
+    lines = steps_of(pretrained_run)
+    assert ["skipped" in line for line in lines] == [False, False, False, True, False, False]
+    assert lines[3]["skipped"].startswith("loss is nan") and len(set(lines[3]["documents"])) == 8
+    assert metrics_of(pretrained_run)["skipped_steps"] == 1

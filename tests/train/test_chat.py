@@ -18,13 +18,12 @@ import torch
 from speaking import speaking_folder
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.chat import Conversation, warning
-from corpusmill.train.chat_terminal import Screen, chat_loop
-from corpusmill.train.checkpoint import load_model, save_model
-from corpusmill.train.sampling import Sampling
-from corpusmill.train.sft_data import read_examples
-from corpusmill.train.speaker import load_speaker
+from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
+from corpusmill.train.generate import Sampling
+from corpusmill.train.model_folder import load_model, save_model
+from corpusmill.train.sft_job import read_examples
 from corpusmill.train.template import template_files
+from corpusmill.train.text_generator import load_text_generator
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def talk_with(folder: Path, **options: object) -> Conversation:
-    return Conversation(load_speaker(folder, "cpu"), Sampling(seed=1), **{"max_tokens": 10, **options})
+    return Conversation(load_text_generator(folder, "cpu"), Sampling(seed=1), **{"max_tokens": 10, **options})
 
 
 def shown_to_the_model(talk: Conversation) -> list[str]:
@@ -42,9 +41,9 @@ def shown_to_the_model(talk: Conversation) -> list[str]:
 
     def note(_: object, given: tuple[torch.Tensor, ...]) -> None:
         if given[0].size(1) > 1:
-            prompts.append(talk.speaker.tokenizer.decode(given[0][0].tolist(), skip_special_tokens=False))
+            prompts.append(talk.generator.tokenizer.decode(given[0][0].tolist(), skip_special_tokens=False))
 
-    talk.speaker.model.model.register_forward_pre_hook(note)
+    talk.generator.model.model.register_forward_pre_hook(note)
     return prompts
 
 
@@ -83,7 +82,7 @@ def test_an_empty_answer_changes_nothing(folder: Path) -> None:
     talk = talk_with(folder)
     "".join(talk.ask("hello"))
     before = list(talk.turns)
-    talk.speaker = replace(talk.speaker, stop=frozenset(range(280)))
+    talk.generator = replace(talk.generator, stop=frozenset(range(280)))
     assert "".join(talk.ask("more")) == "" == "".join(talk.again()) and talk.turns == before and talk.ended == "empty"
 
 
@@ -91,7 +90,7 @@ def test_a_message_that_is_too_long_is_refused_and_an_answer_ends_with_the_conte
     talk = talk_with(folder)
     with pytest.raises(InputError, match=r"^that message is too long: \d+ tokens, and this model can take 118\.$"):
         talk.ask("hello " * 200)
-    talk.max_tokens, talk.speaker = 10_000, replace(talk.speaker, stop=frozenset())
+    talk.max_tokens, talk.generator = 10_000, replace(talk.generator, stop=frozenset())
     "".join(talk.ask("hello"))
     assert talk.ended == "cut" and len(talk.turns) == 2
     with pytest.raises(InputError, match="half|not Unicode"):
@@ -141,7 +140,7 @@ def test_pipes_get_answers_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     talk = talk_with(folder)
     piped(monkeypatch, talk, commands)
     out, err = capsys.readouterr()
-    twin = Conversation(talk.speaker, Sampling(seed=1, temperature=0.5), 10)
+    twin = Conversation(talk.generator, Sampling(seed=1, temperature=0.5), 10)
     answers = ["".join(twin.ask("hello")), "".join(twin.again())]
     twin.new()
     twin.system = "Be kind."

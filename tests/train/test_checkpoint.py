@@ -1,95 +1,340 @@
-"""Broken model folders are sentences; the training state is whole or not there."""
+"""Saved states of one process: whole or not at all, the latest and the best kept, damage passed over, written beside the training."""
 
 import json
+import os
+import re
+import resource
+import shutil
+import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from killing import in_child
+from launch_runs import PRETRAIN, call, left, run_with_tokens, train
+from safetensors.torch import load_file
+from torch import Tensor
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.checkpoint import load_model, save_model
-from corpusmill.train.model import Llama, initialise
+from corpusmill.cli.checkpoints import checkpoints as command
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import pretrain_job
+from corpusmill.train.checkpoint import RankTensors, States, read_weights
+from corpusmill.train.model_folder import load_model
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.saved import checkpoints, export_state
+
+# ---- state -------------------------------------------------------------------------------------------
+
+SHARD = "shard-00000-of-00001.safetensors"
+
+
+def states(folder: Path, **options: Any) -> States:
+    return States(folder, ParallelDims.single(torch.device("cpu")), **options)
+
+
+def tensors_of(step: int) -> dict[str, Tensor]:
+    return {"model/w": torch.full((3,), float(step)), "optimizer/w/m": torch.zeros(3), "optimizer/w/step": torch.tensor(float(step))}
+
+
+def save(folder: Path, step: int) -> None:
+    states(folder).save(step, tensors_of(step), {"loss": 0.1 + step})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def latest(folder: Path) -> int | None:
+    saved = states(folder).latest()
+    return saved and saved.step
+
+
+def test_states_keep_the_latest_two_and_come_back_bit_by_bit(tmp_path: Path) -> None:
+    assert states(tmp_path).latest() is None
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    assert names(tmp_path) == ["step-00000020", "step-00000030"]
+    found = states(tmp_path).latest()
+    assert found is not None and found.step == 30 and found.record == {"loss": 30.1}
+    tensors = {name: torch.ones_like(t) for name, t in tensors_of(0).items()}
+    states(tmp_path).load(found, tensors)
+    assert all(torch.equal(tensors[name], t) for name, t in tensors_of(30).items())
+    assert read_weights(found.path).keys() == {"w"} and torch.equal(read_weights(found.path)["w"], torch.full((3,), 30.0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scores=st.lists(st.one_of(st.none(), st.floats(0, 9), st.just(float("nan"))), min_size=1, max_size=8),
+    keep=st.integers(1, 3),
+    keep_best=st.integers(0, 3),
+    background=st.booleans(),
+)
+def test_the_latest_and_the_best_are_kept(
+    tmp_path_factory: pytest.TempPathFactory, scores: list[float | None], keep: int, keep_best: int, background: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("states")
+    with states(folder, keep=keep, keep_best=keep_best, background=background) as saving:
+        for step, score in enumerate(scores):
+            saving.save(step, tensors_of(step), {}, score)
+    order = sorted(
+        (step for step, score in enumerate(scores) if score is not None), key=lambda step: (scores[step] != scores[step], scores[step])
+    )
+    held = {*range(len(scores))[-keep:], *order[:keep_best]}
+    assert names(folder) == [f"step-{step:08d}" for step in sorted(held)]
+    best = states(folder).best()
+    among = [step for step in order if step in held]
+    assert (best and best.step) == (among[0] if among else None)
+
+
+@pytest.mark.parametrize("name", [SHARD, "state.json"])
+@pytest.mark.parametrize("how", ["cut", "changed", "gone"])
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, name: str, how: str) -> None:
+    save(tmp_path, 10)
+    save(tmp_path, 20)
+    path = tmp_path / "step-00000020" / name
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[:-9], "changed": b"x" + content[1:], "gone": b""}[how])
+    if how == "gone":
+        path.unlink()
+    (tmp_path / ".tmp-step-00000030").mkdir()  # what a kill while saving leaves
+    assert latest(tmp_path) == 10 and ".tmp-step-00000030" not in names(tmp_path)
+    states(tmp_path, keep=1).save(15, tensors_of(15), {})
+    assert latest(tmp_path) == 15  # the damaged later one neither counts nor is in the way
+    states(tmp_path, keep=1).save(20, tensors_of(20), {})
+    assert latest(tmp_path) == 20 and names(tmp_path) == ["step-00000020"]
+
+
+def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    found = states(tmp_path).latest()
+    assert found is not None
+    for change, sentence in (
+        ({"model/w": torch.zeros(4)}, r"step-00000010: model/w is \[3\] of torch\.float32, and in this training \[4\] of torch\.float32"),
+        ({"model/w": torch.zeros(3).half()}, r"model/w is \[3\] of torch\.float32, and in this training \[3\] of torch\.float16"),
+        ({"model/v": torch.zeros(3)}, r"step-00000010: model/v is missing \(1 in all\): it holds the state of another model"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            states(tmp_path).load(found, {**tensors_of(0), **change})
+    with pytest.raises(InputError, match=r"holds optimizer/w/step, which this training does not have \(1 such in all\)"):
+        states(tmp_path).load(found, {name: t for name, t in tensors_of(0).items() if not name.endswith("step")})
+
+
+def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training changes tensors and record while they are written; that is held up here until it has."""
+    changed, write = threading.Event(), RankTensors.write
+    monkeypatch.setattr(RankTensors, "write", lambda *arguments: changed.wait(30) and write(*arguments))
+    tensors, record = tensors_of(5), {"losses": [1.5]}
+    with states(tmp_path, background=True) as saving:
+        saving.save(5, tensors, record)
+        assert names(tmp_path) in ([], [".tmp-step-00000005"])
+        tensors["model/w"] += 1
+        record["losses"].append(2.5)
+        changed.set()
+    found = states(tmp_path).latest()
+    assert found is not None and found.record == {"losses": [1.5]} and read_weights(found.path)["w"].tolist() == [5.0] * 3
+
+
+def limited(folder: Path, background: bool) -> None:
+    """Files can't grow beyond 200 bytes, as on a disk that is full."""
+    saving = states(folder, background=background)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        saving.save(20, {"model/w": torch.zeros(1000)}, {})
+        if not background:
+            os._exit(9)
+        saving.save(30, {"model/w": torch.zeros(1000)}, {})  # what has failed is told by the next save
+    except CorpusmillError as error:
+        assert "step-00000020" in str(error) and "can't be written" in str(error) and "File too large" in str(error), error
+        os._exit(7)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_full_disk_leaves_the_state_before_intact(tmp_path: Path, background: bool) -> None:
+    save(tmp_path, 10)
+    assert os.waitstatus_to_exitcode(in_child(limited, tmp_path, background)) == 7
+    assert latest(tmp_path) == 10 and names(tmp_path) == ["step-00000010"]
+
+
+def killed_while_writing(folder: Path, at: str) -> None:
+    """SIGKILL of this process in the background thread, with the file half written, before the renaming or after it."""
+    if at == "half":
+
+        def half(pieces: RankTensors, path: Path, taken: Any) -> None:
+            path.write_bytes(bytes(100))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        RankTensors.write = half  # type: ignore[method-assign]
+    else:
+        replace = os.replace
+
+        def killing(source: Any, target: Any) -> None:
+            if at == "after":
+                replace(source, target)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = killing
+    saving = states(folder, background=True)
+    saving.save(20, tensors_of(20), {})
+    saving.finish()
+
+
+@pytest.mark.parametrize(("at", "step"), [("half", 10), ("before", 10), ("after", 20)])
+def test_killed_while_a_state_is_written_the_one_before_is_there(tmp_path: Path, at: str, step: int) -> None:
+    save(tmp_path, 10)
+    assert os.WTERMSIG(in_child(killed_while_writing, tmp_path, at)) == signal.SIGKILL
+    assert latest(tmp_path) == step
+    save(tmp_path, 20)
+    assert names(tmp_path) == ["step-00000010", "step-00000020"]
+
+
+def test_a_configuration_that_differs_is_named(tmp_path: Path) -> None:
+    states(tmp_path).save(1, tensors_of(1), {"loop": {"clip": 1.0, "optimizer": {"lr": 0.1, "kind": "muon"}}})
+    found = states(tmp_path).latest()
+    assert found is not None
+    found.require({"loop": {"clip": 1.0, "optimizer": {"lr": 0.1, "kind": "muon"}}})
+    with pytest.raises(
+        InputError, match=r"step-00000001: holds the state of another configuration \(loop\.optimizer\.lr was 0\.1 and is 0\.2\)"
+    ):
+        found.require({"loop": {"clip": 1.0, "optimizer": {"lr": 0.2, "kind": "muon"}}})
+    assert json.loads((found.path / "state.json").read_text())["ranks"][0].keys() == {"bytes", "sha256", "random"}
+
+
+# ---- saved -------------------------------------------------------------------------------------------
+
+# Saved states of a run: listed, made model folders, exported when best, and gone on from with other settings and layouts.
+
+ONE = {"parallel": {}, "evaluate_every": 2, "loop": {**PRETRAIN["loop"], "keep": 2, "keep_best": 2, "save_every": 2}}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes, finish: Any, documents_of: Any) -> Storage:
+    return run_with_tokens(tmp_path_factory.mktemp("prepared") / "run", tokenizer_json, finish, documents_of)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    model = Llama(Architecture(vocab_size=11, layers=1, width=8, heads=2, kv_heads=1, head_dim=4, ffn=8, context=16))
-    initialise(model, 0)
-    tokenizer = {"model": {"vocab": {"a": 0, "b": 10}}, "added_tokens": []}
-    save_model(model, tmp_path / "model", {"tokenizer.json": json.dumps(tokenizer).encode()})
-    return tmp_path / "model"
+def run(prepared: Storage, tmp_path: Path) -> Storage:
+    shutil.copytree(prepared.root, tmp_path / "run")
+    return Storage(str(tmp_path / "run"))
 
 
-def test_a_folder_holds_what_transformers_needs(folder: Path) -> None:
-    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
-    assert load_model(folder).arch.vocab_size == 11
-    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+def saved_states(run: Storage) -> Path:
+    (folder,) = Path(run.path("pretrain/checkpoints")).glob("*/state")
+    return folder
 
 
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+def lines(run: Storage) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.read_bytes("pretrain/logs/train.jsonl").splitlines()]
 
 
-def test_missing_folder_and_files_are_named(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: no such model folder"):
-        load_model(folder / "nowhere")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model\.safetensors: no such file"):
-        load_model(folder)
-    (folder / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json: no such file"):
-        load_model(folder)
+def test_saved_states_are_listed_and_open_in_transformers(run: Storage, tmp_path: Path) -> None:
+    train(run, **ONE)
+    done = call("checkpoints", run.root)
+    assert done.returncode == 0, done.stderr
+    listed = re.sub(r"\s+", " ", done.stdout)
+    scores = {line["step"] + 1: line["validation_bits_per_byte"] for line in lines(run) if "validation_bits_per_byte" in line}
+    kept = sorted({*sorted(scores, key=scores.get)[:2], 10, 12})  # type: ignore[arg-type]
+    for step in kept:
+        assert re.search(rf"pretrain \w{{8}} {step} \d{{4}}-\d\d-\d\d \d\d:\d\d [\d.]+ {scores[step]:.4f} one ", listed), listed
+    assert sorted(int(path.name[-8:]) for path in saved_states(run).iterdir()) == kept
+    output = tmp_path / "at-10"
+    assert export_state(run.root, 10, output).stage == "pretrain"
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
+    ids = torch.tensor([tokenizer("the old mill")["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, load_model(output)(ids), rtol=1e-4, atol=1e-5)
+    saved = load_file(saved_states(run) / "step-00000010" / "shard-00000-of-00001.safetensors")
+    assert torch.equal(model.lm_head.weight, saved["model/lm_head.weight"])
+    export_state(run.root, 12, tmp_path / "at-12")
+    assert (tmp_path / "at-12" / "model.safetensors").read_bytes() == run.read_bytes("pretrain/model/model.safetensors")
 
 
-@pytest.mark.parametrize("left", [0, 4, 100, -1])
-def test_weights_cut_short(folder: Path, left: int) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(InputError, match=r"model\.safetensors: not a whole safetensors file"):
-        load_model(folder)
+def test_what_can_not_be_exported_is_a_sentence(run: Storage, tmp_path: Path) -> None:
+    assert checkpoints(run.root) == []
+    with pytest.raises(InputError, match="run: no state was saved after 12 steps, nor any other"):
+        export_state(run.root, 12, tmp_path / "x")
+    train(run, **ONE)
+    with pytest.raises(InputError, match="run: no state was saved after 5 steps; there are "):
+        export_state(run.root, 5, tmp_path / "x")
+    with pytest.raises(InputError, match="is there already"):
+        export_state(run.root, 12, tmp_path)
+    with pytest.raises(InputError, match="dedup is no stage that trains; those are pretrain, sft, align"):
+        checkpoints(run.root, "dedup")
+    with pytest.raises(InputError, match="nowhere: no such run"):
+        checkpoints(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="--step and --output belong together"):
+        command(run.root, None, 12, None)
+    shard = saved_states(run) / "step-00000012" / "shard-00000-of-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-4])
+    with pytest.raises(InputError, match=r"shard-00000-of-00001\.safetensors: \d+ bytes, and \d+ were written"):
+        export_state(run.root, 12, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
-def test_weights_of_another_shape(folder: Path) -> None:
-    edit(folder / "config.json", intermediate_size=16)
-    with pytest.raises(InputError, match=r"mlp\.\w+_proj\.weight has the shape \[8, 8\], config\.json says"):
-        load_model(folder)
-    edit(folder / "config.json", intermediate_size=8, num_hidden_layers=2)
-    with pytest.raises(InputError, match=r"model\.layers\.1\.\S+ is missing \(9 in all\)"):
-        load_model(folder)
+@pytest.mark.parametrize("parallel", [{}, {"shard": 2}], ids=str)
+def test_the_best_state_becomes_the_model(run: Storage, tmp_path: Path, parallel: dict[str, int]) -> None:
+    """With a learning rate that ruins the model after its first steps, the best state is not the last one."""
+    ruinous = {**ONE["loop"], "schedule": "constant", "warmup": 9, "optimizer": {"kind": "adamw", "lr": 0.5}, "clip": 0, "keep_best": 0}
+    train(run, parallel=parallel, evaluate_every=2, evaluate_windows=0, export="best", loop=ruinous)
+    scores = {line["step"] + 1: line["validation_bits_per_byte"] for line in lines(run) if "validation_bits_per_byte" in line}
+    best = min(scores, key=scores.get)  # type: ignore[arg-type]
+    assert best < 12 and scores[best] < 0.97 * scores[12]
+    assert json.loads(run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"] == pytest.approx(scores[best], rel=1e-6)
+    export_state(run.root, best, tmp_path / "best")
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == run.read_bytes("pretrain/model/model.safetensors")
 
 
-def test_weights_that_the_model_does_not_have(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    save_file({**load_file(path), "model.layers.0.self_attn.q_proj.bias": torch.zeros(8)}, path)
-    with pytest.raises(InputError, match=r"holds model\.layers\.0\.self_attn\.q_proj\.bias"):
-        load_model(folder)
+def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives_the_same_files(
+    run: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the reports on other loops: the second resume, and one in a later epoch; what is saved and how may change in between."""
+    long = {**ONE["loop"], "steps": 150, "save_every": 10}
+    whole = {**ONE, "evaluate_every": 50}
+    train(run, **{**whole, "loop": long})
+    assert json.loads(run.read_bytes("pretrain/metrics.json"))["epochs"] > 2
+    wanted = left(run)
+    run.remove_folder("pretrain")
+    batches = pretrain_job._Job.batches
+    for kill, changes in ((61, {"keep": 1}), (117, {"save_every": 7, "async_save": False}), (None, {"keep_best": 0})):
+
+        def dying(self: Any, step: int, share: Any, kill: int | None = kill) -> Any:
+            if step == kill:
+                raise KeyboardInterrupt
+            yield from batches(self, step, share)
+
+        monkeypatch.setattr(pretrain_job._Job, "batches", dying)
+        if kill:
+            with pytest.raises(KeyboardInterrupt):
+                train(run, **{**whole, "loop": {**long, **changes}})
+        else:
+            train(run, **{**whole, "loop": {**long, **changes}})
+    assert left(run) == wanted
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"model_type": "gpt2"},
-        {"rope_parameters": {"rope_type": "yarn"}},
-        {"attention_bias": True},
-        {"num_key_value_heads": 3},
-        {"hidden_size": "x"},
-    ],
-)
-def test_configurations_that_this_model_is_not(folder: Path, changes: dict[str, object]) -> None:
-    edit(folder / "config.json", **changes)
-    with pytest.raises(InputError, match=r"config\.json: "):
-        load_model(folder)
+def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(run: Storage) -> None:
+    options = {**ONE, "loop": {**ONE["loop"], "optimizer": {"kind": "adamw"}}}  # Muon orthogonalises rounding errors, too
+    train(run, **options)
+    one, log = weights(run), lines(run)
+    run.remove_folder("pretrain")
+    train(run, **{**options, "parallel": {"shard": 2}})
+    two = weights(run)
+    assert {state.processes for state in checkpoints(run.root)} == {"shard 2"}
+    shutil.rmtree(saved_states(run) / "step-00000012")
+    Path(run.path("pretrain/manifest.jsonl")).unlink()  # as if they had been killed after step 10
+    train(run, **options)
+    assert [state.processes for state in checkpoints(run.root) if state.saved.step == 12] == ["one"]
+    for found in (two, weights(run)):
+        assert one.keys() == found.keys() and all(torch.allclose(one[name], found[name], rtol=0, atol=2e-6) for name in one)
+    for line, wanted in zip(lines(run), log, strict=True):
+        assert line["step"] == wanted["step"] and line["loss"] == pytest.approx(wanted["loss"], abs=1e-6)
 
 
-def test_configuration_that_is_no_json(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "lla')
-    with pytest.raises(InputError, match=r"config\.json: not the configuration"):
-        load_model(folder)
-
-
-def test_the_tokenizer_of_another_model(folder: Path) -> None:
-    edit(folder / "tokenizer.json", added_tokens=[{"id": 11, "content": "<|x|>"}])
-    with pytest.raises(InputError, match=r"tokenizer\.json: has ids up to 11, but the model's vocabulary is 11"):
-        load_model(folder)
+def weights(run: Storage) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in load_file(run.path("pretrain/model/model.safetensors")).items()}

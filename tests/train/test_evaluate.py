@@ -13,19 +13,16 @@ from pydantic import ValidationError
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import INDEX, Shard, ShardSet, shard_contents, shard_names
-from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.bits import token_bytes
-from corpusmill.train.checkpoint import load_model
+from corpusmill.pipeline.token_shards import INDEX, ShardSet, TokenShard, TokenShards, shard_contents, shard_names
+from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
+from corpusmill.train.align_data import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
-from corpusmill.train.judged import JudgedConfig
-from corpusmill.train.measurement import Measurement
-from corpusmill.train.parallel.computation import Local
-from corpusmill.train.preference_data import Pair, pairs_table
+from corpusmill.train.evaluate_job import Measurement
+from corpusmill.train.losses import token_nats
+from corpusmill.train.model_folder import load_model
+from corpusmill.train.parallel.model import LocalModel
 from corpusmill.train.sft import SftConfig, SftStage
-from corpusmill.train.token_loss import token_nats
-from corpusmill.train.validation import Validation
+from corpusmill.train.validation import Validation, token_bytes
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokens", "pretrain")
@@ -53,7 +50,7 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
     index = pa.Table.from_pylist(rows, INDEX)
     files = shard_contents(0, np.array(ids, "<u2"), index)
     total = sum(row["utf8_bytes"] for row in rows)
-    shard = Shard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest(), "")
+    shard = TokenShard(*shard_names(0), len(ids), len(rows), total, hashlib.sha256(files[shard_names(0)[0]]).hexdigest(), "")
     described = ShardSet("uint16", 600, hashlib.sha256(tokenizer_json).hexdigest(), "validation", (shard,), EOT_ID)
     return {f"validation/{name}": content for name, content in {**files, "shards.json": described.to_json()}.items()}
 
@@ -133,7 +130,7 @@ def test_nats_and_bytes_belong_to_their_documents(evaluated):
     model = load_model(run.path("sft/model"))
     tokenizer = run.child("sft/model").read_bytes("tokenizer.json")
     validation = Validation(shards, token_bytes(tokenizer), model.arch.context, document_mask=True)
-    sums = validation.sums(Local(model, "fp32"), model.device)
+    sums = validation.sums(LocalModel(model, "fp32"), model.device)
     assert sums.sizes.tolist() == shards.index(0)["utf8_bytes"].to_pylist()
     first = shards.window(0, shards.index(0)["tokens"][0].as_py() - 1).astype(np.int64)
     assert len(first) < model.arch.context
@@ -166,7 +163,7 @@ def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
         {"role": role, "content": text} for role, text in (("user", "Mill?"), ("assistant", "It turns."), ("assistant", "No."))
     )
     sides = [([good], [bad]), ([good], []), ([], [bad])]
-    table = pairs_table([Pair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)])
+    table = pairs_table([PreferencePair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)])
     pq.write_table(table, pretrained_run.path("pairs.parquet"))
     found = Measurement(EvaluateConfig(), pretrained_run, "pretrain", True).preferences(pretrained_run, "pairs.parquet")
     assert found is not None and found["pairs"] == 1

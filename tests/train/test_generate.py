@@ -1,13 +1,336 @@
-"""Tokens one after the other: the cache changes nothing, and the context is no cliff."""
+"""What options do to logits and what a model then says: value for value as `transformers` has it."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_models import random_ids, random_model
+from speaking import TEXT, byte_tokenizer
+from tokenizers import Tokenizer, decoders, models
+from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.generation import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.train.generate import generate
-from corpusmill.train.model import Llama
-from corpusmill.train.sampling import GREEDY, Sampling
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train.generate import (
+    GREEDY,
+    LENGTH,
+    STOP_STRING,
+    STOP_TOKEN,
+    DecodeStep,
+    Draft,
+    Sampling,
+    TextStream,
+    choose,
+    generate,
+    generate_batch,
+    json_line,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise,
+    plain,
+    stream_text,
+    warp,
+    write,
+)
+from corpusmill.train.model import KVCache, Llama
+from corpusmill.train.model_folder import save_model
+
+# ---- sampling ----------------------------------------------------------------------------------------
+
+VOCABULARY = 60
+SAMPLINGS = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.1, 0.7, 1.0, 3.0]),
+    top_k=st.sampled_from([0, 1, 7, 59, 60, 1000]),
+    top_p=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 1.0]),
+    repetition_penalty=st.sampled_from([0.8, 1.0, 1.7]),
+)
+
+
+def random_logits(seed: int, rows: int = 3, step: float = 0.0) -> torch.Tensor:
+    """Multiples of `step`, so that many are equal; 0: all differ."""
+    logits = torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 4
+    return (logits / step).round() * step if step else logits
+
+
+def theirs(sampling: Sampling, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The processors of `transformers` in the order of its `generate`."""
+    chain = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if sampling.temperature != 1:
+        chain.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        chain.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        chain.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        chain.append(MinPLogitsWarper(sampling.min_p))
+    return chain(ids, logits.clone())
+
+
+@settings(max_examples=80, deadline=None)
+@given(SAMPLINGS, st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 2.0]))
+def test_options_equal_transformers_value_for_value(sampling: Sampling, seed: int, step: float) -> None:
+    logits = random_logits(seed, step=step)
+    ids = torch.randint(VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(seed))
+    seen = torch.zeros(3, VOCABULARY, dtype=torch.bool).scatter(1, ids, True)
+    ours = warp(penalise(logits, seen, sampling.repetition_penalty), sampling)
+    assert torch.equal(ours, theirs(sampling, ids, logits))
+
+
+@settings(max_examples=80, deadline=None)
+@given(SAMPLINGS, st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 2.0]))
+def test_a_token_is_the_one_whose_share_a_number_falls_into(sampling: Sampling, seed: int, step: float) -> None:
+    logits, uniform = random_logits(seed, step=step), torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    shares = warp(logits, sampling).double().softmax(-1)
+    chosen = choose(logits, sampling, uniform)
+    for row, token in enumerate(chosen.tolist()):
+        if step:  # of equals at the border of top_p any may stay
+            assert logits[row, token] >= logits[row][shares[row] > 0].min()
+            continue
+        before = shares[row, :token].sum()
+        assert shares[row, token] > 0 and before - 1e-6 <= uniform[row] <= before + shares[row, token] + 1e-6
+    assert choose(logits[1:2], sampling, uniform[1:2]).tolist() == chosen[1:2].tolist()  # whoever is beside it
+
+
+def test_limits_by_their_definition() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+
+    def kept(limited: torch.Tensor) -> list[bool]:
+        return limited.isfinite().tolist()
+
+    assert kept(keep_top_k(logits, 2)) == [True, True, False, False]
+    assert kept(keep_top_p(logits, 0.79)) == [True, True, False, False]  # .5 + .3 reach it
+    assert kept(keep_top_p(logits, 0.81)) == [True, True, True, False]
+    assert kept(keep_top_p(logits, 0.0)) == [True, False, False, False]
+    assert kept(keep_min_p(logits, 0.2)) == [True, True, True, False]
+    ends = torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)
+    assert choose(logits.expand(2, -1), Sampling(temperature=1.0, top_k=3), ends).tolist() == [0, 2]
+    assert choose(logits.expand(2, -1), GREEDY, ends).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("temperature", -1.0, "temperature has to be 0, or at least 0.001, not -1.0"),
+        ("temperature", float("nan"), "temperature has to be"),
+        ("top_k", -1, "top_k has to be 0 or more"),
+        ("top_p", 1.5, "top_p has to be from 0 to 1"),
+        ("min_p", -0.1, "min_p has to be from 0 to 1"),
+        ("repetition_penalty", 0.0, "repetition_penalty has to be above 0"),
+        ("seed", -1, "seed has to be 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_one_sentence(option: str, value: float, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        replace(GREEDY, **{option: value})
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(top_k=0)])
+def test_logits_that_are_no_numbers_are_no_text(sampling: Sampling) -> None:
+    logits = random_logits(0)
+    logits[1, 5] = torch.nan
+    with pytest.raises(CorpusmillError, match="not numbers"):
+        choose(logits, sampling, torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [{"kv_heads": 2}, {"kv_heads": 4, "window": 6}])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_texts_equal_transformers(tmp_path: Path, shape: dict[str, int], penalty: float) -> None:
+    model = random_model(**shape)
+    save_model(model, tmp_path / "model")
+    peer = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    prompts = [[5, 6, 7, 8, 9, 10, 11], [50], [20, 21, 22]]
+    padded = torch.tensor([[1] * (7 - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (7 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    settled = {"do_sample": False, "eos_token_id": -1, "repetition_penalty": penalty}
+    expected = peer.generate(padded, attention_mask=mask, max_new_tokens=20, **settled)[:, 7:].tolist()
+    sampling = replace(GREEDY, repetition_penalty=penalty)
+    assert [text.tokens for text in generate_batch(model, prompts, max_tokens=20, sampling=sampling)] == expected
+
+
+# ---- text stream -------------------------------------------------------------------------------------
+
+# Text that streams: whole characters, stop strings across tokens, nothing that drives a terminal.
+
+TOKENIZER = byte_tokenizer()
+
+
+class Pieces:
+    """A tokenizer whose ids stand for given pieces of text."""
+
+    def __init__(self, pieces: list[str]):
+        self.pieces = pieces
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return "".join(self.pieces[number] for number in ids)
+
+
+def written(stream: TextStream, tokens: list[int]) -> list[str]:
+    """What is there after each token, and at the end."""
+    pieces = []
+    for token in tokens:
+        pieces.append(stream.add(token))
+        if stream.stopped:
+            break
+    return [*pieces, stream.end()]
+
+
+def before_first_stop(text: str, stops: list[str]) -> str:
+    """Character by character: the text before the stop string that is complete first."""
+    for end in range(1, len(text) + 1):
+        found = [stop for stop in stops if text[:end].endswith(stop)]
+        if found:
+            return text[: end - len(max(found, key=len))]
+    return text
+
+
+def test_streamed_text_is_the_text_in_whole_characters() -> None:
+    pieces = list(stream_text(TOKENIZER, TOKENIZER.encode(TEXT).ids))
+    assert "".join(pieces) == TEXT and not any("\ufffd" in piece for piece in pieces)
+    broken = list(stream_text(TOKENIZER, TOKENIZER.encode("🙂").ids[:-1]))
+    assert set("".join(broken)) == {"\ufffd"}
+    first = TOKENIZER.encode("🙂").ids[0]
+    endless = written(TextStream(TOKENIZER), [first] * 20)
+    assert "".join(endless) == "\ufffd" * 20 and endless[7] == "\ufffd" * 8  # bytes that are no text are not waited for
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
+def test_a_text_ends_before_its_first_stop_string_however_tokens_cut_it(pieces: list[str], stops: list[str]) -> None:
+    whole = before_first_stop("".join(pieces), stops)
+    stream = TextStream(Pieces(pieces), stops)
+    given_out = written(stream, list(range(len(pieces))))
+    assert "".join(given_out) == whole and stream.stopped == (whole != "".join(pieces))
+    assert "".join(stream_text(Pieces(pieces), range(len(pieces)), stops)) == whole
+
+
+def test_what_may_become_a_stop_string_is_held_back_and_no_more() -> None:
+    stream = TextStream(Pieces(["Q: one", "\n", "\nA", "\n", "\n", "Q", ":", "more"]), ["\n\nQ:"])
+    assert [stream.add(token) for token in range(7)] == ["Q: one", "", "\n\nA", "", "", "", ""]
+    assert stream.stopped and stream.add(7) == "" and stream.end() == ""
+    with pytest.raises(InputError, match="can't be empty"):
+        TextStream(TOKENIZER, ["x", ""])
+
+
+def test_tokens_are_read_no_further_than_the_stop_string() -> None:
+    read = []
+
+    def tokens():
+        for number in range(5):
+            read.append(number)
+            yield number
+
+    assert "".join(stream_text(Pieces(list("abcde")), tokens(), ["bc"])) == "a" and read == [0, 1, 2]
+
+
+def test_tokenizers_that_mark_spaces_keep_them() -> None:
+    words = ["▁the", "▁cat", "s", "<0xE6>", "<0x9D>", "<0xB1>"]
+    tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, [], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    ids = [0, 1, 2, 3, 4, 5, 1]
+    assert written(TextStream(tokenizer), ids) == ["the", " cat", "s", "", "", "東", " cat", ""]
+    assert written(TextStream(tokenizer, before=[1, 2]), [1, 0]) == [" cat", " the", ""]  # it goes on from a word
+
+
+def test_nothing_that_a_terminal_obeys_gets_through() -> None:
+    assert plain("a\x1b[31mb\x07\x9b2Jc\r\u202ed\x00\ne\tf\u061c") == "a[31mb2Jcd\ne\tf"
+    assert "".join(stream_text(TOKENIZER, TOKENIZER.encode("\x1b]0;title\x07x").ids)) == "]0;titlex"
+    hostile = "\x1b[2J\x9b\u202e\r\n東京 \ud83d"
+    line = json_line({"text": hostile})
+    assert plain(line) == line and "\n" not in line and json.loads(line) == {"text": hostile}
+
+
+# ---- decode step -------------------------------------------------------------------------------------
+
+# A step without modules gives what the model gives, or leaves it to the model.
+
+SHAPES = [
+    {},
+    {"kv_heads": 4, "tied": True},
+    {"kv_heads": 1, "window": 6},
+    {"qk_norm": True, "head_dim": 32},
+    {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}, "window": 1},
+]
+
+
+def filled(model: Llama, starts: list[int]) -> KVCache:
+    """A cache in which three rows end at place 20 and begin where `starts` says."""
+    cache = model.new_cache()
+    cache.length, cache.starts = 20, [20] * 3
+    for row, start in enumerate(starts):
+        alone = model.new_cache()
+        with torch.no_grad():
+            model(random_ids((1, 20 - start), seed=row), cache=alone)
+        cache.put(row, alone, 0, rows=3)
+    return cache
+
+
+@pytest.mark.parametrize("starts", [[0, 0, 0], [12, 3, 3], [5, 5, 5]])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_equal_the_model(shape: dict[str, object], starts: list[int]) -> None:
+    model = random_model(**shape).double()
+    step, ours, theirs = DecodeStep(model), filled(model, starts), filled(model, starts)
+    assert step.plain
+    for seed in range(4):
+        ids = random_ids((3, 1), seed)
+        with torch.no_grad():
+            torch.testing.assert_close(step(ids[:, 0], ours), model(ids, cache=theirs)[:, -1], rtol=0, atol=1e-10)
+    assert ours.length == theirs.length == 24
+    for mine, its in zip(ours.layers.values(), theirs.layers.values(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-10)
+
+
+def test_weights_that_were_trained_in_between_count() -> None:
+    model = random_model().double()
+    step = DecodeStep(model)
+    with torch.no_grad():
+        model.model.layers["1"].mlp.up_proj.weight.mul_(2)
+        found = step(random_ids((2, 1))[:, 0], model.new_cache())
+        torch.testing.assert_close(found, model(random_ids((2, 1)))[:, -1], rtol=0, atol=1e-10)
+
+
+class Adapted(nn.Linear):
+    """A layer with more than its weight, as adapters have it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+def test_a_model_with_other_parts_or_hooks_computes_itself() -> None:
+    model = random_model().double()
+    adapted = Adapted(64, 64, bias=False).double()
+    adapted.weight = model.model.layers["0"].self_attn.q_proj.weight
+    model.model.layers["0"].self_attn.q_proj = adapted
+    step, ids = DecodeStep(model), random_ids((2, 1))
+    with torch.no_grad():
+        assert not step.plain and torch.equal(step(ids[:, 0], model.new_cache()), model(ids, cache=model.new_cache())[:, -1])
+    hooked = random_model()
+    hooked.lm_head.register_forward_hook(lambda module, given, found: found * 0)
+    step = DecodeStep(hooked)
+    with torch.no_grad():
+        assert not step.plain and not step(ids[:, 0], hooked.new_cache()).any()
+
+
+# ---- generate ----------------------------------------------------------------------------------------
+
+# Tokens one after the other: the cache changes nothing, and the context is no cliff.
 
 
 def without_cache(model: Llama, prompt: list[int], count: int) -> list[int]:
@@ -61,3 +384,138 @@ def test_what_outgrows_the_context_is_refused_before_anything_is_written() -> No
         generate(model, [5] * 13, max_tokens=8, overflow="refuse")
     with pytest.raises(InputError, match="the prompt has no token"):
         generate(model, [], max_tokens=1)
+
+
+# ---- generate batch ----------------------------------------------------------------------------------
+
+# Many prompts at a time: each text is the one that its prompt gives alone, and nothing is computed for nothing.
+
+
+def prompts_of(lengths: list[int]) -> list[list[int]]:
+    return [random_ids((1, length), seed).tolist()[0] for seed, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("window", [0, 6])
+@pytest.mark.rounding
+def test_rows_of_different_beginnings_have_the_logits_of_each_alone(window: int) -> None:
+    model = random_model(window=window).double()
+    rows = prompts_of([20, 3, 11])
+    cache = KVCache(40, window)
+    cache.length, cache.starts = 20, [20, 20, 20]
+    ids = random_ids((3, 7), seed=9)
+    with torch.no_grad():
+        for row, prompt in enumerate(rows):
+            alone = model.new_cache()
+            model(torch.tensor([prompt]), cache=alone)
+            cache.put(row, alone, 0, rows=3)
+        found = torch.cat([model(part, cache=cache) for part in ids.split([1, 4, 1, 1], dim=1)], dim=1)
+        cache.drop(0)  # the last row takes its place
+        cache.shift(min(cache.starts))
+        further = model(torch.tensor([[8], [9]]), cache=cache)
+        for row, prompt in enumerate(rows):
+            whole = model(torch.tensor([[*prompt, *ids[row].tolist()]]))[:, -7:]
+            torch.testing.assert_close(found[row : row + 1], whole, rtol=0, atol=1e-10)
+        for row, (prompt, its) in enumerate([(rows[2], ids[2]), (rows[1], ids[1])]):
+            whole = model(torch.tensor([[*prompt, *its.tolist(), 8 + row]]))[:, -1:]
+            torch.testing.assert_close(further[row : row + 1], whole, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("window", [0, 6])
+@pytest.mark.parametrize("context", [1, 2, 24])
+@pytest.mark.rounding
+def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) -> None:
+    model = random_model(layers=1, window=window, context=context).double()
+    generator = random.Random(context)
+    for rows in (1, 3, 16):
+        prompts = prompts_of([generator.choice([1, 3, 7, 22, 23, 24, 30]) for _ in range(6)])
+        sampling = Sampling(temperature=generator.choice([0, 0.8]), repetition_penalty=generator.choice([1, 1.3]), top_k=5)
+        count = generator.choice([5, 30, 50])
+        together = [text.tokens for text in generate_batch(model, prompts, max_tokens=count, sampling=sampling, rows=rows, stop={5})]
+        alone = [
+            list(generate(model, prompt, max_tokens=count, sampling=replace(sampling, seed=number), stop={5}))
+            for number, prompt in enumerate(prompts)
+        ]
+        assert together == alone and any(len(tokens) == count for tokens in alone)
+
+
+@pytest.mark.rounding
+def test_a_window_slides_where_the_cache_is_full_and_the_others_need_little() -> None:
+    model = random_model(layers=1, context=8).double()
+    prompts = prompts_of([1, 5, 1])
+    for tokens in range(1, 8):  # of the second text: the third one begins then, and at one of these the two things meet
+        drafts = [Draft(prompt, 0) for prompt in prompts]
+        for draft, _ in write(model, drafts, max_tokens=30, sampling=GREEDY, stop=(), banned=(), rows=2):
+            if draft is drafts[1] and len(draft.tokens) == tokens:
+                draft.ended = "enough"
+        for draft in drafts:
+            assert draft.tokens == list(generate(model, draft.prompt, max_tokens=len(draft.tokens), sampling=GREEDY))
+        assert [len(draft.tokens) for draft in drafts] == [30, tokens, 30]
+
+
+def watched(model: Llama) -> list[tuple[int, int]]:
+    """Rows and tokens of every call of the model, as they come."""
+    calls: list[tuple[int, int]] = []
+    model.model.register_forward_pre_hook(lambda module, given: calls.append(tuple(given[0].shape)))
+    return calls
+
+
+@pytest.mark.rounding
+def test_rows_that_ended_are_not_computed_and_give_their_place_away() -> None:
+    model, prompts = random_model(), prompts_of([3, 3, 5, 4, 3, 6])
+    lengths = [len(list(generate(model, prompt, max_tokens=30, sampling=GREEDY, stop=set(range(12))))) for prompt in prompts]
+    assert len(set(lengths)) > 2
+    calls = watched(model)
+    texts = list(generate_batch(model, prompts, max_tokens=30, sampling=GREEDY, stop=set(range(12)), rows=3))
+    assert [len(text.tokens) for text in texts] == lengths and max(rows for rows, _ in calls) <= 3
+    steps = sum(rows for rows, tokens in calls if tokens == 1)
+    needed = sum(length - (length == 30) for length in lengths)
+    assert needed <= steps <= needed + len(prompts)  # a row that begins anew goes along for one step
+    assert [tokens for _, tokens in calls].count(3) == 2  # the first two prompts are read together
+
+
+@pytest.mark.rounding
+def test_texts_come_in_order_and_as_soon_as_they_can() -> None:
+    model, prompts = random_model(), prompts_of([3, 4, 5])
+    calls = watched(model)
+    texts = generate_batch(model, prompts, max_tokens=10, sampling=GREEDY, rows=1)
+    first = next(texts)
+    assert len(first.tokens) == 10 and sum(rows for rows, _ in calls) <= 11
+    assert [first.tokens, *(text.tokens for text in texts)] == [list(generate(model, p, max_tokens=10, sampling=GREEDY)) for p in prompts]
+
+
+@pytest.mark.rounding
+def test_seeds_belong_to_texts_and_not_to_rows() -> None:
+    model, prompts = random_model(layers=1).double(), prompts_of([3, 4, 5])
+    texts = [text.tokens for text in generate_batch(model, prompts, max_tokens=10, seeds=[7, 8, 9])]
+    turned = [text.tokens for text in generate_batch(model, prompts[::-1], max_tokens=10, seeds=[9, 8, 7], rows=2)]
+    assert turned == texts[::-1]
+    same = [text.tokens for text in generate_batch(model, [prompts[0]] * 2, max_tokens=10, seeds=[7, 7])]
+    assert same == [texts[0]] * 2
+
+
+@pytest.mark.rounding
+def test_why_a_text_ended_and_what_of_it_is_given_out() -> None:
+    tokenizer = byte_tokenizer()
+    model = random_model(vocab_size=280)
+    (whole,) = generate_batch(model, [[5, 6]], max_tokens=30, sampling=GREEDY, tokenizer=tokenizer)
+    assert whole.ended == LENGTH and whole.text == tokenizer.decode(whole.tokens) and len(whole.tokens) == 30
+    stop = whole.text[5:9]
+    prompts = [[5, 6], [5, 6], [5, 6]]
+    (text, _, _) = generate_batch(model, prompts, max_tokens=30, sampling=GREEDY, tokenizer=tokenizer, stop_strings=[stop])
+    assert text.ended == STOP_STRING and text.text == whole.text[: whole.text.index(stop)] and len(text.tokens) < 30
+    (text,) = generate_batch(model, [[5, 6]], max_tokens=30, sampling=GREEDY, tokenizer=tokenizer, stop=[whole.tokens[3]])
+    assert text.ended == STOP_TOKEN and text.tokens == whole.tokens[: whole.tokens.index(whole.tokens[3])]
+    assert list(generate_batch(model, [], max_tokens=3)) == []
+
+
+@pytest.mark.rounding
+def test_a_prompt_that_is_refused_is_named_before_anything_is_written() -> None:
+    model = random_model(context=20)
+    calls = watched(model)
+    with pytest.raises(InputError, match=r"^prompt 2 has 16 tokens, which with 5 to come are more than the model's context of 20"):
+        generate_batch(model, prompts_of([3, 16]), max_tokens=5, overflow="refuse")
+    with pytest.raises(InputError, match="the prompt has no token"):
+        generate_batch(model, [[1], []], max_tokens=5)
+    with pytest.raises(InputError, match="need a tokenizer"):
+        generate_batch(model, [[1]], max_tokens=5, stop_strings=["x"])
+    assert calls == []

@@ -17,7 +17,7 @@ from launch_runs import left, train
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import pretrain_job
+from corpusmill.train import launch as launching
 from corpusmill.train.launch import launch
 from corpusmill.train.launch_ray import RayGroup, _work
 from corpusmill.train.options import ParallelConfig
@@ -46,12 +46,12 @@ def test_the_bytes_of_local_processes_though_one_is_killed(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    real = pretrain_job.launch
+    real = launching.launch
 
     def with_death(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
         return real("launched:train_and_die", {**arguments, "marker": str(tmp_path / "died")}, *rest, **options)
 
-    monkeypatch.setattr(pretrain_job, "launch", with_death)
+    monkeypatch.setattr(launching, "launch", with_death)
     train(token_run, engine)
     assert left(token_run) == trained_by_two
     out, err = capfd.readouterr()

@@ -1,21 +1,200 @@
-"""The loop: exact resume, skipped steps, gradients per valid target."""
+"""Batches that a thread makes are those of the objective, in its order; what goes wrong there is raised where it is needed."""
 
 import json
+import math
+import random
 import shutil
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from objectives import Goal
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train.architecture import Architecture
-from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.data import DataShare
+from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, SpikeGuard, fit
+from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import StepLoss
-from corpusmill.train.options import LoopConfig, OptimizerConfig
+from corpusmill.train.options import Architecture, LoopConfig, OptimizerConfig
+
+# ---- ahead -------------------------------------------------------------------------------------------
+
+ALONE = DataShare()
+
+
+class Numbers(TokenObjective):
+    """Batches that are their own numbers, as many a step as `counts` says."""
+
+    def __init__(self, counts: list[int], broken: int = -1, seconds: float = 0.0):
+        self.counts, self.broken, self.seconds, self.made, self.threads = counts, broken, seconds, [], set()
+
+    def batches(self, step: int, share: DataShare) -> Iterator[tuple[int, int, int]]:  # type: ignore[override]
+        for number in range(self.counts[step]):
+            if step == self.broken:
+                raise KeyboardInterrupt
+            time.sleep(self.seconds)
+            self.threads.add(threading.current_thread().name)
+            self.made.append((step, share.index, number))
+            yield step, share.index, number
+
+
+@settings(deadline=None, max_examples=60)
+@given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=6), first=st.integers(0, 5))
+def test_all_batches_in_turn_from_any_step_on_and_none_beyond_the_last(counts: list[int], first: int) -> None:
+    plain = Numbers(counts)
+    with Prefetcher(Numbers(counts), len(counts)) as ahead:
+        for step in range(min(first, len(counts) - 1), len(counts)):
+            assert list(ahead.batches(step, ALONE)) == list(plain.batches(step, ALONE))
+        assert ahead.objective.made == plain.made  # type: ignore[attr-defined]
+
+
+def test_the_next_batch_is_made_while_one_is_computed() -> None:
+    numbers = Numbers([1, 1, 1])
+    with Prefetcher(numbers, 3) as ahead:
+        for step in range(2):
+            assert list(ahead.batches(step, ALONE)) == [(step, 0, 0)]
+            deadline = time.monotonic() + 30
+            while (step + 1, 0, 0) not in numbers.made:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+    assert threading.current_thread().name not in numbers.threads and len(numbers.threads) == 1
+
+
+def test_only_what_is_waited_for_counts_as_waiting() -> None:
+    with Prefetcher(Numbers([1] * 6, seconds=0.05), 6) as ahead:
+        for step in range(3):
+            list(ahead.batches(step, ALONE))
+        behind = ahead.waited
+        for step in range(3, 6):
+            time.sleep(0.2)  # computing
+            list(ahead.batches(step, ALONE))
+    assert behind > 0.1 and ahead.waited - behind < 0.05
+
+
+def test_a_step_that_was_left_is_taken_from_its_beginning() -> None:
+    with Prefetcher(Numbers([3, 2, 2]), 3) as ahead:
+        list(ahead.batches(0, ALONE))
+        assert next(ahead.batches(1, ALONE)) == (1, 0, 0)
+        assert list(ahead.batches(1, ALONE)) == [(1, 0, 0), (1, 0, 1)]
+        assert list(ahead.batches(1, DataShare(1, 2))) == [(1, 1, 0), (1, 1, 1)]
+
+
+def test_what_fails_in_the_thread_is_raised_at_its_own_step_and_again() -> None:
+    with Prefetcher(Numbers([2, 2, 2], broken=1), 3) as ahead:
+        assert len(list(ahead.batches(0, ALONE))) == 2
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                list(ahead.batches(1, ALONE))
+
+
+def test_everything_else_is_the_objective() -> None:
+    numbers = Numbers([1])
+    with Prefetcher(numbers, 1) as ahead:
+        assert ahead.of_logits == numbers.of_logits and ahead.metrics == () and ahead.z_loss == 0.0
+
+
+# ---- guard -------------------------------------------------------------------------------------------
+
+# What counts as a spike.
+
+
+def guard(values: list[float], threshold: float = 10.0, floor: float = 0.1) -> SpikeGuard:
+    return SpikeGuard(threshold, floor, values)
+
+
+NORMAL = [4.0 + 0.1 * math.sin(i) for i in range(100)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused_and_poisons_nothing(value: float) -> None:
+    some = guard(NORMAL)
+    for _ in range(200):
+        assert some.judge(value, "loss") == f"loss is {value}"
+    assert some.judge(4.1, "loss") is None and some.judge(9.0, "loss") is not None
+
+
+def test_a_spike_says_how_far_it_is_above() -> None:
+    assert guard(NORMAL).judge(12.0, "loss") == "loss 12 is a spike (20.0 deviations above 4)"
+    assert guard(NORMAL).judge(5.0, "loss") is None and guard(NORMAL).judge(0.1, "loss") is None
+
+
+def test_earlier_outliers_do_not_widen_the_measure() -> None:
+    assert guard(NORMAL + [1e6] * 20).judge(12.0, "loss") is not None
+
+
+def test_a_lasting_change_of_level_is_accepted_in_the_end() -> None:
+    some = guard(NORMAL)
+    assert [some.judge(12.0, "loss") is None for _ in range(100)][-1]
+
+
+def test_even_values_few_values_and_no_threshold_never_count() -> None:
+    assert guard([4.0] * 50).judge(4.5, "loss") is None
+    assert guard([4.0] * 19).judge(1e9, "loss") is None
+    assert guard([4.0] * 50, threshold=0).judge(1e9, "loss") is None
+    assert guard([0.0] * 50).judge(0.0, "loss") is None
+
+
+def test_a_loss_that_falls_fast_gives_no_alarm_and_hides_no_spike() -> None:
+    """The losses of tinyshakespeare's first steps (4 layers, width 128, Muon) fall about so: from 4.17 to 2.1 at step 80."""
+    generator, some = random.Random(0), guard([], floor=LOSS_FLOOR)
+    for step in range(300):
+        loss = 1.7 + 2.47 * math.exp(-step / 45) + generator.gauss(0, 0.04)
+        if step >= ENOUGH:
+            assert guard(list(some.values)).judge(3 * loss, "loss") is not None, step
+        assert some.judge(loss, "loss") is None, step
+
+
+def test_the_deviation_of_normal_noise_is_its_own() -> None:
+    generator = random.Random(1)
+    scores = []
+    for _ in range(200):
+        some = guard([100 + generator.gauss(0, 1) for _ in range(WINDOW)], threshold=1e-9, floor=0.0)
+        scores.append(float(str(some.judge(110.0, "x")).split("(")[1].split()[0]))
+    assert 8.5 < sorted(scores)[100] < 11.5
+
+
+finite = st.floats(-1e6, 1e6)
+
+
+@given(st.lists(finite, min_size=ENOUGH, max_size=2 * WINDOW), finite, st.lists(st.sampled_from([math.nan, math.inf, -math.inf])))
+def test_nothing_that_is_not_finite_changes_a_later_verdict(values: list[float], value: float, poison: list[float]) -> None:
+    clean, poisoned = guard(values), guard(values)
+    for bad in poison:
+        assert poisoned.judge(bad, "x") is not None
+    assert poisoned.values == clean.values and poisoned.judge(value, "x") == clean.judge(value, "x")
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=WINDOW, max_size=WINDOW), st.lists(st.floats(0, 1e9), max_size=WINDOW // 5), st.randoms())
+def test_outliers_hide_no_spike(values: list[float], outliers: list[float], generator: random.Random) -> None:
+    """A fifth of the window is anything at all, and what lies 10 deviations above the largest possible measure is still seen."""
+    mixed = values[len(outliers) :] + outliers
+    generator.shuffle(mixed)
+    assert guard(mixed).judge(10 + 10 * 1.05 * 9.9 + 1, "x") is not None
+
+
+@given(st.lists(st.floats(0.5, 10), min_size=ENOUGH, max_size=WINDOW), st.floats(0.5, 10), st.floats(1.01, 100))
+def test_the_verdict_depends_on_no_unit(values: list[float], value: float, unit: float) -> None:
+    scaled = guard([unit * v for v in values]).judge(unit * value, "x")
+    assert (guard(values).judge(value, "x") is None) == (scaled is None)
+
+
+@given(st.lists(finite, max_size=2 * WINDOW), finite)
+def test_saved_values_give_the_verdict_of_a_run_that_was_not_stopped(values: list[float], value: float) -> None:
+    some = guard([])
+    for v in values:
+        some.judge(v, "x")
+    assert guard(list(some.values)).judge(value, "x") == some.judge(value, "x")
+
+
+# ---- loop --------------------------------------------------------------------------------------------
+
+# The loop: exact resume, skipped steps, gradients per valid target.
 
 ARCH = Architecture(vocab_size=31, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=24, context=16)
 

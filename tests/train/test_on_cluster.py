@@ -14,11 +14,10 @@ from raylets import Raylets
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import pretrain_job
+from corpusmill.train import launch as launching
 from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import RayGroup
+from corpusmill.train.launch_ray import RayGroup, WorkerResources, find_resources
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.ray_room import Room, find_room
 
 #: Of a node: as many as each of two processes of this machine has, so that they have as many threads, and the same last bits.
 CPUS = max(1, len(os.sched_getaffinity(0)) // 2)
@@ -59,7 +58,7 @@ def test_a_killed_raylet_and_a_new_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The training waits for a node and goes on there from its last state, with the bytes of one that nobody has disturbed."""
-    marker, said, real = tmp_path / "in step 6", list[str](), pretrain_job.launch
+    marker, said, real = tmp_path / "in step 6", list[str](), launching.launch
 
     def with_wait(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
         return real("launched:train_and_wait", {**arguments, "marker": str(marker)}, *rest, **options)
@@ -75,7 +74,7 @@ def test_a_killed_raylet_and_a_new_one(
         until(lambda: "waiting for room" in printed())
         cluster.add({"CPU": CPUS})
 
-    monkeypatch.setattr(pretrain_job, "launch", with_wait)
+    monkeypatch.setattr(launching, "launch", with_wait)
     thread = threading.Thread(target=disturb, daemon=True)
     thread.start()
     train(run, engine)
@@ -127,7 +126,7 @@ def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
     come = iter([[], nodes[:2], nodes])  # what an autoscaler shows, one look after the other
     monkeypatch.setattr(ray, "nodes", lambda: next(come))
     task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2, "cpus": CPUS}, "device": "cpu"}
-    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._room(ray) == Room(CPUS, 0)  # type: ignore[arg-type]
+    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._room(ray) == WorkerResources(CPUS, 0)  # type: ignore[arg-type]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
     lack = f"2 processes need {f'{CPUS} CPUs' if CPUS > 1 else 'a CPU'} each, and the nodes of the cluster have none"
     assert lines == [f"corpusmill: pretrain: waiting for room on the Ray cluster; {lack}."]
@@ -135,13 +134,13 @@ def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
 
 def test_what_a_process_gets_of_unequal_nodes() -> None:
     head, small, large, gpus, bare = {}, {"CPU": 8.0}, {"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"GPU": 1.0}
-    assert find_room([head, small, small], 2, "auto") == Room(8, 0)
-    assert find_room([head, large, small], 2, "cpu") == Room(32, 0)
-    assert find_room([head, large, small, small], 2, "cpu", cpus=4) == Room(4, 0)
-    assert find_room([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
-    assert find_room([large, gpus, gpus], 4, "auto") == Room(8, 1)  # not on the large node, which has no GPU
-    assert find_room([large, gpus, gpus], 5, "auto") == Room(16, 0)  # more than there are GPUs
-    assert find_room([large, gpus, gpus], 5, "cuda") is None
-    assert find_room([small, bare, bare], 2, "cuda") == Room(0, 1) and Room(0, 1).resources == {"GPU": 1.0}
-    assert find_room([small, bare, bare], 2, "cuda", cpus=1) is None
-    assert find_room([], 1, "cpu") is None
+    assert find_resources([head, small, small], 2, "auto") == WorkerResources(8, 0)
+    assert find_resources([head, large, small], 2, "cpu") == WorkerResources(32, 0)
+    assert find_resources([head, large, small, small], 2, "cpu", cpus=4) == WorkerResources(4, 0)
+    assert find_resources([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
+    assert find_resources([large, gpus, gpus], 4, "auto") == WorkerResources(8, 1)  # not on the large node, which has no GPU
+    assert find_resources([large, gpus, gpus], 5, "auto") == WorkerResources(16, 0)  # more than there are GPUs
+    assert find_resources([large, gpus, gpus], 5, "cuda") is None
+    assert find_resources([small, bare, bare], 2, "cuda") == WorkerResources(0, 1) and WorkerResources(0, 1).resources == {"GPU": 1.0}
+    assert find_resources([small, bare, bare], 2, "cuda", cpus=1) is None
+    assert find_resources([], 1, "cpu") is None

@@ -13,19 +13,18 @@ import torch
 from killing import in_child
 from launch_runs import PRETRAIN, on_store, run_with_tokens
 
+from corpusmill.pipeline.cache import forget_model, local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.align import AlignStage
+from corpusmill.train.checkpoint_dir import CheckpointDir, StateStore
 from corpusmill.train.evaluate import EvaluateStage
-from corpusmill.train.fetched import forget_model, local_model
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
-from corpusmill.train.saved import checkpoints, export
+from corpusmill.train.saved import checkpoints, export_state
 from corpusmill.train.sft import SftStage
-from corpusmill.train.state_folder import StateStore
-from corpusmill.train.workplace import Workplace
 
 EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}
@@ -196,8 +195,8 @@ def test_states_and_models_are_used_from_the_store(
     assert half_written["bytes"] == 4 and len(at_work) > 1
     assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:2] == [("pretrain", 8), ("pretrain", 12)]
     for run, name in ((local, "here"), (remote, "there")):
-        export(run.root, 8, tmp_path / name, "pretrain")
-        export(run.root, 4, tmp_path / f"{name}-align", "align")
+        export_state(run.root, 8, tmp_path / name, "pretrain")
+        export_state(run.root, 4, tmp_path / f"{name}-align", "align")
     assert scratch(machine("first")) == at_work and not list(machine("first").glob("export-*"))
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         for kind in ("", "-align"):
@@ -242,12 +241,12 @@ def test_a_copy_stays_while_another_process_may_read_it(s3: Any, machine: Callab
 def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str], Path]) -> None:
     """Trackers write it when they are closed, after the last state."""
     run = Storage(f"{s3.bucket('logs')}/run/pretrain")
-    place = Workplace(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
+    place = CheckpointDir(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
     place.log_file.parent.mkdir(parents=True)
     place.log_file.write_bytes(b"{}")
     place.keep_logs()
     (place.log_file.parent / "events").write_bytes(b"the last one")
-    place.leave(Layout.single(torch.device("cpu")))
+    place.leave(ParallelDims.single(torch.device("cpu")))
     assert run.read_bytes("logs/events") == b"the last one"
     shutil.rmtree(place.folder)
     with pytest.raises(CorpusmillError, match=r"train\.jsonl: is gone, though the training writes its log there\.$"):

@@ -1,24 +1,34 @@
 """Lower precisions: what they compute, what they lose, and what keeps fp32."""
 
+import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from low_precision import ARCH, Rows, fresh, run
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._dynamo.utils import counters
 
+from corpusmill.train.compute import LossScale, rounded
+from corpusmill.train.data import DataShare
+from corpusmill.train.loop import fit
+from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.parallel.computation import Local
-from corpusmill.train.precision import LossScale, rounded
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.model import LocalModel
+
+# ---- precision ---------------------------------------------------------------------------------------
 
 
 def gradients(precision: str, scale: float) -> dict[str, Tensor]:
     """Those of the loss times `scale`, divided by it again."""
-    computation = Local(fresh(), precision)
-    computation.backward(Rows(), 0, scale)
-    return {name: p.grad / scale for name, p in computation.parameters.items() if p.grad is not None}
+    parallel_model = LocalModel(fresh(), precision)
+    parallel_model.backward(Rows(), 0, scale)
+    return {name: p.grad / scale for name, p in parallel_model.parameters.items() if p.grad is not None}
 
 
 def error(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
@@ -120,3 +130,112 @@ def test_only_fp16_scales() -> None:
         scale = LossScale(precision)
         assert scale.value == 1.0 and not scale.overflowed(1.0, float("inf"))
     assert not LossScale("fp16").overflowed(float("nan"), float("nan"))  # the loss itself is broken, whatever its scale
+
+
+# ---- fp16 overflow -----------------------------------------------------------------------------------
+
+# fp16 gradients that overflow: the step is done again, the scale is part of the saved state, and what no scale cures is skipped.
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def test_a_step_that_overflows_is_done_again_with_half_the_scale(tmp_path: Path) -> None:
+    objective = Rows(1e4)  # gradients that the first scales carry out of fp16's range
+    model, result = run(tmp_path, "fp16", objective, optimizer={"kind": "adamw"})
+    log = lines(tmp_path)
+    overflows = log[-1]["overflows"]
+    assert overflows > 3 and log[-1]["scale"] == 2.0 ** (16 - overflows) and result.skipped == 0
+    assert objective.seen.count(0) == 1 + log[0]["overflows"]  # no batch was left out
+    plain, _ = run(tmp_path / "plain", "fp32", Rows(1e4), optimizer={"kind": "adamw"})
+    assert lines(tmp_path / "plain")[0]["grad_norm"] == pytest.approx(log[0]["grad_norm"], rel=1e-2)
+    for p, q in zip(model.parameters(), plain.parameters()):
+        torch.testing.assert_close(p, q, rtol=0.1, atol=0.02)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_the_scale_comes_back_with_the_saved_state(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole", "fp16", Rows(1e4))
+
+    class Dying(Rows):
+        def loss(self, model: Llama, batch: Any) -> StepLoss:
+            if self.seen[-1] >= 6:
+                raise Killed
+            return super().loss(model, batch)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", "fp16", Dying(1e4))
+    again, result = run(tmp_path / "killed", "fp16", Rows(1e4))
+    assert result.resumed_from == 4
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), again.parameters()))
+    assert (tmp_path / "killed" / "train.jsonl").read_bytes() == (tmp_path / "whole" / "train.jsonl").read_bytes()
+
+
+class Explodes(torch.autograd.Function):
+    """A finite value with a gradient that is not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0] * float("inf")
+
+
+def test_what_no_scale_cures_is_skipped_and_leaves_the_scale(tmp_path: Path) -> None:
+    class Broken(Rows):
+        def loss(self, model: Llama, batch: Any) -> StepLoss:
+            part = super().loss(model, batch)
+            return StepLoss(Explodes.apply(part.total), part.count) if self.seen[-1] == 5 else part
+
+    model = fresh()
+    config = LoopConfig(steps=8, save_every=8, warmup=0, threads=1, precision="fp16")
+    result = fit(model, Broken(), config, state=tmp_path / "state", log=tmp_path / "train.jsonl")
+    log = lines(tmp_path)
+    assert result.skipped == 1 and "gradient norm is" in log[5]["skipped"]
+    assert log[4]["scale"] == log[5]["scale"] == log[6]["scale"] and log[5]["overflows"] == log[4]["overflows"]
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+# ---- compiled loop -----------------------------------------------------------------------------------
+
+# A compiled model through the loop: the losses of the plain one within rounding, and one compilation for all steps.
+
+
+class Documents(Rows):
+    """Rows of documents whose lengths are others in each step."""
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(50 + step)
+        for ids, targets, _ in super().batches(step, share):
+            yield ids, targets, (torch.rand(ids.shape, generator=generator) < 0.2).cumsum(1)
+
+
+def losses(folder: Path, objective: Rows, compile: bool, precision: str) -> list[float]:
+    config = LoopConfig(steps=6, save_every=6, warmup=0, threads=1, compile=compile, precision=precision)  # type: ignore[arg-type]
+    fit(fresh(), objective, config, state=folder / "state", log=folder / "log.jsonl")
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16-params"])
+@pytest.mark.parametrize("kind", [Rows, Documents])
+def test_compiled_steps_have_the_losses_of_plain_ones_and_compile_once(
+    tmp_path: Path, kind: type[Rows], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = losses(tmp_path / "plain", kind(), False, precision)
+    from torch import nn
+
+    plain = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: plain(self, backend="aot_eager"))  # traced in full, without a C++ compiler
+    torch._dynamo.reset()
+    counters.clear()
+    found = losses(tmp_path / "compiled", kind(), True, precision)
+    assert found == pytest.approx(wanted, rel=1e-4 if precision == "fp32" else 0.01)  # Muon makes much of the last bits
+    graphs = counters["stats"]["unique_graphs"]
+    assert 1 <= graphs <= 2, dict(counters["stats"])  # one layer's code serves all layers and steps
+    assert not counters["recompile_limit"] and not counters["graph_break"], dict(counters["graph_break"])

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.packing import IGNORED
-from corpusmill.train.records import BadRow
+from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run, write_page
+from corpusmill.train.data import IGNORED
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_data import Example, dropped_table, examples_table, prepare
-from corpusmill.train.sft_look import CUT, LEARNED, Source, choose, choose_row, source_of_files, source_of_run
-from corpusmill.train.sft_look_view import head, show, write_page
+from corpusmill.train.sft_job import Example, dropped_table, examples_table, prepare
+from corpusmill.train.user_files import BadRow
 
 ROLES = {"u": "user", "a": "assistant", "s": "system"}
 
@@ -40,11 +39,11 @@ DROPPED = [
 
 
 @pytest.fixture
-def source(encoder) -> Source:
-    return Source("here", encoder, 150, EXAMPLES, [])
+def source(encoder) -> ExampleSet:
+    return ExampleSet("here", encoder, 150, EXAMPLES, [])
 
 
-def printed(source: Source, shown, tokens: bool = False, **console) -> str:
+def printed(source: ExampleSet, shown, tokens: bool = False, **console) -> str:
     file = io.StringIO()
     show(shown, [head(source, shown)], Console(file=file, highlight=False, soft_wrap=True, **console), tokens)
     return file.getvalue()
@@ -54,7 +53,7 @@ def printed(source: Source, shown, tokens: bool = False, **console) -> str:
 @given(st.lists(st.tuples(st.sampled_from("sua"), st.text(st.characters(exclude_categories=["Cs"]), max_size=40)), min_size=1, max_size=6))
 def test_states_are_those_of_the_targets(encoder, turns):
     one = example("x", "".join(role for role, _ in turns), *(content for _, content in turns))
-    prepared, shown = prepare(one, encoder, 64), Source("here", encoder, 64, [one], None).show(one)
+    prepared, shown = prepare(one, encoder, 64), ExampleSet("here", encoder, 64, [one], None).show(one)
     assert [token.id for token in shown.tokens] == prepared.encoded.ids.tolist()
     assert shown.count(CUT) == max(0, len(prepared.encoded.ids) - 65) and shown.failed == prepared.failed
     targets = prepared.tokens.mask.tolist() if prepared.tokens else [False] * len(shown.tokens[:65])

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from low_precision import ARCH, fresh
 from torch import Tensor
 
+from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
+from corpusmill.train.losses import StepLoss, TokenObjective, step_totals
 from corpusmill.train.model import Llama, RMSNorm
-from corpusmill.train.objective import Share, StepLoss, TokenObjective, step_totals
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 
 
@@ -39,7 +40,7 @@ class Pieces(TokenObjective):
         targets[0, 3:] = targets[1, ::2] = targets[4] = -100
         return ids[:, :-1], targets
 
-    def batches(self, step: int, share: Share) -> Iterator[Any]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         ids, targets = self.rows()
         for part, aims in zip(ids.split(self.sizes), targets.split(self.sizes)):
             yield part, aims, None

@@ -14,8 +14,8 @@ STONES = "Stones turn and grain becomes flour. " * 5
 PAGE = f"{LONG}\n\nHow it grinds\n\n{STONES}\n\na | b | c\n\n{'Water drives the wheel day and night. ' * 6}"
 
 
-def source(text=PAGE, title="The old mill", identifier="d1") -> tasks.Source:
-    return tasks.Source(identifier, "https://mill.test/", title, text)
+def source(text=PAGE, title="The old mill", identifier="d1") -> tasks.SourceDocument:
+    return tasks.SourceDocument(identifier, "https://mill.test/", title, text)
 
 
 def table(count: int) -> pa.Table:

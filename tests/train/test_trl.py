@@ -18,10 +18,9 @@ from trl.experimental.orpo import ORPOTrainer
 
 from corpusmill.pipeline.stage import Stage
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.checkpoint import load_model, save_model
-from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
-from corpusmill.train.losses.kto import CompletionLogps, completion_metrics, kto, reference_point
-from corpusmill.train.order import examples_of_step
+from corpusmill.train.data import places
+from corpusmill.train.losses import LOSSES, CompletionLogps, LossOptions, PairLogps, completion_metrics, kto, pair_metrics, reference_point
+from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import template_files
 
@@ -226,7 +225,7 @@ OURS = {
 
 def in_order(count: int, seed: int) -> list[int]:
     """The numbers of a training's examples, step by step."""
-    return [number for step in range(STEPS) for number in examples_of_step(step, BATCH, count, seed).tolist()]
+    return [number for step in range(STEPS) for number in places(step * BATCH, BATCH, count, seed).tolist()]
 
 
 def test_dpo_step_by_step(pretrained_run, execute, start, tmp_path):

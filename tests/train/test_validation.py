@@ -1,5 +1,6 @@
-"""Scores of held-out tokens: by hand, by group, and the same however windows are shared out."""
+"""The bytes of tokens, and the nats of targets."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,14 +11,85 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_sets import write_token_set
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpusmill.pipeline.special_tokens import EOT_ID
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.train.architecture import Architecture
+from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import Share
-from corpusmill.train.parallel.computation import Local
-from corpusmill.train.validation import MOST, OTHERS, UNKNOWN, Sums, Validation, report
+from corpusmill.train.options import Architecture
+from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio, report, token_bytes, wilson
+
+# ---- bits --------------------------------------------------------------------------------------------
+
+TEXT = "Größe, naïve café: 東京 🙂 and the and the and then"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([TEXT] * 4, trainer)
+    return tokenizer
+
+
+def test_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer) -> None:
+    sizes = token_bytes(tokenizer.to_str().encode())
+    ids = tokenizer.encode(TEXT).ids
+    assert sizes[ids].sum() == len(TEXT.encode()) and sizes[:4].tolist() == [0, 0, 0, 0] and len(sizes) == tokenizer.get_vocab_size()
+
+
+def test_characters_as_tokens_count_their_utf8_bytes() -> None:
+    tokenizer = {"model": {"vocab": {"a": 0, "ß": 1, "東": 2}}, "added_tokens": [{"id": 3, "content": "<x>", "special": True}]}
+    assert token_bytes(json.dumps(tokenizer).encode()).tolist() == [1, 2, 3, 0]
+
+
+def model() -> Llama:
+    model = Llama(Architecture(vocab_size=300, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=64))
+    initialise(model, 0)
+    return model.double()
+
+
+def test_masked_targets_cost_nothing_and_nothing_is_nan() -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    assert LocalModel(model(), "fp32").nats(ids, torch.tensor([[-100, 8, -100]]), None).tolist()[0] == pytest.approx([0, math.log(300), 0])
+
+
+# ---- intervals ---------------------------------------------------------------------------------------
+
+# Intervals against closed forms and against coverage.
+
+
+def test_wilson_against_its_published_values():
+    low, high = wilson(81, 263, 0.95)  # Newcombe 1998, table I
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    low, high = wilson(0, 20, 0.95)
+    assert (round(low, 4), round(high, 4)) == (0.0, 0.1611)
+
+
+def test_the_bootstrap_of_a_mean_is_the_normal_interval():
+    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
+    low, high = bootstrap_ratio(values, np.ones(400), 4000, 0.95, 0)
+    spread = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - spread, abs=0.02)
+    assert high == pytest.approx(values.mean() + spread, abs=0.02)
+
+
+def test_equal_documents_leave_no_doubt():
+    assert bootstrap_ratio(np.full(9, 2.0), np.full(9, 4.0), 100, 0.95, 0) == (0.5, 0.5)
+
+
+def test_documents_without_bytes_are_left_out():
+    assert bootstrap_ratio(np.array([2.0, 0.0]), np.array([4.0, 0.0]), 100, 0.95, 0) == (0.5, 0.5)
+
+
+# ---- validation --------------------------------------------------------------------------------------
+
+# Scores of held-out tokens: by hand, by group, and the same however windows are shared out.
 
 CPU, VOCABULARY = torch.device("cpu"), 40
 ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=8)
@@ -25,7 +97,7 @@ ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads
 SIZES = np.array([0, 0, 0, 0, *(1 + n % 3 for n in range(VOCABULARY - 4))])
 
 
-def model() -> Llama:
+def scored_model() -> Llama:
     found = Llama(ARCH)
     initialise(found, 0)
     with torch.no_grad():
@@ -34,7 +106,7 @@ def model() -> Llama:
     return found.double()
 
 
-MODEL = model()
+MODEL = scored_model()
 SETS = st.lists(
     st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9).map(lambda ids: [*ids, EOT_ID]), max_size=5), min_size=1, max_size=4
 )
@@ -52,7 +124,7 @@ def described(folder: Path, **columns: list[str | None]) -> TokenShards:
     return shards
 
 
-class Ranks(Local):
+class Ranks(LocalModel):
     """One of several processes, whose totals are those that all of them have left in `parts`."""
 
     parts: list[torch.Tensor]
@@ -87,7 +159,7 @@ def test_nats_bytes_and_tokens_of_each_document_by_hand_for_any_batch_and_any_sh
     local = Ranks(MODEL, "fp32")
     local.parts = []
     for index in range(of):
-        sums = validation.sums(local, CPU, Share(index, of), batch=batch)
+        sums = validation.sums(local, CPU, DataShare(index, of), batch=batch)
     for found, values in zip((sums.nats, sums.tokens, sums.sizes), zip(*wanted)):
         assert found.tolist() == pytest.approx(values, rel=1e-10)
 
@@ -96,7 +168,7 @@ def test_an_untrained_model_needs_the_bits_of_its_vocabulary_and_leaves_no_doubt
     write_token_set(tmp_path, [[[4, 7, 10, EOT_ID], [7, EOT_ID], [4, 4, EOT_ID]]], vocabulary_size=VOCABULARY)
     fresh = Llama(ARCH)
     initialise(fresh, 0)  # its head is zero: all tokens are equally likely, and these have one byte each
-    score = Validation(TokenShards(tmp_path), SIZES, 8, True).sums(Local(fresh, "fp32"), CPU).score()
+    score = Validation(TokenShards(tmp_path), SIZES, 8, True).sums(LocalModel(fresh, "fp32"), CPU).score()
     assert (score.tokens, score.utf8_bytes, score.documents) == (6, 6, 3)
     assert [score.bits_per_byte, score.low, score.high] == pytest.approx([math.log2(VOCABULARY)] * 3, rel=1e-6)
     assert score.nats_per_token == pytest.approx(math.log(VOCABULARY), rel=1e-6)
@@ -105,7 +177,7 @@ def test_an_untrained_model_needs_the_bits_of_its_vocabulary_and_leaves_no_doubt
 def test_a_glance_sees_its_windows_alone(tmp_path: Path) -> None:
     write_token_set(tmp_path, [[[4 + n, 5, 6, 7, 8, 9, 10, EOT_ID] for n in range(20)]], vocabulary_size=VOCABULARY)
     validation = Validation(TokenShards(tmp_path), SIZES, 8, True)
-    whole, glance = (validation.sums(Local(MODEL, "fp32"), CPU, windows=windows) for windows in (0, 5))
+    whole, glance = (validation.sums(LocalModel(MODEL, "fp32"), CPU, windows=windows) for windows in (0, 5))
     seen = np.flatnonzero(glance.sizes)
     assert seen.tolist() == [0, 4, 8, 12, 16] and glance.score().documents == 5
     assert glance.nats[seen].tolist() == pytest.approx(whole.nats[seen].tolist(), rel=1e-12)
@@ -115,7 +187,7 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
     languages = ["de", "en", "en", None, "en", "de"]
     urls = ["https://a.test/1", "https://b.test/2", "http://A.test/3", None, "https://b.test/5", "https://b.test/6"]
     validation = Validation(described(tmp_path, language=languages, url=urls, source=["one"] * 6), SIZES, 8, True)
-    sums = validation.sums(Local(MODEL, "fp32"), CPU)
+    sums = validation.sums(LocalModel(MODEL, "fp32"), CPU)
     found = validation.by_group(sums)
     assert list(found) == ["language", "host"]  # all are of one source: nothing to tell apart
     assert {name: score.documents for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}
@@ -129,11 +201,11 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
 
 
 def test_many_groups_are_summed_up_and_documents_without_columns_have_none(tmp_path: Path) -> None:
-    urls = [f"https://{n:02d}.test/" for n in range(MOST + 3) for _ in range(1 + (n < 2))]
+    urls = [f"https://{n:02d}.test/" for n in range(MOST_GROUPS + 3) for _ in range(1 + (n < 2))]
     validation = Validation(described(tmp_path, url=urls), SIZES, 8, True)
     names, group = validation.groups["host"]
-    assert names[:3] == ["00.test", "01.test", "02.test"] and names[-1] == OTHERS and len(names) == MOST + 1
-    assert (group == MOST).sum() == 3 and "language" not in validation.groups
+    assert names[:3] == ["00.test", "01.test", "02.test"] and names[-1] == OTHERS and len(names) == MOST_GROUPS + 1
+    assert (group == MOST_GROUPS).sum() == 3 and "language" not in validation.groups
 
 
 def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_drawn() -> None:
@@ -141,18 +213,18 @@ def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_dra
     for _ in range(200):
         sizes = generator.integers(50, 500, 60).astype(float)
         nats = sizes * np.log(2) * generator.normal(1.0, 0.2, 60)  # one bit a byte in the long run
-        score = Sums(nats, sizes, sizes).score(resamples=200)
+        score = TextSums(nats, sizes, sizes).score(resamples=200)
         covered += score.low <= 1.0 <= score.high
     assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    from corpusmill.train import intervals
+    from corpusmill.train import validation
 
     generator = np.random.default_rng(0)
     sizes = generator.integers(50, 500, 20_000).astype(float)
     bits = sizes * generator.normal(1.0, 0.2, 20_000)
-    bundled = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
-    monkeypatch.setattr(intervals, "MOST", 20_000)
-    alone = intervals.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    bundled = validation.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    monkeypatch.setattr(validation, "MOST_UNITS", 20_000)
+    alone = validation.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
     assert bundled[1] - bundled[0] == pytest.approx(alone[1] - alone[0], rel=0.15) and sum(bundled) == pytest.approx(sum(alone), rel=1e-3)

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +16,14 @@ from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.architecture import Architecture
+from corpusmill.train import watch
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.loop_progress import LoopBar, clock, loop_bar, short
+from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.objective import StepLoss
-from corpusmill.train.options import LoopConfig
-from corpusmill.train.presets import ModelConfig
-from corpusmill.train.speed import Meter, flops_per_token, peak_flops, peak_memory
-from corpusmill.train.trackers import numbers
+from corpusmill.train.options import Architecture, LoopConfig, ModelConfig
+from corpusmill.train.watch import LoopBar, SpeedMeter, clock, flops_per_token, following, loop_bar, numbers, peak_flops, peak_memory, short
+
+# ---- watch -------------------------------------------------------------------------------------------
 
 ARCH = Architecture(vocab_size=31, layers=2, width=16, heads=2, kv_heads=1, head_dim=8, ffn=24, context=16)
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_peaks_by_the_names_that_drivers_report(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_mfu_is_the_share_of_the_peak_of_all_devices() -> None:
-    meter = Meter(0, 10, CPU, flops=1e9, devices=4)
+    meter = SpeedMeter(0, 10, CPU, flops=1e9, devices=4)
     meter.peak = 4 * 1e12
     line = meter.line(0, tokens=3000, seconds=1.5, waited=0.1)
     assert line["mfu"] == pytest.approx(2000 * 1e9 / 4e12) and line["waited"] == 0.1
@@ -221,3 +221,71 @@ def test_three_digits(value: float, text: str) -> None:
 
 def test_clock() -> None:
     assert [clock(value) for value in (0.2, 59.6, 3723)] == ["0:00:00", "0:01:00", "1:02:03"]
+
+
+# ---- follow ------------------------------------------------------------------------------------------
+
+# The bar of a training elsewhere, drawn from its logs.
+
+
+def write(folder: Path, steps: range, mode: str = "a") -> None:
+    with open(folder / "train.jsonl", mode) as lines, open(folder / "speed.jsonl", mode) as speeds:
+        for step in steps:
+            lines.write(json.dumps({"step": step, "loss": 2.0, "lr": 1e-3}) + "\n")
+            speed = {"step": step, "tokens_per_second": 5.0, "flops_per_second": 1e9, "memory_bytes": 10**9, "seconds_left": 3.0}
+            speeds.write(json.dumps(speed) + "\n")
+
+
+@pytest.fixture
+def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps that reach the bar."""
+    seen: list[int] = []
+    real = watch.loop_bar
+
+    def watched(*arguments: Any) -> Any:
+        manager = real(*arguments)
+        bar = manager.__enter__()
+        if bar:
+            step = bar.step
+            monkeypatch.setattr(bar, "step", lambda line, *rest: (seen.append(line["step"]), step(line, *rest)))
+        manager.__exit__(None, None, None)
+        return _Given(bar)
+
+    monkeypatch.setattr(watch, "loop_bar", watched)
+    return seen
+
+
+class _Given:
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __enter__(self) -> Any:
+        return self.value
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_each_new_step_once_also_those_done_again(tmp_path: Path, steps_seen: list[int]) -> None:
+    progress = Progress(True)
+    progress.console = Console(file=io.StringIO(), force_terminal=True)
+    write(tmp_path, range(3))  # of an earlier part of the training
+    with following(progress, "pretrain", tmp_path / "train.jsonl", 9) as look:
+        look()
+        assert steps_seen == []
+        write(tmp_path, range(3, 6))
+        with open(tmp_path / "train.jsonl", "a") as lines:
+            lines.write('{"step": 6, "lo')  # a line that is still being written
+        look()
+        assert steps_seen == [3, 4, 5]
+        write(tmp_path, range(4), mode="w")  # begun again at step 4: later lines are gone
+        look()
+        write(tmp_path, range(4, 8))
+        look()
+        assert steps_seen == [3, 4, 5, 4, 5, 6, 7]
+
+
+def test_nothing_without_a_terminal_or_a_log(tmp_path: Path) -> None:
+    for progress, log in ((Progress(False), tmp_path / "train.jsonl"), (None, None), (Progress(True), None)):
+        with following(progress, "pretrain", log, 9) as look:
+            look()

@@ -1,33 +1,25 @@
 """From the token shards of a run to a folder in another format: checked while they stream, published whole."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.run import RUN_FILE
-from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE, SPLITS
+from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
+from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, TokenShards, split_folders
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.read import RunReader
-from corpusmill.report.stale import refuse_stale
-from corpusmill.report.tokens.token_sets import homes, split_folders
-from corpusmill.tokenize.export.datatrove import Datatrove
-from corpusmill.tokenize.export.folder import new_folder
-from corpusmill.tokenize.export.format import Format
-from corpusmill.tokenize.export.litdata import LitData
-from corpusmill.tokenize.export.llmc import LLMC
-from corpusmill.tokenize.export.mds import MDS
-from corpusmill.tokenize.export.megatron import Megatron
-from corpusmill.tokenize.export.nanogpt import NanoGPT
-from corpusmill.tokenize.export.parquet import ParquetIds
-from corpusmill.tokenize.export.source import Source
+from corpusmill.tokenize.export.flat_files import LLMC, Datatrove, Megatron, NanoGPT
+from corpusmill.tokenize.export.row_files import MDS, LitData, ParquetIds
+from corpusmill.tokenize.export.source import SplitSource, TokenFormat
 
-FORMATS: dict[str, type[Format]] = {
+FORMATS: dict[str, type[TokenFormat]] = {
     "nanogpt": NanoGPT,
     "llmc": LLMC,
     "megatron": Megatron,
@@ -48,18 +40,17 @@ def export(
     sequence_length: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
-    although_stale: bool = False,
+    stale: str | None = None,
 ) -> dict[str, Any]:
     """Writes the tokens of a run, or of a set that runs were appended to, to the folder `output` in one of FORMATS, and returns the
     content of its `export.json`.
 
     A split without documents is left out. Raises InputError where a split is not there, a shard is cut short or has
     another sha256, the tokenizer is another one, the vocabulary is too large for the format, the format has no rows that could
-    have `sequence_length` tokens, the run's tokens are stale (unless `although_stale`: then `export.json` says so), or `output` holds
-    anything (with `force`: anything but a finished export). Nothing is left behind then.
+    have `sequence_length` tokens, or `output` holds anything (with `force`: anything but a finished export). Nothing is left behind then.
+    `stale`: why the run's tokens are, which `export.json` says.
     """
     written, storage = FORMATS[format_name](sequence_length), Storage(run)
-    stale = refuse_stale(RunReader(run), "tokens", although_stale) if storage.exists(RUN_FILE) else None
     if sequence_length and not written.has_rows:
         rows = " and ".join(name for name, made in FORMATS.items() if made.has_rows)
         raise InputError(f"--sequence-length {sequence_length}: {format_name} is read at any length; only {rows} have rows of one.")
@@ -71,7 +62,7 @@ def export(
     tokenizer_json = _tokenizer(storage, folders)
     sha256 = hashlib.sha256(tokenizer_json).hexdigest()
     with new_folder(output, lambda target: _may_replace(target, force)) as folder, (progress or Progress(False)).transfer("export") as done:
-        sources = [Source(storage.path(folders[split]), split, sha256, done) for split in splits]
+        sources = [SplitSource(storage.path(folders[split]), split, sha256, done) for split in splits]
         sources = [source for source in sources if len(source)]
         if not sources:
             raise InputError(f"{storage.path('tokens')}: there are no tokens of {' and '.join(splits)} to export.")
@@ -92,7 +83,7 @@ def _tokenizer(storage: Storage, folders: dict[str, str]) -> bytes:
     for folder in folders.values():
         if storage.exists(f"{folder}/{SHARDS_FILE}"):
             described = TokenShards(storage.path(folder)).description
-            for run in map(Storage, homes(described)):
+            for run in map(Storage, described.homes):
                 content = run.read_bytes(TOKENIZER) if run.exists(TOKENIZER) else b""
                 if hashlib.sha256(content).hexdigest() == described.tokenizer_sha256:
                     return content
@@ -119,7 +110,7 @@ def _is_export(folder: Path) -> bool:
         return False
 
 
-def _check_vocabulary(written: Format, name: str, source: Source) -> None:
+def _check_vocabulary(written: TokenFormat, name: str, source: SplitSource) -> None:
     size, largest = source.description.vocabulary_size, written.largest_vocabulary
     if largest is not None and size > largest:
         wide = ", ".join(other for other, made in FORMATS.items() if made.largest_vocabulary is None)
@@ -129,7 +120,7 @@ def _check_vocabulary(written: Format, name: str, source: Source) -> None:
         )
 
 
-def _describe(run: str, name: str, written: Format, sources: list[Source], folder: Path, stale: str | None) -> dict[str, Any]:
+def _describe(run: str, name: str, written: TokenFormat, sources: list[SplitSource], folder: Path, stale: str | None) -> dict[str, Any]:
     """What `export.json` says. Nothing in it depends on the time or on where the export lies."""
     first = sources[0].description
     return {
@@ -153,3 +144,76 @@ def _describe(run: str, name: str, written: Format, sources: list[Source], folde
         },
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()},
     }
+
+
+# ---- a folder that appears whole or not at all -----------------------------------------------------------
+
+
+@contextmanager
+def new_folder(output: str, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary folder beside `output` that takes its name, fsynced, when the block ends without an exception.
+
+    Raises InputError where `output` holds anything that `may_replace` does not let go, where somebody else is writing it,
+    or where it can't be written (no room, no permission).
+    """
+    if is_remote(output):
+        raise InputError(f"{output}: an export is written to a local folder; copy it from there.")
+    target = Path(output.removeprefix("file://")).resolve()
+    if not target.name:
+        raise InputError(f"{target}: this is not an empty folder.")
+    temporary, old = (target.with_name(f"{TEMPORARY}{target.name}{end}") for end in ("", "-old"))
+    try:
+        if old.exists() and not target.exists():  # killed between the two renames below
+            old.rename(target)
+        _check_free(target, may_replace)
+        with _locked(temporary, target):
+            try:
+                yield temporary
+                _fsync_all(temporary)
+                _take_place(temporary, target, old, may_replace)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise InputError(f"{target}: can't be written ({error.strerror or error}).") from error
+
+
+def _check_free(target: Path, may_replace: Callable[[Path], bool]) -> None:
+    if os.path.lexists(target) and not may_replace(target):
+        raise InputError(f"{target}: this is not an empty folder.")
+
+
+def _take_place(temporary: Path, target: Path, old: Path, may_replace: Callable[[Path], bool]) -> None:
+    """Renames; what lies at `target` goes only after the new folder has its name."""
+    _check_free(target, may_replace)  # again: somebody may have put something there
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    temporary.rename(target)
+    fsync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, target: Path) -> Iterator[None]:
+    """Makes the folder and holds a lock on it for the time of the block; what a killed process left in it goes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = folder.stat().st_ino == os.fstat(descriptor).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise InputError(f"{target}: another corpusmill is writing this folder right now.")
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_all(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        fsync_folder(path)  # a file's descriptor is as good

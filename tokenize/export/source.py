@@ -1,17 +1,17 @@
-"""What every format is written from: the documents of one split, streamed from their token shards."""
+"""What every format is written from, the documents of one split, streamed from their token shards; and what a format has to know."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import ShardSet
+from corpusmill.pipeline.token_shards import ShardSet, TokenShards
 from corpusmill.pipeline.watch.progress import Bytes
 
 #: Tokens of a stretch where a format has no wish of its own: enough to write at the disk's speed, and still in the
@@ -20,7 +20,7 @@ STRETCH = 1 << 20
 
 
 @dataclass(frozen=True)
-class Stretch:
+class DocumentStretch:
     """Whole documents that follow one another in a shard: a read-only view of their ids, and their rows of INDEX."""
 
     tokens: npt.NDArray[Any]
@@ -38,7 +38,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class TokenSequences:
     """Sequences of one length that follow one another: the place of the first token in the split, and ids as (sequences, length)."""
 
     first: int
@@ -50,7 +50,7 @@ class Sequences:
         return self.first + np.arange(len(self.tokens)) * self.tokens.shape[1]
 
 
-class Source:
+class SplitSource:
     """One split of a run's tokens. Raises InputError where it isn't there, or was made by another tokenizer."""
 
     def __init__(self, folder: str, split: str, tokenizer_sha256: str, done: Bytes | None = None):
@@ -71,7 +71,7 @@ class Source:
         """How many token shards there are."""
         return len(self.description.shards)
 
-    def stretches(self, number: int, most: int = STRETCH) -> Iterator[Stretch]:
+    def stretches(self, number: int, most: int = STRETCH) -> Iterator[DocumentStretch]:
         """The documents of a shard in stretches of at most `most` tokens; a longer document comes alone.
 
         The shard's sha256 is taken on the way. Raises InputError after the last stretch where it is another one than
@@ -84,7 +84,7 @@ class Source:
             end = max(int(np.searchsorted(ends, ends[begin] + most, "right")) - 1, begin + 1)
             piece = tokens[ends[begin] : ends[end]]
             sha.update(piece.data)
-            yield Stretch(piece, table.slice(begin, end - begin))
+            yield DocumentStretch(piece, table.slice(begin, end - begin))
             self.done.advance(piece.nbytes)
             begin = end
         self.shards.release(number)
@@ -93,19 +93,50 @@ class Source:
             path = self.shards.storage.path(shard.file)
             raise InputError(f"{path}: this token shard is not the one that was written (its sha256 differs), so nothing was exported.")
 
-    def all_stretches(self, most: int = STRETCH) -> Iterator[Stretch]:
+    def all_stretches(self, most: int = STRETCH) -> Iterator[DocumentStretch]:
         """The stretches of all shards, in their order."""
         for number in range(len(self)):
             yield from self.stretches(number, most)
 
-    def sequences(self, length: int) -> Iterator[Sequences]:
+    def sequences(self, length: int) -> Iterator[TokenSequences]:
         """The split as one row of tokens, across documents and shards, cut every `length`; the last one may be shorter."""
         position, rest = 0, np.zeros(0, self.dtype)
         for stretch in self.all_stretches():
             row = np.concatenate((rest, stretch.tokens))
             whole = len(row) // length * length
             if whole:
-                yield Sequences(position, row[:whole].reshape(-1, length))
+                yield TokenSequences(position, row[:whole].reshape(-1, length))
             position, rest = position + whole, row[whole:]
         if len(rest):
-            yield Sequences(position, rest.reshape(1, -1))
+            yield TokenSequences(position, rest.reshape(1, -1))
+
+
+# ---- formats ---------------------------------------------------------------------------------------------
+
+
+class TokenFormat:
+    """One format. `write` is called once for each split that holds documents, `finish` once after all of them.
+
+    Formats write below `folder` and nowhere else; equal sources give equal bytes.
+    """
+
+    #: The largest vocabulary that the format's readers can take; None where there is no limit.
+    largest_vocabulary: ClassVar[int | None] = None
+    #: Whether it has rows, which can be documents or sequences of one length; the others are read as one row of tokens.
+    has_rows: ClassVar[bool] = False
+    #: The type in which ids of a vocabulary above 65,535 are written: many libraries know no uint32.
+    wide: ClassVar[str] = "int32"
+
+    def __init__(self, sequence_length: int | None = None):
+        """`sequence_length`: write sequences of so many tokens instead of documents (formats that have rows)."""
+        self.sequence_length = sequence_length
+
+    def dtype(self, source: np.dtype[Any]) -> np.dtype[Any]:
+        """The type of the ids in the format's files. Ids are below 2**31, so their bytes are the same in int32 as in uint32."""
+        return source if source.itemsize == 2 else np.dtype(self.wide).newbyteorder("<")
+
+    def write(self, source: SplitSource, folder: Path) -> None:
+        raise NotImplementedError
+
+    def finish(self, folder: Path, splits: list[str], tokenizer_json: bytes) -> None:
+        """Files that belong to no split."""

@@ -1,48 +1,57 @@
-"""Data parallelism: ranks that see different rows, with whole copies of the model (DDP) or with shards of it (FSDP2)."""
+"""Copies of a model (DDP) or shards of it (FSDP2) that see different rows; its matrices may be spread over a tensor group."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from corpusmill.train.compute import autocast, computing, rounded
+from corpusmill.train.data import IGNORED, Batch
+from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.layout import Layout
+from corpusmill.train.parallel.dims import ParallelDims, squared_norm, total
+from corpusmill.train.parallel.model import placed
+from corpusmill.train.parallel.tensor import sharded_loss
+
+# ---- copies and shards -------------------------------------------------------------------------------
 
 
-def copies(model: Llama, layout: Layout) -> DistributedDataParallel:
-    """The model as one of equal copies on all processes, whose gradients are averaged in buckets while the backward pass goes on.
+def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
+    """The model as one of equal copies on all processes. Gradients are averaged in buckets during the backward pass.
 
     DDP settles its buckets in its first backward pass, and sums depend on them in their last bits. So that is done here and its
     gradients are thrown away: a run that goes on from a saved state begins with the same buckets as one that was never stopped.
     """
-    cuda = [layout.device.index] if layout.device.index is not None else None
+    cuda = [dims.device.index] if dims.device.index is not None else None
     ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
     with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these two tokens
-        ddp(torch.zeros(1, 2, dtype=torch.int64, device=layout.device)).sum().backward()
+        ddp(torch.zeros(1, 2, dtype=torch.int64, device=dims.device)).sum().backward()
     ddp.zero_grad(set_to_none=True)
     return ddp
 
 
-def shard(model: Llama, layout: Layout, precision: str) -> str:
+def shard(model: Llama, dims: ParallelDims, precision: str) -> str:
     """Shards the model, or a pipeline's part of it, in place: layer by layer over the ranks of `shard`, the same in each of `replicate`.
 
     Weights are gathered for a layer's forward pass and again for its backward pass; with a `zero` below 3, or in a pipeline's many
     micro-batches, they stay whole between the two. Gradients are averaged over all ranks that see different rows. Works on a model
     that tensor parallelism has spread, and with a shard of 1, which is then DDP on DTensors.
 
-    Returns the precision that is still to be seen to: none where weights are gathered in bf16 (`bf16-params`).
+    Returns the precision that the caller has to provide: fp32 if weights are gathered in bf16 (`bf16-params`).
     """
-    mesh = layout.submesh("replicate", "shard")
+    mesh = dims.submesh("replicate", "shard")
     if mesh is None:
         return precision
     policy = MixedPrecisionPolicy()
     if precision == "bf16-params":
         policy, precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32), "fp32"
-    keep = layout.config.zero < 3 or layout.config.pipeline > 1
+    keep = dims.config.zero < 3 or dims.config.pipeline > 1
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": not keep}
     for layer in model.model.layers.values():
         fully_shard(layer, **options)
@@ -64,7 +73,85 @@ def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
 
 
 def reshard(model: nn.Module) -> None:
-    """Lets go of weights that a forward pass without a backward pass has gathered: they would stay as they are then."""
+    """Frees weights that a forward pass without a backward pass has gathered, and that would go stale."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+# ---- the model ---------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class SpreadModel:
+    """The computation of a model that `prepare` has laid out; `forward` is `llama` or what wraps it."""
+
+    def __init__(self, llama: Llama, forward: nn.Module, dims: ParallelDims, precision: str):
+        self.llama, self.forward, self.dims, self.precision = llama, forward, dims, precision
+        self.parameters: dict[str, Tensor] = {name: p for name, p in llama.named_parameters() if p.requires_grad}
+        self.gradient_scale = float(dims.share.of)  # DDP and FSDP2 average
+        self.tensor = dims.submesh("tensor")
+
+    @property
+    def model(self) -> Llama:
+        return self.llama
+
+    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
+        parts = []
+        with rounded(self.llama, self.precision):
+            for batch, last in with_last(objective.batches(step, self.dims.share)):
+                with synchronised(self.forward, last), sharded_loss(self.tensor):
+                    with autocast(self.dims.device, self.precision):
+                        part = objective.loss(cast(Llama, self.forward), batch)
+                    (part.total * scale if scale != 1.0 else part.total).backward()
+                part.total = part.total.detach()
+                parts.append(part)
+        settle(self.parameters)
+        return parts
+
+    def total(self, values: Tensor) -> Tensor:
+        return total(values, self.dims)
+
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
+        return squared_norm(grads.values(), self.dims)
+
+    @torch.no_grad()
+    def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
+        length = ids.size(1)
+        ids, targets, segments = even((ids, targets, segments), self.dims.config.tensor)
+        with sharded_loss(self.tensor), computing(self.llama, self.dims.device, self.precision):
+            nats = placed(self.llama(ids, segments, targets=targets), targets)
+        reshard(self.llama)
+        return nats[:, :length]
+
+
+def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Each item, and whether it is the last."""
+    iterator = iter(items)
+    item = next(iterator)
+    for following in iterator:
+        yield item, False
+        item = following
+    yield item, True
+
+
+def even(batch: Batch, parts: int) -> Batch:
+    """Rows that are padded until `parts` tensor ranks can share out their positions evenly; nothing looks forward."""
+    ids, targets, segments = batch
+    if extra := -ids.size(1) % parts:
+        ids, targets = F.pad(ids, (0, extra)), F.pad(targets, (0, extra), value=IGNORED)
+        segments = None if segments is None else F.pad(segments, (0, extra), mode="replicate")
+    return ids, targets, segments
+
+
+def settle(parameters: Mapping[str, Tensor]) -> None:
+    """Lays gradients out as their parameters: that of a norm between sharded positions is still to be summed over the tensor group."""
+    for p in parameters.values():
+        if isinstance(p, DTensor) and isinstance(p.grad, DTensor) and p.grad.placements != p.placements:
+            p.grad = p.grad.redistribute(placements=p.placements)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,7 +1,7 @@
-"""A model whose layers lie on several ranks: torch's pipeline schedules behind what the loop asks for."""
+"""A model whose layers lie on several ranks: how layers become stages, and torch's pipeline schedules."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -16,17 +16,79 @@ from torch.distributed.pipelining import (
 )
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.compute import autocast, rounded
+from corpusmill.train.losses import Objective, StepLoss, token_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.objective import Objective, StepLoss
-from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.data import reshard
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.split import stages_of
-from corpusmill.train.parallel.spread import even, settle, whole
-from corpusmill.train.parallel.sums import squared_norm, total
+from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
+from corpusmill.train.parallel.data import even, reshard, settle, whole
+from corpusmill.train.parallel.dims import ParallelDims, squared_norm, total
 from corpusmill.train.parallel.tensor import sharded_loss
-from corpusmill.train.precision import autocast, rounded
-from corpusmill.train.token_loss import token_nats
+
+# ---- layers to stages --------------------------------------------------------------------------------
+
+#: Schedules under which a rank has two stages; the others have one.
+TWO_STAGES = ("interleaved", "zero-bubble", "zero-bubble-v")
+
+
+def stages_of(config: ParallelConfig) -> list[list[int]]:
+    """The stages of each pipeline rank, in order. Two a rank go round in loops, or down the ranks and up again ("V")."""
+    ranks = config.pipeline
+    if config.schedule not in TWO_STAGES:
+        return [[rank] for rank in range(ranks)]
+    second = [2 * ranks - 1 - rank if config.schedule == "zero-bubble-v" else ranks + rank for rank in range(ranks)]
+    return [[rank, second[rank]] for rank in range(ranks)]
+
+
+def split_layers(arch: Architecture, stages: int) -> list[range]:
+    """The consecutive layers of each stage, so that the dearest stage is as cheap as can be; at least one each.
+
+    A layer and the head cost their matrices' weights, as each is multiplied once a token. The embedding's are only looked up, but
+    their gradient and moments take the head's memory and time in the update, so they count a third (forward and backward are the rest).
+    """
+    if arch.layers < stages:
+        raise InputError(f"parallel.pipeline: {stages} stages need as many layers, and the model has {arch.layers}.")
+    layer = 2 * arch.width * arch.head_dim * (arch.heads + arch.kv_heads) + 3 * arch.width * arch.ffn
+    head = arch.vocab_size * arch.width
+    counts, costs = [1] * stages, [float(layer)] * stages
+    costs[0] += head / 3
+    costs[-1] += head
+    for _ in range(arch.layers - stages):
+        cheapest = costs.index(min(costs))
+        counts[cheapest] += 1
+        costs[cheapest] += layer
+    ends = [sum(counts[: stage + 1]) for stage in range(stages)]
+    return [range(end - count, end) for end, count in zip(ends, counts)]
+
+
+def cut(model: Llama, dims: ParallelDims, config: LoopConfig) -> dict[int, Llama]:
+    """This rank's stages of `model`, by their numbers, in order; each is a Llama with some of the layers and shares their weights.
+
+    Raises InputError for what a pipeline, or its schedule, can't do.
+    """
+    if dims.config.schedule.startswith("zero-bubble") and config.compile:
+        raise InputError("loop.compile: a zero-bubble schedule computes a backward pass in two halves, and a compiled layer has but one.")
+    if dims.config.schedule.startswith("zero-bubble") and config.precision == "bf16-params":  # they would be added up at the bf16 weights
+        raise InputError("loop.precision: with bf16-params a zero-bubble schedule can't add up the gradients of its micro-batches in fp32.")
+    if model.arch.tied:
+        raise InputError("parallel.pipeline: a head that is tied to the embedding can't be on another stage; set model.tied to false.")
+    stages = stages_of(dims.config)
+    layers = split_layers(model.arch, len(stages) * len(stages[0]))
+    return {stage: part(model, layers[stage]) for stage in stages[dims.index("pipeline")]}
+
+
+def part(model: Llama, layers: range) -> Llama:
+    """`model` with these layers alone, and with the embedding where they are the first, the last norm and the head where the last."""
+    last = layers.stop == model.arch.layers
+    with torch.device("meta"):
+        found: Any = Llama(model.arch)
+    found.model.embed_tokens = model.model.embed_tokens if layers.start == 0 else None
+    found.model.layers = nn.ModuleDict({str(number): model.model.layers[str(number)] for number in layers})
+    found.model.norm = model.model.norm if last else None
+    found.lm_head = model.lm_head if last else None
+    return cast(Llama, found.train(model.training))
+
+
+# ---- the model ---------------------------------------------------------------------------------------
 
 SCHEDULES: dict[str, Any] = {
     "gpipe": ScheduleGPipe,
@@ -37,27 +99,27 @@ SCHEDULES: dict[str, Any] = {
 }
 
 
-class Pipeline:
+class PipelineModel:
     """This rank's stages of a model (see `cut`), each spread over a tensor group or sharded if the layout says so.
 
     All ranks of a pipeline read the same batches: the first stage takes the ids, the last one the targets, every one the segments.
     """
 
-    def __init__(self, parts: dict[int, Llama], layout: Layout, config: LoopConfig, precision: str):
-        assert layout.mesh is not None
-        self.parts, self.layout, self.schedule = parts, layout, layout.config.schedule
-        self.group, self.rank = layout.mesh["pipeline"].get_group(), layout.index("pipeline")
-        self.owners = {stage: rank for rank, stages in enumerate(stages_of(layout.config)) for stage in stages}
+    def __init__(self, parts: dict[int, Llama], dims: ParallelDims, config: LoopConfig, precision: str):
+        assert dims.mesh is not None
+        self.parts, self.dims, self.schedule = parts, dims, dims.config.schedule
+        self.group, self.rank = dims.mesh["pipeline"].get_group(), dims.index("pipeline")
+        self.owners = {stage: rank for rank, stages in enumerate(stages_of(dims.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
-            _under_autocast(part, layout.device, precision)
+            _under_autocast(part, dims.device, precision)
         self.stages, self.precision = nn.ModuleList(parts.values()), precision
         self.bf16 = config.precision == "bf16-params"  # so are hidden states
         self.parameters: dict[str, Tensor] = {
             name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
         }  # fmt: skip
-        self.gradient_scale = float(layout.share.of)  # FSDP2 averages
-        self.tensor = layout.submesh("tensor")
+        self.gradient_scale = float(dims.share.of)  # FSDP2 averages
+        self.tensor = dims.submesh("tensor")
         self._runners: dict[tuple[int, torch.Size], _Runner] = {}
 
     @property
@@ -65,10 +127,10 @@ class Pipeline:
         return self.stages
 
     def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
-        """See Computation; the losses are those of the last stage, and zeros on ranks without it."""
+        """See ParallelModel; the losses are those of the last stage, and zeros on ranks without it."""
         if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
-        ids, targets, segments = zip(*objective.batches(step, self.layout.share))
+        ids, targets, segments = zip(*objective.batches(step, self.dims.share))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
         key = len(ids), ids[0].shape
@@ -79,18 +141,18 @@ class Pipeline:
         with sharded_loss(self.tensor), rounded(self.stages, self.precision):
             found = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
-        return found or [StepLoss(torch.zeros((), device=self.layout.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
+        return found or [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
 
     def total(self, values: Tensor) -> Tensor:
-        return total(values if self.last in self.parts else torch.zeros_like(values), self.layout)
+        return total(values if self.last in self.parts else torch.zeros_like(values), self.dims)
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        return squared_norm(grads.values(), self.layout)
+        return squared_norm(grads.values(), self.dims)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        pieces, sent = min(len(ids), self.layout.config.pipeline), list[dist.Work]()
-        batch = even((ids, targets, segments), self.layout.config.tensor)
+        pieces, sent = min(len(ids), self.dims.config.pipeline), list[dist.Work]()
+        batch = even((ids, targets, segments), self.dims.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in pieces, so that a stage takes up the next rows while later ones have those before
         with rounded(self.stages, self.precision):
@@ -133,16 +195,16 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
 
 
 class _Runner:
-    """A schedule for so many micro-batches of one shape, which its buffers have."""
+    """A schedule for a number of micro-batches of one shape, which its buffers have."""
 
-    def __init__(self, pipeline: Pipeline, micro_batches: int):
+    def __init__(self, pipeline: PipelineModel, micro_batches: int):
         self.found: list[StepLoss] = []
         self.micro_batches = micro_batches
         stages: Any = [
-            PipelineStage(part, stage, len(pipeline.owners), pipeline.layout.device, group=pipeline.group)
+            PipelineStage(part, stage, len(pipeline.owners), pipeline.dims.device, group=pipeline.group)
             for stage, part in pipeline.parts.items()
         ]
-        ranks, kind = pipeline.layout.config.pipeline, SCHEDULES[pipeline.schedule]
+        ranks, kind = pipeline.dims.config.pipeline, SCHEDULES[pipeline.schedule]
         if micro_batches < ranks or (len(stages) > 1 and micro_batches % ranks):
             how = f"{ranks} or more" if len(stages) == 1 else f"a multiple of {ranks}"
             raise InputError(

@@ -53,7 +53,7 @@ def main() -> None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return
-    from corpusmill.train.launch_torchrun import run_command
+    from corpusmill.train.launch import run_command
 
     run_command(_command)
 

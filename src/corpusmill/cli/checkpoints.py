@@ -24,12 +24,12 @@ def checkpoints(
 
     from corpusmill.pipeline.errors import InputError
     from corpusmill.train.saved import checkpoints as saved_of
-    from corpusmill.train.saved import export, score_text
+    from corpusmill.train.saved import export_state, score_text
 
     if (step is None) != (output is None):
         raise InputError("checkpoints: --step and --output belong together.")
     if step is not None and output is not None:
-        state = export(run, step, output, stage)
+        state = export_state(run, step, output, stage)
         print(f"{output}: the model of {state.stage} after {step} steps.")
         return
     states = saved_of(run, stage)
@@ -43,5 +43,5 @@ def checkpoints(
     for state in states:
         saved = state.saved
         table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{state.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
-                      score_text(saved), state.layout)  # fmt: skip
+                      score_text(saved), state.processes)  # fmt: skip
     Console(highlight=False).print(table)

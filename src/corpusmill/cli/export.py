@@ -1,12 +1,21 @@
-"""The command that hands a run's model over to other programs."""
+"""The command that hands a run's model over to other programs: weights, tokenizer, chat template, generation defaults, and a card."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from corpusmill.cli.base import AlthoughStale, RunFolder, app
+from corpusmill.pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from corpusmill.report.read import RunReader
+
+GENERATION = "generation_config.json"
+#: How text is drawn where the run's evaluation says nothing else.
+TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
 
 
 class Dtype(StrEnum):
@@ -27,9 +36,82 @@ def export(
     stale: AlthoughStale = False,
 ) -> None:
     """Write a model with its tokenizer, chat template and a model card as a folder that transformers and others open."""
-    from corpusmill.train.export_folder import export as write
-
-    stage, warning = write(str(run), output, model, name=name, license_=license_, dtype=dtype.value, force=force, although_stale=stale)
+    stage, warning = export_model(str(run), output, model, name=name, license_=license_, dtype=dtype, force=force, although_stale=stale)
     if warning:
         print(f"warning: {warning}")
     print(f"{output}: the model of {stage}, and its card, README.md.")
+
+
+def export_model(
+    run: str, output: Path, stage: str | None = None, *, name: str | None = None, license_: str | None = None, dtype: str = "fp32",
+    force: bool = False, although_stale: bool = False,
+) -> tuple[str, str | None]:  # fmt: skip
+    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage, and a
+    warning where it is stale.
+
+    The weights are those of the run, or rounded to `dtype`. Raises InputError where there is no such model, where something is in the
+    way (`force` replaces a model folder, and nothing else), and where the stage is stale, unless `although_stale`: then the card says so.
+    """
+    import torch
+
+    from corpusmill.pipeline.cache import local_model
+    from corpusmill.pipeline.storage import Storage
+    from corpusmill.report.model_card import model_card
+    from corpusmill.report.read import RunReader
+    from corpusmill.report.stale import refuse_stale
+    from corpusmill.train.model_folder import load_model, save_model, tokenizer_files
+
+    reader = RunReader(run)
+    stage = _stage(reader, stage)
+    warning = refuse_stale(reader, stage, although_stale)
+    _require_free(output, force)
+    folder = local_model(reader.storage.path(f"{stage}/model"))
+    model = load_model(folder, dtype={"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
+    card = model_card(run, stage, model.arch, name or output.resolve().name, license_)
+    files = tokenizer_files(Storage(str(folder)))
+    save_model(model, output, {**files, GENERATION: _generation(folder, reader, model.arch.context), "README.md": card.encode()})
+    return stage, warning
+
+
+def _stage(reader: "RunReader", wanted: str | None) -> str:
+    """The stage whose model is exported: one that has finished."""
+    from corpusmill.report.model_card import TRAINED
+
+    if wanted is not None and wanted not in TRAINED:
+        raise InputError(f"export: --model is one of {', '.join(TRAINED)}, and {wanted} is none.")
+    having = [
+        stage for stage in TRAINED if reader.stages[stage].status == "complete" and reader.storage.exists(f"{stage}/model/config.json")
+    ]
+    if not having:
+        raise InputError(f"{reader.storage.root}: no stage has finished that trains a model ({', '.join(TRAINED)}).")
+    if wanted is not None and wanted not in having:
+        raise InputError(f"{reader.storage.root}: {wanted} has not finished, so it has no model; {', '.join(having)} has one.")
+    return wanted or having[-1]
+
+
+def _require_free(output: Path, force: bool) -> None:
+    if output.is_file():
+        raise InputError(f"{output}: is a file.")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not force:
+        raise InputError(f"{output}: is there already, and not empty; --force replaces it.")
+    if not (output / "config.json").is_file():
+        raise InputError(f"{output}: is no model folder (it has no config.json), so it is not replaced.")
+
+
+def _generation(folder: Path, reader: "RunReader", context: int) -> bytes:
+    """The model's `generation_config.json` (its end tokens, above all) with how the run's evaluation draws text."""
+    path = folder / GENERATION
+    try:
+        given: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}).") from error
+    settings = reader.settings("evaluate")
+    temperature, top_k = settings.get("temperature", TEMPERATURE), settings.get("top_k", TOP_K)
+    if temperature:
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": top_k}
+    else:
+        drawn = {"do_sample": False}
+    generation = {**given, **drawn, "max_new_tokens": min(LONGEST, max(1, context // 2))}
+    return json.dumps(generation, indent=2, sort_keys=True).encode() + b"\n"

@@ -11,7 +11,7 @@ from corpusmill.cli.base import ModelFolder, app
 from corpusmill.pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from corpusmill.train.speaker import Completion
+    from corpusmill.train.text_generator import Completion
 
 
 class OverflowName(StrEnum):
@@ -49,25 +49,24 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,
 ) -> None:
     """Let a model continue texts, or answer messages."""
-    from corpusmill.train.prompts import read_prompts
-    from corpusmill.train.sampling import Sampling
-    from corpusmill.train.speaker import load_speaker
-    from corpusmill.train.text_stream import json_line, plain
+    from corpusmill.train.generate import Sampling, json_line, plain
+    from corpusmill.train.text_generator import load_text_generator
+    from corpusmill.train.user_files import read_prompts
 
     sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
     asked = [*(prompt or []), *(read_prompts(str(prompts)) if prompts else [])]
     if not asked:
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
-    speaker, one = load_speaker(model), len(asked) * samples == 1
+    generator, one = load_text_generator(model), len(asked) * samples == 1
     options: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop_strings": stop or [], "overflow": overflow.value}
     if one and not json and sys.stdout.isatty():
-        pieces = speaker.stream(speaker.ids(asked[0], chat), **options)
+        pieces = generator.stream(generator.ids(asked[0], chat), **options)
         print("" if chat else plain(asked[0]), end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
         return
-    for number, text in enumerate(speaker.complete(asked, samples=samples, chat=chat, **options), 1):
+    for number, text in enumerate(generator.complete(asked, samples=samples, chat=chat, **options), 1):
         if json:
             print(json_line(vars(text)), flush=True)
         else:
@@ -76,7 +75,7 @@ def generate(
 
 def _shown(text: "Completion", chat: bool, title: str) -> str:
     """A text below its title, which names the message where it is an answer."""
-    from corpusmill.train.text_stream import plain
+    from corpusmill.train.generate import plain
 
     if title:
         title += f"{plain(text.prompt)}\n" if chat else "\n"
@@ -96,16 +95,15 @@ def chat(
     seed: Annotated[int, typer.Option(help="Equal seeds and messages give equal answers.")] = 0,
 ) -> None:
     """Talk with a tuned model; /help lists commands, Ctrl-C stops an answer. Through pipes: a message a line in, answers alone out."""
-    from corpusmill.train.chat import Conversation, warning
-    from corpusmill.train.chat_terminal import Screen, chat_loop
-    from corpusmill.train.sampling import Sampling
-    from corpusmill.train.speaker import load_speaker
+    from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
+    from corpusmill.train.generate import Sampling
+    from corpusmill.train.text_generator import load_text_generator
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    conversation = Conversation(load_speaker(model), sampling, max_tokens, system)
+    conversation = Conversation(load_text_generator(model), sampling, max_tokens, system)
     screen = Screen(sys.stdin.isatty() and sys.stdout.isatty())
-    if about := warning(conversation.speaker.folder, model):
+    if about := warning(conversation.generator.folder, model):
         screen.note(about, style="yellow")
     if screen.interactive:
-        screen.note(f"{model}, a context of {conversation.speaker.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")
+        screen.note(f"{model}, a context of {conversation.generator.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")
     chat_loop(conversation, screen)

@@ -23,9 +23,9 @@ def score(
 
     from corpusmill.pipeline.errors import ConfigError
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.train.benchmarks.config import TaskConfig
-    from corpusmill.train.benchmarks.measure import ModelUnderTest
-    from corpusmill.train.benchmarks.read import read_task
+    from corpusmill.train.benchmarks.score import ModelUnderTest
+    from corpusmill.train.benchmarks.tasks import read_task
+    from corpusmill.train.evaluate import TaskConfig
 
     configs = []
     for given in task:
@@ -54,8 +54,7 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from corpusmill.train.benchmarks.scores import score_text
-    from corpusmill.train.benchmarks.tasks import TASKS
+    from corpusmill.train.benchmarks.tasks import TASKS, score_text
 
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):

@@ -37,17 +37,17 @@ def inspect(
 
     from rich.console import Console
 
-    from corpusmill.train import sft_look, sft_look_view
+    from corpusmill.report import sft_look
 
     source = sft_look.source_of_run(run) if run else sft_look.source_of_files(model or "", files or [], template)
     if packed is None:
         shown = sft_look.choose(source, count, id_, row, held_out, dropped)
-        head = [sft_look_view.head(source, shown)]
+        head = [sft_look.head(source, shown)]
     else:
         shown, rows, padding = sft_look.choose_row(source, packed, held_out)
-        head = [sft_look_view.packed_head(packed, rows, padding, source, shown, held_out)]
+        head = [sft_look.packed_head(packed, rows, padding, source, shown, held_out)]
     if html is None:
-        sft_look_view.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
+        sft_look.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
     else:
-        sft_look_view.write_page(shown, head, html, tokens)
+        sft_look.write_page(shown, head, html, tokens)
         print(html)

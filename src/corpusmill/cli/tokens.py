@@ -107,7 +107,7 @@ def compare(
 
     from corpusmill.report.facts.tokenizers import judgement, judgement_tables
     from corpusmill.report.tables import show
-    from corpusmill.tokenize.compare import compare as measure
+    from corpusmill.report.tokens.compare import compare as measure
 
     found = measure(run, with_ or ["gpt2", "cl100k"])
     if json:
@@ -127,8 +127,10 @@ def append(
     skip_known: Annotated[bool, typer.Option("--skip-known", help="Leave out documents that are there, in either split.")] = False,
 ) -> None:
     """Add a run's token shards to a set of token shards; no document comes twice, and none that is held out goes into training."""
+    from corpusmill.report.stale import refuse_stale_run
     from corpusmill.tokenize.append import append as add
 
+    refuse_stale_run(run, "tokens")
     for split in add(folder, run, skip_known, lambda sentence: print(f"Note: {sentence}", flush=True)):
         left = f"; {split.left_out:,} documents left out" if split.left_out else ""
         print(f"{split.split}: {split.shards:,} shards, {split.documents:,} documents, {split.tokens:,} tokens{left}; now {split.total:,}")
@@ -166,11 +168,13 @@ def export(
     from rich.console import Console
 
     from corpusmill.pipeline.watch.progress import Progress
+    from corpusmill.report.stale import refuse_stale_run
     from corpusmill.tokenize.export.export import SPLITS
     from corpusmill.tokenize.export.export import export as write
 
     splits = SPLITS if split is ExportSplit.both else (split.value,)
-    done = write(run, format_.value, output, splits, sequence_length, force, Progress(), although_stale=stale)
+    sentence = refuse_stale_run(run, "tokens", stale)
+    done = write(run, format_.value, output, splits, sequence_length, force, Progress(), sentence)
     console = Console(highlight=False, soft_wrap=True)
     for name, found in done["splits"].items():
         console.print(f"{name}: {found['tokens']:,} tokens of {found['documents']:,} documents", markup=False)

@@ -107,17 +107,15 @@ def _make_batches(folder: str, sections: Any) -> None:
     import numpy as np
 
     if "pretrain" in sections and "tokens" in sections:
-        from corpusmill.pipeline.tokenreader import TokenShards
-        from corpusmill.train.loader import WindowLoader
-        from corpusmill.train.packed import PackedLoader
+        from corpusmill.pipeline.token_shards import TokenShards
+        from corpusmill.train.data import PackedLoader, WindowLoader
 
         tokens = TokenShards(f"{folder}/run/tokens/train")
         WindowLoader(tokens, context=16, batch=2, seed=0, document_mask=True).load(0)
         if sections["pretrain"].packing == "documents":
             PackedLoader(tokens, sections["pretrain"].model.context, batch=2, seed=0, document_mask=True).load(0)
     if "sft" in sections or "align" in sections:
-        from corpusmill.train.order import examples_of_step
-        from corpusmill.train.packing import fitted
+        from corpusmill.train.data import fitted, places
 
         fitted(np.array([3, 2], np.int64), 4)
-        examples_of_step(0, 2, 4, 0)
+        places(0, 2, 4, 0)

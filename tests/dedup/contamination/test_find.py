@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
+from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.find import GAP, Finder
 from corpusmill.dedup.contamination.index import GRADED, LEFT_OUT, WHOLE, Index, build_index
-from corpusmill.dedup.contamination.passages import Passages
+from corpusmill.dedup.contamination.sets import ItemTexts
 
 Words = list[str]
 
@@ -22,11 +22,11 @@ def make_config(**options: Any) -> ContaminationConfig:
     return ContaminationConfig.model_validate({"sets": ["x"], **options})
 
 
-def make_passages(texts: list[Words], sets: list[int] | None = None) -> Passages:
+def make_passages(texts: list[Words], sets: list[int] | None = None) -> ItemTexts:
     """Each text is an item of its own."""
     of = np.array(sets or [0] * len(texts), np.int32)
     count = len(texts)
-    return Passages(
+    return ItemTexts(
         [f"set{s}" for s in range(max(of, default=0) + 1)], ["text"], of, np.arange(count), np.zeros(count, np.int32), np.arange(count),
         [" ".join(text) for text in texts],
     )  # fmt: skip

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.contamination.config import ContaminationConfig
-from corpusmill.dedup.contamination.files import set_files
+from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.find import PASSAGE, Finder
 from corpusmill.dedup.contamination.index import build_index
-from corpusmill.dedup.contamination.passages import read_passages
+from corpusmill.dedup.contamination.sets import read_passages, set_files
 
 #: Words that no two languages share, so that nothing is found by chance.
 NOUNS = [a + b + c for a in ("bal", "dor", "fen", "kim", "lus", "mor") for b in ("ta", "ri", "no", "ve") for c in ("n", "sk", "p", "x")]

@@ -14,13 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.contamination.config import ContaminationConfig
+from corpusmill.dedup.config import ContaminationConfig, DedupConfig
 from corpusmill.dedup.contamination.editor import ContaminationEditor, contaminated_summary, index_output
-from corpusmill.dedup.contamination.files import set_files
 from corpusmill.dedup.contamination.find import Finder
 from corpusmill.dedup.contamination.index import build_index
-from corpusmill.dedup.contamination.passages import read_passages
+from corpusmill.dedup.contamination.sets import read_passages, set_files
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError

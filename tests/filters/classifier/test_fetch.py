@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from corpusmill.filters.classifier.fetch import fetch
 from corpusmill.filters.step import build_steps, resolve_step
+from corpusmill.pipeline.cache import fetch
 from corpusmill.pipeline.errors import InputError
 
 

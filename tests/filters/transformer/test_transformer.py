@@ -70,7 +70,7 @@ def test_regression_as_fineweb_edu_does_it(regression: str, real_texts: list[str
 
 def test_whole_numbers_round_as_python_does(regression: str, scored: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.array([-0.6, 0.5, 1.5, 2.5, 2.5001, 4.51, 7.0], np.float32)
-    monkeypatch.setattr("corpusmill.filters.transformer_model.Classifier.logits", lambda *_: scores[:, None])
+    monkeypatch.setattr("corpusmill.filters.transformer_model.SequenceClassifier.logits", lambda *_: scores[:, None])
     found = scored(["a"] * len(scores), model=regression)["transformer_int"]
     assert found == [round(max(0, min(score, 5))) for score in scores] == [0, 0, 2, 2, 3, 5, 5]
     assert scored(["a"] * len(scores), model=regression, highest=3)["transformer_int"] == [0, 0, 2, 2, 3, 3, 3]

@@ -39,18 +39,18 @@ def warc() -> list[bytes]:
 
 def seeds() -> list[bytes]:
     return [choosing(0, b"".join(warc())), choosing(1, ARC)] + [
-        choosing(place, b"".join(warc()) if packed else b"".join(map(COMPRESS[layout.removesuffix("-frames")], warc())))
-        for place, (_, layout, packed) in enumerate(KINDS) if place > 1
+        choosing(place, b"".join(warc()) if packed else b"".join(map(COMPRESS[dims.removesuffix("-frames")], warc())))
+        for place, (_, dims, packed) in enumerate(KINDS) if place > 1
     ]  # fmt: skip
 
 
 def fuzz(data: bytes) -> None:
-    (format, layout, packed), content = choose(data, KINDS)
+    (format, dims, packed), content = choose(data, KINDS)
     if packed:
-        content = COMPRESS[layout.removesuffix("-frames")](content)
+        content = COMPRESS[dims.removesuffix("-frames")](content)
 
     def read(start: int = 0, end: int = len(content), by_hand: bool = False) -> list[Record | Gap]:
-        return list(read_records(io.BytesIO(content), format, layout, start, end, LIMIT, by_hand))
+        return list(read_records(io.BytesIO(content), format, dims, start, end, LIMIT, by_hand))
 
     parts = read()
     for part in parts:
@@ -58,7 +58,7 @@ def fuzz(data: bytes) -> None:
         if isinstance(part, Record):
             assert len(part.body) <= LIMIT, part
             (part.url or "").encode()  # goes into columns, which hold UTF-8
-    if layout == "plain":
+    if dims == "plain":
         assert all(a.offset + a.length <= b.offset or a.offset == b.offset for a, b in pairwise(parts)), "parts overlap"
         assert read(by_hand=True) == parts, "FastWARC and the walk by hand disagree"
         cuts = sorted({0, len(content), *(part.offset for part in parts[:8])})

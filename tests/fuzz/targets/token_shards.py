@@ -10,8 +10,7 @@ from fuzzing import choose, choosing, json_mutants, scratch
 from token_sets import random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.tokenreader import TokenShards
-from corpusmill.pipeline.tokenshards import SHARDS_FILE
+from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 
 FILES = [SHARDS_FILE, "tokens-00000.bin", "tokens-00000.index.parquet", "tokens-00000.pack-64.arrow"]
 

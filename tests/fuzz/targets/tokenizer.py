@@ -8,7 +8,7 @@ from fuzzing import json_mutants
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_bytes import TokenBytes
-from corpusmill.tokenize.vocabulary import from_tokenizer_json
+from corpusmill.tokenize.encode import from_tokenizer_json
 
 TEXT = "Some text of words, 123 and é<|endoftext|>"
 

@@ -10,16 +10,16 @@ import torch
 from fuzzing import choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.state import States, read_weights
-from corpusmill.train.state_folder import FILE, STATE, STEP, StateFolder
+from corpusmill.train.checkpoint import States, read_weights
+from corpusmill.train.checkpoint_dir import FILE, STATE, STEP, StateFolder
+from corpusmill.train.parallel.dims import ParallelDims
 
 FILES = [STATE, FILE.format(0, 1)]
 TENSORS = {"model/w": torch.arange(3.0), "optimizer/w/m": torch.zeros(3), "optimizer/w/step": torch.tensor(4.0)}
 
 
 def states(folder: Path) -> States:
-    return States(folder, Layout.single(torch.device("cpu")))
+    return States(folder, ParallelDims.single(torch.device("cpu")))
 
 
 @cache

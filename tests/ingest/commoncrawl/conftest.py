@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.download import Patience
+from corpusmill.pipeline.web import Patience
 
 
 class CrawlServer(ThreadingHTTPServer):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from corpusmill.ingest.commoncrawl import BASE, CrawlInput, choose, files_of, parse_crawl
 from corpusmill.ingest.record import read_record
-from corpusmill.pipeline.cached import cached
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.web import cached
 
 CRAWL = "CC-MAIN-2026-04"
 

@@ -14,13 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import urllib3
 
-from corpusmill.pipeline.cached import cached, place_of
-from corpusmill.pipeline.download import CHUNK, CONNECTIONS, Patience, download
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.watch.progress import Bytes
+from corpusmill.pipeline.web import CHUNK, CONNECTIONS, Patience, cached, download, place_of
 
 BODY = random.Random(0).randbytes(3_000_000)
 FILE = "/crawl-data/x/file.warc.gz"
@@ -95,7 +93,7 @@ def test_whatever_goes_wrong_in_whatever_order(server, url: str, patience: Patie
 
 
 def test_a_server_that_falls_silent_is_asked_again(server, url: str, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corpusmill.pipeline.download.TIMEOUT", urllib3.Timeout(0.3))
+    monkeypatch.setattr("corpusmill.pipeline.web.TIMEOUT", 0.3)
     server.faults[FILE] = ["silent"]
     download([url], None, patience)
     assert content(url) == BODY and server.asked(FILE) == [None, f"bytes={1_500_000 // CHUNK * CHUNK}-"]
@@ -145,9 +143,9 @@ def test_another_run_goes_on_where_a_killed_one_stopped(server, url: str, patien
 
 
 def _download_and_die(url: str) -> None:
-    from corpusmill.pipeline import download as module
+    from corpusmill.pipeline import web as module
 
-    module._Download._pause = lambda *_: os._exit(9)
+    module._Download._wait = lambda *_: os._exit(9)
     module.download([url])
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.classes import character_classes
+from corpusmill.pipeline.text.hashing import table_size
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
-from corpusmill.pipeline.text.table import table_size
+from corpusmill.pipeline.text.utf8 import character_classes
 
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029\u3000 "
 TEXT = st.text(st.one_of(st.sampled_from("aab" + BREAKS), st.sampled_from("\n\n\n-é漢"), st.characters(exclude_categories=["Cs"])))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.sentence_marks import count_sentences
+from corpusmill.pipeline.text.sentences import count_sentences
 
 SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
 TEXTS = st.text(st.sampled_from(".!?…。！？\"'”’»)]」』）a é\u3000\n\x85") | st.characters(exclude_categories=["Cs"]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spacy.pipeline import Sentencizer
 
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.sentences import count_sentences
+from corpusmill.pipeline.text.spacy_tokens import count_spacy_sentences
 
 PARTS = [
     ". ",
@@ -43,7 +43,7 @@ TEXT = st.lists(
 
 def sentences(lines: list[str]) -> list[int]:
     data, offsets = text_buffers(pa.array(lines, pa.large_string()))
-    return count_sentences(data, offsets[:-1], offsets[1:]).tolist()
+    return count_spacy_sentences(data, offsets[:-1], offsets[1:]).tolist()
 
 
 @given(st.lists(TEXT.map("".join), max_size=6))
@@ -66,4 +66,4 @@ def test_known_lines() -> None:
 
 def test_spans_between_which_something_lies() -> None:
     data = np.frombuffer(b"One. Two.xxxOne.", np.uint8)
-    assert count_sentences(data, np.array([0, 12]), np.array([9, 16])).tolist() == [2, 1]
+    assert count_spacy_sentences(data, np.array([0, 12]), np.array([9, 16])).tolist() == [2, 1]

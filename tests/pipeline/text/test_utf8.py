@@ -3,8 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.classes import character_classes
-from corpusmill.pipeline.text.utf8 import count_byte, count_characters, decode, eight_bytes, find_byte, previous, strip_end, strip_start
+from corpusmill.pipeline.text.utf8 import (
+    character_classes,
+    count_byte,
+    count_characters,
+    decode,
+    eight_bytes,
+    find_byte,
+    previous,
+    strip_end,
+    strip_start,
+)
 
 SPACES = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u202f\u205f\u3000"
 TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(SPACES + "ab")))

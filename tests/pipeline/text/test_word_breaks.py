@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from uniseg.db import word_break
 from uniseg.wordbreak import words as uniseg_words
 
-from corpusmill.pipeline.text.table import hash_span
+from corpusmill.pipeline.text.hashing import hash_span
 from corpusmill.pipeline.text.word_breaks import OTHER, PROPERTIES, PROPERTY, hash_unicode_words, word_break_table
 
 SAMPLES = [chr(int(np.flatnonzero(word_break_table() & PROPERTY == value)[0])) for value in PROPERTIES.values()]

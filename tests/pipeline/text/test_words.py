@@ -1,3 +1,5 @@
+"""Words by the word rules and by `str.split`, against plain Python."""
+
 import re
 import unicodedata
 from functools import cache
@@ -5,15 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.classes import ALPHA, PUNCTUATION, character_classes
+from corpusmill.pipeline.text.utf8 import ALPHA, PUNCTUATION, character_classes
 from corpusmill.pipeline.text.words import (
     UNSPACED,
     WORD_RULES,
     base_powers,
+    count_split_words,
     count_words,
+    has_longer_word,
     hash_word,
     new_words,
     walk_words,
@@ -91,3 +95,16 @@ def test_a_character_of_an_unspaced_script_is_a_word() -> None:
     count, _ = walk("Das ist 東京タワー, ภาษาไทย!", "characters")
     assert count == 2 + 5 + 1 + 7 + 1
     assert walk("ที่นี่", "characters")[0] == 2  # marks above and below are not counted
+
+
+TEXTS = st.text(st.sampled_from("ab é漢😀 \u3000\x1f\x85\n\0") | st.characters(exclude_categories=["Cs"]))
+
+
+@given(TEXTS, st.integers(0, 5))
+@settings(deadline=None)
+def test_any_text(text: str, limit: int) -> None:
+    data = np.frombuffer(b"x" + text.encode() + b" x", np.uint8)
+    words = text.split()
+    found = count_split_words(data, 1, len(data) - 2, character_classes(), limit)
+    assert found == (min(len(words), limit) if limit else len(words))
+    assert has_longer_word(data, 1, len(data) - 2, character_classes(), limit) == any(len(word) > limit for word in words)

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from built_run import RULES, report, write_run
 
-from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.stats import QUANTILES, Spread, read_columns, read_groups
+from corpusmill.report.query.run import open_run
 
 
 def frame(run: Path, stage: str, kind: str = "report") -> pd.DataFrame:

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from damaged_runs import DAMAGED
 
-from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
+from corpusmill.report.query.run import open_run
 from corpusmill.report.query.tables import Table
 
 SHARD = "filter/report/part-00000.parquet"

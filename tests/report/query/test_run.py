@@ -12,11 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from built_run import RULES, write_run
 
-from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.query.run import Run
+from corpusmill.report.query.run import Run, open_run
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from corpusmill import open_run
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.diff import Wanted, compare
-from corpusmill.report.query.run import Run
+from corpusmill.report.query.run import Run, open_run
 
 RUN = "s3://runs/a/run"
 

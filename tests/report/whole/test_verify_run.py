@@ -22,7 +22,7 @@ RECIPE = """
 ingest: {piece_mb: 1}
 filter: {steps: [{gopher_quality: {}}]}
 dedup: {threshold: 0.8}
-tokenizer: {vocabulary_size: 512}
+tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.1}
 """
 

@@ -13,7 +13,7 @@ from token_sets import write_token_set
 
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.tokenreader import TokenShards
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.export.export import SPLITS, export
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
@@ -60,7 +60,7 @@ def real_run(tmp_path_factory, publish_documents, make_documents, execute, engli
     urls = table["url"].to_pylist()
     table = table.set_column(1, table.schema.field("url"), pa.array([None, *urls[1:]]))
     publish_documents(run, [table.slice(0, 90), table.slice(90)])
-    execute(run, TokenizerStage(TokenizerStage.Config(vocabulary_size=600)))
+    execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
     execute(run, TokensStage(TokensStage.Config(shard_tokens=60_000, validation_share=0.1)))
     return Run(run.root)
 

@@ -14,8 +14,7 @@ from token_sets import write_token_set
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.tokenize.append import append
-from corpusmill.tokenize.export.export import FORMATS, export
-from corpusmill.tokenize.export.folder import new_folder
+from corpusmill.tokenize.export.export import FORMATS, export, new_folder
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpusmill.tokenize.export import litdata as ours
+from corpusmill.tokenize.export import row_files as ours
 
 litdata = pytest.importorskip("litdata", reason="litdata is not installed")
 

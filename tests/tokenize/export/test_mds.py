@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corpusmill.tokenize.export.mds import ShardFiles, array_head, document_samples
+from corpusmill.tokenize.export.row_files import ShardFiles, array_head, document_samples
 
 SPLITS = ("train", "validation")
 #: What mosaicml-streaming 0.13.0's MDSWriter made of DOCUMENTS with size_limit=1500 (columns id, url: str; tokens: ndarray:uint16).

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.tokenize.export.source import Source
+from corpusmill.tokenize.export.source import SplitSource
 
 
 @given(
@@ -19,7 +19,7 @@ def test_stretches_are_the_documents_in_order(tmp_path_factory, make_shards, siz
     random = np.random.default_rng(most)
     shards = [[random.integers(0, vocabulary, size) for size in documents] for documents in sizes]
     make_shards(folder, "train", shards, vocabulary, "0" * 64)
-    source, found = Source(str(folder), "train", "0" * 64), []
+    source, found = SplitSource(str(folder), "train", "0" * 64), []
     for stretch in source.all_stretches(most):
         assert len(stretch.tokens) <= most or len(stretch.counts) == 1
         assert stretch.ends()[-1] == len(stretch.tokens)
@@ -36,7 +36,7 @@ def test_sequences_are_the_split_cut_at_one_length(tmp_path_factory, make_shards
     shards = [[random.integers(0, 5_000, size) for size in documents] for documents in sizes]
     make_shards(folder, "train", shards, 5_000, "0" * 64)
     stream = np.concatenate([ids for documents in shards for ids in documents])
-    found = list(Source(str(folder), "train", "0" * 64).sequences(length))
+    found = list(SplitSource(str(folder), "train", "0" * 64).sequences(length))
     assert [row.tolist() for batch in found for row in batch.tokens] == [
         stream[at : at + length].tolist() for at in range(0, len(stream), length)
     ]
@@ -45,7 +45,7 @@ def test_sequences_are_the_split_cut_at_one_length(tmp_path_factory, make_shards
 
 def test_one_shard_is_held_at_a_time(make_shards, tmp_path):
     make_shards(tmp_path, "train", [[np.arange(9)], [np.arange(5)], [np.arange(7)]], 100, "0" * 64)
-    source = Source(str(tmp_path), "train", "0" * 64)
+    source = SplitSource(str(tmp_path), "train", "0" * 64)
     held = [(list(source.shards._tokens), list(source.shards._indexes)) for _ in source.all_stretches()]
     assert held == [([number], [number]) for number in range(3)]
 
@@ -53,4 +53,4 @@ def test_one_shard_is_held_at_a_time(make_shards, tmp_path):
 def test_another_tokenizer_is_refused(make_shards, tmp_path):
     make_shards(tmp_path, "train", [[np.arange(9)]], 100, "0" * 64)
     with pytest.raises(InputError, match="made by another tokenizer"):
-        Source(str(tmp_path), "train", "1" * 64)
+        SplitSource(str(tmp_path), "train", "1" * 64)

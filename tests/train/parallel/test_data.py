@@ -12,15 +12,13 @@ import torch
 from parallel_runs import Case, Rows, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
-from corpusmill.train.bits import Batch
+from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.objective import Share
+from corpusmill.train.optim import owners
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import optimizer_of, prepare
-from corpusmill.train.parallel.spread import whole
-from corpusmill.train.parallel.zero import owners
-from corpusmill.train.shards import local_of
+from corpusmill.train.parallel.data import whole
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import optimizer_of, prepare
 
 ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
 TWO = {
@@ -78,19 +76,19 @@ def stopped_and_resumed(case: Case, folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a training that ends after its fourth step and goes on from the state after its third."""
 
     class UntilFour(Rows):
-        def batches(self, step: int, share: Share) -> Iterator[Batch]:
+        def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
             if step == 4:
                 raise Stopped
             return super().batches(step, share)
 
-    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
     weights = {}
     for kind in (UntilFour, Rows):
         model = fresh(case)
         with suppress(Stopped):
-            result = fit(model, kind(case, model.arch), case.config, layout=layout, state=folder / "state", log=folder / "log.jsonl")
+            result = fit(model, kind(case, model.arch), case.config, dims=dims, state=folder / "state", log=folder / "log.jsonl")
             assert result.resumed_from == 3
-            weights = {name: whole(p.detach()) for name, p in result.computation.parameters.items()}
+            weights = {name: whole(p.detach()) for name, p in result.parallel_model.parameters.items()}
     return weights
 
 
@@ -105,13 +103,13 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(parallel: dict[
 
 def changed_after_a_look(case: Case) -> torch.Tensor:
     """The nats of a model that was measured once, and then got other weights."""
-    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
-    computation = prepare(fresh(case), layout, case.config)
+    dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    parallel_model = prepare(fresh(case), dims, case.config)
     rows = Rows(case, fresh(case).arch).rows(0)
-    computation.nats(*rows)
-    for p in computation.parameters.values():
+    parallel_model.nats(*rows)
+    for p in parallel_model.parameters.values():
         local_of(p.detach()).mul_(0.5)
-    return computation.nats(*rows)
+    return parallel_model.nats(*rows)
 
 
 @pytest.mark.parametrize("zero", [2, 3])
@@ -136,13 +134,13 @@ def test_lower_precisions_stay_as_close_as_their_rounding() -> None:
 
 def held(case: Case) -> dict[str, int]:
     """How many numbers a rank has of weights, gradients and moments."""
-    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
     model = fresh(case)
-    computation = prepare(model, layout, case.config)
-    optimizer = optimizer_of(computation, layout, case.config.optimizer)
-    computation.backward(Rows(case, model.arch), 0, 1.0)
-    weights = [local_of(p).numel() for p in computation.parameters.values()]
-    grads = [local_of(p.grad).numel() for p in computation.parameters.values() if p.grad is not None]
+    parallel_model = prepare(model, dims, case.config)
+    optimizer = optimizer_of(parallel_model, dims, case.config.optimizer)
+    parallel_model.backward(Rows(case, model.arch), 0, 1.0)
+    weights = [local_of(p).numel() for p in parallel_model.parameters.values()]
+    grads = [local_of(p.grad).numel() for p in parallel_model.parameters.values() if p.grad is not None]
     moments = [local_of(t).numel() for name, t in optimizer.state().items() if name.endswith("exp_avg")]
     return {"weights": sum(weights), "grads": sum(grads), "moments": sum(moments)}
 

@@ -1,20 +1,93 @@
-"""A model whose layers lie on two or four ranks, under every schedule, against one process in float64."""
+"""Which layers are a stage, and whose it is."""
 
 from functools import cache
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
 from objectives import Goal
 from parallel_runs import Case, Rows, check_equal, fresh, run
 from ranks import run_ranks
+from resuming import files, rows_of, rows_seen, train
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.objective import Objective, StepLoss
-from corpusmill.train.options import LoopConfig, ParallelConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
+from corpusmill.train.losses import Objective, StepLoss
+from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import prepare
+from corpusmill.train.parallel.pipeline import cut, part, split_layers, stages_of
+
+# ---- split -------------------------------------------------------------------------------------------
+
+
+def placed(schedule: str, ranks: int) -> list[list[int]]:
+    return stages_of(ParallelConfig.model_validate({"schedule": schedule, "pipeline": ranks}))
+
+
+def test_stages_go_round_the_ranks_or_down_and_up_again() -> None:
+    assert placed("gpipe", 3) == placed("1f1b", 3) == [[0], [1], [2]]
+    assert placed("interleaved", 3) == placed("zero-bubble", 3) == [[0, 3], [1, 4], [2, 5]]
+    assert placed("zero-bubble-v", 3) == [[0, 5], [1, 4], [2, 3]]
+
+
+@given(layers=st.integers(1, 10), stages=st.integers(1, 5), vocab=st.integers(1, 600))
+def test_no_other_split_has_a_cheaper_dearest_stage(layers: int, stages: int, vocab: int) -> None:
+    arch = Architecture(vocab_size=vocab, layers=layers, width=16, heads=4, kv_heads=2, head_dim=4, ffn=24, context=16)
+    if layers < stages:
+        with pytest.raises(InputError, match=f"^parallel.pipeline: {stages} stages need as many layers, and the model has {layers}.$"):
+            split_layers(arch, stages)
+        return
+    layer = 16 * 4 * (4 + 4 + 2 + 2) + 3 * 16 * 24  # q, o, k, v; gate, up, down
+
+    def dearest(ends: list[int]) -> float:
+        costs = [layer * (end - begin) for begin, end in zip([0, *ends], ends)]
+        costs[0] += vocab * 16 / 3
+        costs[-1] += vocab * 16
+        return max(costs)
+
+    found = split_layers(arch, stages)
+    assert [n for part in found for n in part] == list(range(layers)) and all(found)
+    assert dearest([part.stop for part in found]) == min(dearest([*c, layers]) for c in combinations(range(1, layers), stages - 1))
+
+
+def test_parts_one_after_the_other_are_the_model_and_share_its_weights() -> None:
+    case = Case(arch={"layers": 6}, documents=True)
+    model = fresh(case)
+    ids, _, segments = Rows(case, model.arch).rows(0)
+    parts = [part(model, layers) for layers in split_layers(model.arch, 4)]
+    names = [name for piece in parts for name, _ in piece.named_parameters()]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    assert all(weight is model.get_parameter(name) for piece in parts for name, weight in piece.named_parameters())
+    hidden = ids
+    for piece in parts:
+        hidden = piece(hidden, segments)
+    assert torch.equal(hidden, model(ids, segments))
+
+
+@pytest.mark.parametrize(
+    ("arch", "loop", "sentence"),
+    [
+        ({"tied": True}, {}, "a head that is tied to the embedding can't be on another stage"),
+        ({"layers": 3}, {}, "4 stages need as many layers, and the model has 3"),
+        ({"layers": 4}, {"compile": True}, "loop.compile: a zero-bubble schedule computes a backward pass in two halves"),
+        ({"layers": 4}, {"precision": "bf16-params"}, "loop.precision: with bf16-params a zero-bubble schedule can't add up"),
+    ],
+)
+def test_what_a_pipeline_cannot_do_is_one_sentence(arch: dict[str, Any], loop: dict[str, Any], sentence: str) -> None:
+    case = Case(parallel={"pipeline": 2, "schedule": "zero-bubble"}, arch=arch, loop=loop)
+    dims = ParallelDims(ParallelConfig.model_validate(case.parallel), torch.device("cpu"))
+    with pytest.raises(InputError, match=sentence):
+        cut(fresh(case), dims, case.config)
+
+
+# ---- pipeline ----------------------------------------------------------------------------------------
+
+# A model whose layers lie on two or four ranks, under every schedule, against one process in float64.
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
 
@@ -85,9 +158,9 @@ def refusals() -> list[str]:
         config = ParallelConfig.model_validate({"pipeline": 2, "schedule": schedule})
         step = case({}, micro=micro, rows=rows)
         model = fresh(step)
-        computation = prepare(model, Layout.distributed(config, torch.device("cpu")), LoopConfig())
+        parallel_model = prepare(model, ParallelDims.distributed(config, torch.device("cpu")), LoopConfig())
         with pytest.raises(InputError) as caught:
-            computation.backward(objective or Rows(step, model.arch), 0, 1.0)
+            parallel_model.backward(objective or Rows(step, model.arch), 0, 1.0)
         return str(caught.value)
 
     pairs = Goal(lambda model, step: StepLoss(model(torch.zeros(1, 1).long()).sum(), 1))
@@ -102,3 +175,36 @@ def test_steps_that_a_pipeline_cannot_take_are_refused_in_a_sentence() -> None:
         assert few == begin.format(1, "'1f1b'", "2 or more") and odd == begin.format(7, "'zero-bubble'", "a multiple of 2")
         assert uneven == "micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows."
         assert pairs == "parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1."
+
+
+# ---- pipeline resume ---------------------------------------------------------------------------------
+
+# Pipelines that are killed and go on: bit by bit on the same layout, within rounding on another.
+
+AT_ONCE = {"async_save": False}  # a process that is killed in step 6 has surely saved the state after step 3
+
+
+@pytest.mark.parametrize("parallel", [{"pipeline": 2}, {"pipeline": 2, "shard": 2}], ids=str)
+@pytest.mark.rounding
+def test_a_killed_pipeline_goes_on_to_the_same_bytes(tmp_path: Path, parallel: dict[str, Any]) -> None:
+    world = parallel["pipeline"] * parallel.get("shard", 1)
+    run_ranks(train, world, str(tmp_path / "whole"), parallel, AT_ONCE)
+    with pytest.raises(RuntimeError, match="rank 1 ended with -9"):
+        run_ranks(train, world, str(tmp_path / "killed"), parallel, AT_ONCE, 6, 1)
+    again = run_ranks(train, world, str(tmp_path / "killed"), parallel, AT_ONCE)
+    assert [result["begin"] for result in again] == [4] * world
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.rounding
+def test_a_pipeline_goes_on_where_one_process_was_killed_and_one_process_where_a_pipeline_was(tmp_path: Path) -> None:
+    alone = train(str(tmp_path / "alone"), {}, AT_ONCE)
+    with pytest.raises(RuntimeError, match="rank 0 ended with -9"):
+        run_ranks(train, 1, str(tmp_path / "parted"), {}, AT_ONCE, 6)
+    with pytest.raises(RuntimeError, match="rank 0 ended with -9"):
+        run_ranks(train, 4, str(tmp_path / "parted"), {"pipeline": 2, "shard": 2, "schedule": "gpipe"}, AT_ONCE, 10)
+    again = train(str(tmp_path / "parted"), {}, AT_ONCE)
+    assert again["begin"] == 8
+    for folder, steps, shares in (("alone", range(12), 1), ("parted", range(4, 8), 2), ("parted", range(8, 12), 1)):
+        assert all(rows_seen(tmp_path / folder, step, shares) == rows_of(step).tolist() for step in steps)
+    assert again["losses"] == pytest.approx(alone["losses"], rel=1e-6)

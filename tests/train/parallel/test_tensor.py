@@ -10,9 +10,8 @@ from parallel_runs import Case, check_close, check_equal, fresh, run
 from ranks import run_ranks
 
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.layout import Layout
-from corpusmill.train.parallel.prepare import prepare
-from corpusmill.train.shards import local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import prepare
 
 ADAMW, MUON = {"optimizer": {"kind": "adamw"}}, {"optimizer": {"kind": "muon"}}
 FULL = {"qk_norm": True, "tied": True}
@@ -72,11 +71,11 @@ def test_lower_precisions_stay_as_close_as_their_rounding() -> None:
 
 
 def odd_length(case: Case) -> torch.Tensor:
-    layout = Layout.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
+    dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
     ids = torch.arange(22).reshape(2, 11)
-    computation = prepare(fresh(case), layout, case.config)
-    nats = computation.nats(ids, ids + 1, torch.tensor([[0] * 4 + [1] * 7, [2] * 11]))
-    return nats if layout.rank == 0 else torch.tensor([local_of(p).numel() for p in computation.parameters.values()])
+    parallel_model = prepare(fresh(case), dims, case.config)
+    nats = parallel_model.nats(ids, ids + 1, torch.tensor([[0] * 4 + [1] * 7, [2] * 11]))
+    return nats if dims.rank == 0 else torch.tensor([local_of(p).numel() for p in parallel_model.parameters.values()])
 
 
 def test_evaluation_takes_rows_that_the_ranks_do_not_divide_and_weights_are_halved() -> None:

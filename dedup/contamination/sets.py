@@ -1,0 +1,324 @@
+"""The texts of evaluation sets: the files that a recipe names, the formats of their rows, and the texts that documents must not hold.
+
+Formats are told by their keys, as the sets are published (Hugging Face's copies, and the authors' own files where they differ).
+A question with its choices is one text, and the question alone is another, because a page may have either. Contexts that come
+from Wikipedia or other public pages (SQuAD, BoolQ, DROP, SciQ) are not looked for: the page itself is no leak, the question is.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import regex
+
+from corpusmill.dedup.config import FieldsConfig, SetConfig
+from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
+from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref
+from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data, read_set
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.damage import storable
+
+SPLITS = frozenset(["test", "train", "validation", "valid", "val", "dev", "data", "eval", "none", "default", "main", "plain_text"])
+SHARD = re.compile(r"-\d+-of-\d+$")
+
+
+@dataclass(frozen=True)
+class SetFile:
+    """One file of a set. `name` is what reports call it."""
+
+    ref: FileRef
+    name: str
+    config: SetConfig
+
+
+def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
+    """The files that the paths of the sets name, each once. Files of a folder that hold no data are left out."""
+    found: dict[str, SetConfig] = {}
+    for config in configs:
+        paths = expand(config.path)
+        chosen = [path for path in paths if path == config.path or has_data(path)]
+        if not chosen:
+            raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it for dedup.contamination.sets.")
+        for path in chosen:
+            found.setdefault(path, config)
+    names = _names(list(found))
+    return [SetFile(file_ref(path), config.name or names[path], config) for path, config in found.items()]
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """Folders and name of a file without endings and numbers of shards; the last is not `data`, which says nothing."""
+    name = PurePosixPath(path).name
+    for ending in (*COMPRESSIONS, *ENDINGS):
+        name = name.removesuffix(ending)
+    folders, name = PurePosixPath(path).parts[:-1], SHARD.sub("", name)
+    return folders if name == "data" and folders else (*folders, name)
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """As many of the last parts of each path as tell it from the others and are not all names of splits: `ARC-Easy/test`."""
+    parts = {path: _parts(path) for path in paths}
+    count = dict.fromkeys(parts.values(), 1)
+    while True:
+        names = {whole: "/".join(whole[-number:]) for whole, number in count.items()}
+        same = Counter(names.values())
+        longer = [w for w in count if count[w] < len(w) and (same[names[w]] > 1 or SPLITS.issuperset(names[w].lower().split("/")))]
+        if not longer:
+            return {path: names[whole] for path, whole in parts.items()}
+        for whole in longer:
+            count[whole] += 1
+
+
+# ---- texts -----------------------------------------------------------------------------------------------
+
+
+#: Words of a text that are looked for; what is longer is looked for by its beginning.
+MAX_WORDS = 100_000
+NUMBER, WORD = re.compile(r"\d+"), re.compile(r"[^\W_]+")
+MARK = regex.compile(r"[^\w\s\p{M}]")
+APOSTROPHE = re.compile(r"(?<=\w)['‘’ʼ＇](?=\w)")
+#: In a text of fewer words, a word that grows together or falls apart hides the text.
+SHORT = 30
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """n texts of items. `item` is ascending and counts through all sets."""
+
+    sets: list[str]  # the names of the sets
+    fields: list[str]  # the names of the fields
+    set_of: npt.NDArray[np.int32]  # of each text: place in `sets`
+    number: npt.NDArray[np.int64]  # of each text: the number of its item in its set, from 0
+    field_of: npt.NDArray[np.int32]  # of each text: place in `fields`
+    item: npt.NDArray[np.int64]
+    texts: list[str]
+
+
+def read_passages(files: Sequence[SetFile]) -> ItemTexts:
+    """Reads all sets; memory is that of the sets. Files of one name are one set, whose items are counted on."""
+    sets, fields, items = dict[str, int](), dict[str, int](), Counter[str]()
+    texts: list[str] = []
+    rows: list[tuple[int, int, int, int]] = []
+    item = 0
+    for file in files:
+        for place, table in read_set(file.ref.path):
+            texts_of = reader(place, table, file.config.fields)
+            set_ = sets.setdefault(file.name, len(sets))
+            for row in table:
+                for field, text in texts_of(row):
+                    for form in forms(storable(text)):
+                        texts.append(form)
+                        rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
+                items[file.name] += 1
+                item += 1
+    columns = np.array(rows, np.int64).reshape(-1, 4)
+    return ItemTexts(
+        list(sets), list(fields), columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].astype(np.int32),
+        columns[:, 3].copy(), texts,
+    )  # fmt: skip
+
+
+def forms(text: str) -> list[str]:
+    """The text; and the text without its marks, and with spaces for its apostrophes, where that changes a short text or many words."""
+    found = [text]
+    words = _count(text)
+    for form in (MARK.sub("", text), MARK.sub("", text).replace("_", ""), APOSTROPHE.sub(" ", text)):
+        changed = abs(_count(form) - words)
+        if changed and form not in found and (words < SHORT or changed > 0.1 * words):
+            found.append(form)
+    return found
+
+
+def _count(text: str) -> int:
+    """How many words a text has, about."""
+    return len(WORD.findall(APOSTROPHE.sub("", text)))
+
+
+def passage_words(texts: Sequence[str], marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`. With `marks`, each mark is a word."""
+    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    data, codes = read_only(data), word_codes(marks)
+    scratch = np.empty(int(np.diff(offsets).max(initial=0)) + 1, np.uint64)
+    found = [scratch[: min(word_hashes(data, a, b, codes, scratch), MAX_WORDS)].copy() for a, b in pairwise(offsets)]
+    bounds = np.concatenate([[0], np.cumsum([len(words) for words in found])]).astype(np.int64)
+    return np.concatenate([np.zeros(0, np.uint64), *found]), bounds
+
+
+def hashes_of(words: Iterable[str], marks: bool = False) -> npt.NDArray[np.uint64]:
+    """The hashes of these words, in no order."""
+    return words_of(" ".join(sorted(words)).encode(), marks)[0]
+
+
+# ---- formats ---------------------------------------------------------------------------------------------
+
+
+Item = dict[str, Any]
+#: `(field, text)`: where in an item a text comes from, and the text.
+Texts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class ItemFormat:
+    """The published form of a set: its rows have all of `keys`, and `texts` gives what to look for."""
+
+    name: str
+    keys: frozenset[str]
+    texts: Callable[[Item], Texts]
+
+    def fits(self, row: Item) -> bool:
+        return self.keys <= row.keys()
+
+
+def values(value: Any) -> list[str]:
+    """All texts in a value: itself, or those in its lists and objects, in their order. Numbers are texts."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, bool) or value is None:
+        return []
+    if isinstance(value, int | float):
+        return [str(value)]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in values(item)]
+    return [text for item in value for text in values(item)] if isinstance(value, list | tuple) else []
+
+
+def value_at(row: Any, path: str) -> Any:
+    """The value at `a.b.c`; of a list, that of each of its objects."""
+    for key in path.split("."):
+        if isinstance(row, list):
+            row = [item.get(key) for item in row if isinstance(item, dict)]
+        elif isinstance(row, dict):
+            row = row.get(key)
+        else:
+            return None
+    return row
+
+
+def joined(row: Item, *paths: str) -> str:
+    return "\n".join(text for path in paths for text in values(value_at(row, path)))
+
+
+def fields(*paths: str) -> Callable[[Item], Texts]:
+    """Each of these fields is a text of its own."""
+    return lambda row: [(path, joined(row, path)) for path in paths]
+
+
+def choice(question: str, choices: str, *more: str) -> Callable[[Item], Texts]:
+    """A question, and the question with its choices; `more` are fields whose texts stand alone."""
+    return lambda row: [
+        (question, joined(row, question)),
+        (f"{question}, {choices}", joined(row, question, choices)),
+        *((path, joined(row, path)) for path in more),
+    ]
+
+
+def _hellaswag(row: Item) -> Texts:
+    """The context, and the context with the right ending; with all of them where the label is hidden."""
+    endings = values(row["endings"])
+    label = str(row.get("label", ""))
+    right = [endings[int(label)]] if label.isdecimal() and int(label) < len(endings) else endings
+    return [("ctx", joined(row, "ctx")), ("ctx, endings", "\n".join([joined(row, "ctx"), *right]))]
+
+
+def _piqa(row: Item) -> Texts:
+    return [("goal, sol1", joined(row, "goal", "sol1")), ("goal, sol2", joined(row, "goal", "sol2"))]
+
+
+def _winogrande(row: Item) -> Texts:
+    """The sentence with each of the two words in its gap."""
+    return [(f"sentence, {option}", joined(row, "sentence").replace("_", joined(row, option))) for option in ("option1", "option2")]
+
+
+def _social_iqa(row: Item) -> Texts:
+    return [("context, question", joined(row, "context", "question"))]
+
+
+def _copa(row: Item) -> Texts:
+    """The premise with each of the two causes or effects."""
+    return [(f"premise, {option}", joined(row, "premise", option)) for option in ("choice1", "choice2")]
+
+
+def _ai2(row: Item) -> Texts:
+    """AI2's own files: the question is an object of a stem and choices."""
+    return choice("question.stem", "question.choices.text")(row)
+
+
+def _question(row: Item) -> Texts:
+    return _ai2(row) if isinstance(row["question"], dict) else fields("question")(row)
+
+
+def _format(name: str, keys: Sequence[str], texts: Callable[[Item], Texts]) -> ItemFormat:
+    return ItemFormat(name, frozenset(keys), texts)
+
+
+#: Tried in this order, so a format stands before those whose keys are among its own.
+FORMATS = (
+    _format("HumanEval", ("prompt", "canonical_solution", "test"), fields("prompt", "canonical_solution", "test")),
+    _format("MBPP", ("text", "code", "test_list"), fields("text", "code", "test_list")),
+    _format("MBPP, sanitized", ("prompt", "code", "test_list"), fields("prompt", "code", "test_list")),
+    _format("BLiMP", ("sentence_good", "sentence_bad"), fields("sentence_good", "sentence_bad")),
+    _format("HellaSwag", ("ctx", "endings"), _hellaswag),
+    _format("PIQA", ("goal", "sol1", "sol2"), _piqa),
+    _format("WinoGrande", ("sentence", "option1", "option2"), _winogrande),
+    _format("COPA", ("premise", "choice1", "choice2"), _copa),
+    _format("Social IQa", ("context", "question", "answerA", "answerB"), _social_iqa),
+    _format("MATH", ("problem", "solution"), fields("problem", "solution")),
+    _format("TruthfulQA, generation", ("question", "best_answer", "correct_answers"), choice("question", "best_answer")),
+    _format("TruthfulQA, multiple choice", ("question", "mc1_targets"), choice("question", "mc1_targets.choices")),
+    _format("SciQ", ("question", "distractor1", "correct_answer"), fields("question")),
+    _format("OpenBookQA", ("question_stem", "choices"), choice("question_stem", "choices.text")),
+    _format("MMLU-Pro", ("question", "options", "answer"), choice("question", "options")),
+    _format("ARC, CommonsenseQA", ("question", "choices", "answerKey"), choice("question", "choices.text")),
+    _format("MMLU", ("question", "choices", "answer"), choice("question", "choices")),
+    _format("ARC, AI2's files", ("question", "answerKey"), _question),
+    _format("GPQA", ("Question", "Correct Answer"), choice("Question", "Correct Answer")),
+    _format("SQuAD", ("question", "context", "answers"), fields("question")),
+    _format("BoolQ, DROP", ("question", "passage"), fields("question")),
+    _format("TriviaQA", ("question", "question_id"), fields("question")),
+    _format("GSM8K", ("question", "answer"), fields("question", "answer")),
+    _format("BIG-Bench Hard", ("input", "target"), fields("input")),
+    _format("LAMBADA", ("text",), fields("text")),
+)
+
+
+def given_fields(names: FieldsConfig) -> Callable[[Item], Texts]:
+    """The texts of a row in fields that a recipe names."""
+
+    def texts(row: Item) -> Texts:
+        found = [(path, joined(row, path)) for path in (names.question, names.context, names.answer) if path]
+        if names.choices:
+            paths = [path for path in (names.question, names.choices) if path]
+            found.append((", ".join(paths), joined(row, *paths)))
+        return found
+
+    return texts
+
+
+def reader(place: str, rows: Iterable[Item], names: FieldsConfig | None) -> Callable[[Item], Texts]:
+    """What gives the texts of the rows of a table. Raises InputError where nothing does."""
+    keys = {key for row in rows for key in row}
+    if names:
+        missing = [path for path in vars(names).values() if path and path.split(".")[0] not in keys]
+        if missing:
+            raise InputError(f"{place}: no item has a field {missing[0]!r} (dedup.contamination.sets); they have {_listed(keys)}.")
+        return given_fields(names)
+    for known in FORMATS:
+        if rows and all(known.fits(row) for row in rows):
+            return known.texts
+    raise InputError(
+        f"{place}: no known format of an evaluation set (its items have {_listed(keys)}); name the fields to match in "
+        "dedup.contamination.sets."
+    )
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(keys)) or "no fields"

@@ -1,0 +1,257 @@
+"""The external sort of dedup: each task of a phase writes a file that is cut by partition, and each task of a later phase reads its
+partition of all these files. So no task holds more than a shard or a partition.
+
+Keys by which copies meet (of exact texts, of URLs and of LSH bands) are cut by equal ranges of 64-bit numbers, documents by the group in
+which they are judged. A file is an Arrow file with a batch for each partition.
+
+Where many tasks would read many files, neighbouring files are merged first. What is opened would else be files times tasks: it is a
+`FAN_IN`-th of that with one such phase, and each file once more. There is no second one: of 10,000 files the first leaves 157, which a task
+opens in less time than its batches take, and the second would be three tasks.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc as ipc
+
+from corpusmill.dedup.corpus import Index, located, open_batches
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.lists import write_list
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import batches_buffer, batches_stream
+from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.store_requests import StoreError
+
+EXACT_KEYS, URL_KEYS, BAND_KEYS = "exact", "url", "bands"
+
+KEYS = pa.schema(
+    [
+        pa.field("key", pa.uint64(), nullable=False),
+        # of bands: which text it is, so that exact copies count as one; else the other half of the key
+        pa.field("check", pa.uint64(), nullable=False),
+        pa.field("row", pa.uint32(), nullable=False),
+    ]
+)
+
+#: Keys in a batch: whoever wants a range reads no more than one batch beside it.
+BATCH_KEYS = 4_096
+MAX_RANGES = 65_536
+
+#: Files that one task merges. It has all of them open, and of each, on a store, up to 9 MiB that were read ahead.
+FAN_IN = 64
+#: Where no more tasks read each of the files, they may well open them all: to write them again takes longer.
+FEW = 32
+#: How much one task merges at once: bytes of keys, and 64-bit words of documents (`GROUP_WORDS`).
+BLOCK_BYTES, BLOCK_WORDS = 32 << 20, 4_000_000
+#: The column that says of which group a document is, in files that are still to be merged.
+GROUP = "group_number"
+
+Keys = npt.NDArray[np.uint64]
+Item = TypeVar("Item")
+
+
+# ---- keys --------------------------------------------------------------------------------------------
+
+
+def range_of(keys: Keys, ranges: int) -> npt.NDArray[np.uint16]:
+    """In which of `ranges` (a power of two up to 65,536) equal ranges of the 64-bit numbers each key lies."""
+    if ranges == 1:
+        return np.zeros(len(keys), np.uint16)
+    return (keys >> np.uint64(64 - (ranges.bit_length() - 1))).astype(np.uint16)
+
+
+def batch_ranges(keys: int) -> int:
+    """In how many ranges (a power of two) so many keys of a shard are parted."""
+    return min(1 << max(keys // BATCH_KEYS, 1).bit_length() - 1, MAX_RANGES)
+
+
+def keys_bytes(keys: Keys, check: Keys, rows: npt.NDArray[np.uint32]) -> bytes:
+    """The file of one shard: a batch a range, of about `BATCH_KEYS`; in a batch the keys stand as they came."""
+    ranges = batch_ranges(len(keys))
+    table = pa.table([keys, check, rows], schema=KEYS)
+    return batches_buffer(KEYS, list(parted(table, range_of(keys, ranges), 0, ranges))).to_pybytes()
+
+
+def parted(table: pa.Table, partition: npt.NDArray[Any], first: int, end: int) -> Iterator[pa.Table]:
+    """The rows of each partition from `first` to `end`, as they came. All rows lie in these."""
+    order = np.argsort(partition, kind="stable")
+    table = table.take(pa.array(order)).combine_chunks()
+    for a, b in pairwise(np.searchsorted(partition[order], np.arange(first, end + 1)).tolist()):
+        yield table.slice(a, b - a)
+
+
+def read_keys(run: Storage, path: str, part: int, parts: int) -> tuple[Keys, Keys, Index]:
+    """`(key, check, row)` of one of `parts` ranges, whatever number of ranges the file was written with."""
+    with open_batches(run, path) as reader:
+        key, check, row = (column.to_numpy() for column in _keys(reader, part, parts).columns)
+        return key, check, row.astype(np.int64)
+
+
+def _keys(reader: ipc.RecordBatchFileReader, part: int, parts: int) -> pa.Table:
+    ranges = reader.num_record_batches
+    first, count = part * ranges // parts, max(ranges // parts, 1)
+    table = pa.Table.from_batches([reader.get_batch(number) for number in range(first, first + count)])
+    if parts > ranges:
+        table = table.filter(pa.array(range_of(table["key"].to_numpy(), parts) == part))
+    return table
+
+
+# ---- the merge ---------------------------------------------------------------------------------------
+
+
+def worth_merging(files: int, readers: int) -> bool:
+    """Whether so many files, each of which so many tasks read, are merged."""
+    return files > FAN_IN and readers > FEW
+
+
+def neighbours(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """What becomes one: `FAN_IN` of the items, and the next."""
+    return [items[begin : begin + FAN_IN] for begin in range(0, len(items), FAN_IN)]
+
+
+class MergeWorker(Worker):
+    """Neighbouring files to one with a batch for each partition. The file is written while they are read: a block, some neighbouring
+    partitions of all files, is in memory at a time."""
+
+    memory_mb = 900
+    #: Inputs of a piece that are none of the files; these come first.
+    others = 0
+    compression: str | None = None
+
+    @abstractmethod
+    def blocks(self, piece: Piece) -> list[int]:
+        """With which partition each block begins, and the number of partitions."""
+
+    @abstractmethod
+    def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
+        """A block of a file whose rows are counted from `start`."""
+
+    @abstractmethod
+    def partitions(self, piece: Piece, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
+        """The rows of a block of all files as they are written, and the partition of each."""
+
+    def process(self, piece: Piece) -> Output:
+        return Output({f"{piece.key}.arrow": self._content(piece)})
+
+    def _content(self, piece: Piece) -> Iterator[Any]:
+        with ExitStack() as stack:
+            files = piece.inputs[self.others :]
+            readers = {ref.path: stack.enter_context(open_batches(self.run, ref.path)) for ref in files}
+            tables = self._tables(piece, readers)
+            first = next(tables)
+            yield from batches_stream(first.schema, chain([first], tables), self.compression)
+
+    def _tables(self, piece: Piece, readers: dict[str, ipc.RecordBatchFileReader]) -> Iterator[pa.Table]:
+        schema = pa.unify_schemas([reader.schema for reader in readers.values()], promote_options="permissive")
+        bounds = self.blocks(piece)
+        for block, (first, end) in enumerate(pairwise(bounds)):
+            found = [schema.empty_table()]
+            for (path, reader), start in zip(readers.items(), piece.params["starts"], strict=True):
+                with self._named(path):
+                    found.append(self.read(reader, block, len(bounds) - 1, start))
+            table = pa.concat_tables(found, promote_options="permissive").cast(schema)
+            table, partition = self.partitions(piece, table)
+            yield from parted(table, partition, first, end)
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """One sentence where a file whose end is whole can't be read all the same."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            storage, name = located(self.run, path)
+            raise InputError(f"{storage.path(name)}: not a working file of this run ({error}).") from error
+
+
+def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int], ranges: dict[str, int]) -> dict[str, FileRef]:
+    """The list of the files of each kind of keys, merged where that is worth it; its `params`: `starts`, the index of the first document
+    of each. `ranges`: how many tasks read a kind."""
+    blocks = neighbours(starts)
+    pieces = {
+        kind: [
+            Piece(f"merged/{kind}-{number:05d}", tuple(some), {"ranges": ranges[kind], "starts": [start - block[0] for start in block]})
+            for number, (some, block) in enumerate(zip(neighbours(files[kind]), blocks, strict=True))
+        ]
+        for kind in files
+        if worth_merging(len(files[kind]), ranges[kind])
+    }
+    done = iter(run.map("merged keys", KeyMergeWorker, [piece for some in pieces.values() for piece in some], config=Config()))
+    merged = {kind: [next(done).ref("dedup", f"{piece.key}.arrow") for piece in some] for kind, some in pieces.items()}
+    begin = {kind: [block[0] for block in blocks] if kind in merged else starts for kind in files}
+    return {kind: write_list(run, f"keys-{kind}", merged.get(kind, files[kind]), {"starts": begin[kind]}) for kind in files}
+
+
+class KeyMergeWorker(MergeWorker):
+    """Files of keys, of whatever ranges, to one of `ranges`. Rows are counted on through all files: `starts` says from where in each."""
+
+    def blocks(self, piece: Piece) -> list[int]:
+        count, size, ranges = 1, sum(ref.bytes for ref in piece.inputs), int(piece.params["ranges"])
+        while count < ranges and count * BLOCK_BYTES < size:
+            count *= 2
+        return list(range(0, ranges + 1, ranges // count))
+
+    def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
+        key, check, row = _keys(reader, block, blocks).columns
+        return pa.table([key, check, pc.add(row, pa.scalar(start, pa.uint32()))], schema=KEYS)
+
+    def partitions(self, piece: Piece, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
+        return table, range_of(table["key"].to_numpy(), piece.params["ranges"])
+
+
+def merge_documents(run: StageRun, files: Sequence[FileRef], groups: FileRef, count: int) -> list[FileRef]:
+    """Files of documents, merged. `groups`: the file of the `count` groups."""
+    pieces = [
+        Piece(f"merged/gathered-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
+        for number, (some, shards) in enumerate(zip(neighbours(files), merged_shards(len(files)), strict=True))
+    ]
+    done = run.map("merged documents", DocumentMergeWorker, pieces, config=Config())
+    return [row.ref("dedup", f"{piece.key}.arrow") for row, piece in zip(done, pieces, strict=True)]
+
+
+def merged_shards(count: int) -> list[tuple[int, int]]:
+    """Of `count` shards those that are merged: the first, and the one behind the last."""
+    return [(block[0], block[-1] + 1) for block in neighbours(range(count))]
+
+
+def group_blocks(run: Storage, groups: str, shards: tuple[int, int], count: int) -> list[int]:
+    """Where each block of the `count` groups begins, and the end, by what the shards from one number to another have of the groups.
+    `groups`: the file of groups.
+
+    Where there are many shards and groups, a group has a few documents of a shard, and a batch of its own for these would cost more than to
+    copy them. So shards that are merged write a batch for a block: as many groups as fit into memory with the documents of all of them.
+    """
+    words = np.zeros(count, np.int64)
+    with open_batches(run, groups) as reader:
+        for shard in range(*shards):
+            members = reader.get_batch(shard)
+            words += np.bincount(members["group"].to_numpy(), members["words"].to_numpy(), count).astype(np.int64)
+    block = (np.cumsum(words) - words) // BLOCK_WORDS
+    return [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), count]
+
+
+class DocumentMergeWorker(MergeWorker):
+    """The file of groups and files of documents to one with a batch for each of `groups`; the files' columns may differ."""
+
+    others = 1
+    compression = "lz4"
+
+    def blocks(self, piece: Piece) -> list[int]:
+        return group_blocks(self.run, piece.inputs[0].path, piece.params["shards"], piece.params["groups"])
+
+    def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
+        return pa.Table.from_batches([reader.get_batch(block)])
+
+    def partitions(self, piece: Piece, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
+        return table.drop_columns([GROUP]), table[GROUP].to_numpy()

@@ -1,0 +1,375 @@
+"""Lines and paragraphs that repeat from document to document: counted by shard, decided by range of key, cut while shards are written."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from corpusmill.dedup.cluster_table import survivors
+from corpusmill.dedup.config import DedupConfig, LinesConfig, UnitsConfig
+from corpusmill.dedup.corpus import read_rows
+from corpusmill.dedup.inside.sections import (
+    ANSWER,
+    ExchangePhase,
+    exchange,
+    gather,
+    groups,
+    pack,
+    plan_ranges,
+    range_bounds,
+    read_answers,
+    read_section,
+    split,
+)
+from corpusmill.dedup.inside.units import UnitTable, cut_units, first_units, unit_keys
+from corpusmill.dedup.removal import Edit, Editor
+from corpusmill.pipeline.lists import input_paths
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.shards import iter_tables, read_table
+from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.text.buffers import text_buffers
+
+TOP_FILE = "lines/top.parquet"
+#: How many of the most frequent lines the terminal shows, and how many characters of each.
+SHOWN, SHOWN_CHARS = 3, 60
+
+
+def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
+    """Runs the phases; returns for each shard the files that its LineEditor reads, none if the recipe has no `lines`.
+
+    `clusters`: for each shard what has its rows of the cluster tables.
+    """
+    if config.lines is None:
+        return [()] * len(documents)
+    lines, units, ranges = config.lines, config.lines.units, plan_ranges(documents)
+    inputs: list[tuple[FileRef, ...]] = list(zip(documents, clusters, strict=True))
+    if lines.min_share:
+        shards = ExchangePhase("lines: hosts", "lines/hosts", HostWorker, units)
+        totals = ExchangePhase("lines: host totals", "lines/host-totals", HostTotalWorker, units)
+        hosts, _ = exchange(run, shards, totals, inputs, ranges)
+        inputs = [(*read, *more) for read, more in zip(inputs, hosts, strict=True)]
+    counts = ExchangePhase("lines: count", "lines/counts", LineCountWorker, units)
+    decisions = ExchangePhase("lines: decide", "lines/cut", LineDecisionWorker, lines)
+    found, decided = exchange(run, counts, decisions, inputs, ranges)
+    tops = [row.ref("dedup", row.outputs[-1].path) for row in decided]
+    paths = [ref.path for ref in documents]
+    run.once("lines/top", [*documents, *tops], lambda _: top_output(run.run, lines, paths, [ref.path for ref in tops]), config=lines)
+    return found
+
+
+def lines_summary(run: StageRun) -> dict[str, str]:
+    """Lines for the terminal, if the run looked for repeated lines."""
+    rows = [row for key, row in run.manifest.tasks.items() if key.startswith("lines/cut-") and key in run.plan]
+    if not rows:
+        return {}
+    units, cut = (sum(row.counts[name] for row in rows) for name in ("units", "cut"))
+    times = sum(row.counts["cut_times"] for row in rows)
+    path = run.storage.path(TOP_FILE)
+    found = {"repeated lines": f"{cut:,} different ones of {units:,} are cut, {times:,} times found ({path})"}
+    top = read_table(run.storage, TOP_FILE).slice(0, SHOWN).to_pylist()
+    shown = [f"“{safe_line(row['text'], SHOWN_CHARS)}” in {row['documents']:,} documents" for row in top]
+    return found | ({"most frequent of them": "; ".join(shown)} if shown else {})
+
+
+# ---- hosts -----------------------------------------------------------------------------------------------
+
+
+Keys = npt.NDArray[np.uint64]
+
+COLUMNS = ["url", "source"]
+HOST = np.dtype([("key", "<u8"), ("documents", "<u8")])
+_HOST_OF = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>[^/?#]+)"
+_hash = partial(xxhash.xxh3_64_intdigest, seed=0)
+
+
+def host_keys(table: pa.Table) -> Keys:
+    """A 64-bit key for each row's host: of its URL (lower case, with the port), else of its `source`."""
+    host = pc.utf8_lower(pc.struct_field(pc.extract_regex(table["url"], _HOST_OF), "host"))
+    names = pc.dictionary_encode(pc.coalesce(host.cast(pa.string()), table["source"].cast(pa.string())))
+    names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    if isinstance(names, pa.ChunkedArray):
+        names = pa.concat_arrays(names.unify_dictionaries().chunks) if names.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    keys = np.array([_hash(name) for name in names.dictionary.to_pylist()], np.uint64)
+    return keys[names.indices.to_numpy()]
+
+
+class HostWorker(Worker):
+    """Counts the documents of one shard that stay, by host.
+
+    `piece.inputs`: the shard, the list of cluster tables. `params`: `ranges`.
+    """
+
+    def process(self, piece: Piece) -> Output:
+        shard, *clusters = input_paths(self.run, piece.inputs)
+        found = [host_keys(table) for _, table in survivors(self.run, shard, clusters, COLUMNS)]
+        keys, documents = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]), return_counts=True)
+        records = np.empty(len(keys), HOST)
+        records["key"], records["documents"] = keys, documents
+        sections = split(records, range_bounds(keys, int(self.params["ranges"])))
+        return Output({f"{piece.key}.bin": pack(sections)}, rows_in=int(documents.sum()), counts={"hosts": len(keys)})
+
+
+class HostTotalWorker(Worker):
+    """Adds up one range of hosts over all shards (listed); answers each shard with the totals of its hosts."""
+
+    def process(self, piece: Piece) -> Output:
+        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], HOST)
+        order, begins = groups(records["key"])
+        totals = np.empty(len(records), np.uint64)
+        if len(records):
+            sizes = np.diff(np.r_[begins, len(records)])
+            totals[order] = np.repeat(np.add.reduceat(records["documents"][order], begins), sizes)
+        return Output({f"{piece.key}.bin": pack(split(totals, bounds))}, counts={"hosts": len(begins)})
+
+
+def host_totals(run: Storage, own: str, answers: list[str], shard: int) -> tuple[Keys, Keys]:
+    """`(hosts, documents)` of a shard's hosts, ascending: `own` is its file, `answers` are those of the ranges."""
+    keys = [read_section(run, own, number, HOST)["key"] for number in range(len(answers))]
+    totals = [read_section(run, path, shard, np.uint64) for path in answers]
+    return np.concatenate(keys), np.concatenate(totals)
+
+
+# ---- counts and decisions --------------------------------------------------------------------------------
+
+
+#: A unit of a shard: its key, the first row that has it, how many documents have it, how often it occurs, its host's documents.
+UNIT = np.dtype([("key", "<u8"), ("row", "<u4"), ("documents", "<u4"), ("times", "<u4"), ("host", "<u4")])
+#: The most frequent units of a range.
+RANGE_TOP = pa.schema(
+    [
+        pa.field("key", pa.uint64(), nullable=False),
+        pa.field("documents", pa.int64(), nullable=False),
+        pa.field("times", pa.int64(), nullable=False),
+        pa.field("sources", pa.int64(), nullable=False),
+        pa.field("shard", pa.int64(), nullable=False),  # the first that has it, by its place in the input
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+
+
+class LineCountWorker(Worker):
+    """Finds the units of one shard: a section per range of keys, and a last one with the keys of its crawl files.
+
+    `piece.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
+    `piece.params`: `shard` (its place in the input). `params`: `ranges`.
+    """
+
+    config: UnitsConfig
+
+    def process(self, piece: Piece) -> Output:
+        path, tables = piece.inputs[0].path, input_paths(self.run, piece.inputs[1:2])
+        others = input_paths(self.run, piece.inputs[2:])
+        hosts, totals = host_totals(self.run, others[0], others[1:], piece.params["shard"]) if others else (np.zeros(0, np.uint64),) * 2
+        found, sources, size, documents = [np.zeros(0, UNIT)], set(), 0, 0
+        columns = ["text", *(COLUMNS if self.config.scope == "host" else ["source"])]
+        for rows, table in survivors(self.run, path, tables, columns):
+            units, read = self._units(rows, table, hosts, totals)
+            found.append(units)
+            sources |= set(table["source"].unique().to_pylist())
+            size, documents = size + read, documents + len(rows)
+        units = merged(np.concatenate(found))
+        sections = split(units, range_bounds(units["key"], int(self.params["ranges"])))
+        names = np.array(sorted(xxhash.xxh3_64_intdigest(source) for source in sources), np.uint64)
+        return Output(
+            {f"{piece.key}.bin": pack([*sections, names])},
+            rows_in=documents,
+            bytes_in=size,
+            counts={"units": len(units), "occurrences": int(units["times"].sum())},
+        )
+
+    def _units(self, rows: npt.NDArray[np.int64], table: pa.Table, hosts: npt.NDArray, totals: npt.NDArray) -> tuple[npt.NDArray, int]:
+        """The distinct units of a row group by key, and the bytes of its texts."""
+        config = self.config
+        data, offsets = text_buffers(table["text"])
+        mine = host_keys(table) if config.scope == "host" else np.zeros(len(rows), np.uint64)
+        keys, texts, fresh = unit_keys(data, offsets, mine, config.normalisation, config.unit == "paragraph", config.min_chars)
+        units = np.zeros(len(keys), UNIT)
+        units["key"], units["row"], units["documents"], units["times"] = keys, rows[texts], fresh, 1
+        if len(hosts):
+            units["host"] = totals[np.searchsorted(hosts, mine)][texts]
+        return merged(units), int(offsets[-1] - offsets[0])
+
+
+def merged(units: npt.NDArray) -> npt.NDArray:
+    """Merges records with equal keys: the first row, the sums of the counts."""
+    order, begins = groups(units["key"])
+    out = units[order[begins]]
+    if len(units):
+        out["row"] = np.minimum.reduceat(units["row"][order], begins)
+        for name in ("documents", "times"):
+            out[name] = np.add.reduceat(units[name][order], begins)
+    return out
+
+
+class LineDecisionWorker(Worker):
+    """Decides for one range of keys of all shards (listed, in order) which units are cut; answers each shard, and lists the most frequent.
+
+    `piece.params`: `range`. `params`: `ranges`.
+    """
+
+    config: LinesConfig
+
+    def process(self, piece: Piece) -> Output:
+        paths = input_paths(self.run, piece.inputs)
+        records, bounds = gather(self.run, paths, piece.params["range"], UNIT)
+        shard = np.repeat(np.arange(len(paths), dtype=np.uint32), np.diff(bounds))
+        order, begins = groups(records["key"])
+        sizes = np.diff(np.r_[begins, len(records)])
+        counted = {name: _sums(records[name][order], begins) for name in ("documents", "times")}
+        first = np.minimum.reduceat(shard[order], begins) if len(records) else shard
+        cut = self._cut(counted, records["host"][order[begins]])
+        chosen = order[np.repeat(cut, sizes)]  # records of the units that are cut
+        stays = (shard[chosen] == np.repeat(first[cut], sizes[cut])) & (self.config.keep == "first")
+        back = np.argsort(chosen)
+        answer = np.empty(len(chosen), ANSWER)
+        answer["place"], answer["stays"] = (chosen - bounds[shard[chosen]])[back], stays[back]
+        top = self._top(paths, records, shard, order, begins, sizes, counted, first, cut)
+        return Output(
+            {
+                f"{piece.key}.bin": pack(split(answer, np.searchsorted(chosen[back], bounds))),
+                f"{piece.key.replace('cut-', 'top-')}.parquet": top,
+            },
+            counts={"units": len(begins), "cut": int(cut.sum()), "cut_times": int(counted["times"][cut].sum())},
+        )
+
+    def _cut(self, counted: dict[str, npt.NDArray], hosts: npt.NDArray) -> npt.NDArray[np.bool_]:
+        config = self.config
+        if config.keep == "first":
+            return counted["times"] >= config.least
+        return (counted["documents"] >= config.least) & (counted["documents"] >= np.ceil(hosts * config.min_share - 1e-9))
+
+    def _top(self, paths, records, shard, order, begins, sizes, counted, first, cut) -> pa.Table:  # type: ignore[no-untyped-def]
+        """The most frequent units of those that are cut, as RANGE_TOP."""
+        places = np.flatnonzero(cut)
+        keys = records["key"][order[begins[places]]]
+        places = places[np.lexsort((keys, -counted["times"][places], -counted["documents"][places]))[: self.config.top]]
+        rows = []
+        names: dict[int, npt.NDArray] = {}
+        for place in places.tolist():
+            members = order[begins[place] : begins[place] + sizes[place]]
+            for number in shard[members].tolist():
+                if number not in names:
+                    names[number] = read_section(self.run, paths[number], int(self.params["ranges"]), np.uint64)
+            rows.append(
+                {
+                    "key": int(records["key"][members[0]]),
+                    "documents": int(counted["documents"][place]),
+                    "times": int(counted["times"][place]),
+                    "sources": len({name for number in shard[members].tolist() for name in names[number].tolist()}),
+                    "shard": int(first[place]),
+                    "row": int(records["row"][members][shard[members] == first[place]][0]),
+                }
+            )
+        return pa.Table.from_pylist(rows, schema=RANGE_TOP)
+
+
+def _sums(values: npt.NDArray, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.add.reduceat(values.astype(np.int64), begins) if len(values) else np.zeros(0, np.int64)
+
+
+# ---- the list to look at ---------------------------------------------------------------------------------
+
+
+#: Characters of a unit's text.
+TOP_CHARS = 300
+TOP_LINES = pa.schema(
+    [
+        pa.field("text", pa.string(), nullable=False),  # of its first occurrence, at most TOP_CHARS characters
+        pa.field("documents", pa.int64(), nullable=False),  # that have it, of those that stay
+        pa.field("times", pa.int64(), nullable=False),
+        pa.field("sources", pa.int64(), nullable=False),  # crawl files whose shards have it
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("example_url", pa.string()),
+    ]
+)
+
+
+def top_output(run: Storage, config: LinesConfig, shards: Sequence[str], tops: Sequence[str]) -> Output:
+    """The list of the whole corpus from those of the ranges (`tops`). `shards`: the document shards."""
+    table = pa.concat_tables([read_table(run, path) for path in tops])
+    table = table.sort_by([("documents", "descending"), ("times", "descending"), ("key", "ascending")]).slice(0, config.top)
+    table = table.append_column("place", pa.array(range(table.num_rows), pa.int64()))
+    lines = []
+    for shard in sorted(set(table["shard"].to_pylist())):
+        wanted = table.filter(pc.equal(table["shard"], shard))
+        lines += _with_texts(run, config, shards[shard], wanted)
+    found = pa.Table.from_pylist(sorted(lines, key=lambda line: line.pop("place")), schema=TOP_LINES)
+    return Output({TOP_FILE: found}, counts={"listed": len(lines)})
+
+
+def _with_texts(run: Storage, config: LinesConfig, shard: str, wanted: pa.Table) -> list[dict[str, Any]]:
+    """The rows of TOP_LINES, with their `place` in the list, for units (TOP) that come first in one shard."""
+    rows = np.unique(wanted["row"].to_numpy())
+    documents = pa.concat_tables(read_rows(run, shard, rows, ["id", "text", *COLUMNS]))
+    hosts = host_keys(documents) if config.scope == "host" else np.zeros(len(rows), np.uint64)
+    data, offsets = text_buffers(documents["text"])
+    keys = wanted["key"].to_numpy()
+    spans = first_units(data, offsets, hosts, config.normalisation, config.unit == "paragraph", config.min_chars, keys)
+    lines = []
+    for row, (begin, end) in zip(wanted.to_pylist(), spans.tolist(), strict=True):
+        document = int(np.searchsorted(rows, row["row"]))
+        lines.append(
+            {
+                **{name: row[name] for name in ("place", "documents", "times", "sources")},
+                "text": bytes(data[begin : min(end, begin + 4 * TOP_CHARS)]).decode(errors="ignore")[:TOP_CHARS],
+                "example_id": documents["id"][document].as_py(),
+                "example_url": documents["url"][document].as_py(),
+            }
+        )
+    return lines
+
+
+# ---- the cut ---------------------------------------------------------------------------------------------
+
+
+COUNTS_FOLDER, CUTS_FOLDER = "dedup/lines/counts-", "dedup/lines/cut-"
+ONLY_LINES, MOSTLY_LINES = "only_repeated_lines", "mostly_repeated_lines"
+
+
+class LineEditor(Editor):
+    """Cuts the units that the ranges chose. `piece.inputs` hold the shard's own counts and the list of the answers of all ranges; `params`:
+    `shard`."""
+
+    fields = (pa.field("lines_in", pa.int64()), pa.field("lines_cut", pa.int64()), pa.field("line_chars_cut", pa.int64()))
+
+    def __init__(self, config: Any, run: Any):
+        super().__init__(config, run)
+        self.lines: LinesConfig = config.lines
+
+    def open(self, piece: Piece) -> None:
+        paths = input_paths(self.run, piece.inputs)
+        own = next(path for path in paths if path.startswith(COUNTS_FOLDER))
+        answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
+        units, stays = read_answers(self.run, own, answers, piece.params["shard"], UNIT)
+        self.units = UnitTable(units["key"].copy(), np.where(stays, units["row"].astype(np.int64), -1))
+        self.hosts: npt.NDArray[np.uint64] | None = None
+        if self.lines.scope == "host":
+            found = [host_keys(table) for table in iter_tables(self.run, piece.inputs[0].path, COLUMNS)]
+            self.hosts = np.concatenate([np.zeros(0, np.uint64), *found])
+
+    def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
+        config = self.lines
+        hosts = np.zeros(len(rows), np.uint64) if self.hosts is None else self.hosts[rows]
+        new, counts = cut_units(
+            *text_buffers(texts), hosts, rows, config.normalisation, config.unit == "paragraph", config.min_chars, self.units
+        )
+        before, after = (pc.utf8_length(array).to_numpy().astype(np.int64) for array in (texts, new))
+        cut, gone = counts[:, 1], before - after
+        too_much = (cut > 0) & (gone > config.max_cut * before)
+        if too_much.any() and config.beyond == "leave":
+            new = pc.if_else(pa.array(too_much), texts, new)
+            cut, gone = np.where(too_much, 0, cut), np.where(too_much, 0, gone)
+        empty = (cut > 0) & (pc.binary_length(new).to_numpy() == 0)
+        dropped = {ONLY_LINES: empty}
+        if config.beyond == "drop":
+            dropped[MOSTLY_LINES] = too_much & ~empty
+        columns = {"lines_in": pa.array(counts[:, 0]), "lines_cut": pa.array(cut), "line_chars_cut": pa.array(gone)}
+        return Edit(new, columns, dropped)

@@ -1,0 +1,123 @@
+"""Exchange between tasks that read shards and tasks that own a range of 64-bit keys, in files of sections.
+
+A task of a shard writes its records cut by range of key; the task of a range reads its section of each shard, and answers
+with a file that has a section for each shard. So no task holds more than a shard or a range, and nothing is read twice.
+
+A file of sections: the number of sections, where each ends (both int64), then the records, all little-endian. Not Parquet, because a
+task reads one section of many small ones, and hashes do not compress.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import IO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.dedup.corpus import only, shard_key
+from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.lists import write_list
+from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.stage import Piece, Worker
+from corpusmill.pipeline.storage import Storage
+
+#: Bytes of (compressed) document shards for each range of keys: so its task holds some hundred MB, one GB at the very worst.
+RANGE_BYTES = 128 << 20
+
+#: An answer about a record of a shard: its place in the section of its range, and whether its first occurrence is in the shard and stays.
+ANSWER = np.dtype([("place", "<u4"), ("stays", "u1")])
+
+_LENGTH = np.dtype("<i8")
+
+
+class ExchangePhase(NamedTuple):
+    """One side of an exchange: what users see of the phase, the prefix of its tasks, its worker and configuration."""
+
+    title: str
+    name: str
+    worker: type[Worker]
+    config: Config
+
+
+def exchange(
+    run: StageRun, shards: ExchangePhase, answers: ExchangePhase, inputs: Sequence[tuple[FileRef, ...]], ranges: int
+) -> tuple[list[tuple[FileRef, ...]], Sequence[TaskRow]]:
+    """Runs both phases. Returns for each shard its own file and the list of the answers of all ranges, and the tasks of the ranges.
+
+    `inputs`: for each shard what its task reads, the shard first.
+    """
+    params = {"ranges": ranges}
+    pieces = [Piece(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
+    own = [only(row) for row in run.map(shards.title, shards.worker, pieces, params, config=shards.config)]
+    listed = write_list(run, shards.name.replace("/", "-"), own)
+    pieces = [Piece(f"{answers.name}-{number:05d}", (listed,), {"range": number}) for number in range(ranges)]
+    done = run.map(answers.title, answers.worker, pieces, params, config=answers.config)
+    answered = write_list(run, answers.name.replace("/", "-"), [only(row) for row in done])
+    return [(ref, answered) for ref in own], done
+
+
+def plan_ranges(documents: Sequence[FileRef], finer: int = 1) -> int:
+    """How many ranges the keys are cut into: depends on the size of the input alone, never on the number of workers.
+
+    `finer`: by how much smaller the ranges have to be, because there are more keys.
+    """
+    return max(1, -(-sum(ref.bytes for ref in documents) * finer // RANGE_BYTES))
+
+
+def range_bounds(keys: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.int64]:
+    """Where each of `ranges` equal ranges of the 64-bit numbers begins in ascending `keys`, and the end: `ranges + 1` places."""
+    starts = [-(-(part << 64) // ranges) for part in range(ranges)]
+    return np.append(np.searchsorted(keys, np.array(starts, np.uint64)), len(keys)).astype(np.int64)
+
+
+def pack(sections: Sequence[npt.NDArray]) -> bytes:
+    """A file of sections, whose records have any one dtype each."""
+    ends = np.cumsum([0, *(section.nbytes for section in sections)])[1:]
+    head = [_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes()]
+    return b"".join(head + [np.ascontiguousarray(section).tobytes() for section in sections])
+
+
+def read_section(run: Storage, path: str, number: int, dtype: npt.DTypeLike) -> npt.NDArray:
+    """One section of a file, as an array of `dtype`; only its bytes are read."""
+    with run.open_read(path) as file:
+        ends = _ends(file)
+        start, end = (int(ends[number - 1]) if number else 0), int(ends[number])
+        file.seek(start, 1)
+        return np.frombuffer(file.read(end - start), dtype)
+
+
+def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray, npt.NDArray[np.int64]]:
+    """`(records, bounds)`: one section of each file, one after the other; those of file i are `records[bounds[i]:bounds[i + 1]]`."""
+    found = [np.zeros(0, dtype), *(read_section(run, path, number, dtype) for path in paths)]
+    return np.concatenate(found), np.cumsum([len(records) for records in found]).astype(np.int64)
+
+
+def read_answers(
+    run: Storage, own: str, answers: Sequence[str], shard: int, dtype: npt.DTypeLike
+) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
+    """`(records, stays)`: the records of a shard that the ranges chose, and whether the first occurrence stays there. `own`: the shard's
+    file of records; `answers`: the files of the ranges."""
+    records, stays = [np.zeros(0, dtype)], [np.zeros(0, bool)]
+    for number, path in enumerate(answers):
+        answer = read_section(run, path, shard, ANSWER)
+        records.append(read_section(run, own, number, dtype)[answer["place"]])
+        stays.append(answer["stays"] > 0)
+    return np.concatenate(records), np.concatenate(stays)
+
+
+def split(records: npt.NDArray, bounds: npt.NDArray[np.int64]) -> list[npt.NDArray]:
+    """The sections of an answer: `records` belong to the files that `gather` read, in its order."""
+    return [records[a:b] for a, b in pairwise(bounds.tolist())]
+
+
+def _ends(file: IO[bytes]) -> npt.NDArray[np.int64]:
+    count = int(np.frombuffer(file.read(_LENGTH.itemsize), _LENGTH)[0])
+    return np.frombuffer(file.read(_LENGTH.itemsize * count), _LENGTH)
+
+
+def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """`(order, begins)`: the order that sorts the keys, and where each group of equal ones begins in it (one place a group)."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    return order, np.flatnonzero(np.r_[np.ones(min(len(keys), 1), bool), ordered[1:] != ordered[:-1]])

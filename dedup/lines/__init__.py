@@ -1,1 +1,0 @@
-"""Lines and paragraphs that repeat across the corpus: counted over the documents that stay, and cut."""

@@ -1,0 +1,85 @@
+"""URLs without their secrets: texts are redacted before they are written, and a run takes no URL that carries a secret.
+
+Inputs, their names in documents, the recipe and the run's folder stand in `run.json`, manifests, reports and logs, and a later run reads
+them from there. Without its secret such a file could not be read again, so its URL is refused: credentials belong into the environment.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from corpusmill.pipeline.errors import InputError
+
+MASK = "***"
+#: A URL in a text: scheme, user, host and path, query and fragment. A scheme begins where nothing before it could belong to it: else each
+#: letter of a long text without spaces would be tried as its begin.
+_URL = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
+#: A value of a query (`=...`), or a piece of it that has no name.
+_VALUE = re.compile(r"=[^&]*|(?<=[?&#])[^&=]+(?=&|$)")
+
+
+def redact(text: str) -> str:
+    """`text` with `***` for the user and for all values of the query of each URL in it."""
+    return _URL.sub(_redacted_url, text)
+
+
+def _redacted_url(found: re.Match[str]) -> str:
+    scheme, user, place, query, fragment = (part or "" for part in found.groups())
+    fragment = _redacted_values(fragment) if "=" in fragment else fragment
+    return scheme + (f"{MASK}@" if user else "") + place + _redacted_values(query) + fragment
+
+
+def _redacted_values(query: str) -> str:
+    return _VALUE.sub(lambda piece: f"={MASK}" if piece[0].startswith("=") else MASK, query)
+
+
+def bare(text: str) -> str:
+    """`text` with no user, query or fragment in any of its URLs."""
+    return _URL.sub(lambda found: found[1] + found[3], text)
+
+
+def walked(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` (of JSON) with every text in it, names too, as `change` makes it."""
+    if isinstance(value, dict):
+        return {change(str(name)): walked(item, change) for name, item in value.items()}
+    if isinstance(value, list):
+        return [walked(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+#: Names of a query's values that are secrets: of signed URLs (Amazon, Google, Azure, CloudFront) and of common interfaces.
+SECRET = re.compile(
+    r"(x-amz-|x-goog-)?(signature|security-token|credential)|sig|awsaccesskeyid|((access|auth|api|private)[_-]?)?(token|key)|password|secret",
+    re.IGNORECASE,
+)
+_ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
+
+
+def has_secret(url: str) -> bool:
+    """Whether a URL has a password (any user where it is http), or a value of its query or fragment whose name says that it is a secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return True  # nobody can say what is in it
+    user, at, _ = parts.netloc.rpartition("@")
+    if at and (":" in user or parts.scheme in ("http", "https")):
+        return True
+    return any(SECRET.fullmatch(name) for text in (parts.query, parts.fragment) for name, _ in parse_qsl(text, keep_blank_values=True))
+
+
+def refuse_secrets(value: Any, where: str) -> None:
+    """Raises InputError where a text in `value` (of JSON) has a URL with a secret. `where` says in the sentence what it is of."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            refuse_secrets(item, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            refuse_secrets(item, where)
+    elif isinstance(value, str) and "://" in value:
+        for url in _ANY_URL.findall(value):
+            if has_secret(url):
+                raise InputError(
+                    f"{where}: {redact(url)} carries credentials, which a run would write down; give it without them, and "
+                    "the credentials by the environment (AWS_*, a profile), or fetch the file first."
+                )

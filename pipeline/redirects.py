@@ -1,0 +1,81 @@
+"""Where a web server may send a request on to. The user has named an address; what its server answers is data.
+
+A request is never sent on from https to http, to anything but a web server, or from a public address to one of this machine or its
+network (another machine's metadata service, a router's page). Names are looked up at the moment; a proxy that knows names that this
+machine does not know has to have such a rule of its own.
+"""
+
+import ipaddress
+import socket
+import urllib.request
+from functools import cache
+from http.client import HTTPMessage
+from typing import IO, Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+#: How often one request may be sent on.
+MOST = 5
+
+
+class RedirectRefusedError(OSError):
+    """A request that is not sent on; the message says to where, without what else the address holds: it may be signed."""
+
+
+def check_redirect(origin: str, target: str) -> None:
+    """Raises RedirectRefusedError where a request for `origin` must not be sent on to `target`, an absolute URL."""
+    begin, end = urlsplit(origin), urlsplit(target)
+    if end.scheme not in ("http", "https") or not end.hostname:
+        raise _refused(end, "which is no web server's address")
+    if begin.scheme == "https" and end.scheme == "http":
+        raise _refused(end, "where nobody can tell who answers")
+    if is_internal(end.hostname) and not is_internal(begin.hostname or ""):
+        raise _refused(end, "which is an address of this machine or its network")
+
+
+def is_internal(host: str) -> bool:
+    """Whether a host is this machine, or on a network that is not the public one; False where its name can't be looked up."""
+    try:
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host.partition("%")[0], None, proto=socket.IPPROTO_TCP)}
+    except (OSError, UnicodeError):
+        return False
+    return any(not _plain(address).is_global for address in found)
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address, or the one of IPv4 that one of IPv6 stands for."""
+    found = ipaddress.ip_address(address)
+    return (found.ipv4_mapped or found.sixtofour or found) if isinstance(found, ipaddress.IPv6Address) else found
+
+
+def _refused(end: SplitResult, why: str) -> RedirectRefusedError:
+    where = f"{end.scheme}://{end.hostname or ''}"[:200]
+    return RedirectRefusedError(f"the server sends the request on to {where!r}, {why}, so it is not followed")
+
+
+class _Checked(urllib.request.HTTPRedirectHandler):
+    max_redirections = max_repeats = MOST
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        check_redirect(req.full_url, newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """What opens URLs of the standard library's and follows redirections by these rules."""
+    return urllib.request.build_opener(_Checked)
+
+
+@cache
+def checked_redirects() -> dict[str, Any]:
+    """Options of an `aiohttp.ClientSession`, which fsspec reads web servers with, that follows redirections by these rules."""
+    import aiohttp
+
+    async def check(_: object, __: object, told: Any) -> None:
+        location = told.response.headers.get("Location") or told.response.headers.get("URI") or ""
+        check_redirect(str(told.response.url), urljoin(str(told.response.url), location))
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(check)
+    return {"trace_configs": [config]}

@@ -1,1 +1,0 @@
-"""Folders on object stores: reading, publishing, and asking again."""

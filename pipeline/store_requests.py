@@ -1,0 +1,183 @@
+"""Stores that fsspec knows: how they are opened, and what happens when a request fails.
+
+A request that fails for a moment (an answer of 500, 503 or 429, a cut connection, a timeout) is made again after a pause that doubles
+and is drawn at random around its length, so that many workers do not come back at once. That goes on for `CORPUSMILL_STORE_SECONDS`; then
+comes a `StoreError`, which the engine takes for a hiccup. What no second request mends (a wrong key, no permission) is an `InputError`.
+Libraries repeat nothing themselves: their tries would multiply ours.
+"""
+
+import errno
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.redact import redact
+from corpusmill.pipeline.redirects import checked_redirects
+
+Result = TypeVar("Result")
+
+#: Seconds for which a failing store is asked again, the variable that sets them, and the least number of requests.
+PATIENCE, PATIENCE_VARIABLE, TRIES = 60.0, "CORPUSMILL_STORE_SECONDS", 3
+#: Seconds before the second request, and the longest pause.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+#: Answers (HTTP) after which the same request may work, and what S3 calls them.
+BUSY_STATUS = (408, 429, 500, 502, 503, 504)
+BUSY_CODES = (
+    "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "IncompleteBody", "ThrottlingException",
+)  # fmt: skip
+#: Errors of libraries for connections that were cut, refused or silent; by name, because not every library is installed.
+CUT = frozenset(
+    ["HTTPClientError", "ConnectionError", "ResponseStreamingError", "IncompleteReadError", "ResponseParserError", "ClientConnectionError",
+     "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError", "TimeoutError", "IncompleteRead", "Truncated"]
+)  # fmt: skip
+#: What libraries call missing or incomplete credentials.
+NO_KEYS = frozenset(
+    ["NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound", "TokenRetrievalError", "SSOError"]
+)
+S3 = ("s3", "s3a")
+#: Listings are never kept, because a run changes what it lists. We repeat requests to S3, so its library does not.
+UNCACHED: dict[str, Any] = {"use_listings_cache": False}
+S3_CONFIG: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+#: For a library that opens files itself (DuckDB), where we can't repeat requests.
+S3_CONFIG_ALONE: dict[str, Any] = S3_CONFIG | {"retries": {"total_max_attempts": 8, "mode": "standard"}}
+
+
+class StoreError(CorpusmillError, OSError):
+    """A store did not answer for as long as we asked; one sentence with the URL and the cause."""
+
+    def __init__(self, sentence: str):
+        super().__init__(errno.EIO, sentence)
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.sentence,)
+
+
+class Truncated(OSError):
+    """A store gave fewer bytes than it should have."""
+
+
+def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL and the path in it; one sentence where its protocol can't be used.
+
+    `alone`: for a library that opens files itself, so the filesystem has to repeat requests.
+    """
+    from fsspec.core import url_to_fs
+
+    protocol = url.partition("://")[0]
+    options: dict[str, Any] = {}
+    if protocol in S3:
+        options = {**UNCACHED, "max_concurrency": 1, "config_kwargs": S3_CONFIG_ALONE if alone else S3_CONFIG}
+    elif protocol in ("gs", "gcs", "abfs", "abfss", "az"):
+        options = dict(UNCACHED)
+    elif protocol in ("http", "https"):
+        options = {"client_kwargs": checked_redirects()}
+    try:
+        fs, path = url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
+        raise InputError(f"{url}: this kind of URL can't be opened here ({error}).") from error
+    if protocol in S3 and not alone:
+        fs.retries = 1
+    return fs, path
+
+
+def is_s3(fs: Any) -> bool:
+    """Whether a filesystem is s3fs's."""
+    return bool(set(S3) & {fs.protocol} if isinstance(fs.protocol, str) else set(S3) & set(fs.protocol))
+
+
+def asked(url: str, request: Callable[[], Result], patience: float | None = None) -> Result:
+    """The result of `request`, which is made again while it fails for a moment. `url` is for sentences.
+
+    Raises StoreError, InputError, FileNotFoundError, and whatever else does not come from the store.
+    """
+    began, tries = time.monotonic(), 0
+    patience = patience_seconds() if patience is None else patience
+    while True:
+        try:
+            return request()
+        except Exception as error:
+            if isinstance(error, StoreError):
+                raise
+            if not passing(error):
+                if sentence := refusal(error):
+                    raise InputError(f"{url}: {sentence}") from error
+                raise
+            tries += 1
+            if tries >= TRIES and time.monotonic() - began >= patience:
+                raise StoreError(f"{url}: the store can't be reached or fails ({_cause(error)}; {tries} tries).") from error
+        pause = min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE)
+        time.sleep(pause * random.uniform(0.5, 1.5))
+
+
+def patience_seconds() -> float:
+    """Seconds as the environment says, or `PATIENCE`. Raises InputError where it says something else."""
+    said = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE)
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise InputError(f"{PATIENCE_VARIABLE}={said}: give seconds from 0 to 3600.")
+    return seconds
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same request may work a little later."""
+    at: BaseException | None = error
+    while at is not None:
+        response = getattr(at, "response", None)
+        if isinstance(response, dict):  # of botocore: the store has answered, so the answer decides
+            return _status(response) in BUSY_STATUS or _code(response) in BUSY_CODES
+        if CUT & {kind.__name__ for kind in type(at).__mro__}:
+            return True
+        at = at.__cause__
+    return isinstance(error, OSError) and error.errno in (errno.EREMOTEIO, errno.EBUSY)
+
+
+def error_code(error: BaseException) -> str:
+    """What S3 calls an error that s3fs has made an OSError of; empty where S3 has not answered."""
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
+    return _code(response) if isinstance(response, dict) else ""
+
+
+def refusal(error: BaseException) -> str | None:
+    """Why a request can't work, without anything secret; None where it has another reason."""
+    names, code = {kind.__name__ for kind in type(error).__mro__}, error_code(error)
+    if code == "NoSuchBucket":
+        return "there is no such bucket."
+    if isinstance(error, FileNotFoundError):
+        return None
+    if names & NO_KEYS:
+        return f"there are no credentials for it ({type(error).__name__}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+    if isinstance(error, PermissionError):
+        return f"the store refuses this ({code or 'forbidden'}): check the credentials and what they may do."
+    if "BotoCoreError" in names:  # the library does not send the request: no region, a wrong name, a file of configuration
+        return f"the store can't be asked for this ({' '.join(redact(str(error)).split())})."
+    if isinstance(error, OSError) and code:
+        return f"the store refuses this ({code}: {' '.join(str(error.strerror or error).split())})."
+    return None
+
+
+def _cause(error: BaseException) -> str:
+    """A failure in a few words: what the store answered, or how the connection ended."""
+    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
+    if isinstance(response, dict):
+        status, code = _status(response), _code(response)
+        return f"it answers {status} {code}".rstrip() if code != str(status) else f"it answers {status}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
+
+
+def _status(response: dict[str, Any]) -> int:
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return int(status) if isinstance(status, int) else 0
+
+
+def _code(response: dict[str, Any]) -> str:
+    return str(response.get("Error", {}).get("Code", ""))

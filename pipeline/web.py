@@ -1,0 +1,308 @@
+"""Files of web servers that are kept on this machine: where each lies, what its server said of it, and how it is downloaded.
+
+A downloaded file lies below the cache's folder under its host and path, with a JSON file beside it. It stands for its URL wherever one is
+opened: sources, offsets and fingerprints are the same with and without it. Downloads are polite, survive bad lines, and go on where they
+stopped.
+"""
+
+import fcntl
+import gzip
+import io
+import json
+import os
+import random
+import shutil
+import threading
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import corpusmill
+from corpusmill.pipeline import redirects
+from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage, fsync_folder
+from corpusmill.pipeline.watch.progress import Bytes
+
+FOLDER, SIDECAR = "web", ".json"
+AGENT = f"corpusmill/{corpusmill.__version__} (reader of web archives)"
+#: Connections to a server at a time.
+CONNECTIONS = 2
+#: Seconds for which a server may be silent, when it is called and while it answers.
+TIMEOUT = 60.0
+CHUNK = 1 << 16  # what of one has come is lost when the server falls silent
+#: Answers of servers that have too much to do, or are being mended.
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+MISSING = (401, 403, 404, 410)  # a bucket whose list is not public says 403 of what it does not have
+#: What a server says of a file that changes with its content.
+TAGS = ("ETag", "Last-Modified")
+PART = ".part"
+#: Seconds between two looks whether another run has finished a file.
+LOCK_SECONDS = 0.2
+#: What a list of a crawl's files may decompress to (bytes); the largest have some 15 MB.
+MOST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A whole file: its place, its size, and the tags by which its server knows its content."""
+
+    path: Path
+    bytes: int
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def place_of(url: str) -> Path | None:
+    """Where the file of a URL lies or would lie; None where a URL is no plain file of a web server."""
+    parts = urlsplit(url)
+    steps = [step for step in parts.path.split("/") if step]
+    if parts.scheme not in ("http", "https") or not parts.netloc or not steps or parts.query or {".", ".."} & set(steps):
+        return None
+    return cache_folder().joinpath(FOLDER, quote(parts.netloc, safe=""), *[quote(step) for step in steps])
+
+
+def cached(url: str) -> Cached | None:
+    """The file of a URL, where all of it is here."""
+    place = place_of(url)
+    if place is None:
+        return None
+    try:
+        told = json.loads(_sidecar(place).read_bytes())
+        found = Cached(place, int(told["bytes"]), dict(told["tags"]))
+        return found if place.stat().st_size == found.bytes else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def describe(place: Path, size: int, tags: dict[str, str]) -> None:
+    """Writes what is known of a file, before it is put in its place."""
+    told = asdict(Cached(place, size, tags)) | {"path": place.name}
+    Storage(str(place.parent)).write_bytes(_sidecar(place).name, json.dumps(told).encode())
+
+
+def forget(url: str) -> None:
+    """Removes the file of a URL: it is not what it should be."""
+    place = place_of(url)
+    if place is not None:
+        place.unlink(missing_ok=True)
+        _sidecar(place).unlink(missing_ok=True)
+
+
+def _sidecar(place: Path) -> Path:
+    return place.with_name(place.name + SIDECAR)
+
+
+def gunzip(content: bytes, most: int = MOST_BYTES) -> bytes:
+    """The content of a gzip file. Raises OSError where it is damaged, or holds more than `most` bytes: a megabyte may hold a gigabyte."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            found = file.read(most + 1)
+    except (EOFError, zlib.error) as error:
+        raise OSError(f"it is no whole gzip file ({error})") from error
+    if len(found) > most:
+        raise OSError(f"it decompresses to more than {most:,} bytes")
+    return found
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often a file is asked for without anything new coming, and the pauses between (seconds)."""
+
+    tries: int = 8
+    connects: int = 4  # of a server that does not answer at all
+    pause: float = 1.0  # before the second try; doubled before each further one
+    longest: float = 120.0
+    longest_asked: float = 900.0  # of a server that asks for a pause (Retry-After)
+
+
+class _Again(Exception):
+    """An attempt did not bring all of a file; the message says why. `asked`: seconds for which the server wants to be left alone."""
+
+    def __init__(self, reason: object, asked: float | None = None, connected: bool = True):
+        super().__init__(str(reason))
+        self.asked, self.connected = asked, connected
+
+
+def download(urls: Sequence[str], bar: Bytes | None = None, patience: Patience | None = None) -> None:
+    """Sees to it that the files of `urls` are in the cache. Raises InputError for what a server does not have or the
+    disk can't hold, CorpusmillError for a server that keeps failing; what came until then stays and is not fetched again."""
+    missing = [url for url in dict.fromkeys(urls) if cached(url) is None]
+    if not missing:
+        return
+    stop = threading.Event()
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        try:
+            jobs = [pool.submit(_Download(url, bar or Bytes(), patience or Patience(), stop).run) for url in missing]
+            for job in as_completed(jobs):
+                job.result()
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Download:
+    """One file."""
+
+    def __init__(self, url: str, bar: Bytes, patience: Patience, stop: threading.Event):
+        place = place_of(url)
+        if place is None:
+            raise InputError(f"{url}: it can't be downloaded, since it is no plain file of a web server.")
+        self.url, self.bar, self.patience, self.stop = url, bar, patience, stop
+        self.place: Path = place
+        self.part = place.with_name(place.name + PART)
+        self.tag_file = place.with_name(place.name + PART + "-tag")
+        self.expected = False
+
+    def run(self) -> None:
+        try:
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.place.with_name(self.place.name + ".lock"), "wb") as lock:
+                if self._lock(lock) and cached(self.url) is None:
+                    self._run()
+        except CorpusmillError:
+            raise
+        except redirects.RedirectRefusedError as error:
+            raise InputError(f"{self.url}: {error}.") from error
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or self.part}: can't be written ({error.strerror}); run the same command again to go on."
+            ) from error
+
+    def _lock(self, file: IO[bytes]) -> bool:
+        """Waits while another run fetches the same file; False where this one is to stop."""
+        while not self.stop.is_set():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                self.stop.wait(LOCK_SECONDS)
+        return False
+
+    def _run(self) -> None:
+        tries = silent = 0  # since something new came
+        while not self.stop.is_set():
+            before = self._size()
+            try:
+                self._attempt()
+                return
+            except _Again as again:
+                tries, silent = (1, 0) if self._size() > before else (tries + 1, silent + (not again.connected))
+                if tries >= self.patience.tries or silent >= self.patience.connects:
+                    raise CorpusmillError(
+                        f"{self.url}: can't be fetched ({again}); run the same command again to go on where it stopped."
+                    ) from again
+                self._wait(tries, again.asked)
+
+    def _wait(self, tries: int, asked: float | None) -> None:
+        pause = min(self.patience.pause * 2 ** (tries - 1), self.patience.longest) * random.uniform(1.0, 2.0)
+        self.stop.wait(pause if asked is None else min(max(asked, 0.0), self.patience.longest_asked))
+
+    def _size(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _attempt(self) -> None:
+        """One request: for what is missing where the file is known to be the same, else for all of it."""
+        have = self._size()
+        tag = self.tag_file.read_text() if have and self.tag_file.exists() else ""
+        headers = {"User-Agent": AGENT} | ({"Range": f"bytes={have}-", "If-Range": tag} if tag else {})
+        try:
+            answer = redirects.opener().open(urllib.request.Request(self.url, headers=headers), timeout=TIMEOUT)
+        except urllib.error.HTTPError as error:
+            answer = error  # an answer, too
+        except redirects.RedirectRefusedError:
+            raise
+        except (OSError, HTTPException) as error:
+            raise _Again(getattr(error, "reason", error), connected=not isinstance(error, urllib.error.URLError)) from error
+        with answer:
+            self._take(answer, have if tag else 0)
+
+    def _take(self, answer: Any, have: int) -> None:
+        start, size = _range(answer)
+        said = f"the server says {answer.status} {answer.reason or ''}".rstrip()
+        if answer.status == 416 and size == have:
+            self._publish(answer, size)
+        elif answer.status in BUSY:
+            raise _Again(said, _asked_pause(answer))
+        elif answer.status in MISSING:
+            raise InputError(f"{self.url}: there is no such file ({said}).")
+        elif answer.status == 416 or (answer.status == 206 and start != have):
+            self.part.unlink(missing_ok=True)
+            raise _Again("the server gives another part than was asked for")
+        elif 300 <= answer.status < 400:  # not followed: to no web server, or once too often
+            redirects.check_redirect(self.url, urljoin(self.url, answer.headers.get("Location", "")))
+            raise CorpusmillError(f"{self.url}: the request was sent on more than {redirects.MOST} times.")
+        elif answer.status not in (200, 206):
+            raise CorpusmillError(f"{self.url}: {said}.")
+        elif size is None:
+            raise InputError(f"{self.url}: the server doesn't say how large it is.")
+        else:
+            self._receive(answer, have if answer.status == 206 else 0, size)
+            self._publish(answer, size)
+
+    def _receive(self, answer: Any, have: int, size: int) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if free < size - have:
+            raise InputError(
+                f"{self.url}: {size - have:,} bytes are missing and {self.part.parent} has room for {free:,}; "
+                "set CORPUSMILL_CACHE to a folder on a larger disk."
+            )
+        if not self.expected:
+            self.expected = True
+            self.bar.expect(size)
+            self.bar.advance(have)
+        tag = answer.headers.get("ETag", "")
+        with open(self.part, "ab" if have else "wb") as file:
+            if not have:
+                self.tag_file.write_text("" if tag.startswith("W/") else tag)  # a weak tag says nothing about bytes
+            while chunk := self._read(answer):
+                have += file.write(chunk)
+                self.bar.advance(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+        if have != size:
+            raise _Again(f"{have:,} of {size:,} bytes came")
+
+    def _read(self, answer: Any) -> bytes:
+        if self.stop.is_set():
+            raise _Again("stopped")
+        try:
+            return bytes(answer.read(CHUNK))
+        except (OSError, HTTPException) as error:
+            raise _Again(error) from error
+
+    def _publish(self, answer: Any, size: int) -> None:
+        describe(self.place, size, {tag: answer.headers[tag] for tag in TAGS if tag in answer.headers})
+        os.replace(self.part, self.place)
+        fsync_folder(self.place.parent)
+        self.tag_file.unlink(missing_ok=True)
+
+
+def _range(answer: Any) -> tuple[int | None, int | None]:
+    """Where the bytes of an answer begin in the file, and how large the file is."""
+    given = answer.headers.get("Content-Range", "")
+    if answer.status in (206, 416):
+        span, _, size = given.removeprefix("bytes ").partition("/")
+        start = span.partition("-")[0]
+        return (int(start) if start.isdecimal() else None), (int(size) if size.isdecimal() else None)
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _asked_pause(answer: Any) -> float | None:
+    """Seconds that the server asks for (Retry-After), as a number or as a date; None where it does not, or nobody can read it."""
+    given = answer.headers.get("Retry-After", "")
+    if given.isdecimal():
+        return float(given)
+    try:
+        return (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return None

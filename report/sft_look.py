@@ -1,0 +1,282 @@
+"""`corpusmill sft inspect`: what instruction tuning learns of each example, on a terminal and as a page."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import quoted, safe_line, safe_text
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.page.page import policy, templates
+from corpusmill.report.read import RunReader
+from corpusmill.train.data import Packed, pack
+from corpusmill.train.model_folder import read_architecture
+from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
+from corpusmill.train.sft_job import Example, prepare, read_examples
+from corpusmill.train.template import ChatEncoder, Encoded, choose_chat
+
+# ---- examples and their tokens -----------------------------------------------------------------------
+
+LEARNED, GIVEN, CUT = "learned", "given", "cut"
+
+
+@dataclass(frozen=True)
+class Token:
+    """`text` is the tokenizer's own writing where the token is no whole character."""
+
+    id: int
+    text: str
+    special: bool
+    state: str
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """Tokens of one state that follow each other, or one special token."""
+
+    text: str
+    special: bool
+    state: str
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example and what becomes of each of its tokens. `failed` and `note` say why it is dropped, `begin` where in its row it begins."""
+
+    example: Example
+    failed: list[str]
+    note: str | None
+    tokens: list[Token]
+    stretches: list[TokenSpan]
+    begin: int | None = None
+
+    def count(self, state: str) -> int:
+        return sum(token.state == state for token in self.tokens)
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """The examples of a run, or the rows of files beside a model folder, with what they are encoded by.
+
+    `dropped` are those of a run that can't be learned from; None where nobody has looked yet.
+    """
+
+    name: str
+    encoder: ChatEncoder
+    context: int
+    examples: list[Example]
+    dropped: list[Example] | None
+    reasons: dict[str, tuple[list[str], str | None]] = field(default_factory=dict)  # of rows that are no example, by id
+
+    def show(self, example: Example, begin: int | None = None) -> ShownExample:
+        prepared = prepare(example, self.encoder, self.context)
+        failed, note = self.reasons.get(example.id, (prepared.failed, prepared.note))
+        tokens = _tokens(prepared.tokens is not None, prepared.encoded, self.encoder, self.context)
+        return ShownExample(example, failed, note, tokens, _stretches(tokens, self.encoder), begin)
+
+    def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
+        """The rows that are trained on, or measured, and the examples that their members are."""
+        found = [(e, prepare(e, self.encoder, self.context).tokens) for e in self.examples if e.held_out is held_out]
+        kept = [(example, tokens) for example, tokens in found if tokens is not None]
+        if not kept:
+            raise InputError(f"{self.name}: there are no {'held-out ' if held_out else ''}examples that could be packed.")
+        return pack([tokens for _, tokens in kept], self.context), [example for example, _ in kept]
+
+
+def source_of_run(folder: str) -> ExampleSet:
+    """The examples of a run's stage `sft`, under the template of its model, or of its recipe where the model is not there yet."""
+    run, stage = Storage(folder), Storage(folder).child("sft")
+    section = RunReader(folder).description.get("recipe", {}).get("sft") or {}
+    if not stage.exists(EXAMPLES_FILE):
+        raise InputError(f"{folder}: the run has no examples of instruction tuning yet; corpusmill sft {folder} makes them.")
+    model, template = stage.child("model"), "keep"
+    if not model.exists("config.json"):
+        model = Storage(section["model"]) if section.get("model") else run.child("pretrain/model")
+        template = section.get("template", "keep")
+    rows = read_table(stage, DROPPED_FILE).to_pylist() if stage.exists(DROPPED_FILE) else []
+    why = [(row["id"], (row.pop("failed"), row.pop("note"))) for row in rows]
+    reasons = {identifier: reason for (identifier, reason), row in zip(why, rows, strict=True) if not row["messages"]}
+    examples = [Example(**row) for row in read_table(stage, EXAMPLES_FILE).to_pylist()]
+    here = local_model(model.root)
+    context, dropped = read_architecture(here).context, [Example(**row) for row in rows]
+    return ExampleSet(folder, choose_chat(Storage(str(here)), template), context, examples, dropped, reasons)
+
+
+def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleSet:
+    """The examples of files as they would be learned by a model."""
+    here = local_model(model)
+    context = read_architecture(here).context
+    return ExampleSet(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
+
+
+def choose(
+    source: ExampleSet, count: int, identifier: str | None = None, row: int | None = None, held_out: bool = False, dropped: bool = False
+) -> list[ShownExample]:
+    """At most `count` examples: by an id or its beginning, by number (from 1), the held-out ones, those that are dropped, or the first."""
+    found: Iterable[ShownExample]
+    if row is not None:
+        if row > len(source.examples):
+            raise InputError(f"{source.name}: has no example {row:,}; there are {len(source.examples):,}.")
+        found = [source.show(source.examples[row - 1])]
+    elif identifier is not None:
+        known = [*source.examples, *(source.dropped or [])]
+        exact = [example for example in known if example.id == identifier]
+        found = map(source.show, exact or [example for example in known if example.id.startswith(identifier)])
+    elif dropped:
+        found = (shown for shown in map(source.show, source.examples if source.dropped is None else source.dropped) if shown.failed)
+    else:
+        found = (source.show(example) for example in source.examples if example.held_out is held_out)
+    chosen = list(islice(found, count))
+    if not chosen:
+        what = f"example with the id {identifier!r}" if identifier is not None else "dropped example" if dropped else "such example"
+        raise InputError(f"{source.name}: there is no {what}.")
+    return chosen
+
+
+def choose_row(source: ExampleSet, row: int, held_out: bool) -> tuple[list[ShownExample], int, int]:
+    """The examples that share a packed row (from 1), in their order; how many rows there are; how many of its places are padding."""
+    packed, examples = source.pack(held_out)
+    if row > packed.n_rows:
+        raise InputError(f"{source.name}: has no packed row {row:,}; there are {packed.n_rows:,}.")
+    shown, begin = [], 0
+    for number in packed.members[row - 1]:
+        shown.append(source.show(examples[number], begin))
+        begin += len(shown[-1].tokens) - shown[-1].count(CUT) - 1
+    return shown, packed.n_rows, source.context - begin
+
+
+def _tokens(kept: bool, encoded: Encoded, encoder: ChatEncoder, context: int) -> list[Token]:
+    """The first token of a sequence is never a target, and a row of `context` places holds one token more as its last target."""
+    special = {number: name for name, number in encoder.special_ids.items()}
+    tokens = []
+    for place, (number, learned) in enumerate(zip(encoded.ids.tolist(), encoded.mask.tolist(), strict=True)):
+        text = special.get(number) or encoder.tokenizer.decode([number], skip_special_tokens=False)
+        written = encoder.tokenizer.id_to_token(number) or "" if "\ufffd" in text else text
+        state = CUT if place > context else LEARNED if kept and learned and place else GIVEN
+        tokens.append(Token(number, written, number in special, state))
+    return tokens
+
+
+def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[TokenSpan]:
+    stretches = []
+    for (_, state), group in groupby(enumerate(tokens), key=lambda item: (item[0] if item[1].special else -1, item[1].state)):
+        members = [token for _, token in group]
+        text = encoder.tokenizer.decode([token.id for token in members], skip_special_tokens=False)
+        stretches.append(TokenSpan(members[0].text if members[0].special else text, members[0].special, state))
+    return stretches
+
+
+# ---- on a terminal and as a page ---------------------------------------------------------------------
+#
+# In colours, or with marks where there are none.
+
+STYLES = {LEARNED: "bold green", GIVEN: "", CUT: "red strike"}
+SPECIAL = " reverse"
+MARKS = {LEARNED: ("{+", "+}"), GIVEN: ("", ""), CUT: ("[-", "-]")}
+MEANINGS = {LEARNED: "learned", GIVEN: "given, not learned", CUT: "cut off, longer than the context"}
+_LOOKALIKE = re.compile(r"<(?=[|｜])")
+PAGE = "sft_look.html.jinja"
+
+
+def show(shown: list[ShownExample], head: list[str], console: Console, tokens: bool = False) -> None:
+    """Prints a legend, some lines about all and each example; `tokens`: with a line a token."""
+    coloured = console.color_system is not None and not console.no_color
+    console.print(_legend(coloured))
+    for line in head:
+        console.print(Text(safe_line(line, 400)))
+    for one in shown:
+        console.print()
+        console.print(Text(safe_line(one.example.id, 200), style="bold"), Text(_counts(one)))
+        if one.failed:
+            console.print(Text(f"dropped: {', '.join(one.failed)}{f' ({safe_line(one.note, 400)})' if one.note else ''}", style="yellow"))
+        if one.stretches:
+            text = _coloured(one.stretches) if coloured else _marked(one.stretches)
+            if text.plain.endswith("\n"):
+                text.right_crop(1)
+            console.print(text)
+        if tokens:
+            for place, token in enumerate(one.tokens):
+                line = f"{place:5d} {token.id:7d}  {'special' if token.special else '':7s}  {token.state:7s}  {quoted(token.text)}"
+                console.print(Text(line, style=STYLES[token.state] if coloured else ""))
+
+
+def head(source: ExampleSet, shown: list[ShownExample]) -> str:
+    """The line above the examples."""
+    total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
+    if source.dropped is None:
+        counts = f"{total:,} rows"
+    else:
+        counts = f"{total - held_out:,} examples to learn from, {held_out:,} held out, {len(source.dropped):,} dropped"
+    return f"{len(shown):,} of {source.name}: {counts}; context {source.context:,}"
+
+
+def packed_head(row: int, rows: int, padding: int, source: ExampleSet, shown: list[ShownExample], held_out: bool) -> str:
+    """The line above a packed row."""
+    of = f"Row {row:,} of {rows:,}{' held-out ones' if held_out else ''}"
+    examples = "1 example" if len(shown) == 1 else f"{len(shown):,} examples that do not see each other"
+    return f"{of}: {source.context:,} places, {examples}, {padding:,} places of padding"
+
+
+def write_page(shown: list[ShownExample], head: list[str], path: str, tokens: bool) -> None:
+    """The same as one page that needs nothing else. Raises InputError where it can't be written."""
+    environment = templates()
+    folder = resources.files("corpusmill.report")
+    style = (folder / "sft_look.css").read_text("utf-8")
+    page = environment.from_string((folder / PAGE).read_text("utf-8")).render(
+        shown=shown, head=head, tokens=tokens, counts=_counts, meanings=MEANINGS, policy=policy([], [style]), style=_markup(style)
+    )
+    try:
+        Path(path).write_text(page, "utf-8", "replace")
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}).") from error
+
+
+def _markup(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _counts(one: ShownExample) -> str:
+    learned, cut = one.count(LEARNED), one.count(CUT)
+    parts = [one.example.kind, "held out" if one.example.held_out else "", f"{len(one.tokens):,} tokens", f"{learned:,} learned"]
+    parts.append(f"{cut:,} cut off" if cut else "")
+    if one.begin is not None:
+        parts.append(f"places {one.begin:,} to {one.begin + len(one.tokens) - cut - 2:,}")
+    return ", ".join(filter(None, parts))
+
+
+def _legend(coloured: bool) -> Text:
+    legend = Text()
+    for state, meaning in MEANINGS.items():
+        before, after = ("", "") if coloured else MARKS[state]
+        legend.append(f"{before}{meaning}{after}", style=STYLES[state] if coloured else "").append("  ")
+    return legend.append("<|special token|>", style=SPECIAL if coloured else "")
+
+
+def _coloured(stretches: list[TokenSpan]) -> Text:
+    text = Text()
+    for stretch in stretches:
+        text.append(safe_text(stretch.text), style=STYLES[stretch.state] + (SPECIAL if stretch.special else ""))
+    return text
+
+
+def _marked(stretches: list[TokenSpan]) -> Text:
+    """With marks as in `git diff --word-diff`; what looks like a special token and is none has a backslash in it."""
+    parts, state = [], GIVEN
+    for stretch in stretches:
+        if stretch.state != state:
+            parts += [MARKS[state][1], MARKS[stretch.state][0]]
+            state = stretch.state
+        text = safe_text(stretch.text)
+        parts.append(text if stretch.special else _LOOKALIKE.sub(r"<\\", text))
+    return Text("".join([*parts, MARKS[state][1]]))

@@ -1,0 +1,36 @@
+"""`tokens compare`: a run's tokenizer beside others, on the text that it was judged on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.stage import Piece
+from corpusmill.report.facts.tokenizers import QUALITY
+from corpusmill.report.read import RunReader
+from corpusmill.tokenize.compared_tokenizers import add_up, by_tokenizer
+from corpusmill.tokenize.judge import OWN, JudgeWorker
+from corpusmill.tokenize.tokenizer_config import JudgeConfig
+
+
+def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
+    """What `quality.json` says, with these tokenizers in place of those that the run was compared with. Writes nothing.
+
+    Raises InputError where the run has judged no tokenizer, or another one can't be had.
+    """
+    reader = RunReader(folder)
+    quality = reader.json(QUALITY, dict)
+    if quality is None or "selection" not in quality:
+        raise InputError(f"{reader.storage.path(QUALITY)}: this run has judged no tokenizer yet (run: corpusmill tokenizer {folder}).")
+    names = list(dict.fromkeys(others))
+    worker = JudgeWorker(JudgeConfig(compare=names), reader.storage, {"selection": quality["selection"]})
+    worker.setup()
+    tables: list[pa.Table] = []
+    for number, path in enumerate(reader.inputs("tokenizer").values()):
+        found = worker.process(Piece(f"judge-{number:05d}", (FileRef(path, ""),))).files.values()
+        tables += [table for table in found if isinstance(table, pa.Table)]
+    measured = by_tokenizer(add_up(tables), [OWN, *worker.config.compare])
+    judged = {**quality["judged"], **{name: measured[OWN][name] for name in ("documents", "utf8_bytes")}}
+    return {**quality, "judged": judged, "tokenizers": measured}

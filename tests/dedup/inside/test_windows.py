@@ -1,0 +1,160 @@
+"""The kernels over windows of words against brute force."""
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydivsufsort import divsufsort, kasai
+from repeated_passages import repeats, without, words
+
+from corpusmill.dedup.inside.windows import Scratch, WindowTable, anchors, cut_windows, key_set, kinds, walk, windows
+from corpusmill.pipeline.text.buffers import text_buffers
+
+PIECES = ["a", "b", "a ", " b", "b\n", "\n\na", " ", "é ", "漢", "字", "ก", "ก้", "์", "、", "ʼ ", "\x1c", "\x85"]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
+
+
+def buffers(texts: list[str]):  # type: ignore[no-untyped-def]
+    return text_buffers(pa.array(texts, pa.large_string()))
+
+
+@given(TEXT)
+def test_words_of_a_text(text: str) -> None:
+    data, offsets = buffers([text])
+    scratch = Scratch(offsets)
+    count = walk(data, offsets[0], offsets[1], kinds(), scratch.prefixes, scratch.begins, scratch.ends)
+    raw = text.encode()
+    found = [raw[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)]
+    assert found == [text[a:b] for a, b in words(text)]
+
+
+def test_without_scripts_of_their_own_words_are_those_of_split() -> None:
+    draw = random.Random(0)
+    characters = [chr(c) for c in range(0x0E00) if not chr(c).isspace()] + [" ", "\n", "\u2009", "\u3000", "\t"] * 60
+    for _ in range(50):
+        text = "".join(draw.choices(characters, k=500))
+        assert [text[a:b] for a, b in words(text)] == text.split()
+        data, offsets = buffers([text])
+        scratch = Scratch(offsets)
+        count = walk(data, offsets[0], offsets[1], kinds(), scratch.prefixes, scratch.begins, scratch.ends)
+        assert [text.encode()[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)] == text.split()
+
+
+def cut(texts: list[str], tokens: int, keep: str) -> tuple[list[str], list[int]]:
+    """All four phases on one shard, by way of the kernels alone."""
+    data, offsets = buffers(texts)
+    anchor = (tokens + 1) // 2
+    found, counts = np.unique(anchors(data, offsets, tokens, anchor), return_counts=True)
+    keys, where, places = windows(data, offsets, tokens, anchor, key_set(found[counts > 1]))
+    seen = Counter(keys.tolist())
+    first: dict[int, tuple[int, int]] = {}
+    for key, text, word in zip(keys.tolist(), where.tolist(), places.tolist(), strict=True):
+        first.setdefault(key, (text, word) if keep == "first" else (-1, -1))
+    chosen = [key for key, count in seen.items() if count > 1]
+    rows, words_ = (np.array([first[key][i] for key in chosen], np.int64) for i in (0, 1))
+    table = WindowTable(np.array(chosen, np.uint64), rows, words_)
+    new, spans = cut_windows(data, offsets, np.arange(len(texts)), tokens, table)
+    new.validate(full=True)
+    return new.to_pylist(), spans.tolist()
+
+
+def runs(places: set[int]) -> int:
+    return sum(place - 1 not in places for place in places)
+
+
+@given(st.lists(TEXT, max_size=5), st.integers(2, 9), st.sampled_from(["first", "none"]))
+def test_every_repeat_is_found_and_nothing_else(texts: list[str], tokens: int, keep: str) -> None:
+    expected = repeats(texts, tokens, keep)
+    found, spans = cut(texts, tokens, keep)
+    assert found == [without(text, gone) for text, gone in zip(texts, expected, strict=True)]
+    assert spans == [runs(gone) for gone in expected]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.sampled_from(["first", "none"]), st.integers(8, 60))
+def test_passages_of_every_length_in_longer_texts(seed: int, keep: str, tokens: int) -> None:
+    draw = random.Random(seed)
+    source = [f"w{draw.randrange(3000)}" for _ in range(2000)]
+    texts = []
+    for _ in range(12):
+        parts: list[str] = []
+        for _ in range(draw.randrange(5)):
+            at, length = draw.randrange(1900), draw.randrange(2 * tokens)
+            parts += source[at : at + length] + [f"own{draw.random()}" for _ in range(draw.randrange(5))]
+        texts.append("".join(word + draw.choice([" ", "  ", "\n", "\n\n"]) for word in parts))
+    found, _ = cut(texts, tokens, keep)
+    assert found == [without(text, gone) for text, gone in zip(texts, repeats(texts, tokens, keep), strict=True)]
+
+
+def test_one_word_again_and_again_leaves_one_passage() -> None:
+    found, spans = cut(["la " * 1000, "x la la " + "la " * 60], 50, "first")
+    assert found == [" ".join(["la"] * 50), "x"] and spans == [1, 1]
+    assert cut(["la " * 50], 50, "first")[0] == ["la " * 50]
+
+
+def test_passages_do_not_glue_words() -> None:
+    passage = " ".join(f"p{i}" for i in range(8))
+    texts = [passage, f"one {passage} two", f"three\n\n{passage} four", f"five {passage}\n\nsix", f"漢{passage}字", f"\n{passage}"]
+    assert cut(texts[:-1], 8, "first")[0] == [passage, "one two", "three\n\nfour", "five\n\nsix", "漢 字"]
+    assert cut(texts, 8, "none")[0][-1] == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", ["x y " * 25_000_000 + "z", "".join(f"{i:x} " for i in range(1_500_000)) * 2], ids=["periodic", "twice"])
+def test_a_text_of_100_mb_takes_seconds(text: str) -> None:
+    cut(["a b c"], 50, "first")
+    started = time.process_time()
+    found, spans = cut_one(text)
+    assert spans == 1 and len(found) < len(text) * 0.51 and text.startswith(found.removesuffix(" z"))
+    assert time.process_time() - started < 60
+
+
+def cut_one(text: str) -> tuple[str, int]:
+    """As `cut`, on one text with arrays in place of dictionaries."""
+    data, offsets = buffers([text])
+    found, counts = np.unique(anchors(data, offsets, 50, 25), return_counts=True)
+    keys, _, places = windows(data, offsets, 50, 25, key_set(found[counts > 1]))
+    chosen, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    many = counts > 1
+    table = WindowTable(chosen[many], np.zeros(many.sum(), np.int64), places[first[many]].astype(np.int64))
+    new, spans = cut_windows(data, offsets, np.arange(1), 50, table)
+    return new[0].as_py(), int(spans[0])
+
+
+def suffix_array_repeats(texts: list[str], tokens: int) -> list[set[int]]:
+    """For each text its words that lie in a window of `tokens` words that occurs twice in all."""
+    known: dict[str, int] = {}
+    split = [[known.setdefault(word, len(known)) for word in text.split()] for text in texts]
+    numbers: list[int] = []
+    for document, found in enumerate(split):
+        numbers += [*found, len(known) + document]  # an end of its own
+    everything = np.array(numbers, np.uint32)
+    suffixes = divsufsort(everything)
+    common = kasai(everything, suffixes).astype(np.int64)
+    longest = np.zeros(len(everything), np.int64)
+    longest[suffixes] = np.maximum(common, np.r_[0, common[:-1]])
+    found, at = [], 0
+    for document in split:
+        starts = np.flatnonzero(longest[at : at + len(document)] >= tokens)
+        found.append({place for start in starts.tolist() for place in range(start, start + tokens)})
+        at += len(document) + 1
+    return found
+
+
+@pytest.mark.parametrize("tokens", [8, 20, 50])
+def test_passages_of_near_duplicates(tokens: int, shared_data: Path, dedup) -> None:  # type: ignore[no-untyped-def]
+    texts = [file.read_text() for file in sorted((shared_data / "dedup" / "info4300_100docs").glob("*.txt"))]
+    play = next((shared_data / "text").rglob("*hakespeare*.txt")).read_text()
+    texts += [play[at : at + 8_000] for at in range(0, 200_000, 5_000)]  # each shares 3,000 characters with the next
+    cut = suffix_array_repeats(texts, tokens)
+    assert sum(map(len, cut)) > 20_000
+    off = {"enabled": False}
+    result = dedup([texts[:60], texts[60:]], exact=off, minhash=off, substrings={"tokens": tokens, "keep": "none"})
+    expected = [without(text, gone) for text, gone in zip(texts, cut, strict=True)]
+    assert result.kept == [text for text in expected if text]

@@ -1,0 +1,69 @@
+"""Presets and options."""
+
+import pytest
+from datasketch import MinHashLSH
+from pydantic import ValidationError
+
+from corpusmill.dedup.config import PRESETS, DedupConfig, MinHashConfig
+from corpusmill.dedup.minhash import band_shape
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "unit", "ngram", "threshold"),
+    [
+        ("fineweb", (14, 8), "words", 5, 0.75),
+        ("redpajama", (9, 13), "words", 13, 0.8),
+        ("olmo3", (26, 11), "words", 5, 0.8),
+        ("nemo", (20, 13), "characters", 24, 0.8),
+        ("refinedweb", (450, 20), "words", 5, 0.75),
+    ],
+)
+def test_presets_are_what_their_sources_say(name: str, shape: tuple[int, int], unit: str, ngram: int, threshold: float) -> None:
+    config = DedupConfig.model_validate({"preset": name})
+    assert (band_shape(config.minhash), config.minhash.unit, config.minhash.ngram, config.threshold) == (shape, unit, ngram, threshold)
+
+
+def test_every_preset_turns_near_its_threshold() -> None:
+    for name in PRESETS:
+        config = DedupConfig(preset=name)
+        bands, rows = band_shape(config.minhash)
+        chance = 1 - (1 - config.threshold**rows) ** bands
+        assert 0.35 < chance < 0.98, name
+
+
+def test_what_the_recipe_says_goes_first() -> None:
+    config = DedupConfig.model_validate({"preset": "fineweb", "threshold": 0.9, "minhash": {"bands": 20}, "keep": "newest"})
+    assert (config.threshold, config.minhash.bands, config.minhash.rows, config.keep) == (0.9, 20, 8, "newest")
+    assert config.minhash.normalisation == "datatrove"
+    again = DedupConfig.model_validate(config.model_dump(mode="json"))  # as run.json and tasks have it
+    assert again == config
+
+
+def test_bands_by_similarity_follow_the_threshold() -> None:
+    for threshold, shape in ((0.7, (14, 9)), (0.8, (9, 13)), (0.9, (5, 25))):
+        config = DedupConfig.model_validate({"preset": "redpajama", "threshold": threshold})
+        lsh = MinHashLSH(threshold=threshold, num_perm=128)
+        assert band_shape(config.minhash) == shape == (lsh.b, lsh.r)
+    own = DedupConfig.model_validate({"preset": "redpajama", "minhash": {"bands": 4, "rows": 6}})
+    assert band_shape(own.minhash) == (4, 6)
+
+
+def test_an_unknown_preset_is_refused_with_the_list() -> None:
+    with pytest.raises(
+        ValidationError, match=r"no such preset as 'fine-web' \(expected one of fineweb, redpajama, olmo3, nemo, refinedweb\)"
+    ):
+        DedupConfig.model_validate({"preset": "fine-web"})
+
+
+@pytest.mark.parametrize("wrong", [{"bands": 0}, {"ngram": 0}, {"bands": 1024, "rows": 128}, {"seed": -1}, {"seed": 1 << 32}, {"bits": 16}])
+def test_sizes_that_can_not_be_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        MinHashConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_finds_a_near_copy_and_nothing_else(name: str, dedup) -> None:  # type: ignore[no-untyped-def]
+    words = [f"Word{chr(97 + number // 20)}{chr(97 + number % 20)}" for number in range(400)]  # letters: datatrove's digits are all 0
+    text, other = " ".join(words), " ".join(words[::-1])
+    result = dedup([[text, other], [text.replace("Wordtt", "the end.")]], preset=name)
+    assert sorted(result.kept) == sorted([max(text, text.replace("Wordtt", "the end."), key=len), other])

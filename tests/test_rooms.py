@@ -1,0 +1,72 @@
+"""Imports go upwards only: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (never each other) < `report` < `cli`."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOOR = {"pipeline": 0, "ingest": 1, "filters": 1, "dedup": 1, "tokenize": 1, "train": 1, "report": 2, "cli": 3}
+#: Where each room's sources lie.
+FOLDERS = {room: ROOT / ("src/corpusmill/cli" if room == "cli" else room) for room in FLOOR}
+#: The table of stages names a class of each room as a string: the one exception.
+TABLE = "pipeline/recipe.py"
+#: From which room to which there still are imports that go down or sideways. A pair without any comes out.
+STILL = {
+    ("train", "dedup"), ("train", "filters"), ("train", "report"),
+}  # fmt: skip
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "corpusmill" and len(parts) > 1 and parts[1] in FLOOR else None
+
+
+def named(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, without what is only for type checkers."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in node.orelse:
+            yield from named(child)
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from named(child)
+
+
+def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:
+    """The lines and the modules that a source imports at its top or later, or names in a string (`corpusmill.dedup.stage:DedupStage`)."""
+    for node in named(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif strings and isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            yield node.lineno, node.value.partition(":")[0]
+
+
+def downward(room: str) -> Iterator[tuple[str, str]]:
+    """The imports of a room that do not go upwards: the room that is imported, and where."""
+    for path in sorted(FOLDERS[room].rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        for line, module in modules(ast.parse(path.read_text()), strings=name != TABLE):
+            other = room_of(module)
+            if other is not None and other != room and FLOOR[other] >= FLOOR[room]:
+                yield other, f"{name}:{line} imports {module}"
+
+
+def test_imports_go_upwards_only() -> None:
+    found = [(room, other, where) for room in FLOOR for other, where in downward(room)]
+    assert [where for room, other, where in found if (room, other) not in STILL] == []
+    assert STILL - {(room, other) for room, other, _ in found} == set(), "these pairs are gone: take them out of STILL"
+
+
+def test_what_counts_as_an_import() -> None:
+    source = """
+import corpusmill.report.read
+if TYPE_CHECKING:
+    from corpusmill.report.page import Page
+def lazy():
+    from corpusmill import dedup
+    return "corpusmill.train.sft:SftStage"
+"""
+    found = [module for _, module in modules(ast.parse(source), strings=True)]
+    assert [module for module in found if room_of(module)] == ["corpusmill.report.read", "corpusmill.dedup", "corpusmill.train.sft"]

@@ -1,0 +1,201 @@
+"""Tokenizers that can be compared, and metrics of what they make of texts."""
+
+import base64
+import hashlib
+import json
+import subprocess
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from corpusmill.pipeline import cache as caches
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.pipeline.token_bytes import to_bytes
+from corpusmill.tokenize.compared_tokenizers import PUBLISHED, cut_words, read_tokenizer, word_kinds
+from corpusmill.tokenize.encode import Encoder
+
+#: Where tiktoken keeps the file of each encoding: the sha1 of its address.
+ENCODINGS = {"gpt2": ("r50k_base", "r50k_base"), "cl100k": ("cl100k_base", "cl100k_base"), "o200k": ("o200k_base", "o200k_base")}
+
+
+@pytest.fixture
+def tiktoken_encoding(tmp_path, monkeypatch):
+    """tiktoken's own encoding over the file that we have fetched; tiktoken checks its hash."""
+
+    def make(name):
+        import tiktoken
+
+        encoding, file = ENCODINGS[name]
+        address = f"https://openaipublic.blob.core.windows.net/encodings/{file}.tiktoken"
+        content = open(PUBLISHED[name].path(), "rb").read()
+        (tmp_path / hashlib.sha1(address.encode()).hexdigest()).write_bytes(content)
+        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+        return tiktoken.get_encoding(encoding)
+
+    return make
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_published_ones_are_tiktokens_own(name, tiktoken_encoding, english, foreign):
+    encoding, judged = tiktoken_encoding(name), read_tokenizer(name)
+    texts = [*english[::10], *foreign, "<|endoftext|> is text"]
+    ids, counts = judged.encoder.encode_column(pa.array(texts, pa.large_string()))
+    wanted = [encoding.encode_ordinary(text) for text in texts]
+    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
+    assert judged.sizes[ids].sum() == sum(len(text.encode()) for text in texts)
+    assert judged.vocabulary_size == len(encoding._mergeable_ranks) == {"gpt2": 50_256, "cl100k": 100_256, "o200k": 199_998}[name]
+
+
+def test_gpt2_is_the_published_vocabulary(shared_data):
+    vocabulary = json.loads((shared_data / "tokenizer/cs336_fixtures/gpt2_vocab.json").read_text())
+    judged = read_tokenizer("gpt2")
+    assert {to_bytes(token): number for token, number in vocabulary.items() if token != "<|endoftext|>"}.keys()
+    for token, number in vocabulary.items():
+        if token != "<|endoftext|>":
+            assert judged.sizes[number] == len(to_bytes(token))
+    assert judged.encoder.encode("hello world") == [31373, 995]
+
+
+def test_a_file_of_ours(tokenizers_by_pattern, tmp_path, english):
+    content = tokenizers_by_pattern("cl100k")
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
+    ids, counts = judged.encoder.encode_column(pa.array(english[:5], pa.large_string()))
+    wanted = [found.ids for found in Tokenizer.from_str(content.decode()).encode_batch(english[:5], add_special_tokens=False)]
+    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
+    assert judged.vocabulary_size == 2000 and judged.sizes is not None
+
+
+def test_a_file_of_another_kind_is_counted_by_tokenizers(tmp_path, english):
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(english[:20], trainers.WordPieceTrainer(vocab_size=500, special_tokens=["[UNK]"], show_progress=False))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
+    ids, counts = judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
+    wanted = [tokenizer.encode(text, add_special_tokens=False).ids for text in english[:3]]
+    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
+    assert judged.sizes is None
+
+
+def test_a_tokenizer_that_does_not_know_a_character_is_one_sentence(tmp_path, english):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.train_from_iterator(["abc abd"] * 20, trainers.UnigramTrainer(vocab_size=10, show_progress=False))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"tokenizer\.json: this tokenizer can't encode some of the text \(.*unknown"):
+        judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
+
+
+def test_a_tiktoken_file_with_its_pattern(tmp_path):
+    path = tmp_path / "other.tiktoken"
+    path.write_bytes(open(PUBLISHED["gpt2"].path(), "rb").read())
+    text = pa.array(["Hello  world 1234567 it's"], pa.large_string())
+    ids, _ = read_tokenizer(f"{path}:gpt2").encoder.encode_column(text)
+    assert ids.tolist() == read_tokenizer("gpt2").encoder.encode_column(text)[0].tolist()
+    assert not np.array_equal(ids, read_tokenizer(str(path)).encoder.encode_column(text)[0])  # cl100k cuts numbers
+
+
+ALL_BYTES = b"".join(b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"),
+     (b"", "neither"),
+     (b"YQ== 0\n", "lacks? the byte|ranks lack"),
+     (ALL_BYTES + b"YWE= 1000000000000\n", "has 1,000,000,000,001 ids, and 1,048,576 are the most"),
+     (ALL_BYTES + b"YWE= -1\n", "its ids are not whole numbers from 0 on")],
+)  # fmt: skip
+def test_files_that_are_none(tmp_path, content, sentence):
+    path = tmp_path / "some"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        read_tokenizer(str(path))
+
+
+def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(caches.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network"))
+    with pytest.raises(
+        InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"
+    ):
+        read_tokenizer("gpt2")
+
+
+WORD = regex.compile(
+    rf"[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}])(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}]|\p{{M}})*", regex.V1
+)
+TEXTS = st.lists(
+    st.text(st.one_of(st.sampled_from("ab é e\u0301 12'-_,.\n東京ไท่ก็हिन्दी🙂"), st.characters(exclude_categories=["Cs"]))), max_size=4
+)
+
+
+def counted(texts, cuts):
+    """Words, tokens that they lie in, words split: `cuts` are the bytes of each text at which a token ends."""
+    rows = []
+    for text, ends in zip(texts, cuts, strict=True):
+        spans = [(len(text[: m.start()].encode()), len(text[: m.end()].encode())) for m in WORD.finditer(text)]
+        inner = [sum(begin < cut < end for cut in ends) for begin, end in spans]
+        rows.append([len(spans), len(spans) + sum(inner), sum(cut > 0 for cut in inner)])
+    return rows
+
+
+def ours(texts, ids, counts, sizes):
+    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    found = np.zeros((len(texts), 3), np.int64)
+    cut_words(data, offsets, np.array(ids, np.uint16), np.array(counts, np.int64), np.array(sizes, np.int64), word_kinds(), found)
+    return found.tolist()
+
+
+def test_by_hand():
+    texts = ["The cat's 東京 café!", "", "12"]
+    sizes = [0, 1, 2, 3, 4]
+    # The| ca|t|'s| 東|京| ca|fé|!  in bytes: 3, 3, 1, 2, 4, 3, 3, 3, 1
+    ids = [3, 3, 1, 2, 4, 3, 3, 3, 1, 1, 1]
+    assert ours(texts, ids, [9, 0, 2], sizes) == [[6, 8, 2], [0, 0, 0], [1, 2, 1]]
+
+
+@given(texts=TEXTS, data=st.data())
+def test_any_text_cut_anywhere(texts, data):
+    cuts, ids, counts = [], [], []
+    for text in texts:
+        size, ends = len(text.encode()), []
+        while not ends or ends[-1] < size:
+            left = size - (ends[-1] if ends else 0)
+            if not left:
+                break
+            step = data.draw(st.integers(1, min(left, 9)))
+            ids.append(step)
+            ends.append((ends[-1] if ends else 0) + step)
+        cuts.append(ends)
+        counts.append(len(ends))
+    assert ours(texts, ids, counts, range(10)) == counted(texts, cuts)
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "o200k"])
+def test_real_text_by_the_offsets_of_tokenizers(tokenizers_by_pattern, english, foreign, pattern):
+    """`tokenizers` says which characters each token lies in: a word of several tokens has one that begins inside it, or inside one of
+    its characters."""
+    content = tokenizers_by_pattern(pattern)
+    texts = english[::20] + foreign[:20]
+    tokenizer, encoder = Tokenizer.from_str(content.decode()), Encoder.from_json(content)
+    sizes = np.zeros(encoder.vocabulary_size, np.int64)
+    for token, number in encoder.ranks.items():
+        sizes[number] = len(token)
+    ids, counts = encoder.encode_column(pa.array(texts, pa.large_string()))
+    found = ours(texts, ids, counts, sizes)
+    for text, row in zip(texts, found, strict=True):
+        offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+        spans = [match.span() for match in WORD.finditer(text)]
+        touched = [sum(begin < end_ and begin_ < end for begin_, end_ in offsets) for begin, end in spans]
+        assert row == [len(spans), sum(touched), sum(number > 1 for number in touched)]

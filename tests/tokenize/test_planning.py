@@ -1,0 +1,67 @@
+"""Splits and shard ranges."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
+from corpusmill.tokenize.parts import SPACE
+from corpusmill.tokenize.planning import ShardRange, copy_orders, for_validation, shard_ranges, validation_limit
+
+
+def keys(count):
+    return [str(n) for n in range(count)]
+
+
+def test_share_is_met_on_many_documents():
+    groups = hashes(keys(20_000), 1)
+    assert abs(for_validation(groups, validation_limit([groups], 0.05)).mean() - 0.05) < 0.005
+
+
+@given(st.integers(0, 6), st.sampled_from([1e-9, 0.01, 0.5, 0.999]))
+def test_two_documents_are_enough_for_both_splits(size, share):
+    groups = hashes(keys(size), 1)
+    validation = for_validation(groups, validation_limit([groups[:1], groups[1:]], share))
+    assert (0 < validation.sum() < size) if size > 1 else not validation.any()
+    assert not for_validation(groups, validation_limit([groups], 0.0)).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 400), st.sampled_from([1, 3000, BUCKETS]))
+def test_ranges_cover_the_order_without_gaps_and_evenly(size, shard_tokens, spread):
+    """`spread`: into how many buckets the documents fall at most."""
+    orders = hashes(keys(size), 0) // np.uint64(BUCKETS // spread)
+    histogram = np.bincount(buckets(orders), minlength=BUCKETS) * 10
+    ranges = shard_ranges({"train": histogram, "validation": np.zeros(BUCKETS, np.int64)}, shard_tokens)
+    assert [found.number for found in ranges] == list(range(len(ranges))) and {found.split for found in ranges} == {"train"}
+    assert ranges[0].low == 0 and ranges[-1].high == SPACE
+    assert all(one.high == two.low for one, two in itertools.pairwise(ranges))
+    sizes = [10 * sum(found.low <= order < found.high for order in orders.astype(object)) for found in ranges]
+    assert sum(sizes) == 10 * size and min(sizes) > 0
+    if spread == BUCKETS:
+        assert max(sizes) <= shard_tokens + 20  # a document's length at each end, but for two in one of 65,536 buckets
+
+
+def test_one_shard_where_all_fits():
+    ranges = shard_ranges({"train": np.ones(BUCKETS, np.int64), "validation": np.zeros(BUCKETS, np.int64)}, BUCKETS)
+    assert ranges == [ShardRange("train", 0, 0, SPACE)]
+
+
+def test_copies_lie_anywhere_where_documents_are_shuffled():
+    order = np.sort(hashes(keys(4000), 0))
+    rows, copy = np.repeat(np.arange(4000), 3), np.tile(np.arange(3), 4000)
+    places = copy_orders(order[rows], copy, True, 3).reshape(-1, 3)
+    assert (places[:, 0] == order).all() and len(np.unique(places)) == 12_000
+    ranks = np.argsort(np.argsort(places, axis=0), axis=0)
+    assert abs(np.corrcoef(ranks.T) - np.eye(3)).max() < 0.05
+    assert (abs(np.bincount(buckets(places[:, 1]) // (BUCKETS // 4), minlength=4) - 1000) < 150).all()
+
+
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_unshuffled_copies_come_pass_by_pass(most):
+    order = (np.arange(50) * (SPACE // 50)).astype(np.uint64)
+    places = np.concatenate([copy_orders(order, np.full(50, copy), False, most) for copy in range(most)])
+    assert (np.diff(places.astype(object)) > 0).all() and (most > 1 or (places == order).all())

@@ -1,0 +1,247 @@
+"""Log-likelihoods of choices that share a beginning, against each choice computed alone; and where a context ends."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from benchmark_items import ITEMS
+from harness import harness_model, harness_scores, harness_task
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import random_model
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.train.benchmarks.score import ItemEncoder, ModelUnderTest, ScoredSequence, loglikelihoods, shared_inputs
+from corpusmill.train.benchmarks.tasks import read_task
+from corpusmill.train.evaluate import TaskConfig
+from corpusmill.train.model_folder import save_model
+from corpusmill.train.template import CHATML, template_files
+from corpusmill.train.text_generator import load_text_generator
+
+# ---- loglikelihood -----------------------------------------------------------------------------------
+
+IDS = st.integers(0, 3)  # so few that beginnings are shared, and guesses right now and then
+
+
+@pytest.fixture(scope="module", params=[0, 3], ids=["all", "window"])
+def model(request):
+    return random_model(seed=1, layers=2, window=request.param).double()
+
+
+@st.composite
+def choices(draw):
+    """Of one item: a beginning, and endings of which any part may be scored."""
+    beginning = draw(st.lists(IDS, min_size=1, max_size=6))
+    endings = draw(st.lists(st.lists(IDS, min_size=1, max_size=6), min_size=1, max_size=4))
+    wholes = [np.array([*beginning, *ending], np.int64) for ending in endings]
+    return [ScoredSequence(ids, draw(st.integers(1, len(ids) - 1)), False) for ids in wholes]
+
+
+@given(items=st.lists(choices(), min_size=1, max_size=6), batch_tokens=st.integers(1, 60))
+@settings(max_examples=20, deadline=None)
+def test_each_choice_has_what_it_has_alone(model, items, batch_tokens):
+    done = []
+    values, greedy = loglikelihoods(model, items, batch_tokens, done.append)
+    assert sum(done) == len(items)
+    for choice, value, likeliest in zip((c for item in items for c in item), values, greedy, strict=True):
+        with torch.no_grad():
+            logps = model(torch.from_numpy(choice.ids[:-1])[None])[0].log_softmax(-1)[-choice.count :]
+        targets = torch.from_numpy(choice.ids[-choice.count :])
+        assert value == pytest.approx(float(logps.gather(1, targets[:, None]).sum()), abs=1e-4)  # logits are rounded to fp32
+        assert likeliest == bool((logps.argmax(-1) == targets).all())
+
+
+@pytest.mark.parametrize("wholes, shared", [
+    (["abcd", "abce"], 2),  # what c predicts differs
+    (["abcd", "abcd"], 2),  # an input is left for each
+    (["abcd", "ab"], 0), (["ab", "abcd"], 0), (["xbcd", "abcd"], 0), (["abcde", "abcxe", "abcdx"], 2),
+])  # fmt: skip
+def test_what_is_shared(wholes, shared):
+    assert shared_inputs([ScoredSequence(np.array(list(map(ord, whole))), 1, False) for whole in wholes]) == shared
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory, tokenizer_json):
+    folder = tmp_path_factory.mktemp("model") / "model"
+    files = {"tokenizer.json": tokenizer_json, **template_files(16, CHATML, "")}
+    save_model(random_model(vocab_size=600, layers=1, context=16), folder, files)
+    return ItemEncoder(load_text_generator(folder, "cpu"))
+
+
+def test_contexts_end_where_they_would_alone(encoder):
+    def ids(text):
+        return encoder.encode([text])[0]
+
+    mill, spaced, empty, blank = encoder.pairs([("The mill", " grinds"), ("The mill  ", "grinds"), ("", "The mill"), (" \n", "grinds")])
+    assert mill.ids.tolist() == ids("The mill grinds") and mill.count == len(ids(" grinds"))
+    assert spaced.ids.tolist() == ids("The mill  grinds") and spaced.count == len(spaced.ids) - len(ids("The mill"))
+    assert empty.ids.tolist() == [encoder.prefix, *ids("The mill")] and empty.count == len(empty.ids) - 1
+    assert blank.ids.tolist() == [encoder.prefix, *ids(" \ngrinds")] and blank.count == len(blank.ids) - 1
+
+
+def test_the_end_is_what_fits(encoder):
+    context, end = "The mill grinds the grain. " * 5, "Our village keeps clear water."
+    (cut,) = encoder.pairs([(context.rstrip(), f" {end}")])
+    whole = encoder.encode([context + end])[0]
+    assert cut.cut and cut.ids.tolist() == whole[-17:] and cut.count == min(16, len(encoder.encode([f" {end}"])[0]))
+    (longer,) = encoder.pairs([("The mill", context)])
+    assert longer.cut and longer.count == 16 and len(longer.ids) == 17
+
+
+def test_nothing_to_score_is_refused(encoder):
+    with pytest.raises(InputError, match=r"^evaluate: the continuation '' has no token of its own after 'The mill'\.$"):
+        encoder.pairs([("The mill", "")])
+
+
+# ---- lm eval -----------------------------------------------------------------------------------------
+
+# Every task beside lm-evaluation-harness, on one exported model: the same log-likelihoods and texts, item by item, and the same scores.
+
+CONTEXT = 128
+
+
+def exported(folder, tokenizer_json):
+    model = random_model(seed=3, vocab_size=600, context=CONTEXT)
+    save_model(model, folder, {"tokenizer.json": tokenizer_json, **template_files(CONTEXT, CHATML, "<|endoftext|>")})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer_json):
+    return exported(tmp_path_factory.mktemp("exported") / "model", tokenizer_json)
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return ModelUnderTest(folder, "cpu", batch_tokens=300)
+
+
+@pytest.fixture(scope="module")
+def theirs(folder):
+    return harness_model(folder)
+
+
+@pytest.fixture
+def both(ours, theirs, tmp_path):
+    """Scores a task with both programs: (our result, their metrics, their samples)."""
+
+    def score(name, items=None, examples=None, ours=ours, theirs=theirs, **options):
+        paths = {}
+        for kind, rows in (("items", items or ITEMS[name]), ("examples", examples)):
+            if rows:
+                paths[kind] = tmp_path / f"{name}-{kind}.jsonl"
+                paths[kind].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        shots = options.pop("shots", 0)
+        more = {"examples": str(paths["examples"])} if examples else {}
+        config = TaskConfig(task=name, path=str(paths["items"]), shots=shots, max_tokens=32, **more)
+        chosen = read_task(config)
+        found = ours.score(config, chosen)
+        task = harness_task(name, paths["items"], paths.get("examples"), tmp_path / "cache", **options)
+        return (found, *harness_scores(theirs, task, shots))
+
+    return score
+
+
+def same_items(found, samples):
+    rows = found.table.to_pylist()
+    assert len(rows) == len(samples)
+    for row, sample in zip(rows, samples, strict=True):
+        given = [float(response[0][0]) for response in sample["resps"]]
+        assert row["log_likelihoods"] == pytest.approx(given, abs=1e-4)
+        if row["continuations"]:
+            assert row["greedy"] == [str(response[0][1]) == "True" for response in sample["resps"]]
+        for metric in ("acc", "acc_norm"):
+            if metric in sample:
+                assert row[metric] == sample[metric]
+
+
+def same_scores(found, metrics, names):
+    for name in names:
+        score = found.summary["metrics"][name]
+        assert score["value"] == pytest.approx(metrics[f"{name},none"], rel=1e-5)
+        assert score["stderr"] == pytest.approx(metrics[f"{name}_stderr,none"], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["hellaswag", "arc_easy", "arc_challenge", "piqa", "sciq", "winogrande"])
+def test_choices(both, name):
+    found, metrics, samples = both(name)
+    same_items(found, samples)
+    same_scores(found, metrics, ["acc"] if name == "winogrande" else ["acc", "acc_norm"])
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "winogrande", "hellaswag"])
+def test_examples_before_an_item_come_from_the_other_items(both, name):
+    found, metrics, samples = both(name, shots=1)
+    same_items(found, samples)
+    same_scores(found, metrics, ["acc"])
+
+
+def test_what_is_too_long_loses_its_beginning(both):
+    long = {**ITEMS["sciq"][1], "support": "The mill grinds grain between heavy stones. " * 40}
+    found, metrics, samples = both("sciq", [*ITEMS["sciq"], long])
+    same_items(found, samples)
+    assert found.table["cut"].to_pylist() == [False, False, True] and found.summary["cut"] == 1
+    same_scores(found, metrics, ["acc", "acc_norm"])
+
+
+def test_last_words(both):
+    found, metrics, samples = both("lambada")
+    same_items(found, samples)
+    same_scores(found, metrics, ["acc"])
+    assert found.summary["metrics"]["perplexity"]["value"] == pytest.approx(metrics["perplexity,none"], rel=1e-5)
+
+
+def test_a_word_that_the_model_would_write_itself(both, ours):
+    """A random model hardly ever guesses a word, so a passage is looked for that ends with what it writes."""
+    encoder, model = ours.encoder, ours.generator.model
+    starts = (f"{row['endings'][n]} {row['ctx_a']}" for row in ITEMS["hellaswag"] for n in range(4))
+    contexts = [" ".join(words[:n]) for text in starts if (words := text.split()) for n in range(2, len(words))]
+    written = [int(model(torch.tensor([ids]))[0, -1].argmax()) for ids in encoder.encode(contexts)]
+    texts = [context + encoder.tokenizer.decode([token]) for context, token in zip(contexts, written, strict=True)]
+    guessed = [text for text, context in zip(texts, contexts, strict=True) if text.rpartition(" ")[0] == context and text[-1] != " "]
+    found, metrics, samples = both("lambada", [{"text": text} for text in [*guessed[:2], *(row["text"] for row in ITEMS["lambada"])]])
+    same_items(found, samples)
+    assert found.table["acc"].to_pylist() == [1, 1, 0, 0, 0]
+    same_scores(found, metrics, ["acc"])
+
+
+def test_minimal_pairs(both):
+    """BLiMP is 67 tasks to them, whose means are averaged."""
+    from lm_eval.api.metrics import aggregate_subtask_metrics, unweighted_mean_stderr
+
+    found, _, samples = both("blimp")
+    same_items(found, samples)
+    parts = [both("blimp", [row for row in ITEMS["blimp"] if row["UID"] == uid])[1] for uid in ("agreement", "island")]
+    assert list(found.summary["groups"]) == ["agreement", "island"]
+    assert [of["metrics"]["acc"]["value"] for of in found.summary["groups"].values()] == [of["acc,none"] for of in parts]
+    whole = aggregate_subtask_metrics([of["acc,none"] for of in parts], [2, 2], weight_by_size=False)
+    assert found.summary["metrics"]["acc"]["value"] == pytest.approx(whole)
+    assert found.summary["metrics"]["acc"]["stderr"] == pytest.approx(unweighted_mean_stderr([of["acc_stderr,none"] for of in parts]))
+
+
+@pytest.mark.parametrize("shots, examples", [(0, None), (2, None), (2, ITEMS["gsm8k"][:3])])
+def test_answers_in_free_text(both, shots, examples):
+    generation = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 32}
+    found, metrics, samples = both("gsm8k", shots=shots, examples=examples, generation_kwargs=generation)
+    rows = found.table.to_pylist()
+    for how, name in (("strict", "strict-match"), ("flexible", "flexible-extract")):
+        theirs = [sample for sample in samples if sample["filter"] == name]
+        assert [row["text"] for row in rows] == [sample["resps"][0][0] for sample in theirs]
+        assert [row[how] for row in rows] == [sample["filtered_resps"][0] for sample in theirs]
+        assert [row[f"exact_match_{how}"] for row in rows] == [sample["exact_match"] for sample in theirs]
+        assert found.summary["metrics"][f"exact_match_{how}"]["value"] == metrics[f"exact_match,{name}"]
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "blimp"])
+def test_a_tokenizer_that_begins_every_text_itself(both, tokenizer_json, tmp_path, name):
+    """As Llama's does."""
+    from tokenizers import Tokenizer, processors
+
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    tokenizer.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    folder = exported(tmp_path / "model", tokenizer.to_str().encode())
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True}))
+    found, _, samples = both(name, ours=ModelUnderTest(folder, "cpu"), theirs=harness_model(folder))
+    same_items(found, samples)

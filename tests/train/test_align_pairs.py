@@ -1,0 +1,590 @@
+"""Pairs from documents and from files."""
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from tiny_classifiers import WORDS, make_classifier
+
+from corpusmill.filters.stage import FilterStage
+from corpusmill.filters.worker import FilterConfig
+from corpusmill.pipeline.errors import InputError, NothingKept
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import align as align_module
+from corpusmill.train import tasks
+from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
+from corpusmill.train.align_data import PreferencePair, pairs_from_table, pairs_table, prepare_pair, report_table
+from corpusmill.train.align_pairs import (
+    TOLERANCE,
+    PairLimits,
+    PairPool,
+    ScoredTask,
+    build_pairs,
+    match,
+    pair_messages,
+    pairs_of,
+    pool_of_continuations,
+    pool_of_documents,
+    read_pairs,
+)
+from corpusmill.train.judged import compare
+from corpusmill.train.scores import FilterScore, TextScorer, dropped_documents, find_score
+from corpusmill.train.template import LLAMA3, ChatEncoder, ChatTemplate, add_special_tokens
+
+# ---- preference data ---------------------------------------------------------------------------------
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+USER, GOOD, BAD = turn("user", "Hi"), turn("assistant", "Hello"), turn("assistant", "Go away")
+
+
+def documents(count: int) -> pa.Table:
+    rows = []
+    for n in range(count):
+        text = " ".join(f"Mill number {n} grinds grain of the field {k}." for k in range(12))
+        rows.append({"id": f"d{n}", "url": f"https://mill.test/{n}", "title": "", "text": text})
+    return pa.Table.from_pylist(rows)
+
+
+def test_rejected_completions_are_false_and_as_long():
+    pairs = build_pairs([documents(80)], "s", 80, 1, 150, lambda _: False)
+    assert len(pairs) == 80 and {pair.kind for pair in pairs} == {"other", "repeated", "shuffled"}
+    for pair in pairs:
+        chosen, rejected = pair.chosen[0]["content"], pair.rejected[0]["content"]
+        assert chosen != rejected and abs(len(chosen) - len(rejected)) < 80
+        number = pair.id[1:]
+        assert f"number {number} " in chosen
+        if pair.kind == "other":
+            assert f"number {number} " not in rejected
+        if pair.kind == "shuffled":
+            assert sorted(chosen.split()) == sorted(rejected.split())
+
+
+def test_nothing_held_out_is_learned():
+    pairs = build_pairs([documents(80)], "s", 80, 1, 150, lambda identifier: int(identifier[1:]) % 4 == 0)
+    others = [pair for pair in pairs if pair.kind == "other"]
+    assert {pair.held_out for pair in others} == {False, True}
+    for pair in others:
+        (number,) = {int(n) for n in re.findall(r"number (\d+) ", pair.rejected[0]["content"])}
+        assert f"d{number}" == pair.rejected_id and (number % 4 == 0) == pair.held_out
+
+
+def test_a_script_without_spaces_is_shuffled_by_characters():
+    text = "水车在河边转动把谷物磨成面粉供全村人食用。" * 12
+    table = pa.Table.from_pylist([{"id": f"d{n}", "url": None, "title": "", "text": f"{text}{n}"} for n in range(40)])
+    for pair in build_pairs([table], "s", 40, 1, 150, lambda _: False):
+        if pair.kind != "other":
+            assert pair.chosen != pair.rejected
+
+
+def test_the_same_pairs_in_any_shards():
+    whole = documents(30)
+    parts = [whole.slice(20), whole.slice(0, 20)]
+    assert build_pairs([whole], "s", 20, 1, 150, lambda _: False) == build_pairs(parts, "s", 20, 1, 150, lambda _: False)
+
+
+def test_one_document_has_no_other():
+    for pair in build_pairs([documents(1)], "s", 5, 1, 150, lambda _: False):
+        assert pair.kind != "other" or pair.chosen == pair.rejected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"},
+        {"instruction": "Hi", "input": "", "output": "unused", "chosen": "Hello", "rejected": "Go away"},
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"prompt": "Hi", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    ],
+)
+def test_formats(tmp_path, row):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row))
+    (pair,) = read_pairs([str(path)], 0.0)
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([USER], [GOOD], [BAD])
+
+
+@pytest.mark.parametrize("given", ["Then?", [GOOD, turn("user", "Then?")]])
+def test_a_prompt_comes_before_what_the_completions_share(given):
+    """Turns that both begin with are a part of the prompt, and do not take its place."""
+    rest = [GOOD, turn("user", "Then?")]
+    row = {"prompt": [USER], "chosen": [*rest, GOOD], "rejected": [*rest, BAD]}
+    assert pair_messages("a:1", row) == ([USER, *rest], [GOOD], [BAD])
+    system = turn("system", "Be kind.")
+    row = {"prompt": given, "chosen": [system, USER, *rest, GOOD], "rejected": [system, USER, *rest, BAD]}
+    assert pair_messages("a:1", row) == ([system, USER, *rest], [GOOD], [BAD])
+
+
+def test_only_the_completion_is_compared(encoder):
+    prompt = [USER, GOOD, turn("user", "Again")]
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, prompt, [GOOD], [BAD]), encoder, 128)
+    for side, completion in ((prepared.chosen, "Hello"), (prepared.rejected, "Go away")):
+        borders = np.flatnonzero(np.diff(side.mask.astype(int), prepend=0, append=0))
+        assert len(borders) == 2
+        text = encoder.tokenizer.decode(side.ids[borders[0] : borders[1]].tolist(), skip_special_tokens=False)
+        assert text == f"{completion}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "failed", "note"),
+    [
+        ("Hello", "Go away", [], None),
+        ("Hello", " Hello ", ["equal"], "chosen and rejected are the same"),
+        ("Hello", " ", ["empty"], "rejected says nothing"),
+        ("", "", ["equal", "empty"], "chosen and rejected are the same; chosen says nothing; rejected says nothing"),
+        ("Hello", "grain " * 99, ["too_long"], r"rejected has \d+ tokens with its prompt, and 65 fit"),
+    ],
+)
+def test_what_is_dropped(encoder, chosen, rejected, failed, note):
+    pair = PreferencePair("x", None, "file", False, [USER], [turn("assistant", chosen)], [turn("assistant", rejected)])
+    prepared = prepare_pair(pair, encoder, 64)
+    assert prepared.failed == failed and (prepared.note is note is None or re.fullmatch(note, prepared.note))
+
+
+def test_a_row_that_is_no_pair_is_a_report_row(tmp_path, encoder):
+    path = tmp_path / "own.jsonl"
+    rows = ['{"prompt": "a", "chosen": "b", "rejected": "c"}', '{"prompt": "a", "chosen": "b"}', "{not JSON", "[1]",
+            '{"prompt": "a", "chosen": [{"role": "alien", "content": "b"}], "rejected": "c"}']  # fmt: skip
+    path.write_text("\n".join(rows))
+    prepared = [prepare_pair(pair, encoder, 64) for pair in read_pairs([str(path)], 0.0)]
+    report = report_table(prepared).to_pylist()
+    assert [row["kept"] for row in report] == [True, False, False, False, False]
+    assert [row["id"] for row in report] == [f"{path}:{number}" for number in range(1, 6)]
+    assert [row["failed"] for row in report[1:]] == [["no_pair"], ["not_json"], ["no_pair"], ["unknown_role"]]
+    assert all(row["note"].startswith(f"{path}:{number}") for number, row in enumerate(report[1:], 2))
+    assert "`rejected` is missing" in report[1]["note"] and report[1]["chars_in"] == report[1]["n_chosen_tokens"] == 0
+
+
+def test_a_file_without_any_pair_is_refused(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"chosen": "b"}\n{"rejected": "b"}')
+    with pytest.raises(InputError, match=r"own\.jsonl: none of its 2 rows is a pair; .*own\.jsonl:1: no pair: `rejected` is missing"):
+        read_pairs([str(path)], 0.0)
+
+
+def test_a_completion_with_a_blank_turn_among_others_is_empty(encoder):
+    silent = [turn("assistant", " "), turn("user", "Well?"), GOOD]
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], silent, [BAD]), encoder, 128)
+    assert (prepared.failed, prepared.note) == (["empty"], "chosen says nothing")
+
+
+def test_a_completion_that_begins_with_a_question_is_dropped(encoder):
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], [turn("user", "Again"), GOOD], [BAD]), encoder, 128)
+    assert prepared.failed == ["template_refused"] and "a completion begins with an assistant's turn" in prepared.note
+
+
+def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(tokenizer_json):
+    """GPT-2's pattern cuts two line breaks before a word, and keeps them together at the end of a prompt."""
+    tokenizer = json.loads(tokenizer_json)
+    tokenizer["model"]["merges"].append(["Ċ", "Ċ"])
+    tokenizer["model"]["vocab"]["ĊĊ"] = len(tokenizer["model"]["vocab"])
+    names = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    special = add_special_tokens(json.dumps(tokenizer).encode(), names)
+    joining = ChatEncoder(special, ChatTemplate(LLAMA3, special={"bos_token": names[0]}))
+    prompt, whole = joining.encode([USER], add_generation_prompt=True).ids, joining.encode([USER, GOOD]).ids
+    assert not np.array_equal(whole[: len(prompt)], prompt)
+    chosen = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).chosen
+    assert np.array_equal(chosen.ids[: len(prompt)], prompt) and not chosen.mask[: len(prompt)].any()
+    answer, text = (joining.tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in (chosen.ids[chosen.mask], chosen.ids))
+    assert (answer, text) == ("Hello<|eot_id|>", joining.tokenizer.decode(whole.tolist(), skip_special_tokens=False))
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):
+    source = "{{ messages | length }}{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    rewriting = ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja"))
+    prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), rewriting, 64)
+    assert prepared.failed == ["template_refused"]
+    assert prepared.note.startswith("x.jinja: with its completion the conversation does not begin with the prompt as it is asked")
+
+
+def test_tables_give_the_pairs_back():
+    pairs = build_pairs([documents(10)], "s", 10, 1, 150, lambda identifier: identifier == "d1")
+    assert pairs_from_table(pairs_table(pairs)) == pairs
+
+
+def test_real_pairs(shared_data, encoder):
+    pairs = read_pairs([str(shared_data / "dpo" / "rasbt_preferences.jsonl")], 0.1)
+    prepared = [prepare_pair(pair, encoder, 512) for pair in pairs]
+    assert len(pairs) == 1100
+    assert sum(p.failed == ["equal"] for p in prepared) == sum(
+        p.pair.chosen[0]["content"].strip() == p.pair.rejected[0]["content"].strip() for p in prepared
+    )
+
+
+# ---- scored pairs ------------------------------------------------------------------------------------
+
+# Pairs from a score: which documents and continuations they are from, and that nothing but the score tells the sides apart.
+
+QUALITY = FilterScore("quality", True, 0.5, False, ("quality",))
+TOXICITY = FilterScore("toxicity", False, 0.5, True, ("toxicity",))
+LIMITS = PairLimits(pairs=40, per_document=4, max_chars=150, best=0.5, worst=0.1)
+
+
+def rude_share(texts: Sequence[str]) -> np.ndarray:
+    return np.array([text.count("rude") / (text.count(" ") + 1) for text in texts])
+
+
+def paragraph(words: str, number: int) -> str:
+    return " ".join(f"Mill {number} {words} grain of field {k}." for k in range(12))
+
+
+def scored_documents(numbers: range, score: float | None = None) -> pa.Table:
+    """Two paragraphs each, one of them rude in every fifth document; a document's score is its number's hundredth."""
+    rows = []
+    for n in numbers:
+        text = paragraph("grinds", n) + "\n\n" + paragraph("grinds rude rude" if n % 5 == 0 else "keeps", n)
+        value = n / 100 if score is None else score
+        rows.append({"id": f"d{n}", "url": f"https://{'ab'[n % 2]}.test/{n}", "title": "", "text": text, "score": value, "language": "en"})
+    return pa.Table.from_pylist(rows)
+
+
+def nothing() -> Iterator[pa.Table]:
+    return iter(())
+
+
+def everything() -> Iterator[pa.Table]:
+    return iter([scored_documents(range(60)), scored_documents(range(60, 100))])
+
+
+def not_held_out(_: str) -> bool:
+    return False
+
+
+def test_a_score_of_documents_decides_by_documents():
+    pool = pool_of_documents(QUALITY, everything, nothing, "s", LIMITS)
+    assert (pool.unit, pool.scored, pool.good, pool.bad) == ("documents", 100, 0.49, 0.09)  # 51 from .49 on, 10 up to .09
+    assert {s.task.source.id for s in pool.rejected} == {f"d{n}" for n in range(10)}
+    assert all(s.score == s.task.source.score >= 0.49 for s in pool.chosen) and len(pool.chosen) == 80
+
+
+def test_where_low_is_good_the_ends_are_swapped():
+    pool = pool_of_documents(FilterScore("spam", False, None, False, ()), everything, nothing, "s", LIMITS)
+    assert (pool.good, pool.bad) == (0.5, 0.9)
+    assert {s.task.source.id for s in pool.rejected} == {f"d{n}" for n in range(90, 100)}
+
+
+def test_what_was_dropped_for_the_score_is_rejected_and_never_chosen():
+    def dropped() -> Iterator[pa.Table]:
+        return iter([scored_documents(range(200, 210), score=0.001), scored_documents(range(300, 310), score=0.9)])
+
+    pool = pool_of_documents(QUALITY, everything, dropped, "s", LIMITS)
+    ids = {s.task.source.id for s in pool.rejected}
+    assert ids & {f"d{n}" for n in range(200, 210)} and not ids & {f"d{n}" for n in range(300, 310)}
+    assert all(int(s.task.source.id[1:]) < 100 for s in pool.chosen) and pool.bad == 0.09
+
+
+def test_a_score_of_windows_decides_by_continuations():
+    pool = pool_of_continuations(TOXICITY, rude_share, everything, nothing, "s", LIMITS)
+    assert (pool.unit, pool.scored, pool.good) == ("continuations", 200, 0.0) and pool.bad > 0.1
+    assert len(pool.rejected) == 20 and all("rude" in s.task.answer for s in pool.rejected)
+    assert all("rude" not in s.task.answer and s.score == 0 for s in pool.chosen)
+    most = {s.task.source.id: 0 for s in pool.chosen}
+    for side in pool.chosen:
+        most[side.task.source.id] += 1
+    assert max(most.values()) <= LIMITS.per_document
+
+
+def test_texts_without_a_score_are_in_no_part():
+    def scorer(texts: Sequence[str]) -> np.ndarray:
+        return np.where(["Mill 7 " in text for text in texts], np.nan, rude_share(texts))
+
+    pool = pool_of_continuations(TOXICITY, scorer, everything, nothing, "s", LIMITS)
+    assert pool.scored == 198 and "d7" not in {s.task.source.id for s in (*pool.chosen, *pool.rejected)}
+
+
+@pytest.mark.parametrize("values", [None, 0.5])
+def test_scores_that_are_all_alike_give_no_pairs(values):
+    def alike() -> Iterator[pa.Table]:
+        table = scored_documents(range(30), score=0.5)
+        return iter([table if values else table.set_column(4, "score", pa.nulls(30, pa.float64()))])
+
+    pool = pool_of_documents(QUALITY, alike, nothing, "s", LIMITS)
+    assert pool == PairPool([], [], "documents", 30 if values else 0, None, None) and match(pool, not_held_out, 9) == []
+
+
+def test_scores_that_are_nearly_constant_give_no_pairs():
+    def nearly(spread: float) -> Iterator[pa.Table]:
+        values = pa.array([0.3 + spread * n / 100 for n in range(100)])
+        return iter([scored_documents(range(100)).set_column(4, "score", values)])
+
+    pool = pool_of_documents(QUALITY, lambda: nearly(0.02), nothing, "s", LIMITS)
+    assert (pool.chosen, pool.rejected, pool.scored, pool.good) == ([], [], 100, None)
+    assert pool_of_documents(QUALITY, lambda: nearly(0.2), nothing, "s", LIMITS).good is not None
+
+
+def test_the_same_scored_pairs_in_any_shards():
+    def other() -> Iterator[pa.Table]:
+        return iter([scored_documents(range(40, 100)), scored_documents(range(40))])
+
+    found = []
+    for tables in (everything, other):
+        pool = pool_of_continuations(TOXICITY, rude_share, tables, nothing, "s", LIMITS)
+        found.append(pairs_of(TOXICITY, match(pool, not_held_out, 40), not_held_out))
+    assert found[0] == found[1] and len(found[0]) == 20
+
+
+def test_pairs_name_both_documents_and_both_scores():
+    pool = pool_of_continuations(TOXICITY, rude_share, everything, nothing, "s", LIMITS)
+    pairs = pairs_of(TOXICITY, match(pool, not_held_out, 40), not_held_out)
+    from_chosen = 0
+    for pair in pairs:
+        assert (pair.kind, pair.url[-3:].strip("/t"), pair.chosen_score) == ("toxicity", pair.id[1:], 0.0)
+        for side, name, score in ((pair.chosen, pair.id, pair.chosen_score), (pair.rejected, pair.rejected_id, pair.rejected_score)):
+            assert f"Mill {name[1:]} " in side[0]["content"] and rude_share([side[0]["content"]])[0] == score
+        assert pair.id != pair.rejected_id and pair.url[:14] == pair.rejected_url[:14]  # of one host, as there are enough
+        from_chosen += f"Mill {pair.id[1:]} " in pair.prompt[0]["content"]
+    assert 4 <= from_chosen <= 16  # to go on with the prompt is no cue
+
+
+def scored_task(number, length, language, host):
+    document = tasks.SourceDocument(f"d{number}", f"https://{host}.test/{number}", "", "", language)
+    return ScoredTask(tasks.BuiltTask(document, "", "", "x" * length + str(number)), 0.5)
+
+
+scored = st.builds(scored_task, st.integers(0, 30), st.integers(60, 200), st.sampled_from(["en", "de", None]), st.sampled_from("ab"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(scored, max_size=30), st.lists(scored, max_size=30), st.integers(1, 20))
+def test_sides_are_alike_in_all_but_the_score(chosen, rejected, wanted):
+    def held_out(identifier: str) -> bool:
+        return int(identifier[1:]) % 3 == 0
+
+    matched = match(PairPool(chosen, rejected, "", 0, 1.0, 0.0), held_out, wanted)
+    assert len(matched) <= wanted
+    assert len({bad.task.answer for _, bad in matched}) == len(matched)  # no text is rejected twice
+    for good, bad in matched:
+        lengths = sorted((len(good.task.answer), len(bad.task.answer)))
+        assert lengths[1] - lengths[0] <= TOLERANCE * lengths[1]
+        assert good.task.source.id != bad.task.source.id and good.task.source.language == bad.task.source.language
+        assert held_out(good.task.source.id) == held_out(bad.task.source.id)
+    order = [place for good, _ in matched for place, each in enumerate(chosen) if each is good]
+    assert order == sorted(order)
+
+
+def test_lengths_give_nothing_away():
+    pool = pool_of_continuations(TOXICITY, rude_share, everything, nothing, "s", LIMITS)
+    pairs: list[PreferencePair] = pairs_of(TOXICITY, match(pool, not_held_out, 40), not_held_out)
+    longer = [len(pair.chosen[0]["content"]) - len(pair.rejected[0]["content"]) for pair in pairs]
+    assert abs(float(np.mean(longer))) < 8
+
+
+# ---- scored alignment --------------------------------------------------------------------------------
+
+# Alignment on pairs from a run's own classifier, with real filter steps: what is rejected, what is reported, how answers are judged.
+
+#: Documents from here on are so rude that the filter drops them.
+DROPPED = 60
+MAIL = "fool@liars.com"
+ALIGN: dict[str, Any] = {
+    "pairs": 40, "max_chars": 80, "pairs_from": ["corrupted", "rude"], "held_out": 0.3, "evaluate_every": 0, "batch": 8,
+    "judged": {"prompts": 6, "max_tokens": 12}, "loop": {"threads": 1, "steps": 2, "save_every": 10},
+}  # fmt: skip
+
+
+def prose(number: int) -> str:
+    """Paragraphs of kind sentences, in every second document one of them rude; all rude, and with an address, where it is to be dropped."""
+    generator = random.Random(number)
+
+    def sentence(kind: str, words: int) -> str:
+        return " ".join(generator.choice(WORDS[kind]) for _ in range(words)).capitalize() + "."
+
+    rude = [number >= DROPPED or (number % 2 == 0 and place == 1) for place in range(3)]
+    paragraphs = [" ".join(sentence(*(("rude", 12) if each else ("good", 9))) for _ in range(5)) for each in rude]
+    if number >= DROPPED:
+        paragraphs = [paragraph.replace(" ", f" {MAIL} ", 1) for paragraph in paragraphs]
+    return "\n\n".join(paragraphs)
+
+
+def crawled_documents() -> pa.Table:
+    rows = [{"id": f"{n:032x}", "url": f"https://a.test/{n}", "source": "a.jsonl", "text": prose(n)} for n in range(80)]
+    return pa.Table.from_pylist(rows, DOCUMENTS)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_classifier(tmp_path_factory.mktemp("models") / "rude", "rude", {"rude": ["rude"]}, window=10)
+
+
+def filter_stage(classifier: Path, share: float = 0.5, models: Any = (), **more: Any) -> FilterStage:
+    decides = {"keep_where": "low", "threshold": 2.0, "max_share": share, **more}
+    each = [{**model, **decides} for model in models or ({"model": str(classifier)},)]
+    return FilterStage(FilterConfig.model_validate({"steps": [{"classifier": {"models": each}}, {"pii": {}}]}))
+
+
+@pytest.fixture
+def run(pretrained_run: Storage, finish: Any) -> Storage:
+    finish(pretrained_run, "ingest", {"data/part-00000.parquet": crawled_documents()})
+    return pretrained_run
+
+
+def align(**changes: Any) -> AlignStage:
+    return AlignStage(AlignConfig.model_validate({**ALIGN, **changes}))
+
+
+def rudeness(text: str) -> int:
+    return len(set(re.findall(r"\w+", text.lower())) & set(WORDS["rude"]))
+
+
+def test_rude_continuations_are_rejected_also_those_of_dropped_documents(run, execute, classifier):
+    done = execute(run, filter_stage(classifier), align())
+    dropped = {row["id"] for row in pq.read_table(run.path("filter/report/part-00000.parquet")).to_pylist() if not row["kept"]}
+    assert dropped == {f"{n:032x}" for n in range(DROPPED, 80)}
+    rows = [row for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist() if row["kind"] == "rude"]
+    pairs = {(p["id"], p["rejected_id"]): p for p in pq.read_table(run.path("align/data/pairs.parquet")).to_pylist() if p["kind"] == "rude"}
+    assert len(rows) > 10 and {row["rejected_id"] for row in rows} & dropped and not {row["id"] for row in rows} & dropped
+    for row in (row for row in rows if row["kept"]):
+        pair = pairs[row["id"], row["rejected_id"]]
+        assert rudeness(pair["chosen"][0]["content"]) == 0 < rudeness(pair["rejected"][0]["content"])
+        assert row["chosen_score"] < 0.5 < row["rejected_score"] and row["rejected_url"].startswith("https://a.test/")
+        assert MAIL not in str(pair) and pair["held_out"] == row["held_out"]
+    sources = json.loads(run.child("align").read_bytes("pair_sources.json"))["rude"]
+    assert (sources["unit"], sources["pairs"], sources["high_is_good"]) == ("continuations", len(rows), False)
+    assert max(row["chosen_score"] for row in rows) <= sources["good"] < sources["bad"] <= min(row["rejected_score"] for row in rows)
+    short = f"rude: {len(rows)} of 20 pairs"
+    assert (len(rows) < 20) == any(warning.startswith(short) for warning in done.manifest.tasks["pairs"].warnings)
+
+
+def test_only_what_this_score_alone_dropped_can_be_rejected_and_as_it_would_have_gone_on(run, execute, classifier):
+    done = execute(run, filter_stage(classifier))
+    (table,) = dropped_documents(done, find_score(done, "rude"))
+    assert table["id"].to_pylist() == [f"{n:032x}" for n in range(DROPPED, 80)] and min(table["score"].to_pylist()) > 0.5
+    assert all("email@example.com" in text and MAIL not in text for text in table["text"].to_pylist())
+    done = execute(run, filter_stage(classifier, models=[{"model": str(classifier)}, {"model": str(classifier), "name": "twin"}]))
+    assert list(dropped_documents(done, find_score(done, "rude"))) == []
+
+
+def test_answers_are_judged_by_the_classifier(run, execute, classifier):
+    done = execute(run, filter_stage(classifier), align())
+    judged = json.loads(run.child("align").read_bytes("judged.json"))
+    assert judged["prompts"] == 6 == len(judged["answers"]) and list(judged["scores"]) == ["rude"]
+    scorer, found = TextScorer(done, ["rude"]), {}
+    for side in ("before", "after"):
+        found[side] = scorer.score([answer[side]["text"] for answer in judged["answers"]])["rude"]
+        stored = [answer[side]["rude"] for answer in judged["answers"]]
+        assert [np.nan if value is None else value for value in stored] == pytest.approx(found[side], rel=1e-5, nan_ok=True)
+    known = ~(np.isnan(found["before"]) | np.isnan(found["after"]))  # a prompt counts where both answers have a score
+    means = [values[known].mean() for values in found.values()]
+    assert [judged["scores"]["rude"][side] for side in found] == pytest.approx(means, rel=1e-5)
+    held_out = {p["prompt"][0]["content"] for p in pq.read_table(run.path("align/data/pairs.parquet")).to_pylist() if p["held_out"]}
+    assert {answer["prompt"] for answer in judged["answers"]} <= held_out
+    assert re.match(r"0\.\d+ before, 0\.\d+ after \(difference ", done.stage.summary(done)["rude of answers"])
+
+
+def test_an_unchanged_model_answers_as_before_and_judging_anew_trains_nothing(run, execute, classifier):
+    untrained = {"loop": {"threads": 1, "steps": 0}, "pairs_from": ["rude"]}
+    first = execute(run, filter_stage(classifier), align(**untrained))
+    scores = json.loads(run.child("align").read_bytes("judged.json"))["scores"]["rude"]
+    assert scores["difference"] == scores["low"] == scores["high"] == scores["equal_length"]["difference"] == 0
+    model, judged = (first.manifest.tasks[task].identity for task in ("model", "judged"))
+    again = execute(run, filter_stage(classifier), align(**untrained, judged={"prompts": 3, "max_tokens": 4}))
+    assert again.manifest.tasks["model"].identity == model and again.manifest.tasks["judged"].identity != judged
+    assert json.loads(run.child("align").read_bytes("judged.json"))["prompts"] == 3
+
+
+def test_other_scores_make_other_pairs(run, execute, classifier):
+    untrained = {"loop": {"threads": 1, "steps": 0}, "pairs_from": ["rude"], "judged": {"prompts": 0}}
+    first = execute(run, filter_stage(classifier), align(**untrained))
+    other = execute(run, filter_stage(classifier, share=1.0), align(**untrained))
+    assert first.manifest.tasks["pairs"].identity != other.manifest.tasks["pairs"].identity
+    assert "judged" not in other.manifest.tasks
+
+
+@pytest.mark.parametrize(
+    ("steps", "column", "message"),
+    [
+        (None, "rude", "align: rude: the recipe has no stage filter"),
+        ({}, "politeness", "align: politeness: no score of that name"),
+        ({"measure_only": True, "threshold": None, "max_share": None}, "rude", "align: rude: no rule of the filter stage says which"),
+        ({}, "rude_share", "the documents do not carry the score rude_share"),
+    ],
+)
+def test_scores_that_are_not_there_are_one_sentence(run, execute, classifier, steps, column, message):
+    stages = [] if steps is None else [filter_stage(classifier, **steps)]
+    with pytest.raises(InputError, match=message):
+        execute(run, *stages, align(pairs_from=[column]))
+
+
+def test_too_few_scores_are_one_sentence_with_the_counts(run, execute, finish, classifier):
+    finish(run, "ingest", {"data/part-00000.parquet": crawled_documents().slice(1, 1)})  # of which nothing is rude
+    with pytest.raises(NothingKept, match=r"none of 0 pairs can be learned from. rude: 0 of 40 pairs; \d continuations have a score, with"):
+        execute(run, filter_stage(classifier), align(pairs_from=["rude"]))
+
+
+@pytest.fixture
+def says_yes_to_all(tmp_path: Path) -> Path:
+    return make_classifier(tmp_path / "models/rude", "rude", {"rude": ["rude"]}, window=10, threshold=0.0001)
+
+
+def test_a_score_that_fires_on_nearly_all_makes_no_pairs_and_judges_nothing(run, execute, says_yes_to_all):
+    measured = FilterStage(FilterConfig.model_validate({"steps": [{"toxicity": {"model": str(says_yes_to_all), "name": "rude"}}]}))
+    done = execute(run, measured, align(loop={"threads": 1, "steps": 0}))
+    said = r"no pairs of a score: rude cannot tell: it fires on 80 of 80 documents \(100\.0%\), so it is left out\."
+    assert any(re.fullmatch(said, warning) for warning in done.manifest.tasks["pairs"].warnings)
+    kinds = {row["kind"] for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist()}
+    assert kinds and "rude" not in kinds
+    assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")
+    assert json.loads(run.child("align").read_bytes("pair_sources.json"))["rude"]["pairs"] == 0
+    with pytest.raises(NothingKept, match="none of 0 pairs can be learned from. .*rude cannot tell: it fires on 80 of 80 documents"):
+        execute(run, measured, align(pairs_from=["rude"]))
+
+
+def test_a_score_that_only_ranks_makes_pairs_and_judges_no_answers(run, execute, tmp_path):
+    folder = make_classifier(tmp_path / "models/rude", "rude", {"rude": ["rude"]})
+    described = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps({**described, "ranks": True}))
+    stage = FilterStage(FilterConfig.model_validate({"steps": [{"classifier": {"model": str(folder), "keep_where": "low", "keep": 1.0}}]}))
+    done = execute(run, stage, align(loop={"threads": 1, "steps": 0}))
+    kinds = [row["kind"] for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist()]
+    assert "rude" in kinds and "no classifier" in done.stage.summary(done)["answers judged"]
+
+
+def test_a_run_without_a_classifier_says_so(run, execute):
+    done = execute(run, align(pairs_from=["corrupted"], loop={"threads": 1, "steps": 0}))
+    assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")
+
+
+@pytest.mark.parametrize(
+    "given", [{"pairs_from": []}, {"best": 0}, {"worst": 1.5}, {"judged": {"prompts": -1}}, {"pairs_from": ["a", "a"]}, {"best": 0.95}]
+)
+def test_options_that_make_no_sense_are_refused(given):
+    with pytest.raises(ValidationError):
+        AlignConfig.model_validate(given)
+
+
+def test_compared_scores():
+    before, after = np.array([0.9, 0.8, np.nan, 0.1]), np.array([0.1, 0.2, 0.9, 0.5])
+    found = compare(FilterScore("t", False, 0.5, True, ()), [{"t": before}, {"t": after}], JudgedConfig())
+    assert (found["texts"], found["not_scored"]) == (3, 1)
+    assert (found["before"], found["after"]) == pytest.approx((0.6, 0.8 / 3)) and found["difference"] == pytest.approx(-1 / 3)
+    assert found["low"] == pytest.approx(-0.8) and found["high"] == pytest.approx(0.4)  # three alike are drawn in 3% of the resamples
+    assert found["worse_before"]["value"] == 2 / 3 and found["worse_after"]["value"] == 1 / 3
+    high = compare(FilterScore("q", True, 0.5, False, ()), [{"q": before}, {"q": after}], JudgedConfig())
+    assert high["worse_before"]["value"] == 1 / 3 and high["worse_after"]["value"] == 2 / 3
+    none = compare(FilterScore("t", False, None, True, ()), [{"t": before[2:3]}, {"t": after[2:3]}], JudgedConfig())
+    assert none == {"texts": 0, "not_scored": 1}
+
+
+def test_no_difference_at_equal_length_is_a_figure_too(tmp_path):
+    of = {"texts": 2, "before": 0.5, "after": 0.4, "low": -0.2, "high": 0.1, "threshold": None, "equal_length": {"difference": 0.0}}
+    run = SimpleNamespace(plan=["judged"], storage=Storage(str(tmp_path)))
+    run.storage.write_bytes(align_module.JUDGED_FILE, json.dumps({"prompts": 2, "scores": {"t": of}}).encode())
+    assert align_module.judged_lines(run, JudgedConfig()) == {
+        "t of answers": "0.500 before, 0.400 after (difference -0.200 to +0.100; +0.000 at equal length)"
+    }

@@ -1,0 +1,308 @@
+"""LoRA on one process: what it leaves as it was, what it trains and saves, and what it refuses."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapters import put_adapter
+from objectives import Goal
+from peft import PeftModel
+from pydantic import ValidationError
+from ranks import run_ranks
+from safetensors.torch import load_file, save_file
+from small_models import random_ids, random_model
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import sft_job
+from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train.checkpoint import read_weights
+from corpusmill.train.finetune import adapt, adapters, merge, merged_weights, save_adapter, unmerge
+from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.losses import StepLoss, token_loss
+from corpusmill.train.model import Llama, named_generator
+from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
+from corpusmill.train.optim import Optimizer
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.saved import export_state
+from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.template import CHATML
+
+# ---- lora --------------------------------------------------------------------------------------------
+
+LORA = LoraConfig(rank=4)
+IDS = random_ids((2, 20))
+
+
+def adapted(config: LoraConfig = LORA, seed: int = 3) -> Llama:
+    model = random_model(layers=2)
+    adapt(model, config, seed)
+    return model
+
+
+def trained(model: Llama, folder: Path) -> FitResult:
+    def loss(model: Llama, step: int) -> StepLoss:
+        ids = random_ids((2, 21), seed=step)
+        return StepLoss(token_loss(model(ids[:, :-1]), ids[:, 1:]), 40)
+
+    loop = {"steps": 6, "warmup": 0, "schedule": "constant", "save_every": 3, "optimizer": {"kind": "adamw", "lr": 1e-2}}
+    return fit(model, Goal(loss), LoopConfig.model_validate(loop), state=folder / "state", log=folder / "log.jsonl")
+
+
+@torch.no_grad()
+def test_a_new_adapter_changes_no_bit_and_begins_as_kaiming_says() -> None:
+    model = adapted()
+    assert torch.equal(model(IDS), random_model(layers=2)(IDS))
+    assert len(adapters(model)) == 2 * 7
+    for name, module in adapters(model).items():
+        expected = torch.empty(4, module.in_features)
+        nn.init.kaiming_uniform_(expected, a=math.sqrt(5), generator=named_generator(f"{name}.lora_A", 3))
+        torch.testing.assert_close(module.lora_A.data, expected)
+        assert not module.lora_B.any()
+    assert not torch.equal(adapted(seed=4).model.layers["0"].mlp.up_proj.lora_A, model.model.layers["0"].mlp.up_proj.lora_A)
+
+
+def test_the_adapter_alone_is_trained_saved_and_resumed(tmp_path: Path) -> None:
+    model = adapted()
+    result = trained(model, tmp_path / "whole")
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names == {f"{name}.{part}" for name in adapters(model) for part in ("lora_A", "lora_B")}
+    saved = read_weights(result.states.latest().path)
+    assert saved.keys() == names and all(torch.equal(saved[name], model.get_parameter(name)) for name in names)
+    plain = random_model(layers=2).state_dict()
+    assert all(torch.equal(p, plain[name]) for name, p in model.named_parameters() if name not in names)
+    shutil.rmtree(tmp_path / "whole" / "state" / "step-00000006")  # as if it had been killed before
+    resumed = adapted(seed=8)  # what is loaded replaces what was drawn
+    again = trained(resumed, tmp_path / "whole")
+    assert again.resumed_from == 3 and again.losses == result.losses
+    assert all(torch.equal(resumed.get_parameter(name), model.get_parameter(name)) for name in names)
+
+
+@torch.no_grad()
+def test_merged_it_computes_the_same_and_unmerged_it_has_its_old_bits(tmp_path: Path) -> None:
+    model = adapted()
+    for module in adapters(model).values():
+        module.lora_B.normal_(generator=torch.Generator().manual_seed(2))
+    model.double()
+    before, logits = {name: p.clone() for name, p in model.state_dict().items()}, model(IDS)
+    for _ in range(2):  # twice is once
+        merge(model)
+    torch.testing.assert_close(model(IDS), logits, rtol=1e-10, atol=1e-10)
+    assert not torch.equal(model.model.layers["0"].mlp.up_proj.weight, before["model.layers.0.mlp.up_proj.weight"])
+    for _ in range(2):
+        unmerge(model)
+    assert model.state_dict().keys() == before.keys() and all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+    plain = model_of(model.arch, merged_weights(model))
+    assert type(plain.model.layers["0"].mlp.up_proj) is nn.Linear
+    torch.testing.assert_close(plain(IDS), logits, rtol=1e-10, atol=1e-10)
+
+
+# ---- peft --------------------------------------------------------------------------------------------
+
+# Adapters beside `peft`'s on the same model: values, gradients, steps, merged weights, and `peft` reading what we wrote.
+
+PEFT_LORA = LoraConfig(rank=3, alpha=6)
+FEW = LoraConfig(rank=2, alpha=5.5, targets=("q_proj", "down_proj"))
+PEFT_IDS = random_ids((2, 21))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "model"
+    save_model(random_model(layers=2), folder)
+    return folder
+
+
+def ours(base: Path, config: LoraConfig = PEFT_LORA, filled: bool = True) -> Llama:
+    model = load_model(base, dtype=torch.float64)
+    adapt(model, config, seed=5)
+    generator = torch.Generator().manual_seed(1)
+    for module in adapters(model).values() if filled else ():
+        module.lora_B.data.normal_(generator=generator)
+    return model
+
+
+def theirs(base: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
+
+
+def adapter_of(model: Llama) -> dict[str, torch.Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("config", [PEFT_LORA, FEW], ids=["all", "some"])
+@torch.no_grad()
+def test_peft_opens_our_adapter_and_merges_it_as_we_do(base: Path, tmp_path: Path, config: LoraConfig) -> None:
+    model = ours(base, config)
+    save_adapter(adapter_of(model), config, "pretrain/model", tmp_path / "adapter")
+    peft = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter", autocast_adapter_dtype=False)
+    logits = model(PEFT_IDS)
+    assert (logits - load_model(base, dtype=torch.float64)(PEFT_IDS)).abs().max() > 1
+    torch.testing.assert_close(peft(PEFT_IDS).logits, logits, rtol=1e-10, atol=1e-10)
+    merged = peft.merge_and_unload().state_dict()
+    weights = merged_weights(model)
+    assert merged.keys() == weights.keys()
+    for name, expected in merged.items():
+        torch.testing.assert_close(weights[name], expected, rtol=0, atol=1e-12)
+
+
+def loss_of(logits: torch.Tensor) -> torch.Tensor:
+    return token_loss(logits[:, :-1], PEFT_IDS[:, 1:]) / PEFT_IDS[:, 1:].numel()
+
+
+def test_gradients_and_five_steps_are_those_of_peft(base: Path, tmp_path: Path) -> None:
+    model = ours(base, filled=False)
+    save_adapter(adapter_of(model), PEFT_LORA, "base", tmp_path / "adapter")
+    peft = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter", is_trainable=True, autocast_adapter_dtype=False)
+    named = {n.removeprefix("base_model.model.").removesuffix(".default.weight"): p for n, p in peft.named_parameters() if p.requires_grad}
+    parameters = adapter_of(model)
+    assert named.keys() == parameters.keys()
+    config = OptimizerConfig(kind="adamw", lr=1e-2, weight_decay=0.1)
+    optimizer = Optimizer(parameters, config)
+    other = torch.optim.AdamW(named.values(), lr=1e-2, betas=config.betas, eps=config.eps, weight_decay=0.1)
+    for _ in range(5):
+        losses = loss_of(model(PEFT_IDS)), loss_of(peft(PEFT_IDS).logits)
+        torch.testing.assert_close(*losses, rtol=1e-10, atol=0)
+        for loss, side in zip(losses, (optimizer, other)):
+            side.zero_grad()
+            loss.backward()
+        for name, p in parameters.items():
+            torch.testing.assert_close(p.grad, named[name].grad, rtol=0, atol=1e-10)
+        optimizer.step(1.0)
+        other.step()
+    for name, p in parameters.items():
+        torch.testing.assert_close(p, named[name], rtol=0, atol=1e-9)
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+# ---- lora stages -------------------------------------------------------------------------------------
+
+# Instruction tuning and alignment that train an adapter, as stages of a run.
+
+LOOP = {"threads": 1, "steps": 12, "save_every": 4, "optimizer": {"lr": 2e-2}}
+SFT = {"batch": 4, "epochs": 4, "evaluate_every": 0, "per_document": 1, "loop": LOOP, "lora": {"rank": 4}}
+ALIGN = {"batch": 4, "per_document": 1, "pairs": 40, "evaluate_every": 0, "loop": LOOP, "lora": {"rank": 2, "targets": ["v_proj"]}}
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def run(pretrained_run: Storage, finish: Callable[..., None]) -> Storage:
+    """A run whose pre-trained model has no weight of zero: nothing could be learned through a head that is frozen there."""
+    model, folder = load_model(pretrained_run.path("pretrain/model")), Path(pretrained_run.path("random"))
+    generator = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        p.data = torch.randn(p.shape, generator=generator) * 0.2 + (p.dim() == 1)
+    save_model(model, folder, Path(pretrained_run.path("pretrain/model")))
+    finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(folder.iterdir())})
+    return pretrained_run
+
+
+def weights_of(run: Storage, path: str) -> Weights:
+    return model_tensors(load_model(run.path(path)))
+
+
+def check_adapter(run: Storage, stage: str, base: str) -> None:
+    """Whether the stage's adapter on the model it started from is the stage's model."""
+    model = load_model(run.path(base))
+    put_adapter(model, Path(run.path(f"{stage}/adapter")))
+    merged, left = merged_weights(model), weights_of(run, f"{stage}/model")
+    assert json.loads(run.read_bytes(f"{stage}/adapter/adapter_config.json"))["base_model_name_or_path"] == base
+    assert merged.keys() == left.keys() and all(torch.equal(merged[name], left[name]) for name in merged)
+    changed = {name for name, tensor in weights_of(run, base).items() if not torch.equal(tensor, left[name])}
+    assert changed and all(name.endswith("_proj.weight") for name in changed)
+
+
+def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
+    execute(run, SftStage(SftConfig.model_validate(SFT)), AlignStage(AlignConfig.model_validate(ALIGN)))
+    check_adapter(run, "sft", "pretrain/model")
+    check_adapter(run, "align", "sft/model")
+    sft, align = (json.loads(run.child(stage).read_bytes("metrics.json")) for stage in ("sft", "align"))
+    assert sft["held_out_loss_after"] < sft["held_out_loss_before"] - 0.1
+    assert align["held_out_before"]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # the reference is the model without the adapter
+    assert align["held_out_after"]["loss"] < align["held_out_before"]["loss"]
+    export_state(run.root, 12, tmp_path / "at-12", "sft")
+    exported = model_tensors(load_model(tmp_path / "at-12"))
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
+    Path(run.path("pretrain/model/model.safetensors")).write_bytes(b"another")
+    with pytest.raises(InputError, match="pretrain/model: is not the model any more that the adapter of .*step-00000008 was trained for"):
+        export_state(run.root, 8, tmp_path / "at-8", "sft")
+
+
+def trained_by_two(run: str, work: str) -> None:
+    """What each of two ranks that share out every matrix does; the first leaves model and adapter in `work`."""
+    config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"tensor": 2}}
+    dims = ParallelDims.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
+    sft_job.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
+
+
+def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "loop": {**LOOP, "steps": 3}})))
+    run_ranks(trained_by_two, 2, run.root, str(tmp_path / "two"))
+    one, two = load_model(run.path("sft/model")), load_model(tmp_path / "two" / "model")
+    for name, tensor in model_tensors(one).items():
+        torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4)
+    opened = load_model(run.path("pretrain/model"))
+    put_adapter(opened, tmp_path / "two" / "adapter")
+    assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
+
+
+def test_a_template_whose_tokens_an_adapter_can_not_learn_is_refused(run: Storage, execute: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"sft.lora.rank: the template llama3 needs tokens that .*pretrain/model lacks"):
+        execute(run, SftStage(SftConfig.model_validate({**SFT, "template": "llama3"})))
+
+
+def test_adapters_are_trained_by_adamw_and_bad_targets_are_a_sentence() -> None:
+    config = SftConfig.model_validate(SFT)
+    assert config.loop.optimizer.kind == "adamw" and SftConfig().loop.optimizer.kind == "muon"
+    assert SftConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ValidationError, match=r"adapters are trained by AdamW, and loop.optimizer.kind is muon"):
+        SftConfig.model_validate({"lora": {"rank": 4}, "loop": {"optimizer": {"kind": "muon"}}})
+    with pytest.raises(ValidationError, match=r"lora.targets.0\n *Input should be 'q_proj', 'k_proj'"):
+        AlignConfig.model_validate({"lora": {"rank": 4, "targets": ["lm_head"]}})
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        AlignConfig.model_validate({"lora": {"rank": 4, "targets": []}})
+
+
+def test_another_template_over_the_same_tokens(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
+    template = CHATML.replace("assistant\\n", "assistant:\\n")
+    assert template != CHATML
+    (tmp_path / "mine.jinja").write_text(template)
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "template": str(tmp_path / "mine.jinja"), "loop": {**LOOP, "steps": 2}})))
+    check_adapter(run, "sft", "pretrain/model")
+    assert run.read_bytes("sft/model/chat_template.jinja").decode() == template
+    export_state(run.root, 2, tmp_path / "at-2", "sft")
+
+
+def test_an_adapter_of_a_given_model_in_shards_is_merged_from_anywhere(
+    run: Storage, execute: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.path("pretrain/model"), tmp_path / "given")
+    (tmp_path / "elsewhere").mkdir()
+    weights, first = load_file(tmp_path / "given" / "model.safetensors"), "model.embed_tokens.weight"
+    shards = {"one": {first: weights.pop(first)}, "two": weights}
+    index = {name: f"{shard}.safetensors" for shard, tensors in shards.items() for name in tensors}
+    (tmp_path / "given" / "model.safetensors").unlink()
+    (tmp_path / "given" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for shard, tensors in shards.items():
+        save_file(tensors, tmp_path / "given" / f"{shard}.safetensors", {"format": "pt"})
+    (tmp_path / "mine.jinja").write_text(CHATML.replace("assistant\\n", "assistant:\\n"))  # so the training starts from a copy
+    monkeypatch.chdir(tmp_path)
+    execute(run, SftStage(SftConfig.model_validate({**SFT, "model": "given", "template": "mine.jinja", "loop": {**LOOP, "steps": 2}})))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    adapter = json.loads(run.read_bytes("sft/adapter/adapter_config.json"))
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "given")
+    export_state(run.root, 2, tmp_path / "at-2", "sft")
+    exported = model_tensors(load_model(tmp_path / "at-2"))
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in weights_of(run, "sft/model").items())
+    (tmp_path / "given" / "two.safetensors").write_bytes(b"another")
+    with pytest.raises(InputError, match="given: is not the model any more"):
+        export_state(run.root, 2, tmp_path / "again", "sft")

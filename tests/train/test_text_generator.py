@@ -1,0 +1,172 @@
+"""A model folder that completes texts and answers messages, and its command."""
+
+import gzip
+import json
+import os
+import sys
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import zstandard
+from small_models import random_model
+from speaking import byte_tokenizer, speaking_folder
+from tokenizers import Tokenizer
+
+from corpusmill import cli
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
+from corpusmill.train.generate import Sampling
+from corpusmill.train.model_folder import save_model
+from corpusmill.train.template import user_turn
+from corpusmill.train.text_generator import TextGenerator, load_text_generator
+from corpusmill.train.user_files import read_prompts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return speaking_folder(tmp_path_factory.mktemp("speaker") / "model")
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> TextGenerator:
+    return load_text_generator(folder, "cpu")
+
+
+@pytest.fixture
+def corpusmill(monkeypatch, capsys):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_what_ends_a_text_begins_it_and_is_never_written(generator: TextGenerator) -> None:
+    assert generator.stop == {EOT_ID, IM_END_ID} and generator.begin == (EOT_ID,) and set(generator.banned) == {PAD_ID, IM_START_ID}
+    assert generator.ids("<|endoftext|>").count(EOT_ID) == 1  # a name of a special token in a text is text
+    chat = generator.ids("the cat", chat=True)
+    assert chat == generator.encoder.encode([user_turn("the cat")], add_generation_prompt=True).ids.tolist() and IM_START_ID in chat
+    with pytest.raises(InputError, match="character 3 of a prompt is not Unicode text"):
+        generator.ids("ab\udc80")
+
+
+def test_the_tokens_of_another_programs_folder(folder: Path, tmp_path: Path) -> None:
+    other = copytree(folder, tmp_path / "other")
+    tokenizer = Tokenizer.from_file(str(other / "tokenizer.json"))
+    renamed = json.loads(tokenizer.to_str().replace("<|endoftext|>", "<s>").replace("<|im_end|>", "</s>").replace("<|im_start|>", "<unk>"))
+    (other / "tokenizer.json").write_text(json.dumps(renamed))
+    (other / "generation_config.json").write_text('{"bos_token_id": 0, "eos_token_id": [7]}')
+    (other / "tokenizer_config.json").write_text('{"eos_token": {"content": "</s>"}}')
+    generator = load_text_generator(other)
+    assert (generator.stop, generator.begin, generator.banned) == ({3, 7}, (0,), (0, 1, 2))
+
+
+def test_a_streamed_text_is_the_completed_one(generator: TextGenerator) -> None:
+    sampling = Sampling(seed=4)
+    (text,) = generator.complete(["the cat"], max_tokens=40, sampling=sampling)
+    streamed = "".join(generator.stream(generator.ids("the cat"), max_tokens=40, sampling=sampling, stop_strings=["\x00\x01"]))
+    assert text.text and streamed and [c for c in text.text if c.isalnum()] == [c for c in streamed if c.isalnum()]
+    assert any(c != " " and not c.isprintable() for c in text.text)  # as it was written
+    assert all(c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in streamed)  # as a terminal may have it
+
+
+def test_samples_of_a_prompt_do_not_depend_on_other_prompts(generator: TextGenerator) -> None:
+    alone = list(generator.complete(["the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
+    beside = list(generator.complete(["größe", "the cat"], samples=3, max_tokens=12, sampling=Sampling(seed=4)))
+    assert [text.prompt for text in beside] == ["größe"] * 3 + ["the cat"] * 3
+    assert beside[3:] == alone and len({text.text for text in alone}) == 3
+
+
+def test_the_command_gives_a_line_of_json_for_each_text(corpusmill, folder: Path, tmp_path: Path, generator: TextGenerator) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "größe"}\n{"prompt": "the mat"}\n')
+    arguments = ("generate", folder, "--prompt", "the cat", "--prompts", tmp_path / "p.jsonl", "--max-tokens", 9, "--json")
+    code, out, err = corpusmill(*arguments, "--samples", 2, "--seed", 5, "--top-k", 20)
+    rows = [json.loads(line) for line in out.splitlines()]
+    asked = ["the cat", "größe", "the mat"]
+    expected = generator.complete(asked, samples=2, max_tokens=9, sampling=Sampling(top_k=20, seed=5))
+    assert (code, err) == (0, "") and rows == [vars(text) for text in expected]
+    assert {row["ended"] for row in rows} <= {"length", "stop token"} and all(row["tokens"] <= 9 for row in rows)
+    code, out, _ = corpusmill(*arguments, "--greedy", "--stop", "zzz", "--chat")
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == asked
+
+
+def test_the_command_writes_texts_for_people(corpusmill, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = corpusmill("generate", folder, "--prompt", "the \x1b[2Jcat", "--max-tokens", 30, "--seed", 1)
+    assert code == 0 and out.startswith("the [2Jcat") and "\x1b" not in out
+    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
+    code, out, _ = corpusmill("generate", folder, "--prompts", tmp_path / "p.txt", "--max-tokens", 2)
+    assert code == 0 and "--- 1 of 2: \none" in out and "--- 2 of 2: \ntwo" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "there is no prompt"),
+        (["--prompt", "x", "--overflow", "refuse", "--max-tokens", "200"], "more than the model's context of 128"),
+        (["--prompt", "x", "--stop", ""], "a stop string can't be empty"),
+        (["--prompt", "x", "--top-p", "2"], "top_p has to be from 0 to 1, not 2.0"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt: can't be read"),
+    ],
+)
+def test_what_the_command_refuses_is_one_sentence_and_nothing_written(
+    corpusmill, folder: Path, arguments: list[str], sentence: str
+) -> None:
+    code, out, err = corpusmill("generate", folder, *arguments)
+    assert code == 2 and out == "" and sentence in err and err.count("\n") == 1
+
+
+def test_prompts_of_a_file_that_has_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: has no `prompt`"):
+        read_prompts(str(tmp_path / "a.jsonl"))
+    (tmp_path / "b.txt").write_bytes(b"ab\xff")
+    with pytest.raises(InputError, match=r"b\.txt: byte 2 is not UTF-8"):
+        read_prompts(str(tmp_path / "b.txt"))
+
+
+@pytest.mark.parametrize("name", ["p.json.gz", "p.ndjson.gz", "p.jsonl.zst", "p.json.zst", "p.ndjson.zst", "p.txt.zst"])
+def test_prompts_of_a_compressed_file(tmp_path: Path, name: str) -> None:
+    asked = ["größe", "one\u2028line\x0b"]
+    rows = [json.dumps({"prompt": prompt}) for prompt in asked]
+    text = f"[{','.join(rows)}]" if ".json." in name else "\n".join(rows) if ".txt" not in name else "\r\n\n".join(asked) + "\n"
+    compress = gzip.compress if name.endswith(".gz") else zstandard.compress
+    (tmp_path / name).write_bytes(compress(text.encode()))
+    assert read_prompts(str(tmp_path / name)) == asked
+
+
+def test_nobody_reads_on(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`corpusmill generate ... | head`"""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert corpusmill("generate", folder, "--prompt", "x", "--max-tokens", 2)[0] == 0
+
+
+def test_ctrl_c_promises_nothing_that_is_not_so(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TextGenerator, "complete", interrupted)
+    assert corpusmill("generate", folder, "--prompt", "x") == (130, "", "corpusmill: interrupted.\n")
+
+
+def test_folders_that_cannot_speak(folder: Path, tmp_path: Path) -> None:
+    save_model(random_model(), tmp_path / "m", {})
+    with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
+        load_text_generator(tmp_path / "m")
+    save_model(random_model(), tmp_path / "m", {"tokenizer.json": json.dumps({"model": {"vocab": {}}}).encode()})
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
+        load_text_generator(tmp_path / "m")
+    save_model(random_model(vocab_size=280), tmp_path / "m", {"tokenizer.json": byte_tokenizer().to_str().encode()})
+    (tmp_path / "m" / "generation_config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"generation_config\.json: not a JSON object"):
+        load_text_generator(tmp_path / "m")
+    with pytest.raises(InputError, match="no such model folder"):
+        load_text_generator(tmp_path / "nothing")

@@ -1,0 +1,261 @@
+"""The phases of the tokenizer stage that judge it: on text that it was not trained on, beside other tokenizers, by language and host."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.pipeline.config import Config as BaseConfig
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
+from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.text.buffers import text_array
+from corpusmill.tokenize.compared_tokenizers import COLUMNS, PUBLISHED, add_up, by_tokenizer, file_of, from_json, measure, read_tokenizer
+from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
+from corpusmill.tokenize.encode import Encoder
+from corpusmill.tokenize.sampling import columns_needed, in_sample
+from corpusmill.tokenize.tokenizer_config import GroupsConfig, JudgeConfig
+
+OWN = "this run"
+#: The `pattern` in `quality.json` of a tokenizer that was taken over.
+TAKEN_OVER = "given"
+QUALITY_FILE = "quality.json"
+USES_FILE = "uses.parquet"
+WORDS_AT_ONCE = 1 << 20
+TOKENIZER = "tokenizer/tokenizer.json"
+#: Less text than this that training has left is too little to judge on (UTF-8 bytes).
+LEAST_HELD_OUT = 1_000_000
+#: Documents to judge on, about, however large they are.
+LEAST_DOCUMENTS = 16
+#: Added to the seed of the sample: which documents are judged is another choice than which are trained on.
+OTHER_CHOICE = 1 << 32
+
+
+class UsesConfig(BaseConfig):
+    """Empty: how often tokens are used depends on no option."""
+
+
+@dataclass(frozen=True)
+class CountedWords:
+    """The counted words of the sample: the files of the run that hold them, and their tables (columns word and count; a word may
+    come several times)."""
+
+    files: Sequence[FileRef]
+    tables: Callable[[], Iterable[pa.Table]]
+
+
+def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int, int], mb: int) -> dict[str, Any]:
+    """Which documents are judged (see `judged_documents`): about `mb` MB of those that are not in the sample, or, where that leaves
+    less than LEAST_HELD_OUT bytes, of the sample; and where documents are large, so much that there are some. JSON-able.
+
+    `sample` is what `in_sample` needs; `sampled` and `total` are numbers of bytes and of documents.
+    """
+    held_out = total[0] - sampled[0] >= LEAST_HELD_OUT
+    size, documents = (total[0] - sampled[0], total[1] - sampled[1]) if held_out else sampled
+    share = max(mb * 1e6 / max(size, 1), LEAST_DOCUMENTS / max(documents, 1))
+    return {"sample": sample, "held_out": held_out, "buckets": min(BUCKETS, math.ceil(BUCKETS * share))}
+
+
+def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:
+    """The documents of a table that belong to a selection."""
+    groups = GroupsConfig(**selected["sample"]["groups"])
+    found = in_sample(documents, groups, dict(selected["sample"]["cutoffs"]))
+    if selected["held_out"]:
+        found = documents.filter(pc.invert(pc.is_in(documents["id"], found["id"].combine_chunks())))
+    return found.filter(pa.array(buckets(hashes(found["id"], groups.seed + OTHER_CHOICE)) < selected["buckets"]))
+
+
+class JudgeWorker(Worker):
+    """Measures all tokenizers on the judged documents of one shard."""
+
+    config: JudgeConfig
+
+    def setup(self) -> None:
+        own = from_json(OWN, self.run.read_bytes(TOKENIZER), self.run.path(TOKENIZER))
+        self.tokenizers = [own, *(read_tokenizer(given) for given in self.config.compare)]
+
+    def process(self, piece: Piece) -> Output:
+        path, found, rows = piece.inputs[0].path, [], 0
+        with open_parquet(self.run, path) as file:
+            names = file.schema_arrow.names
+            groups = columns_needed(GroupsConfig(**self.params["selection"]["sample"]["groups"]), names, self.run.path(path))
+        columns = ["id", "text", *(name for name in COLUMNS if name in names), *groups]
+        for table in iter_tables(self.run, path, list(dict.fromkeys(columns))):
+            table = judged_documents(table, self.params["selection"])
+            rows += table.num_rows
+            if table.num_rows:
+                found.append(measure(table, self.tokenizers))
+        return Output({f"judged/{piece.key}.parquet": add_up(found)}, rows_in=rows, kept=rows)
+
+
+def judge(
+    run: StageRun,
+    config: JudgeConfig,
+    documents: Sequence[FileRef],
+    tokenizer: FileRef,
+    words: CountedWords,
+    selected: dict[str, Any],
+    trained: dict[str, Any],
+) -> None:
+    """Runs the phases `usage`, `judge` and `quality`. `trained`: facts about the training, which come first in the result."""
+    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
+    config, missing = reachable(config)
+    given = [_reference(name) for name in config.compare]
+    pieces = [Piece(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
+    rows = run.map("judge", JudgeWorker, pieces, {"selection": selected}, config=config)
+
+    def quality(identity: str) -> Output:
+        uses = read_table(run.storage, USES_FILE)["uses"].to_numpy()
+        encoder = Encoder.read(run.run, TOKENIZER)
+        found = by_tokenizer(add_up(read_table(run.storage, row.outputs[0].path) for row in rows), [OWN, *config.compare])
+        content = {
+            "vocabulary_size": encoder.vocabulary_size,
+            **trained,
+            "usage": usage(encoder, uses, config.undertrained_below),
+            "judged": {"held_out": selected["held_out"], **{name: found[OWN][name] for name in ("documents", "utf8_bytes")}},
+            "selection": selected,
+            "tokenizers": found,
+        }
+        return Output({QUALITY_FILE: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}, warnings=missing)
+
+    inputs = [tokenizer, used.ref(run.stage.name, USES_FILE), *(row.ref(run.stage.name, row.outputs[0].path) for row in rows)]
+    run.once("quality", inputs, quality, {"trained": trained, "selection": selected})
+
+
+def reachable(config: JudgeConfig) -> tuple[JudgeConfig, list[str]]:
+    """The configuration without the published tokenizers that can't be fetched now, and a sentence about each of those.
+
+    A run goes on without a published tokenizer, but a file that the recipe names must exist.
+    """
+    there, missing = [], []
+    for name in config.compare:
+        try:
+            file_of(name)
+        except InputError as error:
+            if name not in PUBLISHED:
+                raise
+            missing.append(f"{name} is not compared: {error}")
+        else:
+            there.append(name)
+    return config.model_copy(update={"compare": there}), missing
+
+
+def _usage(run: StageRun, words: CountedWords) -> Output:
+    """How often the sample uses each token: `uses.parquet` has a row an id."""
+    encoder = Encoder.read(run.run, TOKENIZER)
+    uses = np.zeros(encoder.vocabulary_size, np.int64)
+    for table in words.tables():
+        for batch in table.to_batches(max_chunksize=WORDS_AT_ONCE):
+            uses += token_uses(encoder, batch["word"], batch["count"].to_numpy())
+    return Output({USES_FILE: pa.table({"uses": uses})})
+
+
+def _reference(given: str) -> FileRef:
+    """A tokenizer to compare with, as an input of a task."""
+    path, _ = file_of(given)
+    if given in PUBLISHED:
+        return FileRef(PUBLISHED[given].name, PUBLISHED[given].sha256)
+    return FileRef(given, hashlib.sha256(Path(path).read_bytes()).hexdigest(), Path(path).stat().st_size)
+
+
+def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
+    """Lines for the terminal; `sample` are further ones about the sample."""
+    judged, tokenizers, usage = quality["judged"], quality["tokenizers"], quality["usage"]
+    text = "that it was not trained on" if judged["held_out"] else "of its own sample"
+    if quality["pattern"] == TAKEN_OVER:  # nobody knows what it was trained on
+        text = "of the run"
+
+    def compared(name: str, form: str) -> str:
+        own, *others = [f"{form.format(found[name])}" if found[name] is not None else "–" for found in tokenizers.values()]
+        beside = ", ".join(f"{other} {value}" for other, value in zip([*tokenizers][1:], others, strict=True))
+        return own + (f" ({beside})" if beside else "")
+
+    rare = usage["undertrained"]
+    return {
+        "vocabulary": f"{quality['vocabulary_size']:,} tokens (used on the sample: {usage['unused_tokens']:,} never, "
+        f"{rare['tokens']:,} less than {rare['below']:,} times)",
+        "sample": f"{quality['sample_documents']:,} documents, {quality['sample_bytes'] / 1e6:,.1f} MB",
+        **sample,
+        "judged on": f"{judged['documents']:,} documents {text}, {judged['utf8_bytes'] / 1e6:,.1f} MB",
+        "bytes per token": compared("bytes_per_token", "{:.2f}"),
+        "tokens per word": compared("tokens_per_word", "{:.2f}"),
+        "words split": compared("words_split", "{:.1%}"),
+    }
+
+
+# ---- how often each token is used ------------------------------------------------------------------------
+
+
+#: Tokens that a report names, of each kind.
+NAMED = 30
+
+
+def token_uses(encoder: Encoder, words: pa.Array, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each id (int64 by id) stands in these words (pieces), which occur `counts` times each."""
+    ids, lengths = encoder.encode_pieces(words)
+    uses = np.zeros(encoder.vocabulary_size, np.int64)
+    np.add.at(uses, ids, np.repeat(counts, lengths))
+    return uses
+
+
+def usage(encoder: Encoder, uses: npt.NDArray[np.int64], below: int) -> dict[str, Any]:
+    """What `quality.json` says of tokens, special ones left out.
+
+    `undertrained` tokens are used less than `below` times, the least used first. A token is `never_produced` where encoding its own
+    text does not give it back: its merges lose to others, or the pattern cuts it.
+    """
+    bytes_of = {number: token for token, number in encoder.ranks.items()}
+    ids = np.array(sorted(bytes_of), np.int64)
+    alone = np.array([len(bytes_of[number]) == 1 for number in ids.tolist()])
+    rare = uses[ids] < below
+    worst = ids[rare & ~alone]
+    worst = worst[np.argsort(uses[worst], kind="stable")]
+    never = never_produced(encoder, bytes_of)
+    return {
+        "unused_tokens": int((uses[ids] == 0).sum()),
+        "unused_bytes": int((uses[ids[alone]] == 0).sum()),
+        "undertrained": {
+            "below": below,
+            "tokens": int(rare.sum()),
+            "worst": [{**_named(number, bytes_of), "uses": int(uses[number])} for number in worst[:NAMED].tolist()],
+        },
+        "never_produced": {"tokens": len(never), "first": [_named(number, bytes_of) for number in never[:NAMED]]},
+    }
+
+
+def never_produced(encoder: Encoder, bytes_of: dict[int, bytes]) -> list[int]:
+    """The ids that encoding their own text (or bytes, where these are no text) does not give."""
+    numbers = np.array(sorted(bytes_of), np.int64)
+    tokens = [bytes_of[number] for number in numbers.tolist()]
+    offsets = np.concatenate(([0], np.cumsum([len(token) for token in tokens]))).astype(np.int64)
+    array = text_array(np.frombuffer(b"".join(tokens), np.uint8), offsets)  # not all of it is UTF-8, which kernels do not mind
+    whole = np.array([_is_text(token) for token in tokens])
+    lost = np.zeros(len(tokens), np.bool_)
+    for mask, encode in ((whole, encoder.encode_column), (~whole, encoder.encode_pieces)):
+        ids, counts = encode(array.filter(pa.array(mask)))
+        first = ids[np.minimum(np.cumsum(counts) - counts, max(len(ids) - 1, 0))]
+        lost[mask] = (counts != 1) | (first != numbers[mask])
+    found: list[int] = numbers[lost].tolist()
+    return found
+
+
+def _is_text(token: bytes) -> bool:
+    try:
+        token.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _named(number: int, bytes_of: dict[int, bytes]) -> dict[str, Any]:
+    return {"id": number, "text": bytes_of[number].decode("utf-8", "backslashreplace")}

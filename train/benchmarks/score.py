@@ -1,0 +1,379 @@
+"""Scores a model folder on a benchmark: items as tokens, log-likelihoods of choices, answers in free text, a row for each item."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.special_tokens import END_OF_TEXT
+from corpusmill.train.benchmarks import tasks
+from corpusmill.train.benchmarks.tasks import STOPS, TASKS, Choices, ItemSet, Question, chance, scores
+from corpusmill.train.compute import deterministic
+from corpusmill.train.evaluate import TaskConfig
+from corpusmill.train.generate import GREEDY, generate_batch
+from corpusmill.train.model import KVCache, Llama
+from corpusmill.train.text_generator import TextGenerator, load_text_generator
+
+# ---- items as tokens ---------------------------------------------------------------------------------
+#
+# Where a context ends and its continuation begins, and what of both fits into a model's context.
+
+CONFIG = "tokenizer_config.json"
+#: Texts that are encoded at a time.
+TEXTS = 4096
+
+
+@dataclass(frozen=True)
+class ScoredSequence:
+    """Ids, at most one more than the context, of which the last `count` are scored. `cut`: the beginning did not fit."""
+
+    ids: npt.NDArray[np.int64]
+    count: int
+    cut: bool
+
+
+class ItemEncoder:
+    """The tokenizer of a model folder, used as lm-evaluation-harness uses it."""
+
+    def __init__(self, generator: TextGenerator):
+        self.tokenizer, self.context = generator.tokenizer, generator.model.arch.context
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.prefix = prefix_token(generator.folder, self.tokenizer)
+
+    def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """Ids of texts. `special`: with what the tokenizer itself puts around a text."""
+        found: list[list[int]] = []
+        for begin in range(0, len(texts), TEXTS):  # what else the library gives is large, and not kept
+            some = list(texts[begin : begin + TEXTS])
+            found += [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
+        return found
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredSequence]:
+        """(context, continuation) each. Spaces at a context's end belong to the continuation; the whole is encoded, and what lies
+        behind as many ids as the context alone has is the continuation. Before an empty context stands the model's first token."""
+        moved = [(context.rstrip(), context[len(context.rstrip()) :] + continuation) for context, continuation in pairs]
+        contexts = list(dict.fromkeys(context for context, _ in moved if context))
+        lengths = dict(zip(contexts, map(len, self.encode(contexts)), strict=True))
+        alone = iter(self.encode([continuation for context, continuation in moved if not context], special=False))
+        whole = iter(self.encode([context + continuation for context, continuation in moved if context]))
+        found = []
+        for context, continuation in moved:
+            if context:
+                ids, before = next(whole), lengths[context]
+            else:
+                ids, before = next(alone), 1
+                if ids[:1] != [self.prefix]:
+                    ids = [self.prefix, *ids]
+            if len(ids) <= before or not before:
+                raise InputError(f"evaluate: the continuation {continuation[:40]!r} has no token of its own after {context[-40:]!r}.")
+            found.append(self.fitted(ids, len(ids) - before))
+        return found
+
+    def fitted(self, ids: Sequence[int], count: int) -> ScoredSequence:
+        """What fits is the end; the last id is only a target, so there is room for one more than the context."""
+        kept = np.array(ids[-(self.context + 1) :], np.int64)
+        return ScoredSequence(kept, min(count, len(kept) - 1), len(kept) < len(ids))
+
+
+def prefix_token(folder: Path, tokenizer: Any) -> int:
+    """The id before a text that has nothing before it: the `bos_token` of tokenizer_config.json, else its `eos_token`, else our own."""
+    path = folder / CONFIG
+    config = {}
+    if path.is_file():
+        try:
+            config = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON ({error}).") from error
+    names = [config.get(key) for key in ("bos_token", "eos_token")] if isinstance(config, dict) else []
+    for name in (*names, END_OF_TEXT):
+        content = name.get("content") if isinstance(name, dict) else name
+        number = tokenizer.token_to_id(content) if isinstance(content, str) else None
+        if number is not None:
+            return int(number)
+    raise InputError(f"{path}: names no token with which a text begins (bos_token or eos_token).")
+
+
+# ---- log-likelihoods of choices ----------------------------------------------------------------------
+#
+# Many choices at a time. What the choices of an item begin with is computed once for all of them.
+
+#: Places whose logits are there at a time: they stay in a processor's cache.
+HEAD_ROWS = 512
+#: Rows are filled up to the longest by an eighth of it at most, where a batch has enough tokens to be worth its calls.
+FILLED, LEAST = 8, 256
+
+Advance = Callable[[int], None]
+Values = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The choices of one item (their numbers among all), whose first `shared` ids and all that these predict are the same."""
+
+    numbers: range
+    choices: Sequence[ScoredSequence]
+    shared: int
+
+    @property
+    def longest(self) -> int:
+        """Inputs of the longest choice after the shared ones."""
+        return max(len(choice.ids) for choice in self.choices) - 1 - self.shared
+
+    @property
+    def tokens(self) -> int:
+        return self.shared + len(self.choices) * self.longest
+
+
+@torch.inference_mode()
+def loglikelihoods(
+    model: Llama, items: Sequence[Sequence[ScoredSequence]], batch_tokens: int, advance: Advance = lambda done: None
+) -> tuple[Values, npt.NDArray[np.bool_]]:
+    """The log-probability (nats) of the scored ids of each choice, and whether each of these ids was the most likely one; item by item.
+
+    Items that share equally many ids are computed together, some `batch_tokens` at a time, the longest first.
+    """
+    total = sum(map(len, items))
+    sums, missed = np.zeros(total), np.zeros(total)
+    for batch in _batches(_stems(items), batch_tokens):
+        numbers = [number for stem in batch for number in stem.numbers]
+        for nats, misses in _parts(model, batch):
+            sums[numbers] -= nats
+            missed[numbers] += misses
+        advance(len(batch))
+    return sums, missed == 0
+
+
+def _stems(items: Sequence[Sequence[ScoredSequence]]) -> Iterator[Stem]:
+    begin = 0
+    for choices in items:
+        yield Stem(range(begin, begin + len(choices)), choices, shared_inputs(choices) if len(choices) > 1 else 0)
+        begin += len(choices)
+
+
+def shared_inputs(choices: Sequence[ScoredSequence]) -> int:
+    """How many ids all choices begin with, of which each also predicts the same id, scored in all of them or in none. An input is left
+    for every choice."""
+    shortest = min(len(choice.ids) for choice in choices) - 1
+    first = choices[0].ids[:shortest]
+    same = np.logical_and.reduce([choice.ids[:shortest] == first for choice in choices[1:]])
+    shared = max(0, (shortest if same.all() else int(same.argmin())) - 1)
+    scored = [_first(choice) for choice in choices]
+    return shared if min(scored) == max(scored) else min(shared, *scored)
+
+
+def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
+    """Stems with equally many shared ids, and not much to fill up."""
+    batch: list[Stem] = []
+    for stem in sorted(stems, key=lambda stem: (-stem.shared, -stem.longest, stem.numbers[0])):
+        if batch:
+            first, tokens = batch[0], len(batch) * batch[0].tokens
+            uneven = first.longest - stem.longest > first.longest // FILLED and tokens >= LEAST
+            if stem.shared != first.shared or tokens + first.tokens > batch_tokens or uneven:
+                yield batch
+                batch = []
+        batch.append(stem)
+    if batch:
+        yield batch
+
+
+def _parts(model: Llama, batch: list[Stem]) -> Iterator[tuple[Values, Values]]:
+    """For every choice the nats of its scored ids, and how many were not the most likely: of the shared ones, then of the others."""
+    shared, cache = batch[0].shared, None
+    if shared:
+        ids = np.stack([stem.choices[0].ids[: shared + 1] for stem in batch])
+        cache = model.new_cache(shared)
+        hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
+        yield from _shared_part(model, batch, hidden, ids)
+        cache = _repeated(cache, [len(stem.choices) for stem in batch], shared + max(stem.longest for stem in batch))
+    choices = [choice for stem in batch for choice in stem.choices]
+    ids = np.zeros((len(choices), max(stem.longest for stem in batch) + 1), np.int64)
+    for row, choice in enumerate(choices):
+        ids[row, : len(choice.ids) - shared] = choice.ids[shared:]
+    hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
+    first = np.array([max(_first(choice) - shared, 0) for choice in choices])
+    yield _scores(model, hidden, ids, first, np.array([len(choice.ids) - 1 - shared for choice in choices]))
+
+
+def _shared_part(model: Llama, batch: list[Stem], hidden: Tensor, ids: Integers) -> Iterator[tuple[Values, Values]]:
+    """What choices share is computed once and counts for all of them."""
+    shared = hidden.size(1)
+    first = np.array([min(shared, *map(_first, stem.choices)) for stem in batch])
+    if first.min() < shared:
+        times = [len(stem.choices) for stem in batch]
+        nats, misses = _scores(model, hidden, ids, first, np.full(len(batch), shared))
+        yield np.repeat(nats, times), np.repeat(misses, times)
+
+
+def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: Integers) -> tuple[Values, Values]:
+    """For each row of `hidden` `[B, T, width]` the nats of the ids `[B, T + 1]` that its places from `first` to `end` predict, and how many
+    of these ids are not the most likely ones."""
+    columns = np.arange(hidden.size(1))
+    rows, places = np.nonzero((columns >= first[:, None]) & (columns < end[:, None]))
+    device = hidden.device
+    states = hidden[torch.from_numpy(rows).to(device), torch.from_numpy(places).to(device)]
+    found = []
+    for some, wanted in zip(states.split(HEAD_ROWS), torch.from_numpy(ids[rows, places + 1]).to(device).split(HEAD_ROWS), strict=True):
+        logits = model.lm_head(some).float()
+        found.append(torch.stack([F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(1) != wanted).float()]))
+    nats, missed = torch.cat(found, 1).double().cpu().numpy()
+    totals = [np.zeros(len(ids)), np.zeros(len(ids))]
+    for total, values in zip(totals, (nats, missed), strict=True):
+        np.add.at(total, rows, values)
+    return totals[0], totals[1]
+
+
+def _first(choice: ScoredSequence) -> int:
+    """The place whose output predicts the first scored id."""
+    return len(choice.ids) - 1 - choice.count
+
+
+def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
+    """A cache with each row as many times as it has choices, and room for them."""
+    rows = torch.repeat_interleave(torch.tensor(times))
+    grown = KVCache(longest, cache.window)
+    grown.length = cache.length
+    for layer, pair in cache.layers.items():
+        grown.layers[layer] = tuple(F.pad(kept[rows.to(kept.device)], (0, 0, 0, longest - cache.length)) for kept in pair)  # type: ignore[assignment]
+    return grown
+
+
+# ---- answers in free text ----------------------------------------------------------------------------
+#
+# The most likely token each time, until a stop string, an end token, or the longest answer.
+
+#: Answers that are written at a time.
+ROWS = 16
+
+
+def answer_texts(generator: TextGenerator, encoder: ItemEncoder, prompts: Sequence[str], longest: int) -> Iterator[tuple[str, bool]]:
+    """The text that follows each prompt, up to the first of STOPS, and whether the prompt's beginning did not fit.
+
+    A prompt leaves room for `longest` tokens, which are at most half of the context: what is left out is its beginning.
+    """
+    context = encoder.context
+    longest = min(longest, max(1, context // 2))
+    whole = encoder.encode(prompts)
+    kept = [ids[-(context - longest) :] for ids in whole]
+    texts = generate_batch(
+        generator.model, kept, max_tokens=longest, sampling=GREEDY, stop=generator.stop, tokenizer=generator.tokenizer,
+        stop_strings=STOPS, rows=ROWS,
+    )  # fmt: skip
+    for text, ids, some in zip(texts, whole, kept, strict=True):
+        yield text.text, len(some) < len(ids)
+
+
+# ---- a model under test ------------------------------------------------------------------------------
+#
+# The scores of a model folder on a benchmark, and the row of every item behind them.
+
+#: As many tokens as fit into a processor's cache; enough to keep a GPU busy.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
+#: Of an item with choices. `contexts` and `continuations` have one entry where all choices share it; the accuracies are 0 or 1.
+CHOICES = pa.schema(
+    [
+        pa.field("item", pa.int64()),  # its number in the set, from 0
+        pa.field("group", pa.string()),
+        pa.field("contexts", pa.list_(pa.string())),
+        pa.field("continuations", pa.list_(pa.string())),
+        pa.field("log_likelihoods", pa.list_(pa.float64())),  # nats, of each choice
+        pa.field("gold", pa.int32()),
+        pa.field("prediction", pa.int32()),  # the most likely choice
+        pa.field("prediction_norm", pa.int32()),  # by log-likelihood a character
+        pa.field("greedy", pa.list_(pa.bool_())),  # whether a choice is what the model would write itself
+        pa.field("acc", pa.int8()),
+        pa.field("acc_norm", pa.int8()),
+        pa.field("cut", pa.bool_()),  # the beginning did not fit into the context
+    ]
+)
+#: Of an item that is answered in free text.
+QUESTIONS = pa.schema(
+    [
+        pa.field("item", pa.int64()),
+        pa.field("group", pa.string()),
+        pa.field("prompt", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("text", pa.string()),  # what the model wrote
+        pa.field("strict", pa.string()),
+        pa.field("flexible", pa.string()),
+        pa.field("exact_match_strict", pa.int8()),
+        pa.field("exact_match_flexible", pa.int8()),
+        pa.field("cut", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """The items' rows, and what they come to."""
+
+    table: pa.Table
+    summary: dict[str, Any]
+
+
+class ModelUnderTest:
+    """A model folder, loaded once for all its tasks. `batch_tokens` are computed at a time, 0: as many as suit the device."""
+
+    def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
+        self.generator = load_text_generator(folder, device)
+        self.encoder = ItemEncoder(self.generator)
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.generator.model.device.type]
+
+    def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> BenchmarkResult:
+        """`advance` gets the number of items done since its last call."""
+        task = TASKS[config.task]
+        with deterministic():
+            if isinstance(chosen.items[0], Question):
+                table = self._questions([item for item in chosen.items if isinstance(item, Question)], config.max_tokens, advance)
+            else:
+                table = self._choices([item for item in chosen.items if isinstance(item, Choices)], advance)
+        metrics, groups = scores(table, task.metrics)
+        cut = int(np.count_nonzero(table["cut"].to_numpy()))
+        summary = {"title": task.title, "items": table.num_rows, "total": chosen.total, "shots": chosen.shots, "cut": cut,
+                   "chance": chance(table), "metric": task.metrics[0], "metrics": metrics, "groups": groups}  # fmt: skip
+        return BenchmarkResult(table, summary)
+
+    def _choices(self, items: Sequence[Choices], advance: Advance) -> pa.Table:
+        pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
+        sequences = self.encoder.pairs(pairs)
+        ends = np.cumsum([len(item.contexts) for item in items])
+        of_items = [sequences[end - len(item.contexts) : end] for item, end in zip(items, ends, strict=True)]
+        values, greedy = loglikelihoods(self.generator.model, of_items, self.batch_tokens, advance)
+        rows, begin = [], 0
+        for item in items:
+            end = begin + len(item.contexts)
+            rows.append(_choice_row(item, values[begin:end], greedy[begin:end], any(s.cut for s in sequences[begin:end])))
+            begin = end
+        return pa.Table.from_pylist(rows, CHOICES)
+
+    def _questions(self, items: Sequence[Question], longest: int, advance: Advance) -> pa.Table:
+        texts = answer_texts(self.generator, self.encoder, [item.prompt for item in items], longest)
+        rows = []
+        for item, (text, cut) in zip(items, texts, strict=True):
+            found = {"strict": tasks.strict_answer(text), "flexible": tasks.flexible_answer(text)}
+            right = {f"exact_match_{how}": int(tasks.same_answer(result, item.answer)) for how, result in found.items()}
+            rows.append({"item": item.number, "group": item.group, "prompt": item.prompt, "answer": item.answer, "text": text,
+                         **found, **right, "cut": cut})  # fmt: skip
+            advance(1)
+        return pa.Table.from_pylist(rows, QUESTIONS)
+
+
+def _choice_row(item: Choices, values: Any, greedy: Any, cut: bool) -> dict[str, Any]:
+    single = len(values) == 1
+    prediction, by_length = int(np.argmax(values)), int(np.argmax(values / np.maximum(item.characters, 1)))
+    return {
+        "item": item.number, "group": item.group, "contexts": list(dict.fromkeys(item.contexts)),
+        "continuations": list(dict.fromkeys(item.continuations)), "log_likelihoods": values.tolist(), "gold": item.gold,
+        "prediction": prediction, "prediction_norm": by_length, "greedy": greedy.tolist(),
+        "acc": int(greedy[0] if single else prediction == item.gold), "acc_norm": int(by_length == item.gold), "cut": cut,
+    }  # fmt: skip

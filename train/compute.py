@@ -1,0 +1,118 @@
+"""Where and how torch computes: the device, the threads, deterministic kernels, and the number types."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+# ---- device and determinism --------------------------------------------------------------------------
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@contextmanager
+def deterministic(threads: int = 0) -> Iterator[None]:
+    """Equal work gives equal bits inside the block: deterministic kernels and a fixed number of threads (0: as it is)."""
+    switches: Any = torch.utils.deterministic
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+              switches.fill_uninitialized_memory, torch.get_num_threads())  # fmt: skip
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a workspace of its own
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    switches.fill_uninitialized_memory = False  # costs time and changes no result that is read
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        switches.fill_uninitialized_memory = before[2]
+        torch.set_num_threads(before[3])
+
+
+# ---- precision ---------------------------------------------------------------------------------------
+#
+# Weights, gradients, moments and saved states are always fp32.
+#
+# `bf16` and `fp16` are torch's autocast: matrix products in 16 bits, sums and norms in 32. `bf16-params` computes with weights rounded to
+# bf16, so everything between them is bf16 too; the fp32 weights that they are rounded from are the master weights (`MixedPrecisionPolicy`
+# of FSDP2 does the same with shards). Small gradients are lost in fp16, so its loss is multiplied by a `LossScale`.
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def chosen(device: torch.device, precision: str) -> str:
+    """The precision that `auto` means on this device."""
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """For forward passes: matrix products in 16 bits where the precision asks for it."""
+    dtype = AUTOCAST.get(chosen(device, precision))
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@contextmanager
+def rounded(model: nn.Module, precision: str) -> Iterator[None]:
+    """For forward and backward passes: with `bf16-params` the model has its weights in bf16 inside the block.
+
+    Gradients arrive at the fp32 weights, and those of several micro-batches are added up there.
+    """
+    if precision != "bf16-params":
+        yield
+        return
+    places = [(module._parameters, name, p) for module in model.modules() for name, p in module._parameters.items() if p is not None]
+    casts = {p: p.to(torch.bfloat16) for p in dict.fromkeys(p for _, _, p in places)}  # one for each weight, tied or not
+    try:
+        for parameters, name, p in places:
+            parameters[name] = casts[p]  # type: ignore[assignment]
+        yield
+    finally:
+        for parameters, name, p in places:
+            parameters[name] = p
+
+
+@contextmanager
+def computing(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
+    """For forward passes alone: both of the above."""
+    with ExitStack() as stack:
+        stack.enter_context(rounded(model, precision))
+        stack.enter_context(autocast(device, precision))
+        yield
+
+
+class LossScale:
+    """What the loss is multiplied by before the backward pass, with the arithmetic of `torch.amp.GradScaler`: halved when the gradient
+    overflows, doubled after `INTERVAL` steps that did not. 1 for all precisions but `fp16`.
+
+    GradScaler leaves out the step that overflowed; as our batches depend on the step alone, the loop does it again with the smaller scale.
+    """
+
+    FIRST, INTERVAL = 2.0**16, 2000
+
+    def __init__(self, precision: str, value: float = FIRST, clean: int = 0):
+        self.used = precision == "fp16"
+        self.value, self.clean = (value, clean) if self.used else (1.0, 0)
+
+    def overflowed(self, loss: float, norm: float) -> bool:
+        """Whether a smaller scale may cure a gradient of this norm: a loss that is not finite itself never owes it to the scale."""
+        return self.used and math.isfinite(loss) and not math.isfinite(norm)
+
+    def halve(self) -> None:
+        self.value, self.clean = 0.5 * self.value, 0
+
+    def stepped(self) -> None:
+        """After a step that was taken."""
+        self.clean += self.used
+        if self.clean == self.INTERVAL:
+            self.value, self.clean = 2.0 * self.value, 0

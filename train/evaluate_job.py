@@ -1,0 +1,130 @@
+"""What one model of a run scores: bits per byte of held-out text, held-out preferences, and sampled texts."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import torch
+
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import tasks
+from corpusmill.train.align_data import pairs_from_table, prepare_pair
+from corpusmill.train.compute import deterministic
+from corpusmill.train.generate import Sampling, generate_batch, plain
+from corpusmill.train.logprobs import collate, sum_logps
+from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.text_generator import TextGenerator, load_text_generator
+from corpusmill.train.validation import Validation, makers, read_tokenizer, wilson
+
+if TYPE_CHECKING:
+    from corpusmill.train.evaluate import EvaluateConfig
+
+
+# ---- samples -----------------------------------------------------------------------------------------
+#
+# Texts that models write on prompts from documents that no stage has learned from.
+
+_BEGINNING = 120  # characters of a document that a model is asked to continue
+
+
+def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], count: int) -> list[dict[str, str]]:
+    """`count` held-out documents by hash: the beginning of a text to continue, and an instruction to answer."""
+
+    def build(source: tasks.SourceDocument) -> list[dict[str, str]]:
+        prose = [block for block in tasks.blocks(source.text) if tasks.is_prose(block)] if held_out(source.id) else []
+        questions = tasks.instructions(source, 2 * _BEGINNING) if prose else []
+        if not questions:
+            return []
+        return [{"document": source.id, "text": tasks.cut(prose[0], _BEGINNING), "question": questions[0].prompt}]
+
+    return tasks.choose(tables, "samples", count, 1, build) if count else []
+
+
+def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
+    """`count` held-out examples of an instruction tuning by hash: the first message to answer, and the beginning of its answer."""
+    held_out = sorted((row for row in examples.to_pylist() if row["held_out"]), key=lambda row: tasks.hash_of("samples", row["id"]))
+    found = []
+    for row in held_out[:count]:
+        asked = next((m["content"] for m in row["messages"] if m["role"] == "user"), "")
+        answer = next((m["content"] for m in row["messages"] if m["role"] == "assistant"), "")
+        found.append({"document": row["id"], "text": tasks.cut(answer, _BEGINNING), "question": asked})
+    return found
+
+
+def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
+    """One text for each prompt: `continuation` continues the document's beginning, `answer` replies to the question in a chat.
+
+    No turn ends in a continuation, so there the token that ends one is never written, where another one ends documents.
+    """
+    answers = kind == "answer"
+    ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
+    asked = [prompt["question" if answers else "text"] for prompt in prompts]
+    texts = generate_batch(
+        generator.model,
+        [generator.ids(text, chat=answers) for text in asked],
+        max_tokens=config.max_tokens,
+        sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+        seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
+        stop=ends,
+        banned=(*generator.banned, *sorted(generator.stop - ends)),
+        tokenizer=generator.tokenizer,
+    )
+    return [
+        {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+        for prompt, given, text in zip(prompts, asked, texts, strict=True)
+    ]
+
+
+# ---- measurements of a model -------------------------------------------------------------------------
+
+
+class Measurement:
+    """One model folder of a run and its scores."""
+
+    def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
+        self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
+        self.folder = local_model(run.path(f"{stage}/model"))
+        self.generator = load_text_generator(self.folder, config.device)
+        self.model, self.encoder = self.generator.model, self.generator.encoder
+
+    def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
+        """Over all validation tokens, with an interval from resampled documents; None where the run holds none out."""
+        tokenizer, _ = read_tokenizer(Storage(str(self.folder)))
+        validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.model.arch.context, self.document_mask)
+        if validation is None:
+            return None
+        with deterministic():
+            sums = validation.sums(LocalModel(self.model, "fp32"), self.model.device, batch=self.config.batch)
+        score = sums.score(self.config.resamples, self.config.confidence, self.config.seed)
+        found = {"value": score.bits_per_byte, "low": score.low, "high": score.high}
+        return {**found, "documents": score.documents, "bytes": score.utf8_bytes}
+
+    @torch.no_grad()
+    def preferences(self, folder: Storage, relative: str) -> dict[str, Any] | None:
+        """The share of held-out pairs whose chosen completion has the higher log-probability a token."""
+        pairs = [pair for pair in pairs_from_table(read_table(folder, relative)) if pair.held_out]
+        prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs]
+        kept = [pair for pair in prepared if not pair.failed and len(pair.chosen.ids) and len(pair.rejected.ids)]  # KTO's may have one side
+        if not kept:
+            return None
+        right, by_kind = 0, dict[str, list[int]]()
+        with deterministic():
+            for begin in range(0, len(kept), self.config.batch):
+                some = kept[begin : begin + self.config.batch]
+                batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.model.arch.context, self.model.device)
+                chosen, rejected = sum_logps(self.model, batch).means.chunk(2)
+                for pair, better in zip(some, (chosen > rejected).tolist(), strict=True):
+                    right += better
+                    by_kind.setdefault(pair.pair.kind, []).append(int(better))
+        low, high = wilson(right, len(kept), self.config.confidence)
+        kinds = {kind: sum(found) / len(found) for kind, found in sorted(by_kind.items())}
+        return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept), "by_kind": kinds}
+
+    def samples(self, prompts: list[dict[str, str]]) -> list[dict[str, Any]]:
+        """A continuation of every prompt's text, and (of a tuned model) an answer to every prompt's question."""
+        kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
+        with deterministic():
+            written = [write_samples(self.generator, prompts, kind, self.config) for kind in kinds]
+        return [sample for of_prompt in zip(*written) for sample in of_prompt]

@@ -1,0 +1,191 @@
+"""What instruction tuning and alignment do on each process around the loop: load a model, adapt it (LoRA), save it."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.train.checkpoint import read_weights
+from corpusmill.train.checkpoint_dir import CheckpointDir
+from corpusmill.train.files import new_folder, write_json, write_tensors
+from corpusmill.train.loop import FitResult
+from corpusmill.train.model import Llama, named_generator
+from corpusmill.train.model_folder import load_model, model_of, save_model
+from corpusmill.train.options import LoraConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.tuning import ADAPTED, StartModel, sha256_of
+
+if TYPE_CHECKING:
+    from corpusmill.train.align import AlignConfig
+    from corpusmill.train.sft import SftConfig
+
+
+# ---- LoRA --------------------------------------------------------------------------------------------
+#
+# Weights stay frozen, and a product of two narrow matrices is learned beside each (https://arxiv.org/abs/2106.09685).
+
+
+class LoRALinear(nn.Linear):
+    """x W' + scale (x A') B' for `x` `[..., in]`, with `weight` W `[out, in]` frozen, `lora_A` `[rank, in]` and `lora_B` `[out, rank]`.
+
+    All three are parameters of the module itself, so that what spreads or shards an `nn.Linear` does it to this one, too.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, scale: float):
+        super().__init__(base.in_features, base.out_features, bias=False, device="meta")
+        self.weight, self.scale = base.weight, scale
+        self.unmerged: tuple[Tensor, ...] = ()  # the frozen weight, while `weight` is the merged one; hidden from `parameters`
+        self.lora_A = nn.Parameter(self.weight.new_empty(rank, base.in_features))
+        self.lora_B = nn.Parameter(self.weight.new_zeros(base.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight)
+        return y if self.unmerged else y + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        if not self.unmerged:
+            self.unmerged = (self.weight,)
+            self.weight = nn.Parameter(self.weight + self.scale * (self.lora_B @ self.lora_A), requires_grad=False)
+
+    def unmerge(self) -> None:
+        if self.unmerged:
+            (self.weight,), self.unmerged = self.unmerged, ()
+
+
+def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
+    """Puts an adapter beside each projection that `config` names, in place, and freezes all else. The model computes what it did before.
+
+    A begins as in `peft`: uniform in ±1/sqrt(in), drawn by the seed and its name alone; B begins at zero.
+    """
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    model.requires_grad_(False)
+    for name, base in [(name, module) for name, module in linear if name.rpartition(".")[2] in config.targets]:
+        parent, _, child = name.rpartition(".")
+        module = LoRALinear(base, config.rank, config.alpha / config.rank)
+        setattr(model.get_submodule(parent), child, module)
+        bound = 1 / math.sqrt(module.in_features)
+        generator = named_generator(f"{name}.lora_A", seed)
+        module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
+
+
+def adapters(model: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted modules by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def merge(model: Llama) -> None:
+    """Adds every adapter to its weight, W + scale B A in the weight's type, so that the model is as fast as one without adapters."""
+    for module in adapters(model).values():
+        module.merge()
+
+
+def unmerge(model: Llama) -> None:
+    """Puts the frozen weights back; they were kept, so they are the same to the bit."""
+    for module in adapters(model).values():
+        module.unmerge()
+
+
+def merged_weights(model: Llama) -> dict[str, Tensor]:
+    """The weights, by name, of the plain Llama that computes what the adapted one does, with adapters added to them."""
+    merge(model)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
+    unmerge(model)
+    return weights
+
+
+# ---- adapters as files -------------------------------------------------------------------------------
+#
+# A folder as `peft` has it: `adapter_config.json` and `adapter_model.safetensors`.
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+def peft_config(config: LoraConfig, base: str) -> dict[str, Any]:
+    """The `adapter_config.json` of an adapter for the model folder `base`."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": int(config.alpha) if config.alpha.is_integer() else config.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": list(config.targets),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+
+
+def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
+    """Writes `weights`, by the names of their parameters (`... .lora_A`), as a folder that `peft` opens; one that was there is replaced."""
+    with new_folder(folder) as temporary:
+        write_json(temporary / CONFIG, peft_config(config, base))
+        write_tensors(temporary / WEIGHTS, {f"{PREFIX}{name}.weight": tensor for name, tensor in weights.items()})
+
+
+# ---- before and after the loop -----------------------------------------------------------------------
+
+
+def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig", title: str) -> Llama:
+    """The model of a folder, whole on each process, with a new adapter where that is what is trained. Raises InputError where the layout
+    can't share out a step's rows, or the model."""
+    model = load_model(folder, dims.device)
+    try:
+        dims.config.require_even(config.batch, model.arch.shared_sizes())
+    except ValueError as error:
+        raise InputError(f"{title}.parallel: {error}.") from error
+    if config.lora.rank:
+        adapt(model, config.lora, config.seed)
+    return model
+
+
+def leave_model(
+    model: Llama, start: StartModel, result: FitResult, dims: ParallelDims, config: "SftConfig | AlignConfig", place: CheckpointDir
+) -> None:  # fmt: skip
+    """Saves the trained model into the working folder's `model`: `model`, or where it is spread its last state. An adapter is saved into
+    `adapter`, too, and added to the model's weights."""
+    spread, work = dims.world > 1, place.folder
+    saved = result.states.latest() if spread else None
+    if dims.is_main:
+        if spread:
+            model = _with_weights(start.folder, config.lora, config.seed, read_weights(saved.path) if saved else {})
+        if config.lora.rank:
+            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, start.name, work / "adapter")
+            model = model_of(model.arch, merged_weights(model))
+        save_model(model, work / "model", work / "tokenizer")
+    place.leave(dims)
+
+
+def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
+    """The model that a saved state's adapter makes of the run's model that it belongs to; None where the state is a model's weights.
+    `work` is the folder of its training."""
+    if not work.exists(ADAPTED):
+        return None
+    told = json.loads(work.read_bytes(ADAPTED))
+    folder = told["base"] if Path(told["base"]).is_absolute() or is_remote(told["base"]) else run.path(told["base"])
+    here, lora = local_model(folder), LoraConfig.model_validate(told["lora"])
+    if any(sha256_of(here / name) != sha256 for name, sha256 in told["sha256"].items()):
+        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
+    model = _with_weights(str(here), lora, 0, read_weights(state))
+    return model_of(model.arch, merged_weights(model))
+
+
+@torch.no_grad()
+def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor]) -> Llama:
+    """The model of a folder, with these weights, by name, in place of its own or of a new adapter's."""
+    model = load_model(folder)
+    if lora.rank:
+        adapt(model, lora, seed)
+    for name, tensor in weights.items():
+        model.get_parameter(name).data = tensor
+    return model

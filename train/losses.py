@@ -1,0 +1,370 @@
+"""What a training minimises: the loss of next tokens, the objective that the loop asks for it, and the losses on preferences.
+
+Losses are sums over valid targets, divided by the count of the whole step. So neither micro-batches nor ranks change what is minimised.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from corpusmill.train.data import IGNORED, Batch, DataShare
+
+if TYPE_CHECKING:
+    from corpusmill.train.model import Llama
+
+
+# ---- next tokens -------------------------------------------------------------------------------------
+#
+# The negative log-likelihood of targets, in fp32 whatever the model computes in.
+
+
+def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """`[B, T]` in fp32 (float64 logits: in float64) of targets `[B, T]` under logits `[B, T, vocab]`; 0 where a target is IGNORED."""
+    nats = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return _whole(nats).view_as(targets)
+
+
+def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """The sum of `token_nats`. With a `z_loss` its gradient is that of nats + z_loss * (log Z)^2, where Z is the sum of a target's
+    exponentiated logits (PaLM, https://arxiv.org/abs/2204.02311, section 5); its value stays that of the nats."""
+    nats = token_nats(logits, targets).sum()
+    if not z_loss:
+        return nats
+    penalty = z_loss * (log_z(logits).square() * (targets != IGNORED)).sum()
+    return nats + (penalty - penalty.detach())
+
+
+def target_nats(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+    """-log p `[n]` of every one of the targets `[B, T]` that counts, in the order of rows and places, after hidden states `[B, T, width]`.
+
+    Most of a prompt's logits are never needed, and never there. Where positions are shared out by a tensor group, each rank has some of
+    all of them, so there the head works on all.
+    """
+    counted = targets != IGNORED
+    if hasattr(hidden, "placements"):
+        return token_nats(head(hidden), targets)[counted]
+    return F.cross_entropy(_wide(head(hidden[counted])), targets[counted], reduction="none")
+
+
+def log_z(logits: Tensor) -> Tensor:
+    """`[B, T]` log-sum-exp of logits `[B, T, vocab]`.
+
+    Spelled out where the vocabulary is sharded, as DTensor then adds up the shards' sums and does not gather their logits.
+    """
+    logits = _wide(logits)
+    if not hasattr(logits, "placements"):
+        return logits.logsumexp(-1)
+    top = logits.detach().amax(-1, keepdim=True)
+    return _whole((logits - top).exp().sum(-1).log() + top.squeeze(-1))
+
+
+def _whole(values: Any) -> Tensor:
+    """A plain tensor of what every rank of a tensor group has."""
+    return values.full_tensor() if hasattr(values, "placements") else values
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+# ---- objectives --------------------------------------------------------------------------------------
+#
+# Batches that depend on the step alone, and a loss that is a sum over valid targets.
+#
+# The step number is the whole state of the data: a run that was killed and started again takes the same steps with the same bits.
+
+
+@dataclass
+class StepLoss:
+    """The loss of a (micro-)batch: the sum over its valid targets (or pairs), how many there are, and sums to log.
+
+    `metrics` are sums too: the log shows them divided by the step's count. `tokens` is for speed only (0: the count). What is a tensor is
+    fetched from the device once a step.
+    """
+
+    total: Tensor
+    count: int | Tensor
+    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
+    tokens: int | Tensor = 0
+
+
+def step_totals(parts: Sequence[StepLoss], metrics: Sequence[str], device: torch.device) -> Tensor:
+    """Loss, count, tokens and metrics summed over micro-batches, float64 `[3 + metrics]` on the device: nothing waits for it."""
+    sums = torch.zeros(3 + len(metrics), dtype=torch.float64, device=device)
+    for p in parts:
+        counted = p.count if isinstance(p.tokens, int) and not p.tokens else p.tokens
+        values = [p.total.detach(), p.count, counted, *(p.metrics[name] for name in metrics)]
+        sums += torch.stack([v.double() if isinstance(v, Tensor) else torch.full_like(sums[0], v) for v in values])
+    return sums
+
+
+class Objective(Protocol):
+    """What the loop trains on. `metrics` are the names in every `StepLoss.metrics`, the same on all ranks."""
+
+    metrics: Sequence[str]
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        """The micro-batches of this share of a step's rows, on the model's device; as many for each share."""
+        ...
+
+    def loss(self, model: "Llama", batch: Any) -> StepLoss: ...
+
+
+class TokenObjective:
+    """Next-token prediction: batches are `(ids, targets, segments)`. A pipeline's last stage has the logits alone and calls `of_logits`.
+    `z_loss` is the weight of its (log Z)^2 in the gradient."""
+
+    metrics: Sequence[str] = ()
+    z_loss = 0.0
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def loss(self, model: "Llama", batch: Batch) -> StepLoss:
+        ids, targets, segments = batch
+        return self.of_logits(model(ids, segments), targets)
+
+    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
+        """The summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`."""
+        return StepLoss(token_loss(logits, targets, self.z_loss), (targets != IGNORED).sum())
+
+
+# ---- preferences -------------------------------------------------------------------------------------
+#
+# Functions of the log-probabilities of a chosen and a rejected completion under policy and reference, float32, a value a pair.
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """`beta`: how far the policy may move from the reference (ORPO: the weight of the odds ratio); `label_smoothing`: the share of
+    pairs taken as swapped; `gamma`: SimPO's margin; the weights are KTO's."""
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    gamma: float = 0.0
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class PairLogps:
+    """Sums over completion tokens, float32 [pairs]: nats under the policy and under the frozen reference, which losses
+    without one leave out.
+
+    `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over, for losses of means.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    reference_chosen: Tensor | None
+    reference_rejected: Tensor | None
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+
+    @cached_property
+    def chosen_ratio(self) -> Tensor:
+        """Log-ratio of policy to reference of the chosen completion."""
+        assert self.reference_chosen is not None
+        return self.chosen - self.reference_chosen
+
+    @cached_property
+    def rejected_ratio(self) -> Tensor:
+        assert self.reference_rejected is not None
+        return self.rejected - self.reference_rejected
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        """h of the DPO paper: how much more than the reference the policy prefers the chosen completion."""
+        return self.chosen_ratio - self.rejected_ratio
+
+    @cached_property
+    def mean_log_ratio(self) -> Tensor:
+        """The same of mean log-probabilities a token."""
+        return self.chosen_ratio / self.chosen_tokens - self.rejected_ratio / self.rejected_tokens
+
+    @cached_property
+    def mean_chosen(self) -> Tensor:
+        """The policy's log-probability a token of the chosen completion."""
+        return self.chosen / self.chosen_tokens
+
+    @cached_property
+    def mean_rejected(self) -> Tensor:
+        return self.rejected / self.rejected_tokens
+
+
+PreferenceLoss = Callable[[PairLogps, LossOptions], Tensor]
+
+#: The names of what `pair_metrics` and `completion_metrics` give; `kl` only where there is a reference.
+METRICS = ("accuracy", "margin", "reward_chosen", "reward_rejected", "chosen_tokens", "rejected_tokens", "kl")
+
+
+@torch.no_grad()
+def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
+    """What is logged of a batch, float32 [pairs] each.
+
+    Rewards are beta * (policy - reference), as in the DPO paper; without a reference beta * the policy's log-probability a token,
+    as in those of ORPO and SimPO. `accuracy` is the share of pairs whose chosen completion has the higher one. `kl` is the
+    policy's log-ratio to the reference a completion token: on data and not on samples, so it may be negative.
+    """
+    if pairs.reference_chosen is None:
+        chosen, rejected = pairs.mean_chosen, pairs.mean_rejected
+        kl = {}
+    else:
+        chosen, rejected = pairs.chosen_ratio, pairs.rejected_ratio
+        kl = {"kl": (chosen + rejected) / (pairs.chosen_tokens + pairs.rejected_tokens)}
+    return {
+        "accuracy": (chosen > rejected).float(),
+        "margin": options.beta * (chosen - rejected),
+        "reward_chosen": options.beta * chosen,
+        "reward_rejected": options.beta * rejected,
+        "chosen_tokens": pairs.chosen_tokens.float(),
+        "rejected_tokens": pairs.rejected_tokens.float(),
+        **kl,
+    }
+
+
+# ---- DPO ---------------------------------------------------------------------------------------------
+#
+# Direct Preference Optimization (Rafailov et al. 2023, arXiv 2305.18290) and its noise-aware variants.
+
+
+def sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """-log sigmoid(beta h)."""
+    return -logsigmoid(options.beta * pairs.log_ratio)
+
+
+def conservative(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """cDPO: a share e of the labels is taken as swapped, -(1-e) log sigmoid(beta h) - e log sigmoid(-beta h)
+    (trainers.py of the authors' repository)."""
+    share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
+    return -(1 - share) * logsigmoid(scaled) - share * logsigmoid(-scaled)
+
+
+def mean_sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """Length-normalised DPO (Tulu 3, arXiv 2411.15124): -log sigmoid(beta h) of mean log-probabilities a token."""
+    return -logsigmoid(options.beta * pairs.mean_log_ratio)
+
+
+def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409), an unbiased estimate under a share e < 1/2 of swapped
+    labels: (-(1-e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1-2e)."""
+    share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
+    return (-(1 - share) * logsigmoid(scaled) + share * logsigmoid(-scaled)) / (1 - 2 * share)
+
+
+# ---- IPO ---------------------------------------------------------------------------------------------
+#
+# Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036).
+
+
+def ipo(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """(h - 1 / (2 beta))^2 of mean log-probabilities a token, as TRL has it and the authors confirmed."""
+    return (pairs.mean_log_ratio - 1 / (2 * options.beta)) ** 2
+
+
+# ---- ORPO --------------------------------------------------------------------------------------------
+#
+# Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): tuning and preference in one, without a reference.
+
+
+def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """-a - beta log sigmoid(log odds(a) - log odds(b)) of the mean log-probabilities a token a, b of chosen and rejected.
+
+    The first term is what tuning on the chosen completions minimises, here of the completion's tokens as in the paper's
+    equation 6; the authors' code and TRL count the prompt's tokens in it too.
+    """
+    a, b = pairs.mean_chosen, pairs.mean_rejected
+    return -a - options.beta * logsigmoid(log_odds(a) - log_odds(b))
+
+
+def log_odds(logp: Tensor) -> Tensor:
+    """log(p / (1 - p)) of log-probabilities, with finite values and gradients also where p is rounded to 1.
+
+    `expm1` keeps 1 - p near 0. TRL chooses between two formulas by `torch.where`, which makes the gradient NaN near p = 1.
+    """
+    logp = logp.clamp(max=-torch.finfo(logp.dtype).tiny)
+    return logp - (-torch.expm1(logp)).log()
+
+
+# ---- SimPO -------------------------------------------------------------------------------------------
+#
+# Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): rewards of means a token, without a reference.
+
+
+def simpo(pairs: PairLogps, options: LossOptions) -> Tensor:
+    """-log sigmoid(beta (a - b) - gamma) of the mean log-probabilities a token a, b of chosen and rejected."""
+    return -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma)
+
+
+# ---- all by name -------------------------------------------------------------------------------------
+
+LOSSES: dict[str, PreferenceLoss] = {
+    "sigmoid": sigmoid, "conservative": conservative, "mean-sigmoid": mean_sigmoid, "robust": robust, "ipo": ipo, "orpo": orpo,
+    "simpo": simpo,
+}  # fmt: skip
+
+
+# ---- KTO ---------------------------------------------------------------------------------------------
+#
+# Kahneman-Tversky Optimization (Ethayarajh et al. 2024, arXiv 2402.01306): completions that are good or bad, without a partner.
+
+
+@dataclass(frozen=True)
+class CompletionLogps:
+    """Sums over completion tokens, float32 [completions], under policy and reference; `desirable` is bool.
+
+    `kl` is the reference point, a scalar: see `reference_point`. `tokens` are the numbers of tokens summed over.
+    """
+
+    policy: Tensor
+    reference: Tensor
+    tokens: Tensor
+    desirable: Tensor
+    kl: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        return self.policy - self.reference
+
+
+def reference_point(ratios: Tensor, count: Tensor | int) -> Tensor:
+    """max(0, mean log-ratio of mismatched completions), an estimate of KL(policy, reference) that carries no gradient.
+
+    A mismatched completion follows another example's prompt. `ratios` is the sum over all processes' ones, `count` how many there are.
+    """
+    return (ratios.detach() / count).clamp(min=0)
+
+
+def kto(completions: CompletionLogps, options: LossOptions) -> Tensor:
+    """weight * (1 - sigmoid(beta (r - kl))) of a desirable completion with log-ratio r, 1 - sigmoid(beta (kl - r)) of an
+    undesirable one: float32 [completions]."""
+    above = options.beta * (completions.ratio - completions.kl)
+    good = options.desirable_weight * torch.sigmoid(-above)  # 1 - sigmoid(x) without cancellation
+    bad = options.undesirable_weight * torch.sigmoid(above)
+    return torch.where(completions.desirable, good, bad)
+
+
+@torch.no_grad()
+def completion_metrics(completions: CompletionLogps, options: LossOptions, n_desirable: int, n_undesirable: int) -> dict[str, Tensor]:
+    """What is logged of a batch, [completions] each, whose means over a step of `n_desirable` and `n_undesirable` are means
+    of their kind (0 where a step has none of it): `reward_chosen` and `chosen_tokens` of the desirable, `reward_rejected` and
+    `rejected_tokens` of the undesirable. `margin` is between the two; `accuracy` the share on the right side of `kl`."""
+    total = n_desirable + n_undesirable
+    chosen = completions.desirable * (total / max(n_desirable, 1))
+    rejected = ~completions.desirable * (total / max(n_undesirable, 1))
+    ratio, rewards, tokens = completions.ratio, options.beta * completions.ratio, completions.tokens
+    return {
+        "accuracy": ((ratio > completions.kl) == completions.desirable).float(),
+        "margin": chosen * rewards - rejected * rewards,
+        "reward_chosen": chosen * rewards,
+        "reward_rejected": rejected * rewards,
+        "chosen_tokens": chosen * tokens,
+        "rejected_tokens": rejected * tokens,
+        "kl": completions.kl.expand_as(ratio),
+    }

@@ -1,0 +1,275 @@
+"""Model folders that open in `transformers`: safetensors and JSON, nothing is pickled.
+
+With QK-norm `config.json` is that of `Qwen3ForCausalLM`; else with a sliding window `MistralForCausalLM`; else `LlamaForCausalLM`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage, stays_inside
+from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.model import Llama
+from corpusmill.train.options import Architecture, RopeScaling
+from corpusmill.train.template import token_ids
+
+# ---- model folders -----------------------------------------------------------------------------------
+
+WEIGHTS = "model.safetensors"
+#: Files of the tokenizer that a model folder carries along.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes] | None = None) -> None:
+    """Writes a model folder: `config.json`, `generation_config.json`, `model.safetensors` and the tokenizer's files.
+
+    `tokenizer` is a folder whose `TOKENIZER_FILES` are copied, or the files themselves by name. `folder` appears only
+    when everything in it is on the disk; one that was there is replaced.
+    """
+    files = tokenizer_files(Storage(str(tokenizer))) if isinstance(tokenizer, Path) else tokenizer or {}
+    arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
+    ids = token_ids(files)
+    config = to_hugging_face(arch, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad, dtype=dtype)
+    generation = {"bos_token_id": ids.bos, "eos_token_id": ids.ends, "pad_token_id": ids.pad, "do_sample": True}
+    with new_folder(folder) as temporary:
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "generation_config.json", generation)
+        write_tensors(temporary / WEIGHTS, model_tensors(model))
+        for name, content in sorted(files.items()):
+            write_file(temporary / name, content)
+
+
+def tokenizer_files(folder: Storage) -> dict[str, bytes]:
+    """The tokenizer's files of a folder, by name. Raises CorpusmillError where it has none."""
+    found = {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
+    if TOKENIZER_FILES[0] not in found:
+        raise CorpusmillError(f"{folder.path(TOKENIZER_FILES[0])}: no such file, and a model is saved with its tokenizer.")
+    return found
+
+
+def model_tensors(model: Llama) -> dict[str, Tensor]:
+    """The weights by name; a tied head is left out, as Hugging Face does it."""
+    tensors = dict(model.state_dict())
+    if model.arch.tied:
+        tensors.pop("lm_head.weight")
+    return tensors
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The shape that a folder's `config.json` describes, or one sentence about what is wrong with it."""
+    path = folder / "config.json"
+    try:
+        return from_hugging_face(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, so {folder} is not a model folder.") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+    except KeyError as error:
+        raise InputError(f"{path}: the key {error} is missing.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the configuration of a model that this program can load ({first_line(error)}).") from error
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
+    """The model of a folder (or its URL) that `save_model` or `transformers` wrote. InputError names the file and what is wrong."""
+    folder = local_model(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model folder.")
+    arch = read_architecture(folder)
+    _check_tokenizer(folder, arch)
+    tensors = _read_weights(folder)
+    with torch.device("meta"):
+        model = Llama(arch)
+    expected = model_tensors(model)
+    if arch.tied:
+        tensors.pop("lm_head.weight", None)
+    _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
+    for name in tensors:  # one after the other, so the model is never there twice
+        tensors[name] = tensors[name].to(device, dtype, copy=True)
+    return _filled(model, tensors)
+
+
+def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
+    """The model that takes over these weights."""
+    with torch.device("meta"):
+        model = Llama(arch)
+    return _filled(model, weights)
+
+
+def _filled(model: Llama, weights: Mapping[str, Tensor]) -> Llama:
+    model.load_state_dict(weights, strict=not model.arch.tied, assign=True)
+    model.tie()
+    return model
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of `model.safetensors`, or of the pieces that its index names."""
+    index = folder / f"{WEIGHTS}.index.json"
+    names = [WEIGHTS]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+            if not all(stays_inside(name) and "/" not in name for name in names):
+                raise ValueError("a file lies elsewhere")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise InputError(f"{index}: not an index of safetensors files.") from error
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors |= read_tensors(folder / name)
+    return tensors
+
+
+def _check_shapes(folder: Path, expected: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:
+    path = folder / WEIGHTS
+    if missing := sorted(expected.keys() - found.keys()):
+        raise InputError(f"{path}: the weight {missing[0]} is missing ({len(missing)} in all).")
+    if surplus := sorted(found.keys() - expected.keys()):
+        raise InputError(f"{path}: holds {surplus[0]}, which the model of config.json does not have ({len(surplus)} such in all).")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise InputError(f"{path}: {name} has the shape {list(found[name])}, config.json says {list(shape)}.")
+
+
+def _check_tokenizer(folder: Path, arch: Architecture) -> None:
+    """A tokenizer beside the weights must not have ids that the embedding lacks."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    try:
+        tokenizer = json.loads(path.read_bytes())
+        ids = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer.get("added_tokens", []))]
+        highest = max(ids, default=-1)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a tokenizer ({first_line(error)}).") from error
+    if highest >= arch.vocab_size:
+        raise InputError(f"{path}: has ids up to {highest}, but the model's vocabulary is {arch.vocab_size}; it is another model's.")
+
+
+# ---- config.json -------------------------------------------------------------------------------------
+#
+# A model's shape as the `config.json` of Hugging Face, in which `transformers` builds the same model.
+
+#: Class in `transformers`, and what its configuration holds where a file leaves a key out (transformers 5.23).
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", {}),
+    "mistral": ("MistralForCausalLM", {"num_key_value_heads": 8, "sliding_window": 4096}),
+    "qwen3": ("Qwen3ForCausalLM", {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28}),
+}
+#: Keys with which another model than ours would be computed, and our values.
+FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
+SCALING = {
+    "llama3": ("low_freq_factor", "high_freq_factor"),
+    "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"),
+}
+
+
+def to_hugging_face(
+    arch: Architecture, *, eos_token_id: int | None, bos_token_id: int | None, pad_token_id: int | None, dtype: str
+) -> dict[str, Any]:
+    """The `config.json` with which `transformers` builds the same model."""
+    kind = "qwen3" if arch.qk_norm else "mistral" if arch.window or arch.width % arch.heads else "llama"
+    scaling = _scaling_to_hugging_face(arch)
+    config = {
+        "architectures": [KINDS[kind][0]],
+        "model_type": kind,
+        "vocab_size": arch.vocab_size,
+        "hidden_size": arch.width,
+        "intermediate_size": arch.ffn,
+        "num_hidden_layers": arch.layers,
+        "num_attention_heads": arch.heads,
+        "num_key_value_heads": arch.kv_heads,
+        "head_dim": arch.head_dim,
+        "max_position_embeddings": arch.context,
+        "rms_norm_eps": arch.norm_eps,
+        "rope_theta": arch.rope_theta,  # read by transformers 4, as is the next line; the one after it by 5
+        "rope_scaling": scaling,
+        "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": arch.rope_theta},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "tie_word_embeddings": arch.tied,
+        "bos_token_id": bos_token_id,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": pad_token_id,
+        "initializer_range": 0.02,
+        "torch_dtype": dtype,
+        "use_cache": True,
+    }
+    if kind == "mistral":
+        config["sliding_window"] = arch.window or None
+    if kind == "qwen3":  # the first `max_window_layers` see everything
+        windowed = {"sliding_window": arch.window, "layer_types": ["sliding_attention"] * arch.layers}
+        config |= {"use_sliding_window": bool(arch.window), "max_window_layers": 0, **(windowed if arch.window else {})}
+    return config
+
+
+def _scaling_to_hugging_face(arch: Architecture) -> dict[str, Any] | None:
+    scaling = arch.rope_scaling
+    if scaling is None:
+        return None
+    given = scaling.model_dump(exclude_none=True)
+    return {
+        key: given[key] for key in ("rope_type", "factor", "original_max_position_embeddings", *SCALING[scaling.rope_type]) if key in given
+    }
+
+
+def from_hugging_face(config: dict[str, Any]) -> Architecture:
+    """The shape that a `config.json` describes. Raises ValueError with what this model can't do (or KeyError)."""
+    kind = config.get("model_type")
+    if kind not in KINDS:
+        raise ValueError(f"model_type is {kind!r}, expected one of {', '.join(KINDS)}")
+    config = KINDS[kind][1] | config
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    for key, expected in FIXED.items():
+        if (found := rope.get(key, config.get(key, expected))) != expected:
+            raise ValueError(f"{key} is {found!r}, expected {expected!r}")
+    heads, width, context = config["num_attention_heads"], config["hidden_size"], config["max_position_embeddings"]
+    return Architecture(
+        vocab_size=config["vocab_size"],
+        layers=config["num_hidden_layers"],
+        width=width,
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or width // heads,
+        ffn=config["intermediate_size"],
+        context=context,
+        rope_theta=rope.get("rope_theta") or config.get("rope_theta") or 10000.0,
+        rope_scaling=_scaling_from_hugging_face(rope, config.get("original_max_position_embeddings"), context),
+        window=_window_from_hugging_face(kind, config),
+        norm_eps=config.get("rms_norm_eps", 1e-6),
+        tied=config.get("tie_word_embeddings", False),
+        qk_norm=kind == "qwen3",
+    )
+
+
+def _scaling_from_hugging_face(rope: dict[str, Any], original: int | None, context: int) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind not in SCALING:
+        raise ValueError(f"rope_type {kind!r} is not supported")
+    original = original or rope.get("original_max_position_embeddings") or context
+    given = {key: rope[key] for key in SCALING[kind] if rope.get(key) is not None}
+    if kind == "llama3":
+        given = {key: rope[key] for key in SCALING[kind]}  # without them transformers refuses it too
+    factor = rope["factor"] if rope["factor"] is not None else context / original
+    return RopeScaling(rope_type=kind, factor=factor, original_max_position_embeddings=original, **given)
+
+
+def _window_from_hugging_face(kind: str, config: dict[str, Any]) -> int:
+    if kind == "llama" or (kind == "qwen3" and not config.get("use_sliding_window")):
+        return 0
+    types = config.get("layer_types")
+    if kind == "qwen3" and types is None:
+        full = min(config["max_window_layers"], config["num_hidden_layers"])
+        types = ["full_attention"] * full + ["sliding_attention"] * (config["num_hidden_layers"] - full)
+    if types and len(set(types)) > 1:
+        raise ValueError("some layers have a sliding window and others have not, which is not supported")
+    return 0 if types and types[0] == "full_attention" else config["sliding_window"] or 0

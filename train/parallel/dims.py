@@ -1,0 +1,165 @@
+"""Which processes there are, which part of the data and the model each has, and sums over all of them."""
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.train.data import DataShare
+from corpusmill.train.options import ParallelConfig
+
+# ---- processes ---------------------------------------------------------------------------------------
+
+#: The kinds of parallelism, outermost first: ranks of a tensor group are neighbours, as they talk most.
+KINDS = ("pipeline", "replicate", "shard", "tensor")
+#: Those whose ranks see different rows.
+DATA = ("replicate", "shard")
+
+
+@dataclass(frozen=True)
+class ParallelDims:
+    """One process among `config.world`; `mesh` has a dimension for each kind of parallelism that is in use (None: one process)."""
+
+    config: ParallelConfig
+    device: torch.device
+    rank: int = 0
+    mesh: DeviceMesh | None = None
+
+    @staticmethod
+    def single(device: torch.device) -> "ParallelDims":
+        """One process alone."""
+        return ParallelDims(ParallelConfig(), device)
+
+    @staticmethod
+    def distributed(config: ParallelConfig, device: torch.device) -> "ParallelDims":
+        """This process among those of the default process group, which exists. Raises InputError if their number is wrong."""
+        sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
+        processes = dist.get_world_size()
+        if processes != config.world:
+            named = ", ".join(f"{kind} {size}" for kind, size in sizes.items())
+            raise InputError(f"pretrain.parallel ({named}) needs {config.world} processes, but {processes} were started.")
+        if config.world == 1:
+            return ParallelDims(config, device)
+        logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # it warns of exchanges that could be faster
+        # copies of a part of the model are shards of one: FSDP2 averages gradients that are DTensors or come in micro-batches of a pipeline
+        as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
+        used = tuple(kind for kind, size in sizes.items() if size > 1 or (kind == "shard" and as_shards))
+        mesh = init_device_mesh(device.type, tuple(sizes[kind] for kind in used), mesh_dim_names=used)
+        return ParallelDims(config, device, dist.get_rank(), mesh)
+
+    @property
+    def world(self) -> int:
+        return self.config.world
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes logs, models and results."""
+        return self.rank == 0
+
+    def index(self, kind: str) -> int:
+        """This process's place along a dimension of the mesh; 0 where that is not in use."""
+        return self.mesh.get_local_rank(kind) if self.mesh is not None and kind in self.kinds else 0
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The dimensions of the mesh."""
+        return tuple(self.mesh.mesh_dim_names or ()) if self.mesh is not None else ()
+
+    def submesh(self, *kinds: str) -> DeviceMesh | None:
+        """The mesh of those of `kinds` that are in use; None where none is."""
+        used = tuple(kind for kind in self.kinds if kind in kinds)
+        return self.mesh[used] if self.mesh is not None and used else None
+
+    @property
+    def share(self) -> DataShare:
+        """The part of each step's rows that this process computes."""
+        return DataShare(
+            self.index("replicate") * self.config.shard + self.index("shard"), math.prod(getattr(self.config, k) for k in DATA)
+        )
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+# ---- parts of a parameter ----------------------------------------------------------------------------
+#
+# torch's optimisers refuse lists that mix plain tensors, DTensors, and DTensors of several meshes. What they do to each element is the
+# same in a shard, so they are given the shards. A DTensor is recognised by its `placements`, as its module takes half a second to import.
+
+
+def is_sharded(p: Tensor) -> bool:
+    return hasattr(p, "placements")
+
+
+@torch.no_grad()
+def local_of(p: Any) -> Tensor:
+    """What this rank has of a parameter, in the same memory; the parameter itself where it is not sharded."""
+    return p.to_local() if is_sharded(p) else p
+
+
+@torch.no_grad()
+def gradient_of(p: Any) -> Tensor:
+    """The gradient of `local_of(p)`; one that ranks have parts of is summed first."""
+    grad = p.grad
+    if not is_sharded(p):
+        return grad
+    return (grad if grad.placements == p.placements else grad.redistribute(placements=p.placements)).to_local()
+
+
+@torch.no_grad()
+def like(local: Tensor, p: Any) -> Tensor:
+    """A tensor of the shape of `local_of(p)` as part of one that is spread like `p`."""
+    if not is_sharded(p) or local.dim() != p.dim():
+        return local
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(local, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride())
+
+
+# ---- sums over processes -----------------------------------------------------------------------------
+#
+# Each part counts once. Every process adds the same numbers in the same order, so all get the same bits.
+
+
+def total(values: Tensor, dims: ParallelDims) -> Tensor:
+    """float64 `[n]` of the rows that each process computed, summed. Ranks of a tensor group computed the same ones, so the first counts;
+    the ranks of a pipeline that have no loss give zeros."""
+    if dims.world == 1:
+        return values
+    counted = values if dims.index("tensor") == 0 else torch.zeros_like(values)  # never NaN * 0
+    gathered = [torch.empty_like(values, device=dims.device) for _ in range(dims.world)]
+    dist.all_gather(gathered, counted.to(dims.device))
+    return torch.stack(gathered).sum(dim=0).to(values.device)
+
+
+def squared_norm(grads: Iterable[Tensor], dims: ParallelDims) -> Tensor:
+    """The square of the norm of the whole gradient, of which this process has parts: a DTensor's shard, its copy of one that
+    is not sharded, its stage's. `clip_grad_norm_` can't add up gradients on different meshes (https://github.com/pytorch/pytorch/issues/180346).
+    """
+    mine = [local_of(grad) for grad in grads if _counts(grad, dims)]
+    squares = torch.zeros((), dtype=torch.float64, device=dims.device)
+    if mine:
+        squares = torch.stack(torch._foreach_norm(mine)).double().square().sum()
+    if dims.world == 1:
+        return squares
+    gathered = [torch.empty(1, dtype=torch.float64, device=dims.device) for _ in range(dims.world)]
+    dist.all_gather(gathered, squares.reshape(1).to(dims.device))
+    return torch.cat(gathered).sum()
+
+
+def _counts(grad: Any, dims: ParallelDims) -> bool:
+    """Whether this process is the first of those that hold the same part of a gradient."""
+    sharded = set()
+    if is_sharded(grad):
+        names = grad.device_mesh.mesh_dim_names or ()
+        sharded = {name for name, placement in zip(names, grad.placements) if not placement.is_replicate()}  # strided ones too
+    return all(dims.index(kind) == 0 for kind in dims.kinds if kind != "pipeline" and kind not in sharded)

@@ -1,0 +1,141 @@
+"""What the loop asks of a model on one process or many, the plain case of one process, and how a model is laid out.
+
+Modules that only several processes need are imported when they are used: their import takes a second.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from corpusmill.train.compute import autocast, computing, rounded
+from corpusmill.train.data import IGNORED, DataShare
+from corpusmill.train.losses import Objective, StepLoss
+from corpusmill.train.model import Llama, fill
+from corpusmill.train.optim import Optimizer
+from corpusmill.train.options import LoopConfig, OptimizerConfig
+from corpusmill.train.parallel.dims import ParallelDims
+
+# ---- what the loop asks for --------------------------------------------------------------------------
+
+
+class ParallelModel(Protocol):
+    """A model, or this rank's part of it."""
+
+    parameters: dict[str, Tensor]  # by Hugging Face name; DTensors where they are sharded; a pipeline's rank has its own only
+    gradient_scale: float  # what turns the gradients that `backward` leaves into those of the sum over all ranks' losses
+
+    @property
+    def model(self) -> nn.Module:
+        """The Llama, or this rank's part of it."""
+        ...
+
+    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
+        """Forward and backward of this rank's micro-batches of a step, of losses times `scale`; gradients are added up in `parameters`."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """float64 `[n]` summed over all ranks, each part of the data counted once; the same bits on every rank."""
+        ...
+
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
+        """The square of the norm of the whole model's gradient, as `backward` left it: one float64, on the device, so that the loop can
+        fetch it together with the totals; the same bits on every rank."""
+        ...
+
+    def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
+        """`[B, T]` negative log-likelihoods without gradients, on every rank that shares these rows."""
+        ...
+
+
+class LocalModel:
+    """One process that has the whole model."""
+
+    gradient_scale = 1.0
+
+    def __init__(self, model: Llama, precision: str):
+        self.llama, self.precision = model, precision
+        self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    @property
+    def model(self) -> Llama:
+        return self.llama
+
+    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
+        parts = []
+        with rounded(self.llama, self.precision):
+            for batch in objective.batches(step, DataShare()):
+                with autocast(self.llama.device, self.precision):
+                    part = objective.loss(self.llama, batch)
+                if part.total.requires_grad:
+                    (part.total * scale if scale != 1.0 else part.total).backward()
+                parts.append(part)
+        return parts
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
+        if not grads:
+            return torch.zeros((), dtype=torch.float64, device=self.llama.device)
+        return torch.stack(torch._foreach_norm(list(grads.values()))).double().square().sum()
+
+    @torch.no_grad()
+    def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
+        with computing(self.llama, self.llama.device, self.precision):
+            return placed(self.llama(ids, segments, targets=targets), targets)
+
+
+def placed(nats: Tensor, targets: Tensor) -> Tensor:
+    """`[B, T]` with the nats of the targets that count at their places, and 0 elsewhere."""
+    return nats.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, nats)
+
+
+# ---- laying a model out ------------------------------------------------------------------------------
+
+
+def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | None = None) -> ParallelModel:
+    """Lays out the model, which is the same on every rank, as `dims` says.
+
+    With a `seed` it is a blank one, which is filled when it is spread: no rank ever has more than its shards and one whole weight.
+    """
+    if dims.world > 1:
+        return _spread(model, dims, config, seed)
+    if seed is not None:
+        fill(model, seed, dims.device)
+    model.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+    return LocalModel(model, config.precision)
+
+
+def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | None) -> ParallelModel:
+    from corpusmill.train.parallel import data, tensor
+    from corpusmill.train.parallel.data import SpreadModel
+    from corpusmill.train.parallel.pipeline import cut
+
+    parts = cut(model, dims, config) if dims.config.pipeline > 1 else {0: model}
+    for part in parts.values():
+        if mesh := dims.submesh("tensor"):
+            tensor.spread(part, mesh)
+        part.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+    precision: str = config.precision
+    if not dims.config.whole:
+        precisions = [data.shard(part, dims, config.precision) for part in parts.values()]
+        precision = precisions[0]
+    if seed is not None:
+        for part in parts.values():
+            fill(part, seed, dims.device)
+    if dims.config.pipeline > 1:
+        from corpusmill.train.parallel.pipeline import PipelineModel  # its import takes a second
+
+        return PipelineModel(parts, dims, config, precision)
+    return SpreadModel(model, data.copies(model, dims) if dims.config.whole else model, dims, precision)
+
+
+def optimizer_of(parallel_model: ParallelModel, dims: ParallelDims, config: OptimizerConfig) -> Any:
+    """What updates the parameters that this rank has, or with ZeRO-1 those that it owns; see `Optimizer`."""
+    if dims.config.whole and dims.config.shard > 1:
+        from corpusmill.train.optim import SharedOptimizer
+
+        return SharedOptimizer(parallel_model.parameters, config, dims)
+    return Optimizer(parallel_model.parameters, config)

@@ -1,0 +1,357 @@
+"""What the stage `sft` does: examples to packed rows, a model with rows for new tokens, the objective of the loop, what is measured."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train import tasks
+from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.compute import deterministic
+from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
+from corpusmill.train.finetune import leave_model, start_from
+from corpusmill.train.loop import fit
+from corpusmill.train.losses import StepLoss, TokenObjective
+from corpusmill.train.model import Llama
+from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
+from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, chat_files, load_chat, user_turn
+from corpusmill.train.tuning import StartModel
+from corpusmill.train.user_files import BadRow, UserRow, first_question, read_instruction, read_messages, read_rows, read_text
+
+# ---- examples ----------------------------------------------------------------------------------------
+#
+# From the user's files, or from tasks on the run's own documents.
+
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+
+#: What `sft/data/examples.parquet` holds: each example and the document (or file and line) it came from.
+EXAMPLES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),  # title, continuation, heading; file where the user gave it
+        pa.field("held_out", pa.bool_(), nullable=False),  # only measured, never learned
+        pa.field("messages", MESSAGES, nullable=False),
+    ]
+)
+
+#: What `sft/dropped/examples.parquet` holds: the same of the examples that can't be learned from, and why. A row that is no example
+#: has no messages.
+DROPPED = with_columns(EXAMPLES, [pa.field("failed", pa.list_(pa.string())), pa.field("note", pa.string())])
+
+REPORT_COLUMNS = with_columns(
+    REPORT,
+    [
+        pa.field("kind", pa.string()),
+        pa.field("held_out", pa.bool_()),
+        pa.field("n_tokens", pa.int64()),  # of the whole conversation, before truncation
+        pa.field("n_target_tokens", pa.int64()),  # that are learned, after truncation
+        pa.field("truncated", pa.bool_()),
+        pa.field("note", pa.string()),  # why it was dropped, where a sentence says more than the rule's name
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """`bad` says what is wrong with a row of a file that is no example; it then has no messages."""
+
+    id: str
+    url: str | None
+    kind: str
+    held_out: bool
+    messages: list[Message]
+    bad: BadRow | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An example as tokens. `failed` says why it is dropped; `tokens` are then None. `encoded` is the whole, before it is cut."""
+
+    example: Example
+    tokens: Encoded | None
+    failed: list[str]
+    encoded: Encoded
+    truncated: bool
+    note: str | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.encoded.ids)
+
+    @property
+    def n_targets(self) -> int:
+        return int(self.tokens.mask[1:].sum()) if self.tokens else 0
+
+
+def build_examples(
+    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
+) -> list[Example]:
+    """At most `limit` tasks, and `per_document` of one document, in the order of their hashes."""
+    built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.instructions(source, max_chars))
+    return [
+        Example(task.source.id, task.source.url, task.kind, held_out(task.source.id), [user_turn(task.prompt), assistant_turn(task.answer)])
+        for task in built
+    ]
+
+
+def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
+    """Every row of the user's files, in their order. Whether one is held out depends on its first question.
+
+    A row that is no example comes with the reason. Raises InputError where a whole file has no example.
+    """
+    examples = []
+    for path in files:
+        rows = [_example(place, row, held_out) for place, row in read_rows(path)]
+        bad = [row.bad for row in rows if row.bad]
+        if len(bad) == len(rows):
+            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is an example; {bad[0]}")
+        examples += rows
+    return examples
+
+
+def _example(place: str, row: UserRow | BadRow, held_out: float) -> Example:
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        messages = example_messages(place, row)
+    except BadRow as bad:
+        return Example(place, None, "file", False, [], bad)
+    return Example(place, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
+
+
+def example_messages(place: str, row: UserRow) -> list[Message]:
+    """The conversation of a row in any of the usual formats. Raises BadRow naming `place`."""
+    for key in ("messages", "conversations", "conversation"):
+        if row.get(key) is not None:
+            return read_messages(place, row[key])
+    if row.get("instruction") is not None and row.get("output") is not None:
+        return [user_turn(read_instruction(place, row)), assistant_turn(read_text(place, row, "output"))]
+    if row.get("prompt") is not None and row.get("completion") is not None:
+        return _turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn)
+    raise BadRow(
+        f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, or "
+        f"`prompt` and `completion`; it has {safe_line(', '.join(sorted(row)), 200) or 'nothing'}."
+    )
+
+
+def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
+    """A field that is text, one turn, or messages."""
+    return read_messages(place, row[key]) if isinstance(row[key], list) else [turn(read_text(place, row, key))]
+
+
+def prepare(example: Example, encoder: ChatEncoder, context: int) -> Prepared:
+    """Tokenises an example and cuts it to what a row of `context` places can hold. Why one is dropped:
+
+    what BadRow calls it    the row is no example
+    `template_refused`      the template does not take it
+    `no_answer`             nothing in it is the assistant's
+    `empty_answer`          an assistant's turn says nothing
+    `too_long`              the targets lie behind the model's context
+    `nothing_to_learn`      there is no target
+    """
+    none = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
+    if example.bad:
+        return Prepared(example, None, [example.bad.rule], none, False, str(example.bad))
+    try:
+        encoded = encoder.encode(example.messages)
+    except TemplateRefusal as refusal:
+        return Prepared(example, None, ["template_refused"], none, False, str(refusal))
+    truncated = len(encoded.ids) > context + 1
+    tokens = Encoded(encoded.ids[: context + 1], encoded.mask[: context + 1])
+    answers = [message["content"] for message in example.messages if message["role"] == "assistant"]
+    failed = ["empty_answer"] if any(not answer.strip() for answer in answers) else [] if answers else ["no_answer"]
+    if answers and not failed and not tokens.mask[1:].any():
+        failed = ["too_long" if truncated and encoded.mask[1:].any() else "nothing_to_learn"]
+    return Prepared(example, None if failed else tokens, failed, encoded, truncated)
+
+
+def examples_table(examples: Sequence[Example]) -> pa.Table:
+    columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES.names}
+    return pa.table(columns, EXAMPLES)
+
+
+def dropped_table(prepared: Sequence[Prepared]) -> pa.Table:
+    dropped = [p for p in prepared if p.failed]
+    columns = {name: [getattr(p.example, name) for p in dropped] for name in EXAMPLES.names}
+    return pa.table({**columns, "failed": [p.failed for p in dropped], "note": [p.note for p in dropped]}, DROPPED)
+
+
+def report_table(prepared: Sequence[Prepared]) -> pa.Table:
+    """One row for every example: REPORT's columns and what was counted."""
+    chars = [sum(len(m["content"]) for m in p.example.messages) for p in prepared]
+    return pa.table(
+        {
+            "id": [p.example.id for p in prepared],
+            "url": [p.example.url for p in prepared],
+            "kept": [not p.failed for p in prepared],
+            "failed": [p.failed for p in prepared],
+            "chars_in": chars,
+            "chars_out": [0 if p.failed else count for p, count in zip(prepared, chars, strict=True)],
+            "kind": [p.example.kind for p in prepared],
+            "held_out": [p.example.held_out for p in prepared],
+            "n_tokens": [p.n_tokens for p in prepared],
+            "n_target_tokens": [p.n_targets for p in prepared],
+            "truncated": [p.truncated for p in prepared],
+            "note": [p.note for p in prepared],
+        },
+        REPORT_COLUMNS,
+    )
+
+
+# ---- new special tokens ------------------------------------------------------------------------------
+#
+# A model gets rows for tokens of a chat template that it did not have.
+#
+# A new row, of the embedding and of the head, is the mean of the rows before it. So a new token's logit is the mean of the old ones, and
+# the model's distribution hardly changes (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021).
+# `transformers`' `resize_token_embeddings`, which TRL's `clone_chat_template` calls, draws from a normal around the same mean with 1e-9
+# of the covariance. The mean itself needs no drawing. Equal rows diverge at the first step, as they occur in different places.
+
+
+def prepared_folder(parent: Storage, encoder: ChatEncoder, target: Path) -> Storage:
+    """The model folder to tune: `parent` itself where it has this tokenizer and template, else `target`, written with them."""
+    own = load_chat(parent)
+    if own.fingerprint == encoder.fingerprint:
+        return parent
+    model = grown(load_model(parent.root), new_ids(own, encoder))
+    save_model(model, target, chat_files(encoder, model.arch.context))
+    return Storage(str(target))
+
+
+def new_ids(old: ChatEncoder, new: ChatEncoder) -> list[int]:
+    """The ids of the special tokens that only the new tokenizer has."""
+    return sorted(number for token, number in new.special_ids.items() if old.tokenizer.token_to_id(token) is None)
+
+
+@torch.no_grad()
+def grown(model: Llama, tokens: Sequence[int]) -> Llama:
+    """A model in which the rows of `tokens` (ids, also beyond its vocabulary) are the mean of the others; tied heads stay tied."""
+    if not tokens:
+        return model
+    rows = max(model.arch.vocab_size, max(tokens) + 1)
+    weights = {
+        name: _with_mean_rows(weight, rows, tokens) if name in ("model.embed_tokens.weight", "lm_head.weight") else weight
+        for name, weight in model_tensors(model).items()
+    }
+    return model_of(model.arch.model_copy(update={"vocab_size": rows}), weights)
+
+
+def _with_mean_rows(weight: Tensor, rows: int, tokens: Sequence[int]) -> Tensor:
+    """`weight` `[vocabulary, width]` with `rows` rows; the mean is taken in float64, so that a sum in another order rounds to the same."""
+    known = torch.ones(len(weight), dtype=torch.bool)
+    known[[token for token in tokens if token < len(weight)]] = False
+    mean = weight[known].double().mean(dim=0).to(weight.dtype)
+    larger = torch.cat([weight, mean.expand(rows - len(weight), -1)])
+    larger[list(tokens)] = mean
+    return larger
+
+
+# ---- the training ------------------------------------------------------------------------------------
+
+
+def train(
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
+) -> dict[str, Any]:
+    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
+    examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
+    tuned = TuningJob(SftConfig.model_validate(config), StartModel(name, folder), examples, dims)
+    return tuned.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
+
+
+class TuningJob(TokenObjective):
+    """A model, its examples as packed rows, and the configuration: the objective of the loop."""
+
+    def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
+        self.config, self.start, self.dims = config, start, dims
+        self.encoder = load_chat(start.storage)
+        self.model = start_from(start.folder, dims, config, "sft")
+        given = [Example(**row) for row in examples.to_pylist()]
+        self.rows, self.examples = self._pack([example for example in given if not example.held_out])
+        self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
+        self.order = Order(self.rows.n_rows, config.batch, config.micro_batch, config.seed)
+        steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.rows.n_rows))
+        self.loop = config.loop.model_copy(update={"steps": steps})
+        self.measured: dict[str, float] = {}  # on held-out examples, after the latest step that was looked at
+
+    def _pack(self, examples: list[Example]) -> tuple[Packed, list[Example]]:
+        context = self.model.arch.context
+        prepared = [prepare(example, self.encoder, context) for example in examples]
+        kept = [(p.example, p.tokens) for p in prepared if p.tokens is not None]
+        return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
+
+    def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
+        """Trains, and leaves the model; returns what `metrics.json` holds."""
+        if self.dims.is_main:
+            place.begin(chat_files(self.encoder, self.model.arch.context))
+        with deterministic(self.loop.threads):
+            before = self.held_out_loss(LocalModel(self.model, self.loop.precision))
+        result = fit(
+            self.model, self, self.loop, dims=self.dims, state=place.states, log=place.log_file, describe=self.describe,
+            evaluate=self.evaluate if self.held_out_examples else None, evaluate_every=self.config.evaluate_every,
+            progress=progress, title="sft",
+        )  # fmt: skip
+        if not self.measured:  # killed after the last step
+            with deterministic(self.loop.threads):
+                self.evaluate(result.parallel_model, result.steps)
+        leave_model(self.model, self.start, result, self.dims, self.config, place)
+        measured = bool(self.held_out_examples)
+        return {
+            "examples": len(self.examples),
+            "held_out_examples": len(self.held_out_examples),
+            "rows": self.rows.n_rows,
+            "row_fill": self.rows.fill,
+            "steps": result.steps,
+            "skipped_steps": result.skipped,
+            "target_tokens": result.count,
+            "train_loss": result.loss,
+            "held_out_loss_before": before if measured else None,
+            "held_out_loss_after": self.measured["held_out_loss"] if measured else None,
+        }
+
+    def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, float]:
+        """What goes into the log."""
+        self.measured = {"held_out_loss": self.held_out_loss(parallel_model)}
+        return self.measured
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+        for rows in self.order.micro_batches(step, share):
+            yield self._tensors(self.rows, rows)
+
+    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+        """The nats of the batch's targets: assistants' contents and end tokens."""
+        ids, targets, segments = batch
+        nats = model(ids, segments, targets=targets)
+        return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
+
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
+        """The ids of the examples in a micro-batch, for the log of skipped ones."""
+        return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]
+
+    @torch.no_grad()
+    def held_out_loss(self, parallel_model: ParallelModel) -> float:
+        """Nats a target over the held-out examples, the same on every process; NaN without any."""
+        total, count = 0.0, 0
+        for rows in in_turn(self.held_out.n_rows):
+            ids, targets, segments = self._tensors(self.held_out, rows)
+            total += float(parallel_model.nats(ids, targets, segments).double().sum())
+            count += int((targets != IGNORED).sum())
+        return total / count if count else float("nan")
+
+    def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
+        ids, targets, segments = (torch.from_numpy(a[rows]).to(self.dims.device) for a in (packed.ids, packed.targets, packed.segments))
+        return ids, targets, segments

@@ -1,0 +1,270 @@
+"""Reads the files that a user gives: rows of JSONL, a JSON array or Parquet, as conversations, instructions and prompts.
+
+A file that can't be read is an InputError. A row that can't be read is a `BadRow`, which says why; the other rows go on.
+"""
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.template import Message
+
+# ---- rows --------------------------------------------------------------------------------------------
+
+UserRow = dict[str, Any]
+
+FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
+
+
+class BadRow(InputError):
+    """A row that is not what it should be: the sentence names its place, `rule` is what a report calls it."""
+
+    def __init__(self, sentence: str, rule: str = "no_example"):
+        super().__init__(sentence)
+        self.rule = rule
+
+
+def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
+    """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
+
+    The format is told by the name: `.jsonl` (or `.ndjson`), `.json`, both also with `.gz` or `.zst` behind it, `.parquet`.
+    Raises InputError.
+    """
+    name = path.removesuffix(".gz").removesuffix(".zst")
+    if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):
+        raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
+    content = _file_content(path)
+    if name.endswith(".parquet"):
+        yield from _parquet_rows(path, content)
+    elif name.endswith(".json"):
+        yield from _json_array(path, content)
+    else:
+        yield from _json_lines(path, content)
+
+
+def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
+    """The same where every row has to be one: raises the first BadRow."""
+    for place, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise row
+        yield place, row
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, without their ends: a newline, or a carriage return and one. Raises InputError."""
+    try:
+        return [line.removesuffix("\r") for line in _file_content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
+
+
+def file_ref(path: str) -> FileRef:
+    """A user's file as a task's input; its fingerprint is the sha256 of what it holds."""
+    content = _raw(path)
+    return FileRef(path, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _raw(path: str) -> bytes:
+    folder, _, name = path.rpartition("/")
+    try:
+        return Storage(folder or ".").read_bytes(name)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+
+
+def _file_content(path: str) -> bytes:
+    content = _raw(path)
+    if path.endswith(".gz"):
+        content = _inflate(path, content)
+    elif path.endswith(".zst"):
+        content = _unzstd(path, content)
+    if not content.strip():
+        raise InputError(f"{path}: the file is empty.")
+    return content
+
+
+def _unzstd(path: str, compressed: bytes) -> bytes:
+    """All frames of a zstd file."""
+    import zstandard
+
+    parts = []
+    while compressed:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            parts.append(frame.decompress(compressed))
+        except zstandard.ZstdError as error:
+            raise InputError(f"{path}: not a zstd file ({error}).") from error
+        if not frame.eof:
+            raise InputError(f"{path}: the zstd file is truncated.")
+        compressed = frame.unused_data
+    return b"".join(parts)
+
+
+def _inflate(path: str, compressed: bytes) -> bytes:
+    """All members of a gzip file."""
+    parts = []
+    while compressed:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(compressed))
+        except zlib.error as error:
+            raise InputError(f"{path}: not a gzip file ({error}).") from error
+        if not member.eof:
+            raise InputError(f"{path}: the gzip file is truncated.")
+        compressed = member.unused_data
+    return b"".join(parts)
+
+
+def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
+    for number, line in enumerate(io.BytesIO(content), 1):
+        if line.strip():
+            place = f"{path}:{number}"
+            try:
+                yield place, _row(place, _parse(place, line))
+            except BadRow as bad:
+                yield place, bad
+
+
+def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
+    rows = _parse(path, content)
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
+    for number, row in enumerate(rows, 1):
+        place = f"{path}, row {number}"
+        try:
+            yield place, _row(place, row)
+        except BadRow as bad:
+            yield place, bad
+
+
+def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
+    try:
+        rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
+    for number, row in enumerate(rows, 1):
+        yield f"{path}, row {number}", row
+
+
+def _parse(place: str, content: bytes) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadRow(f"{place}: byte {error.start} is not UTF-8.", "invalid_utf8") from error
+    except json.JSONDecodeError as error:
+        raise BadRow(f"{place}: not JSON ({error.msg}: line {error.lineno} column {error.colno}).", "not_json") from error
+    except RecursionError as error:
+        raise BadRow(f"{place}: not JSON that can be read (it is nested too deeply).", "not_json") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
+
+
+def _row(place: str, row: Any) -> UserRow:
+    if not isinstance(row, dict):
+        raise BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
+    return row
+
+
+# ---- conversations -----------------------------------------------------------------------------------
+#
+# A row as a list of messages, whatever its format.
+#
+# Turns are kept as they are, in any order: also two of the user in a row, or an assistant that begins. Turns of tools are left out: there
+# is no rule to write them as text, and an answer that depends on a tool is not learned without it.
+
+_ROLES = {
+    "system": "system", "developer": "system", "user": "user", "human": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
+}  # fmt: skip
+_TOOLS = {"tool", "function", "ipython", "function_call", "function_response", "observation", "tool_call", "tool_response"}
+
+
+def read_messages(place: str, value: Any) -> list[Message]:
+    """Messages in OpenAI's (`role`, `content`) or ShareGPT's (`from`, `value`) names. Raises BadRow naming `place`."""
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"{place}: expected a list of messages with `role` and `content`.")
+    return [_message(f"{place}, message {number}", item) for number, item in enumerate(value, 1)]
+
+
+def first_question(messages: Sequence[Message]) -> str:
+    """The user's first turn, or the first turn if there is none: its hash decides whether an example is held out. So equal questions stay
+    on one side, and a system message that all conversations share decides nothing."""
+    return next((message["content"] for message in messages if message["role"] == "user"), messages[0]["content"])
+
+
+def read_instruction(place: str, row: dict[str, Any]) -> str:
+    """Alpaca's `instruction` with its optional `input` below it."""
+    instruction, given = read_text(place, row, "instruction"), row.get("input")
+    return f"{instruction}\n\n{read_text(place, row, 'input')}" if given not in (None, "") else instruction
+
+
+def read_text(place: str, row: dict[str, Any], key: str) -> str:
+    """A field that has to be a string."""
+    value = row[key]
+    if not isinstance(value, str):
+        raise BadRow(f"{place}: `{key}` is {_kind(value)}, expected text.")
+    return _unicode(place, value)
+
+
+def _message(place: str, item: Any) -> Message:
+    if not isinstance(item, dict):
+        raise BadRow(f"{place}: {_kind(item)}, expected an object with `role` and `content`.")
+    names = ("from", "value") if item.get("from") is not None else ("role", "content")
+    role, content = item.get(names[0]), item.get(names[1])
+    name = role if isinstance(role, str) else ""
+    if name in _TOOLS or item.get("tool_calls") or item.get("function_call"):
+        raise BadRow(f"{place}: a turn of a tool or a call of one, which can't be learned from here.", "tool_turn")
+    if name not in _ROLES:
+        raise BadRow(f"{place}: the role {safe_line(repr(role), 60)} is not known (expected one of {', '.join(_ROLES)}).", "unknown_role")
+    return {"role": _ROLES[name], "content": _unicode(place, _content(place, names[1], content))}
+
+
+def _content(place: str, key: str, content: Any) -> str:
+    """Text, or OpenAI's list of parts where all are text."""
+    if isinstance(content, list):
+        parts = [part if isinstance(part, dict) and part.get("type", "text") == "text" else {} for part in content]
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+        if len(texts) < len(content):
+            raise BadRow(f"{place}: `{key}` has parts that are no text, which can't be learned from here.")
+        return "".join(texts)
+    if not isinstance(content, str):
+        raise BadRow(f"{place}: `{key}` is {_kind(content)}, expected text.")
+    return content
+
+
+def _unicode(place: str, text: str) -> str:
+    """JSON can escape half a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(f"{place}: character {error.start} is half of a surrogate pair, which is not Unicode text.") from error
+    return text
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"a {type(value).__name__}"
+
+
+# ---- prompts -----------------------------------------------------------------------------------------
+
+
+def read_prompts(path: str) -> list[str]:
+    """All prompts of a file; empty lines of a text file are none. InputError names the file and the line."""
+    if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
+        return [line for line in read_lines(path) if line.strip()]
+    found = []
+    for place, row in read_records(path):
+        if "prompt" not in row:
+            raise InputError(f"{place}: has no `prompt`.")
+        found.append(read_text(place, row, "prompt"))
+    return found
