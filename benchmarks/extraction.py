@@ -21,7 +21,7 @@ from gold import GoldPage
 from resiliparse.extract.html2text import extract_plain_text
 
 from corpusmill.ingest.config import ExtractionConfig
-from corpusmill.ingest.extraction import extract_page
+from corpusmill.ingest.pages import extract_page
 from ingest import cpu_seconds, ours
 
 

@@ -1,7 +1,7 @@
 """Fits the scorer of blocks to pages whose main text is known, and writes its trees.
 
     pip install -e '.[fit]'
-    python benchmarks/fit_extraction.py GOLD_FOLDER [--output ingest/page/scorer.json]
+    python benchmarks/fit_extraction.py GOLD_FOLDER [--output ingest/html/scorer.json]
 
 GOLD_FOLDER is described in `gold.py`. A block of a page with a whole gold text is main text where most of its words match
 that text in order. Where only segments are known, blocks that hold one are labelled by it; for the others trafilatura's
@@ -23,13 +23,11 @@ import numpy as np
 from gold import GoldPage
 
 from corpusmill.ingest.config import ExtractionConfig
-from corpusmill.ingest.page import blocks as extractor
-from corpusmill.ingest.page.features import NAMES, context_of, features
-from corpusmill.ingest.page.lexbor import Tree
-from corpusmill.ingest.page.render import render
-from corpusmill.ingest.page.scorer import LEVELS, MODEL, load_trees, score
-from corpusmill.ingest.page.selection import keep
-from corpusmill.ingest.page.walk import CHARS, END, START
+from corpusmill.ingest.html import main_text as extractor
+from corpusmill.ingest.html.features import NAMES, context_of, features
+from corpusmill.ingest.html.main_text import LEVELS, MODEL, keep, load_trees, render, score
+from corpusmill.ingest.html.tree import Tree
+from corpusmill.ingest.html.walk import CHARS, END, START
 
 FOLDS = 5
 NESTING = 5000

@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from corpusmill.ingest.urls.config import DATATROVE_REASONS, UrlFilterConfig
-from corpusmill.ingest.urls.sources import shipped_sources
-from corpusmill.ingest.urls.step import UrlFilter
+from corpusmill.ingest.urls.filter import DATATROVE_REASONS, UrlFilter, UrlFilterConfig
+from corpusmill.ingest.urls.lists import shipped_sources
 
 Filter = Callable[[str], str | None]
 

@@ -15,9 +15,8 @@ from collections.abc import Callable
 
 from fastwarc.warc import ArchiveIterator
 
-from corpusmill.ingest.frames import examine
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.warc import read_records
+from corpusmill.ingest.archive_walk import examine
+from corpusmill.ingest.warc import Record, read_records
 from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.formats.detect import InputFile
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import xxhash
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.watch.progress import Bytes
 from corpusmill.pipeline.web import Patience, cached, download, forget, gunzip
 
@@ -92,6 +93,11 @@ def files_of(given: str, patience: Patience | None = None) -> list[str]:
             raise InputError(f"{given}: {wanted.base} has no crawl {wanted.crawl} ({wanted.list_url} is not there).") from error
         raise
     return sorted(wanted.base + path for path in choose(_paths(wanted), wanted))
+
+
+def find_files(given: str) -> list[str]:
+    """The files of any input: of a crawl, or of a path, glob or URL."""
+    return files_of(given) if is_crawl(given) else expand(given)
 
 
 def fetch(given: str, bar: Bytes, patience: Patience | None = None) -> None:

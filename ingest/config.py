@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from corpusmill.ingest.url_filter import resolve_url_filter
+from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
 
 

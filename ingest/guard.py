@@ -1,21 +1,199 @@
-"""Has pieces read by a process of its own (`reader.py`) and goes on behind what killed it, with all rows that it had finished."""
+"""Has tasks read by a process of its own (`reader.py`), which a hostile page may kill, and goes on behind that page.
 
+`ReaderProcess` starts the process, talks to it, watches it, and finds out of what it died. `Losses` decides which records are
+given up. `Guard` puts both together and keeps all rows that a dead process had finished.
+
+A record whose extraction kills the process is given up at once where its CPU time ran out, and otherwise when a second process dies
+of it too. Where reading kills it, reading is tried again, then without native code, and then the rest of the segment is
+given up. Each is a row of the report. A process that was killed from outside is no record's fault: nothing is given up for it,
+and after some such deaths the whole task is tried elsewhere.
+"""
+
+import contextlib
 import json
+import mmap
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing import Pipe
 from typing import Any
 
 import pyarrow as pa
 
-from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.losses import TRIES, Losses, killed
-from corpusmill.ingest.reader import EXTRACTING, PHASE, PLACE
-from corpusmill.ingest.reader_process import Died, Process
-from corpusmill.ingest.splitting import UNKNOWN, RangeIndex
+from corpusmill.ingest.config import ExtractionConfig, IngestConfig
+from corpusmill.ingest.inputs import UNKNOWN, RangeIndex
+from corpusmill.ingest.reader import EXTRACTING, IDLE, OUT_OF_MEMORY, PHASE, PLACE, READING_FACTOR
 from corpusmill.ingest.wat import SAID
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.engine import peak_memory_mb
+from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
+
+#: A process that sleeps instead of working is killed after this many times its CPU seconds.
+WALL_FACTOR = 10
+#: What Rust, C++ and glibc say on standard error when an allocation fails, before they abort.
+NO_MEMORY = re.compile(rb"memory allocation of \d+ bytes failed|std::bad_alloc|Cannot allocate memory|out of memory", re.IGNORECASE)
+#: Arrow's own allocators never give memory back. Rust must not trace a panic for want of memory: the trace wants some too, and then
+#: waits for itself forever. glibc gives the memory of each large page back and asks for it anew for the next one, which costs a
+#: twentieth of the time: so it keeps up to 64 MB. A block of more than 32 MB still goes back at once.
+SURROUNDINGS = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}  # fmt: skip
+
+
+#: Signals that a process gets for what it does itself. All others come from outside, but for SIGPROF, which is our limit of CPU time.
+OWN_SIGNALS = frozenset(
+    [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS, signal.SIGPIPE]
+)
+
+
+class Died(Exception):
+    """The reader process is no more; `rule` says of what (`timeout`, `out_of_memory`, `crashed`), `how` in a few words. `sure`: that the
+    record did it, so no second process has to die of it. `outside`: whoever killed it (the system for want of memory, an administrator, the
+    end of the machine), it was not the record."""
+
+    def __init__(self, rule: str, how: str, sure: bool = False, outside: bool = False):
+        self.rule, self.how, self.sure, self.outside = rule, how, sure, outside
+
+
+class ReaderProcess:
+    """A running reader process."""
+
+    def __init__(self, hello: dict[str, Any], page_seconds: float):
+        self.page_seconds = page_seconds
+        self.peak_mb = 0
+        self.hung = False
+        self.seen: tuple[int, int] = (0, 0)
+        self.since = time.monotonic()
+        shared = tempfile.TemporaryFile()
+        shared.truncate(mmap.PAGESIZE)
+        self.place = memoryview(mmap.mmap(shared.fileno(), mmap.PAGESIZE)).cast("Q")
+        self.errors = tempfile.TemporaryFile()
+        self.connection, theirs = Pipe()
+        command = [sys.executable, "-P", "-m", "corpusmill.ingest.reader"]
+        with theirs, shared:
+            self.popen = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(shared.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors, pass_fds=(theirs.fileno(), shared.fileno()),
+                env={**os.environ, **SURROUNDINGS, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # to find the same modules
+            )  # fmt: skip
+        self.send(hello)
+
+    def send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `receive` says of what
+            self.connection.send_bytes(json.dumps(message).encode())
+
+    def receive(self) -> bytes:
+        """The next message. Raises Died."""
+        try:
+            while not self.connection.poll(1.0):
+                self._check_hang()
+            return self.connection.recv_bytes()
+        except (EOFError, ConnectionResetError):
+            raise self._death() from None
+
+    def _check_hang(self) -> None:
+        now = (self.place[PLACE], self.place[PHASE])
+        if now != self.seen or now[1] == IDLE:
+            self.seen, self.since = now, time.monotonic()
+        limit = self.page_seconds * WALL_FACTOR * (1 if now[1] == EXTRACTING else READING_FACTOR)
+        if time.monotonic() - self.since > limit:
+            self.hung = True
+            self.popen.kill()
+
+    def _death(self) -> Died:
+        code = self._reap()
+        if -code == signal.SIGPROF:
+            return Died("timeout", "it ran out of CPU time", sure=True)
+        if self.hung:
+            return Died("timeout", "it did not get on")
+        if code == OUT_OF_MEMORY or NO_MEMORY.search(self.said()):
+            return Died("out_of_memory", "it ran out of memory")
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        with contextlib.suppress(ValueError):  # real-time signals have no name
+            how = signal.Signals(-code).name
+        return Died("crashed", how, outside=code < 0 and -code not in OWN_SIGNALS)
+
+    def _reap(self) -> int:
+        """Waits for the end of a process that is ending; returns its exit code, negative for a signal."""
+        _, status, usage = os.wait4(self.popen.pid, 0)
+        self.popen.returncode = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss // 1024
+        if peak > peak_memory_mb():  # what it says is at least this process's own peak, from which it was started
+            self.peak_mb = max(self.peak_mb, peak)
+        return self.popen.returncode
+
+    def said(self) -> bytes:
+        """The end of what it wrote to standard error."""
+        self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - (1 << 16)))
+        return self.errors.read()
+
+    def close(self) -> None:
+        if self.popen.returncode is None:
+            self.popen.kill()
+            self._reap()
+        self.connection.close()
+        self.errors.close()
+
+
+#: Processes that die at the same place before the piece fails.
+TRIES = 3
+#: Processes of a piece that are killed from outside before the piece fails.
+KILLED = 3
+
+
+def killed(death: Died) -> ProcessKilled:
+    """The end of a task whose reader processes were killed from outside, the last one like this."""
+    return ProcessKilled(f"the process that reads was killed from outside ({death.how}), perhaps because the machine has no memory left.")
+
+
+class Losses:
+    """Which records of a piece are given up, and why."""
+
+    def __init__(self, limits: ExtractionConfig):
+        self.limits = limits
+        self.deaths: Counter[tuple[int, bool]] = Counter()
+        self.lost: dict[int, tuple[str, str]] = {}
+        self.unreadable: dict[int, tuple[str, str]] = {}
+        self.by_hand = False
+        self.killed = 0
+
+    def request(self) -> dict[str, Any]:
+        return {"lost": self.lost, "unreadable": self.unreadable, "by_hand": self.by_hand}
+
+    def note(self, place: int, extracting: bool, death: Died) -> None:
+        """Decides what the next process does differently. Raises ProcessKilled, and CorpusmillError where no process gets on."""
+        if death.outside:
+            self.killed += 1
+            if self.killed >= KILLED:
+                raise killed(death)
+            return
+        self.deaths[place, extracting] += 1
+        tries = self.deaths[place, extracting] + death.sure
+        if tries > TRIES:
+            raise CorpusmillError(f"ingest: the process that reads dies at the same place again and again ({death.how}).")
+        if extracting and tries >= 2:
+            self.lost[place] = (death.rule, self._reason("its extraction", death))
+        elif tries == 2:
+            self.by_hand = True
+        elif tries > 2:
+            self.unreadable[place] = (death.rule, self._reason("reading it", death))
+
+    def _reason(self, what: str, death: Died) -> str:
+        if death.rule == "crashed":
+            return f"{what} ended its process twice ({death.how})"
+        if death.rule == "timeout":
+            seconds = self.limits.max_page_seconds * (1 if what == "its extraction" else READING_FACTOR)
+            return f"{what} took more than {seconds:g} seconds (extraction.max_page_seconds)"
+        return f"{what} took more than {self.limits.max_memory_mb} MB (extraction.max_memory_mb)"
 
 
 class ReaderBug(Exception):
@@ -23,7 +201,7 @@ class ReaderBug(Exception):
 
 
 @dataclass(frozen=True)
-class Batch:
+class RowBatch:
     """Some rows of a piece: a report row for each, a document for each that is kept, and what the manifest says of them."""
 
     documents: pa.Table
@@ -38,15 +216,15 @@ class Guard:
     def __init__(self, config: IngestConfig, params: dict[str, Any]):
         self.config = config
         self.params = params
-        self.process: Process | None = None
+        self.process: ReaderProcess | None = None
         self.answering = False  # the process has not sent the last batch of a piece
         self.peak_mb = 0  # the most that one of the processes had in memory
 
-    def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[Batch]:
+    def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[RowBatch]:
         """The rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record. How many are in a batch
         depends on the time that they take."""
         for head, (documents, report) in self._answers({"segments": segments}):
-            yield Batch(documents, report, head["counts"], head["warnings"])
+            yield RowBatch(documents, report, head["counts"], head["warnings"])
 
     def read_wat(self, ref: FileRef, layout: str) -> tuple[pa.Table, list[str]]:
         """What a WAT file says (`wat.SAID`), and warnings."""
@@ -106,7 +284,7 @@ class Guard:
             return found
         return next(iter(losses.unreadable.values()))
 
-    def _bury(self, process: Process, death: Died, losses: Losses) -> None:
+    def _bury(self, process: ReaderProcess, death: Died, losses: Losses) -> None:
         place, phase = process.place[PLACE], process.place[PHASE]
         self.close()
         losses.note(place, phase == EXTRACTING, death)
@@ -118,7 +296,7 @@ class Guard:
             self.process = None
         self.answering = False
 
-    def _running(self) -> Process:
+    def _running(self) -> ReaderProcess:
         """The process, ready for a request."""
         if self.answering:
             self.close()  # the rest of another piece, which failed, is not wanted
@@ -126,7 +304,7 @@ class Guard:
             return self.process
         death: Died | None = None
         for _ in range(TRIES):
-            self.process = Process(
+            self.process = ReaderProcess(
                 {"config": self.config.model_dump(mode="json"), "params": self.params}, self.config.extraction.max_page_seconds
             )
             try:
@@ -140,7 +318,7 @@ class Guard:
             raise killed(death)
         raise CorpusmillError(f"ingest: the process that reads can't be started ({(lines or [death.how])[-1]}).")
 
-    def _receive(self, process: Process) -> tuple[dict[str, Any], list[pa.Table]]:
+    def _receive(self, process: ReaderProcess) -> tuple[dict[str, Any], list[pa.Table]]:
         """The next batch."""
         message = process.receive()
         self.answering = False  # where it is an error

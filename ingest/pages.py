@@ -1,19 +1,42 @@
-"""A WARC record to a row: which records are pages, and the text of those that are."""
+"""Turns a WARC record into a row: decides which records are pages, and extracts their text."""
 
 import codecs
 import re
 
+from corpusmill.ingest.archive_walk import Gap
 from corpusmill.ingest.charset import charset_of, decode_text
-from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.extraction import extract_page
-from corpusmill.ingest.page.extracted import TooDeep
-from corpusmill.ingest.payload import Payload, TooLarge, decode_payload
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.rows import Row
-from corpusmill.ingest.url_filter import UrlFilter, check_url
-from corpusmill.ingest.walk import Gap
+from corpusmill.ingest.config import ExtractionConfig, IngestConfig
+from corpusmill.ingest.html import Extracted, TooDeep
+from corpusmill.ingest.http import Payload, TooLarge, decode_payload
+from corpusmill.ingest.rows import IngestRow
+from corpusmill.ingest.urls.filter import UrlFilter, check_url
+from corpusmill.ingest.warc import Record
 from corpusmill.pipeline.schemas import document_id
+from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.damage import mojibake_rate, storable
+
+#: Where each extractor stands. It counts for the code of a task that is configured with it (`pipeline/code.py`).
+EXTRACTORS = {
+    "lexbor": "corpusmill.ingest.html.main_text",
+    "trafilatura": "corpusmill.ingest.html.trafilatura",
+}
+
+
+def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: bytes | None = None) -> Extracted:
+    """The text of a page, with blank lines between its blocks, and its title, author, date and canonical address.
+
+    `utf8` is `html` in UTF-8, where the caller has that already. Raises TooDeep where elements nest deeper than
+    `config.max_nesting`, and InputError where the extractor is not installed.
+    """
+    page = html if config.extractor == "trafilatura" else html.encode() if utf8 is None else utf8
+    found: Extracted = load_object(f"{EXTRACTORS[config.extractor]}:extract")(page, url, config)
+    return found
+
+
+def warm_up(config: ExtractionConfig) -> None:
+    """Loads the extractor, so that no page is charged with that."""
+    load_object(f"{EXTRACTORS[config.extractor]}:warm_up")()
+
 
 MIB = 1 << 20
 #: Types that say nothing: what lies behind them is looked at.
@@ -28,27 +51,27 @@ HTML = re.compile(
 )
 
 
-def gap_row(source: str, gap: Gap) -> Row:
+def gap_row(source: str, gap: Gap) -> IngestRow:
     """A stretch of a file that is no whole record."""
-    row = Row(document_id(f"{source}#{gap.offset}", b""), source, gap.offset, gap.length, "damage", gap.length)
+    row = IngestRow(document_id(f"{source}#{gap.offset}", b""), source, gap.offset, gap.length, "damage", gap.length)
     return row.fail(gap.kind, gap.reason)
 
 
-def unread_row(source: str, record: Record) -> Row:
+def unread_row(source: str, record: Record) -> IngestRow:
     """What is known of a record without looking into its body."""
-    return Row(
+    return IngestRow(
         document_id(record.url, record.body), source, record.offset, record.length, record.type, record.size,
         url=record.url, timestamp=record.timestamp, http_status=record.status,
         content_type=_mime(record.http.get("content-type") or record.block_type),
     )  # fmt: skip
 
 
-def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilter | None = None) -> Row:
+def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilter | None = None) -> IngestRow:
     """The row of a record; every rule that it fails before its body has to be decoded is named.
 
     What its URL fails is never extracted.
     """
-    row = Row(
+    row = IngestRow(
         "", source, record.offset, record.length, record.type, record.size,
         url=record.url, timestamp=record.timestamp, http_status=record.status,
     )  # fmt: skip
@@ -78,13 +101,13 @@ def _mime(content_type: str | None) -> str | None:
     return storable(content_type.split(";")[0].split(",")[0].strip().lower()) if content_type else None
 
 
-def _fits(row: Row, record: Record) -> bool:
+def _fits(row: IngestRow, record: Record) -> bool:
     if not record.whole:
         row.fail("too_large", f"the record has {record.size} bytes, more than extraction.max_record_mb")
     return record.whole
 
 
-def _check_response(row: Row, record: Record, config: IngestConfig) -> None:
+def _check_response(row: IngestRow, record: Record, config: IngestConfig) -> None:
     row.content_type = _mime(record.http.get("content-type"))
     row.encoding_claimed = charset_of(record.http.get("content-type"))
     if record.status is None:
@@ -106,7 +129,7 @@ def payload_of(record: Record, config: IngestConfig) -> Payload:
         raise TooLarge(limit) from error
 
 
-def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
+def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
     """Decodes and extracts a page into its row; returns the body that its id is made of."""
     limits = config.extraction
     try:
@@ -138,14 +161,14 @@ def _page(row: Row, record: Record, config: IngestConfig) -> bytes:
     return body
 
 
-def _plain(row: Row, record: Record, config: IngestConfig) -> None:
+def _plain(row: IngestRow, record: Record, config: IngestConfig) -> None:
     text = decode_text(record.body, charset_of(record.block_type), html=False)
     row.encoding, row.encoding_claimed, row.chars_in = text.encoding, text.claimed, len(text.text)
     row.text = text.text.strip() if config.trim else text.text
     check_text(row, config.extraction.minimum_chars)
 
 
-def check_text(row: Row, minimum: int) -> None:
+def check_text(row: IngestRow, minimum: int) -> None:
     """The rules on the text alone, and how much of it was read in a wrong encoding."""
     row.mojibake = mojibake_rate(row.text)
     if not row.text.strip():

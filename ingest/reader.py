@@ -24,11 +24,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from corpusmill.ingest.archive_walk import examine
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.frames import examine
-from corpusmill.ingest.rows import Row, Tables, Work
-from corpusmill.ingest.segments import SegmentReader
-from corpusmill.ingest.splitting import RangeIndex, Segment, index_range
+from corpusmill.ingest.formats import SegmentReader
+from corpusmill.ingest.inputs import RangeIndex, Segment, index_range
+from corpusmill.ingest.rows import IngestRow, PendingRow, RowTables
 from corpusmill.ingest.warc import read_records
 from corpusmill.ingest.wat import SAID, described
 from corpusmill.pipeline.engine import peak_memory_mb
@@ -49,17 +49,17 @@ BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 1024, 1 << 22, 1.0
 PR_SET_PDEATHSIG = 1
 
 
-class Batch:
+class RowSender:
     """Finished rows that are not sent yet, and what the manifest says of them."""
 
     def __init__(self) -> None:
-        self.tables = Tables()
+        self.tables = RowTables()
         self.counts: Counter[str] = Counter()
         self.warnings: list[str] = []
         self.rows = self.chars = 0
         self.due_at = time.monotonic() + BATCH_SECONDS
 
-    def add(self, row: Row) -> None:
+    def add(self, row: IngestRow) -> None:
         self.tables.add(row)
         self.rows += 1
         self.chars += row.chars_out
@@ -177,7 +177,7 @@ class Reader:
         """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
         done, (lost, unreadable) = request["done"], given_up(request)
         number = 0
-        batch = Batch()
+        batch = RowSender()
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
             self._read_on(number)
@@ -188,14 +188,14 @@ class Reader:
                 self._read_on(number)
                 if batch.due:
                     batch.send(self.connection, end=False)
-                    batch = Batch()
+                    batch = RowSender()
         batch.send(self.connection, end=True)
 
     def _read_on(self, number: int) -> None:
         self._enter(READING, self.page_seconds * READING_FACTOR)  # first: nobody is to blame the next record for this one
         self.place[PLACE] = number
 
-    def _row(self, work: Work, given_up: list[str] | None) -> Row:
+    def _row(self, work: PendingRow, given_up: list[str] | None) -> IngestRow:
         if given_up:
             return work.unread().fail(*given_up)
         self._enter(EXTRACTING, self.page_seconds)

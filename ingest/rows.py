@@ -57,7 +57,7 @@ INGEST_REPORT = with_columns(
 
 
 @dataclass
-class Row:
+class IngestRow:
     """A record, line or row of a source; it goes on as a document where `failed` is empty."""
 
     id: str
@@ -83,7 +83,7 @@ class Row:
     encoding: str | None = None
     mojibake: float | None = None
 
-    def fail(self, rule: str, reason: str) -> "Row":
+    def fail(self, rule: str, reason: str) -> "IngestRow":
         self.failed.append(rule)
         self.reasons.append(reason)
         return self
@@ -101,14 +101,14 @@ class Row:
         return "; ".join(self.reasons) or None
 
 
-class Work(NamedTuple):
+class PendingRow(NamedTuple):
     """A record that was read and not yet looked into, which may take too long, too much memory, or the process with it."""
 
-    row: Callable[[], Row]  # looks into it
-    unread: Callable[[], Row]  # what is known without that
+    row: Callable[[], IngestRow]  # looks into it
+    unread: Callable[[], IngestRow]  # what is known without that
 
     @classmethod
-    def of(cls, row: Row) -> "Work":
+    def of(cls, row: IngestRow) -> "PendingRow":
         """A row that is there already."""
         return cls(lambda: row, lambda: row)
 
@@ -117,14 +117,14 @@ class Work(NamedTuple):
 GivenUp: TypeAlias = Callable[[], list[str] | None]
 
 
-class Tables:
+class RowTables:
     """Collects the rows of a piece, column by column."""
 
     def __init__(self) -> None:
         self._data: dict[str, list[object]] = {name: [] for name in DOCUMENTS.names}
         self._report: dict[str, list[object]] = {name: [] for name in INGEST_REPORT.names}
 
-    def add(self, row: Row) -> None:
+    def add(self, row: IngestRow) -> None:
         for name, values in self._report.items():
             values.append(getattr(row, name))
         if row.kept:

@@ -9,15 +9,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from corpusmill.ingest.commoncrawl import fetch, is_crawl
+from corpusmill.ingest.commoncrawl import fetch, find_files, is_crawl
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.guard import Batch, Guard
-from corpusmill.ingest.jsonl import first_keys
+from corpusmill.ingest.formats import first_keys
+from corpusmill.ingest.guard import Guard, RowBatch
+from corpusmill.ingest.inputs import (
+    UNKNOWN,
+    Discovery,
+    RangeIndex,
+    discover,
+    index_ranges,
+    joined,
+    needs_index,
+    pack,
+    piece_bytes,
+    segments_of,
+)
 from corpusmill.ingest.pages import MIB
 from corpusmill.ingest.rows import INGEST_REPORT
-from corpusmill.ingest.sources import Discovery, discover
-from corpusmill.ingest.splitting import UNKNOWN, RangeIndex, index_ranges, joined, needs_index, pack, piece_bytes, segments_of
-from corpusmill.ingest.url_filter import url_filter_params
+from corpusmill.ingest.urls.filter import url_filter_params
 from corpusmill.ingest.wat import pairs_of
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
@@ -118,7 +128,7 @@ class Shard(Documents):
         super().__init__(DOCUMENTS, INGEST_REPORT)
         self.left, self.rows_left = limit, SHARD_ROWS
 
-    def fill(self, batch: Batch) -> Batch | None:
+    def fill(self, batch: RowBatch) -> RowBatch | None:
         """Takes rows of the batch, and returns those that have no room; None where all have."""
         kept = np.asarray(batch.report["kept"].to_numpy(), bool)
         sizes = np.zeros(len(kept), np.int64)
@@ -179,7 +189,7 @@ class IngestStage(Stage):
     def _discover(self, run: StageRun) -> Discovery:
         """Looks at all files by a guarded process: a hostile head or footer ends that, and not the run."""
         with closing(Guard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
-            found = discover(run.inputs, run.run.root, guard.examine)
+            found = discover(run.inputs, run.run.root, guard.examine, find_files)
         if fault := next((source.fault for source in found.sources if source.fault), ""):
             raise InputError(fault)
         return found

@@ -1,24 +1,229 @@
-"""The records of a WARC or ARC, whole or in a range of it, each with its exact place, and each damaged stretch as one too.
+"""Reads the records of a WARC or ARC, whole or in a range of it, each with its exact place, and each damaged stretch as a `Gap`.
 
-FastWARC reads WARCs that are plain or have a gzip member for each record. A record of it counts only once the records
-behind it were seen where they must be; at a place where anything is odd, the walk by hand (`walk.py`, `frames.py`)
-decides about what lies there, and FastWARC goes on behind it. All else is walked. FastWARC's own decoding of bodies
-stays off: it ends silently on gzip + chunked responses.
+FastWARC reads WARCs that are plain or have a gzip member for each record. Its records count only once the records
+behind them were seen where they must be. Where anything is odd, the walk (`archive_walk.py`) decides what lies at that
+place, and FastWARC goes on behind it. The walk reads all other files. FastWARC's own decoding of bodies stays off: it ends
+silently on gzip + chunked responses.
 """
 
+import io
 import os
+import re
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from typing import IO
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any
 
-from fastwarc.warc import ArchiveIterator
+from fastwarc.warc import ArchiveIterator, WarcHeader
 
-from corpusmill.ingest.frames import FRAMED, next_frame, walk_frames
-from corpusmill.ingest.headers import GRAMMARS, MAX_HEADER, Grammar
-from corpusmill.ingest.records import Record, capture, parse_record
-from corpusmill.ingest.walk import Gap, Raw, walk
+from corpusmill.ingest.archive_walk import (
+    FRAMED,
+    GRAMMARS,
+    HUGE,
+    MAX_HEADER,
+    Gap,
+    Grammar,
+    Raw,
+    next_frame,
+    parse_arc_line,
+    walk,
+    walk_frames,
+)
 from corpusmill.pipeline.formats.compressed import codec_of, inflating
+from corpusmill.pipeline.formats.detect import FILEDESC
 from corpusmill.pipeline.formats.streams import RangeFile, Window
+from corpusmill.pipeline.text.damage import storable
+
+STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
+ZERO = re.compile(r"\+?0{1,18}")
+KNOWN_TYPES = frozenset({"response", "request", "metadata", "warcinfo", "resource", "revisit", "conversion", "continuation"})
+#: Records whose blocks begin with the header of an HTTP response.
+WITH_HTTP = ("response", "revisit")
+TYPE, LENGTH, URI, DATE = WarcHeader.WARC_TYPE, WarcHeader.CONTENT_LENGTH, WarcHeader.WARC_TARGET_URI, WarcHeader.WARC_DATE
+BLOCK_TYPE, REFERS_TO = WarcHeader.CONTENT_TYPE, WarcHeader.WARC_REFERS_TO
+
+
+class Record:
+    """A whole record. `offset` and `length` are bytes of the file as it lies on disk (where it has a compressed frame
+    for each record: those of the frame), or of its decompressed stream where it is compressed as one.
+
+    What its headers say is looked up when it is asked for: of most records of a crawl little is.
+    """
+
+    __slots__ = ("_fields", "_http", "_http_headers", "body", "length", "offset", "size", "type", "whole")
+
+    def __init__(self, offset: int, length: int, type: str, size: int, body: bytes, whole: bool, fields: Any, http_headers: Any):
+        self.offset = offset
+        self.length = length
+        self.type = type
+        self.size = size  # of the block, declared
+        self.body = body  # the block behind its HTTP header, at most the limit
+        self.whole = whole  # False where the body was cut at the limit
+        self._fields = fields  # FastWARC's map of the WARC header, or Fields
+        self._http_headers = http_headers  # FastWARC's map of the HTTP header, or None
+        self._http: dict[str, str] | None = None
+
+    @property
+    def url(self) -> str | None:
+        url = _field(self._fields, URI, "warc-target-uri")
+        return url.strip("<> ") or None if url else None
+
+    @property
+    def timestamp(self) -> str | None:
+        return _field(self._fields, DATE, "warc-date")
+
+    @property
+    def block_type(self) -> str | None:
+        """Content-Type of the WARC header; of an ARC, its record's."""
+        return _field(self._fields, BLOCK_TYPE, "content-type")
+
+    @property
+    def refers_to(self) -> str | None:
+        """The id of the record that this one was made of."""
+        return _field(self._fields, REFERS_TO, "warc-refers-to")
+
+    @property
+    def status(self) -> int | None:
+        """The status of an HTTP response."""
+        found = STATUS_LINE.match(self._http_headers.status_line or "") if self._http_headers is not None else None
+        return int(found.group(1)) if found else None
+
+    @property
+    def http(self) -> dict[str, str]:
+        """The HTTP header: names in lower case, values of repeated ones joined by `, `."""
+        if self._http is None:
+            self._http = {}
+            for name, value in self._http_headers.to_tuples() if self._http_headers is not None else ():
+                key = name.lower()
+                self._http[key] = f"{self._http[key]}, {value}" if key in self._http else value
+        return self._http
+
+    def content(self) -> tuple[object, ...]:
+        """All that is known of it but its length, which the newlines behind it count to."""
+        return (
+            self.offset, self.type, self.size, self.body, self.whole, self.url, self.timestamp, self.block_type, self.status, self.http,
+        )  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and self.length == other.length and self.content() == other.content()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Record({self.type} at {self.offset}, {self.length} bytes, {self.url})"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a record that is not of a WARC says of itself, to be asked for as in a WARC's header."""
+
+    url: str | None = None
+    date: str | None = None
+    type: str | None = None
+
+    def get(self, key: Any) -> str | None:
+        return self.url if key == URI else self.date if key == DATE else self.type if key == BLOCK_TYPE else None
+
+    def values(self) -> tuple[str, ...]:
+        return ()
+
+
+def _field(fields: Any, key: Any, name: str) -> str | None:
+    value: str | None = fields.get(key)
+    if value is None:
+        return _hidden_field(fields, name)
+    return value.partition("\n")[0].strip() or None
+
+
+def _hidden_field(fields: Any, name: str) -> str | None:
+    """A field that a bare LF made a part of the one before it."""
+    for value in fields.values():
+        for line in value.split("\n")[1:] if "\n" in value else ():
+            key, colon, content = line.partition(":")
+            if colon and key.strip().lower() == name:
+                return content.strip() or None
+    return None
+
+
+def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | None:
+    """What is needed of a FastWARC record, or None where it is not well formed or not whole (but for `cut`)."""
+    fields = record.headers
+    kind = fields.get(TYPE)
+    size = remaining = record.content_length
+    if kind is None or (not size and not ZERO.fullmatch(fields.get(LENGTH) or "")):  # what is no number counts as 0
+        return None
+    if size > HUGE and not cut:  # FastWARC would decompress all of it, and it may be a bomb
+        return None
+    if kind not in KNOWN_TYPES:
+        kind = kind.partition("\n")[0].strip().lower()
+    http = None
+    if kind in WITH_HTTP and remaining:
+        if not record.is_http and kind == "response" and _is_web(fields):
+            record.is_http = True  # the WARC header names the page's own type, as some writers do
+        try:
+            record.parse_http("none", MAX_HEADER, True)
+            http = record.http_headers
+        except OSError:
+            pass  # an endless HTTP header: the block stays as it is
+        remaining = record.content_length
+    body = record.reader.read(remaining if remaining < limit else limit) if remaining else b""
+    rest = remaining - len(body)
+    if rest and not cut and record.reader.consume() < rest:
+        return None
+    return Record(base + record.stream_pos, 0, kind, size, body, not rest, fields, http)
+
+
+def _is_web(fields: Any) -> bool:
+    return (_field(fields, URI, "warc-target-uri") or "").lstrip("<").lower().startswith("http")
+
+
+def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:
+    """The record of bytes that were found by walking; a Gap where its header can't be read."""
+    if format == "arc":
+        return _arc_record(raw, limit)
+    record = _parsed(raw.header, raw.block, raw.offset, limit)
+    if record is None:
+        return Gap(raw.offset, raw.length, "corrupt", f"the header of the record is malformed (byte {raw.offset})")
+    record.length, record.size, record.whole = raw.length, raw.size, len(raw.block) == raw.size
+    return record
+
+
+def _parsed(header: bytes, block: bytes, offset: int, limit: int) -> Record | None:
+    """Parsed as it is where records are read one after the other, and leniently where that does not give a record."""
+    for lenient in (False, True) if header.endswith(b"\r\n\r\n") else (True,):
+        with suppress(OSError, StopIteration):
+            content = io.BytesIO(header + block)
+            found = next(iter(ArchiveIterator(content, parse_http=False, quirks_mode=lenient, max_header_len=2 * MAX_HEADER)))
+            record = capture(found, offset, limit, cut=True)
+            if record and record.offset == offset:  # else what looks like a record within this one
+                return record
+    return None
+
+
+def _arc_record(raw: Raw, limit: int) -> Record:
+    """ARC knows no types: what is not the file's own description is a `response`, with an HTTP header or without
+    (`dns:` records, and Alexa's `alexa/dat`, which then have no status)."""
+    line = parse_arc_line(raw.header)
+    assert line is not None  # or the walk had not found it
+    kind = "arc_header" if line.url.startswith(FILEDESC) else "response"
+    record = None
+    if kind == "response" and raw.block.startswith(b"HTTP/"):
+        head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: %d\r\n\r\n"
+        record = _parsed(head % len(raw.block), raw.block, raw.offset, limit)
+    body, http = (record.body, record._http_headers) if record else (raw.block, None)
+    url, block_type = (storable(value.decode("utf-8", "replace")) for value in (line.url, line.type))
+    fields = Fields(url, _timestamp(line.date.decode()), block_type)
+    return Record(raw.offset, raw.length, kind, raw.size, body, len(raw.block) == raw.size, fields, http)
+
+
+def _timestamp(digits: str) -> str | None:
+    """`20140216050221` as ISO 8601; None where it is no date. Old ARCs have dates without seconds or hours."""
+    try:
+        return datetime.strptime(digits[:14].ljust(14, "0"), "%Y%m%d%H%M%S").strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return None
+
 
 #: Layouts of files that can be read from any record on.
 CUTTABLE = ("plain", "gzip-frames", "zstd-frames", "lz4-frames")

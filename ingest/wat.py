@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.rows import Row
-from corpusmill.ingest.walk import Gap
+from corpusmill.ingest.archive_walk import Gap
+from corpusmill.ingest.rows import IngestRow
+from corpusmill.ingest.warc import Record
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.formats.detect import InputFile
 from corpusmill.pipeline.text.damage import storable
@@ -113,7 +113,7 @@ class WatIndex:
             for key in (name, (url, date)):
                 self.places.setdefault(key, place)
 
-    def join(self, row: Row, record: Record) -> Row:
+    def join(self, row: IngestRow, record: Record) -> IngestRow:
         """Adds to the row of a WET record what the WAT file says of its page."""
         if record.type != "conversion":
             return row

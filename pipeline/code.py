@@ -28,10 +28,10 @@ PACKAGE = "corpusmill"
 #: depends on them, and their imports do not count.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
-        "pipeline.cell", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
-        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "report", "pipeline.run",
-        "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store", "pipeline.watch",
-        "train.launch_ray", "train.watch",
+        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
+        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "pipeline.redact",
+        "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store_requests",
+        "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.

@@ -91,7 +91,7 @@ def test_all_that_the_tasks_of_a_run_execute_is_in_their_code(tmp_path: Path, mo
 
     read = set((tmp_path / "executed").read_text().split())
     seen.files["corpusmill.ingest.stage"] |= read
-    assert {"ingest/pages.py", "ingest/page/blocks.py"} <= read
+    assert {"ingest/pages.py", "ingest/html/main_text.py"} <= read
 
     known: dict[str, set[str]] = defaultdict(set)
     for stage in STAGES:

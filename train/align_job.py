@@ -58,7 +58,7 @@ from corpusmill.train.tuning import StartModel
 
 
 class PairObjective:
-    """A batch is `(ids, labels, segments)`, see `LabelledRows`. Sequences 2n and 2n + 1 are the chosen and the rejected side of pair n."""
+    """A batch is `(ids, labels, segments)`, see `LabelledRows`. Pair n has the sequences 2n (chosen) and 2n + 1 (rejected)."""
 
     def __init__(
         self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],

@@ -60,7 +60,7 @@ ALL = DataShare()
 
 
 class Tokens(Protocol):
-    """A long row of token ids in shards (`corpusmill.pipeline.tokenreader.TokenShards`)."""
+    """A long row of token ids in shards (`corpusmill.pipeline.token_shards.TokenShards`)."""
 
     dtype: np.dtype[Any]
     starts: Integers
@@ -194,7 +194,7 @@ def evaluation_batches(
 
 # ---- packed documents --------------------------------------------------------------------------------
 #
-# Rows of whole documents, and of parts of long ones, by the shards' packing plans (`pipeline/packplan.py`).
+# Rows of whole documents, and of parts of long ones, by the shards' packing plans (`pipeline/packing.py`).
 #
 # Every token of the shards is a target once an epoch. The inputs of a part begin with the token before its first: the `<|endoftext|>`
 # before a document, or the last token of the part before. A part sees only itself, and its positions begin at 0; rotary embedding knows

@@ -98,9 +98,9 @@ class RayGroup:
     """`parallel.world` workers of Ray Train on the cluster that `engine` reaches. `left` is a folder on a disk that all its nodes have, or
     on a store.
 
-    `bar` gives, for a time, what is called now and then to show how far they are. What a worker takes is a share of the nodes as they are
-    at the first start (`find_resources`). It keeps its number of threads even if it later finds fewer CPUs, as bits depend on it.
-    States are ours, so Ray is told of no checkpoint, and it restarts nothing: it would after wrong input, too.
+    `bar` opens a bar and gives a function to call now and then, which moves it. The first start decides what a worker takes of the nodes
+    (`find_resources`); later starts keep the number of threads even if a worker finds fewer CPUs, as bits depend on it. Ray knows of no
+    checkpoints, as states are ours, and restarts nothing: it would restart after wrong input, too.
     """
 
     def __init__(
@@ -137,8 +137,10 @@ class RayGroup:
             raise _failure(error, self.parallel.world)
 
     def _room(self, ray: Any) -> WorkerResources:
-        """What each worker gets. A cluster that has no room gets `parallel.wait` seconds for it: it has lost a node, or one that scales has
-        to bring them yet. Raises CorpusmillError after that, InputError where there has been no room from the beginning."""
+        """What each worker gets. A cluster without room gets `parallel.wait` seconds: it may have lost a node, or scale up.
+
+        Then raises CorpusmillError, or InputError if there was no room at the first start.
+        """
         wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of this run gets no new nodes
         until = time.monotonic() + wait
         told = False

@@ -32,7 +32,7 @@ class RangeFile(Stream):
         return content
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
@@ -42,7 +42,7 @@ class Window:
     `hold` keeps the bytes behind the position, so that a caller can go back to them. Over a `RangeFile`, `go` reaches any place.
     """
 
-    def __init__(self, stream: Reader, base: int = 0):
+    def __init__(self, stream: ByteReader, base: int = 0):
         self.stream = stream
         self.base = base
         self.position = base

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.original import NO_RECORDS, ROWS, original_of
-from corpusmill.ingest.record import read_stretch
+from corpusmill.ingest.original import NO_RECORDS, ROWS, original_of, read_stretch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.storage import is_remote

@@ -14,7 +14,7 @@ from corpusmill.filters.rules import Rule, StepRule, decide, meaning, read_rules
 from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import INGEST_REPORT
-from corpusmill.ingest.urls.config import DATATROVE_REASONS
+from corpusmill.ingest.urls.filter import DATATROVE_REASONS
 from corpusmill.pipeline.schemas import MEANINGS_KEY
 from corpusmill.pipeline.stage import load_object
 

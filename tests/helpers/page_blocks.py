@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from corpusmill.ingest.page.blocks import tables
-from corpusmill.ingest.page.lexbor import Tree
-from corpusmill.ingest.page.walk import END, START, Page, walk
+from corpusmill.ingest.html.main_text import tables
+from corpusmill.ingest.html.tree import Tree
+from corpusmill.ingest.html.walk import END, START, Page, walk
 
 MARKUP = st.lists(
     st.sampled_from(

@@ -22,13 +22,11 @@ import lz4.frame
 import zstandard
 from warc_peers import LIMIT, real_files
 
+from corpusmill.ingest.archive_walk import Gap, examine
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.frames import examine
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.segments import SegmentReader
-from corpusmill.ingest.splitting import index_range, joined, segments_of
-from corpusmill.ingest.walk import Gap
-from corpusmill.ingest.warc import CUTTABLE, read_records
+from corpusmill.ingest.formats import SegmentReader
+from corpusmill.ingest.inputs import index_range, joined, segments_of
+from corpusmill.ingest.warc import CUTTABLE, Record, read_records
 from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.formats.compressed import CODECS, Inflating
 from corpusmill.pipeline.formats.detect import InputFile

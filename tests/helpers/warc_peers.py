@@ -11,11 +11,9 @@ import brotli
 from warcio.archiveiterator import ArchiveIterator
 from warcio.bufferedreaders import ChunkedDataReader
 
-from corpusmill.ingest.frames import examine
-from corpusmill.ingest.payload import decode_payload
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.walk import Gap
-from corpusmill.ingest.warc import read_records
+from corpusmill.ingest.archive_walk import Gap, examine
+from corpusmill.ingest.http import decode_payload
+from corpusmill.ingest.warc import Record, read_records
 from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.formats.detect import InputFile
 

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.ingest.headers import parse_arc_line
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.walk import Gap
-from corpusmill.ingest.warc import read_records
+from corpusmill.ingest.archive_walk import Gap, parse_arc_line
+from corpusmill.ingest.warc import Record, read_records
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>hello"
 RECORDS = [

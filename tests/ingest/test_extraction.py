@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.config import ExtractionConfig
-from corpusmill.ingest.extraction import EXTRACTORS, extract_page
-from corpusmill.ingest.page.extracted import Extracted, TooDeep
-from corpusmill.ingest.page.trafilatura import tidy
+from corpusmill.ingest.html import Extracted, TooDeep
+from corpusmill.ingest.html.trafilatura import tidy
+from corpusmill.ingest.pages import EXTRACTORS, extract_page
 
 WORDS = "It is long enough to count as a part of the text, as paragraphs of articles mostly are, and it ends with a full stop."
 PAGE = f"""<html><head><title> A  title

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pytest
 import zstandard
 
-from corpusmill.ingest import losses
+from corpusmill.ingest import guard as guard_module
 from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.formats import SegmentReader
 from corpusmill.ingest.guard import Guard, ReaderBug
+from corpusmill.ingest.inputs import UNKNOWN, Segment, index_range, joined
 from corpusmill.ingest.reader import EXTRACTING
-from corpusmill.ingest.rows import Tables
-from corpusmill.ingest.segments import SegmentReader
-from corpusmill.ingest.splitting import UNKNOWN, Segment, index_range, joined
+from corpusmill.ingest.rows import RowTables
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
@@ -90,7 +90,7 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
     batches = list(guard().read(segments))
     report, documents = (pa.concat_tables([getattr(batch, name) for batch in batches]) for name in ("report", "documents"))
     counts = sum((Counter(batch.counts) for batch in batches), Counter())
-    expected = Tables()
+    expected = RowTables()
     for name, size, fields in segments:
         for work in SegmentReader(IngestConfig(), {}).works(name, size, Segment(**fields), False, lambda: None):
             expected.add(work.row())
@@ -142,7 +142,7 @@ def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_th
     """It is never a row that says that the page is bad; and the same command does all of it as soon as nobody kills."""
     path = tmp_path / "a.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(7)))
-    monkeypatch.setattr(losses, "KILLED", 1)
+    monkeypatch.setattr(guard_module, "KILLED", 1)
     monkeypatch.setitem(failures.AGAIN, failures.Cause.DEATH, 1)
     over = threading.Event()
 

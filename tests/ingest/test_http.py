@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from corpusmill.ingest import splitting
-from corpusmill.ingest.record import read_record
-from corpusmill.ingest.sources import discover
+from corpusmill.ingest import inputs
+from corpusmill.ingest.inputs import discover
+from corpusmill.ingest.original import read_record
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.store_requests import StoreError, filesystem
@@ -69,7 +69,7 @@ def served(tmp_path: Path) -> Iterator[SimpleNamespace]:
 def test_a_crawl_on_a_server_equals_the_file(served, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     path = served.folder / "crawl.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(30)))
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
     local = ingest(path, name="local")
     remote = ingest(f"{served.ranges}/crawl.warc.gz", name="remote")
     assert len(remote.rows) == len(local.rows) > 3

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.jsonl import line_starts, read_jsonl
+from corpusmill.ingest.formats import read_jsonl
+from corpusmill.ingest.inputs import line_starts
 from corpusmill.pipeline.formats.streams import Window, split_lines
 from corpusmill.pipeline.schemas import document_id
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.parquet import read_groups
+from corpusmill.ingest.formats import read_groups
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
 from corpusmill.pipeline.schemas import document_id

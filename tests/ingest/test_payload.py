@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from warcio.bufferedreaders import ChunkedDataReader
 
-from corpusmill.ingest.payload import NotEncoded, TooLarge, dechunk, decode_payload
+from corpusmill.ingest.http import NotEncoded, TooLarge, dechunk, decode_payload
 
 LIMIT = 1 << 24
 TEXT = b"<html>" + b"some words in a page " * 500 + b"</html>"

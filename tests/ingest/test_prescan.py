@@ -7,8 +7,7 @@ from html5lib._inputstream import EncodingBytes, EncodingParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.ingest.charset import canonical, claimed_by
-from corpusmill.ingest.prescan import claims
+from corpusmill.ingest.charset import canonical, claimed_by, claims
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from corpusmill.ingest import splitting
+from corpusmill.ingest import inputs
 from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.inputs import discover
 from corpusmill.ingest.original import original_of
-from corpusmill.ingest.sources import discover
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
@@ -35,7 +35,7 @@ def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: 
         (tmp_path / "in" / name).write_bytes(content)
         bucket.put(f"2026/{name}", content)
     bucket.put("2026/notes.log", b"no documents")
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
     local = ingest(tmp_path / "in", name="local")
     remote = ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote")
     columns = ("id", "url", "text", "offset", "length")
@@ -76,6 +76,6 @@ def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_
     listed = file_ref("s3://crawls/x/a.jsonl")
     bucket.put("x/a.jsonl", b'{"text": "new"}\n' * 9)
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
-    segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
         list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))

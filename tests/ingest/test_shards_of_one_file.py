@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from corpusmill.ingest.record import read_record
+from corpusmill.ingest.original import read_record
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.tokens.trace import trace

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from corpusmill.ingest.frames import examine
-from corpusmill.ingest.sources import discover
+from corpusmill.ingest.archive_walk import examine
+from corpusmill.ingest.inputs import discover
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpusmill.ingest import splitting
+from corpusmill.ingest import inputs
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.record import read_record
+from corpusmill.ingest.original import read_record
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
@@ -109,7 +109,7 @@ def test_many_small_pieces_equal_one(tmp_path: Path, warcs, ingest, monkeypatch:
     pq.write_table(pa.table({"text": [f"row {n} " * 20 for n in range(300)]}), folder / "d.parquet", row_group_size=10, compression="none")
     whole = ingest(folder, name="whole")
     assert len(whole.rows) == 1
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
     pieces = ingest(folder, name="pieces")
     assert len(pieces.rows) >= 15 and max(row.bytes_in for row in pieces.rows) < 40_000
     assert [row.task for row in pieces.rows] == [f"part-{n:05d}" for n in range(len(pieces.rows))]
@@ -133,7 +133,7 @@ def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, 
             damaged[place] ^= 0xFF
         (folder / name).write_bytes(damaged[:-150])
     whole = ingest(folder, name="whole")
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
     pieces = ingest(folder, name="pieces")
     assert len(pieces.rows) > 12 and len([row for row in whole.report if row["record_type"] == "damage"]) > 10
     assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
@@ -153,8 +153,8 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
         (folder / name).write_bytes(warcs.write(warcs.mixed(20), gzip=packed) + middle + warcs.write(warcs.mixed(60), gzip=packed))
     whole = ingest(folder, name="whole")
     assert len(whole.report) == 3 * 160 + 2
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
-    monkeypatch.setattr(splitting, "PIECES", 100)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "PIECES", 100)
     pieces = ingest(folder, name="pieces")
     assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
     keys = [row.task for row in pieces.run.manifest.rows()]
@@ -255,7 +255,7 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
     path.write_text('{"text": "new"}\n')
     os.utime(path, ns=(0, 0))
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
-    segment = asdict(splitting.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"a\.jsonl: was changed or replaced since the run listed it"):
         list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))
 

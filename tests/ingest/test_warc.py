@@ -12,12 +12,9 @@ import warc_fuzz
 import zstandard
 from warcio.archiveiterator import ArchiveIterator
 
-from corpusmill.ingest.frames import begins_one_stream
-from corpusmill.ingest.headers import GRAMMARS
-from corpusmill.ingest.record import read_record
-from corpusmill.ingest.records import Record, parse_record
-from corpusmill.ingest.walk import Gap, Raw
-from corpusmill.ingest.warc import _walk, read_records
+from corpusmill.ingest.archive_walk import GRAMMARS, Gap, Raw, begins_one_stream
+from corpusmill.ingest.original import read_record
+from corpusmill.ingest.warc import Record, _walk, parse_record, read_records
 from corpusmill.pipeline.formats.compressed import CODECS, compression_of
 
 LIMIT = 1 << 26

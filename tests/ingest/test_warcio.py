@@ -7,7 +7,7 @@ import pytest
 from warc_peers import Tally, compare_bodies, ours, real_files, theirs
 from warcio.exceptions import ArchiveLoadFailed
 
-from corpusmill.ingest.walk import Gap
+from corpusmill.ingest.archive_walk import Gap
 
 ONE_STREAM = "all records lie in one gzip member, which warcio refuses to read"
 #: Where warcio and we differ: why, what we find there (types and gaps), and whether warcio raises.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest import splitting, stage
+from corpusmill.ingest import inputs, stage
 from corpusmill.ingest.wat import pairs_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.detect import InputFile
@@ -118,7 +118,7 @@ def test_each_wet_is_joined_with_the_wat_of_its_name(tmp_path: Path, ingest, mon
     whole = ingest(folder, name="whole")
     titles = {(Path(row["source"]).name, row["url"]): row["title"] for row in whole.data if row["title"]}
     assert titles == {("CC-0.warc.wet", "http://x.test/1"): "Page 1", ("CC-1.warc.wet", "http://x.test/2"): "Page 2"}
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
     pieces = ingest(folder, name="pieces")
     assert len(pieces.rows) > 10
     assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
@@ -148,7 +148,7 @@ def test_a_wat_file_that_can_not_be_read_is_given_up_and_the_documents_come_with
     tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is gone when it is to be read; the other inputs are read, and when it is there again the same command joins it."""
-    monkeypatch.setattr(splitting, "SMALLEST", len(wat([1])))  # a task for each file, and none is cut
+    monkeypatch.setattr(inputs, "SMALLEST", len(wat([1])))  # a task for each file, and none is cut
     folder = put(tmp_path / "in", wat0=wat([1]), wet0=wet([1]), wat1=wat([2]), wet1=wet([2]))
     gone, kept = folder / "wat0" / "CC-0.warc.wat", tmp_path / "kept"
     look = stage.discover
@@ -171,7 +171,7 @@ def test_a_wat_file_that_can_not_be_read_is_given_up_and_the_documents_come_with
 
 
 def test_where_no_index_of_a_file_can_be_made_it_is_read_whole(tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splitting, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 2000)
     path = put(tmp_path / "in", wet=wet(list(range(100)))) / "wet" / "CC-0.warc.wet"
     cut = ingest(path, name="cut")
 

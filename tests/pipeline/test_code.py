@@ -95,7 +95,7 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
 
     scorer = installed.package / "ingest" / "page" / "scorer.json"
     scorer.write_bytes(scorer.read_bytes() + b"\n")
-    expected = "ingest: redone, ingest/page/scorer.json changed; filter: redone where what ingest writes changes"
+    expected = "ingest: redone, ingest/html/scorer.json changed; filter: redone where what ingest writes changes"
     assert installed.run() == expected
 
     library = installed.package.parent / "selectolax-99.1.dist-info"

@@ -3,8 +3,8 @@
 from targets.ingest_file import PAGE
 
 from corpusmill.ingest.config import ExtractionConfig
-from corpusmill.ingest.extraction import extract_page, warm_up
-from corpusmill.ingest.page.extracted import TooDeep
+from corpusmill.ingest.html import TooDeep
+from corpusmill.ingest.pages import extract_page, warm_up
 from corpusmill.pipeline.text.damage import storable
 
 CONFIGS = [ExtractionConfig(), ExtractionConfig(main_content=False, comments=True)]

@@ -7,7 +7,7 @@ import brotli
 import zstandard
 from fuzzing import choose, choosing
 
-from corpusmill.ingest.payload import TooLarge, decode_payload
+from corpusmill.ingest.http import TooLarge, decode_payload
 
 LIMIT = 1 << 20
 TEXT = b"<p>Some text of a page, " * 20

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 from fuzzing import choose, choosing, scratch
 from targets.records import ARC, warc
 
+from corpusmill.ingest.archive_walk import examine
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.extraction import warm_up
-from corpusmill.ingest.frames import examine
-from corpusmill.ingest.rows import Tables
-from corpusmill.ingest.segments import SegmentReader
-from corpusmill.ingest.splitting import segments_of
+from corpusmill.ingest.formats import SegmentReader
+from corpusmill.ingest.inputs import segments_of
+from corpusmill.ingest.pages import warm_up
+from corpusmill.ingest.rows import RowTables
 from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.formats.detect import InputFile
 
@@ -54,7 +54,7 @@ def fuzz(data: bytes) -> None:
     source = examine(file_ref(str(path)))
     if not isinstance(source, InputFile):
         return
-    reader, tables = SegmentReader(IngestConfig(), {}), Tables()
+    reader, tables = SegmentReader(IngestConfig(), {}), RowTables()
     for segment in segments_of(source, 1 << 24):
         for work in reader.works(str(path), len(content), segment):
             row = work.row()

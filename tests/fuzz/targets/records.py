@@ -7,9 +7,8 @@ from fuzzing import choose, choosing
 from warc_fuzz import COMPRESS
 from warc_peers import LIMIT
 
-from corpusmill.ingest.records import Record
-from corpusmill.ingest.walk import Gap
-from corpusmill.ingest.warc import read_records
+from corpusmill.ingest.archive_walk import Gap
+from corpusmill.ingest.warc import Record, read_records
 
 #: Format, layout, and whether the input is to be compressed first, so that what is inside a compressed file is reached.
 KINDS = [("warc", "plain", False), ("arc", "plain", False), *(("warc", name + frames, packed) for name in COMPRESS

@@ -6,10 +6,8 @@ from functools import cache
 
 from fuzzing import choose, choosing, scratch
 
-from corpusmill.ingest.urls.config import UrlFilterConfig
-from corpusmill.ingest.urls.listfile import build, read_lists
-from corpusmill.ingest.urls.sources import Source
-from corpusmill.ingest.urls.step import UrlFilter
+from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
+from corpusmill.ingest.urls.lists import ListFile, build, read_lists
 from corpusmill.pipeline.errors import InputError
 
 PRESETS = ["corpusmill", "datatrove"]
@@ -19,7 +17,7 @@ LIST = b"\xef\xbb\xbfexample.com\n# a comment\n\nEXAMPLE.org/path?x=1#y\nm\xc3\x
 
 def seeds() -> list[bytes]:
     (scratch() / "seed.txt").write_bytes(LIST)
-    kept = b"".join(build([Source("domains", str(scratch() / "seed.txt")), Source("urls", str(scratch() / "seed.txt"))], exact=False))
+    kept = b"".join(build([ListFile("domains", str(scratch() / "seed.txt")), ListFile("urls", str(scratch() / "seed.txt"))], exact=False))
     urls = [b"http://www.example.com/", b"https://[::1]:8/%2e%2e/\xc3\xa9", b"//host", b"http://" + b"a." * 200 + b"com/adult/porn-x"]
     return [choosing(0, LIST), choosing(1, gzip.compress(LIST, mtime=0)), choosing(2, kept), *(choosing(3, url) for url in urls)]
 
@@ -36,9 +34,9 @@ def fuzz(data: bytes) -> None:
             assert "example.com" not in lists.urls or len(lists.urls)
             return None
         kind = "domains" if name.startswith("domains") else "urls"
-        entries = list(Source(kind, str(path)).entries())
+        entries = list(ListFile(kind, str(path)).entries())
         for exact in (True, False):
-            path.with_suffix(".built").write_bytes(b"".join(build([Source(kind, str(path))], exact)))
+            path.with_suffix(".built").write_bytes(b"".join(build([ListFile(kind, str(path))], exact)))
             lists = read_lists(path.with_suffix(".built"))
             found = lists.domains if kind == "domains" else lists.urls
             assert not exact or all(entry in found for entry in entries), "an entry is lost"

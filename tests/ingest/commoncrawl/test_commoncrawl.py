@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.commoncrawl import BASE, CrawlInput, choose, files_of, parse_crawl
-from corpusmill.ingest.record import read_record
+from corpusmill.ingest.original import read_record
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.web import cached
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest.urls.config import UrlFilterConfig
-from corpusmill.ingest.urls.sources import shipped_sources
-from corpusmill.ingest.urls.step import UrlFilter
+from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
+from corpusmill.ingest.urls.lists import shipped_sources
 
 #: Hosts and whole URLs that parsers disagree about.
 ODD_HOSTS = [

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.ingest.urls.address import PLAIN, HostReader, address_prefixes, same_address, same_host, split_url
+from corpusmill.ingest.urls.lists import PLAIN, HostReader, address_prefixes, same_address, same_host, split_url
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest.urls import listfile
-from corpusmill.ingest.urls.listfile import build, open_lists
-from corpusmill.ingest.urls.sources import Source, shipped_sources
+from corpusmill.ingest.urls import lists
+from corpusmill.ingest.urls.lists import ListFile, build, open_lists, shipped_sources
 from corpusmill.pipeline.errors import InputError
 
 
@@ -22,14 +21,14 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> list[Source]:
+def sources(tmp_path: Path) -> list[ListFile]:
     (tmp_path / "domains.txt").write_bytes(b"\xef\xbb\xbfBad.test\r\n# not.test\n\n  worse.test  \nbad.test\n")
     with gzip.open(tmp_path / "urls.gz", "wb") as file:
         file.write(b"http://www.A.test/x/\na.test/y?z\n#b.test/x\n")
-    return [Source("domains", str(tmp_path / "domains.txt")), Source("urls", str(tmp_path / "urls.gz"))]
+    return [ListFile("domains", str(tmp_path / "domains.txt")), ListFile("urls", str(tmp_path / "urls.gz"))]
 
 
-def test_entries_as_they_are_written_or_as_they_are_equal(cache: Path, sources: list[Source]) -> None:
+def test_entries_as_they_are_written_or_as_they_are_equal(cache: Path, sources: list[ListFile]) -> None:
     exact, equal = open_lists(sources, exact=True), open_lists(sources, exact=False)
     assert [d in exact.domains for d in ("Bad.test", "bad.test", "worse.test", "not.test", "# not.test", "")] == [1, 1, 1, 0, 0, 0]
     assert [d in equal.domains for d in ("Bad.test", "bad.test", "worse.test")] == [0, 1, 1] and len(equal.domains.values) == 2
@@ -48,12 +47,12 @@ def test_every_domain_that_datatrove_ships_is_found(url_filter, entries) -> None
     assert [len(lists.words[kind]) for kind in ("hard_words", "soft_words", "subwords")] == [203, 87, 134]
 
 
-def test_a_list_is_built_once_and_another_content_is_another_file(cache: Path, sources: list[Source], monkeypatch) -> None:
+def test_a_list_is_built_once_and_another_content_is_another_file(cache: Path, sources: list[ListFile], monkeypatch) -> None:
     first = open_lists(sources, exact=True)
     content = (cache / f"{first.name}.bin").read_bytes()
     assert b"".join(build(sources, exact=True)) == content
     with monkeypatch.context() as patch:
-        patch.setattr(listfile, "build", None)
+        patch.setattr(lists, "build", None)
         assert open_lists(sources, exact=True).name == first.name
     with open(sources[0].path, "a") as file:
         file.write("third.test\n")
@@ -62,10 +61,10 @@ def test_a_list_is_built_once_and_another_content_is_another_file(cache: Path, s
     assert (cache / f"{first.name}.bin").read_bytes() == content
 
 
-def test_many_processes_build_one_file(cache: Path, sources: list[Source]) -> None:
+def test_many_processes_build_one_file(cache: Path, sources: list[ListFile]) -> None:
     code = (
-        "import sys; from corpusmill.ingest.urls.sources import Source; from corpusmill.ingest.urls.listfile import open_lists;"
-        "lists = open_lists([Source('domains', sys.argv[1])], True); print(lists.name, len(lists.domains.values))"
+        "import sys; from corpusmill.ingest.urls.lists import ListFile; from corpusmill.ingest.urls.lists import open_lists;"
+        "lists = open_lists([ListFile('domains', sys.argv[1])], True); print(lists.name, len(lists.domains.values))"
     )
     Path(sources[0].path).write_text("".join(f"{number}.test\n" for number in range(200_000)))
     command = [sys.executable, "-c", code, sources[0].path]
@@ -76,7 +75,7 @@ def test_many_processes_build_one_file(cache: Path, sources: list[Source]) -> No
     assert count == "200000" and sorted(path.name for path in cache.iterdir()) == [f"{name}.bin", f"{name}.lock"]
 
 
-def test_a_damaged_file_is_one_sentence(cache: Path, sources: list[Source]) -> None:
+def test_a_damaged_file_is_one_sentence(cache: Path, sources: list[ListFile]) -> None:
     path = cache / f"{open_lists(sources, exact=True).name}.bin"
     whole = path.read_bytes()
     header = len(whole) - 8 * 6
@@ -107,11 +106,11 @@ def test_a_list_that_can_not_be_read_is_one_sentence(tmp_path: Path, cache: Path
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        open_lists([Source("domains", str(tmp_path / name))], exact=True)
+        open_lists([ListFile("domains", str(tmp_path / name))], exact=True)
     assert not list(cache.glob("*.bin")) if cache.exists() else True
 
 
-def test_a_cache_that_can_not_be_written_is_one_sentence(tmp_path: Path, sources: list[Source], monkeypatch) -> None:
+def test_a_cache_that_can_not_be_written_is_one_sentence(tmp_path: Path, sources: list[ListFile], monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="can't be written .*; set CORPUSMILL_CACHE to another folder"):

@@ -7,7 +7,7 @@ from fastwarc.warc import ArchiveIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.ingest.urls.config import DATATROVE_REASONS
+from corpusmill.ingest.urls.filter import DATATROVE_REASONS
 
 
 def same(failures: list) -> str | None:

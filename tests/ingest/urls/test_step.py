@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from corpusmill.ingest.urls.config import UrlFilterConfig
-from corpusmill.ingest.urls.step import UrlFilter
+from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
 from corpusmill.pipeline.errors import InputError
 
 

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from corpusmill.ingest.urls.address import readable
-from corpusmill.ingest.urls.config import UrlFilterConfig
-from corpusmill.ingest.urls.words import WordLists, squeeze
+from corpusmill.ingest.urls.filter import UrlFilterConfig
+from corpusmill.ingest.urls.lists import WordLists, readable, squeeze
 
 WORDS = st.lists(st.text("abc1", min_size=1, max_size=4), max_size=8)
 

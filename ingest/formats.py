@@ -1,0 +1,309 @@
+"""Reads the parts of a task: records of WARC and ARC, lines of JSONL, rows of Parquet, pages and texts that are files.
+
+Reading a record and looking into it are two steps (`PendingRow`), because either may kill the process.
+"""
+
+import base64
+import contextlib
+import datetime
+import json
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
+from itertools import islice
+from typing import IO, Any
+
+import pyarrow as pa
+
+from corpusmill.ingest.archive_walk import Gap
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.inputs import Segment
+from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread_row, warm_up
+from corpusmill.ingest.rows import GivenUp, IngestRow, PendingRow
+from corpusmill.ingest.urls.filter import UrlFilter, check_url, make_url_filter
+from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
+from corpusmill.ingest.wat import WatIndex
+from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.formats.compressed import Inflating, inflating
+from corpusmill.pipeline.formats.parquet import is_text, open_parquet
+from corpusmill.pipeline.formats.streams import Line, RangeFile, Window, split_lines
+from corpusmill.pipeline.schemas import document_id
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.text.damage import storable
+
+
+def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> IngestRow:
+    """Takes text, address, date and title out of `fields` into `row`; what is left becomes metadata.
+
+    Address, date and title may also lie in a `metadata` object, where datatrove and dolma write them.
+    """
+    text = fields.get(config.text_key)
+    inner = fields.get("metadata")
+    nested: dict[str, Any] = inner if isinstance(inner, dict) else {}
+    taken = {config.text_key}
+
+    def string(key: str) -> str | None:
+        if isinstance(fields.get(key), str):
+            taken.add(key)
+            return storable(fields[key])
+        return storable(nested[key]) if isinstance(nested.get(key), str) else None
+
+    row.url, row.title, row.timestamp = string(config.url_key), string(config.title_key), string(config.timestamp_key)
+    given = fields.get(config.id_key)
+    origin = row.url if row.url is not None or given is None else str(given)
+    rest = {key: value for key, value in fields.items() if key not in taken and value is not None}
+    row.metadata = storable(canonical_json(jsonable(rest))) if rest else None
+    if not isinstance(text, str):
+        row.id = document_id(origin, b"")
+        what = f"its {config.text_key} is no text" if text is not None else f"it has no {config.text_key}"
+        return row.fail("no_text", what)
+    row.id = document_id(origin, text.encode("utf-8", "surrogatepass"))
+    row.chars_in, row.text, row.encoding = len(text), storable(text), "utf-8"
+    check_text(row, config.extraction.minimum_chars)
+    return row
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with everything that JSON can't hold replaced: dates as ISO 8601, bytes as base64, NaN as null."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta | Decimal):
+        return str(value)
+    return value
+
+
+def read_jsonl(source: str, file: IO[bytes], layout: str, start: int, end: int, config: IngestConfig) -> Iterator[PendingRow]:
+    """A row for every line that is not blank, and one for the rest of a damaged compressed file."""
+    stream = RangeFile(file, start, end) if layout == "plain" else inflating(file, layout)
+    window = Window(stream, start if layout == "plain" else 0)
+    limit = config.extraction.max_record_mb * MIB
+    for line in split_lines(window, limit):
+        if isinstance(stream, Inflating) and stream.fault and not line.ended:
+            yield PendingRow.of(gap_row(source, Gap(line.offset, line.length, stream.fault, _damage(stream.fault, line.offset))))
+            return
+        content = line.content.removeprefix(b"\xef\xbb\xbf") if line.offset == 0 else line.content
+        if content.strip():
+            yield PendingRow(partial(line_row, source, line, content, config), partial(_unread_line, source, line, content))
+    if isinstance(stream, Inflating) and stream.fault:
+        yield PendingRow.of(gap_row(source, Gap(window.position, 0, stream.fault, _damage(stream.fault, window.position))))
+
+
+def _damage(fault: str, offset: int) -> str:
+    what = "ends before its time" if fault == "truncated" else "is damaged"
+    return f"the compressed stream {what} behind byte {offset} of its content"
+
+
+def _unread_line(source: str, line: Line, content: bytes) -> IngestRow:
+    return IngestRow(document_id(f"{source}#{line.offset}", content), source, line.offset, line.length, "line", line.length)
+
+
+def line_row(source: str, line: Line, content: bytes, config: IngestConfig) -> IngestRow:
+    row = _unread_line(source, line, content)
+    if len(line.content) < line.length:
+        return row.fail("too_large", f"the line has {line.length} bytes, more than extraction.max_record_mb")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return row.fail("invalid_utf8", f"byte {error.start} of the line is not UTF-8")
+    try:
+        fields: Any = json.loads(text, parse_constant=lambda _: None)
+    except RecursionError:
+        return row.fail("not_json", "it nests too deeply")
+    except ValueError as error:
+        return row.fail("not_json", f"not JSON ({str(error)[:100]})")
+    if not isinstance(fields, dict):
+        return row.fail("not_json", "not a JSON object")
+    return fill_row(row, fields, config)
+
+
+def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]:
+    """The keys of the first line that is a JSON object; none where that is not among the first 100."""
+    stream = RangeFile(file, 0, size) if layout == "plain" else inflating(file, layout)
+    for line in islice(split_lines(Window(stream, 0), limit), 100):
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = json.loads(line.content.removeprefix(b"\xef\xbb\xbf"))
+            if isinstance(fields, dict):
+                return list(fields)
+    return []
+
+
+#: Rows turned into Python values at a time.
+BATCH_ROWS = 256
+
+
+def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig, given_up: GivenUp) -> Iterator[PendingRow]:
+    """A row for every row of the row groups `[start, end)`; `offset` is the row's number in the file.
+
+    What is left of a row group that can't be read is one row.
+    """
+    parquet = open_parquet(source, file)
+    number = sum(parquet.metadata.row_group(group).num_rows for group in range(start))
+    for group in range(start, end):
+        after = number + parquet.metadata.row_group(group).num_rows
+        reason: list[str] | None = None
+        try:
+            batches = parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
+            while number < after and not (reason := given_up()):
+                if (batch := next(batches, None)) is None:
+                    break
+                for fields in _rows(batch):
+                    yield PendingRow(partial(_row, source, number, fields, config), partial(_unread_row, source, number))
+                    number += 1
+            if reason:
+                yield PendingRow.of(
+                    gap_row(source, Gap(number, after - number, reason[0], f"row group {group} from row {number} on: {reason[1]}"))
+                )
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            damage = f"row group {group} is damaged from row {number} on: {after - number} rows ({str(error).splitlines()[0][:200]})"
+            yield PendingRow.of(gap_row(source, Gap(number, after - number, "corrupt", damage)))
+        number = after
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns = {name: _values(batch.column(place)) for place, name in enumerate(batch.schema.names)}
+    for place in range(batch.num_rows):
+        yield {name: values[place] for name, values in columns.items()}
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values; text that is not UTF-8, which Parquet does not check, comes as bytes."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        if not is_text(column.type):
+            return [None] * len(column)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        return [_decoded(value) for value in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _decoded(value: bytes | None) -> str | bytes | None:
+    try:
+        return value.decode() if value is not None else None
+    except UnicodeDecodeError:
+        return value
+
+
+def _unread_row(source: str, number: int) -> IngestRow:
+    return IngestRow(document_id(f"{source}#{number}", b""), source, number, None, "row", 0)
+
+
+def _row(source: str, number: int, fields: dict[str, Any], config: IngestConfig) -> IngestRow:
+    text = fields.get(config.text_key)
+    size = len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else len(text or b"")
+    row = IngestRow("", source, number, None, "row", size)
+    if isinstance(text, bytes):
+        row.id = document_id(f"{source}#{number}", text)
+        return row.fail("invalid_utf8", "the text is not UTF-8")
+    if size > config.extraction.max_record_mb << 20:
+        row.id = document_id(f"{source}#{number}", b"")
+        return row.fail("too_large", f"the text has {size} bytes, more than extraction.max_record_mb")
+    return fill_row(row, fields, config)
+
+
+#: What the files of a format hold.
+TYPES = {"html": "text/html", "text": "text/plain"}
+
+
+def read_single(file: IO[bytes], format: str, layout: str, limit: int) -> Record | Gap:
+    """The file as one record of type `html` or `text`, its body cut at `limit` bytes; a Gap where its compression breaks."""
+    stream = file if layout == "plain" else inflating(file, layout)
+    window = Window(stream)
+    body = window.take(limit)
+    size = len(body) + window.skip(1 << 62)
+    if isinstance(stream, Inflating) and stream.fault:
+        what = "ends before its time" if stream.fault == "truncated" else "is damaged"
+        return Gap(0, size, stream.fault, f"the compressed stream {what} behind byte {size} of its content")
+    return Record(0, size, format, size, body, size == len(body), Fields(type=TYPES[format]), None)
+
+
+class SegmentReader:
+    """Reads segments; it lives in the process that may be killed (`reader.py`). `params` are the worker's."""
+
+    def __init__(self, config: IngestConfig, params: dict[str, Any]):
+        self.config = config
+        self.params = params
+        self.urls: UrlFilter | None = None
+        self.wat: tuple[str, WatIndex] | None = None
+
+    def setup(self) -> None:
+        """Loads what all segments need: called once a process, so that no page is charged with it."""
+        if self.params.get("pages", True):
+            warm_up(self.config.extraction)
+        if self.config.url_filter is not None:
+            self.urls = make_url_filter(self.config.url_filter)
+            self.urls.setup(self.params["url_filter"]["lists"])
+
+    def works(
+        self, path: str, size: int, segment: Segment, by_hand: bool = False, given_up: GivenUp = lambda: None
+    ) -> Iterator[PendingRow]:
+        """The records of a segment of a file of `size` bytes, in order. `by_hand`: without the native code that usually
+        finds them. What can't be read is a row: the rest of a row group of Parquet, and of anything else the rest of the segment."""
+        works = self._works(path, size, segment, by_hand, given_up)
+        last: PendingRow | None = None
+        while segment.format == "parquet" or not (reason := given_up()):
+            if (work := next(works, None)) is None:
+                return
+            yield work
+            last = work
+        yield PendingRow.of(rest_row(path, segment, last and last.unread()).fail(*reason))
+
+    def _works(self, path: str, size: int, segment: Segment, by_hand: bool, given_up: GivenUp) -> Iterator[PendingRow]:
+        if segment.format == "refused":
+            row = IngestRow(document_id(path, b""), path, None, None, "file", size)
+            yield PendingRow.of(row.fail(segment.rule, segment.reason))
+            return
+        with open_file(path) as file:
+            if segment.format == "jsonl":
+                for work in read_jsonl(path, file, segment.layout, segment.start, segment.end, self.config):
+                    yield self._checked(work)
+            elif segment.format == "parquet":
+                for work in read_groups(path, file, segment.start, segment.end, self.config, given_up):
+                    yield self._checked(work)
+            else:
+                for part in self._parts(file, segment, by_hand):
+                    if isinstance(part, Gap):
+                        yield PendingRow.of(gap_row(path, part))
+                    else:
+                        yield PendingRow(partial(self._row, path, part, segment.wat), partial(unread_row, path, part))
+
+    def _parts(self, file: IO[bytes], segment: Segment, by_hand: bool) -> Iterator[Record | Gap]:
+        limit = self.config.extraction.max_record_mb * MIB
+        if segment.format in TYPES:
+            yield read_single(file, segment.format, segment.layout, limit)
+        else:
+            yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand)
+
+    def _row(self, path: str, record: Record, wat: str) -> IngestRow:
+        row = record_row(path, record, self.config, self.urls)
+        return self._said(wat).join(row, record) if wat else row
+
+    def _said(self, wat: str) -> WatIndex:
+        """What a WAT file says; that of the last one is kept."""
+        if self.wat is None or self.wat[0] != wat:
+            self.wat = None  # not two of them at a time
+            self.wat = (wat, WatIndex(Storage(self.params["run"]).read_bytes(wat)))
+        return self.wat[1]
+
+    def _checked(self, work: PendingRow) -> PendingRow:
+        """The rows of collections have their text already, so their URLs are asked after it."""
+        return PendingRow(lambda: check_url(work.row(), self.urls), work.unread) if self.urls else work
+
+
+def rest_row(path: str, segment: Segment, last: IngestRow | None) -> IngestRow:
+    """What of a segment can't be read, behind the `last` record that could."""
+    offset = segment.start if last is None or last.offset is None else last.offset + (last.length or 0)
+    length = segment.end - offset if segment.layout in CUTTABLE else None  # of a stream nobody knows
+    return IngestRow(document_id(f"{path}#{offset}", b""), path, offset, length, "damage", length or 0)

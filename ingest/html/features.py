@@ -1,0 +1,399 @@
+# mypy: disallow-untyped-defs=False
+"""What speaks for and against a block: numbers of its own text, of the nodes around it, of its place in the page, and
+the hints of names. No word of any language is looked at, so that the scorer holds on pages in all of them.
+"""
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from corpusmill.ingest.html.tags import HINT_NAMES, NAME
+from corpusmill.ingest.html.walk import (
+    ALIKE,
+    ANCHORS,
+    BOLDED,
+    BREAKS,
+    CHARS,
+    DEPTH,
+    END,
+    FIRST,
+    HINTS,
+    ITEM,
+    LAST,
+    LINKED,
+    NODE,
+    OFFSET,
+    OWN,
+    PARENT,
+    PRIME,
+    ROW,
+    START,
+    TAG,
+)
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.buffers import borrowed
+
+#: What `measure` counts. `WORDS` lie between spaces, `CAPITALIZED` of them begin with a capital (ASCII); `LETTERS` are ASCII letters and
+#: everything beyond Latin-1 controls; `ENDS`: 1 where the text ends with an end mark (quotes and brackets behind it aside), 2 with a
+#: colon, 3 with an ellipsis, else 0.
+WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS = range(7)
+MEASURES = 7
+
+
+@kernel
+def measures_of(text, blocks):
+    """What `measure` counts in each block, int32 of shape (blocks, MEASURES)."""
+    out = np.empty((len(blocks), MEASURES), np.int32)
+    _fill_measures(text, blocks, out)
+    return out
+
+
+@kernel
+def _fill_measures(text, blocks, out):
+    text, blocks, out = borrowed(text), borrowed(blocks), borrowed(out)
+    for block in range(len(blocks)):
+        measure(text, blocks[block, START], blocks[block, END], out[block])
+
+
+@kernel
+def measure(text, start, end, out):
+    """Fills `out` (int32, MEASURES long) for `text[start:end]`, UTF-8 without spaces at its ends."""
+    words = stops = commas = upper = letters = capitalized = 0
+    inside = False
+    for place in range(start, end):
+        byte = text[place]
+        if byte <= 32:
+            inside = False
+            continue
+        capital = 65 <= byte <= 90
+        if not inside:
+            inside = True
+            words += 1
+            capitalized += capital
+        upper += capital
+        letters += capital or 97 <= byte <= 122 or byte >= 0xC3
+        stops += byte == 46 or byte == 33 or byte == 63
+        commas += byte == 44
+        if byte >= 0xE3:
+            stops += _is_wide_stop(text, place, end)
+            commas += _is_wide_comma(text, place, end)
+    out[WORDS], out[STOPS], out[COMMAS], out[UPPER] = words, stops, commas, upper
+    out[LETTERS], out[CAPITALIZED], out[ENDS] = letters, capitalized, _end_mark(text, start, end)
+
+
+@kernel
+def _is_wide_stop(text, place, end):
+    """Ideographic or full-width full stop, exclamation or question mark."""
+    if place + 2 >= end:
+        return False
+    if text[place] == 0xE3:
+        return text[place + 1] == 0x80 and text[place + 2] == 0x82
+    return text[place] == 0xEF and text[place + 1] == 0xBC and (text[place + 2] == 0x81 or text[place + 2] == 0x9F)
+
+
+@kernel
+def _is_wide_comma(text, place, end):
+    """Ideographic or full-width comma."""
+    if place + 2 >= end:
+        return False
+    if text[place] == 0xE3:
+        return text[place + 1] == 0x80 and text[place + 2] == 0x81
+    return text[place] == 0xEF and text[place + 1] == 0xBC and text[place + 2] == 0x8C
+
+
+@kernel
+def _end_mark(text, start, end):
+    place = end
+    for _ in range(4):  # quotes and brackets behind the mark
+        left = place - start
+        if left > 0 and (text[place - 1] == 34 or text[place - 1] == 39 or text[place - 1] == 41 or text[place - 1] == 93):
+            place -= 1
+        elif left > 2 and text[place - 3] == 0xE2 and text[place - 2] == 0x80 and 0x98 <= text[place - 1] <= 0x9F:
+            place -= 3
+        elif left > 1 and text[place - 2] == 0xC2 and text[place - 1] == 0xBB:
+            place -= 2
+        elif left > 2 and text[place - 3] == 0xE3 and text[place - 2] == 0x80 and (text[place - 1] == 0x8D or text[place - 1] == 0x8F):
+            place -= 3
+        else:
+            break
+    left = place - start
+    if left > 0 and (text[place - 1] == 46 or text[place - 1] == 33 or text[place - 1] == 63):
+        return 1
+    if left > 0 and text[place - 1] == 58:
+        return 2
+    if left > 2 and text[place - 3] == 0xE2 and text[place - 2] == 0x80 and text[place - 1] == 0xA6:
+        return 3
+    if left > 2 and _is_wide_stop(text, place - 3, place):
+        return 1
+    if left > 2 and text[place - 3] == 0xE0 and text[place - 2] == 0xA5 and text[place - 1] == 0xA4:  # danda
+        return 1
+    return 0
+
+
+@kernel
+def text_keys(text, blocks):
+    """A 64-bit hash of each block's text."""
+    keys = np.empty(len(blocks), np.uint64)
+    for block in range(len(blocks)):
+        key = OFFSET
+        for place in range(blocks[block, START], blocks[block, END]):
+            key = (key ^ np.uint64(text[place])) * PRIME
+        keys[block] = key
+    return keys
+
+
+@kernel
+def count_equal(keys):
+    """How often each key is there, int32."""
+    size = 8
+    while size < 2 * len(keys):
+        size *= 2
+    table = np.zeros(size, np.uint64)
+    counts = np.zeros(size, np.int32)
+    places = np.empty(len(keys), np.int64)
+    mask = size - 1
+    for index in range(len(keys)):
+        key = keys[index] | np.uint64(1)  # 0 is an empty place
+        place = np.int64((key >> np.uint64(17)) & np.uint64(mask))
+        while table[place] != 0 and table[place] != key:
+            place = (place + 1) & mask
+        table[place] = key
+        counts[place] += 1
+        places[index] = place
+    out = np.empty(len(keys), np.int32)
+    for index in range(len(keys)):
+        out[index] = counts[places[index]]
+    return out
+
+
+#: Nodes above a block, itself included, whose sums are features.
+LEVELS = 4
+#: Blocks on either side of a block whose sums are features.
+WINDOWS = (2, 5, 12)
+#: A paragraph: at least so many words, with an end mark.
+PARAGRAPH_WORDS = 10
+
+_TAGS = ("p", "div", "li", "td", "dd", "figcaption", "pre", "body")
+TAGS = np.array([NAME[name] for name in _TAGS], np.int32)
+H1, H6 = NAME["h1"], NAME["h6"]
+HINT_COUNT = len(HINT_NAMES)
+
+#: The columns of `features`. `a0` is the block's node, `a1` its parent, ...; `w2` the blocks up to 2 away, ...
+NAMES = (
+    "log_chars", "log_words", "linked", "bolded", "anchors", "breaks", "stops", "stops_per_word", "commas_per_word", "upper",
+    "capitalized", "ends", "item", "cell", "equal", "depth", "heading", *(f"tag_{name}" for name in _TAGS),
+    *(f"a{level}_{what}" for level in range(LEVELS) for what in ("log_chars", "linked", "share", "ends", "log_blocks", "prose", "alike")),
+    *(f"w{window}_{what}" for window in WINDOWS for what in ("chars", "linked", "ends", "prose")),
+    "core_above", "core_below", "core_side", "core_place", "core_distance", "core_share", "core_prose_after", "core_prose_before",
+    "prose_after", "prose_before", "prose_share", "place", "log_blocks_before", "log_blocks_after", "log_blocks", "log_chars_of_page",
+    "h1_side", "h1_distance",
+    *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{hint}" for hint in HINT_NAMES),
+)  # fmt: skip
+
+#: What `math.log1p` gives for small numbers, of which nearly all are asked for.
+LOGS = np.array([math.log1p(number) for number in range(1 << 12)])
+
+#: Running sums over the blocks before each: characters, of them in links, blocks with an end mark, characters in prose.
+ALL, OF_LINKS, WITH_END, PROSE = range(4)
+
+
+#: What is known of all blocks and nodes of a page before any is judged.
+Context = namedtuple("Context", "measures sums equal alike core h1")
+
+
+@kernel
+def context_of(page):
+    """The `Context` of a page that has blocks."""
+    blocks, nodes = page.blocks, page.nodes
+    measures = measures_of(page.text, blocks)
+    return Context(
+        measures,
+        _running_sums(blocks, measures),
+        count_equal(text_keys(page.text, blocks)),
+        count_equal(_sibling_keys(page)),
+        _core(blocks, nodes, measures),
+        _first_h1(blocks, nodes, measures),
+    )
+
+
+@kernel
+def features(page, context, first, last):
+    """float32 of shape (len(NAMES), last - first) for the blocks from `first` to `last`."""
+    out = np.empty((len(NAMES), last - first), np.float32)
+    rows = np.zeros((last - first, len(NAMES) - 2 * HINT_COUNT), np.float32)
+    _fill_rows(page, context, first, rows)
+    out[: -2 * HINT_COUNT] = rows.T
+    _of_hints(out[-2 * HINT_COUNT :], page.blocks[first:last], page.nodes)
+    return out
+
+
+@kernel
+def _fill_rows(page, context, first, rows):
+    blocks, nodes, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(rows)
+    measures, sums, equal, alike = (
+        borrowed(context.measures), borrowed(context.sums), borrowed(context.equal), borrowed(context.alike)
+    )  # fmt: skip
+    for number in range(len(rows)):
+        block, row = first + number, rows[number]
+        place = _of_itself(row, blocks[block], nodes, measures[block], equal[block])
+        place = _of_nodes(row, place, blocks[block, NODE], nodes, sums, alike)
+        place = _of_neighbours(row, place, block, sums)
+        place = _of_core(row, place, block, blocks[block, NODE], nodes, sums, context.core)
+        _of_place(row, place, block, sums, context.h1)
+
+
+@kernel(inline="always")
+def _log1p(number):
+    """Of an integer of at least 0."""
+    return LOGS[number] if number < len(LOGS) else math.log1p(number)
+
+
+@kernel(inline="always")
+def _is_paragraph(measures):
+    return measures[WORDS] >= PARAGRAPH_WORDS and measures[ENDS] == 1
+
+
+@kernel
+def _running_sums(blocks, measures):
+    sums = np.zeros((len(blocks) + 1, 4), np.int64)
+    for block in range(len(blocks)):
+        chars, linked = blocks[block, CHARS], blocks[block, LINKED]
+        sums[block + 1, ALL] = sums[block, ALL] + chars
+        sums[block + 1, OF_LINKS] = sums[block, OF_LINKS] + linked
+        sums[block + 1, WITH_END] = sums[block, WITH_END] + (measures[block, ENDS] == 1)
+        sums[block + 1, PROSE] = sums[block, PROSE] + (chars - linked) * _is_paragraph(measures[block])
+    return sums
+
+
+@kernel
+def _sibling_keys(page):
+    """A key for each node that it shares with the siblings of equal name and classes: the items of a list, cards, teasers."""
+    keys = np.empty(len(page.nodes), np.uint64)
+    for node in range(len(keys)):
+        keys[node] = (np.uint64(page.nodes[node, ALIKE]) ^ np.uint64(page.nodes[node, PARENT] + 2) * PRIME) * PRIME
+    return keys
+
+
+@kernel
+def _core(blocks, nodes, measures):
+    """The node that holds the most prose, as reading modes find it: a paragraph counts for the node around it, half for
+    the one above, a third for the one above that (after Mozilla's Readability)."""
+    scores = np.zeros(len(nodes))
+    for block in range(len(blocks)):
+        if not _is_paragraph(measures[block]):
+            continue
+        node = nodes[blocks[block, NODE], PARENT]
+        for level in range(3):
+            if node >= 0:
+                scores[node] += (blocks[block, CHARS] - blocks[block, LINKED]) / (level + 1.0)
+                node = nodes[node, PARENT]
+    return np.argmax(scores)
+
+
+@kernel
+def _first_h1(blocks, nodes, measures):
+    """The first <h1>, or the first of at least 4 words where that one is shorter (a logo); -1 where there is none."""
+    found = -1
+    for block in range(len(blocks)):
+        if nodes[blocks[block, NODE], TAG] == H1 and (found < 0 or (measures[block, WORDS] >= 4 and measures[found, WORDS] < 4)):
+            found = block
+    return found
+
+
+@kernel(inline="always")
+def _of_itself(row, block, nodes, measures, equal):
+    chars, words = block[CHARS], max(measures[WORDS], 1)
+    tag = nodes[block[NODE], TAG]
+    row[0], row[1] = _log1p(chars), _log1p(words)
+    row[2], row[3] = block[LINKED] / chars, block[BOLDED] / chars
+    row[4], row[5] = block[ANCHORS], block[BREAKS]
+    row[6], row[7], row[8] = measures[STOPS], measures[STOPS] / words, measures[COMMAS] / words
+    row[9], row[10] = measures[UPPER] / max(measures[LETTERS], 1), measures[CAPITALIZED] / words
+    row[11], row[12], row[13], row[14] = measures[ENDS], block[ITEM], block[ROW] >= 0, min(equal, 5)
+    row[15], row[16] = nodes[block[NODE], DEPTH], H1 <= tag <= H6
+    for place in range(len(TAGS)):
+        row[17 + place] = tag == TAGS[place]
+    return 17 + len(TAGS)
+
+
+@kernel(inline="always")
+def _of_nodes(row, place, node, nodes, sums, alike):
+    total = sums[-1, ALL]
+    for _ in range(LEVELS):
+        first, last = nodes[node, FIRST], nodes[node, LAST]
+        chars, count = sums[last, ALL] - sums[first, ALL], max(last - first, 1)
+        row[place] = _log1p(chars)
+        row[place + 1] = (sums[last, OF_LINKS] - sums[first, OF_LINKS]) / max(chars, 1)
+        row[place + 2] = chars / total
+        row[place + 3] = (sums[last, WITH_END] - sums[first, WITH_END]) / count
+        row[place + 4] = _log1p(count)
+        row[place + 5] = (sums[last, PROSE] - sums[first, PROSE]) / max(chars, 1)
+        row[place + 6] = min(alike[node], 20)
+        place += 7
+        node = nodes[node, PARENT] if nodes[node, PARENT] > 0 else node
+    return place
+
+
+@kernel(inline="always")
+def _of_neighbours(row, place, block, sums):
+    for window in WINDOWS:
+        first, last = max(0, block - window), min(len(sums) - 1, block + window + 1)
+        chars = sums[last, ALL] - sums[first, ALL]
+        row[place] = chars / (last - first)
+        row[place + 1] = (sums[last, OF_LINKS] - sums[first, OF_LINKS]) / chars
+        row[place + 2] = (sums[last, WITH_END] - sums[first, WITH_END]) / (last - first)
+        row[place + 3] = (sums[last, PROSE] - sums[first, PROSE]) / chars
+        place += 4
+    return place
+
+
+@kernel(inline="always")
+def _of_core(row, place, block, node, nodes, sums, core):
+    """Where a block lies as seen from the core: how far up and down the tree, before it, in it or behind it."""
+    first, last = nodes[core, FIRST], nodes[core, LAST]
+    above = 0
+    while node > 0 and not (nodes[node, FIRST] <= first and nodes[node, LAST] >= last and nodes[node, DEPTH] <= nodes[core, DEPTH]):
+        node = nodes[node, PARENT]
+        above += 1
+    row[place], row[place + 1] = above, nodes[core, DEPTH] - nodes[node, DEPTH]
+    if block < first:
+        row[place + 2], row[place + 4] = -1, _log1p(first - block)
+    elif block >= last:
+        row[place + 2], row[place + 4] = 1, _log1p(block - last + 1)
+    else:
+        row[place + 3] = (block - first) / (last - first)
+    row[place + 5] = (sums[last, ALL] - sums[first, ALL]) / sums[-1, ALL]
+    row[place + 6] = _log1p(max(sums[last, PROSE] - sums[block, PROSE], 0))
+    row[place + 7] = _log1p(max(sums[block, PROSE] - sums[first, PROSE], 0))
+    return place + 8
+
+
+@kernel(inline="always")
+def _of_place(row, place, block, sums, h1):
+    count, total = len(sums) - 1, sums[-1, ALL]
+    row[place], row[place + 1] = _log1p(sums[-1, PROSE] - sums[block + 1, PROSE]), _log1p(sums[block, PROSE])
+    row[place + 2], row[place + 3] = sums[-1, PROSE] / total, sums[block, ALL] / total
+    row[place + 4], row[place + 5], row[place + 6] = _log1p(block), _log1p(count - block), _log1p(count)
+    row[place + 7] = _log1p(total)
+    if h1 >= 0:
+        row[place + 8] = 1 if block > h1 else 2 if block == h1 else 3
+        row[place + 9] = min(abs(block - h1), 50)
+    else:
+        row[place + 9] = -1
+    return place + 10
+
+
+@kernel
+def _of_hints(out, blocks, nodes):
+    """One row a hint of the block's node or any node above it, then one a hint of the node or its parent alone."""
+    around, near = np.empty(len(blocks), np.int64), np.empty(len(blocks), np.int64)
+    for block in range(len(blocks)):
+        node = blocks[block, NODE]
+        around[block], near[block] = nodes[node, HINTS], nodes[node, OWN]
+        if nodes[node, PARENT] > 0:
+            near[block] |= nodes[nodes[node, PARENT], OWN]
+    for bit in range(HINT_COUNT):
+        for block in range(len(blocks)):
+            out[bit, block] = (around[block] >> bit) & 1
+            out[HINT_COUNT + bit, block] = (near[block] >> bit) & 1

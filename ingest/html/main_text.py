@@ -1,0 +1,229 @@
+# mypy: disallow-untyped-defs=False
+"""Extracts the main text of a page: lexbor parses, a walk over its tree gives blocks, boosted trees score them, the good ones are kept."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.html import Extracted, TooDeep
+from corpusmill.ingest.html.features import ALL, NAMES, PROSE, context_of, features
+from corpusmill.ingest.html.metadata import read_metadata
+from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
+from corpusmill.ingest.html.tree import CHUNK, Tree, api, tag_ids
+from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.buffers import borrowed
+
+MODEL = Path(__file__).with_name("scorer.json")
+
+#: So many blocks are judged at a time: their features take 1 kB each.
+AT_A_TIME = 4096
+#: Levels of every tree. The trees are symmetric, as CatBoost makes them: all nodes of a level ask the same question, so a block's leaf
+#: is a number of LEVELS bits, and the questions are asked of all blocks at once.
+LEVELS = 6
+
+#: `feature` int32 and `cut` float32 of shape (trees, LEVELS): bit i is set where the value is greater than the i-th cut; `values` float64
+#: of shape (trees, 2**LEVELS), log-odds.
+Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]
+
+
+@cache
+def load_trees(path: Path = MODEL) -> Trees:
+    """The trees of a model file. Raises CorpusmillError where it was made for other features."""
+    model = json.loads(path.read_text())
+    if model["features"] != list(NAMES):
+        raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")
+    feature, cut, values = (np.array(model["trees"][name]) for name in ("feature", "cut", "values"))
+    return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float64)
+
+
+@kernel
+def scores_of(page, context, trees):
+    """The probability of each block of a page to be main text, float64."""
+    scores = np.empty(len(page.blocks))
+    for first in range(0, len(scores), AT_A_TIME):
+        last = min(first + AT_A_TIME, len(scores))
+        scores[first:last] = score(features(page, context, first, last), trees)
+    return scores
+
+
+@kernel
+def score(columns, trees):
+    """Probabilities, float64 of length n, for `columns` of shape (features, n) float32."""
+    odds = np.zeros(columns.shape[1])
+    leaves = np.empty(columns.shape[1], np.int32)
+    _add_trees(columns, trees, leaves, odds)
+    for row in range(len(odds)):
+        odds[row] = 1.0 / (1.0 + np.exp(-odds[row]))
+    return odds
+
+
+@kernel
+def _add_trees(columns, trees, leaves, odds):
+    feature, cut, values = borrowed(trees[0]), borrowed(trees[1]), borrowed(trees[2])
+    columns, leaves, odds = borrowed(columns), borrowed(leaves), borrowed(odds)
+    for tree in range(len(feature)):
+        leaves[:] = 0
+        for level in range(LEVELS):
+            column, limit = columns[feature[tree, level]], cut[tree, level]
+            for row in range(len(leaves)):
+                leaves[row] |= np.int32(column[row] > limit) << np.int32(level)
+        for row in range(len(leaves)):
+            odds[row] += values[tree, leaves[row]]
+
+
+COMMENT = 1 << HINT_NAMES.index("comment")
+#: Comments are only left out of a page where more than so many characters of it are none: else it is a forum.
+ENOUGH_CHARS = 250
+#: A long document: so many characters, this share of them in its core, and of those this share in paragraphs. Manuals and books on one
+#: page are not what the scorer was fitted to, and hold little else: in their cores a block has to speak against itself to be left out.
+LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
+
+
+@kernel
+def keep(page, context, scores, threshold, comments):
+    """Which blocks are main text, bool: those with a score of at least `threshold`, but for those under a name that says that they
+    are comments, unless `comments`; in the core of a long document those with any score to speak of."""
+    kept = scores >= threshold
+    first, last = _most_of_it(page.nodes, context)
+    if _is_long(context.sums, first, last):
+        for block in range(first, last):
+            kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
+    if not comments:
+        _leave_comments_out(page, kept)
+    return kept
+
+
+@kernel
+def _most_of_it(nodes, context):
+    """The blocks of the core, or of the innermost node around it that holds CORE_SHARE of the page: a book's core is one section."""
+    node, sums = context.core, context.sums
+    while nodes[node, PARENT] > 0 and sums[nodes[node, LAST], ALL] - sums[nodes[node, FIRST], ALL] < CORE_SHARE * sums[-1, ALL]:
+        node = nodes[node, PARENT]
+    return nodes[node, FIRST], nodes[node, LAST]
+
+
+@kernel
+def _is_long(sums, first, last):
+    chars = sums[last, ALL] - sums[first, ALL]
+    prose = sums[last, PROSE] - sums[first, PROSE]
+    return sums[-1, ALL] >= LONG_CHARS and prose >= PROSE_SHARE * chars
+
+
+@kernel
+def _leave_comments_out(page, kept):
+    others = 0
+    for block in range(len(kept)):
+        if kept[block] and page.nodes[page.blocks[block, NODE], HINTS] & COMMENT == 0:
+            others += page.blocks[block, CHARS]
+    if others >= ENOUGH_CHARS:
+        for block in range(len(kept)):
+            if page.nodes[page.blocks[block, NODE], HINTS] & COMMENT != 0:
+                kept[block] = False
+
+
+NEWLINE, SPACE, DASH, BAR = (np.uint8(ord(c)) for c in "\n -|")
+LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
+
+
+@kernel
+def render(page, kept):
+    """UTF-8 of the kept blocks, uint8."""
+    out = np.empty(len(page.text) + 4 * len(kept), np.uint8)
+    size, last = 0, -1
+    for block in range(len(kept)):
+        if not kept[block]:
+            continue
+        if last >= 0:
+            size = _separate(out, size, page, last, block)
+        if page.blocks[block, ITEM]:
+            out[size], out[size + 1] = DASH, SPACE
+            size += 2
+        start, end = page.blocks[block, START], page.blocks[block, END]
+        out[size : size + end - start] = page.text[start:end]
+        size += end - start
+        last = block
+    return out[:size]
+
+
+@kernel
+def _separate(out, size, page, last, block):
+    row = page.blocks[block, ROW]
+    if row >= 0 and row == page.blocks[last, ROW] and page.blocks[block, NODE] != page.blocks[last, NODE]:
+        out[size], out[size + 1], out[size + 2] = SPACE, BAR, SPACE
+        return size + 3
+    out[size] = NEWLINE
+    if _is_tight(page, last) and _is_tight(page, block):
+        return size + 1
+    out[size + 1] = NEWLINE
+    return size + 2
+
+
+@kernel
+def _is_tight(page, block):
+    """Whether it is a line among lines: an item or a cell."""
+    tag = page.nodes[page.blocks[block, NODE], TAG]
+    return page.blocks[block, ITEM] or tag == LI or tag == DT or tag == DD or tag == TD or tag == TH
+
+
+#: What lies above the body, and below the deepest element: the document, <html>, text.
+ABOVE = 3
+
+
+@cache
+def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """What the walk looks things up in: `lexbor.api`, and the tables of elements and words."""
+    return api(), build_tags(tag_ids), build_words()
+
+
+def blocks_of(tree: Tree, max_nesting: int) -> Page:
+    """The blocks of what is shown of a page. Raises TooDeep and MemoryError."""
+    page: Page = walk(tree.root, *tables(), max_nesting)
+    if page.end == NO_MEMORY:
+        raise MemoryError
+    if page.end == TOO_DEEP:
+        raise TooDeep
+    return page
+
+
+def main_text(page: Page, config: ExtractionConfig) -> str:
+    """The text of the blocks that are main content; of all blocks where the configuration wants more than that."""
+    if config.main_content and len(page.blocks):
+        text = render_main(page, load_trees(), config.keep_score, config.comments)
+    else:
+        text = render(page, np.ones(len(page.blocks), np.bool_))
+    return str(memoryview(text), "utf-8").strip()
+
+
+@kernel
+def render_main(page, trees, threshold, comments):
+    """UTF-8 of the main content of a page that has blocks, uint8: all in one kernel, since each call of one costs some microseconds."""
+    context = context_of(page)
+    return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
+
+
+def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
+    """The main text of a page in UTF-8, and what it says of itself. Raises TooDeep and MemoryError."""
+    with Tree(html, config.max_nesting + ABOVE) as tree:
+        page = blocks_of(tree, config.max_nesting)
+        return Extracted(main_text(page, config), *read_metadata(tree, page, url))
+
+
+def warm_up() -> None:
+    """Has the kernels ready, from the cache where they are in it. To compile them takes 15 seconds and 150 MB that a process
+    does not give back, so another one does it, once for all workers of a machine."""
+    if not walk.is_cached():
+        compiling = f"from {__name__} import run_kernels; run_kernels()"
+        subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if that fails, so does what follows, and says why
+    run_kernels()
+
+
+def run_kernels() -> None:
+    extract(b"<p>Some text." + b" " * CHUNK, None, ExtractionConfig())

@@ -1,0 +1,175 @@
+"""What a page says about itself in its head: title, author, date of publication, canonical address."""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import numpy as np
+
+from corpusmill.ingest.html import walk as marks
+from corpusmill.ingest.html.tags import HINT_NAMES
+from corpusmill.ingest.html.tree import Tree
+from corpusmill.ingest.html.walk import END, NODE, OWN, PARENT, START, Page
+
+TITLES = ("og:title", "twitter:title", "dc.title", "dcterms.title")
+AUTHORS = ("author", "article:author", "dc.creator", "dcterms.creator", "parsely-author", "sailthru.author", "byl", "citation_author")
+DATES = (
+    "article:published_time", "og:published_time", "datepublished", "parsely-pub-date", "sailthru.date", "citation_publication_date",
+    "dc.date.issued", "dcterms.issued", "dcterms.created", "dc.date", "dcterms.date", "pubdate", "publishdate", "publish-date",
+    "date", "article.published", "dc.date.created",
+)  # fmt: skip
+WANTED = {*TITLES, *AUTHORS, *DATES}
+ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
+COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
+IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
+DOTTED = re.compile(r"(?<!\d)(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.\s?(?P<year>(?:19|20)\d\d)(?!\d)")
+#: Where JSON-LD begins in a head.
+LINKED_DATA = b'type="application/ld+json"'
+#: A tag of serialised HTML, where all values are quoted, and what is asked of it. Values are still escaped.
+META = re.compile(rb'<meta ([^">]*(?:"[^"]*"[^">]*)*)>')
+PROPERTY = re.compile(rb'(?:property|name|itemprop)="([^"]+)"')
+CONTENT = re.compile(rb'content="([^"]*)"')
+CANONICAL = b'rel="canonical"'
+HREF = re.compile(rb'<link [^>]*?href="([^"]*)"')
+DATE = 1 << HINT_NAMES.index("date")
+#: So many blocks are looked at for a date, and so many bytes of each.
+DATED_BLOCKS, DATED_BYTES = 20, 200
+#: Longer values are no names or titles.
+LONGEST = 500
+#: JSON-LD in more scripts, or in larger ones, is not looked at.
+SCRIPTS, SCRIPT_CHARS = 10, 200_000
+
+
+class Metadata(NamedTuple):
+    title: str | None
+    author: str | None
+    date: str | None  # YYYY-MM-DD
+    canonical_url: str | None  # absolute
+
+
+def read_metadata(tree: Tree, page: Page, url: str | None) -> Metadata:
+    """What a page says of itself; `page` is its body in blocks, `url` where it was found.
+
+    What is meant for machines goes first: Open Graph and Dublin Core metas, then JSON-LD; then elements marked as author or date.
+    """
+    head = tree.serialised(tree.head)
+    metas = _metas(head)
+    title = _first(metas, TITLES) or _text(tree.title)
+    author = _person(_first(metas, AUTHORS))
+    date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
+    if not (author and date):
+        scripts = [(tree.text(script) or "").encode() for script in marked(page, marks.SCRIPTS)[:SCRIPTS]]
+        linked = [item for script in [*_scripts(head), *scripts] for item in _linked_data(script)]
+        author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, page))
+        date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
+        times = (tree.attribute(time, b"datetime") for time in marked(page, marks.TIMES))
+        date = date or next(filter(None, map(day, times)), None) or _dated_block(page)
+    return Metadata(title, author, date, _canonical(head, url))
+
+
+def marked(page: Page, kind: int) -> list[int]:
+    """The addresses of the elements that the walk took note of."""
+    return [element for element in page.marks[kind].tolist() if element]
+
+
+def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
+    """The first date in a text as YYYY-MM-DD; ISO 8601 by default, with or without dashes."""
+    for pattern in patterns or (ISO, COMPACT):
+        if isinstance(value, str) and (found := pattern.search(value[:LONGEST])):
+            return f"{found['year']}-{int(found['month']):02}-{int(found['day']):02}"
+    return None
+
+
+def _metas(head: bytes) -> dict[str, str]:
+    """The contents of the metas that are wanted, by their names in lower case; of several the first that is not empty."""
+    metas: dict[str, str] = {}
+    for attributes in META.findall(head):
+        named = PROPERTY.search(attributes)
+        name = named.group(1).decode().strip().lower() if named else ""
+        if name in WANTED and name not in metas and (content := CONTENT.search(attributes)) and (text := _text(content.group(1).decode())):
+            metas[name] = text
+    return metas
+
+
+def _text(value: Any) -> str | None:
+    text = " ".join(html.unescape(value).split()) if isinstance(value, str) else ""
+    return text if 0 < len(text) <= LONGEST else None
+
+
+def _first(values: dict[str, str], names: tuple[str, ...]) -> str | None:
+    return next((values[name] for name in names if name in values), None)
+
+
+def _person(name: Any) -> str | None:
+    """A name that is none of an account, a page or an address."""
+    text = _text(name)
+    if not text or text.startswith(("@", "http://", "https://", "/")) or not any(c.isalpha() for c in text) or len(text) > 150:
+        return None
+    return text
+
+
+def _scripts(head: bytes) -> Iterator[bytes]:
+    """The JSON-LD of a serialised head."""
+    place = 0
+    for _ in range(SCRIPTS):
+        place = head.find(LINKED_DATA, place)
+        start = head.find(b">", place) + 1 if place >= 0 else 0
+        end = head.find(b"</script>", start) if start else -1
+        if end < 0:
+            return
+        yield head[start:end]
+        place = end
+
+
+def _linked_data(script: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a script of JSON-LD, those inside `@graph` and lists too."""
+    try:
+        waiting = [json.loads(script, strict=False)] if len(script) <= SCRIPT_CHARS else []
+    except (ValueError, RecursionError):
+        return
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, list):
+            waiting = item[:50] + waiting
+        elif isinstance(item, dict):
+            yield item
+            waiting += [item["@graph"]] if isinstance(item.get("@graph"), list) else []
+
+
+def _author_of(item: dict[str, Any]) -> str | None:
+    given = item.get("author")
+    authors = given if isinstance(given, list) else [given]
+    names = [_person(author.get("name") if isinstance(author, dict) else author) for author in authors[:10]]
+    return ", ".join(name for name in names if name) or None
+
+
+def _marked_author(tree: Tree, page: Page) -> str | None:
+    for element in marked(page, marks.AUTHORS) if tree.body else ():
+        return _text(tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST])
+    return None
+
+
+def _dated_block(page: Page) -> str | None:
+    """The first date in a block whose node, or the node around it, is named like one."""
+    own = page.nodes[:, OWN]
+    near = own | own[page.nodes[:, PARENT]] * (page.nodes[:, PARENT] > 0)
+    for block in np.flatnonzero(near[page.blocks[:, NODE]] & DATE)[:DATED_BLOCKS]:
+        start, end = page.blocks[block, START], page.blocks[block, END]
+        text = page.text[start : min(end, start + DATED_BYTES)].tobytes().decode("utf-8", "ignore")
+        if found := day(text, ISO, DOTTED):
+            return found
+    return None
+
+
+def _canonical(head: bytes, url: str | None) -> str | None:
+    """The address that the page gives as its own, as an absolute one."""
+    place = head.find(CANONICAL)
+    link = HREF.match(head, head.rfind(b"<link ", 0, place)) if place >= 0 else None
+    try:
+        address = urljoin(url or "", html.unescape(link.group(1).decode()).strip()) if link and link.group(1) else ""
+        return address if urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname else None
+    except ValueError:
+        return None

@@ -1,0 +1,53 @@
+"""Trafilatura as the extractor: ten times slower than ours, another opinion."""
+
+from typing import Any
+
+from corpusmill.ingest.config import ExtractionConfig
+from corpusmill.ingest.html import Extracted, TooDeep
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.text.damage import storable
+
+
+def warm_up() -> None:
+    """Loads the library."""
+    extract("<p>Some text.", None, ExtractionConfig(extractor="trafilatura"))
+
+
+def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
+    """The main text of a page, and what it says of itself. There is no way to keep more than what trafilatura takes for main content.
+    Raises TooDeep, and InputError where the library is not installed."""
+    try:
+        import trafilatura
+    except ImportError as error:
+        raise InputError("extraction.extractor: trafilatura is not installed here; pip install 'corpusmill[trafilatura]'.") from error
+
+    tree = trafilatura.load_html(html)
+    if tree is None:
+        return Extracted("")
+    if _depth(tree) > config.max_nesting:
+        raise TooDeep
+    found: Any = trafilatura.bare_extraction(
+        tree, url=url, include_comments=config.comments, favor_recall=not config.main_content, with_metadata=True, deduplicate=False
+    )
+    if found is None:
+        return Extracted("")
+    return Extracted(tidy(found.text or ""), found.title or None, found.author or None, found.date or None, found.url or None)
+
+
+def _depth(tree: Any) -> int:
+    """The deepest nesting of a tree of lxml."""
+    from lxml import etree
+
+    depth = deepest = 0
+    for event, _ in etree.iterwalk(tree, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def tidy(text: str) -> str:
+    """Text without NULs, trailing spaces, more than one blank line in a row, and blank ends."""
+    text = "\n".join([line.rstrip() for line in storable(text).split("\n")])
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.strip()

@@ -1,0 +1,190 @@
+# mypy: disallow-untyped-defs=False
+"""The tree of a page in lexbor, the parser in selectolax: its C functions, called from Python and from kernels."""
+
+import ctypes
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
+from functools import cache
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from corpusmill.ingest.html import TooDeep
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.kernel import kernel
+
+WORD = ir.IntType(64)
+
+
+def _call(builder, arguments):
+    address, *rest = arguments
+    function = builder.inttoptr(address, ir.FunctionType(WORD, [WORD] * len(rest)).as_pointer())
+    return builder.call(function, rest)
+
+
+@intrinsic
+def call_1(typing_context, address, argument):
+    """`word function(word)`; int64 all."""
+    return types.int64(types.int64, types.int64), lambda context, builder, signature, arguments: _call(builder, arguments)
+
+
+@intrinsic
+def call_2(typing_context, address, first, second):
+    """`word function(word, word)`; int64 all."""
+    return types.int64(types.int64, types.int64, types.int64), lambda context, builder, signature, arguments: _call(builder, arguments)
+
+
+#: What kernels call, by its place in `api()`.
+FUNCTIONS = (
+    "lxb_dom_node_first_child_noi", "lxb_dom_node_next_noi", "lxb_dom_node_parent_noi", "lxb_dom_node_type_noi", "lxb_dom_node_tag_id_noi",
+    "lxb_dom_node_text_content", "lxb_dom_element_first_attribute_noi", "lxb_dom_element_next_attribute_noi",
+    "lxb_dom_attr_local_name_noi", "lxb_dom_attr_value_noi", "lxb_dom_element_local_name", "lxb_dom_node_last_child_noi",
+)  # fmt: skip
+FIRST_CHILD, NEXT, PARENT, TYPE, TAG_ID, TEXT = range(6)
+FIRST_ATTRIBUTE, NEXT_ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ELEMENT_NAME, LAST_CHILD = range(6, 12)
+#: Types of nodes.
+ELEMENT, TEXT_NODE = 1, 3
+
+#: What is called from here: result and arguments.
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "lxb_html_document_create": (c_void_p, []),
+    "lxb_html_document_destroy": (c_void_p, [c_void_p]),
+    "lxb_html_document_parse_chunk_begin": (c_int, [c_void_p]),
+    "lxb_html_document_parse_chunk": (c_int, [c_void_p, c_void_p, c_size_t]),
+    "lxb_html_document_parse_chunk_end": (c_int, [c_void_p]),
+    "lxb_html_document_head_element_noi": (c_void_p, [c_void_p]),
+    "lxb_html_document_body_element_noi": (c_void_p, [c_void_p]),
+    "lxb_html_document_title": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "lxb_html_document_create_element_noi": (c_void_p, [c_void_p, c_char_p, c_size_t, c_void_p]),
+    "lxb_html_serialize_tree_str": (c_int, [c_void_p, c_void_p]),
+    "lxb_dom_document_root": (c_void_p, [c_void_p]),
+    "lxb_dom_node_tag_id_noi": (c_size_t, [c_void_p]),
+    "lxb_dom_node_text_content": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "lxb_dom_element_get_attribute": (c_void_p, [c_void_p, c_char_p, c_size_t, POINTER(c_size_t)]),
+}
+
+
+#: Bytes that are parsed before it is asked how deep the tree is: lexbor takes quadratic time for elements in elements.
+#: The first pieces are small, for some markup makes thousands of elements of a kilobyte.
+FIRST_CHUNK, CHUNK = 1 << 14, 1 << 16
+
+
+class _String(ctypes.Structure):
+    """`lexbor_str_t`."""
+
+    _fields_ = (("data", c_void_p), ("length", c_size_t))
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Lexbor. Raises CorpusmillError where the selectolax that is installed does not have it to be called."""
+    found = find_spec("selectolax.lexbor")
+    try:
+        lexbor = ctypes.CDLL(found.origin if found and found.origin else "selectolax.lexbor")
+        for name, (result, arguments) in SIGNATURES.items():
+            function = getattr(lexbor, name)
+            function.restype, function.argtypes = result, arguments
+        return lexbor
+    except (OSError, AttributeError) as error:
+        raise CorpusmillError(f"ingest: the parser lexbor can't be loaded from selectolax ({error}).") from error
+
+
+@cache
+def api() -> NDArray[np.int64]:
+    """The addresses of FUNCTIONS."""
+    return np.array([ctypes.cast(getattr(library(), name), c_void_p).value for name in FUNCTIONS], np.int64)
+
+
+class Tree:
+    """The tree of a page as browsers repair it, in lexbor's memory until the end of a `with` block.
+
+    `root` is the body, or the whole page where there is none (`body` is 0); elements are addresses. Raises MemoryError, and TooDeep
+    for a long page as soon as elements lie deeper than `max_nesting`.
+    """
+
+    def __init__(self, html: bytes, max_nesting: int = 1 << 30):
+        self.lexbor = library()
+        self.document = _there(self.lexbor.lxb_html_document_create())
+        try:
+            self._parse(html, max_nesting)
+            self.head: int = self.lexbor.lxb_html_document_head_element_noi(self.document) or 0
+            self.body: int = self.lexbor.lxb_html_document_body_element_noi(self.document) or 0
+            self.root: int = self.body or self.lexbor.lxb_dom_document_root(self.document) or 0
+        except BaseException:
+            self.close()
+            raise
+
+    def _parse(self, html: bytes, max_nesting: int) -> None:
+        lexbor, document, start = self.lexbor, self.document, ctypes.cast(c_char_p(html), c_void_p).value or 0
+        failed = lexbor.lxb_html_document_parse_chunk_begin(document)
+        place = 0
+        while place < len(html) and not failed:
+            if place and deepest_last(document, api()) > max_nesting:
+                raise TooDeep
+            size = min(CHUNK, max(FIRST_CHUNK, place), len(html) - place)
+            failed = lexbor.lxb_html_document_parse_chunk(document, start + place, size)
+            place += size
+        if failed or lexbor.lxb_html_document_parse_chunk_end(document):
+            raise MemoryError  # it has no other reason
+
+    def __enter__(self) -> "Tree":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.lexbor.lxb_html_document_destroy(self.document)
+
+    @property
+    def title(self) -> str | None:
+        return self._string(self.lexbor.lxb_html_document_title, self.document)
+
+    def serialised(self, element: int) -> bytes:
+        """An element with all that it holds, as HTML in UTF-8."""
+        string = _String()
+        if element and self.lexbor.lxb_html_serialize_tree_str(element, byref(string)):
+            raise MemoryError
+        return ctypes.string_at(string.data, string.length) if string.data else b""
+
+    def text(self, element: int) -> str | None:
+        """All text of an element, as it is written."""
+        return self._string(self.lexbor.lxb_dom_node_text_content, element)
+
+    def attribute(self, element: int, name: bytes) -> str | None:
+        return self._string(self.lexbor.lxb_dom_element_get_attribute, element, name, len(name))
+
+    @staticmethod
+    def _string(function: Any, *arguments: Any) -> str | None:
+        length = c_size_t()
+        data = function(*arguments, byref(length))
+        return ctypes.string_at(data, length.value).decode("utf-8", "replace") if data else None
+
+
+@kernel
+def deepest_last(node, functions):
+    """How many nodes lie in each other behind the last of each: about what the parser has open."""
+    depth = 0
+    while node:
+        node = call_1(functions[LAST_CHILD], node)
+        depth += 1
+    return depth
+
+
+def tag_ids(names: list[str]) -> list[int]:
+    """Lexbor's numbers of elements of HTML."""
+    lexbor = library()
+    with Tree(b"") as tree:
+        elements = [lexbor.lxb_html_document_create_element_noi(tree.document, name.encode(), len(name), None) for name in names]
+        return [lexbor.lxb_dom_node_tag_id_noi(_there(element)) for element in elements]
+
+
+def _there(address: int | None) -> int:
+    if not address:
+        raise MemoryError
+    return address

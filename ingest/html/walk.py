@@ -1,0 +1,460 @@
+# mypy: disallow-untyped-defs=False
+"""The walk over a page: one pass over the parser's tree that gives its text in blocks.
+
+A block is a run of text without a block element or an empty line in it: a paragraph, a heading, an item, a cell, a `pre`.
+Blocks lie in nodes, which are the block elements.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+from corpusmill.ingest.html.tags import BLOCK, BOLD, BREAK, DROP, FNV_OFFSET, FNV_PRIME, LINK, NAME, RAW, UNNUMBERED, fnv1a
+from corpusmill.ingest.html.tree import (
+    ATTRIBUTE_NAME,
+    ATTRIBUTE_VALUE,
+    ELEMENT,
+    ELEMENT_NAME,
+    FIRST_ATTRIBUTE,
+    FIRST_CHILD,
+    NEXT,
+    NEXT_ATTRIBUTE,
+    TAG_ID,
+    TEXT,
+    TEXT_NODE,
+    TYPE,
+    call_1,
+    call_2,
+)
+from corpusmill.ingest.html.tree import PARENT as PARENT_NODE
+from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.buffers import array_at, borrowed
+
+OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
+#: An array of bytes: `array_at` makes one of its type.
+BYTES = np.empty(0, np.uint8)
+SPACE, NEWLINE = (np.uint8(ord(c)) for c in " \n")
+#: Names of attributes.
+CLASS, ID, ROLE, ITEMPROP, HIDDEN, ARIA_HIDDEN, STYLE, REL, SCRIPT_TYPE, DATETIME = (
+    np.uint64(fnv1a(name.encode())) for name in "class id role itemprop hidden aria-hidden style rel type datetime".split()
+)
+NONE_WORD = np.uint64(fnv1a(b"none")).astype(np.int64)
+AUTHOR, BYLINE, LINKED_DATA = (np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json"))
+
+
+@kernel(inline="always")
+def _lower(byte):
+    return byte | np.uint8(32) if np.uint8(65) <= byte <= np.uint8(90) else byte
+
+
+@kernel
+def find(table, key):
+    """The row of an open addressing table whose first column is `key`, or -1."""
+    mask = len(table) - 1
+    place = key & mask
+    while table[place, 0] != 0:
+        if table[place, 0] == key:
+            return place
+        place = (place + 1) & mask
+    return -1
+
+
+@kernel
+def words_of(text, words):
+    """The hints of the words in an attribute's value, and a hash of the value. A word is a run of letters, and each part of it
+    that begins with a capital behind a small letter: `sideBar` is `sidebar`, `side` and `bar`."""
+    hints = 0
+    value = OFFSET
+    word = part = OFFSET
+    small = False
+    humps = False
+    for place in range(len(text) + 1):
+        byte = text[place] if place < len(text) else SPACE
+        value = (value ^ np.uint64(byte)) * PRIME
+        capital = np.uint8(65) <= byte <= np.uint8(90)
+        letter = capital or np.uint8(97) <= byte <= np.uint8(122) or byte >= 128
+        if capital and small:
+            hints |= _hints(words, part)
+            part, humps = OFFSET, True
+        if letter:
+            lower = np.uint64(_lower(byte))
+            word, part = (word ^ lower) * PRIME, (part ^ lower) * PRIME
+        elif word != OFFSET:
+            hints |= _hints(words, word)
+            if humps:
+                hints |= _hints(words, part)
+            word = part = OFFSET
+            humps = False
+        small = bool(letter and not capital)
+    return hints, np.int64(value)
+
+
+@kernel
+def _hints(words, word):
+    found = find(words, np.int64(word))
+    return words[found, 1] if found >= 0 else 0
+
+
+@kernel
+def hides(style):
+    """Whether a style says `display: none`."""
+    for place in range(len(style) - 3):
+        if style[place] == 110 and style[place + 1] == 111 and style[place + 2] == 110 and style[place + 3] == 101:  # none
+            back = place - 1
+            while back > 0 and (style[back] == SPACE or style[back] == 58):
+                back -= 1
+            if back >= 6 and style[back] == 121 and style[back - 1] == 97 and style[back - 2] == 108:  # (disp)lay
+                return True
+    return False
+
+
+@kernel
+def hash_of(text):
+    """Its 64-bit FNV-1a."""
+    key = OFFSET
+    for byte in text:
+        key = (key ^ np.uint64(byte)) * PRIME
+    return key
+
+
+@kernel
+def has_token(text, first, second):
+    """Whether one of the words between spaces has one of two hashes."""
+    key = OFFSET
+    for place in range(len(text) + 1):
+        byte = text[place] if place < len(text) else SPACE
+        if byte == SPACE or np.uint8(9) <= byte <= np.uint8(13):
+            if key == first or key == second:
+                return True
+            key = OFFSET
+        else:
+            key = (key ^ np.uint64(byte)) * PRIME
+    return False
+
+
+@kernel
+def invisible(text, place):
+    """The length of a character at `place` that is not to be seen (soft hyphen, zero width space, byte order mark), or 0."""
+    left = len(text) - place
+    if left >= 2 and text[place] == 0xC2 and text[place + 1] == 0xAD:
+        return 2
+    if left >= 3 and text[place] == 0xE2 and text[place + 1] == 0x80 and text[place + 2] == 0x8B:
+        return 3
+    if left >= 3 and text[place] == 0xEF and text[place + 1] == 0xBB and text[place + 2] == 0xBF:
+        return 3
+    return 0
+
+
+#: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, scripts of JSON-LD, and <time> with
+#: a date for machines, MARKED of each at most; 0 where there are fewer.
+AUTHORS, SCRIPTS, TIMES = range(3)
+MARKS, MARKED = 3, 20
+TAG_SCRIPT, TAG_TIME = NAME["script"], NAME["time"]
+
+
+@kernel
+def attributes(element, api, words, judged, tag, marks, is_root, length):
+    """(hints, hash of the classes) where the element is `judged`; notes it in `marks` where it is marked. `length`: an int64 to use."""
+    hints, classes = 0, np.int64(0)
+    attribute = call_1(api[FIRST_ATTRIBUTE], element)
+    while attribute:
+        data = call_2(api[ATTRIBUTE_NAME], attribute, length.ctypes.data)
+        key = hash_of(array_at(np.uint64(data), length[0], BYTES))
+        data = call_2(api[ATTRIBUTE_VALUE], attribute, length.ctypes.data)
+        value = array_at(np.uint64(data), length[0] if data else 0, BYTES)
+        if judged:
+            if key == CLASS or key == ID or key == ROLE or key == ITEMPROP:
+                found, whole = words_of(value, words)
+                hints |= found
+                if key == CLASS:
+                    classes = whole
+            elif key == HIDDEN or (key == ARIA_HIDDEN and len(value) == 4) or (key == STYLE and hides(value)):
+                hints |= words[find(words, NONE_WORD), 1]
+        if (key == CLASS or key == ITEMPROP or key == REL) and not is_root and marks[AUTHORS, 0] == 0:
+            if has_token(value, AUTHOR, BYLINE if key == CLASS else AUTHOR):
+                marks[AUTHORS, 0] = element
+        elif tag == TAG_SCRIPT and key == SCRIPT_TYPE and hash_of(value) == LINKED_DATA:
+            _note(marks[SCRIPTS], element)
+        elif tag == TAG_TIME and key == DATETIME:
+            _note(marks[TIMES], element)
+        attribute = call_1(api[NEXT_ATTRIBUTE], attribute)
+    return hints, classes
+
+
+@kernel
+def _note(row, element):
+    for place in range(len(row)):
+        if row[place] == 0:
+            row[place] = element
+            return
+
+
+#: Columns of `Page.blocks`: int32. `START`, `END`: bytes of `text`; `NODE`: the innermost node; `CHARS`: characters but spaces, and
+#: how many of them lie in links (`LINKED`) and in bold (`BOLDED`); `ANCHORS`: links that begin in it; `BREAKS`: single line breaks;
+#: `ITEM`: 1 where it is the first of a list item; `ROW`: the table row's node where its node is a cell, else -1.
+START, END, NODE, CHARS, LINKED, BOLDED, ANCHORS, BREAKS, ITEM, ROW = range(10)
+BLOCK_COLUMNS = 10
+#: Columns of `Page.nodes`: int64. `FIRST`, `LAST`: the blocks below it, `[FIRST, LAST)`; `TAG`: a number of `tags.NAMES`; `OWN`, `HINTS`:
+#: the hints of its own names (bits of `tags.HINTS`), and with those of the nodes around it; `ALIKE`: equal for equal names and classes.
+PARENT, TAG, FIRST, LAST, DEPTH, OWN, HINTS, ALIKE = range(8)
+NODE_COLUMNS = 8
+
+#: How a walk ends: where a page nests too deeply, or memory runs out, it does not come to the end.
+WHOLE, TOO_DEEP, NO_MEMORY = range(3)
+#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` int64 (see `marks.py`); `end`: how the walk ended.
+Page = namedtuple("Page", "text blocks nodes marks end")
+
+TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html", "hr"))
+
+#: The state of a walk, int64 by these places. `WRITTEN`: bytes of text so far, of which the open block begins at `BEGIN`; `OWED_SPACE`
+#: and `OWED_LINES` come before the block's next character; the others count open elements or belong to the open block.
+DEPTH_NOW, NODE_NOW, NODE_COUNT, LINKS, BOLDS, PRES, DROPS, WRITTEN, COUNT, OWED_SPACE, OWED_LINES, BEGIN = range(12)
+IN_CHARS, IN_LINKED, IN_BOLDED, IN_ANCHORS, IN_BREAKS, IN_ITEM = range(12, 18)
+
+#: Columns of the stack of open elements, int64.
+#: `IS_RULE`: 1 for <hr>, which stays open to the end of what it lies in: for the scorer, what follows a rule lies below it.
+KIND, BEFORE, IS_PRE, IS_RULE = range(4)
+UNNUMBERED_KEY = np.uint64(fnv1a(UNNUMBERED.encode()))
+
+
+@kernel
+def walk(root, api, tags, words, limit):
+    """What lies in the element at the address `root`, itself included, as a `Page`.
+
+    `api` is `lexbor.api`; `tags` and `words` are the tables of `tags.py`. A page with elements that lie deeper than `limit` is
+    not walked to its end.
+    """
+    elements, size = _sizes(root, api)
+    text = np.empty(max(size, 0) + elements + 2, np.uint8)
+    blocks = np.empty((2 * elements + 2, BLOCK_COLUMNS), np.int32)
+    nodes = np.zeros((elements + 2, NODE_COLUMNS), np.int64)
+    nodes[0, PARENT] = -1
+    marks, stack, state = np.zeros((MARKS, MARKED), np.int64), np.empty((limit, 4), np.int64), np.zeros(18, np.int64)
+    state[NODE_COUNT] = 1
+    end = NO_MEMORY if size < 0 else _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, np.zeros(1, np.int64))
+    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, end)
+
+
+@kernel
+def _sizes(root, api):
+    """How many elements there are, and bytes of text: -1 where there is not enough memory to look at one."""
+    elements = size = 0
+    length = np.zeros(1, np.int64)
+    node = root
+    while node:
+        kind = call_1(api[TYPE], node) & 0xFFFFFFFF
+        if kind == TEXT_NODE:
+            if call_2(api[TEXT], node, length.ctypes.data) == 0:
+                return elements, -1
+            size += length[0]
+        elements += kind == ELEMENT
+        down = call_1(api[FIRST_CHILD], node)
+        while down == 0 and node != root:
+            down = call_1(api[NEXT], node)
+            if down == 0:
+                node = call_1(api[PARENT_NODE], node)
+        node = down
+    return elements, size
+
+
+@kernel
+def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
+    """Fills the arrays that the caller holds; returns how it ended."""
+    api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
+    text, blocks, nodes, state, length = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(state), borrowed(length)
+    node = root
+    while node:
+        kind = call_1(api[TYPE], node) & 0xFFFFFFFF
+        down, opened = 0, False
+        if kind == ELEMENT:
+            if state[DEPTH_NOW] == len(stack):
+                return TOO_DEEP
+            down = _enter(node, node == root, api, tags, words, text, blocks, nodes, marks, stack, state, length)
+            opened = stack[state[DEPTH_NOW] - 1, IS_RULE] == 0
+        elif kind == TEXT_NODE and not state[DROPS]:
+            data = call_2(api[TEXT], node, length.ctypes.data)
+            if data == 0:
+                return NO_MEMORY
+            _text(array_at(np.uint64(data), length[0], BYTES), text, blocks, nodes, state)
+        while down == 0:
+            if opened:
+                _leave(text, blocks, nodes, stack, state)
+            if node == root:
+                break
+            down = call_1(api[NEXT], node)
+            if down == 0:
+                node, opened = call_1(api[PARENT_NODE], node), True
+        node = down
+    _close(text, blocks, nodes, state)
+    _climb(nodes, state, -1)
+    return WHOLE
+
+
+@kernel
+def _text(data, text, blocks, nodes, state):
+    """Adds a text to the open block."""
+    place, size = 0, len(data)
+    pre = state[PRES] > 0
+    if not pre:  # between tags there is mostly nothing but space
+        while place < size and (data[place] == SPACE or 9 <= data[place] <= 13):
+            place += 1
+        if place:
+            state[OWED_SPACE] = 1
+    written, chars = state[WRITTEN], state[IN_CHARS]
+    owed, lines = state[OWED_SPACE] > 0, state[OWED_LINES]
+    before = chars
+    while place < size:
+        byte, length = data[place], 1
+        if byte >= 0xC2:
+            if byte == 0xC2 and place + 1 < size and data[place + 1] == 0xA0:  # no-break space
+                byte, length = SPACE, 2
+            else:
+                length = invisible(data, place)
+                if length:
+                    place += length
+                    continue
+                length = 1
+        if byte <= SPACE:
+            place += length
+            if pre and (byte == SPACE or byte == NEWLINE or byte == 9):
+                if written > state[BEGIN] or byte != NEWLINE:  # a line break right behind <pre> is none
+                    text[written] = byte
+                    written += 1
+            elif byte == SPACE or (9 <= byte <= 13):
+                owed = True
+            continue
+        if lines > 1 and chars:  # an empty line ends the block
+            state[WRITTEN], state[IN_CHARS] = written, chars
+            _count_chars(state, chars - before)
+            _close(text, blocks, nodes, state)
+            written, chars, before = state[WRITTEN], 0, 0
+        elif lines and chars:
+            text[written] = NEWLINE
+            written += 1
+            state[IN_BREAKS] += 1
+        elif owed and chars and not pre:
+            text[written] = SPACE
+            written += 1
+        owed, lines = False, 0
+        text[written] = byte
+        written += 1
+        chars += byte < 0x80 or byte >= 0xC0
+        place += length
+    _count_chars(state, chars - before)
+    state[WRITTEN], state[IN_CHARS], state[OWED_SPACE], state[OWED_LINES] = written, chars, owed, lines
+
+
+@kernel
+def _count_chars(state, chars):
+    state[IN_LINKED] += chars * (state[LINKS] > 0)
+    state[IN_BOLDED] += chars * (state[BOLDS] > 0)
+
+
+@kernel(inline="always")
+def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
+    """Begins an element; returns its first child, or 0 where it has none to look at."""
+    tag_id = call_1(api[TAG_ID], element)
+    row = tags[tag_id if 0 <= tag_id < len(tags) - 1 else _unnumbered(element, api, tags, length)]
+    kind, tag = row[0], row[1]
+    judged = kind == BLOCK and state[DROPS] == 0
+    hints, classes = attributes(element, api, words, judged, tag, marks, is_root, length)
+    depth = state[DEPTH_NOW]
+    stack[depth, KIND], stack[depth, BEFORE], stack[depth, IS_PRE], stack[depth, IS_RULE] = kind, state[NODE_NOW], 0, tag == TAG_HR
+    state[DEPTH_NOW] = depth + 1
+    if judged:
+        _close(text, blocks, nodes, state)
+        stack[depth, IS_PRE] = tag == TAG_PRE
+        state[PRES] += tag == TAG_PRE
+        _open_node(nodes, state, tag, hints | row[2], classes ^ row[3])
+        if tag == TAG_LI:
+            state[IN_ITEM] = 1
+    elif kind == BREAK:
+        _break(text, state)
+    elif kind == DROP:
+        state[DROPS] += 1
+    elif kind == LINK:
+        state[LINKS] += 1
+        state[IN_ANCHORS] += 1
+    elif kind == BOLD:
+        state[BOLDS] += 1
+    return 0 if kind == RAW else call_1(api[FIRST_CHILD], element)
+
+
+@kernel
+def _unnumbered(element, api, tags, length):
+    """The row of an element that the parser has no number for: the last, or the first, of an element that means nothing."""
+    data = call_2(api[ELEMENT_NAME], element, length.ctypes.data)
+    return len(tags) - 1 if hash_of(array_at(np.uint64(data), length[0], BYTES)) == UNNUMBERED_KEY else 0
+
+
+@kernel(inline="always")
+def _leave(text, blocks, nodes, stack, state):
+    """Ends the innermost element, and the rules in it."""
+    rule = 1
+    while rule:
+        depth = state[DEPTH_NOW] - 1
+        state[DEPTH_NOW] = depth
+        kind, rule = stack[depth, KIND], stack[depth, IS_RULE]
+        if kind == BLOCK and state[DROPS] == 0:
+            _close(text, blocks, nodes, state)
+            _climb(nodes, state, stack[depth, BEFORE])
+        state[DROPS] -= kind == DROP
+        state[LINKS] -= kind == LINK
+        state[BOLDS] -= kind == BOLD
+        state[PRES] -= stack[depth, IS_PRE]
+
+
+@kernel(inline="always")
+def _break(text, state):
+    if state[DROPS]:
+        return
+    if state[PRES]:
+        text[state[WRITTEN]] = NEWLINE
+        state[WRITTEN] += 1
+    else:
+        state[OWED_LINES] += 1
+
+
+@kernel(inline="always")
+def _open_node(nodes, state, tag, own, alike):
+    parent, node = state[NODE_NOW], state[NODE_COUNT]
+    nodes[node, PARENT], nodes[node, TAG], nodes[node, FIRST] = parent, tag, state[COUNT]
+    nodes[node, DEPTH] = nodes[parent, DEPTH] + 1
+    over = nodes[parent, TAG]
+    # what is said of the whole page says nothing about its parts
+    nodes[node, HINTS] = own if over == TAG_BODY or over == TAG_HTML else own | nodes[parent, HINTS]
+    nodes[node, OWN], nodes[node, ALIKE] = own, alike
+    state[NODE_NOW], state[NODE_COUNT] = node, node + 1
+
+
+@kernel(inline="always")
+def _climb(nodes, state, target):
+    """Ends nodes until `target` is the current one (-1: all)."""
+    node = state[NODE_NOW]
+    while node > target:
+        nodes[node, LAST] = state[COUNT]
+        node = nodes[node, PARENT]
+    state[NODE_NOW] = node
+
+
+@kernel(inline="always")
+def _close(text, blocks, nodes, state):
+    """Ends the open block, if it has characters; the next one begins."""
+    state[OWED_SPACE] = state[OWED_LINES] = 0
+    begin, end = state[BEGIN], state[WRITTEN]
+    if state[IN_CHARS] == 0:
+        state[WRITTEN] = begin
+        return
+    while text[end - 1] <= SPACE:
+        end -= 1
+    node = state[NODE_NOW]
+    tag = nodes[node, TAG]
+    block = blocks[state[COUNT]]
+    block[START], block[END], block[NODE] = begin, end, node
+    block[CHARS], block[LINKED], block[BOLDED] = state[IN_CHARS], state[IN_LINKED], state[IN_BOLDED]
+    block[ANCHORS], block[BREAKS], block[ITEM] = state[IN_ANCHORS], state[IN_BREAKS], state[IN_ITEM]
+    block[ROW] = nodes[node, PARENT] if tag == TAG_TD or tag == TAG_TH else -1
+    state[COUNT] += 1
+    state[BEGIN] = state[WRITTEN] = end
+    for place in range(IN_CHARS, IN_ITEM + 1):
+        state[place] = 0

@@ -1,0 +1,231 @@
+"""From the inputs that a user gives (files, folders, globs, URLs) to tasks: discovers files, and cuts them into balanced parts.
+
+Large files are cut at records, lines or row groups; small ones are put together.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+from corpusmill.ingest.archive_walk import examine
+from corpusmill.ingest.warc import CUTTABLE, first_start, read_records
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
+from corpusmill.pipeline.formats.detect import KNOWN, Ignored, InputFile, Refused
+from corpusmill.pipeline.formats.streams import Window
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.storage import is_remote, printable
+
+
+@dataclass
+class Discovery:
+    """What the inputs hold: files to read, files that promise data and can't be read, and files left out."""
+
+    sources: list[InputFile] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+
+def discover(
+    inputs: list[str],
+    run: str = "",
+    look: Callable[[FileRef], InputFile | Refused | Ignored] = examine,
+    find: Callable[[str], list[str]] = expand,
+) -> Discovery:
+    """Finds the files of each input by `find` and looks at them by `look`; leaves out those in the folder of the run itself.
+
+    Raises InputError where an input does not exist or no file can be read.
+    """
+    if not inputs:
+        raise InputError("ingest: no input was given; name a file, a folder or a glob.")
+    found = Discovery()
+    seen: set[str] = set()
+    for given in inputs:
+        paths = [path for path in find(given) if not (run and _inside(path, run))]
+        if not paths:
+            raise InputError(f"{given}: there is nothing in it.")
+        for path in paths:
+            if path not in seen:
+                seen.add(path)
+                _take(found, path, look, explicit=paths == [given])
+    if not found.sources:
+        raise InputError(_nothing(inputs, found))
+    return found
+
+
+def _inside(path: str, folder: str) -> bool:
+    """Whether a file lies in a folder; both local paths, or both URLs."""
+    path, folder = (given if is_remote(given) else str(Path(local_path(given)).absolute()) for given in (path, folder))
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def _take(found: Discovery, path: str, look: Callable[[FileRef], InputFile | Refused | Ignored], explicit: bool) -> None:
+    if (shown := printable(path)) != path:
+        reason = f"{shown}: its name is not UTF-8, so no report could name it; rename it to have it read."
+        found.refused.append(Refused(FileRef(shown, "", 0), "unreadable", reason))
+        return
+    if not explicit and Path(path).name.startswith((".", "_")):
+        found.ignored.append(Ignored(path))
+        return
+    result = look(file_ref(path))
+    if isinstance(result, InputFile):
+        found.sources.append(result)
+    elif isinstance(result, Refused):
+        found.refused.append(result)
+    elif explicit:
+        reason = f"{path}: not a {KNOWN} file." if file_ref(path).bytes else f"{path}: there is nothing in it."
+        found.refused.append(Refused(file_ref(path), "wrong_format" if file_ref(path).bytes else "empty_file", reason))
+    else:
+        found.ignored.append(result)
+
+
+def _nothing(inputs: list[str], found: Discovery) -> str:
+    if len(found.refused) == 1:
+        return found.refused[0].reason
+    where = ", ".join(map(printable, inputs[:3])) + (", ..." if len(inputs) > 3 else "")
+    if found.refused:
+        return f"{where}: none of {len(found.refused)} files can be read; the first: {found.refused[0].reason}"
+    return f"{where}: no {KNOWN} file in it ({len(found.ignored)} other files)."
+
+
+MIB = 1 << 20
+#: An input is cut into about this many pieces, so that all workers have something to do, unless they would be tiny.
+PIECES = 16
+SMALLEST = 4 * MIB
+#: So many pieces of a large WARC are indexed by one task.
+INDEXED = 4
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of one source: bytes `[start, end)`, or row groups of Parquet; all of it where it is one stream."""
+
+    format: str
+    layout: str
+    start: int
+    end: int
+    bytes: int
+    rule: str = ""  # of a file that can't be read, with format `refused`
+    reason: str = ""
+    wat: str = ""  # of a WET file: what its WAT file says, a file in the run
+    wat_sha256: str = ""
+
+
+def piece_bytes(sources: list[InputFile], piece_mb: int) -> int:
+    """The size of a piece for these sources. The number of workers plays no part: it must not change the outputs."""
+    total = sum(source.ref.bytes for source in sources)
+    return min(piece_mb * MIB, max(SMALLEST, total // PIECES))
+
+
+def needs_index(source: InputFile, target: int) -> bool:
+    """Whether a WARC or ARC is so large that it has to be cut, which takes a walk over its records first."""
+    return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
+
+
+def index_ranges(size: int, target: int) -> list[tuple[int, int]]:
+    """The ranges of a large file that are indexed one by one."""
+    step = INDEXED * target
+    edges = [*range(0, max(1, size - step // 2), step), size]
+    return list(pairwise(edges))
+
+
+@dataclass(frozen=True)
+class RangeIndex:
+    """Where a range can be cut: `first` is where its first record seems to begin, found by searching, so it may be a
+    mistake (a page that holds a WARC); `landed` is where the walk from there came out, at or behind the range's end."""
+
+    first: int
+    places: list[int]
+    landed: int
+
+
+#: A range that can't be walked: it fits to none, and by itself it has no places.
+UNKNOWN = RangeIndex(-1, [], -2)
+
+
+def index_range(
+    path: str,
+    format: str,
+    layout: str,
+    start: int,
+    end: int,
+    step: int,
+    by_hand: bool = False,
+    on_record: Callable[[], None] = lambda: None,
+) -> RangeIndex:
+    """Walks the records that begin in `[start, end)`; places about every `step` bytes. `by_hand`: see `read_records`."""
+    with open_file(path) as file:
+        first = first_start(file, format, layout, start)
+        places, landed = [first], first
+        for part in read_records(file, format, layout, first, end, 0, by_hand) if first < end else ():
+            on_record()
+            if part.offset >= places[-1] + step:
+                places.append(part.offset)
+            landed = part.offset + part.length
+    return RangeIndex(first, places, landed)
+
+
+def joined(ranges: list[RangeIndex], size: int) -> list[int] | None:
+    """Where a file can be cut: 0, ..., size; None where a range does not begin where the walk over those before it comes
+    out. Where all do, each begins at a record: the first does, and from record to record nothing but records are walked."""
+    if any(one.landed != other.first for one, other in pairwise(ranges)):
+        return None
+    return sorted({place for one in ranges for place in one.places} | {0, size})
+
+
+def segments_of(source: InputFile, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
+    """The parts of one source, in order. `starts`: where a large WARC can be cut (`joined`); `wat`: what is joined to it."""
+    size = source.ref.bytes
+    if source.format == "parquet":
+        return _row_groups(source, target)
+    if source.format == "jsonl" and source.layout == "plain" and 2 * size > 3 * target:
+        with open_file(source.ref.path) as file:
+            starts = line_starts(file, size, target)
+    starts = starts or [0, size]
+    return [Segment(source.format, source.layout, a, b, b - a, wat=wat[0], wat_sha256=wat[1]) for a, b in pairwise(starts)]
+
+
+def line_starts(file: IO[bytes], size: int, step: int) -> list[int]:
+    """Places where a line begins, about every `step` bytes: 0, ..., size."""
+    places = [0]
+    while places[-1] + step < size:
+        place = places[-1] + step
+        file.seek(place - 1)  # a line that begins exactly here is found too
+        window = Window(file, place - 1)
+        found = window.seek_pattern(b"\n")
+        if not found or window.position + 1 >= size:
+            break
+        places.append(window.position + 1)
+    return [*places, size] if size else [0]
+
+
+def _row_groups(source: InputFile, target: int) -> list[Segment]:
+    segments: list[Segment] = []
+    first = gathered = 0
+    for group, size in enumerate(source.groups):
+        gathered += size
+        if gathered >= target or group == len(source.groups) - 1:
+            segments.append(Segment("parquet", "plain", first, group + 1, gathered))
+            first, gathered = group + 1, 0
+    return segments
+
+
+def pack(parts: list[tuple[FileRef, Segment]], target: int) -> list[Piece]:
+    """Pieces `part-00000`, ... of consecutive segments, each up to about `target` bytes."""
+    groups: list[list[tuple[FileRef, Segment]]] = []
+    size = 0
+    for ref, segment in parts:
+        if not groups or size + segment.bytes > target:
+            groups.append([])
+            size = 0
+        groups[-1].append((ref, segment))
+        size += segment.bytes
+    return [_piece(number, group) for number, group in enumerate(groups)]
+
+
+def _piece(number: int, group: list[tuple[FileRef, Segment]]) -> Piece:
+    params: dict[str, Any] = {"segments": [asdict(segment) for _, segment in group]}
+    return Piece(f"part-{number:05d}", tuple(ref for ref, _ in group), params)

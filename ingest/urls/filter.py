@@ -1,0 +1,246 @@
+"""The URL filter of `ingest`: names every rule that a URL fails, each with what failed it."""
+
+import importlib.metadata
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from corpusmill.ingest.rows import IngestRow
+from corpusmill.ingest.urls.lists import (
+    LISTS,
+    LONGEST,
+    PLAIN,
+    WORDS,
+    Host,
+    HostReader,
+    ListFile,
+    Lists,
+    WordLists,
+    address_prefixes,
+    open_lists,
+    readable,
+    same_address,
+    same_host,
+    shipped_sources,
+    split_url,
+    squeeze,
+)
+from corpusmill.pipeline.config import Config, resolve_options
+from corpusmill.pipeline.errors import InputError
+
+RuleName = Literal["url_domain", "url_subdomain", "url_exact", "url_hard_word", "url_soft_words", "url_subword"]
+#: Our rules in the order in which they are reported, and the reason that datatrove's URLFilter gives for each. It
+#: stops at the first that fails, so its reason is that of the first name in `failed`.
+DATATROVE_REASONS: dict[RuleName, str] = {
+    "url_domain": "domain",
+    "url_subdomain": "subdomain",
+    "url_exact": "url",
+    "url_hard_word": "hard_blacklisted",
+    "url_soft_words": "soft_blacklisted",
+    "url_subword": "blacklisted_subword",
+}
+
+
+def _word(given: str) -> str:
+    if not squeeze(given):
+        raise ValueError("a word has letters a to z or digits")
+    return squeeze(given)
+
+
+Word = Annotated[str, AfterValidator(_word)]
+
+
+class UrlFilterConfig(Config):
+    """Which lists and words decide about a URL, and how they are compared with it.
+
+    A record without a URL passes under every preset: no rule can fail it.
+    """
+
+    preset: Literal["corpusmill", "datatrove"] = Field(
+        "corpusmill",
+        description="How a URL is compared: `datatrove` as that library's URLFilter does, letter by letter; `corpusmill` whatever "
+        "its case, percent-encoding and scheme, with all parent domains and with IP addresses.",
+    )
+    shipped_lists: bool = Field(True, description="Use the lists and words that datatrove ships (4.56 million domains).")
+    domains: list[str] = Field([], description="Further lists: files with a domain a line (`#` begins a comment).")
+    urls: list[str] = Field([], description="Further lists: files with a URL a line.")
+    hard_words: list[Word] = Field([], description="Further words of which one in the URL is enough.")
+    soft_words: list[Word] = Field([], description="Further words of which several must be in the URL.")
+    subwords: list[Word] = Field([], description="Further words that are looked for within the URL's words and across them.")
+    soft_words_needed: int = Field(2, ge=1, description="How many different soft words drop a URL.")
+    allow: list[str] = Field([], description="Files with a domain or a URL a line: such a URL passes, whatever the rules say of it.")
+    rules: list[RuleName] = Field(list(DATATROVE_REASONS), description="The rules that decide.")
+
+
+#: Hosts whose verdict is remembered: the pages of a site lie close to each other in a crawl.
+HOSTS = 4096
+
+
+class Failure(NamedTuple):
+    rule: RuleName
+    reason: str
+
+
+class Site(NamedTuple):
+    """What is known of a host."""
+
+    failures: list[Failure]
+    name: str  # in the form in which hosts are equal; empty under the preset `datatrove`, which does not ask for it
+    lists: list[Lists]  # that may have URLs of it
+
+
+class UrlFilter:
+    """Decides about URLs, in about 10 microseconds each. `setup` comes before `failures`, once a process."""
+
+    def __init__(self, config: UrlFilterConfig):
+        self.config = config
+        self.exact = config.preset == "datatrove"
+        self.rules = frozenset(config.rules)
+
+    def setup(self, fingerprint: list[str] | None = None) -> None:
+        """Opens the lists and the public suffixes.
+
+        Raises InputError where a list can't be read, or where the lists are not those of `fingerprint`: another machine
+        may have another datatrove, or other files under the same paths.
+        """
+        self.lists, self.allow = self._open()
+        here = _named(self.lists, self.allow)
+        if fingerprint not in (None, here):
+            raise InputError(
+                f"ingest.url_filter: the lists of this worker are not those that the run was started with "
+                f"({', '.join(here)} here, {', '.join(fingerprint or [])} there)."
+            )
+        words = [[*getattr(self.config, kind), *(word for lists in self.lists for word in lists.words[kind])] for kind in WORDS]
+        self.words = WordLists(*words)
+        self.hosts = HostReader()
+        self.site = lru_cache(HOSTS)(self._judged)
+
+    def fingerprint(self) -> list[str]:
+        """What decides beside the configuration and the code: the content of the lists and the public suffixes.
+
+        Builds lists that the user's cache does not have: on each machine of a cluster once.
+        """
+        return _named(*self._open())
+
+    def _open(self) -> tuple[list[Lists], Lists | None]:
+        """The lists that block, and the one that allows."""
+        own = [ListFile(kind, path) for kind in LISTS for path in getattr(self.config, kind)]
+        groups = ([shipped_sources()] if self.config.shipped_lists else []) + ([own] if own else [])
+        allow = [ListFile(kind, path) for path in self.config.allow for kind in LISTS]
+        return [open_lists(group, self.exact) for group in groups], open_lists(allow, exact=False) if allow else None
+
+    def failures(self, url: str | None) -> list[Failure]:
+        """Every rule that a URL fails, in the order of `config.DATATROVE_REASONS`; none where there is no URL."""
+        if not url:
+            return []
+        site, tail = self._site(url)
+        failures = site.failures.copy()
+        if listed := self._listed_url(site, tail, url):
+            failures.append(Failure("url_exact", f"the URL {listed} is listed"))
+        failures += self._word_failures(url if self.exact else readable(url))
+        return [failure for failure in failures if failure.rule in self.rules] if failures else failures
+
+    def allowed(self, url: str) -> str | None:
+        """The domain or URL of the allow list that `url` belongs to; compared as the preset `corpusmill` does, always."""
+        if not self.allow:
+            return None
+        names = _names(self.hosts.read(url))
+        listed = next((name for name in names if name in self.allow.domains), None)
+        return listed or _listed_prefix(self.allow, same_address(names[0], split_url(url)[1]))
+
+    def _site(self, url: str) -> tuple[Site, str]:
+        """What is known of a URL's host, and what follows the host in the URL."""
+        plain = PLAIN.match(url)
+        return (self.site(plain[1]), plain[2] or "") if plain else (self._judged(url), split_url(url)[1])
+
+    def _judged(self, url_or_host: str) -> Site:
+        host = self.hosts.read(url_or_host)
+        if self.exact:
+            below, domain = [host.name] if host.name != host.domain else [], host.domain
+            name, lists = "", self.lists
+        else:
+            names = *below, domain = _names(host)
+            name = names[0]
+            lists = [lists for lists in self.lists if name.removeprefix("www.") in lists.hosts]
+        failures = []
+        if self._listed(domain):
+            failures.append(Failure("url_domain", f"the domain {domain} is listed"))
+        for name_below in below:
+            if self._listed(name_below):
+                failures.append(Failure("url_subdomain", f"the host {name_below} is listed"))
+                break
+        return Site(failures, name, lists)
+
+    def _listed(self, name: str) -> bool:
+        for lists in self.lists:
+            if name in lists.domains:
+                return bool(name)
+        return False
+
+    def _listed_url(self, site: Site, tail: str, url: str) -> str | None:
+        for lists in site.lists:
+            listed = (url if url in lists.urls else None) if self.exact else _listed_prefix(lists, same_address(site.name, tail))
+            if listed:
+                return listed
+        return None
+
+    def _word_failures(self, text: str) -> Iterator[Failure]:
+        found = self.words.find(text)
+        if found.hard:
+            yield Failure("url_hard_word", f"the URL has the word {', '.join(found.hard)}")
+        if len(found.soft) >= self.config.soft_words_needed:
+            yield Failure("url_soft_words", f"the URL has the words {', '.join(found.soft)}")
+        if found.subwords:
+            yield Failure("url_subword", f"the URL contains {', '.join(found.subwords)}")
+
+
+def resolve_url_filter(options: Any) -> dict[str, Any] | None:
+    """The options of a recipe, validated, with all defaults filled in; None where there is no filter."""
+    return None if options is None else resolve_options(UrlFilterConfig, options)
+
+
+def make_url_filter(options: dict[str, Any]) -> UrlFilter:
+    """The filter for resolved options; nothing is loaded yet."""
+    return UrlFilter(UrlFilterConfig.model_validate(options))
+
+
+def url_filter_params(options: dict[str, Any] | None) -> dict[str, Any]:
+    """What tasks depend on, and workers check, where a filter is on: its lists (built here where need be)."""
+    if options is None:
+        return {}
+    return {"url_filter": {"lists": make_url_filter(options).fingerprint()}}
+
+
+def check_url(row: IngestRow, urls: UrlFilter | None) -> IngestRow:
+    """Fails a row by every rule that its URL fails; where the URL is an exception, the row says what would have failed it."""
+    failures = urls.failures(row.url) if urls else []
+    exception = urls.allowed(row.url) if urls and failures and row.url else None
+    if exception:
+        row.reasons.append(f"{exception} is allowed, though {' and '.join(reason for _, reason in failures)}")
+    else:
+        for rule, reason in failures:
+            row.fail(rule, reason)
+    return row
+
+
+def _named(lists: list[Lists], allow: Lists | None) -> list[str]:
+    names = [f"list {opened.name}" for opened in [*lists, *([allow] if allow else [])]]
+    return [*names, f"tldextract {importlib.metadata.version('tldextract')}"]
+
+
+def _listed_prefix(lists: Lists, address: str) -> str | None:
+    return next((prefix for prefix in address_prefixes(address, lists.depth) if prefix in lists.urls), None)
+
+
+def _names(host: Host) -> list[str]:
+    """A host and its parents down to the registered domain, in the form in which hosts are equal."""
+    if not host.name:
+        return [same_host(host.rest)]
+    if len(host.name) > LONGEST:
+        return [same_host(host.name), same_host(host.domain)]  # its parents would take quadratic time
+    names = [same_host(host.name)]
+    for _ in range(host.name.count(".") - host.domain.count(".")):
+        names.append(names[-1].partition(".")[2])
+    return names

@@ -1,0 +1,411 @@
+"""Lists of domains and URLs, each as one file: sorted 64-bit hashes that all processes of a machine map into memory and share.
+
+    magic, length and XXH3-64 of the header   8 + 4 + 8 bytes
+    header                                    JSON: sizes, XXH3-64 of what follows, the words
+    padding to a multiple of 64
+    domains, urls, hosts of the urls          uint64 each, sorted, no two equal
+
+A domain is listed where the XXH3-64 of its UTF-8 bytes is. Of n = 4,558,940 hashes in 2^64, another domain has one
+with probability n / 2^64 = 2.5e-13: in a crawl of a billion pages, each of which is looked up twice, one false hit is
+expected once in 2,000 crawls. The file takes 36.6 MB, as a Python set of strings the domains take 623 MB a process.
+"""
+
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import mmap
+import re
+import struct
+import sys
+import tarfile
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.storage import Storage
+
+#: What separates the words of a URL: anything but ASCII letters and digits, as in datatrove.
+SEPARATORS = re.compile(r"[^a-zA-Z0-9]+")
+
+
+def squeeze(text: str) -> str:
+    """The ASCII letters and digits of `text` alone, in lower case."""
+    return SEPARATORS.sub("", text).lower()
+
+
+class FoundWords(NamedTuple):
+    hard: list[str]  # in alphabetical order, as all of these
+    soft: list[str]  # different ones, whether they are enough or not
+    subwords: list[str]
+
+
+NOTHING = FoundWords([], [], [])
+
+
+class WordLists:
+    """Looks for all words at once. Words are squeezed: letters and digits in lower case.
+
+    A whole word is compared in the case that the URL has it in; `subwords` are looked for in the squeezed URL.
+    """
+
+    def __init__(self, hard: Iterable[str], soft: Iterable[str], subwords: Iterable[str]):
+        self.hard, self.soft = frozenset(hard), frozenset(soft)
+        self._whole = self.hard | self.soft
+        self._subwords = sorted(set(subwords))
+        self._any_subword = re.compile(_any_of(self._subwords)) if self._subwords else None
+
+    def find(self, text: str) -> FoundWords:
+        """The listed words in `text`."""
+        words = SEPARATORS.split(text)
+        squeezed = "".join(words).lower()
+        whole = not self._whole.isdisjoint(words)
+        part = self._any_subword is not None and self._any_subword.search(squeezed)
+        if not whole and not part:
+            return NOTHING
+        return FoundWords(
+            sorted(self.hard.intersection(words)),
+            sorted(self.soft.intersection(words)),
+            [word for word in self._subwords if word in squeezed] if part else [],
+        )
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for any of `words` (letters and digits) as a trie, which is tried 6 times faster than a list of them.
+
+    A word that begins with another of them is left out: the shorter one is found wherever it is.
+    """
+    root: dict[str, Any] = {}
+    for word in words:
+        node = root
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    return _pattern(root)
+
+
+def _pattern(node: dict[str, Any]) -> str:
+    if "" in node:
+        return ""
+    parts = [character + _pattern(child) for character, child in sorted(node.items())]
+    return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
+
+
+#: Characters of the longest host name that there can be (RFC 1035, section 2.3.4); longer ones are attacks.
+LONGEST = 255
+#: A URL whose authority is a plain host with or without a port: nothing about it is open to interpretation.
+PLAIN = re.compile(rf"(?s)https?://([a-zA-Z0-9._-]{{1,{LONGEST}}})(?::[0-9]*)?([/?#].*)?\Z")
+SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+TAIL = re.compile(r"[/?#]")
+
+
+class Host(NamedTuple):
+    """A host by the rules of tldextract; case and encoding are as they were given."""
+
+    name: str  # the fully qualified domain name; empty where there is no public suffix
+    domain: str  # the domain under the public suffix; empty where there is none
+    rest: str  # what stands for the host where it is no name under a public suffix: an IP address, `box.internal`
+
+
+class HostReader:
+    """Splits hosts with the public suffix list that ships with tldextract; never fetches another one.
+
+    Suffixes that companies registered (`blogspot.com`) are not public ones here, as in datatrove.
+    """
+
+    def __init__(self) -> None:
+        from tldextract import TLDExtract
+
+        self._extract: Any = TLDExtract(cache_dir=None, suffix_list_urls=())
+
+    def read(self, url_or_host: str) -> Host:
+        found = self._extract(url_or_host)
+        rest = "" if found.suffix else f"{found.subdomain}.{found.domain}".lstrip(".")
+        return Host(found.fqdn, found.top_domain_under_public_suffix, rest)
+
+
+def same_host(host: str) -> str:
+    """A host in the form in which hosts are equal: lower case, no dot at its end, other alphabets in Punycode."""
+    host = host.strip().lower().rstrip(".")
+    if host.isascii() or len(host) > LONGEST:
+        return host
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError:
+        return host
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Host and what follows it (path, query, fragment), of anything that may stand in a list or a crawl."""
+    url = url.lstrip()
+    scheme = SCHEME.match(url)
+    rest = url[scheme.end() :] if scheme else url.removeprefix("//")
+    found = TAIL.search(rest)
+    place = found.start() if found else len(rest)
+    host = rest[:place].rpartition("@")[2]
+    end = host.find(":", host.find("]") + 1)  # the colons of an IPv6 address stand in brackets
+    return (host if end < 0 else host[:end]), rest[place:]
+
+
+def same_address(host: str, tail: str) -> str:
+    """A URL in the form that lists of URLs have: `host/path?query`, without a fragment or a slash at its end.
+
+    `host` is in the form of `same_host`, and loses its `www.`.
+    """
+    return host.removeprefix("www.") + tail.partition("#")[0].rstrip("/")
+
+
+def address_prefixes(address: str, depth: int) -> list[str]:
+    """What a list may hold of an address: itself, and what it begins with, cut at slashes, of at most `depth` of them."""
+    path = address.partition("?")[0].rstrip("/")
+    parts = path.split("/", depth + 1)
+    prefixes = ["/".join(parts[: count + 1]) for count in range(1, min(depth, len(parts) - 1) + 1)]
+    return prefixes if address in prefixes else [*prefixes, address]
+
+
+def readable(url: str) -> str:
+    """A URL with its percent-encoding undone and its words in lower case."""
+    text = unquote(url, errors="replace") if "%" in url else url
+    if not text.isascii():
+        text = SEPARATORS.sub(" ", text)  # `İ` would become `i` and something
+    return text.lower()
+
+
+Kind = Literal["domains", "urls", "hard_words", "soft_words", "subwords"]
+#: The kinds of which a file may hold millions: they are hashed.
+LISTS: tuple[Kind, ...] = ("domains", "urls")
+#: Where the library keeps its lists; the archive holds the files `domains` and `urls`.
+ASSETS = "assets"
+ARCHIVE = "url_filterblacklists*.tar.gz"
+#: The kinds of words, and the library's file of each.
+WORDS: dict[Kind, str] = {"hard_words": "banned_words.txt", "soft_words": "soft_banned_words.txt", "subwords": "banned_subwords.txt"}
+
+
+@dataclass(frozen=True)
+class ListFile:
+    """A file of entries, one a line."""
+
+    kind: Kind
+    path: str
+    member: str | None = None  # of the tar archive at `path`
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes of the file, decompressed; raises InputError where it can't be read."""
+        with open_file(self.path) as file:
+            try:
+                if self.member:
+                    with tarfile.open(fileobj=file, mode="r:gz") as archive:
+                        inner = archive.extractfile(self.member)
+                        if inner is None:
+                            raise InputError(f"{self.path}: {self.member} in it is no file.")
+                        with inner:
+                            yield inner
+                elif self.path.endswith(".gz"):
+                    with gzip.open(file) as inflated:
+                        yield inflated  # type: ignore[misc]
+                else:
+                    yield file
+            except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+                raise InputError(f"{self.path}: this list of {self.kind} can't be read ({error}).") from error
+
+    def entries(self) -> Iterator[str]:
+        """The entries without comments, blank lines and surrounding spaces; words squeezed to letters and digits."""
+        form: Callable[[str], str] = str.strip if self.kind in LISTS else squeeze
+        with self.open() as file:
+            for number, content in enumerate(file, 1):
+                try:
+                    line = content.decode()
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{self.path}: line {number} of this list of {self.kind} is not UTF-8.") from error
+                if number == 1:
+                    line = line.removeprefix("\ufeff")
+                entry = form(line)
+                if entry and not line.startswith("#"):
+                    yield entry
+
+
+def shipped_sources() -> list[ListFile]:
+    """The lists of the datatrove that is installed. Raises InputError where it has them no longer."""
+    found = importlib.util.find_spec("datatrove")
+    roots = list(found.submodule_search_locations or []) if found else []
+    for folder in [Path(root) / ASSETS for root in roots]:
+        archives = sorted(folder.glob(ARCHIVE))
+        if archives and all((folder / name).is_file() for name in WORDS.values()):
+            archive = str(archives[-1])
+            words = [ListFile(kind, str(folder / name)) for kind, name in WORDS.items()]
+            return [ListFile("domains", archive, "domains"), ListFile("urls", archive, "urls"), *words]
+    version = importlib.metadata.version("datatrove") if found else "none"
+    raise InputError(
+        f"ingest.url_filter: the installed datatrove ({version}) ships no URL lists that are known here; "
+        "set url_filter.shipped_lists to false, or install datatrove 0.10."
+    )
+
+
+def digest_of(sources: list[ListFile]) -> str:
+    """sha256 (hex) of the kinds and the bytes of all files, whatever they are called."""
+    sha = hashlib.sha256()
+    by_path: dict[str, str] = {}
+    for source in sources:
+        if source.path not in by_path:
+            with open_file(source.path) as file:
+                by_path[source.path] = _digest(file)
+        sha.update(f"{source.kind}\0{source.member or ''}\0{by_path[source.path]}\n".encode())
+    return sha.hexdigest()
+
+
+def _digest(file: IO[bytes]) -> str:
+    sha = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        sha.update(chunk)
+    return sha.hexdigest()
+
+
+MAGIC = b"CMURLS1\n"
+PREFIX = struct.Struct("<8sIQ")
+#: Counts for the file's name: a new layout, or another way to compare entries, is another file.
+VERSION = 1
+ALIGNMENT = 64
+
+
+class Hashes:
+    """A sorted set of 64-bit hashes (`values`); asking takes about half a microsecond."""
+
+    def __init__(self, values: memoryview):
+        self.values = values
+        #: Where the hashes with the same first bits begin, about 64 of them: half of the steps of a search less.
+        bits = max(1, (len(values) // 64).bit_length())
+        self._shift = 64 - bits
+        edges = np.arange(1 << bits, dtype=np.uint64) << np.uint64(self._shift)
+        starts = np.searchsorted(np.frombuffer(values, np.uint64), edges)
+        self._starts = np.append(starts, len(values)).astype(np.uint32).data
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __contains__(self, entry: str) -> bool:
+        wanted = hash_of(entry)
+        bucket = wanted >> self._shift
+        end = self._starts[bucket + 1]
+        place = bisect_left(self.values, wanted, self._starts[bucket], end)
+        return place < end and self.values[place] == wanted
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What an open file holds."""
+
+    name: str
+    domains: Hashes
+    urls: Hashes
+    hosts: Hashes  # of the URLs, in the form of `same_address`
+    depth: int  # the largest number of slashes in a URL
+    words: dict[str, list[str]]
+
+
+def hash_of(entry: str) -> int:
+    return xxhash.xxh3_64_intdigest(entry.encode("utf-8", "surrogatepass"))
+
+
+def open_lists(sources: list[ListFile], exact: bool) -> Lists:
+    """The lists of `sources`, built in the user's cache where they are not there yet (for datatrove's, in seconds).
+
+    Domains and URLs are compared as they are written (`exact`), or by `same_host` and `same_address`. The file's name is made of
+    the content of the sources, so other sources are another file. Raises InputError in one sentence.
+    """
+    key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
+    path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.bin"
+    if not path.is_file():
+        with alone(path):
+            if not path.is_file():
+                with Storage(str(path.parent)).write_atomic(path.name) as file:
+                    for part in build(sources, exact):
+                        file.write(part)
+    return read_lists(path)
+
+
+def build(sources: list[ListFile], exact: bool) -> list[bytes | memoryview]:
+    """The content of the file in parts: head and sections. Takes about three times the size of the hashes in memory."""
+    domains = _entries(sources, "domains")
+    listed = list(_entries(sources, "urls"))
+    addresses = [_address(url) for url in listed]
+    sections = [
+        _hashed(domains if exact else map(same_host, domains)),
+        _hashed(listed if exact else addresses),
+        _hashed(TAIL.split(address, maxsplit=1)[0] for address in addresses),
+    ]
+    body = xxhash.xxh3_64()
+    for section in sections:
+        body.update(section.data)
+    header = {
+        "sections": [len(section) for section in sections],
+        "depth": max((address.count("/") for address in addresses), default=0),
+        "words": {kind: sorted(set(_entries(sources, kind))) for kind in WORDS},
+        "xxh3": body.intdigest(),
+    }
+    text = canonical_json(header).encode()
+    head = PREFIX.pack(MAGIC, len(text), xxhash.xxh3_64_intdigest(text)) + text
+    return [head + bytes(-len(head) % ALIGNMENT), *(section.data for section in sections)]
+
+
+def _entries(sources: list[ListFile], kind: Kind) -> Iterator[str]:
+    return (entry for source in sources if source.kind == kind for entry in source.entries())
+
+
+def _address(url: str) -> str:
+    host, tail = split_url(url)
+    return same_address(same_host(host), tail)
+
+
+def _hashed(entries: Iterable[str]) -> npt.NDArray[np.uint64]:
+    hashes = np.fromiter(map(hash_of, entries), np.uint64)
+    hashes.sort()
+    return hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]
+
+
+def read_lists(path: Path) -> Lists:
+    """Maps a file that `build` made, after checking all of it. Raises InputError where it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: this list can't be read ({error}).") from error
+    try:
+        return _parse(path, content)
+    except (KeyError, TypeError, ValueError, struct.error) as error:
+        raise InputError(f"{path}: this list is damaged ({error}); remove the file, and it is built anew.") from error
+
+
+def _parse(path: Path, content: memoryview) -> Lists:
+    magic, length, checksum = PREFIX.unpack(content[: PREFIX.size])
+    if magic != MAGIC:
+        raise ValueError("it does not begin like one")
+    text = bytes(content[PREFIX.size : PREFIX.size + length])
+    if len(text) < length or xxhash.xxh3_64_intdigest(text) != checksum:
+        raise ValueError("its header is not as it was written")
+    header = json.loads(text)
+    start = PREFIX.size + length
+    body = content[start + -start % ALIGNMENT :]
+    ends = [0, *accumulate(header["sections"])]
+    if len(body) != 8 * ends[-1] or xxhash.xxh3_64_intdigest(body) != header["xxh3"]:
+        raise ValueError("its hashes are not as they were written")
+    values = body.cast("Q")
+    domains, urls, hosts = (Hashes(values[start:end]) for start, end in pairwise(ends))
+    return Lists(path.stem, domains, urls, hosts, header["depth"], header["words"])

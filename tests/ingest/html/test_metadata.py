@@ -1,0 +1,101 @@
+"""Title, author, date and canonical address, by hand and beside trafilatura's own."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import trafilatura
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+from corpusmill.ingest.html.main_text import blocks_of
+from corpusmill.ingest.html.metadata import COMPACT, DOTTED, IN_URL, ISO, Metadata, day, read_metadata
+from corpusmill.ingest.html.tree import Tree
+
+URL = "http://site.test/2019/11/18/story.html"
+
+
+def read(head: str, body: str = "", url: str | None = None) -> Metadata:
+    return of(f"<html><head>{head}</head><body>{body}</body></html>", url)
+
+
+def of(html: str, url: str | None) -> Metadata:
+    with Tree(html.encode()) as tree:
+        return read_metadata(tree, blocks_of(tree, 1000), url)
+
+
+def test_metas_go_first() -> None:
+    found = read(
+        "<title>Story - Site</title><meta property='og:title' content='A &amp; story'><meta name='Author' content=' Jane  Doe '>"
+        "<meta property='article:published_time' content='2021-03-04T10:00:00Z'><link rel='canonical' href='/story'>",
+        url=URL,
+    )
+    assert found == ("A & story", "Jane Doe", "2021-03-04", "http://site.test/story")
+
+
+def test_linked_data_comes_next() -> None:
+    data = {"@graph": [{"@type": "WebSite"}, {"author": [{"name": "A. B."}, {"name": "C. D."}], "datePublished": "2020-01-02"}]}
+    script = f'<script type="application/ld+json">{json.dumps(data)}</script>'
+    for found in (read(script), read("", script), read('<script type="application/ld+json">{broken</script>', script)):
+        assert found[1:3] == ("A. B., C. D.", "2020-01-02")
+
+
+def test_marked_elements_and_the_url_come_last() -> None:
+    assert read("", '<p class="byline">By Jane</p><time datetime="2018-05-06T01:00">x</time>')[1:3] == ("By Jane", "2018-05-06")
+    assert read("", '<p class="date">Stand: 7. 5. 2017</p>').date == "2017-05-07"
+    assert read("", "", URL).date == "2019-11-18"
+
+
+def test_marked_authors() -> None:
+    for mark in ("class='x author'", "class=byline", "itemprop='name author'", "rel=author"):
+        assert read("", f"<p>a</p><span {mark}>Jane <b>Doe</b></span><p class=author>other</p>").author == "Jane Doe"
+    assert read("", "<meta itemprop=author content='Jane'><p class=author>x</p>").author == "Jane"
+    assert read("", "<p class='authors author-box' id=author rel=byline>x</p>").author is None
+    assert of("<body class=author><p>x</p>", None).author is None, "what is said of the whole page says nothing about its parts"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "",
+        "<meta name=author content='@handle'>",
+        "<meta name=author content='https://site.test/jane'>",
+        f"<meta name=author content='{'x' * 600}'>",
+    ],
+)
+def test_what_is_no_name(head: str) -> None:
+    assert read(head).author is None
+
+
+@pytest.mark.parametrize("href", ["", "javascript:x", "http://[broken", "mailto:a@b.test", "#top"])
+def test_what_is_no_address(href: str) -> None:
+    assert read(f"<link rel=canonical href='{href}'>").canonical_url is None
+
+
+@pytest.mark.parametrize(
+    ("text", "patterns", "date"),
+    [
+        ("2020-2-3", (ISO,), "2020-02-03"), ("20200203T1000", (COMPACT,), "2020-02-03"), ("3.2.2020", (DOTTED,), "2020-02-03"),
+        ("/2020/02/03/", (IN_URL,), "2020-02-03"), ("2020-13-01", (), None), ("1820-01-01", (), None),
+        ("120200203", (), None), ("", (), None),
+    ],
+)  # fmt: skip
+def test_dates(text: str, patterns: tuple[re.Pattern[str], ...], date: str | None) -> None:
+    assert day(text, *patterns) == date
+
+
+def plain(text: str | None) -> str:
+    return re.sub(r"\W+", " ", text or "").strip().lower()
+
+
+def test_titles_and_canonical_addresses_agree_with_trafilatura(shared_data: Path) -> None:
+    titles = addresses = count = 0
+    with open(shared_data / "realweb" / "scrapinghub.warc.gz", "rb") as file:
+        for record in ArchiveIterator(file, record_types=WarcRecordType.response):
+            body, url = record.reader.read(), record.headers["WARC-Target-URI"]
+            ours = of(body.decode("utf-8", "replace"), url)
+            theirs = trafilatura.extract_metadata(body, default_url=url)
+            count += 1
+            titles += plain(ours.title) in plain(theirs.title) or plain(theirs.title) in plain(ours.title)
+            addresses += ours.canonical_url is None or plain(ours.canonical_url) == plain(theirs.url)
+    assert titles > 0.95 * count and addresses > 0.9 * count
