@@ -13,8 +13,7 @@ from rich.text import Text
 from corpusmill.filters.classifier.evaluate import Evaluation
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.facts.measures import doubts, interval, value
-from corpusmill.report.page.classifier_figures import (
+from corpusmill.report.page.figures import (
     MOST_LINES,
     Line,
     precision_recall_figure,
@@ -24,6 +23,7 @@ from corpusmill.report.page.classifier_figures import (
     thresholds_figure,
 )
 from corpusmill.report.page.page import templates, whole_page
+from corpusmill.report.queries.classifiers import doubts, interval, value
 from corpusmill.report.tables import cell, show, table
 
 #: Thresholds of the table, beside the classifier's own; the page and `--json` have more.

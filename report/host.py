@@ -24,8 +24,9 @@ def lowered(value: str) -> str:
     return f"translate({value}, '{string.ascii_uppercase}', '{string.ascii_lowercase}')"
 
 
-#: SQL: the host of the column `url`; NULL where it has none.
-SQL = "nullif(" + lowered(f"regexp_extract(url, '{PATTERN}', 1)") + ", '')"
+#: SQL: the host of the column `url` as it stands there, empty where it has none; and as it is counted, NULL where it has none.
+RAW = f"regexp_extract(url, '{PATTERN}', 1)"
+SQL = f"nullif({lowered(RAW)}, '')"
 
 
 def hosts(urls: pa.ChunkedArray | pa.Array) -> pa.Array:

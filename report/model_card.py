@@ -14,14 +14,13 @@ from corpusmill.pipeline.config import digest
 from corpusmill.report.card import facts as data_facts
 from corpusmill.report.card.facts import Row
 from corpusmill.report.card.state import outputs
-from corpusmill.report.facts.alignment import read_alignment
-from corpusmill.report.facts.benchmarks import Benchmark
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary, read_summary
-from corpusmill.report.facts.training import as_number
 from corpusmill.report.markdown import environment
 from corpusmill.report.markdown import front_matter as header
+from corpusmill.report.queries.alignment import read_judged
+from corpusmill.report.queries.summary import Summary, read_summary
+from corpusmill.report.queries.training import Benchmark, as_number
 from corpusmill.report.read import RunReader
+from corpusmill.report.tables import number
 from corpusmill.train.model_folder import to_hugging_face
 from corpusmill.train.options import Architecture
 
@@ -222,10 +221,10 @@ def _result(dataset: str, kind: str, metric: str, value: float) -> dict[str, Any
 
 def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
     """Scores of sampled answers by the run's classifiers: (score, before alignment, after it, the interval of the difference)."""
-    found = read_alignment(reader)
+    compared, _, _ = read_judged(reader)
     return [
         (of.column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
-        for of in (found.compared if found else ())
+        for of in compared
         if of.before is not None and of.after is not None and of.low is not None and of.high is not None
     ]
 

@@ -4,11 +4,14 @@ What can't be read is left out and becomes a sentence in `RunReader.warnings`: a
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,13 +19,74 @@ import pyarrow.parquet as pq
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import TRIAL, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.report.run_files import RunFiles
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
 from corpusmill.report.stale import Stale, find_stale
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
+}  # fmt: skip
+
+
+class RunFiles:
+    """`warnings`: a sentence for each thing that can't be read, and so is left out."""
+
+    def __init__(self, folder: str):
+        self.storage = Storage(folder)
+        self.warnings: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def json(self, path: str, kind: type = object) -> Any:
+        """A JSON file of the run, or None (with a warning where it is there but not usable)."""
+        if not self.storage.exists(path):
+            return None
+        try:
+            value = json.loads(self.storage.read_bytes(path))
+        except (OSError, ValueError) as error:
+            self.warn(f"{path}: not readable JSON ({error}).")
+            return None
+        if not isinstance(value, kind):
+            self.warn(f"{path}: expected a JSON {kind.__name__}, so it is left out.")
+            return None
+        return value
+
+    def has_lines(self, path: str) -> bool:
+        """Whether the run has this file of lines, be it as objects of a store (watch/log.py)."""
+        return self.storage.exists(path) or (path in APPENDED and bool(objects(self.storage, path)))
+
+    def _lines(self, path: str) -> Iterator[bytes]:
+        if path in APPENDED:
+            yield from read_appended(self.storage, path).splitlines()
+        elif self.storage.exists(path):
+            with self.storage.open_read(path) as file:
+                yield from file
+
+    def json_lines(self, path: str) -> list[dict[str, Any]]:
+        """The objects of a JSON Lines file; lines that are none are counted in one warning (the last may be half written)."""
+        rows, bad = [], 0
+        for line in self._lines(path):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            elif line.strip():
+                bad += 1
+        if bad:
+            self.warn(f"{path}: {bad} lines are not JSON objects and are left out.")
+        return rows
+
 
 #: The stages with one report row for each document, in their order.
 DATA_STAGES = ("ingest", "filter", "dedup")
+#: The stages that train a model.
+TRAINED = ("pretrain", "sft", "align")
 #: Where the filter stage keeps its rules: schema metadata of its report shards.
 RULES_KEY = b"corpusmill.rules"
 
@@ -296,3 +360,30 @@ class RunReader(RunFiles):
             found.update(zip(here, self.rows(places, columns), strict=False))
             begin += size
         return found
+
+
+def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
+    """A column (n) as float64 with NaN for nulls; all NaN where the table lacks it or it holds no numbers."""
+    if column not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    values = table[column]
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    try:
+        values = pc.cast(values, pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return np.full(table.num_rows, np.nan)
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
+
+
+def read_meanings(reader: RunReader, stage: str) -> dict[str, str]:
+    """Phrases ("fewer than 50 words") by rule; empty for reports of older versions, and without those of rules that nobody described."""
+    schema = reader.schema(stage, "report")
+    raw = ((schema.metadata if schema is not None else None) or {}).get(MEANINGS_KEY)
+    if raw is None:
+        return {}
+    try:
+        return {str(rule): str(phrase) for rule, phrase in json.loads(raw).items()}
+    except (ValueError, AttributeError) as error:
+        reader.warn(f"{stage}: what its rules mean, beside its report, can't be read ({error}).")
+        return {}

@@ -1,5 +1,6 @@
-"""Tables on a terminal: plain, harmless, within the width that there is."""
+"""Numbers as they are shown, and tables on a terminal: plain, harmless, within the width that there is."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.read import Rule
 
 #: Columns of a terminal between two of a table, and those that a text needs at least.
@@ -88,3 +88,22 @@ def millions(count: int | None) -> str:
     if count is None:
         return ""
     return f"{count:,}" if count < 10_000_000 else f"{count / 1e6:,.0f} M"
+
+
+def number(value: Any) -> str:
+    """A count with separators, a float with four significant digits; the same on every machine. `value` may be numpy's."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(number(item) for item in value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        if value == round(value) and abs(value) < 1e15:
+            return f"{int(value):,}"
+        return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return str(value)

@@ -20,7 +20,7 @@ from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.report.query.connect import connect
+from corpusmill.report.query.sql import connect
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source, other_run
 

@@ -1,15 +1,26 @@
 """`diff`: what two runs keep and drop differently, which rules did it, and how that changes what they keep."""
 
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import Rows, table_rows
-from corpusmill.report.answers.diff_columns import QUANTILES, ColumnChange, read_columns
 from corpusmill.report.answers.diff_documents import (
     ORDER,
+    SIDES,
     Counts,
     Pair,
     RuleCount,
@@ -18,11 +29,279 @@ from corpusmill.report.answers.diff_documents import (
     read_properties,
     read_rules,
 )
-from corpusmill.report.answers.diff_recipes import ABSENT, read_settings
-from corpusmill.report.answers.sample import add_texts
+from corpusmill.report.answers.sample import add_texts, show_document
 from corpusmill.report.machine import as_json
-from corpusmill.report.query.run import Run
-from corpusmill.report.read import Rule
+from corpusmill.report.queries.values import measured_columns
+from corpusmill.report.query.run import Run, identifier
+from corpusmill.report.read import Rule, RunReader
+from corpusmill.report.tables import cell, limit, number, share, show, table
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass
+class Distribution:
+    """Of the documents that a run keeps: how many have a value and how many none, the values' mean, and QUANTILES (linear)."""
+
+    values: int
+    missing: int
+    mean: float | None
+    quantiles: list[float] = field(default_factory=list)
+
+
+@dataclass
+class ColumnChange:
+    """`distance` is that of Kolmogorov and Smirnov: how far the shares of documents below a value differ, at most (None: no values)."""
+
+    stage: str
+    column: str
+    distance: float | None
+    runs: dict[str, Distribution]
+
+
+def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
+    """Every value that both runs measured, the largest distance first; and the columns that one run alone has, as `STAGE.COLUMN`."""
+    changes, alone = [], []
+    for stage in pair.stages:
+        schemas = {side: run.reader.schema(stage, "report") for side, run in pair.runs.items()}
+        names = {side: measured_columns(schema, stage) if schema is not None else [] for side, schema in schemas.items()}
+        both = [name for name in names["a"] if name in names["b"]]
+        alone += [f"{stage}.{name}" for name in {**dict.fromkeys(names["a"]), **dict.fromkeys(names["b"])} if name not in both]
+        if both:
+            for side in SIDES:
+                _keep_values(pair, side, stage, both)
+            changes += [_change(pair, stage, place, name) for place, name in enumerate(both)]
+            for side in SIDES:
+                pair.query(f"DROP TABLE values_{side}")
+    return sorted(changes, key=lambda change: -1 if change.distance is None else change.distance, reverse=True), alone
+
+
+def _keep_values(pair: Pair, side: str, stage: str, columns: list[str]) -> None:
+    pair.read(side, lambda: f"CREATE OR REPLACE TABLE values_{side} AS {_kept_values(pair, side, stage, columns)}")
+
+
+def _kept_values(pair: Pair, side: str, stage: str, columns: list[str]) -> str:
+    """SQL: the values (`v0`, `v1`, ...) that a stage measured of the documents which the last stage keeps, a row a document."""
+    scan = pair.scan(side, f"{stage}_report")
+    values = ", ".join(f"CAST({identifier(name)} AS DOUBLE) AS v{place}" for place, name in enumerate(columns))
+    if stage == pair.stages[-1]:
+        return f"SELECT {values} FROM {scan} WHERE kept"
+    several = f"SELECT id FROM {scan} WHERE kept GROUP BY id HAVING count(*) > 1"
+    return (  # of several rows with one id as many as are kept in the end: they have the same values
+        f"WITH several AS MATERIALIZED ({several}), final AS (SELECT id, count(*) AS copies FROM fate_{side} WHERE kept GROUP BY id) "
+        f"SELECT {values} FROM {scan} WHERE kept AND id NOT IN (FROM several) AND id IN (SELECT id FROM final) UNION ALL "
+        f"SELECT COLUMNS('^v[0-9]+$') FROM (SELECT id, {values}, row_number() OVER (PARTITION BY id) AS number FROM {scan} "
+        f"WHERE kept AND id IN (FROM several)) JOIN final USING (id) WHERE number <= copies"
+    )
+
+
+def _change(pair: Pair, stage: str, place: int, column: str) -> ColumnChange:
+    values, runs = {}, {}
+    for side in SIDES:
+        found: Any = pair.connection.execute(f"SELECT v{place} FROM values_{side}").fetchnumpy()[f"v{place}"]
+        every = np.ma.filled(np.ma.asarray(found, np.float64), np.nan)
+        values[side] = np.sort(every[~np.isnan(every)])
+        runs[side] = describe(values[side], len(every))
+    return ColumnChange(stage, column, distance(values["a"], values["b"]), runs)
+
+
+def describe(values: Floats, rows: int) -> Distribution:
+    """The distribution of sorted `values`, which `rows` documents have or lack."""
+    if not len(values):
+        return Distribution(0, rows, None)
+    with np.errstate(invalid="ignore"):  # infinities
+        places = np.asarray(QUANTILES) * (len(values) - 1)
+        low = np.floor(places).astype(np.int64)
+        high, part = np.minimum(low + 1, len(values) - 1), places - low
+        between = np.where(values[low] == values[high], values[low], values[low] * (1 - part) + values[high] * part)
+        return Distribution(len(values), rows - len(values), float(np.mean(values)), between.tolist())
+
+
+def distance(a: Floats, b: Floats) -> float | None:
+    """The largest difference of the empirical distribution functions of two sorted samples; None where one has no values."""
+    if not len(a) or not len(b):
+        return None
+    largest = 0.0
+    for points in (a, b):
+        shares = [np.searchsorted(sample, points, "right") / len(sample) for sample in (a, b)]
+        largest = max(largest, float(np.max(np.abs(shares[0] - shares[1]))))
+    return largest
+
+
+#: Rows of the tables; --json has all.
+RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
+#: Columns of a terminal from which the tables say more.
+WIDE = 110
+#: A table, and what to say of rows that are left out.
+Shown = tuple[Table, str]
+SEEN = ("both", "only_a", "only_b", "neither")
+OUTCOMES = {
+    "both": "kept by both", "only_a": "kept by A only", "only_b": "kept by B only", "neither": "kept by neither",
+    "kept_unseen_b": "kept by A, never seen by B", "dropped_unseen_b": "dropped by A, never seen by B",
+    "kept_unseen_a": "kept by B, never seen by A", "dropped_unseen_a": "dropped by B, never seen by A",
+}  # fmt: skip
+
+
+def show_difference(found: Difference, wanted: Wanted, console: Console) -> None:
+    """Prints the verdict, then tables of documents, recipes, rules, values and origins, then samples of both sides."""
+    for side, folder in found.folders.items():
+        console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
+    for sentence in found.notes:
+        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+    console.print(Text(_verdict(found)))
+    wide = console.width >= WIDE
+    tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
+    tables += [_values(name, rows) for name, rows in found.properties.items()]
+    for made, more in tables:
+        if made.row_count:
+            console.print()
+            show(made, console, more)
+    if found.columns_of_one:
+        console.print(Text(f"Measured by one run alone: {safe_line(', '.join(found.columns_of_one), 600)}", style="dim"))
+    for side in found.folders:
+        _show_samples(found, side, wanted, console)
+
+
+def _verdict(found: Difference) -> str:
+    a, b = found.kept("a"), found.kept("b")
+    what = f"of the stage {found.stages[0]}" if len(found.stages) == 1 else f"from {found.stages[0]} to {found.stages[-1]}"
+    seen = sum(found.of(name).documents for name in SEEN)
+    moved = found.of("only_a").documents + found.of("only_b").documents
+    unseen = [found.of(f"kept_unseen_{side}").documents for side in ("b", "a")]
+    if not moved and not any(unseen):
+        return f"Both keep the same {a:,} documents ({what})."
+    change = f" ({(b - a) / a:+.1%})" if a else ""
+    said = f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
+    return said + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")
+
+
+def _outcomes(found: Difference) -> Shown:
+    tokens = any(counts.tokens is not None for counts in found.counts.values())
+    made = table("Documents", "", ">documents", ">share", ">characters", *([">tokens"] if tokens else []))
+    total = sum(counts.documents for counts in found.counts.values())
+    for name, title in OUTCOMES.items():
+        counts = found.of(name)
+        if counts.documents or name in SEEN:
+            made.add_row(title, *_numbers(counts, total), *([cell(counts.tokens)] if tokens else []))
+    return made, ""
+
+
+def _numbers(counts: Counts, total: int) -> tuple[str, str, str]:
+    return number(counts.documents), share(counts.documents, total), number(counts.characters)
+
+
+def _settings(found: Difference) -> Shown:
+    made = table("What the recipes, inputs and versions say differently", "key", "A", "B")
+    for key, a, b in found.settings[:SETTINGS]:
+        made.add_row(cell(key, 120), Text(_said(a)), Text(_said(b)))
+    for column in made.columns:
+        column.no_wrap = False
+    return made, _left(len(found.settings) - SETTINGS, "--json has all")
+
+
+def _said(value: Any) -> str:
+    return safe_line(value if isinstance(value, str) else json.dumps(value, default=str), 200)
+
+
+def _rules(found: Difference, wide: bool) -> Shown:
+    """Rules that decided about a document that the other run keeps; with room, the thresholds of both runs."""
+    rules = [rule for rule in found.rules if rule.weight]
+    names = _short([(rule.stage, rule.rule) for rule in rules])
+    heads = (">A fails", ">B fails", ">A drops,\nB keeps", ">B drops,\nA keeps")
+    made = table("Rules: documents that fail them, and those that the other run keeps", "rule", *(["A", "B"] if wide else []), *heads)
+    for rule, name in zip(rules[:RULES], names, strict=False):
+        limits = [_limit(found, side, rule) for side in found.folders] if wide else []
+        counts = [*rule.fired.values(), *rule.other_keeps.values()]
+        made.add_row(Text(name), *map(Text, limits), *map(number, counts))
+    return made, _left(len(rules) - RULES, "--json has all")
+
+
+def _short(names: list[tuple[str, str]]) -> list[str]:
+    """Names of rules or values, with their stage where another stage has one of that name."""
+    several = Counter(name for _, name in names)
+    return [safe_line(name if several[name] == 1 else f"{stage}: {name}", 60) for stage, name in names]
+
+
+def _limit(found: Difference, side: str, rule: RuleCount) -> str:
+    known = found.thresholds[side].get((rule.stage, rule.rule))
+    return limit(known) if known is not None else ""
+
+
+def _columns(found: Difference, wanted: Wanted, wide: bool) -> Shown:
+    """Values whose distribution changed, by the distance of Kolmogorov and Smirnov; with room, more quantiles."""
+    shown = [change for change in found.columns if change.distance or wanted.all_columns]
+    shown = shown if wanted.all_columns else shown[:COLUMNS]
+    heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]
+    made = table("Values of what they keep (K-S: how far their distributions are apart)", "value", ">K-S", *heads)
+    for change, name in zip(shown, _short([(change.stage, change.column) for change in shown]), strict=True):
+        distance = "" if change.distance is None else f"{change.distance:.4f}"
+        made.add_row(Text(name), distance, *_quantiles(change, wide))
+    return made, _left(len(found.columns) - len(shown), "--columns shows all")
+
+
+def _quantiles(change: ColumnChange, wide: bool) -> list[Text]:
+    cells = []
+    for place in (0, 2, 4) if wide else (2,):
+        cells += [cell(run.quantiles[place] if run.quantiles else None, 16) for run in change.runs.values()]
+    return cells if wide else [*cells, *(cell(run.mean, 16) for run in change.runs.values())]
+
+
+def _values(name: str, rows: list[tuple[str, int, int]]) -> Shown:
+    """How many documents of each language (host, crawl file) the runs keep, where that differs."""
+    titles = {"language": "Languages", "host": "Hosts", "source": "Crawl files"}
+    changed = [row for row in rows if row[1] != row[2]]
+    made = table(f"{titles[name]} of what they keep: the largest changes", name, ">A", ">B", ">change")
+    for value, a, b in changed[:VALUES]:
+        made.add_row(cell(value, 60), number(a), number(b), f"{b - a:+,}")
+    return made, _left(len(changed) - VALUES, "--json has all")
+
+
+def _left(count: int, how: str) -> str:
+    return f"{count:,} more ({how})" if count > 0 else ""
+
+
+def _show_samples(found: Difference, side: str, wanted: Wanted, console: Console) -> None:
+    """Documents that this run keeps, with what the other one says against them."""
+    samples, other = found.samples[f"only_{side}"], "b" if side == "a" else "a"
+    if not samples:
+        return
+    total = found.of(f"only_{side}").documents
+    console.print()
+    console.print(Text(f"Kept by {side.upper()}, dropped by {other.upper()}: {len(samples):,} of {total:,}, at random", style="bold"))
+    for place, one in enumerate(samples, 1):
+        show_document(place, one.row, one.rules, [], wanted.chars, console)
+    root = shlex.quote(safe_line(found.folders[other], 300))
+    console.print(Text(f"All about one: corpusmill why {root} {safe_line(samples[0].row['id'], 40)}", style="dim"), soft_wrap=True)
+
+
+#: What a run lacks that the other has.
+ABSENT = "(not there)"
+
+
+def read_settings(a: RunReader, b: RunReader) -> list[tuple[str, Any, Any]]:
+    """(key, value of the first run, value of the second) of all that `run.json` says differently; a key is like `dedup.threshold`."""
+    flat = [dict(_flat("", reader.description)) for reader in (a, b)]
+    keys = list(dict.fromkeys([*flat[0], *flat[1]]))
+    rows = [(key.removeprefix("recipe."), flat[0].get(key, ABSENT), flat[1].get(key, ABSENT)) for key in keys]
+    return [row for row in rows if row[1] != row[2] or type(row[1]) is not type(row[2])]
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each leaf by its key. Steps, which a list holds, are named by what they are; a step that is there again gets a number."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(f"{key}.{name}" if key else str(name), item)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) and len(item) == 1 for item in value):
+        seen: dict[str, int] = {}
+        for item in value:
+            name, options = next(iter(item.items()))
+            seen[name] = seen.get(name, 0) + 1
+            number = "" if seen[name] == 1 else f"#{seen[name]}"
+            yield from _flat(f"{key}.{name}{number}", options if options else {})
+    else:
+        yield key, value
+
 
 SEED = 0
 
@@ -93,7 +372,7 @@ def _threshold(rule: Rule | None) -> dict[str, Any] | None:
 
 def diff(a: str, b: str, wanted: Wanted, form: str, console: Console) -> None:
     """Prints how the runs in the folders `a` and `b` differ; `form` is `text` or `json`. Raises InputError for what is no run."""
-    from corpusmill.report.answers.diff_view import show_difference
+    from corpusmill.report.answers.diff import show_difference
 
     found = compare(a, b, wanted)
     if form == "json":
@@ -115,7 +394,7 @@ def compare(a: str, b: str, wanted: Wanted) -> Difference:
             columns=columns,
             columns_of_one=alone,
             properties=read_properties(pair),
-            settings=_settings(pair),
+            settings=_settings_diff(pair),
             samples={f"only_{side}": _samples(pair, side, wanted) for side in pair.runs},
             notes=_notes(pair),
         )
@@ -125,7 +404,7 @@ def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], Rule]:
     return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
 
 
-def _settings(pair: Pair) -> list[tuple[str, Any, Any]]:
+def _settings_diff(pair: Pair) -> list[tuple[str, Any, Any]]:
     """What `run.json` says differently; for a threshold that one recipe leaves to its preset, the one that the stage applied."""
     rows = read_settings(pair.runs["a"].reader, pair.runs["b"].reader)
     presets = [{f"filter.thresholds.{rule.rule}": rule.threshold for rule in run.rules("filter")} for run in pair.runs.values()]

@@ -14,8 +14,8 @@ import duckdb
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report import host
-from corpusmill.report.query.connect import reach
 from corpusmill.report.query.run import Run, open_run
+from corpusmill.report.query.sql import reach
 
 #: What DuckDB may take before it uses the disk.
 MEMORY = "1GB"

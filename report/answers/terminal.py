@@ -1,5 +1,7 @@
 """The report's main tables on a terminal, a summary after each stage, and the last lines of a run."""
 
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -8,18 +10,117 @@ from rich.text import Text
 
 from corpusmill.pipeline.run import StageResult
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.answers.dedup_tables import dedup_tables
-from corpusmill.report.answers.next_steps import show_next_steps
-from corpusmill.report.facts.classifiers import classifiers_table
-from corpusmill.report.facts.decisions import Decisions, read_decisions
-from corpusmill.report.facts.funnel import packings
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary, read_summary, stage_times
-from corpusmill.report.facts.tokenizers import judgement_tables
-from corpusmill.report.facts.training import read_samples
 from corpusmill.report.live.status import unit_of
+from corpusmill.report.queries.classifiers import classifiers_table
+from corpusmill.report.queries.duplicates import Earlier, FullClusters
+from corpusmill.report.queries.inside import Contamination, Cuts, TopLines
+from corpusmill.report.queries.rules import Decisions, read_decisions
+from corpusmill.report.queries.summary import Summary, read_summary
+from corpusmill.report.queries.thresholds import Headline, headline
+from corpusmill.report.queries.tokens import judgement_tables, packings
+from corpusmill.report.queries.training import read_samples
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
-from corpusmill.report.tables import cell, millions, share, show, table
+from corpusmill.report.tables import cell, limit, millions, number, share, show, table
+
+#: Lines, sets and earlier runs that are shown.
+TOP_LINES, MOST = 5, 12
+TEXT = 200
+
+
+def dedup_tables(summary: Summary) -> list[Table | None]:
+    """Full clusters, earlier runs, what was cut and the lines cut most often, contamination."""
+    found = summary
+    return [
+        full_clusters_table(found.full_clusters) if found.full_clusters else None,
+        earlier_table(found.earlier) if found.earlier else None,
+        cuts_table(found.cuts) if found.cuts else None,
+        top_lines_table(found.top_lines) if found.top_lines else None,
+        contamination_table(found.contamination) if found.contamination else None,
+    ]
+
+
+def full_clusters_table(found: FullClusters) -> Table:
+    limit = f" (max_cluster {found.limit:,})" if found.limit is not None else ""
+    made = table(f"Full clusters{limit}", "clusters", ">documents like theirs that stay")
+    made.add_row(number(found.clusters), number(found.documents))
+    return made
+
+
+def earlier_table(found: Earlier) -> Table:
+    made = table("Earlier runs of the index", "run", ">copies removed here", ">replaced there", ">stay again there")
+    for run in found.runs[:MOST]:
+        made.add_row(cell(run.name, 40), number(run.copies), number(run.replaced), number(run.restored))
+    if len(found.runs) > MOST:
+        made.add_row(f"{len(found.runs) - MOST:,} more runs", "", "", "")
+    return made
+
+
+def cuts_table(found: list[Cuts]) -> Table:
+    made = table("Repeats cut inside documents that stay", "what", ">documents", ">cut", ">characters", ">of all", ">dropped")
+    for cuts in found:
+        counts = number(cuts.documents), number(cuts.cut), number(cuts.characters), share(cuts.characters, cuts.before)
+        made.add_row(cuts.kind, *counts, number(cuts.dropped))
+    return made
+
+
+def top_lines_table(found: TopLines) -> Table:
+    made = table(f"The most frequent {found.unit}s that were cut", f"{safe_line(found.unit, 20)}", ">documents", ">crawl files")
+    for row in found.rows[:TOP_LINES]:
+        made.add_row(cell(row["text"], TEXT), number(row["documents"]), number(row["sources"]))
+    return made
+
+
+def contamination_table(found: Contamination) -> Table:
+    done = found.done()
+    title = f"Contamination: {found.documents:,} of {found.seen:,} documents hold items of evaluation sets{f' ({done})' if done else ''}"
+    made = table(title, "set", ">documents", ">dropped")
+    for name, documents, dropped in found.sets[:MOST]:
+        made.add_row(cell(name, 60), number(documents), number(dropped))
+    if not found.sets:
+        made.add_row("none found", "0", "0")
+    return made
+
+
+def show_next_steps(folder: str, summary: Summary, console: Console) -> None:
+    """Sentences and commands, last on the screen; nothing where no stage has dropped anything."""
+    found = headline(summary.decisions)
+    if found is None:
+        return
+    console.print()
+    for sentence in _sentences(found):
+        console.print(Text(sentence))
+    for what, command in _commands(shlex.quote(safe_line(folder, 300)), found):
+        console.print(Text(f"{what}: corpusmill {command}", style="dim"), soft_wrap=True)
+
+
+def _sentences(found: Headline) -> Iterator[str]:
+    d, most = found.decisions, found.most
+    yield f"Stage {d.stage} dropped {d.dropped:,} of {d.rows:,} documents ({share(d.dropped, d.rows)})."
+    counts = f"{most.fired:,} documents fail it ({share(most.fired, d.rows)}), {most.alone:,} of them no other rule"
+    yield f"The rule that removed most: {_named(found, most.name)}. {counts}."
+    if found.deciding is not None and found.deciding is not most:
+        deciding = found.deciding
+        yield f"The threshold that alone decides most: {_named(found, deciding.name)}. {deciding.alone:,} documents fail it alone."
+
+
+def _named(found: Headline, name: str) -> str:
+    """A rule with its condition and what it means."""
+    rule, meaning = found.decisions.rule(name), found.decisions.meanings.get(name)
+    condition = f" ({safe_line(rule.column, 60)} {limit(rule)})" if rule is not None else ""
+    return f"{safe_line(name, 80)}{condition}" + (f": {safe_line(meaning, 300)}" if meaning else "")
+
+
+def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
+    rule = found.deciding or found.most
+    name, known = shlex.quote(safe_line(rule.name, 80)), found.decisions.rule(rule.name)
+    near = " --near" if known is not None and isinstance(known.threshold, int | float) else ""
+    stage = "" if known is not None else f" --stage {found.decisions.stage}"
+    yield "Documents that it dropped", f"sample {root}{stage} --rule {name}{' --alone' if rule.alone else ''}{near}"
+    yield "All about one", f"why {root} URL (a part of a URL: corpusmill inspect {root} --url PART)"
+    if found.line is not None:
+        yield f"Without it {number(found.more)} more are kept", f"retune {root} --set {shlex.quote(safe_line(found.line, 200))} --dry-run"
+
 
 TOP_RULES = 12
 TOP_RULES_STAGE = 4
@@ -65,9 +166,9 @@ def _funnel(summary: Summary) -> Table:
     made = table(
         "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
     )
-    for row in summary.funnel:
+    for row in summary.rows:
         name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
-        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.funnel[0].documents_in)
+        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].documents_in)
         counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
         made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
     return made
@@ -91,7 +192,7 @@ def _duplicates(summary: Summary) -> Table | None:
     c = found.clusters
     removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
     made = table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed))
-    made.add_row(*(number(n) for n in (c.sizes.total(), c.documents, max(c.sizes, default=0), *removed.values())))
+    made.add_row(*(number(n) for n in (c.count, c.documents, max(c.sizes, default=0), *removed.values())))
     return made
 
 
@@ -151,12 +252,10 @@ def _benchmarks(summary: Summary) -> Table:
 
 def _times(summary: Summary) -> Table:
     made = table("Time and memory", "stage", "phase", ">seconds", ">rows/s", ">MB/s", ">peak MB")
-    for row in stage_times(summary.measures):
-        seconds, rows, size = row["seconds"], row["rows_in"], row["bytes_in"]
-        made.add_row(
-            cell(row["stage"], 12), cell(row["phase"], 24), f"{seconds:,.1f}", f"{rows / seconds:,.0f}" if seconds and rows else "",
-            f"{size / seconds / 1e6:,.1f}" if seconds and size else "", number(row["peak_mb"]),
-        )  # fmt: skip
+    for row in summary.times.rows if summary.times else ():
+        rows, size = row["rows_a_second"], row["mb_a_second"]
+        speed = f"{rows:,.0f}" if rows else "", f"{size:,.1f}" if size else ""
+        made.add_row(cell(row["stage"], 12), cell(row["phase"], 24), f"{row['seconds']:,.1f}", *speed, number(row["peak_mb"]))
     return made
 
 
@@ -167,7 +266,10 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
         console.print(Text(f"{result.name}: finished before, nothing to do", style="dim"))
         return
     head = Text(result.name, style="bold")
-    decisions = read_decisions(reader, result.name, histograms=False, samples=False) if result.name in DATA_STAGES else None
+    decisions = None
+    if result.name in DATA_STAGES:
+        with Run(reader) as run:
+            decisions = read_decisions(run, result.name)
     if decisions is not None:
         head.append(
             f"  {decisions.rows:,} {unit_of(result.name)} in, {decisions.kept:,} documents kept ({share(decisions.kept, decisions.rows)}), "

@@ -1,25 +1,103 @@
 """`why`: what happened to one document in each stage, with every value that was measured, and what would have to change."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import iter_tables
+from corpusmill.pipeline.token_shards import shard_names
 from corpusmill.report.answers.choose import table_rows
-from corpusmill.report.answers.why_change import Change, change, distance
-from corpusmill.report.answers.why_dedup import TOLD as DEDUP_TOLD
-from corpusmill.report.answers.why_dedup import dedup_facts
+from corpusmill.report.answers.why_change import Change, change, distance, room
 from corpusmill.report.answers.why_find import Holder, Passages, find_passage, is_text, not_found, resolve, spellings
-from corpusmill.report.answers.why_view import show_passages, show_story
-from corpusmill.report.facts.histogram import number
 from corpusmill.report.machine import as_json
+from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import Rule, RunReader
-from corpusmill.report.tokens.token_place import first_token
+from corpusmill.report.tables import cell, limit, number, table
+
+#: Columns that are told here in words.
+DEDUP_TOLD = {"cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster"}
+DEDUP_TOLD |= {column for columns in COLUMNS.values() for column in columns if column}
+DEDUP_TOLD |= {f"contaminated_{name}" for name in ("set", "item", "field")} | {
+    f"contamination{name}" for name in ("", "_passage", "_matches")
+}
+PASSAGE = 600
+
+
+def dedup_facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
+    """Sentences about a row of the stage's report; none for rows of other stages."""
+    if row.get("cluster_size") and row["cluster_size"] > 1:
+        yield f"in a cluster of {row['cluster_size']:,} documents"
+    if row.get("kept_id") and row["kept_id"] != row["id"]:
+        yield from _copy(reader, row)
+    if row.get("full_cluster"):
+        yield from _left(reader, row)
+    yield from _cuts(row)
+    if row.get(SET) is not None:
+        yield from _contamination(reader, row)
+
+
+def _copy(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
+    """Of which document a removed one is a copy, and how that is known."""
+    earlier = row.get("kept_in")
+    where = f"in the earlier run {safe_line(str(earlier), 120)}" if earlier else _url(reader, row["kept_id"])
+    yield f"a copy of {safe_line(row['kept_id'], 40)}, which was kept{f': {where}' if where else ''}"
+    known = _known(row)
+    if known:
+        yield known
+
+
+def _left(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
+    """The full cluster that had no room for a document, and how like its kept one the document is."""
+    full, limit, known = row["full_cluster"], reader.settings("dedup").get("max_cluster"), _known(row)
+    where = _url(reader, full)
+    yield f"like {safe_line(full, 40)}{f' ({where})' if where else ''}{f': {known}' if known else ''}"
+    yield f"that one's cluster was full{f' (max_cluster {limit:,})' if isinstance(limit, int) else ''}, so this one stays"
+
+
+def _known(row: dict[str, Any]) -> str:
+    """How a document is known to be like another."""
+    known = [f"similarity {number(row['similarity'])}"] if row.get("similarity") is not None else []
+    known += [f"verified: {safe_line(str(row['verified']), 40)}"] if row.get("verified") is not None else []
+    return ", ".join(known)
+
+
+def _cuts(row: dict[str, Any]) -> Iterator[str]:
+    for kind, (cut, characters, pieces) in COLUMNS.items():
+        count = row.get(cut)
+        if count is not None:
+            whole = f" of {number(row[pieces])}" if pieces and row.get(pieces) is not None else ""
+            yield f"repeated {kind} cut: {count:,}{whole}{f', {row[characters]:,} characters' if count and row.get(characters) else ''}"
+
+
+def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
+    """The item that was found, what was done about it, and the passage."""
+    item = f"item {row.get('contaminated_item')} of {safe_line(str(row[SET]), 80)}"
+    field, share, items = row.get("contaminated_field"), row.get("contamination"), row.get("contamination_matches") or 1
+    done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(contamination_action(reader))
+    found = f", {share:.1%} of its words" if share is not None else ""
+    yield f"holds {item}{f' ({safe_line(field, 40)})' if field else ''}{found}: {done}"
+    if items > 1:
+        yield f"and {items - 1:,} more {'item' if items == 2 else 'items'} of evaluation sets"
+    if row.get("contamination_passage"):
+        yield f"the passage: {safe_line(row['contamination_passage'], PASSAGE)}"
+
+
+def _url(reader: RunReader, id_: str) -> str:
+    """The URL of a document that came into the dedup stage; empty where it has none."""
+    return safe_line(reader.urls("dedup", [id_]).get(id_, ""), 300)
+
 
 #: The stages with a row a document, in the order in which a document meets them.
 REPORTED = ("ingest", "filter", "dedup", "tokens")
@@ -228,3 +306,146 @@ def _text(run: Run, id_: str, told: list[Told]) -> str:
             for row in _rows(run, f"{stage}_documents", id_, ("text",)):
                 return (row["text"] or "")[: 4 * TEXT]
     return ""
+
+
+WHY_TEXT = 400
+#: Columns of a terminal that a table of values with all its columns needs.
+WIDE = 96
+
+
+def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
+    """A numbered list of the documents that hold a passage; of one alone the place in its text."""
+    holders = passages.holders or []
+    documents = "1 document holds" if passages.count == 1 else f"{passages.count:,} documents hold"
+    said = (
+        f"{documents} this text as the stage {passages.stage} wrote it:"
+        if passages.stage
+        else f"{passages.count:,} documents have this URL:"
+    )
+    console.print(Text(said, style="bold"))
+    for place, holder in enumerate(holders, 1):
+        head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
+        console.print(Text(head))
+        console.print(_indented(Text(f"id {safe_line(holder.id, 40)}, {safe_line(holder.outcome, 300)}", style="dim"), 4))
+        if holder.passage:
+            console.print(_indented(_snippet(holder), 4))
+    if passages.count > listed:
+        longer = " (a longer passage finds fewer)" if passages.stage else ""
+        console.print(Text(f"and {passages.count - listed:,} more{longer}.", style="dim"))
+    if passages.count > 1:
+        console.print(Text(f"Why one of them: corpusmill why {shlex.quote(safe_line(run, 300))} ID", style="dim"), soft_wrap=True)
+    else:
+        console.print()
+
+
+def _indented(shown: Text | Table, columns: int) -> Padding:
+    return Padding(shown, (0, 0, 0, columns), expand=False)
+
+
+def _snippet(holder: Holder) -> Text:
+    before, passage, after = (safe_line(f"|{part}|", 240)[1:-1] for part in (holder.before, holder.passage, holder.after))
+    return Text(before) + Text(f"⟦{passage}⟧", style="bold reverse") + Text(after)
+
+
+def show_story(run: str, stories: list[Story], notes: list[str], console: Console) -> None:
+    """Each document stage by stage, then the notes."""
+    for story in stories:
+        _explain(run, story, console)
+    for sentence in notes:
+        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+
+
+def _explain(run: str, story: Story, console: Console) -> None:
+    console.print(Text(safe_line(story.url or "(no URL)", 400), style="bold"))
+    console.print(Text(f"id {safe_line(story.id, 40)}", style="dim"))
+    for told in story.told:
+        same = [other for other in story.told if other.stage == told.stage]
+        console.print()
+        _tell(told, f", record {same.index(told) + 1} of {len(same)}" if len(same) > 1 else "", console)
+    if story.text:
+        console.print()
+        console.print(Text("The text begins:", style="bold"))
+        console.print(Text(safe_text(story.text, WHY_TEXT)))
+        root = shlex.quote(safe_line(run, 300))
+        console.print(Text(f"All of it: corpusmill raw {root} {safe_line(story.id, 40)} --text", style="dim"), soft_wrap=True)
+    console.print()
+
+
+def _tell(told: Told, which: str, console: Console) -> None:
+    row = told.row
+    kept = bool(row.get("kept"))
+    head = Text(f"{told.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
+    head.append(f"  {number(row.get('chars_in') or 0)} characters in, {number(row.get('chars_out') or 0)} out", style="dim")
+    console.print(head)
+    for name in row.get("failed") or []:
+        console.print(_indented(Text(f"failed {safe_line(name, 80)}{_reason(name, told)}", style="red"), 2))
+        if name in told.meanings:
+            console.print(_indented(Text(safe_line(told.meanings[name], 300)), 4))
+    for line in told.facts:
+        console.print(_indented(Text(line), 2))
+    if told.change is not None:
+        _show_change(told.change, console)
+    for line in told.commands:
+        console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
+    if told.values:
+        _print_values(told, console)
+
+
+def _reason(name: str, told: Told) -> str:
+    broken = [(rule, value) for value, rules in told.values.values() for rule in rules if rule.rule == name]
+    parts = [
+        f"{safe_line(rule.column, 60)} is {safe_line(number(value), 60)}, and fails if {limit(rule)}{_by(rule, value)}"
+        for rule, value in broken
+    ]
+    return f": {'; '.join(parts)}" if parts else ""
+
+
+def _by(rule: Rule, value: object) -> str:
+    far = distance(rule, value)
+    return "" if far is None else f" (by {number(far)})"
+
+
+def _show_change(change: Change, console: Console) -> None:
+    """What would keep the document: a command to be copied, and how much else comes back with it."""
+    if change.command:
+        console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
+    if change.others is not None:
+        others = {0: "no other document of this run", 1: "1 more document"}.get(change.others, f"{change.others:,} more documents")
+        console.print(_indented(Text(f"which brings back {others}, too; with --dry-run it says so and changes nothing", style="dim"), 4))
+    for key, value in change.settings.items() if not change.command else ():
+        console.print(_indented(Text(f"to keep it: {safe_line(key, 120)}: {safe_line(str(value), 200)}"), 2))
+    for sentence in change.sentences:
+        console.print(_indented(Text(f"to keep it: {safe_line(sentence, 500)}"), 2))
+
+
+def _print_values(told: Told, console: Console) -> None:
+    """The measured values, with the rules that look at them where there are any, and how near they are to failing."""
+    decided = any(rules for _, rules in told.values.values())
+    wide = console.width >= WIDE
+    made = table("", "value", ">measured", *(["fails if"] if decided else []), *(["room"] if decided and wide else []))
+    failed = told.row.get("failed") or []
+    for name, (value, rules) in told.values.items():
+        limits = "\n".join(f"{limit(rule)} ({safe_line(rule.rule, 60)})" for rule in rules)
+        rooms = "\n".join(_room(rule, value, rule.rule in failed) for rule in rules)
+        line = [cell(name, 40), cell(value, 40), Text(limits), Text(rooms)][: len(made.columns)]
+        made.add_row(*line, style="red" if any(rule.rule in failed for rule in rules) else None)
+    if decided:
+        made.columns[2].no_wrap = False
+    console.print(_indented(made, 2))
+
+
+def _room(rule: Rule, value: object, failed: bool) -> str:
+    return room(rule, value, failed) or ("fails" if failed else "passes")
+
+
+def first_token(reader: RunReader, row: dict[str, Any]) -> int | None:
+    """The number of a document's first token in the first shard that has it; None where the index can't say. `row` is of the report."""
+    index = f"{row.get('split')}/{shard_names(row['shards'][0])[1]}"
+    try:
+        for table in iter_tables(reader.storage.child("tokens"), index, ["id", "first"]):
+            found = table.filter(pc.equal(table["id"], row["id"]))["first"]
+            if len(found):
+                return int(found[0].as_py())
+    except (CorpusmillError, OSError, pa.ArrowException) as error:
+        reader.warn(f"tokens: an index can't be read: {error}")
+    return None

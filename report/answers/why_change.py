@@ -10,10 +10,10 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import Rows, table_rows
 from corpusmill.report.decide_again import RETUNE, decides_again
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.thresholds import shares_moved
+from corpusmill.report.queries.rules import shares_moved
 from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import Rule
+from corpusmill.report.tables import number
 
 #: Significant digits of a threshold that is proposed.
 DIGITS = 4

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from corpusmill.report.facts.decisions import Decisions
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary
+from corpusmill.report.queries.rules import Decisions
+from corpusmill.report.queries.summary import Summary
+from corpusmill.report.tables import number
 
 #: A label and what is said of it.
 Row = tuple[str, str]
@@ -40,14 +40,14 @@ def dedup_rows(summary: Summary) -> list[Row]:
     removed = {"exact": clusters.exact, "near": clusters.near, "by URL": clusters.url}
     of = f" ({{:.1%}} of {number(total)})" if total else ""
     rows = [(f"copies removed, {kind}", number(count) + of.format(count / (total or 1))) for kind, count in removed.items() if count]
-    rows += [("groups of copies", number(clusters.sizes.total())), ("kept of a group", found.policy)]
+    rows += [("groups of copies", number(clusters.count)), ("kept of a group", found.policy)]
     near: dict[str, Any] = settings.get("minhash") or {}
     if near.get("enabled"):
         what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
         rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
         rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
-    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.dedup.cuts]
-    if contamination := summary.dedup.contamination:
+    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.cuts]
+    if contamination := summary.contamination:
         rows.append(("documents with items of evaluation sets", f"{number(contamination.documents)} of {number(contamination.seen)}"))
     return rows
 

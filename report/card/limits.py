@@ -3,17 +3,17 @@
 from typing import Any
 
 from corpusmill.report.card.contents import Contents
-from corpusmill.report.card.pii import Row
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.summary import Summary
 from corpusmill.report.host import NONE
+from corpusmill.report.queries.summary import Summary
+from corpusmill.report.queries.values import PersonalKind
 from corpusmill.report.read import RunReader
+from corpusmill.report.tables import number
 
 #: A host with more than this share of the documents is named.
 ONE_HOST = 0.2
 
 
-def limits(summary: Summary, contents: Contents, pii: list[Row]) -> list[str]:
+def limits(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKind]]) -> list[str]:
     reader = summary.reader
     steps = step_options(reader)
     return [
@@ -73,11 +73,11 @@ def _filters(summary: Summary, steps: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def _personal(pii: list[Row]) -> list[str]:
+def _personal(pii: list[tuple[str, PersonalKind]]) -> list[str]:
     if not pii:
         return ["Personal data was neither looked for nor replaced (the filter stage had no step pii)."]
     found = ["Personal data and secrets were found by their form alone: names, and what no form gives away, are left as they were."]
-    left = [row.found.kind for row in pii if row.found.known and row.found.placeholder is None]
+    left = [found.kind for _, found in pii if found.known and found.placeholder is None]
     return found + ([f"Found, counted, and left as they were: {', '.join(left)}."] if left else [])
 
 

@@ -6,16 +6,17 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
+from corpusmill.filters.pii import KINDS
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.redact import bare, walked
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.card.contents import Contents
 from corpusmill.report.card.facts import Row, dedup_rows
-from corpusmill.report.facts.classifiers import Classifier, Label
-from corpusmill.report.facts.histogram import number
-from corpusmill.report.facts.measures import interval, value
-from corpusmill.report.facts.summary import Summary
+from corpusmill.report.queries.classifiers import Classifier, Label, interval, value
+from corpusmill.report.queries.summary import Summary
+from corpusmill.report.queries.values import PersonalKind
 from corpusmill.report.read import RunReader
+from corpusmill.report.tables import number
 
 #: Rows of a table of crawl files, hosts or languages; the others come together in one.
 SHOWN = 25
@@ -64,6 +65,13 @@ def url_rows(reader: RunReader) -> list[Row]:
     words = ((name, options.get(name)) for name in ("hard_words", "soft_words", "subwords"))
     rows += [(f"further lists: {name}", ", ".join(PurePosixPath(bare(str(file))).name for file in files)) for name, files in lists if files]
     return rows + [(f"further {name.replace('_', ' ')}", number(len(some))) for name, some in words if some]
+
+
+def pii_rows(summary: Summary) -> list[tuple[str, PersonalKind]]:
+    """Personal data and secrets by kind, in words and as the report counts them; none where the filter stage did not look."""
+    words = {kind.column: kind.description for kind in KINDS}
+    found = summary.personal.kinds if summary.personal else []
+    return [(words.get(each.column, each.kind), each) for each in found]
 
 
 def copy_rows(summary: Summary) -> list[Row]:

@@ -8,14 +8,12 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card import rows
-from corpusmill.report.card.columns import MEANINGS
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
-from corpusmill.report.card.croissant import croissant
+from corpusmill.report.card.croissant import MEANINGS, croissant
 from corpusmill.report.card.facts import rule_rows, tokenizer_rows
 from corpusmill.report.card.limits import limits, step_options
-from corpusmill.report.card.pii import read_pii
-from corpusmill.report.facts.summary import Summary, read_summary
 from corpusmill.report.markdown import environment, front_matter
+from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.stale import refuse_stale
 
 CARD, CROISSANT = "README.md", "croissant.json"
@@ -68,7 +66,7 @@ def _read_description(path: str | None) -> str:
 def render(summary: Summary, contents: Contents, title: str, licence: str | None, description: str, stale: str | None = None) -> str:
     """The whole of README.md."""
     reader = summary.reader
-    pii = read_pii(reader)
+    pii = rows.pii_rows(summary)
     facts = {
         "mark": MARK, "title": title, "abstract": _abstract(summary, contents), "description": description, "licence": licence,
         "stale": stale, "unfinished": _unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
@@ -124,7 +122,7 @@ def _languages(summary: Summary, contents: Contents) -> list[str]:
 def _abstract(summary: Summary, contents: Contents) -> str:
     """One sentence: what, how much, from where and when."""
     hosts = len(contents.hosts)
-    characters = next((row.chars_out for row in summary.funnel if row.stage == contents.stage), None)
+    characters = next((row.chars_out for row in summary.rows if row.stage == contents.stage), None)
     parts = [f"{contents.documents:,} documents"]
     parts += [f"of {characters:,} characters"] if characters else []
     parts.append(f"from {hosts:,} {'host' if hosts == 1 else 'hosts'} and {len(contents.sources):,} crawl files")

@@ -1,20 +1,96 @@
 """The answers of the explorer's routes, as what JSON can hold."""
 
 import time
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from corpusmill.report import machine
-from corpusmill.report.explore import asked, count, thresholds
-from corpusmill.report.explore.coding import Bools
-from corpusmill.report.explore.explorer import Explorer
-from corpusmill.report.explore.later import dropped_later
-from corpusmill.report.explore.loaded import Loaded
-from corpusmill.report.explore.recipe import command, next_command, recipe_lines
-from corpusmill.report.explore.selection import number_column
-from corpusmill.report.explore.table import ORIGINS, Row, StageTable
-from corpusmill.report.facts.histogram import Histogram
+from corpusmill.report.explore import asked, thresholds
+from corpusmill.report.explore.explorer import EXPLORED, Explorer
+from corpusmill.report.explore.selection import Loaded, number_column
+from corpusmill.report.explore.table import ORIGINS, Bools, Codes, Counts, Names, Row, StageTable
+from corpusmill.report.explore.thresholds import command, next_command, recipe_lines
 from corpusmill.report.read import Rule
+
+#: Languages, sources and hosts that an answer names.
+NAMED = 200
+
+
+def totals(table: StageTable, mask: Bools) -> dict[str, int]:
+    """Documents, those of them that were kept, and the characters that came in."""
+    return {"total": int(mask.sum()), "kept": int((mask & table.kept).sum()), "characters": int(table.characters[mask].sum())}
+
+
+def counts(table: StageTable, mask: Bools) -> dict[str, Any]:
+    """What a page shows beside the documents of a filter."""
+    fired, alone = table.verdicts.fired(_counts(table.verdict[mask], len(table.verdicts.all)).tolist())
+    rules = [{"rule": rule, "fired": f, "alone": a} for rule, f, a in zip(table.verdicts.rules, fired, alone, strict=True)]
+    return {**totals(table, mask), "rules": rules, **{f"{origin}s": most(table, origin, mask) for origin in ORIGINS}}
+
+
+def most(table: StageTable, origin: str, mask: Bools | None = None) -> list[dict[str, Any]]:
+    """The most frequent languages, sources or hosts, ties by name; None is where a document has none."""
+    codes, names = table.origins[origin], table.names[origin]
+    return _most(codes if mask is None else codes[mask], names)
+
+
+def _most(codes: Codes, names: Names) -> list[dict[str, Any]]:
+    counts = _counts(codes, len(names.values))
+    there = np.flatnonzero(counts)
+    if len(there) > NAMED:
+        least = np.partition(counts[there], -NAMED)[-NAMED]
+        there = there[counts[there] >= least]
+    found = sorted((-int(counts[code]), names.values[code] or "", code) for code in there.tolist())[:NAMED]
+    return [{"value": names.values[code], "rows": -rows} for rows, _, code in found]
+
+
+def _counts(codes: Codes, size: int) -> Counts:
+    return np.bincount(codes, minlength=size).astype(np.int64)
+
+
+Told = dict[str, Any]
+
+
+def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Told]) -> list[Told | None]:
+    """For each row (`id`, `kept`) of a report: the stage that dropped it and its rules; None where it was dropped before, or by none.
+
+    Only stages that are loaded are asked. `copy_of` is the document that dedup kept in its place, None where there is none.
+    """
+    found: dict[str, Told] = {}
+    left = [row["id"] for row in rows if row["kept"]]
+    for name in EXPLORED[EXPLORED.index(table.name) + 1 :]:
+        if name not in explorer.loaded or not left:
+            continue
+        later = explorer.loaded[name].table
+        numbers = later.numbers_of(left)
+        dropped = {id_: number for id_, number in numbers.items() if not later.kept[number]}
+        originals = _originals(later, dropped)
+        for id_, number in dropped.items():
+            failed = [later.verdicts.rules[rule] for rule in later.verdicts.all[int(later.verdict[number])].failed]
+            found[id_] = {"stage": name, "failed": failed, "copy_of": originals.get(id_)}
+        left = [id_ for id_ in left if id_ not in dropped]
+    return [found.get(row["id"]) if row["kept"] else None for row in rows]
+
+
+def _originals(table: StageTable, dropped: dict[str, int]) -> dict[str, Told]:
+    """By the id of a dropped copy: the document that was kept in its place, and how alike the two are."""
+    if not dropped or "kept_id" not in table.columns:
+        return {}
+    copies = {row.id: row.values for row in table.rows_of(list(dropped.values()))}
+    wanted = sorted({values["kept_id"] for values in copies.values() if values["kept_id"]})
+    kept = {row.id: row for row in table.rows_of(list(table.numbers_of(wanted).values()))}
+    told = {}
+    for id_, values in copies.items():
+        if (original := kept.get(values["kept_id"])) is not None and original.id != id_:
+            similarity = values.get("similarity")
+            told[id_] = {
+                "key": f"{table.name}/{original.number}", "id": original.id, "url": original.url, "similarity": similarity,
+            }  # fmt: skip
+    return told
+
 
 #: Characters of a text in a row of a table.
 SHORT = 1000
@@ -56,7 +132,7 @@ def _stage(table: StageTable) -> Answer:
         "rules": [
             {**_rule(table, name, rules.get(name)), "fired": fired[n], "alone": alone[n]} for n, name in enumerate(table.verdicts.rules)
         ],
-        **{f"{origin}s": count.most(table, origin) for origin in ORIGINS},
+        **{f"{origin}s": most(table, origin) for origin in ORIGINS},
     }
 
 
@@ -66,7 +142,7 @@ def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
         none = {"step": "", "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
         return {"rule": name, "meaning": meaning, **none}
     column, slider = table.columns.get(rule.column), thresholds.has_slider(table, rule)
-    edges = column.empty.edges if slider and column is not None and column.empty is not None else None
+    edges = column.bins.edges if slider and column is not None and column.bins is not None else None
     return {
         "step": rule.step, "rule": rule.rule, "meaning": meaning,
         "column": rule.column, "comparison": rule.comparison, "threshold": plain(rule.threshold),
@@ -99,7 +175,7 @@ def documents(explorer: Explorer, query: asked.Documents) -> Answer:
         told = search.told(given + len(rows))
     now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
     found = _rows(explorer, stage.table, rows, now)
-    return {**count.totals(stage.table, mask), "rows": found, "search": told, "seconds": time.perf_counter() - started}
+    return {**totals(stage.table, mask), "rows": found, "search": told, "seconds": time.perf_counter() - started}
 
 
 def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
@@ -133,7 +209,7 @@ def summary(explorer: Explorer, query: asked.Filter) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     mask, told = _mask(stage, query)
-    return {**count.summary(stage.table, mask), **told, "seconds": time.perf_counter() - started}
+    return {**counts(stage.table, mask), **told, "seconds": time.perf_counter() - started}
 
 
 def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
@@ -141,13 +217,17 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     column = number_column(stage.table, query.column)
-    assert column.empty is not None
+    assert column.bins is not None
     mask, told = _mask(stage, query)
-    drawn = Histogram(column.name, column.empty.edges, column.empty.logarithmic, column.empty.whole)
-    drawn.add(stage.table.array(column.name)[mask].astype(float), stage.table.kept[mask])
+    edges = np.array(column.bins.edges)
+    values, kept = stage.table.array(column.name)[mask].astype(float), stage.table.kept[mask]
+    counts = {
+        name: np.histogram(values[some & ~np.isnan(values)], edges)[0].tolist() for name, some in (("kept", kept), ("dropped", ~kept))
+    }
     return {
-        "column": column.name, "edges": drawn.edges.tolist(), "kept": drawn.kept.tolist(), "dropped": drawn.dropped.tolist(),
-        "below": drawn.below, "above": drawn.above, "missing": drawn.missing, "logarithmic": drawn.logarithmic, "whole": column.whole,
+        "column": column.name, "edges": edges.tolist(), **counts, "below": int((values < edges[0]).sum()),
+        "above": int((values > edges[-1]).sum()), "missing": int(np.isnan(values).sum()), "logarithmic": column.bins.logarithmic,
+        "whole": column.whole,
         "rules": [_rule(stage.table, rule.rule, rule) for rule in stage.table.rules if rule.column == column.name], **told,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip

@@ -12,10 +12,8 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.report.explore.asked import Unfit, shown
-from corpusmill.report.explore.load import load_stage
-from corpusmill.report.explore.loaded import Loaded
-from corpusmill.report.explore.origins import Origins
-from corpusmill.report.facts.scan import shards
+from corpusmill.report.explore.load import Origins, load_stage, shards
+from corpusmill.report.explore.selection import Loaded
 from corpusmill.report.live.status import Status
 from corpusmill.report.read import DATA_STAGES, RunReader
 

@@ -1,9 +1,13 @@
 """Loading a stage's report: threads read it, and in its order it goes into DuckDB and the arrays beside it."""
 
+import copy
 import json
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import numpy as np
@@ -11,14 +15,203 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.explore.coding import Coded, CodedVerdicts, Codes, Verdicts
-from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Column, StageTable
-from corpusmill.report.facts.histogram import plan
-from corpusmill.report.facts.scan import Batch, scan
+from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Coded, CodedVerdicts, Codes, Column, Names, StageTable, Verdicts
 from corpusmill.report.host import hosts
-from corpusmill.report.meanings import read_meanings
-from corpusmill.report.read import RunReader
+from corpusmill.report.queries.values import plan
+from corpusmill.report.read import RunReader, read_meanings
+
+ROWS = 65_536
+#: A batch and what is measured of it take about 80 MB.
+THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rows of a batch that follow each other in a shard: `rows` of them, from row `first` of the shard on."""
+
+    number: int  # of the shard, in the order of the stage's plan
+    shard: str
+    first: int
+    rows: int
+
+
+class Batch:
+    """Some rows of a stage's report, from one or more shards. `reader` is the thread's own: its warnings are added up in order, too."""
+
+    def __init__(self, reader: RunReader, stage: str, table: pa.Table, stretches: Sequence[Stretch]):
+        self.reader, self.stage, self.table, self.stretches = reader, stage, table, stretches
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def place(self, row: int) -> Stretch:
+        """Where a row of the batch lies: a stretch of one row."""
+        for stretch in self.stretches:
+            if row < stretch.rows:
+                return Stretch(stretch.number, stretch.shard, stretch.first + row, 1)
+            row -= stretch.rows
+        raise IndexError(row)
+
+
+class Measure(Protocol):
+    """What one pass finds out."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of the report that it wants to see, where a shard has them."""
+
+    def measure(self, batch: Batch) -> Any:
+        """What a batch adds; called from several threads at once."""
+
+    def add(self, measured: Any) -> None:
+        """Adds it up; called in the order of the report."""
+
+
+def scan(reader: RunReader, stage: str, measures: Sequence[Measure]) -> None:
+    """Lets `measures` see every readable row of a stage's report. Damaged shards and row groups are left out with a warning."""
+    columns = list(dict.fromkeys(column for measure in measures for column in measure.columns))
+
+    def work(shards: list[tuple[int, str]]) -> tuple[list[list[Any]], list[str]]:
+        own = copy.copy(reader)
+        own.warnings = []
+        return [[measure.measure(batch) for measure in measures] for batch in _batches(own, stage, shards, columns)], own.warnings
+
+    for found, warnings in _in_order(work, _together(shards(reader, stage))):
+        for sentence in warnings:
+            reader.warn(sentence)
+        for measured in found:
+            for measure, each in zip(measures, measured, strict=True):
+                measure.add(each)
+
+
+def _in_order(work: Any, pieces: Iterable[Any]) -> Iterator[Any]:
+    """The results of `work` on each piece, in their order; a few pieces are worked on at once."""
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def shards(reader: RunReader, stage: str) -> list[tuple[int, str, int]]:
+    """(number, path, rows by the manifest) of the report's shards."""
+    found = []
+    for task in reader.stages[stage].tasks:
+        paths = [output.path for output in task.outputs if output.path.removeprefix(TRIAL).startswith("report/")]
+        found += [(path, task.rows_in // len(paths)) for path in paths if path.endswith(".parquet")]
+    return [(number, path, rows) for number, (path, rows) in enumerate(found)]
+
+
+def _together(every: Sequence[tuple[int, str, int]]) -> Iterator[list[tuple[int, str]]]:
+    """Shards that are measured together: small ones until they have `ROWS` rows."""
+    piece: list[tuple[int, str]] = []
+    total = 0
+    for number, path, rows in every:
+        if piece and total + rows > ROWS:
+            yield piece
+            piece, total = [], 0
+        piece.append((number, path))
+        total += rows
+    if piece:
+        yield piece
+
+
+def _batches(reader: RunReader, stage: str, shards: Sequence[tuple[int, str]], columns: Sequence[str]) -> Iterator[Batch]:
+    """The rows of some shards, at most about `ROWS` at a time."""
+    tables: list[pa.Table] = []
+    stretches: list[Stretch] = []
+    rows = 0
+    for number, shard in shards:
+        for first, table in reader.shard_groups(stage, shard, columns):
+            if tables and rows + table.num_rows > ROWS:
+                yield Batch(reader, stage, _joined(tables), stretches)
+                tables, stretches, rows = [], [], 0
+            tables.append(table)
+            stretches.append(Stretch(number, shard, first, table.num_rows))
+            rows += table.num_rows
+    if tables:
+        yield Batch(reader, stage, _joined(tables), stretches)
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table; shards of other versions may lack columns or have them of another type."""
+    try:
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # the same name for text here and numbers there: the first shard's type counts
+        first = tables[0].schema
+        fitting = [[f.name for f in table.schema if f.name in first.names and f.type == first.field(f.name).type] for table in tables]
+        whole = pa.concat_tables([table.select(names) for table, names in zip(tables, fitting, strict=True)], promote_options="default")
+    return whole.combine_chunks()
+
+
+#: What is borrowed: hosts come from URLs, which every report has.
+BORROWED = ("language", "source")
+
+
+class Origins:
+    """Remembers what has been read while the reports are loaded: ids and names by stage and column."""
+
+    def __init__(self, reader: RunReader):
+        self.reader = reader
+        self._known: dict[tuple[str, str], tuple[pa.Array, Codes, Names]] = {}
+
+    def complete(self, table: StageTable) -> None:
+        """Gives a table the origins that it lacks; None where no report has them, or none for this document."""
+        ids = table.ids().combine_chunks()
+        for column in BORROWED:
+            if column in table.origins:
+                self._known[table.name, column] = ids, table.origins[column], table.names[column]
+                continue
+            found = self._of_another(table.name, column)
+            if found is None:
+                table.origins[column] = np.full(table.rows, table.names[column].number(None), np.int32)
+                continue
+            known, codes, table.names[column] = found
+            codes = np.append(codes, table.names[column].number(None)).astype(np.int32)  # the last is for those that are not there
+            table.origins[column] = codes[pc.fill_null(pc.index_in(ids, known), -1).to_numpy()]
+
+    def _of_another(self, stage: str, column: str) -> tuple[pa.Array, Codes, Names] | None:
+        for other in self.reader.present():
+            if (other, column) in self._known:
+                return self._known[other, column]
+            schema = self.reader.schema(other, "report") if other != stage else None
+            if schema is not None and column in schema.names:
+                reading = _Reading(column)
+                scan(self.reader, other, [reading])
+                self._known[other, column] = reading.whole()
+                return self._known[other, column]
+        return None
+
+
+class _Reading:
+    """The measure (scan.py) that reads the ids of a report and one column of names."""
+
+    def __init__(self, column: str):
+        self.column = column
+        self.columns: Sequence[str] = ("id", column)
+        self.names = Names()
+        self.ids: list[pa.Array] = []
+        self.codes: list[Codes] = []
+
+    def measure(self, batch: Batch) -> tuple[pa.Array, Coded] | None:
+        if set(self.columns) - set(batch.table.column_names):
+            return None
+        return batch.table["id"].combine_chunks().cast(pa.string()), Coded(batch.table[self.column])
+
+    def add(self, measured: tuple[pa.Array, Coded] | None) -> None:
+        if measured is not None:
+            self.ids.append(measured[0])
+            self.codes.append(self.names.encode(measured[1]))
+
+    def whole(self) -> tuple[pa.Array, Codes, Names]:
+        ids = pa.concat_arrays(self.ids) if self.ids else pa.array([], pa.string())
+        return ids, np.concatenate(self.codes) if self.codes else np.zeros(0, np.int32), self.names
+
 
 #: Values of which the edges of a histogram are made.
 SAMPLE = 200_000
@@ -93,8 +286,8 @@ class _Loading:
     def finish(self) -> None:
         """Commits, and joins what lies beside DuckDB."""
         self.cursor.execute("COMMIT")
-        self.table.verdict, self.table.characters = _joined(self.verdicts, np.int32), _joined(self.characters, np.int64)
-        self.table.origins = {origin: _joined(codes, np.int32) for origin, codes in self.origins.items()}
+        self.table.verdict, self.table.characters = _joined_load(self.verdicts, np.int32), _joined_load(self.characters, np.int64)
+        self.table.origins = {origin: _joined_load(codes, np.int32) for origin, codes in self.origins.items()}
 
     def _part(self, rows: pa.Table) -> _Part:
         origins = {"host": Coded(hosts(rows["url"]))}
@@ -146,7 +339,7 @@ def _decided(batch: Batch) -> pa.Table | None:
     return rows.combine_chunks() if rows.num_rows else None
 
 
-def _joined(parts: list[Any], kind: Any) -> Any:
+def _joined_load(parts: list[Any], kind: Any) -> Any:
     return np.concatenate(parts) if parts else np.zeros(0, kind)
 
 
@@ -160,7 +353,7 @@ def measure(table: StageTable, column: Column) -> None:
     if len(finite):
         column.low, column.high = float(finite.min()), float(finite.max())
         column.whole = finite.dtype.kind in "iu" or bool(np.all(finite == np.round(finite)))
-    column.empty = plan(column.name, sample, marks)
+    column.bins = plan(sample, marks)
 
 
 def _is_number(value: Any) -> bool:

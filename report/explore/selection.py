@@ -1,14 +1,24 @@
 """Which rows of a report pass a filter: numbers and addresses by DuckDB, verdicts and origins by the arrays beside it."""
 
-from dataclasses import dataclass
+import os
+import threading
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.report.explore.asked import Filter, Unfit, shown
-from corpusmill.report.explore.coding import Bools
-from corpusmill.report.explore.table import NUMBER, ORIGINS, Column, StageTable
+from corpusmill.report.explore.table import NUMBER, ORIGINS, Bools, Column, Rows, StageTable
 from corpusmill.report.host import lower
+from corpusmill.report.read import DATA_STAGES, Place, RunReader
 
 
 @dataclass
@@ -68,3 +78,263 @@ def _passing(table: StageTable, conditions: Conditions) -> Bools:
     with table.cursor() as cursor:
         mask[cursor.execute(query, conditions.values).fetchnumpy()["number"]] = True
     return mask
+
+
+Positions = npt.NDArray[np.int32]
+
+
+@dataclass
+class Texts:
+    """`positions` (rows of the report): the place of each text among those of `stage`, -1 where there is none.
+
+    `groups` says at which place each row group of the stage's documents begins; `count` are all of them.
+    """
+
+    reader: RunReader
+    stage: str
+    positions: Positions
+    groups: list[tuple[int, Place]]
+    count: int
+
+    def group(self, position: int) -> int:
+        """The row group that holds a place."""
+        return bisect_right(self.groups, position, key=lambda group: group[0]) - 1
+
+    def end(self, group: int) -> int:
+        """The first place behind a row group."""
+        return self.groups[group + 1][0] if group + 1 < len(self.groups) else self.count
+
+    def read(self, group: int) -> pa.ChunkedArray | None:
+        """The texts of a row group; None where it can't be read."""
+        place = self.groups[group][1]
+        for _, table in self.reader.groups(self.stage, "data", ["text"], only={(place.shard, place.group)}):
+            return table["text"] if "text" in table.column_names else None
+        return None
+
+    def of(self, row: int) -> str | None:
+        """The text of a row of the report."""
+        position = int(self.positions[row])
+        if position < 0:
+            return None
+        begin, place = self.groups[self.group(position)]
+        found = self.reader.row(Place(place.stage, place.shard, place.group, position - begin), ["text"])
+        text: str | None = found.get("text")
+        return text
+
+
+def texts_before(reader: RunReader, stage: str, ids: pa.ChunkedArray) -> Texts:
+    """The texts that came into a stage, by the ids of its report's rows; for `ingest` those that it made."""
+    earlier = DATA_STAGES[: DATA_STAGES.index(stage)] if stage in DATA_STAGES else DATA_STAGES
+    source = next((name for name in reversed(earlier) if reader.stages[name].outputs("data/")), stage)
+    parts, groups, count = [], list[tuple[int, Place]](), 0
+    for place, table in reader.groups(source, "data", ["id"]):
+        if "id" in table.column_names:
+            groups.append((count, place))
+            parts.append(table["id"].combine_chunks().cast(pa.string()))
+            count += table.num_rows
+    if not parts:
+        return Texts(reader, source, np.full(len(ids), -1, np.int32), [], 0)
+    at = pc.index_in(ids, pa.concat_arrays(parts))
+    return Texts(reader, source, pc.fill_null(at, -1).to_numpy().astype(np.int32), groups, count)
+
+
+#: Seconds that a request searches; what is being searched then is finished.
+BUDGET = 0.15
+#: Row groups that are searched side by side.
+THREADS = min(4, os.cpu_count() or 1)
+#: Searches that are remembered, so that each goes on where it was.
+REMEMBERED = 8
+
+
+_POOL = ThreadPoolExecutor(THREADS)
+
+
+@dataclass
+class Search:
+    """A substring in the texts of some rows (`rows`, in the order of the report), `searched` of which are done."""
+
+    texts: Texts
+    needle: str
+    rows: npt.NDArray[np.int64]
+    searched: int = 0
+    hits: list[int] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.Lock)
+
+    @property
+    def done(self) -> bool:
+        return self.searched >= len(self.rows)
+
+    def go_on(self, wanted: int) -> None:
+        """Searches until there are `wanted` hits, all is searched, or the time is over (row groups are searched whole)."""
+        deadline = time.monotonic() + BUDGET
+        with self.lock:
+            while not self.done and len(self.hits) < wanted and time.monotonic() < deadline:
+                for searched, hits in _POOL.map(self._search_group, self._next_groups()):
+                    self.searched += searched
+                    self.hits += hits
+
+    def _next_groups(self) -> list[tuple[int, npt.NDArray[np.int64]]]:
+        """The next row groups of texts, and the rows of the report whose texts lie in each."""
+        found = list[tuple[int, npt.NDArray[np.int64]]]()
+        begin, positions = self.searched, self.texts.positions
+        while begin < len(self.rows) and len(found) < THREADS:
+            group = self.texts.group(int(positions[self.rows[begin]]))
+            first, end = self.texts.groups[group][0], self.texts.end(group)
+            ahead = positions[self.rows[begin : begin + end - first]]
+            outside = np.flatnonzero((ahead < first) | (ahead >= end))
+            rows = self.rows[begin : begin + (int(outside[0]) if len(outside) else len(ahead))]
+            found.append((group, rows))
+            begin += len(rows)
+        return found
+
+    def _search_group(self, piece: tuple[int, npt.NDArray[np.int64]]) -> tuple[int, list[int]]:
+        """How many rows were searched, and which of them have the substring."""
+        group, rows = piece
+        texts = self.texts.read(group)
+        if texts is None:
+            return len(rows), []
+        some = texts.take(pa.array(self.texts.positions[rows] - self.texts.groups[group][0]))
+        hits: list[int] = rows[np.asarray(pc.match_substring(some, self.needle).to_numpy(), bool)].tolist()
+        return len(rows), hits
+
+    def told(self, given: int) -> dict[str, Any]:
+        """How far the search is; `given`: how many hits the asker has."""
+        whole = self.done and given >= len(self.hits)
+        return {"searched": self.searched, "of": len(self.rows), "cursor": None if whole else str(given)}
+
+    def mask(self) -> Bools:
+        """bool (rows of the report): the hits so far."""
+        mask = np.zeros(len(self.texts.positions), bool)
+        mask[self.hits] = True
+        return mask
+
+
+class Searches:
+    """The last searches."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Search] = OrderedDict()
+
+    def of(self, key: str, texts: Texts, needle: str, mask: Bools) -> Search:
+        """The search for `needle` among the rows of `mask`; `key` names both."""
+        with self._lock:
+            if key not in self._known:
+                rows = np.flatnonzero(mask & (texts.positions >= 0))
+                self._known[key] = Search(texts, needle, rows)
+                while len(self._known) > REMEMBERED:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(key)
+            return self._known[key]
+
+
+#: The order of the report's rows.
+PLACE = "place"
+#: Bytes of orders that are kept in memory.
+KEPT_BYTES = 200_000_000
+
+
+class Orders:
+    """The rows of a report by each of its columns. Rows without a value come last in both directions, equal ones by place."""
+
+    def __init__(self, table: StageTable):
+        self.table = table
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[Rows, int]] = OrderedDict()
+
+    def page(self, mask: Bools, order: str, descending: bool, offset: int, limit: int) -> list[int]:
+        """`limit` rows of `mask` (bool, rows) from the `offset`-th on."""
+        if order == PLACE:
+            rows = np.flatnonzero(mask)
+            rows = rows[::-1] if descending else rows
+            found: list[int] = rows[offset : offset + limit].tolist()
+            return found
+        by_value, known = self.of(order)
+        valued, without = by_value[:known], by_value[known:]
+        valued, without = valued[mask[valued]], without[mask[without]]
+        valued = valued[::-1] if descending else valued
+        found = valued[offset : offset + limit].tolist()
+        begin = max(0, offset - len(valued))
+        return found + without[begin : begin + limit - len(found)].tolist()
+
+    def prepare(self, go_on: Callable[[], None]) -> None:
+        """Finds the orders by all columns of numbers, then by address, as far as they fit in memory. `go_on` may raise to end that."""
+        numbers = [column.name for column in self.table.numbers()]
+        for column in [*numbers, "url"][: KEPT_BYTES // max(4 * self.table.rows, 1)]:
+            go_on()
+            self.of(column)
+
+    def of(self, column: str) -> tuple[Rows, int]:
+        """All rows by a column, rising, and how many of them have a value. Raises Unfit where there is no such column."""
+        if column != "url" and column not in self.table.columns:
+            raise Unfit(f"The report of {self.table.name} has no column {shown(column)}.")
+        with self._lock:
+            if column in self._known:
+                self._known.move_to_end(column)
+                return self._known[column]
+        found = self._find(column)
+        with self._lock:
+            self._known[column] = found
+            while sum(rows.nbytes for rows, _ in self._known.values()) > KEPT_BYTES and len(self._known) > 1:
+                self._known.popitem(last=False)
+        return found
+
+    def _find(self, column: str) -> tuple[Rows, int]:
+        described = self.table.columns.get(column)
+        if described is not None and described.kind == NUMBER:
+            values = self.table.array(column)
+            missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+            return np.argsort(values, kind="stable").astype(np.int32), len(values) - missing
+        with self.table.cursor() as cursor:
+            name = described.sql if described is not None else "url"
+            texts = cursor.sql(f"SELECT {name} AS v FROM {self.table.table}").to_arrow_table()["v"]
+        rows: npt.NDArray[np.int32] = pc.array_sort_indices(texts, null_placement="at_end").to_numpy().astype(np.int32)
+        return rows, len(texts) - texts.null_count
+
+
+#: Filters whose rows are remembered: a page asks for documents, counts and charts of one.
+LOADED_REMEMBERED = 12
+
+
+class Loaded:
+    """A stage's report and its documents' texts."""
+
+    def __init__(self, reader: RunReader, table: StageTable):
+        self.reader, self.table = reader, table
+        self.orders, self.searches = Orders(table), Searches()
+        self._lock, self._finding = threading.Lock(), threading.Lock()
+        self._masks: OrderedDict[str, Bools] = OrderedDict()
+        self._texts: Texts | None = None
+        self.description: dict[str, Any] | None = None  # what a page is told of the stage, once it was asked for
+
+    def texts(self) -> Texts:
+        """Where the texts lie; found when it is first asked for."""
+        with self._finding:
+            if self._texts is None:
+                self._texts = texts_before(self.reader, self.table.name, self.table.ids())
+            return self._texts
+
+    def mask(self, asked: Filter) -> Bools:
+        """bool (rows): what passes all of a filter but the search in texts; of the same filter it is found once."""
+        key = _key(asked, with_text=False)
+        with self._lock:
+            if key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
+        found = select(self.table, asked)
+        with self._lock:
+            self._masks[key] = found
+            while len(self._masks) > LOADED_REMEMBERED:
+                self._masks.popitem(last=False)
+        return found
+
+    def search(self, asked: Filter) -> Search | None:
+        """The search that a filter asks for, as far as it is."""
+        if asked.text is None:
+            return None
+        return self.searches.of(_key(asked, with_text=True), self.texts(), asked.text, self.mask(asked))
+
+
+def _key(asked: Filter, with_text: bool) -> str:
+    """A filter as a string, whatever else was asked for with it."""
+    return asked.model_dump_json(include=set(Filter.model_fields) - (set() if with_text else {"text"}))

@@ -1,18 +1,201 @@
 """Serving the explorer: on 127.0.0.1 alone, until Ctrl-C."""
 
+import json
 import os
 import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import duckdb
 import uvicorn
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.report.explore.app import make_app
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.report.explore import answers, asked
+from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
-from corpusmill.report.explore.guard import Guard
+
+METHODS = ("GET", "HEAD")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+#: Characters of a path with its parameters.
+LONGEST = 16_000
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), usb=()",
+}
+
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Guard:
+    """An ASGI application around another that answers loopback requests of its own page alone."""
+
+    def __init__(self, app: Any, port: int):
+        self.app = app
+        self.hosts = {f"{name}:{port}" for name in LOOPBACK} | (set(LOOPBACK) if port == 80 else set())
+
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            refused = self.refusal(scope)
+            if refused is None:
+                await self.app(scope, receive, _with_headers(send))
+            else:
+                await _refuse(*refused, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    def refusal(self, scope: Any) -> tuple[int, str] | None:
+        """Why a request is not answered (status, sentence), or None."""
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        hosts = headers.get("host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            return 421, "This server answers to its address on this machine alone."
+        if scope["method"] not in METHODS:
+            return 405, "Only GET and HEAD: nothing can be changed here."
+        if len(scope["path"]) + len(scope["query_string"]) > LONGEST:
+            return 414, "The request is too long."
+        return self._foreign(scope, headers)
+
+    def _foreign(self, scope: Any, headers: dict[str, list[str]]) -> tuple[int, str] | None:
+        """A request that another site's page makes. A link to the page itself may be followed from anywhere: it shows nothing to them."""
+        site, mode = headers.get("sec-fetch-site", ["none"])[0], headers.get("sec-fetch-mode", [""])[0]
+        followed = scope["path"] == "/" and mode == "navigate" and headers.get("sec-fetch-dest", [""])[0] == "document"
+        origins = {f"http://{host}" for host in self.hosts}
+        foreign = site not in ("none", "same-origin") or any(origin.lower() not in origins for origin in headers.get("origin", []))
+        return (403, "Pages of other sites may not ask this server.") if foreign and not followed else None
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            given = {name.lower() for name, _ in message.get("headers", [])}
+            added = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
+            message = {**message, "headers": [*message.get("headers", []), *added]}
+        await send(message)
+
+    return sending
+
+
+async def _refuse(status: int, sentence: str, send: Send) -> None:
+    body = json.dumps({"detail": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    if status == 405:
+        headers.append((b"allow", b"GET, HEAD"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+STATIC = Path(__file__).with_name("static")
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+PLOTLY = "plotly.js"
+#: What the report's page needs for plotly's sake, this one needs, too.
+SHARED = {"before_plotly.js", "plotly.css"}
+#: Requests that are worked on at a time, and how long one waits for its turn (seconds).
+AT_A_TIME, TURN = 4, 20
+
+#: Path below /api/ to its parameters and its answer.
+ROUTES: dict[str, tuple[type[asked.Asked], Callable[[Explorer, Any], dict[str, Any]]]] = {
+    "documents": (asked.Documents, answers.documents),
+    "summary": (asked.Filter, answers.summary),
+    "histogram": (asked.OneColumn, answers.histogram),
+    "thresholds": (asked.Thresholds, answers.retuned),
+    "changed": (asked.Changed, answers.changed),
+    "document": (asked.OneDocument, document),
+    "status": (asked.Asked, lambda explorer, _: answers.status(explorer)),
+    "run": (asked.Asked, lambda explorer, _: answers.run(explorer)),
+}
+
+
+def make_app(explorer: Explorer) -> FastAPI:
+    """The application for one run."""
+    app = FastAPI(title="corpusmill explore", openapi_url=None, docs_url=None, redoc_url=None)
+    turns = threading.BoundedSemaphore(AT_A_TIME)
+
+    def answer(name: str, request: Request) -> Response:
+        model, work = ROUTES[name]
+        try:
+            query = asked.read(model, request.query_params.multi_items())
+            if not turns.acquire(timeout=TURN):
+                raise asked.Unfit("Too much is being asked at a time.", 503)
+            try:
+                return as_json(work(explorer, query))
+            finally:
+                turns.release()
+        except asked.Unfit as error:
+            return as_json({"detail": str(error)}, error.status)
+        except duckdb.InterruptException:
+            return as_json({"detail": "That took too long."}, 503)
+        except (duckdb.OutOfMemoryException, MemoryError):
+            return as_json({"detail": "There is too little memory for this question; a narrower one may be answered."}, 503)
+        except (CorpusmillError, OSError, duckdb.Error) as error:
+            return as_json({"detail": f"That can't be answered: {' '.join(str(error).split()).rstrip('.')}."}, 500)
+
+    for name in ROUTES:
+        add_route(app, name, answer)
+    app.add_api_route("/", lambda: static_file("index.html"), methods=["GET", "HEAD"])
+    app.add_api_route("/static/{name}", static_file, methods=["GET", "HEAD"])
+    app.add_exception_handler(HTTPException, _as_sentence)
+    return app
+
+
+def add_route(app: FastAPI, name: str, answer: Callable[[str, Request], Response]) -> None:
+    def route(request: Request) -> Response:
+        return answer(name, request)
+
+    app.add_api_route(f"/api/{name}", route, methods=["GET", "HEAD"], name=name)
+
+
+def as_json(content: Any, status: int = 200) -> Response:
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(body, status, {"cache-control": "no-store"}, "application/json")
+
+
+def _as_sentence(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return as_json({"detail": f"{error.detail}."}, error.status_code)
+
+
+def static_file(name: str) -> Response:
+    """A file of the page, or the charts' script out of the installed plotly."""
+    if name == PLOTLY:
+        return Response(_plotly(), headers={"cache-control": "no-cache"}, media_type="text/javascript")
+    if name not in SHARED | _static_names():
+        raise HTTPException(404, "There is no such file")
+    folder = STATIC.parents[1] / "page" if name in SHARED else STATIC
+    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=KINDS[Path(name).suffix])
+
+
+def _static_names() -> set[str]:
+    return {path.name for path in STATIC.iterdir() if path.suffix in KINDS} if STATIC.is_dir() else set()
+
+
+@cache
+def _plotly() -> bytes:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs()).encode()
+
 
 HOST = "127.0.0.1"
 

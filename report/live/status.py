@@ -4,19 +4,164 @@ Times of tasks are those at which their files were written, so clocks of the mac
 """
 
 import json
+import re
+import statistics
 import time
+from datetime import datetime
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import look
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import ERRORS, METRICS, PROGRESS, last_written
-from corpusmill.report.live.manifest_tail import ManifestTail
-from corpusmill.report.live.status_failures import read_failures
-from corpusmill.report.live.status_phase import read_phase, seconds_of
-from corpusmill.report.live.status_training import read_training
-from corpusmill.report.read import DATA_STAGES, RunReader
+from corpusmill.pipeline.watch.log import ERRORS, METRICS, PROGRESS, last_written, read_appended
+from corpusmill.report.live.manifest_tail import Done, ManifestTail
+from corpusmill.report.queries.training import as_number
+from corpusmill.report.read import DATA_STAGES, TRAINED, RunReader
+
+#: The last failures that are told in words, and the end of the log that is read for them.
+SHOWN, END = 5, 1 << 20
+_HEAD = re.compile(rf"(?:\A|\n\n)(?P<stage>{'|'.join(STAGES)}) (?P<task>[^\n]*)\n")
+
+
+def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
+    """`count` failures in errors.log, and the last of them: stage, task, and the last line of the trace."""
+    heads = list(_HEAD.finditer(text := _log(run)))
+    ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
+    told = [
+        {"stage": head["stage"], "task": safe_line(head["task"], 200), "message": safe_line(_last_line(text[head.end() : end]), 400)}
+        for head, end in zip(heads, ends, strict=True)
+    ]
+    last = said["failure"] if said else None
+    return {"count": max(len(told), int(last is not None)), "last": told[-SHOWN:], "sentence": last}
+
+
+def _log(run: Storage) -> str:
+    """The end of the log, from the beginning of a failure on."""
+    try:
+        return read_appended(run, ERRORS, END).decode("utf-8", "replace")
+    except (OSError, CorpusmillError):
+        return ""
+
+
+def _last_line(trace: str) -> str:
+    return next((line for line in reversed(trace.splitlines()) if line.strip()), "")
+
+
+#: The end of a log that is read, and the steps of it by whose median the speed is told.
+TRAINING_END, STEPS = 1 << 16, 20
+SPEED, STEP = "logs/speed.jsonl", "logs/train.jsonl"
+
+
+def read_training(run: Storage, settings: dict[str, Any], phase: dict[str, Any], now: float) -> dict[str, Any] | None:
+    """Steps done of all, loss, tokens/s, time left; None where no training goes on, or it has not taken its first step."""
+    storage = run.child(phase["stage"])
+    if phase["stage"] not in TRAINED or storage.remote:
+        return None
+    written = storage.times("logs").get("speed.jsonl")
+    if written is None or written < seconds_of(phase["began"]):  # the log of an earlier training
+        return None
+    speed, steps = _last(storage, SPEED), _last(storage, STEP)
+    if not speed or not steps:
+        return None
+    loop = settings.get("loop")
+    planned = speed[-1].get("steps") or (loop.get("steps") if isinstance(loop, dict) else None)
+    fast = [value for line in speed[-STEPS:] if (value := as_number(line.get("tokens_per_second"))) is not None]
+    left = as_number(speed[-1].get("seconds_left"))
+    bits = [value for line in steps if (value := as_number(line.get("validation_bits_per_byte"))) is not None]
+    return {
+        "stage": phase["stage"], "steps_done": steps[-1]["step"] + 1, "steps": planned, "loss": steps[-1].get("loss"),
+        "validation_bits_per_byte": bits[-1] if bits else None,
+        "tokens_per_second": round(statistics.median(fast), 1) if fast else None,
+        "seconds_left": None if left is None else round(max(0.0, left - max(0.0, now - written)), 1),
+    }  # fmt: skip
+
+
+def _last(storage: Storage, path: str) -> list[dict[str, Any]]:
+    """The last whole lines of a log that are steps."""
+    size = storage.size(path)
+    if size <= 0:
+        return []
+    with storage.open_read(path) as file:
+        file.seek(max(0, size - TRAINING_END))
+        lines = file.read(TRAINING_END).split(b"\n")[1 if size > TRAINING_END else 0 : -1]
+    found = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            found.append(row)
+    return found
+
+
+#: Seconds over which the latest speed is told, and over which time left is reckoned (both at most the whole phase).
+LATEST, RECKONED = 60.0, 300.0
+#: With fewer tasks than this in `RECKONED` time left is reckoned over the whole phase.
+ENOUGH = 3
+
+
+def seconds_of(time: str) -> float:
+    """ISO 8601 as seconds since 1970."""
+    return datetime.fromisoformat(time).timestamp()
+
+
+def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str, Any]:
+    """The phase that the run says it is in. `planned` tasks are `before` (done by an earlier process), `done` since, and those left.
+
+    Speeds are None before there is anything to tell them by; `seconds_left` is what is left, weighted by the bytes that tasks read where
+    they are known, at the speed of the last five minutes.
+    """
+    rows = tail.since(said["manifest"])[: said["tasks"]]
+    seconds = max(now - seconds_of(said["began"]), 1e-3)
+    weights = [_weight(row, said) for row in rows]
+    by_bytes = said["bytes"] > 0 and (not rows or sum(weights) > 0)
+    before, whole, done = (said["bytes_before"], said["bytes"], sum(weights)) if by_bytes else (said["before"], said["tasks"], len(rows))
+    share = min(1.0, (before + done) / (before + whole)) if before + whole else 0.0
+    latest = _latest(tail, rows, now - min(LATEST, seconds))
+    recent = _latest(tail, rows, now - min(RECKONED, seconds))
+    counts = {"planned": said["before"] + said["tasks"], "before": said["before"], "done": len(rows), "left": said["tasks"] - len(rows)}
+    found = {
+        **{name: said[name] for name in ("stage", "phase", "began", "workers")}, "seconds": round(seconds, 3), "tasks": counts,
+        "rows": sum(row.rows_in for row in rows), "bytes": sum(row.bytes_in for row in rows),
+        "warnings": sum(row.warnings for row in rows), "share": share, "share_of": "bytes" if by_bytes else "tasks",
+        "whole": _speed(rows, seconds), "latest": _speed(latest, min(LATEST, seconds)) | {"over_seconds": round(min(LATEST, seconds), 1)},
+        "seconds_left": None,
+    }  # fmt: skip
+    if len(rows) == said["tasks"]:
+        found["seconds_left"] = 0.0
+    elif rows:
+        some, over = (recent, min(RECKONED, seconds)) if len(recent) >= ENOUGH else (rows, seconds)
+        speed = (sum(_weight(row, said) for row in some) if by_bytes else len(some)) / over
+        found["seconds_left"] = round((whole - done) / speed, 3) if speed > 0 else None
+    return found
+
+
+def _weight(row: Done, said: dict[str, Any]) -> int:
+    """Bytes that the task has read, as the run has counted those of all tasks."""
+    return row.bytes_in if said["bytes_are"] == "bytes_in" else row.input_bytes
+
+
+def _latest(tail: ManifestTail, rows: list[Done], after: float) -> list[Done]:
+    """The last rows whose files were written after a time; those of which that is not known are none."""
+    first = len(rows)
+    while first and (tail.written(rows[first - 1]) or 0.0) >= after:
+        first -= 1
+    return rows[first:]
+
+
+def _speed(rows: list[Done], seconds: float) -> dict[str, Any]:
+    if not rows:
+        return {"tasks": 0, "rows_per_second": None, "mb_per_second": None}
+    size = sum(row.bytes_in for row in rows)
+    return {
+        "tasks": len(rows),
+        "rows_per_second": round(sum(row.rows_in for row in rows) / seconds, 3),
+        "mb_per_second": round(size / seconds / 1e6, 6) if size else None,
+    }
+
 
 #: What is read of `progress.json`, and of each phase in it.
 SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")

@@ -3,13 +3,18 @@
 import html
 import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.facts.clusters import BARS, Clusters
-from corpusmill.report.facts.histogram import Histogram, number
-from corpusmill.report.facts.tokenizers import Judgement
+from corpusmill.report.queries.duplicates import BARS, Clusters
+from corpusmill.report.queries.rules import FunnelRow, Step
+from corpusmill.report.queries.tokens import Judgement
+from corpusmill.report.queries.training import SPEED, Curve, Training
+from corpusmill.report.queries.values import EDGES, Histogram, Lengths
 from corpusmill.report.read import Rule
+from corpusmill.report.tables import number
 
 Figure = dict[str, Any]
 #: Marks of a logarithmic axis.
@@ -71,17 +76,17 @@ def language_figure(found: Judgement) -> Figure:
 def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
     """Documents over the values of a column, kept and dropped, with the thresholds drawn in. Without any, zeros that are most of the values
     are left out."""
-    edges = histogram.edges.tolist()
-    if histogram.whole and not histogram.logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
+    edges, logarithmic = histogram.bins.edges, histogram.bins.logarithmic
+    if histogram.bins.whole and not logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
         edges = [edge - 0.5 for edge in edges]  # a bar stands over its whole number
-    zeros = histogram.logarithmic and edges[0] == 0
+    zeros = histogram.bins.zeros
     if zeros:
         edges[0] = edges[1] / 2  # zeros have no place on a logarithmic axis: they are drawn as its first step
     first = 1 if histogram.mostly_zeros and not rules else 0
-    every = (("kept", histogram.kept.tolist()), ("dropped", histogram.dropped.tolist()))
+    every = (("kept", histogram.kept), ("dropped", histogram.dropped))
     traces = [outline(edges[first:], counts[first:], name) for name, counts in every]
-    shapes, notes = _thresholds(rules, edges[0], histogram.logarithmic)
-    axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if histogram.logarithmic else {}
+    shapes, notes = _thresholds(rules, edges[0], logarithmic)
+    axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if logarithmic else {}
     if zeros and not first:
         for trace in traces:
             trace["meta"] = {"from": 0}  # what the first step is in the chart's table
@@ -144,11 +149,11 @@ def cluster_figure(found: Clusters) -> Figure:
 
 def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
     """Removed near copies over their similarity to the kept document, with the threshold."""
-    filled = [place for place, count in enumerate(found.similarities.tolist()) if count]
+    filled = [place for place, count in enumerate(found.similarities) if count]
     at = BARS if threshold is None else int(threshold * BARS + 1e-9)
     first = max(0, min([at, *filled]) - 5)
     centres = [(place + 0.5) / BARS for place in range(first, BARS)]
-    counts = found.similarities[first:].tolist()
+    counts = found.similarities[first:]
     trace = bars(centres, counts, "removed documents", "dropped", width=0.9 / BARS)
     marks: Figure = {}
     if threshold is not None:
@@ -158,3 +163,213 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
         marks["annotations"] = [note]
     axis = {"title": "similarity to the kept document", "range": [first / BARS, 1]}
     return drawn([trace], 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
+
+
+def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
+    """Documents that each rule left, and those that it removed as the first one that they failed; the tokens' documents last."""
+    names = [f"{step.stage}: {label(step.name, 40)}" for step in steps]
+    kept, dropped = [step.left for step in steps], [step.removed for step in steps]
+    if rows and rows[-1].stage == "tokens":
+        names, kept, dropped = [*names, "tokens"], [*kept, rows[-1].documents_out], [*dropped, rows[-1].dropped]
+    traces = [bars(values, names, name, name, "%{x:,}", orientation="h") for name, values in (("kept", kept), ("dropped", dropped))]
+    axes = {"xaxis": {"title": "documents"}, "yaxis": {"autorange": "reversed", "type": "category"}}
+    return drawn(traces, 110 + 22 * len(names), barmode="stack", bargap=0.3, showlegend=True, hovermode="y unified", **axes)
+
+
+def lengths_figure(sets: list[Lengths]) -> Figure:
+    """Documents of each length, before and after each stage, on a logarithmic axis; each outline is a stack of its own."""
+    counts = [each.bins for each in sets]
+    filled = [place for bins in counts for place, count in enumerate(bins) if count]
+    first, last = (min(filled), max(filled) + 1) if filled else (0, 1)
+    edges = [*EDGES, EDGES[-1] * 10][first : last + 1]
+    traces = []
+    for place, (each, bins) in enumerate(zip(sets, counts, strict=True)):
+        values = bins[first:last]
+        line = {"shape": "hv", "width": 2, "color": f"var(--series{place % 4})", "dash": ("solid", "dash", "dot", "dashdot")[place % 4]}
+        traces.append({"type": "scatter", "x": edges, "y": [*values, *values[-1:]], "name": each.name, "mode": "lines", "line": line,
+                       "stackgroup": f"set{place}", "fill": "none", "hovertemplate": "%{y:,}"})  # fmt: skip
+    axis = {"type": "log", "title": "characters of a document"}
+    return drawn(traces, 300, xaxis=axis, yaxis={"title": "documents", "rangemode": "tozero"}, showlegend=True)
+
+
+def change_text(more: int) -> str:
+    """A change of a count, with its sign."""
+    return f"+{number(more)}" if more > 0 else f"−{number(-more)}" if more < 0 else "±0"
+
+
+HEIGHT = 280
+VALIDATION, LOW, HIGH = "validation_bits_per_byte", "validation_low", "validation_high"
+#: What is drawn first, and how it is called; what else is logged follows under its own name.
+TITLES = {
+    "loss": "Loss", VALIDATION: "Validation bits per byte", "lr": "Learning rate", "grad_norm": "Gradient norm", SPEED: "Tokens per second",
+}  # fmt: skip
+#: Drawn with another one, or the same in another unit.
+WITHIN = (LOW, HIGH, "validation_nats_per_token")
+#: Values over many powers of ten.
+LOGARITHMIC = ("grad_norm",)
+
+
+def training_charts(training: Training) -> list[tuple[str, str, Figure, str]]:
+    """(title, caption, figure, log) of every value that changes."""
+    return [
+        (
+            TITLES.get(curve.name, curve.name),
+            _caption(curve, training),
+            _figure(curve, training),
+            "speed" if curve.name == SPEED else "train",
+        )
+        for curve in drawn_curves(training)
+    ]
+
+
+def drawn_curves(training: Training) -> list[Curve]:
+    """The curves that have a chart of their own, in their order."""
+    curves = {curve.name: curve for curve in training.curves}
+    names = [*(name for name in TITLES if name in curves), *(name for name in curves if name not in TITLES and name not in WITHIN)]
+    return [curves[name] for name in names if name in ("loss", VALIDATION) or len(set(curves[name].values)) > 1]
+
+
+def _caption(curve: Curve, training: Training) -> str:
+    last = f"last: {number(curve.values[-1])}"
+    low, high = training.curve(LOW), training.curve(HIGH)
+    if curve.name == VALIDATION and low and high:
+        return f"{last} ({number(low.values[-1])} to {number(high.values[-1])})"
+    if curve.name == "loss" and training.skipped:
+        return f"{last}; {training.skipped:,} skipped steps are marked"
+    return last
+
+
+def _figure(curve: Curve, training: Training) -> Figure:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    low, high = training.curve(LOW), training.curve(HIGH)
+    few = len(curve.steps) <= 60
+    if curve.name == VALIDATION and low and high:
+        edge: dict[str, Any] = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        figure.add_scatter(x=low.steps, y=low.values, name="from", **edge)
+        figure.add_scatter(x=high.steps, y=high.values, name="to", fill="tonexty", fillcolor="var(--kept-fill)", **edge)
+    figure.add_scatter(
+        x=curve.steps, y=curve.values, name=label(TITLES.get(curve.name, curve.name), 30), mode="lines+markers" if few else "lines",
+        line={"color": "var(--series0)", "width": 1.5}, marker={"size": 5},
+    )  # fmt: skip
+    if curve.name == "loss" and training.skips:
+        at = [_value_at(curve, step) for step in training.skips]
+        marker = {"symbol": "x", "size": 8, "color": "var(--dropped)"}
+        figure.add_scatter(x=training.skips, y=at, name="skipped", mode="markers", marker=marker, hovertemplate="skipped")
+    axis: dict[str, Any] = {"type": "log"} if curve.name in LOGARITHMIC and min(curve.values) > 0 else {}
+    if curve.name == SPEED:
+        axis["rangemode"] = "tozero"
+    return finish(figure, HEIGHT, xaxis_title="step", yaxis=axis, showlegend=False)
+
+
+def _value_at(curve: Curve, step: int) -> float:
+    """The curve at a step, or where it was last drawn before."""
+    from bisect import bisect_right
+
+    return curve.values[max(0, bisect_right(curve.steps, step) - 1)]
+
+
+FIGURES_HEIGHT = 320
+#: Lines of one chart, the first for all examples.
+MOST_LINES = 9
+SHARE = {"range": [0, 1.02], "tickformat": ".1f"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of `x` and `y` (n,) with its name."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def roc_figure(lines: Sequence[Line]) -> Figure:
+    """True positives over false positives; a guess is the diagonal."""
+    return _curves(lines, "no that are taken for yes", "yes that are found", guess=True)
+
+
+def precision_recall_figure(lines: Sequence[Line]) -> Figure:
+    """Precision over recall."""
+    return _curves(lines, "recall", "precision", guess=False)
+
+
+def _curves(lines: Sequence[Line], x: str, y: str, guess: bool) -> Figure:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for place, line in enumerate(lines[:MOST_LINES]):
+        drawn = {"width": 2.5, "color": "var(--line)"}
+        if place:
+            drawn = {"width": 1.5, "color": f"var(--series{(place - 1) % 4})", "dash": ("solid", "dot")[(place - 1) // 4]}
+        figure.add_scatter(
+            x=list(line.x), y=list(line.y), name=label(line.name, 30), mode="lines", line=drawn, hovertemplate="%{x:.3f}, %{y:.3f}"
+        )
+    shapes = [_diagonal()] if guess else []
+    axes: dict[str, Any] = {"xaxis": {"title": x, **SHARE}, "yaxis": {"title": y, **SHARE}}
+    return finish(figure, FIGURES_HEIGHT, shapes=shapes, hovermode="closest", showlegend=len(lines) > 1, **axes)
+
+
+def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = FIGURES_HEIGHT) -> Figure:
+    """The share of yes over the mean score of each bin, with its interval; scores that are probabilities lie on the diagonal."""
+    import plotly.graph_objects as go
+
+    yes = [b["yes"] for b in bins]
+    errors = {
+        "type": "data", "symmetric": False, "array": [b["high"] - b["yes"] for b in bins],
+        "arrayminus": [b["yes"] - b["low"] for b in bins], "color": "var(--soft)", "thickness": 1, "width": 3,
+    }  # fmt: skip
+    figure = go.Figure(
+        go.Scatter(
+            x=[b["score"] for b in bins], y=yes, error_y=errors, mode="lines+markers", marker={"color": "var(--kept)", "size": 8},
+            line={"color": "var(--kept)", "width": 1}, customdata=[b["examples"] for b in bins],
+            hovertemplate="score %{x:.3f}, yes %{y:.3f}, %{customdata:,} examples<extra></extra>",
+        )
+    )  # fmt: skip
+    axes: dict[str, Any] = {"xaxis": {"title": "mean score", **SHARE}, "yaxis": {"title": "share of yes", **SHARE}}
+    return finish(figure, height, shapes=[_diagonal()], hovermode="closest", showlegend=False, **axes)
+
+
+def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Figure:
+    """Histograms of the scores of yes and no (bins,) over [0, 1], each as shares of its examples, with the threshold."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    bins = len(yes)
+    centres = [(place + 0.5) / bins for place in range(bins)]
+    for name, counts, color in (("no", no, "var(--series2)"), ("yes", yes, "var(--series3)")):
+        total = sum(counts)
+        if total:
+            figure.add_bar(
+                x=centres, y=[count / total for count in counts], name=f"{name} ({total:,})", customdata=list(counts), opacity=0.65,
+                width=1 / bins, marker={"color": color, "line": {"width": 0}}, hovertemplate="%{y:.1%} (%{customdata:,})",
+            )  # fmt: skip
+    axes: dict[str, Any] = {"xaxis": {"title": "score", "range": [0, 1]}, "yaxis": {"tickformat": ".0%", "rangemode": "tozero"}}
+    line = {"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": _dashed()}
+    return finish(figure, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[line], **axes)
+
+
+def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, height: int = FIGURES_HEIGHT) -> Figure:
+    """Precision, recall, F1 and the share of yes over the threshold; `rows` as `evaluate` has them in `thresholds`."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = {"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}
+    for place, (key, name) in enumerate(names.items()):
+        points = [(row["threshold"], row[key]["value"]) for row in rows if row[key] is not None]
+        figure.add_scatter(
+            x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines", hovertemplate="%{y:.3f}",
+            line={"width": 1.5, "color": f"var(--series{place})"},
+        )  # fmt: skip
+    axes: dict[str, Any] = {"xaxis": {"title": "threshold", "range": [0, 1]}, "yaxis": SHARE}
+    line = {"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": _dashed()}
+    return finish(figure, height, shapes=[line], showlegend=True, **axes)
+
+
+def _diagonal() -> dict[str, Any]:
+    return {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": _dashed()}
+
+
+def _dashed() -> dict[str, Any]:
+    return {"color": "var(--soft)", "dash": "dash", "width": 1}

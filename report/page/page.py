@@ -12,8 +12,8 @@ from importlib import resources
 from typing import Any
 
 from corpusmill.pipeline.safe import quoted, safe_line, safe_text
-from corpusmill.report.facts import measures
-from corpusmill.report.facts.histogram import number
+from corpusmill.report.queries import classifiers as measures
+from corpusmill.report.tables import number
 
 #: The page's styles (plotly.css has to be the last) and scripts in their order.
 STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")

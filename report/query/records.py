@@ -21,9 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from corpusmill.pipeline.watch.log import LOG, METRICS
-from corpusmill.report.facts.training import TRAINED
-from corpusmill.report.meanings import read_meanings
-from corpusmill.report.read import RunReader
+from corpusmill.report.read import TRAINED, RunReader, read_meanings
 
 _STRING, _INT = pa.string(), pa.int64()
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")

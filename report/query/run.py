@@ -8,15 +8,77 @@ from typing import Any, Self, TypeVar
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.meanings import read_meanings
-from corpusmill.report.query.connect import connect, shut_in
-from corpusmill.report.query.damage import without_damaged, without_torn
-from corpusmill.report.query.files import add_views, find_files
 from corpusmill.report.query.records import find_records
-from corpusmill.report.query.relation import Relation
-from corpusmill.report.query.sql import OF_THE_QUERY, identifier, no_table, quoted, sentence
-from corpusmill.report.query.tables import Table, find_tables
-from corpusmill.report.read import Rule, RunReader
+from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, sentence, shut_in
+from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
+from corpusmill.report.read import Rule, RunReader, read_meanings
+
+
+class Relation:
+    """All that DuckDB's relation has: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow, `.fetchall()` tuples,
+    `.filter(...)`, `.aggregate(...)`, `.order(...)` and so on another relation.
+
+    Nothing is read before rows are asked for, and each asking reads anew. Where a shard turns out to be damaged, it is left out with a
+    warning of the run, and the rows are read again; only a reader of batches (`.to_arrow_reader()`), which has given rows already by then,
+    ends with DuckDB's error. Raises InputError for whatever else DuckDB can't do.
+    """
+
+    def __init__(self, run: "Run", relation: Any):
+        self._run = run
+        self._relation = relation
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = self._guarded(lambda: getattr(self._relation, name))
+        return self._wrapped(value) if not callable(value) or _is_relation(value) else self._method(name)
+
+    def _method(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            plain = [_plain(value) for value in args]
+            named = {key: _plain(value) for key, value in kwargs.items()}
+            return self._wrapped(self._guarded(lambda: getattr(self._relation, name)(*plain, **named)))
+
+        return call
+
+    def _guarded(self, action: Any) -> Any:
+        return self._run.guarded(action, lambda: self._relation.sql_query())
+
+    def _wrapped(self, value: Any) -> Any:
+        return Relation(self._run, value) if _is_relation(value) else value
+
+    def __getitem__(self, name: str) -> "Relation":
+        return Relation(self._run, self._guarded(lambda: self._relation[name]))
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self._guarded(lambda: name in self._relation))
+
+    def __len__(self) -> int:
+        return int(self._guarded(lambda: len(self._relation)))
+
+    def __str__(self) -> str:
+        return str(self._guarded(lambda: str(self._relation)))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
+        """What pyarrow, polars and others read a table from."""
+        return self.to_arrow_table().__arrow_c_stream__(requested_schema)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:
+        """The first rows as a notebook shows them."""
+        return self._guarded(lambda: self._relation._repr_mimebundle_(include, exclude))
+
+
+def _is_relation(value: Any) -> bool:
+    """Also of rows in groups (`.group_by(...)`), whose class has no public name."""
+    return isinstance(value, duckdb.DuckDBPyRelation) or type(value).__name__ == "GroupedRelation"
+
+
+def _plain(value: Any) -> Any:
+    return value._relation if isinstance(value, Relation) else value
+
 
 __all__ = ["Run", "identifier", "open_run", "quoted"]
 
@@ -29,14 +91,15 @@ class Run:
     """A run's tables as relations, from which `.df()` makes pandas, `.pl()` polars and `.to_arrow_table()` Arrow.
 
     `tables` has those that lie in Parquet files. With `verify` all these files are read and compared with the manifest's sha256 first, so
-    that values can be trusted to the bit. With `only_run` a query can read nothing else than the run.
+    that values can be trusted to the bit. With `only_run` a query can read nothing else than the run. `memory`: bytes
+    that queries have, by default half of what is free.
     Otherwise only manifests and footers of shards (all of a table's where their columns differ) are read before a relation is asked for its
     rows; where a footer is damaged, the table's shards are compared with the manifest, too. Raises InputError where `folder` is no run.
     """
 
-    def __init__(self, folder: str, verify: bool = False, only_run: bool = False):
-        self.reader = RunReader(folder)
-        self.connection = connect(self.reader.storage)
+    def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False, memory: int | None = None):
+        self.reader = RunReader(folder) if isinstance(folder, str) else folder
+        self.connection = connect(self.reader.storage, memory)
         self.tables: dict[str, Table] = {}
         usable = without_damaged if verify else without_torn
         for table in find_tables(self.reader).values():
@@ -65,6 +128,28 @@ class Run:
     def scan(self, name: str) -> str:
         """The SQL expression that reads a table's files; it gives the virtual columns `filename` and `file_row_number`, too."""
         return self.tables[name].scan(self.reader.storage)
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Reads tables once for many queries. What does not fit into DuckDB's memory goes to its temporary folder.
+
+        Shards that can't be read are found before, and are left out with a warning each.
+        """
+        self.connection.execute("SET parquet_metadata_cache = false")  # these footers are read once
+        for name in names:
+            if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
+                self._set(readable)
+            try:
+                if name in self.tables:
+                    self.guarded(lambda name=name: self._copy(name), lambda name=name: name)  # type: ignore[misc]
+            except InputError as error:
+                self.reader.warn(f"{name}: the table can't be read, and is left out: {error}")
+                self._set(replace(self.tables[name], shards=()))
+        self.connection.execute("SET parquet_metadata_cache = true")
+
+    def _copy(self, name: str) -> None:
+        """A table of DuckDB's own in front of the view of the same name; nothing where the view is gone."""
+        if name in self.tables:
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM {self.scan(name)}")
 
     def sql(self, query: str, **parameters: Any) -> Relation:
         """A SELECT over all tables; `$name` in it is a parameter. Raises InputError for anything else, and for what DuckDB can't read."""

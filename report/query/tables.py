@@ -6,15 +6,24 @@ its parts (`tokenizer_judged_judge_parts`).
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import TRIAL
-from corpusmill.pipeline.shards import OutputFile
+from corpusmill.pipeline.shards import OutputFile, open_parquet
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.query.connect import place
-from corpusmill.report.query.sql import quoted
-from corpusmill.report.read import RunReader
+from corpusmill.report.query.sql import place, quoted
+from corpusmill.report.read import TRAINED, RunReader
+
+if TYPE_CHECKING:
+    import duckdb
 
 #: Shards of one table, by the name before their number; `part` and `tokens` say nothing that the folder does not say.
 _NUMBERED = re.compile(r"(\w+)-\d+.*")
@@ -68,3 +77,117 @@ def _name(stage: str, path: PurePosixPath) -> str:
     shard = _NUMBERED.fullmatch(path.stem)
     own = [path.stem] if shard is None else [] if shard[1] in _PLAIN else [shard[1], "parts"]
     return re.sub(r"\W", "_", "_".join([stage, *folders, *own]))
+
+
+#: What the page reads by its place, whether or not a manifest names it.
+OTHERS = (
+    "run.json", "metrics.jsonl", "tokenizer/quality.json", "tokens/plan.json", "tokens/train/shards.json",
+    "tokens/validation/shards.json", *(f"{stage}/logs/{name}.jsonl" for stage in TRAINED for name in ("train", "speed", "samples")),
+    *(f"{stage}/metrics.json" for stage in TRAINED), "align/pair_sources.json", "align/judged.json", "evaluate/scores.json",
+    "evaluate/samples.json",
+)  # fmt: skip
+
+
+def find_files(reader: RunReader) -> dict[str, str]:
+    """The run's JSON files, relative to the run, by the name of their view."""
+    named = [f"{stage.name}/{path}" for stage in reader.stages.values() for path in stage.outputs("") if path.endswith((".json", ".jsonl"))]
+    others = [path for path in OTHERS if path not in named and reader.storage.exists(path)]
+    return {view_name(path): path for path in (*named, *others)}
+
+
+def view_name(path: str) -> str:
+    """The view of a JSON file: `tokens/train/shards.json` is `json_tokens_train_shards`."""
+    stage, _, rest = path.rpartition(".")[0].partition("/")
+    return "_".join(["json", stage, re.sub(r"\W", "_", rest.removeprefix(TRIAL))]).rstrip("_")
+
+
+def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> None:
+    """Adds the views. Nothing is read before a query asks for it; a file that holds no JSON makes that query fail, and no other."""
+    for name, path in find_files(reader).items():
+        file = quoted(place(reader.storage, path))
+        query = f"SELECT content::JSON AS content FROM read_text({file})"
+        if path.endswith(".jsonl"):
+            lines = f"SELECT row_number() OVER () AS line, json AS content FROM read_ndjson_objects({file}, ignore_errors=true)"
+            query = f"SELECT * FROM ({lines}) WHERE json_type(content) = 'OBJECT'"
+        connection.execute(f"CREATE VIEW {name} AS {query}")
+
+
+THREADS = 4
+_SHA256 = 64  # hex digits; a run that was put together by hand may have none
+
+
+def without_torn(reader: RunReader, table: Table) -> Table:
+    """The table without files that are missing, or cut short. Each of them becomes a warning."""
+    storage = reader.storage.child(table.stage)
+    return _without(
+        reader, table, {shard.path: said for shard in _of_another_size(storage, table.shards) if (said := _unreadable(storage, shard))}
+    )
+
+
+def without_damaged(reader: RunReader, table: Table) -> Table:
+    """The table without files that do not hold what the stage wrote; all of them are read. Each of them becomes a warning."""
+    storage = reader.storage.child(table.stage)
+    with ThreadPoolExecutor(THREADS) as pool:
+        said = zip(table.shards, pool.map(lambda shard: _changed(storage, shard), table.shards), strict=True)
+        return _without(reader, table, {shard.path: why for shard, why in said if why})
+
+
+def without_unreadable(reader: RunReader, table: Table) -> Table:
+    """The table without files that can't be read to their end. A file that holds what the stage wrote is not opened for that."""
+    storage = reader.storage.child(table.stage)
+
+    def why(shard: OutputFile) -> str:
+        return _changed(storage, shard, hashed=True) and _spoiled(storage, shard)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        said = zip(table.shards, pool.map(why, table.shards), strict=True)
+        return _without(reader, table, {shard.path: sentence for shard, sentence in said if sentence})
+
+
+def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
+    for why in damaged.values():
+        reader.warn(f"{table.stage}: a shard is left out: {why}")
+    return replace(table, shards=tuple(shard for shard in table.shards if shard.path not in damaged))
+
+
+def _of_another_size(storage: Storage, shards: tuple[OutputFile, ...]) -> Iterator[OutputFile]:
+    """The files whose size is not that of the manifest: a folder is listed once."""
+    for folder, files in groupby(shards, key=lambda shard: str(PurePosixPath(shard.path).parent)):
+        sizes = storage.listing(folder)
+        yield from (shard for shard in files if sizes.get(PurePosixPath(shard.path).name, -1) != shard.bytes)
+
+
+def _unreadable(storage: Storage, shard: OutputFile) -> str:
+    """Why a file can't be opened, in a sentence; empty where it can: it may be of a later attempt than the manifest."""
+    try:
+        open_parquet(storage, shard.path).close()
+    except (CorpusmillError, OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _changed(storage: Storage, shard: OutputFile, hashed: bool = False) -> str:
+    """What is wrong with the bytes of a file, in a sentence; empty where nothing is. `hashed`: no file with the right sha256 is opened."""
+    path = storage.path(shard.path)
+    try:
+        sha256 = storage.sha256(shard.path) if len(shard.sha256) == _SHA256 else ""
+    except (CorpusmillError, OSError) as error:
+        return str(error)
+    if sha256 and sha256 != shard.sha256:
+        return f"{path}: damaged: it does not hold what the stage wrote (its sha256 is another)."
+    if sha256:
+        return "" if hashed else _unreadable(storage, shard)
+    return _spoiled(storage, shard)
+
+
+def _spoiled(storage: Storage, shard: OutputFile) -> str:
+    """Why the rows of a file can't be read, in a sentence; empty where all can. Its row groups are read one by one."""
+    path, what = storage.path(shard.path), "it"
+    try:
+        with open_parquet(storage, shard.path) as opened:
+            for group in range(opened.num_row_groups):
+                what = f"row group {group}"
+                opened.read_row_group(group, use_threads=False).validate(full=True)  # strings that are no UTF-8 would stop a query
+    except (CorpusmillError, OSError, ValueError, pa.ArrowException) as error:
+        return str(error) if path in str(error) else f"{path}: {what} can't be read: {error}"
+    return ""

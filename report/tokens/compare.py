@@ -8,7 +8,7 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Task
-from corpusmill.report.facts.tokenizers import QUALITY
+from corpusmill.report.queries.tokens import QUALITY
 from corpusmill.report.read import RunReader
 from corpusmill.tokenize.compared_tokenizers import add_up, by_tokenizer
 from corpusmill.tokenize.judge import OWN, JudgeWorker

@@ -1,17 +1,59 @@
 """`trace`: from a token of a shard back to its text, its document, the crawl's record, and the values that let it through."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import quoted, safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenAddress, TokenShards
+from corpusmill.report.answers.why import TOLD
 from corpusmill.report.read import DATA_STAGES, Rule, RunReader
 from corpusmill.report.sources import other_run
-from corpusmill.report.tokens.around import Around, around
+from corpusmill.report.tables import cell, limit, show, table
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
+
+#: Bytes shown before and after, at most.
+CONTEXT = 240
+
+
+@dataclass(frozen=True)
+class Around:
+    """`before + characters + after` is a stretch of the text; `characters` are the whole ones that hold the token's bytes."""
+
+    before: str
+    characters: str
+    after: str
+    first: int  # the byte of the text at which the token begins
+    raw: bytes  # the token's own
+
+    @property
+    def partial(self) -> bool:
+        """Whether the token ends or begins inside a character."""
+        return self.characters.encode("utf-8", "replace") != self.raw
+
+
+def around(text: bytes, first: int, size: int, context: int = CONTEXT) -> Around:
+    """The `size` bytes of UTF-8 at `first`, and up to `context` bytes on both sides. Bytes that are no UTF-8 become U+FFFD."""
+    low, high = _boundary(text, first, -1), _boundary(text, first + size, 1) if size else first
+    begin, end = _boundary(text, max(0, low - context), 1), _boundary(text, min(len(text), high + context), -1)
+    parts = (text[begin:low], text[low:high], text[high:end])
+    before, characters, after = (part.decode("utf-8", "replace") for part in parts)
+    return Around(before, characters, after, first, text[first : first + size])
+
+
+def _boundary(text: bytes, place: int, direction: int) -> int:
+    """The nearest beginning of a character at `place` or before (-1) or after it (+1); the text's end counts as one."""
+    while 0 < place < len(text) and text[place] & 0xC0 == 0x80:
+        place += direction
+    return place
+
 
 #: The stages whose reports say something about a document, the one that made its tokens last.
 REPORTED = (*DATA_STAGES, "tokens")
@@ -107,3 +149,72 @@ def _report_row(reader: RunReader, stage: str, address: TokenAddress, split: str
     rows = [row for row in rows if row.get("split") == split] or rows
     wanted = (address.source, address.offset)
     return next((row for row in rows if (row.get("source"), row.get("offset")) == wanted), rows[0] if rows else None)
+
+
+def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
+    """Prints one JSON object (ASCII: escapes keep control characters harmless), or the text and two tables."""
+    if as_json:
+        print(json.dumps(traced.as_json(), indent=2, default=str))
+        return
+    if traced.batch:
+        batch = traced.batch
+        console.print(Text(f"Step {batch['step']:,}, row {batch['row']:,}, position {batch['position']:,} of the context:", style="bold"))
+    console.print(Text(f"Token {traced.token:,} of shard {traced.shard} ({traced.split}): ", style="bold"), _marked(traced), sep="")
+    made = table("", "what", "where")
+    for name, value in _facts(traced).items():
+        made.add_row(name, cell(value, 400))
+    made.columns[1].no_wrap = False
+    console.print(made)
+    _print_values(traced, console)
+    for sentence in traced.notes:
+        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+
+
+def _marked(traced: Traced) -> Text:
+    """The text around the token on one line, the characters that it is (a part) of between ⟦ and ⟧."""
+    found = traced.around
+    if found is None:
+        return Text(f"id {traced.id}")
+    inside = traced.special or found.characters
+    before, inside, after = (safe_line(f"|{part}|", 2000)[1:-1] for part in (found.before, inside, found.after))
+    return Text(before) + Text(f"⟦{inside}⟧", style="bold reverse") + Text(after)
+
+
+def _facts(traced: Traced) -> dict[str, str]:
+    address, found = traced.document, traced.around
+    record = f"{address.source or '(not known)'}" + (f", offset {address.offset}" if address.offset is not None else "")
+    facts = {}
+    if traced.batch:
+        facts["order"] = ", ".join(
+            f"{name.replace('_', ' ')} {value:,}" for name, value in traced.batch.items() if name not in ("step", "row", "position")
+        )
+    facts["token"] = f"id {traced.id}"
+    if traced.special:
+        facts["token"] += f", {traced.special}"
+    elif found is not None:
+        part = "a part of " if found.partial else ""
+        facts["token"] += f", bytes {found.raw.hex(' ')}: {part}{quoted(found.characters, 120)}"
+    facts["place"] = f"number {traced.token - address.first:,} of the document's {address.tokens:,} tokens" + (
+        "" if found is None else f", byte {found.first:,} of {address.text_begin + address.utf8_bytes:,}"
+    )
+    repeated = f", copy {address.copy + 1} of it in the mixture" if address.copy else ""
+    return facts | {
+        "document": address.id + repeated,
+        "URL": address.url or "(none)",
+        "crawl file": record + (f", length {address.length}" if address.length is not None else ""),
+        "text": f"{address.data_file}, row {address.data_row}",
+    }
+
+
+def _print_values(traced: Traced, console: Console) -> None:
+    """What each stage measured of the document."""
+    made = table("What was measured", "stage", "value", ">measured", "fails if")
+    for stage, row in traced.values.items():
+        rules = traced.rules[stage]
+        for name, value in row.items():
+            if name not in TOLD and value is not None:
+                limits = "; ".join(limit(rule) for rule in rules if rule.column == name)
+                made.add_row(stage, cell(name, 40), cell(value, 40), cell(limits, 100))
+    if made.row_count:
+        console.print()
+        show(made, console)

@@ -3,22 +3,109 @@
 Nothing here stops at the first fault of a set, as readers do; each shard with one is a sentence.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
+from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens, split_folders
+from corpusmill.report.sources import other_run
+from corpusmill.report.tables import cell, number, show, table
 from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer
-from corpusmill.report.tokens.verify_texts import Chosen, compare
+
+ROW = ("data_row", "first", "tokens", "text_begin", "utf8_bytes")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Documents of a shard that are to be compared: columns data_file (a dictionary) and ROW of its index."""
+
+    number: int
+    shard: TokenShard
+    rows: pa.Table
+
+
+def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenBytes, chosen: Sequence[Chosen], faults: list[str]) -> int:
+    """Compares the bytes of tokens with texts; returns how many documents were equal. `faults` gets a sentence a file at most."""
+    files: dict[tuple[str | None, str], int] = {}
+    parts = []
+    for one in chosen:
+        coded = one.rows["data_file"].combine_chunks()
+        names = coded.dictionary.to_pylist()
+        code = np.array([files.setdefault((one.shard.run, name), len(files)) for name in names], np.int32)[coded.indices.to_numpy()]
+        parts.append((code, np.full(len(code), one.number, np.int32), *(one.rows[name].to_numpy() for name in ROW)))
+    if not files:
+        return 0
+    code, number, row, first, count, begin_at, size = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((row, code))
+    borders = np.searchsorted(code[order], np.arange(len(files) + 1))
+    read, equal = _reader(storage, described), 0
+    for (home, path), begin, end in zip(files, borders[:-1], borders[1:], strict=True):
+        wanted, place = order[begin:end], run
+        try:
+            place = other_run(storage, home) if home else run
+            for one, text in zip(wanted.tolist(), _texts(place, path, row[wanted]), strict=True):
+                file = described.shards[number[one]].file
+                ids = read(file, int(first[one]), int(count[one]) - 1)
+                part = None if text is None else text[begin_at[one] : begin_at[one] + size[one]]
+                if int(ids.max(initial=0)) >= len(table.sizes) or table.join(ids) != part:
+                    last = first[one] + count[one] - 1
+                    raise InputError(f"{storage.path(file)}: tokens {first[one]} to {last} are not the text of {path}, row {row[one]}.")
+                equal += 1
+        except InputError as error:
+            faults.append(str(error))
+        except (pa.ArrowException, OSError) as error:  # behind a footer that is whole
+            faults.append(f"{place.path(path)}: can't be read ({error}).")
+    return equal
+
+
+def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], npt.NDArray[Any]]:
+    """Reads some tokens of a shard: from memory maps, or the bytes alone where the store is remote."""
+    dtype, maps, files = DTYPES[described.dtype], dict[str, npt.NDArray[Any]](), dict[str, IO[bytes]]()
+
+    def local(file: str, first: int, count: int) -> npt.NDArray[Any]:
+        if file not in maps:
+            maps[file] = map_tokens(storage, file, dtype)
+        return maps[file][first : first + count]
+
+    def remote(file: str, first: int, count: int) -> npt.NDArray[Any]:
+        if file not in files:
+            files[file] = storage.open_read(file)
+        files[file].seek(first * dtype.itemsize)
+        return np.frombuffer(files[file].read(count * dtype.itemsize), dtype)
+
+    return remote if storage.remote else local
+
+
+def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
+    """The texts of rows (ascending, some perhaps twice) of a file of documents, in UTF-8; row groups without any are not read."""
+    with open_parquet(run, path) as file:
+        if "text" not in file.schema_arrow.names:
+            raise InputError(f"{run.path(path)}: it has no column text.")
+        begin = at = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            end = int(np.searchsorted(rows, begin + size))
+            if end > at:
+                texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"]
+                found = texts.take(pa.array(rows[at:end] - begin))
+                yield from (text.as_buffer().to_pybytes() if text.is_valid else None for text in found)
+            begin, at = begin + size, end
+    if at < len(rows):
+        raise InputError(f"{run.path(path)}: it has no row {rows[at]}.")
+
 
 #: Tokens that are looked at together.
 STRETCH = 1 << 22
@@ -60,7 +147,7 @@ def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitChe
         check.faults.append(str(error))
         return check
     chosen: list[Chosen] = []
-    for number, shard in enumerate(described.shards):
+    for place, shard in enumerate(described.shards):
         check.shards, check.documents, check.tokens = check.shards + 1, check.documents + shard.documents, check.tokens + shard.tokens
         try:
             index, tokens = _read(storage, shard, described)
@@ -74,7 +161,7 @@ def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitChe
         places = index.select(["data_row", "first", "tokens", "text_begin", "utf8_bytes"]).append_column(
             "data_file", index["data_file"].dictionary_encode()
         )
-        chosen.append(Chosen(number, shard, places.take(pa.array(wanted))))
+        chosen.append(Chosen(place, shard, places.take(pa.array(wanted))))
     if table is not None:
         check.compared = compare(storage, run, described, table, chosen, check.faults)
     return check
@@ -148,3 +235,19 @@ def _check_plans(storage: Storage, shard: TokenShard) -> None:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is not the one that was written (its sha256 differs).")
         if not storage.remote:
             PackingPlan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)
+
+
+def show_checks(checks: Sequence[SplitCheck], console: Console) -> bool:
+    """Prints a row a folder and a sentence a fault; returns whether all is as it should be."""
+    parent = checks[0].folder.rpartition("/")[0]
+    made = table(f"Token shards in {parent}", "folder", ">shards", ">documents", ">tokens", ">texts compared", ">faults")
+    for check in checks:
+        counts = (check.shards, check.documents, check.tokens, check.compared, len(check.faults))
+        made.add_row(cell(check.folder.rpartition("/")[2], 120), *map(number, counts))
+    show(made, console)
+    for check in checks:
+        for sentence in check.faults:
+            console.print(Text("Fault: ", style="bold red") + Text(safe_line(sentence, 600)))
+        for sentence in check.notes:
+            console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 600)))
+    return not any(check.faults for check in checks)

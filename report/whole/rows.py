@@ -2,20 +2,20 @@
 and verdicts that follow from the values."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import TaskRow
-from corpusmill.pipeline.shards import open_parquet
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.comparisons import COMPARISONS
-from corpusmill.report.facts.histogram import as_floats
-from corpusmill.report.read import RULES_KEY
+from corpusmill.report.read import COMPARISONS, RULES_KEY, as_floats
+from corpusmill.report.tokens import verify as shards
 
 
 def row_faults(run: Storage, stage: str, tasks: list[TaskRow], broken: set[str]) -> Iterator[str]:
@@ -125,3 +125,101 @@ def _named(report: pa.Table, wrong: np.ndarray, what: str) -> Iterator[str]:
     if len(rows):
         more = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
         yield f"row {rows[0]:,} ({report['id'][int(rows[0])].as_py()}): {what}{more}"
+
+
+#: Stages that learn from examples, the tables with those that are learned from and those that were left out.
+TUNED = {"sft": ("data/examples.parquet", "dropped/examples.parquet"), "align": ("data/pairs.parquet",)}
+
+
+def example_faults(run: Storage, stage: str, tasks: Sequence[TaskRow], broken: set[str]) -> Iterator[str]:
+    """`broken` are paths (from the run) of files that are not what was written, which are not read again."""
+    for task in tasks:
+        names = [name for name in TUNED[stage] if any(output.path == name for output in task.outputs)]
+        documents = [ref.path for ref in task.inputs if "/data/" in ref.path and ref.path.endswith(".parquet")]
+        if not names or broken.intersection(documents):
+            continue
+        try:
+            yield from _counts(run, stage, task, names)
+            if all("/" in ref.path and run.exists(ref.path) for ref in task.inputs):  # else some come from files of the user's
+                yield from _origins(run, stage, names, documents)
+        except (InputError, pa.ArrowException, OSError, KeyError, ValueError) as error:
+            yield f"{run.path(f'{stage}/{names[0]}')}: can't be checked: {error}"
+
+
+def _counts(run: Storage, stage: str, task: TaskRow, names: list[str]) -> Iterator[str]:
+    """`kept` are the rows of the first table, `dropped` those of the second."""
+    for name, said in zip(names, (task.kept, task.dropped)):
+        with open_parquet(run.child(stage), name) as file:
+            rows = file.metadata.num_rows
+        if rows != said:
+            yield f"{run.path(f'{stage}/{name}')}: it has {rows:,} rows, and the manifest says {said:,}."
+
+
+def _origins(run: Storage, stage: str, names: list[str], documents: list[str]) -> Iterator[str]:
+    """Examples of documents that are not among those that the task has read."""
+    from_where = {name: set(read_table(run.child(stage), name, ["id"])["id"].to_pylist()) for name in names}
+    unknown = set().union(*from_where.values())
+    for path in documents:
+        folder, _, shard = path.partition("/")
+        for table in iter_tables(run.child(folder), shard, ["id"]):
+            unknown.difference_update(table["id"].to_pylist())
+    for name, ids in from_where.items():
+        if lost := sorted(ids & unknown):
+            yield f"{run.path(f'{stage}/{name}')}: {len(lost):,} of its rows come from documents that {stage} has not read ({lost[0]})."
+
+
+#: Documents of each shard whose tokens are compared with their texts.
+SAMPLE = 20
+
+Bits = npt.NDArray[np.uint8]
+
+
+def token_faults(run: Storage) -> Iterator[str]:
+    """Faults of the tokens stage of a run, whose files are all what was written."""
+    yield from (fault for check in shards.verify(run.root, SAMPLE) for fault in check.faults)
+    storage, tasks = run.child("tokens"), Manifest(run.child("tokens"), read_only=True).rows()
+    kept: dict[str, Bits] = {}
+    for report, documents in _reports(tasks):
+        rows = read_table(storage, report, ["id", "kept"])
+        fault = difference(rows["id"].combine_chunks(), read_ids(run, documents))
+        if fault:
+            yield f"{storage.path(report)}: its rows are not the documents of {documents}: {fault}."
+        kept[documents] = np.asarray(rows["kept"].to_numpy(zero_copy_only=False), np.uint8)
+    indexed = {documents: np.zeros_like(bits) for documents, bits in kept.items()}
+    for path in (output.path for task in tasks for output in task.outputs if output.path.endswith(".index.parquet")):
+        yield from _take(storage, path, indexed)
+    for documents, bits in kept.items():
+        for wrong, what in (
+            (bits > indexed[documents], "kept, and stand in no shard"),
+            (bits < indexed[documents], "in a shard, and not kept"),
+        ):
+            if wrong.any():
+                yield f"{run.path(documents)}: {int(wrong.sum()):,} of its documents are {what} (row {int(np.argmax(wrong)):,})."
+
+
+def _reports(tasks: Sequence[TaskRow]) -> Iterator[tuple[str, str]]:
+    """Each shard of the report, and the document shard (from the run) that it is about: that from which its task's input was encoded."""
+    origin: dict[str, str] = {}
+    for task in tasks:
+        read = {ref.path if "/data/" in ref.path else origin.get(ref.path, "") for ref in task.inputs} - {""}
+        if len(read) != 1:
+            continue  # the plan, which rests on all of them
+        (documents,) = read
+        for output in task.outputs:
+            origin[f"tokens/{output.path}"] = documents
+            if output.path.startswith("report/"):
+                yield output.path, documents
+
+
+def _take(storage: Storage, index: str, indexed: dict[str, Bits]) -> Iterator[str]:
+    """Marks the documents that a shard's index names; a sentence for those that nobody knows."""
+    for rows in iter_tables(storage, index, ["data_file", "data_row"]):
+        files, places = rows["data_file"].combine_chunks().dictionary_encode(), rows["data_row"].to_numpy()
+        codes = files.indices.to_numpy()
+        for code, documents in enumerate(files.dictionary.to_pylist()):
+            here = places[codes == code]
+            known = indexed.get(documents)
+            if known is None or (len(here) and int(here.max()) >= len(known)):
+                yield f"{storage.path(index)}: it names documents of {documents} that the report does not know."
+            else:
+                known[here] = 1

@@ -4,25 +4,85 @@ Nothing stops at the first fault; each is a sentence. Who changes a file and the
 tasks wrote down the hashes of what they read.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.text import Text
 
 from corpusmill.pipeline.config import stored_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import sentence_of
 from corpusmill.pipeline.lists import is_list, read_list
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, TaskRow
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
-from corpusmill.pipeline.shards import OutputFile
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.shards import OutputFile, iter_tables
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.stale import changed_inputs, written_files
-from corpusmill.report.whole.examples import TUNED, example_faults
-from corpusmill.report.whole.flow import record_faults, shard_faults
-from corpusmill.report.whole.rows import row_faults
-from corpusmill.report.whole.tokens import token_faults
+from corpusmill.report.tables import cell, number, show, table
+from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, token_faults
+
+
+def shard_faults(run: Storage, stage: str, documents: list[str], tasks: Sequence[TaskRow], without: Sequence[Quarantined]) -> Iterator[str]:
+    """`documents` are the shards (paths from the run) of the stage before, `without` the tasks that the stage was finished without."""
+    read = {ref.path for task in tasks for ref in task.inputs}
+    given_up = {ref.path for task in without for ref in task.inputs}
+    reported = Counter(path for task in tasks if _reports(task) for path in {ref.path for ref in task.inputs})
+    for path in documents:
+        if path not in read and path not in given_up:
+            yield f"{run.path(path)}: no task of {stage} has read these documents."
+        elif reported[path] > 1:
+            yield f"{run.path(path)}: {reported[path]} tasks of {stage} have read these documents, so they are there more than once."
+
+
+def record_faults(run: Storage, stage: str, tasks: Sequence[TaskRow]) -> Iterator[str]:
+    """Records of a file that the tasks of a stage (ingest) have both read, or that one has read twice, by where they lie in it."""
+    stretches: list[tuple[str, int, int, str]] = []  # a crawl file, its first and last record that a report has, the report
+    for path in [path for task in tasks for path in _reports(task)]:
+        found: dict[str, tuple[int, int]] = {}
+        try:
+            for table in iter_tables(run.child(stage), path, ["source", "offset"]):
+                doubled = _take(table, found)
+                if doubled:
+                    yield f"{run.path(f'{stage}/{path}')}: it has records of {doubled} twice, or not in their order."
+        except (InputError, pa.ArrowException, OSError, KeyError):
+            continue  # that it can't be read is said elsewhere
+        stretches += [(source, first, last, path) for source, (first, last) in found.items()]
+    stretches.sort()
+    for before, after in pairwise(stretches):
+        if before[0] == after[0] and after[1] <= before[2]:
+            yield f"{run.path(f'{stage}/{after[3]}')}: it has records of {before[0]} that are in {before[3]} too."
+
+
+def _reports(task: TaskRow) -> list[str]:
+    return [output.path for output in task.outputs if output.path.startswith("report/")]
+
+
+def _take(table: pa.Table, found: dict[str, tuple[int, int]]) -> str:
+    """Widens each file's stretch by the rows of the table; the first file whose rows do not go on in order, or nothing."""
+    wrong = ""
+    sources, offsets = table["source"].combine_chunks().dictionary_encode(), table["offset"].combine_chunks()
+    codes, valid = np.asarray(sources.indices.fill_null(-1)), np.asarray(offsets.is_valid())
+    places = np.asarray(offsets.fill_null(-1))
+    for code, source in enumerate(sources.dictionary.to_pylist()):
+        here = places[(codes == code) & valid]
+        if not len(here):
+            continue
+        first, last = found.get(source, (int(here[0]), -1))
+        if here[0] <= last or (np.diff(here) <= 0).any():
+            wrong = wrong or source
+        found[source] = (min(first, int(here.min())), max(last, int(here.max())))
+    return wrong
+
 
 THREADS = 2
 #: Inputs of a task that are named.
@@ -164,3 +224,35 @@ def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
     if before is None:
         return []
     return [f"{before}/{output.path}" for task in manifests[before].rows() for output in task.outputs if output.path.startswith("data/")]
+
+
+VIEW_SHOWN = 100
+
+
+def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> bool:
+    """Prints a row a stage and a sentence a fault; returns whether all is as it was written."""
+    made = table(f"Run {folder}", "stage", ">tasks", ">files", ">MB", ">rows", ">faults")
+    for check in checks:
+        made.add_row(cell(check.name), *map(number, (check.tasks, check.files, round(check.bytes / 1e6, 1), check.rows, len(check.faults))))
+    show(made, console)
+    quarantined = [sentence for check in checks for sentence in check.quarantined]
+    for sentence in quarantined[:VIEW_SHOWN]:
+        console.print(Text("Given up: ", style="bold red") + Text(safe_line(sentence, 600)))
+    for check in checks:
+        for sentence in check.notes:
+            console.print(Text("Note: ", style="yellow") + Text(safe_line(f"{check.name}: {sentence}", 600)))
+    faults = [sentence for check in checks for sentence in check.faults]
+    for sentence in faults[:VIEW_SHOWN]:
+        console.print(Text("Fault: ", style="bold red") + Text(safe_line(sentence, 600)))
+    if faults[VIEW_SHOWN:]:
+        console.print(f"and {len(faults) - VIEW_SHOWN:,} more faults")
+    if not faults and quarantined:
+        console.print(f"Every file is the one that was written, but {len(quarantined):,} tasks were given up: the run is not whole.")
+    elif not faults:
+        console.print("Every file is the one that was written, and every document that came in is accounted for.")
+    return not faults
+
+
+def as_json(checks: Sequence[StageCheck]) -> dict[str, Any]:
+    """All of it for a program."""
+    return {"good": not any(check.faults or check.quarantined for check in checks), "stages": [vars(check) for check in checks]}

@@ -20,8 +20,8 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.answers.clusters_view import clusters as show_clusters
-from corpusmill.report.answers.dry_run import dry_run_lines
+from corpusmill.report.answers.clusters import clusters as show_clusters
+from corpusmill.report.answers.clusters import dry_run_lines
 from corpusmill.report.page.html import write_report
 
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow.dataset as ds
 from starlette.testclient import TestClient
 
-from corpusmill.report.explore.app import make_app
 from corpusmill.report.explore.explorer import Explorer
-from corpusmill.report.explore.guard import Guard
+from corpusmill.report.explore.server import Guard, make_app
 
 PORT = 8642
 Row = dict[str, Any]

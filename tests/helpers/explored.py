@@ -19,10 +19,8 @@ def explored(folder: Path) -> Iterator[str]:
     """The address of the page, once all reports are read."""
     import uvicorn
 
-    from corpusmill.report.explore.app import make_app
     from corpusmill.report.explore.explorer import Explorer
-    from corpusmill.report.explore.guard import Guard
-    from corpusmill.report.explore.server import HOST, listen
+    from corpusmill.report.explore.server import HOST, Guard, listen, make_app
 
     explorer = Explorer(str(folder))
     explorer.load()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from corpusmill.ingest.rows import INGEST_REPORT
-from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.queries.summary import read_summary
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 5
 
@@ -41,7 +41,7 @@ def test_encodings_claimed_and_used_and_what_is_broken(tmp_path: Path, ingest, w
     assert rows["status"]["mojibake"] is None
     assert rows["right"]["bytes_in"] > len(page) and rows["right"]["chars_out"] == len(RUSSIAN.strip())
     assert found.run.stage.summary(found.run)["read as"] == "utf-8 2, koi8-r 1"
-    (origin,) = [o for o in read_summary(str(tmp_path / "run")).origins if o.title == "Encoding"]
+    (origin,) = [o for o in read_summary(str(tmp_path / "run")).page.origins if o.title == "Encoding"]
     assert origin.rows() == [("koi8-r", [1, 1]), ("utf-8", [1, 1]), ("utf-8, claimed ISO-8859-1", [1, 1])]
 
 

@@ -26,7 +26,8 @@ from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LOG, RunLog, read_appended
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.facts.decisions import read_decisions
+from corpusmill.report.queries.rules import read_decisions
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 
 SECRET = "hunter2-and-more"
@@ -149,7 +150,7 @@ def test_a_run_that_goes_well_is_counted_and_summed_up(mill: Mill) -> None:
         assert values(text, "corpusmill_tasks_total", "stage")[stage,] == manifest["tasks"]
         assert values(text, "corpusmill_task_duration_seconds_count", "stage")[stage,] == manifest["tasks"]
         assert values(text, "corpusmill_rows_total", "stage", "fate")[stage, "in"] == manifest["rows_in"]
-        report = read_decisions(RunReader(str(run)), stage, histograms=False, samples=False)
+        report = read_decisions(Run(str(run)), stage)
         assert report is not None and (report.rows, report.kept, report.dropped) == (
             numbers["rows_in"], numbers["kept"], numbers["dropped"]
         ) == tuple(documents[stage, fate] for fate in ("in", "kept", "dropped"))  # fmt: skip

@@ -14,10 +14,10 @@ from corpusmill.report.answers.diff_documents import open_pair, read_properties
 from corpusmill.report.answers.stats import read_groups
 from corpusmill.report.card.contents import read_contents
 from corpusmill.report.explore import asked
-from corpusmill.report.explore.count import most
+from corpusmill.report.explore.answers import most
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import select
-from corpusmill.report.facts.summary import read_summary
+from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
 from corpusmill.report.read import RunReader
 
@@ -46,8 +46,8 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     run = open_run(folder)
     assert {group.value: group.documents for group in read_groups(run, "filter", "host")[1]} == expected
     assert read_contents(run.reader).hosts == named
-    (origin,) = [origin for origin in read_summary(folder).origins if origin.column == "url"]
-    assert {name: counts[0] for name, counts, _ in origin.shown()} == named
+    (origin,) = [origin for origin in read_summary(folder).page.origins if origin.column == "url"]
+    assert {name: counts[0] for name, counts, _ in origin.shown} == named
     with open_pair(folder, folder, None) as pair:
         found = read_properties(pair)
     assert {name: a for name, a, _ in found["host"]} == named and found["language"] == [(host.NONE, 4, 4), ("x", 3, 3)]

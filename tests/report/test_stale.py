@@ -35,7 +35,6 @@ STALE = "Stale: dedup (filter was done again after it), tokenizer (dedup is stal
 
 VIEWS = {
     "report": ("report", "RUN"),
-    "report --check": ("report", "RUN", "--check"),
     "status": ("status", "RUN"),
     "inspect": ("inspect", "RUN"),
     "inspect --json": ("inspect", "RUN", "--json"),

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.tokens.find import _bits, _by_file, _clear, find
-from corpusmill.report.tokens.find_view import show_findings
+from corpusmill.report.tokens.find import _bits, _by_file, _clear, find, show_findings
 from corpusmill.report.tokens.trace import trace
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_bytes import byte_characters
-from corpusmill.report.facts.tokenizers import read_judgement
+from corpusmill.report.queries.tokens import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED

@@ -18,7 +18,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.facts.tokenizers import judged_text, judgement
+from corpusmill.report.queries.tokens import judged_text, judgement
 from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage

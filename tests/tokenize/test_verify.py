@@ -15,8 +15,7 @@ from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import in_parquet
-from corpusmill.report.tokens.verify import verify
-from corpusmill.report.tokens.verify_view import show_checks
+from corpusmill.report.tokens.verify import show_checks, verify
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
 

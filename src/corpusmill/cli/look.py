@@ -50,13 +50,8 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 
 @app.command(epilog="Example: corpusmill report runs/demo")
-def report(
-    run: ShownRun,
-    check: Annotated[bool, typer.Option("--check", help="Only compare each number of the page with what its query gives.")] = False,
-) -> None:
+def report(run: ShownRun) -> None:
     """Write RUN/report.html and show its main tables here."""
-    if check:
-        return _check(run)
     from rich.console import Console
 
     from corpusmill.report.answers.terminal import render_report
@@ -65,19 +60,6 @@ def report(
     path = write_report(run)
     render_report(run, Console())
     print(f"The whole report: {path}")
-
-
-def _check(run: str) -> None:
-    """Runs the queries of the page. Exits with 1 where one of them does not give the page's numbers."""
-    from corpusmill.report.shown.check import check_report, sentences, verdict
-
-    every = []
-    for checked in check_report(run):
-        every.append(checked)
-        print("\n".join(sentences(checked)))
-    print(verdict(every))
-    if not all(checked.good for checked in every):
-        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")
@@ -95,7 +77,7 @@ def clusters(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.report.answers.clusters_view import clusters as show
+    from corpusmill.report.answers.clusters import clusters as show
 
     options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
     chosen = [name for name, on in options.items() if on]

@@ -29,7 +29,7 @@ def query(
     """Ask a run anything in SQL, or list its tables with their columns."""
     from rich.console import Console
 
-    from corpusmill.report.answers.query_view import show_query, show_tables
+    from corpusmill.report.answers.query import show_query, show_tables
 
     form = _form("query", json, csv)
     if select is None:
@@ -51,7 +51,7 @@ def stats(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.report.answers.stats_view import show_stats
+    from corpusmill.report.answers.stats import show_stats
 
     if by is not None and column:
         raise InputError("stats: --column and --by exclude each other.")

@@ -71,7 +71,7 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
     from corpusmill.pipeline.errors import Incomplete, NothingKept
     from corpusmill.pipeline.run import StageResult, execute
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.report.answers.dry_run import dry_run_lines
+    from corpusmill.report.answers.clusters import dry_run_lines
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
 
     console = Console(highlight=False, soft_wrap=True)

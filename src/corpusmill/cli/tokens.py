@@ -33,8 +33,8 @@ def trace(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
+    from corpusmill.report.tokens.trace import show_trace
     from corpusmill.report.tokens.trace import trace as walk
-    from corpusmill.report.tokens.trace_view import show_trace
 
     given = tuple(value is not None for value in (shard, token, step, row, pos))
     if given == (True, True, False, False, False):
@@ -61,7 +61,7 @@ def find(
     from rich.console import Console
 
     from corpusmill.report.tokens.find import find as look
-    from corpusmill.report.tokens.find_view import show_findings
+    from corpusmill.report.tokens.find import show_findings
 
     show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
 
@@ -80,8 +80,8 @@ def verify(
     """Check token shards: sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
     from rich.console import Console
 
+    from corpusmill.report.tokens.verify import show_checks
     from corpusmill.report.tokens.verify import verify as check
-    from corpusmill.report.tokens.verify_view import show_checks
 
     if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
         raise typer.Exit(2)
@@ -105,7 +105,7 @@ def compare(
 
     from rich.console import Console
 
-    from corpusmill.report.facts.tokenizers import judgement, judgement_tables
+    from corpusmill.report.queries.tokens import judgement, judgement_tables
     from corpusmill.report.tables import show
     from corpusmill.report.tokens.compare import compare as measure
 

@@ -15,8 +15,8 @@ def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One
     from rich.console import Console
 
     from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.report.whole.verify import as_json, show_run
     from corpusmill.report.whole.verify import verify as check
-    from corpusmill.report.whole.view import as_json, show_run
 
     checks = check(run)
     if json:

@@ -415,7 +415,7 @@ def answers(run_filter, finished_ingest, make_documents, path: Path, texts: list
 
 def test_a_score_that_fires_on_more_than_a_tenth_warns(toxicity, run_filter, finished_ingest, make_documents, tmp_path) -> None:
     import corpusmill
-    from corpusmill.report.facts.summary import read_summary
+    from corpusmill.report.queries.summary import read_summary
 
     def of(name: str, texts: list[str], **options):
         step = {"toxicity": {"model": str(toxicity), **options}}

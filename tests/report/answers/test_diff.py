@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.answers.diff import Difference, Wanted, compare, diff
-from corpusmill.report.answers.diff_columns import QUANTILES, describe, distance
+from corpusmill.report.answers.diff import QUANTILES, Difference, Wanted, compare, describe, diff, distance
 
 FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + [
     pa.field("words", pa.int64()),

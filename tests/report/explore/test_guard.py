@@ -6,7 +6,7 @@ import pytest
 from asking import PORT, client_of
 from starlette.testclient import TestClient
 
-from corpusmill.report.explore.guard import POLICY, Guard
+from corpusmill.report.explore.server import POLICY, Guard
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from asking import client_of, passes, rows_of
 from starlette.testclient import TestClient
 
-from corpusmill.report.explore import search
+from corpusmill.report.explore import selection as search
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.sample import Draw, draw_samples
 from corpusmill.report.answers.why_change import change
 from corpusmill.report.explore.asked import Thresholds, read
-from corpusmill.report.explore.recipe import written
-from corpusmill.report.facts.summary import read_summary
-from corpusmill.report.facts.thresholds import shares_moved
+from corpusmill.report.explore.thresholds import written
 from corpusmill.report.page.html import render_body
+from corpusmill.report.queries.rules import shares_moved
+from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
 from corpusmill.report.read import Rule as Share
 
@@ -159,7 +159,7 @@ def make_report() -> Callable[..., Path]:
 @pytest.mark.parametrize("name", ["plain", "a: b", "#", "- x", "true", "{", "'\"", "é\u202e", "x\ny", "%", "12"])
 @pytest.mark.parametrize("value", [0.1, 1e-5, 1e22, 123456789.0, -0.5, "off"])
 def test_a_recipe_line_is_yaml_whatever_a_rule_is_called(tmp_path: Path, make_report: Callable[..., Path], name: str, value: Any) -> None:
-    from corpusmill.report.explore.recipe import recipe_lines
+    from corpusmill.report.explore.thresholds import recipe_lines
 
     asked = read(Thresholds, [("stage", "filter"), (f"set.{name}", str(value))])
     found = yaml.safe_load(recipe_lines(asked.set_))

@@ -25,9 +25,9 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.live.status import read_status
 from corpusmill.report.page.html import render_body
+from corpusmill.report.queries.summary import read_summary
 
 SHARDS, PATIENCE = 6, 90.0
 #: A step that waits at each shard until it is let through, or fails there.

@@ -8,16 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import script_json
+from corpusmill.report.queries.summary import read_summary
 
 
 class Reader(HTMLParser):
@@ -146,7 +145,7 @@ def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path, builder: Any) 
     before = manifest.read_bytes()
     summary = read_summary(str(tmp_path / "run"))
     assert any(w.startswith("filter: not finished (tasks done: 1)") for w in summary.warnings)
-    assert [row.documents_in for row in summary.funnel] == [60, 28]
+    assert [row.documents_in for row in summary.rows] == [60, 28]
     assert manifest.read_bytes() == before
 
 
@@ -198,31 +197,3 @@ def test_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match="not a run's folder"):
             write_report(str(folder))
-
-
-def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
-    from corpusmill.report.facts.histogram import plan
-    from corpusmill.report.page.figures import histogram_figure
-    from corpusmill.report.read import Rule
-
-    histogram = plan("quality", np.geomspace(1e-5, 0.9, 500), [0.0])
-    assert histogram.logarithmic
-    (line,) = histogram_figure(histogram, [Rule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
-    assert 0 < line["x0"] == line["x1"] < float(histogram.edges[1])
-
-
-def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
-    from corpusmill.report.facts.histogram import plan
-    from corpusmill.report.page.figures import TICKS, histogram_figure
-    from corpusmill.report.read import Rule
-
-    for smallest, greatest in ((1e-5, 0.9), (0.012, 0.5), (3, 5e6), (1e-7, 1e9)):
-        values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
-        histogram = plan("ratio", values, [])
-        assert histogram.logarithmic and histogram.edges[0] == 0
-        histogram.add(values, values < 0.1)
-        figure = histogram_figure(histogram, [Rule("ratio", "ratio", "ratio", ">", 0.1)])
-        edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
-        assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
-        assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
-        assert len(set(axis["ticktext"])) == len(axis["ticktext"])

@@ -8,9 +8,9 @@ from rich.console import Console
 from token_sets import random_documents, write_token_set
 
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.facts.funnel import Component, Packing, packings
-from corpusmill.report.facts.summary import read_summary
 from corpusmill.report.page.html import write_report
+from corpusmill.report.queries.summary import read_summary
+from corpusmill.report.queries.tokens import Component, Packing, packings
 
 
 def test_packing_is_reported(tmp_path: Path) -> None:

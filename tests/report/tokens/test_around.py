@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.report.tokens.around import around
+from corpusmill.report.tokens.trace import around
 
 
 def test_a_part_of_a_character_is_shown_as_the_character():

@@ -13,8 +13,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.tokens.trace import trace
-from corpusmill.report.tokens.trace_view import show_trace
+from corpusmill.report.tokens.trace import show_trace, trace
 
 
 def walk(run: Path, token: int, split: str = "train", shard: int = 0, width: int = 200) -> str:

@@ -1,0 +1,251 @@
+"""None"""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.report.answers.why_find import resolve
+from corpusmill.report.queries.duplicates import (
+    LISTS,
+    Cluster,
+    Member,
+    Sources,
+    choose_clusters,
+    evidence,
+    find_clusters,
+    has_clusters,
+    policy,
+    read_clusters,
+    read_members,
+    read_sources,
+)
+from corpusmill.report.queries.passages import Comparison, Passage
+from corpusmill.report.query.run import Run
+from corpusmill.report.read import RunReader
+from corpusmill.report.tables import cell, number, share, table
+from corpusmill.report.tables import show as print_table
+
+#: Clusters of one list, or of each of the three.
+ONE, EACH = 10, 3
+#: Removed documents named of a cluster, and compared with the kept one: in a list, and of a cluster that was asked for.
+MEMBERS, COMPARED = 4, 1
+MEMBERS_ASKED, COMPARED_ASKED = 20, 3
+#: Marks of words where there is no colour.
+MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}")}
+STYLES = {"removed": "red strike", "added": "green"}
+
+
+def clusters(
+    folder: str, *, which: str | None, limit: int | None, seed: int, document: str | None, as_json: bool, console: Console
+) -> None:
+    """Shows clusters: those of the list `which` (largest, doubtful, random), a few of each, or those of one document (URL or id).
+
+    Raises InputError where the run has no cluster tables or no such document.
+    """
+    reader = RunReader(folder)
+    size = limit or (EACH if which is None else ONE)
+    if not reader.stages["dedup"].outputs("clusters/"):
+        raise InputError(f"{folder}: no clusters here yet, since the stage dedup has not run (corpusmill dedup {folder}).")
+    with Run(reader) as run:
+        run.hold(["dedup_clusters"])
+        if document is not None:
+            ids = _ids(run, folder, document)
+            found = find_clusters(run, ids)[:size]
+            read = read_members(run, {"asked": found}, limit or MEMBERS_ASKED, COMPARED_ASKED, ids)
+        else:
+            names = [name for name in LISTS if which in (None, name) and has_clusters(run)]
+            read = read_members(run, {name: choose_clusters(run, name, size, seed) for name in names}, MEMBERS, COMPARED)
+        lists = {name: read[name][0] if name in read else [] for name in (["asked"] if document is not None else names)}
+    if not as_json:
+        _print_notes(reader, console)
+    if as_json:
+        for name, members in lists.items():
+            for cluster in members:
+                print(json.dumps(as_object(name, cluster)))  # ASCII: escapes keep control characters harmless
+    elif document is not None and not lists["asked"]:
+        console.print(Text(f"{safe_line(document, 200)}: in no cluster: no document of the run counts as a copy of it."))
+    else:
+        print_lists(lists, policy(reader.settings("dedup")), reader.settings("dedup").get("threshold"), console)
+
+
+def _print_notes(reader: RunReader, console: Console) -> None:
+    for sentence in reader.warnings:
+        console.print(Text(f"Warning: {safe_line(sentence, 400)}", style="yellow"), soft_wrap=True)
+    if reader.stages["dedup"].status == "unfinished":
+        console.print(Text("Note: the stage dedup has not finished (a dry run, or a run that stopped).", style="yellow"))
+
+
+def _ids(run: Run, folder: str, document: str) -> set[str]:
+    """The ids of the documents with this URL, id or beginning of an id: of the run, or of an earlier one that keeps a document."""
+    stages = [name for name in ("ingest", "filter", "dedup") if run.reader.stages[name].outputs("report/")]
+    ids = resolve(run.reader, stages, document) or ([document] if find_clusters(run, {document}) else [])
+    if not ids:
+        raise InputError(f"{folder}: no document has the URL or id {safe_line(document, 200)!r}.")
+    return set(ids)
+
+
+def print_lists(lists: dict[str, list[Cluster]], kept_as: str, threshold: float | None, console: Console) -> None:
+    """Each list under its title, its clusters numbered."""
+    if kept_as:
+        console.print(Text(f"Of each cluster {kept_as} is kept; ties go by id.", style="dim"))
+    removed, added = _marked("removed", "only in the removed copy", console), _marked("added", "only in the kept document", console)
+    console.print(Text.assemble(("In a comparison: ", "dim"), removed, (", ", "dim"), added))
+    for name, members in lists.items():
+        if name in LISTS:
+            near = f" (threshold {number(threshold)})" if name == "doubtful" and threshold is not None else ""
+            console.print()
+            console.print(Text(f"{LISTS[name]}{near}", style="bold"))
+            if not members:
+                console.print(Text("none: no near copies were found" if name == "doubtful" else "none: no document has a copy"))
+        for place, cluster in enumerate(members, 1):
+            console.print()
+            print_cluster(place, cluster, kept_as, console)
+
+
+def print_cluster(place: int, cluster: Cluster, kept_as: str, console: Console) -> None:
+    """The kept document, some of its copies, and under those that were compared what differs."""
+    console.print(Text(f"Cluster {place}: {cluster.size:,} documents", style="bold"))
+    if cluster.kept is not None:
+        _print_member(Text("kept", style="green"), cluster.kept, f", {kept_as}" if kept_as else "", None, console)
+    else:
+        line = Text("   ") + Text("kept", style="green") + Text(f"    id {safe_line(cluster.kept_id, 40)}, ")
+        line.append(f"in the earlier run {safe_line(str(cluster.kept_in), 120)}" if cluster.kept_in else "which is not in the tables")
+        console.print(line)
+    for member, comparison in cluster.removed:
+        _print_member(Text("removed", style="red"), member, f", {evidence(member)}", cluster.kept, console)
+        if comparison is not None:
+            for line in compared(comparison, console).wrap(console, max(20, console.width - 11)):
+                line.rstrip()
+                console.print(Text(" " * 11) + line, soft_wrap=True)
+    if cluster.copies > len(cluster.removed):
+        more = cluster.copies - len(cluster.removed)
+        console.print(Text(f"   and {more:,} more {'copy' if more == 1 else 'copies'}", style="dim"))
+
+
+def _print_member(head: Text, member: Member, more: str, kept: Member | None, console: Console) -> None:
+    head.pad_right(8 - len(head))
+    lines = Text(safe_line(member.url or "(no URL)", 300))
+    if member.characters is None:
+        lines = Text("(its shard is not there any more)", style="dim")
+    lines.append(f"\nid {safe_line(member.id, 40)}{more}", style="dim")
+    size = "" if member.characters is None else f"{member.characters:,} characters, "
+    source = "the same crawl file" if kept is not None and kept.source == member.source else safe_line(member.source, 300)
+    lines.append(f"\n{size}from {source}", style="dim")
+    for place, line in enumerate(lines.split("\n")):
+        begin = Text("   ") + head if place == 0 else Text(" " * 11)
+        console.print(begin + line, soft_wrap=True)
+
+
+def compared(comparison: Comparison, console: Console) -> Text:
+    """The passages in a row, the words of one document alone in colour, or between marks where the console has none."""
+    if comparison.same:
+        return Text(f"the same {comparison.equal:,} words{_cut(comparison)}", style="dim")
+    text = Text()
+    for passage in comparison.passages:
+        text += Text(" " if text else "") + _shown(passage, console)
+    counts = f"{comparison.equal:,} equal words, {comparison.removed:,} only in the removed copy, {comparison.added:,} only in the kept one"
+    return text + Text(f"\n{counts}{_cut(comparison)}", style="dim")
+
+
+def _cut(comparison: Comparison) -> str:
+    return "; too long, so only the beginnings were compared" if comparison.cut else ""
+
+
+def _shown(passage: Passage, console: Console) -> Text:
+    if passage.kind == "left out":
+        return Text(f"… {passage.text} …", style="dim")
+    return Text(passage.text) if passage.kind == "equal" else _marked(passage.kind, passage.text, console)
+
+
+def _marked(kind: str, text: str, console: Console) -> Text:
+    if console.color_system is None or console.no_color:
+        return Text(f"{MARKS[kind][0]}{text}{MARKS[kind][1]}")
+    return Text(text, style=STYLES[kind])
+
+
+def as_object(list_: str, cluster: Cluster) -> dict[str, Any]:
+    """A cluster for JSON: `list` is largest, doubtful, random or asked; a `diff` is null where the two were not compared."""
+    removed = [
+        {**_member(member), "similarity": member.similarity, "verified": member.verified, "diff": _diff(comparison)}
+        for member, comparison in cluster.removed
+    ]
+    return {
+        "list": list_, "kept_id": cluster.kept_id, "kept_in": cluster.kept_in, "size": cluster.size, "copies": cluster.copies,
+        "kept": _member(cluster.kept) if cluster.kept else None, "removed": removed,
+    }  # fmt: skip
+
+
+def _member(member: Member) -> dict[str, Any]:
+    names = ("id", "url", "source", "shard", "row", "characters")
+    return {name: getattr(member, name) for name in names}
+
+
+def _diff(comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    passages = [{"kind": p.kind, "text": p.text, "words": p.words} for p in comparison.passages]
+    counts = {"equal": comparison.equal, "removed": comparison.removed, "added": comparison.added, "cut": comparison.cut}
+    return {**counts, "passages": passages}
+
+
+#: Clusters of each list, copies named of each.
+SAMPLES, RUN_MEMBERS = 2, 2
+#: Crawl files that the table shows.
+SHOWN = 25
+
+
+def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> None:
+    """Prints the table by crawl file (alarms first, then the largest shares), what would be removed and kept of all documents, and the
+    largest, the most doubtful and some random clusters with what differs in them. `section`: the options of the dry run."""
+    reader = RunReader(folder, {"dedup": section})
+    with Run(reader) as run:
+        run.hold(["dedup_clusters"])
+        sources, clusters = read_sources(run), read_clusters(run)
+        found = clusters is not None and clusters.removed
+        chosen = {name: choose_clusters(run, name, SAMPLES) for name in LISTS} if found else {}
+        lists = {name: of for name, (of, _) in read_members(run, chosen, RUN_MEMBERS).items()}
+    if sources.rows:
+        print_table(sources_table(sources), console)
+        console.print()
+        if sources.alarms:
+            files = "crawl file loses" if sources.alarms == 1 else "crawl files lose"
+            console.print(Text(f"Alarm: {sources.alarms:,} {files} more than {sources.limit:.0%}.", style="bold yellow"))
+    if clusters is not None:
+        removed = clusters.removed
+        documents = sources.documents or clusters.documents
+        ways = {"exact copies": clusters.exact, "near copies": clusters.near, "copies by URL": clusters.url}
+        counted = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
+        stay = f"Of {documents:,} documents {documents - removed:,} would stay ({share(documents - removed, documents)})"
+        count = clusters.count
+        go = f"; what would go: {counted}; clusters: {count:,}" if removed else ": none has a copy"
+        console.print(Text(f"{stay}{go}."))
+        if removed:
+            settings = reader.settings("dedup")
+            print_lists(lists, policy(settings), settings.get("threshold"), console)
+    for sentence in reader.warnings:
+        console.print(Text("Warning: ", style="yellow") + Text(safe_line(sentence, 400)), soft_wrap=True)
+    console.print()
+    console.print(Text("Nothing was removed: this was a dry run."))
+    console.print(Text(f"More of the clusters: corpusmill clusters {folder} --doubtful --limit 20"), soft_wrap=True)
+
+
+def sources_table(sources: Sources) -> Table:
+    """The crawl files, worst first; with more than a screen of them the rest in one row."""
+    folder = sources.folder
+    title = f"What each crawl file{f' of {folder}' if folder else ''} loses"
+    made = table(title, "crawl file", ">documents", *(f">{name}" for name in sources.names), ">removed", *([""] if sources.alarms else []))
+    for row in sources.rows[:SHOWN]:
+        mark = [Text("alarm" if row.alarm else "", style="bold red")] if sources.alarms else []
+        made.add_row(cell(row.name.removeprefix(folder), 300), number(row.documents), *map(number, row.counts), f"{row.share:.1%}", *mark)
+    rest = sources.rows[SHOWN:]
+    if rest:
+        documents = sum(row.documents for row in rest)
+        counts = [sum(counts) for counts in zip(*(row.counts for row in rest), strict=True)]
+        removed = share(round(sum(row.share * row.documents for row in rest)), documents)
+        made.add_row(Text(f"{len(rest):,} others", style="dim"), number(documents), *map(number, counts), removed)
+    return made

@@ -1,0 +1,102 @@
+"""None"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.report.answers.inspect import TableInfo, show_rows
+from corpusmill.report.machine import as_json, print_csv, print_json_lines, warn
+from corpusmill.report.query.run import Run
+
+#: Rows on a terminal where no limit is given.
+ROWS = 50
+BATCH = 4096
+
+
+def show_query(folder: str, query: str, limit: int | None, form: str, console: Console) -> None:
+    """The rows of one SELECT, which can read nothing but the run: `form` is `table`, `json` (an object a line) or `csv`.
+
+    `limit` 0 means all; without one a table has `ROWS` rows, the other forms all. Raises InputError for what can't be answered.
+    """
+    with Run(folder, only_run=True) as run:
+        try:
+            _answer(run, query, limit, form, console)
+        finally:
+            warn(run.reader.warnings)  # also where a query fails because of them
+
+
+def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:
+    found = run.sql(query)
+    names = _different(found.columns)
+    count = ROWS if limit is None and form == "table" else limit or 0
+    held = (found.limit(count + 1) if count else found).materialize()  # no file is read while rows are printed
+    rows = _rows(held, names, count)
+    if form == "json":
+        print_json_lines(rows)
+    elif form == "csv":
+        print_csv(rows, names)
+    else:
+        shown = list(rows)
+        show_rows(shown, TableInfo("", columns=names), console)
+        more = bool(count) and len(held) > count
+        if shown:
+            console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
+
+
+def show_tables(folder: str, form: str, console: Console) -> None:
+    """The tables of a run with the number of their rows, and their columns with types; JSON files are named alone."""
+    with Run(folder, only_run=True) as run:
+        _show_tables(run, form, console)
+
+
+def _show_tables(run: Run, form: str, console: Console) -> None:
+    files = [name for name in run.names if name.startswith("json_")]
+    tables = [(name, run.table(name)) for name in run.names if name not in files]
+    described = [(name, len(table), dict(zip(table.columns, map(str, table.types), strict=True))) for name, table in tables]
+    if form == "json":
+        print(as_json([*({"table": name, "rows": rows, "columns": columns} for name, rows, columns in described),
+                       *({"table": name, "rows": None, "columns": {"content": "JSON"}} for name in files)], indent=2))  # fmt: skip
+    elif form == "csv":
+        lines = [{"table": name, "rows": rows, "column": column, "type": kind}
+                 for name, rows, columns in described for column, kind in columns.items()]  # fmt: skip
+        lines += [{"table": name, "rows": None, "column": "content", "type": "JSON"} for name in files]
+        print_csv(lines, ["table", "rows", "column", "type"])
+    else:
+        for name, count, columns in described:
+            console.print(Text.assemble((name, "bold"), f"  {_counted(count)}"))
+            console.print(Padding(Text(safe_line(", ".join(columns)), style="dim"), (0, 0, 0, 2)))
+        console.print(Text("JSON files, each with the column content", style="bold"))
+        console.print(Padding(Text(", ".join(files) or "none", style="dim"), (0, 0, 0, 2)))
+    warn(run.reader.warnings)
+
+
+def _rows(held: Any, names: list[str], count: int) -> Iterator[dict[str, Any]]:
+    for place, row in enumerate(held.iter_rows(BATCH)):
+        if count and place == count:
+            return
+        yield dict(zip(names, map(_plain, row), strict=True))
+
+
+def _counted(rows: int) -> str:
+    return f"{rows:,} row" + ("" if rows == 1 else "s")
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _different(names: list[str]) -> list[str]:
+    """The columns' names; of equal ones the second is `name_2`."""
+    found: list[str] = []
+    for name in names:
+        number, other = 1, name
+        while other in found:
+            number += 1
+            other = f"{name}_{number}"
+        found.append(other)
+    return found

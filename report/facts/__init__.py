@@ -1,1 +1,0 @@
-"""What a run's tables say: decisions, origins, duplicates, trainings; computed, and shown nowhere here."""

@@ -1,0 +1,87 @@
+"""A query with its answer. The page prints both: the query beside a number is the one that computed it."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from textwrap import dedent
+from typing import Any
+
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import column, literal
+from corpusmill.report.query.tables import view_name
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "FLOAT",
+            "DOUBLE", "DECIMAL", "BOOLEAN")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Query:
+    """A SELECT over a run's tables with its rows, by column. A query of a JSON file has no rows: Python has read the same file."""
+
+    name: str
+    title: str
+    sql: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The id of the query on the page."""
+        return f"query-{self.name}"
+
+    @property
+    def first(self) -> dict[str, Any]:
+        return self.rows[0]
+
+
+def ask(run: Run, name: str, title: str, sql: str) -> Query:
+    """Runs a query, whose SQL may be indented. Raises ValueError where its name can't be one of a page."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r}: a query's name is of lower-case letters, digits and dashes")
+    text = dedent(sql).strip()
+    found = run.sql(text)
+    columns, rows = found.columns, found.fetchall()
+    return Query(name, title, text, [dict(zip(columns, map(_plain, row), strict=True)) for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def json_query(title: str, *paths: str) -> Query:
+    """The query that gives JSON files of the run, from which Python took the numbers as they are."""
+    return Query(slug(paths[0].rpartition(".")[0]), title, "\nUNION ALL ".join(f"FROM {view_name(path)}" for path in paths))
+
+
+def has_report(run: Run, stage: str) -> bool:
+    """Whether the stage has a report that the queries can read."""
+    return f"{stage}_report" in run.tables and run.reader.is_report(stage) and set(REPORT.names) <= set(columns(run, f"{stage}_report"))
+
+
+def columns(run: Run, table: str) -> dict[str, str]:
+    """The columns of a table with DuckDB's types; none where the run lacks the table."""
+    if table not in run.tables:
+        return {}
+    found = run.table(table)
+    return {name: str(kind) for name, kind in zip(found.columns, found.types, strict=True)}
+
+
+def number_of(name: str, kinds: dict[str, str]) -> str:
+    """SQL: a column as a number that is NULL where it is missing, NaN, or no number. `kinds`: what `columns` gives."""
+    kind = kinds.get(name, "")
+    if kind.endswith("]") or not kind.startswith((*_NUMERIC, "VARCHAR")):
+        return "NULL::DOUBLE"
+    cast = f"TRY_CAST({column(name)} AS DOUBLE)" if kind == "VARCHAR" else f"{column(name)}::DOUBLE"
+    return f"nullif({cast}, 'nan')" if kind in ("VARCHAR", "FLOAT", "DOUBLE") else cast
+
+
+def listed(values: Collection[Any] | Sequence[Any]) -> str:
+    """SQL: a list of values."""
+    return "[" + ", ".join(literal(value) for value in values) + "]"
+
+
+def slug(text: str) -> str:
+    """What of a name can stand in the name of a query; two texts may give the same."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,266 @@
+"""The classifiers that decided about a run's documents: what each was trained on, how good it is, and how far to trust it here.
+
+Read from `filter/classifiers/NAME.json`, the descriptions that the filter stage leaves; NAME is the column of its scores.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from rich.table import Table
+
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.report.queries.ask import Query, ask, columns, number_of, slug
+from corpusmill.report.queries.rules import Decisions
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import literal
+from corpusmill.report.read import Rule
+from corpusmill.report.tables import cell, table
+
+#: What deserves a warning: fewer examples of an answer, a lower AUC or precision, a greater calibration error for certain.
+FEW, LOW_AUC, LOW_PRECISION, HIGH_ERROR = 100, 0.8, 0.5, 0.05
+
+Measure = Mapping[str, float]
+
+
+def value(measure: Measure | None) -> str:
+    """A measure with three digits; a dash where it is not defined."""
+    return "–" if measure is None else f"{measure['value']:.3f}"
+
+
+def ends(measure: Measure) -> str:
+    """A measure's interval."""
+    return f"{measure['low']:.3f}–{measure['high']:.3f}"
+
+
+def interval(measure: Measure | None) -> str:
+    """A measure with its interval."""
+    return "–" if measure is None else f"{value(measure)} ({ends(measure)})"
+
+
+def doubts(found: Mapping[str, Any]) -> list[str]:
+    """What speaks against trusting a label's measures, or its scores, as sentences."""
+    sentences = []
+    yes, no = found["yes"], found["no"]
+    if min(yes, no) < FEW:
+        sentences.append(f"it was measured on few examples ({yes:,} yes, {no:,} no), so the intervals are wide.")
+    auc, error, precision = found["roc_auc"], found["calibration_error"], found["at_threshold"]["precision"]
+    if auc is None:
+        sentences.append(f"all examples have the answer {'yes' if yes else 'no'}, so nothing says how well it tells yes from no.")
+    elif auc["value"] < LOW_AUC:
+        sentences.append(f"it tells yes from no poorly: its AUC is {interval(auc)}.")
+    if error is not None and error["low"] > HIGH_ERROR:
+        sentences.append(f"its scores are no probabilities here: they are off by {interval(error)} on average.")
+    if precision is not None and precision["high"] < LOW_PRECISION:
+        sentences.append(f"most of what it answers with yes is no: its precision is {interval(precision)} at the threshold.")
+    if found["without_score"]:
+        sentences.append(f"{found['without_score']:,} texts hold nothing that it knows; they count as a score of 0.")
+    return sentences
+
+
+def checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`found` itself. Raises KeyError, TypeError, ValueError or AttributeError where it is not what `evaluate` finds."""
+    for part in (found, *found["by_source"].values(), *found["by_length"].values()):
+        measured = [part[name] for name in ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")]
+        for row in (part["at_threshold"], *(found["thresholds"] if part is found else ())):
+            measured += [row[name] for name in ("precision", "recall", "f1", "kept")]
+            float(row["threshold"])
+        for measure in measured:
+            interval(measure)
+        _ = (f"{part[name]:,d}" for name in ("examples", "yes", "no"))
+    for name in ("unknown", "without_score", "sources_left_out", "resamples"):
+        int(found[name])
+    for point in found["reliability"]:
+        _ = [float(point[name]) for name in ("examples", "score", "yes", "low", "high")]
+    float(found["confidence"]), float(found["threshold"])
+    return found
+
+
+FOLDER = "classifiers/"
+#: Documents that are so many times as long as nearly all training texts are another kind of text. Letters of a word, with its space.
+LONGER, WORD = 4, 6
+BROKEN = (KeyError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a training took from one place: examples, and by label yes and no."""
+
+    name: str
+    licence: str | None
+    examples: int
+    answers: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Documents of the run that have a score, and those of them whose answer is yes; then the same of those that the stage kept."""
+
+    scored: int
+    yes: int
+    kept_scored: int
+    kept_yes: int
+    query: Query
+
+
+@dataclass(frozen=True)
+class Label:
+    """One question. `test` and `unseen` are what `evaluate` found in the test part and in sources left out of the training; None where
+    nothing was measured. `columns`: those of the filter stage's report that hold its scores."""
+
+    name: str
+    threshold: float
+    calibration: str
+    yes: int = 0
+    no: int = 0
+    calibrated_on: str = ""
+    threshold_on: str = ""
+    test: Mapping[str, Any] | None = None
+    unseen: Mapping[str, Any] | None = None
+    columns: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    fitted: tuple[int, int, int, int] = (0, 0, 0, 0)  # examples (yes, no) of the calibration, and of the choice of the threshold
+    answers: Answers | None = None
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where
+    they are known. `ranks`: its scores put texts in order, and its thresholds mean nothing here."""
+
+    name: str
+    own_name: str
+    window: int | None
+    labels: tuple[Label, ...]
+    licence: str | None = None
+    sources: tuple[TrainedOn, ...] = ()
+    different: int = 0
+    lengths: tuple[int, int, int] | None = None
+    decides: bool = False
+    ranks: bool = False
+    doubts: tuple[str, ...] = field(default=())
+    path: str = ""
+
+    def warnings(self) -> list[str]:
+        """All that speaks against trusting it."""
+        return [*self.doubts, *(f"{label.name}: {sentence}" for label in self.labels for sentence in label.doubts)]
+
+
+def read_classifiers(run: Run, decisions: Decisions | None) -> list[Classifier]:
+    """The run's classifiers in the order of their names; what can't be read is left out with a warning."""
+    found, reader = [], run.reader
+    for path in sorted(reader.stages["filter"].outputs(FOLDER)):
+        described = reader.json(f"filter/{path}", dict)
+        if described is None:
+            continue
+        try:
+            known = replace(classifier(PurePosixPath(path).stem, described, decisions), path=f"filter/{path}")
+            if not known.ranks:
+                known = replace(known, labels=tuple(replace(label, answers=_answers(run, label)) for label in known.labels))
+            found.append(known)
+        except BROKEN as error:
+            reader.warn(f"filter/{path}: not a classifier's description ({type(error).__name__}: {error}), so it is left out.")
+    return found
+
+
+def _answers(run: Run, label: Label) -> Answers | None:
+    """What it says of the run's documents; None where the report has no scores of it."""
+    kinds = columns(run, "filter_report")
+    name = next((name for name in label.columns if name in kinds), None)
+    if name is None:
+        return None
+    query = ask(run, f"{slug(name)}-answers", f"{name}: answers in this run", f"""
+        SELECT count(score) AS scored, count(*) FILTER (score >= {literal(label.threshold)}) AS yes, yes / nullif(scored, 0) AS share,
+          count(score) FILTER (kept) AS kept_scored, count(*) FILTER (kept AND score >= {literal(label.threshold)}) AS kept_yes,
+          kept_yes / nullif(kept_scored, 0) AS kept_share
+        FROM (SELECT kept, {number_of(name, kinds)} AS score FROM filter_report)
+    """)  # fmt: skip
+    counts = query.first
+    return Answers(*(counts[of] for of in ("scored", "yes", "kept_scored", "kept_yes")), query) if counts["scored"] else None
+
+
+def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> Classifier:
+    """One classifier by its description. Raises KeyError, TypeError, ValueError or AttributeError where it is none."""
+    card, heads, window = described["card"] or {}, described["heads"], described["window"]
+    data = card.get("data") or {}
+    labels = tuple(_label(name, head, (card.get("labels") or {}).get(head["label"]) or {}) for head in heads)
+    lengths = tuple(int(data["bytes_of_a_line"][at]) for at in ("0.05", "0.5", "0.95")) if data else None
+    decided = {rule.column for rule in decisions.thresholds if can_fail(rule)} if decisions else set()
+    columns = {column for label in labels for column in label.columns}
+    return Classifier(
+        name, str(described["name"]), None if window is None else int(window), labels, card.get("licence"),
+        tuple(_source(source) for source in data.get("sources") or ()), int(data.get("different") or 0), lengths,  # type: ignore[arg-type]
+        bool(decided & columns), bool(described.get("ranks")),
+        (*map(str, card.get("limits") or ()), *_doubts(window, lengths, labels, decisions)),
+    )  # fmt: skip
+
+
+def can_fail(rule: Rule) -> bool:
+    """Whether there are scores, which lie between 0 and 1, that fail a rule: built-in steps have one that none fails."""
+    if not isinstance(rule.threshold, int | float):
+        return True
+    return not ((rule.comparison == "<" and rule.threshold <= 0) or (rule.comparison == ">" and rule.threshold >= 1))
+
+
+def _source(given: Mapping[str, Any]) -> TrainedOn:
+    answers = {label: (int(counts["yes"]), int(counts["no"])) for label, counts in given["answers"].items()}
+    return TrainedOn(str(given["name"]), given["licence"], int(given["examples"]), answers)
+
+
+def _label(name: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> Label:
+    column = columns_of(name, str(head["label"]))
+    known = str(head["label"]), float(head["threshold"]), str(head["calibration"]["method"])
+    if not facts:
+        return Label(*known, columns=column)
+    test, unseen = (checked(facts[part]) if facts.get(part) else None for part in ("test", "unseen"))
+    trained = facts["trained_on"]
+    sentences = [f"on the test part {sentence}" for sentence in doubts(test)] if test else []
+    sentences += [f"on unseen sources {sentence}" for sentence in doubts(unseen)] if unseen else []
+    if unseen is None:
+        sentences.append("no source was left out of its training, so nobody knows how it does on other kinds of text.")
+    return Label(
+        *known, int(trained["yes"]), int(trained["no"]), _examples(facts["calibrated_on"]), _examples(facts["threshold_on"]), test, unseen,
+        column, tuple(sentences), tuple(int(facts[on][answer]) for on in ("calibrated_on", "threshold_on") for answer in ("yes", "no")),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _examples(on: Mapping[str, Any]) -> str:
+    return f"{on['what']} ({on['yes']:,} yes, {on['no']:,} no)"
+
+
+def columns_of(name: str, label: str) -> tuple[str, ...]:
+    """The columns that the step `classifier` gives the scores of a label: NAME for the label of that name, NAME_LABEL for others."""
+    suffix = re.sub(r"\W+", "_", label.removeprefix("__label__")).strip("_")
+    return (name if suffix == name else f"{name}_{suffix}",)
+
+
+def _doubts(window: Any, lengths: Any, labels: tuple[Label, ...], decisions: Decisions | None) -> list[str]:
+    if not any(label.test for label in labels):
+        return ["its description says nothing of how good it is; `corpusmill classifier evaluate` measures it on labelled text."]
+    sentences = []
+    applied = int(window) * WORD if window else decisions.chars_in // decisions.rows if decisions and decisions.rows else 0
+    if lengths and applied > LONGER * lengths[2]:
+        what = f"windows of about {applied:,} characters." if window else f"documents of {applied:,} characters on average"
+        sentences.append(
+            f"it was trained on short texts (95% have at most {lengths[2]:,} bytes) and judges {what}"
+            + ("" if window else "; with `window` it would judge them in parts.")
+        )
+    return sentences
+
+
+def classifiers_table(found: list[Classifier]) -> Table:
+    """All labels on a terminal."""
+    made = table("Classifiers", "label", ">trained on", ">AUC (test part)", ">unseen", ">F1", ">ECE", ">yes from")
+    for each in found:
+        for label in each.labels:
+            test, unseen = label.test, label.unseen
+            name = each.name if len(each.labels) == 1 else f"{each.name}: {label.name}"
+            made.add_row(
+                cell(safe_line(name, 40)), f"{label.yes + label.no:,}" if test else "–",
+                interval(test["roc_auc"]) if test else "–", value(unseen["roc_auc"]) if unseen else "–",
+                value(test["at_threshold"]["f1"]) if test else "–", value(test["calibration_error"]) if test else "–",
+                "–" if each.ranks else f"{label.threshold:.4g}",
+            )  # fmt: skip
+    return made

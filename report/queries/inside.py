@@ -1,0 +1,192 @@
+"""What deduplication found inside documents: repeated lines and passages that it cut, and items of evaluation sets."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpusmill.report.queries.ask import Query, ask, columns, has_report, listed
+from corpusmill.report.query.run import Run
+from corpusmill.report.read import RunReader
+
+LINES, PASSAGES = "lines", "passages"
+#: By kind: the report's columns of pieces cut, of their characters and of all pieces, and the rules of documents with nothing (or too
+#: little) beside them.
+COLUMNS = {LINES: ("lines_cut", "line_chars_cut", "lines_in"), PASSAGES: ("substring_spans", "substring_chars_cut", None)}
+RULES = {LINES: ("only_repeated_lines", "mostly_repeated_lines"), PASSAGES: ("only_repeated_substrings",)}
+TOP_LINES = "dedup_lines_top"
+NEEDED = {"text", "documents", "times", "sources", "example_id", "example_url"}
+#: Lines that the page shows.
+TOP_SHOWN = 25
+SET, RULE = "contaminated_set", "contaminated"
+#: Documents shown of each set, and sets of which documents are shown.
+EACH, SETS = 3, 10
+#: What was done with a document that stayed, by `dedup.contamination.action`.
+STAYED = {"cut": "cut out", "report": "only reported"}
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """`documents` that stay lost `cut` pieces of `characters` characters. `pieces` and `before` are the pieces and the characters that all
+    that stay had (pieces: 0 where the report does not count them); `dropped` are documents that went for it."""
+
+    kind: str
+    documents: int
+    cut: int
+    pieces: int
+    characters: int
+    before: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class TopLines:
+    """The lines that are cut most often, of `listed`. `about` says what is cut, in words."""
+
+    rows: list[dict[str, Any]]
+    listed: int
+    unit: str
+    about: str
+    file: str
+    query: Query
+
+
+def read_cuts(run: Run) -> tuple[list[Cuts], Query | None]:
+    """By kind; none where the stage did not look."""
+    kinds = columns(run, "dedup_report") if has_report(run, "dedup") else {}
+    parts = []
+    for kind, (cut, characters, pieces) in COLUMNS.items():
+        if cut in kinds:
+            parts.append(f"""\
+SELECT '{kind}' AS repeated, count(*) FILTER ({cut} > 0) AS documents, coalesce(sum({cut}), 0)::BIGINT AS cut,
+  coalesce(sum({pieces if pieces in kinds else 0}), 0)::BIGINT AS "of",
+  coalesce(sum({characters}) FILTER ({cut} > 0), 0)::BIGINT AS characters, coalesce(sum(chars_in), 0)::BIGINT AS "before",
+  characters / nullif("before", 0) AS share,
+  (SELECT count(*) FROM dedup_report WHERE list_has_any(failed, {listed(RULES[kind])})) AS dropped
+FROM dedup_report
+WHERE kept""")
+    if not parts:
+        return [], None
+    query = ask(run, "cuts", "Repeats cut inside documents", "\nUNION ALL\n".join(parts) + "\nORDER BY repeated")
+    names = ("repeated", "documents", "cut", "of", "characters", "before", "dropped")
+    return [Cuts(*(row[name] for name in names)) for row in query.rows], query
+
+
+def read_top_lines(run: Run) -> TopLines | None:
+    """The stage's list of the most frequent lines that are cut; None where it has none."""
+    if not columns(run, TOP_LINES).keys() >= NEEDED:
+        return None
+    query = ask(run, "top-lines", "What was cut most often", f"FROM {TOP_LINES} LIMIT {TOP_SHOWN}")
+    listed_ = ask(run, "top-lines-all", "All lines", f"SELECT count(*) AS rows FROM {TOP_LINES}").first["rows"]
+    settings = run.reader.settings("dedup").get("lines")
+    settings = settings if isinstance(settings, dict) else {}
+    unit = str(settings.get("unit", "line"))
+    return TopLines(query.rows, listed_, unit, _about(unit, settings), run.tables[TOP_LINES].files[0], query)
+
+
+def _about(unit: str, settings: dict[str, Any]) -> str:
+    """Which lines are cut, by the recipe."""
+    within = " of a host" if settings.get("scope") == "host" else ""
+    if settings.get("keep") == "first":
+        return f"Of each repeated {unit}{within} the first one stays"
+    if settings.get("keep") == "none":
+        least = settings.get("min_count") or 10
+        share = settings.get("min_share")
+        also = f" and {share:.0%} of its documents" if within and isinstance(share, int | float) and share else ""
+        return f"{unit.capitalize()}s of {least} documents{within}{also} or more are cut from all of them"
+    return f"The most frequent {unit}s"
+
+
+@dataclass(frozen=True)
+class Contaminated:
+    """A document and its best match: of `item` (from 0) of a set `share` of the words were found, in `passage`. It holds `items` in all."""
+
+    set: str
+    item: int
+    field: str
+    share: float
+    passage: str
+    items: int
+    id: str
+    url: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """`seen` documents were looked at; `documents` hold `items`, of which `dropped` documents went. A document counts for the set of its
+    best match: `sets` are name, documents and dropped. `characters` were cut out of documents that stay; `examples` are the documents of
+    each set of whose match the least was found."""
+
+    action: str
+    seen: int
+    documents: int
+    items: int
+    dropped: int
+    staying: int
+    characters: int
+    query: Query
+    sets: list[tuple[str, int, int]] = field(default_factory=list)
+    sets_query: Query | None = None
+    examples: list[Contaminated] = field(default_factory=list)
+    examples_query: Query | None = None
+
+    def done(self) -> str:
+        """What was done with these documents, in words: with counts where it was not the same with all."""
+        dropped = "dropped, since too little was left" if self.action == "cut" else "dropped"
+        parts = [(self.dropped, dropped), (self.staying, stayed(self.action))]
+        some = [(count, what) for count, what in parts if count]
+        return some[0][1] if len(some) == 1 else "; ".join(f"{count:,} {what}" for count, what in some)
+
+
+def stayed(action: str) -> str:
+    """What was done with a document that holds an item and stays."""
+    return STAYED.get(action, "kept")
+
+
+def contamination_action(reader: RunReader) -> str:
+    section = reader.settings("dedup").get("contamination")
+    return str(section.get("action", "")) if isinstance(section, dict) else ""
+
+
+def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
+    """What the report says; None where the stage did not look. Memory grows with the number of sets."""
+    kinds = columns(run, "dedup_report") if has_report(run, "dedup") else {}
+    if SET not in kinds:
+        return None
+    others = "".join(f" - coalesce({name}, 0)" for name in ("line_chars_cut", "substring_chars_cut") if name in kinds)
+    seen = f"kept OR list_contains(failed, '{RULE}')"
+    query = ask(run, "contamination", "Contamination", f"""
+        SELECT count(*) FILTER ({seen}) AS seen, count({SET}) AS documents,
+          coalesce(sum(contamination_matches) FILTER ({SET} IS NOT NULL), 0)::BIGINT AS items,
+          count(*) FILTER ({SET} IS NOT NULL AND NOT kept) AS dropped, count(*) FILTER ({SET} IS NOT NULL AND kept) AS staying,
+          coalesce(sum(chars_in - chars_out{others}) FILTER ({SET} IS NOT NULL AND kept), 0)::BIGINT AS characters
+        FROM dedup_report
+    """)  # fmt: skip
+    found = Contamination(contamination_action(run.reader), **query.first, query=query)
+    if not found.documents:
+        return found
+    sets = ask(run, "contamination-sets", "Evaluation sets", f"""
+        SELECT {SET} AS name, count(*) AS documents, documents / {found.seen or "NULL"} AS share, count(*) FILTER (NOT kept) AS dropped
+        FROM dedup_report
+        WHERE {SET} IS NOT NULL
+        GROUP BY name
+        ORDER BY documents DESC, name
+    """)  # fmt: skip
+    rows = [(row["name"], row["documents"], row["dropped"]) for row in sets.rows]
+    some = _examples(run, [name for name, _, _ in rows[:SETS]]) if examples else None
+    shown = [
+        Contaminated(r[SET], r["contaminated_item"], r["contaminated_field"] or "", r["contamination"], r["contamination_passage"] or "",
+                     r["contamination_matches"], r["id"], r["url"] or "", r["kept"])
+        for r in (some.rows if some else ())
+    ]  # fmt: skip
+    return Contamination(found.action, **query.first, query=query, sets=rows, sets_query=sets, examples=shown, examples_query=some)
+
+
+def _examples(run: Run, names: list[str]) -> Query:
+    """The documents of some sets of whose match the least was found."""
+    return ask(run, "contamination-examples", "The least certain matches", f"""
+        SELECT {SET}, contaminated_item, contaminated_field, contamination, contamination_passage, contamination_matches, id, url, kept
+        FROM dedup_report
+        WHERE list_contains({listed(names)}, {SET})
+        QUALIFY row_number() OVER (PARTITION BY {SET} ORDER BY contamination, id) <= {EACH}
+        ORDER BY list_position({listed(names)}, {SET}), contamination, id
+    """)  # fmt: skip

@@ -1,0 +1,147 @@
+"""Languages, crawl files, hosts and encodings: how many documents and characters of each came in, and how many each stage let through."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from corpusmill.ingest.charset import canonical
+from corpusmill.report import host
+from corpusmill.report.queries.ask import Query, ask, columns
+from corpusmill.report.queries.rules import Decisions
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import column
+
+#: Rows of a table that a page shows; the rest is summed up in one row.
+SHOWN = 25
+#: Of those that lose most: rows, and how many documents must have come in to be one.
+LOSERS, FEWEST = 10, 20
+#: One that keeps less than this of what it would keep by the average has lost far more than the others.
+FAR = 0.5
+#: Types of records that are UTF-8 by their format and claim nothing.
+TEXTS = ("line", "row", "conversion")
+TITLES = {"language": "Language", "source": "Crawl file", "url": "Host"}
+ENCODINGS = ("encoding", "encoding_claimed", "record_type")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Documents and characters by one property: those that came in, then those after each of `stages`.
+
+    `shown` has the most frequent of `names` names, then all others in one row: name, documents and characters. `losers` are those that
+    keep less than half of what they would by the average: name, documents before and left. `kept_most`: the name with the most documents
+    after the last stage.
+    """
+
+    title: str
+    column: str
+    stages: tuple[str, ...]
+    names: int
+    shown: list[tuple[str, list[int], list[int]]]
+    losers: list[tuple[str, int, int]]
+    kept_share: float
+    kept_most: str | None
+    query: Query
+
+
+def biggest_loss(documents: Sequence[int]) -> int | None:
+    """The place (from 1) of the stage after which most are gone; None where nothing is lost."""
+    losses = [a - b for a, b in pairwise(documents)]
+    return 1 + losses.index(max(losses)) if losses and max(losses) > 0 else None
+
+
+def read_origins(run: Run, decisions: Mapping[str, Decisions]) -> list[Origin]:
+    """The origins for which the run has columns and documents."""
+    found = [_origin(run, name, list(decisions)) for name in TITLES]
+    return [origin for origin in (*found, _encodings(run) if "ingest" in decisions else None) if origin is not None]
+
+
+def _origin(run: Run, name: str, stages: Sequence[str]) -> Origin | None:
+    """Of one column, from the first report that has it on. For stages whose report lacks it that first one tells, by the documents' ids."""
+    by_report = [stage for stage in stages if name in columns(run, f"{stage}_report")]
+    if not by_report:
+        return None
+    named = f"{host.RAW if name == 'url' else f'{column(name)}::VARCHAR'} AS name"
+    lowered = f"nullif({host.lowered('name')}, '')" if name == "url" else "name"
+    parts = [f"SELECT {named}, count(*) AS documents_in, sum(chars_in) AS characters_in FROM {by_report[0]}_report GROUP BY name"]
+    passed: list[str] = []
+    for stage in stages[stages.index(by_report[0]) :]:
+        counts = f"count(*) AS documents_{stage}, sum(chars_out) AS characters_{stage}"
+        if stage in by_report:
+            parts.append(f"SELECT {named}, {counts} FROM {stage}_report WHERE kept GROUP BY name")
+        else:
+            known = f"SELECT id, any_value({column(name)}) AS {column(name)} FROM {by_report[0]}_report GROUP BY id"
+            parts.append(f"SELECT {named}, {counts} FROM {stage}_report LEFT JOIN ({known}) USING (id) WHERE kept GROUP BY name")
+        passed.append(stage)
+    counts = [f"{count}_{when}" for when in ("in", *passed) for count in ("documents", "characters")]
+    sums = ", ".join(f"coalesce(sum({count}), 0)::BIGINT AS {count}" for count in counts)
+    union = "\n  UNION ALL BY NAME ".join(parts)
+    last = passed[-1]
+    query = ask(run, f"origin-{name}", f"{TITLES[name]}: before and after", f"""\
+WITH summed AS (
+  SELECT coalesce({lowered}, '{host.NONE}') AS name, {sums}
+  FROM ({union})
+  GROUP BY ALL
+), placed AS (
+  SELECT *, row_number() OVER (ORDER BY documents_in DESC, name) AS place, count(*) OVER () AS names,
+    sum(documents_{last}) OVER () / nullif(sum(documents_in) OVER (), 0) AS kept_of_all,
+    first(name) OVER (ORDER BY (name = '{host.NONE}' OR documents_{last} = 0), documents_{last} DESC, name) AS kept_most
+  FROM summed
+), lost AS (
+  SELECT * FROM placed WHERE documents_in >= {FEWEST} AND documents_{last} < {FAR} * kept_of_all * documents_in
+  ORDER BY kept_of_all * documents_in - documents_{last} DESC, place LIMIT {LOSERS}
+)
+SELECT *, documents_{last} / nullif(documents_in, 0) AS documents_share, characters_{last} / nullif(characters_in, 0) AS characters_share
+FROM (
+  SELECT if(place > {SHOWN}, format('{{:,}} others', count(*)), any_value(name)) AS name, {sums}, place,
+    any_value(names) AS names, any_value(kept_of_all) AS kept_of_all, any_value(kept_most) AS kept_most, false AS loses_most
+  FROM (SELECT * REPLACE (least(place, {SHOWN + 1}) AS place) FROM placed)
+  GROUP BY place
+  UNION ALL SELECT name, {", ".join(counts)}, place, names, kept_of_all, kept_most, true FROM lost
+)
+ORDER BY loses_most, if(loses_most, documents_{last} - kept_of_all * documents_in, 0), place""")  # fmt: skip
+    return None if not query.rows else _made(TITLES[name], name, tuple(passed), query)
+
+
+def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origin:
+    rows = [row for row in query.rows if not row["loses_most"]]
+    shown = [
+        (row["name"], *([row[f"{count}_{when}"] for when in ("in", *stages)] for count in ("documents", "characters"))) for row in rows
+    ]
+    losers = [(row["name"], row["documents_in"], row[f"documents_{stages[-1]}"]) for row in query.rows if row["loses_most"]]
+    whole, most = query.first, query.first["kept_most"]
+    left = sum(row[f"documents_{stages[-1]}"] for row in rows)
+    return Origin(title, name, stages, whole["names"], shown, losers, whole["kept_of_all"] or 0.0,
+                  most if left and most != host.NONE else None, query)  # fmt: skip
+
+
+def _encodings(run: Run) -> Origin | None:
+    """In what encodings the pages were read, and what they had claimed where that was another one or nothing. Which claims mean the
+    encoding that was used (`latin1`, `windows-1252`) is not known to SQL, so Python names the rows of the query."""
+    if not set(ENCODINGS) <= columns(run, "ingest_report").keys():
+        return None
+    query = ask(run, "encodings", "Encodings", """
+        SELECT encoding, encoding_claimed, record_type, count(*) AS documents_in, sum(chars_in)::BIGINT AS characters_in,
+          count(*) FILTER (kept) AS documents_ingest, coalesce(sum(chars_out) FILTER (kept), 0)::BIGINT AS characters_ingest
+        FROM ingest_report
+        WHERE encoding IS NOT NULL
+        GROUP BY encoding, encoding_claimed, record_type
+        ORDER BY documents_in DESC, encoding, encoding_claimed, record_type
+    """)  # fmt: skip
+    sums: dict[str, Counter[str]] = {}
+    names = [f"{count}_{when}" for when in ("in", "ingest") for count in ("documents", "characters")]
+    for row in query.rows:
+        of = sums.setdefault(_encoding(str(row["encoding"]), row["encoding_claimed"], str(row["record_type"])), Counter())
+        of.update({name: row[name] or 0 for name in names})
+    ordered = sorted(sums.items(), key=lambda pair: (-pair[1]["documents_in"], pair[0]))
+    rows = ordered[:SHOWN]
+    if ordered[SHOWN:]:
+        rows.append((f"{len(ordered) - SHOWN:,} others", sum((of for _, of in ordered[SHOWN:]), Counter())))
+    shown = [(name, [of["documents_in"], of["documents_ingest"]], [of["characters_in"], of["characters_ingest"]]) for name, of in rows]
+    return Origin("Encoding", "encoding", ("ingest",), len(ordered), shown, [], 0.0, None, query) if shown else None
+
+
+def _encoding(used: str, claimed: str | None, kind: str) -> str:
+    if claimed is None:
+        return used if kind in TEXTS else f"{used}, nothing claimed"
+    return used if canonical(claimed) == used else f"{used}, claimed {claimed}"

@@ -1,0 +1,297 @@
+"""What each stage took in and let through, and which rules removed the rest: alone, first, and together with others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from corpusmill.report.queries.ask import Query, ask, has_report, listed
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import literal
+from corpusmill.report.read import DATA_STAGES, Rule, read_meanings
+
+#: The rule of `ingest` for records that hold no page: requests, and what a crawler writes down of itself.
+NO_PAGE = "record_type"
+#: Rules of a stage that the funnel shows one by one; combinations of rules, and rules of the matrix of pairs, that the page shows.
+STEPS, COMBINATIONS, PAIRED = 14, 20, 14
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """A stage of the funnel. Counts are None where the stage does not have them; `estimate` are tokens by the characters of a token."""
+
+    stage: str
+    status: str
+    documents_in: int
+    documents_out: int
+    chars_in: int | None
+    chars_out: int | None
+    tokens: int | None = None
+    estimate: int | None = None
+
+    @property
+    def dropped(self) -> int:
+        return self.documents_in - self.documents_out
+
+    @property
+    def share(self) -> float:
+        """The share of the documents that came in which goes on."""
+        return self.documents_out / self.documents_in if self.documents_in else 0.0
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """The stages from records to tokens. `characters_a_token`: of the documents that became tokens; None where there are none."""
+
+    rows: list[FunnelRow]
+    characters_a_token: float | None
+    query: Query
+
+
+def read_funnel(run: Run, stages: Sequence[str] = (*DATA_STAGES, "tokens")) -> Funnel | None:
+    """From the reports of the data stages and the description of the token shards; None where there is neither."""
+    parts, before = [], None
+    for stage in stages:
+        if stage in DATA_STAGES and has_report(run, stage):
+            parts.append(f"""\
+SELECT {len(parts)} AS place, '{stage}' AS stage, count(*) AS documents_in, count(*) FILTER (kept) AS documents_out,
+    coalesce(sum(chars_in), 0)::BIGINT AS chars_in, coalesce(sum(chars_out), 0)::BIGINT AS chars_out, NULL::BIGINT AS tokens
+  FROM {stage}_report""")
+            before = stage
+    splits = [split for split in ("train", "validation") if run.reader.json(f"tokens/{split}/shards.json", dict)]
+    if "tokens" in stages and splits and run.reader.stages["tokens"].status != "missing":
+        parts.append(_token_row(run, len(parts), before, splits))
+    if not parts:
+        return None
+    union = "\n  UNION ALL ".join(parts)
+    query = ask(run, "funnel", "Stages", f"""\
+SELECT stage, documents_in, documents_out, documents_in - documents_out AS dropped, documents_out / nullif(documents_in, 0) AS kept,
+  documents_out / nullif(first(documents_in) OVER places, 0) AS of_all, chars_in, chars_out, chars_out / nullif(chars_in, 0) AS chars_kept,
+  tokens, last(chars_out IGNORE NULLS) OVER every / nullif(max(tokens) OVER (), 0) AS characters_a_token,
+  round(chars_out / nullif(characters_a_token, 0))::BIGINT AS estimated_tokens
+FROM (
+  {union}
+)
+WINDOW places AS (ORDER BY place), every AS (ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+ORDER BY place""")  # fmt: skip
+    names = ("documents_in", "documents_out", "chars_in", "chars_out", "tokens", "estimated_tokens")
+    rows = [FunnelRow(r["stage"], run.reader.stages[r["stage"]].status, *(r[name] for name in names)) for r in query.rows]
+    return Funnel(rows, query.first["characters_a_token"] or None, query)
+
+
+def _token_row(run: Run, place: int, before: str | None, splits: Sequence[str]) -> str:
+    """SQL: the documents that became tokens, each once however often a mixture repeats it, and the tokens of all splits."""
+    tokens, documents = (
+        " + ".join(f"(SELECT coalesce((content->>'{name}')::BIGINT, 0) FROM json_tokens_{split}_shards)" for split in splits)
+        for name in ("tokens", "documents")
+    )
+    if has_report(run, "tokens"):
+        documents = "(SELECT count(*) FILTER (kept) FROM tokens_report)"
+    came_in = documents if before is None else f"(SELECT count(*) FILTER (kept) FROM {before}_report)"
+    return f"SELECT {place}, 'tokens', {came_in},\n    {documents}, NULL, NULL,\n    {tokens}"
+
+
+@dataclass
+class RuleCount:
+    """How often a rule fired in a stage, how often it alone, and how often it was the first of a document's: documents, and characters of
+    the text that came in."""
+
+    name: str
+    fired: int = 0
+    alone: int = 0
+    first: int = 0
+    chars_fired: int = 0
+    chars_alone: int = 0
+    chars_first: int = 0
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Documents that failed exactly these rules, and their characters; names are sorted."""
+
+    rules: tuple[str, ...]
+    documents: int
+    characters: int
+
+
+@dataclass
+class Decisions:
+    """All counts of one stage's report."""
+
+    stage: str
+    rows: int = 0
+    kept: int = 0
+    chars_in: int = 0
+    chars_out: int = 0
+    rules: dict[str, RuleCount] = field(default_factory=dict)
+    thresholds: list[Rule] = field(default_factory=list)
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
+    query: Query | None = None  # of the rules
+
+    @property
+    def dropped(self) -> int:
+        return self.rows - self.kept
+
+    def by_removal(self) -> list[RuleCount]:
+        """The rules that fired, the most frequent first."""
+        return sorted((r for r in self.rules.values() if r.fired), key=lambda r: (-r.fired, r.name))
+
+    def rule(self, name: str) -> Rule | None:
+        """The comparison of a rule; None where the stage has none of this name."""
+        return next((rule for rule in self.thresholds if rule.rule == name), None)
+
+    def moves(self, name: str) -> list[str]:
+        """The rules that keep a share of what passes the others, so that another threshold of this one moves theirs."""
+        return [rule.rule for rule in shares_moved(self.thresholds, [name])]
+
+    @property
+    def sharing(self) -> list[str]:
+        """The rules that keep a share of what passes the others."""
+        return self.moves("")
+
+
+def shares_moved(rules: Sequence[Rule], moved: Sequence[str]) -> list[Rule]:
+    """The rules that keep a share of what passes the others, and so get another threshold where those of `moved` do."""
+    return [rule for rule in rules if moved and rule.share and rule.share[1] == "passing" and rule.rule not in moved]
+
+
+def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisions | None:
+    """The decisions of a stage; None where it has no usable report. `funnel`: the stages, where somebody has read them."""
+    funnel = funnel or read_funnel(run, [stage])
+    totals = next((row for row in funnel.rows if row.stage == stage), None) if funnel else None
+    if funnel is None or totals is None or not has_report(run, stage):
+        return None
+    first = f"(SELECT count(*) FROM {funnel.rows[0].stage}_report)"
+    rows_in = f"(SELECT count(*) FROM {stage}_report)"
+    query = ask(run, f"{stage}-rules", f"Rules of {stage}", f"""
+        SELECT rule, count(*) AS fired, count(*) FILTER (len(failed) = 1) AS alone, count(*) FILTER (failed[1] = rule) AS first,
+          sum(chars_in)::BIGINT AS chars_fired, coalesce(sum(chars_in) FILTER (len(failed) = 1), 0)::BIGINT AS chars_alone,
+          coalesce(sum(chars_in) FILTER (failed[1] = rule), 0)::BIGINT AS chars_first, fired / {rows_in} AS share_fired,
+          alone / {rows_in} AS share_alone, "first" / {rows_in} AS share_first, fired / {first} AS of_all
+        FROM (SELECT unnest(failed) AS rule, failed, chars_in FROM {stage}_report)
+        GROUP BY rule
+        ORDER BY fired DESC, rule
+    """)  # fmt: skip
+    found = Decisions(stage, totals.documents_in, totals.documents_out, totals.chars_in or 0, totals.chars_out or 0, query=query)
+    found.thresholds, found.meanings = run.reader.rules(stage), read_meanings(run.reader, stage)
+    found.rules = {rule.rule: RuleCount(rule.rule) for rule in found.thresholds}
+    names = ("fired", "alone", "first", "chars_fired", "chars_alone", "chars_first")
+    for row in query.rows:
+        found.rules[row["rule"]] = RuleCount(row["rule"], *(row[name] or 0 for name in names))
+    return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """Documents that a rule removed as the first that they failed, of `came_in` that came into the stage, and what was `left` after it.
+    Over all steps of a stage they are what it dropped."""
+
+    stage: str
+    name: str
+    removed: int
+    characters: int
+    left: int
+    came_in: int
+
+
+def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[Step], Query | None]:
+    """The rules of all stages in the order in which they decide; of each stage the `STEPS` that removed most, then all others together."""
+    parts, places = [], []
+    for stage, d in decisions.items():
+        removing = sorted((rule for rule in d.rules.values() if rule.first), key=lambda rule: (-rule.first, rule.name))
+        order = {rule.rule: place for place, rule in enumerate(d.thresholds)}
+        shown = sorted(removing[:STEPS], key=lambda rule: (order.get(rule.name, len(order)), -rule.first, rule.name))
+        others = len(removing) - len(shown)
+        rest = f"{others:,} other rule{'s' if others > 1 else ''}"
+        names = [rule.name for rule in shown]
+        rule = "failed[1]" if not others else f"if(list_contains({listed(names)}, failed[1]), failed[1], {literal(rest)})"
+        parts.append(f"""\
+SELECT '{stage}' AS stage, coalesce({rule}, '(no rule named)') AS rule, if(len(failed) = 0, 0, chars_in) AS chars_in,
+    {d.rows} AS came_in FROM {stage}_report WHERE NOT kept""")
+        places += [f"{stage}: {name}" for name in (*names, rest, "(no rule named)")]
+    if not parts:
+        return [], None
+    first = next(iter(decisions.values()))
+    union = "\n  UNION ALL ".join(parts)
+    query = ask(run, "rule-by-rule", "Rule by rule", f"""\
+SELECT stage, rule, count(*) AS removed, count(*) / any_value(came_in) AS share, count(*) / {first.rows} AS of_all,
+  sum(chars_in)::BIGINT AS characters, any_value(came_in) AS came_in,
+  (any_value(came_in) - sum(count(*)) OVER (PARTITION BY stage ORDER BY any_value(place)))::BIGINT AS documents_left
+FROM (
+  SELECT *, list_position({listed(places)}, stage || ': ' || rule) AS place
+  FROM ({union})
+)
+GROUP BY stage, rule
+ORDER BY any_value(place)""")  # fmt: skip
+    names = ["stage", "rule", "removed", "characters", "documents_left", "came_in"]
+    return [Step(*(row[name] for name in names)) for row in query.rows], query if query.rows else None
+
+
+@dataclass(frozen=True)
+class NoPages:
+    """Records of the crawl that hold no page, `pages` that do, and the share of those that the last stage keeps."""
+
+    records: int
+    no_pages: int
+    pages: int
+    share: float | None
+    query: Query
+
+
+def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) -> NoPages | None:
+    """None where all records hold a page, or nobody looked."""
+    if "ingest" not in decisions or not getattr(decisions["ingest"].rules.get(NO_PAGE), "fired", 0):
+        return None
+    query = ask(run, "pages", "Records that hold no page", f"""
+        SELECT *, {funnel.rows[-1].documents_out} / nullif(pages, 0) AS share
+        FROM (
+          SELECT count(*) AS records, count(*) FILTER (list_contains(failed, '{NO_PAGE}')) AS no_pages, records - no_pages AS pages
+          FROM ingest_report
+        )
+    """)  # fmt: skip
+    return NoPages(**query.first, query=query)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Which rules of a stage fire together: the most frequent combinations of `kinds`, `rest` documents in the others; and of the rules
+    that fired most the documents that failed both of a pair."""
+
+    combinations: list[Combination]
+    kinds: int
+    rest: int
+    query: Query
+    paired: list[RuleCount]
+    both: dict[tuple[str, str], int]
+    pairs_query: Query | None
+
+
+def read_overlap(run: Run, d: Decisions) -> Overlap | None:
+    """None where no document failed more than one rule."""
+    if all(rule.alone == rule.fired for rule in d.by_removal()):
+        return None
+    query = ask(run, f"{d.stage}-combinations", f"Combinations of rules of {d.stage}", f"""
+        SELECT rules, documents, characters, documents / (SELECT count(*) FROM {d.stage}_report WHERE NOT kept) AS of_dropped,
+          count(*) OVER () AS combinations, sum(documents) OVER ()::BIGINT AS in_all
+        FROM (
+          SELECT list_sort(list_distinct(failed)) AS rules, count(*) AS documents, coalesce(sum(chars_in), 0)::BIGINT AS characters
+          FROM {d.stage}_report
+          WHERE len(failed) > 0
+          GROUP BY rules
+        )
+        ORDER BY documents DESC, rules
+        LIMIT {COMBINATIONS}
+    """)  # fmt: skip
+    found = [Combination(tuple(row["rules"]), row["documents"], row["characters"]) for row in query.rows]
+    rest = query.first["in_all"] - sum(each.documents for each in found)
+    paired, pairs = d.by_removal()[:PAIRED], None
+    if len(paired) > 1:
+        names = listed([rule.name for rule in paired])
+        pairs = ask(run, f"{d.stage}-pairs", f"Pairs of rules of {d.stage}", f"""
+            SELECT rule, other, count(*) FILTER (list_contains(failed, other)) AS documents, count(*) AS fired, documents / fired AS share,
+              count(*) FILTER (len(failed) = 1) / fired AS alone
+            FROM (SELECT failed, unnest(failed) AS rule FROM {d.stage}_report), (SELECT unnest({names}) AS other)
+            WHERE list_contains({names}, rule)
+            GROUP BY rule, other
+            ORDER BY rule, other
+        """)  # fmt: skip
+    both = {(row["rule"], row["other"]): row["documents"] for row in pairs.rows} if pairs else {}
+    return Overlap(found, query.first["combinations"], rest, query, paired if pairs else [], both, pairs)

@@ -1,0 +1,205 @@
+"""Token shards, the mixture that they are made of, and how documents fill rows, as the stage's JSON files have it."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.report.read import RunReader
+from corpusmill.report.tables import cell, table
+
+PLAN = "tokens/plan.json"
+
+
+def shards_file(split: str) -> str:
+    return f"tokens/{split}/shards.json"
+
+
+def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:
+    """The `shards.json` of each split that is there."""
+    found = {split: reader.json(shards_file(split), dict) for split in ("train", "validation")}
+    return {split: description for split, description in found.items() if description}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the documents of a split fill rows of `length` places."""
+
+    split: str
+    length: int
+    rows: int
+    padding: int
+    waste: float
+
+
+def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
+    """What the `shards.json` of each split says of its packing plans."""
+    found = []
+    for split, description in splits.items():
+        for told in description.get("packing") or []:
+            with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+                found.append(Packing(split, int(told["length"]), int(told["rows"]), int(told["padding"]), float(told["waste"])))
+    return found
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component of a mixture: the tokens that it should give, has, and gives, and by how much `max_epochs` keeps it short."""
+
+    name: str
+    wanted: int
+    there: int
+    tokens: int
+    epochs: float
+    short: int
+
+
+def mixture(reader: RunReader) -> list[Component]:
+    """What the plan of the token shards says of its mixture; nothing where there is none."""
+    found = []
+    components = (reader.json(PLAN, dict) or {}).get("mixture")
+    for told in components if isinstance(components, list) else []:
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+            wanted, there, tokens, short = (int(told[name]) for name in ("wanted", "there", "tokens", "short"))
+            found.append(Component(str(told["name"]), wanted, there, tokens, float(told["epochs"]), short))
+    return found
+
+
+QUALITY = "tokenizer/quality.json"
+#: What `pattern` is in it where the tokenizer was taken over.
+TAKEN_OVER = "given"
+#: Languages and hosts that a terminal shows.
+MOST = 12
+NAME = 40
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of some text: its size, and what a tokenizer makes of it (None where that is not known)."""
+
+    documents: int
+    utf8_bytes: int
+    tokens: int
+    bytes_per_token: float | None
+    words: int
+    tokens_per_word: float | None
+    words_split: float | None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Figures":
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer on the judged text, in all and by language and host."""
+
+    name: str
+    all: Figures
+    languages: dict[str, Figures]
+    hosts: dict[str, Figures]
+
+    def groups(self, by: str) -> dict[str, Figures]:
+        return self.languages if by == "language" else self.hosts
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All of it. The first of `tokenizers` is the run's own; `worst` and `never` are (id, text, uses or None)."""
+
+    vocabulary_size: int
+    held_out: bool
+    tokenizers: list[Tokenizer]
+    unused: int = 0
+    unused_bytes: int = 0
+    below: int = 0
+    rare: int = 0
+    never_produced: int = 0
+    worst: list[tuple[int, str, int]] = field(default_factory=list)
+    never: list[tuple[int, str]] = field(default_factory=list)
+    #: Not trained in this run, so that nobody knows what it was trained on.
+    taken_over: bool = False
+
+    def groups(self, by: str) -> list[str]:
+        """The languages or hosts, those with most text first."""
+        return list(self.tokenizers[0].groups(by))
+
+
+def judgement(quality: dict[str, Any]) -> Judgement:
+    """Raises KeyError, TypeError or AttributeError where this is not what the stage writes."""
+    tokenizers = [
+        Tokenizer(short_name(name), Figures.of(found), *({n: Figures.of(v) for n, v in found[by].items()} for by in ("languages", "hosts")))
+        for name, found in quality["tokenizers"].items()
+    ]
+    usage, judged = quality.get("usage"), quality["judged"]
+    if not tokenizers:
+        raise KeyError("tokenizers")
+    taken_over = quality.get("pattern") == TAKEN_OVER
+    if usage is None:
+        return Judgement(quality["vocabulary_size"], judged["held_out"], tokenizers, taken_over=taken_over)
+    rare, never = usage["undertrained"], usage["never_produced"]
+    return Judgement(
+        quality["vocabulary_size"], judged["held_out"], tokenizers, usage["unused_tokens"], usage["unused_bytes"], rare["below"],
+        rare["tokens"], never["tokens"],
+        [(t["id"], t["text"], t["uses"]) for t in rare["worst"]], [(t["id"], t["text"]) for t in never["first"]], taken_over,
+    )  # fmt: skip
+
+
+def read_judgement(reader: RunReader) -> Judgement | None:
+    """None where the run has not judged its tokenizer, or what it wrote can't be read (with a warning)."""
+    quality = reader.json(QUALITY, dict)
+    if quality is None:
+        return None
+    try:
+        return judgement(quality)
+    except (KeyError, TypeError, AttributeError) as error:
+        reader.warn(f"{QUALITY}: not what judging a tokenizer writes ({type(error).__name__}: {error}), so it is left out.")
+        return None
+
+
+def short_name(name: str) -> str:
+    """A tokenizer's name; of a path its last two parts."""
+    return "/".join(name.rsplit("/", 2)[-2:]) if "/" in name else name
+
+
+def judged_text(found: Judgement) -> str:
+    """What it was judged on, in words."""
+    total = found.tokenizers[0].all
+    which = "that it was not trained on" if found.held_out else "of the sample that it was trained on (no others are left)"
+    which = "of the run" if found.taken_over else which
+    return f"{total.documents:,} documents {which}, {total.utf8_bytes / 1e6:,.1f} MB of text"
+
+
+def compression(figures: Figures) -> str:
+    return "–" if figures.bytes_per_token is None else f"{figures.bytes_per_token:.2f}"
+
+
+def fertility(figures: Figures) -> str:
+    return "–" if figures.tokens_per_word is None else f"{figures.tokens_per_word:.2f}"
+
+
+def split(figures: Figures) -> str:
+    return "–" if figures.words_split is None else f"{figures.words_split:.1%}"
+
+
+def judgement_tables(found: Judgement) -> list[Table]:
+    """The figures over everything, and bytes a token by language and by host."""
+    made = table(f"Tokenizers on {judged_text(found)}", "tokenizer", ">tokens", ">bytes/token", ">tokens/word", ">words split")
+    for tokenizer in found.tokenizers:
+        figures = tokenizer.all
+        made.add_row(cell(tokenizer.name, NAME), f"{figures.tokens:,}", compression(figures), fertility(figures), split(figures))
+    return [made, *(_groups(found, by) for by in ("language", "host") if found.groups(by))]
+
+
+def _groups(found: Judgement, by: str) -> Table:
+    names = [f">{safe_line(tokenizer.name, 24)}" for tokenizer in found.tokenizers]
+    made = table(f"Bytes a token by {by}", by, ">MB", *names)
+    groups = found.groups(by)
+    for group in groups[:MOST]:
+        columns = [compression(tokenizer.groups(by)[group]) for tokenizer in found.tokenizers]
+        made.add_row(cell(group, NAME), f"{found.tokenizers[0].groups(by)[group].utf8_bytes / 1e6:,.2f}", *columns)
+    if groups[MOST:]:
+        made.add_row(f"{len(groups) - MOST:,} more", "", *("" for _ in names))
+    return made

@@ -1,0 +1,367 @@
+"""Training curves, evaluation scores and samples, read from the JSON that the training stages leave."""
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.report.queries.ask import Query, ask, slug
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import identifier
+from corpusmill.report.read import TRAINED, RunReader
+
+#: Points of a curve that a page draws: more can't be seen.
+POINTS = 600
+#: The curve that comes from `speed.jsonl`, and its points.
+SPEED, SPEED_POINTS = "tokens_per_second", 200
+
+
+@dataclass
+class Curve:
+    """One logged value over the steps of one stage."""
+
+    stage: str
+    name: str
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass
+class Group:
+    """Validation bits per byte of the documents of one language, source or host; None where only the log is there."""
+
+    name: str
+    bits: float | None
+    low: float | None = None
+    high: float | None = None
+    documents: float | None = None
+    utf8_bytes: float | None = None
+
+
+@dataclass
+class Look:
+    """What a model in training wrote after a step: (document, what was given, what it wrote)."""
+
+    step: int
+    texts: list[tuple[str, str, str]]
+
+
+@dataclass
+class Speed:
+    """Medians over the steps, and the most memory; None where a figure is not known."""
+
+    tokens_per_second: float | None
+    flops_per_second: float | None
+    mfu: float | None
+    waited: float | None  # share of the steps' time
+    memory_bytes: float | None
+    cuda_bytes: float | None
+
+
+@dataclass
+class Training:
+    """The log of one training stage."""
+
+    stage: str
+    steps: int
+    last: dict[str, Any]
+    curves: list[Curve]
+    not_finite: int  # steps whose loss was not a finite number
+    skipped: int  # steps that did not count
+    skips: list[int] = field(default_factory=list)  # those steps, as many as are drawn
+    groups: dict[str, list[Group]] = field(default_factory=dict)
+    finished: bool = False  # the groups are those of the finished model, not of the log
+    looks: list[Look] = field(default_factory=list)
+    speed: Speed | None = None
+
+    def curve(self, name: str) -> Curve | None:
+        return next((curve for curve in self.curves if curve.name == name), None)
+
+
+def read_training(reader: RunReader) -> list[Training]:
+    """The training stages that have a log, in their order."""
+    found = []
+    for stage in TRAINED:
+        lines = _steps(reader, stage, "train")
+        if lines:
+            names = sorted({name for line in lines for name in line if name != "step"})
+            curves = [curve for name in names if (curve := _curve(stage, name, lines)) is not None]
+            bad = sum(not math.isfinite(as_number(line.get("loss", 0.0)) or 0.0) for line in lines)
+            skips = [line["step"] for line in lines if line.get("skipped")]
+            training = Training(stage, len(lines), lines[-1], curves, bad, len(skips), skips[:POINTS])
+            speed = _steps(reader, stage, "speed")
+            training.speed = _speed(speed) if speed else None
+            if (curve := _speed_curve(stage, speed)) is not None:
+                training.curves.append(curve)
+            training.groups, training.finished = _groups(reader, stage, lines)
+            training.looks = [look for line in _steps(reader, stage, "samples") if (look := _look(line)).texts]
+            found.append(training)
+    return found
+
+
+def _steps(reader: RunReader, stage: str, name: str) -> list[dict[str, Any]]:
+    return [line for line in reader.json_lines(f"{stage}/logs/{name}.jsonl") if isinstance(line.get("step"), int)]
+
+
+def _values(lines: list[dict[str, Any]], name: str) -> list[float]:
+    return [value for line in lines if (value := as_number(line.get(name))) is not None and math.isfinite(value)]
+
+
+def _speed(lines: list[dict[str, Any]]) -> Speed:
+    def middle(name: str) -> float | None:
+        values = _values(lines, name)
+        return statistics.median(values) if values else None
+
+    seconds = sum(_values(lines, "seconds"))
+    waited = sum(_values(lines, "waited")) / seconds if seconds else None
+    memory, cuda = (max(_values(lines, name), default=None) for name in ("memory_bytes", "cuda_bytes"))
+    return Speed(middle("tokens_per_second"), middle("flops_per_second"), middle("mfu"), waited, memory, cuda)
+
+
+def _speed_curve(stage: str, lines: list[dict[str, Any]]) -> Curve | None:
+    """Tokens a second; each point is the median of its steps, as single ones say little."""
+    every = max(1, math.ceil(len(lines) / SPEED_POINTS))
+    points = [(some[-1]["step"], _values(some, "tokens_per_second")) for begin in range(0, len(lines), every)
+              if (some := lines[begin : begin + every])]  # fmt: skip
+    points = [(step, values) for step, values in points if values]
+    return Curve(stage, SPEED, [step for step, _ in points], [statistics.median(values) for _, values in points]) if points else None
+
+
+def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> tuple[dict[str, list[Group]], bool]:
+    """By language, source and host: those of the finished model (and True), else those that the log has last."""
+    measured = (reader.json(f"{stage}/metrics.json", dict) or {}).get("validation")
+    by = measured.get("by") if isinstance(measured, dict) else None
+    finished = isinstance(by, dict)
+    if not isinstance(by, dict):
+        by = next((line["validation_by"] for line in reversed(lines) if isinstance(line.get("validation_by"), dict)), {})
+    groups = {str(kind): [_group(str(name), value) for name, value in of.items()] for kind, of in by.items() if isinstance(of, dict) and of}
+    return groups, finished
+
+
+def _group(name: str, value: Any) -> Group:
+    if not isinstance(value, dict):
+        return Group(name, as_number(value))
+    return Group(name, *(as_number(value.get(key)) for key in ("bits_per_byte", "low", "high", "documents", "utf8_bytes")))
+
+
+def _look(line: dict[str, Any]) -> Look:
+    samples = line.get("samples")
+    given = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
+    texts = [tuple(str(sample.get(key, "")) for key in ("document", "prompt", "text")) for sample in given]
+    return Look(line["step"] + 1, [(document, prompt, text) for document, prompt, text in texts])
+
+
+def as_number(value: Any) -> float | None:
+    """A logged value as a float (logs write NaN and infinity as text); None where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _curve(stage: str, name: str, lines: list[dict[str, Any]]) -> Curve | None:
+    points = [(line["step"], value) for line in lines if (value := as_number(line.get(name))) is not None]
+    points = [(step, value) for step, value in points if math.isfinite(value)]
+    if not points:
+        return None
+    every = math.ceil(len(points) / POINTS)
+    thinned = points[::every] if points[-1] in points[::every] else [*points[::every], points[-1]]
+    return Curve(stage, name, [step for step, _ in thinned], [value for _, value in thinned])
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested JSON objects as (dotted name, value); a list of plain values is one leaf."""
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in flatten(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return [leaf for place, item in enumerate(value) for leaf in flatten(item, f"{prefix}[{place}]")]
+    if isinstance(value, list):
+        return [(prefix, ", ".join(str(item) for item in value))]
+    return [(prefix, value)]
+
+
+#: Where stages leave figures about themselves.
+FIGURES = {
+    "Pre-training": "pretrain/metrics.json",
+    "Instruction tuning": "sft/metrics.json",
+    "Alignment": "align/metrics.json",
+}
+
+
+def read_figures(reader: RunReader) -> dict[str, list[tuple[str, Any]]]:
+    """The leaves of each JSON file with figures that the run has, by title."""
+    found = {title: reader.json(path) for title, path in FIGURES.items()}
+    leaves = {title: flatten(value) for title, value in found.items() if value is not None}
+    return {title: [(name, value) for name, value in of if not name.startswith("validation.by.")] for title, of in leaves.items()}
+
+
+def _by_stage(models: dict[str, Any] | None) -> dict[str, Any]:
+    """Models in the order in which they were made: the aligned one comes last."""
+    order = list(STAGES)
+    return dict(sorted((models or {}).items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
+
+
+@dataclass
+class Scores:
+    """Evaluation: `rows` are (score, one value a model or None where it has none)."""
+
+    models: list[str]
+    rows: list[tuple[str, list[Any]]]
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # as they are, by model
+
+
+def read_scores(reader: RunReader) -> Scores:
+    """`evaluate/scores.json`, which has a section a model. Those of benchmarks are no rows (benchmarks.py)."""
+    value = _by_stage(reader.json("evaluate/scores.json", dict))
+    whole = {str(model): scores for model, scores in value.items() if isinstance(scores, dict)}
+    sections = {model: dict(flatten({name: of for name, of in scores.items() if name != "tasks"})) for model, scores in whole.items()}
+    names = dict.fromkeys(name for scores in sections.values() for name in scores)
+    rows = [(name, [scores.get(name) for scores in sections.values()]) for name in names]
+    return Scores(list(sections), [row for row in rows if any(value is not None for value in row[1])], whole)
+
+
+def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """What the models said, from `evaluate/samples.json`: (model, the sample's names and texts)."""
+    value = _by_stage(reader.json("evaluate/samples.json", dict))
+    return [
+        (str(model), flatten(s)) for model, samples in value.items() if isinstance(samples, list) for s in samples if isinstance(s, dict)
+    ]
+
+
+#: Items shown of those that were found in documents.
+EXAMPLES = 5
+#: Metrics that are no share of items.
+OTHER = ("perplexity",)
+
+
+@dataclass(frozen=True)
+class Score:
+    value: float
+    error: float | None
+
+    def text(self, metric: str) -> str:
+        """`50.2% ± 0.4`, or a perplexity."""
+        if metric in OTHER:
+            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.2g}")
+        return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An item that a document holds: `share` of its words that prove something, `passage` of the document."""
+
+    item: int
+    text: str
+    share: float
+    passage: str
+    documents: int
+    id: str
+    url: str
+
+
+@dataclass
+class Benchmark:
+    """A task: `scores` by metric (the first is the one to compare by) and model, `groups` by name and model."""
+
+    name: str
+    title: str
+    chance: float | None
+    items: int
+    total: int
+    shots: int
+    cut: int
+    found: int
+    searched: int
+    documents: int
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
+    without: dict[str, Score] = field(default_factory=dict)  # the first metric by model, of the items that no document holds
+    groups: dict[str, dict[str, Score]] = field(default_factory=dict)
+    leaks: list[Leak] = field(default_factory=list)
+    leaks_query: Query | None = None
+
+    @property
+    def metric(self) -> str:
+        return next(iter(self.scores))
+
+    def weakest(self) -> list[tuple[str, dict[str, Score]]]:
+        """The groups, those with the lowest mean over models first."""
+        return sorted(self.groups.items(), key=lambda group: (sum(s.value for s in group[1].values()) / max(1, len(group[1])), group[0]))
+
+
+@dataclass
+class Benchmarks:
+    models: list[str]
+    tasks: list[Benchmark]
+
+
+def read_benchmarks(run: Run, models: list[str], scores: dict[str, dict[str, Any]], examples: bool = True) -> Benchmarks:
+    """`scores`: the sections of `evaluate/scores.json` by model. What is not of the expected form is left out."""
+    found: dict[str, Benchmark] = {}
+    for model in models:
+        for name, summary in _object(scores[model].get("tasks")).items():
+            _take(found, str(name), model, _object(summary))
+    shown = [task for task in found.values() if task.scores]
+    for task in shown if examples else ():
+        if task.found:
+            _find_leaks(run, task)
+    return Benchmarks([model for model in models if any(model in task.scores[task.metric] for task in shown)], shown)
+
+
+def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str, Any]) -> None:
+    """Adds one model's summary of a task."""
+    overlap = _object(summary.get("overlap"))
+    if name not in found:
+        found[name] = Benchmark(
+            name, str(summary.get("title", name)), as_number(summary.get("chance")), _count(summary, "items"), _count(summary, "total"),
+            _count(summary, "shots"), _count(summary, "cut"),
+            _count(overlap, "found"), _count(overlap, "searched"), _count(overlap, "documents"),
+        )  # fmt: skip
+    task, metrics, first = found[name], _scores(summary.get("metrics")), str(summary.get("metric", ""))
+    for metric in sorted(metrics, key=lambda metric: (metric != first, metric)):
+        task.scores.setdefault(metric, {})[model] = metrics[metric]
+    if first in (others := _scores(overlap.get("without"))):
+        task.without[model] = others[first]
+    for group, of in _object(summary.get("groups")).items():
+        if first in (own := _scores(_object(of).get("metrics"))):
+            task.groups.setdefault(str(group), {})[model] = own[first]
+
+
+def _count(of: dict[str, Any], key: str) -> int:
+    return int(as_number(of.get(key)) or 0)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _scores(metrics: Any) -> dict[str, Score]:
+    given = {str(name): _object(of) for name, of in _object(metrics).items()}
+    values = {name: (as_number(of.get("value")), as_number(of.get("stderr"))) for name, of in given.items()}
+    return {name: Score(value, error) for name, (value, error) in values.items() if value is not None}
+
+
+def _find_leaks(run: Run, task: Benchmark) -> None:
+    """The items of which most was found, with their own text where they were among those scored by the first model."""
+    found, scored = f"evaluate_benchmarks_overlap_{task.name}", f"evaluate_benchmarks_{next(iter(task.scores[task.metric]))}_{task.name}"
+    if found not in run.tables:
+        return
+    task.leaks_query = ask(run, f"leaks-{slug(task.name)}", f"{task.title}: the items of which most was found", f"""
+        SELECT item, share, documents, passage, id, url FROM {identifier(found)} ORDER BY share DESC, item LIMIT {EXAMPLES}
+    """)  # fmt: skip
+    rows = task.leaks_query.rows
+    texts = {}
+    if scored in run.tables and rows:
+        items = ", ".join(str(row["item"]) for row in rows)
+        known = run.sql(f"FROM {identifier(scored)} WHERE item IN ({items})")
+        texts = {row["item"]: _text(row) for row in (dict(zip(known.columns, values, strict=True)) for values in known.fetchall())}
+    names = ("share", "passage", "documents", "id")
+    task.leaks = [Leak(row["item"], texts.get(row["item"], ""), *(row[name] for name in names), row["url"] or "") for row in rows]
+
+
+def _text(row: dict[str, Any]) -> str:
+    if "prompt" in row:
+        return f"{row['prompt']} {row['answer']}"
+    return "".join(texts[row["gold"] if len(texts) > 1 else 0] for texts in (row["contexts"], row["continuations"]))

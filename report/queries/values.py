@@ -1,0 +1,291 @@
+"""What the stages measured: histograms, lengths of documents, personal data."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.report.queries.ask import Query, ask, columns, has_report, number_of
+from corpusmill.report.queries.rules import Decisions
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import column, literal
+from corpusmill.report.read import RunReader
+
+BINS = 60
+#: Rows by which ranges and other thresholds are chosen; all are counted.
+SAMPLE_ROWS = 100_000
+#: Places and numbers of groups, not measurements; a histogram of them says nothing.
+NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
+#: By stage, what says nothing here: `similarity` is drawn beside the clusters, without the exact copies that would hide all others;
+#: an item's number measures nothing, and a document rarely holds more than one.
+NOT_DRAWN = {"dedup": {"similarity", "contaminated_item", "contamination_matches"}}
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+#: Ten steps a decade; longer documents are in the last bin.
+EDGES = [10 ** (step / 10) for step in range(81)]
+PII = "pii_"
+
+Floats = npt.NDArray[np.float64]
+
+
+def measured_columns(schema: pa.Schema, stage: str = "") -> list[str]:
+    """The columns of a stage's report that hold numbers or yes/no, in their order."""
+    left_out = NOT_MEASURED | NOT_DRAWN.get(stage, set())
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return [f.name for f in schema if f.name not in left_out and any(test(f.type) for test in numeric)]
+
+
+# ---- histograms ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The bins of a histogram: `count` of equal width from `low` to `high`, or of equal ratio where `logarithmic`; then `zeros` says
+    whether one more, from 0 to `low`, stands before them. A bin holds its lower edge, the last one both. `whole`: all values are."""
+
+    low: float
+    high: float
+    count: int
+    logarithmic: bool = False
+    zeros: bool = False
+    whole: bool = False
+
+    @property
+    def edges(self) -> list[float]:
+        if not self.logarithmic:
+            return [float(edge) for edge in np.linspace(self.low, self.high, self.count + 1)]
+        edges = [float(edge) for edge in np.geomspace(self.low, self.high, self.count + 1)]
+        edges[0], edges[-1] = self.low, self.high
+        return [0.0, *edges] if self.zeros else edges
+
+    def place(self, value: str) -> str:
+        """SQL: the bin of a value; -1 where it lies below all of them, one more than there are where it lies above, NULL of NULL."""
+        low, high, bins = literal(self.low), literal(self.high), len(self.edges) - 1
+        first = int(self.zeros)
+        inside = f"({value} - {low}) * {self.count} / {literal(self.high - self.low)}"
+        if self.logarithmic:
+            inside = f"{first} + ln({value} / {low}) * {self.count} / {literal(math.log(self.high / self.low))}"
+        zeros = f" WHEN {value} >= 0 AND {value} < {low} THEN 0" if self.zeros else ""
+        return (
+            f"CASE WHEN {value} IS NULL THEN NULL{zeros} WHEN {value} < {low} THEN -1 WHEN {value} > {high} THEN {bins} "
+            f"ELSE least(greatest(floor({inside}), {first}), {bins - 1}) END::INTEGER"
+        )
+
+
+def plan(values: Floats, marks: Sequence[float]) -> Bins:
+    """Bins for some finite values (n): a bin a number for few whole numbers, else 60 even or logarithmic ones. `marks` (thresholds) are
+    always inside; of the values nearly all."""
+    if not len(values):
+        values = np.array([0.0, *marks])
+    low, high = float(values.min()), float(np.quantile(values, 0.995, method="nearest"))
+    for mark in marks:  # with some room behind it, where those that fail are
+        low, high = min(low, mark), max(high, mark + 0.2 * max(mark - low, 0.0))
+    whole = bool(np.all(values == np.round(values)))
+    if whole and high - low < BINS:
+        return Bins(math.floor(low), math.floor(high) + 1, math.floor(high) + 1 - math.floor(low), whole=True)
+    if low >= 0 and high > 20 * max(float(np.median(values)), high * 1e-6):
+        first = max(float(np.min(values[values > 0], initial=high)), high * 1e-6)
+        return Bins(first, high, BINS - 1, True, low < first, whole)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return Bins(low, high, BINS, whole=whole)
+
+
+@dataclass
+class Histogram:
+    """Counts of one column in each of `bins`, of `below` and `above` them, and of the `missing` values: nulls and NaNs."""
+
+    column: str
+    bins: Bins
+    kept: list[int]
+    dropped: list[int]
+    below: int = 0
+    above: int = 0
+    missing: int = 0
+    query: Query | None = None
+
+    @property
+    def values(self) -> int:
+        return sum(self.kept) + sum(self.dropped) + self.below + self.above
+
+    @property
+    def mostly_zeros(self) -> bool:
+        """Whether most values lie before the first step of a logarithmic axis, where they would hide all others."""
+        return self.bins.zeros and 2 * (self.kept[0] + self.dropped[0]) > self.values
+
+
+def read_histograms(run: Run, d: Decisions) -> dict[str, Histogram]:
+    """All measured columns of a stage's report, in its order."""
+    kinds, schema = columns(run, f"{d.stage}_report"), run.reader.schema(d.stage, "report")
+    names = [name for name in measured_columns(schema, d.stage) if name in kinds] if schema is not None else []
+    planned = _plans(run, d, names, kinds)
+    return {name: _histogram(run, d.stage, name, planned[name], kinds) for name in names}
+
+
+def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) -> dict[str, Bins]:
+    """The bins of each column, by some rows from all over the report."""
+    marks: dict[str, list[float]] = {}
+    for rule in d.thresholds:
+        if isinstance(rule.threshold, int | float):
+            marks.setdefault(rule.column, []).append(float(rule.threshold))
+    values = sample(run, d, [number_of(name, kinds) for name in names])
+    return {name: plan(of[np.isfinite(of)], marks.get(name, [])) for name, of in zip(names, values, strict=True)}
+
+
+def sample(run: Run, d: Decisions, values: Sequence[str]) -> list[Floats]:
+    """Numbers (n), given as SQL, of about `SAMPLE_ROWS` rows from all over a report that `Run.hold` has read; NaN where missing."""
+    if not values:
+        return []
+    named = ", ".join(f"coalesce({value}, 'nan'::DOUBLE) AS v{place}" for place, value in enumerate(values))
+    rows = run.sql(f"SELECT {named} FROM {d.stage}_report WHERE rowid % {-(-d.rows // SAMPLE_ROWS) or 1} = 0").fetchnumpy()
+    return [np.asarray(rows[f"v{place}"], np.float64) for place in range(len(values))]
+
+
+def _histogram(run: Run, stage: str, name: str, bins: Bins, kinds: dict[str, str]) -> Histogram:
+    query = ask(run, "values", f"Values of {name} ({stage})", f"""
+        SELECT {bins.place("value")} AS bin, count(*) FILTER (kept) AS kept, count(*) FILTER (NOT kept) AS dropped
+        FROM (SELECT kept, {number_of(name, kinds)} AS value FROM {stage}_report)
+        GROUP BY bin
+        ORDER BY bin
+    """)  # fmt: skip
+    count = len(bins.edges) - 1
+    found = {row["bin"]: (row["kept"], row["dropped"]) for row in query.rows}
+    kept, dropped = ([found.get(place, (0, 0))[side] for place in range(count)] for side in (0, 1))
+    return Histogram(name, bins, kept, dropped, *(sum(found.get(place, (0, 0))) for place in (-1, count, None)), query=query)
+
+
+# ---- lengths ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Lengths:
+    """Lengths in characters of one set of documents, `name`: at each of `QUANTILES`, and counts between each of `EDGES` and the next;
+    `empty` are documents without a character."""
+
+    name: str
+    documents: int
+    characters: int
+    quantiles: list[int]
+    bins: list[int]
+    empty: int
+
+
+def read_lengths(run: Run, stages: Sequence[str]) -> tuple[list[Lengths], list[Query]]:
+    """The documents as they came in, and after each of `stages`; sets without documents are left out."""
+    sets = [("came in", stage, "chars_in", "") for stage in stages[:1]]
+    sets += [(f"after {stage}", stage, "chars_out", " WHERE kept") for stage in stages]
+    if not sets:
+        return [], []
+    names = [f"p{round(100 * share):02d}" for share in QUANTILES]
+    every = "\n  UNION ALL ".join(
+        f"SELECT {place} AS place, {literal(name)} AS documents_that, {chars} AS characters FROM {stage}_report{where}"
+        for place, (name, stage, chars, where) in enumerate(sets)
+    )
+    quantiles = ", ".join(f"quantile_disc(characters, {share}) AS {name}" for share, name in zip(QUANTILES, names, strict=True))
+    table = ask(run, "lengths", "Lengths in characters", f"""\
+SELECT place, any_value(documents_that) AS documents_that, count(*) AS documents, sum(characters)::BIGINT AS characters,
+  {quantiles}
+FROM (
+  {every}
+)
+GROUP BY place
+ORDER BY place""")  # fmt: skip
+    chart = ask(run, "lengths-chart", "Documents by length", f"""\
+SELECT place, if(characters > 0, least(floor(10 * log10(characters) + 1e-9), {len(EDGES) - 1})::INTEGER, NULL) AS step,
+  count(*) AS documents
+FROM (
+  {every}
+)
+GROUP BY place, step
+ORDER BY place, step""")  # fmt: skip
+    counts = {(row["place"], row["step"]): row["documents"] for row in chart.rows}
+    found = [
+        Lengths(row["documents_that"], row["documents"], row["characters"], [row[name] for name in names],
+                [counts.get((row["place"], step), 0) for step in range(len(EDGES))], counts.get((row["place"], None), 0))
+        for row in table.rows
+    ]  # fmt: skip
+    return found, [table, chart]
+
+
+# ---- personal data ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PersonalKind:
+    """Of one kind: finds and documents that have any, of all and of those that were kept. `placeholder` stands for it in the text, None
+    where it stays; `known` tells whether the recipe says so."""
+
+    column: str
+    placeholder: str | None
+    known: bool
+    finds: int
+    documents: int
+    kept_finds: int
+    kept_documents: int
+
+    @property
+    def kind(self) -> str:
+        return self.column.removeprefix(PII).replace("_", " ")
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """What the step `pii` found: by kind, and documents with any find (`touched`)."""
+
+    kinds: list[PersonalKind]
+    rows: int
+    kept: int
+    touched: int
+    kept_touched: int
+    query: Query
+    kinds_query: Query
+
+
+def read_personal_data(run: Run) -> PersonalData | None:
+    """The kinds that the filter stage looked for; None where it looked for none, or has no documents."""
+    kinds = columns(run, "filter_report") if has_report(run, "filter") else {}
+    names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INT")]
+    names += [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INTEGER")]
+    names = [name for name in kinds if name in names]
+    if not names:
+        return None
+    some = " OR ".join(f"{column(name)} > 0" for name in names)
+    whole = ask(run, "pii-documents", "Documents with personal data", f"""
+        SELECT count(*) AS rows, count(*) FILTER (kept) AS kept, count(*) FILTER ({some}) AS touched,
+          count(*) FILTER (kept AND ({some})) AS kept_touched, touched / nullif(count(*), 0) AS share,
+          kept_touched / nullif(count(*) FILTER (kept), 0) AS kept_share
+        FROM filter_report
+    """)  # fmt: skip
+    by_kind = ask(run, "pii", "Personal data by kind", f"""
+        SELECT kind, coalesce(sum(finds), 0)::BIGINT AS finds, count(*) FILTER (finds > 0) AS documents,
+          coalesce(sum(finds) FILTER (kept), 0)::BIGINT AS kept_finds, count(*) FILTER (kept AND finds > 0) AS kept_documents,
+          documents / {whole.first["rows"] or "NULL"} AS share, kept_documents / {whole.first["kept"] or "NULL"} AS kept_share
+        FROM (SELECT kept, unnest({list(names)}) AS kind, unnest([{", ".join(map(column, names))}]) AS finds FROM filter_report)
+        GROUP BY kind
+        ORDER BY list_position({list(names)}, kind)
+    """)  # fmt: skip
+    if not whole.first["rows"]:
+        return None
+    options = _pii_options(run.reader)
+    known = {f"{PII}{name}{plural}": name for name in options for plural in ("s", "")}
+    made = [_kind(row, known.get(row["kind"]), options) for row in by_kind.rows]
+    return PersonalData(made, *(whole.first[name] for name in ("rows", "kept", "touched", "kept_touched")), whole, by_kind)
+
+
+def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> PersonalKind:
+    placeholder = options.get(option) if option else None
+    counts = (row[name] for name in ("finds", "documents", "kept_finds", "kept_documents"))
+    return PersonalKind(row["kind"], placeholder if isinstance(placeholder, str) else None, option is not None, *counts)
+
+
+def _pii_options(reader: RunReader) -> dict[str, Any]:
+    """The step's options in the resolved recipe; empty where it does not have them."""
+    steps = reader.settings("filter").get("steps")
+    for step in steps if isinstance(steps, list) else []:
+        if isinstance(step, dict) and isinstance(step.get("pii"), dict):
+            return dict(step["pii"])
+    return {}

@@ -1,1 +1,0 @@
-"""The numbers that the page shows, each table with the query that gives them again."""

@@ -1,0 +1,45 @@
+"""Every number of the page stands in what the query beside it gives."""
+
+from pathlib import Path
+
+import pytest
+from printed_queries import Printed, is_shown, not_given
+
+from corpusmill.report.page.html import render, render_body
+from corpusmill.report.queries.ask import Query
+from corpusmill.report.queries.summary import read_summary
+from corpusmill.report.query.run import open_run
+
+
+@pytest.fixture(scope="module")
+def html(run_folder: Path) -> str:
+    return render(read_summary(str(run_folder)))
+
+
+@pytest.fixture(scope="module")
+def every(run_folder: Path) -> list[Query]:
+    return list(render_body(read_summary(str(run_folder)))[1].queries.values())
+
+
+def test_the_queries_run_again_and_give_the_same(run_folder: Path, every: list[Query]) -> None:
+    assert len(every) > 40
+    with open_run(str(run_folder)) as run:
+        for query in every:
+            found = run.sql(query.sql)
+            rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+            assert not query.rows or rows == query.rows, query.name
+
+
+def test_what_is_printed_is_what_computed(html: str, every: list[Query]) -> None:
+    assert Printed(html).sql == {each.id: each.sql for each in every}
+
+
+def test_all_that_the_written_page_shows_is_in_its_queries(run_folder: Path, html: str) -> None:
+    assert not_given(str(run_folder), html) == []
+
+
+def test_printed_numbers_are_those_of_a_query() -> None:
+    assert (
+        is_shown("1,235", [1234.6]) and is_shown("12.3", [0.1234]) and is_shown("5.12e+07", [51_234_567.0]) and is_shown("49", ["0 to 49"])
+    )
+    assert not is_shown("1,236", [1234.6]) and not is_shown("12.4", [0.1234]) and not is_shown("1", [True])

@@ -1,0 +1,170 @@
+"""What a run's report says of the classifiers that it used."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from printed_queries import not_reproduced
+from rich.console import Console
+
+from corpusmill.filters.classifier.evaluate import evaluate
+from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.answers.terminal import render_report
+from corpusmill.report.page.html import render
+from corpusmill.report.queries.classifiers import columns_of, read_classifiers
+from corpusmill.report.queries.summary import read_summary
+from corpusmill.report.query.run import Run
+
+HOSTILE = "<b onclick=x>\x1b[31mred\u202e"
+
+
+def measured(count: int, auc: float = 1.0) -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    score = random.random(count)
+    yes = np.where(random.random(count) < auc, score > 0.5, random.random(count) > 0.5)
+    return evaluate(score, yes.astype(np.int8), [HOSTILE, "b"] * (count // 2), np.full(count, 80), 0.5, 0, resamples=20)
+
+
+def described(**card: Any) -> dict[str, Any]:
+    """A classifier.json as the training writes it."""
+    head = {"label": "rude", "file": "rude.ftz", "sha256": "0" * 64, "calibration": {"method": "platt"}, "threshold": 0.3125}
+    return {"format": 1, "name": "posts", "form": "words", "window": None, "heads": [head], "card": card}
+
+
+def card(**labels: Any) -> dict[str, Any]:
+    facts = {
+        "trained_on": {"yes": 1234, "no": 2345}, "calibrated_on": {"what": "the validation part", "yes": 55, "no": 66},
+        "threshold_on": {"what": "sources left out in turn", "yes": 77, "no": 88},
+        "test": measured(600), "unseen": None, **labels,
+    }  # fmt: skip
+    source = {"name": f"tweets {HOSTILE}", "licence": "CC <0>", "examples": 4321, "answers": {"rude": {"yes": 1500, "no": 2821}}}
+    lengths = {"0.05": 10, "0.5": 20, "0.95": 30}
+    return {"licence": "MIT", "data": {"sources": [source], "different": 4000, "bytes_of_a_line": lengths}, "labels": {"rude": facts}}
+
+
+def add(folder: Path, files: dict[str, Any], rule: dict[str, Any] | None = None) -> None:
+    """Adds what the filter stage leaves of its classifiers to a run, and their scores to its report."""
+    storage = Storage(str(folder / "filter"))
+    manifest = Manifest(storage)
+    rows = list(manifest.rows())
+    for place, row in enumerate(rows):
+        path = next(output.path for output in row.outputs if output.path.startswith("report/"))
+        report = read_table(storage, path)
+        rules = json.loads(report.schema.metadata[b"corpusmill.rules"]) + ([rule] if rule else [])
+        report = report.append_column("posts_rude", pa.array(np.linspace(0.1, 0.6, report.num_rows)))
+        output = publish(storage, path, report.replace_schema_metadata({b"corpusmill.rules": json.dumps(rules).encode()}))
+        outputs = [output if each.path == path else each for each in row.outputs]
+        rows[place] = replace(row, outputs=outputs)
+    outputs = [publish(storage, f"classifiers/{name}.json", json.dumps(content).encode()) for name, content in files.items()]
+    (folder / "filter/manifest.jsonl").unlink()
+    fresh = Manifest(storage)
+    for row in [*rows, TaskRow("classifiers", "c", [], "c", "v", 0, 0, 0, 1, outputs)]:
+        fresh.append(row)
+    fresh.finish([*(row.task for row in rows), "classifiers"])
+
+
+RULE = {"step": "classifier", "rule": "posts_rude", "column": "posts_rude", "comparison": ">=", "threshold": 0.3125}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, builder) -> Path:
+    folder = tmp_path_factory.mktemp("classified") / "run"
+    builder(folder)
+    public = described(model="https://x.test/m.bin")
+    add(folder, {"posts": described(**card(unseen=measured(400, 0.2))), "public": {**public, "window": 50}}, RULE)
+    return folder
+
+
+def test_read(run: Path) -> None:
+    posts, public = read_classifiers(Run(str(run)), read_summary(str(run)).decisions["filter"])
+    assert (posts.name, posts.licence, posts.different, posts.lengths, posts.decides) == ("posts", "MIT", 4000, (10, 20, 30), True)
+    assert (public.decides, public.window, public.sources) == (False, 50, ())
+    assert "nothing of how good it is" in public.warnings()[0]
+    (label,) = posts.labels
+    assert (label.name, label.yes, label.no, label.columns) == ("rude", 1234, 2345, ("posts_rude",))
+    found = " ".join(posts.warnings())
+    assert "trained on short texts (95% have at most 30 bytes) and judges documents of" in found and "with `window`" in found
+    assert "rude: on unseen sources it tells yes from no poorly" in found and "on the test part it tells" not in found
+
+
+def test_the_terminal_names_them_and_warns_of_those_that_decide(run: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    render_report(str(run), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    auc = measured(600)["roc_auc"]
+    assert re.search(rf"posts +3,579 +{auc['value']:.3f} \({auc['low']:.3f}–{auc['high']:.3f}\)", text)
+    assert re.search(r"public +– +–", text)
+    assert "filter: classifier posts: it was trained on short texts" in text and "classifier public" not in text
+
+
+def test_the_page_has_a_section(run: Path) -> None:
+    page = render(read_summary(str(run)))
+    section = page[page.index('<h2 id="classifiers">') : page.index('<h2 id="duplicates">')]
+    assert '<a href="#classifiers">' in page
+    assert "4,321" in section and "CC &lt;0&gt;" in section and "Trained on 3,579 lines (1,234 yes, 2,345 no)" in section
+    assert "was fitted on the validation part (55 yes, 66 no), the threshold chosen on sources left out in turn (77 yes, 88 no)." in section
+    assert "On sources that were left out of the training in turn" in section
+    assert "&lt;b onclick=x&gt;red" in section and "<b onclick" not in page and not set("\x1b\u202e") & set(section)
+    every = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
+    for number in re.findall(r'data-figure="(\d+)"', section):
+        go.Figure(every[int(number)])
+    scores = every[int(re.search(r'data-figure="(\d+)"', section)[1])]
+    assert scores["layout"]["shapes"][0]["x0"] == 0.3125
+    assert sum(sum(trace["y"][:-1]) for trace in scores["data"]) == 56
+
+
+def test_scores_that_decide_nothing_are_drawn_with_the_classifiers_own_threshold(tmp_path: Path, builder) -> None:
+    builder(tmp_path / "run", stages=("ingest", "filter"))
+    add(tmp_path / "run", {"posts": described(**card())})
+    summary = read_summary(str(tmp_path / "run"))
+    assert summary.classifiers[0].decides is False
+    assert any("no source was left out" in sentence for sentence in summary.classifiers[0].warnings())
+    page = render(summary)
+    assert "Its scores decide nothing in this run." in page and "yes: &gt;= 0.3125" in page.replace("\\u0026", "&")
+
+
+@pytest.mark.parametrize(("comparison", "threshold", "decides"), [(">", 1.0, False), ("<", 0, False), (">", 0.99, True), ("<", 0.01, True)])
+def test_a_rule_that_no_score_fails_decides_nothing(tmp_path: Path, builder, comparison: str, threshold: float, decides: bool) -> None:
+    builder(tmp_path / "run", stages=("ingest", "filter"))
+    add(tmp_path / "run", {"posts": described(**card())}, {**RULE, "comparison": comparison, "threshold": threshold})
+    assert read_summary(str(tmp_path / "run")).classifiers[0].decides is decides
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {**described(), "heads": 5}, described(labels={"rude": {"test": {}}}), described(**card(test={"by_source": {}}))]
+)
+def test_a_damaged_description_is_a_warning(tmp_path: Path, builder, content: Any) -> None:
+    builder(tmp_path / "run", stages=("ingest", "filter"))
+    add(tmp_path / "run", {"posts": content})
+    summary = read_summary(str(tmp_path / "run"))
+    assert summary.classifiers == [] and any("filter/classifiers/posts.json" in warning for warning in summary.warnings)
+    assert 'id="classifiers"' not in render(summary)
+
+
+def test_columns_are_named_as_the_step_names_them() -> None:
+    from corpusmill.filters.classifier.step import Outputs
+
+    for name, label in (("posts", "rude"), ("posts", "posts"), ("dclm", "__label__hq"), ("m", "two words!")):
+        assert columns_of(name, label) == (Outputs(name, (label,), window=False).column(label),)
+
+
+def test_what_it_answers_in_this_run(run: Path) -> None:
+    reports = [pq.read_table(path) for path in sorted((run / "filter/report").glob("*.parquet"))]
+    yes, kept = (np.concatenate(parts) for parts in zip(*((t["posts_rude"].to_numpy() >= 0.3125, t["kept"].to_numpy()) for t in reports)))
+    page = render(read_summary(str(run)))
+    said = f"In this run {yes.sum()} of 56 documents with a score get yes ({yes.mean():.1%}); of the 45 that the filter stage kept, "
+    assert said + f"{(yes & kept).sum()} ({yes[kept].mean():.1%})." in page and 0 < yes.sum() < 56
+
+
+def test_the_queries_give_all_that_the_page_says_of_them(run: Path) -> None:
+    assert not_reproduced(str(run)) == []

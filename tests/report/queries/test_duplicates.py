@@ -1,0 +1,172 @@
+"""What the queries say of the cluster tables beside plain Python over all of their rows."""
+
+import io
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.answers.clusters import clusters
+from corpusmill.report.queries.duplicates import LISTS, choose_clusters, find_clusters, read_clusters, read_members, read_sources
+from corpusmill.report.query.run import Run
+from corpusmill.report.read import RunReader
+
+Rows = list[dict[str, Any]]
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()), ("row", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("kept", pa.bool_()),
+        ("cluster_size", pa.int64()), ("kept_id", pa.string()), ("similarity", pa.float64()), ("verified", pa.string()),
+        ("kept_in", pa.string()),
+    ]
+)  # fmt: skip
+
+
+def tables(seed: int, parts: int, earlier: float, size: int = 400) -> list[Rows]:
+    """Random cluster tables in which every cluster lies whole in one, as the stage writes them; some are kept by an earlier run."""
+    draw = random.Random(seed)
+    made: list[Rows] = []
+    for part in range(parts):
+        rows: Rows = []
+        for number in range(draw.randrange(size)):
+            count, kept_in = 1 + min(draw.randrange(1, 6) ** 2 // 3 + 1, 9), "old" if draw.random() < earlier else None
+            kept_id = f"{part:02x}{number:030x}"
+            for member in range(count):
+                kept = member == 0
+                if kept and kept_in:
+                    continue
+                how = draw.choice(["exact", "exact_jaccard", "minhash_estimate", "containment", "url"])
+                similar = {"exact": 1.0, "url": None}.get(how, round(draw.uniform(0.7, 1), 2))
+                rows.append(
+                    {"shard": f"part-{draw.randrange(3):05d}", "id": kept_id if kept else f"{part:02x}{member:x}{number:029x}",
+                     "source": "c", "kept": kept, "cluster_size": count, "kept_id": kept_id, "similarity": None if kept else similar,
+                     "verified": None if kept else how, "kept_in": kept_in, "row": draw.randrange(10**9)}
+                )  # fmt: skip
+        made.append(sorted(rows, key=lambda r: (r["shard"], r["row"])))
+    return made
+
+
+def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: Rows | None = None) -> Run:
+    storage = Storage(str(folder))
+    manifest = Manifest(storage.child("dedup"))
+    for number, rows in enumerate(parts):
+        table = pa.Table.from_pylist(rows, schema=schema)
+        outputs = [publish(storage.child("dedup"), f"clusters/part-{number:05d}.parquet", table)]
+        manifest.append(TaskRow(f"c{number}", "", [], "", "", 0, 0, 0, 0, outputs))
+    if sources is not None:
+        outputs = [publish(storage.child("dedup"), "clusters/sources.parquet", pa.Table.from_pylist(sources))]
+        manifest.append(TaskRow("sources", "", [FileRef("filter/data/part-00000.parquet", "")], "", "", 0, 0, 0, 0, outputs))
+    manifest.finish(list(manifest.tasks))
+    return Run(str(folder))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
+    parts = tables(seed, 1 + seed % 4, earlier=[0, 0.3, 1][seed % 3], size=3000 if seed == 1 else 300)
+    rows = [row for part in parts for row in part]
+    run = write(tmp_path, parts)
+    found = read_clusters(run)
+    assert found is not None and found.documents == len(rows)
+    by_name: dict[str, Rows] = {}
+    for row in rows:
+        by_name.setdefault(row["kept_id"], []).append(row)
+    assert found.sizes == Counter(members[0]["cluster_size"] for members in by_name.values())
+    removed = [row for row in rows if not row["kept"]]
+    assert found.verified == Counter(row["verified"] for row in removed)
+    near = [row for row in removed if row["verified"] not in ("exact", "url")]
+    assert (found.near, found.exact + found.url) == (len(near), len(removed) - len(near))
+    assert found.similarities == [sum(min(round(row["similarity"] * 100), 99) == bar for row in near) for bar in range(100)]
+    assert found.count == len(by_name)
+    largest, doubtful, drawn = (choose_clusters(run, name, 7) for name in LISTS)
+    assert largest == sorted(by_name, key=lambda name: (-by_name[name][0]["cluster_size"], name))[:7]
+    lowest = {name: min(r["similarity"] for r in near if r["kept_id"] == name) for name in {r["kept_id"] for r in near}}
+    assert doubtful == sorted(lowest, key=lambda name: (lowest[name], name))[:7]
+    assert len(set(drawn)) == len(drawn) == min(7, len(by_name)) and drawn == choose_clusters(run, "random", 7)
+    assert len(by_name) < 50 or drawn != choose_clusters(run, "random", 7, seed=1)
+
+
+def test_members_are_the_least_similar_ones(tmp_path: Path) -> None:
+    parts = tables(9, 3, earlier=0.3)
+    run = write(tmp_path, parts)
+    ids = list(dict.fromkeys([*choose_clusters(run, "largest", 10), *choose_clusters(run, "random", 10)]))
+    clusters_, _ = read_members(run, {"largest": ids}, 3)["largest"]
+    assert [cluster.kept_id for cluster in clusters_] == ids
+    for cluster in clusters_:
+        rows = [row for part in parts for row in part if row["kept_id"] == cluster.kept_id]
+        removed = [row for row in rows if not row["kept"]]
+        assert (cluster.size, cluster.kept_in, cluster.copies) == (rows[0]["cluster_size"], rows[0]["kept_in"], len(removed))
+        assert (cluster.kept.id if cluster.kept else None) == (None if cluster.kept_in else cluster.kept_id)
+        removed.sort(key=lambda r: (2 if r["similarity"] is None else r["similarity"], r["shard"], r["row"]))
+        assert [member.id for member, _ in cluster.removed] == [row["id"] for row in removed[:3]]
+
+
+def test_clusters_are_found_by_member_and_by_kept_document(tmp_path: Path) -> None:
+    parts = tables(3, 2, earlier=0.5)
+    run = write(tmp_path, parts)
+    for row in random.Random(1).sample([row for part in parts for row in part], 20):
+        assert find_clusters(run, {row["id"]}) == find_clusters(run, {row["kept_id"]}) == [row["kept_id"]]
+    assert find_clusters(run, {"nobody"}) == []
+
+
+def test_tables_without_earlier_runs_and_files_that_are_none(tmp_path: Path) -> None:
+    parts = tables(4, 2, earlier=0)
+    plain = write(tmp_path / "a", parts, pa.schema([f for f in SCHEMA if f.name != "kept_in"]))
+    with_column = write(tmp_path / "b", parts)
+    one, two = read_clusters(plain), read_clusters(with_column)
+    assert one is not None and two is not None and (one.count, one.sizes, one.verified) == (two.count, two.sizes, two.verified)
+    assert all(choose_clusters(plain, name, 5) == choose_clusters(with_column, name, 5) for name in LISTS)
+    other = [[{"bucket": 1, "document": 2}]]
+    assert read_clusters(write(tmp_path / "c", other, pa.schema([("bucket", pa.int64()), ("document", pa.int64())]))) is None
+
+
+def test_a_damaged_table_is_a_warning(tmp_path: Path) -> None:
+    parts = tables(5, 2, earlier=0)
+    write(tmp_path, parts)
+    (tmp_path / "dedup" / "clusters" / "part-00001.parquet").write_bytes(b"PAR1")
+    run = Run(str(tmp_path))
+    found = read_clusters(run)
+    assert found is not None and found.documents == len(parts[0])
+    assert any("clusters/part-00001.parquet" in warning for warning in run.warnings)
+
+
+def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> None:
+    rows = [
+        {"source": "s3://b/x/1", "documents": 100, "exact": 10, "url": 5, "near": 5, "share": 0.2},
+        {"source": "s3://b/x/2", "documents": 2, "exact": 2, "url": 0, "near": 0, "share": 1.0},
+        {"source": "s3://b/y", "documents": 50, "exact": 40, "url": 0, "near": 0, "share": 0.8},
+    ]
+    write(tmp_path, [], sources=rows)
+    Storage(str(tmp_path)).write_bytes("run.json", b'{"recipe": {"dedup": {"alarm_share": 0.6, "alarm_documents": 20}}}')
+    found = read_sources(Run(str(tmp_path)))
+    assert found.names == ("exact", "url", "near") and found.folder == "s3://b/"
+    assert [(row.name, row.counts, row.alarm) for row in found.rows] == [
+        ("s3://b/y", (40, 0, 0), True), ("s3://b/x/2", (2, 0, 0), False), ("s3://b/x/1", (10, 5, 5), False),
+    ]  # fmt: skip
+    assert (found.documents, found.alarms, found.total("url"), found.total("none")) == (152, 1, 5, 0)
+    assert read_sources(write(tmp_path / "none", [])).rows == []
+
+
+def test_rows_are_read_by_their_number(tmp_path: Path) -> None:
+    rows = [{**dict.fromkeys(DOCUMENTS.names), "id": f"{n:032x}", "source": "s", "text": f"text {n}"} for n in range(10_000)]
+    storage = Storage(str(tmp_path))
+    publish(storage, "filter/data/part-00000.parquet", pa.Table.from_pylist(rows, schema=DOCUMENTS))
+    storage.write_bytes("run.json", b"{}")
+    found = RunReader(str(tmp_path)).at("filter/data/part-00000.parquet", [9999, 0, 4096, 4095, 0, 20_000], ["id", "text"])
+    assert found == {n: {"id": f"{n:032x}", "text": f"text {n}"} for n in (0, 4095, 4096, 9999)}
+
+
+def test_a_document_that_an_earlier_run_keeps(tmp_path: Path) -> None:
+    rows = [row for row in tables(7, 1, earlier=1)[0] if row["kept_id"] == f"{0:032x}"]
+    write(tmp_path, [rows])
+    console = Console(file=io.StringIO(), width=80)
+    clusters(str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False, console=console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert f"Cluster 1: {len(rows) + 1} documents" in lines and f"   kept    id {'0' * 32}, in the earlier run old" in lines
+    assert sum(line.startswith("   removed ") for line in lines) == len(rows)

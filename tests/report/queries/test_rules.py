@@ -1,0 +1,75 @@
+"""Decisions beside counts that pyarrow and plain Python make of whole tables."""
+
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pytest
+
+from corpusmill.report.queries.rules import COMBINATIONS, read_decisions, read_funnel, read_overlap, read_steps
+from corpusmill.report.query.run import Run
+from corpusmill.report.read import DATA_STAGES
+
+
+@pytest.mark.parametrize("stage", DATA_STAGES)
+def test_counts_equal_those_of_the_whole_table(run_folder: Path, stage: str) -> None:
+    table = ds.dataset(run_folder / stage / "report").to_table()
+    found = read_decisions(Run(str(run_folder)), stage)
+    assert found is not None
+    assert (found.rows, found.kept) == (table.num_rows, pc.sum(table["kept"]).as_py())
+    assert (found.chars_in, found.chars_out) == (pc.sum(table["chars_in"]).as_py(), pc.sum(table["chars_out"]).as_py())
+    flat = pc.value_counts(pc.list_flatten(table["failed"])).to_pylist()
+    assert {r.name: r.fired for r in found.by_removal()} == {pair["values"]: pair["counts"] for pair in flat}
+    alone = table.filter(pc.equal(pc.list_value_length(table["failed"]), 1))
+    flat = pc.value_counts(pc.list_flatten(alone["failed"])).to_pylist()
+    assert {r.name: r.alone for r in found.by_removal() if r.alone} == {pair["values"]: pair["counts"] for pair in flat}
+
+
+def test_known_counts(run_folder: Path) -> None:
+    run = Run(str(run_folder))
+    found = read_decisions(run, "filter")
+    assert found is not None
+    assert [(r.name, r.fired, r.alone) for r in found.by_removal()] == [("short", 5, 4), ("symbols", 4, 3), ("language", 3, 3)]
+    assert found.rules["never"].fired == 0
+    overlap = read_overlap(run, found)
+    assert overlap is not None and overlap.both["short", "symbols"] == 1 and overlap.both["language", "short"] == 0
+
+
+def test_characters_and_first_failures(opened_random_run: Run) -> None:
+    d = read_decisions(opened_random_run, "filter")
+    assert d is not None
+    first, chars = Counter[str](), Counter[str]()
+    for row in pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["failed", "chars_in"])).to_pylist():
+        first.update(row["failed"][:1])
+        chars.update(dict.fromkeys(row["failed"], row["chars_in"]))
+    assert {rule.name: rule.first for rule in d.by_removal() if rule.first} == first
+    assert {rule.name: rule.chars_fired for rule in d.by_removal()} == chars
+
+
+def test_combinations_and_pairs(opened_random_run: Run) -> None:
+    d = read_decisions(opened_random_run, "filter")
+    assert d is not None
+    found = read_overlap(opened_random_run, d)
+    assert found is not None
+    every = [row["failed"] for row in pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["failed"])).to_pylist()]
+    counts = Counter(tuple(sorted(names)) for names in every if names)
+    most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    assert [(each.rules, each.documents) for each in found.combinations] == most[:COMBINATIONS]
+    assert (found.kinds, found.rest) == (len(counts), sum(count for _, count in most[COMBINATIONS:]))
+    together = Counter(pair for names in every for pair in combinations(sorted(names), 2))
+    assert {pair: count for pair, count in found.both.items() if pair[0] < pair[1] and count} == together
+
+
+def test_the_steps_of_a_stage_are_what_it_dropped(opened_random_run: Run) -> None:
+    funnel = read_funnel(opened_random_run)
+    assert funnel is not None
+    decisions = {stage: d for stage in DATA_STAGES if (d := read_decisions(opened_random_run, stage, funnel)) is not None}
+    steps, query = read_steps(opened_random_run, decisions)
+    assert query is not None and [step.stage for step in steps] == sorted((step.stage for step in steps), key=list(decisions).index)
+    for stage, d in decisions.items():
+        mine = [step for step in steps if step.stage == stage]
+        assert sum(step.removed for step in mine) == d.dropped and mine[-1].left == d.kept
+        assert {step.name: step.removed for step in mine} == {rule.name: rule.first for rule in d.rules.values() if rule.first}

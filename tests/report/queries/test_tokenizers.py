@@ -1,0 +1,58 @@
+"""What judging the tokenizer found, on the terminal and on the page."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from corpusmill.report.answers.terminal import render_report
+from corpusmill.report.page.html import render
+from corpusmill.report.queries.summary import read_summary
+from corpusmill.report.queries.tokens import judged_text, read_judgement
+from corpusmill.report.read import RunReader
+
+
+def test_read(run_folder: Path) -> None:
+    found = read_judgement(RunReader(str(run_folder)))
+    assert found is not None and [t.name for t in found.tokenizers] == ["this run", "gpt2", "<i>other/tokenizer.json"]
+    assert (found.unused, found.unused_bytes, found.below, found.rare, found.never_produced) == (7, 5, 100, 30, 1)
+    assert found.groups("host") == ["host.test", "evil<script>"]
+    assert judged_text(found) == "10 documents that it was not trained on, 0.0 MB of text"
+
+
+def test_terminal(run_folder: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    render_report(str(run_folder), console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in shown and "\u202e" not in shown
+    assert re.search(r"this run +4,000 +2\.50 +4\.00 +25\.0%", shown) and re.search(r"gpt2 +2,500 +4\.00 +2\.50 +25\.0%", shown)
+    assert re.search(r"en +0\.01 +3\.00 +4\.80 +4\.00", shown) and re.search(r"host\.test +0\.01 +2\.50 +4\.00 +3\.33", shown)
+
+
+def test_page(run_folder: Path) -> None:
+    page = render(read_summary(str(run_folder)))
+    section = page[page.index('<h2 id="tokenizer">') : page.index('<h2 id="tokens">')]
+    assert '<a href="#tokenizer">' in page and "10 documents that it was not trained on" in section
+    assert "uses 7 never (5 of them single bytes) and 30 less than 100 times; 1 can't be produced at all" in section
+    assert (
+        "<script" not in section
+        and "<i>" not in section
+        and "<b>" not in section.replace("<b>Bytes a token by", "")
+        and "\x1b" not in section
+        and "\u202e" not in section
+    )
+    assert "\\u001b[31m&lt;b&gt;" in section and "never\\u202e" in section
+    assert "Bytes a token by language" in section and "evil&lt;script&gt;" in section
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"tokenizers": {}, "judged": {}}', '{"tokenizers": {"a": 1}, "judged": {"held_out": true}}', "[1]", "no"]
+)
+def test_a_damaged_file_is_a_warning(tmp_path: Path, builder, content: str) -> None:
+    builder(tmp_path / "run")
+    (tmp_path / "run/tokenizer/quality.json").write_text(content)
+    summary = read_summary(str(tmp_path / "run"))
+    assert summary.tokenizer is None and any("tokenizer/quality.json" in warning for warning in summary.warnings)
+    assert 'id="tokenizer"' not in render(summary)

@@ -1,0 +1,137 @@
+"""Histograms, lengths and personal data beside what numpy makes of the same values."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from corpusmill.report.page.figures import histogram_figure
+from corpusmill.report.page.html import caption
+from corpusmill.report.queries.rules import read_decisions
+from corpusmill.report.queries.summary import HELD
+from corpusmill.report.queries.values import (
+    EDGES,
+    QUANTILES,
+    Bins,
+    Histogram,
+    measured_columns,
+    plan,
+    read_histograms,
+    read_lengths,
+    read_personal_data,
+)  # fmt: skip
+from corpusmill.report.query.run import Run
+from corpusmill.report.read import DATA_STAGES, Rule, as_floats
+
+
+@pytest.mark.parametrize("stage", DATA_STAGES)
+def test_histograms_hold_every_value(run_folder: Path, random_run: Path, stage: str) -> None:
+    for folder in (run_folder, random_run):
+        with Run(str(folder)) as run:
+            run.hold(HELD)
+            d = read_decisions(run, stage)
+            if d is None:
+                continue
+            table = ds.dataset(folder / stage / "report").to_table()
+            for column, histogram in read_histograms(run, d).items():
+                values, kept = as_floats(table, column), table["kept"].to_numpy()
+                assert histogram.missing == int(np.isnan(values).sum())
+                assert histogram.values == int((~np.isnan(values)).sum())
+                edges = np.array(histogram.bins.edges)
+                inside = (values >= edges[0]) & (values <= edges[-1])
+                assert (histogram.below, histogram.above) == (int((values < edges[0]).sum()), int((values > edges[-1]).sum()))
+                for counts, mask in ((histogram.kept, kept), (histogram.dropped, ~kept)):
+                    expected, _ = np.histogram(values[mask & inside], edges)
+                    on_edges = int(np.isin(values, edges).sum())  # where the last digit decides
+                    assert np.abs(np.cumsum(counts) - np.cumsum(expected)).max() <= on_edges, column
+                    assert sum(counts) == expected.sum()
+
+
+def test_thresholds_are_always_drawn() -> None:
+    edges = plan(np.array([10.0, 20.0, 30.0]), [50.0, 5.0]).edges
+    assert edges[0] <= 5.0 and edges[-1] >= 50.0
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [7.0] * 5, [0.0, 1e12], [-1.5, 2.5], [1e-9, 1e9], list(range(1000)), [0.1, 0.1, 1000.0]])
+def test_edges_ascend_and_each_value_has_a_bin(values: list[float]) -> None:
+    import duckdb
+
+    bins = plan(np.array(values, np.float64), [])
+    assert (np.diff(bins.edges) > 0).all()
+    for value in values:
+        ((place,),) = duckdb.sql(f"SELECT {bins.place(f'{float(value)!r}::DOUBLE')}").fetchall()
+        edges = bins.edges
+        assert place == (len(edges) - 1 if value > edges[-1] else min(np.searchsorted(edges, value, "right") - 1, len(edges) - 2))
+
+
+def counted(values: np.ndarray, kept: np.ndarray) -> Histogram:
+    bins = plan(values, [])
+    counts = (np.histogram(values[some], bins.edges)[0].tolist() for some in (kept, ~kept))
+    return Histogram("cut", bins, *counts, above=int((values > bins.edges[-1]).sum()))
+
+
+def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
+    values = np.array([0.0] * 900 + [3.0, 40.0, 500.0, 6000.0] * 10)
+    histogram = counted(values, np.arange(940) >= 5)
+    assert histogram.mostly_zeros
+    kept, dropped = histogram_figure(histogram, [])["data"]
+    assert (sum(kept["y"][:-1]), sum(dropped["y"][:-1]), kept["x"][0]) == (40, 0, 3.0)
+    assert caption(histogram, False) == "940 values; 900 below 3 (5 dropped) not drawn"
+    rule = Rule("step", "much", "cut", ">", 100.0)
+    assert sum(histogram_figure(histogram, [rule])["data"][0]["y"][:-1]) == 935  # a threshold needs all that it judges
+    assert caption(histogram, True) == "940 values"
+    few = counted(values[-80:], np.ones(80, bool))
+    assert few.bins.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few, False)
+
+
+def test_places_and_item_numbers_are_not_measured() -> None:
+    schema = pa.schema(
+        [("chars_in", pa.int64()), ("similarity", pa.float64()), ("contaminated_item", pa.int64()), ("lines_cut", pa.int64())]
+    )
+    assert measured_columns(schema, "dedup") == ["chars_in", "lines_cut"]
+    assert measured_columns(schema, "filter") == ["chars_in", "similarity", "contaminated_item", "lines_cut"]
+
+
+def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
+    histogram = Histogram("quality", Bins(1e-5, 0.9, 59, True, True), [1] * 60, [0] * 60)
+    (line,) = histogram_figure(histogram, [Rule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
+    assert 0 < line["x0"] == line["x1"] < histogram.bins.low
+
+
+def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
+    from corpusmill.report.page.figures import TICKS
+
+    for smallest, greatest in ((1e-5, 0.9), (0.012, 0.5), (3, 5e6), (1e-7, 1e9)):
+        values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
+        histogram = counted(values, values < 0.1)
+        assert histogram.bins.logarithmic and histogram.bins.zeros
+        figure = histogram_figure(histogram, [Rule("ratio", "ratio", "ratio", ">", 0.1)])
+        edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
+        assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
+        assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
+        assert len(set(axis["ticktext"])) == len(axis["ticktext"])
+
+
+def test_lengths(opened_random_run: Run) -> None:
+    sets, _ = read_lengths(opened_random_run, ["ingest", "filter"])
+    assert [each.name for each in sets] == ["came in", "after ingest", "after filter"]
+    for each, (stage, column) in zip(sets, [("ingest", "chars_in"), ("ingest", "chars_out"), ("filter", "chars_out")], strict=True):
+        table = pa.concat_tables(opened_random_run.reader.tables(stage, "report", ["kept", column]))
+        values = np.sort(table[column].to_numpy()[table["kept"].to_numpy() | (column == "chars_in")])
+        assert (each.documents, each.characters) == (len(values), values.sum())
+        assert each.quantiles == np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
+        assert each.bins == np.histogram(values[values > 0], [*EDGES, 10**12])[0].tolist() and each.empty == int((values == 0).sum())
+
+
+def test_personal_data(opened_random_run: Run) -> None:
+    found = read_personal_data(opened_random_run)
+    assert found is not None
+    emails, phones = found.kinds
+    assert (emails.placeholder, emails.known, phones.placeholder, phones.known) == ("email@example.com", True, None, True)
+    rows = pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["pii_emails", "pii_phones", "kept"])).to_pylist()
+    assert emails.finds == sum(row["pii_emails"] for row in rows)
+    assert emails.kept_documents == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
+    touched = [row["kept"] for row in rows if row["pii_emails"] or row["pii_phones"]]
+    assert (found.rows, found.touched, found.kept_touched) == (len(rows), len(touched), sum(touched))

@@ -1,0 +1,172 @@
+"""The word diff: what it says of two texts gives back both, and it says as little as possible."""
+
+import difflib
+import itertools
+import random
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpusmill.report.queries import passages as worddiff
+from corpusmill.report.queries.passages import CHANGES, Change, Words, compare, diff, fewest, runs, tidy
+
+letters = st.lists(st.sampled_from("abc"), max_size=30)
+texts = st.text(alphabet="abc \n中文かdé", max_size=60)
+
+
+def longest_common(a: list[str], b: list[str]) -> int:
+    """By dynamic programming over all pairs of places."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        before = row
+        row = [0]
+        for place, y in enumerate(b):
+            row.append(before[place] + 1 if x == y else max(before[place + 1], row[place]))
+    return row[-1]
+
+
+def check(changes: list[Change], a: list[str], b: list[str]) -> None:
+    """Applying the changes to one text gives the other, and the other way round."""
+    assert [w for c in changes for w in (a[c.a0 : c.a1] if c.equal else b[c.b0 : c.b1])] == b
+    assert [w for c in changes for w in (b[c.b0 : c.b1] if c.equal else a[c.a0 : c.a1])] == a
+    assert all(c.equal != d.equal and (c.a1, c.b1) == (d.a0, d.b0) for c, d in itertools.pairwise(changes))
+    assert all(c.a0 < c.a1 or c.b0 < c.b1 for c in changes)
+
+
+@given(texts, texts)
+def test_a_diff_gives_back_both_texts(one: str, two: str) -> None:
+    a, b = Words(one), Words(two)
+    check(diff(a, b), a.list(), b.list())
+
+
+@given(letters, letters)
+def test_the_fewest_words_are_left_over(a: list[str], b: list[str]) -> None:
+    found = list(runs([ord(c) for c in a], [ord(c) for c in b]))
+    assert sum(length for _, _, length in found) == longest_common(a, b)
+    assert all(a[x : x + n] == b[y : y + n] for x, y, n in found)
+    changes = len(a) + len(b) - 2 * longest_common(a, b)
+    assert (fewest(a, b, changes)[0] is not None) and (not changes or fewest(a, b, changes - 1)[0] is None)
+
+
+@given(letters, letters)
+def test_texts_that_are_split_by_their_single_words_are_given_back_too(a: list[str], b: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # so that short texts take the way of long ones
+        patch.setattr(worddiff, "WHOLE", 1)
+        patch.setattr(worddiff, "PART", 2)
+        changes = worddiff._changes(len(a), len(b), runs([ord(c) for c in a], [ord(c) for c in b]))
+    check(changes, a, b)
+    check(tidy(changes), a, b)
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=20), st.lists(st.sampled_from("abcdefgh"), max_size=20))
+def test_anchors_are_the_longest_series_of_single_words(a: list[str], b: list[str]) -> None:
+    found = worddiff.anchors(a, b, Counter(a), Counter(b))  # type: ignore[type-var]
+    single = [w for w in a if a.count(w) == b.count(w) == 1]
+    assert len(found) == longest_common(single, [w for w in b if w in single])
+    assert all(a[x] == b[y] for x, y in found) and found == sorted(found) and [y for _, y in found] == sorted(y for _, y in found)
+
+
+def test_words_of_scripts_without_spaces_are_characters() -> None:
+    assert Words("日本語の text, ここ").list() == ["日", "本", "語", "の", "text,", "こ", "こ"]
+    assert Words(" a\u3000b\u00a0c\n").list() == ["a", "b", "c"]
+
+
+def test_chance_words_between_large_changes_join_them() -> None:
+    a, b = "one two three four of five six seven eight", "1 2 3 4 of 5 6 7 8"
+    assert diff(Words(a), Words(b)) == [Change(False, 0, 9, 0, 9)]
+    assert len(diff(Words("price 12 of 20 today"), Words("price 13 of 30 today"))) == 5
+
+
+def mutated(words: list[str], share: float, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [w if draw.random() > share else f"changed{draw.random()}" for w in words]
+
+
+OFTEN, SELDOM = ["shuffled", "nested"], ["few changes", "many changes", "unrelated", "two words"]
+
+
+@pytest.mark.parametrize("kind", [*OFTEN, *(pytest.param(kind, marks=pytest.mark.long) for kind in SELDOM)])
+def test_a_hundred_thousand_words_take_seconds_at_most(kind: str) -> None:
+    draw = random.Random(1)
+    zipf = [f"w{int(draw.paretovariate(0.9))}" for _ in range(200_000)]
+    a = zipf[:100_000]
+    nested = [f"n{i}" for i in range(50_000)]
+    other = {
+        "few changes": lambda: mutated(a, 0.005, 2),
+        "many changes": lambda: mutated(a, 0.15, 3),
+        "unrelated": lambda: zipf[100_000:],
+        "two words": lambda: [draw.choice("ab") for _ in a],
+        "shuffled": lambda: draw.sample(a, len(a)),
+        "nested": lambda: [*nested[::-1], *nested],  # single words only appear where a text is split
+    }[kind]()
+    a = {"two words": [draw.choice("ab") for _ in a], "nested": [*nested, *nested[::-1]]}.get(kind, a)
+    one, two = " ".join(a), " ".join(other)
+    started = time.perf_counter()
+    changes = diff(Words(one), Words(two))
+    assert time.perf_counter() - started < 5
+    check(changes, a, other)
+    equal = sum(c.a1 - c.a0 for c in changes if c.equal)
+    if kind.endswith("changes"):
+        assert equal >= 0.999 * sum(x == y for x, y in zip(a, other, strict=True))  # but for single words that `tidy` joined
+
+
+def test_not_worse_than_difflib_on_real_edits(shared_data) -> None:
+    text = (shared_data / "text" / "wiki_demo.txt").read_text()[:40_000]
+    a = Words(text).list()
+    b = mutated(a, 0.05, 4)
+    b = b[:1000] + b[1200:3000] + b[100:150] + b[3000:]  # a passage is cut, another is copied
+    equal = sum(length for _, _, length in runs(*_numbers(a, b)))
+    assert equal >= sum(block.size for block in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks())
+
+
+def _numbers(a: list[str], b: list[str]) -> tuple[list[int], list[int]]:
+    names: dict[str, int] = {}
+    return [names.setdefault(w, len(names)) for w in a], [names.setdefault(w, len(names)) for w in b]
+
+
+# ---- passages ---------------------------------------------------------------------------------------
+
+
+@given(texts, texts)
+def test_passages_of_short_texts_hold_both(one: str, two: str) -> None:
+    found = compare(one, two)
+    if len(found.passages) <= CHANGES and not any(p.kind == "left out" for p in found.passages):
+        removed = [w for p in found.passages if p.kind != "added" for w in Words(p.text).list()]
+        added = [w for p in found.passages if p.kind != "removed" for w in Words(p.text).list()]
+        assert (removed, added) == (Words(one).list(), Words(two).list())
+    assert found.same == (Words(one).list() == Words(two).list())
+
+
+def test_what_is_equal_for_long_is_counted_not_shown() -> None:
+    middle = [f"m{i}" for i in range(300)]
+    found = compare(" ".join(["old", *middle, "red", *middle[:4]]), " ".join(["new", *middle, "blue", *middle[:4]]))
+    kinds = [(p.kind, p.words) for p in found.passages]
+    assert kinds == [
+        ("removed", 1), ("added", 1), ("equal", 10), ("left out", 280), ("equal", 10), ("removed", 1), ("added", 1), ("equal", 4),
+    ]  # fmt: skip
+    assert found.passages[2].text == " ".join(middle[:10]) and found.passages[4].text == " ".join(middle[-10:])
+    assert found.passages[3].text == "280 equal words"
+    assert (found.equal, found.removed, found.added) == (304, 2, 2)
+
+
+def test_the_output_is_bounded() -> None:
+    words = [f"w{i}" for i in range(50_000)]
+    found = compare(" ".join(words), " ".join(w if i % 7 else "x" * 200 for i, w in enumerate(words)))
+    assert len(found.passages) < 8 * CHANGES and sum(len(p.text) for p in found.passages) < 20_000
+    assert found.passages[-1].text == f"and {len(range(0, 50_000, 7)) - CHANGES:,} more changes"
+    found = compare("a " * 5000, "b " * 5000)
+    assert [p.text for p in found.passages if p.kind == "left out"] == ["4,940 removed words", "4,940 added words"]
+
+
+def test_documents_that_are_too_long_are_cut_and_say_so() -> None:
+    long = "word " * 2_000_000
+    assert compare(long, long).cut and not compare("a", "b").cut
+
+
+def test_escapes_and_controls_are_gone() -> None:
+    found = compare("safe \x1b]0;owned by\x07 red\u202e \x1b[31mtext\x1b[0m", "safe \x9b2J blue text")
+    assert not any(c in p.text for p in found.passages for c in "\x1b\x9b\x07\u202e")
+    assert [p.text for p in found.passages if p.kind == "removed"] == ["red"]

@@ -1,0 +1,39 @@
+"""Words of SQL: what is printed is what runs."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpusmill.report.query.sql import aliases, column, field, literal
+
+
+@given(st.text(max_size=40))
+def test_a_text_in_sql_is_that_text_and_prints_as_it_is(text: str) -> None:
+    import duckdb
+
+    if "\0" in text:
+        return  # no text of DuckDB holds it
+    made = literal(text)
+    assert duckdb.sql(f"SELECT {made}").fetchall() == [(text,)]
+    assert not re.search("[^\x20-\x7e\xa0-\u05ff]", made)
+
+
+@pytest.mark.parametrize("name", ["quality", "end", "with space", 'a "quoted" name', "Ünïcode", "select"])
+def test_a_column_of_any_name_can_be_asked_for(name: str) -> None:
+    import duckdb
+
+    quoted = '"' + name.replace('"', '""') + '"'
+    assert duckdb.sql(f"SELECT {column(name)} FROM (SELECT 1 AS {quoted})").fetchall() == [(1,)]
+    assert duckdb.sql(f"SELECT 1 AS {aliases([name])[0]}").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["loss", "$.a", "/a/b~c", "a.b", ""])
+def test_a_field_of_any_name_can_be_asked_for(name: str) -> None:
+    import json
+
+    import duckdb
+
+    content = literal(json.dumps({"x": 1, name: 2.5}))
+    assert duckdb.sql(f"SELECT ({content}::JSON->>{field(name)})::DOUBLE").fetchall() == [(2.5,)]
