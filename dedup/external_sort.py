@@ -160,8 +160,9 @@ class MergeWorker(Worker):
                 with self._named(path):
                     found.append(self.read(reader, block, len(bounds) - 1, start))
             table = pa.concat_tables(found, promote_options="permissive").cast(schema)
-            table, partition = self.partitions(task, table)
-            yield from parted(table, partition, first, end)
+            parts = parted(*self.partitions(task, table), first, end)
+            del table, found  # the block is in memory once more, sorted
+            yield from parts
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:
