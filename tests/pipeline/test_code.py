@@ -93,7 +93,7 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     installed.append("filters/statistics.py", "\nCHANGED = 1\n")  # imported by a function of a module that others import
     assert installed.run() == "ingest: taken over (1 task); filter: redone, filters/statistics.py changed"
 
-    scorer = installed.package / "ingest" / "page" / "scorer.json"
+    scorer = installed.package / "ingest" / "html" / "scorer.json"
     scorer.write_bytes(scorer.read_bytes() + b"\n")
     expected = "ingest: redone, ingest/html/scorer.json changed; filter: redone where what ingest writes changes"
     assert installed.run() == expected
