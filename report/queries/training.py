@@ -357,8 +357,10 @@ def _find_leaks(run: Run, task: Benchmark) -> None:
         items = ", ".join(str(row["item"]) for row in rows)
         known = run.sql(f"FROM {identifier(scored)} WHERE item IN ({items})")
         texts = {row["item"]: _text(row) for row in (dict(zip(known.columns, values, strict=True)) for values in known.fetchall())}
-    names = ("share", "passage", "documents", "id")
-    task.leaks = [Leak(row["item"], texts.get(row["item"], ""), *(row[name] for name in names), row["url"] or "") for row in rows]
+    task.leaks = [
+        Leak(row["item"], texts.get(row["item"], ""), row["share"], row["passage"], row["documents"], row["id"], row["url"] or "")
+        for row in rows
+    ]
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -155,7 +155,8 @@ def _histogram(run: Run, stage: str, name: str, bins: Bins, kinds: dict[str, str
     count = len(bins.edges) - 1
     found = {row["bin"]: (row["kept"], row["dropped"]) for row in query.rows}
     kept, dropped = ([found.get(place, (0, 0))[side] for place in range(count)] for side in (0, 1))
-    return Histogram(name, bins, kept, dropped, *(sum(found.get(place, (0, 0))) for place in (-1, count, None)), query=query)
+    below, above, missing = (sum(found.get(place, (0, 0))) for place in (-1, count, None))
+    return Histogram(name, bins, kept, dropped, below, above, missing, query)
 
 
 # ---- lengths ------------------------------------------------------------------------------------------------------------------------
@@ -273,7 +274,8 @@ def read_personal_data(run: Run) -> PersonalData | None:
     options = _pii_options(run.reader)
     known = {f"{PII}{name}{plural}": name for name in options for plural in ("s", "")}
     made = [_kind(row, known.get(row["kind"]), options) for row in by_kind.rows]
-    return PersonalData(made, *(whole.first[name] for name in ("rows", "kept", "touched", "kept_touched")), whole, by_kind)
+    of = whole.first
+    return PersonalData(made, of["rows"], of["kept"], of["touched"], of["kept_touched"], whole, by_kind)
 
 
 def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> PersonalKind:
