@@ -24,7 +24,7 @@ from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import ParquetBuffer, in_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
+from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
 FOLDER = "counted"
@@ -85,8 +85,8 @@ class Counted(Worker):
     def setup(self) -> None:
         timed("kernels", self.worker.setup)
 
-    def process(self, piece: Piece) -> Iterator[Output]:
-        made = timed("kernels", lambda: self.worker.process(piece))
+    def process(self, task: Task) -> Iterator[Output]:
+        made = timed("kernels", lambda: self.worker.process(task))
         parts = iter([made]) if isinstance(made, Output) else made
         while (part := timed("kernels", lambda: next(parts, None))) is not None:
             yield encoded(part)
@@ -102,10 +102,10 @@ class Counted(Worker):
 def counting(perform: Callable[..., None]) -> Callable[..., None]:
     """An engine's method, for which each job has counted workers."""
 
-    def performed(engine: Any, job: Job, pieces: Sequence[Piece], listener: Any) -> None:
-        if job.worker != HERE:  # one engine may hand its pieces to another one
+    def performed(engine: Any, job: Job, tasks: Sequence[Task], listener: Any) -> None:
+        if job.worker != HERE:  # one engine may hand its tasks to another one
             job = replace(job, worker=HERE, params={"worker": job.worker, "params": job.params})
-        perform(engine, job, pieces, listener)
+        perform(engine, job, tasks, listener)
 
     return performed
 

@@ -20,7 +20,7 @@ from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer, ProgressFile
 from corpusmill.pipeline.watch.metrics import Counting, Prometheus
@@ -31,8 +31,8 @@ TURNS = 5
 
 
 class OneFile(Worker):
-    def process(self, piece: Piece) -> Output:
-        return Output({f"data/{piece.key}.bin": b"x"}, rows_in=1, kept=1, bytes_in=1)
+    def process(self, task: Task) -> Output:
+        return Output({f"data/{task.key}.bin": b"x"}, rows_in=1, kept=1, bytes_in=1)
 
 
 class Files(Stage):
@@ -43,7 +43,7 @@ class Files(Stage):
         self.tasks = tasks
 
     def execute(self, run: StageRun) -> None:
-        run.map("", OneFile, [Piece(f"part-{number:05d}", (FileRef("in", "x", 1),)) for number in range(self.tasks)])
+        run.map("", OneFile, [Task(f"part-{number:05d}", (FileRef("in", "x", 1),)) for number in range(self.tasks)])
 
 
 class Silent(Observer):

@@ -26,7 +26,7 @@ from corpusmill.dedup.signatures import signature_schema
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import batches_buffer, publish
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 
 KEYS, RANGES, SHARE, TEXT, SHINGLES, VOCABULARY = 14, 1_024, 4, 5_000, 700, 20_000
@@ -69,7 +69,7 @@ def written(run: Storage, path: str, content: bytes) -> FileRef:
 def measure_keys(run: Storage, files: int, documents: int) -> None:
     refs = [written(run, f"keys-{number}.arrow", keys_file(number, documents)) for number in range(files)]
     params = {"ranges": RANGES, "starts": [number * documents for number in range(files)]}
-    measure("keys", KeyMergeWorker(Config(), run, {}), Piece("keys", tuple(refs), params))
+    measure("keys", KeyMergeWorker(Config(), run, {}), Task("keys", tuple(refs), params))
 
 
 def measure_documents(run: Storage, files: int, documents: int, groups: int) -> None:
@@ -83,12 +83,12 @@ def measure_documents(run: Storage, files: int, documents: int, groups: int) -> 
         refs.append(written(run, f"documents-{number}.arrow", batches_buffer(shard.schema, parts, "lz4").to_pybytes()))
     tables.clear()
     worker = DocumentMergeWorker(Config(), run, {})
-    measure("documents", worker, Piece("documents", (table, *refs), {"shards": (0, files), "groups": groups, "starts": [0] * files}))
+    measure("documents", worker, Task("documents", (table, *refs), {"shards": (0, files), "groups": groups, "starts": [0] * files}))
 
 
-def measure(name: str, worker: MergeWorker, piece: Piece) -> None:
+def measure(name: str, worker: MergeWorker, task: Task) -> None:
     pa.default_memory_pool().release_unused()
-    size = sum(ref.bytes for ref in piece.inputs)
+    size = sum(ref.bytes for ref in task.inputs)
     before = peak = _own_memory()
     began = time.process_time()
 
@@ -98,10 +98,10 @@ def measure(name: str, worker: MergeWorker, piece: Piece) -> None:
             peak = max(peak, _own_memory())
             yield part
 
-    (content,) = worker.process(piece).files.values()
+    (content,) = worker.process(task).files.values()
     done = publish(worker.run, f"merged/{name}.arrow", watched(content))  # type: ignore[arg-type]
     seconds = time.process_time() - began
-    print(LINE.format(name, size / 1e6, len(piece.inputs), done.bytes / 1e6, seconds, size / 1e6 / seconds, (peak - before) / 1e6))
+    print(LINE.format(name, size / 1e6, len(task.inputs), done.bytes / 1e6, seconds, size / 1e6 / seconds, (peak - before) / 1e6))
 
 
 def _own_memory() -> int:

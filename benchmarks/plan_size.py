@@ -1,4 +1,4 @@
-"""How large dedup's plan is with so many shards: its manifest, its lists of files, and the pieces on their way to workers; and how many
+"""How large dedup's plan is with so many shards: its manifest, its lists of files, and the tasks on their way to workers; and how many
 files its tasks open.
 
     python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--fan-in 64 0] [--few 32] [--inside]
@@ -6,7 +6,7 @@ files its tasks open.
 Shards are tiny, and so is what fits a range of keys or a group, so that there is a range for eight or so shards, as there is where shards
 have 30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
 passages, too. `--fan-in`: how many neighbouring files are merged where there are more than that, and `--few` tasks that read them (fan-in
-0: none are). A line for each number of shards and fan-in: tasks, bytes of the manifest and of the lists, of the pickled pieces of all
+0: none are). A line for each number of shards and fan-in: tasks, bytes of the manifest and of the lists, of the pickled tasks of all
 phases and of the largest of them, how often a task opened a working file or a table, and the CPU seconds of the process and of the phases
 that took most. To compare with another version of the code, name it in PYTHONPATH.
 """
@@ -36,7 +36,7 @@ from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import publish
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -44,7 +44,7 @@ WORDS = 60
 #: Shards whose keys of bands, or documents with a copy, fill a range or a group; there are 14 such keys a document.
 SHARDS_A_RANGE, KEYS = 8, 14
 LINE = (
-    "{:6,} shards, fan-in {:3} {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of pieces, the largest {:10,} "
+    "{:6,} shards, fan-in {:3} {:7,} tasks {:14,} bytes of manifest {:12,} of lists {:14,} of tasks, the largest {:10,} "
     "{:10,} files opened {:7.1f} s CPU: {}"
 )
 #: A fan-in that no number of files exceeds.
@@ -60,10 +60,10 @@ class Counting(InlineEngine):
         self.sizes: list[int] = []
         self.seconds: Counter[str] = Counter()  # type: ignore[type-arg]
 
-    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
-        self.sizes += [len(pickle.dumps(piece)) for piece in pieces]
+    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+        self.sizes += [len(pickle.dumps(task)) for task in tasks]
         began = _cpu()
-        super().perform(job, pieces, listener)
+        super().perform(job, tasks, listener)
         self.seconds[job.phase or "documents"] += _cpu() - began
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/tasks.py [--tasks 10000 100000] [--engine inline ray] [--workers 2] [--files 1] [--folder DIR] [--profile]
 
-Two stages, each of so many tasks: `ingest`, whose pieces name a crawl file, and `filter`, which reads what ingest wrote. A task writes
+Two stages, each of so many tasks: `ingest`, whose tasks name a crawl file, and `filter`, which reads what ingest wrote. A task writes
 `--files` files of a few bytes. All else is real: runner, engine, manifest, publication, `progress.json`, the cleaning at the end. Each line
 is a process of its own: `first` performs everything, `again` finds all of it done, `killed` finds it done but for the `complete` rows.
 Milliseconds are of the driver's process for one task of one stage: wall (other processes' work on tasks included) and CPU. `--folder` may
@@ -25,7 +25,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Engine, InlineEngine, peak_memory_mb
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer, ProgressFile
 from corpusmill.pipeline.watch.progress import Progress
@@ -38,9 +38,9 @@ LINE = "{:7} {:>7} tasks {:7} {:6.3f} ms wall {:6.3f} ms CPU a task {:8.1f} s in
 class Empty(Worker):
     """Does nothing, and says of it what a stage's task says."""
 
-    def process(self, piece: Piece) -> Output:
+    def process(self, task: Task) -> Output:
         kinds = ("data", "report")[: self.params["files"]]
-        files = {f"{kind}/{piece.key}.parquet": f"{kind} {piece.key}".encode() for kind in kinds}
+        files = {f"{kind}/{task.key}.parquet": f"{kind} {task.key}".encode() for kind in kinds}
         return Output(dict(files), rows_in=3, kept=2, dropped=1, bytes_in=100, counts={"failed words": 1})
 
 
@@ -57,7 +57,7 @@ class Tasks(Stage):
             refs = [FileRef(f"/crawl/CC-MAIN-{n // 8:06d}.warc.gz", "1040187392-1700000000000000000", 1 << 30) for n in range(self.tasks)]
         else:
             refs = run.documents()
-        run.map("", Empty, [Piece(f"part-{n:05d}", (ref,)) for n, ref in enumerate(refs)], {"files": self.files})
+        run.map("", Empty, [Task(f"part-{n:05d}", (ref,)) for n, ref in enumerate(refs)], {"files": self.files})
 
 
 def engine_named(name: str, workers: int) -> Engine:

@@ -14,7 +14,7 @@ from corpusmill.dedup.signatures import key_kinds
 from corpusmill.pipeline.lists import read_list
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 
 #: Keys that one task sorts: 24 bytes each, and about as much again for the order.
 TASK_KEYS = 6_000_000
@@ -49,17 +49,17 @@ def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredSha
     kinds = key_kinds(config)
     ranges = {kind: ranges_for(per * documents) for kind, per in kinds.items()}
     listed = merge_keys(run, {kind: [shard.keys[kind] for shard in shards] for kind in kinds}, begin, ranges)
-    pieces = {kind: candidate_pieces(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
-    done = iter(run.map("candidates", CandidateWorker, [piece for some in pieces.values() for piece in some], None, MeasureConfig()))
-    return {kind: [only(next(done)) for _ in some] for kind, some in pieces.items()}
+    tasks = {kind: candidate_pieces(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
+    done = iter(run.map("candidates", CandidateWorker, [task for some in tasks.values() for task in some], None, MeasureConfig()))
+    return {kind: [only(next(done)) for _ in some] for kind, some in tasks.items()}
 
 
-def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Piece]:
-    """The pieces of one kind. `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets
+def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Task]:
+    """The tasks of one kind. `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets
     (they do if exact copies are removed, too)."""
     name = "buckets" if kind == BAND_KEYS else kind
     params = {"kind": kind, "parts": ranges, "collapse": collapse}
-    return [Piece(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
+    return [Task(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
 
 
 def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]:
@@ -107,21 +107,21 @@ class CandidateWorker(Worker):
     The input is the list of the files of keys; its `params`: `starts`, the index of the first document of each.
     """
 
-    def process(self, piece: Piece) -> Output:
-        listed = read_list(self.run, piece.inputs[0])
+    def process(self, task: Task) -> Output:
+        listed = read_list(self.run, task.inputs[0])
         found = [
             (key, check, row + start)
             for file, start in zip(listed.files, listed.params["starts"], strict=True)
-            for key, check, row in [read_keys(self.run, file.path, piece.params["part"], piece.params["parts"])]
+            for key, check, row in [read_keys(self.run, file.path, task.params["part"], task.params["parts"])]
         ]
         keys, check, documents = (np.concatenate(arrays) for arrays in zip(*found)) if found else _NOTHING
         del found
-        if piece.params["kind"] == BAND_KEYS:
-            texts = check if piece.params["collapse"] else documents.astype(np.uint64)
+        if task.params["kind"] == BAND_KEYS:
+            texts = check if task.params["collapse"] else documents.astype(np.uint64)
             table = pa.table(list(buckets(keys, texts, documents)), schema=BUCKETS)
         else:
             table = pa.table(list(equal_keys(keys, check, documents)), schema=GROUPS)
-        return Output({f"{piece.key}.parquet": table}, counts={"keys": len(keys), "shared": table.num_rows})
+        return Output({f"{task.key}.parquet": table}, counts={"keys": len(keys), "shared": table.num_rows})
 
 
 _NOTHING = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))

@@ -20,7 +20,7 @@ from corpusmill.pipeline.lists import input_paths, write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 Index = npt.NDArray[np.int64]
@@ -137,17 +137,17 @@ def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[T
     if not worth_merging(len(shards), len(tables)):
         return [listed] * len(shards)
     blocks = neighbours(shards)
-    pieces = [Piece(f"merged/clusters-{number:05d}", (listed,), {"shards": list(block)}) for number, block in enumerate(blocks)]
-    done = run.map("merged clusters", ShardRowsWorker, pieces, config=Config())
+    tasks = [Task(f"merged/clusters-{number:05d}", (listed,), {"shards": list(block)}) for number, block in enumerate(blocks)]
+    done = run.map("merged clusters", ShardRowsWorker, tasks, config=Config())
     return [only(row) for row, block in zip(done, blocks, strict=True) for _ in block]
 
 
 class ShardRowsWorker(Worker):
-    """Collects the rows of some shards (`shards` of a piece) from the list of cluster tables."""
+    """Collects the rows of some shards (`shards` of a task) from the list of cluster tables."""
 
-    def process(self, piece: Piece) -> Output:
-        table = read_clusters(self.run, input_paths(self.run, piece.inputs), piece.params["shards"])
-        return Output({f"{piece.key}.parquet": table}, rows_in=table.num_rows)
+    def process(self, task: Task) -> Output:
+        table = read_clusters(self.run, input_paths(self.run, task.inputs), task.params["shards"])
+        return Output({f"{task.key}.parquet": table}, rows_in=table.num_rows)
 
 
 # ---- what each source loses ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from corpusmill.pipeline.lists import read_list, write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import batches_buffer, open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 Index = npt.NDArray[np.int64]
@@ -71,10 +71,10 @@ def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard
     else:
         listed = _colocated(run, shards, files, table, count)
     inputs = (write_list(run, "judged", listed, params), table)
-    pieces = [Piece(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
+    tasks = [Task(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
     bands, rows = band_shape(config.minhash)
     fixed = config.index is not None and config.index.earlier == "fixed"
-    return run.map("clusters", ClusterWorker, pieces, {"bands": bands, "rows": rows, "fixed": fixed}, config.part(ClusterConfig))
+    return run.map("clusters", ClusterWorker, tasks, {"bands": bands, "rows": rows, "fixed": fixed}, config.part(ClusterConfig))
 
 
 def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
@@ -82,11 +82,11 @@ def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[File
     names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
     merged = worth_merging(len(shards), groups)
     beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
-    pieces = [
-        Piece(f"gathered/{name}", (table, *refs), {"shard": n} | more)
+    tasks = [
+        Task(f"gathered/{name}", (table, *refs), {"shard": n} | more)
         for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
     ]
-    gathered = [only(row) for row in run.map("gathered", ColocationWorker, pieces, {"groups": groups}, MeasureConfig())]
+    gathered = [only(row) for row in run.map("gathered", ColocationWorker, tasks, {"groups": groups}, MeasureConfig())]
     return merge_documents(run, gathered, table, groups) if merged else gathered
 
 
@@ -97,20 +97,20 @@ NUMBER = "shard_number"
 class ColocationWorker(Worker):
     """Copies the documents of a shard that have a candidate: a batch per group, or per block of groups if the file is merged later.
 
-    `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a piece: `shard`, its
+    `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a task: `shard`, its
     number, and `merged`, if it is merged with others: from which shard to which.
     """
 
-    def process(self, piece: Piece) -> Output:
-        groups, signatures, *texts = (ref.path for ref in piece.inputs)
-        table, group = read_members(self.run, piece.params["shard"], groups, signatures, *texts)
+    def process(self, task: Task) -> Output:
+        groups, signatures, *texts = (ref.path for ref in task.inputs)
+        table, group = read_members(self.run, task.params["shard"], groups, signatures, *texts)
         blocks: Any = np.arange(self.params["groups"] + 1)
-        if merged := piece.params.get("merged"):
+        if merged := task.params.get("merged"):
             blocks = group_blocks(self.run, groups, merged, self.params["groups"])
             table = table.append_column(GROUP, pa.array(group.astype(np.int32)))
         bounds = np.searchsorted(group, blocks)
         parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
-        return Output({f"{piece.key}.arrow": batches_buffer(table.schema, parts, "lz4").to_pybytes()}, rows_in=table.num_rows)
+        return Output({f"{task.key}.arrow": batches_buffer(table.schema, parts, "lz4").to_pybytes()}, rows_in=table.num_rows)
 
 
 def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
@@ -143,7 +143,7 @@ class ClusterWorker(Worker):
     """Decides about one group; writes its rows of the cluster table.
 
     Inputs: the list of the co-located files (with a single group: of each shard's signatures and texts), and the file of groups.
-    `params`: `bands`, `rows` (of a band); of a piece: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index,
+    `params`: `bands`, `rows` (of a band); of a task: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index,
     or null), and with a single group `files` (how many of the files are the shard's).
     """
 
@@ -154,25 +154,25 @@ class ClusterWorker(Worker):
         if self.config.minhash.enabled and self.config.verification == "exact":
             self.shingler.setup()
 
-    def process(self, piece: Piece) -> Output:
-        table, shard, entry = self._read(piece)
+    def process(self, task: Task) -> Output:
+        table, shard, entry = self._read(task)
         new = entry == None if self.params["fixed"] else np.zeros(len(entry), bool)  # noqa: E711 - an array of names
         verdicts, limited = self._judge(table, new)
         rows = cluster_table(table, shard, entry, verdicts, self.config.by)
         earlier = rows["entry"].is_valid()
-        files = {f"{piece.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
-        if any(read_list(self.run, piece.inputs[0]).params["entries"]):
-            files[f"{piece.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
+        files = {f"{task.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
+        if any(read_list(self.run, task.inputs[0]).params["entries"]):
+            files[f"{task.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
         return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})
 
-    def _read(self, piece: Piece) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+    def _read(self, task: Task) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
         """The group's documents with the shard and the entry of each."""
-        listed, groups = read_list(self.run, piece.inputs[0]), piece.inputs[1].path
+        listed, groups = read_list(self.run, task.inputs[0]), task.inputs[1].path
         paths, params = iter(ref.path for ref in listed.files), listed.params
         if "files" in params:
             tables = [read_members(self.run, n, groups, *islice(paths, count))[0] for n, count in enumerate(params["files"])]
         else:
-            tables = [self._colocated(path, piece.params["group"]) for path in paths]
+            tables = [self._colocated(path, task.params["group"]) for path in paths]
         # entries of an index may have columns that other policies needed
         table = pa.concat_tables(tables, promote_options="permissive")
         number = table[NUMBER].to_numpy()

@@ -28,7 +28,7 @@ from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import batches_buffer, batches_stream
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store_requests import StoreError
 
@@ -124,12 +124,12 @@ class MergeWorker(Worker):
     partitions of all files, is in memory at a time."""
 
     memory_mb = 900
-    #: Inputs of a piece that are none of the files; these come first.
+    #: Inputs of a task that are none of the files; these come first.
     others = 0
     compression: str | None = None
 
     @abstractmethod
-    def blocks(self, piece: Piece) -> list[int]:
+    def blocks(self, task: Task) -> list[int]:
         """With which partition each block begins, and the number of partitions."""
 
     @abstractmethod
@@ -137,31 +137,32 @@ class MergeWorker(Worker):
         """A block of a file whose rows are counted from `start`."""
 
     @abstractmethod
-    def partitions(self, piece: Piece, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
+    def partitions(self, task: Task, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
         """The rows of a block of all files as they are written, and the partition of each."""
 
-    def process(self, piece: Piece) -> Output:
-        return Output({f"{piece.key}.arrow": self._content(piece)})
+    def process(self, task: Task) -> Output:
+        return Output({f"{task.key}.arrow": self._content(task)})
 
-    def _content(self, piece: Piece) -> Iterator[Any]:
+    def _content(self, task: Task) -> Iterator[Any]:
         with ExitStack() as stack:
-            files = piece.inputs[self.others :]
+            files = task.inputs[self.others :]
             readers = {ref.path: stack.enter_context(open_batches(self.run, ref.path)) for ref in files}
-            tables = self._tables(piece, readers)
+            tables = self._tables(task, readers)
             first = next(tables)
             yield from batches_stream(first.schema, chain([first], tables), self.compression)
 
-    def _tables(self, piece: Piece, readers: dict[str, ipc.RecordBatchFileReader]) -> Iterator[pa.Table]:
+    def _tables(self, task: Task, readers: dict[str, ipc.RecordBatchFileReader]) -> Iterator[pa.Table]:
         schema = pa.unify_schemas([reader.schema for reader in readers.values()], promote_options="permissive")
-        bounds = self.blocks(piece)
+        bounds = self.blocks(task)
         for block, (first, end) in enumerate(pairwise(bounds)):
             found = [schema.empty_table()]
-            for (path, reader), start in zip(readers.items(), piece.params["starts"], strict=True):
+            for (path, reader), start in zip(readers.items(), task.params["starts"], strict=True):
                 with self._named(path):
                     found.append(self.read(reader, block, len(bounds) - 1, start))
             table = pa.concat_tables(found, promote_options="permissive").cast(schema)
-            table, partition = self.partitions(piece, table)
-            yield from parted(table, partition, first, end)
+            parts = parted(*self.partitions(task, table), first, end)
+            del table, found  # the block is in memory once more, sorted
+            yield from parts
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:
@@ -179,16 +180,16 @@ def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int]
     """The list of the files of each kind of keys, merged where that is worth it; its `params`: `starts`, the index of the first document
     of each. `ranges`: how many tasks read a kind."""
     blocks = neighbours(starts)
-    pieces = {
+    tasks = {
         kind: [
-            Piece(f"merged/{kind}-{number:05d}", tuple(some), {"ranges": ranges[kind], "starts": [start - block[0] for start in block]})
+            Task(f"merged/{kind}-{number:05d}", tuple(some), {"ranges": ranges[kind], "starts": [start - block[0] for start in block]})
             for number, (some, block) in enumerate(zip(neighbours(files[kind]), blocks, strict=True))
         ]
         for kind in files
         if worth_merging(len(files[kind]), ranges[kind])
     }
-    done = iter(run.map("merged keys", KeyMergeWorker, [piece for some in pieces.values() for piece in some], config=Config()))
-    merged = {kind: [next(done).ref("dedup", f"{piece.key}.arrow") for piece in some] for kind, some in pieces.items()}
+    done = iter(run.map("merged keys", KeyMergeWorker, [task for some in tasks.values() for task in some], config=Config()))
+    merged = {kind: [next(done).ref("dedup", f"{task.key}.arrow") for task in some] for kind, some in tasks.items()}
     begin = {kind: [block[0] for block in blocks] if kind in merged else starts for kind in files}
     return {kind: write_list(run, f"keys-{kind}", merged.get(kind, files[kind]), {"starts": begin[kind]}) for kind in files}
 
@@ -196,8 +197,8 @@ def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int]
 class KeyMergeWorker(MergeWorker):
     """Files of keys, of whatever ranges, to one of `ranges`. Rows are counted on through all files: `starts` says from where in each."""
 
-    def blocks(self, piece: Piece) -> list[int]:
-        count, size, ranges = 1, sum(ref.bytes for ref in piece.inputs), int(piece.params["ranges"])
+    def blocks(self, task: Task) -> list[int]:
+        count, size, ranges = 1, sum(ref.bytes for ref in task.inputs), int(task.params["ranges"])
         while count < ranges and count * BLOCK_BYTES < size:
             count *= 2
         return list(range(0, ranges + 1, ranges // count))
@@ -206,18 +207,18 @@ class KeyMergeWorker(MergeWorker):
         key, check, row = _keys(reader, block, blocks).columns
         return pa.table([key, check, pc.add(row, pa.scalar(start, pa.uint32()))], schema=KEYS)
 
-    def partitions(self, piece: Piece, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
-        return table, range_of(table["key"].to_numpy(), piece.params["ranges"])
+    def partitions(self, task: Task, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
+        return table, range_of(table["key"].to_numpy(), task.params["ranges"])
 
 
 def merge_documents(run: StageRun, files: Sequence[FileRef], groups: FileRef, count: int) -> list[FileRef]:
     """Files of documents, merged. `groups`: the file of the `count` groups."""
-    pieces = [
-        Piece(f"merged/gathered-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
+    tasks = [
+        Task(f"merged/gathered-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
         for number, (some, shards) in enumerate(zip(neighbours(files), merged_shards(len(files)), strict=True))
     ]
-    done = run.map("merged documents", DocumentMergeWorker, pieces, config=Config())
-    return [row.ref("dedup", f"{piece.key}.arrow") for row, piece in zip(done, pieces, strict=True)]
+    done = run.map("merged documents", DocumentMergeWorker, tasks, config=Config())
+    return [row.ref("dedup", f"{task.key}.arrow") for row, task in zip(done, tasks, strict=True)]
 
 
 def merged_shards(count: int) -> list[tuple[int, int]]:
@@ -247,11 +248,11 @@ class DocumentMergeWorker(MergeWorker):
     others = 1
     compression = "lz4"
 
-    def blocks(self, piece: Piece) -> list[int]:
-        return group_blocks(self.run, piece.inputs[0].path, piece.params["shards"], piece.params["groups"])
+    def blocks(self, task: Task) -> list[int]:
+        return group_blocks(self.run, task.inputs[0].path, task.params["shards"], task.params["groups"])
 
     def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
         return pa.Table.from_batches([reader.get_batch(block)])
 
-    def partitions(self, piece: Piece, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
+    def partitions(self, task: Task, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
         return table.drop_columns([GROUP]), table[GROUP].to_numpy()

@@ -17,7 +17,7 @@ from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import iter_tables, open_parquet
-from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
+from corpusmill.pipeline.stage import Documents, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 
@@ -46,8 +46,8 @@ class Editor(ABC):
         self.config = config
         self.run = run
 
-    def open(self, piece: Piece) -> None:  # noqa: B027 - most editors need nothing of the shard
-        """Opens a shard. `piece.inputs`: the shard, the list of cluster tables, and the files of the editor's own phases."""
+    def open(self, task: Task) -> None:  # noqa: B027 - most editors need nothing of the shard
+        """Opens a shard. `task.inputs`: the shard, the list of cluster tables, and the files of the editor's own phases."""
 
     @abstractmethod
     def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
@@ -113,12 +113,12 @@ class RemovalWorker(Worker):
         schema = with_columns(DEDUP_REPORT, [field for editor in self.editors for field in editor.fields])
         self.schema = schema.with_metadata(meanings_metadata(MEANINGS))
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
-        tables = input_paths(self.run, piece.inputs[1:2])
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
+        tables = input_paths(self.run, task.inputs[1:2])
         clusters = read_clusters(self.run, tables, [shard_key(path)])
         for editor in self.editors:
-            editor.open(piece)
+            editor.open(task)
         rows = clusters["row"].to_numpy()
         size = begin = 0
         counts: Counter[str] = Counter()
@@ -136,7 +136,7 @@ class RemovalWorker(Worker):
             counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()})
             size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
             begin += table.num_rows
-        return made.output(piece.key, bytes_in=size, counts=dict(counts))
+        return made.output(task.key, bytes_in=size, counts=dict(counts))
 
     def _edit(self, column: pa.ChunkedArray, decided: "ShardDecisions", begin: int) -> pa.Array | None:
         """Runs the editors over the documents that stay; returns their texts, or None without editors. Records the rest in `decided`."""

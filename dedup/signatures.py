@@ -20,7 +20,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: Columns that the phase copies from the documents: they order copies and name them.
@@ -101,8 +101,8 @@ def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
     bands, rows = band_shape(config.minhash)
     params = {"bands": bands, "rows": rows, "kinds": kinds, "by": config.by, "columns": policy_columns(config)}
     names = [shard_key(ref.path) for ref in documents]
-    pieces = [Piece(f"signatures/{name}", (ref,)) for name, ref in zip(names, documents, strict=True)]
-    done = run.map("signatures", SignatureWorker, pieces, params, config.part(MeasureConfig))
+    tasks = [Task(f"signatures/{name}", (ref,)) for name, ref in zip(names, documents, strict=True)]
+    done = run.map("signatures", SignatureWorker, tasks, params, config.part(MeasureConfig))
     return [
         MeasuredShard(
             name, row.rows_in, ref, row.ref("dedup", f"signatures/{name}.parquet"),
@@ -130,8 +130,8 @@ class SignatureWorker(Worker):
         by = [self.params["by"]] if self.params["by"] not in ("source", HOST) else []
         self.columns = list(dict.fromkeys([*TAKEN, *own, *by, *self.params["columns"]]))
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
         tables, bands, texts, size = [], [np.zeros((self.bands, 0), np.uint64)], [np.zeros(0, np.uint64)], 0
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, self.columns)
@@ -146,9 +146,9 @@ class SignatureWorker(Worker):
             tables.append(self._table(batch, signature, shingles, exact, schema))
             size += int(offsets[-1] - offsets[0])
         table = pa.concat_tables([schema.empty_table(), *tables])
-        files: dict[str, bytes] = {f"{piece.key}.parquet": parquet_bytes(table)}
+        files: dict[str, bytes] = {f"{task.key}.parquet": parquet_bytes(table)}
         for kind, content in self._keys(table, np.concatenate(bands, axis=1), np.concatenate(texts)):
-            files[f"{piece.key.replace('signatures', 'keys', 1)}.{kind}.arrow"] = content
+            files[f"{task.key.replace('signatures', 'keys', 1)}.{kind}.arrow"] = content
         return Output(dict(files), rows_in=table.num_rows, kept=table.num_rows, bytes_in=size)
 
     def _signatures(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

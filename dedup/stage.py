@@ -12,7 +12,7 @@ from corpusmill.dedup.corpus import MeasuredShard
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Piece, Stage
+from corpusmill.pipeline.stage import Stage, Task
 
 
 class DedupStage(Stage):
@@ -103,8 +103,8 @@ class DedupStage(Stage):
         documents = run.documents()
         lines = prepare_lines(run, self.config, documents, clusters)
         substrings = prepare_passages(run, self.config, documents, clusters, lines)
-        pieces = [
-            Piece(shard.name, (documents[number], clusters[number], *lines[number], *substrings[number], *sets), {"shard": number})
+        tasks = [
+            Task(shard.name, (documents[number], clusters[number], *lines[number], *substrings[number], *sets), {"shard": number})
             for number, shard in enumerate(own)
         ]
-        run.map("", RemovalWorker, pieces)
+        run.map("", RemovalWorker, tasks)

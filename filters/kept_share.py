@@ -27,7 +27,7 @@ from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, deci
 from corpusmill.pipeline.manifest import FileRef, Rows
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import PART_BYTES, ParquetBuffer, iter_tables, open_parquet, read_table
-from corpusmill.pipeline.stage import Documents, Output, Piece, load_object
+from corpusmill.pipeline.stage import Documents, Output, Task, load_object
 from corpusmill.pipeline.storage import Storage
 
 # ---- The threshold that keeps a share of the corpus, exactly, from report columns alone
@@ -118,11 +118,11 @@ def measuring(config: FilterConfig) -> FilterConfig:
     return config.model_copy(update={"steps": items, "thresholds": {}})
 
 
-def measure_and_decide(run: StageRun, config: FilterConfig, pieces: Sequence[Piece], params: dict[str, Any], gpus: float) -> Rows:
-    """Runs all phases and returns the rows of the last. `pieces` and `params` are those of a run without shares; `gpus`: the share of a
+def measure_and_decide(run: StageRun, config: FilterConfig, tasks: Sequence[Task], params: dict[str, Any], gpus: float) -> Rows:
+    """Runs all phases and returns the rows of the last. `tasks` and `params` are those of a run without shares; `gpus`: the share of a
     GPU for a measuring worker."""
-    shards = {f"measured/{p.key}": p for p in pieces}
-    to_measure = [Piece(key, p.inputs) for key, p in shards.items()]
+    shards = {f"measured/{p.key}": p for p in tasks}
+    to_measure = [Task(key, p.inputs) for key, p in shards.items()]
     rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)
     measured = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
     rules = rule_table(config)
@@ -130,7 +130,7 @@ def measure_and_decide(run: StageRun, config: FilterConfig, pieces: Sequence[Pie
     table = found.ref(run.stage.name, THRESHOLDS_FILE)
     there = [shards[row.task] for row in rows]
     # `params`: another model may measure the same and yet rewrite texts differently
-    to_decide = [Piece(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
+    to_decide = [Task(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
     return run.map("", KeptShareWorker, to_decide, params, separable=True)
 
 
@@ -164,8 +164,8 @@ def kept_share_summary(run: StageRun, config: FilterConfig) -> dict[str, str]:
 class MeasureWorker(FilterWorker):
     """Measures the documents of one shard and decides nothing."""
 
-    def process(self, piece: Piece) -> Output:
-        (shard,) = piece.inputs
+    def process(self, task: Task) -> Output:
+        (shard,) = task.inputs
         _, schema = self.begin(shard)
         schema = pa.schema([field for field in schema if field.name not in DECISIONS])
         measured, size = ParquetBuffer(schema), 0
@@ -173,7 +173,7 @@ class MeasureWorker(FilterWorker):
             report, _, _ = self.report(documents, shard)
             measured.add(report.select(schema.names).cast(schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        return Output({f"{piece.key}.parquet": measured.close()}, rows_in=measured.rows, bytes_in=size)
+        return Output({f"{task.key}.parquet": measured.close()}, rows_in=measured.rows, bytes_in=size)
 
 
 class KeptShareWorker(FilterWorker):
@@ -182,8 +182,8 @@ class KeptShareWorker(FilterWorker):
     def setup(self) -> None:
         """Only the rewriting steps are needed; `Rewriter` sets them up."""
 
-    def process(self, piece: Piece) -> Output:
-        shard, measured, table = piece.inputs
+    def process(self, task: Task) -> Output:
+        shard, measured, table = task.inputs
         self.rules = with_found(rule_table(self.config), read_found(Storage(self.run.path(table.path.rpartition("/")[0]))))
         with open_parquet(self.run, shard.path) as file:
             data_schema, schema = self.schemas(file.schema_arrow.remove_metadata())
@@ -200,4 +200,4 @@ class KeptShareWorker(FilterWorker):
             made.add(kept.select(data_schema.names).cast(data_schema), report)
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
             counts.update(self.failures(report))
-        return made.output(piece.key, bytes_in=size, counts=dict(counts))
+        return made.output(task.key, bytes_in=size, counts=dict(counts))

@@ -17,7 +17,7 @@ from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
 from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Piece, Stage
+from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
 
 
@@ -28,18 +28,18 @@ class FilterStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         describe_classifiers(run, self.config)
-        pieces, params = self.tasks(run)
+        tasks, params = self.tasks(run)
         gpus = max((step.step.gpus for step in build_steps(self.config.steps)), default=0.0)
         if keeps_shares(self.config):
-            rows = measure_and_decide(run, self.config, pieces, params, gpus)
+            rows = measure_and_decide(run, self.config, tasks, params, gpus)
         else:
-            rows = run.map("", FilterWorker, pieces, params, gpus=gpus, separable=True)
+            rows = run.map("", FilterWorker, tasks, params, gpus=gpus, separable=True)
         count_answers(run, self.config, rows)
 
-    def tasks(self, run: StageRun) -> tuple[list[Piece], dict[str, Any]]:
+    def tasks(self, run: StageRun) -> tuple[list[Task], dict[str, Any]]:
         """A task for each input shard, and the parameters of all tasks."""
-        pieces = [Piece(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
-        return pieces, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
+        tasks = [Task(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
+        return tasks, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
 
     def summary(self, run: StageRun) -> dict[str, str]:
         """How many documents each rule fails, the most severe rule first, and the thresholds found for kept shares."""

@@ -30,7 +30,7 @@ from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
 from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -130,7 +130,7 @@ def _kept(
 class StoredShard:
     """A shard to decide about: its task, its row of the manifest, and its new identity."""
 
-    piece: Piece
+    task: Task
     row: TaskRow
     identity: str
 
@@ -139,22 +139,22 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], 
     """The intact shards that were measured under the old configuration, and the number of those already decided under the new one."""
     stage = run.stage
     assert isinstance(stage, FilterStage)
-    pieces, params = stage.tasks(run)
+    tasks, params = stage.tasks(run)
     _measured_at_all(run)
     code = code_for(FilterWorker, run.stage.config.model_dump(mode="json"), params)
     shards, finished = [], 0
-    for piece in pieces:
-        row = run.manifest.tasks.get(piece.key)
+    for task in tasks:
+        row = run.manifest.tasks.get(task.key)
         old, new = (
-            task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, config, code.digest)
+            task_identity(task.key, task.inputs, {**params, "piece": task.params}, config, code.digest)
             for config in (old_config, run.config_digest)
         )
         if row is not None and row.identity == new:
             finished += 1
         elif row is not None and row.identity == old and _intact(run.storage, row):
-            shards.append(StoredShard(piece, row, new))
-    if pieces and not shards and not finished:
-        raise _measured_otherwise(run, pieces, old_config, code)
+            shards.append(StoredShard(task, row, new))
+    if tasks and not shards and not finished:
+        raise _measured_otherwise(run, tasks, old_config, code)
     return shards, finished
 
 
@@ -163,17 +163,17 @@ def _measured_at_all(run: StageRun) -> None:
         raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
 
 
-def _measured_otherwise(run: StageRun, pieces: Sequence[Piece], old_config: str, code: Code) -> InputError:
+def _measured_otherwise(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code) -> InputError:
     """Says what has changed since the stage was measured, and what to do."""
     rows = run.manifest.tasks
-    changed = dict.fromkeys(what for piece in pieces for what in _changes(run, piece, rows.get(piece.key), old_config, code))
+    changed = dict.fromkeys(what for task in tasks for what in _changes(run, task, rows.get(task.key), old_config, code))
     return InputError(
         f"{run.storage.root}: can't be decided again, as since it was measured {' and '.join(changed)}; "
         f"measure it again first (corpusmill filter {run.run.root}), or try thresholds without writing them (corpusmill sweep, or explore)."
     )
 
 
-def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str, code: Code) -> list[str]:
+def _changes(run: StageRun, task: Task, row: TaskRow | None, old_config: str, code: Code) -> list[str]:
     if row is None:
         return ["shards came that were not there"]
     found = ["the section filter of its recipe was changed"] if row.config not in (old_config, run.config_digest) else []
@@ -181,7 +181,7 @@ def _changes(run: StageRun, piece: Piece, row: TaskRow | None, old_config: str, 
         parts = run.manifest.codes.get(row.code)
         what = f" ({shortened(Code.from_json(parts).changes(code))})" if parts else ""
         found.append(f"the program was changed{what}")
-    if [(ref.path, ref.fingerprint) for ref in row.inputs[: len(piece.inputs)]] != [(ref.path, ref.fingerprint) for ref in piece.inputs]:
+    if [(ref.path, ref.fingerprint) for ref in row.inputs[: len(task.inputs)]] != [(ref.path, ref.fingerprint) for ref in task.inputs]:
         found.append("the documents that it read were changed")
     if not found and not _intact(run.storage, row):
         found.append("its files were changed")
@@ -199,13 +199,13 @@ def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
     assert isinstance(stage, FilterStage)
-    pieces, params = stage.tasks(run)
+    tasks, params = stage.tasks(run)
     code = code_for(KeptShareWorker, run.stage.config.model_dump(mode="json"), params)
     if not run.manifest.complete or any(
-        p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in pieces
+        p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in tasks
     ):
-        raise _measured_otherwise(run, pieces, old_config, code)
-    return [StoredShard(piece, rows[piece.key], rows[piece.key].identity) for piece in pieces]
+        raise _measured_otherwise(run, tasks, old_config, code)
+    return [StoredShard(task, rows[task.key], rows[task.key].identity) for task in tasks]
 
 
 def _intact(storage: Storage, row: TaskRow) -> bool:
@@ -301,7 +301,7 @@ def _verdicts(
     columns = ["kept", "failed", *dict.fromkeys(rule.rule.column for rule in rules)]
 
     def decide_shard(shard: StoredShard) -> tuple[int, int, int, int, npt.NDArray[np.int64]]:
-        report = read_table(run.storage, f"report/{shard.piece.key}.parquet", columns)
+        report = read_table(run.storage, f"report/{shard.task.key}.parquet", columns)
         before, failing = _mask(report["kept"]), np.zeros((report.num_rows, len(rules)), bool)
         for place, rule in enumerate(rules):
             failing[:, place] = rule.rule.failing(report[rule.rule.column].combine_chunks())
@@ -327,7 +327,7 @@ def _verdicts(
 def _write(run: StageRun, worker: FilterWorker, shards: Sequence[StoredShard], pool: ThreadPoolExecutor, progress: Progress) -> None:
     """Publishes the decisions shard by shard; the stage itself measures the other shards."""
     if shards and not keeps_shares(worker.config):
-        run.manifest.reopen(shard.piece.key for shard in shards)
+        run.manifest.reopen(shard.task.key for shard in shards)
         with progress.phase("retune", len(shards)) as bar:
             for row in pool.map(lambda shard: _retune_shard(worker, run, shard), shards):
                 run.manifest.append(row)
@@ -355,7 +355,7 @@ def _worker(plan: Plan, storage: Storage) -> FilterWorker:
 def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard]) -> None:
     """Gives both workers the thresholds of their kept shares, the current ones and the new ones."""
     old.rules = with_found(old.rules, read_found(run.storage))
-    readers = [shard_reader(run.storage, f"report/{shard.piece.key}.parquet") for shard in shards]
+    readers = [shard_reader(run.storage, f"report/{shard.task.key}.parquet") for shard in shards]
     found = find_thresholds(now.rules, readers)
     now.rules = with_found(now.rules, {name: each.threshold for name, each in found.items()})
 
@@ -377,7 +377,7 @@ def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
 
 def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> TaskRow:
     """Decides about one shard, publishes the changed files, and returns its new row of the manifest."""
-    key, row = shard.piece.key, shard.row
+    key, row = shard.task.key, shard.row
     data_path, report_path = f"data/{key}.parquet", f"report/{key}.parquet"
     report = read_table(run.storage, report_path)
     values = {name: report[name].combine_chunks() for name in {rule.rule.column for rule in worker.rules}}
@@ -386,7 +386,7 @@ def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> Ta
     outputs = {output.path: output for output in row.outputs}
     lengths = np.where(now, report["chars_out"].to_numpy(), 0)
     if (before != now).any():
-        data, lengths[now & ~before] = _documents(worker, run, shard.piece, report, before, now)
+        data, lengths[now & ~before] = _documents(worker, run, shard.task, report, before, now)
         outputs[data_path] = publish(run.storage, data_path, data)
     report = decided(report, failed, lengths).replace_schema_metadata(rules_metadata(worker.rules))
     outputs[report_path] = publish(run.storage, report_path, report)
@@ -407,14 +407,14 @@ def _mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 
 def _documents(
-    worker: FilterWorker, run: StageRun, piece: Piece, report: pa.Table, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]
+    worker: FilterWorker, run: StageRun, task: Task, report: pa.Table, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The kept documents in order, and the lengths (characters) of those that come back."""
-    stayed = read_table(run.storage, f"data/{piece.key}.parquet").filter(pa.array(now[before]))
+    stayed = read_table(run.storage, f"data/{task.key}.parquet").filter(pa.array(now[before]))
     back = np.nonzero(now & ~before)[0]
     if not len(back):
         return stayed, np.zeros(0, np.int64)
-    (shard,) = piece.inputs
+    (shard,) = task.inputs
     documents = read_table(run.run, shard.path).replace_schema_metadata(None)
     with open_parquet(run.run, shard.path) as file:
         data_schema, _ = worker.schemas(file.schema_arrow.remove_metadata())

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
-from corpusmill.pipeline.stage import Documents, Output, Piece, Worker
+from corpusmill.pipeline.stage import Documents, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 
@@ -126,8 +126,8 @@ class FilterWorker(Worker):
         for step in self.steps:
             step.step.setup()
 
-    def process(self, piece: Piece) -> Output:
-        (shard,) = piece.inputs
+    def process(self, task: Task) -> Output:
+        (shard,) = task.inputs
         data_schema, report_schema = self.begin(shard)
         report_schema = report_schema.with_metadata(rules_metadata(self.rules))
         made, size, counts = Documents(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
@@ -136,7 +136,7 @@ class FilterWorker(Worker):
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
             counts.update(self.failures(report))
-        return made.output(piece.key, bytes_in=size, counts=dict(counts))
+        return made.output(task.key, bytes_in=size, counts=dict(counts))
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
         """Prepares the steps for a new shard; returns its `schemas`."""

@@ -16,7 +16,7 @@ from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
 from corpusmill.pipeline.formats.detect import KNOWN, Ignored, InputFile, Refused
 from corpusmill.pipeline.formats.streams import Window
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import is_remote, printable
 
 
@@ -92,10 +92,10 @@ def _nothing(inputs: list[str], found: Discovery) -> str:
 
 
 MIB = 1 << 20
-#: An input is cut into about this many pieces, so that all workers have something to do, unless they would be tiny.
+#: An input is cut into about this many tasks, so that all workers have something to do, unless they would be tiny.
 PIECES = 16
 SMALLEST = 4 * MIB
-#: So many pieces of a large WARC are indexed by one task.
+#: So many tasks of a large WARC are indexed by one task.
 INDEXED = 4
 
 
@@ -115,7 +115,7 @@ class Segment:
 
 
 def piece_bytes(sources: list[InputFile], piece_mb: int) -> int:
-    """The size of a piece for these sources. The number of workers plays no part: it must not change the outputs."""
+    """The size of a task for these sources. The number of workers plays no part: it must not change the outputs."""
     total = sum(source.ref.bytes for source in sources)
     return min(piece_mb * MIB, max(SMALLEST, total // PIECES))
 
@@ -213,8 +213,8 @@ def _row_groups(source: InputFile, target: int) -> list[Segment]:
     return segments
 
 
-def pack(parts: list[tuple[FileRef, Segment]], target: int) -> list[Piece]:
-    """Pieces `part-00000`, ... of consecutive segments, each up to about `target` bytes."""
+def pack(parts: list[tuple[FileRef, Segment]], target: int) -> list[Task]:
+    """Tasks `part-00000`, ... of consecutive segments, each up to about `target` bytes."""
     groups: list[list[tuple[FileRef, Segment]]] = []
     size = 0
     for ref, segment in parts:
@@ -223,9 +223,9 @@ def pack(parts: list[tuple[FileRef, Segment]], target: int) -> list[Piece]:
             size = 0
         groups[-1].append((ref, segment))
         size += segment.bytes
-    return [_piece(number, group) for number, group in enumerate(groups)]
+    return [_task(number, group) for number, group in enumerate(groups)]
 
 
-def _piece(number: int, group: list[tuple[FileRef, Segment]]) -> Piece:
+def _task(number: int, group: list[tuple[FileRef, Segment]]) -> Task:
     params: dict[str, Any] = {"segments": [asdict(segment) for _, segment in group]}
-    return Piece(f"part-{number:05d}", tuple(ref for ref, _ in group), params)
+    return Task(f"part-{number:05d}", tuple(ref for ref, _ in group), params)

@@ -37,7 +37,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import content_bytes
-from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Documents, Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: Why a line of JSONL is no object, so that nobody knows whether it has a text.
@@ -77,21 +77,21 @@ class IndexWorker(GuardedWorker):
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
         super().__init__(config.model_copy(update={"url_filter": None}), run, {**params, "pages": False})  # nothing is judged here
 
-    def process(self, piece: Piece) -> Output:
-        (ref,) = piece.inputs
-        found = self.guard.index(ref.path, piece.params)
+    def process(self, task: Task) -> Output:
+        (ref,) = task.inputs
+        found = self.guard.index(ref.path, task.params)
         self.check_unchanged([ref])
-        return Output({f"index/{piece.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
+        return Output({f"index/{task.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
 
 
 class WatWorker(IndexWorker):
     """Takes from a WAT file what is joined to the documents of its WET file."""
 
-    def process(self, piece: Piece) -> Output:
-        (ref,) = piece.inputs
-        said, warnings = self.guard.read_wat(ref, piece.params["layout"])
+    def process(self, task: Task) -> Output:
+        (ref,) = task.inputs
+        said, warnings = self.guard.read_wat(ref, task.params["layout"])
         self.check_unchanged([ref])
-        return Output({f"index/{piece.key}.parquet": said}, counts={"said": said.num_rows}, warnings=warnings)
+        return Output({f"index/{task.key}.parquet": said}, counts={"said": said.num_rows}, warnings=warnings)
 
 
 class IngestWorker(GuardedWorker):
@@ -99,23 +99,23 @@ class IngestWorker(GuardedWorker):
 
     memory_mb = 700
 
-    def process(self, piece: Piece) -> Iterator[Output]:
-        """The shards of the piece, each as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
-        segments = piece.params["segments"]
+    def process(self, task: Task) -> Iterator[Output]:
+        """The shards of the task, each as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
+        segments = task.params["segments"]
         counts: Counter[str] = Counter()
-        warnings = list(piece.params.get("warnings", []))
+        warnings = list(task.params.get("warnings", []))
         shard, number = Shard(self.config.shard_mb * MIB), 0
-        for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(piece.inputs, segments)]):
+        for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(task.inputs, segments)]):
             counts.update(batch.counts)
             warnings += batch.warnings
             rest = shard.fill(batch)
             while rest is not None:
-                yield shard.output(f"{piece.key}-{number:04d}")
+                yield shard.output(f"{task.key}-{number:04d}")
                 shard, number = Shard(self.config.shard_mb * MIB), number + 1
                 rest = shard.fill(rest)
-        self.check_unchanged(ref for ref, segment in zip(piece.inputs, segments) if segment["format"] != "refused")
+        self.check_unchanged(ref for ref, segment in zip(task.inputs, segments) if segment["format"] != "refused")
         yield shard.output(
-            f"{piece.key}-{number:04d}" if number else piece.key,
+            f"{task.key}-{number:04d}" if number else task.key,
             bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings,
         )  # fmt: skip
 
@@ -160,11 +160,11 @@ class IngestStage(Stage):
             for source in found.sources
             for segment in segments_of(source, target, starts.get(source.ref.path), said.get(source.ref.path, ("", "")))
         ]
-        pieces = pack(parts, target)
+        tasks = pack(parts, target)
         if found.refused or found.ignored:
-            pieces.append(self._left_out(f"part-{len(pieces):05d}", found))
+            tasks.append(self._left_out(f"part-{len(tasks):05d}", found))
         pages = any(source.format in PAGES for source in found.sources)
-        rows = run.map("", IngestWorker, pieces, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
+        rows = run.map("", IngestWorker, tasks, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
         self._check_lines(found, rows)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -224,8 +224,8 @@ class IngestStage(Stage):
     def _starts(
         run: StageRun, phase: str, sources: list[tuple[InputFile, list[tuple[int, int]]]], target: int
     ) -> dict[str, list[int] | None]:
-        pieces = [
-            Piece(
+        tasks = [
+            Task(
                 f"{phase}-{number:05d}-{place:04d}",
                 (source.ref,),
                 {"format": source.format, "layout": source.layout, "start": start, "end": end, "step": target},
@@ -233,9 +233,9 @@ class IngestStage(Stage):
             for number, (source, ranges) in enumerate(sources)
             for place, (start, end) in enumerate(ranges)
         ]
-        rows = run.map(phase, IndexWorker, pieces, separable=True, needed=False) if pieces else []
+        rows = run.map(phase, IndexWorker, tasks, separable=True, needed=False) if tasks else []
         found = {row.task: RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows}
-        indexes = iter([found.get(piece.key, UNKNOWN) for piece in pieces])
+        indexes = iter([found.get(task.key, UNKNOWN) for task in tasks])
         return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
 
     @staticmethod
@@ -246,20 +246,20 @@ class IngestStage(Stage):
         if not pairs:
             return {}
         wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
-        pieces = [Piece(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
-        outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, pieces, separable=True, needed=False)}
-        said = {path: outputs[piece.key] for (path, _), piece in zip(wats, pieces) if piece.key in outputs}
+        tasks = [Task(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
+        outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, tasks, separable=True, needed=False)}
+        said = {path: outputs[task.key] for (path, _), task in zip(wats, tasks) if task.key in outputs}
         files = {wet: said[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in said}
         return {wet: (f"{run.stage.name}/{file.path}", file.sha256) for wet, file in files.items()}
 
     @staticmethod
-    def _left_out(key: str, found: Discovery) -> Piece:
-        """The piece that accounts for files that were not read: a report row for each that promised data."""
+    def _left_out(key: str, found: Discovery) -> Task:
+        """The task that accounts for files that were not read: a report row for each that promised data."""
         params: dict[str, Any] = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
         if found.ignored:
             names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
             params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]
-        return Piece(key, tuple(refused.ref for refused in found.refused), params)
+        return Task(key, tuple(refused.ref for refused in found.refused), params)
 
 
 def _listed(counts: Counter[str], prefix: str) -> str:

@@ -74,9 +74,9 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
         port, jobs_port = (here[name].rpartition(":")[2] for name in ("address", "jobs"))
         head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", "--num-cpus=0"]
         _start(here, folder, "head", "127.0.0.2", cores[0], [*head, f"--ray-client-server-port={_free_port()}"])
-        for number, own in enumerate(cores, start=1):
-            options = [f"--address={here['address']}", f"--num-cpus={max(1, len(own))}", f"--memory={memory}"]
-            _start(here, folder, f"worker-{number}", f"127.0.0.{number + 2}", own, options)
+        for number, node_cores in enumerate(cores, start=1):
+            options = [f"--address={here['address']}", f"--num-cpus={max(1, len(node_cores))}", f"--memory={memory}"]
+            _start(here, folder, f"worker-{number}", f"127.0.0.{number + 2}", node_cores, options)
     except BaseException:
         down(folder)
         raise

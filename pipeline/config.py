@@ -7,8 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-#: Marks a field that plays no part in the result, so that nothing is done again for it: `Field(..., json_schema_extra=ASIDE)`.
-ASIDE: dict[str, Any] = {"aside": True}
+#: Marks a field that plays no part in the result, so that nothing is done again for it: `Field(..., json_schema_extra=INERT)`.
+INERT: dict[str, Any] = {"aside": True}
 
 
 class Config(BaseModel):
@@ -57,7 +57,7 @@ def digest(value: Any) -> str:
 
 
 def config_digest(config: Config) -> str:
-    """sha256 (hex) of a configuration section with all its defaults filled in, without the fields marked ASIDE."""
+    """sha256 (hex) of a configuration section with all its defaults filled in, without the fields marked INERT."""
     return digest(counting(config))
 
 
@@ -71,7 +71,7 @@ def _counting_stored(schema: type[Config], stored: dict[str, Any]) -> dict[str, 
     values = schema.without_places(dict(stored))
     for name, field in schema.model_fields.items():
         inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
-        if field.json_schema_extra == ASIDE:
+        if field.json_schema_extra == INERT:
             values.pop(name, None)
         elif inner and isinstance(values.get(name), dict):
             values[name] = _counting_stored(inner, values[name])
@@ -86,7 +86,7 @@ def counting(config: Config) -> dict[str, Any]:
     """The fields that play a part in the result, as JSON."""
     values = config.deciding()
     for name, field in type(config).model_fields.items():
-        if field.json_schema_extra == ASIDE:
+        if field.json_schema_extra == INERT:
             del values[name]
         elif isinstance(value := getattr(config, name), Config):
             values[name] = counting(value)

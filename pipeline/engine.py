@@ -22,7 +22,7 @@ from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_inter
 from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.memory import release_memory
 from corpusmill.pipeline.shards import OutputFile, publish
-from corpusmill.pipeline.stage import Output, Piece, Worker, load_object
+from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
 #: Seconds that a task may take, and as many more for each so many bytes of its input.
@@ -31,7 +31,7 @@ TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to work on the pieces of one phase. `worker` is `module:Class`."""
+    """What a process needs to work on the tasks of one phase. `worker` is `module:Class`."""
 
     stage: str
     worker: str
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A piece whose outputs are published."""
+    """A task whose outputs are published."""
 
     key: str
     outputs: list[OutputFile]
@@ -66,8 +66,8 @@ class Done:
 class Engine(Protocol):
     workers: int
 
-    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
-        """Performs all pieces in any order. The listener is called in this process, with those that are done (some at a time) and with
+    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+        """Performs all tasks in any order. The listener is called in this process, with those that are done (some at a time) and with
         those that are given up; it ends the phase by raising."""
 
     def known_workers(self) -> int | None:
@@ -115,9 +115,9 @@ def publish_output(
     )  # fmt: skip
 
 
-def task_limit(piece: Piece, timeout: float) -> float:
-    """Seconds that a piece may take (0: any), by its size: long enough for a slow piece, to find one that hangs."""
-    return timeout * (1 + piece.size / TIMEOUT_BYTES)
+def task_limit(task: Task, timeout: float) -> float:
+    """Seconds that a task may take (0: any), by its size: long enough for a slow task, to find one that hangs."""
+    return timeout * (1 + task.size / TIMEOUT_BYTES)
 
 
 class Overdue(BaseException):
@@ -167,7 +167,7 @@ def make_worker(job: Job) -> Worker:
 
 
 class Performer:
-    """One worker in one process: set up once, then one piece after another."""
+    """One worker in one process: set up once, then one task after another."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -176,7 +176,7 @@ class Performer:
         self.worker: Worker | None = None
 
     def perform(self, attempt: Attempt) -> Done | Failed:
-        piece = attempt.piece
+        task = attempt.task
         if attempt.pause:  # a sleep of 0 seconds gives the processor away, too
             time.sleep(attempt.pause)
         if attempt.parts > 1:
@@ -189,15 +189,15 @@ class Performer:
                 ready = True
                 started = time.perf_counter()
                 worker.parts = attempt.parts
-                return publish_output(self.storage, piece.key, worker.process(piece), started, worker.beside_mb, self._fence)
+                return publish_output(self.storage, task.key, worker.process(task), started, worker.beside_mb, self._fence)
         except (Exception, Overdue) as error:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
             if (where := _place_of_overdue(error)) is not None:
                 self.close()  # it was interrupted anywhere, and may not be well
-                return hang(self.job.stage, piece, attempt.limit, "".join(traceback.format_exception(error)), where)
+                return hang(self.job.stage, task, attempt.limit, "".join(traceback.format_exception(error)), where)
             fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError))
-            return failure(self.job.stage, piece, error, fatal)
+            return failure(self.job.stage, task, error, fatal)
 
     def _fence(self) -> None:
         check_holder(self.run, self.job.holder)
@@ -214,18 +214,18 @@ class Performer:
 
 
 class InlineEngine:
-    """Everything in the calling process, one piece after the other: for debugging and tests. It can't end native code that hangs."""
+    """Everything in the calling process, one task after the other: for debugging and tests. It can't end native code that hangs."""
 
     workers = 1
 
     def __init__(self, task_timeout: float = TASK_TIMEOUT):
         self.task_timeout = task_timeout
 
-    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
         tries = Tries(job, listener)
         with contextlib.closing(Performer(job)) as performer:
-            for piece in pieces:
-                attempt: Attempt | None = Attempt(piece, task_limit(piece, self.task_timeout))
+            for task in tasks:
+                attempt: Attempt | None = Attempt(task, task_limit(task, self.task_timeout))
                 while attempt is not None:
                     result = performer.perform(attempt)
                     if isinstance(result, Done):

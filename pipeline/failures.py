@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.manifest import Quarantined
 from corpusmill.pipeline.redact import redact
-from corpusmill.pipeline.stage import Piece, load_object
+from corpusmill.pipeline.stage import Task, load_object
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.engine import Done, Job
 
 
 class Cause(StrEnum):
-    """Why a piece failed, as far as it decides what follows."""
+    """Why a task failed, as far as it decides what follows."""
 
     SENTENCE = "sentence"  # an error of ours: another try would say the same
     HICCUP = "hiccup"  # a store or a disk that may answer the next time
@@ -35,16 +35,16 @@ class Cause(StrEnum):
     MEMORY = "memory"  # there was not enough
 
 
-#: How many more tries a piece gets for each cause. A hang costs all of its time again, so it gets one. The loss of a node is never the
-#: piece's fault: so many of them end the run, and no piece is given up for it.
+#: How many more tries a task gets for each cause. A hang costs all of its time again, so it gets one. The loss of a node is never the
+#: task's fault: so many of them end the run, and no task is given up for it.
 AGAIN = {
     Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
 }  # fmt: skip
-#: How often a piece that ran out of memory is done again beside others; afterwards it has the machine to itself.
+#: How often a task that ran out of memory is done again beside others; afterwards it has the machine to itself.
 TOGETHER = 2
-#: Seconds before a piece is done again after a hiccup.
+#: Seconds before a task is done again after a hiccup.
 PAUSES = (0.2, 1.0, 5.0)
-#: Errors of the system after which all pieces would fail: the disk is full, or nobody may write.
+#: Errors of the system after which all tasks would fail: the disk is full, or nobody may write.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 #: Messages of libraries where there is no memory for a thread's stack.
 NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
@@ -59,7 +59,7 @@ SYSTEMATIC = 10
 
 @dataclass(frozen=True)
 class Failed:
-    """A piece that was not done: one sentence for the user, and the trace for the log. `fatal`: the other pieces would fail, too.
+    """A task that was not done: one sentence for the user, and the trace for the log. `fatal`: the other tasks would fail, too.
 
     Both go to many places (manifest, reports, logs), and libraries name the URL to which a server has sent them, signature and all: so
     URLs are redacted here.
@@ -83,32 +83,32 @@ class Failed:
         return (InputError if self.exit_code == InputError.exit_code else CorpusmillError)(self.message)
 
 
-def failure(stage: str, piece: Piece, error: BaseException, fatal: bool = False) -> Failed:
-    """An exception as a failure. Errors of ours are sentences already; others get the piece's input named."""
+def failure(stage: str, task: Task, error: BaseException, fatal: bool = False) -> Failed:
+    """An exception as a failure. Errors of ours are sentences already; others get the task's input named."""
     trace = "".join(traceback.format_exception(error))
     cause, full = _cause(error)
-    where = f"{stage}, task {piece.key} ({named(piece)})"
+    where = f"{stage}, task {task.key} ({named(task)})"
     if isinstance(error, ProcessKilled):
-        return Failed(piece.key, f"{where}: {error}", error.exit_code, trace, Cause.DEATH)
+        return Failed(task.key, f"{where}: {error}", error.exit_code, trace, Cause.DEATH)
     if isinstance(error, CorpusmillError):
-        return Failed(piece.key, str(error), error.exit_code, trace, cause, fatal or full)
+        return Failed(task.key, str(error), error.exit_code, trace, cause, fatal or full)
     message = f"{type(error).__name__}: {error}".rstrip(": ")
-    return Failed(piece.key, f"{where}: {message}", 1, trace, cause, full)
+    return Failed(task.key, f"{where}: {message}", 1, trace, cause, full)
 
 
-def hang(stage: str, piece: Piece, seconds: float, trace: str = "", where: str = "") -> Failed:
-    """The failure of a piece that was not done within its time. `where`: what it was doing, as far as that is known."""
-    message = f"{stage}, task {piece.key} ({named(piece)}): it was not done after {seconds:g} seconds (--task-timeout)"
-    return Failed(piece.key, message + (f", in {where}" if where else "") + ".", 1, trace, Cause.HANG)
+def hang(stage: str, task: Task, seconds: float, trace: str = "", where: str = "") -> Failed:
+    """The failure of a task that was not done within its time. `where`: what it was doing, as far as that is known."""
+    message = f"{stage}, task {task.key} ({named(task)}): it was not done after {seconds:g} seconds (--task-timeout)"
+    return Failed(task.key, message + (f", in {where}" if where else "") + ".", 1, trace, Cause.HANG)
 
 
-def named(piece: Piece) -> str:
-    """The inputs of a piece for a sentence."""
-    return ", ".join(i.path for i in piece.inputs[:3]) or "no input"
+def named(task: Task) -> str:
+    """The inputs of a task for a sentence."""
+    return ", ".join(i.path for i in task.inputs[:3]) or "no input"
 
 
 def _cause(error: BaseException) -> tuple[Cause, bool]:
-    """The cause, and whether all other pieces will fail for it, too. An error of ours may come from one of the system's."""
+    """The cause, and whether all other tasks will fail for it, too. An error of ours may come from one of the system's."""
     ours = isinstance(error, CorpusmillError)
     at: BaseException | None = error
     while at is not None:
@@ -124,7 +124,7 @@ def _cause(error: BaseException) -> tuple[Cause, bool]:
 
 # ---- events ------------------------------------------------------------------------------------------
 
-#: retry: a piece raised an exception and is done again. death: its process died and it is done again. split: it ran out of memory and is
+#: retry: a task raised an exception and is done again. death: its process died and it is done again. split: it ran out of memory and is
 #: done again in parts. alone: it can't be cut, and is done again while nothing else is. quarantine: it is given up, the rest goes on.
 #: waiting: the cluster has no room for a worker, or another process may hold what the stage needs.
 EventKind: TypeAlias = Literal["retry", "death", "split", "alone", "quarantine", "waiting"]
@@ -155,7 +155,7 @@ class Listener:
     """Callbacks of a phase in the driver's process. What one of these raises ends the phase."""
 
     on_done: Callable[[Sequence["Done"]], None]
-    on_failed: Callable[[Failed], None]  # a piece that is given up
+    on_failed: Callable[[Failed], None]  # a task that is given up
     on_event: OnEvent
 
 
@@ -164,10 +164,10 @@ class Listener:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A piece, and how it is done: within `limit` seconds (0: any), in so many parts one after the other, while nothing else is in flight,
+    """A task, and how it is done: within `limit` seconds (0: any), in so many parts one after the other, while nothing else is in flight,
     after a pause (seconds). `node`: Ray's id of the node on which it failed last."""
 
-    piece: Piece
+    task: Task
     limit: float = 0.0
     parts: int = 1
     alone: bool = False
@@ -176,7 +176,7 @@ class Attempt:
 
 
 class Tries:
-    """How often each piece of a phase has failed, and what follows from the next failure."""
+    """How often each task of a phase has failed, and what follows from the next failure."""
 
     def __init__(self, job: "Job", listener: Listener):
         self.job, self.listener = job, listener
@@ -184,8 +184,8 @@ class Tries:
         self.tries: Counter[str] = Counter()
 
     def again(self, attempt: Attempt, failed: Failed) -> Attempt | None:
-        """How the piece is done again. None where it is given up; then the listener has got it."""
-        key = attempt.piece.key
+        """How the task is done again. None where it is given up; then the listener has got it."""
+        key = attempt.task.key
         self.tries[key] += 1
         self.failures[key, failed.cause] += 1
         number = self.failures[key, failed.cause]

@@ -130,8 +130,9 @@ class TaskRows(Mapping[str, TaskRow]):
         self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
+        address = self.addresses[task]  # a KeyError says that there is no such task, as `get` expects
         try:
-            row: TaskRow = read_row(self._lines.read(self.addresses[task]))[1]
+            row: TaskRow = read_row(self._lines.read(address))[1]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self._lines.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
         return row

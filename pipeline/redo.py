@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import to_jsonable_python
 
 from corpusmill.pipeline.code import SHOWN, Code, shortened
-from corpusmill.pipeline.config import ASIDE, Config, config_digest, digest
+from corpusmill.pipeline.config import INERT, Config, config_digest, digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES
@@ -194,7 +194,7 @@ def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config,
     stored, now = schema.without_places(dict(before)), section.deciding()
     for name, field in schema.model_fields.items():
         path, value = f"{place}{name}", getattr(section, name)
-        if field.json_schema_extra == ASIDE or name not in now:
+        if field.json_schema_extra == INERT or name not in now:
             continue
         if name not in stored:
             if now[name] != to_jsonable_python(field.get_default(call_default_factory=True), fallback=repr):

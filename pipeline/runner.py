@@ -21,7 +21,7 @@ from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.log import Observer, PhaseMetrics
 from corpusmill.pipeline.watch.progress import Progress
@@ -108,17 +108,17 @@ def _files(storage: Storage) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Phase:
-    """Unfinished pieces of a stage that one worker performs, and the configuration that it sees."""
+    """Unfinished tasks of a stage that one worker performs, and the configuration that it sees."""
 
     name: str
     worker: type[Worker]
-    todo: list[Piece]
+    todo: list[Task]
     params: dict[str, Any]
     config: Config
     digest: str
     code: Code
     gpus: float
-    worked: int  # pieces that are finished already
+    worked: int  # tasks that are finished already
 
 
 class StageRun:
@@ -189,18 +189,18 @@ class StageRun:
         self,
         phase: str,
         worker: type[Worker],
-        pieces: Sequence[Piece],
+        tasks: Sequence[Task],
         params: dict[str, Any] | None = None,
         config: Config | None = None,
         gpus: float = 0.0,
         separable: bool = False,
         needed: bool = True,
     ) -> Rows:
-        """Performs `worker` on every piece that is not finished; returns the rows of those that are then, in the order of `pieces`.
+        """Performs `worker` on every task that is not finished; returns the rows of those that are then, in the order of `tasks`.
 
-        `params` go to every worker of the phase and count for the identity of its tasks, as a piece's do. `config` is the part of the
+        `params` go to every worker of the phase and count for the identity of its tasks, as a task's do. `config` is the part of the
         stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
-        `gpus`: what each worker takes of a GPU, where there are any; it plays no part in the identity of a task. `separable`: where pieces
+        `gpus`: what each worker takes of a GPU, where there are any; it plays no part in the identity of a task. `separable`: where tasks
         fail for good, the stage goes on without them (`self.without`); else it ends when all others are done. `needed`: where the first of
         them all fail, that is the end; False: the stage goes on without any.
         """
@@ -209,96 +209,96 @@ class StageRun:
         digest, code = config_digest(config), code_for(worker, config.model_dump(mode="json"), params)
         present = Present(self.storage, self.manifest)
         if self.trial:
-            pieces = [self._on_trial(present, piece, params, digest, code) for piece in pieces]
-        if len({piece.key for piece in pieces}) != len(pieces):
-            raise ValueError(f"{self.stage.name}: two pieces of {phase} have one key")
-        todo = [piece for piece in pieces if not present.finished(piece.key, self._identity(piece, params, digest, code))]
+            tasks = [self._on_trial(present, task, params, digest, code) for task in tasks]
+        if len({task.key for task in tasks}) != len(tasks):
+            raise ValueError(f"{self.stage.name}: two tasks of {phase} have one key")
+        todo = [task for task in tasks if not present.finished(task.key, self._identity(task, params, digest, code))]
         if todo:
             if not self.trial:
-                self.manifest.reopen(piece.key for piece in todo)
+                self.manifest.reopen(task.key for task in todo)
             self.manifest.describe_code(code.digest, code.as_json())
-            with self._observed(phase, pieces, todo):
-                work = Phase(phase, worker, todo, params, config, digest, code, gpus, len(pieces) - len(todo))
+            with self._observed(phase, tasks, todo):
+                work = Phase(phase, worker, todo, params, config, digest, code, gpus, len(tasks) - len(todo))
                 self._quarantine(work, self._perform(work, needed), separable)
-        finished = [piece.key for piece in pieces if piece.key not in self.manifest.quarantined]
+        finished = [task.key for task in tasks if task.key not in self.manifest.quarantined]
         self.plan += finished
         return self.manifest.tasks.of(finished)
 
     def once(
         self,
-        task: str,
+        key: str,
         inputs: Sequence[FileRef],
         function: Callable[[str], Output],
         params: dict[str, Any] | None = None,
         config: Config | None = None,
     ) -> TaskRow:
-        """Performs one task in this process unless it is finished. `function` is given the task's identity,
-        under which it may keep working state (`checkpoints/`) of its own. `config` is as for `map`."""
-        piece = Piece(task, tuple(inputs), params or {})
+        """Performs one task, named `key`, in this process unless it is finished. `function` gets the task's identity,
+        under which it may keep working state (`checkpoints/`). `config` is as for `map`."""
+        task = Task(key, tuple(inputs), params or {})
         config = config or self.stage.config
-        digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), piece.params)
+        digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), task.params)
         present = Present(self.storage, self.manifest)
         if self.trial:
-            piece = self._on_trial(present, piece, {}, digest, code)
-        task, identity = piece.key, self._identity(piece, {}, digest, code)
-        self.plan.append(task)
-        if not present.finished(task, identity):
+            task = self._on_trial(present, task, {}, digest, code)
+        key, identity = task.key, self._identity(task, {}, digest, code)
+        self.plan.append(key)
+        if not present.finished(key, identity):
             if not self.trial:
-                self.manifest.reopen([task])
+                self.manifest.reopen([key])
             self.manifest.describe_code(code.digest, code.as_json())
-            with self._observed(task, [piece], [piece]):
+            with self._observed(key, [task], [task]):
                 started = time.perf_counter()
                 try:
                     output = function(identity)
-                    if task.startswith(TRIAL):
+                    if key.startswith(TRIAL):
                         output.files = {TRIAL + path: content for path, content in output.files.items()}
-                    done = publish_output(self.storage, task, output, started, fence=self.lease.check if self.lease else lambda: None)
+                    done = publish_output(self.storage, key, output, started, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
                 except Exception as error:
                     if of_an_interrupt(error):
                         raise
-                    failed = failure(self.stage.name, piece, error)
-                    self.observer.failed(self.stage.name, task, failed)
+                    failed = failure(self.stage.name, task, error)
+                    self.observer.failed(self.stage.name, key, failed)
                     raise failed.error from error
-                self._record(task, piece, identity, done, digest, code)
+                self._record(key, task, identity, done, digest, code)
                 metrics = PhaseMetrics()
                 metrics.add(done)
-                self._measure(task, done.seconds, metrics, workers=1)
-        return self.manifest.tasks[task]
+                self._measure(key, done.seconds, metrics, workers=1)
+        return self.manifest.tasks[key]
 
-    def _on_trial(self, present: Present, piece: Piece, params: dict[str, Any], digest: str, code: Code) -> Piece:
-        """The piece as it is where the stage has finished it, else one that writes trial files next to the stage's."""
-        finished = present.finished(piece.key, self._identity(piece, params, digest, code))
-        return piece if finished else replace(piece, key=TRIAL + piece.key)
+    def _on_trial(self, present: Present, task: Task, params: dict[str, Any], digest: str, code: Code) -> Task:
+        """The task as it is where the stage has finished it, else one that writes trial files next to the stage's."""
+        finished = present.finished(task.key, self._identity(task, params, digest, code))
+        return task if finished else replace(task, key=TRIAL + task.key)
 
     def task(self, name: str) -> TaskRow:
         """The row of a task that `map` or `once` has performed or taken over."""
         return self.manifest.tasks[TRIAL + name if TRIAL + name in self.plan else name]
 
     @staticmethod
-    def _identity(piece: Piece, params: dict[str, Any], digest: str, code: Code) -> str:
-        return task_identity(piece.key, piece.inputs, {**params, "piece": piece.params}, digest, code.digest)
+    def _identity(task: Task, params: dict[str, Any], digest: str, code: Code) -> str:
+        return task_identity(task.key, task.inputs, {**params, "piece": task.params}, digest, code.digest)
 
-    def _observed(self, phase: str, pieces: Sequence[Piece], todo: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
-        return self.observer.phase(self.stage.name, phase, pieces, todo, self.manifest, self.engine.known_workers())
+    def _observed(self, phase: str, tasks: Sequence[Task], todo: Sequence[Task]) -> contextlib.AbstractContextManager[None]:
+        return self.observer.phase(self.stage.name, phase, tasks, todo, self.manifest, self.engine.known_workers())
 
     def _perform(self, phase: Phase, needed: bool) -> GivenUp:
-        """Performs the unfinished pieces of a phase; returns those that were given up."""
+        """Performs the unfinished tasks of a phase; returns those that were given up."""
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
             phase.name, worker.memory_mb, phase.code, self.lease.mine.holder if self.lease else "",
         )  # fmt: skip
-        by_key = {piece.key: piece for piece in todo}
+        by_key = {task.key: task for task in todo}
         metrics = PhaseMetrics()
         given_up = GivenUp(len(todo), phase.worked, self.strict, needed)
 
         def on_done(results: Sequence[Done]) -> None:
             for result in results:
-                piece = by_key[result.key]
-                identity = self._identity(piece, phase.params, phase.digest, phase.code)
-                self._record(phase.name, piece, identity, result, phase.digest, phase.code)
+                task = by_key[result.key]
+                identity = self._identity(task, phase.params, phase.digest, phase.code)
+                self._record(phase.name, task, identity, result, phase.digest, phase.code)
                 metrics.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
             given_up.worked += len(results)
@@ -316,14 +316,14 @@ class StageRun:
         return given_up
 
     def _quarantine(self, phase: Phase, given_up: GivenUp, separable: bool) -> None:
-        """Records the pieces that were given up, in order; raises where the stage can't go on without them."""
+        """Records the tasks that were given up, in order; raises where the stage can't go on without them."""
         rows = []
-        for piece in phase.todo:
-            if failed := given_up.failed.get(piece.key):
+        for task in phase.todo:
+            if failed := given_up.failed.get(task.key):
                 row = Quarantined(
-                    piece.key,
-                    self._identity(piece, phase.params, phase.digest, phase.code),
-                    list(piece.inputs),
+                    task.key,
+                    self._identity(task, phase.params, phase.digest, phase.code),
+                    list(task.inputs),
                     failed.message,
                     failed.tries,
                 )
@@ -335,9 +335,9 @@ class StageRun:
             raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
 
-    def _record(self, phase: str, piece: Piece, identity: str, done: Done, digest: str, code: Code) -> None:
+    def _record(self, phase: str, task: Task, identity: str, done: Done, digest: str, code: Code) -> None:
         row = TaskRow(
-            piece.key, identity, list(piece.inputs), digest, code.digest, done.rows_in, done.kept, done.dropped, done.bytes_in,
+            task.key, identity, list(task.inputs), digest, code.digest, done.rows_in, done.kept, done.dropped, done.bytes_in,
             done.outputs, done.counts, done.warnings,
         )  # fmt: skip
         self.manifest.append(row)

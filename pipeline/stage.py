@@ -1,6 +1,6 @@
-"""What a stage is: a configuration, a plan of tasks, and a worker that is a pure function of one piece of input.
+"""What a stage is: a configuration, a plan of tasks, and a worker that is a pure function of one task of input.
 
-A stage says *what* is to be done: it cuts its input into `Piece`s and names the `Worker` that turns one piece
+A stage says *what* is to be done: it cuts its input into `Task`s and names the `Worker` that turns one task
 into one `Output`. The runner (`runner.py`) owns everything else: engines, resume, publication, progress.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Task:
     """The input of one task. `key` names the task and its outputs (`part-00042`); all of it is JSON-able."""
 
     key: str
@@ -74,7 +74,7 @@ class Documents:
 
 
 class Worker(ABC):
-    """Works on one piece after another in one process. The constructor has no side effects."""
+    """Works on one task after another in one process. The constructor has no side effects."""
 
     #: Its expected peak, by which a cluster places it (Ray's `memory`); 0: not known.
     memory_mb: ClassVar[int] = 0
@@ -88,7 +88,7 @@ class Worker(ABC):
         self.parts = 1  # more where there was not enough memory before
 
     def setup(self) -> None:  # noqa: B027 - most workers have nothing to load
-        """Loads models and lists: called once a process, before the first piece."""
+        """Loads models and lists: called once a process, before the first task."""
 
     def beside_mb(self) -> int:
         """Peak memory of the other processes that the worker keeps, in MB."""
@@ -98,8 +98,8 @@ class Worker(ABC):
         """Ends processes that the worker keeps. They must also end by themselves where it is killed."""
 
     @abstractmethod
-    def process(self, piece: Piece) -> Output | Iterator[Output]:
-        """A pure function of the piece and the configuration: no clock, no randomness, no state from before.
+    def process(self, task: Task) -> Output | Iterator[Output]:
+        """A pure function of the task and the configuration: no clock, no randomness, no state from before.
 
         An output that is larger than memory comes in parts. The files of each are published before the next is made; counts are added up.
         """

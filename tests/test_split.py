@@ -1,4 +1,4 @@
-"""Pieces that are done in parts, because they have no room in memory, give the bytes of the whole."""
+"""Tasks that are done in parts, because they have no room in memory, give the bytes of the whole."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer
 from corpusmill.pipeline.watch.progress import Progress
@@ -35,15 +35,15 @@ SECTIONS = {
 
 
 class InParts(InlineEngine):
-    """Does every piece in so many parts, as one that has run out of memory again and again."""
+    """Does every task in so many parts, as one that has run out of memory again and again."""
 
     def __init__(self, parts: int):
         self.parts = parts
 
-    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
+    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
         performer = Performer(job)
-        for piece in pieces:
-            done = performer.perform(Attempt(piece, parts=self.parts))
+        for task in tasks:
+            done = performer.perform(Attempt(task, parts=self.parts))
             assert isinstance(done, Done), done.trace
             listener.on_done([done])
         performer.close()
@@ -92,7 +92,7 @@ def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> Non
     job = Job("filter", f"corpusmill.{worker}", stage_class("filter").Config.model_validate({"steps": [{"gopher_quality": {}}]}), "run")
     said: list[Event] = []
     listener = Listener(lambda done: None, lambda failed: None, said.append)
-    again = Tries(job, listener).again(Attempt(Piece("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
+    again = Tries(job, listener).again(Attempt(Task("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
     assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "split" else (1, True))
     assert [event.kind for event in said] == [kind]
 

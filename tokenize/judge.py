@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.text.buffers import text_array
 from corpusmill.tokenize.compared_tokenizers import COLUMNS, PUBLISHED, add_up, by_tokenizer, file_of, from_json, measure, read_tokenizer
 from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
@@ -84,8 +84,8 @@ class JudgeWorker(Worker):
         own = from_json(OWN, self.run.read_bytes(TOKENIZER), self.run.path(TOKENIZER))
         self.tokenizers = [own, *(read_tokenizer(given) for given in self.config.compare)]
 
-    def process(self, piece: Piece) -> Output:
-        path, found, rows = piece.inputs[0].path, [], 0
+    def process(self, task: Task) -> Output:
+        path, found, rows = task.inputs[0].path, [], 0
         with open_parquet(self.run, path) as file:
             names = file.schema_arrow.names
             groups = columns_needed(GroupsConfig(**self.params["selection"]["sample"]["groups"]), names, self.run.path(path))
@@ -95,7 +95,7 @@ class JudgeWorker(Worker):
             rows += table.num_rows
             if table.num_rows:
                 found.append(measure(table, self.tokenizers))
-        return Output({f"judged/{piece.key}.parquet": add_up(found)}, rows_in=rows, kept=rows)
+        return Output({f"judged/{task.key}.parquet": add_up(found)}, rows_in=rows, kept=rows)
 
 
 def judge(
@@ -111,8 +111,8 @@ def judge(
     used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
     config, missing = reachable(config)
     given = [_reference(name) for name in config.compare]
-    pieces = [Piece(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
-    rows = run.map("judge", JudgeWorker, pieces, {"selection": selected}, config=config)
+    tasks = [Task(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
+    rows = run.map("judge", JudgeWorker, tasks, {"selection": selected}, config=config)
 
     def quality(identity: str) -> Output:
         uses = read_table(run.storage, USES_FILE)["uses"].to_numpy()
@@ -201,7 +201,7 @@ NAMED = 30
 
 
 def token_uses(encoder: Encoder, words: pa.Array, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How often each id (int64 by id) stands in these words (pieces), which occur `counts` times each."""
+    """How often each id (int64 by id) stands in these words (tasks), which occur `counts` times each."""
     ids, lengths = encoder.encode_pieces(words)
     uses = np.zeros(encoder.vocabulary_size, np.int64)
     np.add.at(uses, ids, np.repeat(counts, lengths))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.tokenize.documents import checked, hashes
 from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed_columns
 from corpusmill.tokenize.tokenizer_config import OTHERS, CountConfig, GroupsConfig, SampleConfig
@@ -193,8 +193,8 @@ class SizesWorker(Worker):
 
     config: GroupsConfig
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
         with open_parquet(self.run, path) as file:
             columns = columns_needed(self.config, file.schema_arrow.names, self.run.path(path))
         tables, rows, size = [SIZES.empty_table()], 0, 0
@@ -202,7 +202,7 @@ class SizesWorker(Worker):
             tables.append(sizes_of(checked(table, self.run.path(path), rows), self.config))
             rows += table.num_rows
             size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
-        return Output({f"sizes/{piece.key}.parquet": pa.concat_tables(tables)}, rows_in=rows, kept=rows, bytes_in=size)
+        return Output({f"sizes/{task.key}.parquet": pa.concat_tables(tables)}, rows_in=rows, kept=rows, bytes_in=size)
 
 
 class CountsWorker(Worker):
@@ -213,8 +213,8 @@ class CountsWorker(Worker):
 
     config: CountConfig
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
         with open_parquet(self.run, path) as file:
             names = file.schema_arrow.names
             groups = columns_needed(self.config, names, self.run.path(path))
@@ -229,16 +229,16 @@ class CountsWorker(Worker):
             size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
         content = batches_buffer(COUNTS, counts.tables(self.params["ranges"]), "lz4")
         numbers = {"sampled_documents": sampled, "long_words_left_out": counts.left_out}
-        return Output({f"counts/{piece.key}.arrow": content}, rows_in=rows, kept=sampled, bytes_in=size, counts=numbers)
+        return Output({f"counts/{task.key}.arrow": content}, rows_in=rows, kept=sampled, bytes_in=size, counts=numbers)
 
 
 class SumWorker(Worker):
-    """The sum of one range of all files of counts. `piece.params`: the `range`."""
+    """The sum of one range of all files of counts. `task.params`: the `range`."""
 
-    def process(self, piece: Piece) -> Output:
+    def process(self, task: Task) -> Output:
         counts = WordCounts()
-        for ref in piece.inputs:
+        for ref in task.inputs:
             with open_batches(self.run, ref.path) as reader:
-                batch = reader.get_batch(piece.params["range"])
+                batch = reader.get_batch(task.params["range"])
                 counts.add_words(batch["word"], batch["language"], batch["count"].to_numpy())
-        return Output({f"words/{piece.key}.arrow": batches_buffer(COUNTS, counts.tables(), "lz4")}, counts={"words": len(counts)})
+        return Output({f"words/{task.key}.arrow": batches_buffer(COUNTS, counts.tables(), "lz4")}, counts={"words": len(counts)})

@@ -22,7 +22,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, open_batches, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.token_bytes import tiktoken_file
 from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
 from corpusmill.tokenize.documents import checked
@@ -66,8 +66,8 @@ class TokenizerStage(Stage):
         counting = CountConfig(**grouped.model_dump(), regex=given.regex if given else self.config.regex)
         counts = run.map("counts", CountsWorker, _shard_pieces("counts", documents), params, counting)
         files = [row.ref(self.name, row.outputs[0].path) for row in counts]
-        pieces = [Piece(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
-        words = run.map("words", SumWorker, pieces, config=SumConfig())
+        tasks = [Task(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
+        words = run.map("words", SumWorker, tasks, config=SumConfig())
         inputs = [row.ref(self.name, row.outputs[0].path) for row in words]
         more = {"groups": [dataclasses.asdict(group) for group in groups], "given": given.sha256 if given else None}
         training = self.config.model_copy(update={"judge": JudgeConfig()})
@@ -145,8 +145,8 @@ def read_given(file: str | None) -> Given | None:
     return Given(content, encoder.vocabulary.pattern, encoder.sha256)
 
 
-def _shard_pieces(phase: str, documents: list[FileRef]) -> list[Piece]:
-    return [Piece(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
+def _shard_pieces(phase: str, documents: list[FileRef]) -> list[Task]:
+    return [Task(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
 
 
 def _read_words(run: StageRun, rows: Sequence[TaskRow], columns: Sequence[str]) -> pa.Table:
@@ -216,21 +216,21 @@ CHARACTERS_FILE = "characters.json"
 class CharactersWorker(Worker):
     """How often each character occurs in one shard of documents."""
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
         counts: Counter[str] = Counter()
         rows = 0
         for table in iter_tables(self.run, path, ["id", "text"]):
             counts.update(count_characters(checked(table, self.run.path(path), rows)["text"]))
             rows += table.num_rows
         size = sum(len(character.encode()) * count for character, count in counts.items())
-        return Output({f"counts/{piece.key}.json": json_file(dict(sorted(counts.items())))}, rows_in=rows, kept=rows, bytes_in=size)
+        return Output({f"counts/{task.key}.json": json_file(dict(sorted(counts.items())))}, rows_in=rows, kept=rows, bytes_in=size)
 
 
 def take_characters(run: StageRun, config: TokenizerConfig) -> None:
     """Publishes `tokenizer.json`, `tokenizer_config.json` and `characters.json` (how often each occurs, by code point)."""
-    pieces = [Piece(f"characters-{number:05d}", (shard,)) for number, shard in enumerate(run.documents())]
-    rows = run.map("characters", CharactersWorker, pieces, config=BaseConfig())
+    tasks = [Task(f"characters-{number:05d}", (shard,)) for number, shard in enumerate(run.documents())]
+    rows = run.map("characters", CharactersWorker, tasks, config=BaseConfig())
     inputs = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
     run.once("train", inputs, lambda identity: _character_files(run, rows, config))
 

@@ -21,7 +21,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish, read_table
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, PackingFile, ShardSet, TokenShard, plan_bytes, plan_name, shard_names, token_dtype
 from corpusmill.tokenize.mixture import Mixture, match_config
@@ -83,11 +83,11 @@ class TokensStage(Stage):
         plan_file = planned.ref(self.name, PLAN)
         plan = TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN)))
         run.map("place", PlaceWorker, [
-            Piece(f"place/{part.name}", (plan_file, *files), {"part": number})
+            Task(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
         ], config=BaseConfig())  # fmt: skip
         gathered = run.map("gather", TokenShardWorker, [
-            Piece(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
+            Task(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
         ], config=BaseConfig())  # fmt: skip
         packed = pack(run, gathered, self.config.pack_lengths)
         shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
@@ -101,24 +101,24 @@ class TokensStage(Stage):
             found = {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
             return found | ({"training_characters": characters[number]} if characters else {})
 
-        pieces = [
-            Piece(f"encoded/{name}", (shard, tokenizer), place(n)) for n, (name, shard) in enumerate(zip(names, documents, strict=True))
+        tasks = [
+            Task(f"encoded/{name}", (shard, tokenizer), place(n)) for n, (name, shard) in enumerate(zip(names, documents, strict=True))
         ]
-        return run.map("encode", EncodeWorker, pieces, config=self.config.encoding())
+        return run.map("encode", EncodeWorker, tasks, config=self.config.encoding())
 
     def _training_characters(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[int]:
         """How many characters of each shard are for training; empty unless documents are split by their place."""
         if self.config.validation_tail is None:
             return []
-        pieces = [Piece(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
-        rows = run.map("lengths", LengthsWorker, pieces, config=BaseConfig())
+        tasks = [Task(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
+        rows = run.map("lengths", LengthsWorker, tasks, config=BaseConfig())
         return training_characters([row.counts["characters"] for row in rows], self.config.validation_tail)
 
     def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> Sequence[TaskRow]:
         if self.config.mixture is None:
             return []
-        pieces = [Piece(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
-        return run.map("components", MatchWorker, pieces, config=match_config(self.config.mixture))
+        tasks = [Task(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
+        return run.map("components", MatchWorker, tasks, config=match_config(self.config.mixture))
 
     def plan(self, run: StageRun, parts: list[EncodedPart], tokenizer: FileRef, known: dict[str, int]) -> Output:
         """The output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
@@ -184,8 +184,8 @@ class PackConfig(Config):
 class PackWorker(Worker):
     """Packs the documents of one shard into rows of one length."""
 
-    def process(self, piece: Piece) -> Output:
-        index, length = piece.inputs[0].path, piece.params["length"]
+    def process(self, task: Task) -> Output:
+        index, length = task.inputs[0].path, task.params["length"]
         table, rows = _plan(self.run, index, length)
         return Output({plan_name(_name(index), length): plan_bytes(table)}, counts={"length": length, "rows": rows, "pieces": len(table)})
 
@@ -193,12 +193,12 @@ class PackWorker(Worker):
 def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> Sequence[TaskRow]:
     """Runs the phase `pack` for the shards of these tasks."""
     indexes = [row.ref(run.stage.name, output.path) for row in gathered for output in row.outputs if output.path.endswith(INDEX_ENDING)]
-    pieces = [
-        Piece(f"pack-{length}-{_name(index.path).replace('/', '-')}", (index,), {"length": length})
+    tasks = [
+        Task(f"pack-{length}-{_name(index.path).replace('/', '-')}", (index,), {"length": length})
         for length in sorted(set(lengths))
         for index in indexes
     ]
-    return run.map("pack", PackWorker, pieces, config=PackConfig())
+    return run.map("pack", PackWorker, tasks, config=PackConfig())
 
 
 def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import DTYPES, INDEX, shard_contents
 from corpusmill.tokenize.documents import checked
@@ -37,7 +37,7 @@ PLAN = "plan.json"
 
 
 class EncodeWorker(Worker):
-    """Encodes one shard of documents. `params` of a piece where documents are not shuffled: its `number` among all `pieces`; where they
+    """Encodes one shard of documents. `params` of a task where documents are not shuffled: its `number` among all `tasks`; where they
     are split by place: its `training_characters`."""
 
     memory_mb = 600
@@ -49,17 +49,17 @@ class EncodeWorker(Worker):
         self.encoder = Encoder.read(self.run, TOKENIZER)
         self.end = end_of_text_id(self.encoder, self.config.end_of_text, self.run.path(TOKENIZER))
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
         with open_parquet(self.run, path) as file:
             columns = [*NEEDED, *(name for name in OPTIONAL if name in file.schema_arrow.names)]
         tables = iter_tables(self.run, path, columns)
-        ordering = DocumentOrder(self.config.seed, self.config.shuffle, **piece.params)
+        ordering = DocumentOrder(self.config.seed, self.config.shuffle, **task.params)
         tokens, table = encode_part(self.encoder, self.end, tables, self.run.path(path), ordering)
         empty = int(np.sum(table["tokens"].to_numpy() == 0))
         documents = len(table) - int(np.sum(table["text_begin"].to_numpy() > 0))
         return Output(
-            files={f"{piece.key}.bin": tokens.view(np.uint8).data, f"{piece.key}.arrow": part_buffer(table)},
+            files={f"{task.key}.bin": tokens.view(np.uint8).data, f"{task.key}.arrow": part_buffer(table)},
             rows_in=documents,
             kept=documents - empty,
             dropped=empty,
@@ -71,8 +71,8 @@ class EncodeWorker(Worker):
 class LengthsWorker(Worker):
     """Counts the characters of one shard of documents, which a split by place needs."""
 
-    def process(self, piece: Piece) -> Output:
-        path, rows, found = piece.inputs[0].path, 0, 0
+    def process(self, task: Task) -> Output:
+        path, rows, found = task.inputs[0].path, 0, 0
         for table in iter_tables(self.run, path, ["id", "text"]):
             found += pc.sum(pc.utf8_length(checked(table, self.run.path(path), rows)["text"])).as_py() or 0
             rows += table.num_rows
@@ -84,14 +84,14 @@ class MatchWorker(Worker):
 
     config: MatchConfig
 
-    def process(self, piece: Piece) -> Output:
-        path = piece.inputs[0].path
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
         with open_parquet(self.run, path) as file:
             columns = needed_columns(self.config, file.schema_arrow.names, self.run.path(path))
         found = [np.zeros(0, np.int16), *(components_of(table, self.config) for table in iter_tables(self.run, path, columns))]
         component = np.concatenate(found)
         table = pa.table([pa.array(component)], schema=COMPONENTS)
-        return Output({f"{piece.key}.arrow": batches_buffer(COMPONENTS, [table])}, counts={"matched": int(np.sum(component >= 0))})
+        return Output({f"{task.key}.arrow": batches_buffer(COMPONENTS, [table])}, counts={"matched": int(np.sum(component >= 0))})
 
 
 class _Planned(Worker):
@@ -114,8 +114,8 @@ class _Planned(Worker):
 class PlaceWorker(_Planned):
     """Applies the plan to one `part`: the places of its documents in the global order, and their report rows."""
 
-    def process(self, piece: Piece) -> Output:
-        part = self.plan.parts[piece.params["part"]]
+    def process(self, task: Task) -> Output:
+        part = self.plan.parts[task.params["part"]]
         numbers = read_numbers(self.storage, part, bool(self.plan.mixture))
         table = read_part(self.storage, part.table, [*REPORTED, "data_row", "text_begin"])
         report = report_of(table, numbers, self.plan)
@@ -127,8 +127,8 @@ class PlaceWorker(_Planned):
 class TokenShardWorker(_Planned):
     """Builds one token `shard` of the plan, and its index."""
 
-    def process(self, piece: Piece) -> Output:
-        wanted = self.plan.shards[piece.params["shard"]]
+    def process(self, task: Task) -> Output:
+        wanted = self.plan.shards[task.params["shard"]]
         tokens, index = gather(self.storage, self.plan.parts, wanted, DTYPES[self.raw_plan["dtype"]])
         contents = shard_contents(wanted.number, tokens, index)
         return Output(

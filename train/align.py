@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from corpusmill.pipeline.config import ASIDE, Config, digest
+from corpusmill.pipeline.config import INERT, Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -122,7 +122,7 @@ class AlignLoop(LoopConfig):
     optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
-    save_every: int = Field(default=50, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
+    save_every: int = Field(default=50, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
 
 
 class AlignConfig(Config):
@@ -180,14 +180,14 @@ class AlignConfig(Config):
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+        default_factory=ParallelConfig, json_schema_extra=INERT, description="Processes, and what they share out."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
     judged: JudgedConfig = Field(
-        default_factory=JudgedConfig, json_schema_extra=ASIDE, description="Answers before and after, scored by the run's classifiers."
+        default_factory=JudgedConfig, json_schema_extra=INERT, description="Answers before and after, scored by the run's classifiers."
     )
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from corpusmill.pipeline.config import ASIDE, Config
+from corpusmill.pipeline.config import INERT, Config
 
 # ---- the loop ----------------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ class OptimizerConfig(Config):
 class LoopConfig(Config):
     """How many steps, at which learning rate, and what guards and saves them.
 
-    A training goes on from its saved states with other values of the fields marked ASIDE: when and what is saved, when it gives up, how
+    A training goes on from its saved states with other values of the fields marked INERT: when and what is saved, when it gives up, how
     the same arithmetic is carried out.
     """
 
@@ -63,32 +63,32 @@ class LoopConfig(Config):
     spike: float = Field(
         default=10.0, ge=0, description="A loss or gradient norm so many robust deviations above recent ones skips the step; 0 never does."
     )
-    max_skips: int = Field(default=10, ge=1, json_schema_extra=ASIDE, description="The run stops after this many skipped steps in a row.")
-    save_every: int = Field(default=200, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
-    keep: int = Field(default=2, ge=1, json_schema_extra=ASIDE, description="Saved states that are kept: the latest ones.")
+    max_skips: int = Field(default=10, ge=1, json_schema_extra=INERT, description="The run stops after this many skipped steps in a row.")
+    save_every: int = Field(default=200, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
+    keep: int = Field(default=2, ge=1, json_schema_extra=INERT, description="Saved states that are kept: the latest ones.")
     keep_best: int = Field(
         default=0,
         ge=0,
-        json_schema_extra=ASIDE,
+        json_schema_extra=INERT,
         description="States that are kept beside them: those that scored best when they were saved.",
     )
     async_save: bool = Field(
-        default=True, json_schema_extra=ASIDE, description="States are written beside the training, which waits only while they are copied."
+        default=True, json_schema_extra=INERT, description="States are written beside the training, which waits only while they are copied."
     )
     precision: Literal["auto", "fp32", "bf16", "bf16-params", "fp16"] = Field(
         default="auto",
         description="Arithmetic of forward and backward: `bf16` and `fp16` (whose loss is scaled) by autocast, `bf16-params` in bf16 "
         "throughout; `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )
-    compile: bool = Field(default=False, json_schema_extra=ASIDE, description="Compile the layers with torch.compile.")
+    compile: bool = Field(default=False, json_schema_extra=INERT, description="Compile the layers with torch.compile.")
     checkpointing: bool = Field(
-        default=False, json_schema_extra=ASIDE, description="Compute each layer again in the backward pass, which saves most of the memory."
+        default=False, json_schema_extra=INERT, description="Compute each layer again in the backward pass, which saves most of the memory."
     )
     threads: int = Field(
-        default=0, ge=0, json_schema_extra=ASIDE, description="CPU threads of torch; 0 leaves its choice. Bits depend on it."
+        default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0 leaves its choice. Bits depend on it."
     )
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
-        default=(), json_schema_extra=ASIDE, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
+        default=(), json_schema_extra=INERT, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
     )
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from corpusmill.pipeline.config import ASIDE, Config
+from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
 from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig
@@ -35,13 +35,13 @@ class PretrainConfig(Config):
         default=0, ge=0, description="Validation windows of such a look, evenly spread; 0 means all, which the last look always takes."
     )
     samples: int = Field(
-        default=3, ge=0, json_schema_extra=ASIDE, description="Held-out beginnings that the model goes on with at every look."
+        default=3, ge=0, json_schema_extra=INERT, description="Held-out beginnings that the model goes on with at every look."
     )
     export: Literal["last", "best"] = Field(
         default="last", description="The model is that of the `last` step, or of the saved state with the `best` validation bits per byte."
     )
     parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+        default_factory=ParallelConfig, json_schema_extra=INERT, description="Processes, and what they share out."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from corpusmill.pipeline.config import ASIDE, Config
+from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -36,7 +36,7 @@ class SftLoop(LoopConfig):
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
-    save_every: int = Field(default=100, ge=1, json_schema_extra=ASIDE, description="Steps between two saves of the training state.")
+    save_every: int = Field(default=100, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
 
 
 class SftConfig(Config):
@@ -62,7 +62,7 @@ class SftConfig(Config):
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
     seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=ASIDE, description="Processes, and what they share out."
+        default_factory=ParallelConfig, json_schema_extra=INERT, description="Processes, and what they share out."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")

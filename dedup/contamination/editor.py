@@ -19,7 +19,7 @@ from corpusmill.dedup.corpus import only
 from corpusmill.dedup.removal import Edit, Editor
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece
+from corpusmill.pipeline.stage import Output, Task
 from corpusmill.pipeline.storage import Storage
 
 INDEX_TASK = "contamination"
@@ -76,7 +76,7 @@ class Finding:
 
 
 class ContaminationEditor(Editor):
-    """Needs the index (`INDEX_FILE`) among the inputs of its pieces."""
+    """Needs the index (`INDEX_FILE`) among the inputs of its tasks."""
 
     fields = (
         pa.field("contaminated_set", pa.string()),
@@ -92,8 +92,8 @@ class ContaminationEditor(Editor):
         self.options: ContaminationConfig = config.contamination
         self.loaded: FileRef | None = None
 
-    def open(self, piece: Piece) -> None:
-        ref = next(ref for ref in piece.inputs if ref.path.endswith(INDEX_FILE))
+    def open(self, task: Task) -> None:
+        ref = next(ref for ref in task.inputs if ref.path.endswith(INDEX_FILE))
         if ref != self.loaded:
             self.finder = Finder.make(load_index(self.run, ref.path), self.options)
             self.loaded = ref

@@ -16,7 +16,7 @@ from corpusmill.dedup.contamination.sets import SetFile, read_passages
 from corpusmill.dedup.contamination.words import SHOWN
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import iter_tables
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 
 #: A row for every item of the set that a document holds: of an item's texts the one of which most was found.
 FOUND = pa.schema(
@@ -45,16 +45,16 @@ def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
 
 
 class OverlapWorker(Worker):
-    """A piece: a file of documents, and the set's index. `params["path"]`: where the table of what was found goes."""
+    """A task: a file of documents, and the set's index. `params["path"]`: where the table of what was found goes."""
 
-    def process(self, piece: Piece) -> Output:
-        documents, index = piece.inputs
+    def process(self, task: Task) -> Output:
+        documents, index = task.inputs
         finder = Finder.make(load_index(self.run, index.path), overlap_options(index.path))
         rows, count = [], 0
         for table in iter_tables(self.run, documents.path, ["id", "url", "text"]):
             count += table.num_rows
             rows += _found(finder, table)
-        return Output({piece.params["path"]: pa.Table.from_pylist(rows, FOUND)}, rows_in=count, kept=len(rows), bytes_in=documents.bytes)
+        return Output({task.params["path"]: pa.Table.from_pylist(rows, FOUND)}, rows_in=count, kept=len(rows), bytes_in=documents.bytes)
 
 
 def _found(finder: Finder, table: pa.Table) -> list[dict[str, object]]:

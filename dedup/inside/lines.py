@@ -33,7 +33,7 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -104,30 +104,30 @@ def host_keys(table: pa.Table) -> Keys:
 class HostWorker(Worker):
     """Counts the documents of one shard that stay, by host.
 
-    `piece.inputs`: the shard, the list of cluster tables. `params`: `ranges`.
+    `task.inputs`: the shard, the list of cluster tables. `params`: `ranges`.
     """
 
-    def process(self, piece: Piece) -> Output:
-        shard, *clusters = input_paths(self.run, piece.inputs)
+    def process(self, task: Task) -> Output:
+        shard, *clusters = input_paths(self.run, task.inputs)
         found = [host_keys(table) for _, table in survivors(self.run, shard, clusters, COLUMNS)]
         keys, documents = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]), return_counts=True)
         records = np.empty(len(keys), HOST)
         records["key"], records["documents"] = keys, documents
         sections = split(records, range_bounds(keys, int(self.params["ranges"])))
-        return Output({f"{piece.key}.bin": pack(sections)}, rows_in=int(documents.sum()), counts={"hosts": len(keys)})
+        return Output({f"{task.key}.bin": pack(sections)}, rows_in=int(documents.sum()), counts={"hosts": len(keys)})
 
 
 class HostTotalWorker(Worker):
     """Adds up one range of hosts over all shards (listed); answers each shard with the totals of its hosts."""
 
-    def process(self, piece: Piece) -> Output:
-        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], HOST)
+    def process(self, task: Task) -> Output:
+        records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], HOST)
         order, begins = groups(records["key"])
         totals = np.empty(len(records), np.uint64)
         if len(records):
             sizes = np.diff(np.r_[begins, len(records)])
             totals[order] = np.repeat(np.add.reduceat(records["documents"][order], begins), sizes)
-        return Output({f"{piece.key}.bin": pack(split(totals, bounds))}, counts={"hosts": len(begins)})
+        return Output({f"{task.key}.bin": pack(split(totals, bounds))}, counts={"hosts": len(begins)})
 
 
 def host_totals(run: Storage, own: str, answers: list[str], shard: int) -> tuple[Keys, Keys]:
@@ -158,16 +158,16 @@ RANGE_TOP = pa.schema(
 class LineCountWorker(Worker):
     """Finds the units of one shard: a section per range of keys, and a last one with the keys of its crawl files.
 
-    `piece.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
-    `piece.params`: `shard` (its place in the input). `params`: `ranges`.
+    `task.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
+    `task.params`: `shard` (its place in the input). `params`: `ranges`.
     """
 
     config: UnitsConfig
 
-    def process(self, piece: Piece) -> Output:
-        path, tables = piece.inputs[0].path, input_paths(self.run, piece.inputs[1:2])
-        others = input_paths(self.run, piece.inputs[2:])
-        hosts, totals = host_totals(self.run, others[0], others[1:], piece.params["shard"]) if others else (np.zeros(0, np.uint64),) * 2
+    def process(self, task: Task) -> Output:
+        path, tables = task.inputs[0].path, input_paths(self.run, task.inputs[1:2])
+        others = input_paths(self.run, task.inputs[2:])
+        hosts, totals = host_totals(self.run, others[0], others[1:], task.params["shard"]) if others else (np.zeros(0, np.uint64),) * 2
         found, sources, size, documents = [np.zeros(0, UNIT)], set(), 0, 0
         columns = ["text", *(COLUMNS if self.config.scope == "host" else ["source"])]
         for rows, table in survivors(self.run, path, tables, columns):
@@ -179,7 +179,7 @@ class LineCountWorker(Worker):
         sections = split(units, range_bounds(units["key"], int(self.params["ranges"])))
         names = np.array(sorted(xxhash.xxh3_64_intdigest(source) for source in sources), np.uint64)
         return Output(
-            {f"{piece.key}.bin": pack([*sections, names])},
+            {f"{task.key}.bin": pack([*sections, names])},
             rows_in=documents,
             bytes_in=size,
             counts={"units": len(units), "occurrences": int(units["times"].sum())},
@@ -212,14 +212,14 @@ def merged(units: npt.NDArray) -> npt.NDArray:
 class LineDecisionWorker(Worker):
     """Decides for one range of keys of all shards (listed, in order) which units are cut; answers each shard, and lists the most frequent.
 
-    `piece.params`: `range`. `params`: `ranges`.
+    `task.params`: `range`. `params`: `ranges`.
     """
 
     config: LinesConfig
 
-    def process(self, piece: Piece) -> Output:
-        paths = input_paths(self.run, piece.inputs)
-        records, bounds = gather(self.run, paths, piece.params["range"], UNIT)
+    def process(self, task: Task) -> Output:
+        paths = input_paths(self.run, task.inputs)
+        records, bounds = gather(self.run, paths, task.params["range"], UNIT)
         shard = np.repeat(np.arange(len(paths), dtype=np.uint32), np.diff(bounds))
         order, begins = groups(records["key"])
         sizes = np.diff(np.r_[begins, len(records)])
@@ -234,8 +234,8 @@ class LineDecisionWorker(Worker):
         top = self._top(paths, records, shard, order, begins, sizes, counted, first, cut)
         return Output(
             {
-                f"{piece.key}.bin": pack(split(answer, np.searchsorted(chosen[back], bounds))),
-                f"{piece.key.replace('cut-', 'top-')}.parquet": top,
+                f"{task.key}.bin": pack(split(answer, np.searchsorted(chosen[back], bounds))),
+                f"{task.key.replace('cut-', 'top-')}.parquet": top,
             },
             counts={"units": len(begins), "cut": int(cut.sum()), "cut_times": int(counted["times"][cut].sum())},
         )
@@ -335,7 +335,7 @@ ONLY_LINES, MOSTLY_LINES = "only_repeated_lines", "mostly_repeated_lines"
 
 
 class LineEditor(Editor):
-    """Cuts the units that the ranges chose. `piece.inputs` hold the shard's own counts and the list of the answers of all ranges; `params`:
+    """Cuts the units that the ranges chose. `task.inputs` hold the shard's own counts and the list of the answers of all ranges; `params`:
     `shard`."""
 
     fields = (pa.field("lines_in", pa.int64()), pa.field("lines_cut", pa.int64()), pa.field("line_chars_cut", pa.int64()))
@@ -344,15 +344,15 @@ class LineEditor(Editor):
         super().__init__(config, run)
         self.lines: LinesConfig = config.lines
 
-    def open(self, piece: Piece) -> None:
-        paths = input_paths(self.run, piece.inputs)
+    def open(self, task: Task) -> None:
+        paths = input_paths(self.run, task.inputs)
         own = next(path for path in paths if path.startswith(COUNTS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
-        units, stays = read_answers(self.run, own, answers, piece.params["shard"], UNIT)
+        units, stays = read_answers(self.run, own, answers, task.params["shard"], UNIT)
         self.units = UnitTable(units["key"].copy(), np.where(stays, units["row"].astype(np.int64), -1))
         self.hosts: npt.NDArray[np.uint64] | None = None
         if self.lines.scope == "host":
-            found = [host_keys(table) for table in iter_tables(self.run, piece.inputs[0].path, COLUMNS)]
+            found = [host_keys(table) for table in iter_tables(self.run, task.inputs[0].path, COLUMNS)]
             self.hosts = np.concatenate([np.zeros(0, np.uint64), *found])
 
     def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:

@@ -29,7 +29,7 @@ from corpusmill.dedup.removal import Edit, Editor, one_array
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Worker
+from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 
 #: There may be a window for each word, which are far more than lines.
@@ -69,14 +69,14 @@ ANCHOR = np.dtype([("key", "<u8"), ("times", "u1")])
 WINDOW = np.dtype([("key", "<u8"), ("row", "<u4"), ("word", "<u4"), ("times", "u1")])
 
 
-def texts_of(worker: Worker, piece: Piece) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
+def texts_of(worker: Worker, task: Task) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
     """`(rows, texts)` of the documents of a shard that stay, edited by the LineEditor, per row group."""
     config, run = worker.config, worker.run
     assert isinstance(config, DedupConfig)
-    shard, *tables = input_paths(run, piece.inputs[:2])
+    shard, *tables = input_paths(run, task.inputs[:2])
     editor = LineEditor(config, run) if config.lines else None
     if editor:
-        editor.open(piece)
+        editor.open(task)
     for rows, table in survivors(run, shard, tables, ["text"]):
         texts = one_array(table["text"])
         if editor:
@@ -101,31 +101,31 @@ def record(keys: npt.NDArray[np.uint64], dtype: np.dtype) -> tuple[npt.NDArray, 
 
 
 class AnchorWorker(Worker):
-    """Finds the anchors of one shard, by range. `piece.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
-    `piece.params`: `shard` (its place in the input). `params`: `ranges`."""
+    """Finds the anchors of one shard, by range. `task.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
+    `task.params`: `shard` (its place in the input). `params`: `ranges`."""
 
-    def process(self, piece: Piece) -> Output:
+    def process(self, task: Task) -> Output:
         config = section_config(self)
         found, size, documents = [np.zeros(0, np.uint64)], 0, 0
-        for rows, texts in texts_of(self, piece):
+        for rows, texts in texts_of(self, task):
             data, offsets = text_buffers(texts)
             found.append(anchors(data, offsets, config.tokens, config.anchor))
             size, documents = size + int(offsets[-1] - offsets[0]), documents + len(rows)
         records, _, _ = record(np.concatenate(found), ANCHOR)
         sections = split(records, range_bounds(records["key"], int(self.params["ranges"])))
-        return Output({f"{piece.key}.bin": pack(sections)}, rows_in=documents, bytes_in=size, counts={"anchors": len(records)})
+        return Output({f"{task.key}.bin": pack(sections)}, rows_in=documents, bytes_in=size, counts={"anchors": len(records)})
 
 
 class RepeatedAnchorWorker(Worker):
     """Finds the anchors of one range that occur twice in all shards (listed); answers each shard with their places in its section."""
 
-    def process(self, piece: Piece) -> Output:
-        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], ANCHOR)
+    def process(self, task: Task) -> Output:
+        records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], ANCHOR)
         order, begins = groups(records["key"])
         chosen = np.sort(order[_repeated(records, order, begins)])
         places = (chosen - bounds[np.searchsorted(bounds, chosen, side="right") - 1]).astype("<u4")
         sections = split(places, np.searchsorted(chosen, bounds))
-        return Output({f"{piece.key}.bin": pack(sections)}, counts={"anchors": len(begins), "repeated": len(chosen)})
+        return Output({f"{task.key}.bin": pack(sections)}, counts={"anchors": len(begins), "repeated": len(chosen)})
 
 
 def _repeated(records: npt.NDArray, order: npt.NDArray[np.int64], begins: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -137,28 +137,28 @@ def _repeated(records: npt.NDArray, order: npt.NDArray[np.int64], begins: npt.ND
 
 
 class WindowWorker(Worker):
-    """Finds the windows of one shard whose anchor repeats, by range. `piece.inputs`: those of AnchorWorker, the shard's
+    """Finds the windows of one shard whose anchor repeats, by range. `task.inputs`: those of AnchorWorker, the shard's
     anchors, and the list of the answers of their ranges."""
 
-    def process(self, piece: Piece) -> Output:
+    def process(self, task: Task) -> Output:
         config = section_config(self)
-        paths = input_paths(self.run, piece.inputs)
+        paths = input_paths(self.run, task.inputs)
         own = next(path for path in paths if path.startswith(ANCHORS_FOLDER))
         answers = [path for path in paths if path.startswith(REPEATED_FOLDER)]
         known = []
         for number, path in enumerate(answers):
-            places = read_section(self.run, path, piece.params["shard"], "<u4")
+            places = read_section(self.run, path, task.params["shard"], "<u4")
             known.append(read_section(self.run, own, number, ANCHOR)["key"][places])
         repeated = key_set(np.concatenate(known))
         parts, size = [np.zeros(0, WINDOW)], 0
-        for rows, texts in texts_of(self, piece):
+        for rows, texts in texts_of(self, task):
             data, offsets = text_buffers(texts)
             keys, places, words = windows(data, offsets, config.tokens, config.anchor, repeated)
             parts.append(_first_windows(keys, rows[places].astype(np.uint32), words))
             size += int(offsets[-1] - offsets[0])
         records = _merged(np.concatenate(parts))
         sections = split(records, range_bounds(records["key"], int(self.params["ranges"])))
-        return Output({f"{piece.key}.bin": pack(sections)}, bytes_in=size, counts={"windows": len(records)})
+        return Output({f"{task.key}.bin": pack(sections)}, bytes_in=size, counts={"windows": len(records)})
 
 
 def _first_windows(keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint32], words: npt.NDArray[np.uint32]) -> npt.NDArray:
@@ -189,8 +189,8 @@ def _place(rows: npt.NDArray, words: npt.NDArray) -> npt.NDArray[np.uint64]:
 class RepeatedWindowWorker(Worker):
     """Finds the windows of one range that occur twice in all shards (listed, in order); answers each shard with its own as ANSWER."""
 
-    def process(self, piece: Piece) -> Output:
-        records, bounds = gather(self.run, input_paths(self.run, piece.inputs), piece.params["range"], WINDOW)
+    def process(self, task: Task) -> Output:
+        records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], WINDOW)
         order, begins = groups(records["key"])
         repeated = _repeated(records, order, begins)
         answer = np.zeros(int(repeated.sum()), ANSWER)
@@ -204,7 +204,7 @@ class RepeatedWindowWorker(Worker):
             answer["stays"] = ((shard == first) & (section_config(self).keep == "first"))[back]
             chosen = chosen[back]
         sections = split(answer, np.searchsorted(chosen, bounds))
-        return Output({f"{piece.key}.bin": pack(sections)}, counts={"windows": len(begins), "repeated": len(answer)})
+        return Output({f"{task.key}.bin": pack(sections)}, counts={"windows": len(begins), "repeated": len(answer)})
 
 
 # ---- the cut ---------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ ONLY_SUBSTRINGS = "only_repeated_substrings"
 class SubstringEditor(Editor):
     """Cuts the windows that the ranges chose.
 
-    `piece.inputs` hold the shard's own windows and the list of the answers of all ranges; `piece.params`: `shard`.
+    `task.inputs` hold the shard's own windows and the list of the answers of all ranges; `task.params`: `shard`.
     """
 
     fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))
@@ -226,11 +226,11 @@ class SubstringEditor(Editor):
         super().__init__(config, run)
         self.substrings: SubstringsConfig = config.substrings
 
-    def open(self, piece: Piece) -> None:
-        paths = input_paths(self.run, piece.inputs)
+    def open(self, task: Task) -> None:
+        paths = input_paths(self.run, task.inputs)
         own = next(path for path in paths if path.startswith(WINDOWS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
-        windows, stays = read_answers(self.run, own, answers, piece.params["shard"], WINDOW)
+        windows, stays = read_answers(self.run, own, answers, task.params["shard"], WINDOW)
         rows, words = (np.where(stays, windows[name].astype(np.int64), -1) for name in ("row", "word"))
         self.windows = WindowTable(windows["key"].copy(), rows, words)
 

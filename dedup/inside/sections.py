@@ -19,7 +19,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Piece, Worker
+from corpusmill.pipeline.stage import Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: Bytes of (compressed) document shards for each range of keys: so its task holds some hundred MB, one GB at the very worst.
@@ -48,11 +48,11 @@ def exchange(
     `inputs`: for each shard what its task reads, the shard first.
     """
     params = {"ranges": ranges}
-    pieces = [Piece(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
-    own = [only(row) for row in run.map(shards.title, shards.worker, pieces, params, config=shards.config)]
+    tasks = [Task(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
+    own = [only(row) for row in run.map(shards.title, shards.worker, tasks, params, config=shards.config)]
     listed = write_list(run, shards.name.replace("/", "-"), own)
-    pieces = [Piece(f"{answers.name}-{number:05d}", (listed,), {"range": number}) for number in range(ranges)]
-    done = run.map(answers.title, answers.worker, pieces, params, config=answers.config)
+    tasks = [Task(f"{answers.name}-{number:05d}", (listed,), {"range": number}) for number in range(ranges)]
+    done = run.map(answers.title, answers.worker, tasks, params, config=answers.config)
     answered = write_list(run, answers.name.replace("/", "-"), [only(row) for row in done])
     return [(ref, answered) for ref in own], done
 

@@ -1,6 +1,6 @@
-"""Hands the pieces of one phase to worker processes: the largest first, failed ones again, each to a worker as soon as it is free.
+"""Hands the tasks of one phase to worker processes: the largest first, failed ones again, each to a worker as soon as it is free.
 
-`Dispatch` runs in the driver. A `PieceActor` lives in a Ray worker process; it performs one piece after another and publishes their files.
+`Dispatch` runs in the driver. A `TaskActor` lives in a Ray worker process; it performs one task after another and publishes their files.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from corpusmill.pipeline.engine import TASK_TIMEOUT, Done, Job, Performer, task_
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, Tries, failure, hang, named
 from corpusmill.pipeline.memory import forget_peak, release_memory
-from corpusmill.pipeline.stage import Piece, load_object
+from corpusmill.pipeline.stage import Task, load_object
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.pipeline.watch.log import utc_now
 
@@ -28,7 +28,7 @@ from corpusmill.pipeline.watch.log import utc_now
 PATIENCE = 20.0
 #: Seconds after which the cluster is asked again whether it has grown.
 GROWTH = 10.0
-#: Seconds that a worker has after a piece's time is over to say itself where it hangs, before it is killed.
+#: Seconds that a worker has after a task's time is over to say itself where it hangs, before it is killed.
 GRACE = 60.0
 #: Workers that die one after the other before they are ready, before no more are started.
 STILLBORN = 3
@@ -58,7 +58,7 @@ class Call:
 
 
 class Dispatch:
-    """An actor for which the cluster has no room yet holds no piece, so the others can do all of the work.
+    """An actor for which the cluster has no room yet holds no task, so the others can do all of the work.
 
     `ask_share`: returns what the cluster has for this phase now. `memory`: bytes of Ray's `memory` for each actor. `idle`: actors of
     earlier phases with their memory, to take and to give back; None: actors are made for this phase and end with it.
@@ -68,7 +68,7 @@ class Dispatch:
         self,
         ray: Any,
         job: Job,
-        pieces: Sequence[Piece],
+        tasks: Sequence[Task],
         ask_share: Callable[[], Share],
         listener: Listener,
         memory: int = 0,
@@ -78,13 +78,13 @@ class Dispatch:
         self.ray, self.ask_share, self.listener, self.memory, self.idle = ray, ask_share, listener, memory, idle
         self.share, self.asked = ask_share(), time.monotonic()
         place = {"memory": memory} if memory else {}
-        self.actor_class = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, **place)(PieceActor)
+        self.actor_class = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, **place)(TaskActor)
         self.stage, self.phase = job.stage, job.phase
         self.job = ray.put(job)
         self.tries = Tries(job, listener)
         self.task_timeout = task_timeout
-        largest_first = sorted(pieces, key=lambda piece: -piece.size)
-        self.waiting = deque(Attempt(piece, task_limit(piece, task_timeout)) for piece in largest_first)
+        largest_first = sorted(tasks, key=lambda task: -task.size)
+        self.waiting = deque(Attempt(task, task_limit(task, task_timeout)) for task in largest_first)
         self.alone: deque[Attempt] = deque()  # what is done when nothing else is
         self.stillborn = 0  # actors that died before they were ready, since the last that was
         self.actors: dict[Any, int] = {}  # with the memory of each
@@ -109,7 +109,7 @@ class Dispatch:
             self._end(actor)
 
     def _busy(self) -> int:
-        """How many pieces are in flight."""
+        """How many tasks are in flight."""
         return sum(call.attempt is not None for call in self.flying.values())
 
     # ---- answers ----
@@ -130,7 +130,7 @@ class Dispatch:
         return []
 
     def _hear(self, refs: Iterable[Any]) -> None:
-        """Acts on answers. Finished pieces are recorded before a failure that came at the same time may end the phase."""
+        """Acts on answers. Finished tasks are recorded before a failure that came at the same time may end the phase."""
         finished: list[Done] = []
         troubled: list[tuple[Any, Failed | Exception]] = []  # in flight until then, so that nothing is done alone beside them
         for ref in refs:
@@ -159,7 +159,7 @@ class Dispatch:
                 self._next(call.actor)
 
     def _answer(self, ref: Any) -> str | Done | Failed | Exception:
-        """The node of an actor that is ready, or what became of a piece; the error of an actor that has died."""
+        """The node of an actor that is ready, or what became of a task; the error of an actor that has died."""
         try:
             answer: str | Done | Failed = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
@@ -183,7 +183,7 @@ class Dispatch:
             node = self.nodes.get(call.actor, "")
             self._end(call.actor)
             if call.attempt:
-                self._again(call.attempt, hang(self.stage, call.attempt.piece, call.attempt.limit), node)
+                self._again(call.attempt, hang(self.stage, call.attempt.task, call.attempt.limit), node)
 
     def _bury(self, call: Call, error: Exception) -> None:
         """Acts on the death of an actor. Raises where none can be started."""
@@ -196,9 +196,9 @@ class Dispatch:
             return
         cause = Cause.NODE if lost else Cause.MEMORY if type(error).__name__ == "OutOfMemoryError" else Cause.DEATH
         why = "the node on which it was done is gone" if lost else f"its process died ({_why_died(error)})"
-        piece = call.attempt.piece
-        message = f"{self.stage}, task {piece.key} ({named(piece)}): {why}."
-        self._again(call.attempt, Failed(piece.key, message, 1, str(error), cause), node)
+        task = call.attempt.task
+        message = f"{self.stage}, task {task.key} ({named(task)}): {why}."
+        self._again(call.attempt, Failed(task.key, message, 1, str(error), cause), node)
 
     def _is_lost(self, node: str, error: Exception) -> bool:
         """Whether an actor has died because its node (empty: not known) went away."""
@@ -228,7 +228,7 @@ class Dispatch:
                 self.share = replace(self.share, actors=now.actors)
 
     def _add_actors(self) -> None:
-        """As many as there is work for: a failed piece may come back when actors have gone already. Where several have died before they
+        """As many as there is work for: a failed task may come back when actors have gone already. Where several have died before they
         were ready, those that work do all of it."""
         if self.stillborn > STILLBORN and self.nodes:
             return
@@ -264,7 +264,7 @@ class Dispatch:
         self.flying[ref] = Call(actor, attempt, time.monotonic() + limit + min(limit, GRACE)) if limit else Call(actor, attempt)
 
     def _next(self, actor: Any) -> None:
-        """Gives an actor its next piece, or lets it go."""
+        """Gives an actor its next task, or lets it go."""
         attempt = self._take(self.nodes[actor])
         if attempt is None:
             self._let_go(actor)
@@ -275,7 +275,7 @@ class Dispatch:
         self._call(actor.perform.options(name=name).remote(attempt), actor, attempt, limit)
 
     def _take(self, node: str) -> Attempt | None:
-        """The next piece for an actor on a node. Where there is a choice, a failed piece goes to another node than before; what is done
+        """The next task for an actor on a node. Where there is a choice, a failed task goes to another node than before; what is done
         alone waits for all others."""
         if not self.waiting:
             return self.alone.popleft() if self.alone and not self._busy() else None
@@ -321,7 +321,7 @@ def _error_line(error: Exception) -> str:
 # ---- in a worker process ----------------------------------------------------------------------------
 
 
-class PieceActor:
+class TaskActor:
     """Works in the folder in which the run was started, so that relative paths mean the same on a cluster."""
 
     def __init__(self, job: Job, folder: str, share: Share):
@@ -356,13 +356,13 @@ class PieceActor:
         return self.ready()
 
     def perform(self, attempt: Attempt) -> Done | Failed:
-        """Performs a piece. Begin and end go to the worker's log, which Ray's dashboard shows."""
+        """Performs a task. Begin and end go to the worker's log, which Ray's dashboard shows."""
         if self.performer is None:
             try:
                 self._enter_folder()
                 self._check_code()
             except InputError as error:
-                return failure(self.job.stage, attempt.piece, error, fatal=True)
+                return failure(self.job.stage, attempt.task, error, fatal=True)
             self.performer = Performer(self.job)
         self._log(attempt, "begins", parts=attempt.parts)
         answer = self.performer.perform(attempt)
@@ -373,7 +373,7 @@ class PieceActor:
         return answer
 
     def _log(self, attempt: Attempt, event: str, **fields: Any) -> None:
-        where = {"run": self.job.run_root, "stage": self.job.stage, "phase": self.job.phase, "task": attempt.piece.key}
+        where = {"run": self.job.run_root, "stage": self.job.stage, "phase": self.job.phase, "task": attempt.task.key}
         print(json.dumps({"time": utc_now(), "event": event, **where, **fields}, ensure_ascii=False), flush=True)
 
     def _enter_folder(self) -> None:

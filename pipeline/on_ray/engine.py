@@ -1,7 +1,7 @@
 """The Ray engine: starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names, and performs phases there.
 
 Without `RAY_ADDRESS` (`ray job submit` sets it) a run has a Ray of its own until it ends. It starts only for a phase that is worth the
-seconds that Ray and its workers need to come up: a few small pieces are performed in the calling process. `RAY_ADDRESS=local` asks for
+seconds that Ray and its workers need to come up: a few small tasks are performed in the calling process. `RAY_ADDRESS=local` asks for
 such a Ray for a training (`train/launch_ray.py`). Workers publish files themselves: only small records pass through Ray's object store.
 """
 
@@ -19,10 +19,10 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Listener
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
-#: Ray does not start for at most so many pieces with so many bytes in all, and so many bytes in all but the largest piece.
+#: Ray does not start for at most so many tasks with so many bytes in all, and so many bytes in all but the largest task.
 FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
 #: Workers ask a cluster for memory in such steps, so that most phases can reuse the workers of the phase before.
 STEP_MB = 1024
@@ -35,7 +35,7 @@ ROUNDING = 1e-9
 
 
 class RayEngine:
-    """Performs pieces in Ray actors. `workers=0` means one for each CPU, of the cluster or of this machine. `task_timeout`: seconds for a
+    """Performs tasks in Ray actors. `workers=0` means one for each CPU, of the cluster or of this machine. `task_timeout`: seconds for a
     task (`engine.task_limit`)."""
 
     def __init__(self, workers: int = 0, task_timeout: float = TASK_TIMEOUT):
@@ -45,9 +45,9 @@ class RayEngine:
         self._started = False
         self._idle: dict[Any, int] = {}  # actors of earlier phases, with the bytes of Ray's `memory` that each has
 
-    def perform(self, job: Job, pieces: Sequence[Piece], listener: Listener) -> None:
-        if self._is_little(job, pieces):
-            InlineEngine(self.task_timeout).perform(job, pieces, listener)
+    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+        if self._is_little(job, tasks):
+            InlineEngine(self.task_timeout).perform(job, tasks, listener)
             return
         ray = self._connected()
         if job.gpus:
@@ -55,24 +55,24 @@ class RayEngine:
 
         def share() -> Share:
             self._count_workers(ray)
-            return share_out(ray.nodes(), job.gpus, min(self.workers, len(pieces)))
+            return share_out(ray.nodes(), job.gpus, min(self.workers, len(tasks)))
 
         memory = 0 if _address() == LOCAL else memory_of_actor(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
             job = replace(job, code=None)  # workers have this machine's
         idle = None if job.gpus else self._idle
-        with contextlib.closing(Dispatch(ray, job, pieces, share, listener, memory, idle, self.task_timeout)) as dispatch:
+        with contextlib.closing(Dispatch(ray, job, tasks, share, listener, memory, idle, self.task_timeout)) as dispatch:
             dispatch.run()
 
-    def _is_little(self, job: Job, pieces: Sequence[Piece]) -> bool:
+    def _is_little(self, job: Job, tasks: Sequence[Task]) -> bool:
         """Whether the phase is done here before a Ray that is not running yet would have come up."""
         if self._started or _address() != LOCAL or job.gpus:
             return False
-        sizes = [piece.size for piece in pieces]
-        return len(pieces) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_BYTES_BESIDE
+        sizes = [task.size for task in tasks]
+        return len(tasks) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_BYTES_BESIDE
 
     def known_workers(self) -> int | None:
-        """How many workers there are; None before a cluster is asked how many CPUs it has, which is when it gets the first pieces."""
+        """How many workers there are; None before a cluster is asked how many CPUs it has, which is when it gets the first tasks."""
         return self.workers if self._asked or self._started or _address() == LOCAL else None
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.metrics import Counting, documents_of
 
@@ -215,15 +215,15 @@ class ProgressFile:
         self.content["stages_began"][name] = utc_now()
         self._write()
 
-    def phase_begins(self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest) -> None:
-        """`pieces`: all of the phase; `todo`: those that are not finished yet."""
-        # How a reader finds the same bytes of a finished task: in its row's `bytes_in` where pieces are parts of files, else in `inputs`.
-        unit = "bytes_in" if all("segments" in piece.params for piece in pieces) else "inputs"
+    def phase_begins(self, stage: str, name: str, tasks: Sequence[Task], todo: Sequence[Task], manifest: Manifest) -> None:
+        """`tasks`: all of the phase; `todo`: those that are not finished yet."""
+        # How a reader finds the same bytes of a finished task: in its row's `bytes_in` where tasks are parts of files, else in `inputs`.
+        unit = "bytes_in" if all("segments" in task.params for task in tasks) else "inputs"
         all_bytes, todo_bytes = (
-            sum(piece.size if unit == "bytes_in" else sum(ref.bytes for ref in piece.inputs) for piece in each) for each in (pieces, todo)
+            sum(task.size if unit == "bytes_in" else sum(ref.bytes for ref in task.inputs) for task in each) for each in (tasks, todo)
         )
         phase = {
-            "stage": stage, "phase": name, "tasks": len(todo), "before": len(pieces) - len(todo), "bytes": todo_bytes,
+            "stage": stage, "phase": name, "tasks": len(todo), "before": len(tasks) - len(todo), "bytes": todo_bytes,
             "bytes_before": all_bytes - todo_bytes, "bytes_are": unit, "manifest": manifest.place,
             "workers": self.engine.known_workers(), "began": utc_now(), "ended": None,
         }  # fmt: skip
@@ -338,15 +338,15 @@ class Observer:
 
     @contextmanager
     def phase(
-        self, stage: str, name: str, pieces: Sequence[Piece], todo: Sequence[Piece], manifest: Manifest, workers: int | None
+        self, stage: str, name: str, tasks: Sequence[Task], todo: Sequence[Task], manifest: Manifest, workers: int | None
     ) -> Iterator[None]:
-        """A phase for the time of the block: all of its pieces, and those that are not finished yet. `workers`: None where it is not known
+        """A phase for the time of the block: all of its tasks, and those that are not finished yet. `workers`: None where it is not known
         how many there will be."""
         if self.progress:
-            self.progress.phase_begins(stage, name, pieces, todo, manifest)
-        self.counting.phase_begins(stage, name, len(pieces), len(todo), workers)
+            self.progress.phase_begins(stage, name, tasks, todo, manifest)
+        self.counting.phase_begins(stage, name, len(tasks), len(todo), workers)
         self.log.write(
-            "phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(pieces) - len(todo), "workers": workers}
+            "phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(tasks) - len(todo), "workers": workers}
         )
         started = time.monotonic()
         ended = "broken_off"

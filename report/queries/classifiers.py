@@ -178,8 +178,9 @@ def _answers(run: Run, label: Label) -> Answers | None:
         FROM (SELECT kept, {number_of(name, kinds)} AS score FROM filter_report)
     """)  # fmt: skip
     counts = query.first
-    scored, yes, kept_scored, kept_yes = (counts[of] for of in ("scored", "yes", "kept_scored", "kept_yes"))
-    return Answers(scored, yes, kept_scored, kept_yes, query) if scored else None
+    if not counts["scored"]:
+        return None
+    return Answers(counts["scored"], counts["yes"], counts["kept_scored"], counts["kept_yes"], query)
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> Classifier:

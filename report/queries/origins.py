@@ -66,12 +66,12 @@ def _origin(run: Run, name: str, stages: Sequence[str]) -> Origin | None:
     parts = [f"SELECT {named}, count(*) AS documents_in, sum(chars_in) AS characters_in FROM {by_report[0]}_report GROUP BY name"]
     passed: list[str] = []
     for stage in stages[stages.index(by_report[0]) :]:
-        counted = f"count(*) AS documents_{stage}, sum(chars_out) AS characters_{stage}"
+        summed = f"count(*) AS documents_{stage}, sum(chars_out) AS characters_{stage}"
         if stage in by_report:
-            parts.append(f"SELECT {named}, {counted} FROM {stage}_report WHERE kept GROUP BY name")
+            parts.append(f"SELECT {named}, {summed} FROM {stage}_report WHERE kept GROUP BY name")
         else:
             known = f"SELECT id, any_value({column(name)}) AS {column(name)} FROM {by_report[0]}_report GROUP BY id"
-            parts.append(f"SELECT {named}, {counted} FROM {stage}_report LEFT JOIN ({known}) USING (id) WHERE kept GROUP BY name")
+            parts.append(f"SELECT {named}, {summed} FROM {stage}_report LEFT JOIN ({known}) USING (id) WHERE kept GROUP BY name")
         passed.append(stage)
     counts = [f"{count}_{when}" for when in ("in", *passed) for count in ("documents", "characters")]
     sums = ", ".join(f"coalesce(sum({count}), 0)::BIGINT AS {count}" for count in counts)

@@ -49,7 +49,7 @@ class Funnel:
 def read_funnel(run: Run, stages: Sequence[str] = (*DATA_STAGES, "tokens")) -> Funnel | None:
     """From the reports of the data stages and the description of the token shards; None where there is neither."""
     parts: list[str] = []
-    before: str | None = None
+    before = None
     for stage in stages:
         if stage in DATA_STAGES and has_report(run, stage):
             parts.append(f"""\

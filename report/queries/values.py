@@ -274,8 +274,8 @@ def read_personal_data(run: Run) -> PersonalData | None:
     options = _pii_options(run.reader)
     known = {f"{PII}{name}{plural}": name for name in options for plural in ("s", "")}
     made = [_kind(row, known.get(row["kind"]), options) for row in by_kind.rows]
-    rows, kept, touched, kept_touched = (whole.first[name] for name in ("rows", "kept", "touched", "kept_touched"))
-    return PersonalData(made, rows, kept, touched, kept_touched, whole, by_kind)
+    of = whole.first
+    return PersonalData(made, of["rows"], of["kept"], of["touched"], of["kept_touched"], whole, by_kind)
 
 
 def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> PersonalKind:

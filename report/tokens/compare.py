@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.report.queries.tokens import QUALITY
 from corpusmill.report.read import RunReader
 from corpusmill.tokenize.compared_tokenizers import add_up, by_tokenizer
@@ -29,7 +29,7 @@ def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
     worker.setup()
     tables: list[pa.Table] = []
     for number, path in enumerate(reader.inputs("tokenizer").values()):
-        found = worker.process(Piece(f"judge-{number:05d}", (FileRef(path, ""),))).files.values()
+        found = worker.process(Task(f"judge-{number:05d}", (FileRef(path, ""),))).files.values()
         tables += [table for table in found if isinstance(table, pa.Table)]
     measured = by_tokenizer(add_up(tables), [OWN, *worker.config.compare])
     judged = {**quality["judged"], **{name: measured[OWN][name] for name in ("documents", "utf8_bytes")}}

@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -141,8 +141,8 @@ def test_each_part_of_merged_keys_is_those_of_the_files_one_behind_the_other(par
         key = draw.integers(0, 2**64, size, np.uint64)
         output = publish(run, f"{number}.arrow", keys_bytes(key, key + np.uint64(1), np.arange(size, dtype=np.uint32)))
         files.append(FileRef(output.path, output.sha256, output.bytes))
-    piece = Piece("merged/bands-00000", tuple(files), {"ranges": parts, "starts": starts})
-    publish(run, "m.arrow", KeyMergeWorker(Config(), run, {}).process(piece).files["merged/bands-00000.arrow"])
+    task = Task("merged/bands-00000", tuple(files), {"ranges": parts, "starts": starts})
+    publish(run, "m.arrow", KeyMergeWorker(Config(), run, {}).process(task).files["merged/bands-00000.arrow"])
     with open_batches(run, "m.arrow") as reader:
         assert reader.num_record_batches == parts
     for part in range(parts):

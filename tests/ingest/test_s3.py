@@ -13,7 +13,7 @@ from corpusmill.ingest.original import original_of
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 
 
@@ -24,7 +24,7 @@ def bucket(s3) -> SimpleNamespace:
 
 
 def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same ids, texts and places, in as many pieces; and each record is found again."""
+    """The same ids, texts and places, in as many tasks; and each record is found again."""
     (tmp_path / "in").mkdir()
     files = {
         "a.warc.gz": warcs.write(warcs.mixed(30)),
@@ -78,4 +78,4 @@ def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
     segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
-        list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))
+        list(worker.process(Task("part-00000", (listed,), {"segments": [segment]})))

@@ -1,4 +1,4 @@
-"""The stage as a whole: tables, pieces, damaged and refused files, and records found again by their place."""
+"""The stage as a whole: tables, tasks, damaged and refused files, and records found again by their place."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.schemas import DOCUMENTS
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 
 
@@ -110,12 +110,12 @@ def test_many_small_pieces_equal_one(tmp_path: Path, warcs, ingest, monkeypatch:
     whole = ingest(folder, name="whole")
     assert len(whole.rows) == 1
     monkeypatch.setattr(inputs, "SMALLEST", 2000)
-    pieces = ingest(folder, name="pieces")
-    assert len(pieces.rows) >= 15 and max(row.bytes_in for row in pieces.rows) < 40_000
-    assert [row.task for row in pieces.rows] == [f"part-{n:05d}" for n in range(len(pieces.rows))]
+    tasks = ingest(folder, name="pieces")
+    assert len(tasks.rows) >= 15 and max(row.bytes_in for row in tasks.rows) < 40_000
+    assert [row.task for row in tasks.rows] == [f"part-{n:05d}" for n in range(len(tasks.rows))]
     for kind in ("data", "report"):
-        assert pieces.tables[kind].equals(whole.tables[kind])
-    assert sum(row.bytes_in for row in pieces.rows[:-1]) > 0
+        assert tasks.tables[kind].equals(whole.tables[kind])
+    assert sum(row.bytes_in for row in tasks.rows[:-1]) > 0
 
 
 def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +134,9 @@ def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, 
         (folder / name).write_bytes(damaged[:-150])
     whole = ingest(folder, name="whole")
     monkeypatch.setattr(inputs, "SMALLEST", 2000)
-    pieces = ingest(folder, name="pieces")
-    assert len(pieces.rows) > 12 and len([row for row in whole.report if row["record_type"] == "damage"]) > 10
-    assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+    tasks = ingest(folder, name="pieces")
+    assert len(tasks.rows) > 12 and len([row for row in whole.report if row["record_type"] == "damage"]) > 10
+    assert all(tasks.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
 
 
 def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
@@ -155,11 +155,11 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
     assert len(whole.report) == 3 * 160 + 2
     monkeypatch.setattr(inputs, "SMALLEST", 2000)
     monkeypatch.setattr(inputs, "PIECES", 100)
-    pieces = ingest(folder, name="pieces")
-    assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
-    tasks = [row.task for row in pieces.run.manifest.rows()]
-    assert len(pieces.rows) > 16 and sum(task.startswith("index-") for task in tasks) > 6
-    assert sorted(task for task in tasks if task.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
+    tasks = ingest(folder, name="pieces")
+    assert all(tasks.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+    keys = [row.task for row in tasks.run.manifest.rows()]
+    assert len(tasks.rows) > 16 and sum(key.startswith("index-") for key in keys) > 6
+    assert sorted(key for key in keys if key.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
 
 
 def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
@@ -257,7 +257,7 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
     segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"a\.jsonl: was changed or replaced since the run listed it"):
-        list(worker.process(Piece("part-00000", (listed,), {"segments": [segment]})))
+        list(worker.process(Task("part-00000", (listed,), {"segments": [segment]})))
 
 
 def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:

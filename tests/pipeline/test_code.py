@@ -21,8 +21,8 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Job
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Attempt, Failed
-from corpusmill.pipeline.on_ray.dispatch import PieceActor, Share
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.on_ray.dispatch import Share, TaskActor
+from corpusmill.pipeline.stage import Task
 from corpusmill.train.rank import GroupJob, take_part
 
 PACKAGE = Path(corpusmill.__file__).parent
@@ -93,7 +93,7 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     installed.append("filters/statistics.py", "\nCHANGED = 1\n")  # imported by a function of a module that others import
     assert installed.run() == "ingest: taken over (1 task); filter: redone, filters/statistics.py changed"
 
-    scorer = installed.package / "ingest" / "page" / "scorer.json"
+    scorer = installed.package / "ingest" / "html" / "scorer.json"
     scorer.write_bytes(scorer.read_bytes() + b"\n")
     expected = "ingest: redone, ingest/html/scorer.json changed; filter: redone where what ingest writes changes"
     assert installed.run() == expected
@@ -128,7 +128,7 @@ def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Pat
     here = code_of(worker)
     there = replace(here, libraries={**here.libraries, "pyarrow": "1.2.3"})
     job = Job("filter", f"{worker}:FilterWorker", Config(), str(tmp_path), code=there)
-    answer = PieceActor(job, str(tmp_path), Share(1)).perform(Attempt(Piece("part-00000", ())))
+    answer = TaskActor(job, str(tmp_path), Share(1)).perform(Attempt(Task("part-00000", ())))
     assert isinstance(answer, Failed) and answer.fatal
     assert f"with other code than this machine (pyarrow 1.2.3 → {pa.__version__}): install the same there" in answer.message
 

@@ -2,17 +2,17 @@
 
 from pydantic import Field
 
-from corpusmill.pipeline.config import ASIDE, Config, config_digest
+from corpusmill.pipeline.config import INERT, Config, config_digest
 
 
 class Inner(Config):
     steps: int = 1
-    log: tuple[str, ...] = Field(default=(), json_schema_extra=ASIDE)
+    log: tuple[str, ...] = Field(default=(), json_schema_extra=INERT)
 
 
 class Outer(Config):
     inner: Inner = Inner()
-    shown: int = Field(default=3, json_schema_extra=ASIDE)
+    shown: int = Field(default=3, json_schema_extra=INERT)
     rate: float = 0.5
 
 

@@ -21,7 +21,7 @@ from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer, ProgressFile
 from corpusmill.pipeline.watch.progress import Progress
@@ -47,10 +47,10 @@ class TroubleWorker(Worker):
     def setup(self) -> None:
         trouble("setup")
 
-    def process(self, piece: Piece) -> Output:
-        trouble(piece.key)
-        rows = pa.table({"key": [piece.key]})
-        return Output({f"data/{piece.key}.parquet": rows, f"report/{piece.key}.parquet": rows}, rows_in=1, kept=1)
+    def process(self, task: Task) -> Output:
+        trouble(task.key)
+        rows = pa.table({"key": [task.key]})
+        return Output({f"data/{task.key}.parquet": rows, f"report/{task.key}.parquet": rows}, rows_in=1, kept=1)
 
 
 class TroubleStage(Stage):
@@ -59,8 +59,8 @@ class TroubleStage(Stage):
     config: TroubleConfig
 
     def execute(self, run: StageRun) -> None:
-        pieces = [Piece(f"part-{i}", (FileRef(f"in-{i}", "same"),)) for i in range(self.config.tasks)]
-        rows = run.map("", TroubleWorker, pieces, separable=self.config.separable)
+        tasks = [Task(f"part-{i}", (FileRef(f"in-{i}", "same"),)) for i in range(self.config.tasks)]
+        rows = run.map("", TroubleWorker, tasks, separable=self.config.separable)
         run.once(
             "names", [], lambda _: Output({"names.txt": " ".join(row.task for row in rows).encode()}), {"rows": [r.task for r in rows]}
         )
@@ -209,7 +209,7 @@ def test_strictly_the_first_failure_ends_the_run(perform: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("key", "error", "said", "tries"),
     [
-        ("setup", InputError("model.bin: no such file."), r"^model\.bin: no such file\.$", 1),  # no matter of a piece
+        ("setup", InputError("model.bin: no such file."), r"^model\.bin: no such file\.$", 1),  # no matter of a task
         ("part-1", OSError(errno.ENOSPC, "No space left on device"), r"part-1 \(in-1\): OSError: .*No space left on device$", 2),
     ],
 )

@@ -12,7 +12,7 @@ SECRET = "s3cr3t"
 NAMES = st.text("abcxyz019._~-", min_size=1, max_size=6)
 
 
-def test_masked_and_bare() -> None:
+def test_redact_and_bare() -> None:
     url = "https://me:pw@host.test:8080/a/x.warc.gz?X-Amz-Signature=abc==&part=1&bare#t=5"
     assert redact(f"from {url} on") == "from https://***@host.test:8080/a/x.warc.gz?X-Amz-Signature=***&part=***&***#t=*** on"
     assert bare(url) == "https://host.test:8080/a/x.warc.gz"

@@ -12,7 +12,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import WORKING, StageRun, remove_unnamed
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -27,15 +27,15 @@ PERFORMED: list[str] = []
 
 
 class SquareWorker(Worker):
-    def process(self, piece: Piece) -> Output:
-        PERFORMED.append(piece.key)
-        number = piece.params["number"]
+    def process(self, task: Task) -> Output:
+        PERFORMED.append(task.key)
+        number = task.params["number"]
         if number == self.config.fail_at:
             raise ZeroDivisionError("boom")
         if number == self.config.complain_at:
             raise InputError(f"numbers: {number} is not wanted.")
         table = pa.table({"square": [number * number * self.params["factor"]]})
-        return Output({f"data/{piece.key}.parquet": table}, rows_in=1, kept=1)
+        return Output({f"data/{task.key}.parquet": table}, rows_in=1, kept=1)
 
 
 class SquareStage(Stage):
@@ -43,8 +43,8 @@ class SquareStage(Stage):
     Config = SquareConfig
 
     def execute(self, run: StageRun) -> None:
-        pieces = [Piece(f"part-{i:05d}", (FileRef("n", str(n)),), {"number": n}) for i, n in enumerate(self.config.numbers)]
-        rows = run.map("", SquareWorker, pieces, {"factor": 10})
+        tasks = [Task(f"part-{i:05d}", (FileRef("n", str(n)),), {"number": n}) for i, n in enumerate(self.config.numbers)]
+        rows = run.map("", SquareWorker, tasks, {"factor": 10})
         total = sum(row.rows_in for row in rows)
         run.once(
             "total", [row.ref("ingest", row.outputs[0].path) for row in rows], lambda identity: Output({"total.txt": str(total).encode()})
@@ -145,8 +145,8 @@ def test_metrics_hold_the_times_and_manifests_none(tmp_path):
 def test_two_pieces_of_one_key_are_a_bug_that_is_caught(tmp_path):
     stage = SquareStage(SquareConfig())
     run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
-    with pytest.raises(ValueError, match="two pieces"):
-        run.map("", SquareWorker, [Piece("a", ()), Piece("a", ())])
+    with pytest.raises(ValueError, match="two tasks"):
+        run.map("", SquareWorker, [Task("a", ()), Task("a", ())])
 
 
 class PartConfig(Config):
@@ -161,9 +161,9 @@ SEEN: list[tuple[str, Config]] = []
 
 
 class PartWorker(Worker):
-    def process(self, piece: Piece) -> Output:
-        SEEN.append((piece.key, self.config))
-        return Output({f"{piece.key}.txt": str(self.config.model_dump()).encode()}, rows_in=1)
+    def process(self, task: Task) -> Output:
+        SEEN.append((task.key, self.config))
+        return Output({f"{task.key}.txt": str(self.config.model_dump()).encode()}, rows_in=1)
 
 
 class PartStage(Stage):
@@ -175,12 +175,12 @@ class PartStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         part = PartConfig(factor=self.config.factor)
-        first = run.map("first", PartWorker, [Piece(f"first-{i}", ()) for i in range(2)], None, part)
+        first = run.map("first", PartWorker, [Task(f"first-{i}", ()) for i in range(2)], None, part)
         inputs = [row.ref("ingest", row.outputs[0].path) for row in first]
         run.once("sum", inputs, lambda _: Output({"sum.txt": b"1"}), None, part)
         if self.dry_run:
             return
-        run.map("second", PartWorker, [Piece("second", tuple(inputs))])
+        run.map("second", PartWorker, [Task("second", tuple(inputs))])
         run.once("end", inputs, lambda _: Output({"end.txt": b"2"}))
 
 

@@ -11,7 +11,7 @@ from corpusmill.pipeline import store_streams
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Cause, failure
 from corpusmill.pipeline.lease import Lease
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store_requests import StoreError
 
@@ -117,16 +117,16 @@ def test_reads_go_on_where_they_were_cut(s3, in_s3: Storage, small_parts: None, 
 def test_a_large_object_appears_when_it_is_whole(s3, in_s3: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_streams, "PART", 5 << 20)
     monkeypatch.setattr(stores, "FIRST_PAUSE", 0.01)
-    piece = random.Random(2).randbytes(3 << 20)
+    task = random.Random(2).randbytes(3 << 20)
     with (
         s3.faults(only="PUT|POST", error_500=0.2, cut_upload=0.2, lost=0.25, seed=4),
         in_s3.write_atomic("x") as file,
     ):
         for _ in range(5):
-            file.write(piece)
+            file.write(task)
         assert s3.uploads("stores") and not s3.keys("s3://stores/run")
         counts = s3.counts()
-    assert counts["faults"] >= 2 and in_s3.open_read("x").read() == piece * 5 and not s3.uploads("stores")
+    assert counts["faults"] >= 2 and in_s3.open_read("x").read() == task * 5 and not s3.uploads("stores")
 
 
 def test_what_fails_half_sent_leaves_nothing(s3, in_s3: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_a_store_that_stays_away_is_one_sentence(s3, in_s3: Storage, impatient: 
     sentence = str(caught.value)
     assert sentence.startswith("s3://stores/run/x: the store can't be reached or fails (") and "\n" not in sentence and "tries" in sentence
     assert s3.counts()["requests"] >= stores.TRIES
-    assert isinstance(caught.value, CorpusmillError) and failure("filter", Piece("p", ()), caught.value).cause is Cause.HICCUP
+    assert isinstance(caught.value, CorpusmillError) and failure("filter", Task("p", ()), caught.value).cause is Cause.HICCUP
     assert str(pickle.loads(pickle.dumps(caught.value))) == sentence  # noqa: S301 - our own; Ray sends it so
 
 

@@ -13,7 +13,7 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Piece
+from corpusmill.pipeline.stage import Output, Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
 from corpusmill.train.benchmarks.tasks import TASKS, data_files, read_task, score_text, scores, set_paths
@@ -41,11 +41,11 @@ def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[Fil
         f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
     )
     index = made.ref(run.stage.name, made.outputs[0].path)
-    pieces = [
-        Piece(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet"})
+    tasks = [
+        Task(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet"})
         for n, documents in enumerate(tuning.documents(run))
     ]
-    parts = run.map(f"overlap {task}", search.OverlapWorker, pieces, config=defaults)
+    parts = run.map(f"overlap {task}", search.OverlapWorker, tasks, config=defaults)
     found = [row.ref(run.stage.name, row.outputs[0].path) for row in parts]
     row = run.once(folder, [*found, index], lambda _: _merged(run.run, task, found, made.counts), config=defaults)
     return [row.ref(run.stage.name, output.path) for output in row.outputs]

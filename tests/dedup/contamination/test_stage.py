@@ -24,7 +24,7 @@ from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -148,7 +148,7 @@ def make_editor(tmp_path: Path, rows: list[dict[str, str]], **options: Any) -> C
     output = index_output(set_files(config.set_configs()), config)
     run.write_bytes("dedup/contamination/index.arrow", output.files["contamination/index.arrow"])  # type: ignore[arg-type]
     editor = ContaminationEditor(DedupConfig(contamination=config), run)
-    editor.open(Piece("part", (FileRef("data", "0"), FileRef("dedup/contamination/index.arrow", "0"))))
+    editor.open(Task("part", (FileRef("data", "0"), FileRef("dedup/contamination/index.arrow", "0"))))
     return editor
 
 

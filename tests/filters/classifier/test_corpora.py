@@ -131,7 +131,7 @@ def made(place: str) -> str:
             calls.write("x")
         yield {"text": "é", "n": 1}
 
-    return str(Corpus("some.jsonl", rows, (), ("brown.py",)).path())
+    return str(Corpus("some.jsonl", rows, ()).path())
 
 
 def test_a_corpus_is_made_once(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from corpusmill.pipeline.failures import Attempt, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
-from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, PieceActor, Share
+from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, Share, TaskActor
 from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_BYTES_BESIDE, FEW_PIECES, RayEngine, memory_of_actor, share_out
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -35,7 +35,7 @@ def inputs(tmp_path: Path) -> list[str]:
 
 
 def run(stages: Any, engine: Engine, folder: Path, inputs: list[str], gpus: float = 0.0, **deeds: dict[str, Any]) -> StageRun:
-    """Runs the stage; `p3={...}` are the parameters of piece 3."""
+    """Runs the stage; `p3={...}` are the parameters of task 3."""
     stage = stages.LinesStage(stages.LinesConfig(), [deeds.get(f"p{i}", {}) for i in range(len(inputs))], gpus)
     stage_run = StageRun(stage, Storage(str(folder)), {}, inputs, engine, Progress(False))
     stage_run.execute()
@@ -127,7 +127,7 @@ def test_errors_come_back_as_one_sentence(stages: Any, engine: RayEngine, tmp_pa
 def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    engine.connect()  # for one small piece it would not come up
+    engine.connect()  # for one small task it would not come up
     done = run(stages, engine, tmp_path / "run", inputs[:1], p0={"deed": "tell"})
     standard, ours, threads, gpus = done.manifest.rows()[0].warnings
     assert standard == tokenize.__file__
@@ -165,7 +165,7 @@ def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkey
     for name in THREADS:
         monkeypatch.setenv(name, "1")  # the actor sets them in its process, which is this one here
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
-    answer = PieceActor(job, str(tmp_path / "missing"), Share(1)).perform(Attempt(Piece("part-00000", ())))
+    answer = TaskActor(job, str(tmp_path / "missing"), Share(1)).perform(Attempt(Task("part-00000", ())))
     assert isinstance(answer, Failed)
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
 
@@ -204,11 +204,11 @@ def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
     assert engine.workers == 2
 
 
-def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener, share: Callable[[], Share], pieces: int) -> Dispatch:
-    """Pieces of small files that are to be done; the first in order is piece 0, and piece 1 is broken."""
+def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener, share: Callable[[], Share], tasks: int) -> Dispatch:
+    """Tasks of small files that are to be done; the first in order is task 0, and task 1 is broken."""
     (folder / "a.txt").write_text("a line\n")
     ref = FileRef(str(folder / "a.txt"), "fixed")
-    todo = [Piece(f"part-{number:05}", (ref,), {"deed": "bad input"} if number == 1 else {}) for number in range(pieces)]
+    todo = [Task(f"part-{number:05}", (ref,), {"deed": "bad input"} if number == 1 else {}) for number in range(tasks)]
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(folder / "run"))
     return Dispatch(engine.connect(), job, todo, share, listener)
 
@@ -304,8 +304,8 @@ def test_calls_have_the_names_of_phases(
 def test_what_is_little(sizes: list[int], gpus: float, address: str, little: bool, stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
-    pieces = [Piece(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
-    assert RayEngine()._is_little(job, pieces) is little
+    tasks = [Task(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
+    assert RayEngine()._is_little(job, tasks) is little
 
 
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +342,7 @@ def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:
         ([node(16, 2)], 1, 16, Share(2, 8, 1)),
         ([node(16, 2)], 0.5, 16, Share(4, 4, 0.5)),
         ([node(30, 1)], 0.1, 16, Share(10, 3, 0.1)),  # 1 / 0.1 is a little less than 10
-        ([node(16, 2)], 1, 1, Share(1, 16, 1)),  # one piece
+        ([node(16, 2)], 1, 1, Share(1, 16, 1)),  # one task
         ([node(64), node(16, 4), node(32, 4)], 1, 112, Share(8, 4, 1)),  # so much fits on either
         ([node(4, 8)], 1, 4, Share(4, 1, 1)),
         ([node(2, 8)], 1, 8, Share(8, 1, 1)),  # fewer CPUs than GPUs

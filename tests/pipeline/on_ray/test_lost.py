@@ -17,7 +17,7 @@ from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Piece
+from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -31,7 +31,7 @@ def inputs(tmp_path: Path) -> list[str]:
 
 
 def run(stages: Any, engine: Any, folder: Path, inputs: list[str], deeds: dict[int, str]) -> str:
-    """Runs the stage, of which pieces can't be done; returns the sentence with which it ends."""
+    """Runs the stage, of which tasks can't be done; returns the sentence with which it ends."""
     params = [{"deed": deeds[number]} if number in deeds else {} for number in range(len(inputs))]
     stage = stages.LinesStage(stages.LinesConfig(), params)
     with pytest.raises(CorpusmillError) as caught:
@@ -55,8 +55,8 @@ def test_what_hangs_in_this_process_is_ended_named_and_given_up(stages: Any, tmp
     assert finished(tmp_path / "run") == ["part-00001", "part-00004"]
 
 
-def pieces_of(inputs: list[str], deeds: dict[int, dict[str, Any]]) -> list[Piece]:
-    return [Piece(f"part-{number:05d}", (FileRef(path, "fixed"),), deeds.get(number, {})) for number, path in enumerate(inputs)]
+def pieces_of(inputs: list[str], deeds: dict[int, dict[str, Any]]) -> list[Task]:
+    return [Task(f"part-{number:05d}", (FileRef(path, "fixed"),), deeds.get(number, {})) for number, path in enumerate(inputs)]
 
 
 class Heard:
@@ -78,11 +78,11 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
     """Two that have three seconds, and three that are so large that they have minutes."""
     monkeypatch.setattr(engine, "task_timeout", 3.0)
     engine.connect()
-    pieces = pieces_of(inputs, {0: {"deed": "regex"}, 2: {"deed": "deaf"}})
-    large = [replace(piece, inputs=(replace(piece.inputs[0], bytes=100 * TIMEOUT_BYTES),)) for piece in pieces]
+    tasks = pieces_of(inputs, {0: {"deed": "regex"}, 2: {"deed": "deaf"}})
+    large = [replace(task, inputs=(replace(task.inputs[0], bytes=100 * TIMEOUT_BYTES),)) for task in tasks]
     heard = Heard()
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
-    engine.perform(job, [pieces[0], large[1], pieces[2], large[3], large[4]], heard.listener)
+    engine.perform(job, [tasks[0], large[1], tasks[2], large[3], large[4]], heard.listener)
     assert sorted(heard.done) == ["part-00001", "part-00003", "part-00004"]
     assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 2, Cause.HANG) for n in (0, 2)}
     said = " ".join([*(failed.message for failed in heard.failed), *(event.message for event in heard.events)])
@@ -96,13 +96,13 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     """One works, and four die beside it."""
     folder = tmp_path / "arrivals"
     folder.mkdir()
-    pieces = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
+    tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
     job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
     heard = Heard()
-    dispatch = Dispatch(engine.connect(), job, pieces, lambda: Share(2), heard.listener)
+    dispatch = Dispatch(engine.connect(), job, tasks, lambda: Share(2), heard.listener)
     with contextlib.closing(dispatch):
         dispatch.run()
-    assert sorted(heard.done) == [piece.key for piece in pieces] and heard.failed == []
+    assert sorted(heard.done) == [task.key for task in tasks] and heard.failed == []
     (told,) = [event.message for event in heard.events if "can't start more" in event.message]
     assert told.startswith("lines: Ray can't start more worker processes (") and told.endswith("; it goes on with the 1 that work.")
 

@@ -15,7 +15,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Documents, Output, Piece, Stage, Worker
+from corpusmill.pipeline.stage import Documents, Output, Stage, Task, Worker
 
 
 def arrive(folder: str) -> None:
@@ -51,10 +51,10 @@ class LinesConfig(Config):
 
 
 class LinesWorker(Worker):
-    """Splits a text file into lines; the piece's `deed` says what goes wrong meanwhile."""
+    """Splits a text file into lines; the task's `deed` says what goes wrong meanwhile."""
 
-    def process(self, piece: Piece) -> Output:
-        deed, marker = piece.params.get("deed"), piece.params.get("marker", "")
+    def process(self, task: Task) -> Output:
+        deed, marker = task.params.get("deed"), task.params.get("marker", "")
         if deed == "die" or (deed == "die once" and not Path(marker).exists()):
             if marker:
                 Path(marker).touch()
@@ -63,7 +63,7 @@ class LinesWorker(Worker):
             while len(list(Path(marker).glob("dead-*"))) < 4:
                 time.sleep(0.1)
         if deed == "lose node":
-            lose_node(marker, piece.params["losses"])
+            lose_node(marker, task.params["losses"])
         if deed == "deaf":  # as native code that does not return: no signal's handler is called
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
             time.sleep(1000)
@@ -75,7 +75,7 @@ class LinesWorker(Worker):
         if deed == "regex":
             re.fullmatch("(a|aa)+", "a" * 60 + "b")
         if deed == "bad input":
-            raise InputError(f"{piece.inputs[0].path}: broken at byte 7.")
+            raise InputError(f"{task.inputs[0].path}: broken at byte 7.")
         if deed == "bug":
             raise KeyError("no such column")
         if deed == "tell process":
@@ -84,12 +84,12 @@ class LinesWorker(Worker):
             import ray
 
             return Output({}, warnings=[str(ray.get_runtime_context().get_assigned_resources().get("memory"))])
-        lines = Path(piece.inputs[0].path).read_text().upper().splitlines()
-        table = pa.table({"id": [f"{piece.key}-{i}" for i in range(len(lines))], "text": lines})
+        lines = Path(task.inputs[0].path).read_text().upper().splitlines()
+        table = pa.table({"id": [f"{task.key}-{i}" for i in range(len(lines))], "text": lines})
         report = table.select(["id"])
         made = Documents(table.schema, report.schema)
         made.add(table, report)
-        return made.output(piece.key, warnings=about_process() if deed == "tell" else [])
+        return made.output(task.key, warnings=about_process() if deed == "tell" else [])
 
 
 def about_process() -> list[str]:
@@ -112,4 +112,4 @@ class LinesStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         refs = [FileRef(path, "fixed") for path in run.inputs]
-        run.map("", LinesWorker, [Piece(f"part-{i:05d}", (ref,), self.params[i]) for i, ref in enumerate(refs)], gpus=self.gpus)
+        run.map("", LinesWorker, [Task(f"part-{i:05d}", (ref,), self.params[i]) for i, ref in enumerate(refs)], gpus=self.gpus)
