@@ -170,7 +170,14 @@ def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_t
 ) -> None:
     (project / "runs").mkdir()
     (project / "runs" / "cluster").symlink_to(folder)  # as where make cluster-up was called
-    code, out = finish(start(cluster, project, "job", environment={}))
+    (project / "slow").touch()
+    job = start(cluster, project, "job", environment={})
+    until(
+        lambda: job.poll() is not None or all(tasks_of(cluster, f"worker-{n}", project / "job", "begins") for n in (1, 2)),
+        "one has no work",
+    )
+    (project / "slow").unlink()
+    code, out = finish(job)
     assert code == 0, out
     assert written(project / "job", tree) == expected
     seen = {node["name"]: tasks_of(cluster, node["name"], project / "job") for node in cluster["nodes"]}
@@ -191,13 +198,13 @@ def test_a_job_of_another_cluster_gets_the_package_and_this_folder(
     assert "Traceback" not in logs
 
 
-def tasks_of(cluster: Here, node: str, run: Path) -> set[tuple[str, str]]:
-    """Stage and task of what a node's workers say in their logs to have done for a run."""
+def tasks_of(cluster: Here, node: str, run: Path, event: str = "done") -> set[tuple[str, str]]:
+    """Stage and task of what a node's workers say in their logs about a run."""
     found = set()
     for log in Path(cluster["temp"], node).glob("session_*/logs/worker-*.out"):
         for line in log.read_text().splitlines():
-            if line.startswith("{") and (said := json.loads(line))["event"] == "done" and said["run"] == str(run):
-                assert said["rows_in"] == 20 and "phase" in said
+            if line.startswith("{") and (said := json.loads(line))["event"] == event and said["run"] == str(run):
+                assert (said.get("rows_in") == 20 or event != "done") and "phase" in said
                 found.add((said["stage"], said["task"]))
     return found
 
@@ -216,7 +223,7 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     (project / "slow").touch()
     job = start(cluster, project, "stopped", "--workers", "2")
     rows = project / "stopped" / "filter" / "manifest.jsonl"
-    until(lambda: job.poll() is not None or (rows.exists() and rows.read_bytes().count(b"\n") >= 2), "no task was finished")
+    until(lambda: job.poll() is not None or len(tasks(rows)) == 2, "no two tasks were finished")
     assert job.poll() is None
     labels = 'phase="",run="stopped",stage="ingest"'
     found = until(lambda: metrics(cluster, f"ray_corpusmill_task_duration_seconds_count{{{labels}}}"), "no metric arrives", 60)
@@ -231,14 +238,19 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     # It has ended by itself: whoever is killed says nothing.
     assert "ed; run the same command again to go on where it stopped." in out and "Traceback" not in out, out  # Ray's wait says interrupted
     until(lambda: not workers(cluster), "workers are left", 20)
-    assert rows.read_bytes().count(b"\n") == 2
+    assert len(tasks(rows)) == 2
     (project / "slow").unlink()
     code, out = finish(start(cluster, project, "stopped"))
     assert code == 0, out
     assert written(project / "stopped", tree) == expected
     assert not list((project / "stopped").rglob(".tmp-*"))  # what a killed worker was about to publish
-    tasks = [json.loads(line).get("task") for line in rows.read_bytes().splitlines()]
-    assert len([task for task in tasks if task]) == PIECES  # none was done twice
+    assert len(tasks(rows)) == PIECES  # none was done twice
+
+
+def tasks(manifest: Path) -> list[str]:
+    """The tasks of a manifest's rows; whole lines only, as another process may be writing."""
+    lines = manifest.read_bytes().split(b"\n")[:-1] if manifest.exists() else []
+    return [row["task"] for row in map(json.loads, lines) if "task" in row]
 
 
 def workers(cluster: Here) -> list[int]:
