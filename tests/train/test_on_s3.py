@@ -189,7 +189,7 @@ def test_states_and_models_are_used_from_the_store(
     remote: Storage, local: Storage, trained: Path, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
 ) -> None:
     place = checkpoints(remote.root)[0].place
-    place.fetch_logs()  # as if the training were at work here
+    place.begin({})  # as if the training were at work here
     half_written = place.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
     at_work = scratch(machine("first"))
     assert half_written["bytes"] == 4 and len(at_work) > 1

@@ -204,15 +204,16 @@ def test_the_report_counts_no_threshold_that_moves_a_share(client: TestClient, m
     body, page = render_body(summary)
     off = client.get("/api/thresholds", params={"stage": "filter", "set.gopher_below_alpha_threshold": "off"}).json()
     assert off["found"] != {} and off["after"]["kept"] != d.kept + d.rules["gopher_below_alpha_threshold"].alone > d.kept  # no sum says it
-    assert d.sharing == ["quality"] == list(d.changes) and len(d.numeric) > 10
-    for row in d.changes["quality"].table():  # its own threshold moves no other, so they are counted
+    changes = summary.page.changes
+    assert d.sharing == ["quality"] == list(changes) and len(d.rules) > 10
+    for row in changes["quality"].table():  # its own threshold moves no other, so they are counted
         value = "off" if row.threshold is None else repr(row.threshold)
         kept = client.get("/api/thresholds", params={"stage": "filter", "set.quality": value}).json()["after"]["kept"]
         assert row.documents == kept
     (change_query,) = [query for name, query in page.queries.items() if name.startswith("threshold")]
     assert "quality" in change_query.title and body.count("data-changes=") == 1
     assert "--set filter.thresholds.gopher_below_alpha_threshold=VALUE --dry-run" in body
-    found = page.headline()
+    found = summary.page.headline
     assert found is not None and found.deciding is not None and found.line is None and "To keep more: <code>filter" not in body
 
 
