@@ -331,7 +331,7 @@ def read_full_clusters(run: Run) -> FullClusters | None:
         SELECT count(DISTINCT full_cluster) AS clusters, count(full_cluster) AS documents FROM dedup_report
     """)  # fmt: skip
     most = ask(run, "full-clusters", "Full clusters", f"""
-        SELECT full_cluster, (SELECT any_value(url) FROM dedup_report r WHERE r.id = full_cluster) AS url, documents
+        SELECT full_cluster, (SELECT any_value(url) FROM dedup_report WHERE id = left_by.full_cluster) AS url, documents
         FROM (
           SELECT full_cluster, count(*) AS documents
           FROM dedup_report
@@ -339,7 +339,7 @@ def read_full_clusters(run: Run) -> FullClusters | None:
           GROUP BY full_cluster
           ORDER BY documents DESC, full_cluster
           LIMIT {FULL}
-        )
+        ) left_by
         ORDER BY documents DESC, full_cluster
     """)  # fmt: skip
     rows = [(row["full_cluster"], row["url"], row["documents"]) for row in most.rows]
