@@ -12,7 +12,6 @@ from corpusmill.pipeline.config import Config
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
-
 QUALITY = (
     Rule("gopher_short_doc", "gopher_words", "<", 50),
     Rule("gopher_long_doc", "gopher_words", ">", 100_000),

@@ -4,8 +4,7 @@ What can't be read is left out and becomes a sentence in `RunReader.warnings`: a
 """
 
 import json
-import operator
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import TRIAL, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES
@@ -24,10 +24,6 @@ from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
 from corpusmill.report.stale import Stale, find_stale
-
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
-}  # fmt: skip
 
 
 class RunFiles:
@@ -87,8 +83,6 @@ class RunFiles:
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: The stages that train a model.
 TRAINED = ("pretrain", "sft", "align")
-#: Where the filter stage keeps its rules: schema metadata of its report shards.
-RULES_KEY = b"corpusmill.rules"
 
 
 @dataclass(frozen=True)
@@ -265,7 +259,7 @@ class RunReader(RunFiles):
     def rules(self, stage: str) -> list[Rule]:
         """The thresholds that the stage applied, as it wrote them beside its report."""
         schema = self.schema(stage, "report")
-        raw = ((schema.metadata if schema is not None else None) or {}).get(RULES_KEY)
+        raw = ((schema.metadata if schema is not None else None) or {}).get(METADATA_KEY)
         if raw is None:
             return []
         try:

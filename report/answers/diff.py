@@ -394,7 +394,7 @@ def compare(a: str, b: str, wanted: Wanted) -> Difference:
             columns=columns,
             columns_of_one=alone,
             properties=read_properties(pair),
-            settings=_settings_diff(pair),
+            settings=_changed_settings(pair),
             samples={f"only_{side}": _samples(pair, side, wanted) for side in pair.runs},
             notes=_notes(pair),
         )
@@ -404,7 +404,7 @@ def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], Rule]:
     return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
 
 
-def _settings_diff(pair: Pair) -> list[tuple[str, Any, Any]]:
+def _changed_settings(pair: Pair) -> list[tuple[str, Any, Any]]:
     """What `run.json` says differently; for a threshold that one recipe leaves to its preset, the one that the stage applied."""
     rows = read_settings(pair.runs["a"].reader, pair.runs["b"].reader)
     presets = [{f"filter.thresholds.{rule.rule}": rule.threshold for rule in run.rules("filter")} for run in pair.runs.values()]

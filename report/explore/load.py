@@ -286,8 +286,8 @@ class _Loading:
     def finish(self) -> None:
         """Commits, and joins what lies beside DuckDB."""
         self.cursor.execute("COMMIT")
-        self.table.verdict, self.table.characters = _joined_load(self.verdicts, np.int32), _joined_load(self.characters, np.int64)
-        self.table.origins = {origin: _joined_load(codes, np.int32) for origin, codes in self.origins.items()}
+        self.table.verdict, self.table.characters = _concatenated(self.verdicts, np.int32), _concatenated(self.characters, np.int64)
+        self.table.origins = {origin: _concatenated(codes, np.int32) for origin, codes in self.origins.items()}
 
     def _part(self, rows: pa.Table) -> _Part:
         origins = {"host": Coded(hosts(rows["url"]))}
@@ -339,7 +339,7 @@ def _decided(batch: Batch) -> pa.Table | None:
     return rows.combine_chunks() if rows.num_rows else None
 
 
-def _joined_load(parts: list[Any], kind: Any) -> Any:
+def _concatenated(parts: list[Any], kind: Any) -> Any:
     return np.concatenate(parts) if parts else np.zeros(0, kind)
 
 

@@ -293,7 +293,7 @@ class Orders:
 
 
 #: Filters whose rows are remembered: a page asks for documents, counts and charts of one.
-LOADED_REMEMBERED = 12
+MASKS_KEPT = 12
 
 
 class Loaded:
@@ -324,7 +324,7 @@ class Loaded:
         found = select(self.table, asked)
         with self._lock:
             self._masks[key] = found
-            while len(self._masks) > LOADED_REMEMBERED:
+            while len(self._masks) > MASKS_KEPT:
                 self._masks.popitem(last=False)
         return found
 

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from corpusmill.filters.rules import COMPARISONS
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.report.decide_again import scored_late
 from corpusmill.report.explore.asked import Unfit, shown
 from corpusmill.report.explore.table import NUMBER, Bools, StageTable
-from corpusmill.report.read import COMPARISONS, Rule, RunReader
+from corpusmill.report.read import Rule, RunReader
 from corpusmill.report.stale import mend_command
 
 OFF = "off"

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.filters.rules import COMPARISONS, METADATA_KEY
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.read import COMPARISONS, RULES_KEY, as_floats
+from corpusmill.report.read import as_floats
 from corpusmill.report.tokens import verify as shards
 
 
@@ -64,7 +65,7 @@ def _report_faults(
 def read_report(storage: Storage, path: str) -> tuple[pa.Table, list[dict[str, Any]]]:
     """The columns of a report that its verdicts rest on, and the rules beside it."""
     with open_parquet(storage, path) as file:
-        rules = json.loads((file.schema_arrow.metadata or {}).get(RULES_KEY, b"[]"))
+        rules = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"[]"))
         columns = {rule["column"] for rule in rules} & set(file.schema_arrow.names)
         return file.read([*dict.fromkeys(["id", "kept", "failed", "chars_out", *sorted(columns)])], use_threads=False), rules
 
