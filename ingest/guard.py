@@ -144,9 +144,9 @@ class ReaderProcess:
         self.errors.close()
 
 
-#: Processes that die at the same place before the piece fails.
+#: Processes that die at the same place before the task fails.
 TRIES = 3
-#: Processes of a piece that are killed from outside before the piece fails.
+#: Processes of a task that are killed from outside before the task fails.
 KILLED = 3
 
 
@@ -156,7 +156,7 @@ def killed(death: Died) -> ProcessKilled:
 
 
 class Losses:
-    """Which records of a piece are given up, and why."""
+    """Which records of a task are given up, and why."""
 
     def __init__(self, limits: ExtractionConfig):
         self.limits = limits
@@ -202,7 +202,7 @@ class ReaderBug(Exception):
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Some rows of a piece: a report row for each, a document for each that is kept, and what the manifest says of them."""
+    """Some rows of a task: a report row for each, a document for each that is kept, and what the manifest says of them."""
 
     documents: pa.Table
     report: pa.Table
@@ -211,13 +211,13 @@ class RowBatch:
 
 
 class Guard:
-    """Has pieces read by a process that is started when it is needed and replaced when it dies."""
+    """Has tasks read by a process that is started when it is needed and replaced when it dies."""
 
     def __init__(self, config: IngestConfig, params: dict[str, Any]):
         self.config = config
         self.params = params
         self.process: ReaderProcess | None = None
-        self.answering = False  # the process has not sent the last batch of a piece
+        self.answering = False  # the process has not sent the last batch of a task
         self.peak_mb = 0  # the most that one of the processes had in memory
 
     def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[RowBatch]:
@@ -299,7 +299,7 @@ class Guard:
     def _running(self) -> ReaderProcess:
         """The process, ready for a request."""
         if self.answering:
-            self.close()  # the rest of another piece, which failed, is not wanted
+            self.close()  # the rest of another task, which failed, is not wanted
         if self.process:
             return self.process
         death: Died | None = None

@@ -39,7 +39,7 @@ from corpusmill.pipeline.manifest import FileRef
 
 #: Exit code of a process that ran into its memory limit.
 OUT_OF_MEMORY = 86
-#: What the shared memory holds: the number of the record in the piece, and what is done with it.
+#: What the shared memory holds: the number of the record in the task, and what is done with it.
 PLACE, PHASE = 0, 1
 IDLE, READING, EXTRACTING = 0, 1, 2
 #: Finding the next record may take this many times what a page may: it can lie behind gigabytes.
@@ -93,7 +93,7 @@ def send_tables(
 
 
 class Reader:
-    """Answers the requests of the worker, one piece after another."""
+    """Answers the requests of the worker, one task after another."""
 
     def __init__(self, connection: Connection, place: memoryview):
         self.connection = connection
@@ -150,7 +150,7 @@ class Reader:
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
     def _wat(self, request: dict[str, Any]) -> None:
-        """Sends what the records of a WAT file say, behind the first `done`; `lost` and `unreadable` as for a piece."""
+        """Sends what the records of a WAT file say, behind the first `done`; `lost` and `unreadable` as for a task."""
         done, (lost, unreadable) = request["done"], given_up(request)
         path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
         number, sent = 0, done

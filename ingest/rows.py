@@ -1,4 +1,4 @@
-"""One row for everything that came in, and the two tables that a piece's rows become."""
+"""One row for everything that came in, and the two tables that a task's rows become."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -118,7 +118,7 @@ GivenUp: TypeAlias = Callable[[], list[str] | None]
 
 
 class RowTables:
-    """Collects the rows of a piece, column by column."""
+    """Collects the rows of a task, column by column."""
 
     def __init__(self) -> None:
         self._data: dict[str, list[object]] = {name: [] for name in DOCUMENTS.names}
