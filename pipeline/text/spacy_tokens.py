@@ -415,12 +415,13 @@ def _known_chunks() -> "KnownChunks":
 
 
 class KnownChunks:
-    """The table of chunks, and how it is filled."""
+    """The table of chunks, and how it is filled. `most`: the entries of it that are used."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = SLOTS // 2) -> None:
         self._spacy = spacy_rules()
         self._rules = Rules(*(getattr(self._spacy, name) for name in Rules._fields))
         self._chunks = new_chunks()
+        self._most = most
         self._lock = threading.Lock()
         self.asked = 0  # chunks that spaCy was asked for
 
@@ -455,7 +456,7 @@ class KnownChunks:
     def _make_room(self) -> None:
         """Forgets everything when a round of questions (each makes up to two entries) might not fit any more."""
         counts = self._chunks.counts
-        if counts[ENTRIES] + 2 * MOST_QUESTIONS > SLOTS // 2 or counts[POOL_USED] + 2 * MOST_POOL > POOL:
+        if counts[ENTRIES] + 2 * MOST_QUESTIONS > self._most or counts[POOL_USED] + 2 * MOST_POOL > POOL:
             self._chunks.keys[:] = 0
             counts[ENTRIES] = counts[POOL_USED] = 0
 
