@@ -69,10 +69,7 @@ NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped.
-
-    A side is NOTHING where a row of the user's has but one completion.
-    """
+    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
 
     pair: PreferencePair
     chosen: Encoded
@@ -94,18 +91,17 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     if pair.bad:
         return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
     try:
-        chosen, rejected = (_encode(pair, side, encoder) if side else NOTHING for side in (pair.chosen, pair.rejected))
+        chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
     except TemplateRefusal as refusal:
         return PreparedPair(pair, NOTHING, NOTHING, ["template_refused"], str(refusal))
     sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
-    given = [(name, messages, tokens) for name, messages, tokens in sides if messages]
     notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
-    notes["empty"] = [f"{name} says nothing" for name, messages, _ in given if _blank(messages)]
+    notes["empty"] = [f"{name} says nothing" for name, messages, _ in sides if _blank(messages)]
     notes["too_long"] = [
-        f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit" for name, _, tokens in given
+        f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit" for name, _, tokens in sides
         if len(tokens.ids) > context + 1
     ]  # fmt: skip
-    notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in given if not tokens.mask.any()]
+    notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()]
     failed = [rule for rule, sentences in notes.items() if sentences]
     return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
 

@@ -1,11 +1,9 @@
-"""What every process of the stage `align` does: the objectives on pairs and on single completions, and the training around them."""
+"""What every process of the stage `align` does: the objective on pairs, and the training around it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -16,38 +14,31 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig
 from corpusmill.train.align_data import PreparedPair, pairs_from_table, prepare_pair
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
-from corpusmill.train.compute import chosen, deterministic
+from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, Batch, DataShare, Order, in_turn, steps_of
 from corpusmill.train.finetune import leave_model, start_from
 from corpusmill.train.logprobs import (
     NOBODY,
-    LabelledRows,
     Numbered,
     Reference,
-    References,
     RowForm,
-    SequenceLogps,
     by_sequence,
     counted_nats,
+    measured,
     other_model,
-    sum_logps,
 )
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import (
     LOSSES,
     METRICS,
-    CompletionLogps,
     LossOptions,
     PairLogps,
     StepLoss,
-    completion_metrics,
-    kto,
     pair_metrics,
-    reference_point,
     token_nats,
 )
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
 from corpusmill.train.template import Encoded, chat_files, load_chat
 from corpusmill.train.tuning import StartModel
@@ -76,14 +67,14 @@ class PairObjective:
         self.held_out_reference: Reference | None = None
         self.metrics: Sequence[str] = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
-    def measure_reference(self, references: References, steps: int) -> None:
+    def measure_reference(self, model: ParallelModel) -> None:
         """Takes the reference's log-probabilities on the micro-batches of the first epoch, so that on one process the very first
         log-ratios are 0 to the bit."""
         share = self.dims.share
         first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
-        self.reference = references.of("train", self.sides, first)
+        self.reference = measured(model, self.sides, first, self.dims)
         batches = [(_sides(numbers), 2 * len(numbers)) for numbers in in_turn(self.held_out_count)][share.index :: share.of]
-        self.held_out_reference = references.of("held-out", self.held_out, batches)
+        self.held_out_reference = measured(model, self.held_out, batches, self.dims)
 
     # ---- the objective ------------------------------------------------------------------------------
 
@@ -146,194 +137,25 @@ def _sides(pairs: Sequence[int]) -> list[int]:
     return [2 * pair + side for pair in pairs for side in (0, 1)]
 
 
-# ---- single completions ------------------------------------------------------------------------------
-#
-# What alignment on single completions minimises and measures: KTO.
-
-
-@dataclass(frozen=True)
-class CompletionBatch:
-    """A micro-batch; how many completions of its whole step are desirable; in a step's first one, what `kl` is measured on."""
-
-    sequences: LabelledRows
-    n_desirable: int
-    mismatched: Sequence[LabelledRows]
-
-
-class CompletionObjective:
-    """Learns from completions, each desirable or not: a pair is one of each.
-
-    Before the first micro-batch of a step the reference point is measured on the step's mismatched completions, those of all processes:
-    each of its prompts with the completion of the one before it (the first with the last one's), as TRL has it.
-    """
-
-    needs_reference = True
-    metrics: Sequence[str] = ("preference_loss", *METRICS)
-
-    def __init__(
-        self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],
-        numbered: Callable[[Sequence[Encoded]], Numbered], dims: ParallelDims,
-    ):  # fmt: skip
-        self.config, self.numbered, self.dims = config, numbered, dims
-        self.learned, self.held_out = _Completions(pairs, numbered), _Completions(held_out, numbered)
-        self.order = Order(len(self.learned.ids), config.batch, config.micro_batch, config.seed)
-        self.options = LossOptions(
-            config.beta, desirable_weight=config.desirable_weight, undesirable_weight=config.undesirable_weight
-        )  # fmt: skip
-
-    def measure_reference(self, references: References, steps: int) -> None:
-        """Takes the reference's log-probabilities of the completions on the micro-batches of the first epoch, and of the mismatched
-        completions of each step on theirs, so that at first every log-ratio is 0."""
-        share = self.dims.share
-        self.mismatched = self.numbered(_Mismatched(self.learned.sequences.sequences, self.order, steps))
-        places = (place for step in range(steps) for place in self._places(step, share))
-        self.reference = references.of("train", self.learned.sequences, self.order.first_epoch(share))
-        self.mismatched_reference = references.of("mismatched", self.mismatched, ((numbers, len(numbers)) for numbers in places))
-        held_out = self.held_out.sequences.sequences
-        self.held_out_mismatched = self.numbered([mismatch(held_out[n], held_out[n - 1]) for n in range(len(held_out))])
-        batches = [(numbers, len(numbers)) for numbers in in_turn(len(held_out))][share.index :: share.of]
-        self.held_out_references = [
-            references.of(f"held-out {what}", sequences, batches)
-            for what, sequences in (("completions", self.held_out.sequences), ("mismatched", self.held_out_mismatched))
-        ]
-
-    def _places(self, step: int, share: DataShare) -> list[range]:
-        """The numbers of the mismatched completions in each micro-batch of a share."""
-        return [range(step * self.config.batch + b, step * self.config.batch + e) for b, e in self.order.bounds(share)]
-
-    # ---- the objective ------------------------------------------------------------------------------
-
-    def batches(self, step: int, share: DataShare) -> Iterator[CompletionBatch]:
-        n_desirable = int(self.learned.desirable[self.order.of_step(step)].sum())
-        mismatched = [self.mismatched.collate(places) for places in self._places(step, share)]
-        for piece, numbers in enumerate(self.order.micro_batches(step, share)):
-            yield CompletionBatch(self.learned.sequences.collate(numbers), n_desirable, () if piece else mismatched)
-
-    def loss(self, model: Llama, batch: CompletionBatch) -> StepLoss:
-        """The sum of the completions' losses; the log shows means a completion, and of the preferences alone as `preference_loss`."""
-        if batch.mismatched:
-            self.kl = self._reference_point(model, batch.mismatched)
-        logps = sum_logps(model, batch.sequences)
-        completions = self.learned.logps(logps, self.reference, self.kl)
-        losses = kto(completions, self.options)
-        counts = batch.n_desirable, self.config.batch - batch.n_desirable
-        measured = {"preference_loss": losses.detach(), **completion_metrics(completions, self.options, *counts)}
-        if self.config.nll_weight:
-            losses = losses - self.config.nll_weight * completions.desirable * logps.means
-        tokens = (batch.sequences.labels[..., 1] != NOBODY).sum()
-        return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
-
-    @torch.no_grad()
-    def _reference_point(self, model: Llama, batches: Sequence[LabelledRows]) -> Tensor:
-        ratios = []
-        for batch in batches:
-            logps = sum_logps(model, batch)
-            ratios.append(logps.sums - self.mismatched_reference.of(self.mismatched.numbers(logps)))
-        every = torch.cat(ratios)
-        found, count = total(torch.stack([every.double().sum(), torch.full_like(every[0], len(every)).double()]), self.dims)
-        return reference_point(found, count).to(every.dtype)
-
-    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
-        """The ids of the completions in a micro-batch, for the log of skipped ones."""
-        return [self.learned.ids[completion] for completion in self.order.micro_batches(step, share)[number]]
-
-    # ---- measuring ----------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def measure_held_out(self, parallel_model: ParallelModel) -> dict[str, float]:
-        """Means over the held-out completions, the same on every process; nothing without any.
-
-        `preference_accuracy` is the share of the pairs of any desirable and any undesirable one of which the desirable has
-        the higher log-probability a token.
-        """
-        count = len(self.held_out.ids)
-        if not count:
-            return {}
-        reference, mismatched_reference = self.held_out_references
-        mismatched = _all_logps(parallel_model, self.held_out_mismatched)
-        kl = reference_point((mismatched.sums - mismatched_reference.sums.to(mismatched.sums.device)).sum(), count)
-        logps = _all_logps(parallel_model, self.held_out.sequences)
-        completions = self.held_out.logps(logps, reference, kl)
-        n_desirable = int(completions.desirable.sum())
-        values = completion_metrics(completions, self.options, n_desirable, count - n_desirable)
-        values["loss"] = kto(completions, self.options)
-        means = {name: float(value.double().mean()) for name, value in values.items()}
-        good, bad = logps.means[completions.desirable], logps.means[~completions.desirable]
-        below = torch.searchsorted(bad.sort().values, good)  # how many of the undesirable are lower than each
-        return {**means, "preference_accuracy": float(below.double().mean()) / max(len(bad), 1) if len(good) else 0.0}
-
-
-class _Completions:
-    """Ids, tokens and kinds of the completions that pairs have."""
-
-    def __init__(self, pairs: Sequence[PreparedPair], numbered: Callable[[Sequence[Encoded]], Numbered]):
-        sides = [(p.pair.id, side, good) for p in pairs for side, good in ((p.chosen, True), (p.rejected, False)) if len(side.ids)]
-        self.ids = [name for name, _, _ in sides]
-        self.sequences = numbered([tokens for _, tokens, _ in sides])
-        self.desirable = torch.tensor([good for _, _, good in sides], dtype=torch.bool)
-
-    def logps(self, logps: SequenceLogps, reference: Reference, kl: Tensor) -> CompletionLogps:
-        numbers = self.sequences.numbers(logps)
-        desirable = self.desirable[numbers.cpu()].to(numbers.device)
-        return CompletionLogps(logps.sums, reference.of(numbers), logps.counts.float(), desirable, kl)
-
-
-class _Mismatched(Sequence[Encoded]):
-    """The mismatched completions of all steps, one step's after the other's; each is made when it is asked for."""
-
-    def __init__(self, tokens: Sequence[Encoded], order: Order, steps: int):
-        self.tokens, self.order, self.steps = tokens, order, steps
-        self.of_step = lru_cache(1)(order.of_step)
-
-    def __len__(self) -> int:
-        return self.steps * self.order.batch
-
-    def __getitem__(self, number: int) -> Encoded:  # type: ignore[override]
-        step, place = divmod(number, self.order.batch)
-        if not 0 <= step < self.steps:
-            raise IndexError(number)
-        numbers = self.of_step(step)
-        return mismatch(self.tokens[numbers[place]], self.tokens[numbers[place - 1]])
-
-
-def mismatch(example: Encoded, other: Encoded) -> Encoded:
-    """The prompt of an example with the completion of another. The prompt loses its begin where that is longer than either."""
-    begin, other_begin = (int(np.argmax(tokens.mask)) for tokens in (example, other))
-    ids = np.concatenate([example.ids[:begin], other.ids[other_begin:]])
-    mask = np.concatenate([example.mask[:begin], other.mask[other_begin:]])
-    longest = max(len(example.ids), len(other.ids))
-    return Encoded(ids[-longest:], mask[-longest:])
-
-
-def _all_logps(parallel_model: ParallelModel, sequences: Numbered) -> SequenceLogps:
-    found = []
-    for numbers in in_turn(len(sequences)):
-        batch = sequences.collate(numbers)
-        logps = by_sequence(counted_nats(parallel_model, batch), batch.labels)
-        found.append((sequences.numbers(logps), logps.sums, logps.counts))
-    return SequenceLogps(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
 # ---- the training ------------------------------------------------------------------------------------
 #
 # On each process: the model, what it learns from, the loop around the objective, and what is left behind.
 
 
 def train(
-    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str, weights: str
-) -> dict[str, Any]:  # fmt: skip
-    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds. `weights` identifies
-    the reference model, whose log-probabilities are kept in the folder above `work`."""
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
+) -> dict[str, Any]:
+    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     aligned = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
     place = CheckpointDir(work, f"{run}/align/{LOG}")
     with deterministic(aligned.loop.threads):
-        aligned.measure_reference(work.rpartition("/")[0], weights)
+        aligned.measure_reference()
     return aligned.train(place, progress)
 
 
 class AlignmentJob:
-    """A model, its pairs or completions as tokens in an objective, and the configuration."""
+    """A model, its pairs as tokens in an objective, and the configuration."""
 
     def __init__(self, config: AlignConfig, start: StartModel, pairs: pa.Table, dims: ParallelDims):
         self.config, self.start, self.dims = config, start, dims
@@ -344,25 +166,20 @@ class AlignmentJob:
         learned, held_out = ([p for p in prepared if p.pair.held_out == aside] for aside in (False, True))
         self.form = RowForm(dims.config.tensor, dims.config.pipeline > 1)
         numbered = partial(Numbered, context=context, device=dims.device, form=self.form)
-        objective = CompletionObjective if config.loss == "kto" else PairObjective
-        self.objective = objective(config, learned, held_out, numbered, dims)
+        self.objective = PairObjective(config, learned, held_out, numbered, dims)
         self.counts = {"pairs": len(learned), "held_out_pairs": len(held_out)}
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.objective.order.examples))
         self.loop = config.loop.model_copy(update={"steps": steps})
         self.measured: dict[str, float] = {}  # on held-out pairs, after the latest step that was looked at
 
-    def measure_reference(self, cache: str, weights: str) -> None:
-        """The reference's log-probabilities, from the folder `cache` (a path or URL) if it has them. Unless the recipe names a reference
-        model, the model before training is the reference."""
+    def measure_reference(self) -> None:
+        """Takes the reference's log-probabilities. Unless the recipe names a reference model, that is the model before training."""
         if not self.objective.needs_reference:
             return
-        config, context = self.config, self.model.arch.context
-        device, precision = self.dims.device, self.loop.precision
-        computed = [device.type, chosen(device, precision), self.dims.share.of, *astuple(self.form)]
-        key = [weights, self.encoder.fingerprint, context, config.batch, config.micro_batch, config.seed, *computed]
-        model = self.model if config.reference is None else other_model(config.reference, self.encoder, context, device)
-        references = References(cache, key, LocalModel(model, precision), self.dims)
-        self.objective.measure_reference(references, self.loop.steps)
+        named, model = self.config.reference, self.model
+        if named is not None:
+            model = other_model(named, self.encoder, model.arch.context, self.dims.device)
+        self.objective.measure_reference(LocalModel(model, self.loop.precision))
 
     def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""

@@ -32,15 +32,14 @@ if TYPE_CHECKING:
 # ---- from files --------------------------------------------------------------------------------------
 
 
-def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[PreferencePair]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first question. With `singles` a row
-    may also be a completion with a label: a pair without its other side.
+def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
+    """Every row of the user's files, in their order. Whether one is held out depends on its first question.
 
     A row that is no pair comes with the reason. Raises InputError where a whole file has no pair.
     """
     pairs = []
     for path in files:
-        rows = [_pair(place, row, held_out, singles) for place, row in read_rows(path)]
+        rows = [_pair(place, row, held_out) for place, row in read_rows(path)]
         bad = [row.bad for row in rows if row.bad]
         if len(bad) == len(rows):
             raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is a pair; {bad[0]}")
@@ -48,12 +47,11 @@ def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> 
     return pairs
 
 
-def _pair(place: str, row: UserRow | BadRow, held_out: float, singles: bool) -> PreferencePair:
+def _pair(place: str, row: UserRow | BadRow, held_out: float) -> PreferencePair:
     try:
         if isinstance(row, BadRow):
             raise row
-        read = single_messages if singles and row.get("completion") is not None else pair_messages
-        prompt, chosen, rejected = read(place, row)
+        prompt, chosen, rejected = pair_messages(place, row)
     except BadRow as bad:
         rule = "no_pair" if bad.rule == "no_example" else bad.rule
         return PreferencePair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
@@ -75,15 +73,6 @@ def pair_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message
         shared += 1
     prompt = _prompt(place, row, chosen[:shared])
     return prompt, chosen[shared:], rejected[shared:]
-
-
-def single_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
-    """The same of a row with one `completion`: it is chosen where its `label` is true, else rejected; the other side is empty."""
-    completion, label = _completion(place, row, "completion"), row.get("label")
-    if not isinstance(label, bool):
-        raise BadRow(f"{place}: `label` is {'missing' if label is None else f'a {type(label).__name__}'}, expected true or false.")
-    prompt = _prompt(place, row, [])
-    return (prompt, completion, []) if label else (prompt, [], completion)
 
 
 def _completion(place: str, row: UserRow, key: str) -> list[Message]:
@@ -371,7 +360,7 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, g
     require_learnable(encoder)
     found: dict[str, dict[str, Any]] = {}
     if config.files:
-        pairs = read_pairs(config.files, config.held_out, singles=config.loss == "kto")
+        pairs = read_pairs(config.files, config.held_out)
     else:
         pairs, found = _from_documents(run, config)
     prepared = [align_data.prepare_pair(pair, encoder, context) for pair in pairs]

@@ -106,7 +106,7 @@ class Measurement:
         """The share of held-out pairs whose chosen completion has the higher log-probability a token."""
         pairs = [pair for pair in pairs_from_table(read_table(folder, relative)) if pair.held_out]
         prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs]
-        kept = [pair for pair in prepared if not pair.failed and len(pair.chosen.ids) and len(pair.rejected.ids)]  # KTO's may have one side
+        kept = [pair for pair in prepared if not pair.failed]
         if not kept:
             return None
         right, by_kind = 0, dict[str, list[int]]()

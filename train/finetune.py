@@ -42,23 +42,15 @@ class LoRALinear(nn.Linear):
     def __init__(self, base: nn.Linear, rank: int, scale: float):
         super().__init__(base.in_features, base.out_features, bias=False, device="meta")
         self.weight, self.scale = base.weight, scale
-        self.unmerged: tuple[Tensor, ...] = ()  # the frozen weight, while `weight` is the merged one; hidden from `parameters`
         self.lora_A = nn.Parameter(self.weight.new_empty(rank, base.in_features))
         self.lora_B = nn.Parameter(self.weight.new_zeros(base.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight)
-        return y if self.unmerged else y + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return F.linear(x, self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
-    @torch.no_grad()
-    def merge(self) -> None:
-        if not self.unmerged:
-            self.unmerged = (self.weight,)
-            self.weight = nn.Parameter(self.weight + self.scale * (self.lora_B @ self.lora_A), requires_grad=False)
-
-    def unmerge(self) -> None:
-        if self.unmerged:
-            (self.weight,), self.unmerged = self.unmerged, ()
+    def merged(self) -> Tensor:
+        """W + scale B A in the weight's type."""
+        return self.weight + self.scale * (self.lora_B @ self.lora_A)
 
 
 def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
@@ -82,24 +74,11 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def merge(model: Llama) -> None:
-    """Adds every adapter to its weight, W + scale B A in the weight's type, so that the model is as fast as one without adapters."""
-    for module in adapters(model).values():
-        module.merge()
-
-
-def unmerge(model: Llama) -> None:
-    """Puts the frozen weights back; they were kept, so they are the same to the bit."""
-    for module in adapters(model).values():
-        module.unmerge()
-
-
+@torch.no_grad()
 def merged_weights(model: Llama) -> dict[str, Tensor]:
     """The weights, by name, of the plain Llama that computes what the adapted one does, with adapters added to them."""
-    merge(model)
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
-    unmerge(model)
-    return weights
+    return weights | {f"{name}.weight": module.merged() for name, module in adapters(model).items()}
 
 
 # ---- adapters as files -------------------------------------------------------------------------------

@@ -143,13 +143,11 @@ class TokenObjective:
 @dataclass(frozen=True)
 class LossOptions:
     """`beta`: how far the policy may move from the reference (ORPO: the weight of the odds ratio); `label_smoothing`: the share of
-    pairs taken as swapped; `gamma`: SimPO's margin; the weights are KTO's."""
+    pairs taken as swapped; `gamma`: SimPO's margin."""
 
     beta: float = 0.1
     label_smoothing: float = 0.0
     gamma: float = 0.0
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ class PairLogps:
 
 PreferenceLoss = Callable[[PairLogps, LossOptions], Tensor]
 
-#: The names of what `pair_metrics` and `completion_metrics` give; `kl` only where there is a reference.
+#: The names of what `pair_metrics` gives; `kl` only where there is a reference.
 METRICS = ("accuracy", "margin", "reward_chosen", "reward_rejected", "chosen_tokens", "rejected_tokens", "kl")
 
 
@@ -308,63 +306,3 @@ LOSSES: dict[str, PreferenceLoss] = {
     "sigmoid": sigmoid, "conservative": conservative, "mean-sigmoid": mean_sigmoid, "robust": robust, "ipo": ipo, "orpo": orpo,
     "simpo": simpo,
 }  # fmt: skip
-
-
-# ---- KTO ---------------------------------------------------------------------------------------------
-#
-# Kahneman-Tversky Optimization (Ethayarajh et al. 2024, arXiv 2402.01306): completions that are good or bad, without a partner.
-
-
-@dataclass(frozen=True)
-class CompletionLogps:
-    """Sums over completion tokens, float32 [completions], under policy and reference; `desirable` is bool.
-
-    `kl` is the reference point, a scalar: see `reference_point`. `tokens` are the numbers of tokens summed over.
-    """
-
-    policy: Tensor
-    reference: Tensor
-    tokens: Tensor
-    desirable: Tensor
-    kl: Tensor
-
-    @property
-    def ratio(self) -> Tensor:
-        return self.policy - self.reference
-
-
-def reference_point(ratios: Tensor, count: Tensor | int) -> Tensor:
-    """max(0, mean log-ratio of mismatched completions), an estimate of KL(policy, reference) that carries no gradient.
-
-    A mismatched completion follows another example's prompt. `ratios` is the sum over all processes' ones, `count` how many there are.
-    """
-    return (ratios.detach() / count).clamp(min=0)
-
-
-def kto(completions: CompletionLogps, options: LossOptions) -> Tensor:
-    """weight * (1 - sigmoid(beta (r - kl))) of a desirable completion with log-ratio r, 1 - sigmoid(beta (kl - r)) of an
-    undesirable one: float32 [completions]."""
-    above = options.beta * (completions.ratio - completions.kl)
-    good = options.desirable_weight * torch.sigmoid(-above)  # 1 - sigmoid(x) without cancellation
-    bad = options.undesirable_weight * torch.sigmoid(above)
-    return torch.where(completions.desirable, good, bad)
-
-
-@torch.no_grad()
-def completion_metrics(completions: CompletionLogps, options: LossOptions, n_desirable: int, n_undesirable: int) -> dict[str, Tensor]:
-    """What is logged of a batch, [completions] each, whose means over a step of `n_desirable` and `n_undesirable` are means
-    of their kind (0 where a step has none of it): `reward_chosen` and `chosen_tokens` of the desirable, `reward_rejected` and
-    `rejected_tokens` of the undesirable. `margin` is between the two; `accuracy` the share on the right side of `kl`."""
-    total = n_desirable + n_undesirable
-    chosen = completions.desirable * (total / max(n_desirable, 1))
-    rejected = ~completions.desirable * (total / max(n_undesirable, 1))
-    ratio, rewards, tokens = completions.ratio, options.beta * completions.ratio, completions.tokens
-    return {
-        "accuracy": ((ratio > completions.kl) == completions.desirable).float(),
-        "margin": chosen * rewards - rejected * rewards,
-        "reward_chosen": chosen * rewards,
-        "reward_rejected": rejected * rewards,
-        "chosen_tokens": chosen * tokens,
-        "rejected_tokens": rejected * tokens,
-        "kl": completions.kl.expand_as(ratio),
-    }

@@ -89,7 +89,7 @@ def frequencies(arch: Architecture) -> tuple[Tensor, float]:
         return 1.0 / periods, 1.0
     if scaling.rope_type == "llama3":
         return _llama3(1.0 / periods, scaling), 1.0
-    return _yarn(periods, theta, scaling), _attention_factor(scaling)
+    return _yarn(periods, theta, scaling), scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
@@ -111,25 +111,10 @@ def _yarn(periods: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
     def dimension(turns: float) -> float:
         return dim * math.log(scaling.original_max_position_embeddings / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
-    if scaling.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
+    low, high = max(math.floor(dimension(scaling.beta_fast)), 0), min(math.ceil(dimension(scaling.beta_slow)), dim - 1)
     ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / ((high - low) or 0.001)
     plain_share = 1 - ramp.clamp(0, 1)
     return 1.0 / (scaling.factor * periods) * (1 - plain_share) + 1.0 / periods * plain_share
-
-
-def _attention_factor(scaling: RopeScaling) -> float:
-    if scaling.attention_factor is not None:
-        return scaling.attention_factor
-
-    def temperature(weight: float) -> float:
-        return 0.1 * weight * math.log(scaling.factor) + 1.0
-
-    if scaling.mscale and scaling.mscale_all_dim:
-        return temperature(scaling.mscale) / temperature(scaling.mscale_all_dim)
-    return temperature(1.0)
 
 
 @lru_cache(maxsize=16)
