@@ -36,9 +36,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_data import pairs_table, prepare_pair
 from corpusmill.train.align_job import AlignmentJob
-from corpusmill.train.align_pairs import read_pairs
+from corpusmill.train.align_pairs import pairs_table, prepare_pair, read_pairs
 from corpusmill.train.loop import fit
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft import SftConfig

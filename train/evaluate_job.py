@@ -10,12 +10,11 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_data import pairs_from_table, prepare_pair
+from corpusmill.train.align_job import collate, sum_logps
+from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
-from corpusmill.train.generate import Sampling, generate_batch, plain
-from corpusmill.train.logprobs import collate, sum_logps
+from corpusmill.train.generate import Sampling, TextGenerator, generate_batch, load_text_generator, plain
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.text_generator import TextGenerator, load_text_generator
 from corpusmill.train.validation import Validation, makers, read_tokenizer, wilson
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir
-from corpusmill.train.files import new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
 from corpusmill.train.loop import FitResult
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, save_model

@@ -14,7 +14,7 @@ from torch import Tensor
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.checkpoint_dir import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, RopeScaling
 from corpusmill.train.template import token_ids

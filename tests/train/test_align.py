@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
 from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.logprobs import NOBODY, RowForm, collate, sum_logps
+from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture

@@ -25,11 +25,11 @@ from corpusmill.train.data import (
     WindowLoader,
     evaluation_batches,
     pack,
+    permute,
     places,
     steps_of,
     to_batch,
 )
-from corpusmill.train.kernels import permute
 from corpusmill.train.template import Encoded
 
 # ---- permutation -------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.checkpoint import read_weights
+from corpusmill.train.checkpoint import export_state, read_weights
 from corpusmill.train.finetune import adapt, adapters, merged_weights, save_adapter
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss, token_loss
@@ -32,7 +32,6 @@ from corpusmill.train.model_folder import load_model, model_of, model_tensors, s
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.saved import export_state
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import CHATML
 

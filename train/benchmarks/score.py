@@ -19,9 +19,8 @@ from corpusmill.train.benchmarks import tasks
 from corpusmill.train.benchmarks.tasks import STOPS, TASKS, Choices, ItemSet, Question, chance, scores
 from corpusmill.train.compute import deterministic
 from corpusmill.train.evaluate import TaskConfig
-from corpusmill.train.generate import GREEDY, generate_batch
+from corpusmill.train.generate import GREEDY, TextGenerator, generate_batch, load_text_generator
 from corpusmill.train.model import KVCache, Llama
-from corpusmill.train.text_generator import TextGenerator, load_text_generator
 
 # ---- items as tokens ---------------------------------------------------------------------------------
 #

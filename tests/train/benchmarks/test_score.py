@@ -15,9 +15,9 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.benchmarks.score import ItemEncoder, ModelUnderTest, ScoredSequence, loglikelihoods, shared_inputs
 from corpusmill.train.benchmarks.tasks import read_task
 from corpusmill.train.evaluate import TaskConfig
+from corpusmill.train.generate import load_text_generator
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
-from corpusmill.train.text_generator import load_text_generator
 
 # ---- loglikelihood -----------------------------------------------------------------------------------
 

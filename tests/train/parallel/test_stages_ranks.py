@@ -17,7 +17,7 @@ from token_sets import write_token_set
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import align_job, sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_data import PreferencePair, pairs_table
+from corpusmill.train.align_pairs import PreferencePair, pairs_table
 from corpusmill.train.finetune import start_from
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.model_folder import save_model
