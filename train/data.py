@@ -8,7 +8,7 @@ processes, workers and micro-batches, and each window is seen once an epoch. Ste
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,38 +56,8 @@ class DataShare:
 # ---- windows of the token stream ---------------------------------------------------------------------
 
 Integers = npt.NDArray[np.int64]
-#: What ids and targets are given as: `int64`, or as the shards hold them (which a model on a GPU widens there).
-Output = Literal["int64", "stored"]
 #: What one process alone computes.
 ALL = DataShare()
-
-
-class Tokens(Protocol):
-    """A long row of token ids in shards (`corpusmill.pipeline.token_shards.TokenShards`)."""
-
-    dtype: np.dtype[Any]
-    starts: Integers
-    addresses: npt.NDArray[np.uint64]
-
-    def __len__(self) -> int: ...
-
-    def map(self, numbers: Iterable[int]) -> None:
-        """Brings shards into memory, so that `addresses` says where they lie."""
-        ...
-
-    def window(self, start: int, length: int) -> npt.NDArray[np.integer]:
-        """`length` ids from position `start` on."""
-        ...
-
-
-class Loader(Protocol):
-    """Batches of a run by the numbers of their samples."""
-
-    batch: int
-
-    def samples(self, first: int, count: int) -> Batch:
-        """Samples `first` to `first + count` of the whole run."""
-        ...
 
 
 def to_batch(rows: Integers, document_mask: bool) -> Batch:
@@ -127,11 +97,10 @@ def places(first: int, count: int, items: int, seed: int) -> Integers:
 class WindowLoader:
     """Training batches: windows of `context + 1` tokens that overlap by one, in a new order each epoch."""
 
-    def __init__(self, tokens: Tokens, context: int, batch: int, seed: int, document_mask: bool, output: Output = "int64"):
+    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         self.windows = (len(tokens) - 1) // context
         self._like = np.empty(0, tokens.dtype)
-        self._dtype = np.dtype(np.int64) if output == "int64" else tokens.dtype
         if self.windows < 1:
             raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
 
@@ -146,7 +115,7 @@ class WindowLoader:
     def samples(self, first: int, count: int) -> Batch:
         """Samples `first` to `first + count` of the whole run."""
         tokens, begins = self.tokens, self._starts(first, count)
-        rows = np.empty((count, self.context + 1), self._dtype)
+        rows = np.empty((count, self.context + 1), np.int64)
         while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
             tokens.map(shards_between(tokens, begins, begins + self.context))
         return to_batch(rows, self.document_mask)
@@ -163,14 +132,14 @@ class WindowLoader:
         return places(first, count, self.windows, self.seed) * self.context
 
 
-def shards_between(tokens: Tokens, first: Integers, last: Integers) -> list[int]:
+def shards_between(tokens: "TokenShards | TokenArray", first: Integers, last: Integers) -> list[int]:
     """The shards that hold any token between `first[i]` and `last[i]` for some i, both included."""
     low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
     return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
 
 
 def evaluation_batches(
-    tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
+    tokens: "TokenShards | TokenArray", context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
 ) -> Iterator[tuple[Integers, Batch]]:
     """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread. Positions of the targets
     in the row and their batch, `[B, T]` each.
@@ -410,7 +379,9 @@ class TokenDataset(IterableDataset[Batch]):
     batch_size=None, num_workers=n)` each worker makes every n-th of them, and they arrive in order.
     """
 
-    def __init__(self, loader: Loader, micro_batch: int = 0, rank: int = 0, world: int = 1, steps: int | None = None):
+    def __init__(
+        self, loader: "WindowLoader | PackedLoader", micro_batch: int = 0, rank: int = 0, world: int = 1, steps: int | None = None
+    ):
         if not 0 <= rank < world or loader.batch % world:
             raise ValueError(f"rank {rank} of {world} processes with batches of {loader.batch}: every process needs an equal share")
         self.loader, self.rank, self.world, self.steps = loader, rank, world, steps
@@ -465,7 +436,7 @@ class TokenDataset(IterableDataset[Batch]):
 
 
 class TokenArray:
-    """Ids in memory (uint16 or uint32) as one shard (`corpusmill.train.data.Tokens`)."""
+    """Ids in memory (uint16 or uint32), as a loader reads token shards."""
 
     def __init__(self, ids: npt.NDArray[Any]):
         self.ids = np.ascontiguousarray(ids)

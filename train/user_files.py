@@ -6,8 +6,8 @@ A file that can't be read is an InputError. A row that can't be read is a `BadRo
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -84,45 +84,14 @@ def _raw(path: str) -> bytes:
 
 def _file_content(path: str) -> bytes:
     content = _raw(path)
-    if path.endswith(".gz"):
-        content = _inflate(path, content)
-    elif path.endswith(".zst"):
-        content = _unzstd(path, content)
+    if kind := {".gz": "gzip", ".zst": "zstd"}.get(PurePosixPath(path).suffix):
+        try:
+            content = pa.CompressedInputStream(pa.BufferReader(content), kind).read()  # all members, all frames
+        except OSError as error:
+            raise InputError(f"{path}: not a whole {kind} file ({error}).") from error
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
     return content
-
-
-def _unzstd(path: str, compressed: bytes) -> bytes:
-    """All frames of a zstd file."""
-    import zstandard
-
-    parts = []
-    while compressed:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            parts.append(frame.decompress(compressed))
-        except zstandard.ZstdError as error:
-            raise InputError(f"{path}: not a zstd file ({error}).") from error
-        if not frame.eof:
-            raise InputError(f"{path}: the zstd file is truncated.")
-        compressed = frame.unused_data
-    return b"".join(parts)
-
-
-def _inflate(path: str, compressed: bytes) -> bytes:
-    """All members of a gzip file."""
-    parts = []
-    while compressed:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(member.decompress(compressed))
-        except zlib.error as error:
-            raise InputError(f"{path}: not a gzip file ({error}).") from error
-        if not member.eof:
-            raise InputError(f"{path}: the gzip file is truncated.")
-        compressed = member.unused_data
-    return b"".join(parts)
 
 
 def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
