@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.pipeline.errors import InputError, NothingKept
+from corpusmill.pipeline.errors import NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT, with_columns
@@ -41,7 +42,7 @@ from corpusmill.train.template import (
     require_learnable,
     user_turn,
 )
-from corpusmill.train.user_files import BadRow, UserRow, first_question, read_instruction, read_messages, read_rows, read_text
+from corpusmill.train.user_files import BadRow, UserRow, first_question, read_all, read_instruction, read_messages, read_text
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -212,21 +213,11 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
 
 
 def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first question.
-
-    A row that is no pair comes with the reason. Raises InputError where a whole file has no pair.
-    """
-    pairs = []
-    for path in files:
-        rows = [_pair(place, row, held_out) for place, row in read_rows(path)]
-        bad = [row.bad for row in rows if row.bad]
-        if len(bad) == len(rows):
-            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is a pair; {bad[0]}")
-        pairs += rows
-    return pairs
+    """Every row of the user's files. Whether one is held out depends on its first question."""
+    return read_all(files, partial(_pair, held_out), "a pair")
 
 
-def _pair(place: str, row: UserRow | BadRow, held_out: float) -> PreferencePair:
+def _pair(held_out: float, place: str, row: UserRow | BadRow) -> PreferencePair:
     try:
         if isinstance(row, BadRow):
             raise row

@@ -227,19 +227,17 @@ def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
     }
 
 
-# ---- DPO ---------------------------------------------------------------------------------------------
-#
-# Direct Preference Optimization (Rafailov et al. 2023, arXiv 2305.18290) and its noise-aware variants.
+# ---- the losses on pairs -----------------------------------------------------------------------------
 
 
 def sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """-log sigmoid(beta h)."""
+    """Direct Preference Optimization (Rafailov et al. 2023, arXiv 2305.18290): -log sigmoid(beta h)."""
     return -logsigmoid(options.beta * pairs.log_ratio)
 
 
 def conservative(pairs: PairLogps, options: LossOptions) -> Tensor:
     """cDPO: a share e of the labels is taken as swapped, -(1-e) log sigmoid(beta h) - e log sigmoid(-beta h)
-    (trainers.py of the authors' repository)."""
+    (trainers.py of DPO's authors)."""
     share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
     return -(1 - share) * logsigmoid(scaled) - share * logsigmoid(-scaled)
 
@@ -256,23 +254,15 @@ def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
     return (-(1 - share) * logsigmoid(scaled) + share * logsigmoid(-scaled)) / (1 - 2 * share)
 
 
-# ---- IPO ---------------------------------------------------------------------------------------------
-#
-# Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036).
-
-
 def ipo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """(h - 1 / (2 beta))^2 of mean log-probabilities a token, as TRL has it and the authors confirmed."""
+    """Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036): (h - 1 / (2 beta))^2 of mean log-probabilities a token, as
+    TRL has it and the authors confirmed."""
     return (pairs.mean_log_ratio - 1 / (2 * options.beta)) ** 2
 
 
-# ---- ORPO --------------------------------------------------------------------------------------------
-#
-# Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): tuning and preference in one, without a reference.
-
-
 def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """-a - beta log sigmoid(log odds(a) - log odds(b)) of the mean log-probabilities a token a, b of chosen and rejected.
+    """Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): -a - beta log sigmoid(log odds(a) - log odds(b)) of the mean
+    log-probabilities a token a, b of chosen and rejected.
 
     The first term is what tuning on the chosen completions minimises, here of the completion's tokens as in the paper's
     equation 6; the authors' code and TRL count the prompt's tokens in it too.
@@ -290,17 +280,11 @@ def log_odds(logp: Tensor) -> Tensor:
     return logp - (-torch.expm1(logp)).log()
 
 
-# ---- SimPO -------------------------------------------------------------------------------------------
-#
-# Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): rewards of means a token, without a reference.
-
-
 def simpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """-log sigmoid(beta (a - b) - gamma) of the mean log-probabilities a token a, b of chosen and rejected."""
+    """Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): -log sigmoid(beta (a - b) - gamma) of the mean log-probabilities
+    a token a, b of chosen and rejected."""
     return -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma)
 
-
-# ---- all by name -------------------------------------------------------------------------------------
 
 LOSSES: dict[str, PreferenceLoss] = {
     "sigmoid": sigmoid, "conservative": conservative, "mean-sigmoid": mean_sigmoid, "robust": robust, "ipo": ipo, "orpo": orpo,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import read_table
@@ -30,7 +30,7 @@ from corpusmill.train.parallel.model import LocalModel, ParallelModel
 from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
 from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, chat_files, load_chat, user_turn
 from corpusmill.train.tuning import StartModel
-from corpusmill.train.user_files import BadRow, UserRow, first_question, read_instruction, read_messages, read_rows, read_text
+from corpusmill.train.user_files import BadRow, UserRow, first_question, read_all, read_instruction, read_messages, read_text
 
 # ---- examples ----------------------------------------------------------------------------------------
 #
@@ -110,21 +110,11 @@ def build_examples(
 
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first question.
-
-    A row that is no example comes with the reason. Raises InputError where a whole file has no example.
-    """
-    examples = []
-    for path in files:
-        rows = [_example(place, row, held_out) for place, row in read_rows(path)]
-        bad = [row.bad for row in rows if row.bad]
-        if len(bad) == len(rows):
-            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is an example; {bad[0]}")
-        examples += rows
-    return examples
+    """Every row of the user's files. Whether one is held out depends on its first question."""
+    return read_all(files, partial(_example, held_out), "an example")
 
 
-def _example(place: str, row: UserRow | BadRow, held_out: float) -> Example:
+def _example(held_out: float, place: str, row: UserRow | BadRow) -> Example:
     try:
         if isinstance(row, BadRow):
             raise row

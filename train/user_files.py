@@ -6,9 +6,9 @@ A file that can't be read is an InputError. A row that can't be read is a `BadRo
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,16 @@ class BadRow(InputError):
         self.rule = rule
 
 
+class HasBad(Protocol):
+    """What a row becomes; `bad` says why it is nothing."""
+
+    @property
+    def bad(self) -> BadRow | None: ...
+
+
+Made = TypeVar("Made", bound=HasBad)
+
+
 def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
     """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
 
@@ -50,6 +60,19 @@ def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
         yield from _json_array(path, content)
     else:
         yield from _json_lines(path, content)
+
+
+def read_all(files: Sequence[str], make: Callable[[str, UserRow | BadRow], Made], what: str) -> list[Made]:
+    """What `make` makes of every row of the files, in their order; a row that is none comes with the reason, as `bad`. Raises InputError
+    where a whole file has none."""
+    found: list[Made] = []
+    for path in files:
+        rows = [make(place, row) for place, row in read_rows(path)]
+        bad = [row.bad for row in rows if row.bad]
+        if len(bad) == len(rows):
+            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {bad[0]}")
+        found += rows
+    return found
 
 
 def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
