@@ -5,11 +5,9 @@ Options and their order are those of `transformers` (logits_process.py): repetit
 
 import json
 import re
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -303,7 +301,6 @@ class Draft:
     seed: int
     tokens: list[int] = field(default_factory=list)
     ended: str = ""
-    cached: int = 0  # how many of its latest tokens the cache holds
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -363,7 +360,7 @@ def generate_batch(
 ) -> Iterator[Generated]:
     """What continues each of the `prompts` (token ids), in their order, each given out as soon as it and all before it are finished.
 
-    `rows` of them are written at a time; where one ends the next begins. A text depends on its prompt and its seed alone (`sampling.seed`
+    `rows` of them are written at a time; the next begin when all of these have ended. A text depends on its prompt and its seed alone (`sampling.seed`
     plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
     Raises InputError, before any token, for an empty prompt and for one that is refused.
     """
@@ -413,118 +410,61 @@ def write(
     model: Llama, drafts: Sequence[Draft], *, max_tokens: int, sampling: Sampling, stop: Collection[int], banned: Sequence[int],
     rows: int = 16,
 ) -> Iterator[tuple[Draft, int]]:  # fmt: skip
-    """Every token of every draft as it is chosen, up to `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
-    batch = _Batch(model, drafts, max_tokens, min(rows, len(drafts)), sampling.repetition_penalty)
-    forbidden = list(banned)
-    while batch.begin():
-        logits = batch.logits(sampling.repetition_penalty)
-        logits[:, forbidden] = -torch.inf
-        drawn = [draft.uniform() if sampling.temperature else 0.0 for draft in batch.live]
-        tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
-        for draft, token in zip(batch.live, tokens):
-            if token in stop:
-                draft.ended = STOP_TOKEN
-                continue
-            draft.tokens.append(token)
-            if len(draft.tokens) == max_tokens:
-                draft.ended = LENGTH
-            yield draft, token
-
-
-class _Batch:
-    """The drafts that are written at a time, a row of the cache each, and those that wait.
-
-    Beyond the context a row's window slides: its older half is forgotten, and the newer one is read again at its new positions.
-    """
-
-    def __init__(self, model: Llama, drafts: Sequence[Draft], max_tokens: int, rows: int, penalty: float):
-        self.model, self.step, self.context, self.rows = model, DecodeStep(model), model.arch.context, rows
-        self.live: list[Draft] = []
-        self.waiting = deque(drafts if max_tokens > 0 else ())
-        longest = max((len(draft.prompt) for draft in drafts), default=1)
-        room = min(self.context, longest + max_tokens)
-        # rows that end at one place leave gaps before them, and closing those copies the cache: not at every step
-        self.cache = model.new_cache(room + self.context // 2 if len(drafts) > 1 else room)
-        self.cache.length = self._longest()
-        self.seen = torch.zeros(rows, model.arch.vocab_size, dtype=torch.bool, device=model.device) if penalty != 1 else None
-
-    def begin(self) -> bool:
-        """Gives rows of finished drafts to waiting ones; false when nothing is left to write."""
-        for row in reversed(range(len(self.live))):
-            if not self.live[row].ended:
-                continue
-            if self.waiting:
-                self.live[row] = self.waiting.popleft()
-                continue
-            last = self.live.pop()
-            self.cache.drop(row)
-            if row < len(self.live):
-                self.live[row] = last
-                if self.seen is not None:
-                    self.seen[row] = self.seen[len(self.live)]
-        while self.waiting and len(self.live) < self.rows:
-            self.live.append(self.waiting.popleft())
-            self.cache.starts.append(self.cache.length)
-        return bool(self.live)
-
-    def logits(self, penalty: float) -> Tensor:
-        """Logits `[B, vocab]` of each row's next token, at least fp32. Rows that were not read yet are read first."""
-        anew = [row for row, draft in enumerate(self.live) if draft.cached in (0, self.context)]
-        logits = self._go_on(anew) if len(anew) < len(self.live) else None
-        for length, group in groupby(sorted(anew, key=self._to_read), key=self._to_read):
-            members = list(group)
-            read = self._read(members, length)
-            if logits is None:
-                logits = read.new_empty(len(self.live), read.size(-1))
-            logits[members] = read
-        assert logits is not None
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        return logits if self.seen is None else penalise(logits, self._note(self.seen), penalty)
-
-    def _go_on(self, anew: Sequence[int]) -> Tensor:
-        """One more token in every row. Rows that are read `anew` afterwards are computed as if they started here."""
-        if self.cache.length == self.cache.longest:
-            self.cache.shift(self.cache.length - self._longest())
-        for row in anew:
-            self.cache.starts[row] = self.cache.length
-        latest = [draft.tokens[-1] if draft.tokens else 0 for draft in self.live]
-        logits = self.step(torch.tensor(latest, device=self.model.device), self.cache)
-        for row, draft in enumerate(self.live):
-            draft.cached += row not in anew
-        return logits
-
-    def _read(self, members: Sequence[int], length: int) -> Tensor:
-        """The last `length` tokens of some rows, from nothing."""
-        ids = torch.tensor([self.live[row].latest(length) for row in members], device=self.model.device)
-        cache = self.model.new_cache(length)
-        logits = self.model.lm_head(self.model.model(ids, None, cache)[:, -1])  # the head works only there
-        for number, row in enumerate(members):
-            self.cache.put(row, cache, number, self.rows)
-            self.live[row].cached = length
-        return logits
-
-    def _to_read(self, row: int) -> int:
-        return self._needed(self.live[row])
-
-    def _needed(self, draft: Draft) -> int:
-        """How many places a draft has or will start with: as many as leave room for a token, or half of the context if it was full."""
-        if draft.cached == self.context:
-            return max(1, self.context // 2)
-        return draft.cached or min(len(draft.prompt), max(1, self.context - 1))
-
-    def _longest(self) -> int:
-        """The most places that any row has or any draft will start with."""
-        return max(map(self._needed, (*self.live, *self.waiting)), default=1)
-
-    def _note(self, seen: Tensor) -> Tensor:
-        """Marks the latest tokens, all of them where a draft begins; `[B, vocab]`."""
-        for row, draft in enumerate(self.live):
-            if draft.tokens:
-                seen[row, draft.tokens[-1]] = True
+    """Every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
+    step, forbidden, penalty = DecodeStep(model), list(banned), sampling.repetition_penalty
+    for begin in range(0, len(drafts) if max_tokens > 0 else 0, rows):
+        live, cache = list(drafts[begin : begin + rows]), None
+        while live:
+            if cache is None or cache.length == cache.longest:
+                logits, cache = _read(model, live, cache, max_tokens)
             else:
-                seen[row] = False
-                seen[row, list(draft.prompt)] = True
-        return seen[: len(self.live)]
+                logits = step(torch.tensor([draft.tokens[-1] for draft in live], device=model.device), cache)
+            logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+            if penalty != 1:
+                logits = penalise(logits, _seen(live, logits), penalty)
+            logits[:, forbidden] = -torch.inf
+            drawn = [draft.uniform() if sampling.temperature else 0.0 for draft in live]
+            tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
+            for draft, token in zip(live, tokens):
+                if token in stop:
+                    draft.ended = STOP_TOKEN
+                    continue
+                draft.tokens.append(token)
+                if len(draft.tokens) == max_tokens:
+                    draft.ended = LENGTH
+                yield draft, token
+            staying = [row for row, draft in enumerate(live) if not draft.ended]
+            if len(staying) < len(live):
+                cache.keep(staying)
+                live = [live[row] for row in staying]
+
+
+def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[Tensor, KVCache]:
+    """The logits `[B, vocab]` of each row's next token, and a new cache with its latest tokens.
+
+    At first these are the prompt, or its end. Of a row that has filled the context the older half is forgotten, and the newer one is read
+    again at its new positions. All rows end at one place, so shorter ones begin later.
+    """
+    context = model.arch.context
+    if cache is None:
+        lengths = [min(len(draft.prompt), max(1, context - 1)) for draft in live]
+    else:
+        held = [cache.length - start for start in cache.starts]
+        lengths = [length + 1 if length < context else max(1, context // 2) for length in held]
+    end = max(lengths)
+    new = model.new_cache(min(context, end + max_tokens))
+    new.starts = [end - length for length in lengths]
+    rows = [[0] * (end - length) + draft.latest(length) for draft, length in zip(live, lengths)]
+    ids = torch.tensor(rows, device=model.device)
+    return model.lm_head(model.model(ids, None, new)[:, -1]), new  # the head works only there
+
+
+def _seen(live: Sequence[Draft], logits: Tensor) -> Tensor:
+    """Which tokens each draft has had, `[B, vocab]`."""
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, draft in enumerate(live):
+        seen[row, [*draft.prompt, *draft.tokens]] = True
+    return seen
 
 
 # ---- a model folder that writes ----------------------------------------------------------------------

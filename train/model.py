@@ -269,39 +269,19 @@ class KVCache:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores `[B, kv_heads, T, head_dim]` after the first `length` places; returns all that the new ones see, from `first` on."""
         first, new, seen = self.first, keys.size(2), []
-        for kept, given in zip(self._layer(layer, len(keys), keys), (keys, values)):
-            kept = kept[: len(keys)]
+        for kept, given in zip(self._layer(layer, keys), (keys, values)):
             kept.narrow(2, self.length, new).copy_(given)
             seen.append(kept.narrow(2, first, self.length + new - first))
         return seen[0], seen[1]
 
-    def put(self, row: int, other: "KVCache", its_row: int, rows: int) -> None:
-        """Row `row` (of at most `rows` that there will ever be) becomes what a row of `other` holds, ending where all rows end."""
-        for layer, (keys, values) in other.layers.items():
-            for mine, theirs in zip(self._layer(layer, rows, keys), (keys, values)):
-                mine[row, :, self.length - other.length : self.length] = theirs[its_row, :, : other.length]
-        self.starts[row : row + 1] = [self.length - other.length]
+    def keep(self, rows: list[int]) -> None:
+        """Forgets all other rows."""
+        self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
+        self.starts = [self.starts[row] for row in rows]
 
-    def drop(self, row: int) -> None:
-        """One row less; the last one takes its place."""
-        last = len(self.starts) - 1
-        for pair in self.layers.values():
-            for mine in pair if row < last else ():
-                mine[row] = mine[last]
-        self.starts[row] = self.starts[last]
-        self.starts.pop()
-
-    def shift(self, places: int) -> None:
-        """Forgets the first places, which no row needs, to make room at the end."""
-        for pair in self.layers.values():
-            for mine in pair:
-                mine[:, :, : self.length - places] = mine[:, :, places : self.length].clone()
-        self.length -= places
-        self.starts = [start - places for start in self.starts]
-
-    def _layer(self, layer: int, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self.layers:  # shape, type and device are those of what comes: half the heads, say, or bf16
-            shape = (rows, like.size(1), self.longest, like.size(3))
+            shape = (len(like), like.size(1), self.longest, like.size(3))
             self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
         return self.layers[layer]
 
