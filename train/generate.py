@@ -360,9 +360,9 @@ def generate_batch(
 ) -> Iterator[Generated]:
     """What continues each of the `prompts` (token ids), in their order, each given out as soon as it and all before it are finished.
 
-    `rows` of them are written at a time; the next begin when all of these have ended. A text depends on its prompt and its seed alone (`sampling.seed`
-    plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
-    Raises InputError, before any token, for an empty prompt and for one that is refused.
+    `rows` of them are written at a time; the next begin when all of these have ended. A text depends on its prompt and its seed alone
+    (`sampling.seed` plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the
+    `tokenizer`. Raises InputError, before any token, for an empty prompt and for one that is refused.
     """
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
