@@ -203,10 +203,10 @@ DYING = """
 import sys
 from pathlib import Path
 from corpusmill import cli
-from corpusmill.train import pretrain_job
+from corpusmill.train import launch as launching
 
-real, marker = pretrain_job.launch, str(Path(__file__).with_name("died"))
-pretrain_job.launch = lambda job, arguments, *rest, **options: real(
+real, marker = launching.launch, str(Path(__file__).with_name("died"))
+launching.launch = lambda job, arguments, *rest, **options: real(
     "launched:train_and_die", {**arguments, "marker": marker}, *rest, **options
 )
 cli.main()
