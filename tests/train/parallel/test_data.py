@@ -138,7 +138,7 @@ def held(case: Case) -> dict[str, int]:
     model = fresh(case)
     parallel_model = prepare(model, dims, case.config)
     optimizer = optimizer_of(parallel_model, dims, case.config.optimizer)
-    parallel_model.backward(Rows(case, model.arch), 0, 1.0)
+    parallel_model.backward(Rows(case, model.arch), 0)
     weights = [local_of(p).numel() for p in parallel_model.parameters.values()]
     grads = [local_of(p.grad).numel() for p in parallel_model.parameters.values() if p.grad is not None]
     moments = [local_of(t).numel() for name, t in optimizer.state().items() if name.endswith("exp_avg")]
