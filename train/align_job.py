@@ -21,8 +21,7 @@ from corpusmill.train.align_pairs import PreparedPair, pairs_from_table, prepare
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
-from corpusmill.train.finetune import leave_model, start_from
-from corpusmill.train.loop import fit
+from corpusmill.train.finetune import start_from, train_job
 from corpusmill.train.losses import (
     LOSSES,
     METRICS,
@@ -36,7 +35,7 @@ from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.template import ChatEncoder, Encoded, chat_files, load_chat
+from corpusmill.train.template import ChatEncoder, Encoded, load_chat
 from corpusmill.train.tuning import StartModel
 
 # ---- rows and sums -----------------------------------------------------------------------------------
@@ -336,7 +335,6 @@ class AlignmentJob:
         self.counts = {"pairs": len(learned), "held_out_pairs": len(held_out)}
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.objective.order.examples))
         self.loop = config.loop.model_copy(update={"steps": steps})
-        self.measured: dict[str, float] = {}  # on held-out pairs, after the latest step that was looked at
 
     def measure_reference(self) -> None:
         """Takes the reference's log-probabilities. Unless the recipe names a reference model, that is the model before training."""
@@ -347,21 +345,12 @@ class AlignmentJob:
             model = other_model(named, self.encoder, model.arch.context, self.dims.device)
         self.objective.measure_reference(LocalModel(model, self.loop.precision))
 
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        return self.objective.measure_held_out(parallel_model)
+
     def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
-        if self.dims.is_main:
-            place.begin(chat_files(self.encoder, self.model.arch.context))
-        with deterministic(self.loop.threads):
-            before = self.objective.measure_held_out(LocalModel(self.model, self.loop.precision))
-        result = fit(
-            self.model, self.objective, self.loop, dims=self.dims, state=place.states, log=place.log_file,
-            describe=self.objective.describe, evaluate=self.evaluate if before else None, evaluate_every=self.config.evaluate_every,
-            progress=progress, title="align",
-        )  # fmt: skip
-        if not self.measured:  # killed after the last step
-            with deterministic(self.loop.threads):
-                self.measured = self.objective.measure_held_out(result.parallel_model)
-        leave_model(self.model, self.start, result, self.dims, self.config, place)
+        result, before, after = train_job(self, self.objective, place, progress, "align")
         return {
             **self.counts,
             "loss": self.config.loss,
@@ -370,10 +359,5 @@ class AlignmentJob:
             "skipped_steps": result.skipped,
             "train_loss": result.loss,
             "held_out_before": before or None,
-            "held_out_after": self.measured or None,
+            "held_out_after": after or None,
         }
-
-    def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, float]:
-        """What goes into the log."""
-        self.measured = self.objective.measure_held_out(parallel_model)
-        return {f"held_out_{name}": value for name, value in self.measured.items()}

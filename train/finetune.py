@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
-from corpusmill.train.loop import FitResult
+from corpusmill.train.compute import deterministic
+from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, save_model
-from corpusmill.train.options import LoraConfig
+from corpusmill.train.options import LoopConfig, LoraConfig
 from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.template import ChatEncoder, chat_files
 from corpusmill.train.tuning import ADAPTED, StartModel, sha256_of
 
 if TYPE_CHECKING:
@@ -125,6 +129,46 @@ def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig
     if config.lora.rank:
         adapt(model, config.lora, config.seed)
     return model
+
+
+class TrainingJob(Protocol):
+    """A model, what it is to learn, and the configuration."""
+
+    config: "SftConfig | AlignConfig"
+    start: StartModel
+    dims: ParallelDims
+    encoder: ChatEncoder
+    model: Llama
+    loop: LoopConfig
+
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        """On what is held out, the same on every process; nothing without any."""
+        ...
+
+
+def train_job(
+    job: TrainingJob, objective: Any, place: CheckpointDir, progress: Progress | None, title: str
+) -> tuple[FitResult, dict[str, float], dict[str, float]]:
+    """Trains, and leaves the model; also what is measured before and after."""
+    if job.dims.is_main:
+        place.begin(chat_files(job.encoder, job.model.arch.context))
+    after: dict[str, float] = {}  # the latest look
+
+    def evaluate(parallel_model: ParallelModel, done: int) -> dict[str, float]:
+        after.update(job.measure(parallel_model))
+        return {f"held_out_{name}": value for name, value in after.items()}
+
+    with deterministic(job.loop.threads):
+        before = job.measure(LocalModel(job.model, job.loop.precision))
+    result = fit(
+        job.model, objective, job.loop, dims=job.dims, state=place.states, log=place.log_file, describe=objective.describe,
+        evaluate=evaluate if before else None, evaluate_every=job.config.evaluate_every, progress=progress, title=title,
+    )  # fmt: skip
+    if before and not after:  # killed after the last step
+        with deterministic(job.loop.threads):
+            evaluate(result.parallel_model, result.steps)
+    leave_model(job.model, job.start, result, job.dims, job.config, place)
+    return result, before, after
 
 
 def leave_model(
