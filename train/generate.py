@@ -21,7 +21,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.compute import pick_device
-from corpusmill.train.model import Attention, Decoder, KVCache, Layer, Llama, RMSNorm, SwiGLU, dense_mask, rms_norm, rotary_table, rotate
+from corpusmill.train.model import Attention, KVCache, Layer, Llama, LlamaModel, RMSNorm, SwiGLU, dense_mask, rms_norm, rotary_table, rotate
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.options import COLDEST
 from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
@@ -234,7 +234,7 @@ def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[st
 # forward's, in float64 to 1e-10 (tests/train/test_generate.py).
 
 #: The modules that this step can compute from their weights. Adapters, shards and hooks compute something else.
-_KNOWN = (Llama, Decoder, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
+_KNOWN = (Llama, LlamaModel, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
 
 
 class DecodeStep:

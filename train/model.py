@@ -392,7 +392,7 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class Decoder(nn.Module):
+class LlamaModel(nn.Module):
     """Ids to the hidden states before the output head.
 
     A pipeline stage is a decoder with some consecutive `layers`, and with None for the `embed_tokens` (then hidden
@@ -446,7 +446,7 @@ class Llama(nn.Module):
     def __init__(self, arch: Architecture):
         super().__init__()
         self.arch = arch
-        self.model = Decoder(arch)
+        self.model = LlamaModel(arch)
         self.lm_head = nn.Linear(arch.width, arch.vocab_size, bias=False)
         self.tie()
 
