@@ -162,27 +162,16 @@ class Numbered:
 Batches = Iterable[tuple[Sequence[int], int]]
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Sums over the targets of numbered sequences, float32 [sequences], on the CPU."""
-
-    sums: Tensor
-
-    def of(self, numbers: Tensor) -> Tensor:
-        """Of some sequences, on the device of their numbers."""
-        return self.sums[numbers.cpu()].to(numbers.device)
-
-
-def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Reference:
-    """A model's log-probabilities now; the batches are those of this process's share. Equal batches later give equal sums to the bit.
-    Raises CorpusmillError where one is not finite."""
+def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Tensor:
+    """A model's log-probabilities, summed over the targets of each of the `sequences`: float32 `[sequences]`, on the CPU. The batches are
+    those of this process's share; equal batches give equal sums to the bit. Raises CorpusmillError where one is not finite."""
     sums = torch.zeros(len(sequences), dtype=torch.float64)
     first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share
     for numbers, count in batches if first else ():
         batch = sequences.collate(numbers)
         sums[list(numbers[:count])] = by_sequence(counted_nats(model, batch), batch.labels).sums.double().cpu()[:count]
-    found = Reference(total(sums, dims).float())
-    if not found.sums.isfinite().all():
+    found = total(sums, dims).float()
+    if not found.isfinite().all():
         raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
     return found
 
@@ -228,8 +217,8 @@ class PairObjective:
         self.preference_loss = LOSSES[config.loss]
         self.options = LossOptions(config.beta, config.label_smoothing, config.gamma)
         self.needs_reference = config.loss not in REFERENCE_FREE
-        self.reference: Reference | None = None
-        self.held_out_reference: Reference | None = None
+        self.reference: Tensor | None = None
+        self.held_out_reference: Tensor | None = None
         self.metrics: Sequence[str] = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
     def measure_reference(self, model: ParallelModel) -> None:
@@ -291,10 +280,12 @@ class PairObjective:
         return {name: total / self.held_out_count for name, total in sums.items()}
 
 
-def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Reference | None) -> PairLogps:
+def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Tensor | None) -> PairLogps:
     logps = by_sequence(nats, labels)
     (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (logps.sums, logps.counts.float()))
-    of_chosen, of_rejected = (None, None) if reference is None else reference.of(sides.numbers(logps)).view(-1, 2).T
+    of_chosen, of_rejected = None, None
+    if reference is not None:
+        of_chosen, of_rejected = reference[sides.numbers(logps).cpu()].to(nats.device).view(-1, 2).T
     return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
 
 
