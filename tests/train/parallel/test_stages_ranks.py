@@ -106,8 +106,7 @@ def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> Non
             kind = module.__name__.rpartition(".")[2]
             config = {**CONFIGS[kind], "micro_batch": options.get("micro_batch", 0), "parallel": parallel}
             work = Path(folder) / name / kind
-            arguments = {"weights": "the same"} if module is align_job else {}
-            metrics = module.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"), **arguments)
+            metrics = module.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"))
             if dims.is_main:
                 (work / "metrics.json").write_text(json.dumps(metrics))
                 (Path(run) / stage / "logs" / "train.jsonl").rename(work / "train.jsonl")
