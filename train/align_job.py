@@ -1,4 +1,4 @@
-"""Log-probabilities of completions under the model and under the reference: what preference losses are functions of."""
+"""What every process of the stage `align` does: log-probabilities under the model and the reference, the objective, the training."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pairs of a preferred and a rejected completion: what is kept of them, as tokens and in the report."""
+"""The pairs of the stage `align`: what is kept of them, as tokens and in the report, and how they come from files and documents."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +47,8 @@ from corpusmill.train.user_files import BadRow, UserRow, first_question, read_al
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
+
+# ---- pairs -------------------------------------------------------------------------------------------
 
 #: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
 ORIGIN = [

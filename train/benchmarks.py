@@ -1,4 +1,4 @@
-"""The benchmark tasks: how a row of a published set becomes a question, which answers are right, and what a table of them comes to.
+"""Benchmarks: how a row of a published set becomes an item, what a table of scored items comes to, and the tasks of the stage `evaluate`.
 
 Contexts and continuations are those of lm-evaluation-harness 0.4 (https://github.com/EleutherAI/lm-evaluation-harness, the YAML of
 each task in `lm_eval/tasks`), character by character.
@@ -390,7 +390,7 @@ def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task:
     return {**summary, "overlap": {**counts, "scored": hit, "without": others}}
 
 
-# ---- the tasks ---------------------------------------------------------------------------------------
+# ---- tasks of the stage ------------------------------------------------------------------------------
 
 
 def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str]) -> list[FileRef]:

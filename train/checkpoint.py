@@ -1,6 +1,7 @@
 """The training states from which a run goes on bit by bit: safetensors and JSON, nothing is pickled.
 
-Every rank writes one file. When all files are whole where they lie (`checkpoint_dir.py`), the first rank makes a state of them.
+Every rank writes one file. When all files are whole where they lie (`checkpoint_dir.py`), the first rank makes a state of them. Last
+comes what a run has of such states, and a model folder of any of them.
 """
 
 import base64

@@ -454,8 +454,6 @@ class TokenArray:
         return self.ids[start : start + length]
 
 
-# ---- kernels -----------------------------------------------------------------------------------------
-
 # ---- a permutation -----------------------------------------------------------------------------------
 #
 # A pseudo-random permutation of 0 .. n-1 that is computed place by place and never listed.
