@@ -134,12 +134,16 @@ def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig
 class TrainingJob(Protocol):
     """A model, what it is to learn, and the configuration."""
 
-    config: "SftConfig | AlignConfig"
     start: StartModel
     dims: ParallelDims
     encoder: ChatEncoder
     model: Llama
-    loop: LoopConfig
+
+    @property
+    def config(self) -> "SftConfig | AlignConfig": ...
+
+    @property
+    def loop(self) -> LoopConfig: ...
 
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
         """On what is held out, the same on every process; nothing without any."""

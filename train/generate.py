@@ -413,7 +413,8 @@ def write(
     """Every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
     step, forbidden, penalty = DecodeStep(model), list(banned), sampling.repetition_penalty
     for begin in range(0, len(drafts) if max_tokens > 0 else 0, rows):
-        live, cache = list(drafts[begin : begin + rows]), None
+        live = list(drafts[begin : begin + rows])
+        cache: KVCache | None = None
         while live:
             if cache is None or cache.length == cache.longest:
                 logits, cache = _read(model, live, cache, max_tokens)
