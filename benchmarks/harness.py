@@ -3,7 +3,7 @@
     python benchmarks/harness.py RUN/pretrain/model blimp=blimp.zip hellaswag lambada=lambada_test.jsonl --limit 1000
 
 Both get the same contexts and continuations as text: tokenizing counts, reading the files does not. Seconds are of processor time on one
-thread, of the best of the rounds; the two take turns. GSM8K: answers of at most 64 tokens, without examples; how many texts are the same.
+thread, of the best of the rounds; the two take turns.
 """
 
 import argparse
@@ -21,11 +21,9 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from corpusmill.train.benchmarks.score import ModelUnderTest, answer_texts
-from corpusmill.train.benchmarks.tasks import STOPS, Choices, Question, read_task
+from corpusmill.train.benchmark_scores import ModelUnderTest
+from corpusmill.train.benchmarks import Item, read_task
 from corpusmill.train.evaluate import TaskConfig
-
-LONGEST = 64
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -34,13 +32,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - started, found
 
 
-def choices(ours: ModelUnderTest, theirs: HFLM, items: list[Choices], rounds: int) -> tuple[float, float, str]:
+def choices(ours: ModelUnderTest, theirs: HFLM, items: list[Item], rounds: int) -> tuple[float, float, str]:
     """Seconds of both, and how far they are apart."""
     pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds):
-        mine, table = timed(lambda: ours._choices(items, lambda done: None))
+        mine, table = timed(lambda: ours._table(items, lambda done: None))
         other, answers = timed(lambda: theirs.loglikelihood(requests, disable_tqdm=True))
         seconds.append((mine, other))
     values = np.concatenate(table["log_likelihoods"].to_numpy())
@@ -48,19 +46,6 @@ def choices(ours: ModelUnderTest, theirs: HFLM, items: list[Choices], rounds: in
     apart = np.abs(values - [value for value, _ in answers]).max()
     differ = int((greedy != [likeliest for _, likeliest in answers]).sum())
     return (*map(min, zip(*seconds, strict=True)), f"{apart:.1e} nats apart at most, {differ} differ in what is most likely")
-
-
-def questions(ours: ModelUnderTest, theirs: HFLM, items: list[Question], rounds: int) -> tuple[float, float, str]:
-    prompts = [item.prompt for item in items]
-    options = {"until": list(STOPS), "do_sample": False, "temperature": 0.0, "max_gen_toks": LONGEST}
-    requests = [Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts]
-    seconds: list[tuple[float, float]] = []
-    for _ in range(rounds):
-        mine, texts = timed(lambda: list(answer_texts(ours.generator, ours.encoder, prompts, LONGEST)))
-        other, answers = timed(lambda: theirs.generate_until(requests, disable_tqdm=True))
-        seconds.append((mine, other))
-    same = sum(text == answer for (text, _), answer in zip(texts, answers, strict=True))
-    return (*map(min, zip(*seconds, strict=True)), f"{same} of {len(items)} texts are the same")
 
 
 def main() -> None:
@@ -76,9 +61,8 @@ def main() -> None:
     theirs = HFLM(pretrained=str(given.model), device="cpu", dtype="float32", batch_size=given.batch)
     for task in given.task:
         name, _, path = task.partition("=")
-        items: Any = read_task(TaskConfig(task=name, path=path or None, limit=given.limit, shots=0)).items
-        measure: Any = questions if isinstance(items[0], Question) else choices
-        mine, other, found = measure(ours, theirs, items, given.rounds)
+        items = read_task(TaskConfig(task=name, path=path or None, limit=given.limit)).items  # type: ignore[arg-type]
+        mine, other, found = choices(ours, theirs, items, given.rounds)
         speeds = f"{len(items) / mine:,.0f} items/s, lm-evaluation-harness {len(items) / other:,.0f}: {other / mine:.2f} times"
         print(f"{name}: {speeds}; {found}", flush=True)
 

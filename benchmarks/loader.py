@@ -41,7 +41,7 @@ from corpusmill.pipeline.token_shards import (
     shard_contents,
     shard_names,
 )
-from corpusmill.train.data import Loader, PackedLoader, TokenDataset, WindowLoader
+from corpusmill.train.data import PackedLoader, TokenDataset, WindowLoader
 
 LATE = 1_000_000  # the step at which a training is taken up again
 Batches = Callable[[int], Any]
@@ -61,7 +61,6 @@ def best(rounds: int, steps: int, work: Batches) -> float:
 def ours(shards: TokenShards, given: argparse.Namespace) -> Iterator[tuple[str, Batches]]:
     shape = given.context, given.batch, 0
     yield "ours, windows", WindowLoader(shards, *shape, False).load
-    yield "ours, windows, ids as stored", WindowLoader(shards, *shape, False, output="stored").load
     yield "ours, windows and segments", WindowLoader(shards, *shape, True).load
     if shards.shards[0].plan(given.context):
         yield "ours, packed documents and segments", PackedLoader(shards, *shape, True).load
@@ -177,7 +176,7 @@ def starting(folder: Path, given: argparse.Namespace) -> None:
     """From nothing to the first batch, and to that of a late step; the kernels are loaded."""
     many_shards(folder, given.shards, given.context)
 
-    def seconds(make: Callable[[TokenShards], Loader], step: int) -> list[float]:
+    def seconds(make: Callable[[TokenShards], Any], step: int) -> list[float]:
         found = []
         for _ in range(20):
             started = time.process_time()

@@ -36,9 +36,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_data import pairs_table, prepare_pair
 from corpusmill.train.align_job import AlignmentJob
-from corpusmill.train.align_pairs import read_pairs
+from corpusmill.train.align_pairs import pairs_table, prepare_pair, read_pairs
 from corpusmill.train.loop import fit
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft import SftConfig
@@ -143,7 +142,7 @@ def alignment(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, model["max_position_embeddings"]).failed]
     config = AlignConfig.model_validate({"batch": given.batch, "held_out": 0, "epochs": 10**6, "nll_weight": 0, "loop": loop(given)})
     ours = AlignmentJob(config, StartModel("model", str(given.model)), pairs_table(pairs), CPU)
-    ours.measure_reference(folder / "reference", "weights")
+    ours.measure_reference()
     rows = [{"prompt": list(pair.prompt), "chosen": list(pair.chosen), "rejected": list(pair.rejected)} for pair in pairs]
     theirs = DPOConfig(**settings(folder, given.batch, given.steps), beta=config.beta, precompute_ref_log_probs=True)
     work = {"ours": Ours(ours, ours.objective, given.steps, folder / "dpo"), "trl": Theirs(DPOTrainer, given.model, rows, theirs)}

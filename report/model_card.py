@@ -125,7 +125,7 @@ def _align_rows(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> list
 
 LOSSES = {
     "sigmoid": "DPO", "conservative": "conservative DPO", "robust": "robust DPO", "mean-sigmoid": "length-normalised DPO", "ipo": "IPO",
-    "orpo": "ORPO", "simpo": "SimPO", "kto": "KTO",
+    "orpo": "ORPO", "simpo": "SimPO",
 }  # fmt: skip
 
 

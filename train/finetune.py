@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir
-from corpusmill.train.files import new_folder, write_json, write_tensors
-from corpusmill.train.loop import FitResult
+from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
+from corpusmill.train.compute import deterministic
+from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, save_model
-from corpusmill.train.options import LoraConfig
+from corpusmill.train.options import LoopConfig, LoraConfig
 from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.template import ChatEncoder, chat_files
 from corpusmill.train.tuning import ADAPTED, StartModel, sha256_of
 
 if TYPE_CHECKING:
@@ -42,23 +45,15 @@ class LoRALinear(nn.Linear):
     def __init__(self, base: nn.Linear, rank: int, scale: float):
         super().__init__(base.in_features, base.out_features, bias=False, device="meta")
         self.weight, self.scale = base.weight, scale
-        self.unmerged: tuple[Tensor, ...] = ()  # the frozen weight, while `weight` is the merged one; hidden from `parameters`
         self.lora_A = nn.Parameter(self.weight.new_empty(rank, base.in_features))
         self.lora_B = nn.Parameter(self.weight.new_zeros(base.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight)
-        return y if self.unmerged else y + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return F.linear(x, self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
-    @torch.no_grad()
-    def merge(self) -> None:
-        if not self.unmerged:
-            self.unmerged = (self.weight,)
-            self.weight = nn.Parameter(self.weight + self.scale * (self.lora_B @ self.lora_A), requires_grad=False)
-
-    def unmerge(self) -> None:
-        if self.unmerged:
-            (self.weight,), self.unmerged = self.unmerged, ()
+    def merged(self) -> Tensor:
+        """W + scale B A in the weight's type."""
+        return self.weight + self.scale * (self.lora_B @ self.lora_A)
 
 
 def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
@@ -82,24 +77,11 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def merge(model: Llama) -> None:
-    """Adds every adapter to its weight, W + scale B A in the weight's type, so that the model is as fast as one without adapters."""
-    for module in adapters(model).values():
-        module.merge()
-
-
-def unmerge(model: Llama) -> None:
-    """Puts the frozen weights back; they were kept, so they are the same to the bit."""
-    for module in adapters(model).values():
-        module.unmerge()
-
-
+@torch.no_grad()
 def merged_weights(model: Llama) -> dict[str, Tensor]:
     """The weights, by name, of the plain Llama that computes what the adapted one does, with adapters added to them."""
-    merge(model)
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
-    unmerge(model)
-    return weights
+    return weights | {f"{name}.weight": module.merged() for name, module in adapters(model).items()}
 
 
 # ---- adapters as files -------------------------------------------------------------------------------
@@ -147,6 +129,50 @@ def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig
     if config.lora.rank:
         adapt(model, config.lora, config.seed)
     return model
+
+
+class TrainingJob(Protocol):
+    """A model, what it is to learn, and the configuration."""
+
+    start: StartModel
+    dims: ParallelDims
+    encoder: ChatEncoder
+    model: Llama
+
+    @property
+    def config(self) -> "SftConfig | AlignConfig": ...
+
+    @property
+    def loop(self) -> LoopConfig: ...
+
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        """On what is held out, the same on every process; nothing without any."""
+        ...
+
+
+def train_job(
+    job: TrainingJob, objective: Any, place: CheckpointDir, progress: Progress | None, title: str
+) -> tuple[FitResult, dict[str, float], dict[str, float]]:
+    """Trains, and leaves the model; also what is measured before and after."""
+    if job.dims.is_main:
+        place.begin(chat_files(job.encoder, job.model.arch.context))
+    after: dict[str, float] = {}  # the latest look
+
+    def evaluate(parallel_model: ParallelModel, done: int) -> dict[str, float]:
+        after.update(job.measure(parallel_model))
+        return {f"held_out_{name}": value for name, value in after.items()}
+
+    with deterministic(job.loop.threads):
+        before = job.measure(LocalModel(job.model, job.loop.precision))
+    result = fit(
+        job.model, objective, job.loop, dims=job.dims, state=place.states, log=place.log_file, describe=objective.describe,
+        evaluate=evaluate if before else None, evaluate_every=job.config.evaluate_every, progress=progress, title=title,
+    )  # fmt: skip
+    if before and not after:  # killed after the last step
+        with deterministic(job.loop.threads):
+            evaluate(result.parallel_model, result.steps)
+    leave_model(job.model, job.start, result, job.dims, job.config, place)
+    return result, before, after
 
 
 def leave_model(

@@ -5,10 +5,10 @@ Options and their order are those of `transformers` (logits_process.py): repetit
 
 import json
 import re
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train.model import Attention, Decoder, KVCache, Layer, Llama, RMSNorm, SwiGLU, dense_mask, rms_norm, rotary_table, rotate
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.compute import pick_device
+from corpusmill.train.model import Attention, KVCache, Layer, Llama, LlamaModel, RMSNorm, SwiGLU, dense_mask, rms_norm, rotary_table, rotate
+from corpusmill.train.model_folder import load_model
 from corpusmill.train.options import COLDEST
+from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
 
 # ---- choosing a token --------------------------------------------------------------------------------
 #
@@ -228,7 +234,7 @@ def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[st
 # forward's, in float64 to 1e-10 (tests/train/test_generate.py).
 
 #: The modules that this step can compute from their weights. Adapters, shards and hooks compute something else.
-_KNOWN = (Llama, Decoder, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
+_KNOWN = (Llama, LlamaModel, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
 
 
 class DecodeStep:
@@ -295,7 +301,6 @@ class Draft:
     seed: int
     tokens: list[int] = field(default_factory=list)
     ended: str = ""
-    cached: int = 0  # how many of its latest tokens the cache holds
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -355,9 +360,9 @@ def generate_batch(
 ) -> Iterator[Generated]:
     """What continues each of the `prompts` (token ids), in their order, each given out as soon as it and all before it are finished.
 
-    `rows` of them are written at a time; where one ends the next begins. A text depends on its prompt and its seed alone (`sampling.seed`
-    plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the `tokenizer`.
-    Raises InputError, before any token, for an empty prompt and for one that is refused.
+    `rows` of them are written at a time; the next begin when all of these have ended. A text depends on its prompt and its seed alone
+    (`sampling.seed` plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the
+    `tokenizer`. Raises InputError, before any token, for an empty prompt and for one that is refused.
     """
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -405,115 +410,184 @@ def write(
     model: Llama, drafts: Sequence[Draft], *, max_tokens: int, sampling: Sampling, stop: Collection[int], banned: Sequence[int],
     rows: int = 16,
 ) -> Iterator[tuple[Draft, int]]:  # fmt: skip
-    """Every token of every draft as it is chosen, up to `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
-    batch = _Batch(model, drafts, max_tokens, min(rows, len(drafts)), sampling.repetition_penalty)
-    forbidden = list(banned)
-    while batch.begin():
-        logits = batch.logits(sampling.repetition_penalty)
-        logits[:, forbidden] = -torch.inf
-        drawn = [draft.uniform() if sampling.temperature else 0.0 for draft in batch.live]
-        tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
-        for draft, token in zip(batch.live, tokens):
-            if token in stop:
-                draft.ended = STOP_TOKEN
-                continue
-            draft.tokens.append(token)
-            if len(draft.tokens) == max_tokens:
-                draft.ended = LENGTH
-            yield draft, token
-
-
-class _Batch:
-    """The drafts that are written at a time, a row of the cache each, and those that wait.
-
-    Beyond the context a row's window slides: its older half is forgotten, and the newer one is read again at its new positions.
-    """
-
-    def __init__(self, model: Llama, drafts: Sequence[Draft], max_tokens: int, rows: int, penalty: float):
-        self.model, self.step, self.context, self.rows = model, DecodeStep(model), model.arch.context, rows
-        self.live: list[Draft] = []
-        self.waiting = deque(drafts if max_tokens > 0 else ())
-        longest = max((len(draft.prompt) for draft in drafts), default=1)
-        room = min(self.context, longest + max_tokens)
-        # rows that end at one place leave gaps before them, and closing those copies the cache: not at every step
-        self.cache = model.new_cache(room + self.context // 2 if len(drafts) > 1 else room)
-        self.cache.length = self._longest()
-        self.seen = torch.zeros(rows, model.arch.vocab_size, dtype=torch.bool, device=model.device) if penalty != 1 else None
-
-    def begin(self) -> bool:
-        """Gives rows of finished drafts to waiting ones; false when nothing is left to write."""
-        for row in reversed(range(len(self.live))):
-            if not self.live[row].ended:
-                continue
-            if self.waiting:
-                self.live[row] = self.waiting.popleft()
-                continue
-            last = self.live.pop()
-            self.cache.drop(row)
-            if row < len(self.live):
-                self.live[row] = last
-                if self.seen is not None:
-                    self.seen[row] = self.seen[len(self.live)]
-        while self.waiting and len(self.live) < self.rows:
-            self.live.append(self.waiting.popleft())
-            self.cache.starts.append(self.cache.length)
-        return bool(self.live)
-
-    def logits(self, penalty: float) -> Tensor:
-        """Logits `[B, vocab]` of each row's next token, at least fp32. Rows that were not read yet are read first."""
-        anew = [row for row, draft in enumerate(self.live) if draft.cached in (0, self.context)]
-        logits = self._go_on(anew) if len(anew) < len(self.live) else None
-        for length, group in groupby(sorted(anew, key=self._to_read), key=self._to_read):
-            members = list(group)
-            read = self._read(members, length)
-            if logits is None:
-                logits = read.new_empty(len(self.live), read.size(-1))
-            logits[members] = read
-        assert logits is not None
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        return logits if self.seen is None else penalise(logits, self._note(self.seen), penalty)
-
-    def _go_on(self, anew: Sequence[int]) -> Tensor:
-        """One more token in every row. Rows that are read `anew` afterwards are computed as if they started here."""
-        if self.cache.length == self.cache.longest:
-            self.cache.shift(self.cache.length - self._longest())
-        for row in anew:
-            self.cache.starts[row] = self.cache.length
-        latest = [draft.tokens[-1] if draft.tokens else 0 for draft in self.live]
-        logits = self.step(torch.tensor(latest, device=self.model.device), self.cache)
-        for row, draft in enumerate(self.live):
-            draft.cached += row not in anew
-        return logits
-
-    def _read(self, members: Sequence[int], length: int) -> Tensor:
-        """The last `length` tokens of some rows, from nothing."""
-        ids = torch.tensor([self.live[row].latest(length) for row in members], device=self.model.device)
-        cache = self.model.new_cache(length)
-        logits = self.model.lm_head(self.model.model(ids, None, cache)[:, -1])  # the head works only there
-        for number, row in enumerate(members):
-            self.cache.put(row, cache, number, self.rows)
-            self.live[row].cached = length
-        return logits
-
-    def _to_read(self, row: int) -> int:
-        return self._needed(self.live[row])
-
-    def _needed(self, draft: Draft) -> int:
-        """How many places a draft has or will start with: as many as leave room for a token, or half of the context if it was full."""
-        if draft.cached == self.context:
-            return max(1, self.context // 2)
-        return draft.cached or min(len(draft.prompt), max(1, self.context - 1))
-
-    def _longest(self) -> int:
-        """The most places that any row has or any draft will start with."""
-        return max(map(self._needed, (*self.live, *self.waiting)), default=1)
-
-    def _note(self, seen: Tensor) -> Tensor:
-        """Marks the latest tokens, all of them where a draft begins; `[B, vocab]`."""
-        for row, draft in enumerate(self.live):
-            if draft.tokens:
-                seen[row, draft.tokens[-1]] = True
+    """Every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
+    step, forbidden, penalty = DecodeStep(model), list(banned), sampling.repetition_penalty
+    for begin in range(0, len(drafts) if max_tokens > 0 else 0, rows):
+        live = list(drafts[begin : begin + rows])
+        cache: KVCache | None = None
+        while live:
+            if cache is None or cache.length == cache.longest:
+                logits, cache = _read(model, live, cache, max_tokens)
             else:
-                seen[row] = False
-                seen[row, list(draft.prompt)] = True
-        return seen[: len(self.live)]
+                logits = step(torch.tensor([draft.tokens[-1] for draft in live], device=model.device), cache)
+            logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+            if penalty != 1:
+                logits = penalise(logits, _seen(live, logits), penalty)
+            logits[:, forbidden] = -torch.inf
+            drawn = [draft.uniform() if sampling.temperature else 0.0 for draft in live]
+            tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
+            for draft, token in zip(live, tokens):
+                if token in stop:
+                    draft.ended = STOP_TOKEN
+                    continue
+                draft.tokens.append(token)
+                if len(draft.tokens) == max_tokens:
+                    draft.ended = LENGTH
+                yield draft, token
+            staying = [row for row, draft in enumerate(live) if not draft.ended]
+            if len(staying) < len(live):
+                cache.keep(staying)
+                live = [live[row] for row in staying]
+
+
+def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[Tensor, KVCache]:
+    """The logits `[B, vocab]` of each row's next token, and a new cache with its latest tokens.
+
+    At first these are the prompt, or its end. Of a row that has filled the context the older half is forgotten, and the newer one is read
+    again at its new positions. All rows end at one place, so shorter ones begin later.
+    """
+    context = model.arch.context
+    if cache is None:
+        lengths = [min(len(draft.prompt), max(1, context - 1)) for draft in live]
+    else:
+        held = [cache.length - start for start in cache.starts]
+        lengths = [length + 1 if length < context else max(1, context // 2) for length in held]
+    end = max(lengths)
+    new = model.new_cache(min(context, end + max_tokens))
+    new.starts = [end - length for length in lengths]
+    rows = [[0] * (end - length) + draft.latest(length) for draft, length in zip(live, lengths)]
+    ids = torch.tensor(rows, device=model.device)
+    return model.lm_head(model.model(ids, None, new)[:, -1]), new  # the head works only there
+
+
+def _seen(live: Sequence[Draft], logits: Tensor) -> Tensor:
+    """Which tokens each draft has had, `[B, vocab]`."""
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, draft in enumerate(live):
+        seen[row, [*draft.prompt, *draft.tokens]] = True
+    return seen
+
+
+# ---- a model folder that writes ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A text as a model wrote it; `plain` makes it safe for a terminal."""
+
+    prompt: str
+    text: str
+    tokens: int  # that were written; those of a stop string included, a stop token not
+    ended: str  # "stop token", "stop string" or "length"
+
+
+@dataclass(frozen=True)
+class TextGenerator:
+    """A model with its tokenizer, ready to write."""
+
+    folder: Path
+    model: Llama
+    tokenizer: Any  # tokenizers.Tokenizer
+    stop: frozenset[int]  # ids that end a text
+    banned: tuple[int, ...]  # ids that are never written: the other special tokens
+    begin: tuple[int, ...]  # ids before every text
+
+    @cached_property
+    def encoder(self) -> ChatEncoder:
+        """For conversations. InputError where the tokenizer can't have any."""
+        return load_chat(Storage(str(self.folder)))
+
+    def ids(self, prompt: str, chat: bool = False) -> list[int]:
+        """The ids of a text to continue, or (`chat`) of a message to answer. InputError if it is not Unicode text."""
+        if chat:
+            return self.conversation([user_turn(prompt)])
+        return [*self.begin, *self.tokenizer.encode(_unicode(prompt), add_special_tokens=False).ids]
+
+    def conversation(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation up to the next answer. InputError if it is not Unicode text, or the template refuses it."""
+        for message in messages:
+            _unicode(message["content"])
+        return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))
+
+    def stream(
+        self, ids: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_strings: Sequence[str] = (), overflow: Overflow = "slide"
+    ) -> Iterator[str]:
+        """What continues `ids`, in pieces that are safe for a terminal, as they come. InputError before the first."""
+        tokens = generate(
+            self.model, ids, max_tokens=max_tokens, sampling=sampling, stop=self.stop, banned=self.banned, overflow=overflow
+        )  # fmt: skip
+        return stream_text(self.tokenizer, tokens, stop_strings, ids)
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        samples: int = 1,
+        chat: bool = False,
+        stop_strings: Sequence[str] = (),
+        overflow: Overflow = "slide",
+    ) -> Iterator[Completion]:
+        """`samples` texts for each prompt, in the prompts' order. A prompt's texts don't depend on the other prompts: sample `n` of
+        each has the seed `sampling.seed + n`."""
+        asked = [prompt for prompt in prompts for _ in range(samples)]
+        ids = [ids for prompt in prompts for ids in [self.ids(prompt, chat)] * samples]
+        texts = generate_batch(
+            self.model, ids, max_tokens=max_tokens, sampling=sampling, seeds=[sampling.seed + n for _ in prompts for n in range(samples)],
+            stop=self.stop, banned=self.banned, tokenizer=self.tokenizer, stop_strings=stop_strings, overflow=overflow,
+        )  # fmt: skip
+        return (Completion(prompt, text.text, len(text.tokens), text.ended) for prompt, text in zip(asked, texts, strict=True))
+
+
+def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerator:
+    """The speaker of a model folder, or of its URL. InputError names the file that is missing or broken."""
+    from tokenizers import Tokenizer
+
+    folder = local_model(folder)
+    model = load_model(folder, pick_device(device)).eval()
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, so the model can't read or write text.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more special
+        raise InputError(f"{path}: not a tokenizer ({error}).") from error
+    tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
+    settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
+    begin = _ids(tokenizer, END_OF_TEXT) or _ids(tokenizer, settings.get("bos_token_id"))
+    ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
+    stop = frozenset(number for token in ends for number in _ids(tokenizer, token))
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return TextGenerator(folder, model, tokenizer, stop, tuple(sorted(special - stop)), begin)
+
+
+def _unicode(text: str) -> str:
+    """A command line or a pipe may bring bytes that are no UTF-8, in Python's disguise."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"character {error.start + 1} of a prompt is not Unicode text.") from error
+    return text
+
+
+def _ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
+    """The ids of a special token that is given as an id, a list of ids, its text, or an object with its text; those that there are."""
+    if isinstance(token, list):
+        return tuple(number for each in token for number in _ids(tokenizer, each))
+    if isinstance(token, dict):
+        token = token.get("content")
+    number = tokenizer.token_to_id(token) if isinstance(token, str) else token
+    return (number,) if isinstance(number, int) else ()
+
+
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a model folder; an empty one where there is no such file."""
+    path = folder / name
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a JSON object.")
+    return found

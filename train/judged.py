@@ -10,12 +10,11 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_data import PreferencePair, pairs_from_table
+from corpusmill.train.align_pairs import PreferencePair, pairs_from_table
 from corpusmill.train.compute import deterministic
-from corpusmill.train.generate import Sampling, generate_batch, plain
+from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
 from corpusmill.train.scores import FilterScore, TextScorer
 from corpusmill.train.template import load_chat
-from corpusmill.train.text_generator import load_text_generator
 from corpusmill.train.validation import bootstrap_ratio, wilson
 
 if TYPE_CHECKING:

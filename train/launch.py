@@ -1,19 +1,31 @@
-"""Starts a training on as many processes as its recipe asks for: on this machine, under torchrun, or on a Ray cluster."""
+"""Starts a training on as many processes as its recipe asks for: on this machine, under torchrun, or on a Ray cluster.
+
+`python -m corpusmill.train.launch` is one such process on this machine; its order comes as a line of JSON on standard input.
+"""
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
-from corpusmill.pipeline.code import code_for
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from corpusmill.pipeline.code import Code, check_here, code_for
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
@@ -22,16 +34,28 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.compute import pick_device
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.watch import following
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
-
     from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.checkpoint_dir import CheckpointDir
-    from corpusmill.train.rank import GroupJob
 
 
 # ---- launch ------------------------------------------------------------------------------------------
+
+
+class GroupJob(TypedDict):
+    """A job for all processes of a group; JSON."""
+
+    job: str
+    arguments: dict[str, Any]
+    parallel: dict[str, Any]
+    device: str
+    code: NotRequired[dict[str, Any]]  # the driver's (`Code.as_json`), where other machines take part
+
+
+#: Opens the bar of a training; what it gives is to be called now and then, and moves the bar.
+Bar = Callable[[], AbstractContextManager[Callable[[], None]]]
 
 
 def launch_stage(run: "StageRun", job: str, config: Any, place: "CheckpointDir", **arguments: Any) -> dict[str, Any]:
@@ -61,51 +85,158 @@ def launch(
 
     `arguments` and results are JSON. A single process is this one. Several are started on this machine, or by Ray Train where `engine` is
     Ray's and `RAY_ADDRESS` names a cluster; under torchrun they exist already. When a process is killed, the group starts again, up to
-    `parallel.max_restarts` times: jobs save their state.
+    `parallel.max_restarts` times: jobs save their state. The bar of started processes follows `log`, up to `steps` lines.
 
     Processes leave results and errors in `folder`, which on a cluster lies on a disk that all nodes share; where the run lies on a store,
-    they leave them in `store`, the training's folder there. On a cluster the bar follows `log`, up to `steps` lines.
+    they leave them in `store`, the training's folder there.
 
     Raises what a process raised where that is a CorpusmillError; else RankError with the trace.
     """
-    if under_torchrun():
-        _check_torchrun(parallel, title)
-    if parallel.world == 1:
-        result: dict[str, Any] = load_object(job)(ParallelDims.single(pick_device(device)), progress, **arguments)
-        return result
-    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
-    if under_torchrun():
-        return lead_torchrun(task, progress)
-    from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
-
-    if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
-        from corpusmill.train.launch_ray import RayGroup
-        from corpusmill.train.watch import following
-
-        task["code"] = code_for(load_object(job)).as_json()
-        left = store.child("processes") if store else Storage(str(folder.absolute()))
-        bar = partial(following, progress, title, None if store else log, steps)
-        return with_restarts(RayGroup(task, left, engine, bar, title), parallel.max_restarts, title)
-    return with_restarts(LocalGroup(task, folder, progress), parallel.max_restarts, title)
-
-
-def _check_torchrun(parallel: ParallelConfig, title: str) -> None:
-    started = torchrun_world()
-    if parallel.world != started:
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+    if torchrun and parallel.world != (started := int(os.environ["WORLD_SIZE"])):
         raise InputError(
             f"{title}.parallel: replicate x shard x tensor x pipeline are {parallel.world} processes, and torchrun has started "
             f"{started} (WORLD_SIZE)."
         )
+    if parallel.world == 1:
+        result: dict[str, Any] = load_object(job)(ParallelDims.single(pick_device(device)), progress, **arguments)
+        return result
+    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
+    if torchrun:
+        return _lead_torchrun(task, progress)
+    from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
+
+    group: ProcessGroup
+    if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
+        from corpusmill.train.launch_ray import RayGroup
+
+        task["code"] = code_for(load_object(job)).as_json()
+        left = store.child("processes") if store else Storage(str(folder.absolute()))
+        group = RayGroup(task, left, engine, partial(following, progress, title, None if store else log, steps), title)
+    else:
+        group = LocalGroup(task, folder, partial(following, progress, title, log, steps))
+    return with_restarts(group, parallel.max_restarts, title)
+
+
+# ---- what each process does --------------------------------------------------------------------------
+#
+# Find its device, join the others, run the job, leave its result or its error in a file.
+
+#: What the first process leaves in the group's folder.
+RESULT = "result.json"
+
+
+def rank() -> int:
+    """This process's number, as torchrun, Ray Train and our own launcher tell it."""
+    return int(os.environ["RANK"])
+
+
+def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
+    """Runs the job as one of `WORLD_SIZE` processes, on `threads` threads (0: its share of the cores). The process group exists.
+    Raises InputError where this machine has other code than the driver."""
+    job = load_object(task["job"])
+    if "code" in task:
+        check_here(Code.from_json(task["code"]))
+    dims = ParallelDims.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or _share_of_cores())
+    try:
+        result: dict[str, Any] = job(dims, progress, **task["arguments"])
+    finally:
+        torch.set_num_threads(before)
+    return result
+
+
+def backend(device: str) -> str:
+    """What carries the messages: NCCL between GPUs, gloo for tensors on CPUs."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+
+
+def local_device(device: str) -> torch.device:
+    """The CPU, or the GPU that is this process's by its number on its machine."""
+    if not backend(device).endswith("nccl"):
+        return torch.device("cpu")
+    if ":" in device:
+        raise InputError(f"device {device}: several processes can't share one GPU; `cuda` gives each its own.")
+    number, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= found:
+        raise InputError(f"device {device}: this machine has {found} GPUs for {os.environ['LOCAL_WORLD_SIZE']} processes.")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def _share_of_cores() -> int:
+    """The processes of a machine share its cores evenly. How many threads add up decides the last bits, so all launchers do the same."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+@contextmanager
+def process_group(device: str, store: dist.Store) -> Iterator[None]:
+    """The group of all processes for the time of the block; `store` is where they meet. After an error in the block the group stays: a
+    process reports its error first and then leaves (`leave_group`), which the others notice."""
+    number, world = rank(), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend(device), store=store, rank=number, world_size=world)
+    yield
+    store.set(f"done/{number}", "")  # no process leaves while another still reads
+    store.wait([f"done/{other}" for other in range(world)])
+    dist.destroy_process_group()
+
+
+def leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """An error as JSON; `exit_code` is null where it is none of ours."""
+    ours = isinstance(error, CorpusmillError)
+    return {
+        "rank": rank(),
+        "time": time.time(),
+        "message": str(error) if ours else f"{type(error).__name__}: {error}",
+        "exit_code": error.exit_code if isinstance(error, CorpusmillError) else None,
+        "trace": "".join(traceback.format_exception(error)),
+    }
+
+
+def leave_error(left: Storage, error: BaseException) -> None:
+    left.write_bytes(f"error-{rank()}.json", json.dumps(described(error)).encode())
+
+
+def leave_result(left: Storage, result: dict[str, Any]) -> None:
+    if rank() == 0:
+        left.write_bytes(RESULT, json.dumps(result).encode())
+
+
+def main() -> None:
+    """A process of a LocalGroup."""
+    order = json.loads(sys.stdin.buffer.readline())
+    left = Storage(order["left"])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code = 0
+    try:
+        with process_group(order["task"]["device"], next(rendezvous("env://"))[0]):
+            leave_result(left, take_part(order["task"], None))
+    except BaseException as error:  # noqa: BLE001 - the boundary where any failure becomes a file
+        leave_error(left, error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # gloo's threads abort about one in ten processes that end in the usual way (pytorch#190489)
+
+
+def _end_with_parent() -> None:
+    """Standard input ends when the process that started this one does, however it does."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 # ---- restarts ----------------------------------------------------------------------------------------
 #
 # A group of processes starts again when one of them is killed. Here is also what their failures mean.
-
-#: What the first process leaves in the group's folder.
-RESULT = "result.json"
-#: The environment variable with the file descriptor on which the first process may draw its bar.
-TERMINAL = "CORPUSMILL_TERMINAL"
 
 
 class RankError(Exception):
@@ -163,13 +294,13 @@ def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, A
 
 
 def _errors_left(left: Storage) -> list[dict[str, Any]]:
-    """The errors that the processes left, the earliest first."""
     names = [name for name in left.list_files() if name.startswith("error-") and name.endswith(".json")]
-    return sorted((json.loads(left.read_bytes(name)) for name in names), key=lambda error: float(error["time"]))
+    return [json.loads(left.read_bytes(name)) for name in names]
 
 
 def raise_first(errors: list[dict[str, Any]]) -> None:
-    """Raises the first error that is a CorpusmillError, else the first of all (see `rank.described`). Does nothing without errors."""
+    """Raises the earliest error that is a CorpusmillError, else the earliest of all (see `described`). Does nothing without errors."""
+    errors = sorted(errors, key=lambda error: float(error["time"]))
     for error in errors:
         if error["exit_code"] is not None:
             raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
@@ -194,24 +325,24 @@ class LocalGroup:
     terminal, and leave the others half a minute to end; hence these few lines. The meeting is theirs: torchrun's variables, a TCPStore.
     """
 
-    def __init__(self, task: "GroupJob", folder: Path, progress: Progress | None):
-        self.task, self.progress = task, progress
+    def __init__(self, task: GroupJob, folder: Path, bar: Bar):
+        self.task, self.bar = task, bar
         self.left = Storage(str(folder))
-        self.world = _world(task)
+        self.world = ParallelConfig.model_validate(task["parallel"]).world
 
     def run(self, left: Storage) -> None:
-        from torch.distributed import TCPStore
-
         Path(left.root).mkdir(parents=True)
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a free port that is ours
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a free port that is ours
         with contextlib.ExitStack() as stack:
             processes = [stack.enter_context(self._process(rank, store.port, left)) for rank in range(self.world)]
+            look = stack.enter_context(self.bar())
             while (codes := [process.poll() for process in processes]) and None in codes and not any(codes):
                 time.sleep(LOOK)
+                look()
             if any(codes):
                 raise self._failure(processes)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _process(self, rank: int, port: int, left: Storage) -> Iterator[subprocess.Popen[bytes]]:
         """A process for the time of the block. It is killed at the end of the block, and kills itself if this process ends before."""
         env = {
@@ -221,10 +352,10 @@ class LocalGroup:
         }  # fmt: skip
         if sys.platform == "linux":
             env.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        with open(left.path(f"rank-{rank}.log"), "wb") as log, self._terminal(env, rank) as descriptors:
+        with open(left.path(f"rank-{rank}.log"), "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "corpusmill.train.rank"], env=env, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                pass_fds=descriptors, start_new_session=True,  # Ctrl-C is for this process; it ends the others
+                [sys.executable, "-m", "corpusmill.train.launch"], env=env, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is for this process; it ends the others
             )  # fmt: skip
         assert process.stdin
         try:
@@ -238,27 +369,11 @@ class LocalGroup:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
 
-    @contextlib.contextmanager
-    def _terminal(self, env: dict[str, str], rank: int) -> Iterator[tuple[int, ...]]:
-        """A descriptor on which the first process can draw its bar, where there is a terminal."""
-        if rank or self.progress is None or not self.progress.enabled:
-            yield ()
-            return
-        console = self.progress.console
-        descriptor = os.dup(console.file.fileno())
-        try:
-            env.update({TERMINAL: str(descriptor), "COLUMNS": str(console.size.width), "LINES": str(console.size.height)})
-            yield (descriptor,)
-        finally:
-            os.close(descriptor)
-
     def _failure(self, processes: list[subprocess.Popen[bytes]]) -> Exception:
         """The error to raise. The death of one process makes others fail, so all get a moment to report."""
         until = time.monotonic() + GRACE
         while any(process.poll() is None for process in processes) and time.monotonic() < until:
             time.sleep(LOOK)
-        if self.progress and self.progress.enabled:
-            self.progress.console.show_cursor(True)
         for number, process in enumerate(processes, 1):
             if process.returncode is not None and process.returncode < 0:
                 cause = signal.Signals(-process.returncode).name
@@ -267,36 +382,20 @@ class LocalGroup:
         return RankError(f"a process ended with {next(p.returncode for p in processes if p.returncode)}")
 
 
-def _world(task: "GroupJob") -> int:
-    from corpusmill.train.options import ParallelConfig
-
-    return ParallelConfig.model_validate(task["parallel"]).world
-
-
 # ---- under torchrun ----------------------------------------------------------------------------------
 #
-# Under `torchrun ... -m corpusmill ...` every process runs the command: the first as always, the others wait until it needs them. Each
-# training is published at torchrun's store, where the others look for the next one, or for the end.
+# Under `torchrun ... -m corpusmill ...` every process runs the command: the first as always, the others wait for its orders at torchrun's
+# store. An order is a training, or the end.
 
-#: Seconds between two looks at the store; until the errors of the other processes are read; until the first process has to end.
-STORE_LOOK, HEAR, END = 0.2, 1.0, 60.0
-_led = 0
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
-
-
-def torchrun_world() -> int:
-    """How many processes torchrun started."""
-    return int(os.environ["WORLD_SIZE"])
+#: Until the errors of other processes are read; until the first process must have ended when another has failed; longer than any stage.
+HEAR, END, EVER = 1.0, timedelta(seconds=60), timedelta(days=1000)
+_numbers = itertools.count()
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Runs the command in the first process, takes part in its trainings in the others; all end with the same exit status."""
-    if int(os.environ["RANK"]) > 0:
-        sys.exit(_follow_torchrun(_torchrun_store()))
+    if rank() > 0:
+        sys.exit(_follow_torchrun())
     code: Any = 1
     try:
         main()
@@ -305,82 +404,64 @@ def run_command(main: Callable[[], None]) -> None:
         code = end.code
         raise
     finally:
-        _torchrun_store().set("end", json.dumps(code if isinstance(code, int) else int(bool(code))))
+        _order({"end": code if isinstance(code, int) else int(bool(code))})
 
 
-def lead_torchrun(task: "GroupJob", progress: Progress | None) -> dict[str, Any]:
-    """The first process's part in a training: calls the others and works with them. Raises what one of them raised first."""
-    global _led
-    from torch.distributed import PrefixStore
+def _order(order: Any) -> str:
+    """Tells the others what comes next; returns the order's name at the store."""
+    name = f"order-{next(_numbers)}"
+    _torchrun_store().set(name, json.dumps(order))
+    return name
 
-    from corpusmill.train.rank import leave_group, process_group, take_part
 
-    name, store = f"training-{_led}", _torchrun_store()
-    _led += 1
-    store.set(name, json.dumps(task))
+def _lead_torchrun(task: GroupJob, progress: Progress | None) -> dict[str, Any]:
+    """The first process's part in a training. Raises what one of the others raised first."""
+    name, store = _order(task), _torchrun_store()
     try:
-        with process_group(task["device"], PrefixStore(name, store)):
+        with process_group(task["device"], dist.PrefixStore(name, store)):
             return take_part(task, progress)
-    except CorpusmillError:
+    except Exception as error:
         leave_group()
+        if not isinstance(error, CorpusmillError):
+            time.sleep(HEAR)
+            keys = [f"{name}/error/{other}" for other in range(1, int(os.environ["WORLD_SIZE"]))]
+            raise_first([json.loads(store.get(key)) for key in keys if store.check([key])])
         raise
-    except Exception:
-        leave_group()
-        raise_first(_torchrun_errors(store, name))
-        raise
 
 
-def _torchrun_errors(store: "Store", name: str) -> list[dict[str, Any]]:
-    """The errors that other processes report within a moment, the earliest first."""
-    time.sleep(HEAR)
-    keys = [key for key in (f"{name}/error/{other}" for other in range(1, torchrun_world())) if store.check([key])]
-    return sorted((json.loads(store.get(key)) for key in keys), key=lambda error: float(error["time"]))
-
-
-def _follow_torchrun(store: "Store") -> int:
+def _follow_torchrun() -> int:
     """What processes other than the first do: training after training, silently. Returns the exit status of the first."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun passes Ctrl-C on; the first process handles it
     if not os.environ.get("CORPUSMILL_DEBUG"):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
-    number = 0
-    while not store.check(["end"]):
-        name = f"training-{number}"
-        if not store.check([name]):
-            time.sleep(STORE_LOOK)
-            continue
-        number += 1
-        if not _took_part(store, name):
-            until = time.monotonic() + END
-            while not store.check(["end"]) and time.monotonic() < until:
-                time.sleep(STORE_LOOK)
-            break
-    code = int(json.loads(store.get("end"))) if store.check(["end"]) else 1
-    time.sleep(HEAR if code else 0.0)  # torchrun kills the others as soon as one has failed: the first process goes first
-    return code
+    store, patience = _torchrun_store(), EVER
+    while True:
+        name = f"order-{next(_numbers)}"
+        try:
+            store.wait([name], patience)
+        except dist.DistError:  # the first process has not ended in time
+            return 1
+        order = json.loads(store.get(name))
+        if "end" in order:
+            time.sleep(HEAR if order["end"] else 0.0)  # torchrun kills the others as soon as one has failed: the first process goes first
+            return int(order["end"])
+        try:
+            with process_group(order["device"], dist.PrefixStore(name, store)):
+                take_part(order, None)
+        except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence of the first process
+            store.set(f"{name}/error/{rank()}", json.dumps(described(error)))
+            leave_group()
+            patience = END
 
 
-def _took_part(store: "Store", name: str) -> bool:
-    from torch.distributed import PrefixStore
-
-    from corpusmill.train.rank import described, leave_group, process_group, rank, take_part
-
-    task = json.loads(store.get(name))
-    try:
-        with process_group(task["device"], PrefixStore(name, store)):
-            take_part(task, None)
-    except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence of the first process
-        store.set(f"{name}/error/{rank()}", json.dumps(described(error)))
-        leave_group()
-        return False
-    return True
-
-
-def _torchrun_store() -> "Store":
+@cache
+def _torchrun_store() -> dist.Store:
     """A part of torchrun's own store, for this attempt of its (`--max-restarts`)."""
-    from torch.distributed import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
     store, _, _ = next(rendezvous("env://"))
-    return PrefixStore(f"corpusmill-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return dist.PrefixStore(f"corpusmill-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+if __name__ == "__main__":
+    main()

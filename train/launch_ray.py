@@ -23,7 +23,7 @@ from corpusmill.train.launch import Killed, RankError
 from corpusmill.train.options import ParallelConfig
 
 if TYPE_CHECKING:
-    from corpusmill.train.rank import GroupJob
+    from corpusmill.train.launch import GroupJob
 
 
 # ---- resources ---------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class RayGroup:
 
 def _work(order: dict[str, Any]) -> None:
     """In each of Ray Train's workers, which has joined the process group already."""
-    from corpusmill.train.rank import leave_error, leave_result, take_part
+    from corpusmill.train.launch import leave_error, leave_result, take_part
 
     left = Storage(order["left"])
     there = left.remote or Path(left.root).is_dir()

@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import States
 from corpusmill.train.checkpoint_dir import StateFolder
-from corpusmill.train.compute import LossScale, deterministic
+from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
@@ -156,8 +156,6 @@ class _Progress:
     tokens: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
-    overflows: int = 0
-    scale: tuple[float, int] = (LossScale.FIRST, 0)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     score: float | None = None  # of the latest evaluation
@@ -265,7 +263,6 @@ class _Loop:
         self.guards()
 
     def guards(self) -> None:
-        self.scale = LossScale(self.config.precision, *self.so_far.scale)
         self.loss_guard = SpikeGuard(self.config.spike, LOSS_FLOOR, self.so_far.losses)
         self.norm_guard = SpikeGuard(self.config.spike, NORM_FLOOR, self.so_far.norms)
 
@@ -279,8 +276,6 @@ class _Loop:
         fraction = lr_fraction(step, self.config)
         line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
         line |= done.metrics
-        if self.scale.used:
-            line |= {"scale": self.scale.value, "overflows": self.so_far.overflows}
         reason = self._judge(done)
         if reason:
             line |= self._skip(step, reason, done.parts)
@@ -289,35 +284,18 @@ class _Loop:
             self.so_far.skipped_in_row = 0
             self.so_far.count += done.count
         self.so_far.tokens += done.tokens
-        self.so_far.scale = self.scale.value, self.scale.clean
         return line
 
     def _gradient(self, step: int) -> "_Gradient":
-        """The step's loss and gradient over all micro-batches of all ranks.
-
-        When an fp16 gradient overflows, the step is computed again with half the scale, which costs time but no data. A gradient that
-        overflows even with a scale of 1 is not the scale's fault: the guard judges it, and the scale stays as it was.
-        """
-        done, before, tries = self._attempt(step), (self.scale.value, self.scale.clean), 0
-        while self.scale.overflowed(done.loss, done.norm):
-            if self.scale.value * done.count <= 1:
-                self.scale.value, self.scale.clean = before
-                return done
-            self.scale.halve()
-            tries += 1
-            done = self._attempt(step)
-        self.so_far.overflows += tries
-        return done
-
-    def _attempt(self, step: int) -> "_Gradient":
+        """The step's loss and gradient over all micro-batches of all ranks."""
         self.optimizer.zero_grad()
-        parts = self.parallel_model.backward(self.objective, step, self.scale.value)
+        parts = self.parallel_model.backward(self.objective, step)
         grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}
         totals = self.parallel_model.total(step_totals(parts, self.objective.metrics, self.device))
         square = self.parallel_model.squared_norm(grads)
         total, count, tokens, *metrics, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
         valid = max(int(count), 1)
-        factor = self.parallel_model.gradient_scale / valid / self.scale.value
+        factor = self.parallel_model.gradient_scale / valid
         means = {name: value / valid for name, value in zip(self.objective.metrics, metrics, strict=True)}
         return _Gradient(parts, list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
 
@@ -333,7 +311,6 @@ class _Loop:
         clipped = min(1.0, clip / (done.norm + 1e-6)) if clip else 1.0  # as torch.nn.utils.clip_grad_norm_
         torch._foreach_mul_([local_of(grad) for grad in done.grads], done.factor * clipped)
         self.optimizer.step(fraction)
-        self.scale.stepped()
 
     def _documents(self, step: int, parts: list[StepLoss]) -> list[str]:
         """The documents of micro-batches with a loss that is not finite, on any rank; if there are none, all documents of the step."""

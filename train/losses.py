@@ -143,13 +143,11 @@ class TokenObjective:
 @dataclass(frozen=True)
 class LossOptions:
     """`beta`: how far the policy may move from the reference (ORPO: the weight of the odds ratio); `label_smoothing`: the share of
-    pairs taken as swapped; `gamma`: SimPO's margin; the weights are KTO's."""
+    pairs taken as swapped; `gamma`: SimPO's margin."""
 
     beta: float = 0.1
     label_smoothing: float = 0.0
     gamma: float = 0.0
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ class PairLogps:
 
 PreferenceLoss = Callable[[PairLogps, LossOptions], Tensor]
 
-#: The names of what `pair_metrics` and `completion_metrics` give; `kl` only where there is a reference.
+#: The names of what `pair_metrics` gives; `kl` only where there is a reference.
 METRICS = ("accuracy", "margin", "reward_chosen", "reward_rejected", "chosen_tokens", "rejected_tokens", "kl")
 
 
@@ -229,19 +227,17 @@ def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
     }
 
 
-# ---- DPO ---------------------------------------------------------------------------------------------
-#
-# Direct Preference Optimization (Rafailov et al. 2023, arXiv 2305.18290) and its noise-aware variants.
+# ---- the losses on pairs -----------------------------------------------------------------------------
 
 
 def sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """-log sigmoid(beta h)."""
+    """Direct Preference Optimization (Rafailov et al. 2023, arXiv 2305.18290): -log sigmoid(beta h)."""
     return -logsigmoid(options.beta * pairs.log_ratio)
 
 
 def conservative(pairs: PairLogps, options: LossOptions) -> Tensor:
     """cDPO: a share e of the labels is taken as swapped, -(1-e) log sigmoid(beta h) - e log sigmoid(-beta h)
-    (trainers.py of the authors' repository)."""
+    (trainers.py of DPO's authors)."""
     share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
     return -(1 - share) * logsigmoid(scaled) - share * logsigmoid(-scaled)
 
@@ -258,23 +254,15 @@ def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
     return (-(1 - share) * logsigmoid(scaled) + share * logsigmoid(-scaled)) / (1 - 2 * share)
 
 
-# ---- IPO ---------------------------------------------------------------------------------------------
-#
-# Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036).
-
-
 def ipo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """(h - 1 / (2 beta))^2 of mean log-probabilities a token, as TRL has it and the authors confirmed."""
+    """Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036): (h - 1 / (2 beta))^2 of mean log-probabilities a token, as
+    TRL has it and the authors confirmed."""
     return (pairs.mean_log_ratio - 1 / (2 * options.beta)) ** 2
 
 
-# ---- ORPO --------------------------------------------------------------------------------------------
-#
-# Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): tuning and preference in one, without a reference.
-
-
 def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """-a - beta log sigmoid(log odds(a) - log odds(b)) of the mean log-probabilities a token a, b of chosen and rejected.
+    """Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): -a - beta log sigmoid(log odds(a) - log odds(b)) of the mean
+    log-probabilities a token a, b of chosen and rejected.
 
     The first term is what tuning on the chosen completions minimises, here of the completion's tokens as in the paper's
     equation 6; the authors' code and TRL count the prompt's tokens in it too.
@@ -292,79 +280,13 @@ def log_odds(logp: Tensor) -> Tensor:
     return logp - (-torch.expm1(logp)).log()
 
 
-# ---- SimPO -------------------------------------------------------------------------------------------
-#
-# Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): rewards of means a token, without a reference.
-
-
 def simpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """-log sigmoid(beta (a - b) - gamma) of the mean log-probabilities a token a, b of chosen and rejected."""
+    """Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): -log sigmoid(beta (a - b) - gamma) of the mean log-probabilities
+    a token a, b of chosen and rejected."""
     return -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma)
 
-
-# ---- all by name -------------------------------------------------------------------------------------
 
 LOSSES: dict[str, PreferenceLoss] = {
     "sigmoid": sigmoid, "conservative": conservative, "mean-sigmoid": mean_sigmoid, "robust": robust, "ipo": ipo, "orpo": orpo,
     "simpo": simpo,
 }  # fmt: skip
-
-
-# ---- KTO ---------------------------------------------------------------------------------------------
-#
-# Kahneman-Tversky Optimization (Ethayarajh et al. 2024, arXiv 2402.01306): completions that are good or bad, without a partner.
-
-
-@dataclass(frozen=True)
-class CompletionLogps:
-    """Sums over completion tokens, float32 [completions], under policy and reference; `desirable` is bool.
-
-    `kl` is the reference point, a scalar: see `reference_point`. `tokens` are the numbers of tokens summed over.
-    """
-
-    policy: Tensor
-    reference: Tensor
-    tokens: Tensor
-    desirable: Tensor
-    kl: Tensor
-
-    @property
-    def ratio(self) -> Tensor:
-        return self.policy - self.reference
-
-
-def reference_point(ratios: Tensor, count: Tensor | int) -> Tensor:
-    """max(0, mean log-ratio of mismatched completions), an estimate of KL(policy, reference) that carries no gradient.
-
-    A mismatched completion follows another example's prompt. `ratios` is the sum over all processes' ones, `count` how many there are.
-    """
-    return (ratios.detach() / count).clamp(min=0)
-
-
-def kto(completions: CompletionLogps, options: LossOptions) -> Tensor:
-    """weight * (1 - sigmoid(beta (r - kl))) of a desirable completion with log-ratio r, 1 - sigmoid(beta (kl - r)) of an
-    undesirable one: float32 [completions]."""
-    above = options.beta * (completions.ratio - completions.kl)
-    good = options.desirable_weight * torch.sigmoid(-above)  # 1 - sigmoid(x) without cancellation
-    bad = options.undesirable_weight * torch.sigmoid(above)
-    return torch.where(completions.desirable, good, bad)
-
-
-@torch.no_grad()
-def completion_metrics(completions: CompletionLogps, options: LossOptions, n_desirable: int, n_undesirable: int) -> dict[str, Tensor]:
-    """What is logged of a batch, [completions] each, whose means over a step of `n_desirable` and `n_undesirable` are means
-    of their kind (0 where a step has none of it): `reward_chosen` and `chosen_tokens` of the desirable, `reward_rejected` and
-    `rejected_tokens` of the undesirable. `margin` is between the two; `accuracy` the share on the right side of `kl`."""
-    total = n_desirable + n_undesirable
-    chosen = completions.desirable * (total / max(n_desirable, 1))
-    rejected = ~completions.desirable * (total / max(n_undesirable, 1))
-    ratio, rewards, tokens = completions.ratio, options.beta * completions.ratio, completions.tokens
-    return {
-        "accuracy": ((ratio > completions.kl) == completions.desirable).float(),
-        "margin": chosen * rewards - rejected * rewards,
-        "reward_chosen": chosen * rewards,
-        "reward_rejected": rejected * rewards,
-        "chosen_tokens": chosen * tokens,
-        "rejected_tokens": rejected * tokens,
-        "kl": completions.kl.expand_as(ratio),
-    }

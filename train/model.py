@@ -89,7 +89,7 @@ def frequencies(arch: Architecture) -> tuple[Tensor, float]:
         return 1.0 / periods, 1.0
     if scaling.rope_type == "llama3":
         return _llama3(1.0 / periods, scaling), 1.0
-    return _yarn(periods, theta, scaling), _attention_factor(scaling)
+    return _yarn(periods, theta, scaling), scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
@@ -111,25 +111,10 @@ def _yarn(periods: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
     def dimension(turns: float) -> float:
         return dim * math.log(scaling.original_max_position_embeddings / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
-    if scaling.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
+    low, high = max(math.floor(dimension(scaling.beta_fast)), 0), min(math.ceil(dimension(scaling.beta_slow)), dim - 1)
     ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / ((high - low) or 0.001)
     plain_share = 1 - ramp.clamp(0, 1)
     return 1.0 / (scaling.factor * periods) * (1 - plain_share) + 1.0 / periods * plain_share
-
-
-def _attention_factor(scaling: RopeScaling) -> float:
-    if scaling.attention_factor is not None:
-        return scaling.attention_factor
-
-    def temperature(weight: float) -> float:
-        return 0.1 * weight * math.log(scaling.factor) + 1.0
-
-    if scaling.mscale and scaling.mscale_all_dim:
-        return temperature(scaling.mscale) / temperature(scaling.mscale_all_dim)
-    return temperature(1.0)
 
 
 @lru_cache(maxsize=16)
@@ -284,39 +269,19 @@ class KVCache:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores `[B, kv_heads, T, head_dim]` after the first `length` places; returns all that the new ones see, from `first` on."""
         first, new, seen = self.first, keys.size(2), []
-        for kept, given in zip(self._layer(layer, len(keys), keys), (keys, values)):
-            kept = kept[: len(keys)]
+        for kept, given in zip(self._layer(layer, keys), (keys, values)):
             kept.narrow(2, self.length, new).copy_(given)
             seen.append(kept.narrow(2, first, self.length + new - first))
         return seen[0], seen[1]
 
-    def put(self, row: int, other: "KVCache", its_row: int, rows: int) -> None:
-        """Row `row` (of at most `rows` that there will ever be) becomes what a row of `other` holds, ending where all rows end."""
-        for layer, (keys, values) in other.layers.items():
-            for mine, theirs in zip(self._layer(layer, rows, keys), (keys, values)):
-                mine[row, :, self.length - other.length : self.length] = theirs[its_row, :, : other.length]
-        self.starts[row : row + 1] = [self.length - other.length]
+    def keep(self, rows: list[int]) -> None:
+        """Forgets all other rows."""
+        self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
+        self.starts = [self.starts[row] for row in rows]
 
-    def drop(self, row: int) -> None:
-        """One row less; the last one takes its place."""
-        last = len(self.starts) - 1
-        for pair in self.layers.values():
-            for mine in pair if row < last else ():
-                mine[row] = mine[last]
-        self.starts[row] = self.starts[last]
-        self.starts.pop()
-
-    def shift(self, places: int) -> None:
-        """Forgets the first places, which no row needs, to make room at the end."""
-        for pair in self.layers.values():
-            for mine in pair:
-                mine[:, :, : self.length - places] = mine[:, :, places : self.length].clone()
-        self.length -= places
-        self.starts = [start - places for start in self.starts]
-
-    def _layer(self, layer: int, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self.layers:  # shape, type and device are those of what comes: half the heads, say, or bf16
-            shape = (rows, like.size(1), self.longest, like.size(3))
+            shape = (len(like), like.size(1), self.longest, like.size(3))
             self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
         return self.layers[layer]
 
@@ -427,7 +392,7 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class Decoder(nn.Module):
+class LlamaModel(nn.Module):
     """Ids to the hidden states before the output head.
 
     A pipeline stage is a decoder with some consecutive `layers`, and with None for the `embed_tokens` (then hidden
@@ -481,7 +446,7 @@ class Llama(nn.Module):
     def __init__(self, arch: Architecture):
         super().__init__()
         self.arch = arch
-        self.model = Decoder(arch)
+        self.model = LlamaModel(arch)
         self.lm_head = nn.Linear(arch.width, arch.vocab_size, bias=False)
         self.tie()
 

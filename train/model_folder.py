@@ -14,7 +14,7 @@ from torch import Tensor
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.train.files import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.checkpoint_dir import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, RopeScaling
 from corpusmill.train.template import token_ids
@@ -165,7 +165,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
 SCALING = {
     "llama3": ("low_freq_factor", "high_freq_factor"),
-    "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"),
+    "yarn": ("beta_fast", "beta_slow", "attention_factor"),
 }
 
 
@@ -255,6 +255,8 @@ def _scaling_from_hugging_face(rope: dict[str, Any], original: int | None, conte
         return None
     if kind not in SCALING:
         raise ValueError(f"rope_type {kind!r} is not supported")
+    if rope.get("mscale") or rope.get("mscale_all_dim") or not rope.get("truncate", True):
+        raise ValueError("rope scaling with mscale, mscale_all_dim or truncate: false is not supported")
     original = original or rope.get("original_max_position_embeddings") or context
     given = {key: rope[key] for key in SCALING[kind] if rope.get(key) is not None}
     if kind == "llama3":

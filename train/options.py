@@ -75,10 +75,10 @@ class LoopConfig(Config):
     async_save: bool = Field(
         default=True, json_schema_extra=INERT, description="States are written beside the training, which waits only while they are copied."
     )
-    precision: Literal["auto", "fp32", "bf16", "bf16-params", "fp16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
         default="auto",
-        description="Arithmetic of forward and backward: `bf16` and `fp16` (whose loss is scaled) by autocast, `bf16-params` in bf16 "
-        "throughout; `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
+        description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
+        " `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )
     compile: bool = Field(default=False, json_schema_extra=INERT, description="Compile the layers with torch.compile.")
     checkpointing: bool = Field(
@@ -127,7 +127,7 @@ class ParallelConfig(Config):
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v"] = Field(
+    schedule: Literal["1f1b", "interleaved", "zero-bubble"] = Field(
         default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
     )
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
@@ -182,9 +182,6 @@ class RopeScaling(Config):
     beta_fast: float = Field(32.0, gt=0, description="yarn: what turns more often than this in the old context stays as it is.")
     beta_slow: float = Field(1.0, gt=0, description="yarn: what turns fewer times than this turns slower.")
     attention_factor: float | None = Field(None, gt=0, description="yarn: cosines and sines times this; else 0.1 ln(factor) + 1.")
-    mscale: float | None = Field(None, gt=0, description="yarn: weighs ln(factor) in the attention factor (DeepSeek).")
-    mscale_all_dim: float | None = Field(None, gt=0, description="yarn: the same in the attention factor's denominator.")
-    truncate: bool = Field(True, description="yarn: the ramp begins and ends at whole dimensions.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "RopeScaling":

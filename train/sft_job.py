@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import read_table
@@ -18,19 +18,17 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
-from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
-from corpusmill.train.finetune import leave_model, start_from
-from corpusmill.train.loop import fit
+from corpusmill.train.finetune import start_from, train_job
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
 from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, chat_files, load_chat, user_turn
 from corpusmill.train.tuning import StartModel
-from corpusmill.train.user_files import BadRow, UserRow, first_question, read_instruction, read_messages, read_rows, read_text
+from corpusmill.train.user_files import BadRow, UserRow, first_question, read_all, read_instruction, read_messages, read_text
 
 # ---- examples ----------------------------------------------------------------------------------------
 #
@@ -110,21 +108,11 @@ def build_examples(
 
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
-    """Every row of the user's files, in their order. Whether one is held out depends on its first question.
-
-    A row that is no example comes with the reason. Raises InputError where a whole file has no example.
-    """
-    examples = []
-    for path in files:
-        rows = [_example(place, row, held_out) for place, row in read_rows(path)]
-        bad = [row.bad for row in rows if row.bad]
-        if len(bad) == len(rows):
-            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is an example; {bad[0]}")
-        examples += rows
-    return examples
+    """Every row of the user's files. Whether one is held out depends on its first question."""
+    return read_all(files, partial(_example, held_out), "an example")
 
 
-def _example(place: str, row: UserRow | BadRow, held_out: float) -> Example:
+def _example(held_out: float, place: str, row: UserRow | BadRow) -> Example:
     try:
         if isinstance(row, BadRow):
             raise row
@@ -286,7 +274,6 @@ class TuningJob(TokenObjective):
         self.order = Order(self.rows.n_rows, config.batch, config.micro_batch, config.seed)
         steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.rows.n_rows))
         self.loop = config.loop.model_copy(update={"steps": steps})
-        self.measured: dict[str, float] = {}  # on held-out examples, after the latest step that was looked at
 
     def _pack(self, examples: list[Example]) -> tuple[Packed, list[Example]]:
         context = self.model.arch.context
@@ -296,20 +283,7 @@ class TuningJob(TokenObjective):
 
     def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and leaves the model; returns what `metrics.json` holds."""
-        if self.dims.is_main:
-            place.begin(chat_files(self.encoder, self.model.arch.context))
-        with deterministic(self.loop.threads):
-            before = self.held_out_loss(LocalModel(self.model, self.loop.precision))
-        result = fit(
-            self.model, self, self.loop, dims=self.dims, state=place.states, log=place.log_file, describe=self.describe,
-            evaluate=self.evaluate if self.held_out_examples else None, evaluate_every=self.config.evaluate_every,
-            progress=progress, title="sft",
-        )  # fmt: skip
-        if not self.measured:  # killed after the last step
-            with deterministic(self.loop.threads):
-                self.evaluate(result.parallel_model, result.steps)
-        leave_model(self.model, self.start, result, self.dims, self.config, place)
-        measured = bool(self.held_out_examples)
+        result, before, after = train_job(self, self, place, progress, "sft")
         return {
             "examples": len(self.examples),
             "held_out_examples": len(self.held_out_examples),
@@ -319,14 +293,9 @@ class TuningJob(TokenObjective):
             "skipped_steps": result.skipped,
             "target_tokens": result.count,
             "train_loss": result.loss,
-            "held_out_loss_before": before if measured else None,
-            "held_out_loss_after": self.measured["held_out_loss"] if measured else None,
+            "held_out_loss_before": before.get("loss"),
+            "held_out_loss_after": after.get("loss"),
         }
-
-    def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, float]:
-        """What goes into the log."""
-        self.measured = {"held_out_loss": self.held_out_loss(parallel_model)}
-        return self.measured
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         for rows in self.order.micro_batches(step, share):
@@ -343,14 +312,14 @@ class TuningJob(TokenObjective):
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]
 
     @torch.no_grad()
-    def held_out_loss(self, parallel_model: ParallelModel) -> float:
-        """Nats a target over the held-out examples, the same on every process; NaN without any."""
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        """`loss`: nats a target over the held-out examples."""
         total, count = 0.0, 0
         for rows in in_turn(self.held_out.n_rows):
             ids, targets, segments = self._tensors(self.held_out, rows)
             total += float(parallel_model.nats(ids, targets, segments).double().sum())
             count += int((targets != IGNORED).sum())
-        return total / count if count else float("nan")
+        return {"loss": total / count} if count else {}
 
     def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
         ids, targets, segments = (torch.from_numpy(a[rows]).to(self.dims.device) for a in (packed.ids, packed.targets, packed.segments))

@@ -6,9 +6,9 @@ A file that can't be read is an InputError. A row that can't be read is a `BadRo
 import hashlib
 import io
 import json
-import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,16 @@ class BadRow(InputError):
         self.rule = rule
 
 
+class HasBad(Protocol):
+    """What a row becomes; `bad` says why it is nothing."""
+
+    @property
+    def bad(self) -> BadRow | None: ...
+
+
+Made = TypeVar("Made", bound=HasBad)
+
+
 def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
     """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
 
@@ -50,6 +60,19 @@ def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
         yield from _json_array(path, content)
     else:
         yield from _json_lines(path, content)
+
+
+def read_all(files: Sequence[str], make: Callable[[str, UserRow | BadRow], Made], what: str) -> list[Made]:
+    """What `make` makes of every row of the files, in their order; a row that is none comes with the reason, as `bad`. Raises InputError
+    where a whole file has none."""
+    found: list[Made] = []
+    for path in files:
+        rows = [make(place, row) for place, row in read_rows(path)]
+        bad = [row.bad for row in rows if row.bad]
+        if len(bad) == len(rows):
+            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {bad[0]}")
+        found += rows
+    return found
 
 
 def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
@@ -84,45 +107,14 @@ def _raw(path: str) -> bytes:
 
 def _file_content(path: str) -> bytes:
     content = _raw(path)
-    if path.endswith(".gz"):
-        content = _inflate(path, content)
-    elif path.endswith(".zst"):
-        content = _unzstd(path, content)
+    if kind := {".gz": "gzip", ".zst": "zstd"}.get(PurePosixPath(path).suffix):
+        try:
+            content = pa.CompressedInputStream(pa.BufferReader(content), kind).read()  # all members, all frames
+        except OSError as error:
+            raise InputError(f"{path}: not a whole {kind} file ({error}).") from error
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
     return content
-
-
-def _unzstd(path: str, compressed: bytes) -> bytes:
-    """All frames of a zstd file."""
-    import zstandard
-
-    parts = []
-    while compressed:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            parts.append(frame.decompress(compressed))
-        except zstandard.ZstdError as error:
-            raise InputError(f"{path}: not a zstd file ({error}).") from error
-        if not frame.eof:
-            raise InputError(f"{path}: the zstd file is truncated.")
-        compressed = frame.unused_data
-    return b"".join(parts)
-
-
-def _inflate(path: str, compressed: bytes) -> bytes:
-    """All members of a gzip file."""
-    parts = []
-    while compressed:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(member.decompress(compressed))
-        except zlib.error as error:
-            raise InputError(f"{path}: not a gzip file ({error}).") from error
-        if not member.eof:
-            raise InputError(f"{path}: the gzip file is truncated.")
-        compressed = member.unused_data
-    return b"".join(parts)
 
 
 def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:

@@ -157,9 +157,9 @@ class LoopBar:
         from rich import progress as rp
 
         columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
-                   rp.TextColumn("{task.fields[left]}"))  # fmt: skip
+                   rp.TimeRemainingColumn())  # fmt: skip
         self.bars = rp.Progress(*columns, expand=True)
-        self.task = self.bars.add_task(title, total=steps, completed=begin, left="")
+        self.task = self.bars.add_task(title, total=steps, completed=begin)
         self.validation, self.score, self.skipped = validation, "", 0
         self.loss: float | None = None
         self.line: dict[str, Any] = {}
@@ -180,31 +180,14 @@ class LoopBar:
 
         if not self.line:
             return self.bars
-        self.bars.update(self.task, completed=self.line["step"] + 1, left=f"{clock(self.speed['seconds_left'])} left")
-        used = f"{self.speed['mfu']:.1%} MFU" if "mfu" in self.speed else f"{short(self.speed['flops_per_second'])}FLOP/s"
+        self.bars.update(self.task, completed=self.line["step"] + 1)
         memory = self.speed.get("cuda_bytes", self.speed["memory_bytes"])
         parts = [
             f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {self.line['lr']:.2g}",
-             f"{short(self.tokens_per_second).replace(' ', '')} tok/s", used, f"{memory / 1e9:.1f} GB",
+            f"{self.tokens_per_second:,.0f} tok/s", f"{self.speed['mfu']:.1%} MFU" if "mfu" in self.speed else "", f"{memory / 1e9:.1f} GB",
             f"{self.skipped} skipped" if self.skipped else "", self.score,
         ]  # fmt: skip
         return Group(self.bars, Text("  " + "  ".join(filter(None, parts)), style="dim", overflow="ellipsis", no_wrap=True))
-
-
-def short(value: float) -> str:
-    """Three digits and a unit: 12.3 k, 1.23 G."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if abs(value) < 999.5 or unit == "P":
-            break
-        value /= 1000
-    return f"{value:.{max(0, 2 - len(str(int(abs(value)))) + 1)}f} {unit}"
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02d}:{second:02d}"
 
 
 @contextmanager

@@ -53,14 +53,8 @@ SCIQ = [
      "correct_answer": "stones", "support": support}
     for support in ("", " The mill grinds the grain between heavy stones.")
 ]  # fmt: skip
-GSM8K = [
-    {"question": "A mill grinds 1,000 stones. How many are left of 3,500?", "answer": "3500-1000=<<3500-1000=2500>>2500\n#### 2,500"},
-    {"question": "A cart costs $12. What do two cost?", "answer": "2*12=24\n#### 24"},
-    {"question": "How many wheels have 3 carts?", "answer": "3*2=<<3*2=6>>6\n#### 6"},
-    {"question": "A farmer sells 5 of 7 carts. How many stay?", "answer": "7-5=2\n#### 2"},
-]
 
 ITEMS: dict[str, list[dict[str, Any]]] = {
     "blimp": BLIMP, "hellaswag": HELLASWAG, "arc_easy": ARC, "arc_challenge": ARC, "piqa": PIQA, "winogrande": WINOGRANDE,
-    "lambada": LAMBADA, "sciq": SCIQ, "gsm8k": GSM8K,
+    "lambada": LAMBADA, "sciq": SCIQ,
 }  # fmt: skip

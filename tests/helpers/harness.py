@@ -22,7 +22,6 @@ YAMLS = {
     "winogrande": "winogrande/default.yaml",
     "lambada": "lambada/lambada_openai.yaml",
     "sciq": "sciq/sciq.yaml",
-    "gsm8k": "gsm8k/gsm8k.yaml",
 }
 
 

@@ -1,5 +1,6 @@
 """Jobs for the tests of launchers, in a module of their own: other processes have to import it."""
 
+import json
 import os
 import signal
 import time
@@ -20,9 +21,17 @@ def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker
         if marker:
             Path(marker).touch()
         do(deed)
-    if progress is not None:
-        progress.console.print(f"{os.getpid()} of {total}", highlight=False)
-    return {"sum": total, "again": _sum(total), "threads": torch.get_num_threads(), "pid": os.getpid(), "bar": progress is not None}
+    return {"sum": total, "again": _sum(total), "threads": torch.get_num_threads(), "pid": os.getpid()}
+
+
+def log_and_wait(dims: ParallelDims, progress: Any, log: str) -> dict[str, Any]:
+    """Writes the line of the third step of a training, and gives a bar time to be drawn."""
+    speed = {"step": 2, "seconds_left": 4.0, "flops_per_second": 1.0, "memory_bytes": 1, "tokens_per_second": 1.0}
+    if dims.is_main:
+        Path(log).write_text(json.dumps({"step": 2, "loss": 1.0, "lr": 0.1}) + "\n")
+        Path(log).with_name("speed.jsonl").write_text(json.dumps(speed) + "\n")
+        time.sleep(1.5)
+    return {}
 
 
 def do(deed: str) -> None:

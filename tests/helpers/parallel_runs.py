@@ -106,7 +106,7 @@ def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
     model = fresh(case)
     objective = Rows(case, model.arch)
     parallel_model = prepare(model, dims, case.config)
-    parts = parallel_model.backward(objective, 0, 1.0)
+    parts = parallel_model.backward(objective, 0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
     grads = {name: p.grad for name, p in parallel_model.parameters.items()}
     norm = float(parallel_model.squared_norm(grads)) ** 0.5 * parallel_model.gradient_scale

@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Attempt, Failed
 from corpusmill.pipeline.on_ray.dispatch import Share, TaskActor
 from corpusmill.pipeline.stage import Task
-from corpusmill.train.rank import GroupJob, take_part
+from corpusmill.train.launch import GroupJob, take_part
 
 PACKAGE = Path(corpusmill.__file__).parent
 RECIPE = """

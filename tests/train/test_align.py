@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
-from corpusmill.train import align, logprobs, losses
+from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_job import mismatch
-from corpusmill.train.logprobs import NOBODY, RowForm, collate, sum_logps
+from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.options import Architecture, ParallelConfig
+from corpusmill.train.options import Architecture
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import Encoded
 
@@ -103,7 +101,7 @@ def metrics_of(run) -> dict:
 
 
 def test_the_recipe_knows_every_loss():
-    assert set(AlignConfig.model_fields["loss"].annotation.__args__) == {*LOSSES, "kto"}
+    assert set(AlignConfig.model_fields["loss"].annotation.__args__) == {*LOSSES}
     assert set(align.REFERENCE_FREE) == {"orpo", "simpo"}
 
 
@@ -158,44 +156,6 @@ def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execut
     monkeypatch.undo()
     execute(pretrained_run, stage())
     assert tree(tmp_path / "run") == undisturbed
-
-
-def test_the_reference_is_measured_once(pretrained_run, execute, monkeypatch):
-    execute(pretrained_run, stage(loop={"threads": 1, "steps": 1}))
-
-    def refuse(*_):
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(logprobs, "measured", refuse)
-    execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}))
-    with pytest.raises(CorpusmillError, match="measured again"):
-        execute(pretrained_run, stage(loop={"threads": 1, "steps": 2}, seed=9))
-    names = {path.name for path in Path(pretrained_run.path("align/checkpoints")).glob("reference-*")}
-    assert len(names) == 2  # the training pairs' and the held-out pairs'
-
-
-def test_the_reference_is_known_by_how_it_is_computed(pretrained_run, execute):
-    """Log-probabilities of other batches, shapes or types differ in their last bits."""
-    from corpusmill.train.align_job import AlignmentJob
-    from corpusmill.train.parallel.dims import ParallelDims
-    from corpusmill.train.tuning import StartModel
-
-    execute(pretrained_run, stage(pairs=10, loop={"threads": 1, "steps": 0}))
-    pairs = pq.read_table(pretrained_run.path("align/data/pairs.parquet"))
-    start = StartModel("pretrain/model", pretrained_run.path("pretrain/model"))
-    keys = []
-
-    def key_of(device: str = "cpu", precision: str = "auto", **sizes: int) -> list:
-        dims = ParallelDims(ParallelConfig(**sizes), torch.device("cpu"))
-        aligned = AlignmentJob(stage(loop={**QUICK["loop"], "precision": precision}).config, start, pairs, dims)
-        aligned.dims = replace(dims, device=torch.device(device))
-        aligned.objective.measure_reference = lambda references, _: keys.append(list(references.key))
-        aligned.measure_reference(pretrained_run.root, "weights")
-        return keys[-1]
-
-    assert key_of() == key_of(precision="fp32") != key_of(precision="bf16")
-    others = [key_of(replicate=2), key_of(tensor=2), key_of(pipeline=2), key_of("cuda"), key_of("cuda", "fp32")]
-    assert len({str(key) for key in [key_of(), *others]}) == 6
 
 
 def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
@@ -258,7 +218,7 @@ def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
     execute(pretrained_run, stage(loss=loss, loop={**QUICK["loop"], "steps": 15}))
     metrics, first = metrics_of(pretrained_run), steps_of(pretrained_run)[0]
     before, after = metrics["held_out_before"], metrics["held_out_after"]
-    assert not references_of(pretrained_run) and "kl" not in first
+    assert "kl" not in first
     uniform = math.log(600)  # nats a token of an untrained model
     expected = uniform + 0.1 * math.log(2) if loss == "orpo" else math.log1p(math.e)
     assert first["preference_loss"] == pytest.approx(expected, abs=1e-5)
@@ -266,72 +226,14 @@ def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
     assert after["loss"] < before["loss"] and after["margin"] > before["margin"]
 
 
-def single_rows(count: int) -> list[dict]:
-    """One completion of each, every third of them good."""
-    return [
-        {"prompt": f"What is {n}?", "completion": f"It is {n}." if n % 3 == 0 else f"Who cares about {n}", "label": n % 3 == 0}
-        for n in range(count)
-    ]
-
-
-def test_kto_learns_from_single_completions(pretrained_run, execute, tmp_path):
-    path = tmp_path / "own.jsonl"
-    rows = single_rows(60)
-    rows += [{"prompt": "Blank?", "completion": " ", "label": True}, {"prompt": "Two?", "chosen": "It is 2.", "rejected": "Who cares"}]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    done = execute(pretrained_run, SFT, stage(loss="kto", files=[str(path)], beta=0.5))
-    assert (done.manifest.tasks["pairs"].kept, done.manifest.tasks["pairs"].counts) == (61, {"empty": 1})
-    lines, metrics = steps_of(pretrained_run), metrics_of(pretrained_run)
-    assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-7) and lines[0]["kl"] == lines[0]["margin"] == 0
-    assert max(line["kl"] for line in lines) > 0.01
-    before, after = metrics["held_out_before"], metrics["held_out_after"]
-    assert before["loss"] == pytest.approx(0.5, abs=1e-5) and after["loss"] < 0.4
-    assert after["accuracy"] > 0.8 and after["margin"] > 0.5 and after["preference_accuracy"] > 0.9
-    assert after["chosen_tokens"] == before["chosen_tokens"] > 0
-
-
-def test_kto_takes_pairs_as_two_completions(pretrained_run, execute):
-    execute(pretrained_run, stage(loss="kto", loop={"threads": 1, "steps": 2}))
-    assert steps_of(pretrained_run)[0]["count"] == 8
-    assert len(references_of(pretrained_run)) == 4  # completions and mismatched ones, learned and held out
-
-
-def test_a_mismatched_completion_is_whole_and_its_prompt_gives_way():
-    def tokens(first: int, prompt: int, completion: int) -> Encoded:
-        return Encoded(np.arange(first, first + prompt + completion, dtype=np.int32), np.arange(prompt + completion) >= prompt)
-
-    found = mismatch(tokens(0, 6, 2), tokens(100, 2, 7))
-    assert found.ids.tolist() == [4, 5, *range(102, 109)] and found.mask.tolist() == [False] * 2 + [True] * 7
-    found = mismatch(tokens(0, 3, 5), tokens(100, 6, 2))
-    assert found.ids.tolist() == [0, 1, 2, 106, 107] and found.mask.sum() == 2
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"prompt": "a", "completion": "b"}, r"own\.jsonl:1: `label` is missing, expected true or false"),
-        ({"prompt": "a", "completion": "b", "label": 1}, r"own\.jsonl:1: `label` is a int, expected true or false"),
-        ({"completion": "b", "label": True}, r"own\.jsonl:1: no pair: it has neither `prompt`"),
-    ],
-)
-def test_bad_completions_are_one_sentence(pretrained_run, execute, tmp_path, row, message):
-    path = tmp_path / "own.jsonl"
-    path.write_text(json.dumps(row))
-    with pytest.raises(InputError, match=message):
-        execute(pretrained_run, stage(loss="kto", files=[str(path)]))
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
         ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
-        ({"undesirable_weight": 2}, "undesirable_weight is for the loss kto, and the loss is sigmoid"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
         ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
         ({"loss": "simpo", "beta": "inf"}, "finite number"),
-        ({"loss": "kto", "batch": 1}, "batch is at least 2 with the loss kto"),
-        ({"loss": "kto", "parallel": {"pipeline": 2}}, "parallel.pipeline is 1 with the loss kto"),
     ],
 )
 def test_an_option_that_the_loss_does_not_have_is_refused(given, message):
@@ -340,11 +242,11 @@ def test_an_option_that_the_loss_does_not_have_is_refused(given, message):
 
 
 def test_values_that_are_not_given_are_those_usual_with_the_loss():
-    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "ipo", "simpo", "orpo", "kto")}
+    chosen = {loss: AlignConfig(loss=loss) for loss in ("sigmoid", "mean-sigmoid", "ipo", "simpo", "orpo")}
     found = {loss: (config.beta, config.gamma, config.nll_weight) for loss, config in chosen.items()}
     assert found == {
         "sigmoid": (0.1, 0, 0.2), "mean-sigmoid": (5, 0, 0.2), "ipo": (1, 0, 0.2), "simpo": (2, 1, 0.2),
-        "orpo": (0.1, 0, 0), "kto": (0.1, 0, 0),
+        "orpo": (0.1, 0, 0),
     }  # fmt: skip
     assert AlignConfig(loss="simpo", beta=3).gamma == AlignConfig.model_validate({"loss": "simpo", "beta": "3"}).gamma == 1.5
     assert AlignConfig(loss="simpo", gamma=0).gamma == 0
@@ -374,12 +276,11 @@ def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
     execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
     first = steps_of(pretrained_run)[0]
     assert abs(first["kl"]) > 0.01 and first["preference_loss"] != pytest.approx(math.log(2), abs=1e-4)
-    measured = references_of(pretrained_run)
     save_file(
         {**load_file(other / "model.safetensors"), "lm_head.weight": torch.zeros(600, 32)}, other / "model.safetensors", {"format": "pt"}
     )
     execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
-    assert len(references_of(pretrained_run) - measured) == 2
+    assert steps_of(pretrained_run)[0]["kl"] != first["kl"]
 
 
 @pytest.mark.parametrize(
@@ -401,35 +302,6 @@ def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, 
         (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match=message):
         execute(pretrained_run, stage(reference=str(other)))
-
-
-def test_the_cache_is_known_by_all_that_it_depends_on(pretrained_run, execute, finish, encoder, monkeypatch, tmp_path):
-    from corpusmill.train.template import template_files
-
-    monkeypatch.setattr(logprobs, "measured", lambda model, sequences, *_: logprobs.Reference(torch.zeros(len(sequences))))
-    begun = Path(pretrained_run.path("pretrain/model"))
-    shorter = changed(begun, tmp_path / "shorter", {"max_position_embeddings": 150})
-    heavier = changed(begun, tmp_path / "heavier", scale=1.1)
-    talking = changed(begun, tmp_path / "talking")
-    for name, content in template_files(160, "{# the same text #}" + encoder.template.source).items():
-        (talking / name).write_bytes(content)
-    few = {"pairs": 20, "loop": ONE_STEP}
-    changes: dict[str, dict] = {
-        "batch": {"batch": 6}, "micro_batch": {"micro_batch": 4}, "seed": {"seed": 5}, "pairs": {"max_chars": 90},
-        "precision": {"loop": {**ONE_STEP, "precision": "bf16"}},
-    }  # fmt: skip
-    models = {"lengths": shorter, "weights": heavier, "template": talking}
-    execute(pretrained_run, stage(**few))
-    known = references_of(pretrained_run)
-    for name in (*changes, *models):
-        if name in models:
-            finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(models[name].iterdir())})
-        execute(pretrained_run, stage(**{**few, **changes.get(name, {})}))
-        new = references_of(pretrained_run) - known
-        assert len(new) == 2, name
-        known |= new
-    execute(pretrained_run, stage(**few, beta=0.3))  # which it does not depend on
-    assert references_of(pretrained_run) == known
 
 
 def test_log_probabilities_that_are_not_finite_skip_their_step(pretrained_run, execute, monkeypatch):

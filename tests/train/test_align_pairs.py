@@ -25,22 +25,31 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train import align as align_module
 from corpusmill.train import tasks
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
-from corpusmill.train.align_data import PreferencePair, pairs_from_table, pairs_table, prepare_pair, report_table
 from corpusmill.train.align_pairs import (
+    PreferencePair,
+    build_pairs,
+    pair_messages,
+    pairs_from_table,
+    pairs_of,
+    pairs_table,
+    prepare_pair,
+    read_pairs,
+    report_table,
+)
+from corpusmill.train.judged import compare
+from corpusmill.train.scores import (
     TOLERANCE,
+    FilterScore,
     PairLimits,
     PairPool,
     ScoredTask,
-    build_pairs,
+    TextScorer,
+    dropped_documents,
+    find_score,
     match,
-    pair_messages,
-    pairs_of,
     pool_of_continuations,
     pool_of_documents,
-    read_pairs,
 )
-from corpusmill.train.judged import compare
-from corpusmill.train.scores import FilterScore, TextScorer, dropped_documents, find_score
 from corpusmill.train.template import LLAMA3, ChatEncoder, ChatTemplate, add_special_tokens
 
 # ---- preference data ---------------------------------------------------------------------------------

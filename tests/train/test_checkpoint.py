@@ -23,10 +23,9 @@ from corpusmill.cli.checkpoints import checkpoints as command
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
-from corpusmill.train.checkpoint import RankTensors, States, read_weights
+from corpusmill.train.checkpoint import RankTensors, States, checkpoints, export_state, read_weights
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.saved import checkpoints, export_state
 
 # ---- state -------------------------------------------------------------------------------------------
 

@@ -25,11 +25,11 @@ from corpusmill.train.data import (
     WindowLoader,
     evaluation_batches,
     pack,
+    permute,
     places,
     steps_of,
     to_batch,
 )
-from corpusmill.train.kernels import permute
 from corpusmill.train.template import Encoded
 
 # ---- permutation -------------------------------------------------------------------------------------
@@ -174,16 +174,16 @@ SETS = st.lists(st.lists(st.lists(st.integers(1, 4095), max_size=6).map(lambda i
 
 
 @settings(deadline=None, max_examples=60)
-@given(sets=SETS, context=st.integers(1, 9), wide=st.booleans(), output=st.sampled_from(["int64", "stored"]))
-def test_windows_are_those_of_the_flat_row_across_all_borders(tmp_path_factory, sets, context, wide, output) -> None:
+@given(sets=SETS, context=st.integers(1, 9), wide=st.booleans())
+def test_windows_are_those_of_the_flat_row_across_all_borders(tmp_path_factory, sets, context, wide) -> None:
     row = np.array(flat(sets))
     assume(len(row) > context)
     folder = tmp_path_factory.mktemp("set")
     write_token_set(folder, sets, vocabulary_size=100_000 if wide else 4096)
-    loader = WindowLoader(TokenShards(folder), context, batch=4, seed=1, document_mask=True, output=output)
+    loader = WindowLoader(TokenShards(folder), context, batch=4, seed=1, document_mask=True)
     for step in range(3):
         ids, targets, segments = loader.load(step)
-        assert ids.dtype == (torch.int64 if output == "int64" else torch.uint32 if wide else torch.uint16)
+        assert ids.dtype == torch.int64
         for number, start in enumerate(loader.starts(step).tolist()):
             window = row[start : start + context + 1]
             assert ids[number].tolist() == window[:-1].tolist() and targets[number].tolist() == window[1:].tolist()

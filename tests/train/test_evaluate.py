@@ -15,7 +15,7 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import INDEX, ShardSet, TokenShard, TokenShards, shard_contents, shard_names
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
-from corpusmill.train.align_data import PreferencePair, pairs_table
+from corpusmill.train.align_pairs import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.evaluate_job import Measurement
 from corpusmill.train.losses import token_nats

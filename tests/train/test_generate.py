@@ -273,12 +273,9 @@ SHAPES = [
 def filled(model: Llama, starts: list[int]) -> KVCache:
     """A cache in which three rows end at place 20 and begin where `starts` says."""
     cache = model.new_cache()
-    cache.length, cache.starts = 20, [20] * 3
-    for row, start in enumerate(starts):
-        alone = model.new_cache()
-        with torch.no_grad():
-            model(random_ids((1, 20 - start), seed=row), cache=alone)
-        cache.put(row, alone, 0, rows=3)
+    cache.starts = starts
+    with torch.no_grad():
+        model(random_ids((3, 20)), cache=cache)
     return cache
 
 
@@ -401,16 +398,12 @@ def test_rows_of_different_beginnings_have_the_logits_of_each_alone(window: int)
     model = random_model(window=window).double()
     rows = prompts_of([20, 3, 11])
     cache = KVCache(40, window)
-    cache.length, cache.starts = 20, [20, 20, 20]
+    cache.starts = [0, 17, 9]
     ids = random_ids((3, 7), seed=9)
     with torch.no_grad():
-        for row, prompt in enumerate(rows):
-            alone = model.new_cache()
-            model(torch.tensor([prompt]), cache=alone)
-            cache.put(row, alone, 0, rows=3)
+        model(torch.tensor([[0] * (20 - len(prompt)) + prompt for prompt in rows]), cache=cache)
         found = torch.cat([model(part, cache=cache) for part in ids.split([1, 4, 1, 1], dim=1)], dim=1)
-        cache.drop(0)  # the last row takes its place
-        cache.shift(min(cache.starts))
+        cache.keep([2, 1])
         further = model(torch.tensor([[8], [9]]), cache=cache)
         for row, prompt in enumerate(rows):
             whole = model(torch.tensor([[*prompt, *ids[row].tolist()]]))[:, -7:]
@@ -442,7 +435,7 @@ def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) ->
 def test_a_window_slides_where_the_cache_is_full_and_the_others_need_little() -> None:
     model = random_model(layers=1, context=8).double()
     prompts = prompts_of([1, 5, 1])
-    for tokens in range(1, 8):  # of the second text: the third one begins then, and at one of these the two things meet
+    for tokens in range(1, 8):  # of the second text, which ends before the first or after it has filled the context
         drafts = [Draft(prompt, 0) for prompt in prompts]
         for draft, _ in write(model, drafts, max_tokens=30, sampling=GREEDY, stop=(), banned=(), rows=2):
             if draft is drafts[1] and len(draft.tokens) == tokens:
@@ -460,17 +453,15 @@ def watched(model: Llama) -> list[tuple[int, int]]:
 
 
 @pytest.mark.rounding
-def test_rows_that_ended_are_not_computed_and_give_their_place_away() -> None:
+def test_rows_that_ended_are_not_computed() -> None:
     model, prompts = random_model(), prompts_of([3, 3, 5, 4, 3, 6])
     lengths = [len(list(generate(model, prompt, max_tokens=30, sampling=GREEDY, stop=set(range(12))))) for prompt in prompts]
     assert len(set(lengths)) > 2
     calls = watched(model)
     texts = list(generate_batch(model, prompts, max_tokens=30, sampling=GREEDY, stop=set(range(12)), rows=3))
-    assert [len(text.tokens) for text in texts] == lengths and max(rows for rows, _ in calls) <= 3
-    steps = sum(rows for rows, tokens in calls if tokens == 1)
-    needed = sum(length - (length == 30) for length in lengths)
-    assert needed <= steps <= needed + len(prompts)  # a row that begins anew goes along for one step
-    assert [tokens for _, tokens in calls].count(3) == 2  # the first two prompts are read together
+    assert [len(text.tokens) for text in texts] == lengths
+    assert [call for call in calls if call[1] > 1] == [(3, 5), (3, 6)]  # three prompts are read together
+    assert sum(rows for rows, tokens in calls if tokens == 1) == sum(length - (length == 30) for length in lengths)
 
 
 @pytest.mark.rounding

@@ -17,16 +17,15 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import launch as launching
-from corpusmill.train.launch import RESULT, Killed, RankError, launch, with_restarts
+from corpusmill.train.launch import RESULT, Killed, RankError, launch, leave_error, with_restarts
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.rank import leave_error
 
 # ---- launch ------------------------------------------------------------------------------------------
 
 
-def add(folder: Path, restarts: int = 2, progress: Progress | None = None, **arguments: Any) -> dict[str, Any]:
+def add(folder: Path, restarts: int = 2, **arguments: Any) -> dict[str, Any]:
     parallel = ParallelConfig(replicate=2, max_restarts=restarts)
-    return launch("launched:add", arguments, parallel, "cpu", progress, folder=folder / "processes")
+    return launch("launched:add", arguments, parallel, "cpu", None, folder=folder / "processes")
 
 
 def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,17 +36,22 @@ def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done["pid"] == os.getpid() and not (tmp_path / "processes").exists()
 
 
-def test_two_processes_share_the_cores_the_first_has_the_terminal_and_nothing_is_left(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    progress, folder = Progress(True), tmp_path / "run"
-    with open(tmp_path / "terminal", "w") as terminal:
-        progress.console = Console(file=terminal, force_terminal=True)
-        done = add(folder, progress=progress)
+def test_two_processes_share_the_cores_and_nothing_is_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    done = add(folder)
     cores = len(os.sched_getaffinity(0))
     assert (done["sum"], done["again"], done["threads"]) == (3, 6, max(1, cores // 2)) and done["pid"] != os.getpid()
-    assert done["bar"] and (tmp_path / "terminal").read_text() == f"{done['pid']} of 3\n"
     assert capfd.readouterr() == ("", "") and list(folder.iterdir()) == []
+
+
+def test_the_bar_follows_the_log(tmp_path: Path) -> None:
+    """What the processes log is drawn by the one that started them."""
+    progress = Progress(True)
+    with open(tmp_path / "terminal", "w") as terminal:
+        progress.console = Console(file=terminal, force_terminal=True)
+        job = "launched:log_and_wait", {"log": str(tmp_path / "train.jsonl")}
+        launch(*job, ParallelConfig(replicate=2), "cpu", progress, folder=tmp_path / "processes", log=tmp_path / "train.jsonl", steps=7)
+    assert "3/7" in (tmp_path / "terminal").read_text()
 
 
 def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
@@ -199,10 +203,10 @@ DYING = """
 import sys
 from pathlib import Path
 from corpusmill import cli
-from corpusmill.train import pretrain_job
+from corpusmill.train import launch as launching
 
-real, marker = pretrain_job.launch, str(Path(__file__).with_name("died"))
-pretrain_job.launch = lambda job, arguments, *rest, **options: real(
+real, marker = launching.launch, str(Path(__file__).with_name("died"))
+launching.launch = lambda job, arguments, *rest, **options: real(
     "launched:train_and_die", {**arguments, "marker": marker}, *rest, **options
 )
 cli.main()

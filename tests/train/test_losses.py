@@ -11,15 +11,11 @@ from hypothesis import strategies as st
 from corpusmill.train.align import REFERENCE_FREE
 from corpusmill.train.losses import (
     LOSSES,
-    CompletionLogps,
     LossOptions,
     PairLogps,
-    completion_metrics,
-    kto,
     log_odds,
     log_z,
     pair_metrics,
-    reference_point,
     token_loss,
     token_nats,
 )
@@ -172,40 +168,6 @@ def test_log_odds_are_those_of_double_precision(logp):
     single = torch.tensor(logp, dtype=torch.float32)
     exact = single.item() - math.log(-math.expm1(single.item()))
     assert log_odds(single).item() == pytest.approx(exact, rel=3e-7, abs=3e-7)
-
-
-def completions(ratios, desirable, kl=0.0, tokens=None) -> CompletionLogps:
-    policy = torch.tensor(ratios) - 5
-    tokens = torch.tensor(tokens or [1.0] * len(ratios))
-    return CompletionLogps(policy.requires_grad_(), torch.full_like(policy, -5), tokens, torch.tensor(desirable), torch.tensor(kl))
-
-
-@pytest.mark.rounding
-def test_kto_is_the_value_of_a_completion_against_the_reference_point():
-    made = completions([0.5, 1.0], [True, False])
-    losses = kto(made, PLAIN)
-    assert losses.tolist() == pytest.approx([0.4875026, 0.5249792], abs=1e-6)
-    losses.sum().backward()
-    assert made.policy.grad[0] < 0 < made.policy.grad[1]
-    weighted = kto(completions([0.5, 1.0], [True, False], kl=2.0), LossOptions(0.1, desirable_weight=3.0, undesirable_weight=0.5))
-    assert weighted.tolist() == pytest.approx([3 / (1 + math.exp(-0.15)), 0.5 / (1 + math.exp(0.1))])
-    extreme = completions([1e4, -1e4, 1e4, -1e4], [True, True, False, False])
-    assert kto(extreme, LossOptions(1.0)).tolist() == [0, 1, 1, 0]
-
-
-@pytest.mark.rounding
-def test_the_reference_point_is_no_less_than_0_and_has_no_gradient():
-    ratios = torch.tensor([3.0, -1.0], requires_grad=True)
-    assert reference_point(ratios.sum(), 4).item() == 0.5 and not reference_point(ratios.sum(), 4).requires_grad
-    assert reference_point(torch.tensor(-8.0), 4).item() == 0
-
-
-@pytest.mark.rounding
-def test_metrics_of_completions_are_means_of_their_kind():
-    made = completions([2.0, 4.0, 1.0, 3.0], [True, True, True, False], kl=1.5, tokens=[1.0, 2.0, 3.0, 7.0])
-    means = {name: values.mean().item() for name, values in completion_metrics(made, PLAIN, 3, 1).items()}
-    expected = {"accuracy": 0.5, "reward_chosen": 0.7 / 3, "reward_rejected": 0.3, "margin": 0.7 / 3 - 0.3, "kl": 1.5}
-    assert means == pytest.approx({**expected, "chosen_tokens": 2, "rejected_tokens": 7})
 
 
 @pytest.mark.rounding

@@ -152,8 +152,7 @@ LLAMA3 = st.fixed_dictionaries({
 YARN = st.fixed_dictionaries(
     {"rope_type": st.just("yarn"), "factor": st.floats(1, 64), "original_max_position_embeddings": LENGTHS},
     optional={
-        "beta_fast": st.floats(8, 64), "beta_slow": st.floats(0.5, 4), "truncate": st.booleans(), "attention_factor": st.floats(0.1, 2),
-        "mscale": st.floats(0.1, 2), "mscale_all_dim": st.floats(0.1, 2),
+        "beta_fast": st.floats(8, 64), "beta_slow": st.floats(0.5, 4), "attention_factor": st.floats(0.1, 2),
     },
 )  # fmt: skip
 

@@ -12,14 +12,14 @@ from datasets import Dataset
 from small_models import random_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
 from corpusmill.pipeline.stage import Stage
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.data import places
-from corpusmill.train.losses import LOSSES, CompletionLogps, LossOptions, PairLogps, completion_metrics, kto, pair_metrics, reference_point
+from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import template_files
@@ -124,26 +124,6 @@ def test_orpo():
     torch.testing.assert_close(mine, their, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("shift", [0.0, -40.0], ids=["kl", "kl at zero"])
-def test_kto(shift):
-    logps, reference = random_logps(1).requires_grad_(), random_logps(2).sum(1)
-    mismatched, mismatched_reference = random_logps(3) + shift * COMPLETIONS[:, 1:], random_logps(4).sum(1) - 2
-    desirable = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0]).bool()
-    made = trainer(KTOTrainer, loss_type="kto", beta=0.2, calculate_KL=True, desirable_weight=1.3, undesirable_weight=0.7)
-    batch = inputs() | {f"KL_{name}": value for name, value in inputs().items()}
-    batch |= {"label": desirable, "ref_logps": reference, "ref_KL_logps": mismatched_reference}
-    loss = made._compute_loss(model_of(mismatched, logps), batch, False)
-
-    options = LossOptions(0.2, desirable_weight=1.3, undesirable_weight=0.7)
-    kl = reference_point((mismatched.sum(1) - mismatched_reference).sum(), 8)
-    completions = CompletionLogps(logps.sum(1), reference, LENGTHS, desirable, kl)
-    assert_same(kto(completions, options).mean(), loss, logps)
-    measured, logged = completion_metrics(completions, options, 4, 4), made._metrics["train"]
-    assert kl.item() == pytest.approx(logged["kl"][0]) and (kl > 0) == (shift == 0)
-    for ours, metric in {"margin": "margins", "reward_chosen": "chosen", "reward_rejected": "rejected"}.items():
-        assert measured[ours].mean().item() == pytest.approx(logged[f"rewards/{metric}"][0], rel=1e-6)
-
-
 # ---- step by step -----------------------------------------------------------------------------------
 
 STEPS, BATCH = 20, 4
@@ -245,27 +225,6 @@ def test_dpo_step_by_step(pretrained_run, execute, start, tmp_path):
     )
     stage = AlignStage(AlignConfig.model_validate({**OURS, "files": files, "beta": 0.05, "nll_weight": 0}))
     assert_same_training(pretrained_run, stage, execute, theirs)
-
-
-def test_kto_step_by_step(pretrained_run, execute, start, tmp_path):
-    """TRL takes mismatched completions from batches of the dataset as it is given; here these are the steps."""
-    rows = [
-        {"prompt": f"Tell me about mill {n}.", "completion": f"Mill {n} {'grinds' * (n % 3)} {OBJECTS[n % 5]}.", "label": n % 3 > 0}
-        for n in range(32)
-    ]
-    files = write_rows(tmp_path / "completions.jsonl", rows)
-    turns = [
-        {**row, "prompt": [{"role": "user", "content": row["prompt"]}], "completion": [{"role": "assistant", "content": row["completion"]}]}
-        for row in rows
-    ]
-    reference = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
-    config = KTOConfig(**settings(tmp_path / "trl"), beta=0.05, desirable_weight=1.2, undesirable_weight=0.8)
-    in_steps = [turns[number] for number in in_order(32, 2)]
-    theirs = their_training(KTOTrainer, config, start, in_steps, list(range(len(in_steps))), ref_model=reference)
-    weights = {"desirable_weight": 1.2, "undesirable_weight": 0.8}
-    stage = AlignStage(AlignConfig.model_validate({**OURS, **weights, "files": files, "loss": "kto", "beta": 0.05}))
-    assert_same_training(pretrained_run, stage, execute, theirs)
-    assert max(json.loads(line)["kl"] for line in pretrained_run.child("align").read_bytes("logs/train.jsonl").splitlines()) > 1
 
 
 def test_sft_step_by_step(pretrained_run, execute, start, tmp_path):

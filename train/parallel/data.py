@@ -97,14 +97,14 @@ class SpreadModel:
     def model(self) -> Llama:
         return self.llama
 
-    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
+    def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
         with rounded(self.llama, self.precision):
             for batch, last in with_last(objective.batches(step, self.dims.share)):
                 with synchronised(self.forward, last), sharded_loss(self.tensor):
                     with autocast(self.dims.device, self.precision):
                         part = objective.loss(cast(Llama, self.forward), batch)
-                    (part.total * scale if scale != 1.0 else part.total).backward()
+                    part.total.backward()
                 part.total = part.total.detach()
                 parts.append(part)
         settle(self.parameters)

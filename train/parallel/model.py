@@ -31,8 +31,8 @@ class ParallelModel(Protocol):
         """The Llama, or this rank's part of it."""
         ...
 
-    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
-        """Forward and backward of this rank's micro-batches of a step, of losses times `scale`; gradients are added up in `parameters`."""
+    def backward(self, objective: Objective, step: int) -> list[StepLoss]:
+        """Forward and backward of this rank's micro-batches of a step; gradients are added up in `parameters`."""
         ...
 
     def total(self, values: Tensor) -> Tensor:
@@ -62,14 +62,14 @@ class LocalModel:
     def model(self) -> Llama:
         return self.llama
 
-    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
+    def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
         with rounded(self.llama, self.precision):
             for batch in objective.batches(step, DataShare()):
                 with autocast(self.llama.device, self.precision):
                     part = objective.loss(self.llama, batch)
                 if part.total.requires_grad:
-                    (part.total * scale if scale != 1.0 else part.total).backward()
+                    part.total.backward()
                 parts.append(part)
         return parts
 

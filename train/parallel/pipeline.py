@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import (
     PipelineStage,
     Schedule1F1B,
-    ScheduleGPipe,
     ScheduleInterleaved1F1B,
     ScheduleInterleavedZeroBubble,
-    ScheduleZBVZeroBubble,
 )
 
 from corpusmill.pipeline.errors import InputError
@@ -26,17 +24,11 @@ from corpusmill.train.parallel.tensor import sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------
 
-#: Schedules under which a rank has two stages; the others have one.
-TWO_STAGES = ("interleaved", "zero-bubble", "zero-bubble-v")
-
 
 def stages_of(config: ParallelConfig) -> list[list[int]]:
-    """The stages of each pipeline rank, in order. Two a rank go round in loops, or down the ranks and up again ("V")."""
+    """The stages of each pipeline rank, in order: one under `1f1b`, else two, which go round the ranks twice."""
     ranks = config.pipeline
-    if config.schedule not in TWO_STAGES:
-        return [[rank] for rank in range(ranks)]
-    second = [2 * ranks - 1 - rank if config.schedule == "zero-bubble-v" else ranks + rank for rank in range(ranks)]
-    return [[rank, second[rank]] for rank in range(ranks)]
+    return [[rank] if config.schedule == "1f1b" else [rank, ranks + rank] for rank in range(ranks)]
 
 
 def split_layers(arch: Architecture, stages: int) -> list[range]:
@@ -65,9 +57,9 @@ def cut(model: Llama, dims: ParallelDims, config: LoopConfig) -> dict[int, Llama
 
     Raises InputError for what a pipeline, or its schedule, can't do.
     """
-    if dims.config.schedule.startswith("zero-bubble") and config.compile:
+    if dims.config.schedule == "zero-bubble" and config.compile:
         raise InputError("loop.compile: a zero-bubble schedule computes a backward pass in two halves, and a compiled layer has but one.")
-    if dims.config.schedule.startswith("zero-bubble") and config.precision == "bf16-params":  # they would be added up at the bf16 weights
+    if dims.config.schedule == "zero-bubble" and config.precision == "bf16-params":  # they would be added up at the bf16 weights
         raise InputError("loop.precision: with bf16-params a zero-bubble schedule can't add up the gradients of its micro-batches in fp32.")
     if model.arch.tied:
         raise InputError("parallel.pipeline: a head that is tied to the embedding can't be on another stage; set model.tied to false.")
@@ -91,12 +83,8 @@ def part(model: Llama, layers: range) -> Llama:
 # ---- the model ---------------------------------------------------------------------------------------
 
 SCHEDULES: dict[str, Any] = {
-    "gpipe": ScheduleGPipe,
-    "1f1b": Schedule1F1B,
-    "interleaved": ScheduleInterleaved1F1B,
-    "zero-bubble": ScheduleInterleavedZeroBubble,
-    "zero-bubble-v": ScheduleZBVZeroBubble,
-}
+    "1f1b": Schedule1F1B, "interleaved": ScheduleInterleaved1F1B, "zero-bubble": ScheduleInterleavedZeroBubble,
+}  # fmt: skip
 
 
 class PipelineModel:
@@ -126,7 +114,7 @@ class PipelineModel:
     def model(self) -> nn.Module:
         return self.stages
 
-    def backward(self, objective: Objective, step: int, scale: float) -> list[StepLoss]:
+    def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         """See ParallelModel; the losses are those of the last stage, and zeros on ranks without it."""
         if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
@@ -139,7 +127,7 @@ class PipelineModel:
         inputs = (torch.cat(ids),) if 0 in self.parts else ()
         named = {} if segments[0] is None else {"segments": torch.cat(segments)}
         with sharded_loss(self.tensor), rounded(self.stages, self.precision):
-            found = self._runners[key].step(objective, scale, inputs, named, torch.cat(targets) if self.last in self.parts else None)
+            found = self._runners[key].step(objective, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
         return found or [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
 
@@ -213,17 +201,15 @@ class _Runner:
             )
         self.schedule = kind(stages if len(stages) > 1 else stages[0], micro_batches, loss_fn=self._loss, scale_grads=False)
 
-    def step(
-        self, objective: Any, scale: float, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None
-    ) -> list[StepLoss]:
+    def step(self, objective: Any, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None) -> list[StepLoss]:
         """One step; `ids`, `targets` and what is `named` have the rows of all micro-batches. Returns what the last stage found."""
-        self.objective, self.scale, self.found = objective, scale, []
+        self.objective, self.found = objective, []
         self.schedule.step(*ids, target=targets, return_outputs=False, **named)
         for part in self.found:
             part.total = whole(part.total.detach())
         return self.found[-self.micro_batches :]  # before the first step torch tries one out, to learn shapes
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        part = self.objective.of_logits(logits, targets)
+        part: StepLoss = self.objective.of_logits(logits, targets)
         self.found.append(part)
-        return part.total * self.scale if self.scale != 1.0 else part.total
+        return part.total

@@ -23,8 +23,8 @@ def checkpoints(
     from rich.table import Table
 
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.train.saved import checkpoints as saved_of
-    from corpusmill.train.saved import export_state, score_text
+    from corpusmill.train.checkpoint import checkpoints as saved_of
+    from corpusmill.train.checkpoint import export_state, score_text
 
     if (step is None) != (output is None):
         raise InputError("checkpoints: --step and --output belong together.")

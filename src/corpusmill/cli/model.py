@@ -11,7 +11,7 @@ from corpusmill.cli.base import ModelFolder, app
 from corpusmill.pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from corpusmill.train.text_generator import Completion
+    from corpusmill.train.generate import Completion
 
 
 class OverflowName(StrEnum):
@@ -49,8 +49,7 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,
 ) -> None:
     """Let a model continue texts, or answer messages."""
-    from corpusmill.train.generate import Sampling, json_line, plain
-    from corpusmill.train.text_generator import load_text_generator
+    from corpusmill.train.generate import Sampling, json_line, load_text_generator, plain
     from corpusmill.train.user_files import read_prompts
 
     sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
@@ -96,8 +95,7 @@ def chat(
 ) -> None:
     """Talk with a tuned model; /help lists commands, Ctrl-C stops an answer. Through pipes: a message a line in, answers alone out."""
     from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
-    from corpusmill.train.generate import Sampling
-    from corpusmill.train.text_generator import load_text_generator
+    from corpusmill.train.generate import Sampling, load_text_generator
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     conversation = Conversation(load_text_generator(model), sampling, max_tokens, system)

@@ -15,16 +15,16 @@ def score(
     model: ModelFolder,
     task: Annotated[list[str], typer.Option(metavar="NAME[=PATH]", help="A benchmark, and the file of its items; can be repeated.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each, chosen by hashes.", show_default=False)] = None,
-    shots: Annotated[int | None, typer.Option(min=0, help="Solved examples before each item.", show_default=False)] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Solved examples before each item.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
 ) -> None:
-    """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ, GSM8K)."""
+    """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ)."""
     from pydantic import ValidationError
 
     from corpusmill.pipeline.errors import ConfigError
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.train.benchmarks.score import ModelUnderTest
-    from corpusmill.train.benchmarks.tasks import read_task
+    from corpusmill.train.benchmark_scores import ModelUnderTest
+    from corpusmill.train.benchmarks import read_task
     from corpusmill.train.evaluate import TaskConfig
 
     configs = []
@@ -54,7 +54,7 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from corpusmill.train.benchmarks.tasks import TASKS, score_text
+    from corpusmill.train.benchmarks import TASKS, score_text
 
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):

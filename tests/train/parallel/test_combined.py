@@ -19,14 +19,13 @@ def case(parallel: dict[str, Any], loop: dict[str, Any] = LOOP, arch: dict[str, 
 ONE_A_STAGE = {"layers": 2}  # tensor groups cost a hundred times the arithmetic of a layer as small as these
 SHARD, TENSOR, COPIES = {"shard": 2}, {"tensor": 2}, {"replicate": 2}
 FOUR = {
-    "shards gpipe": case({**SHARD, "schedule": "gpipe"}),
     "shards 1f1b": case({**SHARD, "schedule": "1f1b"}),
     "shards interleaved": case({**SHARD, "schedule": "interleaved", "zero": 1}),
     "shards zero-bubble": case({**SHARD, "schedule": "zero-bubble"}, {**LOOP, "checkpointing": True}),
-    "shards zero-bubble-v muon": case({**SHARD, "schedule": "zero-bubble-v"}, MUON),
+    "shards zero-bubble muon": case({**SHARD, "schedule": "zero-bubble"}, MUON),
     "tensor 1f1b": case({**TENSOR, "schedule": "1f1b"}, arch=ONE_A_STAGE),
     "tensor interleaved": case({**TENSOR, "schedule": "interleaved"}, {**LOOP, "checkpointing": True}),
-    "tensor zero-bubble-v, norms of queries and keys": case({**TENSOR, "schedule": "zero-bubble-v"}, arch={"qk_norm": True}),
+    "tensor zero-bubble, norms of queries and keys": case({**TENSOR, "schedule": "zero-bubble"}, arch={"qk_norm": True}),
     "copies 1f1b, NaN in one micro-batch": case({**COPIES, "schedule": "1f1b"}, poison=2),
     "copies zero-bubble": case({**COPIES, "schedule": "zero-bubble"}),
 }
@@ -34,7 +33,7 @@ EIGHT = {
     "shards tensor 1f1b muon": case({**SHARD, **TENSOR, "schedule": "1f1b"}, MUON, ONE_A_STAGE),
     "shards tensor zero-bubble, z-loss": case({**SHARD, **TENSOR, "schedule": "zero-bubble"}, z_loss=0.1),
     "copies shards interleaved": case({**COPIES, **SHARD, "schedule": "interleaved"}),
-    "copies tensor gpipe": case({**COPIES, **TENSOR, "schedule": "gpipe"}, arch=ONE_A_STAGE),
+    "copies tensor 1f1b": case({**COPIES, **TENSOR, "schedule": "1f1b"}, arch=ONE_A_STAGE),
 }
 
 

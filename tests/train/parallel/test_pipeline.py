@@ -29,10 +29,9 @@ def placed(schedule: str, ranks: int) -> list[list[int]]:
     return stages_of(ParallelConfig.model_validate({"schedule": schedule, "pipeline": ranks}))
 
 
-def test_stages_go_round_the_ranks_or_down_and_up_again() -> None:
-    assert placed("gpipe", 3) == placed("1f1b", 3) == [[0], [1], [2]]
+def test_stages_go_round_the_ranks() -> None:
+    assert placed("1f1b", 3) == [[0], [1], [2]]
     assert placed("interleaved", 3) == placed("zero-bubble", 3) == [[0, 3], [1, 4], [2, 5]]
-    assert placed("zero-bubble-v", 3) == [[0, 5], [1, 4], [2, 3]]
 
 
 @given(layers=st.integers(1, 10), stages=st.integers(1, 5), vocab=st.integers(1, 600))
@@ -89,7 +88,7 @@ def test_what_a_pipeline_cannot_do_is_one_sentence(arch: dict[str, Any], loop: d
 
 # A model whose layers lie on two or four ranks, under every schedule, against one process in float64.
 
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
+SCHEDULES = ("1f1b", "interleaved", "zero-bubble")
 
 
 def case(parallel: dict[str, Any], **changes: Any) -> Case:
@@ -108,23 +107,22 @@ TWO = {
     "one document a row": case({"pipeline": 2, "schedule": "interleaved"}, documents=False),
     "micro-batches of two": case({"pipeline": 2}, micro=2),
     "bf16": case({"pipeline": 2, "schedule": "zero-bubble"}, **in_fp32("bf16")),
-    "fp16": case({"pipeline": 2, "schedule": "interleaved"}, **in_fp32("fp16")),
     "bf16-params": case({"pipeline": 2}, **in_fp32("bf16-params")),
 }
 ALONE = {
-    **{precision: case({}, **in_fp32(precision)) for precision in ("bf16", "fp16", "bf16-params")},
+    **{precision: case({}, **in_fp32(precision)) for precision in ("bf16", "bf16-params")},
     "adamw": case({}),
     "muon": case({}, loop=TWO["muon"].loop),
     "one document a row": case({}, documents=False),
     "micro-batches of two": case({}, micro=2),
 }
-FOUR = {schedule: case({"pipeline": 4, "schedule": schedule}) for schedule in ("gpipe", "1f1b")}
+FOUR = {schedule: case({"pipeline": 4, "schedule": schedule}) for schedule in ("1f1b",)}
 
 
 @cache
 def found(world: int) -> dict[str, dict[str, Any]]:
     """All cases on so many ranks, in the same processes; on one, those of `ALONE`."""
-    cases = {1: ALONE, 2: TWO | {f"{name} again": TWO[name] for name in ("1f1b", "zero-bubble-v")}, 4: FOUR}[world]
+    cases = {1: ALONE, 2: TWO | {f"{name} again": TWO[name] for name in ("1f1b", "zero-bubble")}, 4: FOUR}[world]
     return dict(zip(cases, run(*cases.values())))
 
 
@@ -144,7 +142,7 @@ def test_four_ranks_with_unequal_layers_equal_one_process(name: str) -> None:
     check_equal(found(4)[name], alone(name))
 
 
-@pytest.mark.parametrize("name", ["1f1b", "zero-bubble-v"])
+@pytest.mark.parametrize("name", ["1f1b", "zero-bubble"])
 def test_another_run_gives_the_same_bits(name: str) -> None:
     first, second = found(2)[name], found(2)[f"{name} again"]
     assert first["lines"] == second["lines"] and torch.equal(first["sums"], second["sums"])
@@ -160,7 +158,7 @@ def refusals() -> list[str]:
         model = fresh(step)
         parallel_model = prepare(model, ParallelDims.distributed(config, torch.device("cpu")), LoopConfig())
         with pytest.raises(InputError) as caught:
-            parallel_model.backward(objective or Rows(step, model.arch), 0, 1.0)
+            parallel_model.backward(objective or Rows(step, model.arch), 0)
         return str(caught.value)
 
     pairs = Goal(lambda model, step: StepLoss(model(torch.zeros(1, 1).long()).sum(), 1))
@@ -202,7 +200,7 @@ def test_a_pipeline_goes_on_where_one_process_was_killed_and_one_process_where_a
     with pytest.raises(RuntimeError, match="rank 0 ended with -9"):
         run_ranks(train, 1, str(tmp_path / "parted"), {}, AT_ONCE, 6)
     with pytest.raises(RuntimeError, match="rank 0 ended with -9"):
-        run_ranks(train, 4, str(tmp_path / "parted"), {"pipeline": 2, "shard": 2, "schedule": "gpipe"}, AT_ONCE, 10)
+        run_ranks(train, 4, str(tmp_path / "parted"), {"pipeline": 2, "shard": 2}, AT_ONCE, 10)
     again = train(str(tmp_path / "parted"), {}, AT_ONCE)
     assert again["begin"] == 8
     for folder, steps, shares in (("alone", range(12), 1), ("parted", range(4, 8), 2), ("parted", range(8, 12), 1)):

@@ -17,7 +17,7 @@ from token_sets import write_token_set
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import align_job, sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_data import PreferencePair, pairs_table
+from corpusmill.train.align_pairs import PreferencePair, pairs_table
 from corpusmill.train.finetune import start_from
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.model_folder import save_model
@@ -106,8 +106,7 @@ def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> Non
             kind = module.__name__.rpartition(".")[2]
             config = {**CONFIGS[kind], "micro_batch": options.get("micro_batch", 0), "parallel": parallel}
             work = Path(folder) / name / kind
-            arguments = {"weights": "the same"} if module is align_job else {}
-            metrics = module.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"), **arguments)
+            metrics = module.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", str(work / "work"))
             if dims.is_main:
                 (work / "metrics.json").write_text(json.dumps(metrics))
                 (Path(run) / stage / "logs" / "train.jsonl").rename(work / "train.jsonl")
@@ -156,7 +155,7 @@ def test_the_first_preference_loss_is_ln_2_on_every_layout(trained: Path) -> Non
 
 # ---- align ranks -------------------------------------------------------------------------------------
 
-# Alignment on several processes: the losses, rewards and KTO's reference point are those of one.
+# Alignment on several processes: the losses and rewards are those of one.
 
 ALIGN_SHAPE = {"vocab_size": 600, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": 80}
 CONFIG = {
@@ -187,7 +186,7 @@ def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     )
     work = folder / json.dumps(config["parallel"]).translate(str.maketrans('{}" :', "_____")) / made.loss
     aligned = AlignmentJob(made, StartModel("model", str(folder / "model")), pairs(), dims)
-    aligned.measure_reference(str(work), "weights")
+    aligned.measure_reference()
     metrics = aligned.train(CheckpointDir(str(work), str(work / "log.jsonl")))
     return {"metrics": metrics, "lines": [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]}
 
@@ -196,17 +195,16 @@ def every(folder: Path, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [align(folder, config) for config in configs]
 
 
-ALIGN_LAYOUTS = [("sigmoid", {"replicate": 2}), ("sigmoid", {"pipeline": 2}), ("kto", {"replicate": 2}), ("kto", {"tensor": 2})]
-OPTIONS: dict[str, dict[str, Any]] = {"sigmoid": {}, "kto": {"desirable_weight": 10.0}}
+ALIGN_LAYOUTS = [("sigmoid", {"replicate": 2}), ("sigmoid", {"pipeline": 2}), ("simpo", {"tensor": 2})]
 
 
 @pytest.fixture(scope="module")
 def found(tokenizer_json, tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("aligned")
     save_model(random_model(**ALIGN_SHAPE), folder / "model", {"tokenizer.json": tokenizer_json, **template_files(80)})
-    configs = [{**CONFIG, **OPTIONS[loss], "loss": loss, "parallel": parallel} for loss, parallel in ALIGN_LAYOUTS]
+    configs = [{**CONFIG, "loss": loss, "parallel": parallel} for loss, parallel in ALIGN_LAYOUTS]
     on_ranks = run_ranks(every, 2, folder, configs)[0]
-    alone = {loss: align(folder, {**CONFIG, **options, "loss": loss, "parallel": {}}) for loss, options in OPTIONS.items()}
+    alone = {loss: align(folder, {**CONFIG, "loss": loss, "parallel": {}}) for loss in ("sigmoid", "simpo")}
     return {"ranks": on_ranks, "alone": alone}
 
 
@@ -218,11 +216,6 @@ def test_a_layout_changes_nothing(found, number):
         assert line == pytest.approx(expected, rel=1e-4, abs=1e-6)
     for side in ("held_out_before", "held_out_after"):
         assert many["metrics"][side] == pytest.approx(one["metrics"][side], rel=1e-4, abs=1e-6)
-
-
-def test_the_reference_point_is_there(found):
-    lines = found["alone"]["kto"]["lines"]
-    assert lines[0]["kl"] == 0 < max(line["kl"] for line in lines)
 
 
 # ---- lora ranks --------------------------------------------------------------------------------------

