@@ -60,7 +60,7 @@ class Classifier(Config):
         default=False, description="Its scores put texts in order and no more: its thresholds mean nothing on text of another kind."
     )
     heads: tuple[ClassifierHead, ...] = Field(min_length=1)
-    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: model_card.py.")
+    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: train.py.")
 
     def digest(self) -> str:
         """sha256 (hex) of everything that decides about a score: not of the card."""

@@ -24,7 +24,7 @@ import xxhash
 from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import YES, Classifier, Form, read_classifier
 from corpusmill.filters.classifier.examples import TEXT, ExampleFile, cell, find_files, read_rows
-from corpusmill.filters.classifier.forms import NEW_LINE, write_form, write_tokens
+from corpusmill.filters.classifier.forms import NEW_LINE, form_buffers, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
 from corpusmill.pipeline.errors import InputError
@@ -33,7 +33,6 @@ from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,9 @@ class Scorer:
 
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
         """The scores of the texts, in the order of the heads. A text's values do not depend on the others."""
-        data, offsets = text_buffers(text)
         found: dict[int, HeadScores] = {}
         for form, groups, scorer in self._parts:
+            data, offsets = form_buffers(form, text)
             size = int(offsets[-1] - offsets[0]) + 1
             new_line = NEW_LINE.encode() if form == "words" else b""
             scored = scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import reduce
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import corpusmill
 from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
 from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
-from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, TrainingData, mixed, prepare, taken
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
 from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
@@ -348,3 +350,84 @@ def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[st
     return Classifier(
         name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
     )
+
+
+# ---- The model card: what a classifier was trained on and how far to trust it, for programs (`card` in classifier.json) and for people
+#
+# It holds no text of the data and nothing that differs between machines: files by name and sha256, no paths, no times.
+
+CARD = "README.md"
+#: Libraries that decide about the model, its calibration or its measures.
+LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", "xxhash")
+
+
+def make_card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The card as JSON. `labels`: what the training found of each (train.py)."""
+    spec, distinct = prepared.spec, prepared.distinct
+    lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])
+    return {
+        "licence": spec.licence,
+        "limits": list(spec.limits),
+        "versions": {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in LIBRARIES},
+        "data": {
+            "sources": [
+                {
+                    **asdict(report),
+                    "repeat": source.repeat,
+                    "pieces": source.pieces.model_dump(exclude_none=True) if source.pieces else None,
+                }
+                for report, source in zip(prepared.examples.sources, spec.sources)
+            ],
+            "examples": prepared.examples.table.num_rows,
+            "different": distinct.table.num_rows,
+            "copies": distinct.copies,
+            "blank": distinct.blank,
+            "conflicts": distinct.conflicts,
+            "left_out_by_conflict": distinct.unanswered,
+            "clusters": len(np.unique(distinct.cluster)),
+            "bytes_of_a_line": {str(share): int(np.quantile(lengths, share)) for share in (0.05, 0.5, 0.95)},
+        },
+        "split": spec.split.model_dump(),
+        "training": {
+            "seed": spec.seed,
+            "balance": spec.balance,
+            "ratio": spec.ratio,
+            "compress": spec.compress.model_dump() if spec.compress else None,
+            "autotune": spec.autotune,
+            "calibration": spec.calibration,
+            "threshold_rule": spec.threshold_rule.model_dump(),
+        },
+        "labels": dict(labels),
+        "spec": _portable(spec),
+    }
+
+
+def _portable(spec: TrainingSpec) -> dict[str, Any]:
+    """The spec without the folders of the machine."""
+    found = spec.model_dump(mode="json", exclude_none=True)
+    for source in found["sources"]:
+        source["files"] = [Path(path).name for path in source["files"]]
+        source["weak"] = {label: Path(path).name for label, path in source["weak"].items()}
+        if "run" in source:
+            source["run"] = Path(source["run"].rstrip("/")).name
+    return found
+
+
+def card_text(classifier: Classifier) -> str:
+    """The card in Markdown."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # Markdown: `plain` escapes, not HTML's way
+    environment.filters |= {"plain": _without_markup, "n": "{:,}".format}
+    template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text("utf-8"))
+    files = [(source["name"], file) for source in classifier.card["data"]["sources"] for file in source["files"]]
+    return template.render(dict(classifier), files=files) + "\n"
+
+
+def _without_markup(text: str) -> str:
+    """A name as Markdown shows it: no markup, no line break, nothing unprintable."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    for character in "\\`*_{}[]<>|#&":
+        shown = shown.replace(character, f"\\{character}") if character != "&" else shown.replace("&", "&amp;")
+    return shown
