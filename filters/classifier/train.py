@@ -1,6 +1,5 @@
 """Training a classifier: from a spec to a folder that is whole or not there."""
 
-import hashlib
 import json
 import os
 import platform
@@ -22,12 +21,13 @@ import pyarrow.compute as pc
 
 import corpusmill
 from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
-from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, ClassifierHead
+from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, TrainingData, mixed, prepare, taken
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
 from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
@@ -179,8 +179,6 @@ def scores_of(prepared: TrainingData, model: Path, rows: Index) -> npt.NDArray[n
 
 def held_out_scores(prepared: TrainingData, label: str, model: Path, part: int = VALIDATION) -> HeldOutScores:
     """A part that the model was not trained on, and its scores."""
-    if part not in (VALIDATION, TEST):
-        raise ValueError("the model was trained on that part")
     rows = prepared.rows(label, part)
     return HeldOutScores(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
 
@@ -234,7 +232,9 @@ def autotuned(prepared: TrainingData, label: str, seconds: float) -> Arguments:
 Say = Callable[[str], None]
 
 
-def train_classifier(spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False) -> Classifier:
+def train_classifier(
+    spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False
+) -> ClassifierDescription:
     """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
 
     `say` gets sentences on what goes on. With `force` an earlier classifier in
@@ -305,9 +305,7 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> 
     if unseen and spec.threshold_on != "held_out":
         chosen_on = held_out.joined(unseen) if spec.threshold_on == "auto" else unseen
     threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    head = ClassifierHead(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
+    head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
     say(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
     return head, {
@@ -344,10 +342,10 @@ def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.boo
     }
 
 
-def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> Classifier:
+def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> ClassifierDescription:
     spec = prepared.spec
     card = make_card(prepared, {head.label: described for head, described in found})
-    return Classifier(
+    return ClassifierDescription(
         name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
     )
 
@@ -414,7 +412,7 @@ def _portable(spec: TrainingSpec) -> dict[str, Any]:
     return found
 
 
-def card_text(classifier: Classifier) -> str:
+def card_text(classifier: ClassifierDescription) -> str:
     """The card in Markdown."""
     from jinja2 import Environment, StrictUndefined
 

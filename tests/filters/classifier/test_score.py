@@ -22,7 +22,7 @@ from trained_classifier import make_posts, write_classifier, write_jsonl
 
 from corpusmill.filters.classifier import score as module
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import NO, YES, Classifier, ClassifierHead, read_classifier
+from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, ClassifierHead, read_classifier
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads, score_files
 from corpusmill.filters.fasttext_scores import NEVER, FastTextScorer, cut_windows
@@ -83,14 +83,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple[Path, Classifier]:
+def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple[Path, ClassifierDescription]:
     path = models[name]
     labels = load_model(str(path)).get_labels()
     head = ClassifierHead(
         label=name, file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), positive=labels[-1],
         **{key: options.pop(key) for key in ("complement", "calibration", "threshold") if key in options},
     )  # fmt: skip
-    return path.parent, Classifier(name=name, form=KINDS[name]["form"], heads=(head,), **options)
+    return path.parent, ClassifierDescription(name=name, form=KINDS[name]["form"], heads=(head,), **options)
 
 
 def make_heads(models: dict[str, Path], **options: Any) -> list[LoadedHead]:
@@ -298,8 +298,7 @@ def test_texts_that_are_missing_have_no_score(folder: Path, tmp_path: Path) -> N
 
 
 def test_row_groups_do_not_grow_with_the_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROW_GROUP_ROWS", 64)
-    monkeypatch.setattr(module, "CHARACTERS", 500)
+    monkeypatch.setattr(module, "TEXTS", 64)
     write_jsonl(tmp_path / "a.jsonl", POSTS)
     score_files(folder, [str(tmp_path / "a.jsonl")], str(tmp_path / "scores.parquet"))
     metadata = pq.ParquetFile(tmp_path / "scores.parquet").metadata
