@@ -212,7 +212,7 @@ def _letters_and_newline() -> npt.NDArray[np.uint8]:
 
 
 def usual_lower(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The texts, those lower-cased whose lower case is not that of their characters one by one. Raises ValueError where a text is null."""
+    """The texts, those lower-cased that can't be lower-cased character by character. Raises ValueError where a text is null."""
     unusual = unusual_texts(*text_buffers(text))
     if not unusual.any():
         return text

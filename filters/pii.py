@@ -1,8 +1,8 @@
-"""Personal data and secrets: what is found, and the placeholders, the same everywhere, that take its place.
+"""Finds personal data and secrets, and puts fixed placeholders in their place.
 
-A scan (pii_scan.py) passes over nearly all text; each kind checks the candidates that it leaves. The first kind that takes a piece of text
-has it: finds of later kinds that touch it do not count. So a password in a URL is not the local part of an email address, and the digits of
-an account number are no phone number.
+Scans (pii_scan.py) skip nearly all text; each kind checks the candidates that remain. The first kind that takes a piece of text owns it:
+finds of later kinds that touch it do not count. So a password in a URL is no local part of an email address, and the digits of an account
+number are no phone number.
 """
 
 import ipaddress

@@ -109,7 +109,7 @@ class RefinedwebLines(Step):
 LINES, KEPT, UPPERCASE, NUMERIC, COUNTER, ONE_WORD, PHRASE, SHORTENED, WORDS, KEPT_WORDS = range(10)
 COUNTS = 10
 
-#: Bits of `Tables.classes` beside those of `pipeline.text.classes`.
+#: Bits of `Tables.classes` beside those of `pipeline.text.utf8`.
 IS_UPPER, IS_DIGIT = 64, 128  # str.isupper, str.isdigit
 
 #: `classes` uint8 and `letters` uint8 of length 0x110000: the letter of a phrase that a character stands for, whatever its case.

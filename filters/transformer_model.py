@@ -42,7 +42,7 @@ def padded_lengths(tokens: npt.NDArray[np.int64], longest: int) -> npt.NDArray[n
 
 
 def even_rows(fit: int) -> int:
-    """The rows of a batch where so many fit: a power of two from 4 on, else 1.
+    """The rows of a batch if `fit` rows fit: a power of two from 4 on, else 1.
 
     Matrices are worked on in tiles of so many rows; in a batch of five, the last row's sums were seen to be others than in the first four.
     """

@@ -1,4 +1,4 @@
-"""`corpusmill classifier evaluate`: what a classifier makes of labelled files that it may not have seen."""
+"""`corpusmill classifier evaluate`: measures a classifier on labelled files."""
 
 import warnings
 from collections import namedtuple
@@ -143,9 +143,9 @@ def _quantiles(distribution: Floats, at: float) -> Floats:
     return np.array([np.quantile(row[np.isfinite(row)], at) if np.isfinite(row).any() else np.nan for row in distribution])
 
 
-# ---- How good a classifier's scores are, as numbers that a card, a table or a page can show.
+# ---- All measures of a classifier's scores, for cards, tables and pages.
 
-#: The thresholds of the table, beside the classifier's own.
+#: The thresholds of the table; the classifier's own comes first.
 THRESHOLDS = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
 #: Where bins of text lengths begin, in characters.
 LENGTHS = (0, 50, 100, 500, 2_000, 10_000)
@@ -161,7 +161,7 @@ def evaluate(
 
     Unknown answers are counted and left out. A score that is NaN (a text with nothing that the model knows) never reaches a threshold where
     the classifier is applied, so it counts as 0 here, and is counted. The result can be written as JSON; each measure is
-    `{value, low, high}` (`metrics.py` says which there are, `bootstrap.py` what the interval is), or None where it is not defined: the AUC
+    `{value, low, high}` (MEASURES, PER_THRESHOLD; `intervals`), or None where it is not defined: the AUC
     of examples with one answer. `kept` is the share of examples with a score of at least the threshold.
     """
     scores, answers, lengths = np.asarray(score, np.float64), np.asarray(answer), np.asarray(length, np.int64)
@@ -226,7 +226,7 @@ def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]
 
 
 def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
-    """The rows of each length that there is, by what is said of it."""
+    """The rows of each range of lengths that occurs, by its name."""
     places = np.searchsorted(LENGTHS, lengths, "right") - 1
     names = [f"{begin:,} to {end - 1:,}" for begin, end in pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
     return {name: places == place for place, name in enumerate(names) if (places == place).any()}

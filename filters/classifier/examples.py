@@ -1,4 +1,4 @@
-"""The examples of a training or an evaluation: their texts, where they come from, and what is known of each."""
+"""Reads the examples of a training or an evaluation: their texts, their sources and their answers."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def find_files(given: str, folder: str | Path, format: str = "auto") -> list[Exa
 
 
 def _examined(path: str, format: str, alone: bool) -> ExampleFile | None:
-    """None where a file of a folder is no file of examples."""
+    """The file with its format; None for a file of a folder that holds no examples."""
     if format in ("lines", "documents"):
         with open_file(path) as file:
             return ExampleFile(path, format, compression_of(file.read(4)))

@@ -92,7 +92,7 @@ def character_table() -> npt.NDArray[np.uint32]:
 # ---- The kernels: UTF-8 in, UTF-8 out, one text after another
 #
 # Both passes write text i to `out[ends[i]:ends[i + 1]]`, and where its tokens begin to `starts[first[i]:first[i + 1]]`; a token ends one
-# byte before the next begins, or where the text does. `out` needs room as in `forms.GROWTH`, `starts` an item for each byte of the texts.
+# byte before the next begins, or where the text does. `out` needs the room that GROWTH says, `starts` an item for each byte of the texts.
 
 POINT = (1 << POINT_BITS) - 1
 BLANK, AT, UNDERSCORE = 0x20, 0x40, 0x5F
@@ -226,7 +226,7 @@ def write_word(out, to, data, at, end, table):
 
 @kernel(inline="always")
 def skip_space(data, at, table):
-    """Where the run of spaces ends that a text has in it, and whether there is a line break in it."""
+    """The end of a run of spaces inside a text, and whether it holds a line break."""
     line_break = False
     while True:
         point, width = decode(data, at)
@@ -255,7 +255,7 @@ def strip(data, start, end, table):
 
 @kernel
 def run_end(data, at, end, table, mask, wanted):
-    """Where the run of characters ends whose bits of `mask` are `wanted`."""
+    """The end of the run of characters whose bits of `mask` are `wanted`."""
     while at < end:
         point, width = decode(data, at)
         if table[point] & mask != wanted:
@@ -266,7 +266,7 @@ def run_end(data, at, end, table, mask, wanted):
 
 @kernel
 def url_begins(data, at, end, table):
-    """Whether `https?://` begins here, in capitals or not, with a character behind it that is no space."""
+    """Whether `https?://` begins here, in any case, and a character other than a space follows."""
     for letter in (0x68, 0x74, 0x74, 0x70):
         if at >= end or data[at] | 0x20 != letter:
             return False

@@ -1,4 +1,4 @@
-"""What the options of `corpusmill classifier train` and `evaluate` stand for: a spec, and sources of examples."""
+"""Turns the options of `corpusmill classifier train` into a spec, and those of `evaluate` into sources of examples."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from corpusmill.pipeline.safe import safe_line
 def spec_of_data(
     data: Sequence[str], text_column: str, label_column: str, positive: str | None, options: dict[str, Any]
 ) -> tuple[TrainingSpec, str]:
-    """`(spec, what was taken for what)` of labelled files: each input is a source.
+    """`(spec, a sentence on how values were read)` of labelled files: each input is a source.
 
-    Two values: one label, whose yes is `positive`, else the greater value in sort order. More, or lists of values: a label each.
+    Two values are one label, whose yes is `positive`, else the greater value in sort order. More values, or lists, are a label each.
     """
     files = [file for given in data for file in find_files(given, ".")]
     for file in files:
@@ -110,7 +110,7 @@ def _sort_key(value: Any) -> tuple[bool, Any]:
         return True, str(value)
 
 
-# ---- What `corpusmill classifier evaluate` is asked to measure, as sources of examples.
+# ---- The sources that `corpusmill classifier evaluate` measures
 
 COMMAND = "classifier evaluate"
 
@@ -180,7 +180,7 @@ def _source(name: str, path: str, options: Mapping[str, Any]) -> ExampleSource:
 def _values(
     classifier: ClassifierDescription, files: Sequence[str], column: str, positive: str | None, label: str | None
 ) -> dict[str, dict[str, int]]:
-    """What each value of a label column says; empty where values are labels' names, or 1 and 0 of the only label."""
+    """The answers of each value of a label column; empty if values are labels' names, or 1 and 0 of the only label."""
     if positive is not None:
         counts, _, _ = count_values([file for given in files for file in find_files(given, ".")], column)
         if positive not in counts:

@@ -1,4 +1,4 @@
-"""What a recipe says of a classifier: which model, what its labels mean, and which scores keep a document."""
+"""The options of a classifier in a recipe: the model, the meaning of its labels, and which scores keep a document."""
 
 import re
 from collections.abc import Mapping
@@ -18,16 +18,15 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import is_remote
 
-# ---- How public fastText classifiers are to be asked: which label is the answer yes, how a text is written, what its authors kept.
+# ---- The conventions of public fastText classifiers
 #
-# Each was read out of the code or the model card that its authors publish with it; none of the models ships with corpusmill. A recipe
-# names one with `preset`, and gives the file by path or URL: `- classifier: {preset: dclm, model: openhermes_reddit_eli5_....bin}`.
+# A recipe names one with `preset`, and gives the file by path or URL: `- classifier: {preset: dclm, model: openhermes_....bin}`.
 
 Where = Literal["high", "low"]
 
 
 class Convention(Config):
-    """What is known of a public model. `values`: the number that each of its labels stands for, where they are steps of a scale."""
+    """How to use a public model. `values`: the number that each of its labels stands for, where they are steps of a scale."""
 
     source: str
     name: str  # of the column
@@ -278,7 +277,7 @@ def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
 
 
 def resolve(options: ModelOptions) -> Resolved:
-    """Sees to it that all files of the classifier are on this disk. Raises InputError in one sentence."""
+    """Fetches all files of the classifier that are not on this disk. Raises InputError in one sentence."""
     assert options.model is not None
     classifier = own_description(options)
     if classifier is None:

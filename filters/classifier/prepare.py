@@ -1,4 +1,4 @@
-"""The examples of a training, distinct and split, and what of them each label may see."""
+"""Prepares the examples of a training: removes copies, splits them, and selects those of each label."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Training a classifier: from a spec to a folder that is whole or not there."""
+"""Trains a classifier: from a spec to a complete folder, or none."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
     return f"label {label}: fastText can't train ({error.strip().rstrip('.')})."
 
 
-# ---- Scores of texts from sources that the model knows nothing of: what a threshold must hold for.
+# ---- Scores of texts from sources that the model has not seen, by which the threshold is chosen
 #
 # A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
 # sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
@@ -164,7 +164,7 @@ def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arg
 def trained_scores(
     prepared: TrainingData, label: str, order: Index, rows: Index, arguments: Arguments, compression: Quantisation | None
 ) -> npt.NDArray[np.float64]:
-    """Raw scores of `rows` by a model that is trained on `order` and forgotten."""
+    """Raw scores of `rows` by a temporary model that is trained on `order`."""
     _, yes = prepared.answers(label)
     with TemporaryDirectory() as folder:
         target = Path(folder) / ("model.ftz" if compression else "model.bin")
@@ -281,7 +281,7 @@ def check_target(target: Path, force: bool) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Puts the new folder in the place of the old one, if there is any."""
+    """Replaces the old folder, if there is one, by the new one."""
     old = temporary.with_name(temporary.name + "-old")
     if target.exists():
         target.rename(old)
@@ -291,7 +291,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> tuple[ClassifierHead, dict[str, Any]]:
-    """One label's model in `folder`, its head, and what the card says of it."""
+    """Trains one label's model into `folder`; returns its head and its part of the card."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
     _, yes = prepared.answers(label)
@@ -321,7 +321,7 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> 
 
 
 def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScores) -> dict[str, Any]:
-    """What the calibrated scores of some examples are worth (evaluation.py)."""
+    """The measures of the calibrated scores of some examples."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
     lengths = pc.utf8_length(taken(table["text"], scored.rows)).to_numpy()
@@ -330,7 +330,7 @@ def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScore
 
 
 def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Which examples those are, in words and numbers, for the card."""
+    """Describes the scored examples for the card."""
     answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
     sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
     parts = ["the validation part"] * (HELD_OUT in groups) + ["sources left out in turn"] * bool(sources)

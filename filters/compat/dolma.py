@@ -27,7 +27,7 @@ from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, character_classes, cou
 from corpusmill.pipeline.text.words import hash_chunks
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: Kind of a character beside those of `pipeline.text.classes`.
+#: Kind of a character beside those of `pipeline.text.utf8`.
 SYMBOL = 128
 
 NAMES = (
