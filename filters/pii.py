@@ -1,35 +1,34 @@
-"""Personal data and secrets: what is found, and the placeholders, the same everywhere, that take its place.
+"""Finds personal data and secrets, and puts fixed placeholders in their place.
 
-A scan (pii_scan.py) passes over nearly all text; each kind checks the candidates that it leaves. The first kind that takes a piece of text
-has it: finds of later kinds that touch it do not count. So a password in a URL is not the local part of an email address, and the digits of
-an account number are no phone number.
+Scans (pii_scan.py) skip nearly all text; each kind checks the candidates that remain. The first kind that takes a piece of text owns it:
+finds of later kinds that touch it do not count. So a password in a URL is no local part of an email address, and the digits of an account
+number are no phone number.
 """
 
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import yaml
 from pydantic import Field, create_model, model_validator
 
 from corpusmill.filters.pii_scan import (
+    LISTS,
+    Check,
     Spans,
     TextColumn,
     account_numbers,
     addresses,
+    codes,
     colon_groups,
     counts,
     dotted_numbers,
-    prefix_table,
-    prefixes_at,
+    numbers,
+    prefixes,
     replaced,
     without_overlaps,
 )
@@ -37,16 +36,11 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 
-#: Secrets and numbers of persons, by their forms.
-LISTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("pii.yaml").read_text("utf-8"))
-
 # ---- Keys, tokens and passwords that their format gives away, as public rule sets (gitleaks, detect-secrets) list them.
 #
 # Only formats with a fixed beginning or frame count. That a string looks random says nothing: so do hashes and identifiers.
 
 FORMATS: dict[str, str] = LISTS["secrets"]
-#: What the patterns begin with, for the scan.
-PREFIXES: list[str] = LISTS["prefixes"]
 EDGE = r"(?![A-Za-z0-9_])"
 _GROUPED = "|".join(f"(?:{pattern})" + ("" if name in ("password in a URL", "private key") else EDGE) for name, pattern in FORMATS.items())
 SECRET = re.compile(_GROUPED.encode(), re.ASCII)
@@ -57,11 +51,6 @@ NO_PASSWORDS = re.compile(
 )
 
 
-@cache
-def _prefix_table() -> npt.NDArray[np.bool_]:
-    return prefix_table([prefix.encode() for prefix in PREFIXES])
-
-
 def check_secret(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     match = SECRET.match(document, start)
     if not match:
@@ -70,10 +59,6 @@ def check_secret(document: bytes, start: int, end: int) -> Iterator[tuple[int, i
         return
     first, last = match.span(match.lastgroup or 0)
     yield first, last - (len(document[first:last]) - len(document[first:last].rstrip()))
-
-
-def find_secrets(texts: TextColumn) -> Spans:
-    return texts.checked(texts.scan(prefixes_at, _prefix_table()), check_secret)
 
 
 # ---- Email addresses. Those in domains that RFC 2606 reserves for examples belong to nobody.
@@ -93,10 +78,6 @@ def check_email(document: bytes, start: int, end: int) -> Iterator[tuple[int, in
     match = EMAIL.search(document, max(start, at - LONGEST), min(end, at + LONGEST))
     if match and not EXAMPLE_DOMAINS.search(match[1]):
         yield match.span()
-
-
-def find_emails(texts: TextColumn) -> Spans:
-    return texts.checked(texts.scan(addresses), check_email)
 
 
 # ---- International bank account numbers (ISO 13616): length and structure by country and the check by 97, as python-stdnum knows them.
@@ -128,33 +109,13 @@ def check_iban(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield start, last
 
 
-def find_ibans(texts: TextColumn) -> Spans:
-    return texts.checked(texts.scan(account_numbers), check_iban)
-
-
 # ---- Payment card numbers (ISO/IEC 7812): an issuer's prefix with one of its lengths, and Luhn's check digit.
 #
 # One digit string of the right prefix and length in ten passes Luhn by chance, so the number must stand by itself: alone, or in the groups
 # that cards print. In URLs, names of files, decimal fractions and grids of numbers it doesn't count.
 
-#: First and last prefix, lengths. Visa's 13 digits are long out of use, and look like European article numbers.
-ISSUERS = (
-    ("4", "4", (16, 19)),  # Visa
-    ("51", "55", (16,)),  # Mastercard
-    ("2221", "2720", (16,)),
-    ("34", "34", (15,)),  # American Express
-    ("37", "37", (15,)),
-    ("6011", "6011", (16, 19)),  # Discover
-    ("644", "659", (16, 19)),
-    ("62", "62", (16, 17, 18, 19)),  # UnionPay
-    ("3528", "3589", (16, 17, 18, 19)),  # JCB
-    ("300", "305", (14, 16, 19)),  # Diners Club
-    ("36", "36", (14, 16, 19)),
-    ("38", "39", (14, 16, 19)),
-    ("2200", "2204", (16,)),  # Mir
-    ("6304", "6304", (16,)),  # Maestro
-    ("6759", "6763", (16,)),
-)
+#: First and last prefix, lengths.
+ISSUERS = [(*str(prefixes).partition("-")[::2], lengths) for prefixes, lengths in LISTS["card_issuers"].items()]
 CARD = re.compile(
     rb"(?<![\w\-./=&#%+:@$\xa0])(?<!\d[ ,])"
     rb"(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})"
@@ -180,10 +141,6 @@ def check_card(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         plain = len(number) == len(match[0])
         if is_card_number(number) and (not plain or len(number) <= LONGEST_PLAIN or number.startswith(PLAIN_AND_LONG)):
             yield match.span()
-
-
-def find_credit_cards(texts: TextColumn) -> Spans:
-    return texts.checked(texts.numbers, check_card)
 
 
 # ---- Numbers that states give to persons, where check digits can tell them from other numbers. python-stdnum knows the checks.
@@ -267,11 +224,6 @@ def check_national_id(document: bytes, start: int, end: int) -> Iterator[tuple[i
             yield match.span()
 
 
-def find_national_ids(texts: TextColumn) -> Spans:
-    candidates = np.concatenate([texts.numbers, texts.codes])
-    return texts.checked(candidates[np.lexsort((-candidates[:, 1], candidates[:, 0]))], check_national_id)
-
-
 # ---- Public IPv6 addresses: global unicast as far as it is given out (2000::/4), written with at least three groups.
 #
 # Times (12:30:15), hardware addresses, ratios and names as in C++ (`std::add`) are no such addresses.
@@ -292,18 +244,12 @@ def check_ipv6(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield match.span()
 
 
-def find_ipv6(texts: TextColumn) -> Spans:
-    return texts.checked(texts.scan(colon_groups), check_ipv6)
-
-
 # ---- Public IPv4 addresses. Version and section numbers look the same: the words before them tell, and that all parts are small.
 
 IPV4 = re.compile(rb"(?<![\w.\-+])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-+])(?!\.\d)")
 #: Before a dotted number these words say that it is a version or a section.
 VERSION_BEFORE = re.compile(
-    rb"(?:\b(?:v|ver|vers|version|versions|release|rev|revision|build|firmware|driver|update|patch|section|sections|sec|chapter|clause|"
-    rb"article|figure|fig|table|rule|step)\b\.?|(?:\xc2\xa7)+|[A-Za-z0-9_]/)[\s:=#(]*$",
-    re.IGNORECASE,
+    rf"(?:\b(?:{'|'.join(LISTS['version_words'])})\b\.?|(?:\xc2\xa7)+|[A-Za-z0-9_]/)[\s:=#(]*$".encode("latin-1"), re.IGNORECASE
 )
 SMALL = 32  # parts of versions and sections are mostly below this
 CONTEXT = 24  # bytes before a number in which such a word may stand
@@ -332,10 +278,6 @@ def check_ipv4(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield match.span()
 
 
-def find_ipv4(texts: TextColumn) -> Spans:
-    return texts.checked(texts.scan(dotted_numbers), check_ipv4)
-
-
 # ---- Phone numbers that the numbering plans know (the library phonenumbers), in the forms in which people write them.
 #
 # Many numbers would be valid somewhere, so the form must tell: a `+` and a country; a word such as "Tel." before; or a form that hardly
@@ -343,11 +285,7 @@ def find_ipv4(texts: TextColumn) -> Spans:
 # count. Numbers that plans reserve for films and books belong to nobody.
 
 #: Where a national number after "Tel." is looked for, in this order.
-REGIONS = (
-    "US", "GB", "DE", "FR", "IT", "ES", "NL", "BE", "AT", "CH", "PL", "PT", "SE", "NO", "DK", "FI", "IE", "CZ", "SK", "HU", "RO", "BG",
-    "GR", "HR", "SI", "RS", "LT", "LV", "EE", "UA", "RU", "TR", "IL", "SA", "AE", "EG", "ZA", "NG", "KE", "IN", "PK", "BD", "CN", "TW",
-    "HK", "SG", "JP", "KR", "VN", "TH", "ID", "MY", "PH", "AU", "NZ", "BR", "MX", "AR", "CL", "CO", "PE",
-)  # fmt: skip
+REGIONS: list[str] = LISTS["phone_regions"]
 _GAP = rb"(?:[ .\-/()]|\xc2\xa0|\xe2\x80[\x90-\x93\xaf]){0,4}"
 _BEFORE = rb"(?<![\w.,\-/=&#%+@$\xa0~])"
 _AFTER = rb"(?![\w%@]|[.,:/\-]\d|[-/][A-Za-z])"
@@ -363,9 +301,7 @@ FORMS = (
 )
 #: Directly before a number these say that it is a phone's.
 PHONE_BEFORE = re.compile(
-    r"(?:(?<!\w)(?:tel|telephone|phone|ph|telefono|teléfono|telefone|telefon|telefoon|téléphone|tél|tlf|tlfn|fax|telefax|facsimile|fono|fone|mobile|mob|mobil|cell|"
-    r"call|whatsapp|hotline|handy|gsm|móvil|movil|celular|cellulare|portable|puhelin|puh|τηλ|тел|телефон|факс|моб|電話|电话|手机|전화|هاتف|"
-    r"dial|helpline|freephone|toll[- ]free|contact no|call us(?: at| on)?|phone number|telephone number|sms)(?!\w)|☎|☏|📞|📱)"
+    rf"(?:(?<!\w)(?:{'|'.join(LISTS['phone_words'])})(?!\w)|☎|☏|📞|📱)"
     r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
     re.IGNORECASE,
 )
@@ -417,7 +353,7 @@ def _after_word(document: bytes, start: int, end: int, regions: Sequence[str]) -
         start = following.end()
 
 
-def check_phone(document: bytes, start: int, end: int, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+def check_phone(document: bytes, start: int, end: int, regions: Sequence[str] = REGIONS) -> Iterator[tuple[int, int]]:
     at = start
     if PHONE_BEFORE.search(document[max(0, start - PHONE_CONTEXT) : start].decode(errors="ignore")):
         for first, at in _after_word(document, start, end, regions):
@@ -433,34 +369,35 @@ def check_phone(document: bytes, start: int, end: int, regions: Sequence[str]) -
                 yield match.span()
 
 
-def find_phones(texts: TextColumn, regions: Sequence[str] = REGIONS) -> Spans:
-    return texts.checked(texts.numbers, partial(check_phone, regions=regions))
-
-
 # ---- The kinds, in the order in which they take text
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is looked for, by `find`. `placeholder` is never found by any kind."""
+    """What is looked for. No kind ever finds `placeholder`. `check` gives the finds in a candidate of the `scans`."""
 
     name: str  # of the option
     column: str
-    find: Callable[..., Spans]  # of Texts
+    scans: tuple[Callable[..., int], ...]
+    check: Check
     placeholder: str
     description: str
 
+    def find(self, texts: TextColumn) -> Spans:
+        return texts.checked(texts.candidates(*self.scans), self.check)
+
 
 KINDS = (
-    Kind("secret", "pii_secrets", find_secrets, "<SECRET>", "a key, token or password that its format gives away"),
-    Kind("email", "pii_emails", find_emails, "email@example.com", "an email address"),
-    Kind("iban", "pii_ibans", find_ibans, "<IBAN>", "an international bank account number"),
-    Kind("credit_card", "pii_credit_cards", find_credit_cards, "<CREDIT_CARD>", "a payment card's number"),
-    Kind("national_id", "pii_national_ids", find_national_ids, "<NATIONAL_ID>", "a person's number with check digits, of 30 countries"),
-    Kind("ipv6", "pii_ipv6", find_ipv6, "2001:db8::1", "a public IPv6 address"),
-    Kind("ipv4", "pii_ipv4", find_ipv4, "192.0.2.1", "a public IPv4 address"),
-    Kind("phone", "pii_phones", find_phones, "+1-202-555-0100", "a phone number"),
-)
+    Kind("secret", "pii_secrets", (prefixes,), check_secret, "<SECRET>", "a key, token or password that its format gives away"),
+    Kind("email", "pii_emails", (addresses,), check_email, "email@example.com", "an email address"),
+    Kind("iban", "pii_ibans", (account_numbers,), check_iban, "<IBAN>", "an international bank account number"),
+    Kind("credit_card", "pii_credit_cards", (numbers,), check_card, "<CREDIT_CARD>", "a payment card's number"),
+    Kind("national_id", "pii_national_ids", (numbers, codes), check_national_id, "<NATIONAL_ID>",
+         "a person's number with check digits, of 30 countries"),
+    Kind("ipv6", "pii_ipv6", (colon_groups,), check_ipv6, "2001:db8::1", "a public IPv6 address"),
+    Kind("ipv4", "pii_ipv4", (dotted_numbers,), check_ipv4, "192.0.2.1", "a public IPv4 address"),
+    Kind("phone", "pii_phones", (numbers,), check_phone, "+1-202-555-0100", "a phone number"),
+)  # fmt: skip
 
 
 # ---- The step
@@ -517,7 +454,11 @@ class Pii(Step):
     @property
     def kinds(self) -> list[Kind]:
         """Those that are looked for, in the order in which they take text."""
-        return [kind for kind in KINDS if kind.name in self.config.kinds]
+        found = [kind for kind in KINDS if kind.name in self.config.kinds]
+        if self.config.phone_regions is None:
+            return found
+        phone = partial(check_phone, regions=self.config.phone_regions)
+        return [replace(kind, check=phone) if kind.name == "phone" else kind for kind in found]
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -531,14 +472,9 @@ class Pii(Step):
     def measure(self, batch: DocumentBatch) -> StepOutput:
         """Counts what is found, whether it is replaced or not."""
         texts = TextColumn(batch.text)
-        found = without_overlaps([self._find(texts, kind) for kind in self.kinds])
-        columns = {kind.column: counts(texts, spans) for kind, spans in zip(self.kinds, found)}
-        return StepOutput(columns, replaced(batch.text, texts, self._replacements(found)))
-
-    def _find(self, texts: TextColumn, kind: Kind) -> Spans:
-        regions = self.config.phone_regions if kind.name == "phone" else None
-        return kind.find(texts) if regions is None else kind.find(texts, regions)
-
-    def _replacements(self, found: Sequence[Spans]) -> list[tuple[Spans, str]]:
-        placeholders = [getattr(self.config, kind.name) for kind in self.kinds]
-        return [(spans, text) for spans, text in zip(found, placeholders) if text is not None]
+        kinds = self.kinds
+        found = without_overlaps([kind.find(texts) for kind in kinds])
+        columns = {kind.column: counts(texts, spans) for kind, spans in zip(kinds, found)}
+        placeholders = [getattr(self.config, kind.name) for kind in kinds]
+        chosen = [(spans, text) for spans, text in zip(found, placeholders) if text is not None]
+        return StepOutput(columns, replaced(batch.text, texts, chosen))

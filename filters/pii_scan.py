@@ -2,52 +2,53 @@
 """Scans for personal data: texts as bytes, the candidates that pass a kind's check, and their replacement."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import yaml
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.utf8 import find_byte
 
 Spans = npt.NDArray[np.int64]  # (spans, 2): start and end, as bytes of the batch, ascending, disjoint
 #: `check(document, start, end)` gives the spans, as bytes of the document, that a candidate holds.
 Check = Callable[[bytes, int, int], Iterable[tuple[int, int]]]
 
-#: Digits of the shortest number that anything looks for: nine, or eight before a letter (Spain's DNI) or behind a `+` (+43 1 72570).
-FEWEST_DIGITS, FEWEST_MARKED = 9, 8
-FEWEST_CODE_DIGITS = 6
+#: Secrets and numbers of persons, by their forms, and other tables.
+LISTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("pii.yaml").read_text("utf-8"))
 PORTION = 50_000  # candidates
 BYTES_A_FIND = 256  # a guess that saves the second scan
-
 NONE: Spans = np.zeros((0, 2), np.int64)
 
 
 class TextColumn:
-    """A column of texts as one buffer, and the scans that more than one kind asks for."""
+    """A column of texts as one buffer, and its scans, of which each is made once."""
 
     def __init__(self, column: pa.Array):
         self.data, self.offsets = text_buffers(column)
+        self._scanned: dict[Callable[..., int], Spans] = {}
 
-    def scan(self, kernel: Callable[..., int], *options: Any) -> Spans:
-        """The finds of a kernel, which is called again if there was not enough room for them."""
+    def candidates(self, *scans: Callable[..., int]) -> Spans:
+        """The finds of some scans, in the order of the text; of those that begin together the longest comes first."""
+        found = [self._scan(scan) for scan in scans]
+        if len(found) == 1:
+            return found[0]
+        spans = np.concatenate(found)
+        return spans[np.lexsort((-spans[:, 1], spans[:, 0]))]
+
+    def _scan(self, scan: Callable[..., int]) -> Spans:
+        """The finds of a scan, which is called again if there was not enough room for them."""
         room = len(self.data) // BYTES_A_FIND + 16
-        while True:
+        while scan not in self._scanned:
             spans = np.empty((room, 2), np.int64)
-            count = kernel(self.data, self.offsets, spans, CLASSES, *options)
-            if count <= room:
-                return spans[:count].copy()
-            room = count
-
-    @cached_property
-    def numbers(self) -> Spans:
-        return self.scan(numbers, FEWEST_DIGITS, FEWEST_MARKED)
-
-    @cached_property
-    def codes(self) -> Spans:
-        return self.scan(codes, FEWEST_CODE_DIGITS)
+            room = scan(self.data, self.offsets, spans)
+            if room <= len(spans):
+                self._scanned[scan] = spans[:room].copy()
+        return self._scanned[scan]
 
     def documents_of(self, spans: Spans) -> npt.NDArray[np.int64]:
         """The number of the document that each span lies in."""
@@ -116,14 +117,12 @@ def replaced(column: pa.Array, texts: TextColumn, replacements: Sequence[tuple[S
 
 # ---- Where personal data could be: linear scans of UTF-8 bytes that pass over nearly all text
 #
-# Each scan writes start and end in `data` of its candidates, ascending, each inside one document, into `spans` (int64, n by 2) and returns
-# how many there are, which may be more than fit. A scan looks at each byte a bounded number of times. Only ASCII matters: bytes
-# of other characters end a run as any other sign does.
+# Only ASCII matters: bytes of other characters end a run as any other sign does.
 
 WORD, DIGIT, UPPER, HEX, ATOM, HOST, BETWEEN, JOIN = 1, 2, 4, 8, 16, 32, 64, 128
 
 
-def _classes():
+def _classes() -> npt.NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
     digits, upper, lower = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz"
     for bits, members in (
@@ -142,200 +141,172 @@ def _classes():
 
 
 CLASSES = _classes()
+SPACE, OPEN, PLUS, HYPHEN, DOT, COLON, AT = b" (+-.:@"
+#: Digits of the shortest number that anything looks for: nine, or eight before a letter (Spain's DNI) or behind a `+` (+43 1 72570).
+FEWEST_DIGITS, FEWEST_MARKED = 9, 8
+FEWEST_CODE_DIGITS = 6
 MOST_BETWEEN = 5  # bytes between two digits of one number
 LONGEST_CODE = 34  # letters and digits of an IBAN
 
 
-@kernel(inline="always")
-def _put(spans, count, start, end):
-    """Counts one more; it is written as long as there is room."""
-    if count < len(spans):
-        spans[count, 0] = start
-        spans[count, 1] = end
-    return count + 1
+def scan(find: Any) -> Any:
+    """The scan of a column. `find(data, at, begin, stop)` gives `(start, end, after)` for a document from `begin` to `stop`: the first
+    candidate at `at` or behind it, empty where there is none, and where to go on. It looks at each byte a bounded number of times.
 
-
-@kernel
-def addresses(data, offsets, spans, classes):
-    """What surrounds each `@`: the characters that an email address may have on its left and on its right."""
-    count = 0
-    for document in range(len(offsets) - 1):
-        begin, stop = offsets[document], offsets[document + 1]
-        for at in range(begin + 1, stop - 1):
-            if data[at] != 64 or not classes[data[at - 1]] & ATOM or not classes[data[at + 1]] & HOST:
-                continue
-            start, end = at, at + 1
-            while start > begin and classes[data[start - 1]] & ATOM:
-                start -= 1
-            while end < stop and classes[data[end]] & HOST:
-                end += 1
-            count = _put(spans, count, start, end)
-    return count
-
-
-@kernel
-def dotted_numbers(data, offsets, spans, classes):
-    """Runs of digits and dots with three dots or more, from their first digit on."""
-    count = 0
-    for document in range(len(offsets) - 1):
-        at, stop = offsets[document], offsets[document + 1]
-        while at < stop:
-            if not classes[data[at]] & DIGIT:
-                at += 1
-                continue
-            start, dots = at, 0
-            while at < stop and (classes[data[at]] & DIGIT or data[at] == 46):
-                dots += data[at] == 46
-                at += 1
-            if dots >= 3:
-                count = _put(spans, count, start, at)
-    return count
-
-
-@kernel
-def colon_groups(data, offsets, spans, classes):
-    """Runs of hexadecimal digits, dots and two colons or more that fit an IPv6 address (at most 45 bytes)."""
-    count = 0
-    for document in range(len(offsets) - 1):
-        begin, stop = offsets[document], offsets[document + 1]
-        at = begin
-        while at < stop:
-            if data[at] != 58:
-                at += 1
-                continue
-            start = at
-            while start > begin and at - start < 5 and classes[data[start - 1]] & HEX:
-                start -= 1
-            colons = 0
-            while at < stop and (classes[data[at]] & HEX or data[at] == 58 or data[at] == 46):
-                colons += data[at] == 58
-                at += 1
-            if colons >= 2 and 4 < at - start <= 46:
-                count = _put(spans, count, start, at)
-    return count
-
-
-@kernel
-def numbers(data, offsets, spans, classes, least, marked_least):
-    """Runs of digits with at most five bytes of separators between two, of `least` digits or more; `marked_least` are enough where
-    a letter follows or a `+` stands before.
-
-    A `+` or `(` before the first digit belongs to the run.
+    The scan writes start and end of the candidates into `spans` (int64, n by 2) and returns how many there are, which may be more than fit.
     """
-    count = 0
-    for document in range(len(offsets) - 1):
-        begin, stop = offsets[document], offsets[document + 1]
-        at = begin
-        while at < stop:
-            if not classes[data[at]] & DIGIT:
-                at += 1
-                continue
-            start, end, digits = at, at, 0
+
+    @kernel
+    def scanned(data, offsets, spans):
+        count = 0
+        for document in range(len(offsets) - 1):
+            begin, stop = offsets[document], offsets[document + 1]
+            at = begin
             while at < stop:
-                if classes[data[at]] & DIGIT:
-                    digits += 1
-                    at += 1
-                    end = at
-                elif at - end < MOST_BETWEEN and classes[data[at]] & BETWEEN:
-                    at += 1
-                else:
-                    break
-            at = end
-            if digits < marked_least:
-                continue
-            for _ in range(2):
-                if start > begin and (data[start - 1] == 43 or data[start - 1] == 40):
-                    start -= 1
-            marked = data[start] == 43 or data[start + 1] == 43 or (end < stop and classes[data[end]] & WORD)
-            if digits >= least or marked:
-                count = _put(spans, count, start, end)
-    return count
+                start, end, at = find(data, at, begin, stop)
+                if end > start:
+                    if count < len(spans):
+                        spans[count, 0], spans[count, 1] = start, end
+                    count += 1
+        return count
+
+    return scanned
 
 
+@scan
 @kernel
-def codes(data, offsets, spans, classes, least_digits):
-    """Words of capital letters and digits, parts joined by one of `-./+(`, with a letter and `least_digits` digits or more."""
-    count = 0
-    for document in range(len(offsets) - 1):
-        begin, stop = offsets[document], offsets[document + 1]
-        at = begin
-        while at < stop:
-            if not classes[data[at]] & WORD:
-                at += 1
-                continue
-            start, digits, letters = at, 0, 0
-            while at < stop:
-                kind = classes[data[at]]
-                if kind & DIGIT:
-                    digits += 1
-                elif kind & UPPER:
-                    letters += 1
-                elif not (kind & JOIN and at + 1 < stop and classes[data[at + 1]] & (DIGIT | UPPER)):
-                    break
-                at += 1
+def addresses(data, at, begin, stop):
+    """What surrounds each `@`: the characters that an email address may have on its left and on its right."""
+    at = find_byte(data, at, stop, AT)
+    start, end = at, at + 1
+    if begin < at < stop - 1 and CLASSES[data[at - 1]] & ATOM and CLASSES[data[at + 1]] & HOST:
+        while start > begin and CLASSES[data[start - 1]] & ATOM:
+            start -= 1
+        while end < stop and CLASSES[data[end]] & HOST:
+            end += 1
+        return start, end, at + 1
+    return at, at, at + 1
+
+
+@scan
+@kernel
+def dotted_numbers(data, at, begin, stop):
+    """Runs of digits and dots with three dots or more, from their first digit on."""
+    while at < stop and not CLASSES[data[at]] & DIGIT:
+        at += 1
+    start, dots = at, 0
+    while at < stop and (CLASSES[data[at]] & DIGIT or data[at] == DOT):
+        dots += data[at] == DOT
+        at += 1
+    return start, at if dots >= 3 else start, at
+
+
+@scan
+@kernel
+def colon_groups(data, at, begin, stop):
+    """Runs of hexadecimal digits, dots and two colons or more that fit an IPv6 address (at most 45 bytes)."""
+    at = find_byte(data, at, stop, COLON)
+    start, colons = at, 0
+    while start > begin and at - start < 5 and CLASSES[data[start - 1]] & HEX:
+        start -= 1
+    while at < stop and (CLASSES[data[at]] & HEX or data[at] == COLON or data[at] == DOT):
+        colons += data[at] == COLON
+        at += 1
+    return start, at if colons >= 2 and 4 < at - start <= 46 else start, at
+
+
+@scan
+@kernel
+def numbers(data, at, begin, stop):
+    """Runs of digits with at most five bytes of separators between two, of FEWEST_DIGITS or more; FEWEST_MARKED are enough where a letter
+    follows or a `+` stands before. A `+` or `(` before the first digit belongs to the run."""
+    while at < stop and not CLASSES[data[at]] & DIGIT:
+        at += 1
+    start, end, digits = at, at, 0
+    while at < stop:
+        if CLASSES[data[at]] & DIGIT:
+            digits += 1
+            at += 1
             end = at
-            while at < stop and classes[data[at]] & WORD:  # a word with small letters is passed over
-                at += 1
-            if at == end and letters and digits >= least_digits:
-                count = _put(spans, count, start, end)
-            if at == start:
-                at += 1
-    return count
+        elif at - end < MOST_BETWEEN and CLASSES[data[at]] & BETWEEN:
+            at += 1
+        else:
+            break
+    if digits < FEWEST_MARKED:
+        return end, end, end
+    for _ in range(2):
+        if start > begin and (data[start - 1] == PLUS or data[start - 1] == OPEN):
+            start -= 1
+    marked = data[start] == PLUS or data[start + 1] == PLUS or (end < stop and CLASSES[data[end]] & WORD)
+    return start, end if digits >= FEWEST_DIGITS or marked else start, end
 
 
+@scan
 @kernel
-def account_numbers(data, offsets, spans, classes):
+def codes(data, at, begin, stop):
+    """Words of capital letters and digits, parts joined by one of `-./+(`, with a letter and FEWEST_CODE_DIGITS or more."""
+    while at < stop and not CLASSES[data[at]] & WORD:
+        at += 1
+    start, digits, letters = at, 0, 0
+    while at < stop:
+        kind = CLASSES[data[at]]
+        if kind & DIGIT:
+            digits += 1
+        elif kind & UPPER:
+            letters += 1
+        elif not (kind & JOIN and at + 1 < stop and CLASSES[data[at + 1]] & (DIGIT | UPPER)):
+            break
+        at += 1
+    end = at
+    while at < stop and CLASSES[data[at]] & WORD:  # a word with small letters is passed over
+        at += 1
+    return start, end if at == end and letters and digits >= FEWEST_CODE_DIGITS else start, max(at, start + 1)
+
+
+@scan
+@kernel
+def account_numbers(data, at, begin, stop):
     """Two capital letters and two digits at the edge of a word, then letters and digits, one space or hyphen between: 15 to 34 of them."""
-    count = 0
-    for document in range(len(offsets) - 1):
-        begin, stop = offsets[document], offsets[document + 1]
-        at = begin
-        while at + 15 <= stop:
-            if not (classes[data[at]] & UPPER and classes[data[at + 2]] & DIGIT and classes[data[at + 3]] & DIGIT):
-                at += 1
-                continue
-            if not classes[data[at + 1]] & UPPER or (at > begin and classes[data[at - 1]] & WORD):
-                at += 1
-                continue
+    while at + 15 <= stop:
+        if (
+            CLASSES[data[at]] & UPPER and CLASSES[data[at + 2]] & DIGIT and CLASSES[data[at + 3]] & DIGIT
+            and CLASSES[data[at + 1]] & UPPER and not (at > begin and CLASSES[data[at - 1]] & WORD)
+        ):  # fmt: skip
             end, length = at, 0
             while end < stop and length <= LONGEST_CODE:
-                if classes[data[end]] & (DIGIT | UPPER):
+                if CLASSES[data[end]] & (DIGIT | UPPER):
                     length += 1
-                elif not ((data[end] == 32 or data[end] == 45) and end + 1 < stop and classes[data[end + 1]] & (DIGIT | UPPER)):
+                elif not (data[end] in (SPACE, HYPHEN) and end + 1 < stop and CLASSES[data[end + 1]] & (DIGIT | UPPER)):
                     break
                 end += 1
-            if length >= 15:
-                count = _put(spans, count, at, end)
-            at += 4
-    return count
+            return at, end if length >= 15 else at, at + 4
+        at += 1
+    return stop, stop, stop
 
 
-def prefix_table(prefixes):
-    """A table of 65,536 slots that `prefixes_at` looks three bytes up in; some others share their slots."""
-    table = np.zeros(1 << 16, np.bool_)
-    for prefix in prefixes:
-        table[prefix_slot(prefix[0], prefix[1], prefix[2])] = True
-    return table
-
-
-@kernel(inline="always")
-def prefix_slot(first, second, third):
+def _slot(first, second, third):
     return (np.int64(first) * 31 * 31 + np.int64(second) * 31 + np.int64(third)) & 0xFFFF
 
 
+#: bool (65,536,): the slots of three bytes that begin a secret; some others share them.
+PREFIXES = np.zeros(1 << 16, np.bool_)
+for _prefix in LISTS["prefixes"]:
+    PREFIXES[_slot(*_prefix.encode())] = True
+prefix_slot = kernel(inline="always")(_slot)
+
+
+@scan
 @kernel
-def prefixes_at(data, offsets, spans, classes, table):
-    """The first three bytes of words (and of what begins with a colon or hyphens) that are in the table."""
-    count = 0
-    for document in range(len(offsets) - 1):
-        begin, stop = offsets[document], offsets[document + 1]
-        before = np.uint8(0)
-        for at in range(begin, stop - 2):
-            byte = data[at]
-            # a word begins, or a colon stands, or the first of some hyphens
-            if ((not before & WORD and byte != 45) or byte == 58 or (byte == 45 and not before & JOIN)) and table[
-                prefix_slot(byte, data[at + 1], data[at + 2])
-            ]:
-                count = _put(spans, count, at, at + 3)
-            before = classes[byte]
-    return count
+def prefixes(data, at, begin, stop):
+    """The first three bytes of words (and of what begins with a colon or hyphens) that begin a secret."""
+    before = CLASSES[data[at - 1]] if at > begin else np.uint8(0)
+    while at + 2 < stop:
+        byte = data[at]
+        # a word begins, or a colon stands, or the first of some hyphens
+        if ((not before & WORD and byte != HYPHEN) or byte == COLON or (byte == HYPHEN and not before & JOIN)) and PREFIXES[
+            prefix_slot(byte, data[at + 1], data[at + 2])
+        ]:
+            return at, at + 3, at + 1
+        before = CLASSES[byte]
+        at += 1
+    return stop, stop, stop

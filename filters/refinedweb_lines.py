@@ -109,7 +109,7 @@ class RefinedwebLines(Step):
 LINES, KEPT, UPPERCASE, NUMERIC, COUNTER, ONE_WORD, PHRASE, SHORTENED, WORDS, KEPT_WORDS = range(10)
 COUNTS = 10
 
-#: Bits of `Tables.classes` beside those of `pipeline.text.classes`.
+#: Bits of `Tables.classes` beside those of `pipeline.text.utf8`.
 IS_UPPER, IS_DIGIT = 64, 128  # str.isupper, str.isdigit
 
 #: `classes` uint8 and `letters` uint8 of length 0x110000: the letter of a phrase that a character stands for, whatever its case.
@@ -135,7 +135,7 @@ def correct_texts(data, offsets, tables, new_data, new_offsets, counts):
         start, end = place, place + offsets[text + 1] - source
         for at in range(start, end):
             new_data[at] = data[source + at - start]
-        row[WORDS] = count_words(new_data, start, end, tables.classes)
+        row[WORDS] = count_fasttext_words(new_data, start, end, tables.classes)
         row[LINES] = _count_lines(new_data, start, end)
         for reason in (UPPERCASE, NUMERIC, COUNTER, ONE_WORD):
             end = _drop_lines(new_data, start, end, tables.classes, reason, row)
@@ -148,7 +148,7 @@ def correct_texts(data, offsets, tables, new_data, new_offsets, counts):
             start = strip_start(new_data, start, end, tables.classes)
         row[KEPT] = _count_lines(new_data, start, end)
         changed = end - start < offsets[text + 1] - source
-        row[KEPT_WORDS] = count_words(new_data, start, end, tables.classes) if changed else row[WORDS]
+        row[KEPT_WORDS] = count_fasttext_words(new_data, start, end, tables.classes) if changed else row[WORDS]
         place = _move(new_data, start, end, place)
         new_offsets[text + 1] = place
 
@@ -173,7 +173,7 @@ def _count_lines(data, start, end):
 
 
 @kernel
-def count_words(data, start, end, classes):
+def count_fasttext_words(data, start, end, classes):
     """fastText's words (cut at the ASCII spaces and NUL) that begin with a letter or digit (`str.isalnum`)."""
     words, inside = 0, False
     for at in range(start, end):

@@ -75,10 +75,10 @@ def describe_classifiers(run: StageRun, config: FilterConfig) -> None:
 
 
 def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) -> None:
-    """Counts the documents on which each score fires whose high values are bad, and warns where they are more than a tenth.
+    """Counts the documents on which each bad score (high values are bad) fires, and warns if they are more than a tenth.
 
-    It fires where a rule of the recipe fails a document, and where no rule can, from the classifier's own threshold on. What a kept share
-    drops was asked for. `rows`: the tasks that wrote the report.
+    A score fires where a rule of the recipe fails a document; if no rule can, from the classifier's own threshold on. A kept share does not
+    count, since the recipe asks for it. `rows`: the tasks that wrote the report.
     """
     rules = _firing(config)
     if rules:

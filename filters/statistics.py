@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.buffers import MARKED, text_buffers
+from corpusmill.pipeline.text.buffers import MARKED, longest_text, text_buffers
 from corpusmill.pipeline.text.hashing import hash_span, insert, table_size
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
@@ -165,9 +165,7 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
     `classes` are those of `character_classes`. Words begin where `marks` says; where it is empty, `word_classes`, the word
     rule's, say what words are.
     """
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
+    longest = longest_text(offsets)
     scratch = Scratch(
         new_words(longest + 1),
         np.empty(longest + 1, np.uint8),

@@ -104,7 +104,7 @@ class Step(ABC):
     Config: ClassVar[type[Config]]
     #: Rules by the option `preset`. A preset has the name of what it reproduces, and its rules the order in which that decides.
     PRESETS: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
-    #: By column, what a rule on it fails a document for, as a template of `rules.meaning`.
+    #: By column, why its rule fails a document: a template of `rules.meaning`.
     MEANINGS: ClassVar[Mapping[str, str]] = {}
     #: Columns that are also appended to the kept documents.
     document_columns: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ class Step(ABC):
         return Needs()
 
     def firing(self) -> dict[str, float]:
-        """Of a classifier: the columns whose high scores are bad, with the value from which each fires if no rule has another."""
+        """Of a classifier: the columns whose high scores are bad, each with the value from which it fires if no rule has another."""
         return {}
 
     @property

@@ -1,5 +1,6 @@
 """The step `transformer`: each document's scores by a sequence classifier of transformers, on a GPU where there is one."""
 
+import contextlib
 import fnmatch
 import importlib.util
 import json
@@ -32,14 +33,7 @@ DECIDING = (
     "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 NEITHER = "there is no such folder, and it is no name of a model on Hugging Face's hub"
-#: The hub's errors, the special ones before those that they are made of.
-REASONS = {
-    "GatedRepoError": "its owner wants to be asked: accept the terms on its page and log in with `hf auth login`",
-    "RepositoryNotFoundError": "there is none of this name, or it is private",
-    "RevisionNotFoundError": "it has no such revision",
-    "LocalEntryNotFoundError": "it is not in the cache, and the hub can't be reached or HF_HUB_OFFLINE is set",
-}
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -69,29 +63,19 @@ def model_folder(model: str, revision: str | None = None) -> Path:
 
 def _hub_folder(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        cached = Path(snapshot_download(model, revision=revision, local_files_only=True))
-        if _names(cached, CONFIG) and _names(cached, WEIGHTS):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError as error:
-        raise ConfigError(f"{model}: {NEITHER}.") from error
-    try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            cached = Path(snapshot_download(model, revision=revision, local_files_only=True))
+            if _names(cached, CONFIG) and _names(cached, WEIGHTS):
+                return cached
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(DECIDING)))
     except Exception as error:
-        raise ConfigError(f"{model}: there is no such folder, and it can't be had from Hugging Face's hub ({_reason(error)}).") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The hub's errors in half a sentence: they are paragraphs with links."""
-    for kind, reason in REASONS.items():
-        if kind in (base.__name__ for base in type(error).__mro__):
-            return reason
-    line = (str(error).strip().splitlines() or [""])[0].strip().rstrip(".:")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+        offline = isinstance(error, LocalEntryNotFoundError)
+        line = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" .:")  # the hub's errors are paragraphs with links
+        reason = "it is not in the cache, and the hub can't be reached or HF_HUB_OFFLINE is set" if offline else line
+        raise ConfigError(f"{model}: there is no such folder, and it can't be had from Hugging Face's hub ({reason}).") from error
 
 
 def _names(folder: Path, *patterns: str) -> list[str]:

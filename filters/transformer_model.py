@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 # ---- Batches by length. The shape of a text's batch depends on its own length and the options, never on its neighbours
 #
 # The last bits of a sum depend on the shape of the matrices that are multiplied, since libraries choose the order by it, and on some
-# processors on the row within the matrix. On a CPU each sequence is therefore computed by itself (`one_by_one`). A GPU needs batches: a
+# processors on the row within the matrix. On a CPU each sequence is therefore computed by itself. A GPU needs batches: a
 # length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads, so each text of a length is
 # computed in a batch of one shape.
 
@@ -32,13 +32,6 @@ class Shaped:
     length: int
 
 
-def one_by_one(tokens: npt.NDArray[np.int64]) -> Iterator[Shaped]:
-    """Each sequence by itself and without padding, so that nothing else can change its score. The longest comes first, so that what does
-    not fit into memory is known at once."""
-    for place in np.argsort(-tokens, kind="stable"):
-        yield Shaped(np.array([place]), 1, int(tokens[place]))
-
-
 def padded_lengths(tokens: npt.NDArray[np.int64], longest: int) -> npt.NDArray[np.int64]:
     """For each number of tokens (1 to `longest`) the length to which it is padded: one of eight for each doubling, at most `longest`.
 
@@ -49,18 +42,20 @@ def padded_lengths(tokens: npt.NDArray[np.int64], longest: int) -> npt.NDArray[n
 
 
 def even_rows(fit: int) -> int:
-    """The rows of a batch where so many fit: a power of two from 4 on, else 1.
+    """The rows of a batch if `fit` rows fit: a power of two from 4 on, else 1.
 
     Matrices are worked on in tiles of so many rows; in a batch of five, the last row's sums were seen to be others than in the first four.
     """
     return 1 << (fit.bit_length() - 1) if fit >= 4 else 1
 
 
-def batches(tokens: npt.NDArray[np.int64], longest: int, budget: int) -> Iterator[Shaped]:
-    """All sequences, given how many tokens each has, in batches of at most `budget` tokens (or of one row), the longest first.
-
-    The longest come first so that what does not fit into memory is known at once.
-    """
+def batches(tokens: npt.NDArray[np.int64], longest: int, budget: int | None) -> Iterator[Shaped]:
+    """All sequences, given how many tokens each has, in batches of at most `budget` tokens (or of one row); without a budget each by itself
+    and without padding. The longest come first, so that what does not fit into memory is known at once."""
+    if budget is None:
+        for place in np.argsort(-tokens, kind="stable"):
+            yield Shaped(np.array([place]), 1, int(tokens[place]))
+        return
     padded = padded_lengths(tokens, longest)
     unpadded = tokens == longest
     order = np.lexsort((np.arange(len(tokens)), ~unpadded, -padded))
@@ -81,7 +76,7 @@ BYTES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class TokenSequences:
+class EncodedTexts:
     """What is computed, one after the other. A text may have several (windows), or none where it has no tokens at all."""
 
     inputs: dict[str, npt.NDArray[np.int32]]  # (tokens,): what the model is given for each token, by the argument's name
@@ -96,7 +91,7 @@ class TokenSequences:
 
 def encode(
     tokenizer: Any, text: pa.Array, longest: int, windows: bool, overlap: int = 0, head_characters: int | None = None
-) -> TokenSequences:
+) -> EncodedTexts:
     """Sequences of at most `longest` tokens, special ones included: the first of each text, or with `windows` all of it."""
     if head_characters is not None:
         text = pc.utf8_slice_codeunits(text, 0, head_characters)
@@ -115,7 +110,7 @@ def encode(
         counts.append(lengths[lengths > 0])
         documents.append(start + whose[lengths > 0])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-    return TokenSequences({name: np.concatenate(parts) for name, parts in values.items()}, offsets, np.concatenate(documents))
+    return EncodedTexts({name: np.concatenate(parts) for name, parts in values.items()}, offsets, np.concatenate(documents))
 
 
 def _chunks(text: pa.Array) -> Iterator[tuple[int, int]]:
@@ -175,14 +170,14 @@ class SequenceClassifier:
         """Tokens of a batch; None: each sequence is computed by itself."""
         return wanted or (None if self.device.type == "cpu" else GPU_BATCH_TOKENS)
 
-    def logits(self, sequences: TokenSequences, longest: int, batch_tokens: int | None) -> npt.NDArray[np.float32]:
+    def logits(self, sequences: EncodedTexts, longest: int, batch_tokens: int | None) -> npt.NDArray[np.float32]:
         """(sequences, labels): what the model gives, none of them longer than `longest` tokens. `batch_tokens`: None computes each
         sequence by itself."""
         parts, members = [], []
         try:
             with torch.inference_mode(), one_thread(self.device):
                 tokens = sequences.tokens
-                for batch in one_by_one(tokens) if batch_tokens is None else batches(tokens, longest, batch_tokens):
+                for batch in batches(tokens, longest, batch_tokens):
                     found = self.model(**self._inputs(sequences, batch)).logits
                     parts.append(found[: len(batch.members)].float())
                     members.append(batch.members)
@@ -195,7 +190,7 @@ class SequenceClassifier:
             ) from error
         return logits
 
-    def _inputs(self, sequences: TokenSequences, batch: Shaped) -> dict[str, torch.Tensor]:
+    def _inputs(self, sequences: EncodedTexts, batch: Shaped) -> dict[str, torch.Tensor]:
         rows = np.resize(batch.members, batch.rows)  # the rows that nobody reads repeat those that are read
         tokens = sequences.tokens[rows][:, None]
         place = np.arange(batch.length)

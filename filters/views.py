@@ -1,4 +1,4 @@
-"""A sweep as a table with bars, as CSV, and as a page with a chart."""
+"""Shows sweeps (a table with bars, CSV, a page with a chart), retunes and steps."""
 
 import csv
 import inspect

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from built_run import write_run
 
-from corpusmill.filters.classifier.card import Classifier
+from corpusmill.filters.classifier.card import ClassifierDescription
 from corpusmill.filters.classifier.options import ModelOptions, resolve
 from corpusmill.pipeline.cache import NpmPackage, PackageFile
 from corpusmill.pipeline.errors import InputError
@@ -137,7 +137,7 @@ def test_a_strangers_classifier_replaces_no_file(file: str, tmp_path: Path, monk
             resolve(ModelOptions.model_validate({"model": model}))
     assert victim.read_text() == "mine" and not victim.is_symlink()
     with pytest.raises(ValueError, match="sha256"):
-        Classifier.model_validate({"name": "x", "heads": [{"label": "l", "file": "f", "sha256": "../../x"}]})
+        ClassifierDescription.model_validate({"name": "x", "heads": [{"label": "l", "file": "f", "sha256": "../../x"}]})
 
 
 @pytest.fixture

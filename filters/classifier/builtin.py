@@ -1,4 +1,4 @@
-"""The classifier that is there without a model given: trained at first use, out of what registry packages ship, into the user's cache."""
+"""The built-in classifier: trained at first use from registry packages, into the user's cache."""
 
 import hashlib
 from collections.abc import Callable

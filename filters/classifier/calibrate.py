@@ -1,4 +1,4 @@
-"""Fits what a raw score means: the share of yes among examples of that score, on examples that the model was not trained on."""
+"""Calibration: the share of yes among examples of a raw score, fitted on examples that the model was not trained on."""
 
 from collections.abc import Sequence
 from typing import Literal

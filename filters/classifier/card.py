@@ -47,7 +47,7 @@ class ClassifierHead(Config):
         return file
 
 
-class Classifier(Config):
+class ClassifierDescription(Config):
     """The content of `classifier.json`."""
 
     format: Literal[1] = 1
@@ -60,18 +60,18 @@ class Classifier(Config):
         default=False, description="Its scores put texts in order and no more: its thresholds mean nothing on text of another kind."
     )
     heads: tuple[ClassifierHead, ...] = Field(min_length=1)
-    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: model_card.py.")
+    card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: train.py.")
 
     def digest(self) -> str:
         """sha256 (hex) of everything that decides about a score: not of the card."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"card"})).encode()).hexdigest()
 
 
-def read_classifier(folder: str | Path) -> Classifier:
+def read_classifier(folder: str | Path) -> ClassifierDescription:
     """Reads `classifier.json`. Raises InputError in one sentence where there is none, or it is damaged."""
     path = Path(folder) / FILE
     try:
-        return Classifier.model_validate_json(path.read_bytes())
+        return ClassifierDescription.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{folder}: not a classifier's folder ({FILE}: {error.strerror}).") from error
     except ValidationError as error:

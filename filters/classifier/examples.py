@@ -1,4 +1,4 @@
-"""The examples of a training or an evaluation: their texts, where they come from, and what is known of each."""
+"""Reads the examples of a training or an evaluation: their texts, their sources and their answers."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from corpusmill.filters.bad_words import UNSEPARATED, build_trie, count_words, read_words, usual_lower
-from corpusmill.filters.classifier.corpora import PREFIX, corpus_path
+from corpusmill.filters.classifier.corpora import PREFIX, corpus_path, drawn
 from corpusmill.filters.classifier.spec import ExampleSource, PieceLength, value_key
 from corpusmill.filters.language_codes import canonical
 from corpusmill.pipeline.errors import InputError
@@ -71,7 +71,7 @@ def find_files(given: str, folder: str | Path, format: str = "auto") -> list[Exa
 
 
 def _examined(path: str, format: str, alone: bool) -> ExampleFile | None:
-    """None where a file of a folder is no file of examples."""
+    """The file with its format; None for a file of a folder that holds no examples."""
     if format in ("lines", "documents"):
         with open_file(path) as file:
             return ExampleFile(path, format, compression_of(file.read(4)))
@@ -138,8 +138,6 @@ def _object(place: str, text: str) -> dict[str, Any]:
 
 
 def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow as pa
-
     with open_parquet(path, stream) as parquet:
         names = parquet.schema_arrow.names
         missing = [name for name in columns if name not in names]
@@ -427,13 +425,6 @@ class ExampleTable:
     sources: tuple[SourceReport, ...]
 
 
-def read_examples(
-    sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
-) -> pa.Table:
-    """The table of `gather_examples`."""
-    return gather_examples(sources, folder, labels, seed).table
-
-
 def gather_examples(
     sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
 ) -> ExampleTable:
@@ -522,9 +513,3 @@ def _answer_column(source: ExampleSource, label: str, known: list[dict[str, int]
     if label in source.answers:
         column = pc.fill_null(column, pa.scalar(source.answers[label], pa.int8()))
     return column
-
-
-def drawn(texts: Sequence[str], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The places of `count` texts, ascending: those whose hashes under the seed are the smallest, so that order plays no part."""
-    keys = np.array([xxhash.xxh3_64_intdigest(text.encode(), seed) for text in texts], np.uint64)
-    return np.sort(np.argsort(keys, kind="stable")[:count])

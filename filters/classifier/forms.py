@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.filters.bad_words import usual_lower
 from corpusmill.filters.classifier.card import Form
 from corpusmill.filters.fasttext_model import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
 from corpusmill.pipeline.kernel import kernel
@@ -29,7 +30,6 @@ from corpusmill.pipeline.text.utf8 import (
     HIGH_BITS,
     LINE_BREAK,
     SPACE,
-    SURROGATES,
     WORD,
     character_classes,
     decode,
@@ -42,20 +42,24 @@ FORMS: tuple[Form, ...] = get_args(Form)
 NEW_LINE = "<nl>"  # the token of the form `words`
 #: A character's entry in `character_table`: the code point of its lower case, and these bits.
 POINT_BITS = 21
-IS_SPACE, IS_BREAK, IS_WORD, IS_CASED, IS_IGNORABLE = (1 << bit for bit in range(POINT_BITS, POINT_BITS + 5))
+IS_SPACE, IS_BREAK, IS_WORD = (1 << bit for bit in range(POINT_BITS, POINT_BITS + 3))
 GROWTH = 4  # no text has more bytes than this many times its own, and WORST_TOKEN: `@a@b` becomes `<user> <user>`
 WORST_TOKEN = 16
 
 
 def write_form(form: Form, text: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The texts in a form: large_string, as many as `text` has, without line breaks. Raises ValueError where a text is null."""
-    return text_array(*write_tokens(form, *text_buffers(text))[:2])
+    return text_array(*write_tokens(form, *form_buffers(form, text))[:2])
+
+
+def form_buffers(form: Form, text: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The `text_buffers` for `write_tokens`, which lower-cases character by character."""
+    return text_buffers(text if form == "plain" else usual_lower(text))
 
 
 def write_tokens(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
-    """`(data, offsets, starts, first)` of the texts in a form: as they were given, and where the tokens of text i begin,
-    int64 `starts[first[i]:first[i + 1]]`. A token ends a byte before the next begins, or where its text does."""
-
+    """`(data, offsets, starts, first)` of the texts in a form, and where the tokens of text i begin: int64 `starts[first[i]:first[i + 1]]`.
+    A token ends a byte before the next begins, or where its text does. `data, offsets` are `form_buffers`."""
     if form not in FORMS:
         raise ValueError(f"there is no form {form!r}")
     size = int(offsets[-1] - offsets[0])
@@ -80,42 +84,19 @@ def character_table() -> npt.NDArray[np.uint32]:
     words[marks] = True
     spaces = classes & SPACE != 0
     spaces[0] = True
-    cased, ignorable = _sigma_context()
-    for bit, has in (
-        (IS_SPACE, spaces), (IS_BREAK, classes & LINE_BREAK != 0), (IS_WORD, words), (IS_CASED, cased), (IS_IGNORABLE, ignorable)
-    ):  # fmt: skip
+    for bit, has in ((IS_SPACE, spaces), (IS_BREAK, classes & LINE_BREAK != 0), (IS_WORD, words)):
         table[has] |= np.uint32(bit)
     return table
-
-
-def _sigma_context() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Of each code point, whether it is cased and whether it is passed over where `str.lower` looks for the end of a sigma's word.
-
-    Python tells neither (Unicode's Final_Sigma, section 3.13), so it is asked what it makes of a sigma before each character.
-    """
-    points = np.delete(np.arange(CODE_POINTS, dtype="<u4"), [*SURROGATES, 0x130])
-    answers = []
-    for after in " a":  # a sigma before a cased character is no final one; before one that is passed over, what follows decides
-        rows = np.tile(np.array([ord(character) for character in f"aΣ?{after} "], "<u4"), (len(points), 1))
-        rows[:, 2] = points
-        lowered = np.frombuffer(rows.tobytes().decode("utf-32-le").lower().encode("utf-32-le"), "<u4").reshape(rows.shape)
-        answers.append(lowered[:, 1] == ord("σ"))
-    cased, ignorable = np.zeros(CODE_POINTS, np.bool_), np.zeros(CODE_POINTS, np.bool_)
-    cased[points], ignorable[points] = answers[0], ~answers[0] & answers[1]
-    cased[0x130] = True
-    return cased, ignorable
 
 
 # ---- The kernels: UTF-8 in, UTF-8 out, one text after another
 #
 # Both passes write text i to `out[ends[i]:ends[i + 1]]`, and where its tokens begin to `starts[first[i]:first[i + 1]]`; a token ends one
-# byte before the next begins, or where the text does. `out` needs room as in `forms.GROWTH`, `starts` an item for each byte of the texts.
+# byte before the next begins, or where the text does. `out` needs the room that GROWTH says, `starts` an item for each byte of the texts.
 
 POINT = (1 << POINT_BITS) - 1
 BLANK, AT, UNDERSCORE = 0x20, 0x40, 0x5F
 NEW_LINE_BYTES, URL, USER = tuple(NEW_LINE.encode()), tuple(b"<url>"), tuple(b"<user>")
-SIGMA, FINAL_SIGMA, SMALL_SIGMA = 0x3A3, 0x3C2, 0x3C3
-DOTTED_I, DOT_ABOVE = 0x130, 0x307
 
 
 @kernel
@@ -141,7 +122,7 @@ def write_lines(data, offsets, table, lower, out, ends, starts, first):
                     token = to + 1
                 to = token
             elif lower:
-                to = write_lower(out, to, data, at, start, end, point, entry, table)
+                to = write_character(out, to, np.int64(entry & POINT))
             else:
                 for place in range(width):
                     out[to + place] = data[at + place]
@@ -199,7 +180,7 @@ def write_words(data, offsets, table, out, ends, starts, first):
                     at = run_end(data, at, end, table, IS_SPACE, 0)
                     to = write_token(out, to, URL)
                 else:
-                    at, to = write_word(out, to, data, at, start, end, table)
+                    at, to = write_word(out, to, data, at, end, table)
                     if out[token] == UNDERSCORE and not is_token(out, token, to):
                         to = token
                         continue
@@ -212,7 +193,7 @@ def write_words(data, offsets, table, out, ends, starts, first):
                 at = run_end(data, at + 1, end, table, IS_WORD, IS_WORD)
                 to = write_token(out, to, USER)
             else:
-                to = write_lower(out, to, data, at, start, end, point, entry, table)
+                to = write_character(out, to, np.int64(entry & POINT))
                 at += width
             starts[tokens] = token
             tokens += 1
@@ -223,7 +204,7 @@ def write_words(data, offsets, table, out, ends, starts, first):
 
 
 @kernel(inline="always")
-def write_word(out, to, data, at, start, end, table):
+def write_word(out, to, data, at, end, table):
     """Writes the word that begins at `at`, in lower case; returns where to go on in both."""
     while at < end:
         point = np.int64(data[at])
@@ -238,14 +219,14 @@ def write_word(out, to, data, at, start, end, table):
             entry = table[point]
             if not entry & IS_WORD:
                 break
-            to = write_lower(out, to, data, at, start, end, point, entry, table)
+            to = write_character(out, to, np.int64(entry & POINT))
             at += width
     return at, to
 
 
 @kernel(inline="always")
 def skip_space(data, at, table):
-    """Where the run of spaces ends that a text has in it, and whether there is a line break in it."""
+    """The end of a run of spaces inside a text, and whether it holds a line break."""
     line_break = False
     while True:
         point, width = decode(data, at)
@@ -274,7 +255,7 @@ def strip(data, start, end, table):
 
 @kernel
 def run_end(data, at, end, table, mask, wanted):
-    """Where the run of characters ends whose bits of `mask` are `wanted`."""
+    """The end of the run of characters whose bits of `mask` are `wanted`."""
     while at < end:
         point, width = decode(data, at)
         if table[point] & mask != wanted:
@@ -285,7 +266,7 @@ def run_end(data, at, end, table, mask, wanted):
 
 @kernel
 def url_begins(data, at, end, table):
-    """Whether `https?://` begins here, in capitals or not, with a character behind it that is no space."""
+    """Whether `https?://` begins here, in any case, and a character other than a space follows."""
     for letter in (0x68, 0x74, 0x74, 0x70):
         if at >= end or data[at] | 0x20 != letter:
             return False
@@ -313,39 +294,6 @@ def is_token(out, start, end):
     if end - start == len(EOS_BYTES) and starts_with(out, start, end, EOS_BYTES):
         return False
     return start < end and not starts_with(out, start, end, LABEL_PREFIX)
-
-
-@kernel
-def write_lower(out, to, data, at, start, end, point, entry, table):
-    """Writes the lower case of the character at `at`; returns where to go on."""
-    if point == DOTTED_I:
-        out[to] = 0x69
-        return write_character(out, to + 1, DOT_ABOVE)
-    if point == SIGMA:
-        return write_character(out, to, FINAL_SIGMA if sigma_is_final(data, at, start, end, table) else SMALL_SIGMA)
-    return write_character(out, to, np.int64(entry & POINT))
-
-
-@kernel
-def sigma_is_final(data, at, start, end, table):
-    """Unicode's Final_Sigma: a cased character before it, none after it, those that are passed over aside."""
-    before, cased = at, False
-    while before > start:
-        before = previous(data, before)
-        entry = table[decode(data, before)[0]]
-        if not entry & IS_IGNORABLE:
-            cased = entry & IS_CASED != 0
-            break
-    if not cased:
-        return False
-    after = at + 2
-    while after < end:
-        point, width = decode(data, after)
-        entry = table[point]
-        if not entry & IS_IGNORABLE:
-            return entry & IS_CASED == 0
-        after += width
-    return True
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What the options of `corpusmill classifier train` and `evaluate` stand for: a spec, and sources of examples."""
+"""Turns the options of `corpusmill classifier train` into a spec, and those of `evaluate` into sources of examples."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from corpusmill.filters.classifier.card import Classifier
+from corpusmill.filters.classifier.card import ClassifierDescription
 from corpusmill.filters.classifier.examples import NO, YES, count_values, find_files
 from corpusmill.filters.classifier.spec import LABEL, RESERVED, ExampleSource, TrainingSpec, make_spec, name_of
 from corpusmill.pipeline.errors import InputError
@@ -18,9 +18,9 @@ from corpusmill.pipeline.safe import safe_line
 def spec_of_data(
     data: Sequence[str], text_column: str, label_column: str, positive: str | None, options: dict[str, Any]
 ) -> tuple[TrainingSpec, str]:
-    """`(spec, what was taken for what)` of labelled files: each input is a source.
+    """`(spec, a sentence on how values were read)` of labelled files: each input is a source.
 
-    Two values: one label, whose yes is `positive`, else the greater value in sort order. More, or lists of values: a label each.
+    Two values are one label, whose yes is `positive`, else the greater value in sort order. More values, or lists, are a label each.
     """
     files = [file for given in data for file in find_files(given, ".")]
     for file in files:
@@ -110,13 +110,18 @@ def _sort_key(value: Any) -> tuple[bool, Any]:
         return True, str(value)
 
 
-# ---- What `corpusmill classifier evaluate` is asked to measure, as sources of examples.
+# ---- The sources that `corpusmill classifier evaluate` measures
 
 COMMAND = "classifier evaluate"
 
 
 def labelled_sources(
-    classifier: Classifier, files: Sequence[str], columns: Sequence[str], text_column: str, positive: str | None, label: str | None
+    classifier: ClassifierDescription,
+    files: Sequence[str],
+    columns: Sequence[str],
+    text_column: str,
+    positive: str | None,
+    label: str | None,
 ) -> list[ExampleSource]:
     """Files with columns of answers, a source each. `columns`: names, or LABEL=NAME for columns of 0 and 1 of a label each.
 
@@ -138,7 +143,7 @@ def labelled_sources(
 
 
 def classed_sources(
-    classifier: Classifier, positive: Sequence[str], negative: Sequence[str], text_column: str, label: str | None
+    classifier: ClassifierDescription, positive: Sequence[str], negative: Sequence[str], text_column: str, label: str | None
 ) -> list[ExampleSource]:
     """Files whose texts are all yes, or all no, to one label."""
     label = only_label(classifier, label)
@@ -149,7 +154,7 @@ def classed_sources(
     ]
 
 
-def only_label(classifier: Classifier, label: str | None) -> str:
+def only_label(classifier: ClassifierDescription, label: str | None) -> str:
     """The label that is asked for: the classifier's only one where none is named."""
     labels = [head.label for head in classifier.heads]
     if label is None and len(labels) > 1:
@@ -157,7 +162,7 @@ def only_label(classifier: Classifier, label: str | None) -> str:
     return check_label(classifier, labels[0] if label is None else label)
 
 
-def check_label(classifier: Classifier, label: str) -> str:
+def check_label(classifier: ClassifierDescription, label: str) -> str:
     """The label itself. Raises InputError where the classifier has none of that name."""
     labels = [head.label for head in classifier.heads]
     if label not in labels:
@@ -173,9 +178,9 @@ def _source(name: str, path: str, options: Mapping[str, Any]) -> ExampleSource:
 
 
 def _values(
-    classifier: Classifier, files: Sequence[str], column: str, positive: str | None, label: str | None
+    classifier: ClassifierDescription, files: Sequence[str], column: str, positive: str | None, label: str | None
 ) -> dict[str, dict[str, int]]:
-    """What each value of a label column says; empty where values are labels' names, or 1 and 0 of the only label."""
+    """The answers of each value of a label column; empty if values are labels' names, or 1 and 0 of the only label."""
     if positive is not None:
         counts, _, _ = count_values([file for given in files for file in find_files(given, ".")], column)
         if positive not in counts:
@@ -190,7 +195,7 @@ def _values(
     return _trained_values(classifier, column)
 
 
-def _trained_values(classifier: Classifier, column: str) -> dict[str, dict[str, int]]:
+def _trained_values(classifier: ClassifierDescription, column: str) -> dict[str, dict[str, int]]:
     """What the values of a column meant in the training, as its card has it, where all its sources agree."""
     spec = classifier.card.get("spec")
     sources = spec.get("sources") if isinstance(spec, dict) else None

@@ -1,16 +1,16 @@
-"""What a recipe says of a classifier: which model, what its labels mean, and which scores keep a document."""
+"""The options of a classifier in a recipe: the model, the meaning of its labels, and which scores keep a document."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from corpusmill.filters.classifier.card import FILE, Classifier, ClassifierHead, Form, read_classifier
+from corpusmill.filters.classifier.card import FILE, ClassifierDescription, ClassifierHead, Form, read_classifier
 from corpusmill.filters.fasttext_model import read_model
 from corpusmill.filters.step import short_form
 from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, sha256_of
@@ -18,79 +18,28 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import is_remote
 
-# ---- How public fastText classifiers are to be asked: which label is the answer yes, how a text is written, what its authors kept.
+# ---- The conventions of public fastText classifiers
 #
-# Each was read out of the code or the model card that its authors publish with it; none of the models ships with corpusmill. A recipe
-# names one with `preset`, and gives the file by path or URL: `- classifier: {preset: dclm, model: openhermes_reddit_eli5_....bin}`.
+# A recipe names one with `preset`, and gives the file by path or URL: `- classifier: {preset: dclm, model: openhermes_....bin}`.
 
 Where = Literal["high", "low"]
 
 
-@dataclass(frozen=True)
-class Convention:
-    """What is known of a public model. `values`: the number that each of its labels stands for, where they are steps of a scale."""
+class Convention(Config):
+    """How to use a public model. `values`: the number that each of its labels stands for, where they are steps of a scale."""
 
     source: str
     name: str  # of the column
-    form: Form
+    form: Form = "plain"
     keep_where: Where
     positive: str | None = None  # the fastText label whose probability is the score
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float] = {}
     threshold: float | None = None  # with which its authors decided
     comparison: str | None = None  # where a document fails; None as for all others (step.py)
 
 
-CONVENTIONS: dict[str, Convention] = {
-    # openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train.bin, whose labels are __label__hq and __label__cc. Lines are joined by spaces,
-    # the score is the probability of hq (one less that of cc, where cc is likelier), and a document stays from the threshold on.
-    "dclm": Convention(
-        "mlfoundations/dclm: baselines/mappers/enrichers/quality_prediction_enrichers_calc_fasttext.py, "
-        "baselines/baselines_configs/fasttext_filter.yaml",
-        name="dclm",
-        form="plain",
-        keep_where="high",
-        positive="__label__hq",
-        threshold=0.018112,
-    ),
-    # jigsaw_fasttext_bigrams_hatespeech_final.bin: of its two labels the one that has "non" in its name is the answer no. The taggers
-    # `..._document_v2` take a document as one line. Those of sentences, of which Dolma cut what is above .4, are the same on each
-    # sentence: `window` comes near to them, in words.
-    "dolma-jigsaw-hatespeech": Convention(
-        "allenai/dolma: python/dolma/taggers/jigsaw.py",
-        name="jigsaw_hatespeech",
-        form="plain",
-        keep_where="low",
-        positive="__label__toxic",
-        threshold=0.4,
-        comparison=">",
-    ),
-    "dolma-jigsaw-nsfw": Convention(
-        "allenai/dolma: python/dolma/taggers/jigsaw.py",
-        name="jigsaw_nsfw",
-        form="plain",
-        keep_where="low",
-        positive="__label__nsfw",
-        threshold=0.4,
-        comparison=">",
-    ),
-    # kenhktsui/fineweb-edu-fasttext-classifier: FineWeb-Edu's marks from 0 to 5 as six labels. The card gives the likeliest label.
-    "fineweb-edu": Convention(
-        "huggingface.co/kenhktsui/fineweb-edu-fasttext-classifier",
-        name="fineweb_edu",
-        form="plain",
-        keep_where="high",
-        values={f"__label__{mark}": float(mark) for mark in range(6)},
-    ),
-    # kenhktsui/llm-data-textbook-quality-fasttext-classifer-v2: the expected value, of which the card's own filter keeps 1 and more.
-    "textbook-quality": Convention(
-        "huggingface.co/kenhktsui/llm-data-textbook-quality-fasttext-classifer-v2",
-        name="textbook_quality",
-        form="plain",
-        keep_where="high",
-        values={"__label__Low": 0.0, "__label__Mid": 1.0, "__label__High": 2.0},
-        threshold=1.0,
-    ),
-}
+_PUBLIC = yaml.safe_load(Path(__file__).with_name("conventions.yaml").read_text("utf-8"))
+CONVENTIONS: dict[str, Convention] = {name: Convention.model_validate(each) for name, each in _PUBLIC.items()}
 
 
 # ---- What a recipe says
@@ -279,7 +228,7 @@ LABEL_PREFIX = "__label__"
 class Resolved:
     """A classifier and the folder in which its heads' files lie. `files` names these with their sha256 as found on disk."""
 
-    classifier: Classifier
+    classifier: ClassifierDescription
     folder: Path
     files: dict[str, str]
 
@@ -290,7 +239,7 @@ def column_name(text: str) -> str:
     return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
 
 
-def own_description(options: ModelOptions) -> Classifier | None:
+def own_description(options: ModelOptions) -> ClassifierDescription | None:
     """The description that a classifier's folder has; None for a bare model. Of a URL, the description alone is fetched.
 
     Raises InputError.
@@ -298,27 +247,9 @@ def own_description(options: ModelOptions) -> Classifier | None:
     assert options.model is not None
     if options.is_file:
         return None
-    folder = _fetched_description(options) if is_remote(options.model) else Path(options.model)
-    return _read(str(folder), _stamp(folder))
-
-
-def _stamp(folder: Path) -> tuple[int, int]:
-    try:
-        status = (folder / FILE).stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(16)
-def _read(folder: str, stamp: tuple[int, int]) -> Classifier:
-    """`stamp`: when the file was written, and its size, so that another content is read again."""
-    return read_classifier(folder)
-
-
-def _fetched_description(options: ModelOptions) -> Path:
-    assert options.model is not None
-    return fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent
+    if is_remote(options.model):
+        return read_classifier(fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent)
+    return read_classifier(options.model)
 
 
 def name_of(options: ModelOptions) -> str:
@@ -346,7 +277,7 @@ def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
 
 
 def resolve(options: ModelOptions) -> Resolved:
-    """Sees to it that all files of the classifier are on this disk. Raises InputError in one sentence."""
+    """Fetches all files of the classifier that are not on this disk. Raises InputError in one sentence."""
     assert options.model is not None
     classifier = own_description(options)
     if classifier is None:
@@ -367,7 +298,7 @@ def resolve(options: ModelOptions) -> Resolved:
     return Resolved(classifier, folder, files)
 
 
-def _fetched_heads(url: str, classifier: Classifier) -> Path:
+def _fetched_heads(url: str, classifier: ClassifierDescription) -> Path:
     """Each file lies under its own sha256 in the cache; links in one folder stand for the folder of the URL."""
     folder = cache_folder() / "models" / "folders" / classifier.digest()
     folder.mkdir(parents=True, exist_ok=True)
@@ -395,4 +326,6 @@ def _bare(options: ModelOptions) -> Resolved:
     if convention:
         card |= {"preset": options.preset, "conventions": convention.source}
     name, form = name_of(options), options.form or (convention.form if convention else "plain")
-    return Resolved(Classifier(name=name, form=form, window=options.window, heads=heads, card=card), path.parent, {path.name: found})
+    return Resolved(
+        ClassifierDescription(name=name, form=form, window=options.window, heads=heads, card=card), path.parent, {path.name: found}
+    )

@@ -1,6 +1,7 @@
-"""The examples of a training, distinct and split, and what of them each label may see."""
+"""Prepares the examples of a training: removes copies, splits them, and selects those of each label."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,6 @@ import xxhash
 
 from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.near_copies import near_clusters
 from corpusmill.filters.classifier.score import hash_lines
 from corpusmill.filters.classifier.spec import SplitShares, TrainingSpec
 from corpusmill.pipeline.errors import InputError
@@ -20,6 +20,7 @@ from corpusmill.pipeline.errors import InputError
 # ---- Equal examples as one, and the clusters of near copies that no split may part.
 
 Index = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -76,26 +77,111 @@ def _merged(column: pa.ChunkedArray, group: Index, groups: int) -> tuple[pa.Arra
     return pa.array(yes.astype(np.int8), mask=yes == no), int((yes & no).sum())
 
 
-def _joined(near: Index, document: Index) -> Index:
-    """Clusters that have near copies and pieces of one document together: connected components of both."""
+# ---- Clusters of near copies: every pair of the wanted similarity is found, so that no copy of a training example is in the test part
+#
+# MinHash-LSH, as the stage dedup has it, misses a pair now and then. Here sets of shingles are joined by prefix filtering (Chaudhuri, Ganti
+# and Kaushik 2006; Bayardo, Ma and Srikant 2007), with longer prefixes that must share more (Wang, Li and Feng 2012): of two sets with at
+# least `least` shingles in common, the first l of these in the order of rarity are among the size - least + l rarest of either.
+
+#: Shingles of short texts, in characters: a changed word leaves them similar. Long texts share so many of these by chance that nearly all
+#: pairs would be compared, so long texts have pairs of neighbouring words as shingles.
+CHARACTERS, WORDS = 5, 2
+#: A text of so many characters is long.
+LONG = 400
+#: A prefix is longer by this part of the set's size, and two prefixes must share as many shingles.
+LONGER = 16
+#: Texts that are compared with all others at once, and pairs whose similarity is computed at once.
+ROWS, PAIRS = 256, 1 << 14
+_WORD = re.compile(r"\w+")
+
+
+def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Index:
+    """The number of each text's cluster (n): the lowest place in it. A chain of pairs joins the texts of a cluster, each with a Jaccard
+    similarity of at least `threshold` of their sets of 5-character shingles, lower-cased and without what stands between words.
+
+    Texts of fewer characters are alone. Texts of 400 characters or more have pairs of neighbouring words as shingles. Time grows with the
+    number of texts that share rare shingles, to the square at worst.
+    """
+    texts = text.to_pylist()
+    length = np.array([len(each) for each in texts], np.int64)
+    codes: dict[str, int] = {}
+    links = [np.zeros((2, 0), np.int64)]
+    # Similar texts have similar lengths: a pair across the border is among the short ones.
+    for unit, rows in ((CHARACTERS, np.flatnonzero(length < LONG / threshold)), (WORDS, np.flatnonzero(length >= LONG))):
+        if len(rows):
+            links += [rows[pair] for pair in _similar_pairs([shingles(texts[row], unit, codes) for row in rows.tolist()], threshold)]
+    number = _components(len(texts), np.concatenate(links, axis=1))
+    return np.unique(number, return_index=True)[1][number]
+
+
+def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
+    """The set of a text's shingles as 64-bit hashes, ascending: of 5 characters (CHARACTERS), or of pairs of words (WORDS); `codes` numbers
+    the words."""
+    words = _WORD.findall(text.lower())
+    if unit == CHARACTERS:
+        units = np.frombuffer(" ".join(words).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    else:
+        units = np.array([codes.setdefault(word, len(codes)) for word in words], np.uint64)
+    count = max(len(units) - unit + 1, 0)
+    found = np.zeros(count, np.uint64)
+    for place in range(unit):
+        found = (found ^ (found >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + units[place : place + count]
+    return np.unique(scrambled(found))
+
+
+def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Index]:
+    """The pairs of sets (2, any) with at least that similarity, some at a time."""
+    from scipy.sparse import csr_array
+
+    size = np.array([len(each) for each in sets], np.int64)
+    owner = np.repeat(np.arange(len(sets)), size)
+    _, shingle, times = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)
+    needed = 1 + size // LONGER  # of a prefix; never more than two sets have in common, down to a similarity of 1 / 16
+    prefix = np.minimum(size, size - np.ceil(threshold * size - 1e-9).astype(np.int64) + needed)
+    order = np.lexsort((shingle, times[shingle], owner))
+    rare = order[(np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size) < prefix[owner]) & (times[shingle[order]] > 1)]
+    shape = len(sets), len(times)
+    whole = csr_array((np.ones(len(owner), np.int32), (owner, shingle)), shape)
+    rarest = csr_array((np.ones(len(rare), np.int32), (owner[rare], shingle[rare])), shape)
+    others = rarest.T.tocsr()
+    for start in range(0, len(sets), ROWS):
+        shared = (rarest[start : start + ROWS] @ others).tocoo()
+        larger, smaller = shared.row.astype(np.int64) + start, shared.col.astype(np.int64)
+        first = (size[smaller] < size[larger]) | ((size[smaller] == size[larger]) & (smaller < larger))
+        able = first & (size[smaller] >= threshold * size[larger] - 1e-9) & (shared.data >= needed[smaller])
+        larger, smaller = larger[able], smaller[able]
+        for begin in range(0, len(larger), PAIRS):
+            a, b = larger[begin : begin + PAIRS], smaller[begin : begin + PAIRS]
+            common = whole[a].multiply(whole[b]).sum(axis=1)
+            similar = common >= np.ceil(threshold / (1 + threshold) * (size[a] + size[b]) - 1e-9)
+            yield np.stack([a[similar], b[similar]])
+
+
+def _components(count: int, links: Index) -> Index:
+    """The number (count,) of each place's connected component; `links` (2, any) are places."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    count = len(near)
-    if not count:
-        return np.zeros(0, np.int64)
-    links = [np.unique(numbers, return_inverse=True)[1] for numbers in (near, document)]
-    first = [np.unique(numbers, return_index=True)[1][numbers] for numbers in links]
-    ends = np.concatenate(first), np.tile(np.arange(count), 2)
-    graph = coo_array((np.ones(2 * count, np.int8), ends), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    graph = coo_array((np.ones(links.shape[1], np.int8), (links[0], links[1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64) if count else np.zeros(0, np.int64)
+
+
+def _joined(near: Index, document: Index) -> Index:
+    """Clusters that have near copies and pieces of one document together."""
+    links = [np.stack([np.arange(len(near)), _first(numbers)]) for numbers in (near, document)]
+    return _components(len(near), np.concatenate(links, axis=1))
+
+
+def _first(numbers: Index) -> Index:
+    """The first place of each place's number."""
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 # ---- Train, validation and test, by a hash of content, with no near copy of an example in another part
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-Hashes = npt.NDArray[np.uint64]
 
 
 def part_of(hashes: Hashes, cluster: Index, shares: SplitShares, seed: int) -> npt.NDArray[np.int8]:
@@ -112,11 +198,13 @@ def part_of(hashes: Hashes, cluster: Index, shares: SplitShares, seed: int) -> n
 
 def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
     """Another hash of each hash: of one seed and purpose, independent of all others."""
-    base = xxhash.xxh3_64_intdigest(f"{salt}:{seed}")
-    with np.errstate(over="ignore"):
-        value = hashes ^ np.uint64(base)
-        for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # the finaliser of SplitMix64
-            value = (value ^ (value >> np.uint64(30 if factor == 0xBF58476D1CE4E5B9 else 27))) * np.uint64(factor)
+    return scrambled(hashes ^ np.uint64(xxhash.xxh3_64_intdigest(f"{salt}:{seed}")))
+
+
+def scrambled(value: Hashes) -> Hashes:
+    """The finaliser of SplitMix64: each bit of a result depends on all bits of the value."""
+    for factor, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27)):
+        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
     return value ^ (value >> np.uint64(31))
 
 

@@ -9,7 +9,6 @@ Windows do not overlap, so what is bad may lie across a border. With one offensi
 So a shorter window is the better remedy.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +21,17 @@ import pyarrow.parquet as pq
 import xxhash
 
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import YES, Classifier, Form, read_classifier
+from corpusmill.filters.classifier.card import YES, ClassifierDescription, Form, read_classifier
 from corpusmill.filters.classifier.examples import TEXT, ExampleFile, cell, find_files, read_rows
-from corpusmill.filters.classifier.forms import NEW_LINE, write_form, write_tokens
+from corpusmill.filters.classifier.forms import NEW_LINE, form_buffers, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class HeadScores:
     raw: npt.NDArray[np.float64]
 
 
-def load_heads(folder: str | Path, classifier: Classifier) -> list[LoadedHead]:
+def load_heads(folder: str | Path, classifier: ClassifierDescription) -> list[LoadedHead]:
     """The heads of a classifier, in its order. Raises InputError in one sentence that names the file."""
     models: dict[str, FastTextModel] = {}
     heads = []
@@ -73,29 +71,16 @@ def load_heads(folder: str | Path, classifier: Classifier) -> list[LoadedHead]:
             models[head.file] = load_model(path, head.sha256)
         model = models[head.file]
         column = label_column(model, head.positive, path)
-        heads.append(
-            LoadedHead(
-                label=head.label,
-                model=model,
-                column=column,
-                complement=head.complement,
-                form=classifier.form,
-                window=classifier.window,
-                calibration=head.calibration,
-                threshold=head.threshold,
-            )
-        )
+        options = head.complement, classifier.form, classifier.window, head.calibration, head.threshold
+        heads.append(LoadedHead(head.label, model, column, *options))
     return heads
 
 
 def load_model(path: str | Path, sha256: str | None = None) -> FastTextModel:
     """A fastText classifier, of which the content is known where `sha256` is given. Raises InputError in one sentence."""
     try:
-        if sha256 is not None:
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != sha256:
-                raise InputError(f"{path}: not the model that the classifier was made with (sha256 {found[:12]}…, not {sha256[:12]}…).")
+        if sha256 is not None and (found := sha256_of(path)) != sha256:
+            raise InputError(f"{path}: not the model that the classifier was made with (sha256 {found[:12]}…, not {sha256[:12]}…).")
         return read_model(str(path))
     except OSError as error:
         raise InputError(f"{path}: the model can't be read ({error.strerror}).") from error
@@ -129,9 +114,9 @@ class Scorer:
 
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
         """The scores of the texts, in the order of the heads. A text's values do not depend on the others."""
-        data, offsets = text_buffers(text)
         found: dict[int, HeadScores] = {}
         for form, groups, scorer in self._parts:
+            data, offsets = form_buffers(form, text)
             size = int(offsets[-1] - offsets[0]) + 1
             new_line = NEW_LINE.encode() if form == "words" else b""
             scored = scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)
@@ -259,23 +244,24 @@ def score_files(folder: str | Path, files: Sequence[str], output: str, text_colu
     target = Path(output)
     if any(Path(file.path).resolve() == target.resolve() for file in found):
         raise InputError(f"{output}: is one of the files to score.")
-    schema = score_schema([head.label for head in heads])
+    schema, scorer = score_schema([head.label for head in heads]), Scorer(heads)
     counts = {"texts": 0, "without_score": 0, **{head.label: 0 for head in heads}}
-    scorer = Scorer(heads)
     with (
         Storage(str(target.parent)).write_atomic(target.name) as sink,
         pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, use_dictionary=["file"]) as writer,
     ):
-        pending: list[pa.Table] = []
         for rows in _batches(found, text_column, id_column):
-            table = _scored(rows, scorer, heads, schema)
-            _count(table, heads, counts)
-            pending.append(table)
-            while sum(len(each) for each in pending) >= ROW_GROUP_ROWS:
-                whole = pa.concat_tables(pending).combine_chunks()
-                writer.write_table(whole.slice(0, ROW_GROUP_ROWS), ROW_GROUP_ROWS)
-                pending = [whole.slice(ROW_GROUP_ROWS)]
-        writer.write_table(pa.concat_tables([schema.empty_table(), *pending]).combine_chunks(), ROW_GROUP_ROWS)
+            columns: dict[str, Any] = {field.name: [row[field.name] for row in rows] for field in PLACE}
+            text = pa.array([row["text"] or "" for row in rows], pa.large_string())
+            for head, scores in zip(heads, scorer.score(text), strict=True):
+                unknown, reached = np.isnan(scores.score), scores.score >= head.threshold
+                columns[head.label] = pa.array(reached, mask=unknown)
+                for ending, values in (("_score", scores.score), ("_raw", scores.raw), ("_share", scores.share)):
+                    columns[head.label + ending] = pa.array(values, from_pandas=True)
+                counts[head.label] += int(reached.sum())
+            counts["texts"] += len(rows)
+            counts["without_score"] += columns[heads[0].label].null_count
+            writer.write_table(pa.table(columns, schema))
     return counts
 
 
@@ -321,25 +307,3 @@ def _rows(file: ExampleFile, text_column: str, id_column: str) -> Iterator[dict[
 def _names(file: ExampleFile) -> list[str]:
     with open_file(file.path) as stream, open_parquet(file.path, stream) as parquet:
         return list(parquet.schema_arrow.names)
-
-
-def _scored(rows: list[dict[str, Any]], scorer: Scorer, heads: Sequence[LoadedHead], schema: pa.Schema) -> pa.Table:
-    text = pa.array([row["text"] or "" for row in rows], pa.large_string())
-    columns = {field.name: pa.array([row[field.name] for row in rows], field.type) for field in PLACE}
-    for head, found in zip(heads, scorer.score(text), strict=True):
-        columns |= _columns(head, found)
-    return pa.table(columns, schema)
-
-
-def _columns(head: LoadedHead, found: HeadScores) -> dict[str, pa.Array]:
-    values = {"_score": found.score, "_raw": found.raw, "_share": found.share}
-    columns = {f"{head.label}{ending}": pa.array(value, pa.float64(), from_pandas=True) for ending, value in values.items()}
-    known = columns[f"{head.label}_score"].is_valid()
-    return {head.label: pa.array(found.score >= head.threshold, mask=~known.to_numpy(zero_copy_only=False)), **columns}
-
-
-def _count(table: pa.Table, heads: Sequence[LoadedHead], counts: dict[str, int]) -> None:
-    counts["texts"] += table.num_rows
-    counts["without_score"] += table[heads[0].label].null_count
-    for head in heads:
-        counts[head.label] += int(table[head.label].fill_null(False).to_numpy().sum())

@@ -1,4 +1,4 @@
-"""What a classifier is trained on and how: the YAML of `corpusmill classifier train --spec`, and what the command's options become."""
+"""The specification of a training: the YAML of `corpusmill classifier train --spec`. The command's options become one, too."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def value_key(value: Any) -> str:
 
 
 class PieceLength(Config):
-    """How long documents are cut, so that training sees texts of one length."""
+    """The length of the pieces that long documents are cut into, so that training sees texts of one length."""
 
     characters: int | None = Field(default=None, ge=20, description="Length of a piece; it ends where a word does.")
     words: int | None = Field(default=None, ge=3, description="Words of a piece.")
@@ -46,7 +46,7 @@ class PieceLength(Config):
 
 
 class ExampleSource(Config):
-    """Where examples come from, and what is known of their answers."""
+    """A source of examples, and the answers that are known of them."""
 
     name: str | None = Field(default=None, description="By default the name of the first file or of the run.")
     files: tuple[str, ...] = Field(default=(), description="Files, folders and globs, relative to the spec.")
@@ -179,7 +179,7 @@ class TrainingSpec(Config):
     calibration: Method = "platt"
     calibrate_on: Literal["held_out", "unseen_source"] = Field(
         default="held_out",
-        description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out (unseen_source.py).",
+        description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out in turn.",
     )
     threshold_on: Literal["auto", "held_out", "unseen_source"] = Field(
         default="auto",
@@ -255,7 +255,7 @@ def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
 
 
 def _own(errors: Sequence[Any]) -> list[Any]:
-    """Errors without those that follow from errors within what they are about (a list whose items are all refused is too short)."""
+    """The errors without those that only follow from others: a list is too short if all its items are refused."""
     return [one for one in errors if not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in errors)]
 
 

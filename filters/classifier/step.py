@@ -38,12 +38,12 @@ BEST = "best"  # of a scale: the value of the likeliest label
 
 @dataclass(frozen=True)
 class Outputs:
-    """A classifier's labels in order, and what is measured of each. `own` gives its thresholds by label, where it has some."""
+    """A classifier's labels in order, and what each of them measures. `own`: the classifier's own thresholds by label, if it has any."""
 
     name: str
     labels: tuple[str, ...]
     window: bool
-    scale: tuple[float, ...] = ()  # what each label stands for, where they are steps: then there are an expected value and the likeliest
+    scale: tuple[float, ...] = ()  # the number of each label, if the labels are a scale; NAME is then the expected value
     own: Mapping[str, float] | None = None
     keep_where: Where | None = None  # unless the recipe says it
     threshold: float | None = None  # unless the recipe says one
@@ -56,7 +56,7 @@ class Outputs:
 
     @property
     def decided(self) -> tuple[str, ...]:
-        """What can have a threshold."""
+        """The labels that can have a threshold."""
         return (self.name, BEST) if self.scale else self.labels
 
     @property
@@ -77,7 +77,7 @@ class Outputs:
         return columns
 
     def meanings(self) -> dict[str, str]:
-        """Templates of `filters.meanings` by column."""
+        """Templates of `filters.rules.meaning` by column."""
         found = {}
         for label in self.decided:
             column, what = self.column(label), plain(f"the classifier {self.name}" + ("" if label == self.name else f" for {label}"))
@@ -114,7 +114,7 @@ class Outputs:
         return tuple(rules)
 
     def _by_label(self, key: str, value: Any) -> dict[str, Any]:
-        """What an option says of each label; one value is for the main ones."""
+        """An option's values by label; a single value is for the main labels."""
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -131,7 +131,7 @@ class Outputs:
 
 
 def twice(outputs: Sequence[Outputs]) -> str | None:
-    """A name that two of the classifiers have."""
+    """The first name that two classifiers share, else None."""
     names = [each.name for each in outputs]
     return next((name for name in names if names.count(name) > 1), None)
 
@@ -156,7 +156,7 @@ class ScoringStep(Step):
         """The classifiers with their files, fetched or trained where need be. Raises InputError."""
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Sees to it that the classifiers are there, where that takes long enough to `say` so."""
+        """Trains or fetches the classifiers; `say` gets a sentence if that takes long."""
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -231,7 +231,7 @@ class ClassifierStep(ScoringStep):
 
 
 def outputs_of(options: ModelOptions) -> Outputs:
-    """What a model's columns and rules are: known before the model is read."""
+    """A model's columns and rules, without reading the model."""
     described, name = own_description(options), name_of(options)
     if described is not None:
         labels = tuple(head.label for head in described.heads)
@@ -247,10 +247,8 @@ def outputs_of(options: ModelOptions) -> Outputs:
 
 
 def _on_scale(outputs: Outputs, heads: "Mapping[str, HeadScores]") -> dict[str, npt.NDArray[np.float64]]:
-    """The expected value, and that of the likeliest label.
-
-    As the model cards have it, the probabilities are fastText's, which its rounding makes add up to a little more than 1.
-    """
+    """The expected value, and the value of the likeliest label, from fastText's probabilities as the model cards do it. (They add up to a
+    little more than 1, as fastText rounds.)"""
     raw = np.stack([head.raw for head in heads.values()])  # (labels, texts)
     known, values = ~np.isnan(raw).any(axis=0), np.array(outputs.scale)
     best = np.where(known, values[np.where(known, raw, 0).argmax(axis=0)], np.nan)
@@ -348,7 +346,7 @@ class SpamConfig(_NamedConfig):
 
 
 class _NamedStep(ScoringStep):
-    """As `classifier`, with a rule that no score fails where the recipe gives none: it says that low scores are good."""
+    """As `classifier`. Without a threshold in the recipe it has a rule that no score fails, which records that low scores are good."""
 
     config: _NamedConfig
 

@@ -1,14 +1,15 @@
-"""Training a classifier: from a spec to a folder that is whole or not there."""
+"""Trains a classifier: from a spec to a complete folder, or none."""
 
-import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import reduce
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,14 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import corpusmill
 from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
-from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, ClassifierHead
+from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
-from corpusmill.filters.classifier.model_card import CARD, card_text, make_card
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, TrainingData, mixed, prepare, taken
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
 from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
@@ -91,7 +93,7 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
     return f"label {label}: fastText can't train ({error.strip().rstrip('.')})."
 
 
-# ---- Scores of texts from sources that the model knows nothing of: what a threshold must hold for.
+# ---- Scores of texts from sources that the model has not seen, by which the threshold is chosen
 #
 # A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
 # sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
@@ -162,7 +164,7 @@ def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arg
 def trained_scores(
     prepared: TrainingData, label: str, order: Index, rows: Index, arguments: Arguments, compression: Quantisation | None
 ) -> npt.NDArray[np.float64]:
-    """Raw scores of `rows` by a model that is trained on `order` and forgotten."""
+    """Raw scores of `rows` by a temporary model that is trained on `order`."""
     _, yes = prepared.answers(label)
     with TemporaryDirectory() as folder:
         target = Path(folder) / ("model.ftz" if compression else "model.bin")
@@ -177,8 +179,6 @@ def scores_of(prepared: TrainingData, model: Path, rows: Index) -> npt.NDArray[n
 
 def held_out_scores(prepared: TrainingData, label: str, model: Path, part: int = VALIDATION) -> HeldOutScores:
     """A part that the model was not trained on, and its scores."""
-    if part not in (VALIDATION, TEST):
-        raise ValueError("the model was trained on that part")
     rows = prepared.rows(label, part)
     return HeldOutScores(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
 
@@ -232,7 +232,9 @@ def autotuned(prepared: TrainingData, label: str, seconds: float) -> Arguments:
 Say = Callable[[str], None]
 
 
-def train_classifier(spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False) -> Classifier:
+def train_classifier(
+    spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False
+) -> ClassifierDescription:
     """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
 
     `say` gets sentences on what goes on. With `force` an earlier classifier in
@@ -279,7 +281,7 @@ def check_target(target: Path, force: bool) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Puts the new folder in the place of the old one, if there is any."""
+    """Replaces the old folder, if there is one, by the new one."""
     old = temporary.with_name(temporary.name + "-old")
     if target.exists():
         target.rename(old)
@@ -289,7 +291,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> tuple[ClassifierHead, dict[str, Any]]:
-    """One label's model in `folder`, its head, and what the card says of it."""
+    """Trains one label's model into `folder`; returns its head and its part of the card."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
     _, yes = prepared.answers(label)
@@ -303,9 +305,7 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> 
     if unseen and spec.threshold_on != "held_out":
         chosen_on = held_out.joined(unseen) if spec.threshold_on == "auto" else unseen
     threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    head = ClassifierHead(label=label, file=path.name, sha256=digest, calibration=calibration, threshold=threshold)
+    head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
     say(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
     return head, {
@@ -321,7 +321,7 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> 
 
 
 def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScores) -> dict[str, Any]:
-    """What the calibrated scores of some examples are worth (evaluation.py)."""
+    """The measures of the calibrated scores of some examples."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
     lengths = pc.utf8_length(taken(table["text"], scored.rows)).to_numpy()
@@ -330,7 +330,7 @@ def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScore
 
 
 def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Which examples those are, in words and numbers, for the card."""
+    """Describes the scored examples for the card."""
     answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
     sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
     parts = ["the validation part"] * (HELD_OUT in groups) + ["sources left out in turn"] * bool(sources)
@@ -342,9 +342,90 @@ def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.boo
     }
 
 
-def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> Classifier:
+def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[str, Any]]]) -> ClassifierDescription:
     spec = prepared.spec
     card = make_card(prepared, {head.label: described for head, described in found})
-    return Classifier(
+    return ClassifierDescription(
         name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=tuple(head for head, _ in found), card=card
     )
+
+
+# ---- The model card: what a classifier was trained on and how far to trust it, for programs (`card` in classifier.json) and for people
+#
+# It holds no text of the data and nothing that differs between machines: files by name and sha256, no paths, no times.
+
+CARD = "README.md"
+#: Libraries that decide about the model, its calibration or its measures.
+LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", "xxhash")
+
+
+def make_card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The card as JSON. `labels`: what the training found of each (train.py)."""
+    spec, distinct = prepared.spec, prepared.distinct
+    lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])
+    return {
+        "licence": spec.licence,
+        "limits": list(spec.limits),
+        "versions": {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in LIBRARIES},
+        "data": {
+            "sources": [
+                {
+                    **asdict(report),
+                    "repeat": source.repeat,
+                    "pieces": source.pieces.model_dump(exclude_none=True) if source.pieces else None,
+                }
+                for report, source in zip(prepared.examples.sources, spec.sources)
+            ],
+            "examples": prepared.examples.table.num_rows,
+            "different": distinct.table.num_rows,
+            "copies": distinct.copies,
+            "blank": distinct.blank,
+            "conflicts": distinct.conflicts,
+            "left_out_by_conflict": distinct.unanswered,
+            "clusters": len(np.unique(distinct.cluster)),
+            "bytes_of_a_line": {str(share): int(np.quantile(lengths, share)) for share in (0.05, 0.5, 0.95)},
+        },
+        "split": spec.split.model_dump(),
+        "training": {
+            "seed": spec.seed,
+            "balance": spec.balance,
+            "ratio": spec.ratio,
+            "compress": spec.compress.model_dump() if spec.compress else None,
+            "autotune": spec.autotune,
+            "calibration": spec.calibration,
+            "threshold_rule": spec.threshold_rule.model_dump(),
+        },
+        "labels": dict(labels),
+        "spec": _portable(spec),
+    }
+
+
+def _portable(spec: TrainingSpec) -> dict[str, Any]:
+    """The spec without the folders of the machine."""
+    found = spec.model_dump(mode="json", exclude_none=True)
+    for source in found["sources"]:
+        source["files"] = [Path(path).name for path in source["files"]]
+        source["weak"] = {label: Path(path).name for label, path in source["weak"].items()}
+        if "run" in source:
+            source["run"] = Path(source["run"].rstrip("/")).name
+    return found
+
+
+def card_text(classifier: ClassifierDescription) -> str:
+    """The card in Markdown."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # Markdown: `plain` escapes, not HTML's way
+    environment.filters |= {"plain": _without_markup, "n": "{:,}".format}
+    template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text("utf-8"))
+    files = [(source["name"], file) for source in classifier.card["data"]["sources"] for file in source["files"]]
+    return template.render(dict(classifier), files=files) + "\n"
+
+
+def _without_markup(text: str) -> str:
+    """A name as Markdown shows it: no markup, no line break, nothing unprintable."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    for character in "\\`*_{}[]<>|#&":
+        shown = shown.replace(character, f"\\{character}") if character != "&" else shown.replace("&", "&amp;")
+    return shown

@@ -9,27 +9,24 @@ the characters of those; each word counts once; the most frequent n-gram counts 
 frequent ones the longest does.
 """
 
-from functools import cache
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from corpusmill.filters.refinedweb_lines import count_fasttext_words
 from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import longest_text, text_buffers
 from corpusmill.pipeline.text.hashing import hash_span, table_size
-from corpusmill.pipeline.text.lines import cleared_copies, count_copy
+from corpusmill.pipeline.text.lines import cleared_copies, count_copy, split_piece_end
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import (
     ALPHA,
-    CODE_POINTS,
     NEWLINE,
-    SURROGATES,
     character_classes,
     count_byte,
     count_characters,
@@ -43,9 +40,6 @@ from corpusmill.pipeline.text.word_breaks import hash_unicode_words, word_break_
 from corpusmill.pipeline.text.words import skip_space, walk_chunk
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: Kinds of characters beside those of `pipeline.text.classes`: `str.isalnum`.
-ALNUM = 128
-
 #: In the order in which DCLM's pipeline has them.
 RULES = (
     Rule("dclm_short_doc", "dclm_words", "<", 50),
@@ -70,15 +64,6 @@ class DclmConfig(Config):
     """DCLM's RefinedWeb heuristics: words, symbols, bullets, stop words, repeated lines, paragraphs and n-grams."""
 
     preset: Literal["dclm"] = Field("dclm", description="Whose rules decide.")
-
-
-@cache
-def _kinds() -> npt.NDArray[np.uint8]:
-    kinds = character_classes().copy()
-    for point in range(CODE_POINTS):
-        if point not in SURROGATES and chr(point).isalnum():
-            kinds[point] |= ALNUM
-    return kinds
 
 
 class Dclm(Step):
@@ -121,7 +106,7 @@ class Dclm(Step):
         data, offsets = text_buffers(batch.text)
         counts = np.zeros((len(batch), 2), np.int64)
         ratios = np.full((len(batch), len(self.columns) - 2), np.nan)
-        measure_texts(data, offsets, _kinds(), word_break_table(), counts, ratios)
+        measure_texts(data, offsets, character_classes(), word_break_table(), counts, ratios)
         return StepOutput(dict(zip(self.columns, [*counts.T, *ratios.T], strict=True)))
 
 
@@ -135,34 +120,18 @@ BULLET, BLACK_CIRCLE, ELLIPSIS = 0x2022, 0x25CF, 0x2026
 @kernel
 def measure_texts(data, offsets, kinds, breaks, counts, ratios):
     """Fills `counts` (int64, texts x 2) and `ratios` (float64, texts x 18, at first NaN) for each text, as the step's columns."""
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
+    longest = longest_text(offsets)
     hashes, ends = np.empty(longest + 1, np.uint64), np.empty(longest + 2, np.int64)
     ngrams, table = new_ngram_counts(longest + 1), np.empty(2 * table_size(longest + 1), np.uint64)
     for text in range(offsets.size - 1):
         start, end = offsets[text], offsets[text + 1]
-        counts[text, 0] = fasttext_words(data, start, end, kinds)
+        counts[text, 0] = count_fasttext_words(data, start, end, kinds)
         counts[text, 1] = word_values(data, start, end, kinds, ratios[text])
         line_values(data, start, end, kinds, table, ratios[text, 3:7])
         paragraph_values(data, start, end, kinds, table, ratios[text, 7:9])
         count = hash_unicode_words(data, start, end, breaks, hashes, ends)
         if count:
             repetition(hashes, ends, count, ngrams, ratios[text, 9:])
-
-
-@kernel
-def fasttext_words(data, start, end, kinds):
-    """Tokens of fastText (between ASCII spaces and NULs) whose first character is a letter or number."""
-    count, inside = 0, False
-    for at in range(start, end):
-        byte = data[at]
-        if byte == SPACE or 9 <= byte <= 13 or byte == 0:
-            inside = False
-        elif not inside:
-            inside = True
-            count += kinds[decode(data, at)[0]] & ALNUM != 0
-    return count
 
 
 @kernel
@@ -263,9 +232,7 @@ def paragraph_values(data, start, end, kinds, table, row):
     mask = cleared_copies(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
     at = start
     while at < end:
-        stop = find_byte(data, at, end, NEWLINE)
-        while stop < end and not (stop + 1 < end and data[stop + 1] == NEWLINE):
-            stop = find_byte(data, stop + 1, end, NEWLINE)
+        stop = split_piece_end(data, at, end)
         first = strip_start(data, at, stop, kinds)
         if first < stop:
             last = strip_end(data, first, stop, kinds)

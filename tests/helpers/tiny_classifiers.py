@@ -7,7 +7,7 @@ from pathlib import Path
 import fasttext
 
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import FILE, NO, YES, Classifier, ClassifierHead
+from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 
 #: Words by what a text is about, so that a model learns something.
 WORDS = {
@@ -64,6 +64,6 @@ def make_classifier(folder: Path, name: str, heads: Mapping[str, Sequence[str]],
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         settings = {"calibration": Calibration(method="platt", slope=0.9, intercept=-0.1), "threshold": 0.6, **head}
         described.append(ClassifierHead.model_validate({"label": label, "file": path.name, "sha256": sha256, **settings}))
-    classifier = Classifier(name=name, form="words", window=window, heads=tuple(described), card={"trained_on": "words"})
+    classifier = ClassifierDescription(name=name, form="words", window=window, heads=tuple(described), card={"trained_on": "words"})
     (folder / FILE).write_text(classifier.model_dump_json())
     return folder

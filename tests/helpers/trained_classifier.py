@@ -12,7 +12,7 @@ import pyarrow as pa
 from fasttext import load_model, train_supervised
 
 from corpusmill.filters.classifier.calibrate import fit_calibration
-from corpusmill.filters.classifier.card import NO, YES, Classifier, ClassifierHead
+from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hash_lines, hashes_file
 
@@ -57,7 +57,7 @@ def write_classifier(folder: Path, posts: list[dict[str, Any]], card: dict[str, 
         calibration = fit_calibration("platt", np.clip(found, 0, 1), answers[cut:])
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         heads.append(ClassifierHead(label=label, file=path.name, sha256=sha256, calibration=calibration, threshold=0.4))
-    (folder / "classifier.json").write_text(Classifier(name="posts", heads=tuple(heads), card=card or {}).model_dump_json())
+    (folder / "classifier.json").write_text(ClassifierDescription(name="posts", heads=tuple(heads), card=card or {}).model_dump_json())
     if hashes:
         (folder / TRAINING_HASHES).write_bytes(hashes_file(hash_lines(lines)))
     return folder

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled_texts import write_jsonl
 
-from corpusmill.filters.classifier.examples import cut, drawn, gather_examples, read_examples
+from corpusmill.filters.classifier.corpora import drawn
+from corpusmill.filters.classifier.examples import cut, gather_examples
 from corpusmill.filters.classifier.spec import ExampleSource as Source
 from corpusmill.filters.classifier.spec import PieceLength
 from corpusmill.pipeline.errors import InputError
@@ -22,7 +23,7 @@ ROWS = [{"text": "knead the dough", "label": 1}, {"text": "saw the plank", "labe
 
 
 def rows_of(source, folder, labels=("kitchen",)):
-    found = read_examples([source], folder, labels)
+    found = gather_examples([source], folder, labels).table
     return found.select(["text", *labels]).to_pylist()
 
 
@@ -104,7 +105,7 @@ def test_documents_are_numbered_across_sources(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"text": "one two three four", "label": 1}, {"text": "five six seven", "label": 0}])
     write_jsonl(tmp_path / "b.jsonl", [{"text": "eight nine ten", "label": 0}])
     sources = [Source(files=(name,), label_column="label", pieces=PieceLength(words=3)) for name in ("a.jsonl", "b.jsonl")]
-    found = read_examples(sources, tmp_path, ("kitchen",))
+    found = gather_examples(sources, tmp_path, ("kitchen",)).table
     assert found.select(["text", "source", "document"]).to_pylist() == [
         {"text": "one two three", "source": "a.jsonl", "document": 0},
         {"text": "four", "source": "a.jsonl", "document": 0},
@@ -151,7 +152,7 @@ def test_a_run_gives_a_sample_of_its_documents(tmp_path, crawl, corpusmill):
         ("ingest", "nowhere", "nowhere: not a run (it has no run.json)."),
     ):
         with pytest.raises(InputError, match="^" + str(tmp_path / sentence).replace("(", r"\(").replace(")", r"\)")):
-            read_examples([Source(run=folder, stage=stage, answers={"kitchen": 0})], tmp_path)
+            gather_examples([Source(run=folder, stage=stage, answers={"kitchen": 0})], tmp_path)
 
 
 def test_a_run_gives_the_documents_that_failed_a_rule(tmp_path, crawl, corpusmill):
@@ -164,15 +165,17 @@ def test_a_run_gives_the_documents_that_failed_a_rule(tmp_path, crawl, corpusmil
         ids = {row["id"] for row in reports.select(["id", "failed"]).to_pylist() if set(failed) & set(row["failed"])}
         shards = sorted((tmp_path / "run" / "ingest" / "data").glob("*.parquet"))
         documents = pa.concat_tables([pq.read_table(shard, columns=["id", "text"]) for shard in shards]).to_pylist()
-        found = read_examples([Source(run="run", failed=failed, answers={"spam": 1})], tmp_path)
+        found = gather_examples([Source(run="run", failed=failed, answers={"spam": 1})], tmp_path).table
         assert sorted(found["text"].to_pylist()) == sorted(row["text"] for row in documents if row["id"] in ids)
     with pytest.raises(InputError, match=r"run: its filter stage has no rule 'ugly' \(it has "):
-        read_examples([Source(run="run", failed=("ugly",), answers={"spam": 1})], tmp_path)
+        gather_examples([Source(run="run", failed=("ugly",), answers={"spam": 1})], tmp_path)
 
 
 def test_the_table_has_the_contract_s_types(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", ROWS)
-    found = read_examples([Source(files=("a.jsonl",), label_column="label", values={"1": {"a": 1, "b": 0}, "0": {"a": 0}})], tmp_path)
+    found = gather_examples(
+        [Source(files=("a.jsonl",), label_column="label", values={"1": {"a": 1, "b": 0}, "0": {"a": 0}})], tmp_path
+    ).table
     assert found.schema == pa.schema(
         [("text", pa.large_string()), ("source", pa.string()), ("document", pa.int64()), ("a", pa.int8()), ("b", pa.int8())]
     )

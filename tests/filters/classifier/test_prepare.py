@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.near_copies import near_clusters
-from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, distinct, mixed, part_of, training_order
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, distinct, mixed, near_clusters, part_of, training_order
 from corpusmill.filters.classifier.spec import SplitShares
 
 # ---- Equal examples become one, near copies stay together, and the training's choice is balanced and reproducible.

@@ -22,7 +22,7 @@ from trained_classifier import make_posts, write_classifier, write_jsonl
 
 from corpusmill.filters.classifier import score as module
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import NO, YES, Classifier, ClassifierHead, read_classifier
+from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, ClassifierHead, read_classifier
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads, score_files
 from corpusmill.filters.fasttext_scores import NEVER, FastTextScorer, cut_windows
@@ -83,14 +83,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple[Path, Classifier]:
+def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple[Path, ClassifierDescription]:
     path = models[name]
     labels = load_model(str(path)).get_labels()
     head = ClassifierHead(
         label=name, file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), positive=labels[-1],
         **{key: options.pop(key) for key in ("complement", "calibration", "threshold") if key in options},
     )  # fmt: skip
-    return path.parent, Classifier(name=name, form=KINDS[name]["form"], heads=(head,), **options)
+    return path.parent, ClassifierDescription(name=name, form=KINDS[name]["form"], heads=(head,), **options)
 
 
 def make_heads(models: dict[str, Path], **options: Any) -> list[LoadedHead]:
@@ -238,7 +238,7 @@ def test_what_can_not_be_loaded(models: dict[str, Path], tmp_path: Path) -> None
         load_heads(folder, classifier.model_copy(update={"heads": (head.model_copy(update={"positive": "__label__maybe"}),)}))
     with pytest.raises(InputError, match=r"plain\.bin: not the model that the classifier was made with \(sha256"):
         load_heads(folder, classifier.model_copy(update={"heads": (head.model_copy(update={"sha256": "0" * 64}),)}))
-    with pytest.raises(InputError, match=r"plain\.bin: the model can't be read \(No such file"):
+    with pytest.raises(InputError, match=r"plain\.bin: can't be read \(No such file"):
         load_heads(tmp_path, classifier)
     (tmp_path / "plain.bin").write_text("no model")
     wrong = head.model_copy(update={"sha256": hashlib.sha256(b"no model").hexdigest()})
@@ -281,10 +281,11 @@ def test_each_text_has_its_scores(folder: Path, files: list[str], tmp_path: Path
     assert table["row"].to_pylist() == [*range(1, 101), *range(1, 101), *range(1, 51)]
     assert table["id"].to_pylist() == [*(post["id"] for post in POSTS[:100]), *map(str, range(100)), *[None] * 50]
     assert table["file"].unique().to_pylist() == files
-    first = (tmp_path / "out/scores.parquet").read_bytes()
+    score_files(folder, files, str(tmp_path / "again.parquet"))
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "out/scores.parquet").read_bytes()
     monkeypatch.setattr(module, "TEXTS", 7)
     score_files(folder, files, str(tmp_path / "again.parquet"))
-    assert (tmp_path / "again.parquet").read_bytes() == first
+    assert pq.read_table(tmp_path / "again.parquet").equals(table)
 
 
 def test_texts_that_are_missing_have_no_score(folder: Path, tmp_path: Path) -> None:
@@ -298,8 +299,7 @@ def test_texts_that_are_missing_have_no_score(folder: Path, tmp_path: Path) -> N
 
 
 def test_row_groups_do_not_grow_with_the_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROW_GROUP_ROWS", 64)
-    monkeypatch.setattr(module, "CHARACTERS", 500)
+    monkeypatch.setattr(module, "TEXTS", 64)
     write_jsonl(tmp_path / "a.jsonl", POSTS)
     score_files(folder, [str(tmp_path / "a.jsonl")], str(tmp_path / "scores.parquet"))
     metadata = pq.ParquetFile(tmp_path / "scores.parquet").metadata

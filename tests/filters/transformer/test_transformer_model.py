@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from corpusmill.filters.transformer_model import TokenSequences, batches, encode, even_rows, padded_lengths
+from corpusmill.filters.transformer_model import EncodedTexts, batches, encode, even_rows, padded_lengths
 
 # ---- lengths
 
@@ -64,7 +64,7 @@ def tokenizer(request: pytest.FixtureRequest):
     return AutoTokenizer.from_pretrained(request.getfixturevalue(request.param))
 
 
-def lists(found: TokenSequences, name: str = "input_ids") -> list[list[int]]:
+def lists(found: EncodedTexts, name: str = "input_ids") -> list[list[int]]:
     return [found.inputs[name][start:end].tolist() for start, end in pairwise(found.offsets)]
 
 
