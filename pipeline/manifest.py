@@ -146,12 +146,12 @@ class TaskRows(Mapping[str, TaskRow]):
     def __len__(self) -> int:
         return len(self.addresses)
 
-    def of(self, tasks: Sequence[str]) -> "Rows":
+    def of(self, tasks: Sequence[str]) -> "RowSequence":
         """The rows of some tasks, in the order of their names here. Raises KeyError where one is not there."""
-        return Rows(self, tasks)
+        return RowSequence(self, tasks)
 
 
-class Rows(Sequence[TaskRow]):
+class RowSequence(Sequence[TaskRow]):
     """The rows of some tasks: each is read when it is asked for, and again when it is asked for again."""
 
     def __init__(self, rows: TaskRows, tasks: Sequence[str]):
@@ -164,9 +164,9 @@ class Rows(Sequence[TaskRow]):
     @overload
     def __getitem__(self, place: int) -> TaskRow: ...
     @overload
-    def __getitem__(self, place: slice) -> "Rows": ...
-    def __getitem__(self, place: int | slice) -> "TaskRow | Rows":
-        return Rows(self._rows, self.tasks[place]) if isinstance(place, slice) else self._rows[self.tasks[place]]
+    def __getitem__(self, place: slice) -> "RowSequence": ...
+    def __getitem__(self, place: int | slice) -> "TaskRow | RowSequence":
+        return RowSequence(self._rows, self.tasks[place]) if isinstance(place, slice) else self._rows[self.tasks[place]]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -204,7 +204,7 @@ class Manifest:
     def complete(self) -> bool:
         return self.plan is not None and all(task in self.tasks for task in self.plan)
 
-    def rows(self) -> Rows:
+    def rows(self) -> RowSequence:
         """The task rows of a complete stage, in the order of its plan."""
         return self.tasks.of(self.plan or [])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from corpusmill.pipeline.engine import Done
+from corpusmill.pipeline.engine import TaskDone
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.manifest import Manifest
@@ -99,7 +99,7 @@ class Counting:
         self._count_left(labels)
         self._each("corpusmill_phase_duration_seconds_total", seconds, labels)
 
-    def done(self, stage: str, phase: str, done: Done) -> None:
+    def done(self, stage: str, phase: str, done: TaskDone) -> None:
         labels = {"stage": stage, "phase": phase}
         self._each("corpusmill_tasks_total", 1, labels)
         for fate, rows in (("in", done.rows_in), ("kept", done.kept), ("dropped", done.dropped)):

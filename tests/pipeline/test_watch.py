@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from metric_values import values
 
-from corpusmill.pipeline.engine import Done
+from corpusmill.pipeline.engine import TaskDone
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.storage import Storage
@@ -21,7 +21,7 @@ def test_counts_are_served_for_the_time_of_a_run() -> None:
     counting = Counting([prometheus])
     counting.run("demo", "1")
     counting.phase_begins("filter", "", 5, 4, 2)
-    counting.done("filter", "", Done("part-0", [], 10, 7, 3, 1000, {}, [], 0.7, 512))
+    counting.done("filter", "", TaskDone("part-0", [], 10, 7, 3, 1000, {}, [], 0.7, 512))
     counting.event(Event("death", "filter", "", "part-1", "died"))
     with prometheus.served("127.0.0.1", 0) as port:
         url = f"http://127.0.0.1:{port}/metrics"

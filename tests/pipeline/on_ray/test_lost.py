@@ -10,7 +10,7 @@ import pytest
 from raylets import Raylets
 
 from corpusmill.pipeline import failures
-from corpusmill.pipeline.engine import TIMEOUT_BYTES, Done, InlineEngine, Job
+from corpusmill.pipeline.engine import TIMEOUT_BYTES, InlineEngine, Job, TaskDone
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.failures import Cause, Event, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
@@ -69,7 +69,7 @@ class Heard:
         self.listener = Listener(self._done, self.failed.append, self.events.append)
 
     def _done(self, done: Any) -> None:
-        self.done += [each.key for each in done if isinstance(each, Done)]
+        self.done += [each.key for each in done if isinstance(each, TaskDone)]
 
 
 def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
