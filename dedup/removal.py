@@ -72,7 +72,7 @@ MEANINGS = {
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
 #: How many copies a document that stays stands for.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
-#: DocumentFiles that stay though they are alike, because their cluster was full, share the id of its kept document; null: like no other.
+#: Documents that stay though they are alike, because their cluster was full, share the id of its kept document; null: like no other.
 CLUSTER = pa.field("cluster_id", pa.string())
 DEDUP_REPORT = with_columns(
     REPORT,
