@@ -11,6 +11,7 @@ where it was cut; where the writer fails it is aborted, so nothing is left. `Sto
 import contextlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
@@ -105,14 +106,14 @@ class StoreFile(Stream):
 
     def ranges(self, begin: int, end: int) -> bytes:
         """Bytes of the object, by requests of at most `RANGE`, of which some go side by side; those that fail are made again."""
-        if end - begin <= RANGE:
-            return asked(self.name, lambda: self._one(begin, end))
-        places = list(range(begin, end, RANGE))
-        found: dict[int, bytes] = {}
-        for first in range(0, len(places), BESIDE):
-            wanted = places[first : first + BESIDE]
-            asked(self.name, lambda wanted=wanted: self._several([at for at in wanted if at not in found], end, found))  # type: ignore[misc]
-        return b"".join(found[at] for at in places)
+        places = range(begin, end, RANGE)
+        if len(places) == 1:
+            return self._range(begin, end)
+        with ThreadPoolExecutor(BESIDE) as pool:
+            return b"".join(pool.map(lambda at: self._range(at, min(at + RANGE, end)), places))
+
+    def _range(self, begin: int, end: int) -> bytes:
+        return asked(self.name, lambda: self._one(begin, end))
 
     def _one(self, begin: int, end: int) -> bytes:
         content = self.fs.cat_file(self.path_in_store, start=begin, end=end)
@@ -121,21 +122,6 @@ class StoreFile(Stream):
         if len(content) < end - begin:
             raise Truncated(f"{len(content):,} of {end - begin:,} bytes came")
         return bytes(content)
-
-    def _several(self, places: list[int], end: int, found: dict[int, bytes]) -> None:
-        """Adds to `found` the ranges that came, and raises the error of another."""
-        ends = [min(at + RANGE, end) for at in places]
-        got = self.fs.cat_ranges([self.path_in_store] * len(places), places, ends, on_error="return")
-        failed: BaseException | None = None
-        for at, stop, content in zip(places, ends, got):
-            if isinstance(content, BaseException):
-                failed = failed or content
-            elif len(content) == stop - at:
-                found[at] = content
-            else:
-                failed = failed or Truncated(f"{len(content):,} of {stop - at:,} bytes came")
-        if failed is not None:
-            raise failed
 
 
 def _size(fs: Any, path: str, url: str) -> int:
