@@ -27,6 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 
@@ -115,18 +116,6 @@ def process(pid: int) -> tuple[int, str]:
         return 0, "X"
 
 
-def wanted_ttl() -> float:
-    """Seconds as the environment says, or `TTL`. Raises InputError where it says something else."""
-    said = os.environ.get(TTL_VARIABLE) or str(TTL)
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = -1.0
-    if not SHORTEST <= seconds <= LONGEST:
-        raise InputError(f"{TTL_VARIABLE}={said}: give seconds from {SHORTEST:.0f} to {LONGEST:.0f}.")
-    return seconds
-
-
 class SwapFile:
     """A small file of a run's folder that is written only where it still has the version that the writer has read.
 
@@ -207,7 +196,13 @@ class Lease:
     def __init__(self, storage: Storage, ttl: float | None = None):
         self.storage, self.file = storage, SwapFile(storage, LEASE)
         self.mine = LeaseHolder(
-            secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl()
+            secrets.token_hex(8),
+            platform.node(),
+            this_machine(),
+            os.getpid(),
+            process(os.getpid())[0],
+            0,
+            ttl or seconds_of(TTL_VARIABLE, TTL, SHORTEST, LONGEST),
         )
         self.before: LeaseHolder | None = None  # whose it was, where it was taken over
         self.lost: str | None = None  # why it is no longer ours
