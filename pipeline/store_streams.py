@@ -21,8 +21,6 @@ from corpusmill.pipeline.store_requests import Truncated, asked, is_s3
 WHOLE, FIRST = 4 << 20, 64 << 10
 #: The longest range of one request, and how many are asked for side by side.
 RANGE, BESIDE = 8 << 20, 4
-#: Bytes in which the end of a line is looked for.
-LINE = 8 << 10
 #: Bytes of a part: S3 takes at most 10,000 parts of an object, so 320 GB, and at least 5 MiB a part.
 PART = 32 << 20
 
@@ -76,20 +74,6 @@ class StoreFile(Stream):
 
     def readall(self) -> bytes:
         return self.read()
-
-    def readline(self, size: int | None = -1) -> bytes:
-        begin, most, line = self.position, self.size if size is None or size < 0 else size, b""
-        while len(line) < most and (piece := self.read(min(LINE, most - len(line), self._at_hand() or LINE))):
-            end = piece.find(b"\n") + 1
-            line += piece[:end] if end else piece
-            if end:
-                break
-        self.position = begin + len(line)
-        return line
-
-    def _at_hand(self) -> int:
-        """Bytes that are held from here on."""
-        return max(0, self._begin + len(self._held) - self.position) if self._begin <= self.position else 0
 
     def _fetch(self, begin: int, end: int) -> bytes:
         """The bytes of a range that is not held; what is read beyond it is held for the next."""

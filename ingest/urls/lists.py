@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -224,7 +225,7 @@ class ListFile:
         """The entries without comments, blank lines and surrounding spaces; words squeezed to letters and digits."""
         form: Callable[[str], str] = str.strip if self.kind in LISTS else squeeze
         with self.open() as file:
-            for number, content in enumerate(file, 1):
+            for number, content in enumerate(io.BufferedReader(file), 1):  # type: ignore[arg-type,type-var]
                 try:
                     line = content.decode()
                 except UnicodeDecodeError as error:
