@@ -225,7 +225,7 @@ class ListFile:
         """The entries without comments, blank lines and surrounding spaces; words squeezed to letters and digits."""
         form: Callable[[str], str] = str.strip if self.kind in LISTS else squeeze
         with self.open() as file:
-            for number, content in enumerate(io.BufferedReader(file), 1):  # type: ignore[arg-type,type-var]
+            for number, content in enumerate(io.BufferedReader(file), 1):  # type: ignore[type-var]
                 try:
                     line = content.decode()
                 except UnicodeDecodeError as error:
@@ -283,7 +283,7 @@ class Hashes:
     """A sorted set of 64-bit hashes (`values`); asking takes about a microsecond."""
 
     def __init__(self, values: npt.NDArray[np.uint64]):
-        self.values = memoryview(values)
+        self.values = values.data
 
     def __len__(self) -> int:
         return len(self.values)
