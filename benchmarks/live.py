@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.engine import Done, InlineEngine
+from corpusmill.pipeline.engine import InlineEngine, TaskDone
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
@@ -49,7 +49,7 @@ class Files(Stage):
 class Silent(Observer):
     """Says nothing of tasks."""
 
-    def done(self, stage: str, phase: str, done: Done) -> None:
+    def done(self, stage: str, phase: str, done: TaskDone) -> None:
         pass
 
 

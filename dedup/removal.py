@@ -17,7 +17,7 @@ from corpusmill.dedup.signatures import require_columns
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.schemas import REPORT, meanings_metadata, with_columns
 from corpusmill.pipeline.shards import iter_tables, open_parquet
-from corpusmill.pipeline.stage import Documents, Output, Task, Worker
+from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 
@@ -125,7 +125,7 @@ class RemovalWorker(Worker):
         with open_parquet(self.run, path) as file:
             require_columns(self.run.path(path), file.schema_arrow.names, ["id", "url", "text"])
             schema = with_columns(file.schema_arrow.remove_metadata(), [SIZE, CLUSTER])
-        made = Documents(schema, self.schema)
+        made = DocumentFiles(schema, self.schema)
         for table in iter_tables(self.run, path, parts=self.parts):
             first, last = np.searchsorted(rows, [begin, begin + table.num_rows])
             decided = decide(table, clusters.slice(first, last - first), rows[first:last] - begin)

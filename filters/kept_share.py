@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.filters.step import STEPS, build_steps
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, decided, rule_table
-from corpusmill.pipeline.manifest import FileRef, Rows
+from corpusmill.pipeline.manifest import FileRef, RowSequence
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import PART_BYTES, ParquetBuffer, iter_tables, open_parquet, read_table
-from corpusmill.pipeline.stage import Documents, Output, Task, load_object
+from corpusmill.pipeline.stage import DocumentFiles, Output, Task, load_object
 from corpusmill.pipeline.storage import Storage
 
 # ---- The threshold that keeps a share of the corpus, exactly, from report columns alone
@@ -118,7 +118,7 @@ def measuring(config: FilterConfig) -> FilterConfig:
     return config.model_copy(update={"steps": items, "thresholds": {}})
 
 
-def measure_and_decide(run: StageRun, config: FilterConfig, tasks: Sequence[Task], params: dict[str, Any], gpus: float) -> Rows:
+def measure_and_decide(run: StageRun, config: FilterConfig, tasks: Sequence[Task], params: dict[str, Any], gpus: float) -> RowSequence:
     """Runs all phases and returns the rows of the last. `tasks` and `params` are those of a run without shares; `gpus`: the share of a
     GPU for a measuring worker."""
     shards = {f"measured/{p.key}": p for p in tasks}
@@ -188,7 +188,7 @@ class KeptShareWorker(FilterWorker):
         with open_parquet(self.run, shard.path) as file:
             data_schema, schema = self.schemas(file.schema_arrow.remove_metadata())
         schema = schema.with_metadata(rules_metadata(self.rules))
-        made, size, counts = Documents(data_schema, schema), 0, Counter(self.failures(schema.empty_table()))
+        made, size, counts = DocumentFiles(data_schema, schema), 0, Counter(self.failures(schema.empty_table()))
         found, begin, rewriter = read_table(self.run, measured.path), 0, Rewriter(self)
         for documents in iter_tables(self.run, shard.path, parts=self.parts):
             report = found.slice(begin, documents.num_rows)

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
-from corpusmill.pipeline.stage import Documents, Output, Task, Worker
+from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 
@@ -130,7 +130,7 @@ class FilterWorker(Worker):
         (shard,) = task.inputs
         data_schema, report_schema = self.begin(shard)
         report_schema = report_schema.with_metadata(rules_metadata(self.rules))
-        made, size, counts = Documents(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
+        made, size, counts = DocumentFiles(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
         for documents in iter_tables(self.run, shard.path, parts=self.parts, part_bytes=PART_BYTES):
             kept, report = self.filter(documents, shard)
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))

@@ -28,7 +28,7 @@ from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import Inflating, inflating
 from corpusmill.pipeline.formats.parquet import is_text, open_parquet
-from corpusmill.pipeline.formats.streams import Line, RangeFile, Window, split_lines
+from corpusmill.pipeline.formats.streams import RangeFile, TextLine, Window, split_lines
 from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.damage import storable
@@ -103,11 +103,11 @@ def _damage(fault: str, offset: int) -> str:
     return f"the compressed stream {what} behind byte {offset} of its content"
 
 
-def _unread_line(source: str, line: Line, content: bytes) -> IngestRow:
+def _unread_line(source: str, line: TextLine, content: bytes) -> IngestRow:
     return IngestRow(document_id(f"{source}#{line.offset}", content), source, line.offset, line.length, "line", line.length)
 
 
-def line_row(source: str, line: Line, content: bytes, config: IngestConfig) -> IngestRow:
+def line_row(source: str, line: TextLine, content: bytes, config: IngestConfig) -> IngestRow:
     row = _unread_line(source, line, content)
     if len(line.content) < line.length:
         return row.fail("too_large", f"the line has {line.length} bytes, more than extraction.max_record_mb")

@@ -1,7 +1,7 @@
 """Has tasks read by a process of its own (`reader.py`), which a hostile page may kill, and goes on behind that page.
 
 `ReaderProcess` starts the process, talks to it, watches it, and finds out of what it died. `Losses` decides which records are
-given up. `Guard` puts both together and keeps all rows that a dead process had finished.
+given up. `ReaderGuard` puts both together and keeps all rows that a dead process had finished.
 
 A record whose extraction kills the process is given up at once where its CPU time ran out, and otherwise when a second process dies
 of it too. Where reading kills it, reading is tried again, then without native code, and then the rest of the segment is
@@ -210,7 +210,7 @@ class RowBatch:
     warnings: list[str]
 
 
-class Guard:
+class ReaderGuard:
     """Has tasks read by a process that is started when it is needed and replaced when it dies."""
 
     def __init__(self, config: IngestConfig, params: dict[str, Any]):

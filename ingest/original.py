@@ -20,7 +20,7 @@ from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.formats.compressed import CODECS, Inflating, codec_of, inflating
 from corpusmill.pipeline.formats.detect import NEWLINES, WARC_MAGIC, InputFile
 from corpusmill.pipeline.formats.parquet import open_parquet
-from corpusmill.pipeline.formats.streams import Line, Window
+from corpusmill.pipeline.formats.streams import TextLine, Window
 from corpusmill.pipeline.schemas import document_id
 
 #: Bytes that are read at a time.
@@ -148,7 +148,7 @@ def _another(row: dict[str, Any]) -> InputError:
 
 
 def _is_line(content: bytes, row: dict[str, Any], config: IngestConfig) -> bool:
-    line = Line(row["offset"], row["length"], content[: config.extraction.max_record_mb * MIB], True)
+    line = TextLine(row["offset"], row["length"], content[: config.extraction.max_record_mb * MIB], True)
     start = line.content.removeprefix(codecs.BOM_UTF8) if line.offset == 0 else line.content
     return line_row(row["source"], line, start, config).id == row["id"]
 

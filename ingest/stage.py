@@ -12,7 +12,7 @@ import numpy as np
 from corpusmill.ingest.commoncrawl import fetch, find_files, is_crawl
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import first_keys
-from corpusmill.ingest.guard import Guard, RowBatch
+from corpusmill.ingest.guard import ReaderGuard, RowBatch
 from corpusmill.ingest.inputs import (
     UNKNOWN,
     Discovery,
@@ -37,7 +37,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import content_bytes
-from corpusmill.pipeline.stage import Documents, Output, Stage, Task, Worker
+from corpusmill.pipeline.stage import DocumentFiles, Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: Why a line of JSONL is no object, so that nobody knows whether it has a text.
@@ -55,7 +55,7 @@ class GuardedWorker(Worker):
 
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
         super().__init__(config, run, params)
-        self.guard = Guard(config, {**params, "run": run.root})
+        self.guard = ReaderGuard(config, {**params, "run": run.root})
 
     def beside_mb(self) -> int:
         return self.guard.peak_mb
@@ -120,7 +120,7 @@ class IngestWorker(GuardedWorker):
         )  # fmt: skip
 
 
-class Shard(Documents):
+class Shard(DocumentFiles):
     """A shard that takes documents of up to `limit` bytes, or one that is larger; and so many rows. What the rows hold decides where it
     ends, and not how they came in batches."""
 
@@ -188,7 +188,7 @@ class IngestStage(Stage):
 
     def _discover(self, run: StageRun) -> Discovery:
         """Looks at all files by a guarded process: a hostile head or footer ends that, and not the run."""
-        with closing(Guard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
+        with closing(ReaderGuard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
             found = discover(run.inputs, run.run.root, guard.examine, find_files)
         if fault := next((source.fault for source in found.sources if source.fault), ""):
             raise InputError(fault)

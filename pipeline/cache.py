@@ -43,8 +43,8 @@ PACKAGE_SECONDS = 300
 SHARDS, DEFAULT_GB, LIMIT_GB = "tokens", 100.0, "CORPUSMILL_SHARD_CACHE_GB"
 #: Seconds after which an unfinished copy that nobody writes any more makes room for others.
 ABANDONED = 3600.0
-#: In the cache: the model folders that came from stores. Beside a copy lies the file that whoever reads it has a shared lock on.
-MODELS, IN_USE = "model-folders", "in-use.lock"
+#: In the cache: copies of model folders on stores; seconds after which one of a former content is removed where nobody asks for it.
+MODELS, UNUSED_SECONDS = "model-folders", 24 * 3600
 Opened = TypeVar("Opened")
 HEX = re.compile("[0-9a-f]{64}")
 
@@ -438,14 +438,10 @@ def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, s
     os.fsync(file.fileno())
 
 
-#: The open locks of the copies that this process may be reading, one of each model, by its folder of the cache.
-_reading: dict[Path, IO[str]] = {}
-
-
 def local_model(folder: str | Path) -> Path:
     """A model folder itself; of one on a store a copy in the cache, made anew when the store says that a file has changed.
 
-    It is there until this process ends or asks for a later one. Raises InputError where it can't be read, or copied.
+    Copies of former contents go when nobody has asked for them for a day. Raises InputError where it can't be read, or copied.
     """
     if not is_remote(str(folder)):
         return Path(str(folder).removeprefix("file://"))
@@ -453,56 +449,27 @@ def local_model(folder: str | Path) -> Path:
     fingerprints = storage.store.fingerprints()
     if not fingerprints:
         raise InputError(f"{folder}: no such model folder.")
-    base, known = _copies(storage), digest(fingerprints)[:16]
-    copy = base / known / storage.root.rpartition("/")[2]
+    base = _copies(storage)
+    copy = base / digest(fingerprints)[:16] / storage.root.rpartition("/")[2]
     with alone(base):
-        _stop_reading(base)
-        _start_reading(copy)
         if not copy.is_dir():
             temporary = copy.with_name(f".tmp-{copy.name}")
             shutil.rmtree(temporary, ignore_errors=True)
             for name in fingerprints:
                 fetch_file(storage, name, temporary / name)
             os.replace(temporary, copy)
-        _remove_copies(base, but=known)
+        os.utime(copy.parent)
+        for other in base.iterdir():
+            if other.stat().st_mtime < time.time() - UNUSED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
     return copy
 
 
 def forget_model(folder: str) -> None:
-    """Removes the copies of a model folder on a store that no other process reads."""
-    base = _copies(Storage(folder))
-    if base.is_dir():
-        with alone(base):
-            _stop_reading(base)
-            _remove_copies(base)
-            with suppress(OSError):  # somebody's copy is in it
-                base.rmdir()
+    """Removes the copies of a model folder on a store."""
+    shutil.rmtree(_copies(Storage(folder)), ignore_errors=True)
 
 
 def _copies(storage: Storage) -> Path:
-    """Where the cache has copies of a model folder, each in a folder with its lock; what is done there is done `alone`."""
+    """Where the cache has copies of a model folder, one for each content."""
     return cache_folder() / MODELS / digest(storage.root)[:16]
-
-
-def _start_reading(copy: Path) -> None:
-    """Takes this process's lock on a copy, which is there or not yet."""
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        lock = _reading[copy.parent.parent] = open(copy.parent / IN_USE, "a+")
-    except OSError as error:
-        raise InputError(f"{copy}: can't be written ({error.strerror}); set CORPUSMILL_CACHE to another folder.") from error
-    with suppress(OSError):  # a folder that knows no locks
-        fcntl.flock(lock, fcntl.LOCK_SH)
-
-
-def _stop_reading(base: Path) -> None:
-    if base in _reading:
-        _reading.pop(base).close()
-
-
-def _remove_copies(base: Path, but: str = "") -> None:
-    for other in base.iterdir():
-        if other.name != but:
-            with suppress(OSError), open(other / IN_USE, "a+") as lock:  # somebody reads it, or nobody can tell
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other, ignore_errors=True)

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from corpusmill.pipeline.errors import InputError
 
 #: Marks a field that plays no part in the result, so that nothing is done again for it: `Field(..., json_schema_extra=INERT)`.
 INERT: dict[str, Any] = {"aside": True}
@@ -91,6 +94,18 @@ def counting(config: Config) -> dict[str, Any]:
         elif isinstance(value := getattr(config, name), Config):
             values[name] = counting(value)
     return values
+
+
+def seconds_of(variable: str, default: float, least: float, most: float) -> float:
+    """Seconds as an environment variable says, else `default`. Raises InputError where it says something else."""
+    said = os.environ.get(variable) or str(default)
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not least <= seconds <= most:
+        raise InputError(f"{variable}={said}: give seconds from {least:.0f} to {most:.0f}.")
+    return seconds
 
 
 def reason_of(error: Exception) -> str:

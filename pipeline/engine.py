@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskDone:
     """A task whose outputs are published."""
 
     key: str
@@ -90,7 +90,7 @@ def publish_output(
     started: float,
     beside_mb: Callable[[], int] = lambda: 0,
     fence: Callable[[], None] = lambda: None,
-) -> Done:
+) -> TaskDone:
     """Publishes the outputs of a task, file by file, in a fixed order; some files are made only as they are written.
 
     `started`: when the task began (perf_counter). `beside_mb`: returns the memory of the worker's other processes. `fence` raises where
@@ -109,7 +109,7 @@ def publish_output(
         counts.update(output.counts)
         whole.warnings += output.warnings
     beside = beside_mb()
-    return Done(
+    return TaskDone(
         key, sorted(files, key=lambda file: file.path), whole.rows_in, whole.kept, whole.dropped, whole.bytes_in,
         dict(sorted(counts.items())), whole.warnings, time.perf_counter() - started, peak_memory_mb() + beside, beside,
     )  # fmt: skip
@@ -175,7 +175,7 @@ class Performer:
         self.storage = self.run.child(job.stage)
         self.worker: Worker | None = None
 
-    def perform(self, attempt: Attempt) -> Done | Failed:
+    def perform(self, attempt: Attempt) -> TaskDone | Failed:
         task = attempt.task
         if attempt.pause:  # a sleep of 0 seconds gives the processor away, too
             time.sleep(attempt.pause)
@@ -228,7 +228,7 @@ class InlineEngine:
                 attempt: Attempt | None = Attempt(task, task_limit(task, self.task_timeout))
                 while attempt is not None:
                     result = performer.perform(attempt)
-                    if isinstance(result, Done):
+                    if isinstance(result, TaskDone):
                         listener.on_done([result])
                         break
                     attempt = tries.again(attempt, result)

@@ -20,7 +20,7 @@ from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.stage import Task, load_object
 
 if TYPE_CHECKING:
-    from corpusmill.pipeline.engine import Done, Job
+    from corpusmill.pipeline.engine import Job, TaskDone
 
 
 class Cause(StrEnum):
@@ -154,7 +154,7 @@ def print_event(event: Event) -> None:
 class Listener:
     """Callbacks of a phase in the driver's process. What one of these raises ends the phase."""
 
-    on_done: Callable[[Sequence["Done"]], None]
+    on_done: Callable[[Sequence["TaskDone"]], None]
     on_failed: Callable[[Failed], None]  # a task that is given up
     on_event: OnEvent
 

@@ -27,6 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 
@@ -48,7 +49,7 @@ class LeaseLost(CorpusmillError):
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """What `lease.json` says. `holder` is random, and empty where nobody holds it; `machine` tells machines (and containers) of one name
     apart; `started` is the process's begin in the kernel's ticks, so that another process with its number is not taken for it."""
 
@@ -77,14 +78,14 @@ class Holder:
         return state if started == self.started else "X"
 
 
-def read_holder(content: bytes) -> Holder | None:
+def read_holder(content: bytes) -> LeaseHolder | None:
     """The holder that a lease names; None where it is damaged."""
     try:
         said = json.loads(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
         if any(not isinstance(said[name], kind) for name, kind in kinds.items()):
             return None
-        return Holder(**{name: said[name] for name in kinds} | {"ttl": min(max(float(said["ttl"]), SHORTEST), LONGEST)})
+        return LeaseHolder(**{name: said[name] for name in kinds} | {"ttl": min(max(float(said["ttl"]), SHORTEST), LONGEST)})
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
@@ -113,18 +114,6 @@ def process(pid: int) -> tuple[int, str]:
                 os.kill(pid, 0)
                 return 0, "R"
         return 0, "X"
-
-
-def wanted_ttl() -> float:
-    """Seconds as the environment says, or `TTL`. Raises InputError where it says something else."""
-    said = os.environ.get(TTL_VARIABLE) or str(TTL)
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = -1.0
-    if not SHORTEST <= seconds <= LONGEST:
-        raise InputError(f"{TTL_VARIABLE}={said}: give seconds from {SHORTEST:.0f} to {LONGEST:.0f}.")
-    return seconds
 
 
 class SwapFile:
@@ -206,10 +195,16 @@ class Lease:
 
     def __init__(self, storage: Storage, ttl: float | None = None):
         self.storage, self.file = storage, SwapFile(storage, LEASE)
-        self.mine = Holder(
-            secrets.token_hex(8), platform.node(), this_machine(), os.getpid(), process(os.getpid())[0], 0, ttl or wanted_ttl()
+        self.mine = LeaseHolder(
+            secrets.token_hex(8),
+            platform.node(),
+            this_machine(),
+            os.getpid(),
+            process(os.getpid())[0],
+            0,
+            ttl or seconds_of(TTL_VARIABLE, TTL, SHORTEST, LONGEST),
         )
-        self.before: Holder | None = None  # whose it was, where it was taken over
+        self.before: LeaseHolder | None = None  # whose it was, where it was taken over
         self.lost: str | None = None  # why it is no longer ours
         self._version: str | None = None
         self._renewed = 0.0
@@ -258,7 +253,7 @@ class Lease:
         self.before = held
         return found[1]
 
-    def _watch(self, held: Holder | None, version: str, say: Callable[[str], None]) -> None:
+    def _watch(self, held: LeaseHolder | None, version: str, say: Callable[[str], None]) -> None:
         """Returns where the lease is not renewed within its time; refuses where it is."""
         ttl = held.ttl if held else TTL
         who = held.words if held else "another process"
@@ -270,7 +265,7 @@ class Lease:
             if found is None or found[1] != version:
                 raise self._refusal(read_holder(found[0]) if found else held)
 
-    def _refusal(self, held: Holder | None) -> InputError:
+    def _refusal(self, held: LeaseHolder | None) -> InputError:
         who = f" ({held.words})" if held and held.holder else ""
         return InputError(f"{self.storage.root}: another corpusmill is working in this run right now{who}.")
 

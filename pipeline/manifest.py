@@ -146,12 +146,12 @@ class TaskRows(Mapping[str, TaskRow]):
     def __len__(self) -> int:
         return len(self.addresses)
 
-    def of(self, tasks: Sequence[str]) -> "Rows":
+    def of(self, tasks: Sequence[str]) -> "RowSequence":
         """The rows of some tasks, in the order of their names here. Raises KeyError where one is not there."""
-        return Rows(self, tasks)
+        return RowSequence(self, tasks)
 
 
-class Rows(Sequence[TaskRow]):
+class RowSequence(Sequence[TaskRow]):
     """The rows of some tasks: each is read when it is asked for, and again when it is asked for again."""
 
     def __init__(self, rows: TaskRows, tasks: Sequence[str]):
@@ -164,9 +164,9 @@ class Rows(Sequence[TaskRow]):
     @overload
     def __getitem__(self, place: int) -> TaskRow: ...
     @overload
-    def __getitem__(self, place: slice) -> "Rows": ...
-    def __getitem__(self, place: int | slice) -> "TaskRow | Rows":
-        return Rows(self._rows, self.tasks[place]) if isinstance(place, slice) else self._rows[self.tasks[place]]
+    def __getitem__(self, place: slice) -> "RowSequence": ...
+    def __getitem__(self, place: int | slice) -> "TaskRow | RowSequence":
+        return RowSequence(self._rows, self.tasks[place]) if isinstance(place, slice) else self._rows[self.tasks[place]]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -204,7 +204,7 @@ class Manifest:
     def complete(self) -> bool:
         return self.plan is not None and all(task in self.tasks for task in self.plan)
 
-    def rows(self) -> Rows:
+    def rows(self) -> RowSequence:
         """The task rows of a complete stage, in the order of its plan."""
         return self.tasks.of(self.plan or [])
 
@@ -231,7 +231,7 @@ class Manifest:
     def describe_code(self, digest: str, parts: dict[str, Any]) -> None:
         """Says once what stands behind the code of the tasks that follow."""
         if digest not in self.codes:
-            self._write("code", {"code": digest, **parts})
+            self._write("code", _Code(digest, **parts))
             self.codes[digest] = parts
 
     def quarantine(self, row: Quarantined) -> None:
@@ -243,7 +243,7 @@ class Manifest:
     def finish(self, plan: list[str], without: Sequence[str] = ()) -> None:
         """Marks the stage as complete with the tasks of `plan`, and `without` those that are quarantined, once."""
         if self.plan != plan or list(self.quarantined) != list(without):
-            self._write("complete", {"tasks": plan, "quarantined": list(without)})
+            self._write("complete", _Tasks(plan, list(without)))
             self._take_complete(plan, without)
             self._lines.join(self._check)
 
@@ -251,14 +251,14 @@ class Manifest:
         """Takes the `complete` mark away: the stage is about to change. `again`: finished tasks that are about to be done again."""
         new = [task for task in again if task in self.tasks and task not in self.doubtful]
         if self.plan is not None or new:
-            self._write("reopened", {"tasks": new})
+            self._write("reopened", _Tasks(new))
             self.plan = None
             self.doubtful.update(new)
 
     def try_out(self, plan: list[str]) -> None:
         """Says which tasks the last dry run rests on."""
         if self.tried != plan:
-            self._write("tried", {"tasks": plan})
+            self._write("tried", _Tasks(plan))
             self.tried = plan
 
     def _check(self, certain: bool = False) -> None:
@@ -267,7 +267,7 @@ class Manifest:
 
     def _write(self, kind: str, row: Any, durable: bool = True) -> int:
         self._check()
-        line = canonical_json({"kind": kind, **_jsonable(row)}).encode() + b"\n"
+        line = canonical_json({"kind": kind, **_KINDS[kind].dump_python(row)}).encode() + b"\n"
         while (address := self._lines.append(line)) is None:  # on a store: another process has written a row of this number
             assert isinstance(self._lines, _StoreLines)
             if self._guard is None:
@@ -347,14 +347,6 @@ def check_outputs(paths: Iterable[str]) -> None:
     for path in paths:
         if not stays_inside(path):
             raise ValueError(f"the output {path!r} lies outside of the stage's folder")
-
-
-def _jsonable(row: Any) -> dict[str, Any]:
-    """A row as JSON has it: `dataclasses.asdict` copies all of it, which takes longer than the rest."""
-    if isinstance(row, dict):
-        return row
-    values = {name: getattr(row, name) for name in row.__dataclass_fields__}
-    return values | {name: [_jsonable(file) for file in values[name]] for name in ("inputs", "outputs") if name in values}
 
 
 # ---- lines in a file, and in objects of a store -----------------------------------------------------------------

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 import pyarrow.compute as pc
 
 import corpusmill
+from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
@@ -232,11 +232,7 @@ def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence
     """The content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. About the stages
     `kept` it repeats what the `former` one says."""
     versions = {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            versions[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            versions[library] = "not installed"
+    versions |= {library: version_of(library) or "not installed" for library in LIBRARIES}
     recipe = {name: section.model_dump(mode="json") for name, section in plan.sections.items()}
     inputs = plan.inputs
     if former is not None:

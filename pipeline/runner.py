@@ -13,12 +13,12 @@ from xxhash import xxh3_64_intdigest
 
 from corpusmill.pipeline.code import Code, code_for
 from corpusmill.pipeline.config import Config, config_digest
-from corpusmill.pipeline.engine import Done, Engine, Job, publish_output
+from corpusmill.pipeline.engine import Engine, Job, TaskDone, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
 from corpusmill.pipeline.interrupts import of_an_interrupt, raise_if_terminated
 from corpusmill.pipeline.lease import Lease
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, Rows, TaskRow, task_identity
+from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
@@ -195,7 +195,7 @@ class StageRun:
         gpus: float = 0.0,
         separable: bool = False,
         needed: bool = True,
-    ) -> Rows:
+    ) -> RowSequence:
         """Performs `worker` on every task that is not finished; returns the rows of those that are then, in the order of `tasks`.
 
         `params` go to every worker of the phase and count for the identity of its tasks, as a task's do. `config` is the part of the
@@ -294,7 +294,7 @@ class StageRun:
         metrics = PhaseMetrics()
         given_up = GivenUp(len(todo), phase.worked, self.strict, needed)
 
-        def on_done(results: Sequence[Done]) -> None:
+        def on_done(results: Sequence[TaskDone]) -> None:
             for result in results:
                 task = by_key[result.key]
                 identity = self._identity(task, phase.params, phase.digest, phase.code)
@@ -335,7 +335,7 @@ class StageRun:
             raise given_up.end(self.stage.name, rows)
         self.without += [row.task for row in rows]
 
-    def _record(self, phase: str, task: Task, identity: str, done: Done, digest: str, code: Code) -> None:
+    def _record(self, phase: str, task: Task, identity: str, done: TaskDone, digest: str, code: Code) -> None:
         row = TaskRow(
             task.key, identity, list(task.inputs), digest, code.digest, done.rows_in, done.kept, done.dropped, done.bytes_in,
             done.outputs, done.counts, done.warnings,

@@ -56,7 +56,7 @@ def load_object(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class Documents:
+class DocumentFiles:
     """The two files of a data stage while it fills them: the documents that go on, and the report about all that came in."""
 
     def __init__(self, data: pa.Schema, report: pa.Schema):

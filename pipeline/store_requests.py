@@ -7,12 +7,12 @@ Libraries repeat nothing themselves: their tries would multiply ours.
 """
 
 import errno
-import os
 import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.redirects import checked_redirects
@@ -98,7 +98,7 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
     Raises StoreError, InputError, FileNotFoundError, and whatever else does not come from the store.
     """
     began, tries = time.monotonic(), 0
-    patience = patience_seconds() if patience is None else patience
+    patience = seconds_of(PATIENCE_VARIABLE, PATIENCE, 0, 3600) if patience is None else patience
     while True:
         try:
             return request()
@@ -114,18 +114,6 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
                 raise StoreError(f"{url}: the store can't be reached or fails ({_cause(error)}; {tries} tries).") from error
         pause = min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE)
         time.sleep(pause * random.uniform(0.5, 1.5))
-
-
-def patience_seconds() -> float:
-    """Seconds as the environment says, or `PATIENCE`. Raises InputError where it says something else."""
-    said = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE)
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InputError(f"{PATIENCE_VARIABLE}={said}: give seconds from 0 to 3600.")
-    return seconds
 
 
 def passing(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ where it was cut; where the writer fails it is aborted, so nothing is left. `Sto
 import contextlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from corpusmill.pipeline.errors import InputError
@@ -20,8 +21,6 @@ from corpusmill.pipeline.store_requests import Truncated, asked, is_s3
 WHOLE, FIRST = 4 << 20, 64 << 10
 #: The longest range of one request, and how many are asked for side by side.
 RANGE, BESIDE = 8 << 20, 4
-#: Bytes in which the end of a line is looked for.
-LINE = 8 << 10
 #: Bytes of a part: S3 takes at most 10,000 parts of an object, so 320 GB, and at least 5 MiB a part.
 PART = 32 << 20
 
@@ -76,20 +75,6 @@ class StoreFile(Stream):
     def readall(self) -> bytes:
         return self.read()
 
-    def readline(self, size: int | None = -1) -> bytes:
-        begin, most, line = self.position, self.size if size is None or size < 0 else size, b""
-        while len(line) < most and (piece := self.read(min(LINE, most - len(line), self._at_hand() or LINE))):
-            end = piece.find(b"\n") + 1
-            line += piece[:end] if end else piece
-            if end:
-                break
-        self.position = begin + len(line)
-        return line
-
-    def _at_hand(self) -> int:
-        """Bytes that are held from here on."""
-        return max(0, self._begin + len(self._held) - self.position) if self._begin <= self.position else 0
-
     def _fetch(self, begin: int, end: int) -> bytes:
         """The bytes of a range that is not held; what is read beyond it is held for the next."""
         if self.size <= WHOLE:
@@ -105,14 +90,14 @@ class StoreFile(Stream):
 
     def ranges(self, begin: int, end: int) -> bytes:
         """Bytes of the object, by requests of at most `RANGE`, of which some go side by side; those that fail are made again."""
-        if end - begin <= RANGE:
-            return asked(self.name, lambda: self._one(begin, end))
-        places = list(range(begin, end, RANGE))
-        found: dict[int, bytes] = {}
-        for first in range(0, len(places), BESIDE):
-            wanted = places[first : first + BESIDE]
-            asked(self.name, lambda wanted=wanted: self._several([at for at in wanted if at not in found], end, found))  # type: ignore[misc]
-        return b"".join(found[at] for at in places)
+        places = range(begin, end, RANGE)
+        if len(places) == 1:
+            return self._range(begin, end)
+        with ThreadPoolExecutor(BESIDE) as pool:
+            return b"".join(pool.map(lambda at: self._range(at, min(at + RANGE, end)), places))
+
+    def _range(self, begin: int, end: int) -> bytes:
+        return asked(self.name, lambda: self._one(begin, end))
 
     def _one(self, begin: int, end: int) -> bytes:
         content = self.fs.cat_file(self.path_in_store, start=begin, end=end)
@@ -121,21 +106,6 @@ class StoreFile(Stream):
         if len(content) < end - begin:
             raise Truncated(f"{len(content):,} of {end - begin:,} bytes came")
         return bytes(content)
-
-    def _several(self, places: list[int], end: int, found: dict[int, bytes]) -> None:
-        """Adds to `found` the ranges that came, and raises the error of another."""
-        ends = [min(at + RANGE, end) for at in places]
-        got = self.fs.cat_ranges([self.path_in_store] * len(places), places, ends, on_error="return")
-        failed: BaseException | None = None
-        for at, stop, content in zip(places, ends, got):
-            if isinstance(content, BaseException):
-                failed = failed or content
-            elif len(content) == stop - at:
-                found[at] = content
-            else:
-                failed = failed or Truncated(f"{len(content):,} of {stop - at:,} bytes came")
-        if failed is not None:
-            raise failed
 
 
 def _size(fs: Any, path: str, url: str) -> int:

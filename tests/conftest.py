@@ -43,6 +43,9 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.update({"RAY_AUTH_MODE": "token", **QUIET})
 
+# Processes that tests start find the helpers, Ray's workers among them: so one Ray does for nearly all tests.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH")]))
+
 SHARED = ROOT.parent / "shared" / "data"
 
 

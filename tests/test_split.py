@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from limited_filter import filtered
 
-from corpusmill.pipeline.engine import Done, InlineEngine, Job, Performer
+from corpusmill.pipeline.engine import InlineEngine, Job, Performer, TaskDone
 from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, OnEvent, Tries, print_event
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.recipe import stage_class
@@ -44,7 +44,7 @@ class InParts(InlineEngine):
         performer = Performer(job)
         for task in tasks:
             done = performer.perform(Attempt(task, parts=self.parts))
-            assert isinstance(done, Done), done.trace
+            assert isinstance(done, TaskDone), done.trace
             listener.on_done([done])
         performer.close()
 

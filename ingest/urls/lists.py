@@ -1,9 +1,4 @@
-"""Lists of domains and URLs, each as one file: sorted 64-bit hashes that all processes of a machine map into memory and share.
-
-    magic, length and XXH3-64 of the header   8 + 4 + 8 bytes
-    header                                    JSON: sizes, XXH3-64 of what follows, the words
-    padding to a multiple of 64
-    domains, urls, hosts of the urls          uint64 each, sorted, no two equal
+"""Lists of domains and URLs, each as one Arrow file: sorted 64-bit hashes that all processes of a machine map into memory and share.
 
 A domain is listed where the XXH3-64 of its UTF-8 bytes is. Of n = 4,558,940 hashes in 2^64, another domain has one
 with probability n / 2^64 = 2.5e-13: in a crawl of a billion pages, each of which is looked up twice, one false hit is
@@ -14,10 +9,9 @@ import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
-import mmap
 import re
-import struct
 import sys
 import tarfile
 import zlib
@@ -25,19 +19,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
 from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
+from corpusmill.pipeline.shards import batches_buffer
 from corpusmill.pipeline.storage import Storage
 
 #: What separates the words of a URL: anything but ASCII letters and digits, as in datatrove.
@@ -230,7 +225,7 @@ class ListFile:
         """The entries without comments, blank lines and surrounding spaces; words squeezed to letters and digits."""
         form: Callable[[str], str] = str.strip if self.kind in LISTS else squeeze
         with self.open() as file:
-            for number, content in enumerate(file, 1):
+            for number, content in enumerate(io.BufferedReader(file), 1):  # type: ignore[type-var]
                 try:
                     line = content.decode()
                 except UnicodeDecodeError as error:
@@ -278,34 +273,25 @@ def _digest(file: IO[bytes]) -> str:
     return sha.hexdigest()
 
 
-MAGIC = b"CMURLS1\n"
-PREFIX = struct.Struct("<8sIQ")
 #: Counts for the file's name: a new layout, or another way to compare entries, is another file.
 VERSION = 1
-ALIGNMENT = 64
+#: The columns of the file, each with one row: the hashes of the domains, of the URLs, and of the hosts of the URLs.
+HASHES = ("domains", "urls", "hosts")
 
 
 class Hashes:
-    """A sorted set of 64-bit hashes (`values`); asking takes about half a microsecond."""
+    """A sorted set of 64-bit hashes (`values`); asking takes about a microsecond."""
 
-    def __init__(self, values: memoryview):
-        self.values = values
-        #: Where the hashes with the same first bits begin, about 64 of them: half of the steps of a search less.
-        bits = max(1, (len(values) // 64).bit_length())
-        self._shift = 64 - bits
-        edges = np.arange(1 << bits, dtype=np.uint64) << np.uint64(self._shift)
-        starts = np.searchsorted(np.frombuffer(values, np.uint64), edges)
-        self._starts = np.append(starts, len(values)).astype(np.uint32).data
+    def __init__(self, values: npt.NDArray[np.uint64]):
+        self.values = values.data
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __contains__(self, entry: str) -> bool:
         wanted = hash_of(entry)
-        bucket = wanted >> self._shift
-        end = self._starts[bucket + 1]
-        place = bisect_left(self.values, wanted, self._starts[bucket], end)
-        return place < end and self.values[place] == wanted
+        place = bisect_left(self.values, wanted)
+        return place < len(self.values) and self.values[place] == wanted
 
 
 @dataclass(frozen=True)
@@ -331,38 +317,30 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
     the content of the sources, so other sources are another file. Raises InputError in one sentence.
     """
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
-    path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.bin"
+    path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.arrow"
     if not path.is_file():
         with alone(path):
             if not path.is_file():
-                with Storage(str(path.parent)).write_atomic(path.name) as file:
-                    for part in build(sources, exact):
-                        file.write(part)
+                Storage(str(path.parent)).write_bytes(path.name, build(sources, exact).to_pybytes())
     return read_lists(path)
 
 
-def build(sources: list[ListFile], exact: bool) -> list[bytes | memoryview]:
-    """The content of the file in parts: head and sections. Takes about three times the size of the hashes in memory."""
+def build(sources: list[ListFile], exact: bool) -> pa.Buffer:
+    """The content of the file: sorted hashes, and as metadata the words and the depth of the URLs. Takes about three times the size of the
+    hashes in memory."""
     domains = _entries(sources, "domains")
     listed = list(_entries(sources, "urls"))
     addresses = [_address(url) for url in listed]
-    sections = [
+    columns = [
         _hashed(domains if exact else map(same_host, domains)),
         _hashed(listed if exact else addresses),
         _hashed(TAIL.split(address, maxsplit=1)[0] for address in addresses),
     ]
-    body = xxhash.xxh3_64()
-    for section in sections:
-        body.update(section.data)
-    header = {
-        "sections": [len(section) for section in sections],
-        "depth": max((address.count("/") for address in addresses), default=0),
-        "words": {kind: sorted(set(_entries(sources, kind))) for kind in WORDS},
-        "xxh3": body.intdigest(),
-    }
-    text = canonical_json(header).encode()
-    head = PREFIX.pack(MAGIC, len(text), xxhash.xxh3_64_intdigest(text)) + text
-    return [head + bytes(-len(head) % ALIGNMENT), *(section.data for section in sections)]
+    depth = max((address.count("/") for address in addresses), default=0)
+    words = {kind: sorted(set(_entries(sources, kind))) for kind in WORDS}
+    table = pa.table([pa.LargeListArray.from_arrays([0, len(hashes)], hashes) for hashes in columns], names=HASHES)
+    table = table.replace_schema_metadata({"lists": canonical_json({"depth": depth, "words": words})})
+    return batches_buffer(table.schema, [table])
 
 
 def _entries(sources: list[ListFile], kind: Kind) -> Iterator[str]:
@@ -381,31 +359,13 @@ def _hashed(entries: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def read_lists(path: Path) -> Lists:
-    """Maps a file that `build` made, after checking all of it. Raises InputError where it is damaged."""
+    """Maps a file that `open_lists` made. Raises InputError where it is damaged."""
     try:
-        with open(path, "rb") as file:
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: this list can't be read ({error}).") from error
-    try:
-        return _parse(path, content)
-    except (KeyError, TypeError, ValueError, struct.error) as error:
+        with pa.memory_map(str(path)) as file:
+            batch = pa.ipc.open_file(file).get_batch(0)
+        batch.validate(full=True)  # Arrow trusts what a file says of its sizes
+        about = json.loads(batch.schema.metadata[b"lists"])
+        domains, urls, hosts = (Hashes(batch[name].values.to_numpy()) for name in HASHES)
+        return Lists(path.stem, domains, urls, hosts, about["depth"], about["words"])
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise InputError(f"{path}: this list is damaged ({error}); remove the file, and it is built anew.") from error
-
-
-def _parse(path: Path, content: memoryview) -> Lists:
-    magic, length, checksum = PREFIX.unpack(content[: PREFIX.size])
-    if magic != MAGIC:
-        raise ValueError("it does not begin like one")
-    text = bytes(content[PREFIX.size : PREFIX.size + length])
-    if len(text) < length or xxhash.xxh3_64_intdigest(text) != checksum:
-        raise ValueError("its header is not as it was written")
-    header = json.loads(text)
-    start = PREFIX.size + length
-    body = content[start + -start % ALIGNMENT :]
-    ends = [0, *accumulate(header["sections"])]
-    if len(body) != 8 * ends[-1] or xxhash.xxh3_64_intdigest(body) != header["xxh3"]:
-        raise ValueError("its hashes are not as they were written")
-    values = body.cast("Q")
-    domains, urls, hosts = (Hashes(values[start:end]) for start, end in pairwise(ends))
-    return Lists(path.stem, domains, urls, hosts, header["depth"], header["words"])

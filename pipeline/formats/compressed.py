@@ -26,7 +26,7 @@ class Corrupt(ValueError):
     """Compressed bytes that can't be decompressed."""
 
 
-class Decoder(Protocol):
+class FrameDecoder(Protocol):
     """Decompresses one frame. After each `feed`, `rest` is the input that was not used: to be fed again, or, once
     `eof` is set, what lies behind the frame."""
 
@@ -36,7 +36,7 @@ class Decoder(Protocol):
     def feed(self, data: bytes, size: int) -> bytes:
         """Decompresses some of `data` into about `size` bytes at most. Raises Corrupt."""
 
-    def copy(self) -> "Decoder | None":
+    def copy(self) -> "FrameDecoder | None":
         """The decoder as it is now, or None where the library can't copy it."""
 
 
@@ -107,7 +107,7 @@ class Codec:
 
     name: str
     magic: bytes
-    decoder: Callable[[], Decoder]
+    decoder: Callable[[], FrameDecoder]
     skippable: bool = False
 
     def begins(self, content: bytes) -> bool:
@@ -165,7 +165,7 @@ def _dictionary(file: IO[bytes]) -> bytes | None:
     return out if decoder.eof else None
 
 
-def last_bytes(decoder: Decoder | None, chunk: bytes) -> bytes:
+def last_bytes(decoder: FrameDecoder | None, chunk: bytes) -> bytes:
     """What a chunk that breaks still gives before the place where it breaks, found by halving it."""
     out = b""
     while chunk and decoder:
@@ -194,7 +194,7 @@ class Inflating(io.RawIOBase):
         self.file = file
         self.codec = codec
         self.fault: str | None = None
-        self.decoder: Decoder | None = None
+        self.decoder: FrameDecoder | None = None
         self.input = b""
         self.output = b""
 

@@ -143,7 +143,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """A line with its line break; `content` is cut at the limit, `length` is not."""
 
     offset: int
@@ -152,7 +152,7 @@ class Line:
     ended: bool  # False for a last line without a line break
 
 
-def split_lines(window: Window, limit: int) -> Iterator[Line]:
+def split_lines(window: Window, limit: int) -> Iterator[TextLine]:
     """The lines from the window's position to its end; of a line longer than `limit` only its beginning is kept."""
     while window.ensure(1):
         start = window.position
@@ -164,4 +164,4 @@ def split_lines(window: Window, limit: int) -> Iterator[Line]:
             ended = part.endswith(b"\n")
             parts.append(part[: max(0, limit - kept)])
             kept += len(parts[-1])
-        yield Line(start, window.position - start, b"".join(parts), ended)
+        yield TextLine(start, window.position - start, b"".join(parts), ended)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.code import check_here
-from corpusmill.pipeline.engine import TASK_TIMEOUT, Done, Job, Performer, task_limit
+from corpusmill.pipeline.engine import TASK_TIMEOUT, Job, Performer, TaskDone, task_limit
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, Tries, failure, hang, named
 from corpusmill.pipeline.memory import forget_peak, release_memory
@@ -131,7 +131,7 @@ class Dispatch:
 
     def _hear(self, refs: Iterable[Any]) -> None:
         """Acts on answers. Finished tasks are recorded before a failure that came at the same time may end the phase."""
-        finished: list[Done] = []
+        finished: list[TaskDone] = []
         troubled: list[tuple[Any, Failed | Exception]] = []  # in flight until then, so that nothing is done alone beside them
         for ref in refs:
             answer = self._answer(ref)
@@ -139,7 +139,7 @@ class Dispatch:
                 troubled.append((ref, answer))
                 continue
             actor = self.flying.pop(ref).actor
-            if isinstance(answer, Done):
+            if isinstance(answer, TaskDone):
                 finished.append(answer)
             else:
                 self.stillborn, self.nodes[actor] = 0, answer
@@ -158,10 +158,10 @@ class Dispatch:
             else:
                 self._next(call.actor)
 
-    def _answer(self, ref: Any) -> str | Done | Failed | Exception:
+    def _answer(self, ref: Any) -> str | TaskDone | Failed | Exception:
         """The node of an actor that is ready, or what became of a task; the error of an actor that has died."""
         try:
-            answer: str | Done | Failed = self.ray.get(ref)
+            answer: str | TaskDone | Failed = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
             return error
         return answer
@@ -355,7 +355,7 @@ class TaskActor:
         forget_peak()
         return self.ready()
 
-    def perform(self, attempt: Attempt) -> Done | Failed:
+    def perform(self, attempt: Attempt) -> TaskDone | Failed:
         """Performs a task. Begin and end go to the worker's log, which Ray's dashboard shows."""
         if self.performer is None:
             try:
@@ -366,7 +366,7 @@ class TaskActor:
             self.performer = Performer(self.job)
         self._log(attempt, "begins", parts=attempt.parts)
         answer = self.performer.perform(attempt)
-        if isinstance(answer, Done):
+        if isinstance(answer, TaskDone):
             self._log(attempt, "done", seconds=round(answer.seconds, 3), rows_in=answer.rows_in, bytes_in=answer.bytes_in)
         else:
             self._log(attempt, "failed", cause=answer.cause.value, message=answer.message)

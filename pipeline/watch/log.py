@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import corpusmill
-from corpusmill.pipeline.engine import Done, Engine
+from corpusmill.pipeline.engine import Engine, TaskDone
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.failures import Event, Failed, OnEvent, print_event
 from corpusmill.pipeline.interrupts import of_an_interrupt
@@ -265,7 +265,7 @@ class PhaseMetrics:
     peak_mb: int = 0
     beside_mb: int = 0
 
-    def add(self, done: Done) -> None:
+    def add(self, done: TaskDone) -> None:
         self.tasks += 1
         self.worker_seconds += done.seconds
         self.rows_in += done.rows_in
@@ -362,7 +362,7 @@ class Observer:
             if self.progress and ended == "done":
                 self.progress.phase_ends()
 
-    def done(self, stage: str, phase: str, done: Done) -> None:
+    def done(self, stage: str, phase: str, done: TaskDone) -> None:
         """A task is finished, and its row is in the manifest."""
         self.counting.done(stage, phase, done)
         numbers = {name: getattr(done, name) for name in ("rows_in", "kept", "dropped", "bytes_in", "peak_mb")}

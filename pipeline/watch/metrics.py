@@ -3,34 +3,25 @@
 Names are OpenTelemetry's in the form that Prometheus gives them: a unit at the end, `_total` for what only grows.
 """
 
-import contextlib
 import os
-import socket
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from typing import Any, Literal, Protocol, TypeAlias
 
-from corpusmill.pipeline.engine import Done
+from corpusmill.pipeline.engine import TaskDone
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.manifest import Manifest
 
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 #: Seconds of a task, the upper ends of a histogram's bins.
 SECONDS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-#: Requests for metrics that are answered at the same time, and seconds that one may take to arrive.
-REQUESTS, PATIENCE = 8, 10
-PATHS = ("/", "/metrics")
+#: How a metric of each kind takes a value, in Prometheus' library and in Ray's.
+METHODS: dict[Kind, str] = {"counter": "inc", "gauge": "set", "histogram": "observe"}
 
 
 @dataclass(frozen=True)
@@ -73,16 +64,10 @@ FAMILIES = {
 
 
 class Meter(Protocol):
-    """A place that keeps counts. `name` is one of FAMILIES, `labels` has a value for each of its labels."""
+    """A place that keeps counts. `labels` has a value for each label of the metric."""
 
-    def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Adds to a counter."""
-
-    def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Sets a gauge."""
-
-    def observe(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Adds a value to a histogram."""
+    def add(self, family: Family, value: float, labels: Mapping[str, str]) -> None:
+        """Adds to a counter, sets a gauge, or adds a value to a histogram."""
 
 
 # ---- what is counted ---------------------------------------------------------------------------------
@@ -97,65 +82,64 @@ class Counting:
         self._workers: int | None = None
 
     def run(self, run: str, version: str) -> None:
-        self._each("gauge", "corpusmill_run_info", 1, {"run": run, "version": version})
+        self._each("corpusmill_run_info", 1, {"run": run, "version": version})
 
     def phase_begins(self, stage: str, phase: str, planned: int, todo: int, workers: int | None) -> None:
         labels = {"stage": stage, "phase": phase}
         self._left, self._peak, self._workers = todo, 0, workers
-        self._each("gauge", "corpusmill_tasks_planned", planned, labels)
-        self._each("count", "corpusmill_tasks_taken_over_total", planned - todo, labels)
+        self._each("corpusmill_tasks_planned", planned, labels)
+        self._each("corpusmill_tasks_taken_over_total", planned - todo, labels)
         for name in ("corpusmill_tasks_total", "corpusmill_failures_total", "corpusmill_tasks_quarantined_total"):
-            self._each("count", name, 0, labels)  # so that the series is there from the beginning
+            self._each(name, 0, labels)  # so that the series is there from the beginning
         self._count_left(labels)
 
     def phase_ends(self, stage: str, phase: str, seconds: float) -> None:
         labels = {"stage": stage, "phase": phase}
         self._left = 0
         self._count_left(labels)
-        self._each("count", "corpusmill_phase_duration_seconds_total", seconds, labels)
+        self._each("corpusmill_phase_duration_seconds_total", seconds, labels)
 
-    def done(self, stage: str, phase: str, done: Done) -> None:
+    def done(self, stage: str, phase: str, done: TaskDone) -> None:
         labels = {"stage": stage, "phase": phase}
-        self._each("count", "corpusmill_tasks_total", 1, labels)
+        self._each("corpusmill_tasks_total", 1, labels)
         for fate, rows in (("in", done.rows_in), ("kept", done.kept), ("dropped", done.dropped)):
-            self._each("count", "corpusmill_rows_total", rows, {**labels, "fate": fate})
-        self._each("count", "corpusmill_read_bytes_total", done.bytes_in, labels)
-        self._each("observe", "corpusmill_task_duration_seconds", done.seconds, labels)
+            self._each("corpusmill_rows_total", rows, {**labels, "fate": fate})
+        self._each("corpusmill_read_bytes_total", done.bytes_in, labels)
+        self._each("corpusmill_task_duration_seconds", done.seconds, labels)
         if done.peak_mb > self._peak:
             self._peak = done.peak_mb
-            self._each("gauge", "corpusmill_task_peak_memory_bytes", done.peak_mb << 20, labels)
+            self._each("corpusmill_task_peak_memory_bytes", done.peak_mb << 20, labels)
         self._left -= 1
         self._count_left(labels)
 
     def failed(self, stage: str, phase: str) -> None:
         """A task has failed for the last time."""
         labels = {"stage": stage, "phase": phase}
-        self._each("count", "corpusmill_failures_total", 1, labels)
+        self._each("corpusmill_failures_total", 1, labels)
         self._left -= 1
         self._count_left(labels)
 
     def event(self, event: Event) -> None:
         labels = {"stage": event.stage, "phase": event.phase}
         if event.kind in ("retry", "death", "split", "alone"):
-            self._each("count", "corpusmill_failures_total", 1, labels)
-            self._each("count", "corpusmill_retries_total", 1, {**labels, "cause": event.kind})
+            self._each("corpusmill_failures_total", 1, labels)
+            self._each("corpusmill_retries_total", 1, {**labels, "cause": event.kind})
         if event.kind == "quarantine":
-            self._each("count", "corpusmill_tasks_quarantined_total", 1, labels)
+            self._each("corpusmill_tasks_quarantined_total", 1, labels)
 
     def stage_ends(self, stage: str, documents: Mapping[str, int]) -> None:
         """`documents`: `in`, `kept`, `dropped` of a stage that decides about documents; empty for another."""
         for fate, count in documents.items():
-            self._each("gauge", "corpusmill_documents", count, {"stage": stage, "fate": fate})
+            self._each("corpusmill_documents", count, {"stage": stage, "fate": fate})
 
     def _count_left(self, labels: Mapping[str, str]) -> None:
-        self._each("gauge", "corpusmill_tasks_left", max(self._left, 0), labels)
+        self._each("corpusmill_tasks_left", max(self._left, 0), labels)
         if self._workers is not None:
-            self._each("gauge", "corpusmill_tasks_in_flight", max(min(self._left, self._workers), 0), labels)
+            self._each("corpusmill_tasks_in_flight", max(min(self._left, self._workers), 0), labels)
 
-    def _each(self, what: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+    def _each(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         for meter in self.meters:
-            call: Callable[..., Any] = getattr(meter, what)
-            call(name, value, labels)
+            meter.add(FAMILIES[name], value, labels)
 
 
 def documents_of(manifest: Manifest) -> dict[str, int]:
@@ -179,36 +163,24 @@ class Prometheus:
         self.registry = CollectorRegistry()
         self._made: dict[str, Any] = {}
 
-    def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._metric(name).labels(**labels).inc(value)
+    def add(self, family: Family, value: float, labels: Mapping[str, str]) -> None:
+        import prometheus_client as client
 
-    def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._metric(name).labels(**labels).set(value)
-
-    def observe(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._metric(name).labels(**labels).observe(value)
-
-    def _metric(self, name: str) -> Any:
-        if name not in self._made:
-            self._made[name] = _prometheus_metric(FAMILIES[name], self.registry)
-        return self._made[name]
+        if family.name not in self._made:
+            kind = {"counter": client.Counter, "gauge": client.Gauge, "histogram": client.Histogram}[family.kind]
+            more: dict[str, Any] = {"buckets": SECONDS} if family.kind == "histogram" else {}
+            self._made[family.name] = kind(family.name, family.help, family.labels, registry=self.registry, **more)
+        getattr(self._made[family.name].labels(**labels), METHODS[family.kind])(value)
 
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[int]:
         """Answers `GET /metrics` for the time of the block; gives the port, which is a free one where `port` is 0."""
-        from prometheus_client import make_wsgi_app
-        from prometheus_client.exposition import ThreadingWSGIServer
-
-        class Server(ThreadingWSGIServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        from prometheus_client import start_http_server
 
         try:
-            server = make_server(host, port, lambda environ, start: b"", Server, handler_class=_Handler)  # type: ignore[arg-type,return-value]
+            server, thread = start_http_server(port, host, self.registry)
         except (OSError, OverflowError) as error:
             raise InputError(f"--metrics-port {port}: {host} can't be listened to there ({error}).") from error
-        server.set_app(guarded(make_wsgi_app(self.registry), host, server.server_port))
-        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-        thread.start()
         try:
             yield server.server_port
         finally:
@@ -246,53 +218,6 @@ def check_writable(path: str) -> None:
         raise InputError(f"--metrics-file {path}: the folder {folder} is not there, or can't be written.")
 
 
-def _prometheus_metric(family: Family, registry: "CollectorRegistry") -> Any:
-    import prometheus_client as client
-
-    if family.kind == "histogram":
-        return client.Histogram(family.name, family.help, family.labels, registry=registry, buckets=SECONDS)
-    kind = client.Counter if family.kind == "counter" else client.Gauge
-    return kind(family.name, family.help, family.labels, registry=registry)
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = PATIENCE
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):  # whoever asks may go before the answer comes
-            super().handle()
-
-
-def guarded(app: Callable[..., Iterable[bytes]], host: str, port: int) -> Callable[..., Iterable[bytes]]:
-    """`app` with bounds on requests. On loopback it refuses pages of other sites that a browser shows, also under a rebound name."""
-    free = threading.BoundedSemaphore(REQUESTS)
-    names = {f"{f'[{name}]' if ':' in name else name}:{port}" for name in LOOPBACK} if host in LOOPBACK else None
-
-    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if names is not None and environ.get("HTTP_HOST", "").lower() not in names:
-            return _refuse(start, "421 Misdirected Request")
-        if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
-            return _refuse(start, "403 Forbidden")
-        if environ["PATH_INFO"] not in PATHS:
-            return _refuse(start, "404 Not Found")
-        if not free.acquire(blocking=False):
-            return _refuse(start, "503 Service Unavailable")
-        try:
-            return app(environ, start)
-        finally:
-            free.release()
-
-    return answer
-
-
-def _refuse(start: Callable[..., Any], status: str) -> list[bytes]:
-    start(status, [("Content-Type", "text/plain")])
-    return [f"{status}\n".encode()]
-
-
 # ---- Ray ---------------------------------------------------------------------------------------------
 
 
@@ -303,39 +228,25 @@ class RayMeter:
     def __init__(self, run: str):
         self.run = run
         self._made: dict[str, Any] = {}
-        self._waiting: list[tuple[str, str, float, Mapping[str, str]]] = []
+        self._waiting: list[tuple[Family, float, Mapping[str, str]]] = []
 
-    def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._give("inc", name, value, labels)
-
-    def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._give("set", name, value, labels)
-
-    def observe(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._give("observe", name, value, labels)
-
-    def _give(self, what: str, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._waiting.append((what, name, value, labels))
+    def add(self, family: Family, value: float, labels: Mapping[str, str]) -> None:
+        self._waiting.append((family, value, labels))
         ray = sys.modules.get("ray")  # the engine imports it, once it has set what Ray reads then
         if ray is None or not ray.is_initialized():
             return
-        for what, name, value, labels in self._waiting:
-            if value or what != "inc":  # a counter of Ray's refuses 0
-                getattr(self._metric(name), what)(value, tags={**labels, "run": self.run})
+        for family, value, labels in self._waiting:
+            if value or family.kind != "counter":  # a counter of Ray's refuses 0
+                getattr(self._metric(family), METHODS[family.kind])(value, tags={**labels, "run": self.run})
         self._waiting.clear()
 
-    def _metric(self, name: str) -> Any:
-        if name not in self._made:
-            self._made[name] = _ray_metric(FAMILIES[name])
-        return self._made[name]
+    def _metric(self, family: Family) -> Any:
+        """The metric as Ray has it, which puts `ray_` before each name and `_total` behind a counter's."""
+        from ray.util import metrics
 
-
-def _ray_metric(family: Family) -> Any:
-    """The metric as Ray has it, which puts `ray_` before each name and `_total` behind a counter's."""
-    from ray.util import metrics
-
-    tags = tuple(dict.fromkeys((*family.labels, "run")))
-    if family.kind == "histogram":
-        return metrics.Histogram(family.name, family.help, boundaries=list(SECONDS), tag_keys=tags)
-    kind = metrics.Counter if family.kind == "counter" else metrics.Gauge
-    return kind(family.name.removesuffix("_total"), family.help, tag_keys=tags)
+        if family.name not in self._made:
+            kind = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}[family.kind]
+            more: dict[str, Any] = {"boundaries": list(SECONDS)} if family.kind == "histogram" else {}
+            tags = tuple(dict.fromkeys((*family.labels, "run")))
+            self._made[family.name] = kind(family.name.removesuffix("_total"), family.help, tag_keys=tags, **more)
+        return self._made[family.name]

@@ -3,16 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 
-class Bar(Protocol):
-    def advance(self, rows: int, bytes_: int) -> None: ...
+class Bar:
+    """How many tasks of a phase are done, and how fast."""
 
-
-class _Bar:
-    def __init__(self, progress: Any, task: Any):
-        self.progress, self.task = progress, task
+    def __init__(self, bars: Any, name: str, total: int):
+        self.bars, self.task = bars, bars.add_task(name, total=total, speed="")
         self.rows = self.bytes = 0
         self.started = time.perf_counter()
 
@@ -20,12 +18,7 @@ class _Bar:
         self.rows += rows
         self.bytes += bytes_
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        self.progress.update(self.task, advance=1, speed=f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s")
-
-
-class _Silent:
-    def advance(self, rows: int, bytes_: int) -> None:
-        pass
+        self.bars.update(self.task, advance=1, speed=f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s")
 
 
 class Bytes:
@@ -57,40 +50,34 @@ class Progress:
         self.enabled = self.console.is_terminal if enabled is None else enabled
 
     @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Bar]:
-        """A bar over `total` tasks for the time of the block."""
-        if not self.enabled:
-            yield _Silent()
-            return
+    def _bars(self, *columns: Any) -> Iterator[Any]:
         from rich import progress as rp
 
-        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(), rp.TextColumn("{task.fields[speed]}"),
-                   rp.TimeRemainingColumn())  # fmt: skip
-        with rp.Progress(*columns, console=self.console, transient=True) as bars:
-            yield _Bar(bars, bars.add_task(name, total=total, speed=""))
+        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), *columns, rp.TimeRemainingColumn())
+        with rp.Progress(*columns, console=self.console, transient=True, disable=not self.enabled) as bars:
+            yield bars
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Bar]:
+        """A bar over `total` tasks for the time of the block."""
+        from rich import progress as rp
+
+        with self._bars(rp.MofNCompleteColumn(), rp.TextColumn("{task.fields[speed]}")) as bars:
+            yield Bar(bars, name, total)
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Bytes]:
         """A bar over bytes for the time of the block."""
-        if not self.enabled:
-            yield Bytes()
-            return
         from rich import progress as rp
 
-        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), rp.DownloadColumn(), rp.TransferSpeedColumn(),
-                   rp.TimeRemainingColumn())  # fmt: skip
-        with rp.Progress(*columns, console=self.console, transient=True) as bars:
+        with self._bars(rp.DownloadColumn(), rp.TransferSpeedColumn()) as bars:
             yield Bytes(bars, name)
 
     @contextmanager
     def steps(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar over the steps of one task for the time of the block: gives a function that is told how many more are done."""
-        if not self.enabled:
-            yield lambda done: None
-            return
         from rich import progress as rp
 
-        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(), rp.TimeRemainingColumn())
-        with rp.Progress(*columns, console=self.console, transient=True) as bars:
+        with self._bars(rp.MofNCompleteColumn()) as bars:
             task = bars.add_task(name, total=total)
             yield lambda done: bars.update(task, advance=done)

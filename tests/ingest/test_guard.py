@@ -20,7 +20,7 @@ import zstandard
 from corpusmill.ingest import guard as guard_module
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import SegmentReader
-from corpusmill.ingest.guard import Guard, ReaderBug
+from corpusmill.ingest.guard import ReaderBug, ReaderGuard
 from corpusmill.ingest.inputs import UNKNOWN, Segment, index_range, joined
 from corpusmill.ingest.reader import EXTRACTING
 from corpusmill.ingest.rows import RowTables
@@ -37,17 +37,17 @@ def segment(path: Path, layout: str = "gzip-frames", kind: str = "warc") -> tupl
     return str(path), size, asdict(Segment(kind, layout, 0, size, size))
 
 
-def rows_of(guard: Guard, path: Path) -> list[dict]:
+def rows_of(guard: ReaderGuard, path: Path) -> list[dict]:
     """The report of a file, read to its end."""
     return [row for batch in guard.read([segment(path)]) for row in batch.report.to_pylist()]
 
 
 @pytest.fixture
-def guard() -> Iterator[Callable[..., Guard]]:
-    made: list[Guard] = []
+def guard() -> Iterator[Callable[..., ReaderGuard]]:
+    made: list[ReaderGuard] = []
 
-    def make(**extraction: object) -> Guard:
-        made.append(Guard(IngestConfig.model_validate({"extraction": extraction}), {}))
+    def make(**extraction: object) -> ReaderGuard:
+        made.append(ReaderGuard(IngestConfig.model_validate({"extraction": extraction}), {}))
         return made[-1]
 
     yield make
@@ -67,7 +67,7 @@ def slow(tmp_path: Path, warcs) -> Path:
 class Assassin(threading.Thread):
     """Sends a signal to the process that reads whenever it extracts record `place`, `times` times."""
 
-    def __init__(self, guard: Guard, place: int, number: int, times: int):
+    def __init__(self, guard: ReaderGuard, place: int, number: int, times: int):
         super().__init__(daemon=True)
         self.guard, self.target, self.number, self.times = guard, place, number, times
         self.struck: set[int] = set()

@@ -83,7 +83,7 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     assert installed.run() == ""  # it is new
     assert installed.run() == ""
 
-    for path in ("pipeline/lease.py", "pipeline/crawl/sources.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
+    for path in ("pipeline/lease.py", "pipeline/crawl.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
         installed.append(path, "\nCHANGED = 1\n")  # play no part in what is computed, or are not in the recipe
     installed.append("ingest/warc.py", "\n# a comment\n")
     rules = installed.package / "filters" / "rules.py"

@@ -19,7 +19,7 @@ from launch_runs import PRETRAIN, call, left, run_with_tokens, train
 from safetensors.torch import load_file
 from torch import Tensor
 
-from corpusmill.cli.checkpoints import checkpoints as command
+from corpusmill.cli.export import checkpoints as command
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job

@@ -1,7 +1,6 @@
 """Trainings by Ray Train on a real Ray, started once for all of these tests."""
 
 import contextlib
-import os
 import platform
 import re
 import tempfile
@@ -22,19 +21,13 @@ from corpusmill.train.launch import launch
 from corpusmill.train.launch_ray import RayGroup, _work
 from corpusmill.train.options import ParallelConfig
 
-HELPERS = str(Path(__file__).parent.parent / "helpers")
-
 
 @pytest.fixture(scope="module")
 def engine(ray_engine: RayEngine) -> Iterator[RayEngine]:
-    """A Ray of two CPUs; an address makes a training one for Ray Train."""
-    ray_engine.close()  # its processes do not find the helpers
+    """The Ray of two CPUs; an address makes a training one for Ray Train."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", "local")
-        patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), HELPERS]))
-        engine = RayEngine(workers=2)
-        yield engine
-        engine.close()
+        yield ray_engine
 
 
 @pytest.mark.long

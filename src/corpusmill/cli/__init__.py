@@ -10,25 +10,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
 #: In the order of `corpusmill --help`.
-COMMANDS = (
-    "run",
-    "look",
-    "documents",
-    "query",
-    "explore",
-    "live",
-    "verify",
-    "warm",
-    "tokens",
-    "sft",
-    "model",
-    "score",
-    "export",
-    "card",
-    "checkpoints",
-    "classifier",
-    "classifier_look",
-)
+COMMANDS = ("run", "look", "query", "warm", "tokens", "model", "export", "classifier")
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 

@@ -1,4 +1,4 @@
-"""The command that hands a run's model over to other programs: weights, tokenizer, chat template, generation defaults, and a card."""
+"""Commands that hand over what a run made: its model to other programs, a card of its documents, a saved state of a training."""
 
 import json
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import AlthoughStale, RunFolder, app
+from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app
 from corpusmill.pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,3 +115,58 @@ def _generation(folder: Path, reader: "RunReader", context: int) -> bytes:
         drawn = {"do_sample": False}
     generation = {**given, **drawn, "max_new_tokens": min(LONGEST, max(1, context // 2))}
     return json.dumps(generation, indent=2, sort_keys=True).encode() + b"\n"
+
+
+@app.command(epilog="Example: corpusmill card runs/demo --licence odc-by --name 'Manuals of 2026'")
+def card(
+    run: RunFolder,
+    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where to write; by default the run's folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the collection is called; by default as the run's folder.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", metavar="ID", help="Its licence, for example cc-by-4.0.")] = None,
+    description: Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")] = None,
+    stale: AlthoughStale = False,
+) -> None:
+    """Write README.md (a card for the dataset hub) and croissant.json of a run's documents, from the run's own tables."""
+    from corpusmill.report.card.write import write_card
+
+    for path in write_card(run, output, name, licence, description, although_stale=stale):
+        print(path)
+
+
+@app.command(
+    epilog="Example: corpusmill checkpoints runs/demo, or: corpusmill checkpoints runs/demo --step 400 --output models/at-400",
+)
+def checkpoints(
+    run: ShownRun,
+    stage: Annotated[str | None, typer.Option(help="pretrain, sft or align; all are listed without it.", show_default=False)] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="The state after so many steps.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="Where that state's model folder is written.", show_default=False)] = None,
+) -> None:
+    """List the saved states of a run's trainings, or make one of them a model folder that opens in transformers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.train.checkpoint import checkpoints as saved_of
+    from corpusmill.train.checkpoint import export_state, score_text
+
+    if (step is None) != (output is None):
+        raise InputError("checkpoints: --step and --output belong together.")
+    if step is not None and output is not None:
+        state = export_state(run, step, output, stage)
+        print(f"{output}: the model of {state.stage} after {step} steps.")
+        return
+    states = saved_of(run, stage)
+    if not states:
+        print(f"{run}: no saved states.")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for title, justify in (("stage", "left"), ("training", "left"), ("step", "right"), ("saved (UTC)", "left"), ("MB", "right"),
+                           ("bits/byte", "right"), ("processes", "left")):  # fmt: skip
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for state in states:
+        saved = state.saved
+        table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{state.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
+                      score_text(saved), state.processes)  # fmt: skip
+    Console(highlight=False).print(table)

@@ -1,10 +1,14 @@
-"""Commands that show what a run decided, and why."""
+"""Commands that show what a run decided and why: thresholds, groups of copies, originals, and single documents."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corpusmill.cli.base import ShownRun, app
+from corpusmill.cli.base import ShownRun, app, say_stale
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200 --plot sweep.html")
@@ -104,3 +108,128 @@ def raw(
     if len(chosen) > 1:
         raise InputError(f"raw: --{chosen[0]} and --{chosen[1]} exclude each other.")
     show(run, document, (chosen or ["record"])[0], fetch)
+
+
+Stage = Annotated[str | None, typer.Option(help="A stage of the run; else the one that has the rule, or the filter.", show_default=False)]
+Rules = Annotated[list[str] | None, typer.Option("--rule", help="Only documents that failed this rule (several: all of them).")]
+Kept = Annotated[bool | None, typer.Option("--kept/--dropped", help="Only documents that were kept, or dropped.")]
+Language = Annotated[str | None, typer.Option(help="Only documents in this language.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a row.")]
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
+    """`COLUMN=NUMBER` as numbers by column. Raises InputError for anything else."""
+    from math import isnan
+
+    from corpusmill.pipeline.errors import InputError
+
+    limits = {}
+    for text in given or ():
+        column, _, value = text.rpartition("=")
+        try:
+            limits[column] = float(value)
+        except ValueError:
+            limits[column] = float("nan")
+        if not column or isnan(limits[column]):
+            raise InputError(f"{option} {text!r}: expected COLUMN=NUMBER, for example {option} words=50.")
+    return limits
+
+
+@app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
+def inspect(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False, callback=say_stale)
+    ],
+    stage: Stage = None,
+    rule: Rules = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,
+    kept: Kept = None,
+    language: Language = None,
+    source: Annotated[str | None, typer.Option(help="Only documents of this crawl file.")] = None,
+    host: Annotated[str | None, typer.Option(help="Only documents of this host.")] = None,
+    min_: Annotated[list[str] | None, typer.Option("--min", metavar="COLUMN=NUMBER", help="Only rows with this value or more.")] = None,
+    max_: Annotated[list[str] | None, typer.Option("--max", metavar="COLUMN=NUMBER", help="Only rows with this value or less.")] = None,
+    url: Annotated[str | None, typer.Option(metavar="TEXT", help="Only documents with this in their URL.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B,C", help="Only these columns, as a table.")] = None,
+    order: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column; else rows are in their order.")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="With --order: the largest first.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out before.")] = 0,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
+) -> None:
+    """Look into a run's reports or any shard: rows, values, and which rules failed."""
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.report.answers.choose import Choice
+    from corpusmill.report.answers.inspect import Wanted
+    from corpusmill.report.answers.inspect import inspect as show
+
+    if json and csv:
+        raise InputError("inspect: --json and --csv exclude each other.")
+    choice = Choice(tuple(rule or ()), alone, kept, language, source, host, url, _limits("--min", min_), _limits("--max", max_))
+    chosen = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
+    wanted = Wanted(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
+    show(target, stage, wanted, _console())
+
+
+@app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
+def why(
+    run: ShownRun,
+    document: Annotated[
+        str, typer.Argument(metavar="URL|ID|TEXT", help="A document's URL, its id or the id's beginning, or a passage of its text.")
+    ],
+    text: Annotated[bool, typer.Option("--text", help="It is a passage, whatever it looks like.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what happened to one document in each stage, with every value that was measured, and what would keep it."""
+    from corpusmill.report.answers.why import why as explain
+
+    explain(run, document, _console(), text, "json" if json else "text")
+
+
+@app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc -n 5 --near")
+def sample(
+    run: ShownRun,
+    stage: Stage = None,
+    rule: Rules = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,
+    kept: Kept = None,
+    language: Language = None,
+    host: Annotated[str | None, typer.Option(help="Only documents of this host.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only documents of this crawl file.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many documents.")] = 20,
+    near: Annotated[bool, typer.Option("--near", help="Those nearest to the rule's threshold: half just dropped, half just kept.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
+    chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of each text.")] = 600,
+    json: Json = False,
+) -> None:
+    """Show documents drawn at random (or nearest to a threshold) with their texts, to judge a rule by eye."""
+    from corpusmill.report.answers.choose import Choice
+    from corpusmill.report.answers.sample import Draw
+    from corpusmill.report.answers.sample import sample as show
+
+    choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
+    show(run, stage, choice, Draw(count, seed, near, chars), json, _console())
+
+
+@app.command(epilog="Example: corpusmill diff runs/demo runs/stricter --samples 5")
+def diff(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The folder of a run.", show_default=False)],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The folder of another run, of the same crawl.", show_default=False)],
+    stage: Annotated[str | None, typer.Option(help="Compare the decisions of one stage; else the whole runs.", show_default=False)] = None,
+    samples: Annotated[int, typer.Option(min=0, max=10_000, help="Documents shown that one run alone keeps, of each side.")] = 3,
+    chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of their texts.")] = 400,
+    columns: Annotated[bool, typer.Option("--columns", help="All measured values, not only those that changed most.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
+) -> None:
+    """Compare what two runs keep and drop: which documents, by which rules, and how that changes every distribution."""
+    from corpusmill.report.answers.diff import Wanted
+    from corpusmill.report.answers.diff import diff as compare
+
+    compare(run_a, run_b, Wanted(stage, samples, chars, columns), "json" if json else "text", _console())

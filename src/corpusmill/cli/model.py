@@ -1,5 +1,6 @@
-"""Commands that let a model speak."""
+"""Commands about models: what tuning learns, what a model writes, and how it scores on benchmarks."""
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -7,11 +8,57 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import ModelFolder, app
+from corpusmill.cli.base import ModelFolder, app, say_stale, sft_app
 from corpusmill.pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from corpusmill.train.generate import Completion
+
+
+@sft_app.command(
+    epilog="Example: corpusmill sft inspect runs/demo --count 2, or: corpusmill sft inspect --model runs/demo/pretrain/model "
+    "--files chats.jsonl --template llama3 --tokens",
+)
+def inspect(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=say_stale)] = None,
+    model: Annotated[str | None, typer.Option(metavar="FOLDER", help="Without a run: the model that would learn.")] = None,
+    files: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Without a run: what it would learn from.")] = None,
+    template: Annotated[str, typer.Option(help="Without a run: keep, chatml, llama3, or a file that ends with .jinja.")] = "keep",
+    id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="Examples with this id, or of which it is the beginning.")] = None,
+    row: Annotated[int | None, typer.Option(min=1, help="The example of this number, from 1.")] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Examples that are only measured.")] = False,
+    dropped: Annotated[bool, typer.Option("--dropped", help="Examples that can't be learned from, and why.")] = False,
+    packed: Annotated[int | None, typer.Option(min=1, metavar="ROW", help="The examples that share this packed row, from 1.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Examples to show.")] = 3,
+    tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
+) -> None:
+    """Show what of each example is learned and what is not, with special tokens and what the context cuts off."""
+    from corpusmill.pipeline.errors import InputError
+
+    chosen = {"--id": id_ is not None, "--row": row is not None, "--dropped": dropped, "--packed": packed is not None}
+    names = [name for name, on in chosen.items() if on]
+    if len(names) > 1 or (held_out and names not in ([], ["--packed"])):
+        raise InputError(f"sft inspect: {names[0]} and {[*names[1:], '--held-out'][0]} exclude each other.")
+    if (run is None) != (model is not None and bool(files)) or (run is not None and (model or files)):
+        raise InputError("sft inspect: give a run, or --model and --files.")
+
+    from rich.console import Console
+
+    from corpusmill.report import sft_look
+
+    source = sft_look.source_of_run(run) if run else sft_look.source_of_files(model or "", files or [], template)
+    if packed is None:
+        shown = sft_look.choose(source, count, id_, row, held_out, dropped)
+        head = [sft_look.head(source, shown)]
+    else:
+        shown, rows, padding = sft_look.choose_row(source, packed, held_out)
+        head = [sft_look.packed_head(packed, rows, padding, source, shown, held_out)]
+    if html is None:
+        sft_look.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
+    else:
+        sft_look.write_page(shown, head, html, tokens)
+        print(html)
 
 
 class OverflowName(StrEnum):
@@ -105,3 +152,68 @@ def chat(
     if screen.interactive:
         screen.note(f"{model}, a context of {conversation.generator.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")
     chat_loop(conversation, screen)
+
+
+@app.command(
+    epilog="Example: corpusmill score runs/demo/align/model --task blimp=blimp.zip --task hellaswag --limit 1000",
+)
+def score(
+    model: ModelFolder,
+    task: Annotated[list[str], typer.Option(metavar="NAME[=PATH]", help="A benchmark, and the file of its items; can be repeated.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each, chosen by hashes.", show_default=False)] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Solved examples before each item.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
+) -> None:
+    """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ)."""
+    from pydantic import ValidationError
+
+    from corpusmill.pipeline.errors import ConfigError
+    from corpusmill.pipeline.watch.progress import Progress
+    from corpusmill.train.benchmark_scores import ModelUnderTest
+    from corpusmill.train.benchmarks import read_task
+    from corpusmill.train.evaluate import TaskConfig
+
+    configs = []
+    for given in task:
+        name, _, path = given.partition("=")
+        try:
+            configs.append(TaskConfig.model_validate({"task": name, "path": path or None, "limit": limit, "shots": shots}))
+        except ValidationError as error:
+            raise ConfigError(f"--task {given}: {error.errors()[0]['msg'].replace('Input', 'the name')}.") from error
+    names = [config.task for config in configs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--task {twice[0]}: stands there twice.")
+    sets = [read_task(config) for config in configs]  # first: a file that can't be read costs no time
+    tested = ModelUnderTest(model)
+    found: dict[str, Any] = {}
+    for config, chosen in zip(configs, sets, strict=True):
+        with Progress().steps(config.task, len(chosen.items)) as advance:
+            found[config.task] = tested.score(config, chosen, advance).summary
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from corpusmill.train.benchmarks import TASKS, score_text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name, summary in found.items():
+        items = f"{summary['items']:,}" + (f" of {summary['total']:,}" if summary["items"] < summary["total"] else "")
+        for number, metric in enumerate(TASKS[name].metrics):
+            chance = f"{summary['chance']:.1%}" if summary["chance"] is not None else ""
+            about = (summary["title"], items) if not number else ("", "")
+            table.add_row(*about, metric, score_text(metric, summary["metrics"][metric]), chance)
+    console = Console(highlight=False)
+    console.print(table)
+    for summary in found.values():
+        if summary["cut"]:
+            sentence = f"{summary['title']}: the beginning of {summary['cut']:,} items did not fit into the model's context."
+            console.print(sentence, markup=False)

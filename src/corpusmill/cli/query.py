@@ -1,10 +1,10 @@
-"""Commands that ask a run: any SELECT over its tables, and statistics of what was measured."""
+"""Commands about a whole run: any SELECT over its tables, statistics, the page in the browser, how far it is, whether it is sound."""
 
 from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import ShownRun, app
+from corpusmill.cli.base import RunFolder, ShownRun, app
 
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
@@ -56,3 +56,54 @@ def stats(
     if by is not None and column:
         raise InputError("stats: --column and --by exclude each other.")
     show_stats(run, stage, column or (), by, _form("stats", json, csv), Console(highlight=False))
+
+
+@app.command(epilog="Example: corpusmill explore runs/demo --open")
+def explore(
+    run: ShownRun,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 means any that is free.")] = 0,
+    stage: Annotated[str | None, typer.Option(help="Load only this stage's report: faster, and less memory.", show_default=False)] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve a page on this machine alone on which a run's documents can be filtered, read, and decided about anew. Ctrl-C ends it."""
+    from corpusmill.report.explore.server import explore as serve
+
+    serve(run, port, stage, open_)
+
+
+@app.command(epilog="Example: corpusmill status runs/demo --watch")
+def status(
+    run: RunFolder,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 seconds until the run ends.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one a line.")] = False,
+) -> None:
+    """Say how far a run is, here or on a cluster: tasks, speed, time left, failures. Exit code 1: it failed, or nobody goes on with it."""
+    from rich.console import Console
+
+    from corpusmill.report.live.status_view import show_status
+
+    code = show_status(run, Console(highlight=False), watch=watch, as_json=json)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command(epilog="Example: corpusmill verify runs/demo")
+def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False) -> None:
+    """Check a run: every file's hash, every count, every verdict, and that no document is lost or there twice between stages."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.report.whole.verify import as_json, show_run
+    from corpusmill.report.whole.verify import verify as check
+
+    checks = check(run)
+    if json:
+        print(dumps(as_json(checks), indent=2))
+    elif not show_run(run, checks, Console(highlight=False, soft_wrap=True)):
+        raise typer.Exit(1)
+    if any(found.faults for found in checks):
+        raise typer.Exit(1)
+    if any(found.quarantined for found in checks):
+        raise typer.Exit(Incomplete.exit_code)

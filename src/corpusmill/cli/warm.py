@@ -54,7 +54,7 @@ def write_pages(folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from corpusmill.pipeline.crawl.crawler import WarcWriter
+    from corpusmill.pipeline.crawl import WarcWriter
 
     texts = _texts()
     folder.mkdir()
@@ -63,8 +63,7 @@ def write_pages(folder: Path) -> None:
             writer = WarcWriter(file, "corpusmill warm")
             for name, text in texts[number::2]:
                 page = f"<html><head><title>{name}</title></head><body><article><h1>{name}</h1>{_paragraphs(text)}</article></body></html>"
-                response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + page.encode()
-                writer.exchange(f"http://pages.invalid/{name}", f"GET /{name} HTTP/1.1\r\n\r\n".encode(), response)
+                writer.page(f"http://pages.invalid/{name}", page.encode())
     rows = [{"text": text, "url": f"http://rows.invalid/{name}"} for name, text in texts]
     with gzip.open(folder / "rows.jsonl.gz", "wt") as lines:
         lines.writelines(json.dumps(row) + "\n" for row in rows[::3])

@@ -164,7 +164,7 @@ def test_relative_paths_are_those_of_the_folder_where_the_run_was_started(
 def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in THREADS:
         monkeypatch.setenv(name, "1")  # the actor sets them in its process, which is this one here
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
+    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run")
     answer = TaskActor(job, str(tmp_path / "missing"), Share(1)).perform(Attempt(Task("part-00000", ())))
     assert isinstance(answer, Failed)
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
@@ -209,7 +209,7 @@ def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener,
     (folder / "a.txt").write_text("a line\n")
     ref = FileRef(str(folder / "a.txt"), "fixed")
     todo = [Task(f"part-{number:05}", (ref,), {"deed": "bad input"} if number == 1 else {}) for number in range(tasks)]
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(folder / "run"))
+    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(folder / "run"))
     return Dispatch(engine.connect(), job, todo, share, listener)
 
 
@@ -245,7 +245,7 @@ def test_an_idle_actor_with_enough_memory_is_reused_and_one_with_less_makes_room
     ray = SimpleNamespace(
         remote=lambda **options: lambda actor: actor, put=lambda job: job, kill=killed.append, exceptions=SimpleNamespace(RayError=OSError)
     )
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run")
+    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run")
     idle = {"small": 0, "large": 200}
     listener = Listener(lambda done: None, lambda failed: None, lambda event: None)
     dispatch = Dispatch(ray, job, [], lambda: Share(2), listener, 100, idle)
@@ -303,7 +303,7 @@ def test_calls_have_the_names_of_phases(
 )
 def test_what_is_little(sizes: list[int], gpus: float, address: str, little: bool, stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
+    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
     tasks = [Task(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
     assert RayEngine()._is_little(job, tasks) is little
 

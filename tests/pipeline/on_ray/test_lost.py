@@ -10,7 +10,7 @@ import pytest
 from raylets import Raylets
 
 from corpusmill.pipeline import failures
-from corpusmill.pipeline.engine import TIMEOUT_BYTES, Done, InlineEngine, Job
+from corpusmill.pipeline.engine import TIMEOUT_BYTES, InlineEngine, Job, TaskDone
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.failures import Cause, Event, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
@@ -51,7 +51,7 @@ def test_what_hangs_in_this_process_is_ended_named_and_given_up(stages: Any, tmp
             rf"lines, task part-0000{number} \(\S*/{number}\.txt\): it was not done after 0\.5 seconds \(--task-timeout\), in process"
         )
         assert re.search(sentence, said)
-    assert said.count("for_ray/lines.py, line ") == 3  # where it hung
+    assert said.count("ray_lines.py, line ") == 3  # where it hung
     assert finished(tmp_path / "run") == ["part-00001", "part-00004"]
 
 
@@ -69,7 +69,7 @@ class Heard:
         self.listener = Listener(self._done, self.failed.append, self.events.append)
 
     def _done(self, done: Any) -> None:
-        self.done += [each.key for each in done if isinstance(each, Done)]
+        self.done += [each.key for each in done if isinstance(each, TaskDone)]
 
 
 def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
@@ -81,7 +81,7 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
     tasks = pieces_of(inputs, {0: {"deed": "regex"}, 2: {"deed": "deaf"}})
     large = [replace(task, inputs=(replace(task.inputs[0], bytes=100 * TIMEOUT_BYTES),)) for task in tasks]
     heard = Heard()
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
+    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
     engine.perform(job, [tasks[0], large[1], tasks[2], large[3], large[4]], heard.listener)
     assert sorted(heard.done) == ["part-00001", "part-00003", "part-00004"]
     assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 2, Cause.HANG) for n in (0, 2)}
@@ -97,7 +97,7 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     folder = tmp_path / "arrivals"
     folder.mkdir()
     tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
-    job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
+    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
     heard = Heard()
     dispatch = Dispatch(engine.connect(), job, tasks, lambda: Share(2), heard.listener)
     with contextlib.closing(dispatch):
@@ -120,7 +120,7 @@ def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
     with Raylets([{"CPU": 1}] * (losses + 1)) as cluster:
         for name, value in cluster.environment.items():
             monkeypatch.setenv(name, value)
-        job = Job("lines", "for_ray.lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
+        job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
         on_cluster = RayEngine()
         deeds = {1: {"deed": "lose node", "marker": str(markers), "losses": losses}}
         with contextlib.closing(on_cluster):

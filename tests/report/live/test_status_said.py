@@ -8,7 +8,7 @@ import pytest
 from built_run import HOSTILE, write_run
 from rich.console import Console
 
-from corpusmill.pipeline.lease import Holder
+from corpusmill.pipeline.lease import LeaseHolder
 from corpusmill.report.live.status import read_status
 from corpusmill.report.live.status_view import show_status
 
@@ -41,7 +41,7 @@ def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content
     run = write_run(tmp_path / "run", ("ingest",))
     run.stage("filter", [{"some.bin": b""}], finish=False)
     run.storage.write_bytes("progress.json", content.encode())
-    run.storage.write_bytes("lease.json", Holder("", "mill-1", "", 1, 1, 1, 30.0).content())
+    run.storage.write_bytes("lease.json", LeaseHolder("", "mill-1", "", 1, 1, 1, 30.0).content())
     status = read_status(str(run.folder))
     assert status["state"] == state and {stage["name"]: stage["status"] for stage in status["stages"]} == {
         "ingest": "complete",

@@ -15,7 +15,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Documents, Output, Stage, Task, Worker
+from corpusmill.pipeline.stage import DocumentFiles, Output, Stage, Task, Worker
 
 
 def arrive(folder: str) -> None:
@@ -87,7 +87,7 @@ class LinesWorker(Worker):
         lines = Path(task.inputs[0].path).read_text().upper().splitlines()
         table = pa.table({"id": [f"{task.key}-{i}" for i in range(len(lines))], "text": lines})
         report = table.select(["id"])
-        made = Documents(table.schema, report.schema)
+        made = DocumentFiles(table.schema, report.schema)
         made.add(table, report)
         return made.output(task.key, warnings=about_process() if deed == "tell" else [])
 

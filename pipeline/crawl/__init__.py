@@ -1,1 +1,0 @@
-"""A small real crawl for a first run: `python -m corpusmill.pipeline.crawl`."""

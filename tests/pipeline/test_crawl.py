@@ -1,0 +1,257 @@
+"""Which source a crawl comes from, that it is made once, the three sources, and the WARC files that they write."""
+
+import base64
+import gzip
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warcio.archiveiterator import ArchiveIterator
+
+from corpusmill.pipeline import crawl
+from corpusmill.pipeline.crawl import WarcWriter, get_crawl, main
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sources of which the first can't be reached, the second breaks off, and the third works."""
+    made: list[str] = []
+
+    def source(name: str, error: Exception | None) -> Any:
+        def fetch(folder: Path) -> str:
+            made.append(name)
+            (folder / "half.warc.gz").write_bytes(b"x")
+            if error:
+                raise error
+            return f"some pages of {name}"
+
+        return fetch
+
+    monkeypatch.setitem(crawl.SOURCES, "commoncrawl", source("commoncrawl", OSError("no route")))
+    monkeypatch.setitem(crawl.SOURCES, "debian", source("debian", subprocess.TimeoutExpired("apt-get", 5)))
+    monkeypatch.setitem(crawl.SOURCES, "pydoc", source("pydoc", None))
+    return made
+
+
+def test_the_first_source_that_works_once(calls: list[str], tmp_path: Path) -> None:
+    first = get_crawl(tmp_path)
+    assert calls == ["commoncrawl", "debian", "pydoc"]
+    assert first.how == "The crawl is some pages of pydoc."
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["crawl.json", "warc", "warc/half.warc.gz"]
+    second = get_crawl(tmp_path)
+    assert calls == ["commoncrawl", "debian", "pydoc"]
+    assert (second.path, second.how) == (first.path, f"The crawl is some pages of pydoc (made before, in {tmp_path}).")
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no description", "no JSON"])
+def test_a_damaged_crawl_is_made_again(calls: list[str], tmp_path: Path, damage: str) -> None:
+    get_crawl(tmp_path, sources=["pydoc"])
+    if damage == "cut":
+        (tmp_path / "warc" / "half.warc.gz").write_bytes(b"")
+    elif damage == "gone":
+        shutil.rmtree(tmp_path / "warc")
+    elif damage == "no description":
+        (tmp_path / "crawl.json").unlink()
+    else:
+        (tmp_path / "crawl.json").write_text("[1")
+    get_crawl(tmp_path, sources=["pydoc"])
+    assert calls == ["pydoc", "pydoc"]
+    assert json.loads((tmp_path / "crawl.json").read_text())["files"] == {"half.warc.gz": 1}
+
+
+def test_a_given_crawl_is_taken_as_it_is(calls: list[str], tmp_path: Path) -> None:
+    assert get_crawl(tmp_path / "new", str(tmp_path)).path == str(tmp_path)
+    assert get_crawl(tmp_path / "new", "s3://bucket/crawl").path == "s3://bucket/crawl"
+    with pytest.raises(InputError, match="there is no such crawl"):
+        get_crawl(tmp_path / "new", str(tmp_path / "missing"))
+    assert calls == []
+
+
+def test_no_source_is_one_sentence_with_every_reason(calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CorpusmillError, match=r"commoncrawl: no route; debian: .*timed out"):
+        get_crawl(tmp_path, sources=["commoncrawl", "debian"])
+    assert main([str(tmp_path), "--source", "commoncrawl"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["The crawl is some pages of pydoc.", str(tmp_path / "warc")]
+
+
+def pages(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(folder.glob("*.warc.gz")):
+        with open(path, "rb") as file:
+            for record in ArchiveIterator(file, check_digests="raise"):
+                if record.rec_type == "response" and record.http_headers.get_statuscode() == "200":
+                    found[record.rec_headers["WARC-Target-URI"]] = record.content_stream().read()
+    return found
+
+
+def test_pydoc_renders_real_pages(tmp_path: Path) -> None:
+    what = crawl.fetch_pydoc(tmp_path, ["no_such_module", "json", "xml.dom"])
+    assert what == "2 pages of Python's own documentation (pydoc)"
+    found = pages(tmp_path)
+    assert list(found) == ["http://pydoc.test/json.html", "http://pydoc.test/xml.dom.html"]
+    assert b"Object&nbsp;Notation" in found["http://pydoc.test/json.html"]
+    with pytest.raises(OSError, match="renders no pages"):
+        crawl.fetch_pydoc(tmp_path, ["no_such_module"])
+
+
+def test_a_package_becomes_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package made here takes the place of the registry's: unpacking and writing are real."""
+    if not shutil.which("dpkg-deb") or not shutil.which("apt-get"):
+        pytest.skip("needs the tools of Debian or Ubuntu")
+    root = tmp_path / "root"
+    (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN" / "control").write_text(
+        "Package: anarchism\nVersion: 1\nArchitecture: all\nMaintainer: x <x@y.test>\nDescription: x\n"
+    )
+    html = root / "usr" / "share" / "doc" / "anarchism" / "html"
+    html.mkdir(parents=True)
+    (html / "index.html").write_text('<a href="two.html">two</a>')
+    (html / "more").mkdir()
+    (html / "more" / "two ü.html").write_text("<p>second</p>")
+    (html / "picture.png").write_text("no page")
+
+    def download(names: list[str], folder: Path) -> list[Path]:
+        assert "anarchism" in names
+        package = folder / "anarchism.deb"
+        subprocess.run(["dpkg-deb", "--root-owner-group", "-b", str(root), str(package)], check=True, capture_output=True)
+        return [package]
+
+    monkeypatch.setattr(crawl, "download_packages", download)
+    (tmp_path / "out").mkdir()
+    assert crawl.fetch_debian(tmp_path / "out").startswith("2 pages of 1 documentation packages")
+    assert pages(tmp_path / "out") == {
+        "http://anarchist-faq.test/index.html": b'<a href="two.html">two</a>',
+        "http://anarchist-faq.test/more/two%20%C3%BC.html": b"<p>second</p>",
+    }
+
+
+def test_packages_that_no_registry_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crawl.shutil, "which", lambda tool: None)
+    with pytest.raises(OSError, match="apt-get is not on this machine"):
+        crawl.fetch_debian(tmp_path)
+
+
+def test_a_failing_apt_is_an_oserror(tmp_path: Path) -> None:
+    if not shutil.which("apt-get"):
+        pytest.skip("needs the tools of Debian or Ubuntu")
+    with pytest.raises(OSError, match=r"apt-get download failed \(Unable to locate package no-such-package-at-all\)"):
+        crawl.apt(["download", "no-such-package-at-all"], tmp_path)
+    assert crawl.listed(["no-such-package-at-all"], []) == []
+
+
+def test_own_lists_leave_the_system_alone(tmp_path: Path) -> None:
+    options = crawl.own_lists(tmp_path)
+    assert all(str(tmp_path) in option for option in options if option != "-o")
+
+
+def test_records_have_the_headers_of_the_standard(tmp_path: Path) -> None:
+    with open(tmp_path / "a.warc.gz", "wb") as file:
+        WarcWriter(file, "me").page("http://a.test/c.html", b"<p>c</p>")
+    with open(tmp_path / "a.warc.gz", "rb") as file:
+        info, response = ((dict(r.rec_headers.headers), r.http_headers, r.raw_stream.read()) for r in ArchiveIterator(file))
+    assert info[0]["WARC-Type"] == "warcinfo" and b"software: me" in info[2]
+    headers, http, body = response
+    assert headers["WARC-Payload-Digest"] == "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode()
+    assert headers["Content-Type"] == "application/http; msgtype=response"
+    assert (http.get_header("Content-Type"), http.get_header("Content-Length")) == ("text/html", "8")
+
+
+# ---- Common Crawl's layout on a local server: ids, list of files, range request ----
+
+PATH = "crawl-data/CC-MAIN-2026-21/segments/1/warc/CC-MAIN-20260501-00000.warc.gz"
+WARC = bytes(range(256)) * 4000
+
+
+class Server(ThreadingHTTPServer):
+    files: dict[str, bytes]
+    requests: list[tuple[str, str | None, str | None]]
+    ranges = True
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, self.headers["Range"], self.headers["User-Agent"]))
+        body = self.server.files.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        if self.headers["Range"] and self.server.ranges:
+            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+            body = body[int(first) : int(last) + 1]
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.requests = []
+        server.files = {
+            "/collinfo.json": json.dumps([{"id": "CC-MAIN-2026-17"}, {"id": "CC-MAIN-2026-21"}, {"id": "CC-MAIN-2009-2010"}]).encode(),
+            "/crawl-data/CC-MAIN-2026-21/warc.paths.gz": gzip.compress(f"{PATH}\nsecond\n".encode()),
+            f"/{PATH}": WARC,
+        }
+        monkeypatch.setattr(crawl, "BYTES", 100_000)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_the_head_of_the_newest_crawls_first_file(server: Server, tmp_path: Path, ranges: bool) -> None:
+    server.ranges = ranges
+    what = crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
+    assert (tmp_path / "CC-MAIN-20260501-00000.warc.gz").read_bytes() == WARC[:100_000]
+    assert "CC-MAIN-2026-21" in what
+    assert server.requests[-1][:2] == (f"/{PATH}", "bytes=0-99999")
+    assert all((agent or "").startswith("corpusmill/") for *_, agent in server.requests)
+
+
+def test_a_known_crawl_where_the_index_is_broken(server: Server, tmp_path: Path) -> None:
+    for answer in (b"<html>busy</html>", b'{"a": 1}', b"[]"):
+        server.files["/collinfo.json"] = answer
+        assert crawl.newest_id(url(server)) == crawl.KNOWN_ID
+
+
+def test_what_is_not_there_is_an_oserror(server: Server, tmp_path: Path) -> None:
+    server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"] = b"no gzip"
+    with pytest.raises(OSError, match="list of files"):
+        crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
+    del server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"]
+    with pytest.raises(OSError, match="404"):
+        crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
+
+
+def test_a_machine_without_a_network_moves_on_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Name or service not known|nodename nor servname|Temporary failure"):
+        crawl.fetch_commoncrawl(tmp_path, "http://no-such-host.invalid", "http://127.0.0.1:9")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(OSError, match="refused"):
+        crawl.fetch_commoncrawl(tmp_path, address, address)
