@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import MeasuredShard, files, located, only, shard_key
+from corpusmill.dedup.corpus import Index, MeasuredShard, files, located, only, shard_key
 from corpusmill.dedup.external_sort import neighbours, worth_merging
 from corpusmill.dedup.signatures import BY, require_columns
 from corpusmill.pipeline.config import Config
@@ -22,8 +22,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-
-Index = npt.NDArray[np.int64]
 
 #: How it is known that a document is a copy of the kept one.
 EXACT, URL, JACCARD, CONTAINMENT, ESTIMATE = "exact", "url", "exact_jaccard", "containment", "minhash_estimate"

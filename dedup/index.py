@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from corpusmill.dedup.cluster_table import read_clusters
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import MeasuredShard, files
 from corpusmill.dedup.external_sort import keys_bytes, read_keys
 from corpusmill.dedup.signatures import parquet_bytes
-from corpusmill.pipeline.config import canonical_json, digest
+from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.lease import holding
@@ -59,20 +60,21 @@ class Entry:
     shards: list[MeasuredShard]
     decisions: FileRef
 
-    def content(self, root: str) -> bytes:
-        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
-
-        def below(ref: FileRef) -> FileRef:
-            return replace(ref, path=ref.path.removeprefix(f"{root}/"))
-
+    def with_refs(self, change: Callable[[FileRef], FileRef]) -> "Entry":
+        """The same entry with other references to its files."""
         shards = [
             replace(
-                shard, texts=shard.texts and below(shard.texts), signatures=below(shard.signatures),
-                keys={kind: below(ref) for kind, ref in shard.keys.items()},
+                shard, texts=shard.texts and change(shard.texts), signatures=change(shard.signatures),
+                keys={kind: change(ref) for kind, ref in shard.keys.items()},
             )
             for shard in self.shards
         ]  # fmt: skip
-        return canonical_json(asdict(replace(self, shards=shards, decisions=below(self.decisions)))).encode() + b"\n"
+        return replace(self, shards=shards, decisions=change(self.decisions))
+
+    def content(self, root: str) -> bytes:
+        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
+        inside = self.with_refs(lambda ref: replace(ref, path=ref.path.removeprefix(f"{root}/")))
+        return canonical_json(asdict(inside)).encode() + b"\n"
 
 
 def parameters(config: DedupConfig) -> dict[str, Any]:
@@ -132,26 +134,17 @@ class CrawlIndex:
     def _entry(self, name: str) -> Entry:
         raw = self._json(f"{name}/{ENTRY_FILE}")
         try:
-            shards = [
-                MeasuredShard(
-                    s["name"], s["rows"], s["texts"] and self._ref(s["texts"]), self._ref(s["signatures"]),
-                    {kind: self._ref(ref) for kind, ref in s["keys"].items()}, s["entry"],
-                )
-                for s in raw["shards"]
-            ]  # fmt: skip
-            entry = Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, self._ref(raw["decisions"]))
-            if [type(value) for value in vars(entry).values()] != [str, int, str, list, list, FileRef] or entry.name != name:
-                raise ValueError("a value is of another kind")
-            if not all(type(shard.name) is str and type(shard.rows) is int for shard in shards):
-                raise ValueError("a value of a shard is of another kind")
+            entry = TypeAdapter(Entry).validate_json(json.dumps(raw), strict=True).with_refs(self._located)
+            if entry.name != name:
+                raise ValueError(f"it is of {entry.name}")
             return entry
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
+        except ValueError as error:
+            raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({reason_of(error)}).") from error
 
-    def _ref(self, raw: dict[str, Any]) -> FileRef:
-        if not stays_inside(raw["path"]):
-            raise ValueError(f"{raw['path']!r} lies outside of the index")
-        return FileRef(self.storage.path(raw["path"]), raw["fingerprint"], raw["bytes"])
+    def _located(self, ref: FileRef) -> FileRef:
+        if not stays_inside(ref.path):
+            raise ValueError(f"{ref.path!r} lies outside of the index")
+        return replace(ref, path=self.storage.path(ref.path))
 
     def _json(self, path: str) -> dict[str, Any]:
         try:

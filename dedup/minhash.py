@@ -34,55 +34,30 @@ def datatrove_permutations(seed: int, count: int) -> tuple[npt.NDArray[np.uint64
 
 
 @kernel(error_model="numpy")
-def minima32(hashes, bounds, multipliers, addends, out):
-    """The signatures (`out`, uint32) of the upper halves of the hashes. Four shingles at a time: that spares loads and stores."""
+def minima(hashes, bounds, multipliers, addends, out):
+    """The signatures (`out`). All arrays but `bounds` are uint32 or all are uint64. Four shingles at a time: that spares loads and
+    stores."""
+    number = out.dtype.type  # numba computes with 64 bits
     for d in range(len(bounds) - 1):
         w, last, least = bounds[d], bounds[d + 1], out[d]
-        if w < last:
-            least[:] = 0xFFFFFFFF
-        while w + 4 <= last:
-            h, i = np.uint32(hashes[w] >> np.uint64(32)), np.uint32(hashes[w + 1] >> np.uint64(32))
-            j, k = np.uint32(hashes[w + 2] >> np.uint64(32)), np.uint32(hashes[w + 3] >> np.uint64(32))
-            for p in range(len(multipliers)):
-                a, b = multipliers[p], addends[p]
-                first = min(np.uint32(a * h + b), np.uint32(a * i + b))
-                second = min(np.uint32(a * j + b), np.uint32(a * k + b))
-                least[p] = min(least[p], min(first, second))
-            w += 4
-        while w < last:
-            h = np.uint32(hashes[w] >> np.uint64(32))
-            for p in range(len(multipliers)):
-                least[p] = min(least[p], np.uint32(multipliers[p] * h + addends[p]))
-            w += 1
-
-
-@kernel(error_model="numpy")
-def minima64(hashes, bounds, multipliers, addends, out):
-    """The signatures (`out`, uint64)."""
-    for d in range(len(bounds) - 1):
-        w, last, least = bounds[d], bounds[d + 1], out[d]
-        if w < last:
-            least[:] = np.uint64(0xFFFFFFFFFFFFFFFF)
         while w + 4 <= last:
             h, i, j, k = hashes[w], hashes[w + 1], hashes[w + 2], hashes[w + 3]
             for p in range(len(multipliers)):
                 a, b = multipliers[p], addends[p]
-                least[p] = min(least[p], min(min(a * h + b, a * i + b), min(a * j + b, a * k + b)))
+                first, second = min(number(a * h + b), number(a * i + b)), min(number(a * j + b), number(a * k + b))
+                least[p] = min(least[p], min(first, second))
             w += 4
         while w < last:
             for p in range(len(multipliers)):
-                least[p] = min(least[p], multipliers[p] * hashes[w] + addends[p])
+                least[p] = min(least[p], number(multipliers[p] * hashes[w] + addends[p]))
             w += 1
 
 
 @kernel(error_model="numpy")
 def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
     """The signatures (uint32 or uint64) under datatrove's permutations. `mask`: of the bits that are compared."""
-    least = np.empty(len(multipliers), np.uint64)
     for d in range(len(bounds) - 1):
-        if bounds[d] == bounds[d + 1]:
-            continue
-        least[:] = mask
+        least = np.full(len(multipliers), mask)
         for w in range(bounds[d], bounds[d + 1]):
             h = hashes[w]
             for p in range(len(multipliers)):
@@ -90,8 +65,7 @@ def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
                 value = (value & _MERSENNE_PRIME) + (value >> np.uint64(61))
                 value = min(value, value - _MERSENNE_PRIME)  # below zero is beyond all
                 least[p] = min(least[p], value & mask)
-        for p in range(len(multipliers)):
-            out[d, p] = least[p]
+        out[d] = least
 
 
 @kernel(error_model="numpy")

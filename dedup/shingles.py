@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.minhash import band_shape, datatrove_minima, datatrove_permutations, minima32, minima64, permutations
+from corpusmill.dedup.minhash import band_shape, datatrove_minima, datatrove_permutations, minima, permutations
 from corpusmill.dedup.normalise import SIMPLIFICATIONS, normalised, repaired, simplified, tables
 from corpusmill.dedup.words import chunks, read_only, shingle_hashes, word_codes, word_hashes
 from corpusmill.pipeline.kernel import kernel
@@ -84,16 +84,18 @@ class Shingler:
         `shingles` counts with repeats. A text that is too short to be compared (shorter than one shingle, or than `min_words`) has
         none and a signature of zeros, which means nothing.
         """
-        bits = self.config.bits
-        out = np.zeros((len(offsets) - 1, self.bands * self.rows), np.uint32 if bits == 32 else np.uint64)
+        dtype = np.dtype(f"u{self.config.bits // 8}")
+        largest = np.iinfo(dtype).max
+        out = np.full((len(offsets) - 1, self.bands * self.rows), largest, dtype)
         shingles = np.zeros(len(out), np.int64)
         for first, last, hashes, bounds in self._chunks(data, offsets, self.how):
             shingles[first:last] = np.diff(bounds)
             if self.how != OURS:
-                mask = np.uint64((1 << bits) - 1)
-                datatrove_minima(hashes, bounds, self.multipliers, self.addends, mask, out[first:last])
+                datatrove_minima(hashes, bounds, self.multipliers, self.addends, np.uint64(largest), out[first:last])
             else:
-                (minima32 if bits == 32 else minima64)(hashes, bounds, self.multipliers, self.addends, out[first:last])
+                upper = (hashes[: bounds[-1]] >> np.uint64(64 - self.config.bits)).astype(dtype)
+                minima(upper, bounds, self.multipliers, self.addends, out[first:last])
+        out[shingles == 0] = 0
         return out, shingles
 
     def sets(self, data: Bytes, offsets: Offsets) -> tuple[Hashes, Offsets]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import open_batches
@@ -131,10 +132,7 @@ class TokensPlan:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TokensPlan":
-        return cls(
-            [EncodedPart(**part) for part in raw["parts"]], raw["shuffle"], raw["validation_limit"],
-            [ComponentShare(**share) for share in raw["mixture"]], [ShardRange(**found) for found in raw["shards"]],
-        )  # fmt: skip
+        return TypeAdapter(cls).validate_python(raw)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

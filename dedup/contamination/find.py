@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
-from corpusmill.dedup.contamination.words import Span, character_spans, word_codes, word_hashes
-from corpusmill.dedup.words import read_only
+from corpusmill.dedup.contamination.words import Span, character_spans, word_codes
+from corpusmill.dedup.words import read_only, word_hashes
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, mix64, power

@@ -19,8 +19,8 @@ import pyarrow as pa
 import regex
 
 from corpusmill.dedup.config import FieldsConfig, SetConfig
-from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
-from corpusmill.dedup.words import read_only
+from corpusmill.dedup.contamination.words import word_codes, words_of
+from corpusmill.dedup.words import read_only, word_hashes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data, read_set
