@@ -80,30 +80,20 @@ class Finder:
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
         texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own)
         overlap = max(self.seed, int(self.window[index.kind == GRADED].max(initial=0)))
-        found = [np.zeros((0, 5), np.int64)]
-        for marks in (False, True):
-            here = index.marks == marks
-            if not (here & (index.kind > 0)).any():
-                continue
-            longest = int(np.diff(offsets).max(initial=0)) // (1 if marks else 2) + 1
-            scratch = (
-                np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
-                np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
-            )  # fmt: skip
-            found.append(
-                _find(read_only(data), read_only(offsets), word_codes(marks), tuple(map(read_only, arrays)),
-                      tuple(map(read_only, (*texts_, here))), scratch, self.seed, self.block, overlap)
-            )  # fmt: skip
-        return np.unique(np.concatenate(found), axis=0)
+        longest = int(np.diff(offsets).max(initial=0)) // 2 + 1
+        scratch = (
+            np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
+            np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
+        )  # fmt: skip
+        found = _find(
+            read_only(data), read_only(offsets), word_codes(), tuple(map(read_only, arrays)), tuple(map(read_only, texts_)), scratch,
+            self.seed, self.block, overlap,
+        )  # fmt: skip
+        return np.unique(found, axis=0)
 
     def spans(self, text: str, matches: Matches) -> list[Span]:
-        """Where the matches of one document lie in it, in characters; those by marks last."""
-        marks = self.index.marks[matches[:, PASSAGE]]
-        return [
-            span
-            for with_marks in (False, True)
-            for span in character_spans(text, [(row[START], row[END]) for row in matches[marks == with_marks]], with_marks)
-        ]
+        """Where the matches of one document lie in it, in characters."""
+        return character_spans(text, [(row[START], row[END]) for row in matches])
 
     def share(self, matches: Matches) -> npt.NDArray[np.float64]:
         """What share of its text's own words each match has."""
@@ -115,7 +105,7 @@ class Finder:
 def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
     words, positions, keys, counts, tally, last = scratch
     filter_, table, gram_at, starts, post_passage, post_place = arrays
-    text_words, bounds, kind, need, here = texts[0], texts[1], texts[2], texts[3], texts[7]
+    text_words, bounds, kind, need = texts[0], texts[1], texts[2], texts[3]
     matches, found = np.empty((16, 5), np.int64), 0
     stretches, ends = np.empty(1024, np.int64), np.empty(1024, np.int64)
     for d in range(len(offsets) - 1):
@@ -132,8 +122,6 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
                 gram = gram_at[slot]
                 for post in range(starts[gram], starts[gram + 1]):
                     passage, place = np.int64(post_passage[post]), np.int64(post_place[post])
-                    if not here[passage]:
-                        continue
                     first = positions[c] - place  # the document's word where the text is laid
                     begin, size = bounds[passage], bounds[passage + 1] - bounds[passage]
                     if kind[passage] == WHOLE:

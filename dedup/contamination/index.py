@@ -5,11 +5,9 @@ What is common to a set proves nothing by itself: an n-gram that more than `comm
 item repeats), and one of numbers alone. All other n-grams are a text's own. A text that has none, or fewer than `min_ngram` words, is
 found where it stands whole, and looked up by its rarest n-gram. A text whose words more than `common` items of one set have is
 boilerplate. Equal texts are looked for once, as the first that has them.
-
-Texts that are no more than boilerplate or a few words without their marks are read once more with them (`_with_marks`).
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.sets import MARK, NUMBER, ItemTexts, hashes_of, passage_words
+from corpusmill.dedup.contamination.sets import NUMBER, ItemTexts, hashes_of, passage_words
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, insert, mix64, table_size
 
@@ -25,9 +23,6 @@ from corpusmill.pipeline.text.hashing import BASE, insert, mix64, table_size
 LEFT_OUT, WHOLE, GRADED = 0, 1, 2
 #: Bits of the filter for each n-gram: one in 16 n-grams that are not in the index gets past it.
 FILTER_BITS = 16
-#: A text is told by its marks if it has so many different n-grams that are mostly marks: as many as 8 different marks have.
-#: So "| --- | --- | ---" and "--------" tell nothing.
-MARK_GRAMS = 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,6 @@ class Index:
     own: npt.NDArray[np.uint8]  # of each of `words`: 1 where it stands in an n-gram of the text's own
     bounds: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int8]
-    marks: npt.NDArray[np.uint8]  # of each text: 1 where marks are words of it
     set_of: npt.NDArray[np.int32]
     number: npt.NDArray[np.int64]
     field_of: npt.NDArray[np.int32]
@@ -116,77 +110,28 @@ def _fill(hashes, shift, table, gram_at, filter_):
         gram_at[slot] = g
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Texts as words, which of them are looked for, and their n-grams in the order of the texts."""
-
-    words: npt.NDArray[np.uint64]
-    bounds: npt.NDArray[np.int64]
-    wanted: npt.NDArray[np.bool_]
-    boilerplate: npt.NDArray[np.bool_]  # more than `common` items of one set have all these words
-    hashes: npt.NDArray[np.uint64]
-    owner: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
-    own: npt.NDArray[np.bool_]  # of each n-gram: whether few items have it and it says something
-
-
-def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Reading:
-    """All texts with or without their marks."""
-    seed = config.seed
-    words, bounds = passage_words(passages.texts, marks)
-    lengths = np.diff(bounds)
-    first, boilerplate = _equal(words, bounds, passages, config.common)
-    wanted = first & ~boilerplate & (lengths >= (config.min_ngram if marks else config.min_words))
-    total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
-    hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
-    _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
-    gram = np.unique(hashes, return_inverse=True)[1]
-    own = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
-    at = bounds[owner] + places
-    if marks:
-        is_mark = np.isin(words, hashes_of({mark for text in passages.texts for mark in MARK.findall(text)} | {"_"}, marks=True))
-        same = np.concatenate([words[1:] == words[:-1], np.zeros(1, bool)])
-        telling = (2 * _count(is_mark, at, seed) > seed) & (_count(same, at, seed - 1) < seed - 1)
-        different = np.unique(np.stack([owner[telling], gram[telling]], axis=1), axis=0)[:, 0]
-        wanted &= np.bincount(different, minlength=len(lengths)) >= MARK_GRAMS
-    else:
-        numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
-        telling = _count(~np.isin(words, numbers), at, seed) > 0
-    kept = wanted[owner]
-    return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own & telling)[kept])
-
-
-def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
-    """The texts that their words do not tell: boilerplate, and fewer words than `min_words`; read with their marks."""
-    untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
-    chosen = replace(
-        passages, set_of=passages.set_of[untold], number=passages.number[untold], field_of=passages.field_of[untold],
-        item=passages.item[untold], texts=[passages.texts[t] for t in untold],
-    )  # fmt: skip
-    return chosen, _read(chosen, config, marks=True)
-
-
 def build_index(passages: ItemTexts, config: ContaminationConfig) -> Index:
     """The index of the texts that can be looked for. O(words of the sets)."""
     seed = config.seed
-    plain = _read(passages, config, marks=False)
-    marked_passages, marked = _with_marks(passages, plain, config)
-    both = [passages, marked_passages]
-    words = np.concatenate([plain.words, marked.words])
-    bounds = np.concatenate([plain.bounds, len(plain.words) + marked.bounds[1:]])
-    wanted = np.concatenate([plain.wanted, marked.wanted])
-    hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own"))
-    owner = np.concatenate([plain.owner, len(plain.wanted) + marked.owner])
-
+    words, bounds = passage_words(passages.texts)
     lengths = np.diff(bounds)
+    wanted = _first_of_few(words, bounds, passages, config.common) & (lengths >= config.min_words)
+    total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
+    hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
+    _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
+    _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
+    words_before = np.concatenate([[0], np.cumsum(~np.isin(words, numbers))])  # that are no numbers
+    at = bounds[owner] + places
+    proves = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram] & (words_before[at + seed] > words_before[at])
+
     kind = np.full(len(lengths), LEFT_OUT, np.int8)
     kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
     kind[owner[proves & (lengths[owner] >= config.min_ngram)]] = GRADED
     own = np.zeros(len(words), np.uint8)
     for k in range(seed):
-        own[(bounds[owner] + places + k)[proves]] = 1
+        own[(at + k)[proves]] = 1
 
-    _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     chosen = proves & (kind[owner] == GRADED)
     _rarest(owner, counts[gram], kind, chosen)
     order = np.flatnonzero(chosen)
@@ -199,28 +144,18 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> Index:
     _fill(used, np.uint64(64 - bits), table, gram_at, filter_)
     return Index(
         filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
-        places[order].astype(np.int32), words, own, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
-        np.concatenate([p.set_of for p in both]), np.concatenate([p.number for p in both]), np.concatenate([p.field_of for p in both]),
+        places[order].astype(np.int32), words, own, bounds, kind, passages.set_of, passages.number, passages.field_of,
         passages.sets, passages.fields,
     )  # fmt: skip
 
 
-def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """How many of the `size` values from each place on are true."""
-    sums = np.concatenate([[0], np.cumsum(values)])
-    found: npt.NDArray[np.int64] = sums[at + size] - sums[at]
-    return found
-
-
-def _equal(
-    words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which texts are the first of those with equal words, and whose words more than `common` items of one set have."""
+def _first_of_few(words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int) -> npt.NDArray[np.bool_]:
+    """Which texts are the first of those with equal words, and not boilerplate, whose words more than `common` items of one set have."""
     number: dict[bytes, int] = {}
     text = np.array([number.setdefault(words[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)
     first = np.zeros(len(text), bool)
     first[np.unique(text, return_index=True)[1]] = True
-    return first, _many(text, passages.item, passages.set_of, common)[text]
+    return first & ~_many(text, passages.item, passages.set_of, common)[text]
 
 
 def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:

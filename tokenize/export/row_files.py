@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.tokenize.export.source import DocumentStretch, SplitSource, TokenFormat, SequenceBatch
+from corpusmill.tokenize.export.source import DocumentStretch, SequenceBatch, SplitSource, TokenFormat
 
 # ---- Parquet ---------------------------------------------------------------------------------------------
 
