@@ -2,8 +2,9 @@
 
     python benchmarks/decontamination.py docs/*.parquet --sets gsm8k_test.jsonl nq_open/*.arrow HumanEval.jsonl.gz --lines th.txt ja.txt
 
-One set is made here: `tables` (an instruction that all items share, a table of names and numbers, a question). `--lines`: each line of a text file is an item of the set
-`languages`. One text of each chosen item is planted at a random place of a real document of its own, once for every edit:
+One set is made here: `tables` (an instruction that all items share, a table of names and numbers, a question). `--lines`: each line of
+a text file is an item of the set `languages`. One text of each chosen item is planted at a random place of a real document of its own,
+once for every edit:
 
 * verbatim, case (upper, lower or title), spaces (wrapped anew), marks (every mark a space), deleted (every mark deleted, so that words
   may grow together);

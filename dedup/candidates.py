@@ -15,7 +15,7 @@ import pyarrow as pa
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Index, MeasuredShard, located, only, starts
 from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
-from corpusmill.dedup.minhash import band_shape
+from corpusmill.dedup.shingles import band_shape
 from corpusmill.dedup.signatures import key_kinds
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import read_list

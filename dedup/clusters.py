@@ -20,9 +20,8 @@ from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import Index, MeasuredShard, located, only, open_batches, read_rows
 from corpusmill.dedup.external_sort import GROUP, group_blocks, merge_documents, merged_shards, worth_merging
-from corpusmill.dedup.minhash import band_keys, band_shape, equal_places
 from corpusmill.dedup.policy import ranks
-from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.shingles import Shingler, band_keys, band_shape, equal_places
 from corpusmill.dedup.signatures import fixed_binary
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import read_list, write_list

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.packing import plan
@@ -115,10 +114,10 @@ class TokensStage(Stage):
         run.map("place", PlaceWorker, [
             Task(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
-        ], config=BaseConfig())  # fmt: skip
+        ], config=Config())  # fmt: skip
         gathered = run.map("gather", TokenShardWorker, [
             Task(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
-        ], config=BaseConfig())  # fmt: skip
+        ], config=Config())  # fmt: skip
         packed = pack(run, gathered, self.config.pack_lengths)
         shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
         run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
@@ -141,7 +140,7 @@ class TokensStage(Stage):
         if self.config.validation_tail is None:
             return []
         tasks = [Task(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
-        rows = run.map("lengths", LengthsWorker, tasks, config=BaseConfig())
+        rows = run.map("lengths", LengthsWorker, tasks, config=Config())
         return training_characters([row.counts["characters"] for row in rows], self.config.validation_tail)
 
     def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> Sequence[TaskRow]:
@@ -207,10 +206,6 @@ def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packe
 INDEX_ENDING = ".index.parquet"
 
 
-class PackConfig(Config):
-    """Empty: a packing plan depends only on its shard and length."""
-
-
 class PackWorker(Worker):
     """Packs the documents of one shard into rows of one length."""
 
@@ -228,7 +223,7 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
         for length in sorted(set(lengths))
         for index in indexes
     ]
-    return run.map("pack", PackWorker, tasks, config=PackConfig())
+    return run.map("pack", PackWorker, tasks, config=Config())
 
 
 def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -11,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.find import COVERED, DOCUMENT, PASSAGE, START, Finder, Matches
+from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder, Matches
 from corpusmill.dedup.contamination.index import LEFT_OUT, WHOLE, Index, build_index
 from corpusmill.dedup.contamination.sets import SetFile, read_passages, set_files
-from corpusmill.dedup.contamination.words import SHOWN, without, words_of
+from corpusmill.dedup.contamination.words import without, words_of
 from corpusmill.dedup.corpus import only
-from corpusmill.dedup.removal import Edit, Editor
+from corpusmill.dedup.removal import Edit, Editor, one_array
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables
@@ -63,18 +62,6 @@ def contaminated_summary(counts: Sequence[dict[str, int]]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is reported of one document: its best match, and how many items it holds."""
-
-    set: str
-    item: int
-    field: str
-    share: float
-    passage: str
-    items: int
-
-
 class ContaminationEditor(Editor):
     """Needs the index (`INDEX_FILE`) among the inputs of its tasks."""
 
@@ -101,7 +88,7 @@ class ContaminationEditor(Editor):
     def edit(self, texts: pa.Array, rows: np.ndarray) -> Edit:
         matches = self.finder.find(texts)
         found = {int(d): np.stack(list(group)) for d, group in groupby(matches, lambda row: row[DOCUMENT])}
-        findings: list[Finding | None] = [None] * len(texts)
+        findings: list[dict[str, Any]] = [{} for _ in range(len(texts))]
         dropped = np.zeros(len(texts), bool)
         changed: dict[int, str] = {}
         for document, group in found.items():
@@ -111,21 +98,22 @@ class ContaminationEditor(Editor):
                 changed[document] = self._cut(text, group)
                 dropped[document] = len(words_of(changed[document].encode())[0]) < self.options.keep_words
             dropped[document] |= self.options.action == "drop"
-        counts = Counter(COUNT + finding.set for finding in findings if finding)
-        return Edit(_replaced(texts, changed), self._columns(findings), {RULE: dropped}, dict(sorted(counts.items())))
+        counts = Counter(COUNT + finding["contaminated_set"] for finding in findings if finding)
+        columns = {field.name: pa.array([finding.get(field.name) for finding in findings], field.type) for field in self.fields}
+        return Edit(_replaced(texts, changed), columns, {RULE: dropped}, dict(sorted(counts.items())))
 
-    def _finding(self, text: str, matches: Matches) -> Finding:
-        """The best match has the largest share, then the most words; then the first set and item given."""
-        index = self.finder.index
-        share = self.finder.share(matches)
-        best = min(range(len(matches)), key=lambda m: (-share[m], -matches[m, COVERED], *matches[m, [PASSAGE, START]]))
-        passage = matches[best, PASSAGE]
-        ((start, end),) = self.finder.spans(text, matches[[best]])
-        items = {(index.set_of[p], index.number[p]) for p in matches[:, PASSAGE]}
-        return Finding(
-            index.sets[index.set_of[passage]], int(index.number[passage]), index.fields[index.field_of[passage]],
-            float(share[best]), text[start:end][:SHOWN], len(items),
-        )  # fmt: skip
+    def _finding(self, text: str, matches: Matches) -> dict[str, Any]:
+        """The values of `fields` for one document: its best match, and how many items it holds."""
+        index, best = self.finder.index, self.finder.ranked(matches)[0]
+        passage = best[PASSAGE]
+        return {
+            "contaminated_set": index.sets[index.set_of[passage]],
+            "contaminated_item": int(index.number[passage]),
+            "contaminated_field": index.fields[index.field_of[passage]],
+            "contamination": float(self.finder.share(best[np.newaxis])[0]),
+            "contamination_passage": self.finder.passage(text, best),
+            "contamination_matches": len({(index.set_of[p], index.number[p]) for p in matches[:, PASSAGE]}),
+        }
 
     def _cut(self, text: str, matches: Matches) -> str:
         """The text without what was found, and without what is found again where its parts meet."""
@@ -133,12 +121,6 @@ class ContaminationEditor(Editor):
             text = without(text, self.finder.spans(text, matches))
             matches = self.finder.find(pa.array([text], pa.large_string()))
         return text
-
-    def _columns(self, findings: list[Finding | None]) -> dict[str, pa.Array]:
-        names = dict(zip((field.name for field in self.fields), ("set", "item", "field", "share", "passage", "items")))
-        return {
-            field.name: pa.array([getattr(finding, names[field.name], None) for finding in findings], field.type) for field in self.fields
-        }
 
 
 def _replaced(texts: pa.Array, changed: dict[int, str]) -> pa.Array:
@@ -192,20 +174,15 @@ class OverlapWorker(Worker):
 
 
 def _found(finder: Finder, table: pa.Table) -> list[dict[str, object]]:
-    texts = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in table["text"].chunks])
-    matches = finder.find(texts)
-    share, index = finder.share(matches), finder.index
-    best: dict[tuple[int, int], int] = {}
-    for m in sorted(range(len(matches)), key=lambda m: (-share[m], -matches[m, COVERED], *matches[m, [PASSAGE, START]])):
-        best.setdefault((int(matches[m, DOCUMENT]), int(index.number[matches[m, PASSAGE]])), m)
-    return [_row(finder, table, texts, matches[m], float(share[m])) for _, m in sorted(best.items())]
-
-
-def _row(finder: Finder, table: pa.Table, texts: pa.Array, match: np.ndarray, share: float) -> dict[str, object]:
-    index, document, passage = finder.index, int(match[DOCUMENT]), int(match[PASSAGE])
-    text = texts[document].as_py()
-    ((start, end),) = finder.spans(text, match[np.newaxis])
-    return {
-        "item": int(index.number[passage]), "field": index.fields[index.field_of[passage]], "share": share,
-        "passage": text[start:end][:SHOWN], "id": table["id"][document].as_py(), "url": table["url"][document].as_py(),
-    }  # fmt: skip
+    texts, index = one_array(table["text"]), finder.index
+    best: dict[tuple[int, int], np.ndarray] = {}
+    for match in finder.ranked(finder.find(texts)):
+        best.setdefault((int(match[DOCUMENT]), int(index.number[match[PASSAGE]])), match)
+    return [
+        {
+            "item": item, "field": index.fields[index.field_of[match[PASSAGE]]], "share": float(finder.share(match[np.newaxis])[0]),
+            "passage": finder.passage(texts[document].as_py(), match),
+            "id": table["id"][document].as_py(), "url": table["url"][document].as_py(),
+        }
+        for (document, item), match in sorted(best.items(), key=lambda pair: pair[0])
+    ]  # fmt: skip

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
-from corpusmill.dedup.contamination.words import Span, character_spans, word_codes
+from corpusmill.dedup.contamination.words import SHOWN, Span, character_spans, word_codes
 from corpusmill.dedup.words import read_only, word_hashes
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -94,6 +94,16 @@ class Finder:
     def spans(self, text: str, matches: Matches) -> list[Span]:
         """Where the matches of one document lie in it, in characters."""
         return character_spans(text, [(row[START], row[END]) for row in matches])
+
+    def passage(self, text: str, match: npt.NDArray[np.int64]) -> str:
+        """What one match has of the text of its document, as far as reports show it."""
+        ((start, end),) = self.spans(text, match[np.newaxis])
+        return text[start:end][:SHOWN]
+
+    def ranked(self, matches: Matches) -> Matches:
+        """The matches from the best on: that of the largest share, then of the most words; then of the first set and item given."""
+        order = np.lexsort((matches[:, START], matches[:, PASSAGE], -matches[:, COVERED], -self.share(matches)))
+        return matches[order]
 
     def share(self, matches: Matches) -> npt.NDArray[np.float64]:
         """What share of its text's own words each match has."""

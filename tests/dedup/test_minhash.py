@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.clusters import shared
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.minhash import band_keys, band_shape, equal_places, optimal_bands, permutations
-from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.shingles import Shingler, band_keys, band_shape, equal_places, optimal_bands, permutations
 from corpusmill.pipeline.text.buffers import text_buffers
 
 
