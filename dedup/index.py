@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from corpusmill.dedup.cluster_table import read_clusters
-from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, IndexConfig, MeasureConfig
 from corpusmill.dedup.corpus import MeasuredShard, files
 from corpusmill.dedup.external_sort import keys_bytes, read_keys
 from corpusmill.dedup.signatures import parquet_bytes
@@ -297,78 +297,61 @@ def _documents_digest(run: StageRun) -> str:
 
 
 def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> Output:
-    """The table of changes; counts: `replaced`, `restored`."""
-    table = changes(run, entries, earlier_files)
-    restored = pc.sum(table["kept"]).as_py() or 0
-    return Output({CHANGES_FILE: table}, counts={"replaced": table.num_rows - restored, "restored": restored})
+    """The table of documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone.
 
-
-def changes(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> pa.Table:
-    """Documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone."""
+    Counts: `replaced`, `restored`.
+    """
     before = decisions(entries).select(["entry", "shard", "row", "kept"]).rename_columns(["entry", "shard", "row", "before"])
     found = [CHANGES.empty_table(), *(read_table(run, path, CHANGES.names) for path in earlier_files)]
     now = pa.concat_tables([table.select(CHANGES.names).cast(CHANGES) for table in found])
     both = now.join(before, ["entry", "shard", "row"], join_type="left outer", use_threads=False)
     changed = both.filter(pc.not_equal(both["kept"], pc.fill_null(both["before"], True)))
-    return changed.select(CHANGES.names).cast(CHANGES).sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+    table = changed.select(CHANGES.names).cast(CHANGES).sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+    restored = pc.sum(table["kept"]).as_py() or 0
+    return Output({CHANGES_FILE: table}, counts={"replaced": table.num_rows - restored, "restored": restored})
 
 
 def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entry, clusters: Sequence[FileRef], changed: str) -> Output:
-    """Puts an entry into the index; `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables.
-    The output is what the index says of it."""
-    earlier = read_table(run, changed)
-    entry = EntryWriter(run, config, index, new.name).write(new, clusters, earlier)
-    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in entry.shards))
+    """Puts an entry into the index. `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables,
+    `changed` is the run's table of changes. The output is what the index says of the entry."""
+    assert config.index is not None
+
+    def put(path: str, content: Content) -> FileRef:
+        return index.ref(publish(index.storage, f"{new.name}/{path}", content))
+
+    shards, own = [], [DECISIONS.empty_table()]
+    for shard, ref in zip(new.shards, clusters, strict=True):
+        rows = read_clusters(run, input_paths(run, [ref]), [shard.name])
+        shards.append(_indexed_shard(run, config.index, new.name, shard, rows, put))
+        if config.index.earlier == "union":
+            named = rows.select(["shard", "row", "id", "kept"])
+            own.append(named.add_column(0, "entry", pa.array([new.name] * rows.num_rows, pa.string())).cast(DECISIONS))
+    table = pa.concat_tables([*own, read_table(run, changed).select(DECISIONS.names).cast(DECISIONS)])
+    entry = replace(new, shards=shards, decisions=put(DECISIONS_FILE, table))
+    index.write(config, entry)
+    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in shards))
 
 
-class EntryWriter:
-    """Writes the shards of a run into the index. Under `earlier: fixed` only the documents that stay."""
-
-    def __init__(self, run: Storage, config: DedupConfig, index: CrawlIndex, name: str):
-        assert config.index is not None
-        self.run, self.config, self.index, self.name = run, config, index, name
-        self.options = config.index
-
-    def write(self, new: Entry, clusters: Sequence[FileRef], earlier: pa.Table) -> Entry:
-        """`new` with its shards in the index. `clusters`: for each what has its rows of the cluster tables; `earlier`: the run's
-        `changes`."""
-        written, own = [], [DECISIONS.empty_table()]
-        for shard, ref in zip(new.shards, clusters, strict=True):
-            rows = read_clusters(self.run, input_paths(self.run, [ref]), [shard.name])
-            written.append(self._shard(shard, rows))
-            if self.options.earlier == "union":
-                named = rows.select(["shard", "row", "id", "kept"]).add_column(
-                    0, "entry", pa.array([self.name] * rows.num_rows, pa.string())
-                )
-                own.append(named.cast(DECISIONS))
-        table = pa.concat_tables([*own, earlier.select(DECISIONS.names).cast(DECISIONS)])
-        entry = replace(new, shards=written, decisions=self._put(DECISIONS_FILE, table))
-        self.index.write(self.config, entry)
-        return entry
-
-    def _shard(self, shard: MeasuredShard, clusters: pa.Table) -> MeasuredShard:
-        kept = np.ones(shard.rows, bool)
-        if self.options.earlier == "fixed":
-            kept[clusters["row"].to_numpy()[~clusters["kept"].to_numpy()]] = False
-        signatures = read_table(self.run, shard.signatures.path).filter(pa.array(kept))
-        row = np.cumsum(kept) - 1
-        keys = {}
-        for kind, ref in shard.keys.items():
-            key, check, rows = read_keys(self.run, ref.path, 0, 1)
-            stays = kept[rows]
-            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32))
-            keys[kind] = self._put(f"keys/{shard.name}.{kind}.arrow", content)
-        texts = None
-        if self.options.texts and shard.texts is not None:
-            table = read_table(self.run, shard.texts.path, ["text"]).filter(pa.array(kept))
-            near = pc.greater(signatures["shingles"], 0)
-            table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # the others are never compared
-            texts = self._put(f"texts/{shard.name}.parquet", table)
-        content = parquet_bytes(signatures.replace_schema_metadata(None))
-        return replace(
-            shard, rows=int(kept.sum()), texts=texts, keys=keys, entry=self.name,
-            signatures=self._put(f"signatures/{shard.name}.parquet", content),
-        )  # fmt: skip
-
-    def _put(self, path: str, content: Content) -> FileRef:
-        return self.index.ref(publish(self.index.storage, f"{self.name}/{path}", content))
+def _indexed_shard(
+    run: Storage, options: IndexConfig, entry: str, shard: MeasuredShard, clusters: pa.Table, put: Callable[[str, Content], FileRef]
+) -> MeasuredShard:
+    """Writes a shard of the run into the index; under `earlier: fixed` only the documents that stay."""
+    kept = np.ones(shard.rows, bool)
+    if options.earlier == "fixed":
+        kept[clusters["row"].to_numpy()[~clusters["kept"].to_numpy()]] = False
+    signatures = read_table(run, shard.signatures.path).filter(pa.array(kept))
+    row = np.cumsum(kept) - 1
+    keys = {}
+    for kind, ref in shard.keys.items():
+        key, check, rows = read_keys(run, ref.path, 0, 1)
+        stays = kept[rows]
+        content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32))
+        keys[kind] = put(f"keys/{shard.name}.{kind}.arrow", content)
+    texts = None
+    if options.texts and shard.texts is not None:
+        table = read_table(run, shard.texts.path, ["text"]).filter(pa.array(kept))
+        near = pc.greater(signatures["shingles"], 0)
+        table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # the others are never compared
+        texts = put(f"texts/{shard.name}.parquet", table)
+    written = put(f"signatures/{shard.name}.parquet", parquet_bytes(signatures.replace_schema_metadata(None)))
+    return replace(shard, rows=int(kept.sum()), texts=texts, keys=keys, entry=entry, signatures=written)
