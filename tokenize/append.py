@@ -23,10 +23,9 @@ from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, SPLITS, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
 from corpusmill.tokenize.documents import hashes
 from corpusmill.tokenize.parts import copy_spans
-from corpusmill.tokenize.planning import SPLITS
 from corpusmill.tokenize.tokens_stage import write_plans
 
 _FILE = re.compile(r"tokens-(\d+)\.")

@@ -128,16 +128,16 @@ def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDA
 def answer(
     records: npt.NDArray, bounds: Index, order: Index, begins: Index, chosen: npt.NDArray[np.bool_], keep_first: bool
 ) -> list[npt.NDArray]:
-    """For each file that `gather` read a section of ANSWER about its records in the `chosen` ones of the `groups`."""
+    """For each file that `gather` read a section of ANSWER about its records in the `chosen` ones of the `groups`. A file
+    has a key once."""
     sizes = np.diff(np.r_[begins, len(records)])
-    shard = np.searchsorted(bounds, order, side="right") - 1
-    first = np.repeat(np.minimum.reduceat(shard, begins), sizes) if len(records) else shard
-    wanted = np.flatnonzero(np.repeat(chosen, sizes))
-    wanted = wanted[np.argsort(order[wanted])]
-    answers = np.empty(len(wanted), ANSWER)
-    answers["place"] = order[wanted] - bounds[shard[wanted]]
-    answers["stays"] = (shard[wanted] == first[wanted]) & keep_first
-    return split(answers, np.searchsorted(order[wanted], bounds))
+    places = order[np.repeat(chosen, sizes)]
+    first = np.repeat(np.minimum.reduceat(order, begins)[chosen], sizes[chosen]) if len(records) else places
+    answers = np.empty(len(places), ANSWER)
+    answers["place"] = places - bounds[np.searchsorted(bounds, places, side="right") - 1]
+    answers["stays"] = (places == first) & keep_first
+    back = np.argsort(places)
+    return split(answers[back], np.searchsorted(places[back], bounds))
 
 
 class KeyTable:
