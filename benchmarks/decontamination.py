@@ -36,8 +36,7 @@ import pyarrow.parquet as pq
 import regex
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder
-from corpusmill.dedup.contamination.index import build_index
+from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, reader, set_files
 from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.text.words import UNSPACED

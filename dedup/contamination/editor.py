@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder, Matches
-from corpusmill.dedup.contamination.index import LEFT_OUT, WHOLE, Index, build_index
+from corpusmill.dedup.contamination.find import DOCUMENT, LEFT_OUT, PASSAGE, WHOLE, Finder, Matches, PassageIndex, build_index
 from corpusmill.dedup.contamination.sets import SetFile, read_passages, set_files
 from corpusmill.dedup.contamination.words import without, words_of
 from corpusmill.dedup.corpus import only
@@ -49,9 +48,9 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
     return Output({INDEX_FILE: index.to_bytes()}, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
 
 
-def load_index(run: Storage, path: str) -> Index:
+def load_index(run: Storage, path: str) -> PassageIndex:
     """Processes of one machine share its pages."""
-    return Index.from_buffer(pa.py_buffer(run.read_bytes(path)) if run.remote else pa.memory_map(run.path(path)))
+    return PassageIndex.from_buffer(pa.py_buffer(run.read_bytes(path)) if run.remote else pa.memory_map(run.path(path)))
 
 
 def contaminated_summary(counts: Sequence[dict[str, int]]) -> str:

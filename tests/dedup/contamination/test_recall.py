@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.find import PASSAGE, Finder
-from corpusmill.dedup.contamination.index import build_index
+from corpusmill.dedup.contamination.find import PASSAGE, Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, set_files
 
 #: Words that no two languages share, so that nothing is found by chance.

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.config import ContaminationConfig, DedupConfig
 from corpusmill.dedup.contamination.editor import ContaminationEditor, contaminated_summary, index_output
-from corpusmill.dedup.contamination.find import Finder
-from corpusmill.dedup.contamination.index import build_index
+from corpusmill.dedup.contamination.find import Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, set_files
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
