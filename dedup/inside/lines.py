@@ -394,10 +394,6 @@ class LineEditor(Editor):
 #: What CCNet's `normalize_for_dedup` takes out, after digits became 0: punctuation that is not ASCII's, and control characters.
 CCNET_LEFT_OUT = "，。、„”“«»」「《》´∶：？！（）；–—．～’…━〈〉【】％►" + "".join(map(chr, [*range(32), *range(127, 160)]))
 
-Data = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
-
 
 @cache
 def unit_forms(how: LineForm) -> npt.NDArray[np.uint32]:
@@ -418,7 +414,7 @@ def unit_forms(how: LineForm) -> npt.NDArray[np.uint32]:
 
 
 @kernel(error_model="numpy")
-def _hash(data, start, end, forms):
+def _unit_hash(data, start, end, forms):
     """The hash of one unit; of one that its form leaves empty, the hash of its bytes: marks are not equal for having no letters."""
     value = ONE
     i = start
@@ -461,7 +457,7 @@ def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scra
             first = strip_start(data, at, stop, classes)
             last = strip_end(data, first, stop, classes)
             if _long_enough(data, first, last, min_chars):
-                keys[count] = mix64(_hash(data, first, last, forms) ^ hosts[d])
+                keys[count] = mix64(_unit_hash(data, first, last, forms) ^ hosts[d])
                 texts[count], spans[count, 0], spans[count, 1] = d, first, last
                 fresh[count] = not insert(scratch, size - 1, keys[count])
                 count += 1
@@ -503,7 +499,7 @@ def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars
             if not empty:
                 counts[d, 0] += 1
                 if _long_enough(data, first, last, min_chars):
-                    slot = find(table, len(table) - 1, mix64(_hash(data, first, last, forms) ^ hosts[d]))
+                    slot = find(table, len(table) - 1, mix64(_unit_hash(data, first, last, forms) ^ hosts[d]))
                     if slot >= 0:
                         cut = stays[slot] != rows[d] or seen[slot]
                         seen[slot] |= stays[slot] == rows[d]

@@ -236,10 +236,6 @@ BETWEEN, PART, ALONE, MARK = range(4)
 #: The first code point of the first script without spaces. Before it are apostrophes and accents that such scripts only use, too.
 _FIRST_UNSPACED = 0x0E00
 
-Data = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
-
 
 @cache
 def kinds() -> npt.NDArray[np.uint8]:
