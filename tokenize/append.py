@@ -1,8 +1,8 @@
 """Adding the token shards of a run to a set of token shards: the same documents never twice, and never on both sides of the split.
 
-A set is a folder with `train/` and `validation/`, apart from any run, which would take it for its own. Files come first and a split's
-`shards.json` last, in one rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or where it has
-none, as those of the run are. Whoever appends the same shards again changes nothing.
+A set is a folder with `train/` and `validation/` that belongs to no run. Files are written first and a split's `shards.json` last, in one
+rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or, where it has none, as those of the run
+are. Appending the same shards again changes nothing.
 """
 
 import hashlib
