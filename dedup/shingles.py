@@ -449,7 +449,8 @@ def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
                 value = (value & _MERSENNE_PRIME) + (value >> np.uint64(61))
                 value = min(value, value - _MERSENNE_PRIME)  # below zero is beyond all
                 least[p] = min(least[p], value & mask)
-        out[d] = least
+        for p in range(len(multipliers)):
+            out[d, p] = least[p]
 
 
 @kernel(error_model="numpy")

@@ -294,7 +294,12 @@ def short_words(data, start, length):
     size = np.uint64(min(length, SHORT_BYTES))
     if start + SHORT_BYTES <= data.size:
         return eight_bytes(data, start) & FIRST_MASKS[size], eight_bytes(data, start + 8) & SECOND_MASKS[size]
-    end = start + np.int64(size)  # the buffer's end is near
+    return _last_words(data, start, start + np.int64(size))
+
+
+@kernel
+def _last_words(data, start, end):
+    """The same where the buffer's end is near."""
     return prefix_of(data, start, end), prefix_of(data, min(start + 8, end), end)
 
 
