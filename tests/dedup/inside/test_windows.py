@@ -107,13 +107,13 @@ def test_passages_do_not_glue_words() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("text", ["x y " * 25_000_000 + "z", "".join(f"{i:x} " for i in range(1_500_000)) * 2], ids=["periodic", "twice"])
-def test_a_text_of_100_mb_takes_seconds(text: str) -> None:
+@pytest.mark.parametrize("text", ["x y " * 5_000_000 + "z", "".join(f"{i:x} " for i in range(300_000)) * 2], ids=["periodic", "twice"])
+def test_a_large_text_takes_seconds(text: str) -> None:
     cut(["a b c"], 50, "first")
     started = time.process_time()
     found, spans = cut_one(text)
     assert spans == 1 and len(found) < len(text) * 0.51 and text.startswith(found.removesuffix(" z"))
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 15
 
 
 def cut_one(text: str) -> tuple[str, int]:
