@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from corpusmill.dedup.components import connect, group_documents
+from corpusmill.dedup.candidates import connect, group_documents
 from corpusmill.pipeline.engine import peak_memory_mb
 
 Index = npt.NDArray[np.int64]

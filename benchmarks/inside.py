@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpusmill.dedup.inside.units import UnitTable, cut_units, unit_keys
-from corpusmill.dedup.inside.windows import Scratch, WindowTable, anchors, cut_windows, key_set, kinds, walk, windows
+from corpusmill.dedup.inside.lines import cut_units, unit_keys
+from corpusmill.dedup.inside.passages import WordScratch, anchors, cut_windows, kinds, walk, windows
+from corpusmill.dedup.inside.sections import KeyTable
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest, TaskRow
@@ -107,7 +108,7 @@ def word_numbers(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     """`(numbers, bounds)`: the words of n texts as numbers, equal where the words are; text i is `numbers[bounds[i]:bounds[i + 1]]`.
     Made from the words themselves, not from their hashes."""
     data, offsets = text_buffers(texts)
-    scratch, raw, table = Scratch(offsets), data.tobytes(), kinds()
+    scratch, raw, table = WordScratch(offsets), data.tobytes(), kinds()
     known: dict[bytes, int] = {}
     numbers, bounds = [], [0]
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
@@ -139,7 +140,7 @@ def compare(texts: pa.Array) -> None:
     expected = np.flatnonzero((longest >= TOKENS) & (left >= TOKENS))
     data, offsets = text_buffers(texts)
     found, counts = np.unique(anchors(data, offsets, TOKENS, (TOKENS + 1) // 2), return_counts=True)
-    keys, where, places = windows(data, offsets, TOKENS, (TOKENS + 1) // 2, key_set(found[counts > 1]))
+    keys, where, places = windows(data, offsets, TOKENS, (TOKENS + 1) // 2, KeyTable(found[counts > 1]).table)
     _, back, counts = np.unique(keys, return_inverse=True, return_counts=True)
     ours = np.sort((bounds[where] + places)[counts[back] > 1])
     hit = np.isin(expected, ours)
@@ -161,21 +162,21 @@ def kernels(texts: pa.Array) -> None:
     for _ in range(2):  # the first time compiles
         speeds = {}
         started = time.process_time()
-        keys, _, fresh = unit_keys(data, offsets, hosts, "ccnet", False, 1)
+        keys, _, fresh, _ = unit_keys(data, offsets, hosts, "ccnet", False, 1)
         speeds["lines counted"] = size / (time.process_time() - started)
         found, counts = np.unique(keys[fresh > 0], return_counts=True)
-        units = UnitTable(found[counts >= 10], np.full(int((counts >= 10).sum()), -1))
+        units = KeyTable(found[counts >= 10], np.full(int((counts >= 10).sum()), -1))
         started = time.process_time()
         cut_units(data, offsets, hosts, rows, "ccnet", False, 1, units)
         speeds["lines cut"] = size / (time.process_time() - started)
         started = time.process_time()
         found, counts = np.unique(anchors(data, offsets, TOKENS, TOKENS // 2), return_counts=True)
         speeds["anchors"] = size / (time.process_time() - started)
-        known = key_set(found[counts > 1])
+        known = KeyTable(found[counts > 1]).table
         started = time.process_time()
         found, counts = np.unique(windows(data, offsets, TOKENS, TOKENS // 2, known)[0], return_counts=True)
         speeds["windows"] = size / (time.process_time() - started)
-        table = WindowTable(found[counts > 1], *np.full((2, int((counts > 1).sum())), -1))
+        table = KeyTable(found[counts > 1], *np.full((2, int((counts > 1).sum())), -1))
         started = time.process_time()
         cut_windows(data, offsets, rows, TOKENS, table)
         speeds["windows cut"] = size / (time.process_time() - started)

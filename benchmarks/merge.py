@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.dedup.components import DOCUMENT_WORDS, GROUPED
+from corpusmill.dedup.candidates import DOCUMENT_WORDS, GROUPED
 from corpusmill.dedup.external_sort import GROUP, DocumentMergeWorker, KeyMergeWorker, MergeWorker, group_blocks, keys_bytes
 from corpusmill.dedup.signatures import signature_schema
 from corpusmill.pipeline.config import Config

@@ -25,9 +25,8 @@ from datatrove.utils.text import simplify_text
 from parity import spread
 
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.minhash import band_keys
 from corpusmill.dedup.normalise import simplified, texts_of
-from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.shingles import Shingler, band_keys
 from corpusmill.pipeline.text.buffers import text_buffers
 
 TOKENIZERS: dict[str, Callable[[str], list[str]] | None] = {

@@ -27,7 +27,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.dedup import candidates, components, external_sort
+from corpusmill.dedup import candidates, external_sort
 from corpusmill.dedup.inside import sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
@@ -150,7 +150,7 @@ def main() -> None:
     os.fsync = lambda _: None
     external_sort.FEW = given.few
     candidates.TASK_KEYS = SHARDS_A_RANGE * given.documents * KEYS
-    components.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
+    candidates.GROUP_WORDS = SHARDS_A_RANGE * given.documents // 4 * 4 * WORDS
     sections.RANGE_BYTES = SHARDS_A_RANGE * 8_192
     for shards, fan_in in itertools.product(given.shards, given.fan_in):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,20 +1,29 @@
-"""The second phase: groups of documents that share a key, and LSH buckets in which near copies may be.
+# mypy: disallow-untyped-defs=False
+"""The second and third phase: documents that share a key or an LSH bucket, and what must be judged together.
 
 Keys are split by range, so that a task holds one range and never a text.
 """
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import MeasuredShard, only, starts
+from corpusmill.dedup.corpus import Index, MeasuredShard, located, only, starts
 from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
+from corpusmill.dedup.shingles import band_shape
 from corpusmill.dedup.signatures import key_kinds
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import read_list
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import batches_stream, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
+from corpusmill.pipeline.storage import Storage
 
 #: Keys that one task sorts: 24 bytes each, and about as much again for the order.
 TASK_KEYS = 6_000_000
@@ -31,8 +40,6 @@ BUCKETS = pa.schema(
         pa.field("document", pa.int64(), nullable=False),  # of exact copies only the first
     ]
 )
-
-Index = npt.NDArray[np.int64]
 
 
 def ranges_for(keys: int) -> int:
@@ -125,3 +132,258 @@ class CandidateWorker(Worker):
 
 
 _NOTHING = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
+
+
+# ---- the third phase: groups of documents that are judged together ---------------------------------------
+#
+# Documents that candidates connect are judged together, in groups that fit into the memory of one task. One process joins all documents
+# by union-find. It holds 13 bytes for each document (21 beyond two billion) and 16 for each component, never a text or a signature.
+# A component that is larger than a group may be is joined anew, from its smallest buckets on.
+
+
+GROUPS_FILE = "groups/documents.arrow"
+#: One batch a shard: its documents that have a candidate, by row.
+GROUPED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("group", pa.int64(), nullable=False),
+        pa.field("near", pa.bool_(), nullable=False),  # whether it is in a bucket, so that its signature and text are needed
+        pa.field("words", pa.int64(), nullable=False),  # what it weighs, as GROUP_WORDS
+    ]
+)
+
+#: 64-bit words (signatures, shingles, columns) that one task has in memory at once.
+GROUP_WORDS = 16_000_000
+#: What a document weighs beside its signature and its shingles: id, source, times, counts.
+DOCUMENT_WORDS = 32
+#: What is known of a document: it has a copy, it is in a bucket of near copies, its component is larger than a group may be.
+COPY, NEAR, OVERSIZED = 1, 2, 4
+
+#: Files of stars, `(star, document)`, which can be read again: where `star`, which ascends, has one number, the documents belong together.
+Stars = Iterable[tuple[Index, Index]]
+
+
+def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
+    """Runs the phase; the first `own` documents of `shards` are this run's. Counts: `groups`, `apart`."""
+    buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
+    copies = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
+    bands, rows = band_shape(config.minhash)
+    words = bands * rows * config.minhash.bits // 64
+    inputs = [*(shard.signatures for shard in shards), *(ref for refs in candidates.values() for ref in refs)]
+    return run.once(
+        "groups",
+        inputs,
+        lambda _: groups_output(run.run, shards, own, copies, buckets, words),
+        {"own": own, "words": words},
+        MeasureConfig(),
+    )
+
+
+def groups_output(run: Storage, shards: list[MeasuredShard], own: int, copies: Sequence[str], buckets: Sequence[str], words: int) -> Output:
+    """The file of groups. `copies`, `buckets`: the files of candidates. `words`: 64-bit words of a signature."""
+    weight = np.concatenate([np.zeros(0, np.uint32), *(_shingles(run, shard) for shard in shards)])
+    weight += np.uint32(words)
+    groups = group_documents(weight, CandidateStars(run, copies, "first"), CandidateStars(run, buckets, "bucket"), own)
+    bounds = starts(shards)
+    tables = (groups.table(int(a), int(b)) for a, b in pairwise(bounds))
+    counts = {"groups": max(groups.count, 1) if shards else 0, "apart": groups.apart}
+    return Output({GROUPS_FILE: batches_stream(GROUPED, tables, "lz4")}, counts=counts)
+
+
+def _shingles(run: Storage, shard: MeasuredShard) -> npt.NDArray[np.uint32]:
+    tables = iter_tables(*located(run, shard.signatures.path), ["shingles"])
+    return np.concatenate([np.zeros(0, np.uint32), *(table["shingles"].to_numpy().astype(np.uint32) for table in tables)])
+
+
+class CandidateStars:
+    """The candidates of some files, read anew each time; `star` is the column that says what belongs together."""
+
+    def __init__(self, run: Storage, files: Sequence[str], star: str):
+        self.run, self.files, self.star = run, files, star
+
+    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+        for path in self.files:
+            table = read_table(self.run, path, [self.star, "document"])
+            yield table[self.star].to_numpy(), table["document"].to_numpy()
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Of n documents: what is known of each (`flags`), its component, what it weighs; of components, in the order of their first
+    documents, the group of each that is judged. `apart`: candidates that were left apart, because a component exceeded a group."""
+
+    flags: npt.NDArray[np.uint8]
+    component: npt.NDArray[np.integer]
+    weight: npt.NDArray[np.uint32]
+    group: Index
+    apart: int
+
+    @property
+    def count(self) -> int:
+        return int(self.group[-1]) + 1 if len(self.group) else 0
+
+    def table(self, begin: int, end: int) -> pa.Table:
+        """The rows of GROUPED of the documents from `begin` to `end`."""
+        rows = np.flatnonzero((self.flags[begin:end] > 0) & (self.component[begin:end] < len(self.group)))
+        at = rows + begin
+        near = self.flags[at] & NEAR > 0
+        return pa.table([rows, self.group[self.component[at]], near, self.weight[at].astype(np.int64)], schema=GROUPED)
+
+
+def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: Stars, own: int) -> Groups:
+    """Puts each document of a star into a group. Components with none of the first `own` documents are left out: earlier runs have judged
+    them. `weight` (n): what each document weighs more where it is in a star of candidates; it is overwritten."""
+    parent, flags = connect(len(weight), copies, candidates)
+    weight *= flags & NEAR > 0
+    weight += np.uint32(DOCUMENT_WORDS)
+    component, total = _weigh(parent, flags, weight)
+    heaviest = max((int(weight[a:b][flags[a:b] > 0].max(initial=0)) for a, b in _blocks(len(weight))), default=0)
+    limit = max(GROUP_WORDS, 2 * heaviest)  # the longest document can be compared with another one
+    apart = 0
+    if (total > limit).any():
+        apart = part_oversized(parent, flags, weight, component, total > limit, copies, candidates, limit)
+        component, total = _weigh(parent, flags, weight)
+    judged = _number(parent[:own], flags, component)  # the components that begin with a document of this run
+    return Groups(flags, component, weight, pack(total[:judged]), apart)
+
+
+def connect(documents: int, copies: Stars, candidates: Stars) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.uint8]]:
+    """`(root, flags)` of each document: the lowest document that candidates of both kinds connect it with, and COPY or NEAR."""
+    parent = np.arange(documents, dtype=np.int32 if documents < 1 << 31 else np.int64)
+    flags = np.zeros(documents, np.uint8)
+    for bit, stars in ((COPY, copies), (NEAR, candidates)):
+        for star, document in stars:
+            join_stars(parent, flags, star, document, bit)
+    return roots(parent), flags
+
+
+def part_oversized(parent, flags, weight, component, oversized, copies: Stars, candidates: Stars, limit: int) -> int:
+    """Joins the documents of components that are `oversized` anew (in `parent`), and returns how many candidates were left apart.
+
+    `copies` always stay together. `candidates` join documents from the smallest stars to the largest, leaving apart what would exceed
+    `limit`: the smaller a star, the more its documents share. Of stars alike in size the first ones win, so what is left apart depends
+    on the order of the documents.
+    """
+    for begin, end in _blocks(len(parent)):
+        again = begin + np.flatnonzero(flags[begin:end] > 0)
+        again = again[oversized[component[again]]]
+        flags[again] |= np.uint8(OVERSIZED)
+        parent[again] = again
+    for star, document in copies:
+        again = flags[document] & OVERSIZED > 0
+        join_stars(parent, flags, star[again], document[again], OVERSIZED)
+    of_root = np.zeros(len(parent), np.int64)  # only pages that are written take memory
+    _add_weights(parent, flags, weight, of_root)
+    apart, smallest, largest = 0, 2, 2
+    while largest >= smallest:
+        for star, document in candidates:
+            left, seen = join_up_to(parent, of_root, flags, star, document, limit, smallest)
+            apart, largest = apart + int(left), max(largest, int(seen))
+        smallest *= 2
+    roots(parent)
+    return apart
+
+
+def pack(words: Index) -> Index:
+    """The group of each of some components: each group is filled up to about GROUP_WORDS."""
+    full = np.cumsum(words) // GROUP_WORDS
+    return np.cumsum(np.diff(full, prepend=-1) > 0) - 1
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    return ((begin, min(begin + (1 << 20), count)) for begin in range(0, count, 1 << 20))
+
+
+def _weigh(parent, flags, weight) -> tuple[npt.NDArray[np.integer], Index]:
+    """`(component, total)`: the number of each document's component, by their first documents, and what each component weighs."""
+    component = np.zeros_like(parent)
+    count = _number(parent, flags, component)
+    total = np.zeros(count, np.int64)
+    _total(component, flags, weight, total)
+    return component, total
+
+
+# ---- kernels: `parent` (n) leads from each document to the lowest one of its component, its root -----
+
+
+@kernel
+def find_root(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@kernel
+def roots(parent):
+    for i in range(len(parent)):
+        parent[i] = find_root(parent, i)
+    return parent
+
+
+@kernel
+def join_stars(parent, flags, star, document, flag):
+    """Joins the documents of each star (`star` ascends), and gives all of them a flag."""
+    for i in range(len(star)):
+        flags[document[i]] |= flag
+        if i and star[i] == star[i - 1]:
+            a, b = find_root(parent, document[i - 1]), find_root(parent, document[i])
+            parent[max(a, b)] = min(a, b)
+
+
+@kernel
+def join_up_to(parent, weight, flags, star, document, limit, smallest):
+    """Joins the documents of one star each (`star` ascends), but of oversized stars of `smallest` to `2 * smallest - 1` documents alone and
+    never to more than `limit` of weight. Returns how often documents were left apart, and the size of the largest star.
+
+    What has no room with a star's first documents begins anew with those behind it, so that a million near copies come together in a few
+    components. `weight` holds the weight of each root."""
+    apart, begin, largest = 0, 0, 0
+    while begin < len(star):
+        end = begin
+        while end < len(star) and star[end] == star[begin]:
+            end += 1
+        if flags[document[begin]] & OVERSIZED:
+            largest = max(largest, end - begin)
+            if smallest <= end - begin < 2 * smallest:
+                middle = document[begin]
+                for i in range(begin + 1, end):
+                    a, b = find_root(parent, middle), find_root(parent, document[i])
+                    if a == b:
+                        continue
+                    if weight[a] + weight[b] > limit:
+                        apart += 1
+                        if weight[b] <= weight[a]:
+                            middle = b
+                        continue
+                    weight[min(a, b)] = weight[a] + weight[b]
+                    parent[max(a, b)] = min(a, b)
+        begin = end
+    return apart, largest
+
+
+@kernel
+def _number(parent, flags, component):
+    count = 0
+    for i in range(len(parent)):
+        if flags[i]:
+            if parent[i] == i:
+                component[i] = count
+                count += 1
+            else:
+                component[i] = component[parent[i]]  # the root comes first
+    return count
+
+
+@kernel
+def _total(component, flags, weight, total):
+    for i in range(len(component)):
+        if flags[i]:
+            total[component[i]] += weight[i]
+
+
+@kernel
+def _add_weights(parent, flags, weight, of_root):
+    for i in range(len(parent)):
+        if flags[i] & OVERSIZED:
+            of_root[find_root(parent, i)] += weight[i]

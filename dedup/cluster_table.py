@@ -1,6 +1,6 @@
 """The table of clusters: a row for each document that has a copy, with the document that stays for it and the evidence.
 
-And what it adds up to: the documents of a shard that stay, and what each source loses."""
+Also read from it: the documents of a shard that stay, and what each source loses."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import MeasuredShard, files, located, only, shard_key
+from corpusmill.dedup.corpus import Index, MeasuredShard, files, located, only, shard_key
 from corpusmill.dedup.external_sort import neighbours, worth_merging
 from corpusmill.dedup.signatures import BY, require_columns
 from corpusmill.pipeline.config import Config
@@ -22,8 +22,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-
-Index = npt.NDArray[np.int64]
 
 #: How it is known that a document is a copy of the kept one.
 EXACT, URL, JACCARD, CONTAINMENT, ESTIMATE = "exact", "url", "exact_jaccard", "containment", "minhash_estimate"
@@ -130,7 +128,7 @@ def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[s
 def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[TaskRow]) -> list[FileRef]:
     """For each shard the file with its rows: a table of 64 shards, or the list of all cluster tables if there are few.
 
-    Otherwise each task of a shard would open every table for a few rows.
+    So a task of a shard need not open every table for a few rows.
     """
     tables = files(clusters, "clusters/")
     listed = write_list(run, "cluster-tables", tables)

@@ -63,9 +63,11 @@ class MinHashConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _signature_fits(self) -> Self:
+    def _go_together(self) -> Self:
         if self.target is None and self.bands * self.rows > MOST_MINIMA:
             raise ValueError(f"{self.bands} bands of {self.rows} rows are more than {MOST_MINIMA:,} minima")
+        if self.hash == "xxhash" and self.bits != 64:
+            raise ValueError("hash: xxhash needs bits: 64")
         return self
 
 

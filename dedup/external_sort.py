@@ -4,9 +4,9 @@ partition of all these files. So no task holds more than a shard or a partition.
 Keys by which copies meet (of exact texts, of URLs and of LSH bands) are cut by equal ranges of 64-bit numbers, documents by the group in
 which they are judged. A file is an Arrow file with a batch for each partition.
 
-Where many tasks would read many files, neighbouring files are merged first. What is opened would else be files times tasks: it is a
-`FAN_IN`-th of that with one such phase, and each file once more. There is no second one: of 10,000 files the first leaves 157, which a task
-opens in less time than its batches take, and the second would be three tasks.
+Where many tasks would read many files, a phase merges neighbouring files first. Without it, every task opens every file; with it, a
+`FAN_IN`-th of them. One such phase is enough: of 10,000 files it leaves 157, which a task opens in less time than it takes to read its
+batches.
 """
 
 from abc import abstractmethod
@@ -43,13 +43,13 @@ KEYS = pa.schema(
     ]
 )
 
-#: Keys in a batch: whoever wants a range reads no more than one batch beside it.
+#: Keys in a batch: a task that wants a range reads at most one batch beside it.
 BATCH_KEYS = 4_096
 MAX_RANGES = 65_536
 
 #: Files that one task merges. It has all of them open, and of each, on a store, up to 9 MiB that were read ahead.
 FAN_IN = 64
-#: Where no more tasks read each of the files, they may well open them all: to write them again takes longer.
+#: With so few readers, it takes less time that each opens all files than to merge the files first.
 FEW = 32
 #: How much one task merges at once: bytes of keys, and 64-bit words of documents (`GROUP_WORDS`).
 BLOCK_BYTES, BLOCK_WORDS = 32 << 20, 4_000_000
@@ -71,7 +71,7 @@ def range_of(keys: Keys, ranges: int) -> npt.NDArray[np.uint16]:
 
 
 def batch_ranges(keys: int) -> int:
-    """In how many ranges (a power of two) so many keys of a shard are parted."""
+    """How many ranges (a power of two) the keys of a shard are split into."""
     return min(1 << max(keys // BATCH_KEYS, 1).bit_length() - 1, MAX_RANGES)
 
 
@@ -110,12 +110,12 @@ def _keys(reader: ipc.RecordBatchFileReader, part: int, parts: int) -> pa.Table:
 
 
 def worth_merging(files: int, readers: int) -> bool:
-    """Whether so many files, each of which so many tasks read, are merged."""
+    """Whether it pays to merge so many files for so many tasks that read all of them."""
     return files > FAN_IN and readers > FEW
 
 
 def neighbours(items: Sequence[Item]) -> list[Sequence[Item]]:
-    """What becomes one: `FAN_IN` of the items, and the next."""
+    """Blocks of `FAN_IN` neighbouring items; each block is merged into one."""
     return [items[begin : begin + FAN_IN] for begin in range(0, len(items), FAN_IN)]
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from corpusmill.dedup.cluster_table import read_clusters
-from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
+from corpusmill.dedup.config import ClusterConfig, DedupConfig, IndexConfig, MeasureConfig
 from corpusmill.dedup.corpus import MeasuredShard, files
 from corpusmill.dedup.external_sort import keys_bytes, read_keys
 from corpusmill.dedup.signatures import parquet_bytes
-from corpusmill.pipeline.config import canonical_json, digest
+from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.lease import holding
@@ -59,20 +60,21 @@ class Entry:
     shards: list[MeasuredShard]
     decisions: FileRef
 
-    def content(self, root: str) -> bytes:
-        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
-
-        def below(ref: FileRef) -> FileRef:
-            return replace(ref, path=ref.path.removeprefix(f"{root}/"))
-
+    def with_refs(self, change: Callable[[FileRef], FileRef]) -> "Entry":
+        """The same entry with other references to its files."""
         shards = [
             replace(
-                shard, texts=shard.texts and below(shard.texts), signatures=below(shard.signatures),
-                keys={kind: below(ref) for kind, ref in shard.keys.items()},
+                shard, texts=shard.texts and change(shard.texts), signatures=change(shard.signatures),
+                keys={kind: change(ref) for kind, ref in shard.keys.items()},
             )
             for shard in self.shards
         ]  # fmt: skip
-        return canonical_json(asdict(replace(self, shards=shards, decisions=below(self.decisions)))).encode() + b"\n"
+        return replace(self, shards=shards, decisions=change(self.decisions))
+
+    def content(self, root: str) -> bytes:
+        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
+        inside = self.with_refs(lambda ref: replace(ref, path=ref.path.removeprefix(f"{root}/")))
+        return canonical_json(asdict(inside)).encode() + b"\n"
 
 
 def parameters(config: DedupConfig) -> dict[str, Any]:
@@ -132,26 +134,17 @@ class CrawlIndex:
     def _entry(self, name: str) -> Entry:
         raw = self._json(f"{name}/{ENTRY_FILE}")
         try:
-            shards = [
-                MeasuredShard(
-                    s["name"], s["rows"], s["texts"] and self._ref(s["texts"]), self._ref(s["signatures"]),
-                    {kind: self._ref(ref) for kind, ref in s["keys"].items()}, s["entry"],
-                )
-                for s in raw["shards"]
-            ]  # fmt: skip
-            entry = Entry(raw["name"], raw["number"], raw["documents"], raw["columns"], shards, self._ref(raw["decisions"]))
-            if [type(value) for value in vars(entry).values()] != [str, int, str, list, list, FileRef] or entry.name != name:
-                raise ValueError("a value is of another kind")
-            if not all(type(shard.name) is str and type(shard.rows) is int for shard in shards):
-                raise ValueError("a value of a shard is of another kind")
+            entry = TypeAdapter(Entry).validate_json(json.dumps(raw), strict=True).with_refs(self._located)
+            if entry.name != name:
+                raise ValueError(f"it is of {entry.name}")
             return entry
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({error}).") from error
+        except ValueError as error:
+            raise InputError(f"{self.storage.path(name)}/{ENTRY_FILE}: not an entry of an index ({reason_of(error)}).") from error
 
-    def _ref(self, raw: dict[str, Any]) -> FileRef:
-        if not stays_inside(raw["path"]):
-            raise ValueError(f"{raw['path']!r} lies outside of the index")
-        return FileRef(self.storage.path(raw["path"]), raw["fingerprint"], raw["bytes"])
+    def _located(self, ref: FileRef) -> FileRef:
+        if not stays_inside(ref.path):
+            raise ValueError(f"{ref.path!r} lies outside of the index")
+        return replace(ref, path=self.storage.path(ref.path))
 
     def _json(self, path: str) -> dict[str, Any]:
         try:
@@ -304,78 +297,61 @@ def _documents_digest(run: StageRun) -> str:
 
 
 def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> Output:
-    """The table of changes; counts: `replaced`, `restored`."""
-    table = changes(run, entries, earlier_files)
-    restored = pc.sum(table["kept"]).as_py() or 0
-    return Output({CHANGES_FILE: table}, counts={"replaced": table.num_rows - restored, "restored": restored})
+    """The table of documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone.
 
-
-def changes(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> pa.Table:
-    """Documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone."""
+    Counts: `replaced`, `restored`.
+    """
     before = decisions(entries).select(["entry", "shard", "row", "kept"]).rename_columns(["entry", "shard", "row", "before"])
     found = [CHANGES.empty_table(), *(read_table(run, path, CHANGES.names) for path in earlier_files)]
     now = pa.concat_tables([table.select(CHANGES.names).cast(CHANGES) for table in found])
     both = now.join(before, ["entry", "shard", "row"], join_type="left outer", use_threads=False)
     changed = both.filter(pc.not_equal(both["kept"], pc.fill_null(both["before"], True)))
-    return changed.select(CHANGES.names).cast(CHANGES).sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+    table = changed.select(CHANGES.names).cast(CHANGES).sort_by([("entry", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+    restored = pc.sum(table["kept"]).as_py() or 0
+    return Output({CHANGES_FILE: table}, counts={"replaced": table.num_rows - restored, "restored": restored})
 
 
 def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entry, clusters: Sequence[FileRef], changed: str) -> Output:
-    """Puts an entry into the index; `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables.
-    The output is what the index says of it."""
-    earlier = read_table(run, changed)
-    entry = EntryWriter(run, config, index, new.name).write(new, clusters, earlier)
-    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in entry.shards))
+    """Puts an entry into the index. `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables,
+    `changed` is the run's table of changes. The output is what the index says of the entry."""
+    assert config.index is not None
+
+    def put(path: str, content: Content) -> FileRef:
+        return index.ref(publish(index.storage, f"{new.name}/{path}", content))
+
+    shards, own = [], [DECISIONS.empty_table()]
+    for shard, ref in zip(new.shards, clusters, strict=True):
+        rows = read_clusters(run, input_paths(run, [ref]), [shard.name])
+        shards.append(_indexed_shard(run, config.index, new.name, shard, rows, put))
+        if config.index.earlier == "union":
+            named = rows.select(["shard", "row", "id", "kept"])
+            own.append(named.add_column(0, "entry", pa.array([new.name] * rows.num_rows, pa.string())).cast(DECISIONS))
+    table = pa.concat_tables([*own, read_table(run, changed).select(DECISIONS.names).cast(DECISIONS)])
+    entry = replace(new, shards=shards, decisions=put(DECISIONS_FILE, table))
+    index.write(config, entry)
+    return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in shards))
 
 
-class EntryWriter:
-    """Writes the shards of a run into the index. Under `earlier: fixed` only the documents that stay."""
-
-    def __init__(self, run: Storage, config: DedupConfig, index: CrawlIndex, name: str):
-        assert config.index is not None
-        self.run, self.config, self.index, self.name = run, config, index, name
-        self.options = config.index
-
-    def write(self, new: Entry, clusters: Sequence[FileRef], earlier: pa.Table) -> Entry:
-        """`new` with its shards in the index. `clusters`: for each what has its rows of the cluster tables; `earlier`: the run's
-        `changes`."""
-        written, own = [], [DECISIONS.empty_table()]
-        for shard, ref in zip(new.shards, clusters, strict=True):
-            rows = read_clusters(self.run, input_paths(self.run, [ref]), [shard.name])
-            written.append(self._shard(shard, rows))
-            if self.options.earlier == "union":
-                named = rows.select(["shard", "row", "id", "kept"]).add_column(
-                    0, "entry", pa.array([self.name] * rows.num_rows, pa.string())
-                )
-                own.append(named.cast(DECISIONS))
-        table = pa.concat_tables([*own, earlier.select(DECISIONS.names).cast(DECISIONS)])
-        entry = replace(new, shards=written, decisions=self._put(DECISIONS_FILE, table))
-        self.index.write(self.config, entry)
-        return entry
-
-    def _shard(self, shard: MeasuredShard, clusters: pa.Table) -> MeasuredShard:
-        kept = np.ones(shard.rows, bool)
-        if self.options.earlier == "fixed":
-            kept[clusters["row"].to_numpy()[~clusters["kept"].to_numpy()]] = False
-        signatures = read_table(self.run, shard.signatures.path).filter(pa.array(kept))
-        row = np.cumsum(kept) - 1
-        keys = {}
-        for kind, ref in shard.keys.items():
-            key, check, rows = read_keys(self.run, ref.path, 0, 1)
-            stays = kept[rows]
-            content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32))
-            keys[kind] = self._put(f"keys/{shard.name}.{kind}.arrow", content)
-        texts = None
-        if self.options.texts and shard.texts is not None:
-            table = read_table(self.run, shard.texts.path, ["text"]).filter(pa.array(kept))
-            near = pc.greater(signatures["shingles"], 0)
-            table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # the others are never compared
-            texts = self._put(f"texts/{shard.name}.parquet", table)
-        content = parquet_bytes(signatures.replace_schema_metadata(None))
-        return replace(
-            shard, rows=int(kept.sum()), texts=texts, keys=keys, entry=self.name,
-            signatures=self._put(f"signatures/{shard.name}.parquet", content),
-        )  # fmt: skip
-
-    def _put(self, path: str, content: Content) -> FileRef:
-        return self.index.ref(publish(self.index.storage, f"{self.name}/{path}", content))
+def _indexed_shard(
+    run: Storage, options: IndexConfig, entry: str, shard: MeasuredShard, clusters: pa.Table, put: Callable[[str, Content], FileRef]
+) -> MeasuredShard:
+    """Writes a shard of the run into the index; under `earlier: fixed` only the documents that stay."""
+    kept = np.ones(shard.rows, bool)
+    if options.earlier == "fixed":
+        kept[clusters["row"].to_numpy()[~clusters["kept"].to_numpy()]] = False
+    signatures = read_table(run, shard.signatures.path).filter(pa.array(kept))
+    row = np.cumsum(kept) - 1
+    keys = {}
+    for kind, ref in shard.keys.items():
+        key, check, rows = read_keys(run, ref.path, 0, 1)
+        stays = kept[rows]
+        content = keys_bytes(key[stays], check[stays], row[rows[stays]].astype(np.uint32))
+        keys[kind] = put(f"keys/{shard.name}.{kind}.arrow", content)
+    texts = None
+    if options.texts and shard.texts is not None:
+        table = read_table(run, shard.texts.path, ["text"]).filter(pa.array(kept))
+        near = pc.greater(signatures["shingles"], 0)
+        table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # the others are never compared
+        texts = put(f"texts/{shard.name}.parquet", table)
+    written = put(f"signatures/{shard.name}.parquet", parquet_bytes(signatures.replace_schema_metadata(None)))
+    return replace(shard, rows=int(kept.sum()), texts=texts, keys=keys, entry=entry, signatures=written)

@@ -26,8 +26,6 @@ HASH_BYTES = 16
 CHUNK_BYTES = 1 << 18
 #: Bytes that are tried at once.
 BLOCK = 32
-#: Bytes of a block that are not ASCII from which on it is written by single characters, and the next one too.
-DENSE = 8
 #: Where the size of a character's form begins, and the form of a space.
 _SIZE = np.uint64(32)
 _SPACE_FORM = np.uint64(1 << 32 | 0x20)
@@ -48,30 +46,6 @@ def _forms(how: ExactForm, words: bool) -> npt.NDArray[np.uint64]:
     sizes = [forms < np.uint64(limit) for limit in (0x80, 0x800, 0x10000)]
     content = np.select(sizes, [forms, two, three], four)
     return content | np.select(sizes, [np.uint64(1), np.uint64(2), np.uint64(3)], np.uint64(4)) << _SIZE
-
-
-@kernel(error_model="numpy")
-def _write(data, start, end, forms, out, begin):
-    """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
-
-    Without a branch on where words end, as in `words.word_hashes`: four bytes are always written.
-    """
-    place, spaced, i, last = begin, np.int64(1), start, end - 1
-    while i < end:
-        point = np.int64(data[i])
-        if point < 0x80:
-            i += 1
-        else:
-            point, width = character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
-            i += width
-        form = forms[point]
-        first = np.uint64(place)
-        for k in range(4):
-            out[first + np.uint64(k)] = np.uint8(form >> np.uint64(8 * k))
-        space = np.int64(form == _SPACE_FORM)
-        place += np.int64(form >> _SIZE) * (1 - (space & spaced))
-        spaced = space
-    return place - (spaced & np.int64(place > begin))
 
 
 @kernel(inline="always")
@@ -96,26 +70,16 @@ def _write_block(data, at, case, out, place):
     return not odd
 
 
-@kernel
-def _fitting(data, at):
-    """`(how many, how many are not ASCII)`: up to where `_write_block` wrote the right thing."""
-    fit, high = np.uint8(BLOCK), np.uint8(0)
-    for k in range(BLOCK):
-        byte, before = data[at + np.uint64(k)], data[at + np.uint64(k) - np.uint64(1)]
-        high += np.uint8(byte >> np.uint8(7))
-        odd = (byte >= 0x80) | (_is_space(byte) & _is_space(before))
-        fit = min(fit, np.uint8(k) if odd else np.uint8(BLOCK))
-    return np.int64(fit), np.int64(high)
-
-
 @kernel(error_model="numpy")
-def _write_by_blocks(data, start, end, forms, case, out, begin):
-    """As `_write` for forms that differ from the text only in spaces and, where `case` is 0x20, in case."""
+def _write(data, start, end, forms, blocks, case, out, begin):
+    """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
+
+    With `blocks`, for forms that differ from the text only in spaces and case (`_write_block`), most ASCII goes by blocks. Characters are
+    written without a branch on where words end, as in `words.word_hashes`: four bytes are always written.
+    """
     place, spaced, i, last = begin, np.int64(1), start, end - 1
-    high = DENSE  # bytes of the last block that are not ASCII
     while i < end:
-        limit = min(i + BLOCK, end)
-        if high < DENSE and i <= end - BLOCK:
+        if blocks and start < i <= end - BLOCK:
             if spaced and _is_space(data[i]):
                 i += 1
                 continue
@@ -123,13 +87,7 @@ def _write_by_blocks(data, start, end, forms, case, out, begin):
                 place, i = place + BLOCK, i + BLOCK
                 spaced = np.int64(_is_space(data[i - 1]))
                 continue
-            fit, high = _fitting(data, np.uint64(i))
-            place, i = place + fit, i + fit
-            if fit:
-                spaced = np.int64(_is_space(data[i - 1]))
-            if high < DENSE:
-                limit = i + 1
-        high = 0
+        limit = min(i + BLOCK, end)
         while i < limit:
             point = np.int64(data[i])
             if point < 0x80:
@@ -137,7 +95,6 @@ def _write_by_blocks(data, start, end, forms, case, out, begin):
             else:
                 point, width = character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
                 i += width
-                high += width
             form = forms[point]
             first = np.uint64(place)
             for k in range(4):
@@ -149,19 +106,15 @@ def _write_by_blocks(data, start, end, forms, case, out, begin):
 
 
 @kernel(error_model="numpy")
-def _normalise_words(data, offsets, forms, other_forms, out, places):
+def _normalise(data, offsets, forms, symbols, blocks, case, out, places):
+    """Normalises n texts. A text that has nothing in these `forms` (no words) is written in those of `symbols`: two such texts are not
+    equal for having none."""
     for d in range(len(offsets) - 1):
         begin = places[d]
-        place = _write(data, offsets[d], offsets[d + 1], forms, out, begin)
-        if place == begin:  # a text without words is its symbols: two of them are not equal for having none
-            place = _write(data, offsets[d], offsets[d + 1], other_forms, out, begin)
+        place = _write(data, offsets[d], offsets[d + 1], forms, blocks, case, out, begin)
+        if place == begin and not blocks:
+            place = _write(data, offsets[d], offsets[d + 1], symbols, blocks, case, out, begin)
         places[d + 1] = place
-
-
-@kernel(error_model="numpy")
-def _normalise(data, offsets, forms, case, out, places):
-    for d in range(len(offsets) - 1):
-        places[d + 1] = _write_by_blocks(data, offsets[d], offsets[d + 1], forms, case, out, places[d])
 
 
 def normalised(
@@ -172,11 +125,9 @@ def normalised(
         return data, offsets
     out = np.empty(int(offsets[-1] - offsets[0]) * 3 + BLOCK, np.uint8)  # invalid bytes grow to three
     places = np.zeros(len(offsets), np.int64)
-    if how == "words":
-        _normalise_words(read_only(data), read_only(offsets), _forms(how, True), _forms(how, False), out, places)
-    else:
-        case = np.uint8(0x20 if how == "lowercase" else 0)
-        _normalise(read_only(data), read_only(offsets), _forms(how, False), case, out, places)
+    words, case = how == "words", np.uint8(0x20 if how == "lowercase" else 0)
+    forms, symbols = _forms(how, words), _forms(how, False)
+    _normalise(read_only(data), read_only(offsets), forms, symbols, not words, case, out, places)
     return out, places
 
 

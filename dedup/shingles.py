@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.minhash import band_shape, datatrove_minima, datatrove_permutations, minima32, minima64, permutations
 from corpusmill.dedup.normalise import SIMPLIFICATIONS, normalised, repaired, simplified, tables
 from corpusmill.dedup.words import chunks, read_only, shingle_hashes, word_codes, word_hashes
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED
-from corpusmill.pipeline.text.hashing import BASE, ONE, four_bytes, mix64, power, xxh64
+from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power, xxh64
 from corpusmill.pipeline.text.utf8 import character_classes, decode
 from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
@@ -30,7 +30,7 @@ Offsets = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 #: How a shingle becomes a number: by our hash of hashes, or by a hash of its characters.
-OURS, XXH64, XXH32, SHA1_64, SHA1_32 = range(5)
+OURS, XXH64, SHA1_64, SHA1_32 = range(4)
 _SPACE = 0x20
 #: Shingles of one slot beyond which they are sorted rather than inserted one by one.
 _LARGE_SLOT = 24
@@ -44,7 +44,7 @@ CHUNK_BYTES = 1 << 20
 #: Rules whose words are all alike in a text that has but letters and spaces.
 PLAIN_RULES = ("words", "whitespace")
 
-_HASHES = {("xxhash", 64): XXH64, ("xxhash", 32): XXH32, ("sha1", 64): SHA1_64, ("sha1", 32): SHA1_32}
+_HASHES = {("xxhash", 64): XXH64, ("sha1", 64): SHA1_64, ("sha1", 32): SHA1_32}
 
 
 @cache
@@ -84,16 +84,18 @@ class Shingler:
         `shingles` counts with repeats. A text that is too short to be compared (shorter than one shingle, or than `min_words`) has
         none and a signature of zeros, which means nothing.
         """
-        bits = self.config.bits
-        out = np.zeros((len(offsets) - 1, self.bands * self.rows), np.uint32 if bits == 32 else np.uint64)
+        dtype = np.dtype(f"u{self.config.bits // 8}")
+        largest = np.iinfo(dtype).max
+        out = np.full((len(offsets) - 1, self.bands * self.rows), largest, dtype)
         shingles = np.zeros(len(out), np.int64)
         for first, last, hashes, bounds in self._chunks(data, offsets, self.how):
             shingles[first:last] = np.diff(bounds)
             if self.how != OURS:
-                mask = np.uint64((1 << bits) - 1)
-                datatrove_minima(hashes, bounds, self.multipliers, self.addends, mask, out[first:last])
+                datatrove_minima(hashes, bounds, self.multipliers, self.addends, np.uint64(largest), out[first:last])
             else:
-                (minima32 if bits == 32 else minima64)(hashes, bounds, self.multipliers, self.addends, out[first:last])
+                upper = (hashes[: bounds[-1]] >> np.uint64(64 - self.config.bits)).astype(dtype)
+                minima(upper, bounds, self.multipliers, self.addends, out[first:last])
+        out[shingles == 0] = 0
         return out, shingles
 
     def sets(self, data: Bytes, offsets: Offsets) -> tuple[Hashes, Offsets]:
@@ -236,8 +238,6 @@ def _hash_strings(data, begins, count, ngram, gap, how, out):
         start, end = begins[w], begins[w + ngram] - gap
         if how == XXH64:
             out[w] = xxh64(data, start, end)
-        elif how == XXH32:
-            out[w] = xxh32(data, start, end)
         else:
             value = sha1(data, start, end, block, state)
             out[w] = value & np.uint64(0xFFFFFFFF) if how == SHA1_32 else value
@@ -341,7 +341,6 @@ def _insert_in_order(values, low, high):
 # ---- kernels: the hashes that datatrove takes ------------------------------------------------------------
 
 
-_Q1, _Q2, _Q3, _Q4, _Q5 = (np.uint64(value) for value in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
 _LOW = np.uint64(0xFFFFFFFF)
 _ZERO = np.uint64(0)
 
@@ -349,33 +348,6 @@ _ZERO = np.uint64(0)
 @kernel(inline="always")
 def _rotate32(value, bits):
     return (value << np.uint64(bits) | value >> np.uint64(32 - bits)) & _LOW
-
-
-@kernel
-def xxh32(data, start, end):
-    """XXH32 with seed 0 of `data[start:end]`, as uint64."""
-    at = start
-    if end - start >= 16:
-        one, two, three, four = (_Q1 + _Q2) & _LOW, _Q2, _ZERO, (_ZERO - _Q1) & _LOW
-        while at + 16 <= end:
-            one = _rotate32((one + four_bytes(data, at) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            two = _rotate32((two + four_bytes(data, at + 4) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            three = _rotate32((three + four_bytes(data, at + 8) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            four = _rotate32((four + four_bytes(data, at + 12) * _Q2) & _LOW, 13) * _Q1 & _LOW
-            at += 16
-        value = _rotate32(one, 1) + _rotate32(two, 7) + _rotate32(three, 12) + _rotate32(four, 18)
-    else:
-        value = _Q5
-    value = (value + np.uint64(end - start)) & _LOW
-    while at + 4 <= end:
-        value = _rotate32((value + four_bytes(data, at) * _Q3) & _LOW, 17) * _Q4 & _LOW
-        at += 4
-    while at < end:
-        value = _rotate32((value + np.uint64(data[at]) * _Q5) & _LOW, 11) * _Q1 & _LOW
-        at += 1
-    value = (value ^ value >> np.uint64(15)) * _Q2 & _LOW
-    value = (value ^ value >> np.uint64(13)) * _Q3 & _LOW
-    return value ^ value >> np.uint64(16)
 
 
 @kernel
@@ -418,3 +390,105 @@ def sha1(data, start, end, block, state):
     for place in range(8):
         value |= (state[place >> 2] >> np.uint64(24 - 8 * (place & 3)) & np.uint64(0xFF)) << np.uint64(8 * place)
     return value
+
+
+# ---- MinHash signatures and LSH band keys (Broder 1997; Leskovec, Rajaraman and Ullman, chapter 3) --------
+#
+# A signature holds, for each of bands * rows permutations of the shingle hashes, the least value over the document's shingles. The share of
+# equal places of two signatures estimates their Jaccard similarity. Permutations are `a * h + b` with a odd, modulo 2^32 or 2^64; or as
+# datatrove has them: `(a * h + b mod 2^64) mod (2^61 - 1)`, of which 32-bit signatures hold the lower half.
+
+
+_MERSENNE_PRIME = np.uint64((1 << 61) - 1)
+
+
+def permutations(seed: int, count: int, bits: int) -> tuple[npt.NDArray, npt.NDArray]:
+    """`(multipliers, addends)`, uint32 or uint64 of length `count`: the same on every platform and library version."""
+    draws = [[xxhash.xxh3_64_intdigest(f"{part}:{i}", seed=seed) >> (64 - bits) for i in range(count)] for part in "ab"]
+    dtype = np.uint32 if bits == 32 else np.uint64
+    multipliers, addends = np.array(draws, dtype)
+    return multipliers | dtype(1), addends
+
+
+def datatrove_permutations(seed: int, count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """`(multipliers, addends)` as `MinhashDedupSignature.parameters` draws them (numpy never changes the draws of RandomState)."""
+    draw = np.random.RandomState(seed)
+    prime = int(_MERSENNE_PRIME)
+    return draw.randint(1, prime, dtype=np.uint64, size=count), draw.randint(0, prime, dtype=np.uint64, size=count)
+
+
+@kernel(error_model="numpy")
+def minima(hashes, bounds, multipliers, addends, out):
+    """The signatures (`out`). All arrays but `bounds` are uint32 or all are uint64. Four shingles at a time: that spares loads and
+    stores."""
+    number = out.dtype.type  # numba computes with 64 bits
+    for d in range(len(bounds) - 1):
+        w, last, least = bounds[d], bounds[d + 1], out[d]
+        while w + 4 <= last:
+            h, i, j, k = hashes[w], hashes[w + 1], hashes[w + 2], hashes[w + 3]
+            for p in range(len(multipliers)):
+                a, b = multipliers[p], addends[p]
+                first, second = min(number(a * h + b), number(a * i + b)), min(number(a * j + b), number(a * k + b))
+                least[p] = min(least[p], min(first, second))
+            w += 4
+        while w < last:
+            for p in range(len(multipliers)):
+                least[p] = min(least[p], number(multipliers[p] * hashes[w] + addends[p]))
+            w += 1
+
+
+@kernel(error_model="numpy")
+def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
+    """The signatures (uint32 or uint64) under datatrove's permutations. `mask`: of the bits that are compared."""
+    for d in range(len(bounds) - 1):
+        least = np.full(len(multipliers), mask)
+        for w in range(bounds[d], bounds[d + 1]):
+            h = hashes[w]
+            for p in range(len(multipliers)):
+                value = multipliers[p] * h + addends[p]
+                value = (value & _MERSENNE_PRIME) + (value >> np.uint64(61))
+                value = min(value, value - _MERSENNE_PRIME)  # below zero is beyond all
+                least[p] = min(least[p], value & mask)
+        for p in range(len(multipliers)):
+            out[d, p] = least[p]
+
+
+@kernel(error_model="numpy")
+def _band_keys(signature, bands, rows, out):
+    for d in range(len(signature)):
+        for band in range(bands):
+            key = np.uint64(band + 1)
+            for row in range(rows):
+                key = mix64(key * np.uint64(0x9E3779B97F4A7C15) + np.uint64(signature[d, band * rows + row]))
+            out[band, d] = key
+
+
+def band_keys(signature: npt.NDArray, bands: int, rows: int) -> npt.NDArray[np.uint64]:
+    """One 64-bit key for each band of each signature (n x bands * rows): bands x n."""
+    out = np.empty((bands, len(signature)), np.uint64)
+    _band_keys(signature, bands, rows, out)
+    return out
+
+
+@kernel(error_model="numpy")
+def equal_places(a, b):
+    """In how many places two signatures are equal."""
+    count = 0
+    for p in range(len(a)):
+        count += a[p] == b[p]
+    return count
+
+
+def optimal_bands(target: float, count: int) -> tuple[int, int]:
+    """`(bands, rows)` with at most `count` minima that datasketch finds best for a similarity."""
+    from datasketch.lsh import _optimal_param
+
+    bands, rows = _optimal_param(target, count, 0.5, 0.5)
+    return int(bands), int(rows)
+
+
+def band_shape(config: MinHashConfig) -> tuple[int, int]:
+    """`(bands, rows)`: as given, or the best for the similarity `target`; none where near copies are not looked for."""
+    if not config.enabled:
+        return 0, 0
+    return (config.bands, config.rows) if config.target is None else optimal_bands(config.target, config.permutations)

@@ -12,10 +12,9 @@ import xxhash
 from corpusmill.dedup.config import DedupConfig, ExactForm, MeasureConfig
 from corpusmill.dedup.corpus import MeasuredShard, shard_key
 from corpusmill.dedup.external_sort import BAND_KEYS, EXACT_KEYS, URL_KEYS, keys_bytes
-from corpusmill.dedup.minhash import band_keys, band_shape
 from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
 from corpusmill.dedup.policy import policy_columns
-from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.shingles import Shingler, band_keys, band_shape
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import hosts

@@ -30,10 +30,9 @@ class DedupStage(Stage):
             self._execute(run, check_index)
 
     def _execute(self, run: StageRun, check_index: Callable[[], None]) -> None:
-        from corpusmill.dedup.candidates import find_candidates
+        from corpusmill.dedup.candidates import find_candidates, find_groups
         from corpusmill.dedup.cluster_table import clusters_by_shard, find_losses
         from corpusmill.dedup.clusters import find_clusters
-        from corpusmill.dedup.components import find_groups
         from corpusmill.dedup.index import extend_index, find_changes, read_entries
         from corpusmill.dedup.policy import policy_columns
         from corpusmill.dedup.signatures import find_signatures

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import mix64
+from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import WORD, character_classes, lowercase_table
 
 REPLACEMENT = 0xFFFD  # what a byte that is no UTF-8 counts as
@@ -84,12 +84,18 @@ def word_codes() -> npt.NDArray[np.uint32]:
     return np.where(character_classes() & WORD, lowercase_table() + np.uint32(1), np.uint32(0))
 
 
+#: Codes of characters beyond one more than a code point: several characters (the lower bits say where in the table, first how many, then
+#: their codes); neither part of a word nor its end; a word of its own (with the lower bits).
+EXPANDED, SKIPPED, SINGLE = 1 << 29, 1 << 30, 1 << 31
+
+
 @kernel(error_model="numpy")
 def word_hashes(data, start, end, codes, out):
-    """Writes the hash of each word of `data[start:end]` to `out` (uint64, at least (end - start) // 2 + 1 long); returns their number.
+    """Writes the hash of each word of `data[start:end]` to `out` (uint64); returns their number.
 
-    Where a word ends can't be predicted, so there is no branch on it: the hash so far is always written, and only
-    the place moves on at an end. That is twice as fast as the plain loop.
+    `codes` are those of `word_codes`, or of `contamination.words`. `out` has room for (end - start) // 2 + 1 words. Where a word ends can't
+    be predicted, so there is no branch on it: the hash so far is always written, and only the place moves on at an end. That is twice as
+    fast as the plain loop.
     """
     count = 0
     value = np.uint64(0)  # 0 between words: the first character makes it positive
@@ -102,10 +108,22 @@ def word_hashes(data, start, end, codes, out):
             point, step = decode(data, i, end)
             i += step
         code = np.uint64(codes[point])
+        if code >= EXPANDED:
+            if code >= SINGLE:
+                out[count] = value
+                count += int(value != np.uint64(0))
+                out[count] = code
+                count += 1
+                value = np.uint64(0)
+            elif code != SKIPPED:
+                at = np.int64(code) - EXPANDED
+                for k in range(at + 1, at + 1 + np.int64(codes[at])):
+                    value = value * BASE + np.uint64(codes[k])
+            continue
         inside = code != np.uint64(0)
         out[count] = value
         count += int((value != np.uint64(0)) & (not inside))
-        value = value * np.uint64(0x9E3779B97F4A7C15) + code if inside else np.uint64(0)
+        value = value * BASE + code if inside else np.uint64(0)
     if value:
         out[count] = value
         count += 1
@@ -121,6 +139,6 @@ def shingle_hashes(words, count, ngram):
     for w in range(shingles):  # place w is read by no later shingle, so it can be overwritten
         value = np.uint64(0)
         for k in range(ngram):
-            value = value * np.uint64(0x9E3779B97F4A7C15) + words[w + k]
+            value = value * BASE + words[w + k]
         words[w] = mix64(value)
     return shingles

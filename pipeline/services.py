@@ -9,7 +9,7 @@ from typing import Any
 #: The module of each service.
 SERVICES = {
     "scores": "corpusmill.filters.worker",  # measures texts as the filter stage does, and gives its dropped documents back
-    "overlap": "corpusmill.dedup.contamination.overlap",  # finds the items of an evaluation set in documents
+    "overlap": "corpusmill.dedup.contamination.editor",  # finds the items of an evaluation set in documents
 }
 
 

@@ -1,8 +1,8 @@
 """Adding the token shards of a run to a set of token shards: the same documents never twice, and never on both sides of the split.
 
-A set is a folder with `train/` and `validation/`, apart from any run, which would take it for its own. Files come first and a split's
-`shards.json` last, in one rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or where it has
-none, as those of the run are. Whoever appends the same shards again changes nothing.
+A set is a folder with `train/` and `validation/` that belongs to no run. Files are written first and a split's `shards.json` last, in one
+rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or, where it has none, as those of the run
+are. Appending the same shards again changes nothing.
 """
 
 import hashlib
@@ -23,10 +23,9 @@ from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
+from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, SPLITS, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
 from corpusmill.tokenize.documents import hashes
 from corpusmill.tokenize.parts import copy_spans
-from corpusmill.tokenize.planning import SPLITS
 from corpusmill.tokenize.tokens_stage import write_plans
 
 _FILE = re.compile(r"tokens-(\d+)\.")
@@ -98,8 +97,7 @@ def _choose(run: Storage, splits: list[_Split], todo: list[_Split], skip: bool, 
     """Which documents of each shard go into the set, by split. Raises InputError where it is not all, and that was not asked for."""
     mine = {split.origin for split in splits}  # an append that was interrupted goes on
     old = {split.name: partial(names_of, split.target, [s for s in split.there.shards if s.origin not in mine]) for split in splits}
-    new = sum(shard.documents for split in splits for shard in split.new.shards)
-    known = Known(run, new, lambda: chain.from_iterable(names_of(split.source, split.new.shards) for split in splits), old)
+    known = Known(run, lambda: chain.from_iterable(names_of(split.source, split.new.shards) for split in splits), old)
     masks: dict[str, list[npt.NDArray[np.bool_]]] = {}
     there = held = documents = 0
     for split in todo:
@@ -193,9 +191,6 @@ Hashes = npt.NDArray[np.uint64]
 #: Where dedup says what became of documents of earlier runs (`docs/dedup.md`).
 EARLIER = "dedup/earlier/part-"
 NAMES = ["id", "cluster_id"]
-#: New documents of whose hashes one part is in memory.
-PART_DOCUMENTS = 1 << 23
-
 #: Tables of names that can be read again.
 Tables = Callable[[], Iterable[pa.Table]]
 
@@ -206,14 +201,24 @@ def names_of(storage: Storage, shards: Iterable[TokenShard]) -> Iterator[pa.Tabl
 
 
 class Known:
-    """The documents of a set (by split) that have to do with those of a run."""
+    """The documents of a set (by split) that have to do with those of a run. Memory is 16 bytes for each document of the run."""
 
-    def __init__(self, run: Storage, documents: int, new: Tables, there: Mapping[str, Tables]):
-        """`new`: names of all `documents` of the run; `there`: of those of the set, by split."""
-        parts = max(1, -(-documents // PART_DOCUMENTS))
-        found = [_part(run, new, there, number, parts) for number in range(parts)]
-        self.ids = {split: _united(ids[split] for ids, _ in found) for split in there}
-        self.names = {split: _united(names[split] for _, names in found) for split in there}
+    def __init__(self, run: Storage, new: Tables, there: Mapping[str, Tables]):
+        """`new`: names of all documents of the run; `there`: of those of the set, by split."""
+        hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(_hashes, new())]))
+        pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
+        wanted = np.union1d(hashed, hashes(pairs["id"], 0))
+        #: By split: ids of documents of the set that may be new ones, and these with all names of what may be like them.
+        self.ids, self.names = dict[str, pa.Array](), dict[str, pa.Array]()
+        for split, tables in there.items():
+            ids, names = [], []
+            for table in tables():
+                some = table.filter(pa.array(_among(hashes(table["id"], 0), wanted) | _among(hashes(table["cluster_id"], 0), wanted)))
+                ids += some["id"].chunks
+                names += some["cluster_id"].drop_null().chunks
+            self.ids[split] = _united(ids)
+            alike = pairs.filter(pc.is_in(pairs["id"], self.ids[split]))["like"].chunks
+            self.names[split] = _united([self.ids[split], *names, *alike])
 
     def there(self, names: pa.Table, split: str) -> Mask:
         """For each document whether the split has it already."""
@@ -221,29 +226,8 @@ class Known:
 
     def held_out(self, names: pa.Table, split: str) -> Mask:
         """For each document whether another split has it, or one that it is like."""
-        others = [found for other, found in self.names.items() if other != split]
-        known = pa.concat_arrays([pa.array([], pa.string()), *others])
+        known = pa.concat_arrays([pa.array([], pa.string()), *(found for other, found in self.names.items() if other != split)])
         return pc.or_(pc.is_in(names["id"], known), pc.is_in(names["cluster_id"], known.drop_null())).to_numpy()
-
-
-def _part(
-    run: Storage, new: Tables, there: Mapping[str, Tables], number: int, parts: int
-) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
-    """By split: ids of documents of the set that may be new ones of a part, and these with all names of what may be like them."""
-    hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *(_in_part(_hashes(table), number, parts) for table in new())]))
-    pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
-    wanted = np.union1d(hashed, hashes(pairs["id"], 0))
-    found_ids, found_names = {}, {}
-    for split, tables in there.items():
-        ids, names = [], []
-        for table in tables():
-            some = table.filter(pa.array(_among(hashes(table["id"], 0), wanted) | _among(hashes(table["cluster_id"], 0), wanted)))
-            ids += some["id"].chunks
-            names += some["cluster_id"].drop_null().chunks
-        found_ids[split] = _united(ids)
-        alike = pairs.filter(pc.is_in(pairs["id"], found_ids[split]))["like"].chunks
-        found_names[split] = _united([found_ids[split], *names, *alike])
-    return found_ids, found_names
 
 
 def _among(values: Hashes, ascending: Hashes) -> Mask:
@@ -256,10 +240,6 @@ def _among(values: Hashes, ascending: Hashes) -> Mask:
 
 def _united(arrays: Iterable[pa.Array]) -> pa.Array:
     return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *arrays]))
-
-
-def _in_part(values: Hashes, number: int, parts: int) -> Hashes:
-    return values[values % np.uint64(parts) == number] if parts > 1 else values
 
 
 def _hashes(names: pa.Table) -> Hashes:

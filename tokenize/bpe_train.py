@@ -1,6 +1,7 @@
+# mypy: disallow-untyped-defs=False
 """Byte-level BPE from counted words: the merges that `tokenizers.trainers.BpeTrainer` finds, in a few arrays.
 
-The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves (`bpe_slots.py`) are all the state;
+The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves are all the state (`fill_slots`);
 the table of pairs holds those that occur at least a certain number of times. When none is left, that number goes down and the table is made
 anew, so memory is that of the words and of the pairs that may be merged soon.
 """
@@ -14,25 +15,12 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.interrupts import held_interrupts
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.token_bytes import byte_characters
-from corpusmill.tokenize.bpe_merge import (
-    FIELDS,
-    KNOWN,
-    SIZE,
-    TOKEN,
-    WRITTEN,
-    Fixed,
-    GrowingArrays,
-    compact,
-    fill_slots,
-    make_heap,
-    merge_pairs,
-    slots_needed,
-    tabulate,
-)
-from corpusmill.tokenize.words import splitter
+from corpusmill.tokenize.words import grown, splitter
 
 #: Of pairs that are equally frequent: `ids` merges the one of smallest ids, as `tokenizers`; `bytes` the one of greatest bytes.
 Ties = Literal["ids", "bytes"]
@@ -55,6 +43,38 @@ class LearnedMerges(NamedTuple):
     first: int
     pairs: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+
+
+class Fixed(NamedTuple):
+    """Arrays that stay where they are.
+
+    `slots`, `large` and `widths` are those of `fill_slots`; `merges` int64 [ids, 3]: left id, right id and count of the merge that made
+    each id; `starts` int64 [ids + 1]: where the bytes of each id begin among the `letters`; `changes` int64 [ids, 8], all zero between
+    merges; `touched` int64 [ids]: scratch.
+    """
+
+    slots: npt.NDArray[np.int32]
+    large: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
+    merges: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    changes: npt.NDArray[np.int64]
+    touched: npt.NDArray[np.int64]
+
+
+class GrowingArrays(NamedTuple):
+    """Arrays that are replaced by larger ones: the table of pairs (`tabulate`), the heap, and what is noted in a merge."""
+
+    table: npt.NDArray[np.int32]
+    pairs: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.uint32]
+    heap: npt.NDArray[np.int64]
+    letters: npt.NDArray[np.uint8]
+    events: npt.NDArray[np.int64]
+
+
+#: Places in `state`, int64: pairs in the table, positions given out, entries in the heap, the next new id.
+KNOWN, WRITTEN, SIZE, TOKEN = range(4)
 
 
 def train(
@@ -180,3 +200,404 @@ def make_tokenizer(tokens: Sequence[str], merges: Sequence[tuple[str, str]], reg
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter(regex), byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+# ---- kernels: the loop of training -----------------------------------------------------------------------
+#
+# As `BpeTrainer::do_train` of `tokenizers`: a heap whose counts may be out of date, which is seen when a pair comes to its top. Counts are
+# int64 here and int32 there. No string is merged from two different pairs (while both its ends are ends of tokens, what lies between is
+# merged in the same way everywhere), so each merge is a new token, and a pair's count never grows after the merge that made it.
+
+
+#: Columns of `changes`, int64 [ids, 8]: what a merge takes from the pair (id, left) and from (right, id); what it gives to (id, new) and to
+#: (new, id), and in how many places; whether it does any of these.
+LOST_BEFORE, LOST_AFTER, NEW_BEFORE, NEW_AFTER, PLACES_BEFORE, PLACES_AFTER, TOUCHED = range(7)
+
+
+@kernel
+def _greater_bytes(one, other, starts, letters):
+    """-1, 0 or 1: how the bytes of two tokens compare."""
+    first, second = starts[one], starts[other]
+    while first < starts[one + 1] and second < starts[other + 1]:
+        if letters[first] != letters[second]:
+            return 1 if letters[first] > letters[second] else -1
+        first, second = first + 1, second + 1
+    return np.int64(first < starts[one + 1]) - np.int64(second < starts[other + 1])
+
+
+@kernel
+def _before(one_count, one, other_count, other, pairs, by_bytes, starts, letters):
+    """Whether pair `one` is to be merged before `other`: the more frequent, then the smaller ids or the greater bytes."""
+    if one_count != other_count:
+        return one_count > other_count
+    first, second = pairs[one, KEY], pairs[other, KEY]
+    if not by_bytes:
+        return first < second
+    order = _greater_bytes(first >> 32, second >> 32, starts, letters)
+    if order == 0:
+        order = _greater_bytes(first & 0xFFFFFFFF, second & 0xFFFFFFFF, starts, letters)
+    return order > 0
+
+
+@kernel
+def sink(heap, size, at, pairs, by_bytes, starts, letters):
+    """Moves the entry at `at` down to its place. `heap` is int64 [.., 2]: a count, perhaps out of date, and the number of a pair."""
+    count, number = heap[at, 0], heap[at, 1]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and _before(heap[other, 0], heap[other, 1], heap[child, 0], heap[child, 1], pairs, by_bytes, starts, letters):
+            child = other
+        if not _before(heap[child, 0], heap[child, 1], count, number, pairs, by_bytes, starts, letters):
+            break
+        heap[at, 0], heap[at, 1] = heap[child, 0], heap[child, 1]
+        at = child
+    heap[at, 0], heap[at, 1] = count, number
+
+
+@kernel
+def _rise(heap, at, pairs, by_bytes, starts, letters):
+    """Moves the entry at `at` up to its place."""
+    count, number = heap[at, 0], heap[at, 1]
+    while at > 0:
+        parent = (at - 1) >> 1
+        if not _before(count, number, heap[parent, 0], heap[parent, 1], pairs, by_bytes, starts, letters):
+            break
+        heap[at, 0], heap[at, 1] = heap[parent, 0], heap[parent, 1]
+        at = parent
+    heap[at, 0], heap[at, 1] = count, number
+
+
+@kernel
+def make_heap(pairs, known, least, by_bytes, starts, letters):
+    """`(heap, size)` of all pairs that occur at least `least` times."""
+    heap = np.empty((known + 16, 2), np.int64)
+    size = 0
+    for number in range(known):
+        if pairs[number, COUNT] >= least:
+            heap[size, 0], heap[size, 1] = pairs[number, COUNT], number
+            size += 1
+    for at in range(size // 2 - 1, -1, -1):
+        sink(heap, size, at, pairs, by_bytes, starts, letters)
+    return heap, size
+
+
+@kernel(inline="always")
+def _touch(changes, touched, many, token):
+    """Lists a token that a merge changes pairs of; returns how many there are."""
+    if changes[token, TOUCHED] == 0:
+        changes[token, TOUCHED] = 1
+        touched[many] = token
+        many += 1
+    return many
+
+
+@kernel
+def _merge_places(places, slots, large, widths, left, right, new, changes, touched, events):
+    """Merges a pair where it still is. Returns `(many, seen, events)`: how many tokens are touched, how many events there are.
+
+    An event (int64 [.., 2]: `2 * token + after`, slot) says that a new pair with that token begins there.
+    """
+    many = seen = 0
+    left_width, width = widths[left], widths[new]
+    for place in places:
+        at = np.int64(place)
+        middle = at + left_width
+        if slots[at, 0] != left or slots[middle, 0] != right:
+            continue
+        if seen + 2 > events.shape[0]:
+            events = grown(events, 2 * events.shape[0])
+        count = count_at(slots, large, at)
+        before, after = slots[at - 1, 0], slots[at + width, 0]
+        if before != END:
+            many = _touch(changes, touched, many, before)
+            changes[before, NEW_BEFORE] += count
+            changes[before, PLACES_BEFORE] += 1
+            if before == new:  # made just now, and thought to be followed by `left`
+                changes[left, NEW_AFTER] -= count
+            else:
+                changes[before, LOST_BEFORE] += count
+            events[seen, 0], events[seen, 1] = 2 * before, at - widths[before]
+            seen += 1
+        if after != END:
+            many = _touch(changes, touched, many, after)
+            changes[after, LOST_AFTER] += count
+            changes[after, NEW_AFTER] += count
+            changes[after, PLACES_AFTER] += 1
+            events[seen, 0], events[seen, 1] = 2 * after + 1, at
+            seen += 1
+        slots[middle, 0] = INSIDE
+        slots[at, 0] = slots[at + width - 1, 0] = new
+    return many, seen, events
+
+
+@kernel
+def merge_pairs(fixed, growing, state, least, last, by_bytes):
+    """Merges pairs that occur at least `least` times until there are `last` ids, or no such pair.
+
+    Moves `state` on and returns the arrays that may have been replaced.
+    """
+    index, pairs, positions, heap, letters, events = growing
+    while state[SIZE] and state[TOKEN] < last:
+        number = _top(heap, state, pairs, least, by_bytes, fixed.starts, letters)
+        if number < 0:
+            continue
+        new, left, right = state[TOKEN], pairs[number, KEY] >> 32, pairs[number, KEY] & 0xFFFFFFFF
+        fixed.merges[new, 0], fixed.merges[new, 1], fixed.merges[new, 2] = left, right, pairs[number, COUNT]
+        letters = _append_letters(fixed.starts, letters, new, left, right)
+        fixed.widths[new] = fixed.widths[left] + fixed.widths[right]
+        places = positions[pairs[number, START] : pairs[number, START] + pairs[number, LENGTH]]
+        many, seen, events = _merge_places(
+            places, fixed.slots, fixed.large, fixed.widths, left, right, new, fixed.changes, fixed.touched, events
+        )
+        pairs[number, COUNT] = 0
+        touched = fixed.touched[:many]
+        _take(index, pairs, left, right, touched, fixed.changes)
+        if state[SIZE] + 2 * many > heap.shape[0]:
+            heap = grown(heap, 2 * (state[SIZE] + 2 * many))
+        index, pairs = _give(index, pairs, heap, state, new, touched, fixed.changes, least, by_bytes, fixed.starts, letters)
+        if state[WRITTEN] > positions.size:
+            positions = grown(positions, state[WRITTEN] + positions.size // 2)
+        _note_positions(pairs, positions, events[:seen], touched, fixed.changes)
+        state[TOKEN] += 1
+    return GrowingArrays(index, pairs, positions, heap, letters, events)
+
+
+@kernel
+def _top(heap, state, pairs, least, by_bytes, starts, letters):
+    """Takes the pair at the top of the heap; -1 where its count was out of date, which is put right."""
+    number = heap[0, 1]
+    current = heap[0, 0] == pairs[number, COUNT]
+    heap[0, 0] = pairs[number, COUNT]
+    if current or heap[0, 0] < least:
+        state[SIZE] -= 1
+        heap[0, 0], heap[0, 1] = heap[state[SIZE], 0], heap[state[SIZE], 1]
+    if state[SIZE]:
+        sink(heap, state[SIZE], 0, pairs, by_bytes, starts, letters)
+    return number if current else -1
+
+
+@kernel
+def _take(index, pairs, left, right, touched, changes):
+    """Takes from the counts of pairs what a merge has undone."""
+    for other in touched:
+        for column, key in ((LOST_BEFORE, pair_key(other, left)), (LOST_AFTER, pair_key(right, other))):
+            if changes[other, column]:
+                number = find_pair(index, pairs, key)
+                if number >= 0:
+                    pairs[number, COUNT] -= changes[other, column]
+                changes[other, column] = 0
+
+
+@kernel
+def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, starts, letters):
+    """Enters the new pairs that are frequent enough; PLACES of `changes` become their numbers, or -1."""
+    for other in touched:
+        for after in range(2):
+            count, places = changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after]
+            changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after] = 0, -1
+            if count < least:
+                continue
+            number = state[KNOWN]
+            index, pairs = with_room(index, pairs, number)
+            key = pair_key(new, other) if after else pair_key(other, new)
+            index[-1 - find_pair(index, pairs, key)] = number
+            pairs[number, KEY], pairs[number, COUNT], pairs[number, START], pairs[number, LENGTH] = key, count, state[WRITTEN], 0
+            changes[other, PLACES_BEFORE + after] = number
+            heap[state[SIZE], 0], heap[state[SIZE], 1] = count, number
+            _rise(heap, state[SIZE], pairs, by_bytes, starts, letters)
+            state[KNOWN] += 1
+            state[WRITTEN] += places
+            state[SIZE] += 1
+    return index, pairs
+
+
+@kernel
+def _note_positions(pairs, positions, events, touched, changes):
+    """Writes where the new pairs are, and leaves `changes` zero."""
+    for event in range(events.shape[0]):
+        number = changes[events[event, 0] >> 1, PLACES_BEFORE + (events[event, 0] & 1)]
+        if number >= 0:
+            positions[pairs[number, START] + pairs[number, LENGTH]] = events[event, 1]
+            pairs[number, LENGTH] += 1
+    for other in touched:
+        changes[other, PLACES_BEFORE] = changes[other, PLACES_AFTER] = changes[other, TOUCHED] = 0
+
+
+@kernel
+def _append_letters(starts, letters, token, left, right):
+    """Writes the bytes of a new token; returns them all."""
+    at = starts[token]
+    length = starts[left + 1] - starts[left] + starts[right + 1] - starts[right]
+    if at + length > letters.size:
+        letters = grown(letters, 2 * letters.size + length)
+    for part in (left, right):
+        for place in range(starts[part], starts[part + 1]):
+            letters[at] = letters[place]
+            at += 1
+    starts[token + 1] = at
+    return letters
+
+
+# ---- words in flat arrays --------------------------------------------------------------------------------
+
+
+END, INSIDE = -1, -2
+LARGE = 1 << 31
+
+#: Columns of the table of pairs, int64 [pairs, FIELDS].
+KEY, COUNT, START, LENGTH, FIELDS = 0, 1, 2, 3, 4
+
+
+@kernel(inline="always")
+def pair_key(left, right):
+    """Both ids in one number: in its order pairs are sorted by the left id, then the right one."""
+    return np.int64(left) << 32 | np.int64(right)
+
+
+@kernel(inline="always")
+def _hash(key):
+    return mix64(mix64(np.uint64(key) * BASE) * BASE)
+
+
+@kernel(inline="always")
+def count_at(slots, large, at):
+    """The count of the word that this slot belongs to."""
+    weight = np.int64(slots[at, 1])
+    return weight if weight >= 0 else large[-1 - weight]
+
+
+@kernel
+def slots_needed(offsets):
+    """How many slots the words take: those of one byte have no pair, and are left out."""
+    size = 1
+    for word in range(offsets.size - 1):
+        length = offsets[word + 1] - offsets[word]
+        if length > 1:
+            size += length + 1
+    return size
+
+
+@kernel
+def fill_slots(data, offsets, counts, byte_ids, slots):
+    """Writes the words as tokens of single bytes; returns the `large` counts."""
+    large = np.empty((counts >= LARGE).sum(), np.int64)
+    slots[0, 0] = END
+    at, known = 1, 0
+    for word in range(offsets.size - 1):
+        start, end = offsets[word], offsets[word + 1]
+        if end - start < 2:
+            continue
+        weight = counts[word]
+        if weight >= LARGE:
+            large[known] = weight
+            known += 1
+            weight = -known
+        for place in range(start, end):
+            slots[at, 0], slots[at, 1] = byte_ids[data[place]], weight
+            at += 1
+        slots[at, 0] = END
+        at += 1
+    return large
+
+
+@kernel
+def compact(slots, large, used, widths, sums):
+    """Gives each token one slot again, and drops words of a single token; adds the count of each pair to one of the `sums`.
+
+    Returns how many slots are used. `sums` is int64, its size a power of two. A sum is at least the count of each
+    pair that falls on it, so it says which pairs are rare.
+    """
+    mask = np.uint64(sums.size - 1)
+    at = out = 1
+    while at < used:
+        left = slots[at, 0]
+        following = at + widths[left]
+        if slots[following, 0] == END:
+            at = following + 1
+            continue
+        count, weight = count_at(slots, large, at), slots[at, 1]
+        while left != END:
+            slots[out, 0], slots[out, 1] = left, weight
+            out += 1
+            at += widths[left]
+            right = slots[at, 0]
+            if right != END:
+                sums[_hash(pair_key(left, right)) & mask] += count
+            left = right
+        slots[out, 0] = END
+        at, out = at + 1, out + 1
+    return out
+
+
+@kernel(inline="always")
+def find_pair(index, pairs, key):
+    """The number of a pair in the table, or -1 - the place in `index` where it would be."""
+    mask = np.uint64(index.size - 1)
+    place = _hash(key) & mask
+    while index[place] >= 0:
+        if pairs[index[place], KEY] == key:
+            return np.int64(index[place])
+        place = (place + np.uint64(1)) & mask
+    return -1 - np.int64(place)
+
+
+@kernel
+def with_room(index, pairs, known):
+    """The table with room for one pair more: half of the index stays empty."""
+    if known == pairs.shape[0]:
+        pairs = grown(pairs, 2 * known)
+    if 2 * (known + 1) > index.size:
+        index = np.full(2 * index.size, -1, np.int32)
+        for number in range(known):
+            index[-1 - find_pair(index, pairs, pairs[number, KEY])] = number
+    return index, pairs
+
+
+@kernel
+def tabulate(slots, large, used, sums, least, index, pairs):
+    """The pairs that occur at least `least` times, with their counts and where they occur, after `compact`.
+
+    Returns `(index, pairs, known, positions)`: `pairs` int64 [.., FIELDS] of which `known` are used, `index` the hash table over them, and
+    `positions` (uint32) the slots where each pair begins, in order: LENGTH of them from START on. A pair that shares its sum
+    with others may be rarer than `least`; it has no positions.
+    """
+    mask = np.uint64(sums.size - 1)
+    known = 0
+    for at in range(1, used - 1):
+        left, right = slots[at, 0], slots[at + 1, 0]
+        if left == END or right == END:
+            continue
+        key = pair_key(left, right)
+        if sums[_hash(key) & mask] < least:
+            continue
+        number = find_pair(index, pairs, key)
+        if number < 0:
+            index, pairs = with_room(index, pairs, known)
+            number = known
+            index[-1 - find_pair(index, pairs, key)] = number
+            pairs[number, KEY], pairs[number, COUNT], pairs[number, LENGTH] = key, 0, 0
+            known += 1
+        pairs[number, COUNT] += count_at(slots, large, at)
+        pairs[number, LENGTH] += 1
+    total = 0
+    for number in range(known):
+        pairs[number, START] = total
+        if pairs[number, COUNT] >= least:
+            total += pairs[number, LENGTH]
+        pairs[number, LENGTH] = 0
+    positions = np.empty(total, np.uint32)
+    for at in range(1, used - 1):
+        left, right = slots[at, 0], slots[at + 1, 0]
+        if left == END or right == END:
+            continue
+        key = pair_key(left, right)
+        if sums[_hash(key) & mask] < least:
+            continue
+        number = find_pair(index, pairs, key)
+        if pairs[number, COUNT] >= least:
+            positions[pairs[number, START] + pairs[number, LENGTH]] = at
+            pairs[number, LENGTH] += 1
+    return index, pairs, known, positions

@@ -21,8 +21,16 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.token_bytes import byte_characters, to_bytes
 from corpusmill.pipeline.token_shards import token_dtype
 from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
-from corpusmill.tokenize.encode_kernel import WholeTokens, encode_pieces, encode_texts, make_memory, make_whole_tokens
-from corpusmill.tokenize.merges import SPARE, Merges, make_merges
+from corpusmill.tokenize.encode_kernel import (
+    SPARE,
+    Merges,
+    WholeTokens,
+    encode_pieces,
+    encode_texts,
+    make_memory,
+    make_merges,
+    make_whole_tokens,
+)
 from corpusmill.tokenize.patterns import GPT2_PATTERN, piece_classes, rule_of
 
 

@@ -1,5 +1,9 @@
 # mypy: disallow-untyped-defs=False
-"""Texts to ids over Arrow buffers: cut some hundred pieces, look them all up, and merge those that are not known."""
+"""Texts to ids over Arrow buffers: cut some hundred pieces, look them all up, and merge those that are not known.
+
+Merging is byte-pair encoding as `models::bpe::word::Word::merge_all` of `tokenizers` does it: the merge of lowest rank first, the leftmost
+where a pair comes twice. Pairs that are merged lie in an open hash table; those of two bytes in a plain one, too.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,36 +13,399 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed, prefetch_byte
-from corpusmill.pipeline.text.hashing import hash_span
-from corpusmill.tokenize.merges import (
-    LONG_BYTES,
-    LONG_WAYS,
-    LONG_WIDTH,
-    LONG_WORDS,
-    SHORT,
-    SHORT_BYTES,
-    SHORT_WIDTH,
-    SHORT_WORDS,
-    WAYS,
-    KnownPieces,
-    Merges,
-    MergeScratch,
-    encode_long,
-    encode_short,
-    is_long,
-    is_short,
-    keep_long,
-    keep_short,
-    long_row,
-    make_known_pieces,
-    make_room,
-    pack_ids,
-    short_row,
-    short_words,
-    swap_rows,
-    write_ids,
-)
-from corpusmill.tokenize.pieces import piece_ends
+from corpusmill.pipeline.text.hashing import BASE, hash_span, mix64
+from corpusmill.pipeline.text.utf8 import eight_bytes
+from corpusmill.tokenize.pieces import FIRST_MASKS, SECOND_MASKS, piece_ends
+from corpusmill.tokenize.words import prefix_of
+
+#: The rank of no merge: of merges, the least rank is done first.
+NONE = np.uint32(0xFFFFFFFF)
+FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
+LOW = np.uint64(0xFFFFFFFF)
+WORD = np.uint64(32)
+#: A slot of the table: the pair's ids of 20 bits each, and the rank of its merge.
+ID_BITS, RANK_BITS = np.uint64(20), np.uint64(24)
+RANK = np.uint64((1 << 24) - 1)
+MOST_RANKS = 1 << 24
+#: Bytes up to which looking at all pairs for the least, some at a time, is faster than a heap; a place among them has seven bits.
+SHORT, LANES = 128, 16
+PLACE_BITS, PLACE = np.uint32(7), np.uint32(SHORT - 1)
+
+
+class Merges(NamedTuple):
+    """The merges of a vocabulary as kernels read them, small enough to stay in the processor's cache.
+
+    `bytes_` int32 [256]: the id of each byte; `of_bytes` uint32 [65536]: the rank of the merge of two bytes (first << 8 | second), or NONE;
+    `table` uint64 [slots]: pairs with the ranks of their merges, FREE where there is none; `merged` int32: the token that each rank makes.
+    """
+
+    bytes_: npt.NDArray[np.int32]
+    of_bytes: npt.NDArray[np.uint32]
+    table: npt.NDArray[np.uint64]
+    merged: npt.NDArray[np.int32]
+
+
+class MergeScratch(NamedTuple):
+    """Where `encode_short` works, an item for each byte of a piece: tokens, keys of pairs, and the places of the tokens on both sides."""
+
+    ids: npt.NDArray[np.int32]
+    keys: npt.NDArray[np.uint32]
+    following: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
+
+
+def make_room() -> MergeScratch:
+    return MergeScratch(np.empty(SHORT, np.int32), np.empty(SHORT, np.uint32), np.empty(SHORT, np.int64), np.empty(SHORT, np.int64))
+
+
+def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> Merges:
+    """`byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; of equal pairs the last counts.
+
+    Raises ValueError with half a sentence where ranks are too large.
+    """
+    most = int(pairs[:, 2].max(initial=0))
+    if most >= MOST_RANKS:
+        raise ValueError(f"it has a merge of rank {most:,}, and ranks below {MOST_RANKS:,} can be encoded with")
+    size = 1024
+    while size < 4 * len(pairs):  # sparse, as most pairs that are looked up are no merges
+        size *= 2
+    table, of_bytes, merged = np.full(size, FREE), np.full(1 << 16, NONE), np.zeros(most + 1, np.int32)
+    merged[pairs[:, 2]] = pairs[:, 3]
+    bytes_ = byte_ids.astype(np.int32)
+    _fill(pairs, table)
+    _fill_bytes(bytes_, table, of_bytes)
+    return Merges(bytes_, of_bytes, table, merged)
+
+
+@kernel
+def _slot(key, mask):
+    return np.int64(mix64(key * BASE)) & mask
+
+
+@kernel
+def _fill(pairs, table):
+    mask = table.size - 1
+    for row in range(pairs.shape[0]):
+        key = np.uint64(pairs[row, 0]) << ID_BITS | np.uint64(pairs[row, 1])
+        slot = _slot(key, mask)
+        while table[slot] != FREE and table[slot] >> RANK_BITS != key:
+            slot = (slot + 1) & mask
+        table[slot] = key << RANK_BITS | np.uint64(pairs[row, 2])
+
+
+@kernel
+def _fill_bytes(bytes_, table, of_bytes):
+    for first in range(256):
+        for second in range(256):
+            of_bytes[first << 8 | second] = rank_of(table, bytes_[first], bytes_[second])
+
+
+@kernel
+def rank_of(table, left, right):
+    """The rank of the merge of two tokens, or NONE."""
+    key = np.uint64(left) << ID_BITS | np.uint64(right)
+    mask = table.size - 1
+    slot = _slot(key, mask)
+    while True:
+        found = table[slot]
+        if found >> RANK_BITS == key:
+            return np.uint32(found & RANK)
+        if found == FREE:
+            return NONE
+        slot = (slot + 1) & mask
+
+
+@kernel
+def _of_bytes(of_bytes, data, at):
+    return of_bytes[np.int64(data[at]) << 8 | np.int64(data[at + 1])]
+
+
+@kernel
+def encode_short(merges, data, start, end, room, out, at):
+    """Writes the tokens of `data[start:end]` (up to SHORT bytes) to `out[at:]` and returns where they end.
+
+    A pair's key is its rank and, below it, its place: the least of all is the next merge, found without a jump.
+    """
+    bytes_, of_bytes, table, merged = merges
+    ids, keys, following, before = room
+    count = end - start
+    lanes = (count + LANES - 1) & -LANES
+    for place in range(count):
+        ids[place] = bytes_[data[start + place]]
+        following[place], before[place] = place + 1, place - 1
+    for place in range(count - 1):
+        keys[place] = _key(_of_bytes(of_bytes, data, start + place), place)
+    for place in range(count - 1, lanes):
+        keys[place] = NONE
+    while True:
+        best = NONE
+        for place in range(lanes):
+            best = min(best, keys[place])
+        if best == NONE:
+            break
+        left = np.int64(best & PLACE)
+        gone = following[left]
+        ids[left] = merged[best >> PLACE_BITS]
+        keys[gone] = NONE
+        right, earlier = following[gone], before[left]
+        following[left] = right
+        if right < count:
+            before[right] = left
+            keys[left] = _key(rank_of(table, ids[left], ids[right]), left)
+        else:
+            keys[left] = NONE
+        if earlier >= 0:
+            keys[earlier] = _key(rank_of(table, ids[earlier], ids[left]), earlier)
+    place = 0
+    while place < count:
+        out[at] = ids[place]
+        at += 1
+        place = following[place]
+    return at
+
+
+@kernel(inline="always")
+def _key(rank, place):
+    return NONE if rank == NONE else rank << PLACE_BITS | np.uint32(place)
+
+
+@kernel
+def encode_long(merges, data, start, end, out, at):
+    """Writes the tokens of `data[start:end]` to `out[at:]` and returns where they end. Time is n log n in the bytes, whatever they are."""
+    bytes_, of_bytes, table, merged = merges
+    count = end - start
+    ids, following, before = np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
+    ranks = np.full(count, NONE)
+    heap, size = np.empty(3 * count, np.uint64), 0  # of `rank << 32 | place`; a merge adds at most two
+    for place in range(count):
+        ids[place] = bytes_[data[start + place]]
+        following[place], before[place] = place + 1, place - 1
+        if place + 1 < count:
+            ranks[place] = _of_bytes(of_bytes, data, start + place)
+            size = _push(heap, size, ranks[place], place)
+    while size:
+        first = heap[0]
+        size = _pop(heap, size)
+        left = np.int64(first & LOW)
+        if ranks[left] == NONE or ranks[left] != first >> WORD:
+            continue  # what stood here has been merged
+        gone = following[left]
+        ids[left] = merged[ranks[left]]
+        ranks[gone] = ranks[left] = NONE
+        following[left] = following[gone]
+        if following[left] < count:
+            before[following[left]] = left
+            ranks[left] = rank_of(table, ids[left], ids[following[left]])
+            size = _push(heap, size, ranks[left], left)
+        earlier = before[left]
+        if earlier >= 0:
+            ranks[earlier] = rank_of(table, ids[earlier], ids[left])
+            size = _push(heap, size, ranks[earlier], earlier)
+    place = 0
+    while place < count:
+        out[at] = ids[place]
+        at += 1
+        place = following[place]
+    return at
+
+
+@kernel
+def _push(heap, size, rank, place):
+    if rank == NONE:
+        return size
+    key, at = np.uint64(rank) << WORD | np.uint64(place), size
+    while at and heap[(at - 1) >> 1] > key:
+        heap[at] = heap[(at - 1) >> 1]
+        at = (at - 1) >> 1
+    heap[at] = key
+    return size + 1
+
+
+@kernel
+def _pop(heap, size):
+    """Removes the least."""
+    size -= 1
+    key, at = heap[size], np.int64(0)
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= key:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = key
+    return size
+
+
+# ---- pieces that were encoded before ---------------------------------------------------------------------
+
+
+SHORT_BYTES, LONG_BYTES = 16, 112
+#: Eights of bytes, then the two words that say what they become.
+SHORT_WORDS, LONG_WORDS = 2, 14
+SHORT_WIDTH, LONG_WIDTH = SHORT_WORDS + 2, LONG_WORDS + 2
+#: Places, and rows that have one in common: 32 MiB of short pieces, 16 MiB of long ones.
+PLACES, WAYS = 1 << 18, 4
+LONG_PLACES, LONG_WAYS = 1 << 17, 2
+#: Places that an output needs beyond its last id.
+SPARE = 3
+#: The first word after its bytes has an entry's number of bytes in its lowest eight bits and that of its ids above them. The second has
+#: up to three ids of 21 bits; where they are more, where they lie in `others`.
+BYTES = np.uint64(0xFF)
+COUNT = np.uint64(8)
+MOST_IDS = np.uint64(3)
+PACKED_ID_BITS = np.uint64(21)
+ID = np.uint64((1 << 21) - 1)
+OTHER_IDS = 1 << 22  # 16 MiB; when they are full, all is forgotten
+_ONE = np.uint64(1)
+
+
+class KnownPieces(NamedTuple):
+    """`short` uint64 [WAYS * PLACES, SHORT_WIDTH]; `long` uint64 [LONG_WAYS * LONG_PLACES, LONG_WIDTH]; `others` uint32 [OTHER_IDS]: ids
+    that had no room; `used` int64 [1]: how many of them.
+
+    One thread at a time may use it.
+    """
+
+    short: npt.NDArray[np.uint64]
+    long: npt.NDArray[np.uint64]
+    others: npt.NDArray[np.uint32]
+    used: npt.NDArray[np.int64]
+
+
+def make_known_pieces() -> KnownPieces:
+    short, long = _aligned(WAYS * PLACES, SHORT_WIDTH), _aligned(LONG_WAYS * LONG_PLACES, LONG_WIDTH)
+    return KnownPieces(short, long, np.zeros(OTHER_IDS, np.uint32), np.zeros(1, np.int64))
+
+
+def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
+    """Zeros that begin at a cache line."""
+    block = np.zeros(rows * words + 8, np.uint64)
+    skip = -block.ctypes.data % 64 // 8
+    return block[skip : skip + rows * words].reshape(rows, words)
+
+
+@kernel(inline="always")
+def short_words(data, start, length):
+    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above; of a longer one, the first 16."""
+    size = np.uint64(min(length, SHORT_BYTES))
+    if start + SHORT_BYTES <= data.size:
+        return eight_bytes(data, start) & FIRST_MASKS[size], eight_bytes(data, start + 8) & SECOND_MASKS[size]
+    return _last_words(data, start, start + np.int64(size))
+
+
+@kernel
+def _last_words(data, start, end):
+    """The same where the buffer's end is near."""
+    return prefix_of(data, start, end), prefix_of(data, min(start + 8, end), end)
+
+
+@kernel(inline="always")
+def short_row(first, second, length):
+    """The first of the rows where a piece of up to 16 bytes may be."""
+    mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
+    return WAYS * (np.int64(mixed >> np.uint64(20)) & (PLACES - 1))
+
+
+@kernel(inline="always")
+def long_row(data, start, length):
+    """The same of a piece of 17 to 112 bytes. Its last eight bytes are hashed as they lie, so that nothing behind it is read."""
+    mixed = np.uint64(length)
+    for at in range(start, start + length - 8, 8):
+        mixed = mix64((mixed ^ eight_bytes(data, at)) * BASE)
+    mixed = mix64((mixed ^ eight_bytes(data, start + length - 8)) * BASE)
+    return LONG_WAYS * (np.int64(mixed >> np.uint64(20)) & (LONG_PLACES - 1))
+
+
+@kernel(inline="always")
+def is_short(table, row, first, second, length):
+    """Whether the entry in this row is that piece's."""
+    return (table[row, 0] == first) & (table[row, 1] == second) & (table[row, SHORT_WORDS] & BYTES == np.uint64(length))
+
+
+@kernel(inline="always")
+def is_long(table, row, data, start, length):
+    found = table[row, LONG_WORDS] & BYTES == np.uint64(length)
+    word, at = 0, start
+    while found and at < start + length - 8:
+        found = table[row, word] == eight_bytes(data, at)
+        word, at = word + 1, at + 8
+    return found and table[row, word] == eight_bytes(data, start + length - 8)
+
+
+@kernel(inline="always")
+def keep_short(table, row, first, second, size, ids):
+    """Puts a piece into the second of its rows, and what was there one row on; the last is forgotten."""
+    _move_on(table, row, WAYS)
+    row += 1
+    table[row, 0], table[row, 1], table[row, SHORT_WORDS], table[row, SHORT_WORDS + 1] = first, second, size, ids
+
+
+@kernel(inline="always")
+def keep_long(table, row, data, start, length, size, ids):
+    _move_on(table, row, LONG_WAYS)
+    row += 1
+    word = 0
+    for at in range(start, start + length - 8, 8):
+        table[row, word] = eight_bytes(data, at)
+        word += 1
+    table[row, word] = eight_bytes(data, start + length - 8)
+    table[row, LONG_WORDS], table[row, LONG_WORDS + 1] = size, ids
+
+
+@kernel(inline="always")
+def _move_on(table, row, ways):
+    for other in range(row + ways - 1, row + 1, -1):
+        for word in range(table.shape[1]):
+            table[other, word] = table[other - 1, word]
+
+
+@kernel(inline="always")
+def swap_rows(table, row, other):
+    for word in range(table.shape[1]):
+        table[row, word], table[other, word] = table[other, word], table[row, word]
+
+
+@kernel(inline="always")
+def pack_ids(known, length, out, start, end):
+    """The last two words of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
+    count = end - start
+    ids = np.uint64(0)
+    if count <= MOST_IDS:
+        for place in range(end - 1, start - 1, -1):
+            ids = ids << PACKED_ID_BITS | np.uint64(out[place])
+    else:
+        place = known.used[0]
+        if place + count > OTHER_IDS:
+            known.short[:] = 0
+            known.long[:] = 0
+            place = 0
+        known.used[0] = place + count
+        for number in range(count):
+            known.others[place + number] = out[start + number]
+        ids = np.uint64(place)
+    return np.uint64(length) | np.uint64(count) << COUNT, ids
+
+
+@kernel(inline="always")
+def write_ids(size, ids, others, out, at):
+    """Writes an entry's ids to `out[at:]` (`at` unsigned), which has at least SPARE places, and returns where they end."""
+    count = size >> COUNT
+    if count <= MOST_IDS:  # three stores, whatever the number: a loop would guess wrong how often it goes round
+        out[at] = ids & ID
+        out[at + _ONE] = (ids >> PACKED_ID_BITS) & ID
+        out[at + _ONE + _ONE] = ids >> (PACKED_ID_BITS + PACKED_ID_BITS)
+    else:
+        for number in range(count):
+            out[at + np.uint64(number)] = others[ids + np.uint64(number)]
+    return at + count
+
+
+# ---- texts to ids ----------------------------------------------------------------------------------------
+
 
 #: Pieces that are cut before the first of them is looked up.
 AHEAD = 512

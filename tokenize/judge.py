@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.pipeline.config import Config as BaseConfig
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -39,10 +39,6 @@ LEAST_HELD_OUT = 1_000_000
 LEAST_DOCUMENTS = 16
 #: Added to the seed of the sample: which documents are judged is another choice than which are trained on.
 OTHER_CHOICE = 1 << 32
-
-
-class UsesConfig(BaseConfig):
-    """Empty: how often tokens are used depends on no option."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def judge(
     trained: dict[str, Any],
 ) -> None:
     """Runs the phases `usage`, `judge` and `quality`. `trained`: facts about the training, which come first in the result."""
-    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=UsesConfig())
+    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=Config())
     config, missing = reachable(config)
     given = [_reference(name) for name in config.compare]
     tasks = [Task(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]

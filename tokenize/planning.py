@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.shards import open_batches
+from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.shards import batches_buffer, open_batches
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import SPLITS
+from corpusmill.pipeline.token_shards import INDEX, SPLITS
 from corpusmill.tokenize.documents import BUCKETS, buckets, remixed
 from corpusmill.tokenize.mixture import ONCE, ComponentShare, Mixture, copies_of, most_copies, shares
-from corpusmill.tokenize.parts import SPACE, read_part
+from corpusmill.tokenize.parts import SPACE, copy_spans, read_part, take_rows
 
 TRAIN, VALIDATION = range(2)
 
@@ -131,10 +134,7 @@ class TokensPlan:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TokensPlan":
-        return cls(
-            [EncodedPart(**part) for part in raw["parts"]], raw["shuffle"], raw["validation_limit"],
-            [ComponentShare(**share) for share in raw["mixture"]], [ShardRange(**found) for found in raw["shards"]],
-        )  # fmt: skip
+        return TypeAdapter(cls).validate_python(raw)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -215,3 +215,151 @@ def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, 
         most = most_copies(plan.shares) if split == "train" else 1
         found[split] = rows, copy, copy_orders(numbers.order[rows], copy, plan.shuffle, most)
     return found
+
+
+# ---- what the plan says of a part ------------------------------------------------------------------------
+
+
+#: A copy of a document, by place in the global order: the row of the part's table, and the copy's number. A batch for each split.
+PLACES = pa.schema(
+    [pa.field(name, kind, nullable=False) for name, kind in (("order", pa.uint64()), ("row", pa.int32()), ("copy", pa.int32()))]
+)
+#: Rules that documents fail: no text, no component of the mixture, a component that had its tokens without them.
+EMPTY, MIXTURE, BUDGET = RULES = ("empty", "mixture", "budget")
+TOKENS_REPORT = pa.schema(
+    [
+        *REPORT,
+        pa.field("tokens", pa.int64(), nullable=False),  # of one copy, END_OF_TEXT included
+        pa.field("utf8_bytes", pa.int64(), nullable=False),
+        pa.field("split", pa.string()),
+        pa.field("component", pa.string()),
+        pa.field("copies", pa.int64(), nullable=False),
+        pa.field("shards", pa.list_(pa.int64()), nullable=False),  # of each copy
+    ]
+)
+#: The columns of a part that the report has.
+REPORTED = ["id", "url", "chars", "utf8_bytes"]
+
+
+def places_buffer(numbers: Numbers, plan: TokensPlan) -> pa.Buffer:
+    tables = []
+    for rows, copy, order in placed(numbers, plan).values():
+        at = np.argsort(order, kind="stable")
+        columns = [order[at], rows[at].astype(np.int32), copy[at].astype(np.int32)]
+        tables.append(pa.table([pa.array(column) for column in columns], schema=PLACES))
+    return batches_buffer(PLACES, tables)
+
+
+def report_of(table: pa.Table, numbers: Numbers, plan: TokensPlan) -> pa.Table:
+    """The report rows of a part, in the order of its shard of documents. `table` has the columns REPORTED and `data_row`."""
+    count = table.num_rows
+    split, copies = np.full(count, -1), np.zeros(count, np.int64)
+    shards = np.zeros(0, np.int64)
+    owners = np.zeros(0, np.int64)
+    for number, (name, (rows, _, order)) in enumerate(placed(numbers, plan).items()):
+        split[rows] = number
+        copies += np.bincount(rows, minlength=count)
+        lows = np.array([found.low for found in plan.shards if found.split == name], np.uint64)
+        owners, shards = np.concatenate([owners, rows]), np.concatenate([shards, np.searchsorted(lows, order, "right") - 1])
+    failed = np.stack([numbers.tokens == 0, numbers.component < 0, numbers.taking_part & (copies == 0)], axis=1)
+    kept = pa.array(copies > 0)
+    chars = table["chars"]
+    columns = {
+        "id": table["id"], "url": table["url"], "kept": kept, "failed": _lists(failed), "chars_in": chars,
+        "chars_out": pc.if_else(kept, chars, 0), "tokens": pa.array(numbers.tokens), "utf8_bytes": table["utf8_bytes"],
+        "split": _names(SPLITS, split), "component": _names([share.name for share in plan.mixture], numbers.component),
+        "copies": pa.array(copies), "shards": _shards(owners, shards, copies),
+    }  # fmt: skip
+    rows = np.argsort(table["data_row"].to_numpy())
+    return pa.table(columns).cast(TOKENS_REPORT).take(pa.array(rows))
+
+
+def _lists(failed: npt.NDArray[np.bool_]) -> pa.Array:
+    """The rules that each of n documents fails; `failed` is n x 3."""
+    offsets = np.concatenate([[0], np.cumsum(failed.sum(axis=1))]).astype(np.int32)
+    names = pa.array(RULES, pa.string()).take(pa.array(np.nonzero(failed)[1]))
+    return pa.ListArray.from_arrays(pa.array(offsets), names)
+
+
+def _names(names: tuple[str, ...] | list[str], numbers: npt.NDArray[np.integer]) -> pa.Array:
+    if not names:
+        return pa.nulls(len(numbers), pa.string())
+    return pa.array(names, pa.string()).take(pa.array(numbers, mask=numbers < 0))
+
+
+def _shards(owners: Index, shards: Index, copies: Index) -> pa.Array:
+    """A list for each document: the shards of its copies, in their order."""
+    at = np.argsort(owners, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(copies)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(shards[at].astype(np.int64)))
+
+
+# ---- a token shard from its stretches of all parts -------------------------------------------------------
+
+
+TAKEN = ["id", "url", "source", "offset", "length", "cluster_id", "language", "data_row", "text_begin", "utf8_bytes", "tokens", "first"]
+#: What decides where equal places in the global order are, which documents with one id have.
+TIES = [(name, "ascending") for name in ("order", "id", "source", "offset", "data_file", "data_row", "copy")]
+
+
+def gather(storage: Storage, parts: list[EncodedPart], wanted: ShardRange, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], pa.Table]:
+    """The tokens of a shard and its index (schema INDEX). `parts` are those of the plan, whose places are there."""
+    tables, orders, numbers = [], [], []
+    for number, part in enumerate(parts):
+        order, rows, copy = _places(storage, part, wanted)
+        if len(rows):
+            table = take_rows(storage, part.table, rows, TAKEN)
+            tables.append(table.append_column("copy", pa.array(copy)))
+            orders.append(order)
+            numbers.append(number)
+    counts = [table.num_rows for table in tables]
+    found = pa.concat_tables(tables)
+    files = pa.array([parts[number].data_file for number in numbers]).take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+    found = found.append_column("data_file", files)
+    at = _global_order(np.concatenate(orders), found)
+    sizes = found["tokens"].to_numpy()
+    firsts = np.empty(len(at), np.int64)
+    firsts[at] = np.cumsum(sizes[at]) - sizes[at]
+    tokens = np.empty(int(sizes.sum()), dtype)
+    begin = 0
+    for number, table in zip(numbers, tables, strict=True):
+        here = slice(begin, begin + table.num_rows)
+        _copy_tokens(storage, parts[number].tokens, table, firsts[here], tokens)
+        begin += table.num_rows
+    found = found.set_column(found.column_names.index("first"), "first", pa.array(firsts))
+    return tokens, found.select(INDEX.names).take(pa.array(at)).cast(INDEX)
+
+
+def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[npt.NDArray[np.uint64], Index, npt.NDArray[np.int32]]:
+    """What a shard takes from a part: places in the global order, rows of the part's table, numbers of copies."""
+    with open_batches(storage, part.places) as reader:
+        batch = reader.get_batch(SPLITS.index(wanted.split))
+        order, row, copy = (batch[name].to_numpy() for name in ("order", "row", "copy"))
+        begin = np.searchsorted(order, np.uint64(wanted.low))
+        end = len(order) if wanted.high >= SPACE else np.searchsorted(order, np.uint64(wanted.high))
+        return order[begin:end].copy(), row[begin:end].astype(np.int64), copy[begin:end].copy()
+
+
+def _global_order(order: npt.NDArray[np.uint64], table: pa.Table) -> Index:
+    """The rows in the global order; documents with equal ids are ordered by their place in the crawl."""
+    at = np.argsort(order, kind="stable")
+    equal = order[at][1:] == order[at][:-1]
+    if equal.any():
+        tied = np.flatnonzero(np.concatenate([equal, [False]]) | np.concatenate([[False], equal]))
+        rows = table.select([name for name, _ in TIES[1:]]).take(pa.array(at[tied])).append_column("order", pa.array(order[at[tied]]))
+        at[tied] = at[tied][pc.sort_indices(rows, sort_keys=TIES).to_numpy()]
+    return at
+
+
+def _copy_tokens(storage: Storage, path: str, table: pa.Table, places: Index, tokens: npt.NDArray[Any]) -> None:
+    """Copies the tokens of some documents of a part to their places in a shard."""
+    firsts, counts = table["first"].to_numpy(), table["tokens"].to_numpy()
+    low, high = int(firsts.min()), int((firsts + counts).max())
+    copy_spans(_read_tokens(storage, path, tokens.dtype, low, high), firsts - low, counts, places, tokens)
+
+
+def _read_tokens(storage: Storage, path: str, dtype: np.dtype[Any], low: int, high: int) -> npt.NDArray[Any]:
+    """The tokens from `low` to `high` of a part, mapped into memory where it is local."""
+    if storage.remote:
+        return np.frombuffer(storage.read_range(path, low * dtype.itemsize, high * dtype.itemsize), dtype)
+    return np.memmap(storage.path(path), dtype, "r", low * dtype.itemsize, (high - low,)).view(np.ndarray)

@@ -1,6 +1,6 @@
 """The sample that the tokenizer is trained on: of each group of documents those of smallest hash, until its share is reached.
 
-Which documents are in it depends on ids, lengths, groups and the seed; how the documents lie in files plays no part.
+The choice depends on ids, lengths, groups and the seed, not on how the documents lie in files.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from corpusmill.pipeline.config import Config as BaseConfig
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
@@ -35,10 +35,6 @@ RANGE_BYTES = 64_000_000
 MOST_RANGES = 256
 #: Groups of the sample that the terminal names.
 SHOWN = 5
-
-
-class SumConfig(BaseConfig):
-    """Adding counts up depends on no part of the section."""
 
 
 class TokenizerStage(Stage):
@@ -67,7 +63,7 @@ class TokenizerStage(Stage):
         counts = run.map("counts", CountsWorker, _shard_pieces("counts", documents), params, counting)
         files = [row.ref(self.name, row.outputs[0].path) for row in counts]
         tasks = [Task(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
-        words = run.map("words", SumWorker, tasks, config=SumConfig())
+        words = run.map("words", SumWorker, tasks, config=Config())
         inputs = [row.ref(self.name, row.outputs[0].path) for row in words]
         more = {"groups": [dataclasses.asdict(group) for group in groups], "given": given.sha256 if given else None}
         training = self.config.model_copy(update={"judge": JudgeConfig()})
@@ -230,7 +226,7 @@ class CharactersWorker(Worker):
 def take_characters(run: StageRun, config: TokenizerConfig) -> None:
     """Publishes `tokenizer.json`, `tokenizer_config.json` and `characters.json` (how often each occurs, by code point)."""
     tasks = [Task(f"characters-{number:05d}", (shard,)) for number, shard in enumerate(run.documents())]
-    rows = run.map("characters", CharactersWorker, tasks, config=BaseConfig())
+    rows = run.map("characters", CharactersWorker, tasks, config=Config())
     inputs = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
     run.once("train", inputs, lambda identity: _character_files(run, rows, config))
 

@@ -8,26 +8,60 @@ each token shard is gathered from all parts, and shards get packing plans (`pipe
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.config import Config as BaseConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_parquet, publish, read_table
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import SHARDS_FILE, PackingFile, ShardSet, TokenShard, plan_bytes, plan_name, shard_names, token_dtype
-from corpusmill.tokenize.mixture import Mixture, match_config
-from corpusmill.tokenize.parts import EncodeConfig, training_characters
-from corpusmill.tokenize.planning import SPLITS, EncodedPart, TokensPlan, make_plan
-from corpusmill.tokenize.tokens_workers import PLAN, EncodeWorker, LengthsWorker, MatchWorker, PlaceWorker, TokenShardWorker
+from corpusmill.pipeline.token_shards import (
+    DTYPES,
+    SHARDS_FILE,
+    SPLITS,
+    PackingFile,
+    ShardSet,
+    TokenShard,
+    plan_bytes,
+    plan_name,
+    shard_contents,
+    shard_names,
+    token_dtype,
+)
+from corpusmill.tokenize.documents import checked
+from corpusmill.tokenize.mixture import MatchConfig, Mixture, components_of, match_config, needed_columns
+from corpusmill.tokenize.parts import (
+    NEEDED,
+    OPTIONAL,
+    DocumentOrder,
+    EncodeConfig,
+    encode_part,
+    end_of_text_id,
+    part_buffer,
+    read_part,
+    training_characters,
+)
+from corpusmill.tokenize.planning import (
+    COMPONENTS,
+    REPORTED,
+    EncodedPart,
+    TokensPlan,
+    gather,
+    make_plan,
+    places_buffer,
+    read_numbers,
+    report_of,
+)
 
 PackLength = Annotated[int, Field(ge=8, le=1 << 20)]
 
@@ -85,10 +119,10 @@ class TokensStage(Stage):
         run.map("place", PlaceWorker, [
             Task(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
-        ], config=BaseConfig())  # fmt: skip
+        ], config=Config())  # fmt: skip
         gathered = run.map("gather", TokenShardWorker, [
             Task(f"{wanted.split}-{wanted.number:05d}", (plan_file,), {"shard": number}) for number, wanted in enumerate(plan.shards)
-        ], config=BaseConfig())  # fmt: skip
+        ], config=Config())  # fmt: skip
         packed = pack(run, gathered, self.config.pack_lengths)
         shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
         run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
@@ -111,7 +145,7 @@ class TokensStage(Stage):
         if self.config.validation_tail is None:
             return []
         tasks = [Task(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
-        rows = run.map("lengths", LengthsWorker, tasks, config=BaseConfig())
+        rows = run.map("lengths", LengthsWorker, tasks, config=Config())
         return training_characters([row.counts["characters"] for row in rows], self.config.validation_tail)
 
     def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> Sequence[TaskRow]:
@@ -177,10 +211,6 @@ def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packe
 INDEX_ENDING = ".index.parquet"
 
 
-class PackConfig(Config):
-    """Empty: a packing plan depends only on its shard and length."""
-
-
 class PackWorker(Worker):
     """Packs the documents of one shard into rows of one length."""
 
@@ -198,7 +228,7 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
         for length in sorted(set(lengths))
         for index in indexes
     ]
-    return run.map("pack", PackWorker, tasks, config=PackConfig())
+    return run.map("pack", PackWorker, tasks, config=Config())
 
 
 def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:
@@ -234,3 +264,113 @@ def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ..
 def packing_line(packing: dict[str, Any]) -> str:
     """One line about an entry of `ShardSet.packing`."""
     return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty"
+
+
+# ---- the workers, in the order of their phases -----------------------------------------------------------
+
+
+STAGE = "tokens"
+TOKENIZER = "tokenizer/tokenizer.json"
+PLAN = "plan.json"
+
+
+class EncodeWorker(Worker):
+    """Encodes one shard of documents. `params` of a task where documents are not shuffled: its `number` among all `tasks`; where they
+    are split by place: its `training_characters`."""
+
+    memory_mb = 600
+    config: EncodeConfig
+
+    def setup(self) -> None:
+        from corpusmill.tokenize.encode import Encoder
+
+        self.encoder = Encoder.read(self.run, TOKENIZER)
+        self.end = end_of_text_id(self.encoder, self.config.end_of_text, self.run.path(TOKENIZER))
+
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
+        with open_parquet(self.run, path) as file:
+            columns = [*NEEDED, *(name for name in OPTIONAL if name in file.schema_arrow.names)]
+        tables = iter_tables(self.run, path, columns)
+        ordering = DocumentOrder(self.config.seed, self.config.shuffle, **task.params)
+        tokens, table = encode_part(self.encoder, self.end, tables, self.run.path(path), ordering)
+        empty = int(np.sum(table["tokens"].to_numpy() == 0))
+        documents = len(table) - int(np.sum(table["text_begin"].to_numpy() > 0))
+        return Output(
+            files={f"{task.key}.bin": tokens.view(np.uint8).data, f"{task.key}.arrow": part_buffer(table)},
+            rows_in=documents,
+            kept=documents - empty,
+            dropped=empty,
+            bytes_in=int(np.sum(table["utf8_bytes"].to_numpy())),
+            counts={"tokens": len(tokens), "vocabulary_size": self.encoder.vocabulary_size, "end_of_text_id": self.end},
+        )
+
+
+class LengthsWorker(Worker):
+    """Counts the characters of one shard of documents, which a split by place needs."""
+
+    def process(self, task: Task) -> Output:
+        path, rows, found = task.inputs[0].path, 0, 0
+        for table in iter_tables(self.run, path, ["id", "text"]):
+            found += pc.sum(pc.utf8_length(checked(table, self.run.path(path), rows)["text"])).as_py() or 0
+            rows += table.num_rows
+        return Output({}, rows_in=rows, kept=rows, counts={"characters": found})
+
+
+class MatchWorker(Worker):
+    """Finds the component of each document of a shard."""
+
+    config: MatchConfig
+
+    def process(self, task: Task) -> Output:
+        path = task.inputs[0].path
+        with open_parquet(self.run, path) as file:
+            columns = needed_columns(self.config, file.schema_arrow.names, self.run.path(path))
+        found = [np.zeros(0, np.int16), *(components_of(table, self.config) for table in iter_tables(self.run, path, columns))]
+        component = np.concatenate(found)
+        table = pa.table([pa.array(component)], schema=COMPONENTS)
+        return Output({f"{task.key}.arrow": batches_buffer(COMPONENTS, [table])}, counts={"matched": int(np.sum(component >= 0))})
+
+
+class _Planned(Worker):
+    """Reads the plan once per process."""
+
+    @cached_property
+    def storage(self) -> Storage:
+        return self.run.child(STAGE)
+
+    @cached_property
+    def raw_plan(self) -> dict[str, Any]:
+        raw: dict[str, Any] = json.loads(self.storage.read_bytes(PLAN))
+        return raw
+
+    @cached_property
+    def plan(self) -> TokensPlan:
+        return TokensPlan.from_json(self.raw_plan)
+
+
+class PlaceWorker(_Planned):
+    """Applies the plan to one `part`: the places of its documents in the global order, and their report rows."""
+
+    def process(self, task: Task) -> Output:
+        part = self.plan.parts[task.params["part"]]
+        numbers = read_numbers(self.storage, part, bool(self.plan.mixture))
+        table = read_part(self.storage, part.table, [*REPORTED, "data_row", "text_begin"])
+        report = report_of(table, numbers, self.plan)
+        cut = int(np.sum(table["text_begin"].to_numpy() > 0))  # a document that was cut is one, and both of its parts are taken or none
+        counts = {"documents": report.num_rows - cut, "kept": int(np.sum(report["copies"].to_numpy() > 0)) - cut}
+        return Output({part.places: places_buffer(numbers, self.plan), f"report/{part.name}.parquet": report}, counts=counts)
+
+
+class TokenShardWorker(_Planned):
+    """Builds one token `shard` of the plan, and its index."""
+
+    def process(self, task: Task) -> Output:
+        wanted = self.plan.shards[task.params["shard"]]
+        tokens, index = gather(self.storage, self.plan.parts, wanted, DTYPES[self.raw_plan["dtype"]])
+        contents = shard_contents(wanted.number, tokens, index)
+        return Output(
+            files={f"{wanted.split}/{name}": content for name, content in contents.items()},
+            bytes_in=tokens.nbytes,
+            counts={"tokens": len(tokens), "documents": index.num_rows, "utf8_bytes": int(np.sum(index["utf8_bytes"].to_numpy()))},
+        )

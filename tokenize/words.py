@@ -185,7 +185,8 @@ def _grouped(value, group):
 
 
 @kernel
-def _longer(array, size):
+def grown(array, size):
+    """A copy with room for `size` rows."""
     larger = np.empty((size, *array.shape[1:]), array.dtype)
     larger[: array.shape[0]] = array
     return larger
@@ -205,9 +206,9 @@ def _insert(slots, entries, letters, state, data, start, end, prefix, shape, val
     """Enters a new word of hash `value` that has not occurred yet. Returns the arrays, which may be larger ones."""
     number = state[ENTRIES]
     if number == entries.shape[0]:
-        entries = _longer(entries, 2 * number)
+        entries = grown(entries, 2 * number)
     if state[LETTERS] + end - start > letters.size:
-        letters = _longer(letters, 2 * letters.size + end - start)
+        letters = grown(letters, 2 * letters.size + end - start)
     if 2 * (number + 1) > slots.size:
         slots = np.zeros(4 * slots.size, np.uint64)
         for entry in range(number):

@@ -1,29 +1,185 @@
 # mypy: disallow-untyped-defs=False
-"""Finding the texts of evaluation sets in documents.
+"""Finding the texts of evaluation sets in documents, and the index of the sets that this needs.
 
 A text stands *whole* in a document where all its words follow each other there. Otherwise it is told by the words that agree:
 
-1. An n-gram of `seed` words that is the text's own (`index.py`) and stands in the document lays the text beside the document.
+1. An n-gram of `seed` words that is the text's own and stands in the document lays the text beside the document.
 2. So laid, words that are equal agree, from the n-gram on in both directions until more than `GAP` words in a row differ.
 3. The text is found where, in a window a quarter longer than itself, enough of its words agree, and enough of those that are its own
    (`Finder`). The order of its parts does not matter.
 
-The whole text is the special case in which all words agree; a text without an n-gram of its own can be found in no other way.
+The index says which n-grams belong to few items, and where in which texts they stand. What is common to a set proves nothing by itself: an
+n-gram that more than `common` items of one set have (of an instruction that every item repeats), and one of numbers alone. All other
+n-grams are a text's own. A text that has none, or fewer than `min_ngram` words, is found only where it stands whole, and looked up by its
+rarest n-gram. A text whose words more than `common` items of one set have is boilerplate. Equal texts are looked for once, as the first
+that has them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.index import GRADED, WHOLE, Index
-from corpusmill.dedup.contamination.words import Span, character_spans, word_codes, word_hashes
-from corpusmill.dedup.words import read_only
+from corpusmill.dedup.contamination.sets import NUMBER, ItemTexts, hashes_of, passage_words
+from corpusmill.dedup.contamination.words import SHOWN, Span, character_spans, word_codes
+from corpusmill.dedup.words import read_only, word_hashes
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hashing import BASE, find, mix64, power
+from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
+
+#: Kinds of texts.
+LEFT_OUT, WHOLE, GRADED = 0, 1, 2
+#: Bits of the filter for each n-gram: one in 16 n-grams that are not in the index gets past it.
+FILTER_BITS = 16
+
+
+@dataclass(frozen=True)
+class PassageIndex:
+    """All arrays that finding needs. n-grams are numbered by ascending hash; those of number g stand where
+    `post_passage[starts[g]:starts[g + 1]]` and `post_place` say. The words of text p are `words[bounds[p]:bounds[p + 1]]`."""
+
+    filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of a hash say which one is set
+    table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/hashing.py)
+    gram_at: npt.NDArray[np.int32]  # the number of the n-gram in each slot of the table
+    starts: npt.NDArray[np.int64]
+    post_passage: npt.NDArray[np.int32]
+    post_place: npt.NDArray[np.int32]  # words before the n-gram in its text
+    words: npt.NDArray[np.uint64]
+    own: npt.NDArray[np.uint8]  # of each of `words`: 1 where it stands in an n-gram of the text's own
+    bounds: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int8]
+    set_of: npt.NDArray[np.int32]
+    number: npt.NDArray[np.int64]
+    field_of: npt.NDArray[np.int32]
+    sets: list[str]
+    fields: list[str]
+
+    def to_bytes(self) -> bytes:
+        """An Arrow file of one row, each array a list in it: read without a copy, from a memory map too."""
+        columns = {field.name: _one_row(getattr(self, field.name)) for field in fields(self)}
+        sink = pa.BufferOutputStream()
+        table = pa.table(columns)
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes()
+
+    @classmethod
+    def from_buffer(cls, source: pa.NativeFile | pa.Buffer) -> "PassageIndex":
+        table = pa.ipc.open_file(source).read_all()
+        arrays = {field.name: table[field.name].chunk(0).values for field in fields(cls)}
+        return cls(**{name: a.to_pylist() if pa.types.is_string(a.type) else a.to_numpy() for name, a in arrays.items()})
+
+
+def _one_row(values: npt.NDArray | list[str]) -> pa.Array:
+    array = pa.array(values, pa.string()) if isinstance(values, list) else pa.array(values)
+    return pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)
+
+
+@kernel(error_model="numpy")
+def _gram_hashes(words, bounds, chosen, seed, hashes, passages, places):
+    """The n-grams of the texts that are `chosen`; returns how many there are."""
+    count = 0
+    for p in range(len(bounds) - 1):
+        if chosen[p]:
+            for place in range(bounds[p + 1] - bounds[p] - seed + 1):
+                value = np.uint64(0)
+                for k in range(seed):
+                    value = value * BASE + words[bounds[p] + place + k]
+                hashes[count], passages[count], places[count] = max(mix64(value), np.uint64(1)), p, place
+                count += 1
+    return count
+
+
+@kernel(error_model="numpy")
+def _rarest(passages, counts, kind, chosen):
+    """Chooses the first of the rarest n-grams of each text that is to be found whole."""
+    best = -1
+    for g in range(len(passages)):
+        if kind[passages[g]] == WHOLE:
+            if best < 0 or passages[best] != passages[g]:
+                best = g
+                chosen[best] = True
+            elif counts[g] < counts[best]:
+                chosen[best] = False
+                best = g
+                chosen[best] = True
+
+
+@kernel(error_model="numpy")
+def _fill(hashes, shift, table, gram_at, filter_):
+    mask = table.size - 1
+    for g in range(len(hashes)):
+        insert(table, mask, hashes[g])
+        bit = hashes[g] >> shift
+        filter_[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
+        slot = np.int64(hashes[g]) & mask
+        while table[slot] != hashes[g]:
+            slot = (slot + 1) & mask
+        gram_at[slot] = g
+
+
+def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageIndex:
+    """The index of the texts that can be looked for. O(words of the sets)."""
+    seed = config.seed
+    words, bounds = passage_words(passages.texts)
+    lengths = np.diff(bounds)
+    wanted = _first_of_few(words, bounds, passages, config.common) & (lengths >= config.min_words)
+    total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
+    hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
+    _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
+    _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
+    words_before = np.concatenate([[0], np.cumsum(~np.isin(words, numbers))])  # that are no numbers
+    at = bounds[owner] + places
+    proves = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram] & (words_before[at + seed] > words_before[at])
+
+    kind = np.full(len(lengths), LEFT_OUT, np.int8)
+    kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
+    kind[owner[proves & (lengths[owner] >= config.min_ngram)]] = GRADED
+    own = np.zeros(len(words), np.uint8)
+    for k in range(seed):
+        own[(at + k)[proves]] = 1
+
+    chosen = proves & (kind[owner] == GRADED)
+    _rarest(owner, counts[gram], kind, chosen)
+    order = np.flatnonzero(chosen)
+    order = order[np.argsort(hashes[order], kind="stable")]
+    used, starts = np.unique(hashes[order], return_index=True)
+    table = np.zeros(table_size(len(used)), np.uint64)
+    gram_at = np.zeros(len(table), np.int32)
+    bits = max(6, int(np.ceil(np.log2(max(len(used) * FILTER_BITS, 1)))))
+    filter_ = np.zeros(1 << (bits - 6), np.uint64)
+    _fill(used, np.uint64(64 - bits), table, gram_at, filter_)
+    return PassageIndex(
+        filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
+        places[order].astype(np.int32), words, own, bounds, kind, passages.set_of, passages.number, passages.field_of,
+        passages.sets, passages.fields,
+    )  # fmt: skip
+
+
+def _first_of_few(words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int) -> npt.NDArray[np.bool_]:
+    """Which texts are the first of those with equal words, and not boilerplate, whose words more than `common` items of one set have."""
+    number: dict[bytes, int] = {}
+    text = np.array([number.setdefault(words[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)
+    first = np.zeros(len(text), bool)
+    first[np.unique(text, return_index=True)[1]] = True
+    return first & ~_many(text, passages.item, passages.set_of, common)[text]
+
+
+def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:
+    """For each value 0, 1, ...: whether it occurs in more than `common` items of one set."""
+    pairs = np.unique(np.stack([value, set_, item], axis=1).astype(np.int64), axis=0)
+    groups, counts = np.unique(pairs[:, :2], axis=0, return_counts=True)
+    result = np.zeros(int(value.max(initial=-1)) + 1, bool)
+    result[groups[counts > common, 0]] = True
+    return result
+
+
+# ---- finding -----------------------------------------------------------------------------------------------
+
 
 #: So many words in a row may differ between words that agree.
 GAP = 2
@@ -49,7 +205,7 @@ def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> 
 class Finder:
     """An index with what the options make of it: of each text, how many words have to agree, and how many of its own, in a window."""
 
-    index: Index
+    index: PassageIndex
     seed: int
     own: npt.NDArray[np.int64]  # how many words of each text are its own; all of a text that is found whole only
     need: npt.NDArray[np.int64]
@@ -58,7 +214,7 @@ class Finder:
     block: int
 
     @classmethod
-    def make(cls, index: Index, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
+    def make(cls, index: PassageIndex, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
         sums = np.concatenate([[0], np.cumsum(index.own, dtype=np.int64)])
         own = np.where(index.kind == GRADED, sums[index.bounds[1:]] - sums[index.bounds[:-1]], lengths)
@@ -80,30 +236,30 @@ class Finder:
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
         texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own)
         overlap = max(self.seed, int(self.window[index.kind == GRADED].max(initial=0)))
-        found = [np.zeros((0, 5), np.int64)]
-        for marks in (False, True):
-            here = index.marks == marks
-            if not (here & (index.kind > 0)).any():
-                continue
-            longest = int(np.diff(offsets).max(initial=0)) // (1 if marks else 2) + 1
-            scratch = (
-                np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
-                np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
-            )  # fmt: skip
-            found.append(
-                _find(read_only(data), read_only(offsets), word_codes(marks), tuple(map(read_only, arrays)),
-                      tuple(map(read_only, (*texts_, here))), scratch, self.seed, self.block, overlap)
-            )  # fmt: skip
-        return np.unique(np.concatenate(found), axis=0)
+        longest = int(np.diff(offsets).max(initial=0)) // 2 + 1
+        scratch = (
+            np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
+            np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
+        )  # fmt: skip
+        found = _find(
+            read_only(data), read_only(offsets), word_codes(), tuple(map(read_only, arrays)), tuple(map(read_only, texts_)), scratch,
+            self.seed, self.block, overlap,
+        )  # fmt: skip
+        return np.unique(found, axis=0)
 
     def spans(self, text: str, matches: Matches) -> list[Span]:
-        """Where the matches of one document lie in it, in characters; those by marks last."""
-        marks = self.index.marks[matches[:, PASSAGE]]
-        return [
-            span
-            for with_marks in (False, True)
-            for span in character_spans(text, [(row[START], row[END]) for row in matches[marks == with_marks]], with_marks)
-        ]
+        """Where the matches of one document lie in it, in characters."""
+        return character_spans(text, [(row[START], row[END]) for row in matches])
+
+    def passage(self, text: str, match: npt.NDArray[np.int64]) -> str:
+        """What one match has of the text of its document, as far as reports show it."""
+        ((start, end),) = self.spans(text, match[np.newaxis])
+        return text[start:end][:SHOWN]
+
+    def ranked(self, matches: Matches) -> Matches:
+        """The matches from the best on: that of the largest share, then of the most words; then of the first set and item given."""
+        order = np.lexsort((matches[:, START], matches[:, PASSAGE], -matches[:, COVERED], -self.share(matches)))
+        return matches[order]
 
     def share(self, matches: Matches) -> npt.NDArray[np.float64]:
         """What share of its text's own words each match has."""
@@ -115,7 +271,7 @@ class Finder:
 def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
     words, positions, keys, counts, tally, last = scratch
     filter_, table, gram_at, starts, post_passage, post_place = arrays
-    text_words, bounds, kind, need, here = texts[0], texts[1], texts[2], texts[3], texts[7]
+    text_words, bounds, kind, need = texts[0], texts[1], texts[2], texts[3]
     matches, found = np.empty((16, 5), np.int64), 0
     stretches, ends = np.empty(1024, np.int64), np.empty(1024, np.int64)
     for d in range(len(offsets) - 1):
@@ -132,8 +288,6 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
                 gram = gram_at[slot]
                 for post in range(starts[gram], starts[gram + 1]):
                     passage, place = np.int64(post_passage[post]), np.int64(post_place[post])
-                    if not here[passage]:
-                        continue
                     first = positions[c] - place  # the document's word where the text is laid
                     begin, size = bounds[passage], bounds[passage + 1] - bounds[passage]
                     if kind[passage] == WHOLE:

@@ -19,8 +19,8 @@ import pyarrow as pa
 import regex
 
 from corpusmill.dedup.config import FieldsConfig, SetConfig
-from corpusmill.dedup.contamination.words import word_codes, word_hashes, words_of
-from corpusmill.dedup.words import read_only
+from corpusmill.dedup.contamination.words import word_codes, words_of
+from corpusmill.dedup.words import read_only, word_hashes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data, read_set
@@ -143,19 +143,19 @@ def _count(text: str) -> int:
     return len(WORD.findall(APOSTROPHE.sub("", text)))
 
 
-def passage_words(texts: Sequence[str], marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`. With `marks`, each mark is a word."""
+def passage_words(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`."""
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    data, codes = read_only(data), word_codes(marks)
+    data, codes = read_only(data), word_codes()
     scratch = np.empty(int(np.diff(offsets).max(initial=0)) + 1, np.uint64)
     found = [scratch[: min(word_hashes(data, a, b, codes, scratch), MAX_WORDS)].copy() for a, b in pairwise(offsets)]
     bounds = np.concatenate([[0], np.cumsum([len(words) for words in found])]).astype(np.int64)
     return np.concatenate([np.zeros(0, np.uint64), *found]), bounds
 
 
-def hashes_of(words: Iterable[str], marks: bool = False) -> npt.NDArray[np.uint64]:
+def hashes_of(words: Iterable[str]) -> npt.NDArray[np.uint64]:
     """The hashes of these words, in no order."""
-    return words_of(" ".join(sorted(words)).encode(), marks)[0]
+    return words_of(" ".join(sorted(words)).encode())[0]
 
 
 # ---- formats ---------------------------------------------------------------------------------------------

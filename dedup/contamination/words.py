@@ -3,9 +3,6 @@
 
 A word is a run of letters and digits in the form that NFKD gives them, case-folded and without accents. Apostrophes and combining
 marks don't end a word and don't count. A character of a script that is written without spaces is a word of its own.
-
-Some texts can be told apart only by their marks (brackets, operators, emoji). For them there is a second reading, in which each mark is
-a word of its own, too.
 """
 
 import re
@@ -16,36 +13,24 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.words import decode
+from corpusmill.dedup.words import EXPANDED, SINGLE, SKIPPED, decode, read_only, word_hashes
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import mix64
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.words import UNSPACED
 
-EXPANDED = 1 << 29  # several characters: the lower bits say where in the table, first how many, then their codes
-SKIPPED = 1 << 30  # neither part of a word nor its end
-SINGLE = 1 << 31  # a word of its own
 #: Apostrophes, the soft hyphen, joiners: what edits and encodings add to and take from words.
 INVISIBLE = "'‘’ʼ＇\u00ad\u200c\u200d\u2060\ufeff"
 
 
 @cache
-def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
-    """uint32: for each code point, 0 where it ends a word, or one more than its plain form, or one of the flags above.
+def word_codes() -> npt.NDArray[np.uint32]:
+    """uint32: for each code point, 0 where it ends a word, or one more than its plain form, or one of the flags of `dedup.words`.
 
-    Behind the code points stand the expansions ("ss" for "ß"). With `marks`, each mark is a word of its own. About a second; kept per
-    process.
+    Behind the code points stand the expansions ("ss" for "ß"). About a second; kept per process.
     """
     import regex  # `re` knows neither scripts nor categories
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
-    if marks:
-        codes = word_codes().copy()
-        for character in regex.findall(r"[\p{P}\p{S}]", everything):
-            if not codes[ord(character)]:
-                form = unicodedata.normalize("NFKC", character)
-                codes[ord(character)] = SINGLE | (ord(form if len(form) == 1 else character) + 1)
-        return codes
     codes = np.zeros(CODE_POINTS, np.uint32)
     expansions: list[int] = []
     for character in re.findall(r"[^\W_]", everything):
@@ -77,48 +62,6 @@ def _bare(text: str) -> str:
 
 
 @kernel(error_model="numpy")
-def word_hashes(data, start, end, codes, out):
-    """Writes the hash of each word of `data[start:end]` to `out`; returns their number.
-
-    `out`: uint64, at least end - start + 1 long; half of that without marks.
-    Without a branch on where words end, as in `dedup.words.word_hashes`.
-    """
-    count = 0
-    value = np.uint64(0)  # 0 between words: the first character makes it positive
-    i = start
-    while i < end:
-        point = np.int64(data[i])
-        if point < 0x80:
-            i += 1
-        else:
-            point, step = decode(data, i, end)
-            i += step
-        code = np.uint64(codes[point])
-        if code >= EXPANDED:
-            if code >= SINGLE:
-                out[count] = value
-                count += int(value != np.uint64(0))
-                out[count] = code
-                count += 1
-                value = np.uint64(0)
-            elif code != SKIPPED:
-                at = np.int64(code) - EXPANDED
-                for k in range(at + 1, at + 1 + np.int64(codes[at])):
-                    value = value * np.uint64(0x9E3779B97F4A7C15) + np.uint64(codes[k])
-            continue
-        inside = code != np.uint64(0)
-        out[count] = value
-        count += int((value != np.uint64(0)) & (not inside))
-        value = value * np.uint64(0x9E3779B97F4A7C15) + code if inside else np.uint64(0)
-    if value:
-        out[count] = value
-        count += 1
-    for w in range(count):
-        out[w] = mix64(out[w])
-    return count
-
-
-@kernel(error_model="numpy")
 def word_spans(data, start, end, codes, spans):
     """Writes where each word of `word_hashes` begins and ends to `spans` (int64, words x 2); returns their number."""
     count = 0
@@ -143,11 +86,9 @@ def word_spans(data, start, end, codes, spans):
     return count
 
 
-def words_of(text: bytes, marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+def words_of(text: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The hashes of the words of one text, and their spans in bytes (words x 2)."""
-    from corpusmill.dedup.words import read_only
-
-    data, codes = read_only(np.frombuffer(text, np.uint8)), word_codes(marks)
+    data, codes = read_only(np.frombuffer(text, np.uint8)), word_codes()
     hashes, spans = np.empty(len(text) + 1, np.uint64), np.empty((len(text) + 1, 2), np.int64)
     count = word_hashes(data, 0, len(text), codes, hashes)
     word_spans(data, 0, len(text), codes, spans)
@@ -163,10 +104,10 @@ SHOWN = 1000
 Span = tuple[int, int]
 
 
-def character_spans(text: str, ranges: Sequence[Span], marks: bool = False) -> list[Span]:
+def character_spans(text: str, ranges: Sequence[Span]) -> list[Span]:
     """Where ranges of words (`words_of`) lie in a text, in characters; with the marks around them as far as no space is between."""
     content = text.encode()
-    _, spans = words_of(content, marks)
+    _, spans = words_of(content)
     places = [(int(spans[first, 0]), int(spans[behind - 1, 1])) for first, behind in ranges]
     characters, before, count = {}, 0, 0
     for place in sorted({place for span in places for place in span}):

@@ -1,7 +1,8 @@
+# mypy: disallow-untyped-defs=False
 """Lines and paragraphs that repeat from document to document: counted by shard, decided by range of key, cut while shards are written."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow.compute as pc
 import xxhash
 
 from corpusmill.dedup.cluster_table import survivors
-from corpusmill.dedup.config import DedupConfig, LinesConfig, UnitsConfig
+from corpusmill.dedup.config import DedupConfig, LineForm, LinesConfig, UnitsConfig
 from corpusmill.dedup.corpus import read_rows
 from corpusmill.dedup.inside.sections import (
-    ANSWER,
     ExchangePhase,
+    KeyTable,
+    answer,
+    copy_bytes,
     exchange,
     gather,
     groups,
@@ -26,8 +29,9 @@ from corpusmill.dedup.inside.sections import (
     read_section,
     split,
 )
-from corpusmill.dedup.inside.units import UnitTable, cut_units, first_units, unit_keys
 from corpusmill.dedup.removal import Edit, Editor
+from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -35,7 +39,26 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_span, insert, mix64, table_size
+from corpusmill.pipeline.text.lines import paragraph_end
+from corpusmill.pipeline.text.utf8 import (
+    DIGIT,
+    NEWLINE,
+    WORD,
+    character_classes,
+    count_byte,
+    count_characters,
+    decode,
+    find_byte,
+    lowercase_table,
+    strip_end,
+    strip_start,
+)
+
+Data = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
 
 TOP_FILE = "lines/top.parquet"
 #: How many of the most frequent lines the terminal shows, and how many characters of each.
@@ -81,8 +104,6 @@ def lines_summary(run: StageRun) -> dict[str, str]:
 
 # ---- hosts -----------------------------------------------------------------------------------------------
 
-
-Keys = npt.NDArray[np.uint64]
 
 COLUMNS = ["url", "source"]
 HOST = np.dtype([("key", "<u8"), ("documents", "<u8")])
@@ -190,7 +211,7 @@ class LineCountWorker(Worker):
         config = self.config
         data, offsets = text_buffers(table["text"])
         mine = host_keys(table) if config.scope == "host" else np.zeros(len(rows), np.uint64)
-        keys, texts, fresh = unit_keys(data, offsets, mine, config.normalisation, config.unit == "paragraph", config.min_chars)
+        keys, texts, fresh, _ = unit_keys(data, offsets, mine, config.normalisation, config.unit == "paragraph", config.min_chars)
         units = np.zeros(len(keys), UNIT)
         units["key"], units["row"], units["documents"], units["times"] = keys, rows[texts], fresh, 1
         if len(hosts):
@@ -220,23 +241,14 @@ class LineDecisionWorker(Worker):
     def process(self, task: Task) -> Output:
         paths = input_paths(self.run, task.inputs)
         records, bounds = gather(self.run, paths, task.params["range"], UNIT)
-        shard = np.repeat(np.arange(len(paths), dtype=np.uint32), np.diff(bounds))
         order, begins = groups(records["key"])
-        sizes = np.diff(np.r_[begins, len(records)])
         counted = {name: _sums(records[name][order], begins) for name in ("documents", "times")}
-        first = np.minimum.reduceat(shard[order], begins) if len(records) else shard
         cut = self._cut(counted, records["host"][order[begins]])
-        chosen = order[np.repeat(cut, sizes)]  # records of the units that are cut
-        stays = (shard[chosen] == np.repeat(first[cut], sizes[cut])) & (self.config.keep == "first")
-        back = np.argsort(chosen)
-        answer = np.empty(len(chosen), ANSWER)
-        answer["place"], answer["stays"] = (chosen - bounds[shard[chosen]])[back], stays[back]
-        top = self._top(paths, records, shard, order, begins, sizes, counted, first, cut)
+        sections = answer(records, bounds, order, begins, cut, self.config.keep == "first")
+        counted["shards"] = np.diff(np.r_[begins, len(records)])
+        top = self._top(paths, records, bounds, order, begins, counted, cut)
         return Output(
-            {
-                f"{task.key}.bin": pack(split(answer, np.searchsorted(chosen[back], bounds))),
-                f"{task.key.replace('cut-', 'top-')}.parquet": top,
-            },
+            {f"{task.key}.bin": pack(sections), f"{task.key.replace('cut-', 'top-')}.parquet": top},
             counts={"units": len(begins), "cut": int(cut.sum()), "cut_times": int(counted["times"][cut].sum())},
         )
 
@@ -246,28 +258,27 @@ class LineDecisionWorker(Worker):
             return counted["times"] >= config.least
         return (counted["documents"] >= config.least) & (counted["documents"] >= np.ceil(hosts * config.min_share - 1e-9))
 
-    def _top(self, paths, records, shard, order, begins, sizes, counted, first, cut) -> pa.Table:  # type: ignore[no-untyped-def]
+    def _top(
+        self,
+        paths: list[str],
+        records: npt.NDArray,
+        bounds: Offsets,
+        order: Offsets,
+        begins: Offsets,
+        counted: dict[str, npt.NDArray],
+        cut: npt.NDArray[np.bool_],
+    ) -> pa.Table:
         """The most frequent units of those that are cut, as RANGE_TOP."""
-        places = np.flatnonzero(cut)
-        keys = records["key"][order[begins[places]]]
-        places = places[np.lexsort((keys, -counted["times"][places], -counted["documents"][places]))[: self.config.top]]
+        keys, places = records["key"][order[begins]], np.flatnonzero(cut)
+        places = places[np.lexsort((keys[places], -counted["times"][places], -counted["documents"][places]))[: self.config.top]]
         rows = []
-        names: dict[int, npt.NDArray] = {}
+        sources_of = cache(lambda number: read_section(self.run, paths[number], int(self.params["ranges"]), np.uint64).tolist())
         for place in places.tolist():
-            members = order[begins[place] : begins[place] + sizes[place]]
-            for number in shard[members].tolist():
-                if number not in names:
-                    names[number] = read_section(self.run, paths[number], int(self.params["ranges"]), np.uint64)
-            rows.append(
-                {
-                    "key": int(records["key"][members[0]]),
-                    "documents": int(counted["documents"][place]),
-                    "times": int(counted["times"][place]),
-                    "sources": len({name for number in shard[members].tolist() for name in names[number].tolist()}),
-                    "shard": int(first[place]),
-                    "row": int(records["row"][members][shard[members] == first[place]][0]),
-                }
-            )
+            members = np.sort(order[begins[place] :][: counted["shards"][place]])
+            shards = (np.searchsorted(bounds, members, side="right") - 1).tolist()
+            counts = {name: int(counted[name][place]) for name in ("documents", "times")}
+            sources = len({source for number in shards for source in sources_of(number)})
+            rows.append({"key": int(keys[place]), **counts, "sources": sources, "shard": shards[0], "row": int(records["row"][members[0]])})
         return pa.Table.from_pylist(rows, schema=RANGE_TOP)
 
 
@@ -311,8 +322,9 @@ def _with_texts(run: Storage, config: LinesConfig, shard: str, wanted: pa.Table)
     documents = pa.concat_tables(read_rows(run, shard, rows, ["id", "text", *COLUMNS]))
     hosts = host_keys(documents) if config.scope == "host" else np.zeros(len(rows), np.uint64)
     data, offsets = text_buffers(documents["text"])
-    keys = wanted["key"].to_numpy()
-    spans = first_units(data, offsets, hosts, config.normalisation, config.unit == "paragraph", config.min_chars, keys)
+    keys, _, _, spans = unit_keys(data, offsets, hosts, config.normalisation, config.unit == "paragraph", config.min_chars)
+    keys, first = np.unique(keys, return_index=True)
+    spans = spans[first[np.searchsorted(keys, wanted["key"].to_numpy())]]
     lines = []
     for row, (begin, end) in zip(wanted.to_pylist(), spans.tolist(), strict=True):
         document = int(np.searchsorted(rows, row["row"]))
@@ -349,7 +361,7 @@ class LineEditor(Editor):
         own = next(path for path in paths if path.startswith(COUNTS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
         units, stays = read_answers(self.run, own, answers, task.params["shard"], UNIT)
-        self.units = UnitTable(units["key"].copy(), np.where(stays, units["row"].astype(np.int64), -1))
+        self.units = KeyTable(units["key"].copy(), np.where(stays, units["row"].astype(np.int64), -1))
         self.hosts: npt.NDArray[np.uint64] | None = None
         if self.lines.scope == "host":
             found = [host_keys(table) for table in iter_tables(self.run, task.inputs[0].path, COLUMNS)]
@@ -373,3 +385,154 @@ class LineEditor(Editor):
             dropped[MOSTLY_LINES] = too_much & ~empty
         columns = {"lines_in": pa.array(counts[:, 0]), "lines_cut": pa.array(cut), "line_chars_cut": pa.array(gone)}
         return Edit(new, columns, dropped)
+
+
+# ---- units: lines and paragraphs as 64-bit keys of their normalised form ---------------------------------
+# 64 bits are CCNet's choice, too: of 10^11 different lines some 270 pairs share a key.
+
+
+#: What CCNet's `normalize_for_dedup` takes out, after digits became 0: punctuation that is not ASCII's, and control characters.
+CCNET_LEFT_OUT = "，。、„”“«»」「《》´∶：？！（）；–—．～’…━〈〉【】％►" + "".join(map(chr, [*range(32), *range(127, 160)]))
+
+
+@cache
+def unit_forms(how: LineForm) -> npt.NDArray[np.uint32]:
+    """uint32 of length 0x110000: one more than what each character becomes, 0 where it is left out; empty for `none`.
+
+    Lower-casing is `str.lower` where it gives one character.
+    """
+    if how == "none":
+        return np.zeros(0, np.uint32)
+    classes = character_classes()
+    forms = lowercase_table() + np.uint32(1)
+    forms[classes & DIGIT != 0] = ord("0") + 1
+    if how == "words":
+        forms[classes & WORD == 0] = 0
+    else:
+        forms[[ord(character) for character in CCNET_LEFT_OUT]] = 0
+    return forms
+
+
+@kernel(error_model="numpy")
+def _unit_hash(data, start, end, forms):
+    """The hash of one unit; of one that its form leaves empty, the hash of its bytes: marks are not equal for having no letters."""
+    value = ONE
+    i = start
+    if forms.size:
+        while i < end:
+            point = np.int64(data[i])
+            if point < 0x80:
+                i += 1
+            else:
+                point, width = decode(data, i)
+                i += width
+            form = np.uint64(forms[point])
+            value = value * BASE + form if form else value
+    return hash_span(data, start, end) if value == ONE else mix64(value)
+
+
+@kernel
+def _unit_end(data, at, end, paragraphs):
+    """`(end of the unit, start of the next)`; the last unit ends at `end`."""
+    if paragraphs:
+        return paragraph_end(data, at, end)
+    stop = find_byte(data, at, end, NEWLINE)
+    return stop, min(stop + 1, end)
+
+
+@kernel
+def _long_enough(data, start, end, min_chars):
+    return end - start >= min_chars and (end - start >= 4 * min_chars or count_characters(data, start, end) >= min_chars)
+
+
+@kernel(error_model="numpy")
+def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scratch, keys, texts, fresh, spans):
+    count = 0
+    for d in range(len(offsets) - 1):
+        at, end = offsets[d], offsets[d + 1]
+        size = table_size(count_byte(data, at, end, NEWLINE) + 1)
+        scratch[:size] = 0
+        while True:
+            stop, after = _unit_end(data, at, end, paragraphs)
+            first = strip_start(data, at, stop, classes)
+            last = strip_end(data, first, stop, classes)
+            if _long_enough(data, first, last, min_chars):
+                keys[count] = mix64(_unit_hash(data, first, last, forms) ^ hosts[d])
+                texts[count], spans[count, 0], spans[count, 1] = d, first, last
+                fresh[count] = not insert(scratch, size - 1, keys[count])
+                count += 1
+            if stop == end:
+                break
+            at = after
+    return count
+
+
+def unit_keys(
+    data: Data, offsets: Offsets, hosts: Keys, how: LineForm, paragraphs: bool, min_chars: int
+) -> tuple[Keys, npt.NDArray[np.int32], npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """`(keys, texts, fresh, spans)` of all units of n texts in order: the text that each is in, 1 where it is its key's first in that text,
+    and where in `data` it begins and ends. `hosts` (n) tells texts apart whose equal units are not to be equal."""
+    newlines = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == NEWLINE))
+    most = newlines + len(offsets) - 1
+    keys, texts = np.empty(most, np.uint64), np.empty(most, np.int32)
+    fresh, spans = np.empty(most, np.uint32), np.empty((most, 2), np.int64)
+    count = _unit_keys(
+        read_only(data), read_only(offsets), hosts, unit_forms(how), character_classes(), paragraphs, min_chars,
+        np.empty(table_size(newlines + 1), np.uint64), keys, texts, fresh, spans,
+    )  # fmt: skip
+    return keys[:count], texts[:count], fresh[:count], spans[:count]
+
+
+@kernel(error_model="numpy")
+def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars, table, stays, seen, out, places, counts):
+    place = 0
+    for d in range(len(offsets) - 1):
+        at, end, begin = offsets[d], offsets[d + 1], place
+        before = at  # where the unit before this one ends: what lies between is copied with a unit that stays
+        some, blank, gap = False, True, False
+        while True:
+            stop, after = _unit_end(data, at, end, paragraphs)
+            first = strip_start(data, at, stop, classes)
+            last = strip_end(data, first, stop, classes)
+            empty = first == last
+            cut = False
+            if not empty:
+                counts[d, 0] += 1
+                if _long_enough(data, first, last, min_chars):
+                    slot = find(table, len(table) - 1, mix64(_unit_hash(data, first, last, forms) ^ hosts[d]))
+                    if slot >= 0:
+                        cut = stays[slot] != rows[d] or seen[slot]
+                        seen[slot] |= stays[slot] == rows[d]
+            if cut:
+                counts[d, 1] += 1
+                gap = True
+            elif not (empty and gap and blank):  # of the blank lines around what was cut one run is left
+                if some:
+                    place = copy_bytes(data, before, at, out, place)
+                place = copy_bytes(data, at, stop, out, place)
+                some, blank, gap = True, empty, False
+            before = stop
+            if stop == end:
+                break
+            at = after
+        if gap:
+            place = strip_end(out, begin, place, classes)
+        places[d + 1] = place
+
+
+def cut_units(
+    data: Data, offsets: Offsets, hosts: Keys, rows: Offsets, how: LineForm, paragraphs: bool, min_chars: int, units: KeyTable
+) -> tuple:
+    """`(texts, counts)`: n texts (Arrow) without the units of the table, and for each how many units it had and how many were cut.
+
+    The table has for each key the row in which its first unit stays, or -1; `rows` (n) are those of the texts. A unit goes with the
+    newlines before it.
+    """
+    out = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
+    places = np.zeros(len(offsets), np.int64)
+    counts = np.zeros((len(offsets) - 1, 2), np.int64)
+    _cut_units(
+        read_only(data), read_only(offsets), hosts, rows, unit_forms(how), character_classes(), paragraphs, min_chars,
+        units.table, units.values[0], np.zeros(len(units.table), np.bool_), out, places, counts,
+    )  # fmt: skip
+    return text_array(out[: places[-1]], places), counts

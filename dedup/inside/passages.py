@@ -1,6 +1,8 @@
+# mypy: disallow-untyped-defs=False
 """Passages that repeat word for word across documents: found by sampled hashes, proved by hashes of every window, and cut."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from corpusmill.dedup.cluster_table import survivors
 from corpusmill.dedup.config import DedupConfig, SubstringsConfig
 from corpusmill.dedup.inside.lines import LineEditor
 from corpusmill.dedup.inside.sections import (
-    ANSWER,
     ExchangePhase,
+    KeyTable,
+    answer,
+    copy_bytes,
     exchange,
     gather,
     groups,
@@ -24,13 +28,21 @@ from corpusmill.dedup.inside.sections import (
     read_section,
     split,
 )
-from corpusmill.dedup.inside.windows import WindowTable, anchors, cut_windows, key_set, windows
 from corpusmill.dedup.removal import Edit, Editor, one_array
+from corpusmill.dedup.words import read_only
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Task, Worker
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.hashing import BASE, find, mix64, power
+from corpusmill.pipeline.text.utf8 import NEWLINE, SPACE, WORD, character_classes, count_byte, decode
+from corpusmill.pipeline.text.words import VISIBLE, word_rule_classes
+
+Data = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
 
 #: There may be a window for each word, which are far more than lines.
 FINER = 4
@@ -91,15 +103,6 @@ def section_config(worker: Worker) -> SubstringsConfig:
     return worker.config.substrings
 
 
-def record(keys: npt.NDArray[np.uint64], dtype: np.dtype) -> tuple[npt.NDArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """`(records, order, begins)`: one record for each key, ascending, with `times` 1 or 2; order and begins as of `groups`."""
-    order, begins = groups(keys)
-    records = np.zeros(len(begins), dtype)
-    records["key"] = keys[order[begins]]
-    records["times"] = np.minimum(np.diff(np.r_[begins, len(keys)]), 2)
-    return records, order, begins
-
-
 class AnchorWorker(Worker):
     """Finds the anchors of one shard, by range. `task.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
     `task.params`: `shard` (its place in the input). `params`: `ranges`."""
@@ -111,8 +114,10 @@ class AnchorWorker(Worker):
             data, offsets = text_buffers(texts)
             found.append(anchors(data, offsets, config.tokens, config.anchor))
             size, documents = size + int(offsets[-1] - offsets[0]), documents + len(rows)
-        records, _, _ = record(np.concatenate(found), ANCHOR)
-        sections = split(records, range_bounds(records["key"], int(self.params["ranges"])))
+        keys, times = np.unique(np.concatenate(found), return_counts=True)
+        records = np.empty(len(keys), ANCHOR)
+        records["key"], records["times"] = keys, np.minimum(times, 2)
+        sections = split(records, range_bounds(keys, int(self.params["ranges"])))
         return Output({f"{task.key}.bin": pack(sections)}, rows_in=documents, bytes_in=size, counts={"anchors": len(records)})
 
 
@@ -122,18 +127,16 @@ class RepeatedAnchorWorker(Worker):
     def process(self, task: Task) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], ANCHOR)
         order, begins = groups(records["key"])
-        chosen = np.sort(order[_repeated(records, order, begins)])
-        places = (chosen - bounds[np.searchsorted(bounds, chosen, side="right") - 1]).astype("<u4")
-        sections = split(places, np.searchsorted(chosen, bounds))
-        return Output({f"{task.key}.bin": pack(sections)}, counts={"anchors": len(begins), "repeated": len(chosen)})
+        sections = answer(records, bounds, order, begins, _repeated(records, order, begins), keep_first=False)
+        places = [section["place"] for section in sections]
+        return Output({f"{task.key}.bin": pack(places)}, counts={"anchors": len(begins), "repeated": sum(map(len, places))})
 
 
-def _repeated(records: npt.NDArray, order: npt.NDArray[np.int64], begins: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """For each record in `order` whether its key occurs twice."""
+def _repeated(records: npt.NDArray, order: Offsets, begins: Offsets) -> npt.NDArray[np.bool_]:
+    """For each of the `groups` whether its key occurs twice."""
     if not len(records):
         return np.zeros(0, bool)
-    times = np.add.reduceat(records["times"][order].astype(np.int64), begins)
-    return np.repeat(times > 1, np.diff(np.r_[begins, len(records)]))
+    return np.add.reduceat(records["times"][order].astype(np.int64), begins) > 1
 
 
 class WindowWorker(Worker):
@@ -149,41 +152,30 @@ class WindowWorker(Worker):
         for number, path in enumerate(answers):
             places = read_section(self.run, path, task.params["shard"], "<u4")
             known.append(read_section(self.run, own, number, ANCHOR)["key"][places])
-        repeated = key_set(np.concatenate(known))
+        repeated = KeyTable(np.concatenate(known)).table
         parts, size = [np.zeros(0, WINDOW)], 0
         for rows, texts in texts_of(self, task):
             data, offsets = text_buffers(texts)
             keys, places, words = windows(data, offsets, config.tokens, config.anchor, repeated)
-            parts.append(_first_windows(keys, rows[places].astype(np.uint32), words))
+            found = np.ones(len(keys), WINDOW)
+            found["key"], found["row"], found["word"] = keys, rows[places], words
+            parts.append(_merged(found))
             size += int(offsets[-1] - offsets[0])
         records = _merged(np.concatenate(parts))
         sections = split(records, range_bounds(records["key"], int(self.params["ranges"])))
         return Output({f"{task.key}.bin": pack(sections)}, bytes_in=size, counts={"windows": len(records)})
 
 
-def _first_windows(keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint32], words: npt.NDArray[np.uint32]) -> npt.NDArray:
-    """One record per key: where it comes first."""
-    records, order, begins = record(keys, WINDOW)
-    if len(records):
-        first = np.minimum.reduceat(_place(rows, words)[order], begins)
-        records["row"], records["word"] = first >> np.uint64(32), first & np.uint64(0xFFFFFFFF)
-    return records
-
-
 def _merged(records: npt.NDArray) -> npt.NDArray:
-    """Merges the records of several row groups: one per key."""
+    """Merges windows: one record for each key, with the place where it comes first."""
     order, begins = groups(records["key"])
     out = records[order[begins]]
     if len(out):
-        first = np.minimum.reduceat(_place(records["row"], records["word"])[order], begins)
+        places = records["row"].astype(np.uint64) << np.uint64(32) | records["word"]
+        first = np.minimum.reduceat(places[order], begins)
         out["row"], out["word"] = first >> np.uint64(32), first & np.uint64(0xFFFFFFFF)
         out["times"] = np.minimum(np.add.reduceat(records["times"][order].astype(np.int64), begins), 2)
     return out
-
-
-def _place(rows: npt.NDArray, words: npt.NDArray) -> npt.NDArray[np.uint64]:
-    """Row and word as one number that ascends as texts are read."""
-    return (rows.astype(np.uint64) << np.uint64(32)) | words.astype(np.uint64)
 
 
 class RepeatedWindowWorker(Worker):
@@ -193,18 +185,8 @@ class RepeatedWindowWorker(Worker):
         records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], WINDOW)
         order, begins = groups(records["key"])
         repeated = _repeated(records, order, begins)
-        answer = np.zeros(int(repeated.sum()), ANSWER)
-        chosen = order[repeated]
-        if len(chosen):
-            shard = np.searchsorted(bounds, order, side="right") - 1
-            first = np.repeat(np.minimum.reduceat(shard, begins), np.diff(np.r_[begins, len(records)]))
-            shard, first = shard[repeated], first[repeated]
-            back = np.argsort(chosen)
-            answer["place"] = (chosen - bounds[shard])[back]
-            answer["stays"] = ((shard == first) & (section_config(self).keep == "first"))[back]
-            chosen = chosen[back]
-        sections = split(answer, np.searchsorted(chosen, bounds))
-        return Output({f"{task.key}.bin": pack(sections)}, counts={"windows": len(begins), "repeated": len(answer)})
+        sections = answer(records, bounds, order, begins, repeated, section_config(self).keep == "first")
+        return Output({f"{task.key}.bin": pack(sections)}, counts={"windows": len(begins), "repeated": sum(map(len, sections))})
 
 
 # ---- the cut ---------------------------------------------------------------------------------------------
@@ -232,10 +214,279 @@ class SubstringEditor(Editor):
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
         windows, stays = read_answers(self.run, own, answers, task.params["shard"], WINDOW)
         rows, words = (np.where(stays, windows[name].astype(np.int64), -1) for name in ("row", "word"))
-        self.windows = WindowTable(windows["key"].copy(), rows, words)
+        self.windows = KeyTable(windows["key"].copy(), rows, words)
 
     def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
         new, spans = cut_windows(*text_buffers(texts), rows, self.substrings.tokens, self.windows)
         gone = pc.subtract(pc.utf8_length(texts), pc.utf8_length(new)).cast(pa.int64())
         empty = (spans > 0) & (pc.binary_length(new).to_numpy() == 0)
         return Edit(new, {"substring_spans": pa.array(spans), "substring_chars_cut": gone}, {ONLY_SUBSTRINGS: empty})
+
+
+# ---- words, the windows of words of a text, and the anchors that stand for the windows -------------------
+#
+# Of the `tokens - anchor + 1` runs of `anchor` words that lie in a window of `tokens` words, the one with the least hash is the window's
+# anchor (winnowing: Schleimer, Wilkerson and Aiken, 2003). It depends on the window's words alone: where a window occurs twice, its anchor
+# does, too. So only windows whose anchor repeats are looked at, and no repeat of at least `tokens` words is lost. Of the places of a text
+# about 2 in `tokens - anchor + 2` are an anchor (7.4% for 50 words).
+
+
+#: What a character is to a word: space, part of one, one by itself, or a mark that belongs to the character before it.
+BETWEEN, PART, ALONE, MARK = range(4)
+#: The first code point of the first script without spaces. Before it are apostrophes and accents that such scripts only use, too.
+_FIRST_UNSPACED = 0x0E00
+
+
+@cache
+def kinds() -> npt.NDArray[np.uint8]:
+    """uint8 of length 0x110000: BETWEEN, PART, ALONE or MARK."""
+    classes = character_classes()
+    characters = word_rule_classes("characters", classes)
+    table = np.full(len(classes), PART, np.uint8)
+    table[(classes & WORD != 0) & (characters & WORD == 0)] = ALONE
+    table[characters & VISIBLE == 0] = MARK
+    table[:_FIRST_UNSPACED] = PART
+    table[classes & SPACE != 0] = BETWEEN
+    return table
+
+
+@kernel(error_model="numpy")
+def walk(data, start, end, table, prefixes, begins, ends):
+    """The words of `data[start:end]`: their number, where they begin and end (uint32, counted from `start`), and `prefixes`
+    (uint64, one more): `prefixes[w]` is the hash of the first w words. Each array has room for `most_words`."""
+    count = 0
+    value = np.uint64(0)
+    state = BETWEEN  # kind of the character that the word under way began with
+    prefixes[0] = 0
+    i = start
+    while i < end:
+        point = np.int64(data[i])
+        width = 1
+        if point >= 0x80:
+            point, width = decode(data, i)
+        kind = table[point]
+        if kind != state or kind == ALONE:
+            if kind == MARK and state != BETWEEN:
+                kind = state
+            else:
+                if state != BETWEEN:
+                    ends[count] = i - start
+                    count += 1
+                    prefixes[count] = prefixes[count - 1] * BASE + mix64(value)
+                if kind != BETWEEN:
+                    begins[count] = i - start
+                    kind = PART if kind == MARK else kind
+                value = np.uint64(0)
+                state = kind
+        value = value * BASE + np.uint64(point + 1)
+        i += width
+    if state != BETWEEN:
+        ends[count] = end - start
+        count += 1
+        prefixes[count] = prefixes[count - 1] * BASE + mix64(value)
+    return count
+
+
+def most_words(offsets: Offsets) -> int:
+    """Room for the words of the longest text: of two that touch, one has three bytes or more."""
+    return int(np.diff(offsets).max(initial=0)) // 2 + 2
+
+
+@kernel(inline="always")
+def window_key(prefixes, at, words, weight):
+    """The hash of the `words` words from `at`; `weight` is `power(words)`."""
+    return mix64(prefixes[at + words] - prefixes[at] * weight)
+
+
+@kernel(error_model="numpy")
+def _least(hashes, first, last):
+    """Where the least of `hashes[first:last + 1]` is, the last of equal ones."""
+    best = first
+    for at in range(first + 1, last + 1):
+        if hashes[at] <= hashes[best]:
+            best = at
+    return best
+
+
+@kernel(error_model="numpy")
+def _anchor_hashes(prefixes, count, anchor, hashes):
+    weight = power(anchor)
+    for at in range(count - anchor + 1):
+        hashes[at] = window_key(prefixes, at, anchor, weight)
+
+
+@kernel(error_model="numpy")
+def _anchors(data, offsets, table, tokens, anchor, prefixes, begins, ends, hashes, keys):
+    found = 0
+    for d in range(len(offsets) - 1):
+        count = walk(data, offsets[d], offsets[d + 1], table, prefixes, begins, ends)
+        if count < tokens:
+            continue
+        _anchor_hashes(prefixes, count, anchor, hashes)
+        best = -1
+        for window in range(count - tokens + 1):
+            last = window + tokens - anchor
+            before = best
+            if best < window:
+                best = _least(hashes, window, last)
+            elif hashes[last] <= hashes[best]:
+                best = last
+            if best != before:
+                keys[found] = hashes[best]
+                found += 1
+    return found
+
+
+class WordScratch:
+    """Arrays for the words of the longest of some texts."""
+
+    def __init__(self, offsets: Offsets):
+        size = most_words(offsets)
+        self.prefixes = np.empty(size + 1, np.uint64)
+        self.begins, self.ends = np.empty(size, np.uint32), np.empty(size, np.uint32)
+        self.hashes = np.empty(size, np.uint64)
+
+
+def anchors(data: Data, offsets: Offsets, tokens: int, anchor: int) -> Keys:
+    """The hashes of the anchors of n texts, one for each place that is an anchor of some window."""
+    scratch = WordScratch(offsets)
+    keys = np.empty(int((np.diff(offsets) // 2 + 2).sum()), np.uint64)
+    found = _anchors(
+        read_only(data), read_only(offsets), kinds(), tokens, anchor,
+        scratch.prefixes, scratch.begins, scratch.ends, scratch.hashes, keys,
+    )  # fmt: skip
+    return keys[:found].copy()
+
+
+@kernel(error_model="numpy")
+def _windows(data, offsets, table, tokens, anchor, repeated, prefixes, begins, ends, hashes, keys, texts, words):
+    found = 0
+    weight = power(tokens)
+    for d in range(len(offsets) - 1):
+        count = walk(data, offsets[d], offsets[d + 1], table, prefixes, begins, ends)
+        if count < tokens:
+            continue
+        _anchor_hashes(prefixes, count, anchor, hashes)
+        best, known = -1, False
+        for window in range(count - tokens + 1):
+            last = window + tokens - anchor
+            before = best
+            if best < window:
+                best = _least(hashes, window, last)
+            elif hashes[last] <= hashes[best]:
+                best = last
+            if best != before:
+                known = find(repeated, len(repeated) - 1, hashes[best]) >= 0
+            if known:
+                keys[found] = window_key(prefixes, window, tokens, weight)
+                texts[found] = d
+                words[found] = window
+                found += 1
+    return found
+
+
+def windows(
+    data: Data, offsets: Offsets, tokens: int, anchor: int, repeated: Keys
+) -> tuple[Keys, npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """`(keys, texts, words)` of the windows whose anchor is in the table `repeated`: their hash, their text and their first word."""
+    scratch = WordScratch(offsets)
+    most = int((np.diff(offsets) // 2 + 2).sum())
+    keys, texts, words = np.empty(most, np.uint64), np.empty(most, np.uint32), np.empty(most, np.uint32)
+    found = _windows(
+        read_only(data), read_only(offsets), kinds(), tokens, anchor, repeated,
+        scratch.prefixes, scratch.begins, scratch.ends, scratch.hashes, keys, texts, words,
+    )  # fmt: skip
+    return keys[:found].copy(), texts[:found].copy(), words[:found].copy()
+
+
+# ---- texts without repeated windows ----------------------------------------------------------------------
+
+
+@kernel(error_model="numpy")
+def _mark(prefixes, count, tokens, weight, row, table, rows, words, changes):
+    """Writes to `changes` (int32, count + 1) by how much the number of windows to cut that cover a word changes there; says if any does."""
+    changes[: count + 1] = 0
+    some = False
+    for window in range(count - tokens + 1):
+        slot = find(table, len(table) - 1, window_key(prefixes, window, tokens, weight))
+        if slot < 0:
+            continue
+        first = window
+        if rows[slot] == row:
+            if words[slot] == window:
+                continue
+            if words[slot] + tokens > window:  # it overlaps its own first occurrence, which stays
+                first = words[slot] + tokens
+        changes[first] += 1
+        changes[window + tokens] -= 1
+        some = True
+    return some
+
+
+@kernel(error_model="numpy")
+def _join(data, left, cut, rest, right, out, place):
+    """Between two words that meet stays what was before (`data[left:cut]`) or behind (`data[rest:right]`) what was cut: the one with more
+    newlines. A space where there was nothing."""
+    before, behind = count_byte(data, left, cut, NEWLINE), count_byte(data, rest, right, NEWLINE)
+    if behind > before or (behind == before and left == cut):
+        left, cut = rest, right
+    if left == cut:
+        out[place] = 32
+        return place + 1
+    return copy_bytes(data, left, cut, out, place)
+
+
+@kernel(error_model="numpy")
+def _write(data, start, end, count, begins, ends, changes, out, place):
+    """Writes the text without the words that `changes` cover; returns the place behind it and the number of passages cut."""
+    depth, spans, word = 0, 0, 0
+    kept = start  # from where on the text is still to be copied
+    some = False  # whether a word was kept
+    while word < count:
+        depth += changes[word]
+        if depth == 0:
+            some = True
+            word += 1
+            continue
+        first = word
+        while word < count and depth > 0:
+            word += 1
+            depth += changes[word]
+        depth -= changes[word]  # the outer loop adds it again
+        spans += 1
+        left = start + np.int64(ends[first - 1]) if first else start
+        if some:
+            place = copy_bytes(data, kept, left, out, place)
+        kept = start + np.int64(begins[word]) if word < count else end
+        if some and word < count:
+            place = _join(data, left, start + np.int64(begins[first]), start + np.int64(ends[word - 1]), kept, out, place)
+    return copy_bytes(data, kept, end, out, place), spans
+
+
+@kernel(error_model="numpy")
+def _cut(data, offsets, row_of, kind_table, tokens, table, rows, words, prefixes, begins, ends, changes, out, places, spans):
+    weight = power(tokens)
+    place = 0
+    for d in range(len(offsets) - 1):
+        start, end = offsets[d], offsets[d + 1]
+        count = walk(data, start, end, kind_table, prefixes, begins, ends)
+        if count >= tokens and _mark(prefixes, count, tokens, weight, row_of[d], table, rows, words, changes):
+            place, spans[d] = _write(data, start, end, count, begins, ends, changes, out, place)
+        else:
+            place = copy_bytes(data, start, end, out, place)
+        places[d + 1] = place
+
+
+def cut_windows(
+    data: Data, offsets: Offsets, rows: npt.NDArray[np.int64], tokens: int, windows: KeyTable
+) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """`(texts, spans)`: n texts (Arrow) without the words of the table's windows, and how many passages each lost. The
+    table has for each window the row and the word where its first occurrence stays, or -1; `rows` are those of the texts."""
+    scratch = WordScratch(offsets)
+    out = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
+    places, spans = np.zeros(len(offsets), np.int64), np.zeros(len(offsets) - 1, np.int64)
+    _cut(
+        read_only(data), read_only(offsets), rows, kinds(), tokens, windows.table, *windows.values,
+        scratch.prefixes, scratch.begins, scratch.ends, np.empty(len(scratch.prefixes), np.int32), out, places, spans,
+    )  # fmt: skip
+    return text_array(out[: places[-1]], places), spans

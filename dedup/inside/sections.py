@@ -14,13 +14,15 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.corpus import only, shard_key
+from corpusmill.dedup.corpus import Index, only, shard_key
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.text.hashing import find, insert, table_size
 
 #: Bytes of (compressed) document shards for each range of keys: so its task holds some hundred MB, one GB at the very worst.
 RANGE_BYTES = 128 << 20
@@ -121,3 +123,47 @@ def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDA
     order = np.argsort(keys)
     ordered = keys[order]
     return order, np.flatnonzero(np.r_[np.ones(min(len(keys), 1), bool), ordered[1:] != ordered[:-1]])
+
+
+def answer(
+    records: npt.NDArray, bounds: Index, order: Index, begins: Index, chosen: npt.NDArray[np.bool_], keep_first: bool
+) -> list[npt.NDArray]:
+    """For each file that `gather` read a section of ANSWER about its records in the `chosen` ones of the `groups`. A file
+    has a key once."""
+    sizes = np.diff(np.r_[begins, len(records)])
+    places = order[np.repeat(chosen, sizes)]
+    first = np.repeat(np.minimum.reduceat(order, begins)[chosen], sizes[chosen]) if len(records) else places
+    answers = np.empty(len(places), ANSWER)
+    answers["place"] = places - bounds[np.searchsorted(bounds, places, side="right") - 1]
+    answers["stays"] = (places == first) & keep_first
+    back = np.argsort(places)
+    return split(answers[back], np.searchsorted(places[back], bounds))
+
+
+class KeyTable:
+    """An open hash table of keys (see `find`), and for each of its slots the values of the key: -1 where there is none."""
+
+    def __init__(self, keys: npt.NDArray[np.uint64], *values: npt.NDArray[np.int64]):
+        self.table = np.zeros(table_size(len(keys)), np.uint64)
+        slots = np.empty(len(keys), np.int64)
+        _fill(self.table, keys, slots)
+        self.values = [np.full(len(self.table), -1) for _ in values]
+        for own, given in zip(self.values, values, strict=True):
+            own[slots] = given
+
+
+@kernel
+def _fill(table, keys, slots):  # type: ignore[no-untyped-def]
+    mask = len(table) - 1
+    for k in range(len(keys)):
+        insert(table, mask, keys[k])
+    for k in range(len(keys)):
+        slots[k] = find(table, mask, keys[k])
+
+
+@kernel
+def copy_bytes(data, start, end, out, place):  # type: ignore[no-untyped-def]
+    """Copies `data[start:end]` to `out` from `place` on; returns the place behind."""
+    for at in range(end - start):
+        out[place + at] = data[start + at]
+    return place + end - start

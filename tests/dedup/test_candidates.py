@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup import components
-from corpusmill.dedup.candidates import buckets, candidate_pieces, equal_keys
-from corpusmill.dedup.components import DOCUMENT_WORDS, NEAR, connect, group_documents, pack, part_oversized
+from corpusmill.dedup import candidates
+from corpusmill.dedup.candidates import (
+    DOCUMENT_WORDS,
+    NEAR,
+    buckets,
+    candidate_pieces,
+    connect,
+    equal_keys,
+    group_documents,
+    pack,
+    part_oversized,
+)
 from corpusmill.dedup.external_sort import BAND_KEYS
 from corpusmill.pipeline.manifest import FileRef
 
@@ -156,9 +165,9 @@ def test_copies_beyond_the_limit_stay_together() -> None:
 
 @pytest.fixture
 def small_groups() -> Iterator[None]:
-    before, components.GROUP_WORDS = components.GROUP_WORDS, 3 * DOCUMENT_WORDS
+    before, candidates.GROUP_WORDS = candidates.GROUP_WORDS, 3 * DOCUMENT_WORDS
     yield
-    components.GROUP_WORDS = before
+    candidates.GROUP_WORDS = before
 
 
 @settings(deadline=None, max_examples=200)
@@ -183,11 +192,11 @@ def test_components_of_this_run_are_whole_in_groups(groups: list[Star], buckets:
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 9), max_size=50), st.integers(1, 40))
 def test_groups_hold_whole_components_in_order(weights: list[int], limit: int) -> None:
-    before, components.GROUP_WORDS = components.GROUP_WORDS, limit
+    before, candidates.GROUP_WORDS = candidates.GROUP_WORDS, limit
     try:
         number = pack(np.array(weights, np.int64)).tolist()
     finally:
-        components.GROUP_WORDS = before
+        candidates.GROUP_WORDS = before
     assert sorted(set(number)) == list(range(max(number, default=-1) + 1))
     assert all(b - a in (0, 1) for a, b in pairwise(number))
     weight = np.array(weights)

@@ -5,7 +5,7 @@ from datasketch import MinHashLSH
 from pydantic import ValidationError
 
 from corpusmill.dedup.config import PRESETS, DedupConfig, MinHashConfig
-from corpusmill.dedup.minhash import band_shape
+from corpusmill.dedup.shingles import band_shape
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,9 @@ def test_an_unknown_preset_is_refused_with_the_list() -> None:
         DedupConfig.model_validate({"preset": "fine-web"})
 
 
-@pytest.mark.parametrize("wrong", [{"bands": 0}, {"ngram": 0}, {"bands": 1024, "rows": 128}, {"seed": -1}, {"seed": 1 << 32}, {"bits": 16}])
+@pytest.mark.parametrize(
+    "wrong", [{"bands": 0}, {"ngram": 0}, {"bands": 1024, "rows": 128}, {"seed": -1}, {"seed": 1 << 32}, {"bits": 16}, {"hash": "xxhash"}]
+)
 def test_sizes_that_can_not_be_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         MinHashConfig.model_validate(wrong)

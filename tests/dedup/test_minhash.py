@@ -8,10 +8,9 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpusmill.dedup.clusters import shared
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.minhash import band_keys, band_shape, equal_places, optimal_bands, permutations
-from corpusmill.dedup.representatives import shared
-from corpusmill.dedup.shingles import Shingler
+from corpusmill.dedup.shingles import Shingler, band_keys, band_shape, equal_places, optimal_bands, permutations
 from corpusmill.pipeline.text.buffers import text_buffers
 
 

@@ -64,12 +64,12 @@ def test_normal_forms(how, texts: list[str]) -> None:  # type: ignore[no-untyped
         max_size=30,
     ).map(b"".join)
 )
-def test_eight_bytes_at_a_time_give_what_one_gives(how, content: bytes) -> None:  # type: ignore[no-untyped-def]
+def test_blocks_give_what_single_characters_give(how, content: bytes) -> None:  # type: ignore[no-untyped-def]
     data, offsets = np.frombuffer(b"#" + content, np.uint8), np.array([1, 1 + len(content)])
     found, places = normalised(data, offsets, how)
     expected = np.empty(3 * len(content) + 8, np.uint8)
     forms = _forms(how, False)
-    end = _write(data, 1, 1 + len(content), forms, expected, 0)
+    end = _write(data, 1, 1 + len(content), forms, False, np.uint8(0), expected, 0)
     assert found[places[0] : places[1]].tobytes() == expected[:end].tobytes()
 
 

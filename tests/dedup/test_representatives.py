@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.clusters import least_equal
-from corpusmill.dedup.representatives import Evidence, choose_representatives, shared, similarity
+from corpusmill.dedup.clusters import Evidence, choose_representatives, least_equal, shared, similarity
 
 COUNT, BUCKETS = 9, 6
 MEMBERS = st.lists(st.tuples(st.integers(0, BUCKETS - 1), st.integers(0, COUNT - 1)), max_size=30, unique=True).map(sorted)

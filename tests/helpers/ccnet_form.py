@@ -2,7 +2,7 @@
 
 import re
 
-from corpusmill.dedup.inside.units import CCNET_LEFT_OUT
+from corpusmill.dedup.inside.lines import CCNET_LEFT_OUT
 
 
 def ccnet_form(line: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from killing import in_child, killed_at
 
-from corpusmill.dedup import components, external_sort
+from corpusmill.dedup import candidates, external_sort
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.runner import StageRun
@@ -34,7 +34,7 @@ def interrupted(copy: Path, config: str, row: int, after: bool) -> None:
 
 def main(run: Path, index: Path, copies: Path, config: str) -> None:
     os.fsync = lambda _: None  # these processes die, the machine does not
-    components.GROUP_WORDS = 3_000  # so that documents are gathered in several groups
+    candidates.GROUP_WORDS = 3_000  # so that documents are gathered in several groups
     external_sort.FAN_IN, external_sort.FEW = 2, 1  # and what was gathered of three shards is merged
     shutil.copytree(run, copies / "first/run")
     shutil.copytree(index, copies / "index")

@@ -36,12 +36,6 @@ def another(make_run, execute, first):
     return make
 
 
-@pytest.fixture(params=[1 << 24, 7], ids=["one part", "many parts"])
-def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many new documents are looked for at once decides nothing."""
-    monkeypatch.setattr("corpusmill.tokenize.append.PART_DOCUMENTS", request.param)
-
-
 def other_documents(make_documents, texts, number=1000, **columns):
     """Documents with URLs, and so ids, of their own."""
     table = make_documents([*[""] * number, *texts]).slice(number)
@@ -133,7 +127,6 @@ def test_a_killed_append_goes_on_and_readers_never_see_half_a_set(first, another
     assert tree(tmp_path / "set") == tree(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("parts")
 def test_documents_that_are_there_are_refused_or_left_out(first, another, make_documents, english, tmp_path):
     documents = make_documents([*english[:40], *english[150:180]])
     new = documents.take([*range(40), *range(40, 70)])
@@ -153,7 +146,6 @@ def test_documents_that_are_there_are_refused_or_left_out(first, another, make_d
         assert whole[split] == one[split] + [document for document in two[split] if document[0] not in old]
 
 
-@pytest.mark.usefixtures("parts")
 def test_what_is_held_out_stays_out(first, another, make_documents, english, tmp_path):
     """With another seed the second run splits otherwise; clusters count as ids do."""
     second = another(make_documents(english[:100]), seed=5)
@@ -170,7 +162,6 @@ def test_what_is_held_out_stays_out(first, another, make_documents, english, tmp
     assert content(Storage(str(tmp_path)), "set") == content(first)
 
 
-@pytest.mark.usefixtures("parts")
 def test_the_like_of_a_held_out_document_stays_out(first, another, make_documents, english, tmp_path):
     (side,) = {split for split, found in content(first).items() for name, _ in found if name in first_three(first)}
     other = "validation" if side == "train" else "train"
@@ -194,7 +185,6 @@ def both_in(run: Storage, documents: pa.Table, split: str) -> bool:
     return set(documents["id"].to_pylist()[:2]) <= {name for name, _ in content(run)[split]}
 
 
-@pytest.mark.usefixtures("parts")
 def test_what_replaced_a_held_out_document_of_an_earlier_run_stays_out(first, another, make_documents, english, tmp_path):
     new = other_documents(make_documents, english[100:150])
     second = another(new)

@@ -77,7 +77,7 @@ def export(
 
 
 def _tokenizer(storage: Storage, folders: dict[str, str]) -> bytes:
-    """The run's `tokenizer.json`; of a set that of a run that was appended to it."""
+    """The run's `tokenizer.json`; for a set, that of a run that was appended to it."""
     if storage.exists(TOKENIZER):
         return storage.read_bytes(TOKENIZER)
     for folder in folders.values():

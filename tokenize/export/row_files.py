@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.tokenize.export.source import DocumentStretch, SplitSource, TokenFormat, TokenSequences
+from corpusmill.tokenize.export.source import DocumentStretch, SequenceBatch, SplitSource, TokenFormat
 
 # ---- Parquet ---------------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ def document_rows(stretch: DocumentStretch, number: int, schema: pa.Schema) -> p
     return pa.Table.from_arrays([table["id"], table["url"], shard, table["first"], lists], schema=schema)
 
 
-def sequence_rows(found: TokenSequences, schema: pa.Schema) -> pa.Table:
+def sequence_rows(found: SequenceBatch, schema: pa.Schema) -> pa.Table:
     number, length = found.tokens.shape
     return pa.Table.from_arrays(
         [pa.array(found.positions), id_lists(np.arange(number + 1) * length, found.tokens.ravel(), schema)], schema=schema
@@ -114,7 +114,7 @@ def document_samples(stretch: DocumentStretch) -> Iterator[bytes]:
         yield b"".join((struct.pack("<3I", len(name), len(tokens), len(url)), name, tokens, url))
 
 
-def sequence_samples(found: TokenSequences) -> Iterator[bytes]:
+def sequence_samples(found: SequenceBatch) -> Iterator[bytes]:
     """Each sequence; columns of a fixed size, as `position`, are not in the list of sizes."""
     head = array_head(found.tokens.shape[1])
     size = struct.pack("<I", len(head) + found.tokens[0].nbytes)

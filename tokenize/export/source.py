@@ -38,7 +38,7 @@ class DocumentStretch:
 
 
 @dataclass(frozen=True)
-class TokenSequences:
+class SequenceBatch:
     """Sequences of one length that follow one another: the place of the first token in the split, and ids as (sequences, length)."""
 
     first: int
@@ -98,17 +98,17 @@ class SplitSource:
         for number in range(len(self)):
             yield from self.stretches(number, most)
 
-    def sequences(self, length: int) -> Iterator[TokenSequences]:
+    def sequences(self, length: int) -> Iterator[SequenceBatch]:
         """The split as one row of tokens, across documents and shards, cut every `length`; the last one may be shorter."""
         position, rest = 0, np.zeros(0, self.dtype)
         for stretch in self.all_stretches():
             row = np.concatenate((rest, stretch.tokens))
             whole = len(row) // length * length
             if whole:
-                yield TokenSequences(position, row[:whole].reshape(-1, length))
+                yield SequenceBatch(position, row[:whole].reshape(-1, length))
             position, rest = position + whole, row[whole:]
         if len(rest):
-            yield TokenSequences(position, rest.reshape(1, -1))
+            yield SequenceBatch(position, rest.reshape(1, -1))
 
 
 # ---- formats ---------------------------------------------------------------------------------------------

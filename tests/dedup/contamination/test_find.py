@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.find import GAP, Finder
-from corpusmill.dedup.contamination.index import GRADED, LEFT_OUT, WHOLE, Index, build_index
+from corpusmill.dedup.contamination.find import GAP, GRADED, LEFT_OUT, WHOLE, Finder, PassageIndex, build_index
 from corpusmill.dedup.contamination.sets import ItemTexts
 
 Words = list[str]
@@ -34,7 +33,7 @@ def make_passages(texts: list[Words], sets: list[int] | None = None) -> ItemText
 
 def make_finder(texts: list[Words], config: ContaminationConfig, sets: list[int] | None = None, block: int = 1 << 16) -> Finder:
     index = build_index(make_passages(texts, sets), config)
-    return Finder.make(Index.from_buffer(pa.py_buffer(index.to_bytes())), config, block)
+    return Finder.make(PassageIndex.from_buffer(pa.py_buffer(index.to_bytes())), config, block)
 
 
 def find(finder: Finder, documents: list[Words]) -> list[tuple[int, ...]]:

@@ -12,10 +12,11 @@ from datatrove.data import Document
 from datatrove.pipeline.dedup import SentenceDedupFilter, SentenceDedupSignature, SentenceFindDedups
 from datatrove.pipeline.dedup.sentence_dedup import SentDedupConfig
 from datatrove.utils.text import TextNormConfig
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.inside.units import UnitTable, cut_units, first_units, unit_keys
+from corpusmill.dedup.inside.lines import cut_units, unit_keys
+from corpusmill.dedup.inside.sections import KeyTable
 from corpusmill.pipeline.text.buffers import text_buffers
 
 TEXTS = st.lists(
@@ -45,13 +46,16 @@ def keys_of(texts: list[str], how: str, paragraphs: bool, min_chars: int = 1):  
 @given(TEXTS, st.sampled_from(sorted(FORMS)), st.booleans(), st.sampled_from([1, 2]))
 def test_keys_are_equal_where_forms_are(lines: list[list[str]], how: str, paragraphs: bool, min_chars: int) -> None:
     texts = ["\n".join(text) for text in lines]
-    keys, where, fresh = keys_of(texts, how, paragraphs, min_chars)
+    keys, where, fresh, spans = keys_of(texts, how, paragraphs, min_chars)
     slow = [(i, form(unit, how)) for i, text in enumerate(texts) for unit in units(text, paragraphs) if len(unit.strip()) >= min_chars]
     assert where.tolist() == [i for i, _ in slow]
     assert fresh.tolist() == [int(pair not in slow[:place]) for place, pair in enumerate(slow)]
     by_key = dict(zip(keys.tolist(), (unit for _, unit in slow), strict=True))
     assert [by_key[key] for key in keys.tolist()] == [unit for _, unit in slow]
     assert len(by_key) == len({unit for _, unit in slow})
+    content = "".join(texts).encode()
+    found = [(i, form(content[a:b].decode(), how)) for i, (a, b) in zip(where.tolist(), spans.tolist(), strict=True)]
+    assert found == slow
 
 
 def slow_cut(text: str, cut: set[str], how: str, paragraphs: bool) -> str:
@@ -74,11 +78,11 @@ def test_units_are_cut_with_their_newlines(lines: list[list[str]], how: str, par
     found = [(i, form(unit, how)) for i, text in enumerate(texts) for unit in units(text, paragraphs) if unit.strip()]
     documents = Counter(unit for _, unit in set(found))
     cut = {unit for unit, count in documents.items() if count >= least}
-    keys, _, _ = keys_of(texts, how, paragraphs)
+    keys, _, _, _ = keys_of(texts, how, paragraphs)
     chosen = np.array(sorted({int(key) for key, (_, unit) in zip(keys, found, strict=True) if unit in cut}), np.uint64)
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
     hosts, rows = np.zeros(len(texts), np.uint64), np.arange(len(texts))
-    table = UnitTable(chosen, np.full(len(chosen), -1))
+    table = KeyTable(chosen, np.full(len(chosen), -1))
     new, counts = cut_units(data, offsets, hosts, rows, how, paragraphs, 1, table)  # type: ignore[arg-type]
     new.validate(full=True)
     assert new.to_pylist() == [slow_cut(text, cut, how, paragraphs) for text in texts]
@@ -98,42 +102,29 @@ def test_units_are_cut_with_their_newlines(lines: list[list[str]], how: str, par
     ],
 )
 def test_no_gaps_are_left(text: str, expected: str) -> None:
-    keys, _, _ = keys_of(["menu"], "ccnet", False)
+    keys, _, _, _ = keys_of(["menu"], "ccnet", False)
     data, offsets = text_buffers(pa.array([text], pa.large_string()))
-    new, _ = cut_units(data, offsets, np.zeros(1, np.uint64), np.arange(1), "ccnet", False, 1, UnitTable(keys, np.array([-1])))
+    new, _ = cut_units(data, offsets, np.zeros(1, np.uint64), np.arange(1), "ccnet", False, 1, KeyTable(keys, np.array([-1])))
     assert new.to_pylist() == [expected]
 
 
 def test_hosts_part_equal_units() -> None:
     data, offsets = text_buffers(pa.array(["x", "x", "x"], pa.large_string()))
-    keys, _, _ = unit_keys(data, offsets, np.array([5, 6, 5], np.uint64), "none", False, 1)
+    keys, _, _, _ = unit_keys(data, offsets, np.array([5, 6, 5], np.uint64), "none", False, 1)
     assert keys[0] == keys[2] != keys[1]
 
 
 def test_a_table_of_no_units_cuts_nothing_and_a_large_text_works() -> None:
     text = "a line of a log\n" * 200_000 + "x" * 5_000_000
-    keys, _, fresh = keys_of([text, ""], "words", False)
+    keys, _, fresh, _ = keys_of([text, ""], "words", False)
     assert len(keys) == 200_001 and fresh.sum() == 2
     data, offsets = text_buffers(pa.array([text, ""], pa.large_string()))
     hosts, rows = np.zeros(2, np.uint64), np.arange(2)
-    none = UnitTable(keys[:0], np.zeros(0, np.int64))
+    none = KeyTable(keys[:0], np.zeros(0, np.int64))
     new, counts = cut_units(data, offsets, hosts, rows, "words", False, 1, none)
     assert new.to_pylist() == [text, ""] and counts.tolist() == [[200_001, 0], [0, 0]]
-    new, counts = cut_units(data, offsets, hosts, rows, "words", False, 1, UnitTable(keys[:1], np.array([0])))
+    new, counts = cut_units(data, offsets, hosts, rows, "words", False, 1, KeyTable(keys[:1], np.array([0])))
     assert new.to_pylist()[0] == "a line of a log\n" + "x" * 5_000_000 and counts[0, 1] == 199_999
-
-
-@settings(deadline=None)
-@given(TEXTS, st.sampled_from(sorted(FORMS)), st.booleans())
-def test_the_first_unit_of_each_key(lines: list[list[str]], how: str, paragraphs: bool) -> None:
-    texts = ["\n".join(text) for text in lines]
-    keys, _, _ = keys_of(texts, how, paragraphs)
-    found = [unit.strip() for text in texts for unit in units(text, paragraphs) if unit.strip()]
-    first = dict(zip(keys.tolist()[::-1], found[::-1], strict=True))
-    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    wanted = np.array([*first, 12345], np.uint64)
-    spans = first_units(data, offsets, np.zeros(len(texts), np.uint64), how, paragraphs, 1, wanted)  # type: ignore[arg-type]
-    assert [bytes(data[a:b]).decode() for a, b in spans] == [*first.values(), ""]
 
 
 def datatrove(texts: list[str], folder: Path) -> list[str]:

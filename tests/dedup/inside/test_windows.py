@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydivsufsort import divsufsort, kasai
 from repeated_passages import repeats, without, words
 
-from corpusmill.dedup.inside.windows import Scratch, WindowTable, anchors, cut_windows, key_set, kinds, walk, windows
+from corpusmill.dedup.inside.passages import WordScratch, anchors, cut_windows, kinds, walk, windows
+from corpusmill.dedup.inside.sections import KeyTable
 from corpusmill.pipeline.text.buffers import text_buffers
 
 PIECES = ["a", "b", "a ", " b", "b\n", "\n\na", " ", "é ", "漢", "字", "ก", "ก้", "์", "、", "ʼ ", "\x1c", "\x85"]
@@ -27,7 +28,7 @@ def buffers(texts: list[str]):  # type: ignore[no-untyped-def]
 @given(TEXT)
 def test_words_of_a_text(text: str) -> None:
     data, offsets = buffers([text])
-    scratch = Scratch(offsets)
+    scratch = WordScratch(offsets)
     count = walk(data, offsets[0], offsets[1], kinds(), scratch.prefixes, scratch.begins, scratch.ends)
     raw = text.encode()
     found = [raw[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)]
@@ -41,7 +42,7 @@ def test_without_scripts_of_their_own_words_are_those_of_split() -> None:
         text = "".join(draw.choices(characters, k=500))
         assert [text[a:b] for a, b in words(text)] == text.split()
         data, offsets = buffers([text])
-        scratch = Scratch(offsets)
+        scratch = WordScratch(offsets)
         count = walk(data, offsets[0], offsets[1], kinds(), scratch.prefixes, scratch.begins, scratch.ends)
         assert [text.encode()[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)] == text.split()
 
@@ -51,14 +52,14 @@ def cut(texts: list[str], tokens: int, keep: str) -> tuple[list[str], list[int]]
     data, offsets = buffers(texts)
     anchor = (tokens + 1) // 2
     found, counts = np.unique(anchors(data, offsets, tokens, anchor), return_counts=True)
-    keys, where, places = windows(data, offsets, tokens, anchor, key_set(found[counts > 1]))
+    keys, where, places = windows(data, offsets, tokens, anchor, KeyTable(found[counts > 1]).table)
     seen = Counter(keys.tolist())
     first: dict[int, tuple[int, int]] = {}
     for key, text, word in zip(keys.tolist(), where.tolist(), places.tolist(), strict=True):
         first.setdefault(key, (text, word) if keep == "first" else (-1, -1))
     chosen = [key for key, count in seen.items() if count > 1]
     rows, words_ = (np.array([first[key][i] for key in chosen], np.int64) for i in (0, 1))
-    table = WindowTable(np.array(chosen, np.uint64), rows, words_)
+    table = KeyTable(np.array(chosen, np.uint64), rows, words_)
     new, spans = cut_windows(data, offsets, np.arange(len(texts)), tokens, table)
     new.validate(full=True)
     return new.to_pylist(), spans.tolist()
@@ -106,23 +107,23 @@ def test_passages_do_not_glue_words() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("text", ["x y " * 25_000_000 + "z", "".join(f"{i:x} " for i in range(1_500_000)) * 2], ids=["periodic", "twice"])
-def test_a_text_of_100_mb_takes_seconds(text: str) -> None:
+@pytest.mark.parametrize("text", ["x y " * 5_000_000 + "z", "".join(f"{i:x} " for i in range(300_000)) * 2], ids=["periodic", "twice"])
+def test_a_large_text_takes_seconds(text: str) -> None:
     cut(["a b c"], 50, "first")
     started = time.process_time()
     found, spans = cut_one(text)
     assert spans == 1 and len(found) < len(text) * 0.51 and text.startswith(found.removesuffix(" z"))
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 15
 
 
 def cut_one(text: str) -> tuple[str, int]:
     """As `cut`, on one text with arrays in place of dictionaries."""
     data, offsets = buffers([text])
     found, counts = np.unique(anchors(data, offsets, 50, 25), return_counts=True)
-    keys, _, places = windows(data, offsets, 50, 25, key_set(found[counts > 1]))
+    keys, _, places = windows(data, offsets, 50, 25, KeyTable(found[counts > 1]).table)
     chosen, first, counts = np.unique(keys, return_index=True, return_counts=True)
     many = counts > 1
-    table = WindowTable(chosen[many], np.zeros(many.sum(), np.int64), places[first[many]].astype(np.int64))
+    table = KeyTable(chosen[many], np.zeros(many.sum(), np.int64), places[first[many]].astype(np.int64))
     new, spans = cut_windows(data, offsets, np.arange(1), 50, table)
     return new[0].as_py(), int(spans[0])
 
