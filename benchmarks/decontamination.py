@@ -2,16 +2,17 @@
 
     python benchmarks/decontamination.py docs/*.parquet --sets gsm8k_test.jsonl nq_open/*.arrow HumanEval.jsonl.gz --lines th.txt ja.txt
 
-One set is made here: `tables` (an instruction that all items share, a table of names and numbers, a question). `--lines`: each line of
-a text file is an item of the set `languages`. One text of each chosen item is planted at a random place of a real document of its own,
-once for every edit:
+Two sets are made here: `tables` (an instruction that all items share, a table of names and numbers, a question) and `brackets` (a
+sequence of brackets, after an instruction that all items share, or alone). `--lines`: each line of a text file is an item of the set
+`languages`. One text of each chosen item is planted at a random place of a real document of its own, once for every edit:
 
 * verbatim, case (upper, lower or title), spaces (wrapped anew), marks (every mark a space), deleted (every mark deleted, so that words
   may grow together);
 * words: one in ten, drawn at random, is replaced by a word of the documents;
 * all: case, marks and words.
 
-Left out are texts of fewer than 8 words, and texts whose words more than 20 items of their set have.
+Left out are texts of fewer than 8 words (but those of brackets), texts whose words more than 20 items of their set have, and edits of
+marks where an item differs from others by its marks alone.
 
 In the same run and on the same documents, any shared n-gram is counted as found, as GPT-3 (13 words; Brown et al. 2020, appendix C) and
 many since do (8 to 13): `\\w+` words in lower case. Seconds are of processor time in one thread.
@@ -78,7 +79,7 @@ def read_texts(paths: list[str]) -> list[str]:
 
 def made_sets(folder: Path, lines: list[str], seed: int) -> list[str]:
     """Writes the sets that are made here to a folder; returns their paths."""
-    sets = {"tables": list(tables(random.Random(f"{seed}:tables")))}
+    sets = {"tables": list(tables(random.Random(f"{seed}:tables"))), "brackets": list(brackets(random.Random(f"{seed}:brackets")))}
     if lines:
         sets["languages"] = [line for path in lines for line in Path(path).read_text().splitlines() if line.strip()]
     for name, texts in sets.items():
@@ -97,6 +98,22 @@ def tables(draw: random.Random) -> Iterator[str]:
         separator = draw.choice([", ", " | ", "\t"])
         table = "\n".join(separator.join(row) for row in [["name", *chosen], *rows])
         yield f"{intro}\n{table}\nWhich animal has the largest {draw.choice(chosen)} but {draw.choice(rows)[0]}?"
+
+
+def brackets(draw: random.Random) -> Iterator[str]:
+    """After BIG-Bench's `dyck_languages`, with its instruction and without."""
+    intro = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
+    for number in range(500):
+        sequence: list[str] = []
+        opened: list[str] = []
+        for _ in range(draw.randint(12, 40)):
+            if opened and draw.random() < 0.45:
+                sequence.append(opened.pop())
+            else:
+                begin, end = draw.choice([("(", ")"), ("[", "]"), ("{", "}"), ("<", ">")])
+                sequence.append(begin)
+                opened.append(end)
+        yield intro * (number % 2) + " ".join(sequence)
 
 
 def items_of(sets: list[str], all_fields: bool) -> dict[str, list[tuple[int, str]]]:
@@ -145,21 +162,30 @@ def plant(texts: list[str], items: dict[str, list[tuple[int, str]]], count: int,
         draw = random.Random(f"{seed}:{name}")
         same: dict[tuple[str, ...], set[tuple[str, int]]] = defaultdict(set)
         for item, text in all_of_set:
-            same[words_of(text)].add((name, item))
+            for key in {words_of(text), marks_of(text)}:
+                same[key].add((name, item))
         for _, text in draw.sample(all_of_set, min(count, len(all_of_set))):
             words = words_of(text)
-            if len(words) < 8 or len(same[words]) > COMMON:
+            by_marks = len(words) < 8 or len(same[words]) > COMMON
+            items_of_text = same[marks_of(text) if by_marks else words]
+            if by_marks and (name != "brackets" or len(items_of_text) > COMMON):
                 continue
             for edit, change in changes.items():
+                if (by_marks and edit in ("marks", "deleted", "all")) or (edit == "words" and not words):
+                    continue
                 host = draw.choice(texts)[:5000]
                 at = draw.choice([0, *(match.start() for match in re.finditer(r"\s", host)), len(host)])
                 document = f"{host[:at]}\n{change(text, draw)}\n{host[at:]}"
-                planted.append(Planted(name, frozenset(same[words]), len(words), edit, document))
+                planted.append(Planted(name, frozenset(items_of_text), len(words), edit, document))
     return planted
 
 
 def words_of(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(text.casefold()))
+
+
+def marks_of(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+|[^\w\s]", text.casefold()))
 
 
 class Ours:

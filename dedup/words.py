@@ -93,9 +93,9 @@ EXPANDED, SKIPPED, SINGLE = 1 << 29, 1 << 30, 1 << 31
 def word_hashes(data, start, end, codes, out):
     """Writes the hash of each word of `data[start:end]` to `out` (uint64); returns their number.
 
-    `codes` are those of `word_codes`, or of `contamination.words`. `out` has room for (end - start) // 2 + 1 words. Where a word ends can't
-    be predicted, so there is no branch on it: the hash so far is always written, and only the place moves on at an end. That is twice as
-    fast as the plain loop.
+    `codes` are those of `word_codes`, or of `contamination.words`. `out` has room for (end - start) // 2 + 1 words, or for twice as many
+    where marks are words. Where a word ends can't be predicted, so there is no branch on it: the hash so far is always written, and only
+    the place moves on at an end. That is twice as fast as the plain loop.
     """
     count = 0
     value = np.uint64(0)  # 0 between words: the first character makes it positive

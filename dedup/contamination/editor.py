@@ -43,6 +43,7 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
         "items": int(passages.item[-1]) + 1 if len(passages.item) else 0,
         "texts": len(passages.texts),
         "texts_whole": int((index.kind == WHOLE).sum()),
+        "texts_by_marks": int(((index.kind != LEFT_OUT) & (index.marks == 1)).sum()),
         "texts_left_out": len(passages.texts) - int((index.kind != LEFT_OUT).sum()),
     }
     return Output({INDEX_FILE: index.to_bytes()}, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)

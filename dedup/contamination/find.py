@@ -12,10 +12,10 @@ The index says which n-grams belong to few items, and where in which texts they 
 n-gram that more than `common` items of one set have (of an instruction that every item repeats), and one of numbers alone. All other
 n-grams are a text's own. A text that has none, or fewer than `min_ngram` words, is found only where it stands whole, and looked up by its
 rarest n-gram. A text whose words more than `common` items of one set have is boilerplate. Equal texts are looked for once, as the first
-that has them.
+that has them. Texts that are no more than boilerplate, or a few words, without their marks are read once more with them (`_with_marks`).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.sets import NUMBER, ItemTexts, hashes_of, passage_words
+from corpusmill.dedup.contamination.sets import MARK, NUMBER, ItemTexts, hashes_of, passage_words
 from corpusmill.dedup.contamination.words import SHOWN, Span, character_spans, word_codes
 from corpusmill.dedup.words import read_only, word_hashes
 from corpusmill.pipeline.kernel import kernel
@@ -34,6 +34,9 @@ from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, t
 LEFT_OUT, WHOLE, GRADED = 0, 1, 2
 #: Bits of the filter for each n-gram: one in 16 n-grams that are not in the index gets past it.
 FILTER_BITS = 16
+#: A text is told by its marks if it has at least this many different n-grams that are mostly marks: as many as 8 different marks have.
+#: So "| --- | --- | ---" and "--------" tell nothing.
+MARK_GRAMS = 5
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class PassageIndex:
     own: npt.NDArray[np.uint8]  # of each of `words`: 1 where it stands in an n-gram of the text's own
     bounds: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int8]
+    marks: npt.NDArray[np.uint8]  # of each text: 1 where marks are words of it
     set_of: npt.NDArray[np.int32]
     number: npt.NDArray[np.int64]
     field_of: npt.NDArray[np.int32]
@@ -121,28 +125,77 @@ def _fill(hashes, shift, table, gram_at, filter_):
         gram_at[slot] = g
 
 
-def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageIndex:
-    """The index of the texts that can be looked for. O(words of the sets)."""
+@dataclass(frozen=True)
+class _Reading:
+    """Texts as words, which of them are looked for, and their n-grams in the order of the texts."""
+
+    words: npt.NDArray[np.uint64]
+    bounds: npt.NDArray[np.int64]
+    wanted: npt.NDArray[np.bool_]
+    boilerplate: npt.NDArray[np.bool_]  # more than `common` items of one set have all these words
+    hashes: npt.NDArray[np.uint64]
+    owner: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+    own: npt.NDArray[np.bool_]  # of each n-gram: whether few items have it and it says something
+
+
+def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Reading:
+    """All texts with or without their marks."""
     seed = config.seed
-    words, bounds = passage_words(passages.texts)
+    words, bounds = passage_words(passages.texts, marks)
     lengths = np.diff(bounds)
-    wanted = _first_of_few(words, bounds, passages, config.common) & (lengths >= config.min_words)
+    first, boilerplate = _equal(words, bounds, passages, config.common)
+    wanted = first & ~boilerplate & (lengths >= (config.min_ngram if marks else config.min_words))
     total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
     hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
     _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
-    _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
-    words_before = np.concatenate([[0], np.cumsum(~np.isin(words, numbers))])  # that are no numbers
+    gram = np.unique(hashes, return_inverse=True)[1]
+    own = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
     at = bounds[owner] + places
-    proves = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram] & (words_before[at + seed] > words_before[at])
+    if marks:
+        is_mark = np.isin(words, hashes_of({mark for text in passages.texts for mark in MARK.findall(text)} | {"_"}, marks=True))
+        same = np.concatenate([words[1:] == words[:-1], np.zeros(1, bool)])
+        telling = (2 * _count(is_mark, at, seed) > seed) & (_count(same, at, seed - 1) < seed - 1)
+        different = np.unique(np.stack([owner[telling], gram[telling]], axis=1), axis=0)[:, 0]
+        wanted &= np.bincount(different, minlength=len(lengths)) >= MARK_GRAMS
+    else:
+        numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
+        telling = _count(~np.isin(words, numbers), at, seed) > 0
+    kept = wanted[owner]
+    return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own & telling)[kept])
 
+
+def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
+    """The texts that their words do not tell: boilerplate, and fewer words than `min_words`; read with their marks."""
+    untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
+    chosen = replace(
+        passages, set_of=passages.set_of[untold], number=passages.number[untold], field_of=passages.field_of[untold],
+        item=passages.item[untold], texts=[passages.texts[t] for t in untold],
+    )  # fmt: skip
+    return chosen, _read(chosen, config, marks=True)
+
+
+def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageIndex:
+    """The index of the texts that can be looked for. O(words of the sets)."""
+    seed = config.seed
+    plain = _read(passages, config, marks=False)
+    marked_passages, marked = _with_marks(passages, plain, config)
+    both = [passages, marked_passages]
+    words = np.concatenate([plain.words, marked.words])
+    bounds = np.concatenate([plain.bounds, len(plain.words) + marked.bounds[1:]])
+    wanted = np.concatenate([plain.wanted, marked.wanted])
+    hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own"))
+    owner = np.concatenate([plain.owner, len(plain.wanted) + marked.owner])
+
+    lengths = np.diff(bounds)
     kind = np.full(len(lengths), LEFT_OUT, np.int8)
     kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
     kind[owner[proves & (lengths[owner] >= config.min_ngram)]] = GRADED
     own = np.zeros(len(words), np.uint8)
     for k in range(seed):
-        own[(at + k)[proves]] = 1
+        own[(bounds[owner] + places + k)[proves]] = 1
 
+    _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     chosen = proves & (kind[owner] == GRADED)
     _rarest(owner, counts[gram], kind, chosen)
     order = np.flatnonzero(chosen)
@@ -155,18 +208,28 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     _fill(used, np.uint64(64 - bits), table, gram_at, filter_)
     return PassageIndex(
         filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
-        places[order].astype(np.int32), words, own, bounds, kind, passages.set_of, passages.number, passages.field_of,
+        places[order].astype(np.int32), words, own, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
+        np.concatenate([p.set_of for p in both]), np.concatenate([p.number for p in both]), np.concatenate([p.field_of for p in both]),
         passages.sets, passages.fields,
     )  # fmt: skip
 
 
-def _first_of_few(words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int) -> npt.NDArray[np.bool_]:
-    """Which texts are the first of those with equal words, and not boilerplate, whose words more than `common` items of one set have."""
+def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """How many of the `size` values from each place on are true."""
+    sums = np.concatenate([[0], np.cumsum(values)])
+    found: npt.NDArray[np.int64] = sums[at + size] - sums[at]
+    return found
+
+
+def _equal(
+    words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which texts are the first of those with equal words, and whose words more than `common` items of one set have."""
     number: dict[bytes, int] = {}
     text = np.array([number.setdefault(words[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)
     first = np.zeros(len(text), bool)
     first[np.unique(text, return_index=True)[1]] = True
-    return first & ~_many(text, passages.item, passages.set_of, common)[text]
+    return first, _many(text, passages.item, passages.set_of, common)[text]
 
 
 def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:
@@ -236,20 +299,30 @@ class Finder:
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
         texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own)
         overlap = max(self.seed, int(self.window[index.kind == GRADED].max(initial=0)))
-        longest = int(np.diff(offsets).max(initial=0)) // 2 + 1
-        scratch = (
-            np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
-            np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
-        )  # fmt: skip
-        found = _find(
-            read_only(data), read_only(offsets), word_codes(), tuple(map(read_only, arrays)), tuple(map(read_only, texts_)), scratch,
-            self.seed, self.block, overlap,
-        )  # fmt: skip
-        return np.unique(found, axis=0)
+        found = [np.zeros((0, 5), np.int64)]
+        for marks in (False, True):
+            here = index.marks == marks
+            if not (here & (index.kind > 0)).any():
+                continue
+            longest = int(np.diff(offsets).max(initial=0)) // (1 if marks else 2) + 1
+            scratch = (
+                np.empty(longest, np.uint64), np.empty(self.block + 1, np.int64), np.empty(self.block + 1, np.uint64),
+                np.zeros(int(lengths.max(initial=0)) + 1, np.int64), np.zeros(TALLY, np.int64), np.zeros((TALLY, 2), np.int64),
+            )  # fmt: skip
+            found.append(
+                _find(read_only(data), read_only(offsets), word_codes(marks), tuple(map(read_only, arrays)),
+                      tuple(map(read_only, (*texts_, here))), scratch, self.seed, self.block, overlap)
+            )  # fmt: skip
+        return np.unique(np.concatenate(found), axis=0)
 
     def spans(self, text: str, matches: Matches) -> list[Span]:
-        """Where the matches of one document lie in it, in characters."""
-        return character_spans(text, [(row[START], row[END]) for row in matches])
+        """Where the matches of one document lie in it, in characters; those by marks last."""
+        marks = self.index.marks[matches[:, PASSAGE]]
+        return [
+            span
+            for with_marks in (False, True)
+            for span in character_spans(text, [(row[START], row[END]) for row in matches[marks == with_marks]], with_marks)
+        ]
 
     def passage(self, text: str, match: npt.NDArray[np.int64]) -> str:
         """What one match has of the text of its document, as far as reports show it."""
@@ -271,7 +344,7 @@ class Finder:
 def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
     words, positions, keys, counts, tally, last = scratch
     filter_, table, gram_at, starts, post_passage, post_place = arrays
-    text_words, bounds, kind, need = texts[0], texts[1], texts[2], texts[3]
+    text_words, bounds, kind, need, here = texts[0], texts[1], texts[2], texts[3], texts[7]
     matches, found = np.empty((16, 5), np.int64), 0
     stretches, ends = np.empty(1024, np.int64), np.empty(1024, np.int64)
     for d in range(len(offsets) - 1):
@@ -288,6 +361,8 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
                 gram = gram_at[slot]
                 for post in range(starts[gram], starts[gram + 1]):
                     passage, place = np.int64(post_passage[post]), np.int64(post_place[post])
+                    if not here[passage]:
+                        continue
                     first = positions[c] - place  # the document's word where the text is laid
                     begin, size = bounds[passage], bounds[passage + 1] - bounds[passage]
                     if kind[passage] == WHOLE:

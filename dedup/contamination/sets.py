@@ -143,19 +143,19 @@ def _count(text: str) -> int:
     return len(WORD.findall(APOSTROPHE.sub("", text)))
 
 
-def passage_words(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`."""
+def passage_words(texts: Sequence[str], marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`. With `marks`, each mark is a word."""
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    data, codes = read_only(data), word_codes()
+    data, codes = read_only(data), word_codes(marks)
     scratch = np.empty(int(np.diff(offsets).max(initial=0)) + 1, np.uint64)
     found = [scratch[: min(word_hashes(data, a, b, codes, scratch), MAX_WORDS)].copy() for a, b in pairwise(offsets)]
     bounds = np.concatenate([[0], np.cumsum([len(words) for words in found])]).astype(np.int64)
     return np.concatenate([np.zeros(0, np.uint64), *found]), bounds
 
 
-def hashes_of(words: Iterable[str]) -> npt.NDArray[np.uint64]:
+def hashes_of(words: Iterable[str], marks: bool = False) -> npt.NDArray[np.uint64]:
     """The hashes of these words, in no order."""
-    return words_of(" ".join(sorted(words)).encode())[0]
+    return words_of(" ".join(sorted(words)).encode(), marks)[0]
 
 
 # ---- formats ---------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 
 A word is a run of letters and digits in the form that NFKD gives them, case-folded and without accents. Apostrophes and combining
 marks don't end a word and don't count. A character of a script that is written without spaces is a word of its own.
+
+Some texts can be told apart only by their marks (brackets, operators, emoji). For them there is a second reading, in which each mark is
+a word of its own, too.
 """
 
 import re
@@ -23,14 +26,22 @@ INVISIBLE = "'‘’ʼ＇\u00ad\u200c\u200d\u2060\ufeff"
 
 
 @cache
-def word_codes() -> npt.NDArray[np.uint32]:
+def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
     """uint32: for each code point, 0 where it ends a word, or one more than its plain form, or one of the flags of `dedup.words`.
 
-    Behind the code points stand the expansions ("ss" for "ß"). About a second; kept per process.
+    Behind the code points stand the expansions ("ss" for "ß"). With `marks`, each mark is a word of its own. About a second; kept per
+    process.
     """
     import regex  # `re` knows neither scripts nor categories
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
+    if marks:
+        codes = word_codes().copy()
+        for character in regex.findall(r"[\p{P}\p{S}]", everything):
+            if not codes[ord(character)]:
+                form = unicodedata.normalize("NFKC", character)
+                codes[ord(character)] = SINGLE | (ord(form if len(form) == 1 else character) + 1)
+        return codes
     codes = np.zeros(CODE_POINTS, np.uint32)
     expansions: list[int] = []
     for character in re.findall(r"[^\W_]", everything):
@@ -86,9 +97,9 @@ def word_spans(data, start, end, codes, spans):
     return count
 
 
-def words_of(text: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+def words_of(text: bytes, marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The hashes of the words of one text, and their spans in bytes (words x 2)."""
-    data, codes = read_only(np.frombuffer(text, np.uint8)), word_codes()
+    data, codes = read_only(np.frombuffer(text, np.uint8)), word_codes(marks)
     hashes, spans = np.empty(len(text) + 1, np.uint64), np.empty((len(text) + 1, 2), np.int64)
     count = word_hashes(data, 0, len(text), codes, hashes)
     word_spans(data, 0, len(text), codes, spans)
@@ -104,10 +115,10 @@ SHOWN = 1000
 Span = tuple[int, int]
 
 
-def character_spans(text: str, ranges: Sequence[Span]) -> list[Span]:
+def character_spans(text: str, ranges: Sequence[Span], marks: bool = False) -> list[Span]:
     """Where ranges of words (`words_of`) lie in a text, in characters; with the marks around them as far as no space is between."""
     content = text.encode()
-    _, spans = words_of(content)
+    _, spans = words_of(content, marks)
     places = [(int(spans[first, 0]), int(spans[behind - 1, 1])) for first, behind in ranges]
     characters, before, count = {}, 0, 0
     for place in sorted({place for span in places for place in span}):

@@ -17,6 +17,7 @@ from corpusmill.dedup.contamination.sets import read_passages, set_files
 
 #: Words that no two languages share, so that nothing is found by chance.
 NOUNS = [a + b + c for a in ("bal", "dor", "fen", "kim", "lus", "mor") for b in ("ta", "ri", "no", "ve") for c in ("n", "sk", "p", "x")]
+BRACKETS = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
 QUESTION = ["which", "of", "these", "towns", "has", "the", "most", "people", "today", "and", "why", "is", "that"]
 
 
@@ -90,6 +91,26 @@ def test_a_text_all_of_whose_parts_are_common_is_found_whole(tmp_path: Path) -> 
     finder = finder_of(tmp_path, items)
     assert share_found(finder, items, lambda item: item) == 1
     assert found(finder, f"{prose(1, 40)} first comes {names[0]} then comes a stranger {prose(2, 40)}") == [set()]
+
+
+def dyck(draw: random.Random) -> str:
+    return " ".join(draw.choices("()[]{}<>", k=draw.randint(10, 30)))
+
+
+def test_items_of_marks_are_found_by_their_marks(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    items = [BRACKETS + dyck(draw) for _ in range(100)] + [dyck(draw) for _ in range(100)]
+    finder = finder_of(tmp_path, items)
+    assert share_found(finder, items, lambda item: item) == 1
+    assert share_found(finder, items, lambda item: re.sub(r"(?<=\W) (?=\W)", "", item.upper())) == 1
+    assert share_found(finder, items[:100], one_word_in_ten) == 1
+    other = dyck(random.Random(2))
+    assert found(finder, f"{prose(1, 40)} {BRACKETS} {prose(2, 40)}", f"{prose(3, 40)} {other} {prose(4, 40)}") == [set(), set()]
+
+
+def test_lines_of_equal_marks_and_of_tables_are_no_items(tmp_path: Path) -> None:
+    items = ["-" * 40, "| --- | --- | --- | --- |", "{}{}{}{}{}{}", "((((((((((((((", "Hello, world! How are you?"]
+    assert found(finder_of(tmp_path, items), *items) == [set()] * 5
 
 
 def test_a_text_that_many_items_have_is_boilerplate(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def test_what_matters() -> None:
     assert hashes("3.5") != hashes("35")
 
 
+def test_marks_are_words_in_the_second_reading() -> None:
+    one, spans = words_of(b"f([x]) -> \xe2\x88\x9a2;", marks=True)
+    other, _ = words_of("F ( [ x ] ) - > √ 2 ;".encode(), marks=True)
+    assert one.tolist() == other.tolist() and len(set(one.tolist())) == 11
+    assert [b"f([x]) -> \xe2\x88\x9a2;"[a:b].decode() for a, b in spans] == ["f", "(", "[", "x", "]", ")", "-", ">", "√", "2", ";"]
+
+
 TEXT = st.text(st.sampled_from("ab \n\t.,é漢'"), max_size=60)
 
 
