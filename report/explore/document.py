@@ -77,7 +77,9 @@ def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
 
 def _as_loaded(name: str, value: Any) -> Any:
     """A value of a file as a loaded report has it: lists as JSON, but for that of the failed rules."""
-    return json.dumps(value, default=str) if isinstance(value, list | dict) and name != "failed" else value
+    if not isinstance(value, list | dict) or name == "failed":
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:

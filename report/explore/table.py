@@ -3,6 +3,7 @@
 Columns are called c0, c1, ... in DuckDB, so no name that a run gives is ever part of a query; values are parameters.
 """
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.report.queries.values import Bins
 from corpusmill.report.read import Rule
@@ -58,22 +58,6 @@ class Names:
         return coded.numbered(self.number)
 
 
-class CodedVerdicts(Coded):
-    """The verdicts of some rows as strings: `k` or `d`, a colon, and the places of the failed rules among `names` in digits.
-
-    Whatever rules are called, no comma is among the digits.
-    """
-
-    def __init__(self, kept: pa.ChunkedArray, failed: pa.ChunkedArray):
-        lists = failed.combine_chunks().cast(pa.list_(pa.string()))
-        coded = lists.flatten().dictionary_encode(null_encoding="encode")
-        self.names: list[str] = [name or "" for name in coded.dictionary.to_pylist()]
-        digits = pa.array(map(str, range(len(self.names))), pa.string()).take(coded.indices)
-        ends = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))])
-        joined = pc.fill_null(pc.binary_join(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), digits), ","), "")
-        super().__init__(pc.binary_join_element_wise(pc.if_else(kept.combine_chunks(), "k", "d").cast(pa.string()), joined, ":"))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What was decided: kept or not, and which rules failed (numbers of rules, in the report's order)."""
@@ -103,13 +87,11 @@ class Verdicts:
         """A rule's number."""
         return self._rule_numbers.get(name)
 
-    def encode(self, coded: CodedVerdicts) -> Codes:
-        """The number of each row's verdict."""
-        rules = [self._rule_number(name) for name in coded.names]
+    def encode(self, coded: Coded) -> Codes:
+        """The number of each row's verdict; a value of `coded` is `k` or `d`, then the failed rules as a JSON list."""
 
         def number(key: str) -> int:
-            kept, _, digits = key.partition(":")
-            verdict = Verdict(kept == "k", tuple(rules[int(place)] for place in digits.split(",")) if digits else ())
+            verdict = Verdict(key[0] == "k", tuple(self._rule_number(name or "") for name in json.loads(key[1:])))
             if verdict not in self._numbers:
                 self._numbers[verdict] = len(self.all)
                 self.all.append(verdict)
@@ -196,7 +178,6 @@ class StageTable:
     connection: duckdb.DuckDBPyConnection
     rules: list[Rule]
     verdicts: Verdicts
-    shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0

@@ -62,10 +62,11 @@ def retry(table: StageTable, moves: Moves) -> Retried:
     """Decides again. Raises Unfit for a rule that there is not, or that has no such threshold."""
     rules = _checked(table, moves)
     tried = _decided(table, rules, moves)
-    shares = {name: share for name, (share, of) in table.shares.items() if of == "passing" and name in rules and name not in moves}
+    sharing = {name: rule.share for name, rule in rules.items() if rule.share}
+    shares = {name: share for name, (share, of) in sharing.items() if of == "passing" and name not in moves}
     if not moves or not shares:
         return tried
-    base = _decided(table, rules, {**dict.fromkeys([name for name in table.shares if name in rules], OFF), **moves}).kept
+    base = _decided(table, rules, {**dict.fromkeys(sharing, OFF), **moves}).kept
     found = {name: _share_threshold(table, rules[name], share, base) for name, share in shares.items()}
     again = _decided(table, rules, {**moves, **{name: OFF if value is None else value for name, value in found.items()}})
     again.found = found

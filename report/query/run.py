@@ -136,8 +136,7 @@ class Run:
         """
         self.connection.execute("SET parquet_metadata_cache = false")  # these footers are read once
         for name in names:
-            if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
-                self._set(readable)
+            self.leave_out_unreadable(name)
             try:
                 if name in self.tables:
                     self.guarded(lambda name=name: self._copy(name), lambda name=name: name)  # type: ignore[misc]
@@ -145,6 +144,11 @@ class Run:
                 self.reader.warn(f"{name}: the table can't be read, and is left out: {error}")
                 self._set(replace(self.tables[name], shards=()))
         self.connection.execute("SET parquet_metadata_cache = true")
+
+    def leave_out_unreadable(self, name: str) -> None:
+        """Leaves out the shards of a table that can't be read to their end, with a warning each."""
+        if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
+            self._set(readable)
 
     def _copy(self, name: str) -> None:
         """A table of DuckDB's own in front of the view of the same name; nothing where the view is gone."""

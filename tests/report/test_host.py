@@ -19,7 +19,6 @@ from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import select
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
-from corpusmill.report.read import RunReader
 
 
 @given(st.lists(st.one_of(st.none(), st.text(st.sampled_from(list("abAÄİ:/?#@.1-")), max_size=20).map(lambda rest: "HtTp://" + rest),
@@ -51,7 +50,7 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     with open_pair(folder, folder, None) as pair:
         found = read_properties(pair)
     assert {name: a for name, a, _ in found["host"]} == named and found["language"] == [(host.NONE, 4, 4), ("x", 3, 3)]
-    stage = load_stage(RunReader(folder), duckdb.connect(), "filter", lambda _: None)
+    stage = load_stage(run, duckdb.connect(), "filter", lambda _: None)
     assert {one["value"]: one["rows"] for one in most(stage, "host")} == expected
     for wanted in ("one.test", "ONE.test"):
         assert select(stage, asked.Filter(stage="filter", host=wanted)).sum() == 3
