@@ -116,4 +116,3 @@ class Explorer:
         if name in self.wanted and self.loading is not None:
             raise Unfit(f"{name} is still being read.", 503)
         raise Unfit(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
-
