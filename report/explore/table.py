@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import duckdb
 import numpy as np
@@ -23,6 +23,28 @@ from corpusmill.report.read import Rule
 Codes = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """The last values by key, as many as a limit allows by their sizes; the least recently used goes first. For several threads."""
+
+    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1):
+        self._limit, self._size = limit, size
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, key: str, make: Callable[[], Value]) -> Value:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        made = make()
+        with self._lock:
+            made = self._known.setdefault(key, made)
+            while len(self._known) > 1 and sum(map(self._size, self._known.values())) > self._limit:
+                self._known.popitem(last=False)
+        return made
 
 
 class Coded:
@@ -187,8 +209,7 @@ class StageTable:
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._arrays: OrderedDict[str, Floats] = OrderedDict()
+        self._arrays = Remembered[Floats](KEPT_BYTES, lambda array: int(array.nbytes))
 
     @property
     def table(self) -> str:
@@ -226,20 +247,14 @@ class StageTable:
 
     def array(self, column: str) -> Floats:
         """All values (rows) of a column of numbers, NaN where there is none; of the type that the report has, where it has them all."""
-        with self._lock:
-            if column in self._arrays:
-                self._arrays.move_to_end(column)
-                return self._arrays[column]
-        found = self.columns[column]
+        return self._arrays.get(column, lambda: self._fetched(self.columns[column].sql))
+
+    def _fetched(self, column: str) -> Floats:
         with self.cursor() as cursor:
-            values: Any = cursor.execute(f"SELECT {found.sql} AS v FROM {self.table}").fetchnumpy()["v"]
+            values: Any = cursor.execute(f"SELECT {column} AS v FROM {self.table}").fetchnumpy()["v"]
         if isinstance(values, np.ma.MaskedArray):  # with nulls
             kind = values.dtype if values.dtype.kind == "f" else np.float64
             values = np.ma.filled(values.astype(kind), np.nan)
-        with self._lock:
-            self._arrays[column] = values
-            while sum(array.nbytes for array in self._arrays.values()) > KEPT_BYTES and len(self._arrays) > 1:
-                self._arrays.popitem(last=False)
         return np.asarray(values)
 
     def ids(self) -> pa.ChunkedArray:

@@ -1,7 +1,7 @@
 """`tokens find`: the documents that hold a text, and where their tokens lie.
 
 The documents that were encoded are searched, one row group after the other, so text that begins inside a token is found too. In memory
-are two bits a document of the files in which the text was found, and what is told of the first `limit` documents.
+are two bytes a document of the files in which the text was found, and what is told of the first `limit` documents.
 """
 
 import json
@@ -33,6 +33,7 @@ DESCRIBED = ("id", "url", "source", "offset", "length")
 SNIPPET = 80
 #: A file of documents: the run that it lies in (None: this one), and its path there.
 File = tuple[str | None, str]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> 
     root = Storage(folder)
     sets = [open_split(root, split) for split in split_folders(root) or SPLITS]
     reader = RunReader(folder) if root.exists("tokens") else None
-    findings, hits = Findings(stale=reader.stale.sentence if reader and reader.stale else None), dict[File, npt.NDArray[np.uint8]]()
+    findings, hits = Findings(stale=reader.stale.sentence if reader and reader.stale else None), dict[File, Bools]()
     for file in _files(reader, sets):
         matching = _search(root, file, text, ignore_case, limit, findings)
         if matching is not None and matching.any():
-            hits[file] = np.packbits(matching)
+            hits[file] = matching
     _place(root, sets, hits, findings)
     return findings
 
@@ -127,7 +128,7 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
                 yield table, shard.run, place, number
 
 
-def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:
+def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> Bools | None:
     """Which rows of a file of documents hold the text; None where it can't be read."""
     home, path = file
     options = {"ignore_case": ignore_case}
@@ -169,28 +170,30 @@ def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int6
         findings.found.append(Found({**document, **place}, start, count, around(encoded, start, size, SNIPPET), encoded))
 
 
-def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[np.uint8]], findings: Findings) -> None:
+def _place(root: Storage, sets: list[TokenShards], hits: dict[File, Bools], findings: Findings) -> None:
     """Looks the documents up in the shards' indexes."""
     table, reason = find_tokenizer(root, sets[0].description)
     if table is None:
         findings.notes.append(f"{reason}, so no token is named.")
     told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
-    missing = {file: bits.copy() for file, bits in hits.items()}
+    missing = {file: matching.copy() for file, matching in hits.items()}
     columns = ["data_file", "data_row", "first", "tokens", "copy", "text_begin", "utf8_bytes"]
     for rows, home, place, number in _index_groups(sets, columns):
         for path, at in _by_file(rows["data_file"]):
             if (home, path) not in hits:
                 continue
             data_rows = rows["data_row"].to_numpy()[at]
-            matching = _bits(hits[home, path], data_rows)
-            _clear(missing[home, path], data_rows[matching])
+            there = data_rows < len(hits[home, path])
+            matching = np.zeros(len(at), np.bool_)
+            matching[there] = hits[home, path][data_rows[there]]
+            missing[home, path][data_rows[matching]] = False
             shown = [(home, path, row) in told for row in data_rows[matching].tolist()] if told else []
             for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
                 one = told[home, path, row["data_row"]]
                 if not row["text_begin"] <= one.byte < row["text_begin"] + max(row["utf8_bytes"], 1):
                     continue  # in the other part of a document that a split by place has cut
                 one.places.append(_token_at(sets[place], number, row, one, table, findings))
-    findings.outside = sum(int(np.unpackbits(bits).sum()) for bits in missing.values())
+    findings.outside = sum(int(rows.sum()) for rows in missing.values())
 
 
 def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
@@ -200,19 +203,6 @@ def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64
     order = np.argsort(codes, kind="stable")
     ends = np.searchsorted(codes[order], np.arange(len(coded.dictionary) + 1))
     return ((path, order[ends[code] : ends[code + 1]]) for code, path in enumerate(coded.dictionary.to_pylist()))
-
-
-def _bits(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Some bits of those that `np.packbits` has packed; none is set behind the last byte."""
-    there = places < 8 * len(packed)
-    found = np.zeros(len(places), np.bool_)
-    found[there] = packed[places[there] >> 3] << (places[there] & 7).astype(np.uint8) & 0x80 > 0
-    return found
-
-
-def _clear(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
-    """Clears some of the bits."""
-    np.bitwise_and.at(packed, places >> 3, ~(np.uint8(0x80) >> (places & 7).astype(np.uint8)))
 
 
 def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:
