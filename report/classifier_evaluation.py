@@ -15,7 +15,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.page.figures import (
     MOST_LINES,
-    Line,
+    ChartLine,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -154,23 +154,23 @@ def _figures(evaluation: Evaluation, label: str) -> Iterator[tuple[str, str, dic
         yield f"Scores: {name}", "shares of each answer", scores_figure(right, wrong, found["threshold"])
 
 
-def _roc(name: str, score: Floats, yes: Bools) -> Line:
+def _roc(name: str, score: Floats, yes: Bools) -> ChartLine:
     from sklearn.metrics import roc_curve
 
     wrong, right, _ = roc_curve(yes, score)
     return _thinned(name, wrong, right)
 
 
-def _precision_recall(name: str, score: Floats, yes: Bools) -> Line:
+def _precision_recall(name: str, score: Floats, yes: Bools) -> ChartLine:
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(yes, score)
     return _thinned(name, recall, precision)
 
 
-def _thinned(name: str, x: Floats, y: Floats) -> Line:
+def _thinned(name: str, x: Floats, y: Floats) -> ChartLine:
     """A curve with at most about POINTS points, evenly along its length, ends included."""
     length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     wanted = np.linspace(0, length[-1], POINTS)
     places = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(x) - 1))
-    return Line(name, [round(float(v), 5) for v in x[places]], [round(float(v), 5) for v in y[places]])
+    return ChartLine(name, [round(float(v), 5) for v in x[places]], [round(float(v), 5) for v in y[places]])

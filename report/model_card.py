@@ -11,9 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.report.card import facts as data_facts
 from corpusmill.report.card.facts import Row
-from corpusmill.report.card.state import outputs
 from corpusmill.report.markdown import environment
 from corpusmill.report.markdown import front_matter as header
 from corpusmill.report.queries.alignment import read_judged
@@ -35,6 +35,11 @@ def measured_models(reader: RunReader) -> set[str]:
     """The stages whose present model is the one that `evaluate` measured."""
     measured = {(ref.path, ref.fingerprint) for task in reader.stages["evaluate"].tasks for ref in task.inputs}
     return {stage for stage in reader.stages if (f"{stage}/{WEIGHTS}", outputs(reader, stage).get(WEIGHTS)) in measured}
+
+
+def outputs(reader: RunReader, stage: str) -> dict[str, str]:
+    """sha256 of what a stage has left, by path in the stage."""
+    return {output.path.removeprefix(TRIAL): output.sha256 for task in reader.stages[stage].tasks for output in task.outputs}
 
 
 # ---- data and trainings ------------------------------------------------------------------------------

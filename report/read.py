@@ -86,7 +86,7 @@ TRAINED = ("pretrain", "sft", "align")
 
 
 @dataclass(frozen=True)
-class Rule:
+class ReportRule:
     """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report.
 
     `share`: of a rule whose threshold was found, as it keeps a share of the corpus: how much, and of what. Of "passing", the documents
@@ -240,7 +240,7 @@ class RunReader(RunFiles):
             self.warn(f"{stage}: its report is of another version (no column {missing[0]!r}), so its decisions are left out.")
         return not missing
 
-    def rules(self, stage: str) -> list[Rule]:
+    def rules(self, stage: str) -> list[ReportRule]:
         """The thresholds that the stage applied, as it wrote them beside its report."""
         schema = self.schema(stage, "report")
         raw = ((schema.metadata if schema is not None else None) or {}).get(METADATA_KEY)
@@ -249,7 +249,7 @@ class RunReader(RunFiles):
         try:
             rows = json.loads(raw)
             return [
-                Rule(
+                ReportRule(
                     str(r.get("step", "")),
                     str(r["rule"]),
                     str(r.get("column", "")),

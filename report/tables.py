@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 #: Columns of a terminal between two of a table, and those that a text needs at least.
 GAP, LEAST = 3, 12
@@ -74,7 +74,7 @@ def cell(value: Any, limit: int = 200) -> Text:
     return Text("" if value is None else safe_line(number(value), limit))
 
 
-def limit(rule: Rule) -> str:
+def limit(rule: ReportRule) -> str:
     """A rule's threshold in a few characters: `< 20`."""
     return safe_line(f"{rule.comparison} {number(rule.threshold)}", 80)
 

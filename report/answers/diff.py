@@ -17,13 +17,13 @@ from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.answers.choose import Rows, table_rows
+from corpusmill.report.answers.choose import TableRows, table_rows
 from corpusmill.report.answers.diff_documents import (
     ORDER,
     SIDES,
     Counts,
     Pair,
-    RuleCount,
+    RulePair,
     open_pair,
     read_counts,
     read_properties,
@@ -33,7 +33,7 @@ from corpusmill.report.answers.sample import add_texts, show_document
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run, identifier
-from corpusmill.report.read import Rule, RunReader
+from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, share, show, table
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -143,7 +143,7 @@ OUTCOMES = {
 }  # fmt: skip
 
 
-def show_difference(found: Difference, wanted: Wanted, console: Console) -> None:
+def show_difference(found: Difference, wanted: DiffOptions, console: Console) -> None:
     """Prints the verdict, then tables of documents, recipes, rules, values and origins, then samples of both sides."""
     for side, folder in found.folders.items():
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
@@ -223,12 +223,12 @@ def _short(names: list[tuple[str, str]]) -> list[str]:
     return [safe_line(name if several[name] == 1 else f"{stage}: {name}", 60) for stage, name in names]
 
 
-def _limit(found: Difference, side: str, rule: RuleCount) -> str:
+def _limit(found: Difference, side: str, rule: RulePair) -> str:
     known = found.thresholds[side].get((rule.stage, rule.rule))
     return limit(known) if known is not None else ""
 
 
-def _columns(found: Difference, wanted: Wanted, wide: bool) -> Shown:
+def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
     """Values whose distribution changed, by the distance of Kolmogorov and Smirnov; with room, more quantiles."""
     shown = [change for change in found.columns if change.distance or wanted.all_columns]
     shown = shown if wanted.all_columns else shown[:COLUMNS]
@@ -261,7 +261,7 @@ def _left(count: int, how: str) -> str:
     return f"{count:,} more ({how})" if count > 0 else ""
 
 
-def _show_samples(found: Difference, side: str, wanted: Wanted, console: Console) -> None:
+def _show_samples(found: Difference, side: str, wanted: DiffOptions, console: Console) -> None:
     """Documents that this run keeps, with what the other one says against them."""
     samples, other = found.samples[f"only_{side}"], "b" if side == "a" else "a"
     if not samples:
@@ -307,7 +307,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DiffOptions:
     """`stage`: compare its decisions alone; `samples` documents are shown of each side, with `chars` characters of their texts."""
 
     stage: str | None = None
@@ -317,13 +317,13 @@ class Wanted:
 
 
 @dataclass
-class Sample:
+class OneSided:
     """A document that one run keeps and the other drops: its row in the report of the `stage` that drops it, its text as it came in there,
     and that run's rules."""
 
     stage: str
     row: dict[str, Any]
-    rules: list[Rule]
+    rules: list[ReportRule]
 
 
 @dataclass
@@ -333,13 +333,13 @@ class Difference:
     folders: dict[str, str]
     stages: list[str]
     counts: dict[str, Counts]
-    rules: list[RuleCount]
-    thresholds: dict[str, dict[tuple[str, str], Rule]]
+    rules: list[RulePair]
+    thresholds: dict[str, dict[tuple[str, str], ReportRule]]
     columns: list[ColumnChange]
     columns_of_one: list[str]
     properties: dict[str, list[tuple[str, int, int]]]
     settings: list[tuple[str, Any, Any]]
-    samples: dict[str, list[Sample]]
+    samples: dict[str, list[OneSided]]
     notes: list[str] = field(default_factory=list)
 
     def of(self, name: str) -> Counts:
@@ -366,11 +366,11 @@ class Difference:
         }  # fmt: skip
 
 
-def _threshold(rule: Rule | None) -> dict[str, Any] | None:
+def _threshold(rule: ReportRule | None) -> dict[str, Any] | None:
     return None if rule is None else {"column": rule.column, "comparison": rule.comparison, "threshold": rule.threshold}
 
 
-def diff(a: str, b: str, wanted: Wanted, form: str, console: Console) -> None:
+def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> None:
     """Prints how the runs in the folders `a` and `b` differ; `form` is `text` or `json`. Raises InputError for what is no run."""
     from corpusmill.report.answers.diff import show_difference
 
@@ -381,7 +381,7 @@ def diff(a: str, b: str, wanted: Wanted, form: str, console: Console) -> None:
         show_difference(found, wanted, console)
 
 
-def compare(a: str, b: str, wanted: Wanted) -> Difference:
+def compare(a: str, b: str, wanted: DiffOptions) -> Difference:
     """How the runs in two folders differ. Raises InputError."""
     with open_pair(a, b, wanted.stage) as pair:
         columns, alone = read_columns(pair)
@@ -400,7 +400,7 @@ def compare(a: str, b: str, wanted: Wanted) -> Difference:
         )
 
 
-def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], Rule]:
+def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], ReportRule]:
     return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
 
 
@@ -414,7 +414,7 @@ def _changed_settings(pair: Pair) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
+def _samples(pair: Pair, side: str, wanted: DiffOptions) -> list[OneSided]:
     """Documents that `side` keeps and the other run drops, drawn by a hash of their ids, as the other run saw them."""
     other = "b" if side == "a" else "a"
     sql = (
@@ -425,12 +425,12 @@ def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
     run = pair.runs[other]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for stage in dict.fromkeys(stage for _, stage in chosen):
-        table: Rows = table_rows(run, f"{stage}_report", stage, REPORT.names)
+        table: TableRows = table_rows(run, f"{stage}_report", stage, REPORT.names)
         table.add("NOT kept AND list_contains(?, id)", [id_ for id_, where in chosen if where == stage])
         here = list(table.read(table.columns, "", 0))
         add_texts(run.reader, stage, here, wanted.chars)
         rows.update({(row["id"], stage): row for row in here})
-    return [Sample(stage, rows[id_, stage], run.rules(stage)) for id_, stage in chosen if (id_, stage) in rows]
+    return [OneSided(stage, rows[id_, stage], run.rules(stage)) for id_, stage in chosen if (id_, stage) in rows]
 
 
 def _notes(pair: Pair) -> list[str]:

@@ -18,12 +18,12 @@ from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.token_shards import shard_names
 from corpusmill.report.answers.choose import table_rows
-from corpusmill.report.answers.why_change import Change, change, distance, room
-from corpusmill.report.answers.why_find import Holder, Passages, find_passage, is_text, not_found, resolve, spellings
+from corpusmill.report.answers.why_change import RecipeChange, change, distance, room
+from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.read import Rule, RunReader
+from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, table
 
 #: Columns that are told here in words.
@@ -119,8 +119,8 @@ class Told:
     stage: str
     row: dict[str, Any]
     facts: list[str]
-    values: dict[str, tuple[Any, list[Rule]]]
-    change: Change | None
+    values: dict[str, tuple[Any, list[ReportRule]]]
+    change: RecipeChange | None
     commands: list[str] = field(default_factory=list)
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
 
@@ -197,7 +197,7 @@ def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple
         rows.add("list_contains(?, id) AND failed != [?]", ids, NO_PAGE)
         ids = list(dict.fromkeys(row["id"] for row in rows.read(("id",), "", 0))) or ids[:EXPLAINED]
         if len(ids) > EXPLAINED:
-            return [], Passages("", len(ids), [Holder(id_, document, "", "", "") for id_ in ids[:LISTED]])
+            return [], Passages("", len(ids), [PassageHolder(id_, document, "", "", "") for id_ in ids[:LISTED]])
     if ids:
         return ids, None
     if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
@@ -342,7 +342,7 @@ def _indented(shown: Text | Table, columns: int) -> Padding:
     return Padding(shown, (0, 0, 0, columns), expand=False)
 
 
-def _snippet(holder: Holder) -> Text:
+def _snippet(holder: PassageHolder) -> Text:
     before, passage, after = (safe_line(f"|{part}|", 240)[1:-1] for part in (holder.before, holder.passage, holder.after))
     return Text(before) + Text(f"⟦{passage}⟧", style="bold reverse") + Text(after)
 
@@ -400,12 +400,12 @@ def _reason(name: str, told: Told) -> str:
     return f": {'; '.join(parts)}" if parts else ""
 
 
-def _by(rule: Rule, value: object) -> str:
+def _by(rule: ReportRule, value: object) -> str:
     far = distance(rule, value)
     return "" if far is None else f" (by {number(far)})"
 
 
-def _show_change(change: Change, console: Console) -> None:
+def _show_change(change: RecipeChange, console: Console) -> None:
     """What would keep the document: a command to be copied, and how much else comes back with it."""
     if change.command:
         console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
@@ -434,7 +434,7 @@ def _print_values(told: Told, console: Console) -> None:
     console.print(_indented(made, 2))
 
 
-def _room(rule: Rule, value: object, failed: bool) -> str:
+def _room(rule: ReportRule, value: object, failed: bool) -> str:
     return room(rule, value, failed) or ("fails" if failed else "passes")
 
 

@@ -28,7 +28,7 @@ AROUND = 60
 
 
 @dataclass
-class Holder:
+class PassageHolder:
     """A document that holds a passage: some of its text before it, the passage as it stands there, and some after; what became of it."""
 
     id: str
@@ -45,7 +45,7 @@ class Passages:
 
     stage: str = ""
     count: int = 0
-    holders: list[Holder] | None = None
+    holders: list[PassageHolder] | None = None
 
 
 def resolve(reader: RunReader, stages: list[str], document: str) -> list[str]:
@@ -148,13 +148,13 @@ def _quoted(word: str) -> str:
     return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", word)
 
 
-def _holder(row: dict[str, Any], words: list[str]) -> Holder:
+def _holder(row: dict[str, Any], words: list[str]) -> PassageHolder:
     text = row["text"]
     place = re.search(r"\s+".join(map(re.escape, words)), text)
     begin, end = place.span() if place else (0, 0)
     before, after = text[max(0, begin - AROUND) : begin], text[end : end + AROUND]
     before, after = "…" * (begin > AROUND) + before, after + "…" * (end + AROUND < len(text))
-    return Holder(row["id"], row["url"], before, text[begin:end], after)
+    return PassageHolder(row["id"], row["url"], before, text[begin:end], after)
 
 
 def not_found(reader: RunReader, stages: list[str], document: str, offered: list[str] | None = None) -> InputError:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.report.queries.values import Bins
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 Codes = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
@@ -198,7 +198,7 @@ class StageTable:
     name: str
     status: str
     connection: duckdb.DuckDBPyConnection
-    rules: list[Rule]
+    rules: list[ReportRule]
     verdicts: Verdicts
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     columns: dict[str, Column] = field(default_factory=dict)

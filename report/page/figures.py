@@ -9,11 +9,11 @@ from typing import Any
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.duplicates import BARS, Clusters
-from corpusmill.report.queries.rules import FunnelRow, Step
+from corpusmill.report.queries.rules import FunnelRow, FunnelStep
 from corpusmill.report.queries.tokens import Judgement
 from corpusmill.report.queries.training import SPEED, Curve, Training
 from corpusmill.report.queries.values import EDGES, Histogram, Lengths
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
 Figure = dict[str, Any]
@@ -75,7 +75,7 @@ def language_figure(found: Judgement) -> Figure:
     return drawn(traces, 320, barmode="group", yaxis=axis, showlegend=True, bargap=0.25)
 
 
-def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
+def histogram_figure(histogram: Histogram, rules: list[ReportRule]) -> Figure:
     """Documents over the values of a column, kept and dropped, with the thresholds drawn in. Without any, zeros that are most of the values
     are left out."""
     edges, logarithmic = histogram.bins.edges, histogram.bins.logarithmic
@@ -118,7 +118,7 @@ def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _thresholds(rules: list[Rule], lowest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
+def _thresholds(rules: list[ReportRule], lowest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
     """A dashed line for each threshold that is a number, and what stands beside it."""
     found = []
     for place, rule in enumerate(rules):
@@ -162,7 +162,7 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
     return drawn([trace], 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
 
 
-def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
+def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
     """Documents that each rule left, and those that it removed as the first one that they failed; the tokens' documents last."""
     names = [f"{step.stage}: {label(step.name, 40)}" for step in steps]
     kept, dropped = [step.left for step in steps], [step.removed for step in steps]
@@ -270,7 +270,7 @@ _DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash"
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A curve of `x` and `y` (n,) with its name."""
 
     name: str
@@ -278,17 +278,17 @@ class Line:
     y: Sequence[float]
 
 
-def roc_figure(lines: Sequence[Line]) -> Figure:
+def roc_figure(lines: Sequence[ChartLine]) -> Figure:
     """True positives over false positives; a guess is the diagonal."""
     return _curves(lines, "no that are taken for yes", "yes that are found", [_DIAGONAL])
 
 
-def precision_recall_figure(lines: Sequence[Line]) -> Figure:
+def precision_recall_figure(lines: Sequence[ChartLine]) -> Figure:
     """Precision over recall."""
     return _curves(lines, "recall", "precision", [])
 
 
-def _curves(lines: Sequence[Line], x: str, y: str, shapes: list[Figure]) -> Figure:
+def _curves(lines: Sequence[ChartLine], x: str, y: str, shapes: list[Figure]) -> Figure:
     traces = []
     for place, line in enumerate(lines[:MOST_LINES]):
         style: dict[str, Any] = {"width": 2.5, "color": "var(--line)"}

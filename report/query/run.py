@@ -11,7 +11,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, sentence, shut_in
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
-from corpusmill.report.read import Rule, RunReader, read_meanings
+from corpusmill.report.read import ReportRule, RunReader, read_meanings
 
 
 class Relation:
@@ -174,7 +174,7 @@ class Run:
         """The documents that a stage lets through, with their texts."""
         return self.table(f"{stage}_documents")
 
-    def rules(self, stage: str) -> list[Rule]:
+    def rules(self, stage: str) -> list[ReportRule]:
         """The thresholds that a stage has applied."""
         return self.reader.rules(stage)
 

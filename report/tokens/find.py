@@ -37,7 +37,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Place:
+class TokenPlace:
     """Where a document's tokens lie; `token` is the number in the shard of the one in which the text begins."""
 
     split: str
@@ -64,7 +64,7 @@ class Found:
     occurrences: int
     snippet: Around
     text: bytes = field(repr=False)
-    places: list[Place] = field(default_factory=list)
+    places: list[TokenPlace] = field(default_factory=list)
 
 
 @dataclass
@@ -205,16 +205,18 @@ def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64
     return ((path, order[ends[code] : ends[code + 1]]) for code, path in enumerate(coded.dictionary.to_pylist()))
 
 
-def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:
+def _token_at(
+    shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings
+) -> TokenPlace:
     split, first, count, copy = shards.description.split, row["first"], row["tokens"], row["copy"]
     if table is None:
-        return Place(split, number, first, count, None, copy)
+        return TokenPlace(split, number, first, count, None, copy)
     ids, begin = shards.tokens(number)[first : first + count], row["text_begin"]
     if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text[begin : begin + row["utf8_bytes"]]:
         findings.notes.append(f"{one.document['data_file']}, row {row['data_row']}, is not the text of its tokens, so no token is named.")
-        return Place(split, number, first, count, None, copy)
+        return TokenPlace(split, number, first, count, None, copy)
     token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte - begin, "right"))
-    return Place(split, number, first, count, token, copy)
+    return TokenPlace(split, number, first, count, token, copy)
 
 
 def show_findings(run: str, findings: Findings, as_json: bool, console: Console) -> None:

@@ -16,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.why import why
 from corpusmill.report.answers.why_change import passing
 from corpusmill.report.answers.why_find import Passages, _search
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 
 def explain(run: Path, document: str) -> str:
@@ -189,15 +189,15 @@ THRESHOLDS = st.one_of(st.integers(-(10**9), 10**9), st.floats(-1e12, 1e12), st.
 @example(5e-324, 0.0, ">=")
 @given(THRESHOLDS, THRESHOLDS, st.sampled_from(["<", "<=", ">", ">="]))
 def test_a_proposed_threshold_lets_the_value_pass_and_is_close(value: float, threshold: float, comparison: str) -> None:
-    rule = Rule("step", "rule", "column", comparison, threshold)
+    rule = ReportRule("step", "rule", "column", comparison, threshold)
     found = passing(rule, value)
     assert not {"<": value < found, "<=": value <= found, ">": value > found, ">=": value >= found}[comparison]
     assert abs(found - value) <= max(2e-3 * abs(value), 2e-4)
 
 
 def test_what_has_no_other_threshold_is_switched_off() -> None:
-    assert passing(Rule("s", "r", "language", "not in", ["en"]), "de") == "off"
-    assert passing(Rule("s", "r", "n", "==", 0), 0) == "off"
+    assert passing(ReportRule("s", "r", "language", "not in", ["en"]), "de") == "off"
+    assert passing(ReportRule("s", "r", "n", "==", 0), 0) == "off"
 
 
 SPACES = st.text(" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u202f\u205f\u3000", min_size=1, max_size=3)
