@@ -24,7 +24,7 @@ from corpusmill.report.page.figures import (
 )
 from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.queries.classifiers import doubts, interval, value
-from corpusmill.report.tables import cell, show, table
+from corpusmill.report.tables import cell, show, show_notes, table
 
 #: Thresholds of the table, beside the classifier's own; the page and `--json` have more.
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -39,8 +39,7 @@ def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
         head += f"; {result['left_out']:,} that it has learned from are left out"
     console.print(Text(head, style="bold"))
     console.print(Text("In brackets: 95% bootstrap intervals.", style="dim"))
-    for sentence in warnings(result):
-        console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
+    show_notes(warnings(result), console, "Warning", "bold yellow")
     for label, found in result["labels"].items():
         console.print()
         console.print(Text(safe_line(f"{label}: yes from {found['threshold']:.4g} on", 100), style="bold"))

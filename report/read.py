@@ -208,9 +208,6 @@ class RunReader(RunFiles):
             self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
             return None
 
-    def tables(self, stage: str, kind: str, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
-        return (table for _, table in self.groups(stage, kind, columns))
-
     def schema(self, stage: str, kind: str) -> pa.Schema | None:
         """The schema of a stage's first readable shard."""
         for shard in self.stages[stage].outputs(f"{kind}/"):

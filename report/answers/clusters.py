@@ -83,7 +83,7 @@ def _print_notes(reader: RunReader, console: Console) -> None:
 def _ids(run: Run, folder: str, document: str) -> set[str]:
     """The ids of the documents with this URL, id or beginning of an id: of the run, or of an earlier one that keeps a document."""
     stages = [name for name in ("ingest", "filter", "dedup") if run.reader.stages[name].outputs("report/")]
-    ids = resolve(run.reader, stages, document) or ([document] if find_clusters(run, {document}) else [])
+    ids = resolve(run, stages, document) or ([document] if find_clusters(run, {document}) else [])
     if not ids:
         raise InputError(f"{folder}: no document has the URL or id {safe_line(document, 200)!r}.")
     return set(ids)

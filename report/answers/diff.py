@@ -34,7 +34,7 @@ from corpusmill.report.machine import as_json
 from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import ReportRule, RunReader
-from corpusmill.report.tables import cell, limit, number, share, show, table
+from corpusmill.report.tables import cell, limit, number, share, show, show_notes, table
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Floats = npt.NDArray[np.float64]
@@ -147,8 +147,7 @@ def show_difference(found: Difference, wanted: DiffOptions, console: Console) ->
     """Prints the verdict, then tables of documents, recipes, rules, values and origins, then samples of both sides."""
     for side, folder in found.folders.items():
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
-    for sentence in found.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+    show_notes(found.notes, console, limit=500)
     console.print(Text(_verdict(found)))
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]

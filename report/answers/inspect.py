@@ -34,7 +34,7 @@ from corpusmill.report.machine import print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.query.sql import reach
 from corpusmill.report.read import ReportRule
-from corpusmill.report.tables import VALUES, limit, number, show, table
+from corpusmill.report.tables import VALUES, limit, number, show, show_notes, table
 
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
@@ -224,8 +224,7 @@ def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:
         _show_decisions(rows, about, console)
     else:
         _show_values(rows, about, console)
-    for sentence in about.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(about.notes, console)
     if rows:
         _show_rest(len(rows), about, console)
 

@@ -19,7 +19,7 @@ from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again
 from corpusmill.report.machine import print_json_lines, warn
 from corpusmill.report.query.run import Run, identifier, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
-from corpusmill.report.tables import VALUES, limit, number
+from corpusmill.report.tables import VALUES, limit, number, show_notes
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,7 @@ def show_samples(found: Samples, console: Console) -> None:
         show_document(place, row, found.rules, [*near], found.draw.chars, console)
     if not found.rows:
         console.print(f"{found.stage}: no such documents.")
-    for sentence in _notes(found):
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(_notes(found), console)
     if found.rows:
         _show_rest(found, near, console)
 

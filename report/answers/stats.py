@@ -23,7 +23,7 @@ from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier, quoted
 from corpusmill.report.read import ReportRule
-from corpusmill.report.tables import cell, limit, millions, number, share, show, table
+from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
 Answer = TypeVar("Answer")
 
@@ -223,8 +223,7 @@ def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str |
     if form != "table":
         warn(notes)
     else:
-        for sentence in notes:
-            console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+        show_notes(notes, console)
 
 
 def _show_columns(stage: str, columns: list[ColumnStats], form: str, console: Console) -> None:

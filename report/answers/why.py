@@ -24,7 +24,7 @@ from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import ReportRule, RunReader
-from corpusmill.report.tables import cell, limit, number, table
+from corpusmill.report.tables import cell, limit, number, show_notes, table
 
 #: Columns that are told here in words.
 DEDUP_TOLD = {"cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster"}
@@ -190,8 +190,7 @@ def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool,
 
 def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:
     """The ids to explain, or a list to choose from: documents that hold the passage, or the many that have the URL."""
-    reader = run.reader
-    ids = [] if in_texts else resolve(reader, stages, document)
+    ids = [] if in_texts else resolve(run, stages, document)
     if len(ids) > EXPLAINED:
         rows = table_rows(run, f"{stages[0]}_report", stages[0], REPORT.names)
         rows.add("list_contains(?, id) AND failed != [?]", ids, NO_PAGE)
@@ -201,12 +200,12 @@ def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple
     if ids:
         return ids, None
     if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
-        offered = spellings(reader, stages, document, near=False)
+        offered = spellings(run, stages, document, near=False)
         if offered:
-            raise not_found(reader, stages, document, offered)
-    passages = find_passage(reader, document, LISTED) if in_texts or is_text(document) else None
+            raise not_found(run, stages, document, offered)
+    passages = find_passage(run, document, LISTED) if in_texts or is_text(document) else None
     if passages is None or not passages.holders:
-        raise not_found(reader, stages, document)
+        raise not_found(run, stages, document)
     return ([passages.holders[0].id] if passages.count == 1 else []), passages
 
 
@@ -351,8 +350,7 @@ def show_story(run: str, stories: list[Story], notes: list[str], console: Consol
     """Each document stage by stage, then the notes."""
     for story in stories:
         _explain(run, story, console)
-    for sentence in notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+    show_notes(notes, console, limit=500)
 
 
 def _explain(run: str, story: Story, console: Console) -> None:

@@ -20,6 +20,7 @@ from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.classifiers import Label, UsedClassifier, interval, value
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.values import PersonalKind
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.stale import refuse_stale
 from corpusmill.report.tables import number
@@ -45,7 +46,8 @@ def write_card(
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
     told = _read_description(description)
     summary = read_summary(run, deep=False)
-    contents = read_contents(summary.reader)
+    with Run(summary.reader) as opened:
+        contents = read_contents(opened)
     stale = refuse_stale(summary.reader, contents.stage, although_stale)
     title = safe_line(name or run_name(summary.reader), 200)
     target = Storage(output or run)

@@ -25,6 +25,7 @@ from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SPLITS, TokenShards, split_folders
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import other_run
+from corpusmill.report.tables import show_notes
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 from corpusmill.report.tokens.trace import Around, around
 
@@ -231,8 +232,7 @@ def show_findings(run: str, findings: Findings, as_json: bool, console: Console)
         _show(run, one, console)
     if findings.documents > len(findings.found):
         console.print(f"\nNot shown: {findings.documents - len(findings.found):,} (--limit shows more).")
-    for sentence in findings.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(findings.notes, console)
 
 
 def _show(run: str, one: Found, console: Console) -> None:

@@ -16,7 +16,7 @@ from corpusmill.pipeline.token_shards import TokenAddress, TokenShards
 from corpusmill.report.answers.why import TOLD
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.sources import other_run
-from corpusmill.report.tables import cell, limit, show, table
+from corpusmill.report.tables import cell, limit, show, show_notes, table
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 #: Bytes shown before and after, at most.
@@ -166,8 +166,7 @@ def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
     made.columns[1].no_wrap = False
     console.print(made)
     _print_values(traced, console)
-    for sentence in traced.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(traced.notes, console)
 
 
 def _marked(traced: Traced) -> Text:

@@ -67,14 +67,14 @@ def inspect(
     """Look into a run's reports or any shard: rows, values, and which rules failed."""
     from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.choose import Choice
-    from corpusmill.report.answers.inspect import DiffOptions
+    from corpusmill.report.answers.inspect import RowOptions
     from corpusmill.report.answers.inspect import inspect as show
 
     if json and csv:
         raise InputError("inspect: --json and --csv exclude each other.")
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host, url, _limits("--min", min_), _limits("--max", max_))
     chosen = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
-    wanted = DiffOptions(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
+    wanted = RowOptions(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
     show(target, stage, wanted, _console())
 
 

@@ -39,7 +39,7 @@ def d(opened_random_run: Run) -> Decisions:
 
 @pytest.fixture(scope="module")
 def table(opened_random_run: Run) -> pa.Table:
-    return pa.concat_tables(opened_random_run.reader.tables("filter", "report"))
+    return pa.concat_tables([table for _, table in opened_random_run.reader.groups("filter", "report")])
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_only_numbers_can_be_changed() -> None:
 
 
 def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:
-    texts = {row["id"]: row["text"] for t in opened_random_run.reader.tables("ingest", "data", ["id", "text"]) for row in t.to_pylist()}
+    texts = {row["id"]: row["text"] for _, t in opened_random_run.reader.groups("ingest", "data", ["id", "text"]) for row in t.to_pylist()}
     entries = {entry.rule.name: entry for entry in read_near_misses(opened_random_run, d, 100)}
     assert entries.keys() >= {"short", "language", "ratio"}
     rows = table.to_pylist()

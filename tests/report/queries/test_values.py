@@ -118,7 +118,7 @@ def test_lengths(opened_random_run: Run) -> None:
     sets, _ = read_lengths(opened_random_run, ["ingest", "filter"])
     assert [each.name for each in sets] == ["came in", "after ingest", "after filter"]
     for each, (stage, column) in zip(sets, [("ingest", "chars_in"), ("ingest", "chars_out"), ("filter", "chars_out")], strict=True):
-        table = pa.concat_tables(opened_random_run.reader.tables(stage, "report", ["kept", column]))
+        table = pa.concat_tables([table for _, table in opened_random_run.reader.groups(stage, "report", ["kept", column])])
         values = np.sort(table[column].to_numpy()[table["kept"].to_numpy() | (column == "chars_in")])
         assert (each.documents, each.characters) == (len(values), values.sum())
         assert each.quantiles == np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
@@ -130,7 +130,9 @@ def test_personal_data(opened_random_run: Run) -> None:
     assert found is not None
     emails, phones = found.kinds
     assert (emails.placeholder, emails.known, phones.placeholder, phones.known) == ("email@example.com", True, None, True)
-    rows = pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["pii_emails", "pii_phones", "kept"])).to_pylist()
+    rows = pa.concat_tables(
+        [table for _, table in opened_random_run.reader.groups("filter", "report", ["pii_emails", "pii_phones", "kept"])]
+    ).to_pylist()
     assert emails.finds == sum(row["pii_emails"] for row in rows)
     assert emails.kept_documents == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
     touched = [row["kept"] for row in rows if row["pii_emails"] or row["pii_phones"]]
