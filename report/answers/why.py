@@ -5,18 +5,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import iter_tables
-from corpusmill.pipeline.token_shards import shard_names
 from corpusmill.report.answers.choose import table_rows
 from corpusmill.report.answers.why_change import RecipeChange, change, distance, room
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
@@ -104,6 +100,8 @@ REPORTED = ("ingest", "filter", "dedup", "tokens")
 #: Columns that the story tells in words rather than in the table of values.
 TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
 TEXT = 400
+#: Columns of a terminal that a table of values with all its columns needs.
+WIDE = 96
 #: Documents listed that hold a passage.
 LISTED = 10
 #: Records of one URL that are explained; of more there is a list.
@@ -252,7 +250,7 @@ def _told(run: Run, stage: str, row: dict[str, Any]) -> Told:
         what = "its copies" if row.get("kept") else "the two word by word"
         made.commands.append(f"{what}: corpusmill clusters {safe_line(run.reader.storage.root, 200)} --id {safe_line(row['id'], 40)}")
     if stage == "tokens" and row.get("shards"):
-        first = first_token(run.reader, row)
+        first = first_token(run, row)
         split = "" if row.get("split") == "train" else f" --split {safe_line(str(row.get('split')), 40)}"
         if first is not None:
             root = safe_line(run.reader.storage.root, 200)
@@ -307,11 +305,6 @@ def _text(run: Run, id_: str, told: list[Told]) -> str:
     return ""
 
 
-WHY_TEXT = 400
-#: Columns of a terminal that a table of values with all its columns needs.
-WIDE = 96
-
-
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
     """A numbered list of the documents that hold a passage; of one alone the place in its text."""
     holders = passages.holders or []
@@ -363,7 +356,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
     if story.text:
         console.print()
         console.print(Text("The text begins:", style="bold"))
-        console.print(Text(safe_text(story.text, WHY_TEXT)))
+        console.print(Text(safe_text(story.text, TEXT)))
         root = shlex.quote(safe_line(run, 300))
         console.print(Text(f"All of it: corpusmill raw {root} {safe_line(story.id, 40)} --text", style="dim"), soft_wrap=True)
     console.print()
@@ -424,7 +417,7 @@ def _print_values(told: Told, console: Console) -> None:
     failed = told.row.get("failed") or []
     for name, (value, rules) in told.values.items():
         limits = "\n".join(f"{limit(rule)} ({safe_line(rule.rule, 60)})" for rule in rules)
-        rooms = "\n".join(_room(rule, value, rule.rule in failed) for rule in rules)
+        rooms = "\n".join(room(rule, value, rule.rule in failed) for rule in rules)
         line = [cell(name, 40), cell(value, 40), Text(limits), Text(rooms)][: len(made.columns)]
         made.add_row(*line, style="red" if any(rule.rule in failed for rule in rules) else None)
     if decided:
@@ -432,18 +425,8 @@ def _print_values(told: Told, console: Console) -> None:
     console.print(_indented(made, 2))
 
 
-def _room(rule: ReportRule, value: object, failed: bool) -> str:
-    return room(rule, value, failed) or ("fails" if failed else "passes")
-
-
-def first_token(reader: RunReader, row: dict[str, Any]) -> int | None:
+def first_token(run: Run, row: dict[str, Any]) -> int | None:
     """The number of a document's first token in the first shard that has it; None where the index can't say. `row` is of the report."""
-    index = f"{row.get('split')}/{shard_names(row['shards'][0])[1]}"
-    try:
-        for table in iter_tables(reader.storage.child("tokens"), index, ["id", "first"]):
-            found = table.filter(pc.equal(table["id"], row["id"]))["first"]
-            if len(found):
-                return int(found[0].as_py())
-    except (CorpusmillError, OSError, pa.ArrowException) as error:
-        reader.warn(f"tokens: an index can't be read: {error}")
-    return None
+    index = f"tokens_{row.get('split')}"
+    found = run.sql(f"SELECT first FROM {index} WHERE id = $id LIMIT 1", id=row["id"]).fetchall() if index in run.tables else []
+    return found[0][0] if found else None

@@ -50,9 +50,9 @@ def distance(rule: ReportRule, value: Any) -> float | None:
 
 
 def room(rule: ReportRule, value: Any, failed: bool) -> str:
-    """The same in words: `fails by 17`."""
+    """In words whether a value fails, and how far it is from the threshold: `fails by 17`."""
     far = distance(rule, value)
-    return "" if far is None else f"{'fails' if failed else 'passes'} by {number(far)}"
+    return ("fails" if failed else "passes") + ("" if far is None else f" by {number(far)}")
 
 
 def change(run: Run, stage: str, row: dict[str, Any]) -> RecipeChange | None:
