@@ -226,10 +226,9 @@ def _result(dataset: str, kind: str, metric: str, value: float) -> dict[str, Any
 
 def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
     """Scores of sampled answers by the run's classifiers: (score, before alignment, after it, the interval of the difference)."""
-    compared, _, _ = read_judged(reader)
     return [
-        (of.column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
-        for of in compared
+        (column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
+        for column, of in read_judged(reader).scores.items()
         if of.before is not None and of.after is not None and of.low is not None and of.high is not None
     ]
 

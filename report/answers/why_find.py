@@ -106,14 +106,20 @@ def find_passage(run: Run, text: str, limit: int) -> Passages:
     found = Passages()
     for stage in DATA_STAGES if words else ():
         if {"id", "url", "text"} <= columns(run, f"{stage}_documents").keys():
-            values = {"longest": max(words, key=len), "pattern": f"{SPACE}+".join(map(_escaped, words))}
-            where = f"FROM {stage}_documents WHERE contains(text, $longest) AND regexp_matches(text, $pattern)"
+            condition, values = holding(words)
+            where = f"FROM {stage}_documents WHERE {condition}"
             ((count,),) = run.sql(f"SELECT count(*) {where}", **values).fetchall()
             rows = run.sql(f"SELECT id, url, text {where} LIMIT {limit}", **values).fetchall() if count else []
-            found = Passages(stage, count, [_holder(*row, words) for row in rows])
+            found = Passages(stage, count, [holder_of(*row, words) for row in rows])
             if count:
                 break
     return found
+
+
+def holding(words: list[str]) -> tuple[str, dict[str, str]]:
+    """SQL, with its parameters: that `text` holds these words in a row, with any white space between them."""
+    pattern = f"{SPACE}+".join(map(_escaped, words))
+    return "contains(text, $longest) AND regexp_matches(text, $pattern)", {"longest": max(words, key=len), "pattern": pattern}
 
 
 def _escaped(word: str) -> str:
@@ -121,7 +127,7 @@ def _escaped(word: str) -> str:
     return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", word)
 
 
-def _holder(id_: str, url: str | None, text: str, words: list[str]) -> PassageHolder:
+def holder_of(id_: str, url: str | None, text: str, words: list[str]) -> PassageHolder:
     place = re.search(r"\s+".join(map(re.escape, words)), text)
     begin, end = place.span() if place else (0, 0)
     before, after = text[max(0, begin - AROUND) : begin], text[end : end + AROUND]

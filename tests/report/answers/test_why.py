@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
@@ -15,7 +16,7 @@ from rich.console import Console
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.why import why
 from corpusmill.report.answers.why_change import passing
-from corpusmill.report.answers.why_find import Passages, _search
+from corpusmill.report.answers.why_find import holder_of, holding
 from corpusmill.report.read import ReportRule
 
 
@@ -210,9 +211,11 @@ def test_passages_are_found_as_in_folded_text(texts: list[tuple[str, list[str]]]
     table = pa.table(
         {"id": [str(n) for n in range(len(raw))], "url": pa.nulls(len(raw), pa.string()), "text": pa.array(raw, pa.large_string())}
     )
-    found = Passages("ingest", 0, [])
-    _search(table, words, 100, found)
+    condition, values = holding(words)
+    with duckdb.connect() as connection:
+        connection.register("texts", table)
+        rows = connection.execute(f"SELECT id, url, text FROM texts WHERE {condition}", values).fetchall()
     expected = [str(n) for n, text in enumerate(raw) if " ".join(words) in " ".join(text.split())]
-    assert [holder.id for holder in found.holders or []] == expected and found.count == len(expected)
-    for holder in found.holders or []:
+    assert [row[0] for row in rows] == expected
+    for holder in (holder_of(*row, words) for row in rows):
         assert holder.passage.split() == words
