@@ -90,8 +90,7 @@ def _dedup(summary: Summary) -> Iterator[Table]:
     if earlier := summary.earlier:
         rows = [[cell(run.name, 40), run.copies, run.replaced, run.restored] for run in earlier.runs[:MOST]]
         rows += [[f"{len(earlier.runs) - MOST:,} more runs", "", "", ""]] if len(earlier.runs) > MOST else []
-        heads = (">copies removed here", ">replaced there", ">stay again there")
-        yield table("Earlier runs of the index", "run", *heads, rows=rows)
+        yield table("Earlier runs of the index", "run", ">copies removed here", ">replaced there", ">stay again there", rows=rows)
     rows = [[c.kind, c.documents, c.cut, c.characters, share(c.characters, c.before), c.dropped] for c in summary.cuts]
     heads = (">documents", ">cut", ">characters", ">of all", ">dropped")
     yield table("Repeats cut inside documents that stay", "what", *heads, rows=rows)

@@ -97,12 +97,12 @@ def spellings(run: Run, stages: Sequence[str], url: str, near: bool = True) -> l
     return difflib.get_close_matches(url, [other for (other,) in like], OFFERED, 0.6)
 
 
-def find_passage(run: Run, text: str, limit: int) -> Passages:
-    """The documents that hold `text`, all white space being equal, in the earliest stage where one does; the first `limit` in full.
+def find_passage(run: Run, passage: str, limit: int) -> Passages:
+    """The documents that hold `passage`, all white space being equal, in the earliest stage where one does; the first `limit` in full.
 
     Later stages count only where no earlier one has it: a step may have written what is looked for.
     """
-    words = text.split()
+    words = passage.split()
     found = Passages()
     for stage in DATA_STAGES if words else ():
         if {"id", "url", "text"} <= columns(run, f"{stage}_documents").keys():
@@ -110,7 +110,7 @@ def find_passage(run: Run, text: str, limit: int) -> Passages:
             where = f"FROM {stage}_documents WHERE {condition}"
             ((count,),) = run.sql(f"SELECT count(*) {where}", **values).fetchall()
             rows = run.sql(f"SELECT id, url, text {where} LIMIT {limit}", **values).fetchall() if count else []
-            found = Passages(stage, count, [holder_of(*row, words) for row in rows])
+            found = Passages(stage, count, [holder_of(id_, url, text, words) for id_, url, text in rows])
             if count:
                 break
     return found

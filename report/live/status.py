@@ -86,7 +86,8 @@ class ManifestTail:
         size = max(0, self.storage.size(MANIFEST))
         if size == self._size:
             return None
-        self._size, place, found = size, 0, []
+        self._size, place = size, 0
+        found: list[tuple[int, bytes, float | None]] = []
         for line in self.storage.read_bytes(MANIFEST).splitlines(keepends=True) if size else ():
             if line.endswith(b"\n"):  # else it is being written
                 found.append((place, line, None))

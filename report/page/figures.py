@@ -17,6 +17,8 @@ from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
 Figure = dict[str, Any]
+#: A line that is only there for comparison.
+_SOFT: dict[str, Any] = {"color": "var(--soft)", "width": 1}
 #: Marks of a logarithmic axis.
 TICKS = 5
 #: Languages that a chart shows.
@@ -50,9 +52,9 @@ def curve(x: Sequence[float], y: Sequence[float], name: str, **other: Any) -> di
     return {"type": "scatter", "x": list(x), "y": list(y), "name": name, "mode": "lines", **other}
 
 
-def marked(x: float, text: str = "", at: float | None = None, height: float = 1, **line: Any) -> tuple[Figure, Figure]:
+def marked(x: float, text: str = "", at: float | None = None, height: float = 1, soft: bool = False) -> tuple[Figure, Figure]:
     """A dashed line across a chart at `x`, and what stands beside it (`at`: its place on a logarithmic axis)."""
-    style = {"dash": "dash", **(line or {"color": "var(--line)"})}
+    style = {"dash": "dash", **(_SOFT if soft else {"color": "var(--line)"})}
     dashes = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": style}
     note = {"x": x if at is None else at, "y": height, "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"}
     return dashes, note
@@ -265,7 +267,6 @@ FIGURES_HEIGHT = 320
 #: Lines of one chart, the first for all examples.
 MOST_LINES = 9
 SHARE = {"range": [0, 1.02], "tickformat": ".1f"}
-_SOFT = {"color": "var(--soft)", "width": 1}
 _DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash": "dash", **_SOFT}}
 
 
@@ -325,7 +326,7 @@ def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Fi
             trace["marker"]["line"] = {"width": 0}
             traces.append(trace)
     axes: dict[str, Any] = {"xaxis": {"title": "score", "range": [0, 1]}, "yaxis": {"tickformat": ".0%", "rangemode": "tozero"}}
-    return drawn(traces, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[marked(threshold, **_SOFT)[0]], **axes)
+    return drawn(traces, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[marked(threshold, soft=True)[0]], **axes)
 
 
 def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, height: int = FIGURES_HEIGHT) -> Figure:
@@ -336,4 +337,4 @@ def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, heigh
         style = {"width": 1.5, "color": f"var(--series{place})"}
         traces.append(curve([x for x, _ in points], [y for _, y in points], name, hovertemplate="%{y:.3f}", line=style))
     axes: dict[str, Any] = {"xaxis": {"title": "threshold", "range": [0, 1]}, "yaxis": SHARE}
-    return drawn(traces, height, shapes=[marked(threshold, **_SOFT)[0]], showlegend=True, **axes)
+    return drawn(traces, height, shapes=[marked(threshold, soft=True)[0]], showlegend=True, **axes)

@@ -145,8 +145,10 @@ FROM (
 ORDER BY threshold NULLS LAST""")  # fmt: skip
     whole = isinstance(rule.threshold, int) and all(value == round(value) for value in tried)
     now = tried.index(float(rule.threshold))
-    names = ("threshold", "documents", "characters", "more")
-    rows = [TriedThreshold(*(row[name] for name in names), place == now) for place, row in enumerate(query.rows)]
+    rows = [
+        TriedThreshold(row["threshold"], row["documents"], row["characters"], row["more"], place == now)
+        for place, row in enumerate(query.rows)
+    ]
     if whole:
         rows = [replace(row, threshold=int(row.threshold)) if row.threshold is not None else row for row in rows]
     return Changes(rule, rows[:-1], now, rows[-1], query)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.rules import ReportRule as FilterRule
+from corpusmill.filters.rules import Rule as FilterRule
 from corpusmill.report.queries.origins import read_origins
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import HELD, Summary, read_summary
