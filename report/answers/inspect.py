@@ -39,6 +39,12 @@ from corpusmill.report.tables import VALUES, limit, number, show, show_notes, ta
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
+#: Columns that say where a record lies or why in words: no values.
+NO_VALUES = {"source", "offset", "length", "reason"}
+#: Columns of a terminal from which document and decision stand side by side.
+SIDE_BY_SIDE = 72
+#: Characters of a text in a table of chosen columns, at most (on wide terminals a line).
+MOST_TEXT = 120
 
 
 @dataclass
@@ -204,14 +210,6 @@ def _token_rows(path: Path) -> Iterator[Row]:
     for first in range(0, len(tokens), TOKENS_A_ROW):
         ids = tokens[first : first + TOKENS_A_ROW]
         yield {"first": first, "tokens": " ".join(map(str, ids.tolist())), "text": names_of.text(ids) if names_of else ""}
-
-
-#: Columns that say where a record lies or why in words: no values.
-NO_VALUES = {"source", "offset", "length", "reason"}
-#: Columns of a terminal from which document and decision stand side by side.
-SIDE_BY_SIDE = 72
-#: Characters of a text in a table of chosen columns, at most (on wide terminals a line).
-MOST_TEXT = 120
 
 
 def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:

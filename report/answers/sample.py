@@ -21,6 +21,8 @@ from corpusmill.report.query.run import Run, identifier, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.tables import VALUES, limit, number, show_notes
 
+STEP = 4
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -140,9 +142,6 @@ def text_stages(reader: RunReader, stage: str) -> list[str]:
     order = [*DATA_STAGES, "tokens"]
     before = [name for name in order[: order.index(stage)] if reader.stages[name].outputs("data/")]
     return [*reversed(before), *([stage] if reader.stages[stage].outputs("data/") else [])]
-
-
-STEP = 4
 
 
 def show_samples(found: Samples, console: Console) -> None:

@@ -26,11 +26,15 @@ from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
 Answer = TypeVar("Answer")
-
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 GROUPS = ("language", "source", "host", "rule")
 #: Values that one query holds in memory at most, for their quantiles.
 VALUES = 50_000_000
+#: Groups in a table; the others are added up in its last row.
+SHOWN = 30
+#: Characters of a number.
+WIDEST = 13
+OTHERS = "(all others)"
 
 
 @dataclass(frozen=True)
@@ -201,13 +205,6 @@ def _tables(run: Run, stage: str) -> list[str]:
     reports, documents = ([f"{name}_{kind}" for name in before] for kind in ("report", "documents"))
     rest = [f"{name}_{kind}" for name in behind for kind in ("report", "documents")]
     return [name for name in (f"{stage}_report", *reports, *documents, f"{stage}_documents", *rest) if name in run.tables]
-
-
-#: Groups in a table; the others are added up in its last row.
-SHOWN = 30
-#: Characters of a number.
-WIDEST = 13
-OTHERS = "(all others)"
 
 
 def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:

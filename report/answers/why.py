@@ -23,12 +23,25 @@ from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
 
 #: Columns that are told here in words.
-DEDUP_TOLD = {"cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster"}
-DEDUP_TOLD |= {column for columns in COLUMNS.values() for column in columns if column}
-DEDUP_TOLD |= {f"contaminated_{name}" for name in ("set", "item", "field")} | {
-    f"contamination{name}" for name in ("", "_passage", "_matches")
-}
+DEDUP_TOLD = {
+    "cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster",
+    *(column for columns in COLUMNS.values() for column in columns if column),
+    "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches",
+}  # fmt: skip
 PASSAGE = 600
+#: The stages with a row a document, in the order in which a document meets them.
+REPORTED = ("ingest", "filter", "dedup", "tokens")
+#: Columns that the story tells in words rather than in the table of values.
+TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
+TEXT = 400
+#: Columns of a terminal that a table of values with all its columns needs.
+WIDE = 96
+#: Documents listed that hold a passage.
+LISTED = 10
+#: Records of one URL that are explained; of more there is a list.
+EXPLAINED = 4
+#: The rule of `ingest` for records of a kind that holds no page.
+NO_PAGE = "record_type"
 
 
 def dedup_facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
@@ -93,21 +106,6 @@ def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
 def _url(reader: RunReader, id_: str) -> str:
     """The URL of a document that came into the dedup stage; empty where it has none."""
     return safe_line(reader.urls("dedup", [id_]).get(id_, ""), 300)
-
-
-#: The stages with a row a document, in the order in which a document meets them.
-REPORTED = ("ingest", "filter", "dedup", "tokens")
-#: Columns that the story tells in words rather than in the table of values.
-TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
-TEXT = 400
-#: Columns of a terminal that a table of values with all its columns needs.
-WIDE = 96
-#: Documents listed that hold a passage.
-LISTED = 10
-#: Records of one URL that are explained; of more there is a list.
-EXPLAINED = 4
-#: The rule of `ingest` for records of a kind that holds no page.
-NO_PAGE = "record_type"
 
 
 @dataclass
