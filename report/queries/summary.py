@@ -53,7 +53,7 @@ ALARM_SHARE = 0.5
 #: Rules of which the page shows documents.
 MOST_RULES = 100
 #: Bytes that the queries have; what they need beyond goes to a temporary file.
-MEMORY = 512 << 20
+MEMORY = 256 << 20
 #: The tables that many queries read.
 HELD = (*(f"{stage}_report" for stage in DATA_STAGES), "dedup_clusters")
 
