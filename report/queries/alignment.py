@@ -31,7 +31,7 @@ class PairSource:
 
 
 @dataclass(frozen=True)
-class Share:
+class ShareWithInterval:
     """A share with its interval."""
 
     value: float
@@ -61,8 +61,8 @@ class Compared:
     low: float | None = None
     high: float | None = None
     equal_length: EqualLength = EqualLength()
-    worse_before: Share | None = None
-    worse_after: Share | None = None
+    worse_before: ShareWithInterval | None = None
+    worse_after: ShareWithInterval | None = None
 
 
 @dataclass(frozen=True)
