@@ -15,7 +15,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.page.figures import (
     MOST_LINES,
-    Line,
+    ChartLine,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -24,7 +24,7 @@ from corpusmill.report.page.figures import (
 )
 from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.queries.classifiers import doubts, interval, value
-from corpusmill.report.tables import cell, show, table
+from corpusmill.report.tables import cell, show, show_notes, table
 
 #: Thresholds of the table, beside the classifier's own; the page and `--json` have more.
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -39,8 +39,7 @@ def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
         head += f"; {result['left_out']:,} that it has learned from are left out"
     console.print(Text(head, style="bold"))
     console.print(Text("In brackets: 95% bootstrap intervals.", style="dim"))
-    for sentence in warnings(result):
-        console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
+    show_notes(warnings(result), console, "Warning", "bold yellow")
     for label, found in result["labels"].items():
         console.print()
         console.print(Text(safe_line(f"{label}: yes from {found['threshold']:.4g} on", 100), style="bold"))
@@ -154,23 +153,23 @@ def _figures(evaluation: Evaluation, label: str) -> Iterator[tuple[str, str, dic
         yield f"Scores: {name}", "shares of each answer", scores_figure(right, wrong, found["threshold"])
 
 
-def _roc(name: str, score: Floats, yes: Bools) -> Line:
+def _roc(name: str, score: Floats, yes: Bools) -> ChartLine:
     from sklearn.metrics import roc_curve
 
     wrong, right, _ = roc_curve(yes, score)
     return _thinned(name, wrong, right)
 
 
-def _precision_recall(name: str, score: Floats, yes: Bools) -> Line:
+def _precision_recall(name: str, score: Floats, yes: Bools) -> ChartLine:
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(yes, score)
     return _thinned(name, recall, precision)
 
 
-def _thinned(name: str, x: Floats, y: Floats) -> Line:
+def _thinned(name: str, x: Floats, y: Floats) -> ChartLine:
     """A curve with at most about POINTS points, evenly along its length, ends included."""
     length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     wanted = np.linspace(0, length[-1], POINTS)
     places = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(x) - 1))
-    return Line(name, [round(float(v), 5) for v in x[places]], [round(float(v), 5) for v in y[places]])
+    return ChartLine(name, [round(float(v), 5) for v in x[places]], [round(float(v), 5) for v in y[places]])

@@ -11,9 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.report.card import facts as data_facts
 from corpusmill.report.card.facts import Row
-from corpusmill.report.card.state import outputs
 from corpusmill.report.markdown import environment
 from corpusmill.report.markdown import front_matter as header
 from corpusmill.report.queries.alignment import read_judged
@@ -35,6 +35,11 @@ def measured_models(reader: RunReader) -> set[str]:
     """The stages whose present model is the one that `evaluate` measured."""
     measured = {(ref.path, ref.fingerprint) for task in reader.stages["evaluate"].tasks for ref in task.inputs}
     return {stage for stage in reader.stages if (f"{stage}/{WEIGHTS}", outputs(reader, stage).get(WEIGHTS)) in measured}
+
+
+def outputs(reader: RunReader, stage: str) -> dict[str, str]:
+    """sha256 of what a stage has left, by path in the stage."""
+    return {output.path.removeprefix(TRIAL): output.sha256 for task in reader.stages[stage].tasks for output in task.outputs}
 
 
 # ---- data and trainings ------------------------------------------------------------------------------
@@ -221,10 +226,9 @@ def _result(dataset: str, kind: str, metric: str, value: float) -> dict[str, Any
 
 def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
     """Scores of sampled answers by the run's classifiers: (score, before alignment, after it, the interval of the difference)."""
-    compared, _, _ = read_judged(reader)
     return [
-        (of.column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
-        for of in compared
+        (column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
+        for column, of in read_judged(reader).scores.items()
         if of.before is not None and of.after is not None and of.low is not None and of.high is not None
     ]
 

@@ -86,7 +86,7 @@ TRAINED = ("pretrain", "sft", "align")
 
 
 @dataclass(frozen=True)
-class Rule:
+class ReportRule:
     """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report.
 
     `share`: of a rule whose threshold was found, as it keeps a share of the corpus: how much, and of what. Of "passing", the documents
@@ -187,32 +187,16 @@ class RunReader(RunFiles):
         wanted = None if columns is None else list(columns)
         for shard in self.stages[stage].outputs(f"{kind}/"):
             chosen = None if only is None else {group for name, group in only if name == shard}
-            if shard.endswith(".parquet") and (chosen is None or chosen):
-                for group, _, table in self._groups(stage, shard, wanted, chosen):
-                    yield Place(stage, shard, group, 0), table
-
-    def shard_groups(
-        self, stage: str, shard: str, columns: Iterable[str] | None = None, only: Collection[int] | None = None
-    ) -> Iterator[tuple[int, pa.Table]]:
-        """The row groups of one shard, or `only` some, each with the number of its first row."""
-        wanted = None if columns is None else list(columns)
-        return ((first, table) for _, first, table in self._groups(stage, shard, wanted, only))
-
-    def _groups(
-        self, stage: str, shard: str, wanted: list[str] | None, only: Collection[int] | None
-    ) -> Iterator[tuple[int, int, pa.Table]]:
-        file = self._open(stage, shard)
-        if file is None:
-            return
-        with file:
-            names = set() if wanted is None else set(file.schema_arrow.names)  # each call builds the schema anew
-            have = None if wanted is None else [name for name in wanted if name in names]
-            first = 0
-            for group in range(file.num_row_groups):
-                table = self._group(file, stage, shard, group, have) if only is None or group in only else None
-                if table is not None:
-                    yield group, first, table
-                first += file.metadata.row_group(group).num_rows
+            file = self._open(stage, shard) if shard.endswith(".parquet") and (chosen is None or chosen) else None
+            if file is None:
+                continue
+            with file:
+                names = set() if wanted is None else set(file.schema_arrow.names)  # each call builds the schema anew
+                have = None if wanted is None else [name for name in wanted if name in names]
+                for group in range(file.num_row_groups) if chosen is None else sorted(chosen):
+                    table = self._group(file, stage, shard, group, have)
+                    if table is not None:
+                        yield Place(stage, shard, group, 0), table
 
     def _group(self, file: pq.ParquetFile, stage: str, shard: str, group: int, columns: list[str] | None) -> pa.Table | None:
         """A row group, or None with a warning where it is damaged."""
@@ -223,9 +207,6 @@ class RunReader(RunFiles):
         except (pa.ArrowException, OSError) as error:
             self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
             return None
-
-    def tables(self, stage: str, kind: str, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
-        return (table for _, table in self.groups(stage, kind, columns))
 
     def schema(self, stage: str, kind: str) -> pa.Schema | None:
         """The schema of a stage's first readable shard."""
@@ -256,7 +237,7 @@ class RunReader(RunFiles):
             self.warn(f"{stage}: its report is of another version (no column {missing[0]!r}), so its decisions are left out.")
         return not missing
 
-    def rules(self, stage: str) -> list[Rule]:
+    def rules(self, stage: str) -> list[ReportRule]:
         """The thresholds that the stage applied, as it wrote them beside its report."""
         schema = self.schema(stage, "report")
         raw = ((schema.metadata if schema is not None else None) or {}).get(METADATA_KEY)
@@ -265,7 +246,7 @@ class RunReader(RunFiles):
         try:
             rows = json.loads(raw)
             return [
-                Rule(
+                ReportRule(
                     str(r.get("step", "")),
                     str(r["rule"]),
                     str(r.get("column", "")),

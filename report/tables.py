@@ -1,7 +1,7 @@
 """Numbers as they are shown, and tables on a terminal: plain, harmless, within the width that there is."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 #: Columns of a terminal between two of a table, and those that a text needs at least.
 GAP, LEAST = 3, 12
@@ -20,12 +20,14 @@ GAP, LEAST = 3, 12
 VALUES = 6
 
 
-def table(title: str, *columns: str, wide: int = 0) -> Table:
-    """A plain table; columns whose name begins with `>` are numbers. Column `wide` may wrap, the others never."""
+def table(title: str, *columns: str, wide: int = 0, rows: Iterable[Sequence[Any]] = ()) -> Table:
+    """A plain table; columns whose name begins with `>` are numbers. Column `wide` may wrap, the others never. `rows` hold any values."""
     made = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, column in enumerate(columns):
         numeric = column.startswith(">")
         made.add_column(column.removeprefix(">"), justify="right" if numeric else "left", overflow="fold", no_wrap=place != wide)
+    for row in rows:
+        made.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     return made
 
 
@@ -43,6 +45,12 @@ def show(made: Table, console: Console, more: str = "") -> None:
         _show_lines(made, console)
     if more:
         console.print(Text(more, style="dim"))
+
+
+def show_notes(sentences: Iterable[str], console: Console, head: str = "Note", style: str = "yellow", limit: int = 400) -> None:
+    """Prints sentences, each behind a word that says what they are."""
+    for sentence in sentences:
+        console.print(Text(f"{head}: ", style=style) + Text(safe_line(sentence, limit)))
 
 
 def _least_width(made: Table) -> int:
@@ -74,7 +82,7 @@ def cell(value: Any, limit: int = 200) -> Text:
     return Text("" if value is None else safe_line(number(value), limit))
 
 
-def limit(rule: Rule) -> str:
+def limit(rule: ReportRule) -> str:
     """A rule's threshold in a few characters: `< 20`."""
     return safe_line(f"{rule.comparison} {number(rule.threshold)}", 80)
 

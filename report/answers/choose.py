@@ -50,7 +50,7 @@ class Choice:
 
 
 @dataclass
-class Rows:
+class TableRows:
     """A table (`scan` gives SQL that reads it, `columns` has its names and DuckDB's types) and conditions on its rows."""
 
     connection: duckdb.DuckDBPyConnection
@@ -66,9 +66,9 @@ class Rows:
         self.conditions.append(condition)
         self.values += values
 
-    def without_conditions(self) -> "Rows":
+    def without_conditions(self) -> "TableRows":
         """All rows of the same table."""
-        return Rows(self.connection, self.scan, self.guarded, self.name, self.columns)
+        return TableRows(self.connection, self.scan, self.guarded, self.name, self.columns)
 
     @property
     def where(self) -> str:
@@ -101,7 +101,7 @@ class Rows:
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise InputError(f"{self.name}: a shard can't be read ({safe_line(str(error), 300)}).") from error
 
-    def describe(self) -> "Rows":
+    def describe(self) -> "TableRows":
         """Finds the columns out."""
         described = self.guarded(lambda: self._run(f"DESCRIBE SELECT * FROM {self.scan()}", []).fetchall())
         self.columns = {name: kind for name, kind, *_ in described}
@@ -149,7 +149,7 @@ def there(name: str, names: Iterable[str], what: str) -> str:
     return f"its {what} are {', '.join(safe_line(other, 60) for other in near[:NAMED])}{more}"
 
 
-def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple[str, Rows]:
+def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple[str, TableRows]:
     """A stage and the rows of its report: of `stage`, else of the stage that has the rules, else of the one that decides most."""
     root = run.reader.storage.root
     present = [name for name in [*REPORTED, *LATER] if f"{name}_report" in run.tables]
@@ -166,7 +166,7 @@ def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple
     return chosen, table_rows(run, f"{chosen}_report", f"{root}: {chosen}", REPORT.names)
 
 
-def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> Rows:
+def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> TableRows:
     """The rows of one of a run's tables. Raises InputError where it can't be read or lacks a column that it needs."""
 
     def scan() -> str:
@@ -174,14 +174,14 @@ def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> R
             raise InputError(f"{name}: none of its shards can be read.")
         return run.scan(table)
 
-    rows = Rows(run.connection, scan, lambda action: run.guarded(action, lambda: table), name).describe()
+    rows = TableRows(run.connection, scan, lambda action: run.guarded(action, lambda: table), name).describe()
     lacking = [column for column in needed if column not in rows.columns]
     if lacking:
         raise InputError(f"{name}: its report is of another version (no column {shown(lacking[0])}).")
     return rows
 
 
-def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> Rows:
+def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> TableRows:
     """The rows of one Parquet file."""
 
     def guarded(action: Callable[[], Any]) -> Any:
@@ -190,7 +190,7 @@ def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> Rows:
         except duckdb.Error as error:
             raise InputError(f"{path}: can't be read ({safe_line(str(error), 300)}).") from error
 
-    return Rows(connection, lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
+    return TableRows(connection, lambda: f"read_parquet([{quoted(path)}])", guarded, path).describe()
 
 
 def _declared(run: Run, stage: str) -> set[str]:
@@ -220,7 +220,7 @@ def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
             raise InputError(f"{stage}: there is no rule {shown(rule)} ({there(rule, known, 'rules')}).")
 
 
-def choose(rows: Rows, choice: Choice, run: Run | None = None) -> None:
+def choose(rows: TableRows, choice: Choice, run: Run | None = None) -> None:
     """Adds the conditions of `choice`. Raises InputError for a column that is not there."""
     if choice.kept is not None:
         rows.add("kept = ?", choice.kept)
@@ -242,7 +242,7 @@ def choose(rows: Rows, choice: Choice, run: Run | None = None) -> None:
             rows.add(f"{value} {comparison} ? AND NOT {rows.missing(name)}", limit)
 
 
-def _property(rows: Rows, column: str, wanted: str, run: Run | None) -> tuple[str, str]:
+def _property(rows: TableRows, column: str, wanted: str, run: Run | None) -> tuple[str, str]:
     """A condition on a column, or, where only another stage's report has it, on the documents of that id there."""
     if column in rows.columns:
         return f"{identifier(column)} = ?", wanted
@@ -254,7 +254,7 @@ def _property(rows: Rows, column: str, wanted: str, run: Run | None) -> tuple[st
     raise InputError(f"{rows.name}: no report says a document's {column}, so --{column} has no meaning here.")
 
 
-def property_values(rows: Rows, column: str) -> list[str]:
+def property_values(rows: TableRows, column: str) -> list[str]:
     """All values of a text column of the table, or of `host`; empty where it lacks the column."""
     value = host.SQL if column == "host" else identifier(column)
     if ("url" if column == "host" else column) not in rows.columns:

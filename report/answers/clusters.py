@@ -1,4 +1,4 @@
-"""None"""
+"""`clusters`: groups of copies with what differs from the document that is kept, and what a dry run of dedup would remove."""
 
 import json
 from typing import Any
@@ -38,6 +38,10 @@ MEMBERS_ASKED, COMPARED_ASKED = 20, 3
 #: Marks of words where there is no colour.
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}")}
 STYLES = {"removed": "red strike", "added": "green"}
+#: Clusters of each list, copies named of each.
+SAMPLES, RUN_MEMBERS = 2, 2
+#: Crawl files that the table shows.
+SHOWN = 25
 
 
 def clusters(
@@ -83,7 +87,7 @@ def _print_notes(reader: RunReader, console: Console) -> None:
 def _ids(run: Run, folder: str, document: str) -> set[str]:
     """The ids of the documents with this URL, id or beginning of an id: of the run, or of an earlier one that keeps a document."""
     stages = [name for name in ("ingest", "filter", "dedup") if run.reader.stages[name].outputs("report/")]
-    ids = resolve(run.reader, stages, document) or ([document] if find_clusters(run, {document}) else [])
+    ids = resolve(run, stages, document) or ([document] if find_clusters(run, {document}) else [])
     if not ids:
         raise InputError(f"{folder}: no document has the URL or id {safe_line(document, 200)!r}.")
     return set(ids)
@@ -191,12 +195,6 @@ def _diff(comparison: Comparison | None) -> dict[str, Any] | None:
     passages = [{"kind": p.kind, "text": p.text, "words": p.words} for p in comparison.passages]
     counts = {"equal": comparison.equal, "removed": comparison.removed, "added": comparison.added, "cut": comparison.cut}
     return {**counts, "passages": passages}
-
-
-#: Clusters of each list, copies named of each.
-SAMPLES, RUN_MEMBERS = 2, 2
-#: Crawl files that the table shows.
-SHOWN = 25
 
 
 def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> None:

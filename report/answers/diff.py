@@ -17,13 +17,13 @@ from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.answers.choose import Rows, table_rows
+from corpusmill.report.answers.choose import TableRows, table_rows
 from corpusmill.report.answers.diff_documents import (
     ORDER,
     SIDES,
     Counts,
     Pair,
-    RuleCount,
+    RulePair,
     open_pair,
     read_counts,
     read_properties,
@@ -33,11 +33,36 @@ from corpusmill.report.answers.sample import add_texts, show_document
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run, identifier
-from corpusmill.report.read import Rule, RunReader
-from corpusmill.report.tables import cell, limit, number, share, show, table
+from corpusmill.report.read import ReportRule, RunReader
+from corpusmill.report.tables import cell, limit, number, share, show, show_notes, table
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Floats = npt.NDArray[np.float64]
+SEED = 0
+#: Rows of the tables; --json has all.
+RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
+#: Columns of a terminal from which the tables say more.
+WIDE = 110
+#: What a run lacks that the other has.
+ABSENT = "(not there)"
+SEEN = ("both", "only_a", "only_b", "neither")
+OUTCOMES = {
+    "both": "kept by both", "only_a": "kept by A only", "only_b": "kept by B only", "neither": "kept by neither",
+    "kept_unseen_b": "kept by A, never seen by B", "dropped_unseen_b": "dropped by A, never seen by B",
+    "kept_unseen_a": "kept by B, never seen by A", "dropped_unseen_a": "dropped by B, never seen by A",
+}  # fmt: skip
+#: A table, and what to say of rows that are left out.
+Shown = tuple[Table, str]
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """`stage`: compare its decisions alone; `samples` documents are shown of each side, with `chars` characters of their texts."""
+
+    stage: str | None = None
+    samples: int = 3
+    chars: int = 400
+    all_columns: bool = False
 
 
 @dataclass
@@ -58,6 +83,95 @@ class ColumnChange:
     column: str
     distance: float | None
     runs: dict[str, Distribution]
+
+
+@dataclass
+class OneSided:
+    """A document that one run keeps and the other drops: its row in the report of the `stage` that drops it, its text as it came in there,
+    and that run's rules."""
+
+    stage: str
+    row: dict[str, Any]
+    rules: list[ReportRule]
+
+
+@dataclass
+class Difference:
+    """Two runs compared. `samples` are of documents that only `a`, and that only `b` keeps."""
+
+    folders: dict[str, str]
+    stages: list[str]
+    counts: dict[str, Counts]
+    rules: list[RulePair]
+    thresholds: dict[str, dict[tuple[str, str], ReportRule]]
+    columns: list[ColumnChange]
+    columns_of_one: list[str]
+    properties: dict[str, list[tuple[str, int, int]]]
+    settings: list[tuple[str, Any, Any]]
+    samples: dict[str, list[OneSided]]
+    notes: list[str] = field(default_factory=list)
+
+    def of(self, name: str) -> Counts:
+        return self.counts.get(name, Counts())
+
+    def kept(self, side: str) -> int:
+        """How many documents a run keeps."""
+        names = ("both", f"only_{side}", f"kept_unseen_{'b' if side == 'a' else 'a'}")
+        return sum(self.of(name).documents for name in names)
+
+    def as_json(self) -> dict[str, Any]:
+        properties = {n: [{"value": v, "a": a, "b": b} for v, a, b in rows] for n, rows in self.properties.items()}
+        return {
+            "a": self.folders["a"], "b": self.folders["b"], "stages": self.stages,
+            "documents": {name: asdict(counts) for name, counts in self.counts.items()},
+            "kept": {"a": self.kept("a"), "b": self.kept("b")},
+            "rules": [{**asdict(rule), "threshold": {s: _threshold(self.thresholds[s].get((rule.stage, rule.rule))) for s in self.folders}}
+                      for rule in self.rules],
+            "quantiles": list(QUANTILES), "columns": [asdict(column) for column in self.columns], "columns_of_one": self.columns_of_one,
+            **properties,
+            "settings": [{"key": key, "a": a, "b": b} for key, a, b in self.settings],
+            "samples": {name: [{"stage": s.stage, **s.row} for s in samples] for name, samples in self.samples.items()},
+            "notes": self.notes,
+        }  # fmt: skip
+
+
+def _threshold(rule: ReportRule | None) -> dict[str, Any] | None:
+    return None if rule is None else {"column": rule.column, "comparison": rule.comparison, "threshold": rule.threshold}
+
+
+def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> None:
+    """Prints how the runs in the folders `a` and `b` differ; `form` is `text` or `json`. Raises InputError for what is no run."""
+    found = compare(a, b, wanted)
+    if form == "json":
+        print(as_json(found.as_json(), 2))
+    else:
+        show_difference(found, wanted, console)
+
+
+def compare(a: str, b: str, wanted: DiffOptions) -> Difference:
+    """How the runs in two folders differ. Raises InputError."""
+    with open_pair(a, b, wanted.stage) as pair:
+        columns, alone = read_columns(pair)
+        return Difference(
+            folders={"a": a, "b": b},
+            stages=pair.stages,
+            counts=read_counts(pair),
+            rules=read_rules(pair),
+            thresholds={side: _thresholds(run, pair.chains[side]) for side, run in pair.runs.items()},
+            columns=columns,
+            columns_of_one=alone,
+            properties=read_properties(pair),
+            settings=_changed_settings(pair),
+            samples={f"only_{side}": _samples(pair, side, wanted) for side in pair.runs},
+            notes=_notes(pair),
+        )
+
+
+# ---- what differs --------------------------------------------------------------------------------------
+
+
+def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], ReportRule]:
+    return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
 
 
 def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
@@ -129,26 +243,85 @@ def distance(a: Floats, b: Floats) -> float | None:
     return largest
 
 
-#: Rows of the tables; --json has all.
-RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
-#: Columns of a terminal from which the tables say more.
-WIDE = 110
-#: A table, and what to say of rows that are left out.
-Shown = tuple[Table, str]
-SEEN = ("both", "only_a", "only_b", "neither")
-OUTCOMES = {
-    "both": "kept by both", "only_a": "kept by A only", "only_b": "kept by B only", "neither": "kept by neither",
-    "kept_unseen_b": "kept by A, never seen by B", "dropped_unseen_b": "dropped by A, never seen by B",
-    "kept_unseen_a": "kept by B, never seen by A", "dropped_unseen_a": "dropped by B, never seen by A",
-}  # fmt: skip
+def _changed_settings(pair: Pair) -> list[tuple[str, Any, Any]]:
+    """What `run.json` says differently; for a threshold that one recipe leaves to its preset, the one that the stage applied."""
+    rows = read_settings(pair.runs["a"].reader, pair.runs["b"].reader)
+    presets = [{f"filter.thresholds.{rule.rule}": rule.threshold for rule in run.rules("filter")} for run in pair.runs.values()]
+    return [
+        (key, *(preset.get(key, value) if value == ABSENT else value for value, preset in zip(values, presets, strict=True)))
+        for key, *values in rows
+    ]
 
 
-def show_difference(found: Difference, wanted: Wanted, console: Console) -> None:
+def read_settings(a: RunReader, b: RunReader) -> list[tuple[str, Any, Any]]:
+    """(key, value of the first run, value of the second) of all that `run.json` says differently; a key is like `dedup.threshold`."""
+    flat = [dict(_flat("", reader.description)) for reader in (a, b)]
+    keys = list(dict.fromkeys([*flat[0], *flat[1]]))
+    rows = [(key.removeprefix("recipe."), flat[0].get(key, ABSENT), flat[1].get(key, ABSENT)) for key in keys]
+    return [row for row in rows if row[1] != row[2] or type(row[1]) is not type(row[2])]
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each leaf by its key. Steps, which a list holds, are named by what they are; a step that is there again gets a number."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flat(f"{key}.{name}" if key else str(name), item)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) and len(item) == 1 for item in value):
+        seen: dict[str, int] = {}
+        for item in value:
+            name, options = next(iter(item.items()))
+            seen[name] = seen.get(name, 0) + 1
+            number = "" if seen[name] == 1 else f"#{seen[name]}"
+            yield from _flat(f"{key}.{name}{number}", options if options else {})
+    else:
+        yield key, value
+
+
+def _samples(pair: Pair, side: str, wanted: DiffOptions) -> list[OneSided]:
+    """Documents that `side` keeps and the other run drops, drawn by a hash of their ids, as the other run saw them."""
+    other = "b" if side == "a" else "a"
+    sql = (
+        f"SELECT id, level_{other} FROM matched WHERE kept_{side} AND NOT kept_{other} "
+        f"ORDER BY md5(id || ':{SEED}'), copy LIMIT {int(wanted.samples)}"
+    )
+    chosen = [(str(id_), ORDER[level]) for id_, level in pair.query(sql)]
+    run = pair.runs[other]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for stage in dict.fromkeys(stage for _, stage in chosen):
+        table: TableRows = table_rows(run, f"{stage}_report", stage, REPORT.names)
+        table.add("NOT kept AND list_contains(?, id)", [id_ for id_, where in chosen if where == stage])
+        here = list(table.read(table.columns, "", 0))
+        add_texts(run.reader, stage, here, wanted.chars)
+        rows.update({(row["id"], stage): row for row in here})
+    return [OneSided(stage, rows[id_, stage], run.rules(stage)) for id_, stage in chosen if (id_, stage) in rows]
+
+
+def _notes(pair: Pair) -> list[str]:
+    """What is unlike in the two runs beside their recipes, or damaged."""
+    notes = [f"{side.upper()}: {run.reader.stale.sentence}" for side, run in pair.runs.items() if run.reader.stale]
+    for side, other in (("a", "b"), ("b", "a")):
+        more = [name for name in pair.chains[side] if name not in pair.chains[other]]
+        later = [name for name in ORDER if f"{name}_report" in pair.runs[side].tables and f"{name}_report" not in pair.runs[other].tables]
+        if more:
+            notes.append(f"{other.upper()} has no {', '.join(more)}.")
+        if (later := [name for name in later if name not in more]) and len(pair.stages) > 1:
+            notes.append(f"{other.upper()} has no {', '.join(later)}, so both are compared up to {pair.stages[-1]}.")
+        run = pair.runs[side]
+        unfinished = [name for name in pair.stages if run.reader.stages[name].status == "unfinished"]
+        if unfinished:
+            notes.append(f"{side.upper()}: {', '.join(unfinished)} not finished, so it has not decided about all documents yet.")
+        notes += [f"{side.upper()}: {warning}" for warning in run.reader.warnings]
+    return notes
+
+
+# ---- on a terminal -------------------------------------------------------------------------------------
+
+
+def show_difference(found: Difference, wanted: DiffOptions, console: Console) -> None:
     """Prints the verdict, then tables of documents, recipes, rules, values and origins, then samples of both sides."""
     for side, folder in found.folders.items():
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
-    for sentence in found.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+    show_notes(found.notes, console, limit=500)
     console.print(Text(_verdict(found)))
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
@@ -183,18 +356,14 @@ def _outcomes(found: Difference) -> Shown:
     for name, title in OUTCOMES.items():
         counts = found.of(name)
         if counts.documents or name in SEEN:
-            made.add_row(title, *_numbers(counts, total), *([cell(counts.tokens)] if tokens else []))
+            shares = number(counts.documents), share(counts.documents, total), number(counts.characters)
+            made.add_row(title, *shares, *([cell(counts.tokens)] if tokens else []))
     return made, ""
 
 
-def _numbers(counts: Counts, total: int) -> tuple[str, str, str]:
-    return number(counts.documents), share(counts.documents, total), number(counts.characters)
-
-
 def _settings(found: Difference) -> Shown:
-    made = table("What the recipes, inputs and versions say differently", "key", "A", "B")
-    for key, a, b in found.settings[:SETTINGS]:
-        made.add_row(cell(key, 120), Text(_said(a)), Text(_said(b)))
+    rows = [[cell(key, 120), Text(_said(a)), Text(_said(b))] for key, a, b in found.settings[:SETTINGS]]
+    made = table("What the recipes, inputs and versions say differently", "key", "A", "B", rows=rows)
     for column in made.columns:
         column.no_wrap = False
     return made, _left(len(found.settings) - SETTINGS, "--json has all")
@@ -223,12 +392,12 @@ def _short(names: list[tuple[str, str]]) -> list[str]:
     return [safe_line(name if several[name] == 1 else f"{stage}: {name}", 60) for stage, name in names]
 
 
-def _limit(found: Difference, side: str, rule: RuleCount) -> str:
+def _limit(found: Difference, side: str, rule: RulePair) -> str:
     known = found.thresholds[side].get((rule.stage, rule.rule))
     return limit(known) if known is not None else ""
 
 
-def _columns(found: Difference, wanted: Wanted, wide: bool) -> Shown:
+def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
     """Values whose distribution changed, by the distance of Kolmogorov and Smirnov; with room, more quantiles."""
     shown = [change for change in found.columns if change.distance or wanted.all_columns]
     shown = shown if wanted.all_columns else shown[:COLUMNS]
@@ -251,9 +420,8 @@ def _values(name: str, rows: list[tuple[str, int, int]]) -> Shown:
     """How many documents of each language (host, crawl file) the runs keep, where that differs."""
     titles = {"language": "Languages", "host": "Hosts", "source": "Crawl files"}
     changed = [row for row in rows if row[1] != row[2]]
-    made = table(f"{titles[name]} of what they keep: the largest changes", name, ">A", ">B", ">change")
-    for value, a, b in changed[:VALUES]:
-        made.add_row(cell(value, 60), number(a), number(b), f"{b - a:+,}")
+    cells = [[cell(value, 60), a, b, f"{b - a:+,}"] for value, a, b in changed[:VALUES]]
+    made = table(f"{titles[name]} of what they keep: the largest changes", name, ">A", ">B", ">change", rows=cells)
     return made, _left(len(changed) - VALUES, "--json has all")
 
 
@@ -261,7 +429,7 @@ def _left(count: int, how: str) -> str:
     return f"{count:,} more ({how})" if count > 0 else ""
 
 
-def _show_samples(found: Difference, side: str, wanted: Wanted, console: Console) -> None:
+def _show_samples(found: Difference, side: str, wanted: DiffOptions, console: Console) -> None:
     """Documents that this run keeps, with what the other one says against them."""
     samples, other = found.samples[f"only_{side}"], "b" if side == "a" else "a"
     if not samples:
@@ -273,179 +441,3 @@ def _show_samples(found: Difference, side: str, wanted: Wanted, console: Console
         show_document(place, one.row, one.rules, [], wanted.chars, console)
     root = shlex.quote(safe_line(found.folders[other], 300))
     console.print(Text(f"All about one: corpusmill why {root} {safe_line(samples[0].row['id'], 40)}", style="dim"), soft_wrap=True)
-
-
-#: What a run lacks that the other has.
-ABSENT = "(not there)"
-
-
-def read_settings(a: RunReader, b: RunReader) -> list[tuple[str, Any, Any]]:
-    """(key, value of the first run, value of the second) of all that `run.json` says differently; a key is like `dedup.threshold`."""
-    flat = [dict(_flat("", reader.description)) for reader in (a, b)]
-    keys = list(dict.fromkeys([*flat[0], *flat[1]]))
-    rows = [(key.removeprefix("recipe."), flat[0].get(key, ABSENT), flat[1].get(key, ABSENT)) for key in keys]
-    return [row for row in rows if row[1] != row[2] or type(row[1]) is not type(row[2])]
-
-
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Each leaf by its key. Steps, which a list holds, are named by what they are; a step that is there again gets a number."""
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _flat(f"{key}.{name}" if key else str(name), item)
-    elif isinstance(value, list) and value and all(isinstance(item, dict) and len(item) == 1 for item in value):
-        seen: dict[str, int] = {}
-        for item in value:
-            name, options = next(iter(item.items()))
-            seen[name] = seen.get(name, 0) + 1
-            number = "" if seen[name] == 1 else f"#{seen[name]}"
-            yield from _flat(f"{key}.{name}{number}", options if options else {})
-    else:
-        yield key, value
-
-
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """`stage`: compare its decisions alone; `samples` documents are shown of each side, with `chars` characters of their texts."""
-
-    stage: str | None = None
-    samples: int = 3
-    chars: int = 400
-    all_columns: bool = False
-
-
-@dataclass
-class Sample:
-    """A document that one run keeps and the other drops: its row in the report of the `stage` that drops it, its text as it came in there,
-    and that run's rules."""
-
-    stage: str
-    row: dict[str, Any]
-    rules: list[Rule]
-
-
-@dataclass
-class Difference:
-    """Two runs compared. `samples` are of documents that only `a`, and that only `b` keeps."""
-
-    folders: dict[str, str]
-    stages: list[str]
-    counts: dict[str, Counts]
-    rules: list[RuleCount]
-    thresholds: dict[str, dict[tuple[str, str], Rule]]
-    columns: list[ColumnChange]
-    columns_of_one: list[str]
-    properties: dict[str, list[tuple[str, int, int]]]
-    settings: list[tuple[str, Any, Any]]
-    samples: dict[str, list[Sample]]
-    notes: list[str] = field(default_factory=list)
-
-    def of(self, name: str) -> Counts:
-        return self.counts.get(name, Counts())
-
-    def kept(self, side: str) -> int:
-        """How many documents a run keeps."""
-        names = ("both", f"only_{side}", f"kept_unseen_{'b' if side == 'a' else 'a'}")
-        return sum(self.of(name).documents for name in names)
-
-    def as_json(self) -> dict[str, Any]:
-        properties = {n: [{"value": v, "a": a, "b": b} for v, a, b in rows] for n, rows in self.properties.items()}
-        return {
-            "a": self.folders["a"], "b": self.folders["b"], "stages": self.stages,
-            "documents": {name: asdict(counts) for name, counts in self.counts.items()},
-            "kept": {"a": self.kept("a"), "b": self.kept("b")},
-            "rules": [{**asdict(rule), "threshold": {s: _threshold(self.thresholds[s].get((rule.stage, rule.rule))) for s in self.folders}}
-                      for rule in self.rules],
-            "quantiles": list(QUANTILES), "columns": [asdict(column) for column in self.columns], "columns_of_one": self.columns_of_one,
-            **properties,
-            "settings": [{"key": key, "a": a, "b": b} for key, a, b in self.settings],
-            "samples": {name: [{"stage": s.stage, **s.row} for s in samples] for name, samples in self.samples.items()},
-            "notes": self.notes,
-        }  # fmt: skip
-
-
-def _threshold(rule: Rule | None) -> dict[str, Any] | None:
-    return None if rule is None else {"column": rule.column, "comparison": rule.comparison, "threshold": rule.threshold}
-
-
-def diff(a: str, b: str, wanted: Wanted, form: str, console: Console) -> None:
-    """Prints how the runs in the folders `a` and `b` differ; `form` is `text` or `json`. Raises InputError for what is no run."""
-    from corpusmill.report.answers.diff import show_difference
-
-    found = compare(a, b, wanted)
-    if form == "json":
-        print(as_json(found.as_json(), 2))
-    else:
-        show_difference(found, wanted, console)
-
-
-def compare(a: str, b: str, wanted: Wanted) -> Difference:
-    """How the runs in two folders differ. Raises InputError."""
-    with open_pair(a, b, wanted.stage) as pair:
-        columns, alone = read_columns(pair)
-        return Difference(
-            folders={"a": a, "b": b},
-            stages=pair.stages,
-            counts=read_counts(pair),
-            rules=read_rules(pair),
-            thresholds={side: _thresholds(run, pair.chains[side]) for side, run in pair.runs.items()},
-            columns=columns,
-            columns_of_one=alone,
-            properties=read_properties(pair),
-            settings=_changed_settings(pair),
-            samples={f"only_{side}": _samples(pair, side, wanted) for side in pair.runs},
-            notes=_notes(pair),
-        )
-
-
-def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], Rule]:
-    return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
-
-
-def _changed_settings(pair: Pair) -> list[tuple[str, Any, Any]]:
-    """What `run.json` says differently; for a threshold that one recipe leaves to its preset, the one that the stage applied."""
-    rows = read_settings(pair.runs["a"].reader, pair.runs["b"].reader)
-    presets = [{f"filter.thresholds.{rule.rule}": rule.threshold for rule in run.rules("filter")} for run in pair.runs.values()]
-    return [
-        (key, *(preset.get(key, value) if value == ABSENT else value for value, preset in zip(values, presets, strict=True)))
-        for key, *values in rows
-    ]
-
-
-def _samples(pair: Pair, side: str, wanted: Wanted) -> list[Sample]:
-    """Documents that `side` keeps and the other run drops, drawn by a hash of their ids, as the other run saw them."""
-    other = "b" if side == "a" else "a"
-    sql = (
-        f"SELECT id, level_{other} FROM matched WHERE kept_{side} AND NOT kept_{other} "
-        f"ORDER BY md5(id || ':{SEED}'), copy LIMIT {int(wanted.samples)}"
-    )
-    chosen = [(str(id_), ORDER[level]) for id_, level in pair.query(sql)]
-    run = pair.runs[other]
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for stage in dict.fromkeys(stage for _, stage in chosen):
-        table: Rows = table_rows(run, f"{stage}_report", stage, REPORT.names)
-        table.add("NOT kept AND list_contains(?, id)", [id_ for id_, where in chosen if where == stage])
-        here = list(table.read(table.columns, "", 0))
-        add_texts(run.reader, stage, here, wanted.chars)
-        rows.update({(row["id"], stage): row for row in here})
-    return [Sample(stage, rows[id_, stage], run.rules(stage)) for id_, stage in chosen if (id_, stage) in rows]
-
-
-def _notes(pair: Pair) -> list[str]:
-    """What is unlike in the two runs beside their recipes, or damaged."""
-    notes = [f"{side.upper()}: {run.reader.stale.sentence}" for side, run in pair.runs.items() if run.reader.stale]
-    for side, other in (("a", "b"), ("b", "a")):
-        more = [name for name in pair.chains[side] if name not in pair.chains[other]]
-        later = [name for name in ORDER if f"{name}_report" in pair.runs[side].tables and f"{name}_report" not in pair.runs[other].tables]
-        if more:
-            notes.append(f"{other.upper()} has no {', '.join(more)}.")
-        if (later := [name for name in later if name not in more]) and len(pair.stages) > 1:
-            notes.append(f"{other.upper()} has no {', '.join(later)}, so both are compared up to {pair.stages[-1]}.")
-        run = pair.runs[side]
-        unfinished = [name for name in pair.stages if run.reader.stages[name].status == "unfinished"]
-        if unfinished:
-            notes.append(f"{side.upper()}: {', '.join(unfinished)} not finished, so it has not decided about all documents yet.")
-        notes += [f"{side.upper()}: {warning}" for warning in run.reader.warnings]
-    return notes

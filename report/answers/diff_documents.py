@@ -35,7 +35,7 @@ class Counts:
 
 
 @dataclass
-class RuleCount:
+class RulePair:
     """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those fail no other."""
 
     stage: str
@@ -201,9 +201,9 @@ def _count_tokens(pair: Pair, counts: dict[str, Counts]) -> None:
                 counts[_outcome(kept_a, kept_b)].tokens = int(tokens or 0)
 
 
-def read_rules(pair: Pair) -> list[RuleCount]:
+def read_rules(pair: Pair) -> list[RulePair]:
     """All rules that failed a document in either run: first those that decide most about documents that the other run keeps."""
-    found: dict[tuple[str, str], RuleCount] = {}
+    found: dict[tuple[str, str], RulePair] = {}
     for side, other in (SIDES, SIDES[::-1]):
         sql = (
             f"SELECT f.level, rule, count(*), count(*) FILTER (m.kept_{other}), count(*) FILTER (m.kept_{other} AND f.alone) FROM "
@@ -212,7 +212,7 @@ def read_rules(pair: Pair) -> list[RuleCount]:
         )
         for level, rule, fired, kept, alone in pair.query(sql):
             stage = ORDER[level]
-            one = found.setdefault((stage, rule), RuleCount(stage, rule))
+            one = found.setdefault((stage, rule), RulePair(stage, rule))
             one.fired[side], one.other_keeps[side], one.alone[side] = fired, kept, alone
     return sorted(found.values(), key=lambda one: (-one.weight, -sum(one.fired.values()), one.stage, one.rule))
 

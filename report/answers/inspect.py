@@ -20,7 +20,7 @@ from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.report.answers.choose import (
     Choice,
-    Rows,
+    TableRows,
     asked_meanings,
     check_rules,
     choose,
@@ -33,12 +33,18 @@ from corpusmill.report.answers.choose import (
 from corpusmill.report.machine import print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.query.sql import reach
-from corpusmill.report.read import Rule
-from corpusmill.report.tables import VALUES, limit, number, show, table
+from corpusmill.report.read import ReportRule
+from corpusmill.report.tables import VALUES, limit, number, show, show_notes, table
 
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
+#: Columns that say where a record lies or why in words: no values.
+NO_VALUES = {"source", "offset", "length", "reason"}
+#: Columns of a terminal from which document and decision stand side by side.
+SIDE_BY_SIDE = 72
+#: Characters of a text in a table of chosen columns, at most (on wide terminals a line).
+MOST_TEXT = 120
 
 
 @dataclass
@@ -46,7 +52,7 @@ class TableInfo:
     """What is shown beside rows: `total` (None: not counted) is how many there are, `columns` those chosen, `asked` those of conditions."""
 
     title: str
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[ReportRule] = field(default_factory=list)
     run: str | None = None
     total: int | None = None
     offset: int = 0
@@ -56,7 +62,7 @@ class TableInfo:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RowOptions:
     """Which rows in which form: `columns` empty means all, `limit` 0 all rows, `form` is `table`, `json` or `csv`."""
 
     choice: Choice = field(default_factory=Choice)
@@ -68,7 +74,7 @@ class Wanted:
     form: str = "table"
 
 
-def inspect(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
+def inspect(target: str, stage: str | None, wanted: RowOptions, console: Console) -> None:
     """Shows rows of a run's report (of `stage`, else of the stage that has the first rule, else of the filter), or of one file.
 
     Raises InputError for what is not there.
@@ -85,7 +91,7 @@ def inspect(target: str, stage: str | None, wanted: Wanted, console: Console) ->
         _inspect_parquet(target if remote else str(path), wanted, console)
 
 
-def _inspect_run(target: str, stage: str | None, wanted: Wanted, console: Console) -> None:
+def _inspect_run(target: str, stage: str | None, wanted: RowOptions, console: Console) -> None:
     with open_run(target) as run:
         name, rows = report_rows(run, stage, wanted.choice.rules)
         check_rules(run, name, wanted.choice.rules)
@@ -104,7 +110,7 @@ def _damage(run: Run, target: str, stage: str) -> list[str]:
     return [*(f"{target}: {sentence}" for sentence in run.reader.warnings), *notes]
 
 
-def _inspect_parquet(path: str, wanted: Wanted, console: Console) -> None:
+def _inspect_parquet(path: str, wanted: RowOptions, console: Console) -> None:
     folder, _, name = path.rpartition("/")
     storage = Storage(folder or ("/" if path.startswith("/") else "."))
     with open_parquet(storage, name):
@@ -114,7 +120,7 @@ def _inspect_parquet(path: str, wanted: Wanted, console: Console) -> None:
         _inspect_file(path, file_rows(path, connection), wanted, console)
 
 
-def _inspect_file(path: str, rows: Rows, wanted: Wanted, console: Console) -> None:
+def _inspect_file(path: str, rows: TableRows, wanted: RowOptions, console: Console) -> None:
     needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone),
               "url": bool(wanted.choice.url or wanted.choice.host)}  # fmt: skip
     for column, is_needed in needed.items():
@@ -125,7 +131,7 @@ def _inspect_file(path: str, rows: Rows, wanted: Wanted, console: Console) -> No
     _show(rows, wanted, TableInfo(path), console)
 
 
-def _inspect_plain(path: Path, wanted: Wanted, console: Console) -> None:
+def _inspect_plain(path: Path, wanted: RowOptions, console: Console) -> None:
     """A file that is read from its beginning: JSON lines, or tokens."""
     given = [*wanted.choice.options(), *(["--order"] if wanted.order else [])]
     if given:
@@ -143,7 +149,7 @@ def _inspect_plain(path: Path, wanted: Wanted, console: Console) -> None:
         _print(rows, list(wanted.columns), wanted, TableInfo(str(path)), console)
 
 
-def _show(rows: Rows, wanted: Wanted, about: TableInfo, console: Console) -> None:
+def _show(rows: TableRows, wanted: RowOptions, about: TableInfo, console: Console) -> None:
     for column in wanted.columns:
         rows.column(column)
     columns = list(wanted.columns) or list(rows.columns)
@@ -156,7 +162,7 @@ def _show(rows: Rows, wanted: Wanted, about: TableInfo, console: Console) -> Non
     _print(found, columns, wanted, about, console)
 
 
-def _print(rows: Iterator[Row], columns: Sequence[str], wanted: Wanted, about: TableInfo, console: Console) -> None:
+def _print(rows: Iterator[Row], columns: Sequence[str], wanted: RowOptions, about: TableInfo, console: Console) -> None:
     if wanted.form == "json":
         print_json_lines(rows)
     elif wanted.form == "csv":
@@ -167,7 +173,7 @@ def _print(rows: Iterator[Row], columns: Sequence[str], wanted: Wanted, about: T
         show_rows(list(rows), about, console)
 
 
-def _nothing(rows: Rows, choice: Choice) -> Iterator[str]:
+def _nothing(rows: TableRows, choice: Choice) -> Iterator[str]:
     """Why there may be no such rows: a language, crawl file or host that no row has, with those that there are."""
     for name in ("language", "source", "host"):
         value = getattr(choice, name)
@@ -206,14 +212,6 @@ def _token_rows(path: Path) -> Iterator[Row]:
         yield {"first": first, "tokens": " ".join(map(str, ids.tolist())), "text": names_of.text(ids) if names_of else ""}
 
 
-#: Columns that say where a record lies or why in words: no values.
-NO_VALUES = {"source", "offset", "length", "reason"}
-#: Columns of a terminal from which document and decision stand side by side.
-SIDE_BY_SIDE = 72
-#: Characters of a text in a table of chosen columns, at most (on wide terminals a line).
-MOST_TEXT = 120
-
-
 def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:
     """A report's rows with the decision and the values behind it, chosen columns as a table, any other row as names and values."""
     if not rows:
@@ -224,8 +222,7 @@ def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:
         _show_decisions(rows, about, console)
     else:
         _show_values(rows, about, console)
-    for sentence in about.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(about.notes, console)
     if rows:
         _show_rest(len(rows), about, console)
 

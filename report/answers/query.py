@@ -1,4 +1,4 @@
-"""None"""
+"""`query`: the rows of one SELECT over a run's tables, or which tables there are."""
 
 from collections.abc import Iterator
 from decimal import Decimal

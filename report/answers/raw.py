@@ -11,6 +11,7 @@ from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.answers.why import NO_PAGE
 from corpusmill.report.answers.why_find import resolve
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source
 
@@ -34,7 +35,8 @@ def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
     """The report row of the document; of a URL's records the page, of equal documents the first."""
     if not reader.stages["ingest"].outputs("report/"):
         raise InputError(f"{folder}: no stage of this run has read a crawl yet.")
-    ids = resolve(reader, ["ingest"], document)
+    with Run(reader) as run:
+        ids = resolve(run, ["ingest"], document)
     rows = [row for id_ in ids for row in reader.rows(reader.find("ingest", "report", "id", [id_])[:1], COLUMNS)]
     if len(rows) > 1:
         rows = [row for row in rows if row["failed"] != [NO_PAGE]] or rows

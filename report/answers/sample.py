@@ -14,13 +14,14 @@ from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
-from corpusmill.report.answers.choose import LATER, Choice, Rows, asked_meanings, check_rules, choose, report_rows, shown, there
-from corpusmill.report.answers.why_change import COMPARED, distance, passing
-from corpusmill.report.decide_again import RETUNE, decides_again
+from corpusmill.report.answers.choose import LATER, Choice, TableRows, asked_meanings, check_rules, choose, report_rows, shown, there
+from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again, distance, passing, room
 from corpusmill.report.machine import print_json_lines, warn
 from corpusmill.report.query.run import Run, identifier, open_run
-from corpusmill.report.read import DATA_STAGES, Rule, RunReader
-from corpusmill.report.tables import VALUES, limit, number
+from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
+from corpusmill.report.tables import VALUES, limit, number, show_notes
+
+STEP = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Samples:
     stage: str
     choice: Choice
     draw: Draw
-    rules: list[Rule]
+    rules: list[ReportRule]
     total: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     texts_of: str | None = None  # the stage whose texts they are
@@ -82,13 +83,13 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
     return found
 
 
-def by_chance(rows: Rows, seed: int) -> str:
+def by_chance(rows: TableRows, seed: int) -> str:
     """SQL: an order by a hash (MD5) of id and seed; equal ids by where their records lie."""
     places = [column for column in ("source", "offset", "url", "chars_in") if column in rows.columns]
     return ", ".join([f"md5(id || ':{int(seed)}')", *map(identifier, places), "kept"])
 
 
-def _draw_near(run: Run, rows: Rows, found: Samples) -> None:
+def _draw_near(run: Run, rows: TableRows, found: Samples) -> None:
     """Half of the documents just behind the threshold, half of those that pass it and stay; or one kind alone."""
     rule = _threshold_rule(found)
     column, choice = rows.column(rule.column, numeric=True), found.choice
@@ -108,7 +109,7 @@ def _draw_near(run: Run, rows: Rows, found: Samples) -> None:
         found.rows += side.read(rows.columns, order, (found.draw.count + place) // len(sides))
 
 
-def _threshold_rule(found: Samples) -> Rule:
+def _threshold_rule(found: Samples) -> ReportRule:
     """The rule whose threshold is meant. Raises InputError where there is none, or more than one."""
     numeric = [r for r in found.rules if r.comparison in COMPARED and isinstance(r.threshold, int | float)]
     if len(found.choice.rules) != 1:
@@ -143,9 +144,6 @@ def text_stages(reader: RunReader, stage: str) -> list[str]:
     return [*reversed(before), *([stage] if reader.stages[stage].outputs("data/") else [])]
 
 
-STEP = 4
-
-
 def show_samples(found: Samples, console: Console) -> None:
     """The documents one after the other, how many there are in all, and the commands that show one more closely."""
     near = [rule for rule in found.rules if found.draw.near and rule.rule in found.choice.rules][:1]
@@ -155,13 +153,12 @@ def show_samples(found: Samples, console: Console) -> None:
         show_document(place, row, found.rules, [*near], found.draw.chars, console)
     if not found.rows:
         console.print(f"{found.stage}: no such documents.")
-    for sentence in _notes(found):
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(_notes(found), console)
     if found.rows:
         _show_rest(found, near, console)
 
 
-def show_document(place: int, row: dict[str, Any], rules: list[Rule], near: list[Rule], chars: int, console: Console) -> None:
+def show_document(place: int, row: dict[str, Any], rules: list[ReportRule], near: list[ReportRule], chars: int, console: Console) -> None:
     """One document: URL and id, the decision, the values that failed (and those of `near`), the text's beginning."""
     failed = row.get("failed") or []
     console.print(Text(f"{place}. {safe_line(row.get('url') or '(no URL)', 400)}", style="bold"))
@@ -185,9 +182,8 @@ def show_document(place: int, row: dict[str, Any], rules: list[Rule], near: list
     console.print()
 
 
-def _value(rule: Rule, value: Any, failed: bool) -> Text:
-    far = distance(rule, value)
-    by = "" if far is None else f", {'fails' if failed else 'passes'} by {number(far)}"
+def _value(rule: ReportRule, value: Any, failed: bool) -> Text:
+    by = "" if distance(rule, value) is None else f", {room(rule, value, failed)}"
     return Text(f"{safe_line(rule.column, 60)} = {safe_line(number(value), 60)} (fails if {limit(rule)}{by})")
 
 
@@ -202,7 +198,7 @@ def _notes(found: Samples) -> list[str]:
     return notes
 
 
-def _show_rest(found: Samples, near: list[Rule], console: Console) -> None:
+def _show_rest(found: Samples, near: list[ReportRule], console: Console) -> None:
     root = shlex.quote(safe_line(found.run, 300))
     how = f"nearest to {limit(near[0])}" if near else f"drawn with seed {found.draw.seed} (--seed {found.draw.seed + 1} draws others)"
     texts = f" Texts as the stage {found.texts_of} wrote them." if found.texts_of else ""

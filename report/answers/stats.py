@@ -22,15 +22,19 @@ from corpusmill.report.machine import as_json, print_csv, warn
 from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier, quoted
-from corpusmill.report.read import Rule
-from corpusmill.report.tables import cell, limit, millions, number, share, show, table
+from corpusmill.report.read import ReportRule
+from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
 Answer = TypeVar("Answer")
-
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 GROUPS = ("language", "source", "host", "rule")
 #: Values that one query holds in memory at most, for their quantiles.
 VALUES = 50_000_000
+#: Groups in a table; the others are added up in its last row.
+SHOWN = 30
+#: Characters of a number.
+WIDEST = 13
+OTHERS = "(all others)"
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,17 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnStats:
     """A measured column, the rules that compare it, and its values in kept and in dropped documents."""
 
     name: str
-    rules: list[Rule]
+    rules: list[ReportRule]
     kept: Spread
     dropped: Spread
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupStats:
     """Documents with one value (None: they have none). By rule: those that fail it, and `alone` those that fail no other.
 
     `tokens` are those of the run's token shards that come from these documents; None where there are no shards yet.
@@ -72,7 +76,7 @@ class Group:
     alone: int | None = None
 
 
-def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[Column]]:
+def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[ColumnStats]]:
     """The stage, and its measured columns in the report's order; `chosen` are names or patterns (`gopher_*`).
 
     Raises InputError for a stage without a report, and for a name that no measured column has.
@@ -86,7 +90,7 @@ def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tup
             raise InputError(f"{rows.name}: no column {shown(pattern)} holds numbers ({there(pattern, measured, 'columns with numbers')}).")
     spreads = _settled(run, lambda: _all_spreads(run, stage, names))
     rules = run.rules(stage)
-    return stage, [Column(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]
+    return stage, [ColumnStats(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]
 
 
 def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
@@ -137,7 +141,7 @@ def _spread(row: tuple[object, ...] | None, place: int) -> Spread:
     return Spread(count, rows - count, mean, deviation, low, high, tuple(quantiles))  # type: ignore[arg-type]
 
 
-def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[Group]]:
+def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[GroupStats]]:
     """The stage, and its documents by one of `GROUPS`, the largest group first. Raises InputError where no stage knows the property."""
     stage, _ = report_rows(run, stage)
     if by not in GROUPS:
@@ -146,18 +150,18 @@ def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[Group]]
     return stage, _settled(run, lambda: _by_rule(run, chosen) if by == "rule" else _by_value(run, chosen, by))
 
 
-def _by_rule(run: Run, stage: str) -> list[Group]:
+def _by_rule(run: Run, stage: str) -> list[GroupStats]:
     """All rules of the stage, those that never fired too."""
     found = run.sql(f"""
         SELECT rule, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT, count(*) FILTER (len(failed) = 1)
         FROM (SELECT unnest(list_distinct(failed)) AS rule, * FROM {stage}_report) GROUP BY rule ORDER BY count(*) DESC, rule
     """).fetchall()
-    groups = [Group(rule, documents, kept, before, after, alone=alone) for rule, documents, kept, before, after, alone in found]
+    groups = [GroupStats(rule, documents, kept, before, after, alone=alone) for rule, documents, kept, before, after, alone in found]
     fired = {group.value for group in groups}
-    return groups + [Group(rule.rule, 0, 0, 0, 0, alone=0) for rule in run.rules(stage) if rule.rule not in fired]
+    return groups + [GroupStats(rule.rule, 0, 0, 0, 0, alone=0) for rule in run.rules(stage) if rule.rule not in fired]
 
 
-def _by_value(run: Run, stage: str, by: str) -> list[Group]:
+def _by_value(run: Run, stage: str, by: str) -> list[GroupStats]:
     documents = f"""
         SELECT value, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT
         FROM ({_valued(run, stage, by)}) GROUP BY value ORDER BY count(*) DESC, value
@@ -170,7 +174,7 @@ def _by_value(run: Run, stage: str, by: str) -> list[Group]:
         """).fetchall())  # fmt: skip
     found = run.sql(documents).fetchall()
     return [
-        Group(value, total, kept, before, after, None if tokens is None else tokens.get(value) or 0)
+        GroupStats(value, total, kept, before, after, None if tokens is None else tokens.get(value) or 0)
         for value, total, kept, before, after in found
     ]
 
@@ -203,13 +207,6 @@ def _tables(run: Run, stage: str) -> list[str]:
     return [name for name in (f"{stage}_report", *reports, *documents, f"{stage}_documents", *rest) if name in run.tables]
 
 
-#: Groups in a table; the others are added up in its last row.
-SHOWN = 30
-#: Characters of a number.
-WIDEST = 13
-OTHERS = "(all others)"
-
-
 def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:
     """Statistics of a stage's measured columns, or sums by a property. `form` is `table`, `json` or `csv`."""
     with Run(folder) as run:
@@ -223,11 +220,10 @@ def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str |
     if form != "table":
         warn(notes)
     else:
-        for sentence in notes:
-            console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+        show_notes(notes, console)
 
 
-def _show_columns(stage: str, columns: list[Column], form: str, console: Console) -> None:
+def _show_columns(stage: str, columns: list[ColumnStats], form: str, console: Console) -> None:
     if form == "json":
         print(as_json({"stage": stage, "columns": [_column_json(column) for column in columns]}, indent=2))
     elif form == "csv":
@@ -241,7 +237,7 @@ def _show_columns(stage: str, columns: list[Column], form: str, console: Console
             _show_column(column, console)
 
 
-def _show_column(column: Column, console: Console) -> None:
+def _show_column(column: ColumnStats, console: Console) -> None:
     console.print(Text(safe_line(column.name, 100), style="bold"), *([] if not column.rules else [_fails(column)]))
     made = Table(box=None, pad_edge=False, show_header=True, padding=(0, 3, 0, 0))
     for name in ("", "kept", "dropped", "", "kept", "dropped"):
@@ -266,7 +262,7 @@ def _halves(named: list[list[tuple[str, Any]]]) -> tuple[list[list[tuple[str, An
     return [values[: -len(QUANTILES)] for values in named], [values[-len(QUANTILES) :] for values in named]
 
 
-def _fails(column: Column) -> Text:
+def _fails(column: ColumnStats) -> Text:
     return Text("fails if " + ", or ".join(f"{limit(rule)} ({safe_line(rule.rule, 80)})" for rule in column.rules), style="dim")
 
 
@@ -277,22 +273,22 @@ def _named(spread: Spread) -> dict[str, Any]:
     return {**figures, **{f"{share:.0%}": value for share, value in zip(QUANTILES, spread.quantiles, strict=True)}}
 
 
-def _column_json(column: Column) -> dict[str, Any]:
+def _column_json(column: ColumnStats) -> dict[str, Any]:
     rules = [{"rule": r.rule, "step": r.step, "comparison": r.comparison, "threshold": r.threshold} for r in column.rules]
     return {"column": column.name, "rules": rules, "kept": _named(column.kept), "dropped": _named(column.dropped)}
 
 
-def _show_groups(stage: str, by: str, groups: list[Group], form: str, console: Console) -> None:
+def _show_groups(stage: str, by: str, groups: list[GroupStats], form: str, console: Console) -> None:
     rows = [_group_json(group, by) for group in groups]
     if form == "json":
         print(as_json({"stage": stage, "by": by, "groups": rows}, indent=2))
     elif form == "csv":
-        print_csv(rows, list(_group_json(Group("", 0, 0, 0, 0, 0, 0), by)))
+        print_csv(rows, list(_group_json(GroupStats("", 0, 0, 0, 0, 0, 0), by)))
     else:
         _group_table(stage, by, groups, console)
 
 
-def _group_json(group: Group, by: str) -> dict[str, Any]:
+def _group_json(group: GroupStats, by: str) -> dict[str, Any]:
     figures: dict[str, Any] = {by: group.value, "documents": group.documents}
     if by == "rule":
         return {**figures, "alone": group.alone, "characters_in": group.characters_in}
@@ -300,7 +296,7 @@ def _group_json(group: Group, by: str) -> dict[str, Any]:
     return {**figures, "kept": group.kept, **characters, "tokens": group.tokens}
 
 
-def _group_table(stage: str, by: str, groups: list[Group], console: Console) -> None:
+def _group_table(stage: str, by: str, groups: list[GroupStats], console: Console) -> None:
     if by == "rule":
         made = table(f"{stage}: documents that fail, by rule", "rule", ">documents", ">alone", ">characters in")
         for group in groups:
@@ -325,10 +321,10 @@ def _folder(paths: list[str]) -> str:
     return f"{folders.pop()}/" if len(folders) == 1 else ""
 
 
-def _summed_up(groups: list[Group]) -> Iterator[Group]:
+def _summed_up(groups: list[GroupStats]) -> Iterator[GroupStats]:
     yield from groups[:SHOWN]
     rest = groups[SHOWN:]
     if rest:
         tokens = sum(g.tokens or 0 for g in rest) if any(g.tokens is not None for g in rest) else None
         kept, before, after = (sum(getattr(group, name) for group in rest) for name in ("kept", "characters_in", "characters_out"))
-        yield Group(OTHERS, sum(group.documents for group in rest), kept, before, after, tokens)
+        yield GroupStats(OTHERS, sum(group.documents for group in rest), kept, before, after, tokens)

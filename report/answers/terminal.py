@@ -12,8 +12,6 @@ from corpusmill.pipeline.run import StageResult
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.classifiers import classifiers_table
-from corpusmill.report.queries.duplicates import Earlier, FullClusters
-from corpusmill.report.queries.inside import Contamination, Cuts, TopLines
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, headline
@@ -21,65 +19,140 @@ from corpusmill.report.queries.tokens import judgement_tables, packings
 from corpusmill.report.queries.training import read_samples
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
-from corpusmill.report.tables import cell, limit, millions, number, share, show, table
+from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
-#: Lines, sets and earlier runs that are shown.
-TOP_LINES, MOST = 5, 12
-TEXT = 200
-
-
-def dedup_tables(summary: Summary) -> list[Table | None]:
-    """Full clusters, earlier runs, what was cut and the lines cut most often, contamination."""
-    found = summary
-    return [
-        full_clusters_table(found.full_clusters) if found.full_clusters else None,
-        earlier_table(found.earlier) if found.earlier else None,
-        cuts_table(found.cuts) if found.cuts else None,
-        top_lines_table(found.top_lines) if found.top_lines else None,
-        contamination_table(found.contamination) if found.contamination else None,
-    ]
+#: Lines, sets and earlier runs that are shown; characters of a line; rules of a table and after a stage; warnings; scores.
+TOP_LINES, MOST, TEXT = 5, 12, 200
+TOP_RULES, TOP_RULES_STAGE = 12, 4
+MAX_WARNINGS, MAX_SCORES = 12, 24
 
 
-def full_clusters_table(found: FullClusters) -> Table:
-    limit = f" (max_cluster {found.limit:,})" if found.limit is not None else ""
-    made = table(f"Full clusters{limit}", "clusters", ">documents like theirs that stay")
-    made.add_row(number(found.clusters), number(found.documents))
+def render_report(folder: str, console: Console) -> None:
+    """Prints the funnel, the rules that removed most, duplicates, tokens, training and scores, within 80 columns."""
+    summary = read_summary(folder, deep=False)
+    show_notes(summary.warnings[:MAX_WARNINGS], console, "Warning", "bold yellow")
+    if len(summary.warnings) > MAX_WARNINGS:
+        console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
+    for made in _tables(summary):
+        if made.row_count:
+            console.print()
+            show(made, console)
+    if not summary.decisions:
+        console.print("No stage has a report yet.")
+    show_next_steps(folder, summary, console)
+
+
+def _tables(summary: Summary) -> Iterator[Table]:
+    """All of them in their order; one without rows is not shown."""
+    yield _funnel(summary)
+    yield from (_rules(decisions) for decisions in summary.decisions.values())
+    yield classifiers_table(summary.classifiers)
+    yield from _dedup(summary)
+    yield from judgement_tables(summary.tokenizer) if summary.tokenizer else ()
+    yield from _tokens(summary)
+    yield _training(summary)
+    rows = ([Text(safe_line(name, 40)), *(cell(value, 12) for value in values)] for name, values in summary.scores.rows[:MAX_SCORES])
+    yield table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models), rows=rows)
+    yield _benchmarks(summary)
+    yield _times(summary)
+
+
+def _funnel(summary: Summary) -> Table:
+    made = table(
+        "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
+    )
+    for row in summary.rows:
+        name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
+        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].documents_in)
+        counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
+        made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
     return made
 
 
-def earlier_table(found: Earlier) -> Table:
-    made = table("Earlier runs of the index", "run", ">copies removed here", ">replaced there", ">stay again there")
-    for run in found.runs[:MOST]:
-        made.add_row(cell(run.name, 40), number(run.copies), number(run.replaced), number(run.restored))
-    if len(found.runs) > MOST:
-        made.add_row(f"{len(found.runs) - MOST:,} more runs", "", "", "")
+def _rules(decisions: Decisions) -> Table:
+    what = f"{decisions.dropped:,} of {decisions.rows:,} {unit_of(decisions.stage)}"
+    fired = decisions.by_removal()
+    rows = [[cell(r.name, 60), r.fired, share(r.fired, decisions.rows), r.alone] for r in fired[:TOP_RULES]]
+    rows += [[Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", ""]] if fired[TOP_RULES:] else []
+    return table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone", rows=rows)
+
+
+def _dedup(summary: Summary) -> Iterator[Table]:
+    """Copies, full clusters, earlier runs, what was cut and the lines cut most often, contamination."""
+    if summary.duplicates:
+        c = summary.duplicates.clusters
+        removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
+        row = [c.count, c.documents, max(c.sizes, default=0), *removed.values()]
+        yield table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed), rows=[row])
+    if full := summary.full_clusters:
+        limit = f" (max_cluster {full.limit:,})" if full.limit is not None else ""
+        yield table(f"Full clusters{limit}", "clusters", ">documents like theirs that stay", rows=[[full.clusters, full.documents]])
+    if earlier := summary.earlier:
+        rows = [[cell(run.name, 40), run.copies, run.replaced, run.restored] for run in earlier.runs[:MOST]]
+        rows += [[f"{len(earlier.runs) - MOST:,} more runs", "", "", ""]] if len(earlier.runs) > MOST else []
+        yield table("Earlier runs of the index", "run", ">copies removed here", ">replaced there", ">stay again there", rows=rows)
+    rows = [[c.kind, c.documents, c.cut, c.characters, share(c.characters, c.before), c.dropped] for c in summary.cuts]
+    heads = (">documents", ">cut", ">characters", ">of all", ">dropped")
+    yield table("Repeats cut inside documents that stay", "what", *heads, rows=rows)
+    if top := summary.top_lines:
+        rows = [[cell(row["text"], TEXT), row["documents"], row["sources"]] for row in top.rows[:TOP_LINES]]
+        title = f"The most frequent {top.unit}s that were cut"
+        yield table(title, f"{safe_line(top.unit, 20)}", ">documents", ">crawl files", rows=rows)
+    if found := summary.contamination:
+        done = found.done()
+        title = (
+            f"Contamination: {found.documents:,} of {found.seen:,} documents hold items of evaluation sets{f' ({done})' if done else ''}"
+        )
+        rows = [[cell(name, 60), documents, dropped] for name, documents, dropped in found.sets[:MOST]]
+        yield table(title, "set", ">documents", ">dropped", rows=rows or [["none found", 0, 0]])
+
+
+def _tokens(summary: Summary) -> Iterator[Table]:
+    """Token shards, the mixture that they are made of, and how documents fill rows."""
+    made = table("Tokens", "split", ">documents", ">tokens", ">bytes/token", ">shards")
+    for split, t in summary.tokens.items():
+        tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
+        counts = number(t.get("documents") or 0), number(tokens), f"{size / tokens:.2f}" if tokens else ""
+        made.add_row(split, *counts, number(len(t.get("shards") or [])))
+    yield made
+    rows = [[cell(m.name, 40), m.there, m.wanted, m.tokens, f"{m.epochs:.2f}", m.short or ""] for m in summary.mixture]
+    yield table("Mixture for training", "component", ">tokens there", ">wanted", ">taken", ">epochs", ">short of it", rows=rows)
+    rows = [[p.split, p.length, p.rows, p.padding, f"{p.waste:.3%}"] for p in packings(summary.tokens)]
+    yield table("Documents packed into rows", "split", ">places in a row", ">rows", ">places left empty", ">share", rows=rows)
+
+
+def _training(summary: Summary) -> Table:
+    made = table("Training", "stage", ">steps", ">first loss", ">last loss", ">bits per byte", ">tokens/s")
+    for training in summary.training:
+        loss, bits = (curve.values if (curve := training.curve(name)) else [] for name in ("loss", "validation_bits_per_byte"))
+        speed = training.speed.tokens_per_second if training.speed else None
+        shown = loss[0] if loss else None, loss[-1] if loss else None, bits[-1] if bits else None, speed and round(speed)
+        made.add_row(training.stage, number(training.steps), *(cell(value, 12) for value in shown))
     return made
 
 
-def cuts_table(found: list[Cuts]) -> Table:
-    made = table("Repeats cut inside documents that stay", "what", ">documents", ">cut", ">characters", ">of all", ">dropped")
-    for cuts in found:
-        counts = number(cuts.documents), number(cuts.cut), number(cuts.characters), share(cuts.characters, cuts.before)
-        made.add_row(cuts.kind, *counts, number(cuts.dropped))
+def _benchmarks(summary: Summary) -> Table:
+    """Of each task the metric to compare models by; the page has the others."""
+    models = summary.benchmarks.models
+    made = table("Benchmarks", "task", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">items", ">in corpus")
+    for task in summary.benchmarks.tasks:
+        scores = task.scores[task.metric]
+        values = (scores[model].text(task.metric) if model in scores else "" for model in models)
+        chance = f"{task.chance:.1%}" if task.chance is not None else ""
+        found = number(task.found) if task.searched else ""
+        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), found)
     return made
 
 
-def top_lines_table(found: TopLines) -> Table:
-    made = table(f"The most frequent {found.unit}s that were cut", f"{safe_line(found.unit, 20)}", ">documents", ">crawl files")
-    for row in found.rows[:TOP_LINES]:
-        made.add_row(cell(row["text"], TEXT), number(row["documents"]), number(row["sources"]))
-    return made
+def _times(summary: Summary) -> Table:
+    rows = []
+    for row in summary.times.rows if summary.times else ():
+        speeds = [f"{value:,.{digits}f}" if value else "" for value, digits in ((row["rows_a_second"], 0), (row["mb_a_second"], 1))]
+        rows.append([cell(row["stage"], 12), cell(row["phase"], 24), f"{row['seconds']:,.1f}", *speeds, row["peak_mb"]])
+    return table("Time and memory", "stage", "phase", ">seconds", ">rows/s", ">MB/s", ">peak MB", rows=rows)
 
 
-def contamination_table(found: Contamination) -> Table:
-    done = found.done()
-    title = f"Contamination: {found.documents:,} of {found.seen:,} documents hold items of evaluation sets{f' ({done})' if done else ''}"
-    made = table(title, "set", ">documents", ">dropped")
-    for name, documents, dropped in found.sets[:MOST]:
-        made.add_row(cell(name, 60), number(documents), number(dropped))
-    if not found.sets:
-        made.add_row("none found", "0", "0")
-    return made
+# ---- what to ask next ----------------------------------------------------------------------------------
 
 
 def show_next_steps(folder: str, summary: Summary, console: Console) -> None:
@@ -122,141 +195,7 @@ def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
         yield f"Without it {number(found.more)} more are kept", f"retune {root} --set {shlex.quote(safe_line(found.line, 200))} --dry-run"
 
 
-TOP_RULES = 12
-TOP_RULES_STAGE = 4
-MAX_WARNINGS = 12
-MAX_SCORES = 24
-
-
-def render_report(folder: str, console: Console) -> None:
-    """Prints the funnel, the rules that removed most, duplicates, tokens, training and scores, within 80 columns."""
-    summary = read_summary(folder, deep=False)
-    for sentence in summary.warnings[:MAX_WARNINGS]:
-        console.print(Text("Warning: ", style="bold yellow") + Text(safe_line(sentence, 400)))
-    if len(summary.warnings) > MAX_WARNINGS:
-        console.print(f"and {len(summary.warnings) - MAX_WARNINGS:,} more warnings (the page has them)")
-    tables = [
-        _funnel(summary),
-        *(_rules(d) for d in summary.decisions.values() if d.by_removal()),
-        classifiers_table(summary.classifiers),
-        _duplicates(summary),
-    ]
-    judged = judgement_tables(summary.tokenizer) if summary.tokenizer else []
-    tables += [
-        *dedup_tables(summary),
-        *judged,
-        _tokens(summary),
-        _mixture(summary),
-        _packing(summary),
-        _training(summary),
-        _scores(summary),
-        _benchmarks(summary),
-        _times(summary),
-    ]
-    for made in tables:
-        if made is not None and made.row_count:
-            console.print()
-            show(made, console)
-    if not summary.decisions:
-        console.print("No stage has a report yet.")
-    show_next_steps(folder, summary, console)
-
-
-def _funnel(summary: Summary) -> Table:
-    made = table(
-        "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
-    )
-    for row in summary.rows:
-        name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
-        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].documents_in)
-        counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
-        made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
-    return made
-
-
-def _rules(decisions: Decisions) -> Table:
-    what = f"{decisions.dropped:,} of {decisions.rows:,} {unit_of(decisions.stage)}"
-    made = table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone")
-    fired = decisions.by_removal()
-    for rule in fired[:TOP_RULES]:
-        made.add_row(cell(rule.name, 60), number(rule.fired), share(rule.fired, decisions.rows), number(rule.alone))
-    if fired[TOP_RULES:]:
-        made.add_row(Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", "")
-    return made
-
-
-def _duplicates(summary: Summary) -> Table | None:
-    found = summary.duplicates
-    if found is None:
-        return None
-    c = found.clusters
-    removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
-    made = table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed))
-    made.add_row(*(number(n) for n in (c.count, c.documents, max(c.sizes, default=0), *removed.values())))
-    return made
-
-
-def _tokens(summary: Summary) -> Table:
-    made = table("Tokens", "split", ">documents", ">tokens", ">bytes/token", ">shards")
-    for split, t in summary.tokens.items():
-        tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
-        counts = number(t.get("documents") or 0), number(tokens), f"{size / tokens:.2f}" if tokens else ""
-        made.add_row(split, *counts, number(len(t.get("shards") or [])))
-    return made
-
-
-def _mixture(summary: Summary) -> Table:
-    made = table("Mixture for training", "component", ">tokens there", ">wanted", ">taken", ">epochs", ">short of it")
-    for found in summary.mixture:
-        counts = (number(count) for count in (found.there, found.wanted, found.tokens))
-        made.add_row(cell(safe_line(found.name, 40)), *counts, f"{found.epochs:.2f}", number(found.short) if found.short else "")
-    return made
-
-
-def _packing(summary: Summary) -> Table:
-    made = table("Documents packed into rows", "split", ">places in a row", ">rows", ">places left empty", ">share")
-    for found in packings(summary.tokens):
-        made.add_row(found.split, *(number(n) for n in (found.length, found.rows, found.padding)), f"{found.waste:.3%}")
-    return made
-
-
-def _training(summary: Summary) -> Table:
-    made = table("Training", "stage", ">steps", ">first loss", ">last loss", ">bits per byte", ">tokens/s")
-    for training in summary.training:
-        loss, bits = (curve.values if (curve := training.curve(name)) else [] for name in ("loss", "validation_bits_per_byte"))
-        speed = training.speed.tokens_per_second if training.speed else None
-        shown = loss[0] if loss else None, loss[-1] if loss else None, bits[-1] if bits else None, speed and round(speed)
-        made.add_row(training.stage, number(training.steps), *(cell(value, 12) for value in shown))
-    return made
-
-
-def _scores(summary: Summary) -> Table:
-    made = table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models))
-    for name, values in summary.scores.rows[:MAX_SCORES]:
-        made.add_row(cell(name, 40), *(cell(value, 12) for value in values))
-    return made
-
-
-def _benchmarks(summary: Summary) -> Table:
-    """Of each task the metric to compare models by; the page has the others."""
-    models = summary.benchmarks.models
-    made = table("Benchmarks", "task", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">items", ">in corpus")
-    for task in summary.benchmarks.tasks:
-        scores = task.scores[task.metric]
-        values = (scores[model].text(task.metric) if model in scores else "" for model in models)
-        chance = f"{task.chance:.1%}" if task.chance is not None else ""
-        found = number(task.found) if task.searched else ""
-        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), found)
-    return made
-
-
-def _times(summary: Summary) -> Table:
-    made = table("Time and memory", "stage", "phase", ">seconds", ">rows/s", ">MB/s", ">peak MB")
-    for row in summary.times.rows if summary.times else ():
-        rows, size = row["rows_a_second"], row["mb_a_second"]
-        speed = f"{rows:,.0f}" if rows else "", f"{size:,.1f}" if size else ""
-        made.add_row(cell(row["stage"], 12), cell(row["phase"], 24), f"{row['seconds']:,.1f}", *speed, number(row["peak_mb"]))
-    return made
+# ---- during a run --------------------------------------------------------------------------------------
 
 
 def stage_summary(folder: str, result: StageResult, console: Console) -> None:
@@ -283,8 +222,7 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
     for label, text in result.details.items():
         console.print(Text(f"  {safe_line(label, 40)}: {safe_line(text, 200)}"))
     warnings = [sentence for task in reader.stages[result.name].tasks for sentence in task.warnings]
-    for sentence in warnings[:3]:
-        console.print(Text("  warning: ", style="yellow") + Text(safe_line(sentence, 300)))
+    show_notes(warnings[:3], console, "  warning", limit=300)
     if warnings[3:]:
         console.print(Text(f"  and {len(warnings) - 3:,} more warnings (the report has them)", style="dim"))
     console.print(Text(f"  {_speed(reader, result)}", style="dim"))

@@ -5,34 +5,43 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import iter_tables
-from corpusmill.pipeline.token_shards import shard_names
 from corpusmill.report.answers.choose import table_rows
-from corpusmill.report.answers.why_change import Change, change, distance, room
-from corpusmill.report.answers.why_find import Holder, Passages, find_passage, is_text, not_found, resolve, spellings
+from corpusmill.report.answers.why_change import RecipeChange, change, distance, room
+from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.read import Rule, RunReader
-from corpusmill.report.tables import cell, limit, number, table
+from corpusmill.report.read import ReportRule, RunReader
+from corpusmill.report.tables import cell, limit, number, show_notes, table
 
 #: Columns that are told here in words.
-DEDUP_TOLD = {"cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster"}
-DEDUP_TOLD |= {column for columns in COLUMNS.values() for column in columns if column}
-DEDUP_TOLD |= {f"contaminated_{name}" for name in ("set", "item", "field")} | {
-    f"contamination{name}" for name in ("", "_passage", "_matches")
-}
+DEDUP_TOLD = {
+    "cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster",
+    *(column for columns in COLUMNS.values() for column in columns if column),
+    "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches",
+}  # fmt: skip
 PASSAGE = 600
+#: The stages with a row a document, in the order in which a document meets them.
+REPORTED = ("ingest", "filter", "dedup", "tokens")
+#: Columns that the story tells in words rather than in the table of values.
+TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
+TEXT = 400
+#: Columns of a terminal that a table of values with all its columns needs.
+WIDE = 96
+#: Documents listed that hold a passage.
+LISTED = 10
+#: Records of one URL that are explained; of more there is a list.
+EXPLAINED = 4
+#: The rule of `ingest` for records of a kind that holds no page.
+NO_PAGE = "record_type"
 
 
 def dedup_facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
@@ -99,19 +108,6 @@ def _url(reader: RunReader, id_: str) -> str:
     return safe_line(reader.urls("dedup", [id_]).get(id_, ""), 300)
 
 
-#: The stages with a row a document, in the order in which a document meets them.
-REPORTED = ("ingest", "filter", "dedup", "tokens")
-#: Columns that the story tells in words rather than in the table of values.
-TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
-TEXT = 400
-#: Documents listed that hold a passage.
-LISTED = 10
-#: Records of one URL that are explained; of more there is a list.
-EXPLAINED = 4
-#: The rule of `ingest` for records of a kind that holds no page.
-NO_PAGE = "record_type"
-
-
 @dataclass
 class Told:
     """One stage's row about the document: `facts` are sentences, `values` the measured ones with the rules that look at them."""
@@ -119,8 +115,8 @@ class Told:
     stage: str
     row: dict[str, Any]
     facts: list[str]
-    values: dict[str, tuple[Any, list[Rule]]]
-    change: Change | None
+    values: dict[str, tuple[Any, list[ReportRule]]]
+    change: RecipeChange | None
     commands: list[str] = field(default_factory=list)
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
 
@@ -190,23 +186,22 @@ def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool,
 
 def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:
     """The ids to explain, or a list to choose from: documents that hold the passage, or the many that have the URL."""
-    reader = run.reader
-    ids = [] if in_texts else resolve(reader, stages, document)
+    ids = [] if in_texts else resolve(run, stages, document)
     if len(ids) > EXPLAINED:
         rows = table_rows(run, f"{stages[0]}_report", stages[0], REPORT.names)
         rows.add("list_contains(?, id) AND failed != [?]", ids, NO_PAGE)
         ids = list(dict.fromkeys(row["id"] for row in rows.read(("id",), "", 0))) or ids[:EXPLAINED]
         if len(ids) > EXPLAINED:
-            return [], Passages("", len(ids), [Holder(id_, document, "", "", "") for id_ in ids[:LISTED]])
+            return [], Passages("", len(ids), [PassageHolder(id_, document, "", "", "") for id_ in ids[:LISTED]])
     if ids:
         return ids, None
     if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
-        offered = spellings(reader, stages, document, near=False)
+        offered = spellings(run, stages, document, near=False)
         if offered:
-            raise not_found(reader, stages, document, offered)
-    passages = find_passage(reader, document, LISTED) if in_texts or is_text(document) else None
+            raise not_found(run, stages, document, offered)
+    passages = find_passage(run, document, LISTED) if in_texts or is_text(document) else None
     if passages is None or not passages.holders:
-        raise not_found(reader, stages, document)
+        raise not_found(run, stages, document)
     return ([passages.holders[0].id] if passages.count == 1 else []), passages
 
 
@@ -253,7 +248,7 @@ def _told(run: Run, stage: str, row: dict[str, Any]) -> Told:
         what = "its copies" if row.get("kept") else "the two word by word"
         made.commands.append(f"{what}: corpusmill clusters {safe_line(run.reader.storage.root, 200)} --id {safe_line(row['id'], 40)}")
     if stage == "tokens" and row.get("shards"):
-        first = first_token(run.reader, row)
+        first = first_token(run, row)
         split = "" if row.get("split") == "train" else f" --split {safe_line(str(row.get('split')), 40)}"
         if first is not None:
             root = safe_line(run.reader.storage.root, 200)
@@ -308,11 +303,6 @@ def _text(run: Run, id_: str, told: list[Told]) -> str:
     return ""
 
 
-WHY_TEXT = 400
-#: Columns of a terminal that a table of values with all its columns needs.
-WIDE = 96
-
-
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
     """A numbered list of the documents that hold a passage; of one alone the place in its text."""
     holders = passages.holders or []
@@ -342,7 +332,7 @@ def _indented(shown: Text | Table, columns: int) -> Padding:
     return Padding(shown, (0, 0, 0, columns), expand=False)
 
 
-def _snippet(holder: Holder) -> Text:
+def _snippet(holder: PassageHolder) -> Text:
     before, passage, after = (safe_line(f"|{part}|", 240)[1:-1] for part in (holder.before, holder.passage, holder.after))
     return Text(before) + Text(f"⟦{passage}⟧", style="bold reverse") + Text(after)
 
@@ -351,8 +341,7 @@ def show_story(run: str, stories: list[Story], notes: list[str], console: Consol
     """Each document stage by stage, then the notes."""
     for story in stories:
         _explain(run, story, console)
-    for sentence in notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 500)))
+    show_notes(notes, console, limit=500)
 
 
 def _explain(run: str, story: Story, console: Console) -> None:
@@ -365,7 +354,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
     if story.text:
         console.print()
         console.print(Text("The text begins:", style="bold"))
-        console.print(Text(safe_text(story.text, WHY_TEXT)))
+        console.print(Text(safe_text(story.text, TEXT)))
         root = shlex.quote(safe_line(run, 300))
         console.print(Text(f"All of it: corpusmill raw {root} {safe_line(story.id, 40)} --text", style="dim"), soft_wrap=True)
     console.print()
@@ -400,12 +389,12 @@ def _reason(name: str, told: Told) -> str:
     return f": {'; '.join(parts)}" if parts else ""
 
 
-def _by(rule: Rule, value: object) -> str:
+def _by(rule: ReportRule, value: object) -> str:
     far = distance(rule, value)
     return "" if far is None else f" (by {number(far)})"
 
 
-def _show_change(change: Change, console: Console) -> None:
+def _show_change(change: RecipeChange, console: Console) -> None:
     """What would keep the document: a command to be copied, and how much else comes back with it."""
     if change.command:
         console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
@@ -426,7 +415,7 @@ def _print_values(told: Told, console: Console) -> None:
     failed = told.row.get("failed") or []
     for name, (value, rules) in told.values.items():
         limits = "\n".join(f"{limit(rule)} ({safe_line(rule.rule, 60)})" for rule in rules)
-        rooms = "\n".join(_room(rule, value, rule.rule in failed) for rule in rules)
+        rooms = "\n".join(room(rule, value, rule.rule in failed) for rule in rules)
         line = [cell(name, 40), cell(value, 40), Text(limits), Text(rooms)][: len(made.columns)]
         made.add_row(*line, style="red" if any(rule.rule in failed for rule in rules) else None)
     if decided:
@@ -434,18 +423,8 @@ def _print_values(told: Told, console: Console) -> None:
     console.print(_indented(made, 2))
 
 
-def _room(rule: Rule, value: object, failed: bool) -> str:
-    return room(rule, value, failed) or ("fails" if failed else "passes")
-
-
-def first_token(reader: RunReader, row: dict[str, Any]) -> int | None:
+def first_token(run: Run, row: dict[str, Any]) -> int | None:
     """The number of a document's first token in the first shard that has it; None where the index can't say. `row` is of the report."""
-    index = f"{row.get('split')}/{shard_names(row['shards'][0])[1]}"
-    try:
-        for table in iter_tables(reader.storage.child("tokens"), index, ["id", "first"]):
-            found = table.filter(pc.equal(table["id"], row["id"]))["first"]
-            if len(found):
-                return int(found[0].as_py())
-    except (CorpusmillError, OSError, pa.ArrowException) as error:
-        reader.warn(f"tokens: an index can't be read: {error}")
-    return None
+    index = f"tokens_{row.get('split')}"
+    found = run.sql(f"SELECT first FROM {index} WHERE id = $id LIMIT 1", id=row["id"]).fetchall() if index in run.tables else []
+    return found[0][0] if found else None

@@ -1,23 +1,25 @@
 """What would have to change in the recipe for a stage to keep a document, and how far its values are from the thresholds."""
 
 import math
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.answers.choose import Rows, table_rows
-from corpusmill.report.decide_again import RETUNE, decides_again
+from corpusmill.report.answers.choose import TableRows, table_rows
 from corpusmill.report.queries.rules import shares_moved
 from corpusmill.report.query.run import Run, identifier
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import number
 
 #: Significant digits of a threshold that is proposed.
 DIGITS = 4
 OFF = "off"
+#: The commands that decide again with other thresholds: without measuring, or the filter stage itself.
+RETUNE, MEASURE = "retune", "filter"
 #: Which option of `ingest` lets a page pass that fails a rule with a limit.
 LIMITS = {
     "too_short": "a smaller ingest.extraction.minimum_chars",
@@ -30,7 +32,7 @@ COMPARED = ("<", "<=", ">", ">=")
 
 
 @dataclass
-class Change:
+class RecipeChange:
     """`settings` by key of the recipe (`filter.thresholds.RULE`), the command that applies them, sentences about what else there is to
     say, and how many more documents the same settings keep in this stage (None: not known)."""
 
@@ -40,26 +42,26 @@ class Change:
     others: int | None = None
 
 
-def distance(rule: Rule, value: Any) -> float | None:
+def distance(rule: ReportRule, value: Any) -> float | None:
     """How far a value is from a threshold, without a sign; None where that has no meaning."""
     threshold = rule.threshold
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, threshold))
     return abs(value - threshold) if numbers and rule.comparison in COMPARED and math.isfinite(value) else None
 
 
-def room(rule: Rule, value: Any, failed: bool) -> str:
-    """The same in words: `fails by 17`."""
+def room(rule: ReportRule, value: Any, failed: bool) -> str:
+    """In words whether a value fails, and how far it is from the threshold: `fails by 17`."""
     far = distance(rule, value)
-    return "" if far is None else f"{'fails' if failed else 'passes'} by {number(far)}"
+    return ("fails" if failed else "passes") + ("" if far is None else f" by {number(far)}")
 
 
-def change(run: Run, stage: str, row: dict[str, Any]) -> Change | None:
+def change(run: Run, stage: str, row: dict[str, Any]) -> RecipeChange | None:
     """What would keep the document of a report row; None where it was kept."""
     if row.get("kept") is not False or not row.get("failed"):
         return None
     if stage == "filter":
         return _thresholds(run, row)
-    made = Change()
+    made = RecipeChange()
     for rule in row["failed"]:
         made.sentences += _ingest(run, rule, row, made.settings) if stage == "ingest" else _dedup(run, rule, row, made.settings)
     if made.settings and not made.sentences:
@@ -76,8 +78,8 @@ def _command(what: str, run: Run, settings: dict[str, Any]) -> str:
 # ---- filter -------------------------------------------------------------------------------------------------
 
 
-def _thresholds(run: Run, row: dict[str, Any]) -> Change:
-    made, rules = Change(), run.rules("filter")
+def _thresholds(run: Run, row: dict[str, Any]) -> RecipeChange:
+    made, rules = RecipeChange(), run.rules("filter")
     for name in row["failed"]:
         known = [rule for rule in rules if rule.rule == name]
         if not known:
@@ -102,7 +104,7 @@ def _thresholds(run: Run, row: dict[str, Any]) -> Change:
     return made
 
 
-def passing(rule: Rule, value: Any) -> Any:
+def passing(rule: ReportRule, value: Any) -> Any:
     """The threshold nearest to the rule's own, in few digits, with which `value` passes; `off` where there is none."""
     if distance(rule, value) is None:
         return OFF
@@ -118,13 +120,13 @@ def passing(rule: Rule, value: Any) -> Any:
     return int(rounded) if rounded.is_integer() else rounded
 
 
-def _passes(rule: Rule, value: float, threshold: float) -> bool:
+def _passes(rule: ReportRule, value: float, threshold: float) -> bool:
     return {"<": value >= threshold, "<=": value > threshold, ">": value <= threshold, ">=": value < threshold}[rule.comparison]
 
 
 def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
     """How many dropped documents fail no other rule, and pass these with their new thresholds."""
-    rows: Rows = table_rows(run, "filter_report", "filter", REPORT.names)
+    rows: TableRows = table_rows(run, "filter_report", "filter", REPORT.names)
     rows.add("NOT kept AND list_has_all(?, failed)", failed)
     for rule in run.rules("filter"):
         threshold = settings.get(f"filter.thresholds.{rule.rule}", OFF)
@@ -132,6 +134,27 @@ def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
             column = identifier(rule.column)
             rows.add(f"{rows.missing(rule.column)} OR NOT ({column} {rule.comparison} ?)", threshold)
     return rows.count()
+
+
+def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str:
+    """The command for other thresholds of `moved` among the filter stage's `rules`."""
+    late = reader.stages["filter"].status != "complete" or scored_late(reader, rules, moved) is not None
+    return MEASURE if late else RETUNE
+
+
+def scored_late(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str | None:
+    """The first step that has scored only what passed the rules before it, of which one is moved (`only_passing`)."""
+    steps = reader.settings("filter").get("steps")
+    items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
+    changed = {rule.step for rule in rules if rule.rule in moved}
+    before, seen = False, dict[str, int]()
+    for kind, options in items:
+        if before and isinstance(options, dict) and options.get("only_passing"):
+            return str(kind)
+        seen[kind] = seen.get(kind, 0) + 1
+        suffix = f"_{seen[kind]}" if seen[kind] > 1 else ""
+        before = before or any(re.fullmatch(rf"{re.escape(kind)}(:.*)?{suffix}", step) for step in changed)
+    return None
 
 
 # ---- the other stages ---------------------------------------------------------------------------------------

@@ -1,18 +1,17 @@
 """Which documents are meant by a URL, an id, the beginning of one, or a passage of text."""
 
 import difflib
-import functools
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.read import DATA_STAGES, RunReader
+from corpusmill.report.queries.ask import columns
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import quoted
+from corpusmill.report.read import DATA_STAGES
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: What begins a URL.
@@ -28,7 +27,7 @@ AROUND = 60
 
 
 @dataclass
-class Holder:
+class PassageHolder:
     """A document that holds a passage: some of its text before it, the passage as it stands there, and some after; what became of it."""
 
     id: str
@@ -45,32 +44,30 @@ class Passages:
 
     stage: str = ""
     count: int = 0
-    holders: list[Holder] | None = None
+    holders: list[PassageHolder] | None = None
 
 
-def resolve(reader: RunReader, stages: list[str], document: str) -> list[str]:
+def resolve(run: Run, stages: Sequence[str], document: str) -> list[str]:
     """The ids of the documents with this URL, this id, or the one id that begins so; empty where there is none."""
-    found: dict[str, None] = {}
-    columns = ["id"] if re.fullmatch("[0-9a-f]{32}", document) else ["id", "url"]
-    for stage in stages:
-        for shard in reader.tables(stage, "report", columns):
-            if set(columns) <= set(shard.column_names):
-                masks = (pc.fill_null(pc.equal(shard[column], document), False) for column in columns)
-                found.update(dict.fromkeys(shard.filter(functools.reduce(pc.or_, masks))["id"].to_pylist()))
-        if found:
-            return list(found)
-    if not _ID.fullmatch(document):
-        return []
-    for stage in stages:
-        for shard in reader.tables(stage, "report", ["id"]):
-            if "id" in shard.column_names:
-                found.update(dict.fromkeys(shard.filter(pc.starts_with(shard["id"], document))["id"].to_pylist()))
-        if found:
-            break
+    whole = re.fullmatch("[0-9a-f]{32}", document)
+    found = _ids(run, stages, "id = $document" if whole else "id = $document OR url = $document", document)
+    if found or not _ID.fullmatch(document):
+        return found
+    found = _ids(run, stages, "starts_with(id, $document)", document)
     if len(found) > 1:
         some = ", ".join(sorted(found)[:4])
         raise InputError(f"{document}: {len(found):,} documents have an id that begins so ({some}, ...); give more of it.")
-    return list(found)
+    return found
+
+
+def _ids(run: Run, stages: Sequence[str], condition: str, document: str) -> list[str]:
+    """The ids of the rows of the first report that has any which meet a condition."""
+    for stage in stages:
+        if {"id", "url"} <= columns(run, f"{stage}_report").keys():
+            rows = run.sql(f"SELECT id::VARCHAR FROM {stage}_report WHERE {condition}", document=document).fetchall()
+            if rows:
+                return list(dict.fromkeys(id_ for (id_,) in rows))
+    return []
 
 
 def is_url(document: str) -> bool:
@@ -82,87 +79,69 @@ def is_text(document: str) -> bool:
     return not is_url(document) and not _ID.fullmatch(document)
 
 
-def spellings(reader: RunReader, stages: list[str], url: str, near: bool = True) -> list[str]:
+def spellings(run: Run, stages: Sequence[str], url: str, near: bool = True) -> list[str]:
     """URLs of the run that are `url` in another spelling, else (where `near`) those of its host that are most like it; the best first."""
-    wanted = _plain_spelling(url)
-    host = re.split("[/?]", wanted)[0]
-    same, like = dict[str, None](), dict[str, None]()
-    if not host:
-        return []
-    for shard in reader.tables(stages[0], "report", ["url"]):
-        if "url" not in shard.column_names:
-            continue
-        urls = pc.unique(shard["url"].drop_null())
-        urls = urls.filter(pc.match_substring(urls, host, ignore_case=True))
-        plain = pc.utf8_lower(urls)
-        for pattern in _SPELLING:
-            plain = pc.replace_substring_regex(plain, pattern, "")
-        same.update(dict.fromkeys(urls.filter(pc.equal(plain, wanted)).to_pylist()))
-        if near and len(like) < COMPARED:
-            like.update(dict.fromkeys(urls.filter(pc.starts_with(plain, host)).slice(0, COMPARED).to_pylist()))
-    same.pop(url, None)
-    return list(same)[:OFFERED] or difflib.get_close_matches(url, list(like), OFFERED, 0.6)
-
-
-def _plain_spelling(url: str) -> str:
-    plain = url.strip().lower()
+    wanted, plain = url.strip().lower(), "lower(url)"
     for pattern in _SPELLING:
-        plain = re.sub(pattern, "", plain)
-    return plain
+        wanted, plain = re.sub(pattern, "", wanted), f"regexp_replace({plain}, {quoted(pattern)}, '')"
+    host, table = re.split("[/?]", wanted)[0], f"{stages[0]}_report"
+    if not host or "url" not in columns(run, table):
+        return []
+    urls = f"SELECT DISTINCT url FROM {table} WHERE contains(lower(url), $host)"
+    same = run.sql(
+        f"{urls} AND {plain} = $wanted AND url <> $url ORDER BY url LIMIT {OFFERED}", host=host, wanted=wanted, url=url
+    ).fetchall()
+    if same or not near:
+        return [other for (other,) in same]
+    like = run.sql(f"{urls} AND starts_with({plain}, $host) ORDER BY url LIMIT {COMPARED}", host=host).fetchall()
+    return difflib.get_close_matches(url, [other for (other,) in like], OFFERED, 0.6)
 
 
-def find_passage(reader: RunReader, text: str, limit: int) -> Passages:
-    """The documents that hold `text`, all white space being equal, in the earliest stage where one does; the first `limit` in full.
+def find_passage(run: Run, passage: str, limit: int) -> Passages:
+    """The documents that hold `passage`, all white space being equal, in the earliest stage where one does; the first `limit` in full.
 
-    Later stages count only where no earlier one has it: a step may have written what is looked for. Texts are read a row group at a time.
+    Later stages count only where no earlier one has it: a step may have written what is looked for.
     """
-    words = text.split()
+    words = passage.split()
     found = Passages()
-    if not words:
-        return found
-    for stage in DATA_STAGES:
-        if reader.stages[stage].outputs("data/"):
-            found = Passages(stage, 0, [])
-            for table in reader.tables(stage, "data", ["id", "url", "text"]):
-                if {"id", "url", "text"} <= set(table.column_names):
-                    _search(table, words, limit, found)
-            if found.count:
+    for stage in DATA_STAGES if words else ():
+        if {"id", "url", "text"} <= columns(run, f"{stage}_documents").keys():
+            condition, values = holding(words)
+            where = f"FROM {stage}_documents WHERE {condition}"
+            ((count,),) = run.sql(f"SELECT count(*) {where}", **values).fetchall()
+            rows = run.sql(f"SELECT id, url, text {where} LIMIT {limit}", **values).fetchall() if count else []
+            found = Passages(stage, count, [holder_of(id_, url, text, words) for id_, url, text in rows])
+            if count:
                 break
     return found
 
 
-def _search(table: pa.Table, words: list[str], limit: int, found: Passages) -> None:
-    longest = max(words, key=len)
-    pattern = f"{SPACE}+".join(map(_quoted, words))
-    some = table.filter(pc.fill_null(pc.match_substring(table["text"], longest), False))
-    if len(words) > 1 and some.num_rows:
-        some = some.filter(pc.match_substring_regex(some["text"], pattern))
-    found.count += some.num_rows
-    for row in some.slice(0, max(0, limit - len(found.holders or []))).to_pylist():
-        assert found.holders is not None
-        found.holders.append(_holder(row, words))
+def holding(words: list[str]) -> tuple[str, dict[str, str]]:
+    """SQL, with its parameters: that `text` holds these words in a row, with any white space between them."""
+    pattern = f"{SPACE}+".join(map(_escaped, words))
+    return "contains(text, $longest) AND regexp_matches(text, $pattern)", {"longest": max(words, key=len), "pattern": pattern}
 
 
-def _quoted(word: str) -> str:
+def _escaped(word: str) -> str:
     """A word as a pattern of RE2, which takes any character but ASCII punctuation for itself."""
     return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", word)
 
 
-def _holder(row: dict[str, Any], words: list[str]) -> Holder:
-    text = row["text"]
+def holder_of(id_: str, url: str | None, text: str, words: list[str]) -> PassageHolder:
     place = re.search(r"\s+".join(map(re.escape, words)), text)
     begin, end = place.span() if place else (0, 0)
     before, after = text[max(0, begin - AROUND) : begin], text[end : end + AROUND]
     before, after = "…" * (begin > AROUND) + before, after + "…" * (end + AROUND < len(text))
-    return Holder(row["id"], row["url"], before, text[begin:end], after)
+    return PassageHolder(id_, url, before, text[begin:end], after)
 
 
-def not_found(reader: RunReader, stages: list[str], document: str, offered: list[str] | None = None) -> InputError:
+def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str] | None = None) -> InputError:
     """The sentence for a document that the run does not know, with what may have been meant (found here where it is not given)."""
+    reader = run.reader
     root = reader.storage.root
     said = f"{root}: no document has the URL or id {safe_line(document, 200)!r}"
     if offered is None:
-        offered = spellings(reader, stages, document) if is_url(document) else []
+        offered = spellings(run, stages, document) if is_url(document) else []
     if offered:
         return InputError(f"{said}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if given_up := sum(len(state.quarantined) for state in reader.stages.values()):

@@ -3,18 +3,19 @@
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import load_object
-from corpusmill.report.host import NONE, hosts
+from corpusmill.report import host
+from corpusmill.report.queries.ask import columns
+from corpusmill.report.query.run import Run
+from corpusmill.report.query.sql import quoted
 from corpusmill.report.read import DATA_STAGES, RunReader
 
-_DAY = r"^(?P<day>\d{4}-\d{2}-\d{2})"
+_DAY = r"^\d{4}-\d{2}-\d{2}"
 #: Languages with a smaller share of the documents are not named in the header: a few documents are where a classifier errs.
 LEAST_SHARE = 0.001
 #: Labels of lid.176 that are another language's code in ISO 639-3, and two codes that ISO has given up.
@@ -41,8 +42,9 @@ class Contents:
     undated: int = 0
 
 
-def read_contents(reader: RunReader) -> Contents:
-    """One pass over some columns. Memory grows with the crawl files and hosts. Raises InputError where the run has no documents."""
+def read_contents(run: Run) -> Contents:
+    """Memory grows with the crawl files and hosts. Raises InputError where the run has no documents."""
+    reader = run.reader
     found = _last_stage(reader)
     schema = reader.schema(found, "data") if found else None
     if found is None or schema is None:
@@ -52,16 +54,23 @@ def read_contents(reader: RunReader) -> Contents:
     contents = Contents(found, reader.stages[found].status == "complete", files, schema)
     exact = reader.settings("dedup").get("exact")
     contents.distinct = found == "dedup" and contents.finished and (not isinstance(exact, dict) or bool(exact.get("enabled", True)))
-    if "language" in schema.names:
-        contents.languages = Counter()
-    for table in reader.tables(found, "data", ["source", "url", "timestamp", "language"]):
-        _add(contents, table)
+    table = f"{found}_documents"
+    day = f"nullif(regexp_extract(timestamp::VARCHAR, {quoted(_DAY)}), '')"
+    ((contents.documents, contents.undated, contents.first, contents.last),) = run.sql(
+        f"SELECT count(*), count(*) - count(day), min(day), max(day) FROM (SELECT {day} AS day FROM {table})"
+    ).fetchall()
     if not contents.documents:
         raise InputError(f"{reader.storage.root}: {found} has kept no document, so there is nothing to write a card about.")
-    for table in reader.tables("ingest", "report", ["source"]):
-        if "source" in table.column_names:
-            contents.records.update(_counted(table["source"]))
+    contents.sources, contents.hosts = _counted(run, table, "source"), _counted(run, table, host.SQL)
+    contents.languages = _counted(run, table, "language") if "language" in schema.names else None
+    if "source" in columns(run, "ingest_report"):
+        contents.records = _counted(run, "ingest_report", "source")
     return contents
+
+
+def _counted(run: Run, table: str, value: str) -> Counter[str]:
+    rows = run.sql(f"SELECT coalesce({value}::VARCHAR, {quoted(host.NONE)}), count(*) FROM {table} GROUP BY 1").fetchall()
+    return Counter(dict(rows))
 
 
 def _last_stage(reader: RunReader) -> str | None:
@@ -69,25 +78,6 @@ def _last_stage(reader: RunReader) -> str | None:
     present = [stage for stage in DATA_STAGES if reader.stages[stage].outputs("data/")]
     complete = [stage for stage in present if reader.stages[stage].status == "complete"]
     return next(iter([*complete[::-1], *present[::-1]]), None)
-
-
-def _add(contents: Contents, table: pa.Table) -> None:
-    contents.documents += table.num_rows
-    contents.sources.update(_counted(table["source"]))
-    contents.hosts.update(_counted(hosts(table["url"])))
-    if contents.languages is not None and "language" in table.column_names:
-        contents.languages.update(_counted(table["language"]))
-    days = pc.struct_field(pc.extract_regex(table["timestamp"].cast(pa.string()), _DAY), "day")
-    contents.undated += days.null_count
-    ends = pc.min_max(days).as_py()
-    if ends["min"] is not None:
-        contents.first = min(contents.first or ends["min"], ends["min"])
-        contents.last = max(contents.last or ends["max"], ends["max"])
-
-
-def _counted(column: Any) -> dict[str, int]:
-    pairs = pc.value_counts(column.cast(pa.string())).to_pylist()
-    return {pair["values"] if pair["values"] is not None else NONE: pair["counts"] for pair in pairs}
 
 
 def iso_codes(languages: Counter[str], lid_176: bool) -> list[str]:

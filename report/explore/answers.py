@@ -13,7 +13,7 @@ from corpusmill.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.report.explore.selection import Loaded, number_column
 from corpusmill.report.explore.table import ORIGINS, Bools, Codes, Counts, Names, Row, StageTable
 from corpusmill.report.explore.thresholds import command, next_command, recipe_lines
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 #: Languages, sources and hosts that an answer names.
 NAMED = 200
@@ -136,7 +136,7 @@ def _stage(table: StageTable) -> Answer:
     }
 
 
-def _rule(table: StageTable, name: str, rule: Rule | None) -> Answer:
+def _rule(table: StageTable, name: str, rule: ReportRule | None) -> Answer:
     meaning = table.meanings.get(name, "")
     if rule is None:
         none = {"step": "", "column": "", "comparison": "", "threshold": None, "slider": False, "low": None, "high": None}
@@ -159,7 +159,7 @@ def status(explorer: Explorer) -> Answer:
     return told
 
 
-def documents(explorer: Explorer, query: asked.Documents) -> Answer:
+def documents(explorer: Explorer, query: asked.DocumentsAsked) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     search = stage.search(query)

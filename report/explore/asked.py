@@ -46,7 +46,7 @@ class Filter(Asked):
     high: Annotated[dict[Name, Number], Field(max_length=MOST)] = {}
 
 
-class Documents(Filter):
+class DocumentsAsked(Filter):
     """`set_`: thresholds under which each document is decided about again; they choose none."""
 
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}

@@ -14,7 +14,7 @@ from corpusmill.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.report.explore.table import StageTable
 from corpusmill.report.explore.thresholds import retry
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 #: Characters of a text, copies, and tokens that are shown.
@@ -77,7 +77,9 @@ def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
 
 def _as_loaded(name: str, value: Any) -> Any:
     """A value of a file as a loaded report has it: lists as JSON, but for that of the failed rules."""
-    return json.dumps(value, default=str) if isinstance(value, list | dict) and name != "failed" else value
+    if not isinstance(value, list | dict) or name == "failed":
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:
@@ -91,7 +93,7 @@ def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:
     return {"name": stage, "kept": bool(row.get("kept")), "failed": failed, "reason": plain(row.get("reason")), "values": values}
 
 
-def _judged(rule: Rule, value: Any, failed: list[str]) -> Answer:
+def _judged(rule: ReportRule, value: Any, failed: list[str]) -> Answer:
     told = {"rule": rule.rule, "comparison": rule.comparison, "threshold": plain(rule.threshold)}
     return {**told, "failed": rule.rule in failed}
 

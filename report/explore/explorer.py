@@ -2,7 +2,6 @@
 
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 import duckdb
@@ -10,11 +9,11 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
-from corpusmill.pipeline.shards import open_parquet
 from corpusmill.report.explore.asked import Unfit, shown
-from corpusmill.report.explore.load import Origins, load_stage, shards
+from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import Loaded
 from corpusmill.report.live.status import Status
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 
 #: Stages with a row a document.
@@ -50,11 +49,11 @@ class Explorer:
 
     def load(self) -> None:
         """Loads the stages one after the other; then finds where texts lie, and the orders that the page may ask for."""
-        started, origins = time.monotonic(), Origins(self.reader)
+        started = time.monotonic()
         try:
-            for name in self.wanted:
-                self._load_or_say(name, origins)
-            del origins
+            with Run(self.reader) as run:
+                for name in self.wanted:
+                    self._load_or_say(run, name)
             self.loading, self.seconds = None, time.monotonic() - started
             for loaded in list(self.loaded.values()):
                 self._go_on()
@@ -76,15 +75,15 @@ class Explorer:
         if self.stopped.is_set():
             raise Stopped
 
-    def _load_or_say(self, name: str, origins: Origins) -> None:
+    def _load_or_say(self, run: Run, name: str) -> None:
         try:
-            self._load(name, origins)
+            self._load(run, name)
         except (CorpusmillError, OSError, ValueError, duckdb.Error) as error:
             self.left_out[name] = f"{name}: its report is left out: {str(error).rstrip('.')}."
             self.reader.warn(self.left_out[name])
 
-    def _load(self, name: str, origins: Origins) -> None:
-        rows = sum(count for _, _, count in shards(self.reader, name)) or _footers(self.reader, name)
+    def _load(self, run: Run, name: str) -> None:
+        rows = run.table(f"{name}_report").aggregate("count(*)").fetchall()[0][0] if f"{name}_report" in run.tables else 0
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
         need, available = self._bytes(name, rows), available_memory()
         if need > 0.8 * available:
@@ -99,8 +98,7 @@ class Explorer:
             self._go_on()
             progress["rows"] = done
 
-        table = load_stage(self.reader, self.connection, name, advance)
-        origins.complete(table)
+        table = load_stage(run, self.connection, name, advance)
         self.loaded[name] = Loaded(self.reader, table)
 
     def _bytes(self, name: str, rows: int) -> int:
@@ -118,12 +116,3 @@ class Explorer:
         if name in self.wanted and self.loading is not None:
             raise Unfit(f"{name} is still being read.", 503)
         raise Unfit(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
-
-
-def _footers(reader: RunReader, stage: str) -> int:
-    """Rows of a report as its shards say, where the manifest does not."""
-    rows = 0
-    for shard in reader.stages[stage].outputs("report/"):
-        with suppress(CorpusmillError, OSError, ValueError), open_parquet(reader.storage.child(stage), shard) as file:  # loading says so
-            rows += file.metadata.num_rows
-    return rows

@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.report.explore.asked import Filter, Unfit, shown
-from corpusmill.report.explore.table import NUMBER, ORIGINS, Bools, Column, Rows, StageTable
+from corpusmill.report.explore.table import NUMBER, ORIGINS, Bools, Column, Remembered, Rows, StageTable
 from corpusmill.report.host import lower
 from corpusmill.report.read import DATA_STAGES, Place, RunReader
 
@@ -209,25 +208,6 @@ class Search:
         return mask
 
 
-class Searches:
-    """The last searches."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, Search] = OrderedDict()
-
-    def of(self, key: str, texts: Texts, needle: str, mask: Bools) -> Search:
-        """The search for `needle` among the rows of `mask`; `key` names both."""
-        with self._lock:
-            if key not in self._known:
-                rows = np.flatnonzero(mask & (texts.positions >= 0))
-                self._known[key] = Search(texts, needle, rows)
-                while len(self._known) > REMEMBERED:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(key)
-            return self._known[key]
-
-
 #: The order of the report's rows.
 PLACE = "place"
 #: Bytes of orders that are kept in memory.
@@ -239,8 +219,7 @@ class Orders:
 
     def __init__(self, table: StageTable):
         self.table = table
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[Rows, int]] = OrderedDict()
+        self._known = Remembered[tuple[Rows, int]](KEPT_BYTES, lambda found: int(found[0].nbytes))
 
     def page(self, mask: Bools, order: str, descending: bool, offset: int, limit: int) -> list[int]:
         """`limit` rows of `mask` (bool, rows) from the `offset`-th on."""
@@ -268,16 +247,7 @@ class Orders:
         """All rows by a column, rising, and how many of them have a value. Raises Unfit where there is no such column."""
         if column != "url" and column not in self.table.columns:
             raise Unfit(f"The report of {self.table.name} has no column {shown(column)}.")
-        with self._lock:
-            if column in self._known:
-                self._known.move_to_end(column)
-                return self._known[column]
-        found = self._find(column)
-        with self._lock:
-            self._known[column] = found
-            while sum(rows.nbytes for rows, _ in self._known.values()) > KEPT_BYTES and len(self._known) > 1:
-                self._known.popitem(last=False)
-        return found
+        return self._known.get(column, lambda: self._find(column))
 
     def _find(self, column: str) -> tuple[Rows, int]:
         described = self.table.columns.get(column)
@@ -300,10 +270,9 @@ class Loaded:
     """A stage's report and its documents' texts."""
 
     def __init__(self, reader: RunReader, table: StageTable):
-        self.reader, self.table = reader, table
-        self.orders, self.searches = Orders(table), Searches()
-        self._lock, self._finding = threading.Lock(), threading.Lock()
-        self._masks: OrderedDict[str, Bools] = OrderedDict()
+        self.reader, self.table, self.orders = reader, table, Orders(table)
+        self._masks, self._searches = Remembered[Bools](MASKS_KEPT), Remembered[Search](REMEMBERED)
+        self._finding = threading.Lock()
         self._texts: Texts | None = None
         self.description: dict[str, Any] | None = None  # what a page is told of the stage, once it was asked for
 
@@ -316,23 +285,14 @@ class Loaded:
 
     def mask(self, asked: Filter) -> Bools:
         """bool (rows): what passes all of a filter but the search in texts; of the same filter it is found once."""
-        key = _key(asked, with_text=False)
-        with self._lock:
-            if key in self._masks:
-                self._masks.move_to_end(key)
-                return self._masks[key]
-        found = select(self.table, asked)
-        with self._lock:
-            self._masks[key] = found
-            while len(self._masks) > MASKS_KEPT:
-                self._masks.popitem(last=False)
-        return found
+        return self._masks.get(_key(asked, with_text=False), lambda: select(self.table, asked))
 
     def search(self, asked: Filter) -> Search | None:
         """The search that a filter asks for, as far as it is."""
-        if asked.text is None:
+        if (needle := asked.text) is None:
             return None
-        return self.searches.of(_key(asked, with_text=True), self.texts(), asked.text, self.mask(asked))
+        texts, mask = self.texts(), self.mask(asked)
+        return self._searches.get(_key(asked, with_text=True), lambda: Search(texts, needle, np.flatnonzero(mask & (texts.positions >= 0))))
 
 
 def _key(asked: Filter, with_text: bool) -> str:

@@ -44,7 +44,7 @@ HEADERS = {
 Send = Callable[[Any], Awaitable[None]]
 
 
-class Guard:
+class LoopbackGuard:
     """An ASGI application around another that answers loopback requests of its own page alone."""
 
     def __init__(self, app: Any, port: int):
@@ -116,7 +116,7 @@ AT_A_TIME, TURN = 4, 20
 
 #: Path below /api/ to its parameters and its answer.
 ROUTES: dict[str, tuple[type[asked.Asked], Callable[[Explorer, Any], dict[str, Any]]]] = {
-    "documents": (asked.Documents, answers.documents),
+    "documents": (asked.DocumentsAsked, answers.documents),
     "summary": (asked.Filter, answers.summary),
     "histogram": (asked.OneColumn, answers.histogram),
     "thresholds": (asked.Thresholds, answers.retuned),
@@ -209,7 +209,7 @@ def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: 
     listening = listen(port)
     port = listening.getsockname()[1]
     config = uvicorn.Config(
-        Guard(make_app(explorer), port), log_level="error", access_log=False, server_header=False, ws="none", lifespan="off",
+        LoopbackGuard(make_app(explorer), port), log_level="error", access_log=False, server_header=False, ws="none", lifespan="off",
         timeout_graceful_shutdown=1, timeout_keep_alive=30, limit_concurrency=64,
     )  # fmt: skip
     loader = threading.Thread(target=explorer.load, daemon=True)

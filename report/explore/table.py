@@ -3,26 +3,48 @@
 Columns are called c0, c1, ... in DuckDB, so no name that a run gives is ever part of a query; values are parameters.
 """
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.report.queries.values import Bins
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 Codes = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """The last values by key, as many as a limit allows by their sizes; the least recently used goes first. For several threads."""
+
+    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1):
+        self._limit, self._size = limit, size
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, key: str, make: Callable[[], Value]) -> Value:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        made = make()
+        with self._lock:
+            made = self._known.setdefault(key, made)
+            while len(self._known) > 1 and sum(map(self._size, self._known.values())) > self._limit:
+                self._known.popitem(last=False)
+        return made
 
 
 class Coded:
@@ -58,22 +80,6 @@ class Names:
         return coded.numbered(self.number)
 
 
-class CodedVerdicts(Coded):
-    """The verdicts of some rows as strings: `k` or `d`, a colon, and the places of the failed rules among `names` in digits.
-
-    Whatever rules are called, no comma is among the digits.
-    """
-
-    def __init__(self, kept: pa.ChunkedArray, failed: pa.ChunkedArray):
-        lists = failed.combine_chunks().cast(pa.list_(pa.string()))
-        coded = lists.flatten().dictionary_encode(null_encoding="encode")
-        self.names: list[str] = [name or "" for name in coded.dictionary.to_pylist()]
-        digits = pa.array(map(str, range(len(self.names))), pa.string()).take(coded.indices)
-        ends = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))])
-        joined = pc.fill_null(pc.binary_join(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), digits), ","), "")
-        super().__init__(pc.binary_join_element_wise(pc.if_else(kept.combine_chunks(), "k", "d").cast(pa.string()), joined, ":"))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What was decided: kept or not, and which rules failed (numbers of rules, in the report's order)."""
@@ -103,13 +109,11 @@ class Verdicts:
         """A rule's number."""
         return self._rule_numbers.get(name)
 
-    def encode(self, coded: CodedVerdicts) -> Codes:
-        """The number of each row's verdict."""
-        rules = [self._rule_number(name) for name in coded.names]
+    def encode(self, coded: Coded) -> Codes:
+        """The number of each row's verdict; a value of `coded` is `k` or `d`, then the failed rules as a JSON list."""
 
         def number(key: str) -> int:
-            kept, _, digits = key.partition(":")
-            verdict = Verdict(kept == "k", tuple(rules[int(place)] for place in digits.split(",")) if digits else ())
+            verdict = Verdict(key[0] == "k", tuple(self._rule_number(name or "") for name in json.loads(key[1:])))
             if verdict not in self._numbers:
                 self._numbers[verdict] = len(self.all)
                 self.all.append(verdict)
@@ -194,9 +198,8 @@ class StageTable:
     name: str
     status: str
     connection: duckdb.DuckDBPyConnection
-    rules: list[Rule]
+    rules: list[ReportRule]
     verdicts: Verdicts
-    shares: dict[str, tuple[float, str]] = field(default_factory=dict)  # of rules that keep a share of the corpus: how much, of what
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
@@ -206,8 +209,7 @@ class StageTable:
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._arrays: OrderedDict[str, Floats] = OrderedDict()
+        self._arrays = Remembered[Floats](KEPT_BYTES, lambda array: int(array.nbytes))
 
     @property
     def table(self) -> str:
@@ -245,20 +247,14 @@ class StageTable:
 
     def array(self, column: str) -> Floats:
         """All values (rows) of a column of numbers, NaN where there is none; of the type that the report has, where it has them all."""
-        with self._lock:
-            if column in self._arrays:
-                self._arrays.move_to_end(column)
-                return self._arrays[column]
-        found = self.columns[column]
+        return self._arrays.get(column, lambda: self._fetched(self.columns[column].sql))
+
+    def _fetched(self, column: str) -> Floats:
         with self.cursor() as cursor:
-            values: Any = cursor.execute(f"SELECT {found.sql} AS v FROM {self.table}").fetchnumpy()["v"]
+            values: Any = cursor.execute(f"SELECT {column} AS v FROM {self.table}").fetchnumpy()["v"]
         if isinstance(values, np.ma.MaskedArray):  # with nulls
             kind = values.dtype if values.dtype.kind == "f" else np.float64
             values = np.ma.filled(values.astype(kind), np.nan)
-        with self._lock:
-            self._arrays[column] = values
-            while sum(array.nbytes for array in self._arrays.values()) > KEPT_BYTES and len(self._arrays) > 1:
-                self._arrays.popitem(last=False)
         return np.asarray(values)
 
     def ids(self) -> pa.ChunkedArray:

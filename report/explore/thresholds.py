@@ -20,10 +20,10 @@ import yaml
 
 from corpusmill.filters.rules import COMPARISONS
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.report.decide_again import scored_late
+from corpusmill.report.answers.why_change import scored_late
 from corpusmill.report.explore.asked import Unfit, shown
 from corpusmill.report.explore.table import NUMBER, Bools, StageTable
-from corpusmill.report.read import Rule, RunReader
+from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.stale import mend_command
 
 OFF = "off"
@@ -51,7 +51,7 @@ class Retried:
         return (self.others == 0) & ~self.failing.any(axis=0)
 
 
-def has_slider(table: StageTable, rule: Rule) -> bool:
+def has_slider(table: StageTable, rule: ReportRule) -> bool:
     """Whether another number may be tried for a rule."""
     column = table.columns.get(rule.column)
     number = isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool)
@@ -62,17 +62,18 @@ def retry(table: StageTable, moves: Moves) -> Retried:
     """Decides again. Raises Unfit for a rule that there is not, or that has no such threshold."""
     rules = _checked(table, moves)
     tried = _decided(table, rules, moves)
-    shares = {name: share for name, (share, of) in table.shares.items() if of == "passing" and name in rules and name not in moves}
+    sharing = {name: rule.share for name, rule in rules.items() if rule.share}
+    shares = {name: share for name, (share, of) in sharing.items() if of == "passing" and name not in moves}
     if not moves or not shares:
         return tried
-    base = _decided(table, rules, {**dict.fromkeys([name for name in table.shares if name in rules], OFF), **moves}).kept
+    base = _decided(table, rules, {**dict.fromkeys(sharing, OFF), **moves}).kept
     found = {name: _share_threshold(table, rules[name], share, base) for name, share in shares.items()}
     again = _decided(table, rules, {**moves, **{name: OFF if value is None else value for name, value in found.items()}})
     again.found = found
     return again
 
 
-def _decided(table: StageTable, rules: Mapping[str, Rule], moves: Moves) -> Retried:
+def _decided(table: StageTable, rules: Mapping[str, ReportRule], moves: Moves) -> Retried:
     moved = {table.verdicts.rule(name) for name in moves}
     others = np.array([len(set(verdict.failed) - moved) for verdict in table.verdicts.all], np.int32)
     failing = np.zeros((len(moves), table.rows), bool)
@@ -82,14 +83,14 @@ def _decided(table: StageTable, rules: Mapping[str, Rule], moves: Moves) -> Retr
     return Retried(dict(moves), {}, failing, others[table.verdict])
 
 
-def fails(table: StageTable, rule: Rule, threshold: float) -> Bools:
+def fails(table: StageTable, rule: ReportRule, threshold: float) -> Bools:
     """bool (rows): which values fail. NaN compares as false with everything."""
     with np.errstate(over="ignore"):  # a threshold beyond what the column's type holds
         failing: Bools = COMPARISONS[rule.comparison](table.array(rule.column), threshold)
     return failing
 
 
-def _share_threshold(table: StageTable, rule: Rule, share: float, counting: Bools) -> float | None:
+def _share_threshold(table: StageTable, rule: ReportRule, share: float, counting: Bools) -> float | None:
     """The threshold that keeps a share of the documents that count (and have a value); None where there are none."""
     values = table.array(rule.column)[counting].astype(np.float64)
     values = values[~np.isnan(values)]
@@ -100,7 +101,7 @@ def _share_threshold(table: StageTable, rule: Rule, share: float, counting: Bool
     return float(np.partition(values, rank)[rank])
 
 
-def _checked(table: StageTable, moves: Moves) -> dict[str, Rule]:
+def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
     if table.name not in RETUNED:
         raise Unfit(f"The thresholds of {table.name} can't be changed without running it again.")
     rules = {rule.rule: rule for rule in table.rules}

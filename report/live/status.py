@@ -7,18 +7,153 @@ import json
 import re
 import statistics
 import time
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import look
+from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL, Quarantined, object_names, read_row
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import ERRORS, METRICS, PROGRESS, last_written, read_appended
-from corpusmill.report.live.manifest_tail import Done, ManifestTail
 from corpusmill.report.queries.training import as_number
 from corpusmill.report.read import DATA_STAGES, TRAINED, RunReader
+
+# ---- a stage's manifest, looked at again and again -----------------------------------------------------
+
+#: Warnings of a task whose words are kept.
+WORDS_KEPT = 20
+_BROKEN = (ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class FinishedTask:
+    """A task as its row has it. `place` is where the row begins: a byte of the file, or in a store its number."""
+
+    place: int
+    task: str
+    rows_in: int
+    kept: int
+    bytes_in: int
+    input_bytes: int
+    warnings: int
+    documents: bool  # whether it wrote documents that go on
+    output: str | None  # one of its files
+    written: float | None = None  # seconds since 1970, where the store has said so
+    said: tuple[str, ...] = ()  # its first warnings
+
+
+class ManifestTail:
+    """The manifest of a stage. `tasks` has the last row of each task, `rows` all in their order; `bad` counts rows that are none."""
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        self._size = 0
+        self._objects: dict[int, tuple[Any, list[bytes]]] = {}  # by the number of the first row: its stamp, its rows
+        self._written: dict[str, float | None] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self.rows: list[FinishedTask] = []
+        self.tasks: dict[str, FinishedTask] = {}
+        self.plan: list[str] | None = None  # the tasks of a complete stage
+        self.quarantined: dict[str, Quarantined] = {}  # tasks that were given up
+        self.bad = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.plan is not None
+
+    def finished(self) -> list[FinishedTask]:
+        """The tasks of the plan where the stage is complete, else the last row of each task."""
+        return list(self.tasks.values()) if self.plan is None else [self.tasks[task] for task in self.plan if task in self.tasks]
+
+    def update(self) -> None:
+        """Reads the manifest where it has changed since the last time. Raises OSError where the store can't be read."""
+        rows = self._changed_objects() if self.storage.remote else self._changed_lines()
+        if rows is not None:
+            self._forget()
+            for place, content, written in rows:
+                try:
+                    self._take(content, place, written)
+                except _BROKEN:
+                    self.bad += 1
+
+    def _changed_lines(self) -> list[tuple[int, bytes, float | None]] | None:
+        size = max(0, self.storage.size(MANIFEST))
+        if size == self._size:
+            return None
+        self._size, place = size, 0
+        found: list[tuple[int, bytes, float | None]] = []
+        for line in self.storage.read_bytes(MANIFEST).splitlines(keepends=True) if size else ():
+            if line.endswith(b"\n"):  # else it is being written
+                found.append((place, line, None))
+            place += len(line)
+        return found
+
+    def _changed_objects(self) -> list[tuple[int, bytes, float | None]] | None:
+        """Rows in objects, of which each has the number of its first row; one that has become part of another is there twice for a time."""
+        stamps = self.storage.stamps(OBJECTS)
+        names = object_names(list(stamps))
+        new = [first for first, name in names.items() if first not in self._objects or self._objects[first][0] != stamps[name]]
+        if not new and len(names) == len(self._objects):
+            return None
+        try:
+            for first in new:
+                self._objects[first] = stamps[names[first]], self.storage.read_bytes(f"{OBJECTS}/{names[first]}").splitlines()
+        except FileNotFoundError:  # it has become part of another one, which is read the next time
+            return None
+        self._objects = {first: self._objects[first] for first in sorted(names)}
+        rows = {first + n: (line, stamp[0]) for first, (stamp, lines) in self._objects.items() for n, line in enumerate(lines)}
+        return [(place, *rows[place]) for place in sorted(rows)]
+
+    def _take(self, content: bytes, place: int, written: float | None) -> None:
+        row = json.loads(content)
+        kind = row["kind"]
+        if kind in ("complete", "reopened"):
+            self.plan = [str(task) for task in row["tasks"]] if kind == "complete" else None
+            if kind == "complete":
+                self.quarantined = {task: self.quarantined[task] for task in row.get("quarantined", ())}
+        elif kind == "quarantined":
+            self.quarantined[str(row["task"])] = read_row(content)[1]
+            self.tasks.pop(str(row["task"]), None)
+        elif kind == "task":
+            paths = [str(output["path"]) for output in row["outputs"]]
+            done = FinishedTask(
+                place, str(row["task"]), int(row["rows_in"]), int(row["kept"]), int(row["bytes_in"]),
+                sum(int(ref["bytes"]) for ref in row["inputs"]), len(row["warnings"]),
+                any(path.removeprefix(TRIAL).startswith("data/") for path in paths), paths[-1] if paths else None, written,
+                tuple(str(text) for text in row["warnings"][:WORDS_KEPT]),
+            )  # fmt: skip
+            self.rows.append(done)
+            self.tasks[done.task] = done
+            self.quarantined.pop(done.task, None)
+
+    def since(self, place: int) -> list[FinishedTask]:
+        """The tasks whose rows came at `place` or later, in their order."""
+        first = next((at for at in range(len(self.rows), 0, -1) if self.rows[at - 1].place < place), 0)
+        return self.rows[first:]
+
+    def written(self, row: FinishedTask) -> float | None:
+        """When a task of a local run wrote its last file, in seconds since 1970; None where it is not there."""
+        if row.written is None and row.output is not None and row.output not in self._written:
+            try:
+                self._written[row.output] = Path(self.storage.path(row.output)).stat().st_mtime
+            except OSError:
+                self._written[row.output] = None
+        return row.written if row.output is None or row.written is not None else self._written[row.output]
+
+    def last_written(self) -> float | None:
+        """When its last row came, in seconds since 1970; None where nothing is there, or the store does not say."""
+        if self.storage.remote:
+            return max((row.written for row in self.rows if row.written is not None), default=None)
+        return self.storage.times().get(MANIFEST)
+
+
+# ---- what goes on, and what has failed -----------------------------------------------------------------
 
 #: The last failures that are told in words, and the end of the log that is read for them.
 SHOWN, END = 5, 1 << 20
@@ -139,12 +274,12 @@ def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str
     return found
 
 
-def _weight(row: Done, said: dict[str, Any]) -> int:
+def _weight(row: FinishedTask, said: dict[str, Any]) -> int:
     """Bytes that the task has read, as the run has counted those of all tasks."""
     return row.bytes_in if said["bytes_are"] == "bytes_in" else row.input_bytes
 
 
-def _latest(tail: ManifestTail, rows: list[Done], after: float) -> list[Done]:
+def _latest(tail: ManifestTail, rows: list[FinishedTask], after: float) -> list[FinishedTask]:
     """The last rows whose files were written after a time; those of which that is not known are none."""
     first = len(rows)
     while first and (tail.written(rows[first - 1]) or 0.0) >= after:
@@ -152,7 +287,7 @@ def _latest(tail: ManifestTail, rows: list[Done], after: float) -> list[Done]:
     return rows[first:]
 
 
-def _speed(rows: list[Done], seconds: float) -> dict[str, Any]:
+def _speed(rows: list[FinishedTask], seconds: float) -> dict[str, Any]:
     if not rows:
         return {"tasks": 0, "rows_per_second": None, "mb_per_second": None}
     size = sum(row.bytes_in for row in rows)
@@ -182,7 +317,7 @@ def unfinished(folder: str) -> dict[str, Any] | None:
 
 
 class Status:
-    """Looks at one run again and again: each look reads only what has come since the one before."""
+    """Looks at one run again and again: each look reads only manifests that have changed since the one before."""
 
     def __init__(self, folder: str):
         self.storage = Storage(folder)

@@ -1,22 +1,24 @@
 """The page's charts as plotly figures. Colours are CSS variables that the page's script fills in from its theme."""
 
 import html
-import json
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.duplicates import BARS, Clusters
-from corpusmill.report.queries.rules import FunnelRow, Step
+from corpusmill.report.queries.rules import FunnelRow, FunnelStep
 from corpusmill.report.queries.tokens import Judgement
 from corpusmill.report.queries.training import SPEED, Curve, Training
 from corpusmill.report.queries.values import EDGES, Histogram, Lengths
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
 Figure = dict[str, Any]
+#: A line that is only there for comparison.
+_SOFT: dict[str, Any] = {"color": "var(--soft)", "width": 1}
 #: Marks of a logarithmic axis.
 TICKS = 5
 #: Languages that a chart shows.
@@ -45,15 +47,17 @@ def _axis(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "title": {"text": given["title"]}} if isinstance(given.get("title"), str) else given
 
 
-def finish(figure: Any, height: int, **layout: Any) -> Figure:
-    """A figure of plotly's own classes as plain data, laid out as all of the page's are."""
-    plain = json.loads(figure.to_json(engine="json"))
-    plain["layout"].pop("template", None)
-    for axis in ("xaxis", "yaxis"):
-        title = layout.pop(f"{axis}_title", None)
-        given = layout.get(axis, {}) if title is None else {**layout.get(axis, {}), "title": title}
-        layout[axis] = {**plain["layout"].pop(axis, {}), **given}
-    return drawn(plain["data"], height, **plain["layout"], **layout)
+def curve(x: Sequence[float], y: Sequence[float], name: str, **other: Any) -> dict[str, Any]:
+    """A trace of a line."""
+    return {"type": "scatter", "x": list(x), "y": list(y), "name": name, "mode": "lines", **other}
+
+
+def marked(x: float, text: str = "", at: float | None = None, height: float = 1, soft: bool = False) -> tuple[Figure, Figure]:
+    """A dashed line across a chart at `x`, and what stands beside it (`at`: its place on a logarithmic axis)."""
+    style = {"dash": "dash", **(_SOFT if soft else {"color": "var(--line)"})}
+    dashes = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": style}
+    note = {"x": x if at is None else at, "y": height, "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"}
+    return dashes, note
 
 
 def bars(x: list[Any], y: list[Any], name: str, colour: str, hover: str = "%{y:,}", **other: Any) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def language_figure(found: Judgement) -> Figure:
     return drawn(traces, 320, barmode="group", yaxis=axis, showlegend=True, bargap=0.25)
 
 
-def histogram_figure(histogram: Histogram, rules: list[Rule]) -> Figure:
+def histogram_figure(histogram: Histogram, rules: list[ReportRule]) -> Figure:
     """Documents over the values of a column, kept and dropped, with the thresholds drawn in. Without any, zeros that are most of the values
     are left out."""
     edges, logarithmic = histogram.bins.edges, histogram.bins.logarithmic
@@ -116,18 +120,15 @@ def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _thresholds(rules: list[Rule], lowest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
+def _thresholds(rules: list[ReportRule], lowest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
     """A dashed line for each threshold that is a number, and what stands beside it."""
-    shapes, notes = [], []
+    found = []
     for place, rule in enumerate(rules):
         if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool) and math.isfinite(rule.threshold):
             x = max(float(rule.threshold), lowest) if logarithmic else float(rule.threshold)  # zero has no place there
-            line = {"color": "var(--line)", "dash": "dash"}
-            shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line})
-            at = _log10(x) if logarithmic else x
             text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
-            notes.append({"x": at, "y": 1 - 0.13 * (place % 3), "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"})
-    return shapes, notes
+            found.append(marked(x, text, _log10(x) if logarithmic else x, 1 - 0.13 * (place % 3)))
+    return [line for line, _ in found], [note for _, note in found]
 
 
 def _log10(value: float) -> float:
@@ -157,15 +158,13 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
     trace = bars(centres, counts, "removed documents", "dropped", width=0.9 / BARS)
     marks: Figure = {}
     if threshold is not None:
-        line = {"color": "var(--line)", "dash": "dash"}
-        marks["shapes"] = [{"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
-        note = {"x": threshold, "y": 1, "yref": "paper", "text": f"threshold {number(threshold)}", "showarrow": False, "xanchor": "left"}
-        marks["annotations"] = [note]
+        line, note = marked(threshold, f"threshold {number(threshold)}")
+        marks = {"shapes": [line], "annotations": [note]}
     axis = {"title": "similarity to the kept document", "range": [first / BARS, 1]}
     return drawn([trace], 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
 
 
-def funnel_figure(rows: list[FunnelRow], steps: list[Step]) -> Figure:
+def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
     """Documents that each rule left, and those that it removed as the first one that they failed; the tokens' documents last."""
     names = [f"{step.stage}: {label(step.name, 40)}" for step in steps]
     kept, dropped = [step.left for step in steps], [step.removed for step in steps]
@@ -239,34 +238,28 @@ def _caption(curve: Curve, training: Training) -> str:
     return last
 
 
-def _figure(curve: Curve, training: Training) -> Figure:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
+def _figure(values: Curve, training: Training) -> Figure:
+    traces = []
     low, high = training.curve(LOW), training.curve(HIGH)
-    few = len(curve.steps) <= 60
-    if curve.name == VALIDATION and low and high:
-        edge: dict[str, Any] = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-        figure.add_scatter(x=low.steps, y=low.values, name="from", **edge)
-        figure.add_scatter(x=high.steps, y=high.values, name="to", fill="tonexty", fillcolor="var(--kept-fill)", **edge)
-    figure.add_scatter(
-        x=curve.steps, y=curve.values, name=label(TITLES.get(curve.name, curve.name), 30), mode="lines+markers" if few else "lines",
-        line={"color": "var(--series0)", "width": 1.5}, marker={"size": 5},
-    )  # fmt: skip
-    if curve.name == "loss" and training.skips:
-        at = [_value_at(curve, step) for step in training.skips]
+    if values.name == VALIDATION and low and high:
+        edge: dict[str, Any] = {"line": {"width": 0}, "hoverinfo": "skip"}
+        traces.append(curve(low.steps, low.values, "from", **edge))
+        traces.append(curve(high.steps, high.values, "to", fill="tonexty", fillcolor="var(--kept-fill)", **edge))
+    mode = "lines+markers" if len(values.steps) <= 60 else "lines"
+    title, line = label(TITLES.get(values.name, values.name), 30), {"color": "var(--series0)", "width": 1.5}
+    traces.append(curve(values.steps, values.values, title, mode=mode, line=line, marker={"size": 5}))
+    if values.name == "loss" and training.skips:
+        at = [_value_at(values, step) for step in training.skips]
         marker = {"symbol": "x", "size": 8, "color": "var(--dropped)"}
-        figure.add_scatter(x=training.skips, y=at, name="skipped", mode="markers", marker=marker, hovertemplate="skipped")
-    axis: dict[str, Any] = {"type": "log"} if curve.name in LOGARITHMIC and min(curve.values) > 0 else {}
-    if curve.name == SPEED:
+        traces.append(curve(training.skips, at, "skipped", mode="markers", marker=marker, hovertemplate="skipped"))
+    axis: dict[str, Any] = {"type": "log"} if values.name in LOGARITHMIC and min(values.values) > 0 else {}
+    if values.name == SPEED:
         axis["rangemode"] = "tozero"
-    return finish(figure, HEIGHT, xaxis_title="step", yaxis=axis, showlegend=False)
+    return drawn(traces, HEIGHT, xaxis={"title": "step"}, yaxis=axis, showlegend=False)
 
 
 def _value_at(curve: Curve, step: int) -> float:
     """The curve at a step, or where it was last drawn before."""
-    from bisect import bisect_right
-
     return curve.values[max(0, bisect_right(curve.steps, step) - 1)]
 
 
@@ -274,10 +267,11 @@ FIGURES_HEIGHT = 320
 #: Lines of one chart, the first for all examples.
 MOST_LINES = 9
 SHARE = {"range": [0, 1.02], "tickformat": ".1f"}
+_DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash": "dash", **_SOFT}}
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A curve of `x` and `y` (n,) with its name."""
 
     name: str
@@ -285,91 +279,62 @@ class Line:
     y: Sequence[float]
 
 
-def roc_figure(lines: Sequence[Line]) -> Figure:
+def roc_figure(lines: Sequence[ChartLine]) -> Figure:
     """True positives over false positives; a guess is the diagonal."""
-    return _curves(lines, "no that are taken for yes", "yes that are found", guess=True)
+    return _curves(lines, "no that are taken for yes", "yes that are found", [_DIAGONAL])
 
 
-def precision_recall_figure(lines: Sequence[Line]) -> Figure:
+def precision_recall_figure(lines: Sequence[ChartLine]) -> Figure:
     """Precision over recall."""
-    return _curves(lines, "recall", "precision", guess=False)
+    return _curves(lines, "recall", "precision", [])
 
 
-def _curves(lines: Sequence[Line], x: str, y: str, guess: bool) -> Figure:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
+def _curves(lines: Sequence[ChartLine], x: str, y: str, shapes: list[Figure]) -> Figure:
+    traces = []
     for place, line in enumerate(lines[:MOST_LINES]):
-        drawn = {"width": 2.5, "color": "var(--line)"}
+        style: dict[str, Any] = {"width": 2.5, "color": "var(--line)"}
         if place:
-            drawn = {"width": 1.5, "color": f"var(--series{(place - 1) % 4})", "dash": ("solid", "dot")[(place - 1) // 4]}
-        figure.add_scatter(
-            x=list(line.x), y=list(line.y), name=label(line.name, 30), mode="lines", line=drawn, hovertemplate="%{x:.3f}, %{y:.3f}"
-        )
-    shapes = [_diagonal()] if guess else []
+            style = {"width": 1.5, "color": f"var(--series{(place - 1) % 4})", "dash": ("solid", "dot")[(place - 1) // 4]}
+        traces.append(curve(line.x, line.y, label(line.name, 30), line=style, hovertemplate="%{x:.3f}, %{y:.3f}"))
     axes: dict[str, Any] = {"xaxis": {"title": x, **SHARE}, "yaxis": {"title": y, **SHARE}}
-    return finish(figure, FIGURES_HEIGHT, shapes=shapes, hovermode="closest", showlegend=len(lines) > 1, **axes)
+    return drawn(traces, FIGURES_HEIGHT, shapes=shapes, hovermode="closest", showlegend=len(lines) > 1, **axes)
 
 
 def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = FIGURES_HEIGHT) -> Figure:
     """The share of yes over the mean score of each bin, with its interval; scores that are probabilities lie on the diagonal."""
-    import plotly.graph_objects as go
-
-    yes = [b["yes"] for b in bins]
     errors = {
         "type": "data", "symmetric": False, "array": [b["high"] - b["yes"] for b in bins],
         "arrayminus": [b["yes"] - b["low"] for b in bins], "color": "var(--soft)", "thickness": 1, "width": 3,
     }  # fmt: skip
-    figure = go.Figure(
-        go.Scatter(
-            x=[b["score"] for b in bins], y=yes, error_y=errors, mode="lines+markers", marker={"color": "var(--kept)", "size": 8},
-            line={"color": "var(--kept)", "width": 1}, customdata=[b["examples"] for b in bins],
-            hovertemplate="score %{x:.3f}, yes %{y:.3f}, %{customdata:,} examples<extra></extra>",
-        )
+    trace = curve(
+        [b["score"] for b in bins], [b["yes"] for b in bins], "", error_y=errors, mode="lines+markers",
+        marker={"color": "var(--kept)", "size": 8}, line={"color": "var(--kept)", "width": 1}, customdata=[b["examples"] for b in bins],
+        hovertemplate="score %{x:.3f}, yes %{y:.3f}, %{customdata:,} examples<extra></extra>",
     )  # fmt: skip
     axes: dict[str, Any] = {"xaxis": {"title": "mean score", **SHARE}, "yaxis": {"title": "share of yes", **SHARE}}
-    return finish(figure, height, shapes=[_diagonal()], hovermode="closest", showlegend=False, **axes)
+    return drawn([trace], height, shapes=[_DIAGONAL], hovermode="closest", showlegend=False, **axes)
 
 
 def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Figure:
     """Histograms of the scores of yes and no (bins,) over [0, 1], each as shares of its examples, with the threshold."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    bins = len(yes)
+    bins, traces = len(yes), []
     centres = [(place + 0.5) / bins for place in range(bins)]
-    for name, counts, color in (("no", no, "var(--series2)"), ("yes", yes, "var(--series3)")):
-        total = sum(counts)
-        if total:
-            figure.add_bar(
-                x=centres, y=[count / total for count in counts], name=f"{name} ({total:,})", customdata=list(counts), opacity=0.65,
-                width=1 / bins, marker={"color": color, "line": {"width": 0}}, hovertemplate="%{y:.1%} (%{customdata:,})",
-            )  # fmt: skip
+    for name, counts, colour in (("no", no, "series2"), ("yes", yes, "series3")):
+        if total := sum(counts):
+            shares, hover = [count / total for count in counts], "%{y:.1%} (%{customdata:,})"
+            trace = bars(centres, shares, f"{name} ({total:,})", colour, hover, customdata=list(counts), opacity=0.65, width=1 / bins)
+            trace["marker"]["line"] = {"width": 0}
+            traces.append(trace)
     axes: dict[str, Any] = {"xaxis": {"title": "score", "range": [0, 1]}, "yaxis": {"tickformat": ".0%", "rangemode": "tozero"}}
-    line = {"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": _dashed()}
-    return finish(figure, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[line], **axes)
+    return drawn(traces, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[marked(threshold, soft=True)[0]], **axes)
 
 
 def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, height: int = FIGURES_HEIGHT) -> Figure:
     """Precision, recall, F1 and the share of yes over the threshold; `rows` as `evaluate` has them in `thresholds`."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    names = {"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}
-    for place, (key, name) in enumerate(names.items()):
+    traces = []
+    for place, (key, name) in enumerate({"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}.items()):
         points = [(row["threshold"], row[key]["value"]) for row in rows if row[key] is not None]
-        figure.add_scatter(
-            x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines", hovertemplate="%{y:.3f}",
-            line={"width": 1.5, "color": f"var(--series{place})"},
-        )  # fmt: skip
+        style = {"width": 1.5, "color": f"var(--series{place})"}
+        traces.append(curve([x for x, _ in points], [y for _, y in points], name, hovertemplate="%{y:.3f}", line=style))
     axes: dict[str, Any] = {"xaxis": {"title": "threshold", "range": [0, 1]}, "yaxis": SHARE}
-    line = {"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper", "line": _dashed()}
-    return finish(figure, height, shapes=[line], showlegend=True, **axes)
-
-
-def _diagonal() -> dict[str, Any]:
-    return {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": _dashed()}
-
-
-def _dashed() -> dict[str, Any]:
-    return {"color": "var(--soft)", "dash": "dash", "width": 1}
+    return drawn(traces, height, shapes=[marked(threshold, soft=True)[0]], showlegend=True, **axes)

@@ -24,7 +24,7 @@ from corpusmill.report.queries.thresholds import SAMPLE_TEXT, Changes, NearMisse
 from corpusmill.report.queries.tokens import packings, shards_file
 from corpusmill.report.queries.training import FIGURES, Training
 from corpusmill.report.queries.values import QUANTILES, Histogram
-from corpusmill.report.read import DATA_STAGES, Rule
+from corpusmill.report.read import DATA_STAGES, ReportRule
 from corpusmill.report.tables import number
 
 #: Rules that have a column among the combinations.
@@ -149,12 +149,12 @@ class Page:
         names = [found.rule.rule for found in self.changes(rules, decisions)]
         return f"{card}-{names.index(name)}" if card is not None and name in names else None
 
-    def changes(self, rules: list[Rule], decisions: Decisions) -> list[Changes]:
+    def changes(self, rules: list[ReportRule], decisions: Decisions) -> list[Changes]:
         """What other thresholds of some rules keep, where a recipe can change them."""
         names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter")
         return [self.summary.page.changes[name] for name in names if name in self.summary.page.changes][:MAX_CHANGES]
 
-    def _histogram(self, histogram: Histogram, rules: list[Rule], decisions: Decisions, card: str = "") -> dict[str, Any]:
+    def _histogram(self, histogram: Histogram, rules: list[ReportRule], decisions: Decisions, card: str = "") -> dict[str, Any]:
         return {
             "id": card,
             "figure": self.chart(figures.histogram_figure(histogram, rules)),
@@ -205,7 +205,7 @@ class Page:
         rules = [rule for rule in decisions.thresholds if rule.column == column and can_fail(rule)]
         shown = self._histogram(histogram, rules, decisions)
         if not rules:
-            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [Rule("", "", column, "yes: >=", own)])
+            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [ReportRule("", "", column, "yes: >=", own)])
         return shown
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ class Page:
         ]  # fmt: skip
 
 
-def uncounted(rules: list[Rule], decisions: Decisions) -> list[str]:
+def uncounted(rules: list[ReportRule], decisions: Decisions) -> list[str]:
     """The rules among some of which other thresholds move the one of another rule, so that nobody has counted what they keep."""
     numeric = numeric_rules(decisions.thresholds, [rule.column for rule in decisions.thresholds])
     names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter" and rule in numeric)

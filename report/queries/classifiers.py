@@ -16,7 +16,7 @@ from corpusmill.report.queries.ask import Query, ask, columns, number_of, slug
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import cell, table
 
 #: What deserves a warning: fewer examples of an answer, a lower AUC or precision, a greater calibration error for certain.
@@ -126,7 +126,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class UsedClassifier:
     """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where
     they are known. `ranks`: its scores put texts in order, and its thresholds mean nothing here."""
 
@@ -148,7 +148,7 @@ class Classifier:
         return [*self.doubts, *(f"{label.name}: {sentence}" for label in self.labels for sentence in label.doubts)]
 
 
-def read_classifiers(run: Run, decisions: Decisions | None) -> list[Classifier]:
+def read_classifiers(run: Run, decisions: Decisions | None) -> list[UsedClassifier]:
     """The run's classifiers in the order of their names; what can't be read is left out with a warning."""
     found, reader = [], run.reader
     for path in sorted(reader.stages["filter"].outputs(FOLDER)):
@@ -183,7 +183,7 @@ def _answers(run: Run, label: Label) -> Answers | None:
     return Answers(counts["scored"], counts["yes"], counts["kept_scored"], counts["kept_yes"], query)
 
 
-def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> Classifier:
+def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> UsedClassifier:
     """One classifier by its description. Raises KeyError, TypeError, ValueError or AttributeError where it is none."""
     card, heads, window = described["card"] or {}, described["heads"], described["window"]
     data = card.get("data") or {}
@@ -191,7 +191,7 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
     lengths = tuple(int(data["bytes_of_a_line"][at]) for at in ("0.05", "0.5", "0.95")) if data else None
     decided = {rule.column for rule in decisions.thresholds if can_fail(rule)} if decisions else set()
     columns = {column for label in labels for column in label.columns}
-    return Classifier(
+    return UsedClassifier(
         name, str(described["name"]), None if window is None else int(window), labels, card.get("licence"),
         tuple(_source(source) for source in data.get("sources") or ()), int(data.get("different") or 0), lengths,  # type: ignore[arg-type]
         bool(decided & columns), bool(described.get("ranks")),
@@ -199,7 +199,7 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
     )  # fmt: skip
 
 
-def can_fail(rule: Rule) -> bool:
+def can_fail(rule: ReportRule) -> bool:
     """Whether there are scores, which lie between 0 and 1, that fail a rule: built-in steps have one that none fails."""
     if not isinstance(rule.threshold, int | float):
         return True
@@ -252,7 +252,7 @@ def _doubts(window: Any, lengths: Any, labels: tuple[Label, ...], decisions: Dec
     return sentences
 
 
-def classifiers_table(found: list[Classifier]) -> Table:
+def classifiers_table(found: list[UsedClassifier]) -> Table:
     """All labels on a terminal."""
     made = table("Classifiers", "label", ">trained on", ">AUC (test part)", ">unseen", ">F1", ">ECE", ">yes from")
     for each in found:

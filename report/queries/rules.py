@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from corpusmill.report.queries.ask import Query, ask, has_report, listed
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
-from corpusmill.report.read import DATA_STAGES, Rule, read_meanings
+from corpusmill.report.read import DATA_STAGES, ReportRule, read_meanings
 
 #: The rule of `ingest` for records that hold no page: requests, and what a crawler writes down of itself.
 NO_PAGE = "record_type"
@@ -123,7 +123,7 @@ class Decisions:
     chars_in: int = 0
     chars_out: int = 0
     rules: dict[str, RuleCount] = field(default_factory=dict)
-    thresholds: list[Rule] = field(default_factory=list)
+    thresholds: list[ReportRule] = field(default_factory=list)
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
     query: Query | None = None  # of the rules
 
@@ -135,7 +135,7 @@ class Decisions:
         """The rules that fired, the most frequent first."""
         return sorted((r for r in self.rules.values() if r.fired), key=lambda r: (-r.fired, r.name))
 
-    def rule(self, name: str) -> Rule | None:
+    def rule(self, name: str) -> ReportRule | None:
         """The comparison of a rule; None where the stage has none of this name."""
         return next((rule for rule in self.thresholds if rule.rule == name), None)
 
@@ -149,7 +149,7 @@ class Decisions:
         return self.moves("")
 
 
-def shares_moved(rules: Sequence[Rule], moved: Sequence[str]) -> list[Rule]:
+def shares_moved(rules: Sequence[ReportRule], moved: Sequence[str]) -> list[ReportRule]:
     """The rules that keep a share of what passes the others, and so get another threshold where those of `moved` do."""
     return [rule for rule in rules if moved and rule.share and rule.share[1] == "passing" and rule.rule not in moved]
 
@@ -181,7 +181,7 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
 
 
 @dataclass(frozen=True)
-class Step:
+class FunnelStep:
     """Documents that a rule removed as the first that they failed, of `came_in` that came into the stage, and what was `left` after it.
     Over all steps of a stage they are what it dropped."""
 
@@ -193,7 +193,7 @@ class Step:
     came_in: int
 
 
-def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[Step], Query | None]:
+def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[FunnelStep], Query | None]:
     """The rules of all stages in the order in which they decide; of each stage the `STEPS` that removed most, then all others together."""
     parts, places = [], []
     for stage, d in decisions.items():
@@ -223,7 +223,7 @@ FROM (
 GROUP BY stage, rule
 ORDER BY any_value(place)""")  # fmt: skip
     names = ["stage", "rule", "removed", "characters", "documents_left", "came_in"]
-    return [Step(*(row[name] for name in names)) for row in query.rows], query if query.rows else None
+    return [FunnelStep(*(row[name] for name in names)) for row in query.rows], query if query.rows else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 from corpusmill.pipeline.failures import sentence_of
 from corpusmill.report.queries.alignment import Alignment, read_alignment
 from corpusmill.report.queries.ask import Query, ask
-from corpusmill.report.queries.classifiers import Classifier, read_classifiers
+from corpusmill.report.queries.classifiers import UsedClassifier, read_classifiers
 from corpusmill.report.queries.duplicates import Duplicates, Earlier, FullClusters, read_duplicates, read_earlier, read_full_clusters
 from corpusmill.report.queries.inside import Contamination, Cuts, TopLines, read_contamination, read_cuts, read_top_lines
 from corpusmill.report.queries.origins import Origin, read_origins
@@ -14,9 +14,9 @@ from corpusmill.report.queries.rules import (
     Decisions,
     Funnel,
     FunnelRow,
+    FunnelStep,
     NoPages,
     Overlap,
-    Step,
     read_decisions,
     read_funnel,
     read_no_pages,
@@ -53,16 +53,16 @@ ALARM_SHARE = 0.5
 #: Rules of which the page shows documents.
 MOST_RULES = 100
 #: Bytes that the queries have; what they need beyond goes to a temporary file.
-MEMORY = 512 << 20
+MEMORY = 256 << 20
 #: The tables that many queries read.
 HELD = (*(f"{stage}_report" for stage in DATA_STAGES), "dedup_clusters")
 
 
 @dataclass
-class Page:
+class PageData:
     """What only the page shows: values, origins, documents."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[FunnelStep] = field(default_factory=list)
     steps_query: Query | None = None
     no_pages: NoPages | None = None
     overlaps: dict[str, Overlap | None] = field(default_factory=dict)
@@ -99,10 +99,10 @@ class Summary:
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
     times: Query | None  # a row a phase of a stage
     mixture: list[Component]
-    classifiers: list[Classifier]
+    classifiers: list[UsedClassifier]
     benchmarks: Benchmarks
     personal: PersonalData | None
-    page: Page = field(default_factory=Page)
+    page: PageData = field(default_factory=PageData)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -132,8 +132,8 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
     return summary
 
 
-def _read_page(run: Run, funnel: Funnel | None, decisions: dict[str, Decisions]) -> Page:
-    page = Page(*read_steps(run, decisions), origins=read_origins(run, decisions))
+def _read_page(run: Run, funnel: Funnel | None, decisions: dict[str, Decisions]) -> PageData:
+    page = PageData(*read_steps(run, decisions), origins=read_origins(run, decisions))
     page.no_pages = read_no_pages(run, funnel, decisions) if funnel else None
     page.lengths, page.lengths_queries = read_lengths(run, list(decisions))
     for stage, d in decisions.items():

@@ -17,7 +17,7 @@ from corpusmill.report.queries.rules import Decisions, RuleCount
 from corpusmill.report.queries.values import sample
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 #: For a minimum (`<`, `<=`) a document is kept whose value reaches the threshold, for a maximum one whose value stays below it.
 MINIMA, MAXIMA = ("<", "<="), (">", ">=")
@@ -40,7 +40,7 @@ GIVES_BACK = 0.5
 
 
 @dataclass(frozen=True)
-class Change:
+class TriedThreshold:
     """What a threshold keeps, and what it adds to (or takes from) what the run has kept. `threshold` is None for a rule that is off."""
 
     threshold: float | None
@@ -57,13 +57,13 @@ class Changes:
     `place` is that of the threshold which decided. `off`: what is kept without the rule. A value that is missing never fails.
     """
 
-    rule: Rule
-    every: list[Change]
+    rule: ReportRule
+    every: list[TriedThreshold]
     place: int
-    off: Change
+    off: TriedThreshold
     query: Query
 
-    def table(self) -> list[Change]:
+    def table(self) -> list[TriedThreshold]:
         """Some thresholds on either side of the one that decided, spread over what they change, the loosest first."""
         chosen = {self.place, *_spread(range(self.place)), *_spread(range(self.place + 1, len(self.every)))}
         rows = [self.every[place] for place in sorted(chosen)]
@@ -77,7 +77,7 @@ def _spread(places: range) -> list[int]:
     return [places[round(step * (len(places) - 1) / (IN_TABLE - 1))] for step in range(IN_TABLE)]
 
 
-def numeric_rules(rules: Sequence[Rule], names: Collection[str]) -> list[Rule]:
+def numeric_rules(rules: Sequence[ReportRule], names: Collection[str]) -> list[ReportRule]:
     """The rules whose threshold is a number that could be another one, of columns that the report has. Of a name that several rules have
     nobody can say which of them fired."""
     several = Counter(rule.rule for rule in rules)
@@ -97,7 +97,7 @@ def read_changes(run: Run, d: Decisions) -> dict[str, Changes]:
     return {rule.rule: _changes(run, d, rule, tried, kinds) for rule, tried in zip(rules, _tried(run, d, rules, kinds), strict=True)}
 
 
-def _tried(run: Run, d: Decisions, rules: Sequence[Rule], kinds: dict[str, str]) -> list[list[float]]:
+def _tried(run: Run, d: Decisions, rules: Sequence[ReportRule], kinds: dict[str, str]) -> list[list[float]]:
     """Of each rule the threshold that decided, and sensible ones on either side: quantiles of the values that they would bring back or
     drop, in some rows from all over the report."""
     if not rules:
@@ -117,7 +117,7 @@ def _tried(run: Run, d: Decisions, rules: Sequence[Rule], kinds: dict[str, str])
     return found
 
 
-def _changes(run: Run, d: Decisions, rule: Rule, tried: list[float], kinds: dict[str, str]) -> Changes:
+def _changes(run: Run, d: Decisions, rule: ReportRule, tried: list[float], kinds: dict[str, str]) -> Changes:
     minimum, last = rule.comparison in MINIMA, len(tried)
     # A minimum keeps a value in the place `n` by the `n` lowest thresholds, a maximum by all but those.
     fails = f"value {rule.comparison}" if minimum else f"NOT value {rule.comparison}"
@@ -146,7 +146,8 @@ ORDER BY threshold NULLS LAST""")  # fmt: skip
     whole = isinstance(rule.threshold, int) and all(value == round(value) for value in tried)
     now = tried.index(float(rule.threshold))
     rows = [
-        Change(row["threshold"], row["documents"], row["characters"], row["more"], place == now) for place, row in enumerate(query.rows)
+        TriedThreshold(row["threshold"], row["documents"], row["characters"], row["more"], place == now)
+        for place, row in enumerate(query.rows)
     ]
     if whole:
         rows = [replace(row, threshold=int(row.threshold)) if row.threshold is not None else row for row in rows]
@@ -171,7 +172,7 @@ def recipe_line(rule: str, threshold: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class Sample:
+class NearDocument:
     """A document near a threshold, with the value that the rule judges. `others`: the rules that it failed as well. `text` is None where
     the run does not hold it."""
 
@@ -191,8 +192,8 @@ class NearMisses:
 
     id: str
     rule: RuleCount
-    comparison: Rule | None
-    shown: list[Sample]
+    comparison: ReportRule | None
+    shown: list[NearDocument]
     query: Query
 
 
@@ -213,7 +214,7 @@ def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
     return [replace(each, shown=[replace(sample, text=texts.get(sample.id)) for sample in each.shown]) for each in found]
 
 
-def _nearest(stage: str, side: str, where: str, rule: Rule | None, kinds: dict[str, str], first: str = "len(failed) > 1") -> str:
+def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: dict[str, str], first: str = "len(failed) > 1") -> str:
     """SQL: the rows nearest to a threshold. `first`: a condition by which those that do not meet it come before all others."""
     known = rule is not None and rule.column in kinds
     distance = "0.0::DOUBLE"
@@ -230,13 +231,13 @@ ORDER BY later, distance, id
 LIMIT {CANDIDATES}"""
 
 
-def _samples(query: Query, rule: str, side: str, most: int) -> list[Sample]:
+def _samples(query: Query, rule: str, side: str, most: int) -> list[NearDocument]:
     """The first different documents of one side."""
-    found: dict[str, Sample] = {}
+    found: dict[str, NearDocument] = {}
     for row in query.rows:
         if row["side"] == side and row["id"] not in found:
             others = tuple(name for name in row["failed"] or () if name != rule)
-            found[row["id"]] = Sample(side, row["id"], row["url"] or "", row["value"], others, row["language"], row["distance"])
+            found[row["id"]] = NearDocument(side, row["id"], row["url"] or "", row["value"], others, row["language"], row["distance"])
     return list(found.values())[:most]
 
 
@@ -256,10 +257,10 @@ class Examples:
     """Pages that failed `rule`; `alone`: and no other rule. Those in `language` (None: of any) come first."""
 
     rule: str
-    comparison: Rule | None
+    comparison: ReportRule | None
     alone: bool
     language: str | None
-    shown: list[Sample]
+    shown: list[NearDocument]
     query: Query
 
 

@@ -28,7 +28,7 @@ class Curve:
 
 
 @dataclass
-class Group:
+class ValidationGroup:
     """Validation bits per byte of the documents of one language, source or host; None where only the log is there."""
 
     name: str
@@ -70,7 +70,7 @@ class Training:
     not_finite: int  # steps whose loss was not a finite number
     skipped: int  # steps that did not count
     skips: list[int] = field(default_factory=list)  # those steps, as many as are drawn
-    groups: dict[str, list[Group]] = field(default_factory=dict)
+    groups: dict[str, list[ValidationGroup]] = field(default_factory=dict)
     finished: bool = False  # the groups are those of the finished model, not of the log
     looks: list[Look] = field(default_factory=list)
     speed: Speed | None = None
@@ -128,7 +128,7 @@ def _speed_curve(stage: str, lines: list[dict[str, Any]]) -> Curve | None:
     return Curve(stage, SPEED, [step for step, _ in points], [statistics.median(values) for _, values in points]) if points else None
 
 
-def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> tuple[dict[str, list[Group]], bool]:
+def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> tuple[dict[str, list[ValidationGroup]], bool]:
     """By language, source and host: those of the finished model (and True), else those that the log has last."""
     measured = (reader.json(f"{stage}/metrics.json", dict) or {}).get("validation")
     by = measured.get("by") if isinstance(measured, dict) else None
@@ -139,10 +139,10 @@ def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> tuple
     return groups, finished
 
 
-def _group(name: str, value: Any) -> Group:
+def _group(name: str, value: Any) -> ValidationGroup:
     if not isinstance(value, dict):
-        return Group(name, as_number(value))
-    return Group(name, *(as_number(value.get(key)) for key in ("bits_per_byte", "low", "high", "documents", "utf8_bytes")))
+        return ValidationGroup(name, as_number(value))
+    return ValidationGroup(name, *(as_number(value.get(key)) for key in ("bits_per_byte", "low", "high", "documents", "utf8_bytes")))
 
 
 def _look(line: dict[str, Any]) -> Look:

@@ -19,6 +19,8 @@ from corpusmill.report.read import RunReader
 BINS = 60
 #: Rows by which ranges and other thresholds are chosen; all are counted.
 SAMPLE_ROWS = 100_000
+#: Columns of which those rows are in memory at a time.
+TOGETHER = 8
 #: Places and numbers of groups, not measurements; a histogram of them says nothing.
 NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
 #: By stage, what says nothing here: `similarity` is drawn beside the clusters, without the exact copies that would hide all others;
@@ -132,8 +134,12 @@ def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) 
     for rule in d.thresholds:
         if isinstance(rule.threshold, int | float):
             marks.setdefault(rule.column, []).append(float(rule.threshold))
-    values = sample(run, d, [number_of(name, kinds) for name in names])
-    return {name: plan(of[np.isfinite(of)], marks.get(name, [])) for name, of in zip(names, values, strict=True)}
+    planned = {}
+    for first in range(0, len(names), TOGETHER):
+        some = names[first : first + TOGETHER]
+        values = sample(run, d, [number_of(name, kinds) for name in some])
+        planned |= {name: plan(of[np.isfinite(of)], marks.get(name, [])) for name, of in zip(some, values, strict=True)}
+    return planned
 
 
 def sample(run: Run, d: Decisions, values: Sequence[str]) -> list[Floats]:

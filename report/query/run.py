@@ -11,7 +11,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, sentence, shut_in
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
-from corpusmill.report.read import Rule, RunReader, read_meanings
+from corpusmill.report.read import ReportRule, RunReader, read_meanings
 
 
 class Relation:
@@ -136,8 +136,7 @@ class Run:
         """
         self.connection.execute("SET parquet_metadata_cache = false")  # these footers are read once
         for name in names:
-            if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
-                self._set(readable)
+            self.leave_out_unreadable(name)
             try:
                 if name in self.tables:
                     self.guarded(lambda name=name: self._copy(name), lambda name=name: name)  # type: ignore[misc]
@@ -145,6 +144,11 @@ class Run:
                 self.reader.warn(f"{name}: the table can't be read, and is left out: {error}")
                 self._set(replace(self.tables[name], shards=()))
         self.connection.execute("SET parquet_metadata_cache = true")
+
+    def leave_out_unreadable(self, name: str) -> None:
+        """Leaves out the shards of a table that can't be read to their end, with a warning each."""
+        if name in self.tables and (readable := without_unreadable(self.reader, self.tables[name])) != self.tables[name]:
+            self._set(readable)
 
     def _copy(self, name: str) -> None:
         """A table of DuckDB's own in front of the view of the same name; nothing where the view is gone."""
@@ -170,7 +174,7 @@ class Run:
         """The documents that a stage lets through, with their texts."""
         return self.table(f"{stage}_documents")
 
-    def rules(self, stage: str) -> list[Rule]:
+    def rules(self, stage: str) -> list[ReportRule]:
         """The thresholds that a stage has applied."""
         return self.reader.rules(stage)
 

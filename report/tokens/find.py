@@ -1,7 +1,7 @@
 """`tokens find`: the documents that hold a text, and where their tokens lie.
 
 The documents that were encoded are searched, one row group after the other, so text that begins inside a token is found too. In memory
-are two bits a document of the files in which the text was found, and what is told of the first `limit` documents.
+are two bytes a document of the files in which the text was found, and what is told of the first `limit` documents.
 """
 
 import json
@@ -25,6 +25,7 @@ from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SPLITS, TokenShards, split_folders
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import other_run
+from corpusmill.report.tables import show_notes
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 from corpusmill.report.tokens.trace import Around, around
 
@@ -33,10 +34,11 @@ DESCRIBED = ("id", "url", "source", "offset", "length")
 SNIPPET = 80
 #: A file of documents: the run that it lies in (None: this one), and its path there.
 File = tuple[str | None, str]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Place:
+class TokenPlace:
     """Where a document's tokens lie; `token` is the number in the shard of the one in which the text begins."""
 
     split: str
@@ -63,7 +65,7 @@ class Found:
     occurrences: int
     snippet: Around
     text: bytes = field(repr=False)
-    places: list[Place] = field(default_factory=list)
+    places: list[TokenPlace] = field(default_factory=list)
 
 
 @dataclass
@@ -101,11 +103,11 @@ def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> 
     root = Storage(folder)
     sets = [open_split(root, split) for split in split_folders(root) or SPLITS]
     reader = RunReader(folder) if root.exists("tokens") else None
-    findings, hits = Findings(stale=reader.stale.sentence if reader and reader.stale else None), dict[File, npt.NDArray[np.uint8]]()
+    findings, hits = Findings(stale=reader.stale.sentence if reader and reader.stale else None), dict[File, Bools]()
     for file in _files(reader, sets):
         matching = _search(root, file, text, ignore_case, limit, findings)
         if matching is not None and matching.any():
-            hits[file] = np.packbits(matching)
+            hits[file] = matching
     _place(root, sets, hits, findings)
     return findings
 
@@ -127,7 +129,7 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
                 yield table, shard.run, place, number
 
 
-def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> npt.NDArray[np.bool_] | None:
+def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> Bools | None:
     """Which rows of a file of documents hold the text; None where it can't be read."""
     home, path = file
     options = {"ignore_case": ignore_case}
@@ -169,28 +171,30 @@ def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int6
         findings.found.append(Found({**document, **place}, start, count, around(encoded, start, size, SNIPPET), encoded))
 
 
-def _place(root: Storage, sets: list[TokenShards], hits: dict[File, npt.NDArray[np.uint8]], findings: Findings) -> None:
+def _place(root: Storage, sets: list[TokenShards], hits: dict[File, Bools], findings: Findings) -> None:
     """Looks the documents up in the shards' indexes."""
     table, reason = find_tokenizer(root, sets[0].description)
     if table is None:
         findings.notes.append(f"{reason}, so no token is named.")
     told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
-    missing = {file: bits.copy() for file, bits in hits.items()}
+    missing = {file: matching.copy() for file, matching in hits.items()}
     columns = ["data_file", "data_row", "first", "tokens", "copy", "text_begin", "utf8_bytes"]
     for rows, home, place, number in _index_groups(sets, columns):
         for path, at in _by_file(rows["data_file"]):
             if (home, path) not in hits:
                 continue
             data_rows = rows["data_row"].to_numpy()[at]
-            matching = _bits(hits[home, path], data_rows)
-            _clear(missing[home, path], data_rows[matching])
+            there = data_rows < len(hits[home, path])
+            matching = np.zeros(len(at), np.bool_)
+            matching[there] = hits[home, path][data_rows[there]]
+            missing[home, path][data_rows[matching]] = False
             shown = [(home, path, row) in told for row in data_rows[matching].tolist()] if told else []
             for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
                 one = told[home, path, row["data_row"]]
                 if not row["text_begin"] <= one.byte < row["text_begin"] + max(row["utf8_bytes"], 1):
                     continue  # in the other part of a document that a split by place has cut
                 one.places.append(_token_at(sets[place], number, row, one, table, findings))
-    findings.outside = sum(int(np.unpackbits(bits).sum()) for bits in missing.values())
+    findings.outside = sum(int(rows.sum()) for rows in missing.values())
 
 
 def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
@@ -202,29 +206,18 @@ def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64
     return ((path, order[ends[code] : ends[code + 1]]) for code, path in enumerate(coded.dictionary.to_pylist()))
 
 
-def _bits(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Some bits of those that `np.packbits` has packed; none is set behind the last byte."""
-    there = places < 8 * len(packed)
-    found = np.zeros(len(places), np.bool_)
-    found[there] = packed[places[there] >> 3] << (places[there] & 7).astype(np.uint8) & 0x80 > 0
-    return found
-
-
-def _clear(packed: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
-    """Clears some of the bits."""
-    np.bitwise_and.at(packed, places >> 3, ~(np.uint8(0x80) >> (places & 7).astype(np.uint8)))
-
-
-def _token_at(shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings) -> Place:
+def _token_at(
+    shards: TokenShards, number: int, row: dict[str, Any], one: Found, table: TokenBytes | None, findings: Findings
+) -> TokenPlace:
     split, first, count, copy = shards.description.split, row["first"], row["tokens"], row["copy"]
     if table is None:
-        return Place(split, number, first, count, None, copy)
+        return TokenPlace(split, number, first, count, None, copy)
     ids, begin = shards.tokens(number)[first : first + count], row["text_begin"]
     if int(ids.max()) >= len(table.sizes) or table.join(ids) != one.text[begin : begin + row["utf8_bytes"]]:
         findings.notes.append(f"{one.document['data_file']}, row {row['data_row']}, is not the text of its tokens, so no token is named.")
-        return Place(split, number, first, count, None, copy)
+        return TokenPlace(split, number, first, count, None, copy)
     token = first + int(np.searchsorted(np.cumsum(table.sizes[ids]), one.byte - begin, "right"))
-    return Place(split, number, first, count, token, copy)
+    return TokenPlace(split, number, first, count, token, copy)
 
 
 def show_findings(run: str, findings: Findings, as_json: bool, console: Console) -> None:
@@ -239,8 +232,7 @@ def show_findings(run: str, findings: Findings, as_json: bool, console: Console)
         _show(run, one, console)
     if findings.documents > len(findings.found):
         console.print(f"\nNot shown: {findings.documents - len(findings.found):,} (--limit shows more).")
-    for sentence in findings.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(findings.notes, console)
 
 
 def _show(run: str, one: Found, console: Console) -> None:

@@ -14,9 +14,9 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenAddress, TokenShards
 from corpusmill.report.answers.why import TOLD
-from corpusmill.report.read import DATA_STAGES, Rule, RunReader
+from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.sources import other_run
-from corpusmill.report.tables import cell, limit, show, table
+from corpusmill.report.tables import cell, limit, show, show_notes, table
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 #: Bytes shown before and after, at most.
@@ -71,7 +71,7 @@ class Traced:
     around: Around | None  # none where the tokenizer is missing or another one
     document: TokenAddress
     values: dict[str, dict[str, Any]]  # the document's row in the report of each stage
-    rules: dict[str, list[Rule]]  # the thresholds of those stages
+    rules: dict[str, list[ReportRule]]  # the thresholds of those stages
     batch: Mapping[str, Any] | None = None  # where in training it was asked for
     notes: list[str] = field(default_factory=list)
     stale: str | None = None  # which stages of the document's run are
@@ -166,8 +166,7 @@ def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
     made.columns[1].no_wrap = False
     console.print(made)
     _print_values(traced, console)
-    for sentence in traced.notes:
-        console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 400)))
+    show_notes(traced.notes, console)
 
 
 def _marked(traced: Traced) -> Text:

@@ -13,16 +13,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens, split_folders
 from corpusmill.report.sources import other_run
-from corpusmill.report.tables import cell, number, show, table
+from corpusmill.report.tables import cell, number, show, show_notes, table
 from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer
 
 ROW = ("data_row", "first", "tokens", "text_begin", "utf8_bytes")
@@ -246,8 +244,6 @@ def show_checks(checks: Sequence[SplitCheck], console: Console) -> bool:
         made.add_row(cell(check.folder.rpartition("/")[2], 120), *map(number, counts))
     show(made, console)
     for check in checks:
-        for sentence in check.faults:
-            console.print(Text("Fault: ", style="bold red") + Text(safe_line(sentence, 600)))
-        for sentence in check.notes:
-            console.print(Text("Note: ", style="yellow") + Text(safe_line(sentence, 600)))
+        show_notes(check.faults, console, "Fault", "bold red", limit=600)
+        show_notes(check.notes, console, limit=600)
     return not any(check.faults for check in checks)

@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 from starlette.testclient import TestClient
 
 from corpusmill.report.explore.explorer import Explorer
-from corpusmill.report.explore.server import Guard, make_app
+from corpusmill.report.explore.server import LoopbackGuard, make_app
 
 PORT = 8642
 Row = dict[str, Any]
@@ -24,7 +24,7 @@ def client_of(folder: Path, stage: str | None = None) -> TestClient:
 
 def client_for(explorer: Explorer) -> TestClient:
     """A client of an explorer, loaded or not."""
-    return TestClient(Guard(make_app(explorer), PORT), base_url=f"http://127.0.0.1:{PORT}")
+    return TestClient(LoopbackGuard(make_app(explorer), PORT), base_url=f"http://127.0.0.1:{PORT}")
 
 
 def rows_of(folder: Path, stage: str) -> list[Row]:

@@ -20,14 +20,14 @@ def explored(folder: Path) -> Iterator[str]:
     import uvicorn
 
     from corpusmill.report.explore.explorer import Explorer
-    from corpusmill.report.explore.server import HOST, Guard, listen, make_app
+    from corpusmill.report.explore.server import HOST, LoopbackGuard, listen, make_app
 
     explorer = Explorer(str(folder))
     explorer.load()
     listening = listen(0)
     port = listening.getsockname()[1]
     # its configuration of logs would close handlers of other libraries, and with absl's the stream that pytest captures
-    server = uvicorn.Server(uvicorn.Config(Guard(make_app(explorer), port), log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(LoopbackGuard(make_app(explorer), port), log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -1,12 +1,10 @@
-"""One meaning of a host: Python's and DuckDB's are the same, and every place that counts hosts has it."""
+"""One meaning of a host: every place that counts hosts has it."""
 
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 from built_run import RunBuilder, documents, pages, report
-from hypothesis import given
-from hypothesis import strategies as st
 
 from corpusmill.report import host
 from corpusmill.report.answers.choose import Choice, choose, report_rows
@@ -19,16 +17,6 @@ from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import select
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
-from corpusmill.report.read import RunReader
-
-
-@given(st.lists(st.one_of(st.none(), st.text(st.sampled_from(list("abAÄİ:/?#@.1-")), max_size=20).map(lambda rest: "HtTp://" + rest),
-                          st.text(max_size=20)), max_size=20))  # fmt: skip
-def test_python_and_sql_agree(urls: list[str | None]) -> None:
-    urls = [url if url is None or url.isprintable() else "x" for url in urls]
-    given_urls = pa.table({"url": pa.array(urls, pa.string())})
-    found = [row[0] for row in duckdb.sql(f"SELECT {host.SQL} FROM given_urls").fetchall()]
-    assert host.hosts(given_urls["url"]).to_pylist() == found
 
 
 def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
@@ -45,13 +33,13 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
 
     run = open_run(folder)
     assert {group.value: group.documents for group in read_groups(run, "filter", "host")[1]} == expected
-    assert read_contents(run.reader).hosts == named
+    assert read_contents(run).hosts == named
     (origin,) = [origin for origin in read_summary(folder).page.origins if origin.column == "url"]
     assert {name: counts[0] for name, counts, _ in origin.shown} == named
     with open_pair(folder, folder, None) as pair:
         found = read_properties(pair)
     assert {name: a for name, a, _ in found["host"]} == named and found["language"] == [(host.NONE, 4, 4), ("x", 3, 3)]
-    stage = load_stage(RunReader(folder), duckdb.connect(), "filter", lambda _: None)
+    stage = load_stage(run, duckdb.connect(), "filter", lambda _: None)
     assert {one["value"]: one["rows"] for one in most(stage, "host")} == expected
     for wanted in ("one.test", "ONE.test"):
         assert select(stage, asked.Filter(stage="filter", host=wanted)).sum() == 3

@@ -7,7 +7,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.tokens.find import _bits, _by_file, _clear, find, show_findings
+from corpusmill.report.tokens.find import _by_file, find, show_findings
 from corpusmill.report.tokens.trace import trace
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
@@ -144,17 +143,10 @@ def test_a_damaged_index_is_one_sentence(run, tmp_path):
 
 @given(
     files=st.lists(st.sampled_from("abcd"), max_size=30),
-    bits=st.lists(st.booleans(), max_size=40),
-    places=st.lists(st.integers(0, 60), max_size=30),
 )
-def test_bits_of_documents_by_file(files, bits, places):
+def test_documents_by_file(files):
     at = {name: rows.tolist() for name, rows in _by_file(pa.chunked_array([files[:7], files[7:]], pa.string()))}
     assert at == {name: [row for row, other in enumerate(files) if other == name] for name in dict.fromkeys(files)}
-    packed, asked = np.packbits(np.array(bits, bool)), np.array(places, np.int64)
-    assert _bits(packed, asked).tolist() == [place < len(bits) and bits[place] for place in places]
-    inside = asked[asked < len(bits)]
-    _clear(packed, inside)
-    assert np.unpackbits(packed)[: len(bits)].tolist() == [bit and place not in inside for place, bit in enumerate(bits)]
 
 
 def test_shown_harmlessly_and_as_json(run, capsys):

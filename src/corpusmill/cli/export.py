@@ -127,7 +127,7 @@ def card(
     stale: AlthoughStale = False,
 ) -> None:
     """Write README.md (a card for the dataset hub) and croissant.json of a run's documents, from the run's own tables."""
-    from corpusmill.report.card.write import write_card
+    from corpusmill.report.card.data_card import write_card
 
     for path in write_card(run, output, name, licence, description, although_stale=stale):
         print(path)

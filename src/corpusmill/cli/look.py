@@ -167,14 +167,14 @@ def inspect(
     """Look into a run's reports or any shard: rows, values, and which rules failed."""
     from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.choose import Choice
-    from corpusmill.report.answers.inspect import Wanted
+    from corpusmill.report.answers.inspect import RowOptions
     from corpusmill.report.answers.inspect import inspect as show
 
     if json and csv:
         raise InputError("inspect: --json and --csv exclude each other.")
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host, url, _limits("--min", min_), _limits("--max", max_))
     chosen = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
-    wanted = Wanted(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
+    wanted = RowOptions(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
     show(target, stage, wanted, _console())
 
 
@@ -229,7 +229,7 @@ def diff(
     json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
 ) -> None:
     """Compare what two runs keep and drop: which documents, by which rules, and how that changes every distribution."""
-    from corpusmill.report.answers.diff import Wanted
+    from corpusmill.report.answers.diff import DiffOptions
     from corpusmill.report.answers.diff import diff as compare
 
-    compare(run_a, run_b, Wanted(stage, samples, chars, columns), "json" if json else "text", _console())
+    compare(run_a, run_b, DiffOptions(stage, samples, chars, columns), "json" if json else "text", _console())

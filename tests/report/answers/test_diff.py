@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.answers.diff import QUANTILES, Difference, Wanted, compare, describe, diff, distance
+from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare, describe, diff, distance
 
 FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + [
     pa.field("words", pa.int64()),
@@ -92,7 +92,7 @@ def test_figures_are_those_of_pandas(tmp_path: Path, seed: int) -> None:
     frame = crawl(generator, 400)
     seen = frame.sample(frac=0.9, random_state=seed)  # the second run had a part of the crawl
     a, b = chained(frame, 10, 1.5, 7), chained(seen, 14, 1.2, 5)
-    found = compare(write(tmp_path / "a", a, 3), write(tmp_path / "b", b, 2), Wanted(samples=4))
+    found = compare(write(tmp_path / "a", a, 3), write(tmp_path / "b", b, 2), DiffOptions(samples=4))
     both = fates(a).merge(fates(b), on=["id", "copy"], how="outer", suffixes=("_a", "_b"))
 
     def kept(side: str, value: bool) -> "pd.Series[bool]":
@@ -155,7 +155,7 @@ def test_the_distance_is_the_largest_difference_of_shares(a: list[float], b: lis
 
 def printed(a: Path | str, b: Path | str, width: int = 80, form: str = "text", **wanted: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    diff(str(a), str(b), Wanted(**wanted), form, console)
+    diff(str(a), str(b), DiffOptions(**wanted), form, console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
@@ -242,11 +242,11 @@ def test_half_a_run_is_said(run_folder: Path, tmp_path: Path) -> None:
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:
     """What the filter of one run drops, the other has seen only where it decided about it."""
     write_run(tmp_path / "run", ("ingest",))
-    found = compare(str(run_folder), str(tmp_path / "run"), Wanted(samples=0))
+    found = compare(str(run_folder), str(tmp_path / "run"), DiffOptions(samples=0))
     assert found.stages == ["ingest"] and {name: c.documents for name, c in found.counts.items()} == {"both": 56, "neither": 4}
     shutil.copytree(run_folder, tmp_path / "unfiltered")
     shutil.rmtree(tmp_path / "unfiltered" / "filter")
-    found = compare(str(run_folder), str(tmp_path / "unfiltered"), Wanted(samples=0))
+    found = compare(str(run_folder), str(tmp_path / "unfiltered"), DiffOptions(samples=0))
     assert found.stages == ["ingest", "dedup"] and found.of("both").documents == 42
     assert found.of("dropped_unseen_b").documents == 11 and "B has no filter." in found.notes
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import Choice
-from corpusmill.report.answers.inspect import Wanted, inspect
+from corpusmill.report.answers.inspect import RowOptions, inspect
 
 
 def look(target: Path | str, width: int = 80, stage: str | None = None, form: str = "table", limit: int = 100, **options: Any) -> str:
@@ -25,7 +25,7 @@ def look(target: Path | str, width: int = 80, stage: str | None = None, form: st
     names = {"columns", "order", "descending", "offset"}
     given = {name: value for name, value in options.items() if name in names}
     choice = Choice(**{name: value for name, value in options.items() if name not in names})
-    inspect(str(target), stage, Wanted(choice, limit=limit, form=form, **given), console)
+    inspect(str(target), stage, RowOptions(choice, limit=limit, form=form, **given), console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 

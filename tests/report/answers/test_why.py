@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
@@ -15,8 +16,8 @@ from rich.console import Console
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.why import why
 from corpusmill.report.answers.why_change import passing
-from corpusmill.report.answers.why_find import Passages, _search
-from corpusmill.report.read import Rule
+from corpusmill.report.answers.why_find import holder_of, holding
+from corpusmill.report.read import ReportRule
 
 
 def explain(run: Path, document: str) -> str:
@@ -189,15 +190,15 @@ THRESHOLDS = st.one_of(st.integers(-(10**9), 10**9), st.floats(-1e12, 1e12), st.
 @example(5e-324, 0.0, ">=")
 @given(THRESHOLDS, THRESHOLDS, st.sampled_from(["<", "<=", ">", ">="]))
 def test_a_proposed_threshold_lets_the_value_pass_and_is_close(value: float, threshold: float, comparison: str) -> None:
-    rule = Rule("step", "rule", "column", comparison, threshold)
+    rule = ReportRule("step", "rule", "column", comparison, threshold)
     found = passing(rule, value)
     assert not {"<": value < found, "<=": value <= found, ">": value > found, ">=": value >= found}[comparison]
     assert abs(found - value) <= max(2e-3 * abs(value), 2e-4)
 
 
 def test_what_has_no_other_threshold_is_switched_off() -> None:
-    assert passing(Rule("s", "r", "language", "not in", ["en"]), "de") == "off"
-    assert passing(Rule("s", "r", "n", "==", 0), 0) == "off"
+    assert passing(ReportRule("s", "r", "language", "not in", ["en"]), "de") == "off"
+    assert passing(ReportRule("s", "r", "n", "==", 0), 0) == "off"
 
 
 SPACES = st.text(" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u202f\u205f\u3000", min_size=1, max_size=3)
@@ -210,9 +211,11 @@ def test_passages_are_found_as_in_folded_text(texts: list[tuple[str, list[str]]]
     table = pa.table(
         {"id": [str(n) for n in range(len(raw))], "url": pa.nulls(len(raw), pa.string()), "text": pa.array(raw, pa.large_string())}
     )
-    found = Passages("ingest", 0, [])
-    _search(table, words, 100, found)
+    condition, values = holding(words)
+    with duckdb.connect() as connection:
+        connection.register("texts", table)
+        rows = connection.execute(f"SELECT id, url, text FROM texts WHERE {condition}", values).fetchall()
     expected = [str(n) for n, text in enumerate(raw) if " ".join(words) in " ".join(text.split())]
-    assert [holder.id for holder in found.holders or []] == expected and found.count == len(expected)
-    for holder in found.holders or []:
+    assert [row[0] for row in rows] == expected
+    for holder in (holder_of(*row, words) for row in rows):
         assert holder.passage.split() == words

@@ -24,8 +24,7 @@ from markdown_it import MarkdownIt
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.card.contents import iso_codes
 from corpusmill.report.card.croissant import croissant_type, is_list
-from corpusmill.report.card.rows import shown_sentence
-from corpusmill.report.card.write import MARK, size_category, write_card
+from corpusmill.report.card.data_card import MARK, shown_sentence, size_category, write_card
 from corpusmill.report.markdown import code, escaped, front_matter
 from corpusmill.report.page.html import write_report
 

@@ -6,7 +6,7 @@ import pytest
 from asking import PORT, client_of
 from starlette.testclient import TestClient
 
-from corpusmill.report.explore.server import POLICY, Guard
+from corpusmill.report.explore.server import POLICY, LoopbackGuard
 
 
 @pytest.fixture(scope="module")
@@ -94,4 +94,4 @@ def test_an_endless_request(client: TestClient) -> None:
 
 
 def test_port_80_has_no_port() -> None:
-    assert "localhost" in Guard(None, 80).hosts and "localhost" not in Guard(None, 8080).hosts
+    assert "localhost" in LoopbackGuard(None, 80).hosts and "localhost" not in LoopbackGuard(None, 8080).hosts

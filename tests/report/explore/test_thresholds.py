@@ -30,7 +30,7 @@ from corpusmill.report.page.html import render_body
 from corpusmill.report.queries.rules import shares_moved
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
-from corpusmill.report.read import Rule as Share
+from corpusmill.report.read import ReportRule as Share
 
 RECIPE = """
 ingest: {}

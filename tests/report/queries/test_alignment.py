@@ -48,10 +48,13 @@ def aligned(tmp_path: Path, builder: Any) -> Path:
 
 def test_read(aligned: Path) -> None:
     found = read_alignment(Run(str(aligned)))
-    assert found is not None and found.tokens == (20.0, 18.5)
-    assert [answer.document for answer in found.answers] == ["d2", "d1"]  # the worst after alignment first
+    assert found is not None and (found.judged.tokens_before, found.judged.tokens_after) == (20.0, 18.5)
+    assert [answer.document for answer in found.judged.answers] == ["d2", "d1"]  # the worst after alignment first
     assert found.dropped == {"no_pair": 1} and [place for place, _ in found.notes] == ["own.jsonl:7"]
-    assert [(c.column, c.texts, c.equal_length) for c in found.compared] == [("quality", 0, None), ("toxicity", 2, -0.375)]
+    assert [(name, c.texts, c.equal_length.difference) for name, c in found.judged.scores.items()] == [
+        ("quality", 0, None),
+        ("toxicity", 2, -0.375),
+    ]
 
 
 def test_page(aligned: Path) -> None:
@@ -80,7 +83,7 @@ def test_a_damaged_file_is_a_warning(aligned: Path, name: str, content: str) -> 
     run = Run(str(aligned))
     found = read_alignment(run)
     assert any(f"align/{name}" in warning for warning in run.warnings)
-    assert found is not None and (found.compared == [] if name == "judged.json" else found.sources == [])
+    assert found is not None and (found.judged.scores == {} if name == "judged.json" else found.sources == [])
 
 
 def test_not_every_number_need_be_there(aligned: Path) -> None:

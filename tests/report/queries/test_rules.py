@@ -42,7 +42,9 @@ def test_characters_and_first_failures(opened_random_run: Run) -> None:
     d = read_decisions(opened_random_run, "filter")
     assert d is not None
     first, chars = Counter[str](), Counter[str]()
-    for row in pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["failed", "chars_in"])).to_pylist():
+    for row in pa.concat_tables(
+        [table for _, table in opened_random_run.reader.groups("filter", "report", ["failed", "chars_in"])]
+    ).to_pylist():
         first.update(row["failed"][:1])
         chars.update(dict.fromkeys(row["failed"], row["chars_in"]))
     assert {rule.name: rule.first for rule in d.by_removal() if rule.first} == first
@@ -54,7 +56,10 @@ def test_combinations_and_pairs(opened_random_run: Run) -> None:
     assert d is not None
     found = read_overlap(opened_random_run, d)
     assert found is not None
-    every = [row["failed"] for row in pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["failed"])).to_pylist()]
+    every = [
+        row["failed"]
+        for row in pa.concat_tables([table for _, table in opened_random_run.reader.groups("filter", "report", ["failed"])]).to_pylist()
+    ]
     counts = Counter(tuple(sorted(names)) for names in every if names)
     most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     assert [(each.rules, each.documents) for each in found.combinations] == most[:COMBINATIONS]

@@ -16,8 +16,8 @@ from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import HELD, Summary, read_summary
 from corpusmill.report.queries.thresholds import (
     SAMPLES,
-    Change,
     Changes,
+    TriedThreshold,
     is_number,
     numeric_rules,
     read_changes,
@@ -27,7 +27,7 @@ from corpusmill.report.queries.thresholds import (
     sensible,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import Rule
+from corpusmill.report.read import ReportRule
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def d(opened_random_run: Run) -> Decisions:
 
 @pytest.fixture(scope="module")
 def table(opened_random_run: Run) -> pa.Table:
-    return pa.concat_tables(opened_random_run.reader.tables("filter", "report"))
+    return pa.concat_tables([table for _, table in opened_random_run.reader.groups("filter", "report")])
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +88,15 @@ def test_sensible_numbers_have_few_digits(value: float, now: float, expected: fl
 def test_only_numbers_can_be_changed() -> None:
     numbers = {1: True, 0.5: True, None: False, "a": False, float("nan"): False}
     assert {value: is_number(value) for value in numbers} == numbers and not is_number(True) and not is_number(["en"])
-    rules = [Rule("s", name, column, comparison, threshold) for name, column, comparison, threshold in
+    rules = [ReportRule("s", name, column, comparison, threshold) for name, column, comparison, threshold in
              (("a", "x", "<", 1), ("b", "x", "==", 1), ("c", "x", "not in", ["en"]), ("d", "gone", ">", 1))]  # fmt: skip
-    rules += [Rule("s", "twice", "x", comparison, 1) for comparison in ("<", ">")]
+    rules += [ReportRule("s", "twice", "x", comparison, 1) for comparison in ("<", ">")]
     assert [rule.rule for rule in numeric_rules(rules, ["x"])] == ["a"]
     assert recipe_line("rule", 50) == "filter.thresholds.rule=50" and recipe_line("rule", None) == "filter.thresholds.rule=null"
 
 
 def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:
-    texts = {row["id"]: row["text"] for t in opened_random_run.reader.tables("ingest", "data", ["id", "text"]) for row in t.to_pylist()}
+    texts = {row["id"]: row["text"] for _, t in opened_random_run.reader.groups("ingest", "data", ["id", "text"]) for row in t.to_pylist()}
     entries = {entry.rule.name: entry for entry in read_near_misses(opened_random_run, d, 100)}
     assert entries.keys() >= {"short", "language", "ratio"}
     rows = table.to_pylist()
@@ -162,4 +162,8 @@ def test_a_rule_whose_column_holds_nothing(tmp_path: Path) -> None:
         d = read_decisions(run, "filter")
         assert d is not None
         changes = read_changes(run, d)["rule"]
-    assert isinstance(changes, Changes) and changes.every == [Change(2.0, 1, 1, 0, True)] and changes.off == Change(None, 1, 1, 0)
+    assert (
+        isinstance(changes, Changes)
+        and changes.every == [TriedThreshold(2.0, 1, 1, 0, True)]
+        and changes.off == TriedThreshold(None, 1, 1, 0)
+    )

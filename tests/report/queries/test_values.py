@@ -23,7 +23,7 @@ from corpusmill.report.queries.values import (
     read_personal_data,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import DATA_STAGES, Rule, as_floats
+from corpusmill.report.read import DATA_STAGES, ReportRule, as_floats
 
 
 @pytest.mark.parametrize("stage", DATA_STAGES)
@@ -79,7 +79,7 @@ def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
     kept, dropped = histogram_figure(histogram, [])["data"]
     assert (sum(kept["y"][:-1]), sum(dropped["y"][:-1]), kept["x"][0]) == (40, 0, 3.0)
     assert caption(histogram, False) == "940 values; 900 below 3 (5 dropped) not drawn"
-    rule = Rule("step", "much", "cut", ">", 100.0)
+    rule = ReportRule("step", "much", "cut", ">", 100.0)
     assert sum(histogram_figure(histogram, [rule])["data"][0]["y"][:-1]) == 935  # a threshold needs all that it judges
     assert caption(histogram, True) == "940 values"
     few = counted(values[-80:], np.ones(80, bool))
@@ -96,7 +96,7 @@ def test_places_and_item_numbers_are_not_measured() -> None:
 
 def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
     histogram = Histogram("quality", Bins(1e-5, 0.9, 59, True, True), [1] * 60, [0] * 60)
-    (line,) = histogram_figure(histogram, [Rule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
+    (line,) = histogram_figure(histogram, [ReportRule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
     assert 0 < line["x0"] == line["x1"] < histogram.bins.low
 
 
@@ -107,7 +107,7 @@ def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
         values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
         histogram = counted(values, values < 0.1)
         assert histogram.bins.logarithmic and histogram.bins.zeros
-        figure = histogram_figure(histogram, [Rule("ratio", "ratio", "ratio", ">", 0.1)])
+        figure = histogram_figure(histogram, [ReportRule("ratio", "ratio", "ratio", ">", 0.1)])
         edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
         assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
         assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
@@ -118,7 +118,7 @@ def test_lengths(opened_random_run: Run) -> None:
     sets, _ = read_lengths(opened_random_run, ["ingest", "filter"])
     assert [each.name for each in sets] == ["came in", "after ingest", "after filter"]
     for each, (stage, column) in zip(sets, [("ingest", "chars_in"), ("ingest", "chars_out"), ("filter", "chars_out")], strict=True):
-        table = pa.concat_tables(opened_random_run.reader.tables(stage, "report", ["kept", column]))
+        table = pa.concat_tables([table for _, table in opened_random_run.reader.groups(stage, "report", ["kept", column])])
         values = np.sort(table[column].to_numpy()[table["kept"].to_numpy() | (column == "chars_in")])
         assert (each.documents, each.characters) == (len(values), values.sum())
         assert each.quantiles == np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
@@ -130,7 +130,9 @@ def test_personal_data(opened_random_run: Run) -> None:
     assert found is not None
     emails, phones = found.kinds
     assert (emails.placeholder, emails.known, phones.placeholder, phones.known) == ("email@example.com", True, None, True)
-    rows = pa.concat_tables(opened_random_run.reader.tables("filter", "report", ["pii_emails", "pii_phones", "kept"])).to_pylist()
+    rows = pa.concat_tables(
+        [table for _, table in opened_random_run.reader.groups("filter", "report", ["pii_emails", "pii_phones", "kept"])]
+    ).to_pylist()
     assert emails.finds == sum(row["pii_emails"] for row in rows)
     assert emails.kept_documents == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
     touched = [row["kept"] for row in rows if row["pii_emails"] or row["pii_phones"]]

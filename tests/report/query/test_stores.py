@@ -8,7 +8,7 @@ import pytest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.answers.diff import Wanted, compare
+from corpusmill.report.answers.diff import DiffOptions, compare
 from corpusmill.report.query.run import Run, open_run
 
 RUN = "s3://runs/a/run"
@@ -66,5 +66,5 @@ def test_what_is_damaged_in_a_bucket(s3, stored: str, run_folder: Path) -> None:
 def test_runs_here_and_in_a_bucket_are_compared(run_folder: Path, stored: str) -> None:
     """In either order: the connection of the first run reads the second one's files."""
     for a, b in ((str(run_folder), stored), (stored, str(run_folder))):
-        found = compare(a, b, Wanted())
+        found = compare(a, b, DiffOptions())
         assert found.of("both").documents == found.kept("a") == found.kept("b") > 0

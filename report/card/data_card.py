@@ -1,0 +1,385 @@
+"""`corpusmill card`: writes README.md and croissant.json of a run's documents. Nothing is measured anew; equal runs have equal cards."""
+
+import re
+import shlex
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from corpusmill.filters.pii import KINDS
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.redact import bare, walked
+from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.report.card.contents import Contents, iso_codes, read_contents
+from corpusmill.report.card.croissant import MEANINGS, croissant
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows
+from corpusmill.report.host import NONE
+from corpusmill.report.markdown import environment, front_matter
+from corpusmill.report.queries.classifiers import Label, UsedClassifier, interval, value
+from corpusmill.report.queries.summary import Summary, read_summary
+from corpusmill.report.queries.values import PersonalKind
+from corpusmill.report.query.run import Run
+from corpusmill.report.read import RunReader
+from corpusmill.report.stale import refuse_stale
+from corpusmill.report.tables import number
+
+CARD, CROISSANT = "README.md", "croissant.json"
+#: By this a card is known to be one of ours, which may be written again.
+MARK = "<!-- written by corpusmill card -->"
+#: Upper ends of the hub's size categories, and how it writes them.
+SIZES = ((3, "1K"), (4, "10K"), (5, "100K"), (6, "1M"), (7, "10M"), (8, "100M"), (9, "1B"), (10, "10B"), (11, "100B"), (12, "1T"))
+WARNINGS = 50
+
+
+def write_card(
+    run: str, output: str | None = None, name: str | None = None, licence: str | None = None, description: str | None = None,
+    although_stale: bool = False,
+) -> list[str]:  # fmt: skip
+    """Writes both files into `output` (the run's folder by default); returns their paths. `description`: a file of Markdown.
+
+    Raises InputError where `run` is no run or has no documents, where another README.md or croissant.json would be lost, and where the
+    documents are stale, unless `although_stale`: then both files say so first.
+    """
+    if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
+        raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
+    told = _read_description(description)
+    summary = read_summary(run, deep=False)
+    with Run(summary.reader) as opened:
+        contents = read_contents(opened)
+    stale = refuse_stale(summary.reader, contents.stage, although_stale)
+    title = safe_line(name or run_name(summary.reader), 200)
+    target = Storage(output or run)
+    ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
+    for path in (CARD, CROISSANT):
+        if target.exists(path) and not ours:
+            raise InputError(f"{target.path(path)}: this file is not of corpusmill card, so it is left as it is; name another --output.")
+    target.write_bytes(CARD, render(summary, contents, title, licence, told, stale).encode("utf-8", "replace"))
+    version = str(dict(versions(summary.reader)).get("corpusmill", ""))
+    about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
+    target.write_bytes(CROISSANT, croissant(contents, title, about, _languages(summary, contents), licence, version))
+    return [target.path(CARD), target.path(CROISSANT)]
+
+
+def _read_description(path: str | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a description is UTF-8 text, and byte {error.start} is not.") from error
+
+
+def render(summary: Summary, contents: Contents, title: str, licence: str | None, description: str, stale: str | None = None) -> str:
+    """The whole of README.md."""
+    reader = summary.reader
+    pii = pii_rows(summary)
+    facts = {
+        "mark": MARK, "title": title, "abstract": _abstract(summary, contents), "description": description, "licence": licence,
+        "stale": stale, "unfinished": _unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
+        "run": run_name(reader), "sources": source_rows(contents), "hosts": counted(contents.hosts),
+        "languages": counted(contents.languages) if contents.languages else [],
+        "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
+        "urls": url_rows(reader), "copies": copy_rows(summary), "pii": pii,
+        "classifiers": classifier_rows(summary.classifiers), "sets": set_names(reader),
+        "searched": [task for task in summary.benchmarks.tasks if task.searched], "tokenizer": tokenizer_rows(summary),
+        "recipe": recipe(reader), "command": command(reader, contents.stage), "versions": versions(reader),
+        "provenance": provenance_rows(reader), "limits": limits(summary, contents, pii),
+        "warnings": _warnings(summary), "most_warnings": WARNINGS,
+    }  # fmt: skip
+    body: str = environment("corpusmill.report.card").get_template("card.md.jinja").render(facts)
+    return front_matter(header(summary, contents, title, licence)) + body
+
+
+def header(summary: Summary, contents: Contents, title: str, licence: str | None) -> dict[str, Any]:
+    """What the dataset hub reads of a card (https://huggingface.co/docs/hub/datasets-cards)."""
+    return {
+        "pretty_name": title,
+        "license": licence or "other",
+        **({} if licence else {"license_name": "not-stated"}),
+        "language": _languages(summary, contents),
+        "size_categories": [size_category(contents.documents)],
+        "task_categories": ["text-generation"],
+        "tags": ["corpusmill", "pretraining", "croissant"],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": "train", "path": f"{contents.stage}/data/*.parquet"}],
+                "default": True,
+            }
+        ],
+    }
+
+
+def size_category(documents: int) -> str:
+    """The hub's name for so many documents."""
+    lower = ""
+    for digits, upper in SIZES:
+        if documents < 10**digits:
+            return f"{lower}<n<{upper}" if lower else f"n<{upper}"
+        lower = upper
+    return f"n>{lower}"
+
+
+def _languages(summary: Summary, contents: Contents) -> list[str]:
+    options = step_options(summary.reader).get("language") or {}
+    return iso_codes(contents.languages, lid_176=not options.get("model")) if contents.languages else []
+
+
+def _abstract(summary: Summary, contents: Contents) -> str:
+    """One sentence: what, how much, from where and when."""
+    hosts = len(contents.hosts)
+    characters = next((row.chars_out for row in summary.rows if row.stage == contents.stage), None)
+    parts = [f"{contents.documents:,} documents"]
+    parts += [f"of {characters:,} characters"] if characters else []
+    parts.append(f"from {hosts:,} {'host' if hosts == 1 else 'hosts'} and {len(contents.sources):,} crawl files")
+    if contents.first and contents.last:
+        same = contents.first == contents.last
+        parts.append(f"fetched on {contents.first}" if same else f"fetched from {contents.first} to {contents.last}")
+    words = {"filter": "filtered", "dedup": "deduplicated"}
+    done = [word for stage, word in words.items() if summary.reader.stages[stage].status == "complete"]
+    return " ".join(parts) + (f", {' and '.join(done)}" if done else "") + "."
+
+
+def _warnings(summary: Summary) -> list[str]:
+    """What the run warned of, without what it says of trainings."""
+    later = tuple(f"{name}: " for name in summary.reader.stages if name not in MAKING)
+    return [shown_sentence(sentence) for sentence in summary.warnings if not sentence.startswith(later)]
+
+
+def _unfinished(summary: Summary, contents: Contents) -> list[str]:
+    """Why the card is not that of a finished run; nothing where it is."""
+    found = [] if contents.finished else [f"The stage {contents.stage} is not finished, and these are only the documents that it has done."]
+    wanted = summary.reader.description.get("recipe")
+    after = list(summary.reader.stages)[: list(summary.reader.stages).index("dedup") + 1]
+    missing = [name for name in after if isinstance(wanted, dict) and name in wanted and summary.reader.stages[name].status != "complete"]
+    late = [name for name in missing if name != contents.stage]
+    return found + ([f"The recipe goes on with stages that have not run to their end: {', '.join(late)}."] if late else [])
+
+
+# ---- rows of its tables ------------------------------------------------------------------------------
+
+#: Rows of a table of crawl files, hosts or languages; the others come together in one.
+SHOWN = 25
+#: The stages that make documents and tokens.
+MAKING = ("ingest", "filter", "dedup", "tokenizer", "tokens")
+#: A path of this machine in a sentence, of two names or more.
+_PATH = re.compile(r"(?<![\w:/.~-])~?(?:/[^\s/'\"]+)+/[^\s/'\":;,]+")
+
+
+def counted(counts: Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent names, and all others in one row."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = ordered[SHOWN:]
+    return ordered[:SHOWN] + ([(f"{len(rest):,} others", sum(count for _, count in rest))] if rest else [])
+
+
+def shown_path(path: str) -> str:
+    """A path for people elsewhere: of a file of this machine its name alone, of a URL neither a user nor a query."""
+    return PurePosixPath(path).name or path if path.startswith(("/", "~/", "file://")) else bare(path)
+
+
+def shown_sentence(sentence: str) -> str:
+    """A sentence whose paths are for people elsewhere."""
+    return _PATH.sub(lambda found: shown_path(found[0]), bare(sentence))
+
+
+def source_rows(contents: Contents) -> list[tuple[str, int, int]]:
+    """Crawl files: (name, records read, documents here), those with most documents first."""
+    every = Counter({name: contents.sources[name] for name in {*contents.records, *contents.sources}})
+    ordered = sorted(every, key=lambda name: (-every[name], -contents.records[name], name))
+    rows = [(shown_path(name), contents.records[name], every[name]) for name in ordered[:SHOWN]]
+    rest = ordered[SHOWN:]
+    if rest:
+        rows.append((f"{len(rest):,} others", sum(contents.records[n] for n in rest), sum(every[n] for n in rest)))
+    return rows
+
+
+def url_rows(reader: RunReader) -> list[Row]:
+    """Which lists of URLs were applied as records were read; what each rule left out is in the table of ingest's rules."""
+    options = reader.settings("ingest").get("url_filter")
+    if not isinstance(options, dict):
+        return []
+    rows = [("compared as", str(options.get("preset")))]
+    rows.append(("lists of 4.56 million domains and of words (those of datatrove)", "yes" if options.get("shipped_lists") else "no"))
+    lists = ((name, options.get(name)) for name in ("domains", "urls", "allow"))
+    words = ((name, options.get(name)) for name in ("hard_words", "soft_words", "subwords"))
+    rows += [(f"further lists: {name}", ", ".join(PurePosixPath(bare(str(file))).name for file in files)) for name, files in lists if files]
+    return rows + [(f"further {name.replace('_', ' ')}", number(len(some))) for name, some in words if some]
+
+
+def pii_rows(summary: Summary) -> list[tuple[str, PersonalKind]]:
+    """Personal data and secrets by kind, in words and as the report counts them; none where the filter stage did not look."""
+    words = {kind.column: kind.description for kind in KINDS}
+    found = summary.personal.kinds if summary.personal else []
+    return [(words.get(each.column, each.kind), each) for each in found]
+
+
+def copy_rows(summary: Summary) -> list[Row]:
+    """What `dedup_rows` has, and how the copies that were removed are known to be copies."""
+    rows, found = dedup_rows(summary), summary.duplicates
+    if found is None:
+        return rows
+    clusters = found.clusters
+    rows += [("documents of the largest group", number(max(clusters.sizes, default=0)))]
+    evidence = ", ".join(f"{name} {number(count)}" for name, count in sorted(clusters.verified.items()))
+    return rows + ([("known to be copies by", evidence)] if evidence else [])
+
+
+def classifier_rows(found: list[UsedClassifier]) -> list[tuple[str, ...]]:
+    """(classifier, trained on, AUC in the test part, AUC on unseen sources, precision, recall) of each label."""
+    return [(_label_name(each, label), *_quality(label)) for each in found for label in each.labels]
+
+
+def _label_name(each: UsedClassifier, label: Label) -> str:
+    return each.name if len(each.labels) == 1 else f"{each.name}: {label.name}"
+
+
+def _quality(label: Label) -> tuple[str, ...]:
+    test, unseen = label.test, label.unseen
+    if test is None:
+        return ("not known", "not measured", "not measured", "not measured", "not measured")
+    at = test["at_threshold"]
+    return (
+        f"{label.yes:,} yes, {label.no:,} no", interval(test["roc_auc"]), interval(unseen["roc_auc"]) if unseen else "not measured",
+        f"{value(at['precision'])} at {label.threshold:.3g}", value(at["recall"]),
+    )  # fmt: skip
+
+
+def set_names(reader: RunReader) -> list[str]:
+    """The evaluation sets that the recipe has the documents searched for, by the names or the files that it gives."""
+    options = reader.settings("dedup").get("contamination")
+    sets = options.get("sets") if isinstance(options, dict) else None
+    named = [(one.get("name") or one.get("path")) if isinstance(one, dict) else one for one in sets or ()]
+    return [shown_path(str(name)) for name in named]
+
+
+def provenance_rows(reader: RunReader) -> list[Row]:
+    """A digest of the code that made each stage; the manifests say what stands behind it."""
+    rows = []
+    for name in MAKING:
+        codes = sorted({task.code for task in reader.stages[name].tasks})
+        if codes:
+            rows.append((f"code of {name}", digest(codes)[:16]))
+    return rows
+
+
+def recipe(reader: RunReader) -> str:
+    """The recipe with all its defaults, as YAML: the stages up to the documents, and those of the tokens where the run has them.
+    Paths in it are for people elsewhere."""
+    import yaml
+
+    given = reader.description.get("recipe")
+    names = [name for name in MAKING if reader.stages[name].status != "missing"] if isinstance(given, dict) else []
+    kept = {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
+    return yaml.safe_dump(walked(kept, shown_path), sort_keys=False, allow_unicode=False, width=120).rstrip() if kept else ""
+
+
+def command(reader: RunReader, last: str) -> str:
+    """The command that makes the documents again."""
+    inputs = reader.description.get("inputs")
+    paths = " ".join(shlex.quote(shown_path(str(path))) for path in inputs) if isinstance(inputs, list) else "INPUT"
+    return f"corpusmill run recipe.yaml {paths} --output RUN --to {last}"
+
+
+def run_name(reader: RunReader) -> str:
+    """What the run's folder is called."""
+    root = reader.storage.root
+    return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else PurePosixPath(root)).name or "corpus"
+
+
+def versions(reader: RunReader) -> list[tuple[str, Any]]:
+    found = reader.description.get("versions")
+    return sorted(found.items()) if isinstance(found, dict) else []
+
+
+# ---- what the documents are not -----------------------------------------------------------------------
+#
+# In plain words: each sentence follows from something that the run did, or did not do.
+
+#: A host with more than this share of the documents is named.
+ONE_HOST = 0.2
+
+
+def limits(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKind]]) -> list[str]:
+    reader = summary.reader
+    steps = step_options(reader)
+    return [
+        *_origin(contents),
+        *_judged_languages(contents, steps),
+        *_filters(summary, steps),
+        *_personal(pii),
+        *_copies(reader),
+        *(f"Classifier {c.name}: {sentence.removeprefix(f'{c.name}: ')}" for c in summary.classifiers for sentence in c.warnings()),
+        "The licences of the documents are those of their authors; nothing here says that they may be used for a given purpose.",
+    ]
+
+
+def step_options(reader: RunReader) -> dict[str, dict[str, Any]]:
+    """The options of each of the filter stage's steps; of one that stands there twice, the last."""
+    steps = reader.settings("filter").get("steps")
+    items = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    return {name: options if isinstance(options, dict) else {} for step in items for name, options in step.items()}
+
+
+def _origin(contents: Contents) -> list[str]:
+    found = []
+    named = {host: count for host, count in contents.hosts.items() if host != NONE}
+    if named:
+        host, count = max(named.items(), key=lambda item: (item[1], item[0]))
+        if count > ONE_HOST * contents.documents:
+            found.append(f"{count / contents.documents:.0%} of the documents come from one host, {host}, and have its views and habits.")
+    if any(source.startswith("/") for source in contents.sources):
+        found.append('The column "source" holds paths of the machine on which the run was made.')
+    if contents.undated:
+        found.append(f"{number(contents.undated)} documents do not say when they were fetched.")
+    return found
+
+
+def _judged_languages(contents: Contents, steps: dict[str, dict[str, Any]]) -> list[str]:
+    options = steps.get("language")
+    if options is None or contents.languages is None:
+        return ["The languages of the documents were not identified."]
+    model = "a fastText model" if options.get("model") else "fastText's lid.176"
+    threshold = options.get("threshold")
+    above = f" (a score above {number(threshold)} was asked for)" if threshold is not None else ""
+    return [f"Languages were judged by {model}{above}, not by people: short, mixed and rare ones are often taken for others."]
+
+
+def _filters(summary: Summary, steps: dict[str, dict[str, Any]]) -> list[str]:
+    if not summary.reader.present(["filter"]):
+        return ["The documents were not filtered: boilerplate, spam and machine text are still in them."]
+    found = []
+    toxicity = [rule for rule in summary.decisions["filter"].thresholds if rule.step == "toxicity"] if "filter" in summary.decisions else []
+    dropped = sum(summary.decisions["filter"].rules[rule.rule].fired for rule in toxicity)
+    if dropped:
+        found.append(f"A toxicity classifier, which errs in both directions, dropped {number(dropped)} documents; offensive text is left.")
+    elif "toxicity" in steps:
+        found.append("Toxicity was measured, and no document was dropped for it: offensive text is in the documents.")
+    else:
+        found.append("Nothing was done against offensive text.")
+    return found
+
+
+def _personal(pii: list[tuple[str, PersonalKind]]) -> list[str]:
+    if not pii:
+        return ["Personal data was neither looked for nor replaced (the filter stage had no step pii)."]
+    found = ["Personal data and secrets were found by their form alone: names, and what no form gives away, are left as they were."]
+    left = [found.kind for _, found in pii if found.known and found.placeholder is None]
+    return found + ([f"Found, counted, and left as they were: {', '.join(left)}."] if left else [])
+
+
+def _copies(reader: RunReader) -> list[str]:
+    if reader.stages["dedup"].status != "complete":
+        return ["Copies of the same text were not removed."]
+    settings, found = reader.settings("dedup"), []
+    if not (settings.get("minhash") or {}).get("enabled", True):
+        found.append("Near copies were not looked for, only exact ones.")
+    elif settings.get("verification") not in (None, "exact"):
+        found.append("Near copies were told by signatures alone, not by comparing texts, so some removed documents were no copies.")
+    if not settings.get("contamination"):
+        found.append("The documents were not searched for items of evaluation sets: scores on public benchmarks may be too good.")
+    return found
