@@ -134,7 +134,7 @@ def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) 
     for rule in d.thresholds:
         if isinstance(rule.threshold, int | float):
             marks.setdefault(rule.column, []).append(float(rule.threshold))
-    planned = {}
+    planned: dict[str, Bins] = {}
     for first in range(0, len(names), TOGETHER):
         some = names[first : first + TOGETHER]
         values = sample(run, d, [number_of(name, kinds) for name in some])
