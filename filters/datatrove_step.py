@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
 
 class DatatroveConfig(Config):
-    """A class below datatrove's package (`pipeline.filters.RegexFilter`) and the options it is constructed with."""
+    """A class below datatrove's package (`datatrove.pipeline.filters.RegexFilter`) and the options it is constructed with."""
 
     step: str = Field(description="Import path of the class, with or without `datatrove.` before it.")
     options: dict[str, Any] = Field({}, description="Arguments of its constructor.")

@@ -12,17 +12,21 @@ from corpusmill.pipeline.config import Config
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
-QUALITY = (
-    Rule("gopher_short_doc", "gopher_words", "<", 50),
-    Rule("gopher_long_doc", "gopher_words", ">", 100_000),
-    Rule("gopher_below_avg_threshold", "gopher_mean_word_length", "<", 3),
-    Rule("gopher_above_avg_threshold", "gopher_mean_word_length", ">", 10),
+_SYMBOLS = (
     Rule("gopher_too_many_hashes", "gopher_hash_ratio", ">", 0.1),
     Rule("gopher_too_many_ellipsis", "gopher_ellipsis_ratio", ">", 0.1),
     Rule("gopher_too_many_bullets", "gopher_bullet_line_ratio", ">", 0.9),
     Rule("gopher_too_many_end_ellipsis", "gopher_ellipsis_line_ratio", ">", 0.3),
     Rule("gopher_below_alpha_threshold", "gopher_alpha_word_ratio", "<", 0.8),
-    Rule("gopher_enough_stop_words", "gopher_stop_words", "<", 2),
+)
+_STOP_WORDS = Rule("gopher_enough_stop_words", "gopher_stop_words", "<", 2)
+QUALITY = (
+    Rule("gopher_short_doc", "gopher_words", "<", 50),
+    Rule("gopher_long_doc", "gopher_words", ">", 100_000),
+    Rule("gopher_below_avg_threshold", "gopher_mean_word_length", "<", 3),
+    Rule("gopher_above_avg_threshold", "gopher_mean_word_length", ">", 10),
+    *_SYMBOLS,
+    _STOP_WORDS,
 )
 
 #: The paper counts every word; datatrove leaves words of nothing but punctuation out of number and length.
@@ -31,7 +35,8 @@ QUALITY_PAPER = (
     Rule("gopher_long_doc", "gopher_all_words", ">", 100_000),
     Rule("gopher_below_avg_threshold", "gopher_mean_all_word_length", "<", 3),
     Rule("gopher_above_avg_threshold", "gopher_mean_all_word_length", ">", 10),
-    *QUALITY[4:],
+    *_SYMBOLS,
+    _STOP_WORDS,
 )
 
 #: For the word rule `characters`, where a word is mostly one character: limits of our own, no paper's. 50 words of Chinese are about 80
@@ -39,7 +44,7 @@ QUALITY_PAPER = (
 QUALITY_CHARACTERS = (
     Rule("gopher_short_doc", "gopher_words", "<", 80),
     Rule("gopher_long_doc", "gopher_words", ">", 160_000),
-    *QUALITY[4:9],
+    *_SYMBOLS,
 )
 
 
@@ -103,14 +108,14 @@ def _duplicated(limits: tuple[float, ...]) -> tuple[Rule, ...]:
 
 _TOP = tuple(Rule(f"top_{n}_gram", f"top_{n}_gram_char_frac", ">", limit) for n, limit in zip(TOP, (0.2, 0.18, 0.16)))
 _NGRAMS = (*_TOP, *_duplicated((0.15, 0.14, 0.13, 0.12, 0.11, 0.10)))
-REPEATED = (
+_LINES = (
     Rule("repetition_empty", "repetition_characters", "<", 1),
     Rule("dup_para_frac", "dup_para_frac", ">", 0.3),
     Rule("dup_para_char_frac", "dup_para_char_frac", ">", 0.2),
     Rule("dup_line_frac", "dup_line_frac", ">", 0.3),
     Rule("dup_line_char_frac", "dup_line_char_frac", ">", 0.2),
-    *_NGRAMS,
 )
+REPEATED = (*_LINES, *_NGRAMS)
 
 #: The limits in the order of the paper's table. Where it is silent (whether the first copy counts, what characters are compared with) this
 #: reads it as datatrove does: copies after the first, each character once, over all characters of the text.
@@ -124,7 +129,7 @@ REPEATED_PAPER = (
 
 #: For the word rule `characters`: limits of our own, no paper's. Five characters are two or three words and repeat in any text: 5% of the
 #: 281 Japanese manual pages on which these were set exceed each of them, and fewer of 128 Chinese ones.
-REPEATED_CHARACTERS = (*REPEATED[:5], *_TOP, *_duplicated((0.35, 0.31, 0.28, 0.25, 0.22, 0.19)))
+REPEATED_CHARACTERS = (*_LINES, *_TOP, *_duplicated((0.35, 0.31, 0.28, 0.25, 0.22, 0.19)))
 
 
 class GopherRepetitionConfig(Config):

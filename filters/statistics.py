@@ -149,6 +149,7 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, toke
 # Places in a row of the output.
 CHARACTERS, NEWLINES = NAMES.index("characters"), NAMES.index("newlines")
 FIRST_OF_WORDS, FIRST_OF_LINES = NAMES.index("words"), NAMES.index("lines")
+HASHES, ELLIPSES = NAMES.index("hashes"), NAMES.index("ellipses")
 PARAGRAPHS, LINE_RUNS = NAMES.index("paragraphs"), NAMES.index("line_runs")
 TOP_2, DUPLICATED_5, FILLED_LINES = NAMES.index("top_2"), NAMES.index("duplicated_5"), NAMES.index("filled_lines")
 
@@ -186,7 +187,7 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
             else:
                 count = walk_words(data, start, end, word_classes, powers, scratch.words)
             word_statistics(scratch, count, text, stop_words, row)
-            row[FIRST_OF_WORDS + 6], row[FIRST_OF_WORDS + 7] = symbol_counts(data, start, end)
+            row[HASHES], row[ELLIPSES] = symbol_counts(data, start, end)
         if groups & LINES:
             line_statistics(data, start, end, classes, row)
         if groups & REPETITION:
