@@ -26,7 +26,7 @@ from corpusmill.train.options import Architecture
 
 # ---- which models have scores of their own -----------------------------------------------------------
 #
-# A card must not describe a model with the figures of another one.
+# A card must not show the scores of another model.
 
 WEIGHTS = "model/model.safetensors"
 
@@ -44,7 +44,7 @@ def outputs(reader: RunReader, stage: str) -> dict[str, str]:
 
 # ---- data and trainings ------------------------------------------------------------------------------
 #
-# Rows of tables about the data and the trainings. Every figure is one of the run's report.
+# Table rows about the data and the trainings. Every number is one of the report's.
 
 TRAINED = ("pretrain", "sft", "align")
 
@@ -177,7 +177,7 @@ def _changed(label: str, before: Any, after: Any, form: str) -> tuple[str, str |
 
 # ---- scores ------------------------------------------------------------------------------------------
 #
-# What a card says of evaluations, judged answers and samples.
+# Table rows about evaluations, judged answers and samples.
 
 SAMPLES = 3
 
@@ -275,7 +275,7 @@ def _task_note(task: Benchmark) -> str:
 
 # ---- limits ------------------------------------------------------------------------------------------
 #
-# What a model can't do, in plain words, as far as the run's figures say it.
+# Sentences on the limits of a model. Each follows from a number of the run.
 
 #: A smaller model is not expected to know facts or to follow an argument.
 SMALL = 1_000_000_000

@@ -210,7 +210,7 @@ class RunReader(RunFiles):
             return None
 
     def schema(self, stage: str, kind: str) -> pa.Schema | None:
-        """The schema of a stage's first readable shard."""
+        """Returns the schema of a stage's first readable shard; None without any."""
         for shard in self.stages[stage].outputs(f"{kind}/"):
             file = self._open(stage, shard) if shard.endswith(".parquet") else None
             if file is not None:

@@ -179,7 +179,7 @@ def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[TokenSpan]
 
 # ---- on a terminal and as a page ---------------------------------------------------------------------
 #
-# In colours, or with marks where there are none.
+# In colours, or with marks where the terminal has no colours.
 
 STYLES = {LEARNED: "bold green", GIVEN: "", CUT: "red strike"}
 SPECIAL = " reverse"

@@ -27,7 +27,7 @@ def show_query(folder: str, query: str, limit: int | None, form: str, console: C
         try:
             _answer(run, query, limit, form, console)
         finally:
-            warn(run.reader.warnings)  # also where a query fails because of them
+            warn(run.reader.warnings)  # also where damage makes the query fail
 
 
 def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:

@@ -298,7 +298,7 @@ def versions(reader: RunReader) -> list[tuple[str, Any]]:
 
 # ---- what the documents are not -----------------------------------------------------------------------
 #
-# In plain words: each sentence follows from something that the run did, or did not do.
+# Sentences on the limits of the documents. Each follows from something that the run did or did not do.
 
 #: A host with a larger share of the documents is named.
 ONE_HOST = 0.2

@@ -13,7 +13,7 @@ StageName = Annotated[str, Field(min_length=1, max_length=40)]
 #: Prefixes of parameters that go on with the name of a column or rule: `low.words=20`.
 DYNAMIC = {"low": "low", "high": "high", "set": "set_"}
 REPEATED = ("rule",)
-MOST = 100  # ranges or thresholds in a request
+MOST = 100  # ranges or thresholds in a request, at most
 
 
 class Unfit(Exception):

@@ -83,7 +83,7 @@ def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None
     parts: dict[str, list[Any]] = {name: [] for name in ("verdict", "characters", *ORIGINS)}
     stored = ["id", "url", *(column.sql for column in table.columns.values())]
     with table.cursor(timed=False) as cursor:
-        cursor.execute("BEGIN")  # one transaction: DuckDB copies rows that are committed before a row group is full
+        cursor.execute("BEGIN")  # one transaction, since DuckDB copies rows that are committed before a row group is full
         cursor.register("part", _numbered(batches.schema.empty_table().select(stored), 0))
         cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS FROM part")
         for batch in batches:
@@ -112,7 +112,7 @@ def _borrow(run: Run, table: StageTable) -> None:
         other = next((name for name in DATA_STAGES if {"id", column} <= columns(run, f"{name}_report").keys()), None)
         if other is not None:
             known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_table()
-            codes = np.append(table.names[column].encode(Coded(known["value"])), table.names[column].number(None))  # the last: not there
+            codes = np.append(table.names[column].encode(Coded(known["value"])), table.names[column].number(None))  # last: none
             found: Codes = codes[pc.fill_null(pc.index_in(table.ids(), known["id"].combine_chunks()), -1).to_numpy()]
             table.origins[column] = found.astype(np.int32)
 

@@ -85,7 +85,7 @@ def _decided(table: StageTable, rules: Mapping[str, ReportRule], moves: Moves) -
 
 def fails(table: StageTable, rule: ReportRule, threshold: float) -> Bools:
     """bool (rows): the values that fail. NaN compares as false with everything."""
-    with np.errstate(over="ignore"):  # a threshold beyond what the column's type holds
+    with np.errstate(over="ignore"):  # the threshold may exceed the range of the column's type
         failing: Bools = COMPARISONS[rule.comparison](table.array(rule.column), threshold)
     return failing
 
@@ -160,7 +160,7 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
 
 
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:
-    """Returns the later stages that have read the filter stage's present output, and the command that redoes them."""
+    """Returns the stages after the filter stage that have run already, and the command that redoes them."""
     order = list(STAGES)
     stale = [name for name in order[order.index("filter") + 1 :] if reader.stages[name].status != "missing"]
     return stale, mend_command(folder, stale)

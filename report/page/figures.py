@@ -125,7 +125,7 @@ def _thresholds(rules: list[ReportRule], lowest: float, logarithmic: bool) -> tu
     found = []
     for place, rule in enumerate(rules):
         if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool) and math.isfinite(rule.threshold):
-            x = max(float(rule.threshold), lowest) if logarithmic else float(rule.threshold)  # zero has no place there
+            x = max(float(rule.threshold), lowest) if logarithmic else float(rule.threshold)  # a logarithmic axis has no zero
             text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
             found.append(marked(x, text, _log10(x) if logarithmic else x, 1 - 0.13 * (place % 3)))
     return [line for line, _ in found], [note for _, note in found]

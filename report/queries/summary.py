@@ -94,10 +94,10 @@ class Summary:
     earlier: Earlier | None
     tokenizer: Judgement | None
     training: list[Training]
-    figures: dict[str, list[tuple[str, Any]]]  # names and values by title: trainings
+    figures: dict[str, list[tuple[str, Any]]]  # by training's title: names and values
     scores: Scores
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
-    times: Query | None  # a row a phase of a stage
+    times: Query | None  # one row for each phase of a stage
     mixture: list[Component]
     classifiers: list[UsedClassifier]
     benchmarks: Benchmarks

@@ -39,7 +39,7 @@ def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
     found = []
     for split, description in splits.items():
         for told in description.get("packing") or []:
-            with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+            with suppress(KeyError, TypeError, ValueError, OverflowError):  # skips entries that are damaged
                 found.append(Packing(split, int(told["length"]), int(told["rows"]), int(told["padding"]), float(told["waste"])))
     return found
 
@@ -61,7 +61,7 @@ def mixture(reader: RunReader) -> list[Component]:
     found = []
     components = (reader.json(PLAN, dict) or {}).get("mixture")
     for told in components if isinstance(components, list) else []:
-        with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # skips entries that are damaged
             wanted, there, tokens, short = (int(told[name]) for name in ("wanted", "there", "tokens", "short"))
             found.append(Component(str(told["name"]), wanted, there, tokens, float(told["epochs"]), short))
     return found

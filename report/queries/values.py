@@ -21,7 +21,7 @@ BINS = 60
 SAMPLE_ROWS = 100_000
 #: Columns whose samples are in memory at a time.
 TOGETHER = 8
-#: Places and numbers of groups, not measurements; a histogram of them says nothing.
+#: Columns that are not measurements: places, numbers of copies, and the columns that every report begins with.
 NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
 #: By stage, measured columns without a histogram: `similarity` has its own chart, without the exact copies that would hide all other
 #: values; the number of an item measures nothing, and a document rarely holds more than one item.

@@ -133,7 +133,7 @@ def connect(storage: Storage, memory: int | None = None) -> duckdb.DuckDBPyConne
     memory = memory or max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
     spill = os.path.join(_private(), str(next(_NUMBER)))
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
-    connection.execute("SET parquet_metadata_cache = true")  # footers of a thousand shards are read once, not once a query
+    connection.execute("SET parquet_metadata_cache = true")  # reads the footers of the shards once, not once for each query
     reach(connection, storage)
     return connection
 

@@ -87,7 +87,7 @@ def _take(table: pa.Table, found: dict[str, tuple[int, int]]) -> str:
 
 
 THREADS = 2
-#: Inputs of a task that are named.
+#: Inputs that a sentence about a task names.
 SHOWN = 3
 
 
