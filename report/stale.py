@@ -79,7 +79,7 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
 
 
 def mend_command(folder: str, stages: list[str]) -> str:
-    """Returns the command that redoes the stages from the first to the last of these; empty without any."""
+    """Returns the command that redoes `stages` from the first to the last; empty without any."""
     if not stages:
         return ""
     return shlex.join(["corpusmill", stages[0], folder, *(["--to", stages[-1]] if stages[1:] else [])])

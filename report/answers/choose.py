@@ -112,7 +112,7 @@ class TableRows:
         return self.connection.cursor().sql(sql, params=values or None)
 
     def column(self, name: str, numeric: bool = False) -> str:
-        """Returns a column in SQL. Raises InputError where the table has none of that name, or it must be numeric and is not."""
+        """Returns a column in SQL. Raises InputError where the table lacks it, or where `numeric` is set and it holds no numbers."""
         wanted = {
             column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(_NUMERIC) and not kind.endswith("]"))
         }

@@ -214,7 +214,7 @@ def _token_rows(path: Path) -> Iterator[Row]:
 
 
 def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:
-    """Shows rows: a report's with decision and values, chosen columns as a table, any other row as names and values."""
+    """Shows rows: those of a report with decision and values, chosen columns as a table, all others as names and values."""
     if not rows:
         console.print("No such rows." if not about.total else f"No such rows: there are {about.total:,}, and --offset is {about.offset:,}.")
     elif about.columns:

@@ -110,7 +110,7 @@ def _url(reader: RunReader, id_: str) -> str:
 
 @dataclass
 class Told:
-    """A stage's row about the document. `facts`: sentences. `values`: the measured values with the rules on them."""
+    """A stage's row about the document. `facts`: sentences. `values`: the measured values by column, each with the rules on it."""
 
     stage: str
     row: dict[str, Any]

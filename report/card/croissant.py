@@ -103,8 +103,8 @@ def _file(stage: str, output: Any) -> dict[str, Any]:
 
 
 def _file_set(contents: Contents) -> dict[str, Any]:
-    """Returns one file set for all shards, by a pattern that mlcroissant applies beside the file. mlcroissant can't read a set that is
-    contained in several files."""
+    """Returns one file set for all shards. Its pattern is relative to croissant.json, since mlcroissant can't read a set that is contained
+    in several files."""
     return {
         "@type": "cr:FileSet", "@id": FILES, "name": FILES, "description": f"The {len(contents.files):,} shards of documents.",
         "encodingFormat": PARQUET, "includes": f"{contents.stage}/data/*.parquet",

@@ -129,7 +129,8 @@ class Judgement:
 
 
 def judgement(quality: dict[str, Any]) -> Judgement:
-    """Reads the content of `quality.json`. Raises KeyError, TypeError or AttributeError where the stage did not write it so."""
+    """Reads the content of `quality.json`. Raises KeyError, TypeError or AttributeError where its form is not the one that the stage
+    writes."""
     tokenizers = [
         Tokenizer(short_name(name), Figures.of(found), *({n: Figures.of(v) for n, v in found[by].items()} for by in ("languages", "hosts")))
         for name, found in quality["tokenizers"].items()
