@@ -1,1 +1,1 @@
-"""What a run did, for people: the report page, terminal tables, and the questions "why" and "from where"."""
+"""Shows what a run did, to people: the report page, terminal tables, the explorer, cards, and answers on single documents and tokens."""

@@ -1,4 +1,4 @@
-"""`corpusmill classifier evaluate` on the terminal, and as a page that holds all it needs."""
+"""Shows the result of `corpusmill classifier evaluate` on the terminal, and as a self-contained page."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,14 +26,14 @@ from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.queries.classifiers import doubts, interval, value
 from corpusmill.report.tables import cell, show, show_notes, table
 
-#: Thresholds of the table, beside the classifier's own; the page and `--json` have more.
+#: Thresholds of the table, besides the classifier's own; the page and `--json` have more.
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-#: Sources of a table.
+#: Sources in a table.
 SHOWN_SOURCES = 20
 
 
 def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
-    """Prints what `evaluate_files` found: warnings, then for each label its measures by source and length, and its thresholds."""
+    """Prints the result of `evaluate_files`: warnings, then for each label its measures by source and length, and its thresholds."""
     head = f"{safe_line(result['classifier'], 60)}: {result['texts']:,} texts"
     if result["left_out"]:
         head += f"; {result['left_out']:,} that it has learned from are left out"
@@ -52,7 +52,7 @@ def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
-    """What a reader should know before any number."""
+    """Returns the warnings to read before the numbers."""
     seen, sentences = result["in_training"], []
     if seen is None:
         sentences.append("the classifier does not say what it has learned from, so it may have seen these texts before.")
@@ -97,7 +97,7 @@ def _sentence(found: Mapping[str, Any]) -> str:
 
 
 def _most(by_source: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The sources with most examples, by name; none where there is only one."""
+    """Returns the sources with most examples, by name; none where there is only one."""
     if len(by_source) < 2:
         return []
     names = sorted(by_source, key=lambda name: (-by_source[name]["examples"], name))[:SHOWN_SOURCES]
@@ -106,7 +106,7 @@ def _most(by_source: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 # ---- The page
 
-#: Points of a curve, bins of a histogram, sources with a histogram of their own, rows of a table.
+#: Points of a curve, bins of a histogram, sources with their own histogram, rows of a table.
 POINTS, BINS, HISTOGRAMS, MOST_ROWS = 300, 40, 12, 100
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -119,7 +119,7 @@ def write_page(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def render(evaluation: Evaluation) -> str:
-    """The page's HTML; equal evaluations give equal pages."""
+    """Returns the page's HTML; equal evaluations give equal pages."""
     figures: list[dict[str, Any]] = []
     labels = []
     for label, found in evaluation.result["labels"].items():
@@ -135,7 +135,7 @@ def render(evaluation: Evaluation) -> str:
 
 
 def _figures(evaluation: Evaluation, label: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The charts of a label: title, caption, figure."""
+    """Yields the charts of a label: title, caption, figure."""
     found = evaluation.result["labels"][label]
     known = evaluation.answers[label] >= 0
     score, yes = np.nan_to_num(evaluation.scores[label][known], nan=0.0), evaluation.answers[label][known] == 1
@@ -168,7 +168,7 @@ def _precision_recall(name: str, score: Floats, yes: Bools) -> ChartLine:
 
 
 def _thinned(name: str, x: Floats, y: Floats) -> ChartLine:
-    """A curve with at most about POINTS points, evenly along its length, ends included."""
+    """Returns a curve with at most about POINTS points, evenly spaced along its length, ends included."""
     length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     wanted = np.linspace(0, length[-1], POINTS)
     places = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(x) - 1))

@@ -1,4 +1,4 @@
-"""Rows for other programs: JSON that every parser reads, and CSV that a spreadsheet does not execute."""
+"""Writes rows for other programs: JSON that every parser reads, and CSV that a spreadsheet does not execute."""
 
 import csv
 import json
@@ -10,14 +10,14 @@ from typing import Any, TextIO
 
 from corpusmill.pipeline.safe import safe_line, safe_text
 
-#: What a spreadsheet may take for a formula, at a cell's beginning (OWASP, CSV injection), full-width forms included.
+#: The beginnings of a cell that a spreadsheet may take for a formula (OWASP, CSV injection), full-width forms included.
 _FORMULA = re.compile(r"[\s'\"]*[=+\-@|%＝＋－＠]|[\t\r\n]")
 
 
 def plain(value: Any, longest: int | None = None) -> Any:
-    """`value` in what JSON can say: NaN is null, an infinity the text `inf` or `-inf`; names of objects are text.
+    """Returns `value` as JSON types: NaN becomes null, an infinity the text `inf` or `-inf`, and keys become text.
 
-    Texts (but names) of more than `longest` characters are cut.
+    Texts of more than `longest` characters are cut; keys are not.
     """
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
@@ -33,27 +33,27 @@ def plain(value: Any, longest: int | None = None) -> Any:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON in ASCII: what a terminal would obey are escapes, and nothing of it is lost."""
+    """Returns JSON in ASCII: control characters are escaped, so a terminal does not obey them and none is lost."""
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def print_json_lines(rows: Iterable[dict[str, Any]]) -> None:
-    """One object a line on standard output."""
+    """Prints one JSON object a line on standard output."""
     for row in rows:
         print(as_json(row))
 
 
 def warn(sentences: Iterable[str]) -> None:
-    """Notes go to standard error, so that what a program reads is rows alone."""
+    """Prints notes on standard error, so that standard output holds rows only."""
     for sentence in sentences:
         print(f"Note: {safe_line(sentence, 400)}", file=sys.stderr)
 
 
 def print_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], file: TextIO | None = None) -> None:
-    """CSV (RFC 4180: commas, quotes doubled, lines end in CR LF) with a header, on standard output.
+    """Prints CSV (RFC 4180: commas, doubled quotes, lines end in CR LF) with a header, on standard output.
 
-    A list is JSON, a value that is missing is empty. Control sequences are taken out of texts, and one that a spreadsheet could take
-    for a formula gets an apostrophe before it; numbers are as they are.
+    A list becomes JSON, a missing value an empty cell. Control sequences are removed from texts, and a text that a spreadsheet could take
+    for a formula gets an apostrophe before it. Numbers stay as they are.
     """
     out = csv.writer(file or sys.stdout, lineterminator="\r\n")
     out.writerow([_cell(name) for name in columns])

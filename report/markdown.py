@@ -1,17 +1,18 @@
-"""Markdown in which text of crawls, models and users is text alone: for the cards of models and of data."""
+"""Writes the Markdown of model and data cards. Text from crawls, models and users is escaped, so it can't act as markup."""
 
 import re
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line, safe_text
 
-#: Characters of a text that a card shows.
+#: Characters of a text that a card shows at most.
 LONGEST_TEXT = 700
 _MARKS = re.compile(r"([\\`*_\[\]<>&|~#!$])")
 
 
 def environment(package: str) -> Any:
-    """The jinja2.Environment of a package's folder. What it renders is Markdown: the filters `md`, `code` and `block` escape."""
+    """Returns the jinja2.Environment of a package's folder. It renders Markdown without autoescape: the filters `md`, `code` and `block`
+    escape."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -24,7 +25,7 @@ def environment(package: str) -> Any:
 
 
 def front_matter(values: dict[str, Any]) -> str:
-    """The header of a card for the hub: YAML between two lines of dashes, without what is empty."""
+    """Returns the header of a card for the hub: YAML between two lines of dashes, without empty values."""
     import yaml
 
     lines = yaml.safe_dump(
@@ -34,17 +35,17 @@ def front_matter(values: dict[str, Any]) -> str:
 
 
 def escaped(value: Any, limit: int = 300) -> str:
-    """Text on one line in which nothing is Markdown or HTML."""
+    """Returns a text on one line with every Markdown and HTML character escaped."""
     return _MARKS.sub(r"\\\1", safe_line(str(value), limit))
 
 
 def code(value: Any) -> str:
-    """A name as inline code, also in a table."""
+    """Returns a name as inline code that is valid in a table too."""
     return f"`{safe_line(str(value), 200).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def block(value: Any, limit: int | None = LONGEST_TEXT, language: str = "text") -> str:
-    """A text as a code block whose fence is longer than any within it."""
+    """Returns a text as a code block, with a fence longer than any run of backticks in the text."""
     text = safe_text(str(value), limit)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"

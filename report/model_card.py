@@ -1,6 +1,6 @@
-"""The model card of an exported model: Markdown under Hugging Face's front matter, written from the run's own records.
+"""Writes the model card of an exported model: Markdown with Hugging Face's front matter, from the run's own records.
 
-Nothing in it is measured anew, and it holds no times or machines: equal runs have equal cards. Text of documents and models stands in code
+Nothing is measured again, and the card holds no times or machines, so equal runs have equal cards. Text of documents and models is in code
 blocks that it can't end, or is escaped for Markdown.
 """
 
@@ -26,38 +26,39 @@ from corpusmill.train.options import Architecture
 
 # ---- which models have scores of their own -----------------------------------------------------------
 #
-# A card must not describe a model with the figures of another one.
+# A card must not show the scores of another model.
 
 WEIGHTS = "model/model.safetensors"
 
 
 def measured_models(reader: RunReader) -> set[str]:
-    """The stages whose present model is the one that `evaluate` measured."""
+    """Returns the stages whose present model is the one that `evaluate` measured."""
     measured = {(ref.path, ref.fingerprint) for task in reader.stages["evaluate"].tasks for ref in task.inputs}
     return {stage for stage in reader.stages if (f"{stage}/{WEIGHTS}", outputs(reader, stage).get(WEIGHTS)) in measured}
 
 
 def outputs(reader: RunReader, stage: str) -> dict[str, str]:
-    """sha256 of what a stage has left, by path in the stage."""
+    """Returns the sha256 of a stage's output files, by path in the stage."""
     return {output.path.removeprefix(TRIAL): output.sha256 for task in reader.stages[stage].tasks for output in task.outputs}
 
 
 # ---- data and trainings ------------------------------------------------------------------------------
 #
-# Rows of tables about the data and the trainings. Every figure is one of the run's report.
+# Table rows about the data and the trainings. Every number is one of the report's.
 
 TRAINED = ("pretrain", "sft", "align")
 
 
 def training_chain(reader: RunReader, stage: str) -> list[str]:
-    """The trainings that made the model of `stage`, the first one first; what was before a model that a stage was given is not known."""
+    """Returns the trainings that made the model of `stage`, the first one first. The chain begins at a stage that was given a model, whose
+    history is unknown."""
     trained = reader.present(TRAINED[: TRAINED.index(stage) + 1])
     begins = max((place for place, tuned in enumerate(trained) if base_model(reader, tuned)), default=0)
     return trained[begins:]
 
 
 def base_model(reader: RunReader, stage: str) -> str | None:
-    """The name of the model that a stage was given to tune (not where it lay); None where it went on from the run's own."""
+    """Returns the name (not the path) of the model that a stage was given to tune; None where it continued the run's own model."""
     given = reader.settings(stage).get("model") if stage != "pretrain" else None
     if not given:
         return None
@@ -77,7 +78,7 @@ def shape_rows(arch: Architecture) -> list[Row]:
 
 
 def training_rows(reader: RunReader, stage: str) -> list[Row]:
-    """What was trained on, how, and what came of it; the steps taken and the losses are those of the stage's `metrics.json`."""
+    """Returns the training's data, settings and results; steps and losses come from the stage's `metrics.json`."""
     metrics, settings = reader.json(f"{stage}/metrics.json", dict) or {}, reader.settings(stage)
     rows = _known(("tuned from", base_model(reader, stage)))
     rows += {"pretrain": _pretrain_rows, "sft": _sft_rows, "align": _align_rows}[stage](metrics, settings)
@@ -87,7 +88,7 @@ def training_rows(reader: RunReader, stage: str) -> list[Row]:
 
 
 def _known(*rows: tuple[str, Any]) -> list[Row]:
-    """Those that have a value."""
+    """Returns the rows that have a value."""
     return [(label, number(value)) for label, value in rows if value is not None]
 
 
@@ -176,14 +177,14 @@ def _changed(label: str, before: Any, after: Any, form: str) -> tuple[str, str |
 
 # ---- scores ------------------------------------------------------------------------------------------
 #
-# What a card says of evaluations, judged answers and samples.
+# Table rows about evaluations, judged answers and samples.
 
 SAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One score of each model of the run (None if it has none), and a note on it."""
+    """A score of each model (None if it has none), and a note on it."""
 
     name: str
     values: list[str | None]
@@ -191,7 +192,7 @@ class Measured:
 
 
 def measured(summary: Summary, models: list[str]) -> list[Measured]:
-    """Every score of these models, a value for each; of a benchmark all its metrics."""
+    """Returns every score of these models, for benchmarks all metrics."""
     scores = summary.scores.sections
     rows = [
         Measured("bits per byte", [_interval(_part(scores, m, "bits_per_byte"), "value", ".3f") for m in models], _text_note(scores)),
@@ -206,7 +207,7 @@ def measured(summary: Summary, models: list[str]) -> list[Measured]:
 
 
 def model_index(summary: Summary, model: str, name: str) -> list[dict[str, Any]]:
-    """The scores of one model as Hugging Face's `model-index`."""
+    """Returns the scores of one model as Hugging Face's `model-index`."""
     results = []
     bits = as_number(_part(summary.scores.sections, model, "bits_per_byte").get("value"))
     if bits is not None:
@@ -225,7 +226,8 @@ def _result(dataset: str, kind: str, metric: str, value: float) -> dict[str, Any
 
 
 def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
-    """Scores of sampled answers by the run's classifiers: (score, before alignment, after it, the interval of the difference)."""
+    """Returns the scores of sampled answers by the run's classifiers: (score, before alignment, after it, the interval of the
+    difference)."""
     return [
         (column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
         for column, of in read_judged(reader).scores.items()
@@ -234,7 +236,7 @@ def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
 
 
 def samples(reader: RunReader, model: str) -> list[tuple[str, str]]:
-    """Prompts and what the model wrote: answers where it answers, else continuations."""
+    """Returns prompts with the model's text: answers where it answers, else continuations."""
     found = (reader.json("evaluate/samples.json", dict) or {}).get(model)
     given = [sample for sample in found if isinstance(sample, dict)] if isinstance(found, list) else []
     kind = "answer" if any(sample.get("kind") == "answer" for sample in given) else "continuation"
@@ -273,13 +275,13 @@ def _task_note(task: Benchmark) -> str:
 
 # ---- limits ------------------------------------------------------------------------------------------
 #
-# What a model can't do, in plain words, as far as the run's figures say it.
+# Sentences on the limits of a model. Each follows from a number of the run.
 
-#: Below this a model is not expected to know things, or to follow an argument.
+#: A smaller model is not expected to know facts or to follow an argument.
 SMALL = 1_000_000_000
-#: Tokens a parameter with which a model of a given cost is best (https://arxiv.org/abs/2203.15556).
+#: Tokens per parameter with which a model is best for its cost (https://arxiv.org/abs/2203.15556).
 ENOUGH = 20
-#: A host with more than this share of the text has formed the model.
+#: A host with a larger share of the text is named as one that shaped the model.
 ONE_HOST = 0.2
 
 
@@ -377,7 +379,7 @@ TEMPLATE = "model_card.md.jinja"
 
 
 def model_card(run: str, stage: str, arch: Architecture, name: str, license_: str | None = None) -> str:
-    """The card of the model that `stage` left. Raises InputError where the folder is no run."""
+    """Returns the card of the model that `stage` made. Raises InputError where the folder is not a run."""
     summary = read_summary(run, deep=False)
     reader = summary.reader
     chain = training_chain(reader, stage)
@@ -417,7 +419,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
 
 
 def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, license_: str | None) -> dict[str, Any]:
-    """What Hugging Face reads of a card (https://huggingface.co/docs/hub/model-cards)."""
+    """Returns the header that Hugging Face reads (https://huggingface.co/docs/hub/model-cards)."""
     reader = summary.reader
     kind = to_hugging_face(arch, eos_token_id=0, bos_token_id=0, pad_token_id=0, dtype="float32")["model_type"]
     tags = [kind, "corpusmill", *(["conversational"] if stage != "pretrain" else [])]
@@ -436,13 +438,13 @@ def front_matter(summary: Summary, stage: str, arch: Architecture, name: str, li
 
 
 def fresh(summary: Summary) -> list[str]:
-    """The models whose scores are those of their weights as they are now."""
+    """Returns the models whose scores were measured on their present weights."""
     measured = measured_models(summary.reader)
     return [model for model in summary.scores.models if model in measured]
 
 
 def languages(summary: Summary) -> list[str]:
-    """What the filter stage kept; else what the tokenizer was judged on, most text first."""
+    """Returns the languages that the filter stage kept; else those of the text that the tokenizer was judged on, most text first."""
     for step in summary.reader.settings("filter").get("steps") or []:
         kept = (step.get("language") or {}).get("keep") if isinstance(step, dict) else None
         if kept:
@@ -456,13 +458,13 @@ def _inputs(reader: RunReader) -> list[str]:
 
 
 def _datasets(inputs: list[str]) -> list[str]:
-    """Those that lie on Hugging Face, by their names there."""
+    """Returns the inputs that are data sets on Hugging Face, by their names there."""
     found = (re.match(r"hf://datasets/([^/@]+/[^/@]+)", path) for path in inputs)
     return list(dict.fromkeys(match[1] for match in found if match))
 
 
 def _identity(reader: RunReader, stage: str) -> list[tuple[str, str]]:
-    """Hashes that identify the exported model."""
+    """Returns hashes that identify the exported model."""
     trained = next((task.identity for task in reader.stages[stage].tasks if any(output.path == WEIGHTS for output in task.outputs)), "")
     rows = [("identity of the training (its inputs, configuration and code)", trained)] if trained else []
     weights = outputs(reader, stage).get(WEIGHTS)

@@ -1,6 +1,6 @@
-"""Reading a run's folder as it is: finished, half done, or damaged. Only pieces of shards are ever in memory.
+"""Reads a run folder in any state: finished, half done, or damaged. Memory holds only parts of shards.
 
-What can't be read is left out and becomes a sentence in `RunReader.warnings`: a report about a broken run has to open.
+Files that can't be read are left out, and `RunReader.warnings` gets a sentence for each, because the report of a broken run has to open.
 """
 
 import json
@@ -27,7 +27,7 @@ from corpusmill.report.stale import Stale, find_stale
 
 
 class RunFiles:
-    """`warnings`: a sentence for each thing that can't be read, and so is left out."""
+    """The files of a run. `warnings` has a sentence for each file that can't be read and is left out."""
 
     def __init__(self, folder: str):
         self.storage = Storage(folder)
@@ -38,7 +38,7 @@ class RunFiles:
             self.warnings.append(sentence)
 
     def json(self, path: str, kind: type = object) -> Any:
-        """A JSON file of the run, or None (with a warning where it is there but not usable)."""
+        """Returns the content of a JSON file; None where the file is missing, or (with a warning) is not JSON of the type `kind`."""
         if not self.storage.exists(path):
             return None
         try:
@@ -52,7 +52,7 @@ class RunFiles:
         return value
 
     def has_lines(self, path: str) -> bool:
-        """Whether the run has this file of lines, be it as objects of a store (watch/log.py)."""
+        """Whether the run has this file of lines. On a store its lines may lie in several objects (pipeline/watch/log.py)."""
         return self.storage.exists(path) or (path in APPENDED and bool(objects(self.storage, path)))
 
     def _lines(self, path: str) -> Iterator[bytes]:
@@ -63,7 +63,7 @@ class RunFiles:
                 yield from file
 
     def json_lines(self, path: str) -> list[dict[str, Any]]:
-        """The objects of a JSON Lines file; lines that are none are counted in one warning (the last may be half written)."""
+        """Returns the objects of a JSON Lines file. One warning counts the other lines; the last line may be half written."""
         rows, bad = [], 0
         for line in self._lines(path):
             try:
@@ -79,7 +79,7 @@ class RunFiles:
         return rows
 
 
-#: The stages with one report row for each document, in their order.
+#: The stages whose report has one row for each document, in the order of the run.
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: The stages that train a model.
 TRAINED = ("pretrain", "sft", "align")
@@ -87,10 +87,11 @@ TRAINED = ("pretrain", "sft", "align")
 
 @dataclass(frozen=True)
 class ReportRule:
-    """A document fails where `column comparison threshold` is true (`words < 50`), as the stage wrote it beside its report.
+    """A rule as the stage wrote it beside its report. A document fails where `column comparison threshold` is true (`words < 50`).
 
-    `share`: of a rule whose threshold was found, as it keeps a share of the corpus: how much, and of what. Of "passing", the documents
-    that pass all rules with a threshold of the recipe, it moves with those; of "all" it does not.
+    `share` is set for a rule that keeps a share of the corpus, from which its threshold was found: the share, and of which documents.
+    "passing": of the documents that pass all rules with a fixed threshold, so the threshold changes when those rules change. "all": of all
+    documents.
     """
 
     step: str
@@ -103,7 +104,7 @@ class ReportRule:
 
 @dataclass
 class StageState:
-    """A stage's manifest: its task rows in the order of the plan (by name where it is unfinished)."""
+    """A stage's manifest: its task rows in the order of the plan, or by name where the stage is unfinished."""
 
     name: str
     status: str  # "complete", "unfinished" or "missing"
@@ -116,7 +117,7 @@ class StageState:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row of a stage's table lies."""
+    """The place of a row in a stage's table: shard, row group, and row within the group."""
 
     stage: str
     shard: str
@@ -125,9 +126,9 @@ class Place:
 
 
 class RunReader(RunFiles):
-    """A run's folder for reading. Raises InputError where the folder is no run.
+    """Reads a run folder. Raises InputError where the folder is not a run.
 
-    `tried`: sections of the recipe that a dry run had, of whose stages its tasks are read.
+    `tried`: the sections of the recipe that a dry run used. For their stages the tasks of the dry run are read.
     """
 
     def __init__(self, folder: str, tried: dict[str, dict[str, Any]] | None = None):
@@ -142,7 +143,7 @@ class RunReader(RunFiles):
         self.stale = self._stale()
 
     def _stale(self) -> Stale | None:
-        """What every view says first. Behind a dry run no stage can follow from it."""
+        """Finds the stale stages, which every view names first. Stages after a dry run are not checked: none was made from it."""
         names = list(STAGES)
         last = min((names.index(name) for name in self.tried), default=len(names))
         recipe = self.description.get("recipe")
@@ -165,7 +166,7 @@ class RunReader(RunFiles):
         return StageState(name, "unfinished", [manifest.tasks[task] for task in sorted(manifest.tasks)], given_up)
 
     def present(self, names: Iterable[str] = DATA_STAGES) -> list[str]:
-        """The stages among `names` of which anything is there."""
+        """Returns the stages among `names` that have at least one task or a finished manifest."""
         return [name for name in names if self.stages[name].status != "missing"]
 
     # ---- tables -------------------------------------------------------------------------------------
@@ -180,9 +181,9 @@ class RunReader(RunFiles):
     def groups(
         self, stage: str, kind: str, columns: Iterable[str] | None = None, only: Collection[tuple[str, int]] | None = None
     ) -> Iterator[tuple[Place, pa.Table]]:
-        """The row groups of a stage's `report` or `data` table, with those of `columns` that a shard has.
+        """Yields the row groups of a stage's `report` or `data` table, with those of `columns` that the shard has.
 
-        With `only` those groups (shard, number). A damaged shard is left out with a warning.
+        `only`: the row groups (shard, number) to read. A damaged shard is left out with a warning.
         """
         wanted = None if columns is None else list(columns)
         for shard in self.stages[stage].outputs(f"{kind}/"):
@@ -191,7 +192,7 @@ class RunReader(RunFiles):
             if file is None:
                 continue
             with file:
-                names = set() if wanted is None else set(file.schema_arrow.names)  # each call builds the schema anew
+                names = set() if wanted is None else set(file.schema_arrow.names)  # schema_arrow is built anew at each call
                 have = None if wanted is None else [name for name in wanted if name in names]
                 for group in range(file.num_row_groups) if chosen is None else sorted(chosen):
                     table = self._group(file, stage, shard, group, have)
@@ -199,17 +200,17 @@ class RunReader(RunFiles):
                         yield Place(stage, shard, group, 0), table
 
     def _group(self, file: pq.ParquetFile, stage: str, shard: str, group: int, columns: list[str] | None) -> pa.Table | None:
-        """A row group, or None with a warning where it is damaged."""
+        """Returns a row group; None, with a warning, where it is damaged."""
         try:
             table = file.read_row_group(group, columns=columns, use_threads=False)
-            table.validate(full=True)  # strings that are no UTF-8 would stop whoever asks for their text; 20 ms for a million URLs
+            table.validate(full=True)  # text that is not UTF-8 would raise where it is used; 20 ms for a million URLs
             return table
         except (pa.ArrowException, OSError) as error:
             self.warn(f"{self.storage.path(f'{stage}/{shard}')}: row group {group} can't be read: {error}")
             return None
 
     def schema(self, stage: str, kind: str) -> pa.Schema | None:
-        """The schema of a stage's first readable shard."""
+        """Returns the schema of a stage's first readable shard; None without any."""
         for shard in self.stages[stage].outputs(f"{kind}/"):
             file = self._open(stage, shard) if shard.endswith(".parquet") else None
             if file is not None:
@@ -218,7 +219,7 @@ class RunReader(RunFiles):
         return None
 
     def report_rows(self, stage: str) -> tuple[int, int]:
-        """Rows and row groups of a stage's report, from the shards' footers."""
+        """Returns how many rows and row groups a stage's report has, by the footers of its shards."""
         rows = groups = 0
         for shard in self.stages[stage].outputs("report/"):
             file = self._open(stage, shard) if shard.endswith(".parquet") else None
@@ -228,7 +229,7 @@ class RunReader(RunFiles):
         return rows, groups
 
     def is_report(self, stage: str) -> bool:
-        """Whether the stage's report has the columns that a report of this version begins with."""
+        """Whether the stage's report has the first columns of this version's reports."""
         schema = self.schema(stage, "report")
         if schema is None:
             return False
@@ -238,7 +239,7 @@ class RunReader(RunFiles):
         return not missing
 
     def rules(self, stage: str) -> list[ReportRule]:
-        """The thresholds that the stage applied, as it wrote them beside its report."""
+        """Returns the rules that the stage applied, from the metadata of its report."""
         schema = self.schema(stage, "report")
         raw = ((schema.metadata if schema is not None else None) or {}).get(METADATA_KEY)
         if raw is None:
@@ -264,7 +265,7 @@ class RunReader(RunFiles):
     # ---- documents ----------------------------------------------------------------------------------
 
     def find(self, stage: str, kind: str, column: str, values: Iterable[str]) -> list[Place]:
-        """The places of all rows whose `column` is one of `values`."""
+        """Returns the places of all rows whose `column` is one of `values`."""
         wanted = pa.array(sorted(set(values)), pa.string())
         places = []
         for place, table in self.groups(stage, kind, [column]):
@@ -274,11 +275,11 @@ class RunReader(RunFiles):
         return places
 
     def row(self, place: Place, columns: Iterable[str] | None = None) -> dict[str, Any]:
-        """One row, as Python values."""
+        """Returns one row as Python values."""
         return next(iter(self.rows([place], columns)), {})
 
     def rows(self, places: Iterable[Place], columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        """Rows in the order of `places`; a row group is read once where its places follow each other."""
+        """Returns rows in the order of `places`. Consecutive places in one row group read it once."""
         found: list[dict[str, Any]] = []
         last: tuple[str, str, int] | None = None
         table: pa.Table | None = None
@@ -295,7 +296,7 @@ class RunReader(RunFiles):
         return found
 
     def texts(self, stage: str, ids: Iterable[str], limit: int) -> dict[str, str]:
-        """The beginnings (`limit` characters) of documents of a stage's data, by id; the first of equal ids counts."""
+        """Returns the first `limit` characters of documents by id, from a stage's data. Of equal ids the first row counts."""
         places = self.find(stage, "data", "id", ids)
         found: dict[str, str] = {}
         for row in self.rows(places, ["id", "text"]):
@@ -303,24 +304,24 @@ class RunReader(RunFiles):
         return found
 
     def urls(self, stage: str, ids: Iterable[str]) -> dict[str, str]:
-        """The URLs of documents that came into a stage, by id; of equal ids the first counts, and one without a URL is left out."""
+        """Returns the URLs of a stage's input documents by id. Of equal ids the first counts; a document without a URL is left out."""
         rows = self.rows(self.find(stage, "report", "id", ids), ["id", "url"])
         return {row["id"]: row["url"] for row in reversed(rows) if row.get("url")}
 
     def settings(self, stage: str) -> dict[str, Any]:
-        """The stage's section of the resolved recipe; empty where run.json does not have it."""
+        """Returns the stage's section of the resolved recipe; empty where run.json lacks it."""
         recipe = self.description.get("recipe")
         section = recipe.get(stage) if isinstance(recipe, dict) else None
         return section if isinstance(section, dict) else {}
 
     def inputs(self, stage: str) -> dict[str, str]:
-        """The document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
+        """Returns the paths of the document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
         paths = [ref.path for task in self.stages[stage].tasks for ref in task.inputs]
         shards = [PurePosixPath(path) for path in paths if path.endswith(".parquet")]
         return {shard.stem: str(shard) for shard in shards if len(shard.parts) == 3 and shard.parts[1] == "data"}
 
     def at(self, path: str, rows: list[int], columns: list[str]) -> dict[int, dict[str, Any]]:
-        """Some rows of one of the run's shards, by number; row groups that hold none of them are not read. Damage is a warning."""
+        """Returns some rows of one of the run's shards by number. Reads only the row groups that hold one of them. Damage is a warning."""
         stage, _, shard = path.partition("/")
         file = self._open(stage, shard)
         if file is None:
@@ -338,7 +339,7 @@ class RunReader(RunFiles):
 
 
 def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    """A column (n) as float64 with NaN for nulls; all NaN where the table lacks it or it holds no numbers."""
+    """Returns a column (n) as float64 with NaN for nulls; all NaN where the table lacks the column or it is not numeric."""
     if column not in table.column_names:
         return np.full(table.num_rows, np.nan)
     values = table[column]
@@ -352,7 +353,8 @@ def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
 
 
 def read_meanings(reader: RunReader, stage: str) -> dict[str, str]:
-    """Phrases ("fewer than 50 words") by rule; empty for reports of older versions, and without those of rules that nobody described."""
+    """Returns the meaning of rules as phrases ("fewer than 50 words"), by rule. Rules without a description are missing, and reports of
+    older versions have none."""
     schema = reader.schema(stage, "report")
     raw = ((schema.metadata if schema is not None else None) or {}).get(MEANINGS_KEY)
     if raw is None:

@@ -1,4 +1,4 @@
-"""`corpusmill sft inspect`: what instruction tuning learns of each example, on a terminal and as a page."""
+"""`corpusmill sft inspect`: shows which tokens of each example instruction tuning learns, on a terminal and as a page."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ LEARNED, GIVEN, CUT = "learned", "given", "cut"
 
 @dataclass(frozen=True)
 class Token:
-    """`text` is the tokenizer's own writing where the token is no whole character."""
+    """A token of an example. `text` is the tokenizer's internal spelling where the token is not whole characters."""
 
     id: int
     text: str
@@ -41,7 +41,7 @@ class Token:
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """Tokens of one state that follow each other, or one special token."""
+    """Consecutive tokens of one state, or one special token."""
 
     text: str
     special: bool
@@ -50,7 +50,7 @@ class TokenSpan:
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example and what becomes of each of its tokens. `failed` and `note` say why it is dropped, `begin` where in its row it begins."""
+    """An example and the state of each of its tokens. `failed` and `note`: why it is dropped. `begin`: its first place in a packed row."""
 
     example: Example
     failed: list[str]
@@ -65,9 +65,9 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """The examples of a run, or the rows of files beside a model folder, with what they are encoded by.
+    """The examples of a run, or the rows of files for a model folder, with their encoder.
 
-    `dropped` are those of a run that can't be learned from; None where nobody has looked yet.
+    `dropped`: examples of a run that can't be learned; None where they are unknown.
     """
 
     name: str
@@ -75,7 +75,7 @@ class ExampleSet:
     context: int
     examples: list[Example]
     dropped: list[Example] | None
-    reasons: dict[str, tuple[list[str], str | None]] = field(default_factory=dict)  # of rows that are no example, by id
+    reasons: dict[str, tuple[list[str], str | None]] = field(default_factory=dict)  # by id: why a row is not a valid example
 
     def show(self, example: Example, begin: int | None = None) -> ShownExample:
         prepared = prepare(example, self.encoder, self.context)
@@ -84,7 +84,7 @@ class ExampleSet:
         return ShownExample(example, failed, note, tokens, _stretches(tokens, self.encoder), begin)
 
     def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
-        """The rows that are trained on, or measured, and the examples that their members are."""
+        """Packs the training (or held-out) examples into rows; returns the rows, and the examples in the packing's order."""
         found = [(e, prepare(e, self.encoder, self.context).tokens) for e in self.examples if e.held_out is held_out]
         kept = [(example, tokens) for example, tokens in found if tokens is not None]
         if not kept:
@@ -93,7 +93,7 @@ class ExampleSet:
 
 
 def source_of_run(folder: str) -> ExampleSet:
-    """The examples of a run's stage `sft`, under the template of its model, or of its recipe where the model is not there yet."""
+    """Returns the examples of a run's stage `sft`, with the chat template of its model, or of its recipe where there is no model yet."""
     run, stage = Storage(folder), Storage(folder).child("sft")
     section = RunReader(folder).description.get("recipe", {}).get("sft") or {}
     if not stage.exists(EXAMPLES_FILE):
@@ -112,7 +112,7 @@ def source_of_run(folder: str) -> ExampleSet:
 
 
 def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleSet:
-    """The examples of files as they would be learned by a model."""
+    """Returns the examples of files as a model would learn them."""
     here = local_model(model)
     context = read_architecture(here).context
     return ExampleSet(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
@@ -121,7 +121,8 @@ def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleS
 def choose(
     source: ExampleSet, count: int, identifier: str | None = None, row: int | None = None, held_out: bool = False, dropped: bool = False
 ) -> list[ShownExample]:
-    """At most `count` examples: by an id or its beginning, by number (from 1), the held-out ones, those that are dropped, or the first."""
+    """Returns at most `count` examples: by an id or its beginning, by number (from 1), the held-out ones, the dropped ones, or the
+    first."""
     found: Iterable[ShownExample]
     if row is not None:
         if row > len(source.examples):
@@ -143,7 +144,7 @@ def choose(
 
 
 def choose_row(source: ExampleSet, row: int, held_out: bool) -> tuple[list[ShownExample], int, int]:
-    """The examples that share a packed row (from 1), in their order; how many rows there are; how many of its places are padding."""
+    """Returns the examples in a packed row (from 1), in order; the number of rows; and the row's places of padding."""
     packed, examples = source.pack(held_out)
     if row > packed.n_rows:
         raise InputError(f"{source.name}: has no packed row {row:,}; there are {packed.n_rows:,}.")
@@ -155,7 +156,8 @@ def choose_row(source: ExampleSet, row: int, held_out: bool) -> tuple[list[Shown
 
 
 def _tokens(kept: bool, encoded: Encoded, encoder: ChatEncoder, context: int) -> list[Token]:
-    """The first token of a sequence is never a target, and a row of `context` places holds one token more as its last target."""
+    """Returns an example's tokens with their states. The first token of a sequence is never a target, and a row of `context` places has one
+    more token as its last target."""
     special = {number: name for name, number in encoder.special_ids.items()}
     tokens = []
     for place, (number, learned) in enumerate(zip(encoded.ids.tolist(), encoded.mask.tolist(), strict=True)):
@@ -177,7 +179,7 @@ def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[TokenSpan]
 
 # ---- on a terminal and as a page ---------------------------------------------------------------------
 #
-# In colours, or with marks where there are none.
+# In colours, or with marks where the terminal has no colours.
 
 STYLES = {LEARNED: "bold green", GIVEN: "", CUT: "red strike"}
 SPECIAL = " reverse"
@@ -188,7 +190,7 @@ PAGE = "sft_look.html.jinja"
 
 
 def show(shown: list[ShownExample], head: list[str], console: Console, tokens: bool = False) -> None:
-    """Prints a legend, some lines about all and each example; `tokens`: with a line a token."""
+    """Prints a legend, the lines of `head`, and each example; with `tokens` also a line for each token."""
     coloured = console.color_system is not None and not console.no_color
     console.print(_legend(coloured))
     for line in head:
@@ -210,7 +212,7 @@ def show(shown: list[ShownExample], head: list[str], console: Console, tokens: b
 
 
 def head(source: ExampleSet, shown: list[ShownExample]) -> str:
-    """The line above the examples."""
+    """Returns the line above the examples."""
     total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
     if source.dropped is None:
         counts = f"{total:,} rows"
@@ -220,14 +222,14 @@ def head(source: ExampleSet, shown: list[ShownExample]) -> str:
 
 
 def packed_head(row: int, rows: int, padding: int, source: ExampleSet, shown: list[ShownExample], held_out: bool) -> str:
-    """The line above a packed row."""
+    """Returns the line above a packed row."""
     of = f"Row {row:,} of {rows:,}{' held-out ones' if held_out else ''}"
     examples = "1 example" if len(shown) == 1 else f"{len(shown):,} examples that do not see each other"
     return f"{of}: {source.context:,} places, {examples}, {padding:,} places of padding"
 
 
 def write_page(shown: list[ShownExample], head: list[str], path: str, tokens: bool) -> None:
-    """The same as one page that needs nothing else. Raises InputError where it can't be written."""
+    """Writes the examples as a self-contained page. Raises InputError where it can't be written."""
     environment = templates()
     folder = resources.files("corpusmill.report")
     style = (folder / "sft_look.css").read_text("utf-8")
@@ -271,7 +273,7 @@ def _coloured(stretches: list[TokenSpan]) -> Text:
 
 
 def _marked(stretches: list[TokenSpan]) -> Text:
-    """With marks as in `git diff --word-diff`; what looks like a special token and is none has a backslash in it."""
+    """Returns text with marks as in `git diff --word-diff`. Text that only looks like a special token gets a backslash."""
     parts, state = [], GIVEN
     for stretch in stretches:
         if stretch.state != state:

@@ -1,7 +1,7 @@
-"""Which files a run may make a command open. A run's folder may come from a stranger, and its tables name files and URLs.
+"""Decides which files a run may make a command open. A run folder may come from a stranger, and its tables name files and URLs.
 
-What is opened for the sake of a document is a file that the run says it has read; and of another server than the run's own store only
-where the user asks for it, since to ask a server for anything tells it who asks.
+To show a document, a command opens only files that the run itself has read. It contacts a server other than that of the run's own store
+only where the user asks for it, since every request reveals who asks.
 """
 
 from urllib.parse import urlsplit
@@ -14,8 +14,8 @@ from corpusmill.report.read import RunReader
 
 
 def check_source(reader: RunReader, source: str, fetch: bool) -> None:
-    """Raises InputError where `source`, of which a report of the run tells, may not be opened. `fetch`: the user has asked
-    for it; what ingest has downloaded lies on this machine."""
+    """Raises InputError where `source`, a file that a report names, may not be opened. `fetch`: the user allows requests to other servers;
+    files that ingest has already downloaded need none."""
     shown = safe_line(source, 300)
     if not any(ref.path == source for task in reader.stages["ingest"].tasks for ref in task.inputs):
         raise InputError(f"{shown}: a report names this file, but the run has not read it, so it is not opened.")
@@ -24,13 +24,13 @@ def check_source(reader: RunReader, source: str, fetch: bool) -> None:
 
 
 def other_run(root: Storage, run: str) -> Storage:
-    """The run that a set of token shards at `root` names as the one that documents were appended from. Raises InputError where it lies on
-    another server than the set."""
+    """Returns the run from which documents were appended to the token shards at `root`. Raises InputError where it lies on another server
+    than the shards."""
     if leaves(root.root, run):
         raise InputError(f"{safe_line(run, 300)}: {root.root} names this run on another server, which is not asked for it.")
     return Storage(run)
 
 
 def leaves(root: str, path: str) -> bool:
-    """Whether to open `path` asks another server than the one on which `root` lies."""
+    """Whether opening `path` sends a request to a server other than the one of `root`."""
     return is_remote(path) and urlsplit(path)[:2] != urlsplit(root)[:2]

@@ -1,7 +1,7 @@
-"""Stages that no longer follow from the stages before them, and the command that mends it.
+"""Finds stale stages, whose inputs have changed since they ran, and the command that redoes them.
 
-A task's row names the files that it has read; those that a stage of the run wrote are named with their sha256. Here they are compared with
-what that stage has now. Only manifests are needed, so it costs the same on a store.
+A task's row in the manifest names its input files; those from another stage of the run with their sha256. These hashes are compared with
+the files that the other stage has now. Only manifests are read, so a store costs no more than a disk.
 """
 
 import re
@@ -17,32 +17,33 @@ from corpusmill.pipeline.recipe import STAGES
 if TYPE_CHECKING:
     from corpusmill.report.read import RunReader, StageState
 
-#: What tells the shards of a table apart: `data/part-00042.parquet`.
+#: The number of a shard in its table: `-00042` in `data/part-00042.parquet`.
 _NUMBER = re.compile(r"-\d+(?=\.[^/]*$)")
 
 
 @dataclass(frozen=True)
 class Stale:
-    """`because`: why each stale stage is, in the stages' order. `mend`: the command after which none is; empty where the recipe has none
-    of them."""
+    """The stale stages. `because`: the reason for each, in the stages' order. `mend`: the command that redoes them; empty where the recipe
+    has none of them."""
 
     because: dict[str, str]
     mend: str
 
     @property
     def sentence(self) -> str:
-        """What every view of the run says first."""
+        """The warning that every view of the run shows first."""
         stages = ", ".join(f"{stage} ({why})" for stage, why in self.because.items())
         return f"Stale: {stages}." + (f" To mend it: {self.mend}" if self.mend else "")
 
 
 def written_files(rows: Mapping[str, Iterable[TaskRow]]) -> dict[str, dict[str, str]]:
-    """For each stage the sha256 of its files, by path in the stage."""
+    """Returns the sha256 of each stage's files, by stage and by path in the stage."""
     return {stage: {output.path: output.sha256 for task in tasks for output in task.outputs} for stage, tasks in rows.items()}
 
 
 def changed_inputs(refs: Iterable[FileRef], written: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[FileRef, str, bool]]:
-    """The inputs that are not what their stage has now: the input, the stage, and whether that has a file of the name at all."""
+    """Yields the inputs that differ from their stage's present files: the input, its stage, and whether the stage still has a file of that
+    name."""
     for ref in refs:
         stage, _, path = ref.path.partition("/")
         if stage in written and written[stage].get(path) != ref.fingerprint:
@@ -50,11 +51,11 @@ def changed_inputs(refs: Iterable[FileRef], written: Mapping[str, Mapping[str, s
 
 
 def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], folder: str) -> Stale | None:
-    """What is stale among a run's stages, given in their order; None where nothing is. `recipe`: the stages that the recipe has."""
+    """Finds the stale stages among a run's stages, given in their order; None where there is none. `recipe`: the stages of the recipe."""
     order = list(STAGES)
     written = written_files({name: state.tasks for name, state in stages.items() if state.tasks or state.status == "complete"})
     because: dict[str, str] = {}
-    begun: set[str] = set()  # unfinished stages on which work of later ones rests
+    begun: set[str] = set()  # unfinished stages whose output a later stage has read
     for name, state in stages.items():
         rows = [task for task in state.tasks if state.status == "complete" or not task.task.startswith(TRIAL)]
         read = {ref for row in (*rows, *(state.quarantined if rows else ())) for ref in row.inputs}
@@ -78,15 +79,15 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
 
 
 def mend_command(folder: str, stages: list[str]) -> str:
-    """The command that does these stages again, from the first to the last of them; empty without any."""
+    """Returns the command that redoes `stages` from the first to the last; empty without any."""
     if not stages:
         return ""
     return shlex.join(["corpusmill", stages[0], folder, *(["--to", stages[-1]] if stages[1:] else [])])
 
 
 def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) -> str | None:
-    """Before something of `stage` leaves the run. Raises InputError where the stage is stale; with `although` returns the sentence that has
-    to stand in what is written. None where the stage is not stale. `although` None: what is written has no place for a sentence."""
+    """Checks `stage` before its output is exported. Returns None where the stage is not stale. Where it is, raises InputError, or with
+    `although` returns the sentence that must go into the exported file. `although` None: that file has no place for a sentence."""
     if reader.stale is None or stage not in reader.stale.because:
         return None
     if not although:
@@ -96,7 +97,7 @@ def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) 
 
 
 def refuse_stale_run(folder: str, stage: str, although: bool | None = None) -> str | None:
-    """`refuse_stale` by the folder; None where it is not a run's."""
+    """Calls `refuse_stale` for a folder; returns None where the folder is not a run."""
     from corpusmill.pipeline.run import RUN_FILE
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.read import RunReader
@@ -105,7 +106,7 @@ def refuse_stale_run(folder: str, stage: str, although: bool | None = None) -> s
 
 
 def _unread(read: Iterable[FileRef], written: Mapping[str, Mapping[str, str]]) -> set[str]:
-    """The stages of which some shards were read and others, which lie beside them, were not: they have come since."""
+    """Returns the stages whose tables were read in part: they have shards that were added after the reading."""
     paths = {ref.path for ref in read}
     tables = {_NUMBER.sub("", path, count=1) for path in paths if _NUMBER.search(path)}
     return {

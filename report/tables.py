@@ -1,4 +1,4 @@
-"""Numbers as they are shown, and tables on a terminal: plain, harmless, within the width that there is."""
+"""Formats numbers, and prints tables on a terminal without control characters and within its width."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,14 +14,15 @@ from rich.text import Text
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.read import ReportRule
 
-#: Columns of a terminal between two of a table, and those that a text needs at least.
+#: Spaces between two columns of a table, and the width that a text column needs at least.
 GAP, LEAST = 3, 12
-#: Values shown of a document in a list of several (`why`, `--columns` and `--json` show others).
+#: Values that a list shows for each document; `why`, `--columns` and `--json` show more.
 VALUES = 6
 
 
 def table(title: str, *columns: str, wide: int = 0, rows: Iterable[Sequence[Any]] = ()) -> Table:
-    """A plain table; columns whose name begins with `>` are numbers. Column `wide` may wrap, the others never. `rows` hold any values."""
+    """Makes a plain table. Columns whose name begins with `>` hold numbers. Only the column number `wide` may wrap. `rows` hold any
+    values."""
     made = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, column in enumerate(columns):
         numeric = column.startswith(">")
@@ -32,9 +33,9 @@ def table(title: str, *columns: str, wide: int = 0, rows: Iterable[Sequence[Any]
 
 
 def show(made: Table, console: Console, more: str = "") -> None:
-    """Prints a table under its title (rich would wrap one at the width of its table), and what is left out of it as `more`.
+    """Prints a table below its title (rich would wrap the title to the table's width), then the note `more` about rows left out.
 
-    Where numbers would have to be cut, each row becomes lines of `column: value`.
+    Where the width is too small for the numbers, prints each row as lines of `column: value`.
     """
     if made.title:
         console.print(Text(safe_line(str(made.title), 300), style="bold"))
@@ -48,13 +49,13 @@ def show(made: Table, console: Console, more: str = "") -> None:
 
 
 def show_notes(sentences: Iterable[str], console: Console, head: str = "Note", style: str = "yellow", limit: int = 400) -> None:
-    """Prints sentences, each behind a word that says what they are."""
+    """Prints sentences, each after the word `head`."""
     for sentence in sentences:
         console.print(Text(f"{head}: ", style=style) + Text(safe_line(sentence, limit)))
 
 
 def _least_width(made: Table) -> int:
-    """Columns of a terminal that the table needs when all that may wrap is wrapped."""
+    """Returns the width that the table needs when every cell that may wrap is wrapped."""
     least = 0
     for column in made.columns:
         width = max((cell_len(line) for line in _texts([column.header, *column.cells])), default=0)
@@ -78,12 +79,12 @@ def _show_lines(made: Table, console: Console) -> None:
 
 
 def cell(value: Any, limit: int = 200) -> Text:
-    """A table cell that holds only harmless text; rich markup in it has no meaning."""
+    """Makes a table cell without control characters; rich markup in it has no effect."""
     return Text("" if value is None else safe_line(number(value), limit))
 
 
 def limit(rule: ReportRule) -> str:
-    """A rule's threshold in a few characters: `< 20`."""
+    """Returns a rule's comparison and threshold: `< 20`."""
     return safe_line(f"{rule.comparison} {number(rule.threshold)}", 80)
 
 
@@ -92,14 +93,14 @@ def share(part: int, whole: int) -> str:
 
 
 def millions(count: int | None) -> str:
-    """A large count in few characters."""
+    """Returns a count, in millions from 10 million on."""
     if count is None:
         return ""
     return f"{count:,}" if count < 10_000_000 else f"{count / 1e6:,.0f} M"
 
 
 def number(value: Any) -> str:
-    """A count with separators, a float with four significant digits; the same on every machine. `value` may be numpy's."""
+    """Formats a value: a count with separators, a float with four significant digits; the same on every machine. Accepts numpy's types."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool):

@@ -1,1 +1,1 @@
-"""What a terminal shows: the tables of a run, its rows, and the questions why, what else, and what differs."""
+"""The commands that show a run on a terminal: its tables, its rows, why a document was dropped, and how two runs differ."""

@@ -1,4 +1,4 @@
-"""Which rows of a table to look at, and in which order: choices from outside as SQL with parameters over a run's tables."""
+"""Turns the options of a command (rules, language, host, ranges, order) into SQL with parameters over a run's tables."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,22 +14,23 @@ from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report import host
 from corpusmill.report.query.run import Run, identifier, quoted
 
-#: Stages whose report has a row a document, the one that decides most first.
+#: Stages whose report has a row for each document, by how much they decide, most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
-#: Stages whose report has a row an example that was made of documents.
+#: Stages whose report has a row for each example made of documents.
 LATER = ("sft", "align")
-#: DuckDB's types that are numbers, or yes or no.
+#: DuckDB's types of numbers and booleans.
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
             "DECIMAL", "BOOLEAN")  # fmt: skip
 _FLOATS = ("FLOAT", "DOUBLE")
-#: Names in a sentence about one that is not there.
+#: Names that the error for an unknown name lists.
 NAMED = 12
 BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Rows that fail all of `rules` (and no other where `alone`), that were kept or dropped, and so on; None and empty choose nothing."""
+    """The chosen rows: those that fail all of `rules` (and no other rule where `alone`), are kept or dropped, and so on. None and empty
+    values choose nothing."""
 
     rules: tuple[str, ...] = ()
     alone: bool = False
@@ -37,12 +38,12 @@ class Choice:
     language: str | None = None
     source: str | None = None
     host: str | None = None
-    url: str | None = None  # a part of it, in any case
+    url: str | None = None  # a part of it, ignoring case
     least: Mapping[str, float] = field(default_factory=dict)
     most: Mapping[str, float] = field(default_factory=dict)
 
     def options(self) -> list[str]:
-        """The options of the command line that were given."""
+        """Returns the command line options that were given."""
         named = {"--rule": self.rules, "--alone": self.alone, "--language": self.language, "--source": self.source, "--host": self.host,
                  "--url": self.url, "--min": self.least, "--max": self.most}  # fmt: skip
         kept = [] if self.kept is None else ["--kept" if self.kept else "--dropped"]
@@ -51,23 +52,23 @@ class Choice:
 
 @dataclass
 class TableRows:
-    """A table (`scan` gives SQL that reads it, `columns` has its names and DuckDB's types) and conditions on its rows."""
+    """Rows of a table that meet some conditions. `scan` gives the SQL that reads the table; `columns` has its names and DuckDB's types."""
 
     connection: duckdb.DuckDBPyConnection
     scan: Callable[[], str]
-    guarded: Callable[[Callable[[], Any]], Any]  # carries out what reads, without damaged shards; an error is an InputError
-    name: str  # of the table, for sentences
+    guarded: Callable[[Callable[[], Any]], Any]  # runs a read; leaves out damaged shards; an error is an InputError
+    name: str  # the table's name in messages
     columns: dict[str, str] = field(default_factory=dict)
     conditions: list[str] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
 
     def add(self, condition: str, *values: Any) -> None:
-        """One more condition; each `?` in it is one of `values`."""
+        """Adds a condition; each `?` in it is one of `values`."""
         self.conditions.append(condition)
         self.values += values
 
     def without_conditions(self) -> "TableRows":
-        """All rows of the same table."""
+        """Returns all rows of the same table."""
         return TableRows(self.connection, self.scan, self.guarded, self.name, self.columns)
 
     @property
@@ -78,14 +79,14 @@ class TableRows:
         return int(self.select("count(*)")[0][0])
 
     def select(self, what: str, end: str = "") -> list[tuple[Any, ...]]:
-        """Rows of `SELECT what` over those that meet the conditions, as tuples."""
+        """Returns the rows of `SELECT what` that meet the conditions, as tuples."""
         found: list[tuple[Any, ...]] = self.guarded(
             lambda: self._run(f"SELECT {what} FROM {self.scan()}{self.where}{end}", self.values).fetchall()
         )
         return found
 
     def read(self, columns: Iterable[str], order: str, limit: int, offset: int = 0) -> Iterator[dict[str, Any]]:
-        """Rows as Python values in an order (SQL); `limit` 0 means all, which are read piece by piece."""
+        """Yields rows as Python values in an order (SQL). `limit` 0 means all rows; they are read in batches."""
         names = ", ".join(identifier(name) for name in columns)
         end = (f" LIMIT {int(limit)}" if limit else "") + (f" OFFSET {int(offset)}" if offset else "")
 
@@ -102,7 +103,7 @@ class TableRows:
             raise InputError(f"{self.name}: a shard can't be read ({safe_line(str(error), 300)}).") from error
 
     def describe(self) -> "TableRows":
-        """Finds the columns out."""
+        """Reads the names and types of the columns."""
         described = self.guarded(lambda: self._run(f"DESCRIBE SELECT * FROM {self.scan()}", []).fetchall())
         self.columns = {name: kind for name, kind, *_ in described}
         return self
@@ -111,7 +112,7 @@ class TableRows:
         return self.connection.cursor().sql(sql, params=values or None)
 
     def column(self, name: str, numeric: bool = False) -> str:
-        """A column in SQL. Raises InputError where the table has none of that name, or where it holds no numbers."""
+        """Returns a column in SQL. Raises InputError where the table lacks it, or where `numeric` is set and it holds no numbers."""
         wanted = {
             column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(_NUMERIC) and not kind.endswith("]"))
         }
@@ -122,13 +123,13 @@ class TableRows:
         return identifier(name)
 
     def missing(self, name: str) -> str:
-        """The condition that a value is null or NaN."""
+        """Returns the condition that a value is null or NaN."""
         column = self.column(name)
         return f"({column} IS NULL OR isnan({column}))" if self.columns[name].startswith(_FLOATS) else f"({column} IS NULL)"
 
     def order(self, column: str | None, descending: bool) -> str:
-        """SQL: by a column (rows without a value last), equal ones by place; without a column as they lie, which DuckDB does by itself
-        only where it looks nothing up in another table."""
+        """SQL: an order by a column, rows without a value last, ties by place in the files; without a column the order of the files. DuckDB
+        keeps that order by itself unless it looks values up in another table."""
         if column is None:
             return " ORDER BY filename, file_row_number" if self.conditions else ""
         direction = " DESC" if descending else ""
@@ -136,12 +137,12 @@ class TableRows:
 
 
 def shown(name: str) -> str:
-    """A name from outside in quotes, harmless."""
+    """Returns a user's name in quotes, without control characters."""
     return f"'{safe_line(str(name), 80)}'"
 
 
 def there(name: str, names: Iterable[str], what: str) -> str:
-    """The names that there are, those most like `name` first: `its columns are words, ...`."""
+    """Returns the existing names, those most similar to `name` first: `its columns are words, ...`."""
     near = sorted(set(names), key=lambda other: (-difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio(), other))
     if not near:
         return f"it has no {what}"
@@ -150,7 +151,7 @@ def there(name: str, names: Iterable[str], what: str) -> str:
 
 
 def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple[str, TableRows]:
-    """A stage and the rows of its report: of `stage`, else of the stage that has the rules, else of the one that decides most."""
+    """Returns a stage and the rows of its report: `stage`, else the stage that has the rules, else the one that decides most."""
     root = run.reader.storage.root
     present = [name for name in [*REPORTED, *LATER] if f"{name}_report" in run.tables]
     if not present:
@@ -167,7 +168,7 @@ def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple
 
 
 def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> TableRows:
-    """The rows of one of a run's tables. Raises InputError where it can't be read or lacks a column that it needs."""
+    """Returns the rows of one of a run's tables. Raises InputError where it can't be read or lacks one of the columns `needed`."""
 
     def scan() -> str:
         if table not in run.tables:
@@ -182,7 +183,7 @@ def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> T
 
 
 def file_rows(path: str, connection: duckdb.DuckDBPyConnection) -> TableRows:
-    """The rows of one Parquet file."""
+    """Returns the rows of one Parquet file."""
 
     def guarded(action: Callable[[], Any]) -> Any:
         try:
@@ -198,13 +199,13 @@ def _declared(run: Run, stage: str) -> set[str]:
 
 
 def fired_rules(run: Run, stage: str) -> set[str]:
-    """The rules that a document of the stage has failed."""
+    """Returns the rules that at least one document of the stage has failed."""
     rows = table_rows(run, f"{stage}_report", stage, REPORT.names)
     return {str(name) for (name,) in rows.select("DISTINCT unnest(failed)")}
 
 
 def asked_meanings(run: Run, stage: str, choice: Choice) -> dict[str, str]:
-    """What the rules that are asked for fail documents for, in words."""
+    """Returns the meanings of the chosen rules: the reason for which each drops a document, in words."""
     meanings = run.meanings(stage) if choice.rules else {}
     return {name: meanings[name] for name in choice.rules if name in meanings}
 
@@ -221,7 +222,7 @@ def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
 
 
 def choose(rows: TableRows, choice: Choice, run: Run | None = None) -> None:
-    """Adds the conditions of `choice`. Raises InputError for a column that is not there."""
+    """Adds the conditions of `choice`. Raises InputError for a column that the table lacks."""
     if choice.kept is not None:
         rows.add("kept = ?", choice.kept)
     for rule in choice.rules:
@@ -243,7 +244,7 @@ def choose(rows: TableRows, choice: Choice, run: Run | None = None) -> None:
 
 
 def _property(rows: TableRows, column: str, wanted: str, run: Run | None) -> tuple[str, str]:
-    """A condition on a column, or, where only another stage's report has it, on the documents of that id there."""
+    """Returns a condition on a column. Where only another stage's report has the column, the condition is on the documents' ids there."""
     if column in rows.columns:
         return f"{identifier(column)} = ?", wanted
     for stage in REPORTED if run is not None else ():
@@ -255,7 +256,7 @@ def _property(rows: TableRows, column: str, wanted: str, run: Run | None) -> tup
 
 
 def property_values(rows: TableRows, column: str) -> list[str]:
-    """All values of a text column of the table, or of `host`; empty where it lacks the column."""
+    """Returns all values of a text column of the table, or of `host`; empty where it lacks the column."""
     value = host.SQL if column == "host" else identifier(column)
     if ("url" if column == "host" else column) not in rows.columns:
         return []

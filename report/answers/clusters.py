@@ -1,4 +1,4 @@
-"""`clusters`: groups of copies with what differs from the document that is kept, and what a dry run of dedup would remove."""
+"""`clusters`: shows groups of copies with the differences to the kept document, and what a dry run of dedup would remove."""
 
 import json
 from typing import Any
@@ -30,15 +30,15 @@ from corpusmill.report.read import RunReader
 from corpusmill.report.tables import cell, number, share, table
 from corpusmill.report.tables import show as print_table
 
-#: Clusters of one list, or of each of the three.
+#: Clusters shown of one list, or of each of the three lists.
 ONE, EACH = 10, 3
-#: Removed documents named of a cluster, and compared with the kept one: in a list, and of a cluster that was asked for.
+#: Removed documents shown of a cluster, and how many of them are compared with the kept one: in a list, then for one asked cluster.
 MEMBERS, COMPARED = 4, 1
 MEMBERS_ASKED, COMPARED_ASKED = 20, 3
-#: Marks of words where there is no colour.
+#: Marks around words where the terminal has no colour.
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}")}
 STYLES = {"removed": "red strike", "added": "green"}
-#: Clusters of each list, copies named of each.
+#: After a dry run: clusters of each list, and copies shown of each.
 SAMPLES, RUN_MEMBERS = 2, 2
 #: Crawl files that the table shows.
 SHOWN = 25
@@ -47,7 +47,7 @@ SHOWN = 25
 def clusters(
     folder: str, *, which: str | None, limit: int | None, seed: int, document: str | None, as_json: bool, console: Console
 ) -> None:
-    """Shows clusters: those of the list `which` (largest, doubtful, random), a few of each, or those of one document (URL or id).
+    """Shows clusters: the list `which` (largest, doubtful, random), a few of each list, or those of one document (URL or id).
 
     Raises InputError where the run has no cluster tables or no such document.
     """
@@ -70,7 +70,7 @@ def clusters(
     if as_json:
         for name, members in lists.items():
             for cluster in members:
-                print(json.dumps(as_object(name, cluster)))  # ASCII: escapes keep control characters harmless
+                print(json.dumps(as_object(name, cluster)))  # ASCII: control characters are escaped
     elif document is not None and not lists["asked"]:
         console.print(Text(f"{safe_line(document, 200)}: in no cluster: no document of the run counts as a copy of it."))
     else:
@@ -85,7 +85,8 @@ def _print_notes(reader: RunReader, console: Console) -> None:
 
 
 def _ids(run: Run, folder: str, document: str) -> set[str]:
-    """The ids of the documents with this URL, id or beginning of an id: of the run, or of an earlier one that keeps a document."""
+    """Returns the ids of the documents with this URL, id or beginning of an id. A document of an earlier run counts where it is kept for
+    copies."""
     stages = [name for name in ("ingest", "filter", "dedup") if run.reader.stages[name].outputs("report/")]
     ids = resolve(run, stages, document) or ([document] if find_clusters(run, {document}) else [])
     if not ids:
@@ -94,7 +95,7 @@ def _ids(run: Run, folder: str, document: str) -> set[str]:
 
 
 def print_lists(lists: dict[str, list[Cluster]], kept_as: str, threshold: float | None, console: Console) -> None:
-    """Each list under its title, its clusters numbered."""
+    """Prints each list with its title and its numbered clusters."""
     if kept_as:
         console.print(Text(f"Of each cluster {kept_as} is kept; ties go by id.", style="dim"))
     removed, added = _marked("removed", "only in the removed copy", console), _marked("added", "only in the kept document", console)
@@ -112,7 +113,7 @@ def print_lists(lists: dict[str, list[Cluster]], kept_as: str, threshold: float 
 
 
 def print_cluster(place: int, cluster: Cluster, kept_as: str, console: Console) -> None:
-    """The kept document, some of its copies, and under those that were compared what differs."""
+    """Prints the kept document, some of its copies, and the differences of those that were compared."""
     console.print(Text(f"Cluster {place}: {cluster.size:,} documents", style="bold"))
     if cluster.kept is not None:
         _print_member(Text("kept", style="green"), cluster.kept, f", {kept_as}" if kept_as else "", None, console)
@@ -146,7 +147,8 @@ def _print_member(head: Text, member: Member, more: str, kept: Member | None, co
 
 
 def compared(comparison: Comparison, console: Console) -> Text:
-    """The passages in a row, the words of one document alone in colour, or between marks where the console has none."""
+    """Returns the passages of a comparison as text. Words of only one document are coloured, or in marks where the console has no
+    colour."""
     if comparison.same:
         return Text(f"the same {comparison.equal:,} words{_cut(comparison)}", style="dim")
     text = Text()
@@ -173,7 +175,7 @@ def _marked(kind: str, text: str, console: Console) -> Text:
 
 
 def as_object(list_: str, cluster: Cluster) -> dict[str, Any]:
-    """A cluster for JSON: `list` is largest, doubtful, random or asked; a `diff` is null where the two were not compared."""
+    """Returns a cluster for JSON. `list` is largest, doubtful, random or asked; `diff` is null where the documents were not compared."""
     removed = [
         {**_member(member), "similarity": member.similarity, "verified": member.verified, "diff": _diff(comparison)}
         for member, comparison in cluster.removed
@@ -198,8 +200,8 @@ def _diff(comparison: Comparison | None) -> dict[str, Any] | None:
 
 
 def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> None:
-    """Prints the table by crawl file (alarms first, then the largest shares), what would be removed and kept of all documents, and the
-    largest, the most doubtful and some random clusters with what differs in them. `section`: the options of the dry run."""
+    """Prints the result of a dry run: the table by crawl file (alarms first, then the largest shares), the documents that would be removed
+    and kept, and example clusters. `section`: the options of the dry run."""
     reader = RunReader(folder, {"dedup": section})
     with Run(reader) as run:
         run.hold(["dedup_clusters"])
@@ -233,7 +235,7 @@ def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> Non
 
 
 def sources_table(sources: Sources) -> Table:
-    """The crawl files, worst first; with more than a screen of them the rest in one row."""
+    """Returns the table of crawl files, worst first; the last row adds up those that do not fit."""
     folder = sources.folder
     title = f"What each crawl file{f' of {folder}' if folder else ''} loses"
     made = table(title, "crawl file", ">documents", *(f">{name}" for name in sources.names), ">removed", *([""] if sources.alarms else []))

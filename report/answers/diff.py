@@ -1,4 +1,4 @@
-"""`diff`: what two runs keep and drop differently, which rules did it, and how that changes what they keep."""
+"""`diff`: shows which documents two runs decide differently, by which rules, and how the kept documents change."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from corpusmill.report.tables import cell, limit, number, share, show, show_note
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Floats = npt.NDArray[np.float64]
 SEED = 0
-#: Rows of the tables; --json has all.
+#: Rows of the tables; --json has all rows.
 RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
-#: Columns of a terminal from which the tables say more.
+#: Terminals of at least this width get more columns.
 WIDE = 110
-#: What a run lacks that the other has.
+#: Shown for a setting that one run lacks.
 ABSENT = "(not there)"
 SEEN = ("both", "only_a", "only_b", "neither")
 OUTCOMES = {
@@ -51,13 +51,14 @@ OUTCOMES = {
     "kept_unseen_b": "kept by A, never seen by B", "dropped_unseen_b": "dropped by A, never seen by B",
     "kept_unseen_a": "kept by B, never seen by A", "dropped_unseen_a": "dropped by B, never seen by A",
 }  # fmt: skip
-#: A table, and what to say of rows that are left out.
+#: A table, and the note on rows that are left out.
 Shown = tuple[Table, str]
 
 
 @dataclass(frozen=True)
 class DiffOptions:
-    """`stage`: compare its decisions alone; `samples` documents are shown of each side, with `chars` characters of their texts."""
+    """Options of `diff`. `stage`: compare only this stage. `samples`: documents shown for each run. `chars`: characters shown of their
+    texts."""
 
     stage: str | None = None
     samples: int = 3
@@ -67,7 +68,7 @@ class DiffOptions:
 
 @dataclass
 class Distribution:
-    """Of the documents that a run keeps: how many have a value and how many none, the values' mean, and QUANTILES (linear)."""
+    """The distribution of a column's values among the documents that a run keeps: values, missing values, mean, and QUANTILES (linear)."""
 
     values: int
     missing: int
@@ -77,7 +78,8 @@ class Distribution:
 
 @dataclass
 class ColumnChange:
-    """`distance` is that of Kolmogorov and Smirnov: how far the shares of documents below a value differ, at most (None: no values)."""
+    """A column's distributions in both runs. `distance`: the statistic of Kolmogorov and Smirnov, the largest difference between the shares
+    of documents below a value; None without values."""
 
     stage: str
     column: str
@@ -87,8 +89,8 @@ class ColumnChange:
 
 @dataclass
 class OneSided:
-    """A document that one run keeps and the other drops: its row in the report of the `stage` that drops it, its text as it came in there,
-    and that run's rules."""
+    """A document that one run keeps and the other drops: its row in the report of the `stage` that drops it, with its input text, and the
+    rules of that stage."""
 
     stage: str
     row: dict[str, Any]
@@ -97,7 +99,7 @@ class OneSided:
 
 @dataclass
 class Difference:
-    """Two runs compared. `samples` are of documents that only `a`, and that only `b` keeps."""
+    """The result of comparing two runs. `samples`: documents that only `a` keeps, and that only `b` keeps."""
 
     folders: dict[str, str]
     stages: list[str]
@@ -115,7 +117,7 @@ class Difference:
         return self.counts.get(name, Counts())
 
     def kept(self, side: str) -> int:
-        """How many documents a run keeps."""
+        """Returns how many documents a run keeps."""
         names = ("both", f"only_{side}", f"kept_unseen_{'b' if side == 'a' else 'a'}")
         return sum(self.of(name).documents for name in names)
 
@@ -140,7 +142,7 @@ def _threshold(rule: ReportRule | None) -> dict[str, Any] | None:
 
 
 def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> None:
-    """Prints how the runs in the folders `a` and `b` differ; `form` is `text` or `json`. Raises InputError for what is no run."""
+    """Prints how the runs in the folders `a` and `b` differ. `form` is `text` or `json`. Raises InputError where one is not a run."""
     found = compare(a, b, wanted)
     if form == "json":
         print(as_json(found.as_json(), 2))
@@ -149,7 +151,7 @@ def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> No
 
 
 def compare(a: str, b: str, wanted: DiffOptions) -> Difference:
-    """How the runs in two folders differ. Raises InputError."""
+    """Compares the runs in two folders. Raises InputError."""
     with open_pair(a, b, wanted.stage) as pair:
         columns, alone = read_columns(pair)
         return Difference(
@@ -175,7 +177,8 @@ def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], ReportRule
 
 
 def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
-    """Every value that both runs measured, the largest distance first; and the columns that one run alone has, as `STAGE.COLUMN`."""
+    """Compares each column that both runs measured, the largest distance first. Also returns the columns that only one run has, as
+    `STAGE.COLUMN`."""
     changes, alone = [], []
     for stage in pair.stages:
         schemas = {side: run.reader.schema(stage, "report") for side, run in pair.runs.items()}
@@ -196,13 +199,13 @@ def _keep_values(pair: Pair, side: str, stage: str, columns: list[str]) -> None:
 
 
 def _kept_values(pair: Pair, side: str, stage: str, columns: list[str]) -> str:
-    """SQL: the values (`v0`, `v1`, ...) that a stage measured of the documents which the last stage keeps, a row a document."""
+    """SQL: the values (`v0`, `v1`, ...) that a stage measured, one row for each document that the last stage keeps."""
     scan = pair.scan(side, f"{stage}_report")
     values = ", ".join(f"CAST({identifier(name)} AS DOUBLE) AS v{place}" for place, name in enumerate(columns))
     if stage == pair.stages[-1]:
         return f"SELECT {values} FROM {scan} WHERE kept"
     several = f"SELECT id FROM {scan} WHERE kept GROUP BY id HAVING count(*) > 1"
-    return (  # of several rows with one id as many as are kept in the end: they have the same values
+    return (  # of several rows with one id, takes as many as the last stage keeps: their values are equal
         f"WITH several AS MATERIALIZED ({several}), final AS (SELECT id, count(*) AS copies FROM fate_{side} WHERE kept GROUP BY id) "
         f"SELECT {values} FROM {scan} WHERE kept AND id NOT IN (FROM several) AND id IN (SELECT id FROM final) UNION ALL "
         f"SELECT COLUMNS('^v[0-9]+$') FROM (SELECT id, {values}, row_number() OVER (PARTITION BY id) AS number FROM {scan} "
@@ -221,7 +224,7 @@ def _change(pair: Pair, stage: str, place: int, column: str) -> ColumnChange:
 
 
 def describe(values: Floats, rows: int) -> Distribution:
-    """The distribution of sorted `values`, which `rows` documents have or lack."""
+    """Describes the distribution of sorted `values` among `rows` documents."""
     if not len(values):
         return Distribution(0, rows, None)
     with np.errstate(invalid="ignore"):  # infinities
@@ -233,7 +236,7 @@ def describe(values: Floats, rows: int) -> Distribution:
 
 
 def distance(a: Floats, b: Floats) -> float | None:
-    """The largest difference of the empirical distribution functions of two sorted samples; None where one has no values."""
+    """Returns the largest difference between the empirical distribution functions of two sorted samples; None where one is empty."""
     if not len(a) or not len(b):
         return None
     largest = 0.0
@@ -244,7 +247,8 @@ def distance(a: Floats, b: Floats) -> float | None:
 
 
 def _changed_settings(pair: Pair) -> list[tuple[str, Any, Any]]:
-    """What `run.json` says differently; for a threshold that one recipe leaves to its preset, the one that the stage applied."""
+    """Returns the settings that differ in `run.json`. Where one recipe leaves a threshold to its preset, shows the threshold that the stage
+    applied."""
     rows = read_settings(pair.runs["a"].reader, pair.runs["b"].reader)
     presets = [{f"filter.thresholds.{rule.rule}": rule.threshold for rule in run.rules("filter")} for run in pair.runs.values()]
     return [
@@ -254,7 +258,7 @@ def _changed_settings(pair: Pair) -> list[tuple[str, Any, Any]]:
 
 
 def read_settings(a: RunReader, b: RunReader) -> list[tuple[str, Any, Any]]:
-    """(key, value of the first run, value of the second) of all that `run.json` says differently; a key is like `dedup.threshold`."""
+    """Returns (key, value of the first run, value of the second) for each difference in `run.json`; a key is like `dedup.threshold`."""
     flat = [dict(_flat("", reader.description)) for reader in (a, b)]
     keys = list(dict.fromkeys([*flat[0], *flat[1]]))
     rows = [(key.removeprefix("recipe."), flat[0].get(key, ABSENT), flat[1].get(key, ABSENT)) for key in keys]
@@ -262,7 +266,7 @@ def read_settings(a: RunReader, b: RunReader) -> list[tuple[str, Any, Any]]:
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Each leaf by its key. Steps, which a list holds, are named by what they are; a step that is there again gets a number."""
+    """Yields each leaf with its key. The steps of a list are named by their kind; repeated steps get a number."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _flat(f"{key}.{name}" if key else str(name), item)
@@ -278,7 +282,7 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _samples(pair: Pair, side: str, wanted: DiffOptions) -> list[OneSided]:
-    """Documents that `side` keeps and the other run drops, drawn by a hash of their ids, as the other run saw them."""
+    """Reads documents that `side` keeps and the other run drops, as the other run saw them; drawn by a hash of their ids."""
     other = "b" if side == "a" else "a"
     sql = (
         f"SELECT id, level_{other} FROM matched WHERE kept_{side} AND NOT kept_{other} "
@@ -297,7 +301,7 @@ def _samples(pair: Pair, side: str, wanted: DiffOptions) -> list[OneSided]:
 
 
 def _notes(pair: Pair) -> list[str]:
-    """What is unlike in the two runs beside their recipes, or damaged."""
+    """Returns notes on stages that are stale, missing in one run or unfinished, and on damage."""
     notes = [f"{side.upper()}: {run.reader.stale.sentence}" for side, run in pair.runs.items() if run.reader.stale]
     for side, other in (("a", "b"), ("b", "a")):
         more = [name for name in pair.chains[side] if name not in pair.chains[other]]
@@ -374,7 +378,7 @@ def _said(value: Any) -> str:
 
 
 def _rules(found: Difference, wide: bool) -> Shown:
-    """Rules that decided about a document that the other run keeps; with room, the thresholds of both runs."""
+    """Returns the table of rules that failed a document kept by the other run; on wide terminals with the thresholds of both runs."""
     rules = [rule for rule in found.rules if rule.weight]
     names = _short([(rule.stage, rule.rule) for rule in rules])
     heads = (">A fails", ">B fails", ">A drops,\nB keeps", ">B drops,\nA keeps")
@@ -387,7 +391,7 @@ def _rules(found: Difference, wide: bool) -> Shown:
 
 
 def _short(names: list[tuple[str, str]]) -> list[str]:
-    """Names of rules or values, with their stage where another stage has one of that name."""
+    """Returns the names of rules or values, with the stage where two stages use the same name."""
     several = Counter(name for _, name in names)
     return [safe_line(name if several[name] == 1 else f"{stage}: {name}", 60) for stage, name in names]
 
@@ -398,7 +402,7 @@ def _limit(found: Difference, side: str, rule: RulePair) -> str:
 
 
 def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
-    """Values whose distribution changed, by the distance of Kolmogorov and Smirnov; with room, more quantiles."""
+    """Returns the table of columns whose distribution changed, the largest distance first; on wide terminals with more quantiles."""
     shown = [change for change in found.columns if change.distance or wanted.all_columns]
     shown = shown if wanted.all_columns else shown[:COLUMNS]
     heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]
@@ -417,7 +421,7 @@ def _quantiles(change: ColumnChange, wide: bool) -> list[Text]:
 
 
 def _values(name: str, rows: list[tuple[str, int, int]]) -> Shown:
-    """How many documents of each language (host, crawl file) the runs keep, where that differs."""
+    """Returns the table of languages (hosts, crawl files) whose number of kept documents differs."""
     titles = {"language": "Languages", "host": "Hosts", "source": "Crawl files"}
     changed = [row for row in rows if row[1] != row[2]]
     cells = [[cell(value, 60), a, b, f"{b - a:+,}"] for value, a, b in changed[:VALUES]]
@@ -430,7 +434,7 @@ def _left(count: int, how: str) -> str:
 
 
 def _show_samples(found: Difference, side: str, wanted: DiffOptions, console: Console) -> None:
-    """Documents that this run keeps, with what the other one says against them."""
+    """Prints documents that this run keeps, with the rules by which the other run drops them."""
     samples, other = found.samples[f"only_{side}"], "b" if side == "a" else "a"
     if not samples:
         return

@@ -1,7 +1,7 @@
-"""What becomes of each document in two runs: kept, or dropped in which stage by which rules; matched by id.
+"""Matches the documents of two runs by id, with each run's decision: kept, or dropped in which stage by which rules.
 
-Equal ids within a run (a page that a crawl holds twice) are matched one to one, kept ones first. All is SQL on DuckDB, which uses the
-disk where memory is short.
+Equal ids within a run (a page that a crawl holds twice) are matched one to one, kept ones first. DuckDB does all of it, and uses the disk
+where memory is short.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from corpusmill.report import host
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.query.sql import reach
 
-#: What DuckDB may take before it uses the disk.
+#: Memory that DuckDB may take before it uses the disk.
 MEMORY = "1GB"
 SIDES = ("a", "b")
 #: The stages that decide about documents, in their order.
@@ -26,8 +26,8 @@ ORDER = ("ingest", "filter", "dedup", "tokens")
 
 @dataclass
 class Counts:
-    """Documents and their characters, and their tokens (None where a run has none): `characters` as a run keeps them, or, of documents
-    that neither keeps, as they came in."""
+    """Documents with their characters and tokens (None where a run has no tokens). Kept documents count the characters kept, documents that
+    neither run keeps those of the input."""
 
     documents: int = 0
     characters: int = 0
@@ -36,7 +36,8 @@ class Counts:
 
 @dataclass
 class RulePair:
-    """One rule in both runs: how many documents it fails, how many of these the other run keeps, and how many of those fail no other."""
+    """A rule in both runs: the documents that it fails, those of them that the other run keeps, and those of these that fail no other
+    rule."""
 
     stage: str
     rule: str
@@ -51,9 +52,10 @@ class RulePair:
 
 @dataclass
 class Pair:
-    """Two runs in one database: the tables `fate_a`, `fate_b` (a row a document) and `matched` (a row a document of either).
+    """Two runs in one database: the tables `fate_a` and `fate_b` (one row for each document of a run) and `matched` (one for each document
+    of either).
 
-    `chains` are the stages of each run that decide, up to the last one that both have; `stages` those of them that both have.
+    `chains`: the deciding stages of each run, up to the last stage that both have. `stages`: those that both have.
     """
 
     runs: dict[str, Run]
@@ -65,11 +67,11 @@ class Pair:
         return [name for name in self.chains["a"] if name in self.chains["b"]]
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of a query over the tables made here."""
+        """Returns the rows of a query over this pair's tables."""
         return self.connection.execute(sql).fetchall()
 
     def read(self, side: str, sql: Callable[[], str]) -> list[tuple[Any, ...]]:
-        """Rows of a query over the files of one run, without shards that it proves to be damaged. Raises InputError."""
+        """Returns the rows of a query over one run's files; leaves out damaged shards that it meets. Raises InputError."""
         run = self.runs[side]
         return run.guarded(lambda: self.connection.execute(sql()).fetchall(), lambda: " ".join(run.tables))
 
@@ -82,7 +84,7 @@ class Pair:
 
 @contextmanager
 def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
-    """Both runs, matched up to the last stage that both have (or within `stage`). Raises InputError where there is none."""
+    """Opens two runs, matched up to the last stage that both have, or within `stage`. Raises InputError where there is none."""
     runs = {"a": open_run(a), "b": open_run(b)}
     reach(runs["a"].connection, runs["b"].reader.storage)
     pair = Pair(runs, _chains(runs, stage), runs["a"].connection)
@@ -99,7 +101,7 @@ def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
 
 
 def _chains(runs: dict[str, Run], stage: str | None) -> dict[str, list[str]]:
-    """The stages whose decisions count. `tokens` only where it is asked for: it decides nothing about most corpora."""
+    """Returns the stages whose decisions count. `tokens` counts only where it is asked for, since it drops nothing from most corpora."""
     there = {side: [name for name in ORDER if f"{name}_report" in run.tables and run.reader.is_report(name)] for side, run in runs.items()}
     for side, names in there.items():
         root = runs[side].reader.storage.root
@@ -132,9 +134,9 @@ def _read_fates(pair: Pair, side: str) -> None:
 
 
 def _fates(pair: Pair, side: str) -> str:
-    """SQL: (id, kept, level, failed, characters), a row a document. Records that hold no page (requests) are left out.
+    """SQL: (id, kept, level, failed, characters), one row for each document. Records that hold no page (requests) are left out.
 
-    A document is dropped by one stage or kept by the last: these rows of the stages' reports are all documents, once each.
+    A document is dropped by one stage or kept by the last, so these report rows name each document once.
     """
     parts = []
     for stage in pair.chains[side]:
@@ -147,8 +149,8 @@ def _fates(pair: Pair, side: str) -> str:
 
 
 def numbered(source: str, target: str, order: str) -> str:
-    """SQL: the table `target` is `source` with `copy`, the number (from 0) of a row among those of its id. Few ids are there twice, so
-    only those are sorted."""
+    """SQL: makes the table `target` from `source` with a column `copy`, the number (from 0) of a row among those with its id. Only repeated
+    ids are sorted; there are few."""
     twice = f"SELECT id FROM {source} GROUP BY id HAVING count(*) > 1"
     return (
         f"CREATE TABLE {target} AS WITH twice AS MATERIALIZED ({twice}) "
@@ -158,7 +160,7 @@ def numbered(source: str, target: str, order: str) -> str:
 
 
 def read_counts(pair: Pair) -> dict[str, Counts]:
-    """Documents by outcome: `both`, `only_a`, `only_b`, `neither`, and of those that one run alone has seen `kept_unseen_b`,
+    """Counts documents by outcome: `both`, `only_a`, `only_b`, `neither`. Documents that only one run has seen count as `kept_unseen_b`,
     `dropped_unseen_b` and so on."""
     counts: dict[str, Counts] = {}
     sql = "SELECT kept_a, kept_b, count(*), sum(characters_a), sum(characters_b) FROM matched GROUP BY ALL"
@@ -178,7 +180,7 @@ def _outcome(kept_a: bool | None, kept_b: bool | None) -> str:
 
 
 def _tells_tokens(pair: Pair) -> bool:
-    """Whether both runs have encoded what the last of these stages keeps: none comes between it and `tokens`."""
+    """Whether both runs have encoded the output of the last compared stage: no stage lies between it and `tokens`."""
     last = ORDER.index(pair.stages[-1])
     later = [f"{name}_report" for name in ORDER[last + 1 : -1]]
     runs = pair.runs.values()
@@ -190,7 +192,8 @@ def _read_tokens(pair: Pair, side: str) -> None:
 
 
 def _count_tokens(pair: Pair, counts: dict[str, Counts]) -> None:
-    """Adds the tokens of what the first run keeps, or, where it does not, the second: each with its own tokenizer."""
+    """Adds the tokens of documents that the first run keeps, else of those that the second keeps; each run counts with its own
+    tokenizer."""
     for side in SIDES:
         _read_tokens(pair, side)
         pair.query(numbered("raw_tokens", f"tokens_{side}", "tokens DESC"))
@@ -202,7 +205,7 @@ def _count_tokens(pair: Pair, counts: dict[str, Counts]) -> None:
 
 
 def read_rules(pair: Pair) -> list[RulePair]:
-    """All rules that failed a document in either run: first those that decide most about documents that the other run keeps."""
+    """Returns all rules that failed a document in either run, ordered by how many documents kept by the other run they drop."""
     found: dict[tuple[str, str], RulePair] = {}
     for side, other in (SIDES, SIDES[::-1]):
         sql = (
@@ -218,8 +221,8 @@ def read_rules(pair: Pair) -> list[RulePair]:
 
 
 def read_properties(pair: Pair) -> dict[str, list[tuple[str, int, int]]]:
-    """Of what each run keeps, documents by language, host and crawl file: (value, of the first run, of the second), the largest
-    differences first. Only what the last stage's documents say in both runs; empty where a run has no documents there."""
+    """Counts each run's kept documents by language, host and crawl file: (value, first run, second run), the largest differences first.
+    Read from the last stage's documents; empty where a run has none there."""
     table = f"{pair.stages[-1]}_documents"
     if any(table not in run.tables for run in pair.runs.values()):
         return {}

@@ -1,4 +1,4 @@
-"""Rows of a run's reports, or of any one shard: as a table, as JSON lines, or as CSV."""
+"""`inspect`: shows rows of a run's reports, or of any one shard, as a table, as JSON lines, or as CSV."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -39,17 +39,18 @@ from corpusmill.report.tables import VALUES, limit, number, show, show_notes, ta
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
-#: Columns that say where a record lies or why in words: no values.
+#: Columns with a record's place or a reason in words, not measured values.
 NO_VALUES = {"source", "offset", "length", "reason"}
-#: Columns of a terminal from which document and decision stand side by side.
+#: Terminals of at least this width show document and decision side by side.
 SIDE_BY_SIDE = 72
-#: Characters of a text in a table of chosen columns, at most (on wide terminals a line).
+#: Characters of a text in a table of chosen columns, at most; on wide terminals one line.
 MOST_TEXT = 120
 
 
 @dataclass
 class TableInfo:
-    """What is shown beside rows: `total` (None: not counted) is how many there are, `columns` those chosen, `asked` those of conditions."""
+    """What a table of rows needs besides them. `total`: how many rows there are (None: not counted). `columns`: the chosen ones. `asked`:
+    those of conditions."""
 
     title: str
     rules: list[ReportRule] = field(default_factory=list)
@@ -63,7 +64,7 @@ class TableInfo:
 
 @dataclass(frozen=True)
 class RowOptions:
-    """Which rows in which form: `columns` empty means all, `limit` 0 all rows, `form` is `table`, `json` or `csv`."""
+    """Which rows to show, and how. Empty `columns` means all columns, `limit` 0 all rows; `form` is `table`, `json` or `csv`."""
 
     choice: Choice = field(default_factory=Choice)
     columns: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class RowOptions:
 def inspect(target: str, stage: str | None, wanted: RowOptions, console: Console) -> None:
     """Shows rows of a run's report (of `stage`, else of the stage that has the first rule, else of the filter), or of one file.
 
-    Raises InputError for what is not there.
+    Raises InputError for a file, stage or column that does not exist.
     """
     path, remote = Path(target), is_remote(target)
     if not (target.lower().endswith(".parquet") if remote else path.is_file()):
@@ -100,11 +101,11 @@ def _inspect_run(target: str, stage: str | None, wanted: RowOptions, console: Co
         notes += _damage(run, target, name)
         _show(rows, wanted, TableInfo(f"{name}: report", run.rules(name), target, notes=notes), console)
         if wanted.form != "table":
-            warn(_damage(run, target, name))  # what was found while it was read, too
+            warn(_damage(run, target, name))  # including damage found during the reading
 
 
 def _damage(run: Run, target: str, stage: str) -> list[str]:
-    """What is missing among the rows."""
+    """Returns notes on missing rows: an unfinished stage, and damaged files."""
     unfinished = run.reader.stages[stage].status == "unfinished"
     notes = [f"{stage} is not finished, so there may be more documents."] if unfinished else []
     return [*(f"{target}: {sentence}" for sentence in run.reader.warnings), *notes]
@@ -114,7 +115,7 @@ def _inspect_parquet(path: str, wanted: RowOptions, console: Console) -> None:
     folder, _, name = path.rpartition("/")
     storage = Storage(folder or ("/" if path.startswith("/") else "."))
     with open_parquet(storage, name):
-        pass  # one sentence where it is no Parquet file
+        pass  # raises one sentence where it is not a Parquet file
     with duckdb.connect(":memory:") as connection:
         reach(connection, storage)
         _inspect_file(path, file_rows(path, connection), wanted, console)
@@ -132,7 +133,7 @@ def _inspect_file(path: str, rows: TableRows, wanted: RowOptions, console: Conso
 
 
 def _inspect_plain(path: Path, wanted: RowOptions, console: Console) -> None:
-    """A file that is read from its beginning: JSON lines, or tokens."""
+    """Shows a file that is read from its beginning: JSON lines, or tokens."""
     given = [*wanted.choice.options(), *(["--order"] if wanted.order else [])]
     if given:
         raise InputError(f"{path}: {', '.join(given)} has no meaning here: that is for reports and other Parquet files.")
@@ -174,7 +175,7 @@ def _print(rows: Iterator[Row], columns: Sequence[str], wanted: RowOptions, abou
 
 
 def _nothing(rows: TableRows, choice: Choice) -> Iterator[str]:
-    """Why there may be no such rows: a language, crawl file or host that no row has, with those that there are."""
+    """Explains an empty result: names a language, crawl file or host that no row has, and the existing ones."""
     for name in ("language", "source", "host"):
         value = getattr(choice, name)
         values = property_values(rows, name) if value is not None else []
@@ -196,7 +197,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _token_rows(path: Path) -> Iterator[Row]:
-    """The tokens of a shard, some a row, with the text they stand for where the run's tokenizer is beside it."""
+    """Yields the tokens of a shard, several in a row, with their text where the run's tokenizer is present."""
     from corpusmill.pipeline.token_bytes import TokenBytes
     from corpusmill.pipeline.token_shards import TokenShards
 
@@ -213,7 +214,7 @@ def _token_rows(path: Path) -> Iterator[Row]:
 
 
 def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:
-    """A report's rows with the decision and the values behind it, chosen columns as a table, any other row as names and values."""
+    """Shows rows: those of a report with decision and values, chosen columns as a table, all others as names and values."""
     if not rows:
         console.print("No such rows." if not about.total else f"No such rows: there are {about.total:,}, and --offset is {about.offset:,}.")
     elif about.columns:
@@ -267,7 +268,8 @@ def _wrapped(made: Table, console: Console) -> None:
 
 
 def _decision(row: Row, about: TableInfo) -> Text:
-    """Kept, or dropped by which rules; then why in words, and the values that failed, or the first ones, with their thresholds."""
+    """Returns the decision with the failed rules, the reason in words, and the values that failed (or the first values) with their
+    thresholds."""
     failed = row["failed"] or []
     broken = [rule.column for rule in about.rules if rule.rule in failed]
     others = [name for name in row if name not in {*REPORT.names, *NO_VALUES} or name == "chars_in"]
@@ -283,13 +285,13 @@ def _decision(row: Row, about: TableInfo) -> Text:
 
 
 def show_grid(rows: list[Row], about: TableInfo, console: Console) -> None:
-    """One column for each of `about.columns`; where they are too many for the width, a row's values one below the other."""
+    """Prints a table with one column for each of `about.columns`; where it is too wide, prints each row as a list of values."""
     made = table(about.title)
     for name in about.columns:
         cells = [_cell(row.get(name), console.width) for row in rows]
         is_number = all(_is_number(row.get(name)) for row in rows)
         head = _folded(name, max(12, *map(cell_len, cells)))
-        whole = is_number or name == "id" or name.endswith("_id")  # an id is there to be copied
+        whole = is_number or name == "id" or name.endswith("_id")  # an id is never cut, so that it can be copied
         justify: Literal["left", "right"] = "right" if is_number else "left"
         made.add_column(Text("\n".join(head)), justify=justify, no_wrap=whole, overflow="fold", min_width=max(map(cell_len, head)))
     for row in rows:
@@ -306,7 +308,7 @@ def _cell(value: Any, width: int) -> str:
 
 
 def _folded(name: str, width: int) -> list[str]:
-    """A column's name on as many lines as it needs, cut behind underscores where that is possible."""
+    """Returns a column's name on as many lines as it needs, cut after underscores where possible."""
     lines = [""]
     for part in safe_line(name, 120).replace("_", "_\0").split("\0"):
         if lines[-1] and len(lines[-1] + part) > width:

@@ -1,4 +1,4 @@
-"""`query`: the rows of one SELECT over a run's tables, or which tables there are."""
+"""`query`: shows the rows of one SELECT over a run's tables, or lists the tables."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,28 +13,28 @@ from corpusmill.report.answers.inspect import TableInfo, show_rows
 from corpusmill.report.machine import as_json, print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run
 
-#: Rows on a terminal where no limit is given.
+#: Rows of a table on a terminal where no limit is given.
 ROWS = 50
 BATCH = 4096
 
 
 def show_query(folder: str, query: str, limit: int | None, form: str, console: Console) -> None:
-    """The rows of one SELECT, which can read nothing but the run: `form` is `table`, `json` (an object a line) or `csv`.
+    """Shows the rows of one SELECT, which can read nothing but the run. `form` is `table`, `json` (an object a line) or `csv`.
 
-    `limit` 0 means all; without one a table has `ROWS` rows, the other forms all. Raises InputError for what can't be answered.
+    `limit` 0 means all rows. Without a limit a table has `ROWS` rows, the other forms all. Raises InputError for a query that fails.
     """
     with Run(folder, only_run=True) as run:
         try:
             _answer(run, query, limit, form, console)
         finally:
-            warn(run.reader.warnings)  # also where a query fails because of them
+            warn(run.reader.warnings)  # also where damage makes the query fail
 
 
 def _answer(run: Run, query: str, limit: int | None, form: str, console: Console) -> None:
     found = run.sql(query)
     names = _different(found.columns)
     count = ROWS if limit is None and form == "table" else limit or 0
-    held = (found.limit(count + 1) if count else found).materialize()  # no file is read while rows are printed
+    held = (found.limit(count + 1) if count else found).materialize()  # all files are read before rows are printed
     rows = _rows(held, names, count)
     if form == "json":
         print_json_lines(rows)
@@ -49,7 +49,7 @@ def _answer(run: Run, query: str, limit: int | None, form: str, console: Console
 
 
 def show_tables(folder: str, form: str, console: Console) -> None:
-    """The tables of a run with the number of their rows, and their columns with types; JSON files are named alone."""
+    """Shows the tables of a run with the number of rows and the types of columns; of JSON files only the names."""
     with Run(folder, only_run=True) as run:
         _show_tables(run, form, console)
 
@@ -91,7 +91,7 @@ def _plain(value: Any) -> Any:
 
 
 def _different(names: list[str]) -> list[str]:
-    """The columns' names; of equal ones the second is `name_2`."""
+    """Returns the columns' names, all different: a repeated name becomes `name_2`."""
     found: list[str] = []
     for name in names:
         number, other = 1, name

@@ -1,4 +1,4 @@
-"""`raw`: the original of a document again, out of the crawl file that it came from."""
+"""`raw`: writes the original record of a document, read again from its crawl file."""
 
 import sys
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ PARTS = ("record", "head", "body", "text")
 
 
 def raw(folder: str, document: str, part: str = "record", fetch: bool = False) -> None:
-    """Writes a record to standard output: all of it, its `head`, its decoded `body`, or the `text` that ingest made of it.
+    """Writes a record to standard output: all of it, its `head`, its decoded `body`, or the `text` that ingest extracted.
 
-    `document` is an id, the beginning of one, or a URL, of anything that came in, dropped or kept. The bytes are
-    those of the crawl, decompressed; a terminal gets them without what it would obey. Only files that the run has read are
-    opened, and those of another server than its own only with `fetch`. Raises InputError.
+    `document`: a URL, an id, or the beginning of one, of any input record, kept or dropped. The bytes are those of the crawl, decompressed;
+    on a terminal without control sequences. Only files that the run has read are opened, and files on another server only with `fetch`.
+    Raises InputError.
     """
     reader = RunReader(folder)
     row = _row(reader, folder, document)
@@ -32,7 +32,7 @@ def raw(folder: str, document: str, part: str = "record", fetch: bool = False) -
 
 
 def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
-    """The report row of the document; of a URL's records the page, of equal documents the first."""
+    """Returns the report row of the document: among records of one URL the page, among equal documents the first."""
     if not reader.stages["ingest"].outputs("report/"):
         raise InputError(f"{folder}: no stage of this run has read a crawl yet.")
     with Run(reader) as run:
@@ -80,7 +80,7 @@ def _text(reader: RunReader, row: dict[str, Any]) -> Iterable[bytes]:
 
 
 def write(chunks: Iterable[bytes]) -> None:
-    """Bytes to standard output as they are, or, where it is a terminal, as text that it obeys in nothing."""
+    """Writes bytes to standard output: unchanged, or on a terminal as text without control sequences."""
     if sys.stdout.isatty():
         print(safe_text(b"".join(chunks).decode("utf-8", "replace")))
         return

@@ -1,6 +1,6 @@
-"""`sample`: documents drawn at random, or those nearest to a rule's threshold, with their texts: to judge a rule by eye.
+"""`sample`: shows random documents, or those nearest to a rule's threshold, with their texts, to judge a rule by eye.
 
-A draw is an order by a hash of id and seed, so it is the same on every machine and for any number of shards.
+Random documents are the first by a hash of id and seed, so they are the same on every machine and for any number of shards.
 """
 
 import shlex
@@ -26,7 +26,8 @@ STEP = 4
 
 @dataclass(frozen=True)
 class Draw:
-    """How many documents, by which seed; `near`: those nearest to the threshold of the one rule; `chars` of each text are shown."""
+    """How to draw documents: `count` of them by `seed`, or with `near` those nearest to the rule's threshold. `chars`: characters shown of
+    each text."""
 
     count: int = 20
     seed: int = 0
@@ -36,7 +37,8 @@ class Draw:
 
 @dataclass
 class Samples:
-    """`rows` are report rows with the text's beginning as `text` (None where no stage has it); `total` documents were to draw from."""
+    """Drawn documents. `rows`: report rows with the beginning of the text as `text` (None where no stage has it). `total`: documents to
+    draw from."""
 
     run: str
     stage: str
@@ -45,14 +47,14 @@ class Samples:
     rules: list[ReportRule]
     total: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    texts_of: str | None = None  # the stage whose texts they are
+    texts_of: str | None = None  # the stage whose texts are shown
     notes: list[str] = field(default_factory=list)
-    command: str = RETUNE  # what decides again with other thresholds of the rules that were asked for
-    meanings: dict[str, str] = field(default_factory=dict)  # of the rules that were asked for: what a document fails for, in words
+    command: str = RETUNE  # the command that applies other thresholds of the chosen rules
+    meanings: dict[str, str] = field(default_factory=dict)  # by chosen rule: the reason for which it drops a document, in words
 
 
 def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: bool, console: Console) -> None:
-    """Shows documents of a stage with their texts as they came in. Raises InputError for what is not there."""
+    """Shows documents of a stage with their input texts. Raises InputError for an unknown stage, rule or column."""
     with open_run(folder) as run:
         found = draw_samples(run, stage, choice, draw)
     if as_json:
@@ -63,7 +65,7 @@ def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: 
 
 
 def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Samples:
-    """The documents of `sample`. Raises InputError."""
+    """Returns the documents that `sample` shows. Raises InputError."""
     name, rows = report_rows(run, stage, choice.rules)
     check_rules(run, name, choice.rules)
     if name in LATER:
@@ -84,13 +86,13 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
 
 
 def by_chance(rows: TableRows, seed: int) -> str:
-    """SQL: an order by a hash (MD5) of id and seed; equal ids by where their records lie."""
+    """SQL: an order by a hash (MD5) of id and seed; ties by the place of the records."""
     places = [column for column in ("source", "offset", "url", "chars_in") if column in rows.columns]
     return ", ".join([f"md5(id || ':{int(seed)}')", *map(identifier, places), "kept"])
 
 
 def _draw_near(run: Run, rows: TableRows, found: Samples) -> None:
-    """Half of the documents just behind the threshold, half of those that pass it and stay; or one kind alone."""
+    """Draws documents near the threshold: half that fail it, half that pass it and are kept; or only one kind, as the choice says."""
     rule = _threshold_rule(found)
     column, choice = rows.column(rule.column, numeric=True), found.choice
     sides = [False, True] if choice.kept is None else [choice.kept]
@@ -110,7 +112,7 @@ def _draw_near(run: Run, rows: TableRows, found: Samples) -> None:
 
 
 def _threshold_rule(found: Samples) -> ReportRule:
-    """The rule whose threshold is meant. Raises InputError where there is none, or more than one."""
+    """Returns the rule whose threshold is meant. Raises InputError where there is none, or more than one."""
     numeric = [r for r in found.rules if r.comparison in COMPARED and isinstance(r.threshold, int | float)]
     if len(found.choice.rules) != 1:
         names = ", ".join(dict.fromkeys(rule.rule for rule in numeric)) or "none"
@@ -124,7 +126,7 @@ def _threshold_rule(found: Samples) -> ReportRule:
 
 
 def add_texts(reader: RunReader, stage: str, rows: Iterable[dict[str, Any]], chars: int) -> str | None:
-    """Gives each row the beginning of its text as it came into the stage, and returns the stage that had them."""
+    """Gives each row the beginning of its input text, and returns the stage that had the texts."""
     rows, ids = list(rows), [row["id"] for row in rows]
     texts: dict[str, str] = {}
     source = None
@@ -138,14 +140,14 @@ def add_texts(reader: RunReader, stage: str, rows: Iterable[dict[str, Any]], cha
 
 
 def text_stages(reader: RunReader, stage: str) -> list[str]:
-    """The stages that have the texts that came into `stage`, the nearest before it first; at last its own."""
+    """Returns the stages that may have a stage's input texts, the nearest earlier one first; the stage itself comes last."""
     order = [*DATA_STAGES, "tokens"]
     before = [name for name in order[: order.index(stage)] if reader.stages[name].outputs("data/")]
     return [*reversed(before), *([stage] if reader.stages[stage].outputs("data/") else [])]
 
 
 def show_samples(found: Samples, console: Console) -> None:
-    """The documents one after the other, how many there are in all, and the commands that show one more closely."""
+    """Prints the documents, how many there are in all, and the commands that show one in detail."""
     near = [rule for rule in found.rules if found.draw.near and rule.rule in found.choice.rules][:1]
     for name, phrase in found.meanings.items():
         console.print(Text(f"{safe_line(name, 80)}: {safe_line(phrase, 300)}"))
@@ -159,7 +161,7 @@ def show_samples(found: Samples, console: Console) -> None:
 
 
 def show_document(place: int, row: dict[str, Any], rules: list[ReportRule], near: list[ReportRule], chars: int, console: Console) -> None:
-    """One document: URL and id, the decision, the values that failed (and those of `near`), the text's beginning."""
+    """Prints one document: URL and id, the decision, the values that failed (and those of `near`), and the beginning of the text."""
     failed = row.get("failed") or []
     console.print(Text(f"{place}. {safe_line(row.get('url') or '(no URL)', 400)}", style="bold"))
     facts = [f"id {safe_line(row['id'], 40)}", f"{number(row.get('chars_in') or 0)} characters"]

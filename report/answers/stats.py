@@ -1,7 +1,7 @@
-"""Statistics of what a stage measured, for kept and dropped documents beside each other, and sums by language, crawl file, host or rule.
+"""`stats`: statistics of measured values for kept and for dropped documents, and sums by language, crawl file, host or rule.
 
-All of it is exact and counted by DuckDB over the report. A value that is null or NaN is missing, yes is 1 and no is 0. Quantiles are
-interpolated between the two nearest values, as numpy and pandas do; the deviation is that of a sample (n - 1).
+All numbers are exact, counted by DuckDB over the report. Null and NaN are missing values; true is 1 and false is 0. Quantiles are
+interpolated between the two nearest values, as in numpy and pandas; the deviation is that of a sample (n - 1).
 """
 
 import fnmatch
@@ -28,18 +28,18 @@ from corpusmill.report.tables import cell, limit, millions, number, share, show,
 Answer = TypeVar("Answer")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 GROUPS = ("language", "source", "host", "rule")
-#: Values that one query holds in memory at most, for their quantiles.
+#: Values that one query holds in memory for quantiles, at most.
 VALUES = 50_000_000
-#: Groups in a table; the others are added up in its last row.
+#: Groups in a table; the last row adds up the others.
 SHOWN = 30
-#: Characters of a number.
+#: Characters of a number at most.
 WIDEST = 13
 OTHERS = "(all others)"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How the values of a column lie; all but the counts are None where there are none. `deviation` leaves out infinite values."""
+    """Statistics of a column's values; all but the counts are None where there are no values. `deviation` leaves out infinite values."""
 
     count: int = 0
     missing: int = 0
@@ -62,9 +62,10 @@ class ColumnStats:
 
 @dataclass(frozen=True)
 class GroupStats:
-    """Documents with one value (None: they have none). By rule: those that fail it, and `alone` those that fail no other.
+    """Documents with one value of a property (None: without one). Grouped by rule: the documents that fail it, and with `alone` those that
+    fail no other rule.
 
-    `tokens` are those of the run's token shards that come from these documents; None where there are no shards yet.
+    `tokens`: tokens of these documents in the run's token shards; None where there are no shards yet.
     """
 
     value: str | None
@@ -77,7 +78,7 @@ class GroupStats:
 
 
 def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[ColumnStats]]:
-    """The stage, and its measured columns in the report's order; `chosen` are names or patterns (`gopher_*`).
+    """Returns the stage and the statistics of its measured columns in the report's order. `chosen`: names or patterns (`gopher_*`).
 
     Raises InputError for a stage without a report, and for a name that no measured column has.
     """
@@ -94,7 +95,8 @@ def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tup
 
 
 def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
-    """What several queries give, all over the same shards: once more where one of them has found a shard to be damaged."""
+    """Returns the result of `read`, which runs several queries. Repeats it where a query found a damaged shard, so that all queries cover
+    the same shards."""
     while True:
         known = len(run.warnings)
         answer = read()
@@ -103,7 +105,7 @@ def _settled(run: Run, read: Callable[[], Answer]) -> Answer:
 
 
 def _all_spreads(run: Run, stage: str, names: Sequence[str]) -> dict[str, tuple[Spread, Spread]]:
-    run.connection.execute("SET threads = 1")  # sums of floats have the same digits each time only in one order
+    run.connection.execute("SET threads = 1")  # sums of floats are reproducible only in one order
     try:
         total = int(run.sql(f"SELECT count(*) FROM {stage}_report").fetchall()[0][0])
         each = max(1, VALUES // max(total, 1))
@@ -113,7 +115,7 @@ def _all_spreads(run: Run, stage: str, names: Sequence[str]) -> dict[str, tuple[
 
 
 def _spreads(run: Run, stage: str, names: Sequence[str]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
-    """For each column its values in kept and in dropped documents."""
+    """Yields the statistics of each column among kept and among dropped documents."""
     values = ", ".join(f"nullif({identifier(name)}::DOUBLE, 'nan'::DOUBLE) AS v{place}" for place, name in enumerate(names))
     measures = ", ".join(_measures(f"v{place}") for place in range(len(names)))
     found = run.sql(f"SELECT kept, count(*), {measures} FROM (SELECT kept, {values} FROM {stage}_report) GROUP BY kept").fetchall()
@@ -131,7 +133,8 @@ def _measures(value: str) -> str:
 
 
 def _spread(row: tuple[object, ...] | None, place: int) -> Spread:
-    """The values of the column at `place` out of a row of `_spreads`: how many documents, and then six measures for each column."""
+    """Returns the statistics of the column at `place` from a row of `_spreads`: the number of documents, then six values for each
+    column."""
     if row is None:
         return Spread()
     rows, (count, mean, deviation, low, high, quantiles) = row[0], row[1 + 6 * place : 7 + 6 * place]
@@ -142,7 +145,8 @@ def _spread(row: tuple[object, ...] | None, place: int) -> Spread:
 
 
 def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[GroupStats]]:
-    """The stage, and its documents by one of `GROUPS`, the largest group first. Raises InputError where no stage knows the property."""
+    """Returns the stage and its documents grouped by one of `GROUPS`, the largest group first. Raises InputError where no stage knows the
+    property."""
     stage, _ = report_rows(run, stage)
     if by not in GROUPS:
         raise InputError(f"stats: --by {shown(by)}: expected one of {', '.join(GROUPS)}.")
@@ -151,7 +155,7 @@ def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[GroupSt
 
 
 def _by_rule(run: Run, stage: str) -> list[GroupStats]:
-    """All rules of the stage, those that never fired too."""
+    """Returns all rules of the stage, including those that never fired."""
     found = run.sql(f"""
         SELECT rule, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT, count(*) FILTER (len(failed) = 1)
         FROM (SELECT unnest(list_distinct(failed)) AS rule, * FROM {stage}_report) GROUP BY rule ORDER BY count(*) DESC, rule
@@ -182,7 +186,7 @@ def _by_value(run: Run, stage: str, by: str) -> list[GroupStats]:
 def _valued(run: Run, stage: str, by: str) -> str:
     """SQL: id, kept, chars_in, chars_out of each document of the stage, and as `value` its language, crawl file or host.
 
-    Where the stage's report does not have it, another table tells, by id; the first in the alphabet where an id has several.
+    Where the stage's report lacks the property, another table gives it by id; of several values the first in the alphabet.
     """
     columns = "r.id, r.kept, r.chars_in, r.chars_out"
     if by == "host":
@@ -197,8 +201,8 @@ def _valued(run: Run, stage: str, by: str) -> str:
 
 
 def _tables(run: Run, stage: str) -> list[str]:
-    """Tables in which a document's properties may be, those first that know all that came into the stage: its report, what lies before it,
-    and then what lies behind it, which knows only documents that were kept."""
+    """Returns tables that may have a document's property, those that know all input documents of the stage first: its report, then tables
+    of earlier stages, then those of later stages, which know only kept documents."""
     order = list(run.reader.stages)
     place = order.index(stage)
     before, behind = order[:place][::-1], order[place + 1 :]
@@ -208,7 +212,7 @@ def _tables(run: Run, stage: str) -> list[str]:
 
 
 def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:
-    """Statistics of a stage's measured columns, or sums by a property. `form` is `table`, `json` or `csv`."""
+    """Shows statistics of a stage's measured columns, or sums by a property. `form` is `table`, `json` or `csv`."""
     with Run(folder) as run:
         if by is None:
             stage, measured = read_columns(run, stage, columns)
@@ -252,13 +256,13 @@ def _show_column(column: ColumnStats, console: Console) -> None:
 
 
 def _figure(value: Any) -> str:
-    """A name or number in as many characters as four columns of numbers leave; none of its digits is cut off at the end."""
+    """Formats a value for a narrow column: a long number is rounded, never cut."""
     text = "" if value is None else value if isinstance(value, str) else number(value)
     return text if len(text) <= WIDEST else f"{value:.4g}"
 
 
 def _halves(named: list[list[tuple[str, Any]]]) -> tuple[list[list[tuple[str, Any]]], list[list[tuple[str, Any]]]]:
-    """What stands on the left, and the quantiles on the right."""
+    """Splits each list into the figures for the left table and the quantiles for the right one."""
     return [values[: -len(QUANTILES)] for values in named], [values[-len(QUANTILES) :] for values in named]
 
 
@@ -267,7 +271,7 @@ def _fails(column: ColumnStats) -> Text:
 
 
 def _named(spread: Spread) -> dict[str, Any]:
-    """The figures by name, quantiles last: `1%`, ..., `99%`."""
+    """Returns the figures by name, quantiles last: `1%`, ..., `99%`."""
     figures = {"count": spread.count, "missing": spread.missing, "mean": spread.mean, "deviation": spread.deviation,
                "min": spread.minimum, "max": spread.maximum}  # fmt: skip
     return {**figures, **{f"{share:.0%}": value for share, value in zip(QUANTILES, spread.quantiles, strict=True)}}
@@ -316,7 +320,7 @@ def _group_table(stage: str, by: str, groups: list[GroupStats], console: Console
 
 
 def _folder(paths: list[str]) -> str:
-    """The folder in which all of them lie, with its slash; empty where they lie in several."""
+    """Returns the folder of all paths with its slash; empty where they lie in several."""
     folders = {path.rpartition("/")[0] for path in paths}
     return f"{folders.pop()}/" if len(folders) == 1 else ""
 

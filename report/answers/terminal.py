@@ -1,4 +1,4 @@
-"""The report's main tables on a terminal, a summary after each stage, and the last lines of a run."""
+"""Shows the report's main tables on a terminal, a summary after each stage, and the last lines of a run."""
 
 import shlex
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
-#: Lines, sets and earlier runs that are shown; characters of a line; rules of a table and after a stage; warnings; scores.
+#: Limits: lines, sets and earlier runs; characters of a line; rules of a table and after a stage; warnings; scores.
 TOP_LINES, MOST, TEXT = 5, 12, 200
 TOP_RULES, TOP_RULES_STAGE = 12, 4
 MAX_WARNINGS, MAX_SCORES = 12, 24
@@ -43,7 +43,7 @@ def render_report(folder: str, console: Console) -> None:
 
 
 def _tables(summary: Summary) -> Iterator[Table]:
-    """All of them in their order; one without rows is not shown."""
+    """Yields all tables in order. A table without rows is not shown."""
     yield _funnel(summary)
     yield from (_rules(decisions) for decisions in summary.decisions.values())
     yield classifiers_table(summary.classifiers)
@@ -78,7 +78,7 @@ def _rules(decisions: Decisions) -> Table:
 
 
 def _dedup(summary: Summary) -> Iterator[Table]:
-    """Copies, full clusters, earlier runs, what was cut and the lines cut most often, contamination."""
+    """Yields the tables of deduplication: copies, full clusters, earlier runs, cuts, most frequent cut lines, contamination."""
     if summary.duplicates:
         c = summary.duplicates.clusters
         removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
@@ -108,7 +108,7 @@ def _dedup(summary: Summary) -> Iterator[Table]:
 
 
 def _tokens(summary: Summary) -> Iterator[Table]:
-    """Token shards, the mixture that they are made of, and how documents fill rows."""
+    """Yields the tables about tokens: shards, mixture, packing."""
     made = table("Tokens", "split", ">documents", ">tokens", ">bytes/token", ">shards")
     for split, t in summary.tokens.items():
         tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
@@ -132,7 +132,7 @@ def _training(summary: Summary) -> Table:
 
 
 def _benchmarks(summary: Summary) -> Table:
-    """Of each task the metric to compare models by; the page has the others."""
+    """Returns the table of benchmarks, with each task's main metric; the page has the other metrics."""
     models = summary.benchmarks.models
     made = table("Benchmarks", "task", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">items", ">in corpus")
     for task in summary.benchmarks.tasks:
@@ -156,7 +156,7 @@ def _times(summary: Summary) -> Table:
 
 
 def show_next_steps(folder: str, summary: Summary, console: Console) -> None:
-    """Sentences and commands, last on the screen; nothing where no stage has dropped anything."""
+    """Prints advice and commands at the end of the report; nothing where no stage has dropped anything."""
     found = headline(summary.decisions)
     if found is None:
         return
@@ -178,7 +178,7 @@ def _sentences(found: Headline) -> Iterator[str]:
 
 
 def _named(found: Headline, name: str) -> str:
-    """A rule with its condition and what it means."""
+    """Returns a rule with its condition and its meaning."""
     rule, meaning = found.decisions.rule(name), found.decisions.meanings.get(name)
     condition = f" ({safe_line(rule.column, 60)} {limit(rule)})" if rule is not None else ""
     return f"{safe_line(name, 80)}{condition}" + (f": {safe_line(meaning, 300)}" if meaning else "")
@@ -199,7 +199,7 @@ def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
 
 
 def stage_summary(folder: str, result: StageResult, console: Console) -> None:
-    """Prints what a stage did, right after it: documents in, kept, dropped, the top rules, time, speed, memory."""
+    """Prints the summary of a finished stage: documents in, kept and dropped, the top rules, time, speed, memory."""
     reader = RunReader(folder)
     if not result.performed:
         console.print(Text(f"{result.name}: finished before, nothing to do", style="dim"))
@@ -229,7 +229,7 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
 
 
 def _speed(reader: RunReader, result: StageResult) -> str:
-    """Seconds of this call, with the speed and memory that metrics.jsonl has for the phases it ran last."""
+    """Returns the stage's seconds in this call, with the latest speed and memory of its phases in metrics.jsonl."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for row in reversed(reader.json_lines("metrics.jsonl")):
@@ -237,7 +237,7 @@ def _speed(reader: RunReader, result: StageResult) -> str:
             break
         seen.add(str(row.get("phase")))
         rows.append(row)
-    counted = result.name in (*DATA_STAGES, "tokens")  # elsewhere rows are no documents
+    counted = result.name in (*DATA_STAGES, "tokens")  # in other stages, rows are not documents
     documents = max((row.get("rows_in") or 0 for row in rows), default=0)
     size = max((row.get("bytes_in") or 0 for row in rows), default=0)
     parts = [f"{result.seconds:,.1f} s"]
@@ -250,7 +250,7 @@ def _speed(reader: RunReader, result: StageResult) -> str:
 
 
 def closing_lines(folder: str, report: str, console: Console) -> None:
-    """The last lines of a run: a sample of what its model says, where the report is, and what to ask next."""
+    """Prints the last lines of a run: a sample of its model, the report's path, and advice."""
     samples = read_samples(RunReader(folder))
     if samples:
         model = samples[-1][0]

@@ -1,4 +1,4 @@
-"""`why`: what happened to one document in each stage, with every value that was measured, and what would have to change."""
+"""`why`: explains what happened to one document in each stage, with every measured value, and which change of the recipe would keep it."""
 
 import shlex
 from collections.abc import Iterator
@@ -22,30 +22,30 @@ from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
 
-#: Columns that are told here in words.
+#: Columns of dedup that `dedup_facts` puts into words.
 DEDUP_TOLD = {
     "cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster",
     *(column for columns in COLUMNS.values() for column in columns if column),
     "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches",
 }  # fmt: skip
 PASSAGE = 600
-#: The stages with a row a document, in the order in which a document meets them.
+#: The stages with a row for each document, in their order.
 REPORTED = ("ingest", "filter", "dedup", "tokens")
-#: Columns that the story tells in words rather than in the table of values.
+#: Columns that are put into words or left out of the table of values.
 TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
 TEXT = 400
-#: Columns of a terminal that a table of values with all its columns needs.
+#: Terminals of at least this width show all columns of the table of values.
 WIDE = 96
-#: Documents listed that hold a passage.
+#: Documents listed for a passage.
 LISTED = 10
-#: Records of one URL that are explained; of more there is a list.
+#: Records of one URL that are explained; more are only listed.
 EXPLAINED = 4
-#: The rule of `ingest` for records of a kind that holds no page.
+#: The ingest rule for records that hold no page.
 NO_PAGE = "record_type"
 
 
 def dedup_facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
-    """Sentences about a row of the stage's report; none for rows of other stages."""
+    """Yields sentences about a row of the dedup report; none for rows of other stages."""
     if row.get("cluster_size") and row["cluster_size"] > 1:
         yield f"in a cluster of {row['cluster_size']:,} documents"
     if row.get("kept_id") and row["kept_id"] != row["id"]:
@@ -58,7 +58,7 @@ def dedup_facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _copy(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
-    """Of which document a removed one is a copy, and how that is known."""
+    """Says which kept document this one is a copy of, and how that is known."""
     earlier = row.get("kept_in")
     where = f"in the earlier run {safe_line(str(earlier), 120)}" if earlier else _url(reader, row["kept_id"])
     yield f"a copy of {safe_line(row['kept_id'], 40)}, which was kept{f': {where}' if where else ''}"
@@ -68,7 +68,7 @@ def _copy(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _left(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
-    """The full cluster that had no room for a document, and how like its kept one the document is."""
+    """Names the full cluster that had no room for the document, and their similarity."""
     full, limit, known = row["full_cluster"], reader.settings("dedup").get("max_cluster"), _known(row)
     where = _url(reader, full)
     yield f"like {safe_line(full, 40)}{f' ({where})' if where else ''}{f': {known}' if known else ''}"
@@ -76,7 +76,7 @@ def _left(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _known(row: dict[str, Any]) -> str:
-    """How a document is known to be like another."""
+    """Says how a document is known to be similar to another."""
     known = [f"similarity {number(row['similarity'])}"] if row.get("similarity") is not None else []
     known += [f"verified: {safe_line(str(row['verified']), 40)}"] if row.get("verified") is not None else []
     return ", ".join(known)
@@ -91,7 +91,7 @@ def _cuts(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
-    """The item that was found, what was done about it, and the passage."""
+    """Says which item was found, what happened to it, and in which passage."""
     item = f"item {row.get('contaminated_item')} of {safe_line(str(row[SET]), 80)}"
     field, share, items = row.get("contaminated_field"), row.get("contamination"), row.get("contamination_matches") or 1
     done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(contamination_action(reader))
@@ -104,13 +104,13 @@ def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _url(reader: RunReader, id_: str) -> str:
-    """The URL of a document that came into the dedup stage; empty where it has none."""
+    """Returns the URL of an input document of the dedup stage; empty where it has none."""
     return safe_line(reader.urls("dedup", [id_]).get(id_, ""), 300)
 
 
 @dataclass
 class Told:
-    """One stage's row about the document: `facts` are sentences, `values` the measured ones with the rules that look at them."""
+    """A stage's row about the document. `facts`: sentences. `values`: the measured values by column, each with the rules on it."""
 
     stage: str
     row: dict[str, Any]
@@ -118,13 +118,13 @@ class Told:
     values: dict[str, tuple[Any, list[ReportRule]]]
     change: RecipeChange | None
     commands: list[str] = field(default_factory=list)
-    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: the reason for which it drops a document, in words
 
     def as_json(self) -> dict[str, Any]:
         row, failed = self.row, self.row.get("failed") or []
         checks = [
             {
-                **{key: each for key, each in asdict(rule).items() if key != "share" or each},  # few rules keep one
+                **{key: each for key, each in asdict(rule).items() if key != "share" or each},  # only the rules that keep a share have one
                 "value": value, "failed": rule.rule in failed, "distance": distance(rule, value),
                 "meaning": self.meanings.get(rule.rule),
             }
@@ -138,7 +138,7 @@ class Told:
 
 @dataclass
 class Story:
-    """What is known of one id: its rows stage by stage (several of one where the crawl has it twice), and how its text begins."""
+    """What the run has about one id: its rows by stage (several where the crawl holds it twice), and the beginning of its text."""
 
     id: str
     url: str | None
@@ -147,7 +147,7 @@ class Story:
 
     @property
     def holds_no_page(self) -> bool:
-        """Whether these are records such as requests, which a crawl keeps beside each page under the page's URL."""
+        """Whether these are records such as requests, which a crawl stores under the URL of a page."""
         return all(told.stage == "ingest" and told.row.get("failed") == [NO_PAGE] for told in self.told)
 
     def as_json(self) -> dict[str, Any]:
@@ -155,10 +155,10 @@ class Story:
 
 
 def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text") -> None:
-    """Explains one document, given by URL, id, an id's beginning (four characters or more), or a passage of its text.
+    """Explains one document, given by URL, id, the beginning of an id (four characters or more), or a passage of its text.
 
-    `in_texts`: look for a passage only. `form` is `text` or `json`. Raises InputError where the run knows no such document, or where the
-    beginning of an id fits several.
+    `in_texts`: search only for a passage. `form` is `text` or `json`. Raises InputError where the run has no such document, or where
+    several ids begin so.
     """
     with open_run(folder) as run:
         _why(run, folder, document, console, in_texts, form)
@@ -185,7 +185,7 @@ def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool,
 
 
 def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:
-    """The ids to explain, or a list to choose from: documents that hold the passage, or the many that have the URL."""
+    """Returns the ids to explain, or a list to choose from: documents with the passage, or too many records of one URL."""
     ids = [] if in_texts else resolve(run, stages, document)
     if len(ids) > EXPLAINED:
         rows = table_rows(run, f"{stages[0]}_report", stages[0], REPORT.names)
@@ -195,7 +195,7 @@ def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple
             return [], Passages("", len(ids), [PassageHolder(id_, document, "", "", "") for id_ in ids[:LISTED]])
     if ids:
         return ids, None
-    if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its beginning
+    if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its scheme
         offered = spellings(run, stages, document, near=False)
         if offered:
             raise not_found(run, stages, document, offered)
@@ -206,13 +206,13 @@ def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple
 
 
 def _tell_outcomes(run: Run, stages: list[str], passages: Passages) -> None:
-    """Says of each holder whether it is kept to the end, or in which stage it was dropped by which rules."""
+    """Adds to each listed document its outcome: kept to the end, or dropped in which stage by which rules."""
     holders = passages.holders or []
     for stage in stages:
         rows = table_rows(run, f"{stage}_report", stage, REPORT.names) if f"{stage}_report" in run.tables else None
         if rows is not None:
             rows.add("list_contains(?, id)", [holder.id for holder in holders])
-            found = {row["id"]: row for row in rows.read(("id", "kept", "failed"), " ORDER BY kept", 0)}  # of equal ids the kept one
+            found = {row["id"]: row for row in rows.read(("id", "kept", "failed"), " ORDER BY kept", 0)}  # of equal ids, the kept row
             for holder in holders:
                 row = found.get(holder.id)
                 if row is not None:
@@ -225,14 +225,14 @@ def _as_json(passages: Passages | None) -> dict[str, Any] | None:
 
 
 def _story(run: Run, stages: list[str], id_: str) -> Story | None:
-    """The document's rows in the reports of all stages; None where there is none that can be read."""
+    """Reads the document's rows in the reports of all stages; None where no report has one."""
     told = [_told(run, stage, row) for stage in stages if f"{stage}_report" in run.tables for row in _rows(run, f"{stage}_report", id_)]
     url = next((one.row["url"] for one in told if one.row.get("url")), None)
     return Story(id_, url, told, _text(run, id_, told)) if told else None
 
 
 def _rows(run: Run, table: str, id_: str, columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The rows of an id in a table, all of their columns or some."""
+    """Returns the rows of an id in a table, with all columns or some."""
     rows = table_rows(run, table, table)
     if "id" not in rows.columns or not set(columns) <= set(rows.columns):
         return []
@@ -272,7 +272,7 @@ def _notes(reader: RunReader, others: list[Story], pages: list[Story]) -> list[s
 
 
 def _facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
-    """What is not a measured value, in words."""
+    """Yields sentences for the columns that are not measured values."""
     if row.get("reason"):
         yield safe_line(str(row["reason"]), 1000)
     if row.get("source") is not None:
@@ -294,7 +294,7 @@ def _record(row: dict[str, Any]) -> str:
 
 
 def _text(run: Run, id_: str, told: list[Told]) -> str:
-    """The beginning of the document's text as the last stage that kept it wrote it; else as an earlier one did."""
+    """Returns the beginning of the document's text from the last stage that kept it and can be read."""
     kept = {one.stage for one in told if one.row.get("kept")}
     for stage in ("dedup", "filter", "ingest"):
         if stage in kept and f"{stage}_documents" in run.tables:
@@ -304,7 +304,7 @@ def _text(run: Run, id_: str, told: list[Told]) -> str:
 
 
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
-    """A numbered list of the documents that hold a passage; of one alone the place in its text."""
+    """Prints a numbered list of the documents with a passage; for a single document the place in its text."""
     holders = passages.holders or []
     documents = "1 document holds" if passages.count == 1 else f"{passages.count:,} documents hold"
     said = (
@@ -338,7 +338,7 @@ def _snippet(holder: PassageHolder) -> Text:
 
 
 def show_story(run: str, stories: list[Story], notes: list[str], console: Console) -> None:
-    """Each document stage by stage, then the notes."""
+    """Prints each document stage by stage, then the notes."""
     for story in stories:
         _explain(run, story, console)
     show_notes(notes, console, limit=500)
@@ -395,7 +395,7 @@ def _by(rule: ReportRule, value: object) -> str:
 
 
 def _show_change(change: RecipeChange, console: Console) -> None:
-    """What would keep the document: a command to be copied, and how much else comes back with it."""
+    """Prints the change that would keep the document: a command to copy, and how many more documents it keeps."""
     if change.command:
         console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
     if change.others is not None:
@@ -408,7 +408,7 @@ def _show_change(change: RecipeChange, console: Console) -> None:
 
 
 def _print_values(told: Told, console: Console) -> None:
-    """The measured values, with the rules that look at them where there are any, and how near they are to failing."""
+    """Prints the measured values, the rules on them, and how far they are from failing."""
     decided = any(rules for _, rules in told.values.values())
     wide = console.width >= WIDE
     made = table("", "value", ">measured", *(["fails if"] if decided else []), *(["room"] if decided and wide else []))
@@ -424,7 +424,8 @@ def _print_values(told: Told, console: Console) -> None:
 
 
 def first_token(run: Run, row: dict[str, Any]) -> int | None:
-    """The number of a document's first token in the first shard that has it; None where the index can't say. `row` is of the report."""
+    """Returns the number of a document's first token in the first shard that has it; None where the index lacks it. `row`: a row of the
+    report."""
     index = f"tokens_{row.get('split')}"
     found = run.sql(f"SELECT first FROM {index} WHERE id = $id LIMIT 1", id=row["id"]).fetchall() if index in run.tables else []
     return found[0][0] if found else None

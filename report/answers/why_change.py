@@ -1,4 +1,4 @@
-"""What would have to change in the recipe for a stage to keep a document, and how far its values are from the thresholds."""
+"""Finds the change of the recipe by which a stage keeps a document, and how far its values are from the thresholds."""
 
 import math
 import re
@@ -15,12 +15,12 @@ from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import number
 
-#: Significant digits of a threshold that is proposed.
+#: Significant digits of a proposed threshold.
 DIGITS = 4
 OFF = "off"
-#: The commands that decide again with other thresholds: without measuring, or the filter stage itself.
+#: The commands that apply other thresholds: without measuring again, or with the filter stage.
 RETUNE, MEASURE = "retune", "filter"
-#: Which option of `ingest` lets a page pass that fails a rule with a limit.
+#: The option of `ingest` that lets a page pass, by the limit that the page exceeds.
 LIMITS = {
     "too_short": "a smaller ingest.extraction.minimum_chars",
     "too_deep": "a larger ingest.extraction.max_nesting",
@@ -33,8 +33,8 @@ COMPARED = ("<", "<=", ">", ">=")
 
 @dataclass
 class RecipeChange:
-    """`settings` by key of the recipe (`filter.thresholds.RULE`), the command that applies them, sentences about what else there is to
-    say, and how many more documents the same settings keep in this stage (None: not known)."""
+    """A change that keeps a document. `settings`: by key of the recipe (`filter.thresholds.RULE`). `command`: applies them. `sentences`:
+    further advice. `others`: more documents that these settings keep in this stage (None: unknown)."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -43,20 +43,20 @@ class RecipeChange:
 
 
 def distance(rule: ReportRule, value: Any) -> float | None:
-    """How far a value is from a threshold, without a sign; None where that has no meaning."""
+    """Returns the absolute distance of a value from a threshold; None where one is not a number."""
     threshold = rule.threshold
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, threshold))
     return abs(value - threshold) if numbers and rule.comparison in COMPARED and math.isfinite(value) else None
 
 
 def room(rule: ReportRule, value: Any, failed: bool) -> str:
-    """In words whether a value fails, and how far it is from the threshold: `fails by 17`."""
+    """Says whether a value fails, and its distance from the threshold: `fails by 17`."""
     far = distance(rule, value)
     return ("fails" if failed else "passes") + ("" if far is None else f" by {number(far)}")
 
 
 def change(run: Run, stage: str, row: dict[str, Any]) -> RecipeChange | None:
-    """What would keep the document of a report row; None where it was kept."""
+    """Returns the change that keeps the document of a report row; None where it was kept."""
     if row.get("kept") is not False or not row.get("failed"):
         return None
     if stage == "filter":
@@ -105,14 +105,14 @@ def _thresholds(run: Run, row: dict[str, Any]) -> RecipeChange:
 
 
 def passing(rule: ReportRule, value: Any) -> Any:
-    """The threshold nearest to the rule's own, in few digits, with which `value` passes; `off` where there is none."""
+    """Returns the threshold nearest to the rule's own, with few digits, that `value` passes; `off` where there is none."""
     if distance(rule, value) is None:
         return OFF
     upward = rule.comparison in (">", ">=")
     if rule.comparison in ("<", ">") and float(value).is_integer():
         return int(value)
     step = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1) if value else 10.0**-DIGITS
-    step = max(step, math.ulp(0.0))  # of the smallest numbers there is no tenth
+    step = max(step, math.ulp(0.0))  # the smallest floats have no smaller step
     rounded = (math.ceil if upward else math.floor)(value / step) * step
     rounded = float(f"{rounded:.{DIGITS}g}")
     while not _passes(rule, value, rounded):
@@ -125,7 +125,7 @@ def _passes(rule: ReportRule, value: float, threshold: float) -> bool:
 
 
 def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
-    """How many dropped documents fail no other rule, and pass these with their new thresholds."""
+    """Counts the dropped documents that fail no other rule and pass these rules with their new thresholds."""
     rows: TableRows = table_rows(run, "filter_report", "filter", REPORT.names)
     rows.add("NOT kept AND list_has_all(?, failed)", failed)
     for rule in run.rules("filter"):
@@ -137,13 +137,13 @@ def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
 
 
 def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str:
-    """The command for other thresholds of `moved` among the filter stage's `rules`."""
+    """Returns the command that applies other thresholds of `moved` among the filter stage's `rules`."""
     late = reader.stages["filter"].status != "complete" or scored_late(reader, rules, moved) is not None
     return MEASURE if late else RETUNE
 
 
 def scored_late(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str | None:
-    """The first step that has scored only what passed the rules before it, of which one is moved (`only_passing`)."""
+    """Returns the first step with `only_passing` that comes after a moved rule: it has scored only documents that passed that rule."""
     steps = reader.settings("filter").get("steps")
     items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
     changed = {rule.step for rule in rules if rule.rule in moved}
@@ -161,7 +161,7 @@ def scored_late(reader: RunReader, rules: Sequence[ReportRule], moved: Collectio
 
 
 def _ingest(run: Run, rule: str, row: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
-    """Sentences, or a setting where a list of the recipe lacks what the page has."""
+    """Yields sentences, or adds a setting where a list of the recipe lacks the page's value."""
     own = run.reader.settings("ingest")
     if rule == "status" and row.get("http_status") is not None:
         settings["ingest.statuses"] = sorted({*own.get("statuses", []), row["http_status"]})

@@ -1,4 +1,4 @@
-"""Which documents are meant by a URL, an id, the beginning of one, or a passage of text."""
+"""Finds the documents for a URL, an id, the beginning of an id, or a passage of text."""
 
 import difflib
 import re
@@ -14,13 +14,13 @@ from corpusmill.report.query.sql import quoted
 from corpusmill.report.read import DATA_STAGES
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
-#: What begins a URL.
+#: The beginning of a URL.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+|www\.\S+")
-#: What spellings of one URL differ in: scheme, `www.`, slashes at the end, an empty query, a fragment.
+#: The parts in which spellings of one URL differ: scheme, `www.`, slashes at the end, an empty query, a fragment.
 _SPELLING = (r"^[a-z][a-z0-9+.\-]*://", r"^www\.", r"#.*$", r"\?$", r"/+$", r"/index\.html?$")
-#: URLs offered for one that is not there, and how many of its host are compared with it.
+#: URLs offered for an unknown one, and URLs of its host that are compared with it.
 OFFERED, COMPARED = 4, 20_000
-#: What `str.split` cuts at, as a class of RE2.
+#: The white space at which `str.split` cuts, as a class of RE2.
 SPACE = r"[\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 #: Characters of text shown on each side of a passage.
 AROUND = 60
@@ -28,7 +28,7 @@ AROUND = 60
 
 @dataclass
 class PassageHolder:
-    """A document that holds a passage: some of its text before it, the passage as it stands there, and some after; what became of it."""
+    """A document that holds a passage: the text before it, the passage as written, the text after it, and the document's outcome."""
 
     id: str
     url: str | None
@@ -40,7 +40,7 @@ class PassageHolder:
 
 @dataclass
 class Passages:
-    """The documents of `stage` that hold a passage: how many there are, and the first of them."""
+    """The documents of `stage` that hold a passage: their number, and the first of them."""
 
     stage: str = ""
     count: int = 0
@@ -48,7 +48,7 @@ class Passages:
 
 
 def resolve(run: Run, stages: Sequence[str], document: str) -> list[str]:
-    """The ids of the documents with this URL, this id, or the one id that begins so; empty where there is none."""
+    """Returns the ids of the documents with this URL or id, or the only id that begins so; empty where there is none."""
     whole = re.fullmatch("[0-9a-f]{32}", document)
     found = _ids(run, stages, "id = $document" if whole else "id = $document OR url = $document", document)
     if found or not _ID.fullmatch(document):
@@ -61,7 +61,7 @@ def resolve(run: Run, stages: Sequence[str], document: str) -> list[str]:
 
 
 def _ids(run: Run, stages: Sequence[str], condition: str, document: str) -> list[str]:
-    """The ids of the rows of the first report that has any which meet a condition."""
+    """Returns the ids that meet a condition, from the first report that has any."""
     for stage in stages:
         if {"id", "url"} <= columns(run, f"{stage}_report").keys():
             rows = run.sql(f"SELECT id::VARCHAR FROM {stage}_report WHERE {condition}", document=document).fetchall()
@@ -75,12 +75,13 @@ def is_url(document: str) -> bool:
 
 
 def is_text(document: str) -> bool:
-    """Whether what is asked for can only be a passage: it is neither a URL nor an id."""
+    """Whether the query can only be a passage, since it is neither a URL nor an id."""
     return not is_url(document) and not _ID.fullmatch(document)
 
 
 def spellings(run: Run, stages: Sequence[str], url: str, near: bool = True) -> list[str]:
-    """URLs of the run that are `url` in another spelling, else (where `near`) those of its host that are most like it; the best first."""
+    """Returns URLs of the run that are other spellings of `url`; without any (and where `near`) the most similar URLs of its host. The best
+    comes first."""
     wanted, plain = url.strip().lower(), "lower(url)"
     for pattern in _SPELLING:
         wanted, plain = re.sub(pattern, "", wanted), f"regexp_replace({plain}, {quoted(pattern)}, '')"
@@ -98,9 +99,10 @@ def spellings(run: Run, stages: Sequence[str], url: str, near: bool = True) -> l
 
 
 def find_passage(run: Run, passage: str, limit: int) -> Passages:
-    """The documents that hold `passage`, all white space being equal, in the earliest stage where one does; the first `limit` in full.
+    """Finds the documents that hold `passage`, ignoring differences in white space, in the earliest stage that has one; details for the
+    first `limit`.
 
-    Later stages count only where no earlier one has it: a step may have written what is looked for.
+    Later stages count only where no earlier one has the passage: a step may have written it.
     """
     words = passage.split()
     found = Passages()
@@ -117,13 +119,13 @@ def find_passage(run: Run, passage: str, limit: int) -> Passages:
 
 
 def holding(words: list[str]) -> tuple[str, dict[str, str]]:
-    """SQL, with its parameters: that `text` holds these words in a row, with any white space between them."""
+    """SQL and its parameters: whether `text` holds these words in a row, with any white space between them."""
     pattern = f"{SPACE}+".join(map(_escaped, words))
     return "contains(text, $longest) AND regexp_matches(text, $pattern)", {"longest": max(words, key=len), "pattern": pattern}
 
 
 def _escaped(word: str) -> str:
-    """A word as a pattern of RE2, which takes any character but ASCII punctuation for itself."""
+    """Escapes a word for a pattern of RE2, in which only ASCII punctuation has a meaning."""
     return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", word)
 
 
@@ -136,7 +138,7 @@ def holder_of(id_: str, url: str | None, text: str, words: list[str]) -> Passage
 
 
 def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str] | None = None) -> InputError:
-    """The sentence for a document that the run does not know, with what may have been meant (found here where it is not given)."""
+    """Returns the error for an unknown document, with documents that may be meant (searched here where not given)."""
     reader = run.reader
     root = reader.storage.root
     said = f"{root}: no document has the URL or id {safe_line(document, 200)!r}"
@@ -152,7 +154,7 @@ def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str]
 
 
 def _by_part(root: str, document: str) -> str:
-    """How to find a page by a piece of its URL; of what can't be one, how to see some documents."""
+    """Says how to find a page by a part of its URL; for other texts, how to see some documents."""
     if document.isprintable() and not any(map(str.isspace, document)):
         return f"a piece of a URL: corpusmill inspect {root} --url {shlex.quote(safe_line(document, 200))}"
     return f"corpusmill inspect {root} --limit 5 shows some documents"

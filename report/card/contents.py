@@ -1,4 +1,4 @@
-"""What the documents are that a run leaves: their files, crawl files, hosts, languages, and the dates of the crawl's records."""
+"""Describes the documents of a run: their files, crawl files, hosts, languages, and the dates of the crawl's records."""
 
 import re
 from collections import Counter
@@ -16,16 +16,16 @@ from corpusmill.report.query.sql import quoted
 from corpusmill.report.read import DATA_STAGES, RunReader
 
 _DAY = r"^\d{4}-\d{2}-\d{2}"
-#: Languages with a smaller share of the documents are not named in the header: a few documents are where a classifier errs.
+#: The header leaves out languages with a smaller share of the documents: there, classifier errors prevail.
 LEAST_SHARE = 0.001
-#: Labels of lid.176 that are another language's code in ISO 639-3, and two codes that ISO has given up.
+#: Labels of lid.176 that mean another language in ISO 639-3, and two retired codes.
 _WIKIPEDIA = {"als": "gsw", "sh": "hbs", "bh": "bih"}
 
 
 @dataclass
 class Contents:
-    """The documents that the last data stage lets through. `records` are what ingest read, by crawl file; `first` and `last` are days.
-    `distinct`: whether no two documents have one id, as copies of a page were removed."""
+    """The documents that the last data stage keeps. `records`: records that ingest read, by crawl file. `first` and `last`: days.
+    `distinct`: whether ids are unique, because copies of a page were removed."""
 
     stage: str
     finished: bool
@@ -43,7 +43,7 @@ class Contents:
 
 
 def read_contents(run: Run) -> Contents:
-    """Memory grows with the crawl files and hosts. Raises InputError where the run has no documents."""
+    """Reads the contents of a run. Memory grows with the crawl files and hosts. Raises InputError where the run has no documents."""
     reader = run.reader
     found = _last_stage(reader)
     schema = reader.schema(found, "data") if found else None
@@ -74,16 +74,16 @@ def _counted(run: Run, table: str, value: str) -> Counter[str]:
 
 
 def _last_stage(reader: RunReader) -> str | None:
-    """The last data stage that is complete, else the last of which anything is there."""
+    """Returns the last complete data stage, else the last with any documents; None without any."""
     present = [stage for stage in DATA_STAGES if reader.stages[stage].outputs("data/")]
     complete = [stage for stage in present if reader.stages[stage].status == "complete"]
     return next(iter([*complete[::-1], *present[::-1]]), None)
 
 
 def iso_codes(languages: Counter[str], lid_176: bool) -> list[str]:
-    """ISO 639-1 codes, or 639-3 where there is none, of the languages that are no rarity, most frequent first.
+    """Returns the ISO 639-1 codes (639-3 where there is none) of languages that are not rare, most frequent first.
 
-    `lid_176`: whether the names are those of that model, which are codes of Wikipedias.
+    `lid_176`: whether the names are that model's labels, which are codes of Wikipedias.
     """
     short = {long: code for code, long in load_object("corpusmill.filters.language_codes:ISO_639_3").items()}
     total = languages.total()

@@ -1,4 +1,5 @@
-"""`croissant.json`: Croissant 1.0 metadata of a run's documents (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html)."""
+"""Makes `croissant.json`: Croissant 1.0 metadata of a run's documents
+(https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html)."""
 
 import json
 import re
@@ -9,7 +10,7 @@ import pyarrow as pa
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.card.contents import Contents
 
-#: What every run's columns mean (pipeline/schemas.py), and those that steps and stages of ours append.
+#: The meanings of the columns that every run has (pipeline/schemas.py), and of those that this project's steps and stages append.
 MEANINGS = {
     "id": "32 hex digits made of the document's origin and its content",
     "url": "where the page was",
@@ -34,7 +35,7 @@ MEANINGS = {
 
 
 def croissant_type(type_: pa.DataType) -> str:
-    """The data type of a column (of its items, where it is a list) in schema.org's terms."""
+    """Returns the type of a column (for a list, of its items) as schema.org names it."""
     if is_list(type_):
         return croissant_type(type_.value_type)
     if pa.types.is_boolean(type_):
@@ -54,7 +55,7 @@ def is_list(type_: pa.DataType) -> bool:
 
 PARQUET = "application/x-parquet"
 FILES, RECORDS = "files", "documents"
-#: The context that the specification asks for.
+#: The context that the specification requires.
 _TERMS = """
     citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5
     parentField path recordSet references regex repeated replace samplingRate separator source subField transform
@@ -75,7 +76,8 @@ CONTEXT: dict[str, Any] = {
 
 
 def croissant(contents: Contents, name: str, description: str, languages: list[str], licence: str | None, version: str) -> bytes:
-    """The file's content. Paths in it are relative to the folder that holds `contents.stage`; hashes and sizes are the manifest's."""
+    """Returns the content of the file. Its paths are relative to the folder that holds `contents.stage`; hashes and sizes come from the
+    manifest."""
     whole: dict[str, Any] = {
         "@context": CONTEXT, "@type": "sc:Dataset", "name": _name(name), "alternateName": safe_line(name, 200),
         "description": safe_line(description, 2000), "conformsTo": "http://mlcommons.org/croissant/1.0",
@@ -88,7 +90,7 @@ def croissant(contents: Contents, name: str, description: str, languages: list[s
 
 
 def _name(name: str) -> str:
-    """A name of letters that Croissant allows."""
+    """Returns a name with only the characters that Croissant allows."""
     return re.sub(r"[^\w-]+", "-", safe_line(name, 200), flags=re.ASCII).strip("-") or "corpus"
 
 
@@ -101,7 +103,8 @@ def _file(stage: str, output: Any) -> dict[str, Any]:
 
 
 def _file_set(contents: Contents) -> dict[str, Any]:
-    """All shards by one pattern, which mlcroissant looks for beside the file; it can't read a set that is contained in several files."""
+    """Returns one file set for all shards. Its pattern is relative to croissant.json, since mlcroissant can't read a set that is contained
+    in several files."""
     return {
         "@type": "cr:FileSet", "@id": FILES, "name": FILES, "description": f"The {len(contents.files):,} shards of documents.",
         "encodingFormat": PARQUET, "includes": f"{contents.stage}/data/*.parquet",
@@ -109,7 +112,8 @@ def _file_set(contents: Contents) -> dict[str, Any]:
 
 
 def _records(contents: Contents) -> dict[str, Any]:
-    """One record a document. The same page may stand in several crawl files until copies are removed, so only then are ids keys."""
+    """Returns the record set with one record for each document. `id` is its key only where copies were removed: before, a page may occur in
+    several crawl files."""
     key = {"key": {"@id": f"{RECORDS}/id"}} if contents.distinct else {}
     fields = [
         {

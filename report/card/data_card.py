@@ -1,4 +1,4 @@
-"""`corpusmill card`: writes README.md and croissant.json of a run's documents. Nothing is measured anew; equal runs have equal cards."""
+"""`corpusmill card`: writes README.md and croissant.json for a run's documents. Nothing is measured again; equal runs have equal cards."""
 
 import re
 import shlex
@@ -26,9 +26,9 @@ from corpusmill.report.stale import refuse_stale
 from corpusmill.report.tables import number
 
 CARD, CROISSANT = "README.md", "croissant.json"
-#: By this a card is known to be one of ours, which may be written again.
+#: Marks a card that this command wrote and may overwrite.
 MARK = "<!-- written by corpusmill card -->"
-#: Upper ends of the hub's size categories, and how it writes them.
+#: Upper ends of the hub's size categories, as powers of ten and as the hub writes them.
 SIZES = ((3, "1K"), (4, "10K"), (5, "100K"), (6, "1M"), (7, "10M"), (8, "100M"), (9, "1B"), (10, "10B"), (11, "100B"), (12, "1T"))
 WARNINGS = 50
 
@@ -37,10 +37,10 @@ def write_card(
     run: str, output: str | None = None, name: str | None = None, licence: str | None = None, description: str | None = None,
     although_stale: bool = False,
 ) -> list[str]:  # fmt: skip
-    """Writes both files into `output` (the run's folder by default); returns their paths. `description`: a file of Markdown.
+    """Writes both files into `output` (the run folder by default) and returns their paths. `description`: a file of Markdown.
 
-    Raises InputError where `run` is no run or has no documents, where another README.md or croissant.json would be lost, and where the
-    documents are stale, unless `although_stale`: then both files say so first.
+    Raises InputError where `run` is not a run or has no documents, where another README.md or croissant.json would be overwritten, and
+    where the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
@@ -74,7 +74,7 @@ def _read_description(path: str | None) -> str:
 
 
 def render(summary: Summary, contents: Contents, title: str, licence: str | None, description: str, stale: str | None = None) -> str:
-    """The whole of README.md."""
+    """Returns the content of README.md."""
     reader = summary.reader
     pii = pii_rows(summary)
     facts = {
@@ -95,7 +95,7 @@ def render(summary: Summary, contents: Contents, title: str, licence: str | None
 
 
 def header(summary: Summary, contents: Contents, title: str, licence: str | None) -> dict[str, Any]:
-    """What the dataset hub reads of a card (https://huggingface.co/docs/hub/datasets-cards)."""
+    """Returns the header that the dataset hub reads (https://huggingface.co/docs/hub/datasets-cards)."""
     return {
         "pretty_name": title,
         "license": licence or "other",
@@ -115,7 +115,7 @@ def header(summary: Summary, contents: Contents, title: str, licence: str | None
 
 
 def size_category(documents: int) -> str:
-    """The hub's name for so many documents."""
+    """Returns the hub's size category for a number of documents."""
     lower = ""
     for digits, upper in SIZES:
         if documents < 10**digits:
@@ -130,7 +130,7 @@ def _languages(summary: Summary, contents: Contents) -> list[str]:
 
 
 def _abstract(summary: Summary, contents: Contents) -> str:
-    """One sentence: what, how much, from where and when."""
+    """Returns one sentence: how many documents, of which size, from which crawl and time."""
     hosts = len(contents.hosts)
     characters = next((row.chars_out for row in summary.rows if row.stage == contents.stage), None)
     parts = [f"{contents.documents:,} documents"]
@@ -145,13 +145,13 @@ def _abstract(summary: Summary, contents: Contents) -> str:
 
 
 def _warnings(summary: Summary) -> list[str]:
-    """What the run warned of, without what it says of trainings."""
+    """Returns the run's warnings, without those about trainings."""
     later = tuple(f"{name}: " for name in summary.reader.stages if name not in MAKING)
     return [shown_sentence(sentence) for sentence in summary.warnings if not sentence.startswith(later)]
 
 
 def _unfinished(summary: Summary, contents: Contents) -> list[str]:
-    """Why the card is not that of a finished run; nothing where it is."""
+    """Returns sentences on why the run is not finished; none where it is."""
     found = [] if contents.finished else [f"The stage {contents.stage} is not finished, and these are only the documents that it has done."]
     wanted = summary.reader.description.get("recipe")
     after = list(summary.reader.stages)[: list(summary.reader.stages).index("dedup") + 1]
@@ -162,33 +162,33 @@ def _unfinished(summary: Summary, contents: Contents) -> list[str]:
 
 # ---- rows of its tables ------------------------------------------------------------------------------
 
-#: Rows of a table of crawl files, hosts or languages; the others come together in one.
+#: Rows of a table of crawl files, hosts or languages; one more row adds up the others.
 SHOWN = 25
 #: The stages that make documents and tokens.
 MAKING = ("ingest", "filter", "dedup", "tokenizer", "tokens")
-#: A path of this machine in a sentence, of two names or more.
+#: A local path of at least two names in a sentence.
 _PATH = re.compile(r"(?<![\w:/.~-])~?(?:/[^\s/'\"]+)+/[^\s/'\":;,]+")
 
 
 def counted(counts: Counter[str]) -> list[tuple[str, int]]:
-    """The most frequent names, and all others in one row."""
+    """Returns the most frequent names, and all others in one row."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = ordered[SHOWN:]
     return ordered[:SHOWN] + ([(f"{len(rest):,} others", sum(count for _, count in rest))] if rest else [])
 
 
 def shown_path(path: str) -> str:
-    """A path for people elsewhere: of a file of this machine its name alone, of a URL neither a user nor a query."""
+    """Returns a path without private parts: of a local file only the name, of a URL neither user nor query."""
     return PurePosixPath(path).name or path if path.startswith(("/", "~/", "file://")) else bare(path)
 
 
 def shown_sentence(sentence: str) -> str:
-    """A sentence whose paths are for people elsewhere."""
+    """Returns a sentence with its paths as `shown_path` gives them."""
     return _PATH.sub(lambda found: shown_path(found[0]), bare(sentence))
 
 
 def source_rows(contents: Contents) -> list[tuple[str, int, int]]:
-    """Crawl files: (name, records read, documents here), those with most documents first."""
+    """Returns crawl files as (name, records read, documents here), those with most documents first."""
     every = Counter({name: contents.sources[name] for name in {*contents.records, *contents.sources}})
     ordered = sorted(every, key=lambda name: (-every[name], -contents.records[name], name))
     rows = [(shown_path(name), contents.records[name], every[name]) for name in ordered[:SHOWN]]
@@ -199,7 +199,7 @@ def source_rows(contents: Contents) -> list[tuple[str, int, int]]:
 
 
 def url_rows(reader: RunReader) -> list[Row]:
-    """Which lists of URLs were applied as records were read; what each rule left out is in the table of ingest's rules."""
+    """Returns the URL lists that ingest applied. The table of ingest's rules has the numbers."""
     options = reader.settings("ingest").get("url_filter")
     if not isinstance(options, dict):
         return []
@@ -212,14 +212,14 @@ def url_rows(reader: RunReader) -> list[Row]:
 
 
 def pii_rows(summary: Summary) -> list[tuple[str, PersonalKind]]:
-    """Personal data and secrets by kind, in words and as the report counts them; none where the filter stage did not look."""
+    """Returns the kinds of personal data and secrets with their counts; empty where the filter stage did not search for them."""
     words = {kind.column: kind.description for kind in KINDS}
     found = summary.personal.kinds if summary.personal else []
     return [(words.get(each.column, each.kind), each) for each in found]
 
 
 def copy_rows(summary: Summary) -> list[Row]:
-    """What `dedup_rows` has, and how the copies that were removed are known to be copies."""
+    """Returns the rows of `dedup_rows`, and how the removed copies were proved to be copies."""
     rows, found = dedup_rows(summary), summary.duplicates
     if found is None:
         return rows
@@ -230,7 +230,7 @@ def copy_rows(summary: Summary) -> list[Row]:
 
 
 def classifier_rows(found: list[UsedClassifier]) -> list[tuple[str, ...]]:
-    """(classifier, trained on, AUC in the test part, AUC on unseen sources, precision, recall) of each label."""
+    """Returns (classifier, trained on, AUC in the test part, AUC on unseen sources, precision, recall) of each label."""
     return [(_label_name(each, label), *_quality(label)) for each in found for label in each.labels]
 
 
@@ -250,7 +250,7 @@ def _quality(label: Label) -> tuple[str, ...]:
 
 
 def set_names(reader: RunReader) -> list[str]:
-    """The evaluation sets that the recipe has the documents searched for, by the names or the files that it gives."""
+    """Returns the evaluation sets for which the recipe searches the documents, by name or file."""
     options = reader.settings("dedup").get("contamination")
     sets = options.get("sets") if isinstance(options, dict) else None
     named = [(one.get("name") or one.get("path")) if isinstance(one, dict) else one for one in sets or ()]
@@ -258,7 +258,7 @@ def set_names(reader: RunReader) -> list[str]:
 
 
 def provenance_rows(reader: RunReader) -> list[Row]:
-    """A digest of the code that made each stage; the manifests say what stands behind it."""
+    """Returns a digest of the code that made each stage; the manifests have the details."""
     rows = []
     for name in MAKING:
         codes = sorted({task.code for task in reader.stages[name].tasks})
@@ -268,8 +268,8 @@ def provenance_rows(reader: RunReader) -> list[Row]:
 
 
 def recipe(reader: RunReader) -> str:
-    """The recipe with all its defaults, as YAML: the stages up to the documents, and those of the tokens where the run has them.
-    Paths in it are for people elsewhere."""
+    """Returns the recipe with all defaults, as YAML: the stages up to the documents, and those of the tokens where the run has them. Paths
+    are shortened as by `shown_path`."""
     import yaml
 
     given = reader.description.get("recipe")
@@ -279,14 +279,14 @@ def recipe(reader: RunReader) -> str:
 
 
 def command(reader: RunReader, last: str) -> str:
-    """The command that makes the documents again."""
+    """Returns the command that makes the documents again."""
     inputs = reader.description.get("inputs")
     paths = " ".join(shlex.quote(shown_path(str(path))) for path in inputs) if isinstance(inputs, list) else "INPUT"
     return f"corpusmill run recipe.yaml {paths} --output RUN --to {last}"
 
 
 def run_name(reader: RunReader) -> str:
-    """What the run's folder is called."""
+    """Returns the name of the run's folder."""
     root = reader.storage.root
     return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else PurePosixPath(root)).name or "corpus"
 
@@ -298,9 +298,9 @@ def versions(reader: RunReader) -> list[tuple[str, Any]]:
 
 # ---- what the documents are not -----------------------------------------------------------------------
 #
-# In plain words: each sentence follows from something that the run did, or did not do.
+# Sentences on the limits of the documents. Each follows from something that the run did or did not do.
 
-#: A host with more than this share of the documents is named.
+#: A host with a larger share of the documents is named.
 ONE_HOST = 0.2
 
 
@@ -319,7 +319,7 @@ def limits(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKi
 
 
 def step_options(reader: RunReader) -> dict[str, dict[str, Any]]:
-    """The options of each of the filter stage's steps; of one that stands there twice, the last."""
+    """Returns the options of each of the filter stage's steps; of a repeated step, the last."""
     steps = reader.settings("filter").get("steps")
     items = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
     return {name: options if isinstance(options, dict) else {} for step in items for name, options in step.items()}

@@ -1,4 +1,4 @@
-"""What cards of models and of data say of filters, deduplication and tokens, as rows of tables; every figure is one of the report's."""
+"""Makes table rows about filters, deduplication and tokens for the cards of models and of data. Every number is one of the report's."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +7,13 @@ from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.queries.summary import Summary
 from corpusmill.report.tables import number
 
-#: A label and what is said of it.
+#: A label and its value.
 Row = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class RuleRow:
-    """A rule: what it drops (empty where its stage wrote no threshold), the documents it fired on, and those that it alone dropped."""
+    """A rule: its condition (empty where its stage wrote no threshold), the documents that fail it, and those that fail only this rule."""
 
     name: str
     condition: str
@@ -22,7 +22,7 @@ class RuleRow:
 
 
 def rule_rows(decisions: Decisions) -> list[RuleRow]:
-    """A stage's rules, those that fired most first."""
+    """Returns a stage's rules, those that fired most first."""
     conditions: dict[str, str] = {}
     for r in decisions.thresholds:
         before = f"{conditions[r.rule]}; " if r.rule in conditions else ""
@@ -32,7 +32,7 @@ def rule_rows(decisions: Decisions) -> list[RuleRow]:
 
 
 def dedup_rows(summary: Summary) -> list[Row]:
-    """How many copies of each kind were removed, what counts as one, and what else was taken away."""
+    """Returns how many copies of each kind were removed, the definition of a copy, and other removals."""
     found, decisions, settings = summary.duplicates, summary.decisions.get("dedup"), summary.reader.settings("dedup")
     if found is None:
         return []

@@ -1,1 +1,1 @@
-"""The explorer: a run's reports in memory, and a local page that filters them."""
+"""The explorer: holds a run's reports in memory and serves a local page that filters them."""

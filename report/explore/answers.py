@@ -1,4 +1,4 @@
-"""The answers of the explorer's routes, as what JSON can hold."""
+"""Makes the answers of the explorer's routes, as values for JSON."""
 
 import time
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from corpusmill.report.explore.table import ORIGINS, Bools, Codes, Counts, Names
 from corpusmill.report.explore.thresholds import command, next_command, recipe_lines
 from corpusmill.report.read import ReportRule
 
-#: Languages, sources and hosts that an answer names.
+#: Languages, sources and hosts that an answer names at most.
 NAMED = 200
 
 
 def totals(table: StageTable, mask: Bools) -> dict[str, int]:
-    """Documents, those of them that were kept, and the characters that came in."""
+    """Counts the documents of a mask, those kept, and the characters of their input text."""
     return {"total": int(mask.sum()), "kept": int((mask & table.kept).sum()), "characters": int(table.characters[mask].sum())}
 
 
 def counts(table: StageTable, mask: Bools) -> dict[str, Any]:
-    """What a page shows beside the documents of a filter."""
+    """Returns the counts that the page shows beside the documents of a filter."""
     fired, alone = table.verdicts.fired(_counts(table.verdict[mask], len(table.verdicts.all)).tolist())
     rules = [{"rule": rule, "fired": f, "alone": a} for rule, f, a in zip(table.verdicts.rules, fired, alone, strict=True)]
     return {**totals(table, mask), "rules": rules, **{f"{origin}s": most(table, origin, mask) for origin in ORIGINS}}
 
 
 def most(table: StageTable, origin: str, mask: Bools | None = None) -> list[dict[str, Any]]:
-    """The most frequent languages, sources or hosts, ties by name; None is where a document has none."""
+    """Returns the most frequent languages, sources or hosts, ties by name; None stands for documents without one."""
     codes, names = table.origins[origin], table.names[origin]
     return _most(codes if mask is None else codes[mask], names)
 
@@ -55,9 +55,9 @@ Told = dict[str, Any]
 
 
 def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Told]) -> list[Told | None]:
-    """For each row (`id`, `kept`) of a report: the stage that dropped it and its rules; None where it was dropped before, or by none.
+    """Returns for each row (`id`, `kept`) of a report the later stage that dropped it, with its rules; None where no later stage did.
 
-    Only stages that are loaded are asked. `copy_of` is the document that dedup kept in its place, None where there is none.
+    Only loaded stages are searched. `copy_of`: the document that dedup kept instead, or None.
     """
     found: dict[str, Told] = {}
     left = [row["id"] for row in rows if row["kept"]]
@@ -76,7 +76,7 @@ def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Told]) -
 
 
 def _originals(table: StageTable, dropped: dict[str, int]) -> dict[str, Told]:
-    """By the id of a dropped copy: the document that was kept in its place, and how alike the two are."""
+    """Returns by the id of a dropped copy the document that was kept instead, and their similarity."""
     if not dropped or "kept_id" not in table.columns:
         return {}
     copies = {row.id: row.values for row in table.rows_of(list(dropped.values()))}
@@ -94,13 +94,13 @@ def _originals(table: StageTable, dropped: dict[str, int]) -> dict[str, Told]:
 
 #: Characters of a text in a row of a table.
 SHORT = 1000
-#: Warnings of tasks that are told.
+#: Warnings of tasks that an answer holds.
 SAID = 100
 Answer = dict[str, Any]
 
 
 def run(explorer: Explorer) -> Answer:
-    """The run's stages, as far as they are loaded."""
+    """Describes the run and its loaded stages."""
     loaded = [explorer.loaded[name] for name in explorer.present if name in explorer.loaded]
     for stage in loaded:
         stage.description = stage.description or _stage(stage.table)
@@ -151,7 +151,7 @@ def _rule(table: StageTable, name: str, rule: ReportRule | None) -> Answer:
 
 
 def status(explorer: Explorer) -> Answer:
-    """How far the run is, as `corpusmill status RUN --json` says it; `said` are the first warnings of its tasks, in their words."""
+    """Returns the run's status, as `corpusmill status RUN --json` prints it; `said` are the first warnings of its tasks."""
     with explorer.status_lock:
         told: Answer = plain(explorer.status.read())
         said = (f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.said)
@@ -179,7 +179,7 @@ def documents(explorer: Explorer, query: asked.DocumentsAsked) -> Answer:
 
 
 def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
-    """The rows of a filter, of a search those found so far; and how far it is."""
+    """Returns the rows of a filter (for a search in texts, those found so far), and how far the search is."""
     search = stage.search(query)
     if search is None:
         return stage.mask(query), {"search": None}
@@ -187,7 +187,7 @@ def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
 
 
 def _rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
-    """Rows of a report. `now` is what other thresholds decide about all of its rows."""
+    """Returns rows of a report. `now`: the decision about each row under other thresholds."""
     rows = [_row(table, row) for row in table.rows_of(numbers)]
     for row, number, later in zip(rows, numbers, dropped_later(explorer, table, rows), strict=True):
         row["later"] = later
@@ -213,7 +213,7 @@ def summary(explorer: Explorer, query: asked.Filter) -> Answer:
 
 
 def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
-    """With the edges that the whole report asks for, so that they stay where they are when the filter changes."""
+    """Counts a column's values in a filter's rows. The bin edges come from the whole report, so that they stay when the filter changes."""
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     column = number_column(stage.table, query.column)
@@ -246,7 +246,7 @@ def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
 
 
 def changed(explorer: Explorer, query: asked.Changed) -> Answer:
-    """Documents that other thresholds would bring back, or drop, in the order of the report."""
+    """Returns documents that other thresholds would bring back or drop, in the order of the report."""
     stage = explorer.stage(query.stage)
     after, before = thresholds.retry(stage.table, query.set_).kept, stage.table.kept
     mask = after & ~before if query.which == "gained" else before & ~after
@@ -255,5 +255,5 @@ def changed(explorer: Explorer, query: asked.Changed) -> Answer:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it, long texts cut."""
+    """Returns a value as JSON types, with long texts cut."""
     return machine.plain(value, SHORT)

@@ -1,23 +1,23 @@
-"""What a request may ask for: its parameters, checked. Anything else is an `Unfit`, a sentence for whoever asked."""
+"""Checks the parameters of a request. A bad request raises `Unfit` with a sentence for the user."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-#: A range's end, or a threshold.
+#: An end of a range, or a threshold.
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=1000)]
 Needle = Annotated[str, Field(min_length=1, max_length=500)]
 StageName = Annotated[str, Field(min_length=1, max_length=40)]
-#: Names with a column's or rule's name behind them: `low.words=20`.
+#: Prefixes of parameters that go on with the name of a column or rule: `low.words=20`.
 DYNAMIC = {"low": "low", "high": "high", "set": "set_"}
 REPEATED = ("rule",)
-MOST = 100  # ranges or thresholds in a request
+MOST = 100  # ranges or thresholds in a request, at most
 
 
 class Unfit(Exception):
-    """A request that can't be answered; the message says why. `status` is HTTP's."""
+    """A request that can't be answered; the message says why. `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int = 422):
         super().__init__(message)
@@ -31,7 +31,7 @@ class Asked(BaseModel):
 
 
 class Filter(Asked):
-    """Which documents: those for which all of this is true."""
+    """A filter: it chooses the documents that meet all of these conditions."""
 
     stage: StageName
     decision: Literal["kept", "dropped"] | None = None
@@ -47,7 +47,7 @@ class Filter(Asked):
 
 
 class DocumentsAsked(Filter):
-    """`set_`: thresholds under which each document is decided about again; they choose none."""
+    """A page of documents. `set_`: thresholds under which each document is decided again; they choose none."""
 
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
     order: Name = "place"
@@ -73,7 +73,7 @@ class Changed(Thresholds):
 
 
 class OneDocument(Asked):
-    """`set_`: thresholds of the filter stage under which it is decided about again."""
+    """One document. `set_`: thresholds of the filter stage under which it is decided again."""
 
     key: Annotated[str, Field(max_length=60)]
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
@@ -83,7 +83,7 @@ Model = TypeVar("Model", bound=Asked)
 
 
 def read(model: type[Model], parameters: Iterable[tuple[str, str]]) -> Model:
-    """The parameters of a request as `model`. Raises Unfit where one is unknown, given twice, or of no such value."""
+    """Reads the parameters of a request as `model`. Raises Unfit where one is unknown, given twice, or has a bad value."""
     given: dict[str, Any] = {}
     for name, value in parameters:
         kind, dot, rest = name.partition(".")
@@ -118,5 +118,5 @@ def _sentence(error: Any) -> str:
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """A name in a sentence, cut."""
+    """Returns a name in quotes for a sentence, cut to `limit`."""
     return repr(text if len(text) <= limit else text[:limit] + "…")

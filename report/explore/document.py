@@ -1,4 +1,4 @@
-"""One document: its text, what each stage decided about it, its copies, its tokens."""
+"""Answers with one document: its text, the decisions of each stage, its copies, its tokens."""
 
 import json
 import shlex
@@ -17,14 +17,14 @@ from corpusmill.report.explore.thresholds import retry
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
-#: Characters of a text, copies, and tokens that are shown.
+#: Characters of a text, copies, and tokens that are shown at most.
 TEXT, COPIES, TOKENS = 200_000, 100, 400
 
 Answer = dict[str, Any]
 
 
 def document(explorer: Explorer, query: OneDocument) -> Answer:
-    """Raises Unfit where there is no such row."""
+    """Returns the details of one document. Raises Unfit where there is no such row."""
     stage, _, digits = query.key.partition("/")
     loaded = explorer.stage(stage)
     if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
@@ -51,7 +51,8 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
 
 
 def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:
-    """Whether the filter stage would keep it under the thresholds that are asked for; None without any, or where it never came."""
+    """Whether the filter stage would keep the document under the requested thresholds; None without any, or where the stage never had
+    it."""
     if not query.set_ or "filter" not in explorer.loaded:
         return None
     table = explorer.loaded["filter"].table
@@ -60,14 +61,14 @@ def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: s
 
 
 def _story(table: StageTable, number: int) -> Answer:
-    """A row of a report, as its file has it."""
+    """Returns a row of a loaded report, with its decision."""
     (row,), verdict = table.rows_of([number]), table.verdicts.all[int(table.verdict[number])]
     failed = [table.verdicts.rules[rule] for rule in verdict.failed]
     return {"id": row.id, "url": row.url, "kept": verdict.kept, "failed": failed, **row.values}
 
 
 def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
-    """The document's row in the report of another stage, where it has one."""
+    """Returns the document's row in the report of another stage; None where it has none."""
     if stage in explorer.loaded:
         table = explorer.loaded[stage].table
         return next((_story(table, number) for number in table.rows_with("id", id_)[:1]), None)
@@ -76,7 +77,7 @@ def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
 
 
 def _as_loaded(name: str, value: Any) -> Any:
-    """A value of a file as a loaded report has it: lists as JSON, but for that of the failed rules."""
+    """Returns a value read from a file in the form of a loaded report: lists as JSON text, except the failed rules."""
     if not isinstance(value, list | dict) or name == "failed":
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
@@ -99,7 +100,7 @@ def _judged(rule: ReportRule, value: Any, failed: list[str]) -> Answer:
 
 
 def _cluster(explorer: Explorer, row: Answer | None) -> Answer | None:
-    """The document and its copies, the kept one first, as the report of dedup has them."""
+    """Returns the document and its copies, the kept one first, from the report of dedup."""
     if row is None or (row.get("cluster_size") or 1) < 2 or not row.get("kept_id"):
         return None
     name = row["kept_id"]
@@ -109,7 +110,7 @@ def _cluster(explorer: Explorer, row: Answer | None) -> Answer | None:
 
 
 def _members(explorer: Explorer, kept_id: str) -> list[Answer]:
-    """Documents of a cluster, in the order of the report."""
+    """Returns documents of a cluster, in the order of the report."""
     if "dedup" in explorer.loaded:
         table = explorer.loaded["dedup"].table
         numbers = table.rows_with(table.columns["kept_id"].sql, kept_id)[:COPIES]
@@ -125,7 +126,7 @@ def _members(explorer: Explorer, kept_id: str) -> list[Answer]:
 
 
 def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
-    """The first tokens of the document; None where it has none, or they can't be read."""
+    """Returns the first tokens of the document; None where it has none, or they can't be read."""
     root = explorer.reader.storage
     if row is None or not row.get("shards") or row.get("split") not in split_folders(root):
         return None
@@ -148,7 +149,7 @@ def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
 
 
 def _commands(explorer: Explorer, id_: str, stories: dict[str, Answer], tokens: Answer | None) -> list[str]:
-    """What to type on a terminal to see more."""
+    """Returns terminal commands that show more about the document."""
     said = [["why", explorer.folder, id_]]
     if "ingest" in stories:
         said.append(["raw", explorer.folder, id_])

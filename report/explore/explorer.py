@@ -1,4 +1,4 @@
-"""A run's reports, loaded while the page is open already."""
+"""Loads a run's reports while the page is already open."""
 
 import threading
 import time
@@ -16,18 +16,18 @@ from corpusmill.report.live.status import Status
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 
-#: Stages with a row a document.
+#: Stages with a row for each document.
 EXPLORED = (*DATA_STAGES, "tokens")
-#: DuckDB reads and writes no file, not even when it has too little memory, and that can't be changed any more.
+#: Settings by which DuckDB reads and writes no file, not even when memory is short; they can't be changed later.
 CLOSED = {"enable_external_access": "false", "temp_directory": "", "lock_configuration": "true"}
 
 
 class Stopped(Exception):
-    """The explorer is to end."""
+    """Raised in the loading thread when the explorer ends."""
 
 
 class Explorer:
-    """Raises InputError where the folder is no run, or no stage has a report."""
+    """The reports of a run in memory. Raises InputError where the folder is not a run, or no stage has a report."""
 
     def __init__(self, folder: str, stage: str | None = None):
         self.reader = RunReader(folder)
@@ -48,7 +48,7 @@ class Explorer:
         self.status, self.status_lock = Status(folder), threading.Lock()
 
     def load(self) -> None:
-        """Loads the stages one after the other; then finds where texts lie, and the orders that the page may ask for."""
+        """Loads the stages one after the other; then finds the places of texts and the orders that the page may ask for."""
         started = time.monotonic()
         try:
             with Run(self.reader) as run:
@@ -68,7 +68,7 @@ class Explorer:
             self.loading = None
 
     def stop(self) -> None:
-        """Ends the loading, if it is going on."""
+        """Ends the loading, if it still runs."""
         self.stopped.set()
 
     def _go_on(self) -> None:
@@ -102,13 +102,13 @@ class Explorer:
         self.loaded[name] = Loaded(self.reader, table)
 
     def _bytes(self, name: str, rows: int) -> int:
-        """What a report takes in memory: 8 bytes a number, about 60 a text, and the arrays beside them."""
+        """Estimates the memory of a report in bytes: 8 for a number, about 60 for a text, and the arrays."""
         schema = self.reader.schema(name, "report")
         kinds = schema.types if schema is not None else []
         return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 200)
 
     def stage(self, name: str) -> Loaded:
-        """A loaded stage. Raises Unfit where it is none of the run's, or not there yet."""
+        """Returns a loaded stage. Raises Unfit where the run lacks it, or it is not loaded yet."""
         if name in self.loaded:
             return self.loaded[name]
         if name in self.left_out:

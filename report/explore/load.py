@@ -1,5 +1,5 @@
-"""Loading a stage's report: DuckDB reads its shards in their order, and batch by batch they go into the explorer's own database, which can
-reach no file, and into the arrays beside it."""
+"""Loads a stage's report. DuckDB reads its shards in order, and copies them in batches to the explorer's own database, which can't open
+files, and to numpy arrays."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +19,11 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier
 from corpusmill.report.read import DATA_STAGES
 
-#: Rows that are read at a time, and values of which the edges of a histogram are made.
+#: Rows read at a time, and values sampled for the edges of a histogram.
 ROWS, SAMPLE = 65_536, 200_000
-#: The columns of a report that are not values: they have a place of their own in all answers.
+#: The columns of a report that are not values: every answer has fields for them.
 OWN = ("id", "url", "kept", "failed")
-#: What a report may lack and another one have.
+#: Columns that a report may lack and another report may have.
 BORROWED = ("language", "source")
 _FLOATS = ("FLOAT", "DOUBLE")
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -31,9 +31,9 @@ _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
 
 
 def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]) -> StageTable:
-    """The report of a stage. Shards that are damaged are left out (`run.warnings`).
+    """Loads the report of a stage. Damaged shards are left out (`run.warnings`).
 
-    `advance` is told how many rows have come, and may raise to end it. Raises InputError where no shard can be read.
+    `advance` gets the number of rows after each batch, and may raise to stop the loading. Raises InputError where no shard can be read.
     """
     reader, name = run.reader, f"{stage}_report"
     run.leave_out_unreadable(name)
@@ -62,7 +62,8 @@ def _kind(kind: str) -> str:
 
 
 def _selected(table: StageTable, kinds: dict[str, str]) -> str:
-    """SQL: a row as the explorer has it: NaN is null, and what is no number, flag or text is JSON; then what becomes arrays."""
+    """SQL: a row for the explorer: NaN becomes null; values that are not numbers, booleans or texts become JSON; then the columns for the
+    arrays."""
     stored = ["id::VARCHAR AS id", "url::VARCHAR AS url"]
     for name, column in table.columns.items():
         value, kind = identifier(name), kinds[name]
@@ -82,7 +83,7 @@ def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None
     parts: dict[str, list[Any]] = {name: [] for name in ("verdict", "characters", *ORIGINS)}
     stored = ["id", "url", *(column.sql for column in table.columns.values())]
     with table.cursor(timed=False) as cursor:
-        cursor.execute("BEGIN")  # one transaction: DuckDB copies rows that are committed before a row group is full
+        cursor.execute("BEGIN")  # one transaction, since DuckDB copies rows that are committed before a row group is full
         cursor.register("part", _numbered(batches.schema.empty_table().select(stored), 0))
         cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS FROM part")
         for batch in batches:
@@ -106,18 +107,18 @@ def _numbered(rows: pa.Table, first: int) -> pa.Table:
 
 
 def _borrow(run: Run, table: StageTable) -> None:
-    """Gives a table the languages and crawl files that another stage's report knows, by the documents' ids."""
+    """Adds languages and crawl files from another stage's report, by the documents' ids."""
     for column in (column for column in BORROWED if column not in table.columns):
         other = next((name for name in DATA_STAGES if {"id", column} <= columns(run, f"{name}_report").keys()), None)
         if other is not None:
             known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_table()
-            codes = np.append(table.names[column].encode(Coded(known["value"])), table.names[column].number(None))  # the last: not there
+            codes = np.append(table.names[column].encode(Coded(known["value"])), table.names[column].number(None))  # last: none
             found: Codes = codes[pc.fill_null(pc.index_in(table.ids(), known["id"].combine_chunks()), -1).to_numpy()]
             table.origins[column] = found.astype(np.int32)
 
 
 def _measure(table: StageTable, column: Column) -> None:
-    """The range of a column of numbers, and the edges of its histogram."""
+    """Finds the range of a column of numbers, and the edges of its histogram."""
     values = table.array(column.name)
     finite = values[np.isfinite(values)]
     column.missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0

@@ -1,4 +1,4 @@
-"""Which rows of a report pass a filter: numbers and addresses by DuckDB, verdicts and origins by the arrays beside it."""
+"""Chooses the rows of a report that pass a filter: numbers and URLs by DuckDB, verdicts and origins by numpy arrays."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ from corpusmill.report.read import DATA_STAGES, Place, RunReader
 
 @dataclass
 class Conditions:
-    """The part of a filter that DuckDB answers: SQL with places for `values`."""
+    """The part of a filter that DuckDB checks: SQL terms with placeholders for `values`."""
 
     terms: list[str]
     values: list[Any]
@@ -33,7 +33,7 @@ class Conditions:
 
 
 def select(table: StageTable, asked: Filter) -> Bools:
-    """bool (rows): which rows pass everything but the search in texts. Raises Unfit for rules and columns that there are none of."""
+    """bool (rows): which rows pass the filter, apart from the search in texts. Raises Unfit for unknown rules and columns."""
     numbers = [_rule(table, name) for name in asked.rule]
     mask = table.verdicts.where(asked.decision, numbers, asked.alone)[table.verdict] if table.rows else np.zeros(0, bool)
     for origin in ORIGINS:
@@ -54,7 +54,7 @@ def _rule(table: StageTable, name: str) -> int:
 
 
 def number_column(table: StageTable, name: str) -> Column:
-    """A column of numbers. Raises Unfit where there is none of this name."""
+    """Returns a column of numbers. Raises Unfit where there is none of this name."""
     column = table.columns.get(name)
     if column is None or column.kind != NUMBER:
         raise Unfit(f"The report of {table.name} has no column of numbers {shown(name)}.")
@@ -84,9 +84,9 @@ Positions = npt.NDArray[np.int32]
 
 @dataclass
 class Texts:
-    """`positions` (rows of the report): the place of each text among those of `stage`, -1 where there is none.
+    """The texts of a report's rows. `positions`: for each row the position of its text among the documents of `stage`, -1 without a text.
 
-    `groups` says at which place each row group of the stage's documents begins; `count` are all of them.
+    `groups`: the first position of each row group of these documents. `count`: the number of documents.
     """
 
     reader: RunReader
@@ -96,22 +96,22 @@ class Texts:
     count: int
 
     def group(self, position: int) -> int:
-        """The row group that holds a place."""
+        """Returns the row group that holds a position."""
         return bisect_right(self.groups, position, key=lambda group: group[0]) - 1
 
     def end(self, group: int) -> int:
-        """The first place behind a row group."""
+        """Returns the first position after a row group."""
         return self.groups[group + 1][0] if group + 1 < len(self.groups) else self.count
 
     def read(self, group: int) -> pa.ChunkedArray | None:
-        """The texts of a row group; None where it can't be read."""
+        """Reads the texts of a row group; None where it can't be read."""
         place = self.groups[group][1]
         for _, table in self.reader.groups(self.stage, "data", ["text"], only={(place.shard, place.group)}):
             return table["text"] if "text" in table.column_names else None
         return None
 
     def of(self, row: int) -> str | None:
-        """The text of a row of the report."""
+        """Returns the text of a row of the report."""
         position = int(self.positions[row])
         if position < 0:
             return None
@@ -122,7 +122,7 @@ class Texts:
 
 
 def texts_before(reader: RunReader, stage: str, ids: pa.ChunkedArray) -> Texts:
-    """The texts that came into a stage, by the ids of its report's rows; for `ingest` those that it made."""
+    """Finds the input texts of a stage by the ids of its report's rows; for `ingest` its output texts."""
     earlier = DATA_STAGES[: DATA_STAGES.index(stage)] if stage in DATA_STAGES else DATA_STAGES
     source = next((name for name in reversed(earlier) if reader.stages[name].outputs("data/")), stage)
     parts, groups, count = [], list[tuple[int, Place]](), 0
@@ -137,11 +137,11 @@ def texts_before(reader: RunReader, stage: str, ids: pa.ChunkedArray) -> Texts:
     return Texts(reader, source, pc.fill_null(at, -1).to_numpy().astype(np.int32), groups, count)
 
 
-#: Seconds that a request searches; what is being searched then is finished.
+#: Seconds that a request searches. Row groups in progress are finished after that.
 BUDGET = 0.15
-#: Row groups that are searched side by side.
+#: Row groups that are searched in parallel.
 THREADS = min(4, os.cpu_count() or 1)
-#: Searches that are remembered, so that each goes on where it was.
+#: Searches that are remembered, so that each can go on later.
 REMEMBERED = 8
 
 
@@ -150,7 +150,7 @@ _POOL = ThreadPoolExecutor(THREADS)
 
 @dataclass
 class Search:
-    """A substring in the texts of some rows (`rows`, in the order of the report), `searched` of which are done."""
+    """A search for a substring in the texts of some rows (`rows`, in the order of the report); the first `searched` are done."""
 
     texts: Texts
     needle: str
@@ -164,7 +164,7 @@ class Search:
         return self.searched >= len(self.rows)
 
     def go_on(self, wanted: int) -> None:
-        """Searches until there are `wanted` hits, all is searched, or the time is over (row groups are searched whole)."""
+        """Searches until there are `wanted` hits, all rows are done, or the time is over. Row groups are searched whole."""
         deadline = time.monotonic() + BUDGET
         with self.lock:
             while not self.done and len(self.hits) < wanted and time.monotonic() < deadline:
@@ -173,7 +173,7 @@ class Search:
                     self.hits += hits
 
     def _next_groups(self) -> list[tuple[int, npt.NDArray[np.int64]]]:
-        """The next row groups of texts, and the rows of the report whose texts lie in each."""
+        """Returns the next row groups of texts, each with the report's rows in it."""
         found = list[tuple[int, npt.NDArray[np.int64]]]()
         begin, positions = self.searched, self.texts.positions
         while begin < len(self.rows) and len(found) < THREADS:
@@ -187,7 +187,7 @@ class Search:
         return found
 
     def _search_group(self, piece: tuple[int, npt.NDArray[np.int64]]) -> tuple[int, list[int]]:
-        """How many rows were searched, and which of them have the substring."""
+        """Returns how many rows were searched, and which of them hold the substring."""
         group, rows = piece
         texts = self.texts.read(group)
         if texts is None:
@@ -197,7 +197,7 @@ class Search:
         return len(rows), hits
 
     def told(self, given: int) -> dict[str, Any]:
-        """How far the search is; `given`: how many hits the asker has."""
+        """Returns the progress of the search. `given`: hits that the page already has."""
         whole = self.done and given >= len(self.hits)
         return {"searched": self.searched, "of": len(self.rows), "cursor": None if whole else str(given)}
 
@@ -210,19 +210,19 @@ class Search:
 
 #: The order of the report's rows.
 PLACE = "place"
-#: Bytes of orders that are kept in memory.
+#: Bytes of orders kept in memory.
 KEPT_BYTES = 200_000_000
 
 
 class Orders:
-    """The rows of a report by each of its columns. Rows without a value come last in both directions, equal ones by place."""
+    """The rows of a report, ordered by each of its columns. Rows without a value come last in both directions; ties by place."""
 
     def __init__(self, table: StageTable):
         self.table = table
         self._known = Remembered[tuple[Rows, int]](KEPT_BYTES, lambda found: int(found[0].nbytes))
 
     def page(self, mask: Bools, order: str, descending: bool, offset: int, limit: int) -> list[int]:
-        """`limit` rows of `mask` (bool, rows) from the `offset`-th on."""
+        """Returns `limit` rows of `mask` (bool, rows) from number `offset` on."""
         if order == PLACE:
             rows = np.flatnonzero(mask)
             rows = rows[::-1] if descending else rows
@@ -237,14 +237,14 @@ class Orders:
         return found + without[begin : begin + limit - len(found)].tolist()
 
     def prepare(self, go_on: Callable[[], None]) -> None:
-        """Finds the orders by all columns of numbers, then by address, as far as they fit in memory. `go_on` may raise to end that."""
+        """Finds the orders by all columns of numbers, then by URL, as far as memory allows. `go_on` may raise to stop this."""
         numbers = [column.name for column in self.table.numbers()]
         for column in [*numbers, "url"][: KEPT_BYTES // max(4 * self.table.rows, 1)]:
             go_on()
             self.of(column)
 
     def of(self, column: str) -> tuple[Rows, int]:
-        """All rows by a column, rising, and how many of them have a value. Raises Unfit where there is no such column."""
+        """Returns all rows ordered by a column, ascending, and how many have a value. Raises Unfit for an unknown column."""
         if column != "url" and column not in self.table.columns:
             raise Unfit(f"The report of {self.table.name} has no column {shown(column)}.")
         return self._known.get(column, lambda: self._find(column))
@@ -262,33 +262,33 @@ class Orders:
         return rows, len(texts) - texts.null_count
 
 
-#: Filters whose rows are remembered: a page asks for documents, counts and charts of one.
+#: Filters whose rows are remembered: the page asks for documents, counts and charts of one filter.
 MASKS_KEPT = 12
 
 
 class Loaded:
-    """A stage's report and its documents' texts."""
+    """A stage's report and the texts of its documents."""
 
     def __init__(self, reader: RunReader, table: StageTable):
         self.reader, self.table, self.orders = reader, table, Orders(table)
         self._masks, self._searches = Remembered[Bools](MASKS_KEPT), Remembered[Search](REMEMBERED)
         self._finding = threading.Lock()
         self._texts: Texts | None = None
-        self.description: dict[str, Any] | None = None  # what a page is told of the stage, once it was asked for
+        self.description: dict[str, Any] | None = None  # the stage's description for the page, made at the first request
 
     def texts(self) -> Texts:
-        """Where the texts lie; found when it is first asked for."""
+        """Returns the places of the texts; they are found at the first call."""
         with self._finding:
             if self._texts is None:
                 self._texts = texts_before(self.reader, self.table.name, self.table.ids())
             return self._texts
 
     def mask(self, asked: Filter) -> Bools:
-        """bool (rows): what passes all of a filter but the search in texts; of the same filter it is found once."""
+        """bool (rows): the rows that pass a filter, apart from the search in texts. The result is remembered."""
         return self._masks.get(_key(asked, with_text=False), lambda: select(self.table, asked))
 
     def search(self, asked: Filter) -> Search | None:
-        """The search that a filter asks for, as far as it is."""
+        """Returns the search that a filter asks for, with its progress; None without one."""
         if (needle := asked.text) is None:
             return None
         texts, mask = self.texts(), self.mask(asked)
@@ -296,5 +296,5 @@ class Loaded:
 
 
 def _key(asked: Filter, with_text: bool) -> str:
-    """A filter as a string, whatever else was asked for with it."""
+    """Returns a filter as a string, without the request's other parameters."""
     return asked.model_dump_json(include=set(Filter.model_fields) - (set() if with_text else {"text"}))

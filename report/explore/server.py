@@ -1,4 +1,4 @@
-"""Serving the explorer: on 127.0.0.1 alone, until Ctrl-C."""
+"""Serves the explorer on 127.0.0.1 until Ctrl-C."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from corpusmill.report.explore.explorer import Explorer
 
 METHODS = ("GET", "HEAD")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-#: Characters of a path with its parameters.
+#: Characters of a path with its parameters, at most.
 LONGEST = 16_000
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -45,7 +45,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class LoopbackGuard:
-    """An ASGI application around another that answers loopback requests of its own page alone."""
+    """Wraps an ASGI application so that it answers only requests from its own page on this machine."""
 
     def __init__(self, app: Any, port: int):
         self.app = app
@@ -64,7 +64,7 @@ class LoopbackGuard:
             await send({"type": "websocket.close", "code": 1008})
 
     def refusal(self, scope: Any) -> tuple[int, str] | None:
-        """Why a request is not answered (status, sentence), or None."""
+        """Returns why a request is refused (status, sentence); None where it is answered."""
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -78,7 +78,8 @@ class LoopbackGuard:
         return self._foreign(scope, headers)
 
     def _foreign(self, scope: Any, headers: dict[str, list[str]]) -> tuple[int, str] | None:
-        """A request that another site's page makes. A link to the page itself may be followed from anywhere: it shows nothing to them."""
+        """Refuses a request from another site's page. A link to the explorer's page may be followed from anywhere, since the other site
+        can't read the answer."""
         site, mode = headers.get("sec-fetch-site", ["none"])[0], headers.get("sec-fetch-mode", [""])[0]
         followed = scope["path"] == "/" and mode == "navigate" and headers.get("sec-fetch-dest", [""])[0] == "document"
         origins = {f"http://{host}" for host in self.hosts}
@@ -109,12 +110,12 @@ async def _refuse(status: int, sentence: str, send: Send) -> None:
 STATIC = Path(__file__).with_name("static")
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PLOTLY = "plotly.js"
-#: What the report's page needs for plotly's sake, this one needs, too.
+#: Files that this page shares with the report's page, because both use plotly.
 SHARED = {"before_plotly.js", "plotly.css"}
-#: Requests that are worked on at a time, and how long one waits for its turn (seconds).
+#: Requests that run at the same time, and how long another one waits (seconds).
 AT_A_TIME, TURN = 4, 20
 
-#: Path below /api/ to its parameters and its answer.
+#: The parameters and the answer of each path below /api/.
 ROUTES: dict[str, tuple[type[asked.Asked], Callable[[Explorer, Any], dict[str, Any]]]] = {
     "documents": (asked.DocumentsAsked, answers.documents),
     "summary": (asked.Filter, answers.summary),
@@ -128,7 +129,7 @@ ROUTES: dict[str, tuple[type[asked.Asked], Callable[[Explorer, Any], dict[str, A
 
 
 def make_app(explorer: Explorer) -> FastAPI:
-    """The application for one run."""
+    """Makes the application for one run."""
     app = FastAPI(title="corpusmill explore", openapi_url=None, docs_url=None, redoc_url=None)
     turns = threading.BoundedSemaphore(AT_A_TIME)
 
@@ -177,7 +178,7 @@ def _as_sentence(_: Request, error: Exception) -> Response:
 
 
 def static_file(name: str) -> Response:
-    """A file of the page, or the charts' script out of the installed plotly."""
+    """Returns a file of the page; for the charts' script, the one in the installed plotly."""
     if name == PLOTLY:
         return Response(_plotly(), headers={"cache-control": "no-cache"}, media_type="text/javascript")
     if name not in SHARED | _static_names():
@@ -201,9 +202,9 @@ HOST = "127.0.0.1"
 
 
 def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: bool = False) -> None:
-    """Serves a run's explorer until it is interrupted. `port` 0 means any that is free.
+    """Serves a run's explorer until it is interrupted. `port` 0 means any free port.
 
-    Raises InputError where the folder is no run, no stage has a report, or the port is taken.
+    Raises InputError where the folder is not a run, no stage has a report, or the port is taken.
     """
     explorer = Explorer(folder, stage)
     listening = listen(port)
@@ -214,7 +215,7 @@ def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: 
     )  # fmt: skip
     loader = threading.Thread(target=explorer.load, daemon=True)
     address = f"http://{HOST}:{port}/"
-    with suppress(KeyboardInterrupt):  # how the explorer ends
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends the explorer
         loader.start()
         print(address, flush=True)
         if open_browser:
@@ -226,7 +227,7 @@ def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: 
 
 
 def _leave() -> None:
-    """Ends the process at once where threads are still in native code: Python would unwind them there, which aborts it."""
+    """Ends the process at once where threads still run native code: a normal exit would unwind them there and abort."""
     if threading.active_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -234,7 +235,7 @@ def _leave() -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on the loopback address. Raises InputError where the port is taken."""
+    """Returns a listening socket on the loopback address. Raises InputError where the port is taken."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

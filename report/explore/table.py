@@ -1,6 +1,6 @@
-"""One stage's report in memory: its columns in DuckDB, its verdicts and origins as small numbers beside them.
+"""One stage's report in memory: its columns in DuckDB, its verdicts and origins as arrays of small numbers.
 
-Columns are called c0, c1, ... in DuckDB, so no name that a run gives is ever part of a query; values are parameters.
+DuckDB's columns are named c0, c1, ..., so no name from a run is ever part of a query; values are parameters.
 """
 
 import json
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 
 class Remembered(Generic[Value]):
-    """The last values by key, as many as a limit allows by their sizes; the least recently used goes first. For several threads."""
+    """A cache of the last values by key, up to a limit on their sizes; the least recently used value goes first. Safe for threads."""
 
     def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1):
         self._limit, self._size = limit, size
@@ -48,7 +48,7 @@ class Remembered(Generic[Value]):
 
 
 class Coded:
-    """A column's different values, and which of them (n) each row has: what a thread can find out before the numbers are given."""
+    """A column's distinct values, and the index (n) of each row's value. A thread can compute it before the names get numbers."""
 
     def __init__(self, column: pa.ChunkedArray | pa.Array):
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -57,12 +57,12 @@ class Coded:
         self.indices: Codes = coded.indices.to_numpy()
 
     def numbered(self, number: Callable[[Any], int]) -> Codes:
-        """The rows (n), each with the number that its value is given."""
+        """Returns the number of each row's value (n), as `number` gives it."""
         return np.array([number(value) for value in self.values], np.int32)[self.indices] if self.values else self.indices
 
 
 class Names:
-    """Numbers strings in the order in which they come; null and the empty string are both None."""
+    """Numbers strings in the order of their first use. Null and the empty string are both None."""
 
     def __init__(self) -> None:
         self.values: list[str | None] = []
@@ -76,13 +76,13 @@ class Names:
         return self.numbers[value]
 
     def encode(self, coded: Coded) -> Codes:
-        """The number of each row's name."""
+        """Returns the number of each row's name."""
         return coded.numbered(self.number)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided: kept or not, and which rules failed (numbers of rules, in the report's order)."""
+    """A decision: kept or not, and the failed rules (numbers of rules, in the report's order)."""
 
     kept: bool
     failed: tuple[int, ...]
@@ -90,9 +90,9 @@ class Verdict:
 
 @dataclass
 class Verdicts:
-    """All different verdicts of a stage: as a rule few, at most one a document, so all that is asked of them is asked once for each.
+    """All distinct verdicts of a stage. There are usually few, so each question is answered once for each verdict instead of each row.
 
-    `rules` are names: those of the stage in their order, then those that only stand in the report.
+    `rules`: names, first the stage's rules in their order, then others that occur only in the report.
     """
 
     rules: list[str]
@@ -106,11 +106,11 @@ class Verdicts:
             self._rule_numbers.setdefault(rule, number)
 
     def rule(self, name: str) -> int | None:
-        """A rule's number."""
+        """Returns a rule's number; None for an unknown one."""
         return self._rule_numbers.get(name)
 
     def encode(self, coded: Coded) -> Codes:
-        """The number of each row's verdict; a value of `coded` is `k` or `d`, then the failed rules as a JSON list."""
+        """Returns the number of each row's verdict. A value of `coded` is `k` or `d`, then the failed rules as a JSON list."""
 
         def number(key: str) -> int:
             verdict = Verdict(key[0] == "k", tuple(self._rule_number(name or "") for name in json.loads(key[1:])))
@@ -130,11 +130,12 @@ class Verdicts:
     # ---- once all are known -------------------------------------------------------------------------
 
     def kept(self) -> Bools:
-        """bool, one a verdict."""
+        """bool, one for each verdict: whether it keeps the document."""
         return np.array([verdict.kept for verdict in self.all], bool)
 
     def where(self, decision: str | None = None, rules: Sequence[int] = (), alone: bool = False) -> Bools:
-        """bool, one a verdict: those of a decision in which all of `rules` failed; with `alone` no other (of no rules: exactly one)."""
+        """bool, one for each verdict: those of a decision in which all of `rules` failed. `alone`: no other rule failed (without `rules`:
+        exactly one failed)."""
         wanted = set(rules)
 
         def fits(verdict: Verdict) -> bool:
@@ -145,7 +146,7 @@ class Verdicts:
         return np.array([fits(verdict) for verdict in self.all], bool)
 
     def fired(self, counts: Iterable[int]) -> tuple[list[int], list[int]]:
-        """By rule: documents that failed it, and those that failed no other. `counts`: documents, one a verdict."""
+        """Counts by rule the documents that failed it, and those that failed no other. `counts`: documents of each verdict."""
         fired, alone = [0] * len(self.rules), [0] * len(self.rules)
         for verdict, count in zip(self.all, counts, strict=True):
             different = set(verdict.failed)
@@ -159,17 +160,17 @@ class Verdicts:
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int32]
 NUMBER, FLAG, TEXT = "number", "flag", "text"
-#: Bytes of columns that are kept as arrays, so that a slider does not fetch them anew.
+#: Bytes of columns kept as arrays, so that a slider does not read them again.
 KEPT_BYTES = 256_000_000
 #: Seconds that a query may take.
 LIMIT = 10.0
-#: What documents can be filtered by beside numbers.
+#: Properties by which documents can be filtered, besides numbers.
 ORIGINS = ("language", "source", "host")
 
 
 @dataclass
 class Column:
-    """A column of the report. `low` and `high` are its least and greatest finite value, None where it has none."""
+    """A column of the report. `low` and `high`: its smallest and largest finite values, None without any."""
 
     name: str
     sql: str
@@ -200,7 +201,7 @@ class StageTable:
     connection: duckdb.DuckDBPyConnection
     rules: list[ReportRule]
     verdicts: Verdicts
-    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: the reason for which it drops a document, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
     names: dict[str, Names] = field(default_factory=lambda: {origin: Names() for origin in ORIGINS})
@@ -218,12 +219,12 @@ class StageTable:
 
     @cached_property
     def kept(self) -> Bools:
-        """bool (rows)."""
+        """bool (rows): whether the stage keeps the document."""
         return self.verdicts.kept()[self.verdict] if self.rows else np.zeros(0, bool)
 
     @cached_property
     def fired(self) -> tuple[list[int], list[int]]:
-        """By rule: documents that failed it, and those that failed no other."""
+        """Counts by rule the documents that failed it, and those that failed no other."""
         return self.verdicts.fired(np.bincount(self.verdict, minlength=len(self.verdicts.all)).tolist())
 
     def numbers(self) -> list[Column]:
@@ -233,7 +234,7 @@ class StageTable:
 
     @contextmanager
     def cursor(self, timed: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of this thread's own; where it is `timed`, it is interrupted after `LIMIT` seconds."""
+        """Yields a cursor for this thread. A `timed` one is interrupted after `LIMIT` seconds."""
         cursor = self.connection.cursor()
         timer = threading.Timer(LIMIT, cursor.interrupt)
         timer.daemon = True
@@ -246,7 +247,7 @@ class StageTable:
             cursor.close()
 
     def array(self, column: str) -> Floats:
-        """All values (rows) of a column of numbers, NaN where there is none; of the type that the report has, where it has them all."""
+        """Returns all values (rows) of a column of numbers, NaN where missing; in the column's own type where no value is missing."""
         return self._arrays.get(column, lambda: self._fetched(self.columns[column].sql))
 
     def _fetched(self, column: str) -> Floats:
@@ -258,12 +259,12 @@ class StageTable:
         return np.asarray(values)
 
     def ids(self) -> pa.ChunkedArray:
-        """The ids of all rows."""
+        """Returns the ids of all rows."""
         with self.cursor() as cursor:
             return cursor.sql(f"SELECT id FROM {self.table}").to_arrow_table()["id"]
 
     def rows_of(self, rows: Sequence[int]) -> list[Row]:
-        """Rows in the order that is asked for."""
+        """Returns rows in the requested order."""
         columns = list(self.columns.values())
         chosen = ", ".join(["number", "id", "url", *(column.sql for column in columns)])
         query = f"SELECT {chosen} FROM {self.table} WHERE number IN (SELECT unnest($1::INTEGER[]))"
@@ -273,14 +274,14 @@ class StageTable:
         return [Row(number, found[number][1], found[number][2], dict(zip(names, found[number][3:], strict=True))) for number in rows]
 
     def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
-        """The first row of each of some documents that are there."""
+        """Returns the first row of each of these documents that the report has."""
         query = f"SELECT id, min(number) FROM {self.table} WHERE id IN (SELECT unnest($1::VARCHAR[])) GROUP BY id"
         with self.cursor() as cursor:
             found: list[tuple[str, int]] = cursor.execute(query, [list(ids)]).fetchall() if ids else []
         return dict(sorted(found, key=lambda row: row[1]))
 
     def rows_with(self, sql: str, value: str) -> list[int]:
-        """The rows in which a column (by its name in DuckDB) has a text."""
+        """Returns the rows in which a column (its name in DuckDB) equals a text."""
         with self.cursor() as cursor:
             found = cursor.execute(f"SELECT number FROM {self.table} WHERE {sql} = $1 ORDER BY number", [value]).fetchall()
         return [number for (number,) in found]

@@ -1,8 +1,8 @@
-"""Verdicts under other thresholds, from the columns that were measured: what `corpusmill retune` would decide.
+"""Decides under other thresholds from the measured columns, as `corpusmill retune` would.
 
-Only the rules that are moved are decided again; of all others the recorded verdicts hold (filters/rules.py has the semantics: a value
-that is NaN or null never fails). A rule that keeps a share of what passes the others gets a new threshold when one of those moves, as
-filters/kept_share.py finds it.
+Only moved rules are decided again; for the others the recorded verdicts hold (filters/rules.py: a value that is NaN or null never fails). A
+rule that keeps a share of the documents that pass the other rules gets a new threshold when one of those moves, found as in
+filters/kept_share.py.
 """
 
 import math
@@ -27,7 +27,7 @@ from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.stale import mend_command
 
 OFF = "off"
-#: Stages whose thresholds can be changed without measuring again.
+#: Stages whose thresholds can change without measuring again.
 RETUNED = ("filter",)
 
 Moves = Mapping[str, float | str]
@@ -35,9 +35,9 @@ Moves = Mapping[str, float | str]
 
 @dataclass
 class Retried:
-    """Verdicts under other thresholds. `moved`: rules that have another one, by name, `found` those of them that keep a share.
+    """Verdicts under other thresholds. `moved`: the rules with another threshold, by name. `found`: those of them that keep a share.
 
-    `failing` (moved rules, rows) says which rows fail each; `others` (rows) counts the failing rules that did not move.
+    `failing` (moved rules, rows): the rows that fail each rule. `others` (rows): the number of failed rules that did not move.
     """
 
     moved: dict[str, float | str]
@@ -47,19 +47,19 @@ class Retried:
 
     @property
     def kept(self) -> Bools:
-        """bool (rows)."""
+        """bool (rows): whether the document is kept."""
         return (self.others == 0) & ~self.failing.any(axis=0)
 
 
 def has_slider(table: StageTable, rule: ReportRule) -> bool:
-    """Whether another number may be tried for a rule."""
+    """Whether the page may try other thresholds for a rule."""
     column = table.columns.get(rule.column)
     number = isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool)
     return table.name in RETUNED and number and rule.comparison in COMPARISONS and column is not None and column.kind == NUMBER
 
 
 def retry(table: StageTable, moves: Moves) -> Retried:
-    """Decides again. Raises Unfit for a rule that there is not, or that has no such threshold."""
+    """Decides all rows again. Raises Unfit for an unknown rule, or a bad threshold."""
     rules = _checked(table, moves)
     tried = _decided(table, rules, moves)
     sharing = {name: rule.share for name, rule in rules.items() if rule.share}
@@ -84,14 +84,14 @@ def _decided(table: StageTable, rules: Mapping[str, ReportRule], moves: Moves) -
 
 
 def fails(table: StageTable, rule: ReportRule, threshold: float) -> Bools:
-    """bool (rows): which values fail. NaN compares as false with everything."""
-    with np.errstate(over="ignore"):  # a threshold beyond what the column's type holds
+    """bool (rows): the values that fail. NaN compares as false with everything."""
+    with np.errstate(over="ignore"):  # the threshold may exceed the range of the column's type
         failing: Bools = COMPARISONS[rule.comparison](table.array(rule.column), threshold)
     return failing
 
 
 def _share_threshold(table: StageTable, rule: ReportRule, share: float, counting: Bools) -> float | None:
-    """The threshold that keeps a share of the documents that count (and have a value); None where there are none."""
+    """Returns the threshold that keeps a share of the counted documents with a value; None where there are none."""
     values = table.array(rule.column)[counting].astype(np.float64)
     values = values[~np.isnan(values)]
     if not len(values):
@@ -114,7 +114,7 @@ def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
 
 
 def told(table: StageTable, tried: Retried) -> dict[str, Any]:
-    """What the page shows of other thresholds."""
+    """Returns what the page shows for other thresholds."""
     before, after = table.kept, tried.kept
     fired, alone = _fired(table, tried)
     return {
@@ -128,7 +128,7 @@ def told(table: StageTable, tried: Retried) -> dict[str, Any]:
 
 
 def _fired(table: StageTable, tried: Retried) -> tuple[list[int], list[int]]:
-    """By rule: documents that would fail it, and those that would fail no other."""
+    """Counts by rule the documents that would fail it, and those that would fail no other."""
     fails_moved = tried.failing.sum(axis=0, dtype=np.int32)
     only_one = table.verdict[(tried.others == 1) & (fails_moved == 0)]
     fired, alone = list(table.fired[0]), [0] * len(table.verdicts.rules)
@@ -144,13 +144,14 @@ def _fired(table: StageTable, tried: Retried) -> tuple[list[int], list[int]]:
 
 
 def recipe_lines(moves: Moves) -> str:
-    """The lines of a recipe that set these thresholds; empty where there are none."""
+    """Returns the lines of a recipe that set these thresholds; empty without any."""
     lines = [f"    {_yaml(name)}: {written(value)}" for name, value in moves.items()]
     return "\n".join(["filter:", "  thresholds:", *lines]) + "\n" if lines else ""
 
 
 def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> tuple[str, str | None]:
-    """The command that decides again (empty where nothing changes), and a sentence where values have to be measured for it, too."""
+    """Returns the command that applies the thresholds (empty where nothing changes), and a note where values must be measured again for
+    it."""
     if not moves:
         return "", None
     sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
@@ -159,7 +160,7 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
 
 
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:
-    """The later stages that have worked on what the filter stage keeps now, and the command that does them again."""
+    """Returns the stages after the filter stage that have run already, and the command that redoes them."""
     order = list(STAGES)
     stale = [name for name in order[order.index("filter") + 1 :] if reader.stages[name].status != "missing"]
     return stale, mend_command(folder, stale)
@@ -175,17 +176,17 @@ def _note(reader: RunReader, table: StageTable, moves: Moves) -> str | None:
 
 
 def written(value: float | str) -> str:
-    """A threshold as a recipe has it: whole numbers without a point, `off` as it is."""
+    """Returns a threshold as a recipe writes it: whole numbers without a point, `off` unchanged."""
     if isinstance(value, str):
         return value
     if value == math.floor(value) and abs(value) < 2**53:
         return str(int(value))
     mantissa, e, exponent = repr(value).partition("e")
-    return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent  # to YAML, 1e-05 is no number
+    return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent  # YAML does not read 1e-05 as a number
 
 
 def _yaml(name: str) -> str:
-    """A key of YAML: as it is where that is a plain word, else in quotes."""
+    """Returns a key for YAML, quoted unless it is a plain word."""
     if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and yaml.safe_load(name) == name:
         return name
     return str(yaml.safe_dump(name, default_style='"', width=10**6)).strip()

@@ -1,1 +1,1 @@
-"""How far a run is, while it works and after it died."""
+"""Shows how far a run is, while it works and after it has ended."""

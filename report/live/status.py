@@ -1,6 +1,6 @@
-"""How far a run is, and whether anybody works on it: from its manifests and from what it says of itself (pipeline/watch/log.py).
+"""Finds out how far a run is and whether a process works on it, from its manifests and its event files (pipeline/watch/log.py).
 
-Times of tasks are those at which their files were written, so clocks of the machines that write and look have to agree. Nothing is written.
+A task's time is that of its files, so the clocks of the writing and the watching machine must agree. Nothing is written.
 """
 
 import json
@@ -24,14 +24,14 @@ from corpusmill.report.read import DATA_STAGES, TRAINED, RunReader
 
 # ---- a stage's manifest, looked at again and again -----------------------------------------------------
 
-#: Warnings of a task whose words are kept.
+#: Warnings of a task whose texts are kept.
 WORDS_KEPT = 20
 _BROKEN = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class FinishedTask:
-    """A task as its row has it. `place` is where the row begins: a byte of the file, or in a store its number."""
+    """A finished task from its manifest row. `place`: where the row begins: a byte of the file, or the row's number on a store."""
 
     place: int
     task: str
@@ -40,19 +40,20 @@ class FinishedTask:
     bytes_in: int
     input_bytes: int
     warnings: int
-    documents: bool  # whether it wrote documents that go on
+    documents: bool  # whether it wrote documents
     output: str | None  # one of its files
-    written: float | None = None  # seconds since 1970, where the store has said so
-    said: tuple[str, ...] = ()  # its first warnings
+    written: float | None = None  # seconds since 1970, where the store gives it
+    said: tuple[str, ...] = ()  # the texts of its first warnings
 
 
 class ManifestTail:
-    """The manifest of a stage. `tasks` has the last row of each task, `rows` all in their order; `bad` counts rows that are none."""
+    """Follows the manifest of a stage. `tasks`: the last row of each task. `rows`: all task rows in order. `bad`: the number of invalid
+    rows."""
 
     def __init__(self, storage: Storage):
         self.storage = storage
         self._size = 0
-        self._objects: dict[int, tuple[Any, list[bytes]]] = {}  # by the number of the first row: its stamp, its rows
+        self._objects: dict[int, tuple[Any, list[bytes]]] = {}  # by the number of the first row: the object's stamp, its rows
         self._written: dict[str, float | None] = {}
         self._forget()
 
@@ -68,11 +69,11 @@ class ManifestTail:
         return self.plan is not None
 
     def finished(self) -> list[FinishedTask]:
-        """The tasks of the plan where the stage is complete, else the last row of each task."""
+        """Returns the tasks of the plan where the stage is complete, else the last row of each task."""
         return list(self.tasks.values()) if self.plan is None else [self.tasks[task] for task in self.plan if task in self.tasks]
 
     def update(self) -> None:
-        """Reads the manifest where it has changed since the last time. Raises OSError where the store can't be read."""
+        """Reads the manifest again where it has changed. Raises OSError where the store can't be read."""
         rows = self._changed_objects() if self.storage.remote else self._changed_lines()
         if rows is not None:
             self._forget()
@@ -89,13 +90,14 @@ class ManifestTail:
         self._size, place = size, 0
         found: list[tuple[int, bytes, float | None]] = []
         for line in self.storage.read_bytes(MANIFEST).splitlines(keepends=True) if size else ():
-            if line.endswith(b"\n"):  # else it is being written
+            if line.endswith(b"\n"):  # a line without it is still being written
                 found.append((place, line, None))
             place += len(line)
         return found
 
     def _changed_objects(self) -> list[tuple[int, bytes, float | None]] | None:
-        """Rows in objects, of which each has the number of its first row; one that has become part of another is there twice for a time."""
+        """Returns the rows of all objects in order; None where nothing has changed. An object's name has the number of its first row. For a
+        time, an object may exist beside a larger one into which it was merged, so its rows occur twice."""
         stamps = self.storage.stamps(OBJECTS)
         names = object_names(list(stamps))
         new = [first for first, name in names.items() if first not in self._objects or self._objects[first][0] != stamps[name]]
@@ -104,7 +106,7 @@ class ManifestTail:
         try:
             for first in new:
                 self._objects[first] = stamps[names[first]], self.storage.read_bytes(f"{OBJECTS}/{names[first]}").splitlines()
-        except FileNotFoundError:  # it has become part of another one, which is read the next time
+        except FileNotFoundError:  # it was merged into another object, which the next call reads
             return None
         self._objects = {first: self._objects[first] for first in sorted(names)}
         rows = {first + n: (line, stamp[0]) for first, (stamp, lines) in self._objects.items() for n, line in enumerate(lines)}
@@ -133,12 +135,12 @@ class ManifestTail:
             self.quarantined.pop(done.task, None)
 
     def since(self, place: int) -> list[FinishedTask]:
-        """The tasks whose rows came at `place` or later, in their order."""
+        """Returns the tasks whose rows begin at `place` or later, in order."""
         first = next((at for at in range(len(self.rows), 0, -1) if self.rows[at - 1].place < place), 0)
         return self.rows[first:]
 
     def written(self, row: FinishedTask) -> float | None:
-        """When a task of a local run wrote its last file, in seconds since 1970; None where it is not there."""
+        """Returns when a task of a local run wrote its last file, in seconds since 1970; None where the file is missing."""
         if row.written is None and row.output is not None and row.output not in self._written:
             try:
                 self._written[row.output] = Path(self.storage.path(row.output)).stat().st_mtime
@@ -147,7 +149,7 @@ class ManifestTail:
         return row.written if row.output is None or row.written is not None else self._written[row.output]
 
     def last_written(self) -> float | None:
-        """When its last row came, in seconds since 1970; None where nothing is there, or the store does not say."""
+        """Returns when the last row was written, in seconds since 1970; None where there is none, or the store does not tell."""
         if self.storage.remote:
             return max((row.written for row in self.rows if row.written is not None), default=None)
         return self.storage.times().get(MANIFEST)
@@ -155,13 +157,13 @@ class ManifestTail:
 
 # ---- what goes on, and what has failed -----------------------------------------------------------------
 
-#: The last failures that are told in words, and the end of the log that is read for them.
+#: Failures that are shown, and the bytes at the end of the log that are read for them.
 SHOWN, END = 5, 1 << 20
 _HEAD = re.compile(rf"(?:\A|\n\n)(?P<stage>{'|'.join(STAGES)}) (?P<task>[^\n]*)\n")
 
 
 def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
-    """`count` failures in errors.log, and the last of them: stage, task, and the last line of the trace."""
+    """Counts the failures in errors.log; for the last ones returns stage, task, and the last line of the trace."""
     heads = list(_HEAD.finditer(text := _log(run)))
     ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
     told = [
@@ -173,7 +175,7 @@ def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _log(run: Storage) -> str:
-    """The end of the log, from the beginning of a failure on."""
+    """Returns the end of the log, from the beginning of a failure on."""
     try:
         return read_appended(run, ERRORS, END).decode("utf-8", "replace")
     except (OSError, CorpusmillError):
@@ -184,13 +186,13 @@ def _last_line(trace: str) -> str:
     return next((line for line in reversed(trace.splitlines()) if line.strip()), "")
 
 
-#: The end of a log that is read, and the steps of it by whose median the speed is told.
+#: Bytes at the end of a log that are read, and steps over which the speed is a median.
 TRAINING_END, STEPS = 1 << 16, 20
 SPEED, STEP = "logs/speed.jsonl", "logs/train.jsonl"
 
 
 def read_training(run: Storage, settings: dict[str, Any], phase: dict[str, Any], now: float) -> dict[str, Any] | None:
-    """Steps done of all, loss, tokens/s, time left; None where no training goes on, or it has not taken its first step."""
+    """Returns steps done of all, loss, tokens/s and time left; None where no training runs, or it has taken no step yet."""
     storage = run.child(phase["stage"])
     if phase["stage"] not in TRAINED or storage.remote:
         return None
@@ -214,7 +216,7 @@ def read_training(run: Storage, settings: dict[str, Any], phase: dict[str, Any],
 
 
 def _last(storage: Storage, path: str) -> list[dict[str, Any]]:
-    """The last whole lines of a log that are steps."""
+    """Returns the last whole lines of a log that are steps."""
     size = storage.size(path)
     if size <= 0:
         return []
@@ -232,22 +234,23 @@ def _last(storage: Storage, path: str) -> list[dict[str, Any]]:
     return found
 
 
-#: Seconds over which the latest speed is told, and over which time left is reckoned (both at most the whole phase).
+#: Seconds over which the latest speed and the time left are computed (both at most the whole phase).
 LATEST, RECKONED = 60.0, 300.0
-#: With fewer tasks than this in `RECKONED` time left is reckoned over the whole phase.
+#: With fewer finished tasks than this in `RECKONED`, the time left is computed over the whole phase.
 ENOUGH = 3
 
 
 def seconds_of(time: str) -> float:
-    """ISO 8601 as seconds since 1970."""
+    """Converts ISO 8601 to seconds since 1970."""
     return datetime.fromisoformat(time).timestamp()
 
 
 def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str, Any]:
-    """The phase that the run says it is in. `planned` tasks are `before` (done by an earlier process), `done` since, and those left.
+    """Returns the state of the run's present phase. Its `planned` tasks are those `before` (by an earlier process), those `done` since, and
+    the rest.
 
-    Speeds are None before there is anything to tell them by; `seconds_left` is what is left, weighted by the bytes that tasks read where
-    they are known, at the speed of the last five minutes.
+    Speeds are None until a task is done. `seconds_left`: the rest, weighted by the tasks' input bytes where known, at the speed of the last
+    five minutes.
     """
     rows = tail.since(said["manifest"])[: said["tasks"]]
     seconds = max(now - seconds_of(said["began"]), 1e-3)
@@ -275,12 +278,12 @@ def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str
 
 
 def _weight(row: FinishedTask, said: dict[str, Any]) -> int:
-    """Bytes that the task has read, as the run has counted those of all tasks."""
+    """Returns the bytes that the task has read, in the measure in which the run counts all tasks."""
     return row.bytes_in if said["bytes_are"] == "bytes_in" else row.input_bytes
 
 
 def _latest(tail: ManifestTail, rows: list[FinishedTask], after: float) -> list[FinishedTask]:
-    """The last rows whose files were written after a time; those of which that is not known are none."""
+    """Returns the last rows whose files were written after a time, up to the first whose time is unknown."""
     first = len(rows)
     while first and (tail.written(rows[first - 1]) or 0.0) >= after:
         first -= 1
@@ -298,26 +301,26 @@ def _speed(rows: list[FinishedTask], seconds: float) -> dict[str, Any]:
     }
 
 
-#: What is read of `progress.json`, and of each phase in it.
+#: The fields read from `progress.json`, and from each phase in it.
 SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
 PHASE = ("stage", "phase", "tasks", "before", "bytes", "bytes_before", "bytes_are", "manifest", "workers", "began", "ended")
-#: States in which nothing will come any more of itself, and those of them that are no success.
+#: States in which a run makes no more progress by itself, and those among them that are failures.
 ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", "failed", "abandoned")
 
 
 def read_status(folder: str) -> dict[str, Any]:
-    """All that is known of how far a run is, JSON-able (docs/looking.md). Raises InputError where `folder` is no run."""
+    """Returns the status of a run for JSON (docs/looking.md). Raises InputError where `folder` is not a run."""
     return Status(folder).read()
 
 
 def unfinished(folder: str) -> dict[str, Any] | None:
-    """The status of a run that has not come to its end; None where all its stages have, stale or not."""
+    """Returns the status of a run that has not finished; None where all its stages are complete, stale or not."""
     found = read_status(folder)
     return None if found["state"] in ("complete", "stale") and all(stage["status"] == "complete" for stage in found["stages"]) else found
 
 
 class Status:
-    """Looks at one run again and again: each look reads only manifests that have changed since the one before."""
+    """Reads the status of one run repeatedly; each call reads only the manifests that have changed."""
 
     def __init__(self, folder: str):
         self.storage = Storage(folder)
@@ -328,9 +331,9 @@ class Status:
         self.reader = RunReader(folder)
 
     def read(self) -> dict[str, Any]:
-        """The run as it is now."""
+        """Returns the present status of the run."""
         said, lease = self._said(), look(self.storage)
-        if said and not said["ended"] and lease["state"] == "free":  # it may have ended between the two
+        if said and not said["ended"] and lease["state"] == "free":  # the run may have ended between the two calls
             said, lease = self._said(), look(self.storage)
         lock = lease["state"]
         recipe = self._recipe(said)
@@ -369,12 +372,12 @@ class Status:
         return found
 
     def _work(self) -> float:
-        """Seconds of the clock in all finished phases, of all commands that have worked on the run (`metrics.jsonl`)."""
+        """Returns the seconds of all finished phases, over all commands that have worked on the run (`metrics.jsonl`)."""
         taken = [row.get("seconds") for row in self.reader.json_lines(METRICS)]
         return round(sum(seconds for seconds in taken if isinstance(seconds, int | float) and 0 <= seconds < 1e9), 1)
 
     def _finished(self) -> list[int]:
-        """Changes whenever a stage begins or ends; only then can another stage become stale."""
+        """Returns a value that changes when a stage begins or ends; only then can another stage become stale."""
         return [len(tail.rows) if tail.complete else -1 for tail in self.tails.values()]
 
     def _stale(self) -> dict[str, Any] | None:
@@ -382,7 +385,7 @@ class Status:
         return {"sentence": stale.sentence, "stages": stale.because, "mend": stale.mend} if stale else None
 
     def _said(self) -> dict[str, Any] | None:
-        """What the run says of itself; None where it says nothing that can be understood."""
+        """Returns the content of `progress.json`; None where it is missing or not valid."""
         try:
             said = json.loads(self.storage.read_bytes(PROGRESS))
             whole: dict[str, Any] = {key: said[key] for key in SAID}
@@ -396,7 +399,7 @@ class Status:
         return whole
 
     def _recipe(self, said: dict[str, Any] | None) -> list[str]:
-        """The stages of the recipe, and those of which anything is there."""
+        """Returns the stages of the recipe and those that have begun."""
         described = self.reader.description.get("recipe") or (self.reader.json("run.json", dict) or {}).get("recipe")
         wanted = {*(described if isinstance(described, dict) else ()), *(said["stages"] if said else ())}
         return [name for name in STAGES if name in wanted or self.reader.stages[name].status != "missing"]
@@ -421,7 +424,7 @@ class Status:
         return begun[-1] if begun else None
 
     def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, going: bool) -> dict[str, Any]:
-        """One stage; documents in and out are known of data stages that are complete."""
+        """Returns the status of one stage. Documents in and out are known for complete data stages."""
         tail = self.tails[name]
         asked = said["stages"] if said else []
         if name == now and not tail.complete:
@@ -439,7 +442,7 @@ class Status:
         return found
 
     def _last_sign(self, stage: str | None, now: float) -> float | None:
-        """Seconds since the run has written anything that can be looked at cheaply; None where a store does not say."""
+        """Returns the seconds since the last sign of the run in its files; None where a store does not tell."""
         times = self.storage.times()
         signs = [times.get(PROGRESS), *(last_written(self.storage, name, times) for name in (METRICS, ERRORS))]
         for name in [stage] if stage else list(self.tails):
@@ -451,12 +454,12 @@ class Status:
 
 
 def unit_of(stage: str) -> str:
-    """What comes into a data stage."""
+    """Returns the name of what comes into a data stage."""
     return "records" if stage == "ingest" else "documents"
 
 
 def _between(said: dict[str, Any] | None, now: float) -> float | None:
-    """Seconds from the run's begin to its end, or to now where it goes on."""
+    """Returns the seconds from the run's start to its end, or to now where it still runs."""
     if said is None:
         return None
     return round(max(0.0, (seconds_of(said["ended"]) if said["ended"] else now) - seconds_of(said["began"])), 1)
@@ -468,7 +471,7 @@ def _earlier(phase: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(status: dict[str, Any]) -> str:
-    """The state in words, first what is stale; they say no more than is known."""
+    """Returns the state in words, stale stages first."""
     stale = status["stale"]
     return " ".join(filter(None, [stale and stale["sentence"], _state_sentence(status)]))
 
@@ -488,7 +491,7 @@ def _state_sentence(status: dict[str, Any]) -> str:
     if status["state"] == "stopped":
         return f"What was asked for is done.{left}"
     if status["state"] == "failed":
-        failure = str(status["failure"]).removesuffix(": ")  # an error that says nothing
+        failure = str(status["failure"]).removesuffix(": ")  # an error without a message
         return "It was interrupted." if failure in ("KeyboardInterrupt", "Terminated") else f"It failed: {failure}"
     if status["state"] == "abandoned":
         return f"Half done, and nobody works on it: the same command goes on where it stopped.{left}"

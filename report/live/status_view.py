@@ -1,4 +1,4 @@
-"""The status of a run on a terminal, within 80 columns; with `--watch` drawn again until the run ends."""
+"""Shows the status of a run on a terminal, within 80 columns; with `--watch` repeatedly until the run ends."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import BAD, ENDED, Status, unit_of
 from corpusmill.report.machine import as_json as as_line
 
-#: Seconds between two looks; columns of a bar, and of a stage's name.
+#: Seconds between two readings; characters of a bar, and of a stage's name.
 INTERVAL, BAR, NAME = 2.0, 30, 11
-#: Tasks that were given up and are named.
+#: Tasks that were given up and are shown.
 QUARANTINED = 5
 _STYLES = {
     "complete": "green",
@@ -29,9 +29,8 @@ _STYLES = {
 def show_status(
     folder: str, console: Console, *, watch: bool = False, as_json: bool = False, wait: Callable[[float], None] = time.sleep
 ) -> int:
-    """Prints the status, with `watch` again and again until the run has ended; returns the exit code: 1 where it failed, or was left half
-    done. As JSON each look is one line. Raises InputError where `folder` is no run.
-    """
+    """Prints the status, with `watch` repeatedly until the run has ended. As JSON each status is one line. Returns the exit code: 1 where
+    the run failed, is stale, or was abandoned. Raises InputError where `folder` is not a run."""
     status = Status(folder)
     found = status.read()
     if as_json or not console.is_terminal:
@@ -58,7 +57,7 @@ def _print(found: dict[str, Any], console: Console) -> None:
 
 
 def render(found: dict[str, Any]) -> Group:
-    """One look."""
+    """Returns one status as text."""
     sentence = Text(safe_line(found["sentence"], 1000), style=_STYLES.get(found["state"], ""))
     parts = [Text(f"{safe_line(found['run'], 60)}: ", style="bold") + sentence]
     for row in found["quarantined"][:QUARANTINED]:
@@ -95,7 +94,7 @@ def _times(found: dict[str, Any]) -> str:
 
 
 def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[Text]:
-    """A line, and what is going on in it below."""
+    """Returns the line of a stage, and below it the progress of its present phase."""
     line = Text(f"{stage['name']:<{NAME}}") + Text(stage["status"], style=_STYLES.get(stage["status"], "dim"))
     if stage["status"] == "complete" and stage["documents_in"] is not None:
         line.append(f"  {stage['documents_in']:,} {unit_of(stage['name'])} in, {stage['documents_out']:,} documents kept")
@@ -143,5 +142,5 @@ def _speed(speed: dict[str, Any], label: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Formats seconds as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))

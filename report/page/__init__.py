@@ -1,1 +1,1 @@
-"""`report.html`: templates, charts, scripts and styles of one page that holds all it needs."""
+"""Makes `report.html`: templates, charts, scripts and styles of one self-contained page."""

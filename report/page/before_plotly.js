@@ -1,7 +1,7 @@
 "use strict";
-// The policy refuses styles that scripts write as text, so plotly.js has to do without two habits, and the console stays free of complaints:
-// a style element for its maps while it loads (no map is drawn here: it gets an inert element instead), and style attributes, which are
-// set property by property instead, as the policy allows.
+// The content security policy refuses styles that scripts write as text, and would log errors for two habits of plotly.js. It adds a style
+// element for maps while it loads: no map is drawn here, so it gets an inert element instead. It sets style attributes: these are set
+// property by property instead, which the policy allows.
 const createElement = document.createElement;
 document.createElement = function (name, ...rest) {
   return createElement.call(document, String(name).toLowerCase() === "style" ? "template" : name, ...rest);

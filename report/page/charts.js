@@ -1,13 +1,13 @@
 "use strict";
-delete document.createElement; // back to the browser's own (see before_plotly.js)
+delete document.createElement; // restores the browser's own function (see before_plotly.js)
 
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const charts = [...document.querySelectorAll(".chart")];
 const options = { displayModeBar: false, responsive: true };
-/** Charts that stand there in the colours of now. */
+/** Charts that are drawn in the present colours. */
 const drawn = new Set();
 
-/** A figure with its colours (`var(--kept)`) replaced by the theme's values; `size` in pixels, or as large as its place. */
+/** A figure with its colours (`var(--kept)`) replaced by the theme's values. `size` in pixels; without it, the size of its place. */
 function themed(figure, size) {
   const known = new Map();
   const color = (name) => known.get(name) || known.set(name, theme.color(name)).get(name);
@@ -38,7 +38,7 @@ function draw(chart, size) {
   document.body.dataset.drawn = String(drawn.size);
 }
 
-// ---- drawn when they come into view, one after the other, so that the page answers while it fills ----
+// ---- charts are drawn when they come into view, one at a time, so that the page stays responsive ----
 
 const queue = [];
 let drawing = false;
@@ -55,12 +55,12 @@ const observer = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     const place = queue.indexOf(target);
     if (isIntersecting && place < 0 && !drawn.has(target)) queue.push(target);
-    if (!isIntersecting && place >= 0) queue.splice(place, 1); // scrolled by
+    if (!isIntersecting && place >= 0) queue.splice(place, 1); // scrolled out of view again
   }
   if (!drawing) drawNext();
 }, { rootMargin: "300px 0px" });
 
-/** All charts are out of date: those in view are drawn anew now, the others when they come into view. */
+/** Marks all charts as outdated: those in view are drawn again now, the others when they come into view. */
 function drawAnew() {
   drawn.clear();
   for (const chart of charts) {
@@ -94,7 +94,7 @@ function fillTable(details, chart) {
   tables.improve(table);
 }
 
-/** Gives a chart its place, its words and its table. */
+/** Adds a chart's place, description and table to the page. */
 function describe(chart) {
   const figure = figureOf(chart);
   chart.style.height = `${figure.layout.height}px`;
@@ -116,7 +116,9 @@ function describe(chart) {
 
 // ---- on paper -----------------------------------------------------------------------------------
 
-/** Pixels between the borders of a figure on A4 paper: one in a row, and two; and how high one may be that shares a page with other text. */
+/**
+ * Width in pixels of a chart on A4 paper, alone in a row and as one of two; and the greatest height of one that shares a page with text.
+ */
 const PAPER = { one: 668, two: 318, high: 520 };
 
 addEventListener("beforeprint", () => {
@@ -131,9 +133,9 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => {
   for (const chart of charts) {
     chart.style.height = `${figureOf(chart).layout.height}px`;
-    Plotly.purge(chart); // a width that was given once stays
+    Plotly.purge(chart); // plotly keeps a width that was set once
   }
-  theme.choose(document.documentElement.dataset.screen); // tells that all is to be drawn anew
+  theme.choose(document.documentElement.dataset.screen); // makes all charts be drawn again
   delete document.documentElement.dataset.screen;
 });
 

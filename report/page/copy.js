@@ -1,11 +1,11 @@
 "use strict";
-// A button that copies a query, in each that is opened.
+// Adds a copy button to each query that is opened.
 (() => {
   async function copy(button, code) {
     try {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = "Copied";
-    } catch { // not allowed here: what is marked can be copied by key
+    } catch { // copying is not allowed here: the selected text can be copied by keyboard
       getSelection().selectAllChildren(code);
       button.textContent = "Marked";
     }

@@ -1,5 +1,5 @@
 "use strict";
-// What a figure shows, in numbers and in words, for those who do not see it.
+// The content of a figure in numbers and words, for readers who do not see it.
 const figureData = (() => {
   function shown(value) {
     if (typeof value !== "number") return value === null || value === undefined ? "" : String(value);
@@ -8,7 +8,7 @@ const figureData = (() => {
     return size >= 1000 ? value.toLocaleString("en", { maximumFractionDigits: 1 }) : String(Number(value.toPrecision(4)));
   }
 
-  /** Labels come with what plotly reads as HTML escaped; here they become text again. */
+  /** Turns a label back into text: plotly's labels come with HTML escaped. */
   function text(label) {
     return String(label).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
   }
@@ -22,7 +22,7 @@ const figureData = (() => {
     return trace.line?.shape === "hv" && trace.stackgroup !== undefined;
   }
 
-  /** A step's interval; one of width 1 around a whole number is that number. */
+  /** The interval of a bar; a bar of width 1 around a whole number is that number. */
   function interval(from, to) {
     return to - from === 1 && Number.isInteger(from + 0.5) ? shown(from + 0.5) : `${shown(from)} to ${shown(to)}`;
   }
@@ -36,7 +36,7 @@ const figureData = (() => {
     return along.map((at, place) => [typeof at === "number" ? shown(at) : text(at), values[place], at]);
   }
 
-  /** The series of a figure: names with their points; `along` and `measure` are the names of the axes. */
+  /** The series of a figure, as names with points; `along` and `measure` are the names of the axes. */
   function read(figure) {
     const { data, layout } = figure;
     const sideways = data.some((trace) => trace.orientation === "h");
@@ -48,7 +48,7 @@ const figureData = (() => {
     return { series, marks, along: (sideways ? measure : along) || "value" };
   }
 
-  /** Header and rows of a table: a row for each place, a column for each series; a place that a series has twice has two rows. */
+  /** Header and rows of a table: a row for each place, a column for each series. A place that a series has twice gets two rows. */
   function table(figure) {
     const { series, along } = read(figure);
     const rows = new Map();
@@ -82,7 +82,7 @@ const figureData = (() => {
       `least ${shown(least[1])} at ${least[0]}, most ${shown(most[1])} at ${most[0]}`;
   }
 
-  /** The figure in words: each series, and what is marked in it. */
+  /** Describes the figure in words: each series, and the marks in it. */
   function summary(figure) {
     const { series, marks } = read(figure);
     const told = series.slice(0, 8).map(sentence);

@@ -1,4 +1,4 @@
-"""The page's charts as plotly figures. Colours are CSS variables that the page's script fills in from its theme."""
+"""Makes the page's charts as plotly figures. Colours are CSS variables, which the page's script replaces by the theme's values."""
 
 import html
 import math
@@ -17,7 +17,7 @@ from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
 Figure = dict[str, Any]
-#: A line that is only there for comparison.
+#: The style of a line that is drawn only for comparison.
 _SOFT: dict[str, Any] = {"color": "var(--soft)", "width": 1}
 #: Marks of a logarithmic axis.
 TICKS = 5
@@ -26,12 +26,12 @@ MOST_LANGUAGES = 16
 
 
 def label(text: str, limit: int = 60) -> str:
-    """Crawl text for a chart: plotly understands some HTML in its labels, so none may be left."""
+    """Escapes crawl text for a chart, since plotly reads some HTML in labels."""
     return html.escape(safe_line(text, limit), quote=False)
 
 
 def drawn(traces: list[dict[str, Any]], height: int, **layout: Any) -> Figure:
-    """Traces laid out as all of the page's are."""
+    """Returns a figure of traces with the layout that all charts of the page share."""
     axis = {"automargin": True, "fixedrange": True}
     every = {
         "height": height,
@@ -48,12 +48,12 @@ def _axis(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def curve(x: Sequence[float], y: Sequence[float], name: str, **other: Any) -> dict[str, Any]:
-    """A trace of a line."""
+    """Returns a line trace."""
     return {"type": "scatter", "x": list(x), "y": list(y), "name": name, "mode": "lines", **other}
 
 
 def marked(x: float, text: str = "", at: float | None = None, height: float = 1, soft: bool = False) -> tuple[Figure, Figure]:
-    """A dashed line across a chart at `x`, and what stands beside it (`at`: its place on a logarithmic axis)."""
+    """Returns a dashed line across a chart at `x`, and its label. `at`: the label's place on a logarithmic axis."""
     style = {"dash": "dash", **(_SOFT if soft else {"color": "var(--line)"})}
     dashes = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": style}
     note = {"x": x if at is None else at, "y": height, "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"}
@@ -61,12 +61,12 @@ def marked(x: float, text: str = "", at: float | None = None, height: float = 1,
 
 
 def bars(x: list[Any], y: list[Any], name: str, colour: str, hover: str = "%{y:,}", **other: Any) -> dict[str, Any]:
-    """A trace of bars in one of the theme's colours."""
+    """Returns a bar trace in one of the theme's colours."""
     return {"type": "bar", "x": x, "y": y, "name": name, "marker": {"color": f"var(--{colour})"}, "hovertemplate": hover, **other}
 
 
 def language_figure(found: Judgement) -> Figure:
-    """Bytes a token of each tokenizer, by language."""
+    """Draws bytes per token of each tokenizer, by language."""
     languages = found.groups("language")[:MOST_LANGUAGES]
     names = [label(language, 20) for language in languages]
     traces = []
@@ -78,14 +78,14 @@ def language_figure(found: Judgement) -> Figure:
 
 
 def histogram_figure(histogram: Histogram, rules: list[ReportRule]) -> Figure:
-    """Documents over the values of a column, kept and dropped, with the thresholds drawn in. Without any, zeros that are most of the values
-    are left out."""
+    """Draws kept and dropped documents over a column's values, with the thresholds. Without thresholds, a bar of zeros that holds most
+    values is left out."""
     edges, logarithmic = histogram.bins.edges, histogram.bins.logarithmic
     if histogram.bins.whole and not logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
-        edges = [edge - 0.5 for edge in edges]  # a bar stands over its whole number
+        edges = [edge - 0.5 for edge in edges]  # a bar is centred on its whole number
     zeros = histogram.bins.zeros
     if zeros:
-        edges[0] = edges[1] / 2  # zeros have no place on a logarithmic axis: they are drawn as its first step
+        edges[0] = edges[1] / 2  # a logarithmic axis has no zero: zeros are drawn as its first bar
     first = 1 if histogram.mostly_zeros and not rules else 0
     every = (("kept", histogram.kept), ("dropped", histogram.dropped))
     traces = [outline(edges[first:], counts[first:], name) for name, counts in every]
@@ -93,12 +93,12 @@ def histogram_figure(histogram: Histogram, rules: list[ReportRule]) -> Figure:
     axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if logarithmic else {}
     if zeros and not first:
         for trace in traces:
-            trace["meta"] = {"from": 0}  # what the first step is in the chart's table
+            trace["meta"] = {"from": 0}  # the value that the chart's table shows for the first bar
     return drawn(traces, 240, shapes=shapes, annotations=notes, xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=False)
 
 
 def _ticks(edges: list[float], zeros: bool) -> Figure:
-    """Marks of a logarithmic axis: at most `TICKS` powers of ten, or what lies between; and 0 under the first bar, that of the zeros."""
+    """Returns the marks of a logarithmic axis: at most `TICKS` powers of ten, or numbers between them; and 0 under the bar of zeros."""
     low, high = edges[1] * 1.5 if zeros else edges[0], edges[-1]
     powers = range(math.floor(_log10(low)), math.ceil(_log10(high)) + 1)
     every = [[factor * 10.0**power for power in powers for factor in factors] for factors in ((1,), (1, 2, 5), range(1, 10))]
@@ -112,7 +112,7 @@ def _ticks(edges: list[float], zeros: bool) -> Figure:
 
 
 def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:
-    """A trace of counts between `edges` (one more than there are counts), to be stacked on others."""
+    """Returns a trace of counts between `edges` (one more than counts), to be stacked on others."""
     return {
         "type": "scatter", "x": edges, "y": [*counts, *counts[-1:]], "name": name, "mode": "lines",
         "line": {"shape": "hv", "width": 1, "color": f"var(--{name})"}, "stackgroup": "all", "fillcolor": f"var(--{name}-fill)",
@@ -121,11 +121,11 @@ def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:
 
 
 def _thresholds(rules: list[ReportRule], lowest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
-    """A dashed line for each threshold that is a number, and what stands beside it."""
+    """Returns a dashed line and its label for each numeric threshold."""
     found = []
     for place, rule in enumerate(rules):
         if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool) and math.isfinite(rule.threshold):
-            x = max(float(rule.threshold), lowest) if logarithmic else float(rule.threshold)  # zero has no place there
+            x = max(float(rule.threshold), lowest) if logarithmic else float(rule.threshold)  # a logarithmic axis has no zero
             text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
             found.append(marked(x, text, _log10(x) if logarithmic else x, 1 - 0.13 * (place % 3)))
     return [line for line, _ in found], [note for _, note in found]
@@ -136,7 +136,7 @@ def _log10(value: float) -> float:
 
 
 def cluster_figure(found: Clusters) -> Figure:
-    """How many clusters there are of each size."""
+    """Draws the number of clusters of each size."""
     sizes = sorted(found.sizes)
     counts = [found.sizes[size] for size in sizes]
     many = bool(sizes) and (sizes[-1] > 60 or max(counts) > 100)
@@ -149,7 +149,7 @@ def cluster_figure(found: Clusters) -> Figure:
 
 
 def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
-    """Removed near copies over their similarity to the kept document, with the threshold."""
+    """Draws removed near copies over their similarity to the kept document, with the threshold."""
     filled = [place for place, count in enumerate(found.similarities) if count]
     at = BARS if threshold is None else int(threshold * BARS + 1e-9)
     first = max(0, min([at, *filled]) - 5)
@@ -165,7 +165,7 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
 
 
 def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
-    """Documents that each rule left, and those that it removed as the first one that they failed; the tokens' documents last."""
+    """Draws for each rule the documents left, and those whose first failed rule it is; the documents that became tokens come last."""
     names = [f"{step.stage}: {label(step.name, 40)}" for step in steps]
     kept, dropped = [step.left for step in steps], [step.removed for step in steps]
     if rows and rows[-1].stage == "tokens":
@@ -176,7 +176,7 @@ def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
 
 
 def lengths_figure(sets: list[Lengths]) -> Figure:
-    """Documents of each length, before and after each stage, on a logarithmic axis; each outline is a stack of its own."""
+    """Draws documents by length, before and after each stage, on a logarithmic axis. The outlines are not stacked."""
     counts = [each.bins for each in sets]
     filled = [place for bins in counts for place, count in enumerate(bins) if count]
     first, last = (min(filled), max(filled) + 1) if filled else (0, 1)
@@ -192,24 +192,24 @@ def lengths_figure(sets: list[Lengths]) -> Figure:
 
 
 def change_text(more: int) -> str:
-    """A change of a count, with its sign."""
+    """Formats a change of a count with its sign."""
     return f"+{number(more)}" if more > 0 else f"−{number(-more)}" if more < 0 else "±0"
 
 
 HEIGHT = 280
 VALIDATION, LOW, HIGH = "validation_bits_per_byte", "validation_low", "validation_high"
-#: What is drawn first, and how it is called; what else is logged follows under its own name.
+#: Titles of the first curves, in order; other logged values follow under their own names.
 TITLES = {
     "loss": "Loss", VALIDATION: "Validation bits per byte", "lr": "Learning rate", "grad_norm": "Gradient norm", SPEED: "Tokens per second",
 }  # fmt: skip
-#: Drawn with another one, or the same in another unit.
+#: Values without a chart of their own: they are drawn in another chart, or are another one in other units.
 WITHIN = (LOW, HIGH, "validation_nats_per_token")
-#: Values over many powers of ten.
+#: Values that span many powers of ten.
 LOGARITHMIC = ("grad_norm",)
 
 
 def training_charts(training: Training) -> list[tuple[str, str, Figure, str]]:
-    """(title, caption, figure, log) of every value that changes."""
+    """Returns (title, caption, figure, log) of each curve to draw."""
     return [
         (
             TITLES.get(curve.name, curve.name),
@@ -222,7 +222,7 @@ def training_charts(training: Training) -> list[tuple[str, str, Figure, str]]:
 
 
 def drawn_curves(training: Training) -> list[Curve]:
-    """The curves that have a chart of their own, in their order."""
+    """Returns the curves that have a chart of their own, in order."""
     curves = {curve.name: curve for curve in training.curves}
     names = [*(name for name in TITLES if name in curves), *(name for name in curves if name not in TITLES and name not in WITHIN)]
     return [curves[name] for name in names if name in ("loss", VALIDATION) or len(set(curves[name].values)) > 1]
@@ -259,12 +259,12 @@ def _figure(values: Curve, training: Training) -> Figure:
 
 
 def _value_at(curve: Curve, step: int) -> float:
-    """The curve at a step, or where it was last drawn before."""
+    """Returns the curve's value at a step, or at its last point before that step."""
     return curve.values[max(0, bisect_right(curve.steps, step) - 1)]
 
 
 FIGURES_HEIGHT = 320
-#: Lines of one chart, the first for all examples.
+#: Lines of one chart; the first is for all examples.
 MOST_LINES = 9
 SHARE = {"range": [0, 1.02], "tickformat": ".1f"}
 _DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash": "dash", **_SOFT}}
@@ -272,7 +272,7 @@ _DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash"
 
 @dataclass(frozen=True)
 class ChartLine:
-    """A curve of `x` and `y` (n,) with its name."""
+    """A named curve of `x` and `y` (n,)."""
 
     name: str
     x: Sequence[float]
@@ -280,12 +280,12 @@ class ChartLine:
 
 
 def roc_figure(lines: Sequence[ChartLine]) -> Figure:
-    """True positives over false positives; a guess is the diagonal."""
+    """Draws true positives over false positives; the diagonal is a guess."""
     return _curves(lines, "no that are taken for yes", "yes that are found", [_DIAGONAL])
 
 
 def precision_recall_figure(lines: Sequence[ChartLine]) -> Figure:
-    """Precision over recall."""
+    """Draws precision over recall."""
     return _curves(lines, "recall", "precision", [])
 
 
@@ -301,7 +301,7 @@ def _curves(lines: Sequence[ChartLine], x: str, y: str, shapes: list[Figure]) ->
 
 
 def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = FIGURES_HEIGHT) -> Figure:
-    """The share of yes over the mean score of each bin, with its interval; scores that are probabilities lie on the diagonal."""
+    """Draws the share of yes over the mean score of each bin, with its interval. Scores that are probabilities lie on the diagonal."""
     errors = {
         "type": "data", "symmetric": False, "array": [b["high"] - b["yes"] for b in bins],
         "arrayminus": [b["yes"] - b["low"] for b in bins], "color": "var(--soft)", "thickness": 1, "width": 3,
@@ -316,7 +316,7 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = FIGURES_
 
 
 def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Figure:
-    """Histograms of the scores of yes and no (bins,) over [0, 1], each as shares of its examples, with the threshold."""
+    """Draws histograms of the scores of yes and no examples (bins,) over [0, 1], each as shares of its examples, with the threshold."""
     bins, traces = len(yes), []
     centres = [(place + 0.5) / bins for place in range(bins)]
     for name, counts, colour in (("no", no, "series2"), ("yes", yes, "series3")):
@@ -330,7 +330,7 @@ def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Fi
 
 
 def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, height: int = FIGURES_HEIGHT) -> Figure:
-    """Precision, recall, F1 and the share of yes over the threshold; `rows` as `evaluate` has them in `thresholds`."""
+    """Draws precision, recall, F1 and the share of yes over the threshold. `rows`: the `thresholds` of an `evaluate` result."""
     traces = []
     for place, (key, name) in enumerate({"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}.items()):
         points = [(row["threshold"], row[key]["value"]) for row in rows if row[key] is not None]

@@ -1,4 +1,4 @@
-"""`report.html`: the whole run on one page that holds all it needs and lets nothing else in: see page.py."""
+"""Makes `report.html`: the whole run on one self-contained page (page.py says how)."""
 
 import json
 from collections import Counter
@@ -27,15 +27,15 @@ from corpusmill.report.queries.values import QUANTILES, Histogram
 from corpusmill.report.read import DATA_STAGES, ReportRule
 from corpusmill.report.tables import number
 
-#: Rules that have a column among the combinations.
+#: Rules that have a column in the table of combinations.
 COLUMNS = 14
-#: Shades of a share.
+#: Shades for a share.
 SHADES = 9
 
 
 @dataclass(frozen=True)
 class OverlapRow:
-    """A combination: a dot for each column, and its rules without a column."""
+    """A combination of rules: whether each column's rule is in it, and its rules without a column."""
 
     combination: Combination
     dots: list[bool]
@@ -44,7 +44,7 @@ class OverlapRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """Documents that failed both rules; None where they are the same. `heat` is 0 to `SHADES`."""
+    """The documents that failed both rules; None where both are the same rule. `heat`: 0 to `SHADES`."""
 
     documents: int | None
     heat: int
@@ -52,7 +52,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class OverlapView:
-    """`rest` documents are in other combinations. `matrix` has a row for each of `paired_rules`; nothing where there is only one."""
+    """Tables of rules that fire together. `rest`: documents in other combinations. `matrix`: a row for each of `paired_rules`; empty where
+    there is only one."""
 
     columns: list[str]
     rows: list[OverlapRow]
@@ -91,14 +92,14 @@ def _cell(found: Overlap, rule: RuleCount, other: RuleCount) -> Cell:
 
 
 REPORT_FILE = "report.html"
-#: Warnings, and histograms, that a page shows; beyond, it says how many more there are.
+#: Warnings and histograms that a page shows; it says how many more there are.
 MAX_WARNINGS, MAX_HISTOGRAMS = 50, 80
 #: Sliders under one histogram.
 MAX_CHANGES = 8
 
 
 class Page:
-    """Collects the page's charts and queries while the template asks for them."""
+    """Collects the page's charts and queries while the template runs."""
 
     def __init__(self, summary: Summary):
         self.summary = summary
@@ -107,12 +108,12 @@ class Page:
         self.sliders = 0
 
     def chart(self, figure: figures.Figure) -> int:
-        """Registers a chart; returns its number."""
+        """Registers a chart and returns its number."""
         self.figures.append(figure)
         return len(self.figures) - 1
 
     def shown(self, query: Query) -> Query:
-        """Registers the query of a table or chart, under another name where its own is taken."""
+        """Registers the query of a table or chart, under a new name where its own is taken."""
         name, number = query.name, 1
         while name in self.queries:
             number += 1
@@ -121,36 +122,36 @@ class Page:
         return self.queries[name]
 
     def file(self, *paths: str) -> Query:
-        """The query of JSON files from which numbers are shown as they are; each is registered once."""
+        """Returns the query of JSON files whose numbers the page shows unchanged; each is registered once."""
         query = json_query(", ".join(paths), *paths)
         return self.queries.setdefault(query.name, query)
 
     def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
-        """The charts of a stage: columns with a threshold first, then the others, each in the report's order."""
+        """Returns a stage's charts of values: columns with a threshold first, then the others in the report's order."""
         rules = {h.column: [rule for rule in decisions.thresholds if rule.column == h.column] for h, _ in self.cards(decisions)}
         return [self._histogram(h, rules[h.column], decisions, card) for h, card in self.cards(decisions)]
 
     def cards(self, decisions: Decisions) -> list[tuple[Histogram, str]]:
-        """The histograms of a stage that are drawn, columns with a threshold first; each with the id of its part of the page."""
+        """Returns a stage's histograms that are drawn, columns with a threshold first, each with the id of its part of the page."""
         judged = {rule.column for rule in decisions.thresholds}
         every = self.summary.page.histograms.get(decisions.stage, {}).values()
         drawn = [h for h in sorted(every, key=lambda h: h.column not in judged) if h.values][:MAX_HISTOGRAMS]
         return [(h, f"card-{decisions.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(drawn)]
 
     def card(self, decisions: Decisions, name: str) -> str | None:
-        """The id of the card with the values that a rule judges; None where it has none."""
+        """Returns the id of the card with the values of a rule's column; None where there is none."""
         rule = decisions.rule(name)
         return next((card for h, card in self.cards(decisions) if rule is not None and h.column == rule.column), None)
 
     def other_thresholds(self, decisions: Decisions, name: str) -> str | None:
-        """The id of the table of a rule's other thresholds; None where it has none."""
+        """Returns the id of the table with a rule's other thresholds; None where there is none."""
         rule, card = decisions.rule(name), self.card(decisions, name)
         rules = [each for each in decisions.thresholds if rule is not None and each.column == rule.column]
         names = [found.rule.rule for found in self.changes(rules, decisions)]
         return f"{card}-{names.index(name)}" if card is not None and name in names else None
 
     def changes(self, rules: list[ReportRule], decisions: Decisions) -> list[Changes]:
-        """What other thresholds of some rules keep, where a recipe can change them."""
+        """Returns what other thresholds of some rules keep, where a recipe can change them."""
         names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter")
         return [self.summary.page.changes[name] for name in names if name in self.summary.page.changes][:MAX_CHANGES]
 
@@ -173,7 +174,7 @@ class Page:
         }
 
     def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
-        """What the page's script needs to say what each threshold keeps."""
+        """Returns the data from which the page's script says what each threshold keeps."""
         self.sliders += 1
         rules = [rule for rule in decisions.thresholds if rule.column == changes.rule.column and is_number(rule.threshold)]
         told = {
@@ -184,7 +185,7 @@ class Page:
         return {"id": f"slider-{self.sliders}", "json": json.dumps(told, separators=(",", ":"))}
 
     def conditional(self) -> bool:
-        """Whether a step of the filter stage has measured only what passed the rules before it."""
+        """Whether a step of the filter stage measured only documents that passed the rules before it."""
         steps = self.summary.reader.settings("filter").get("steps")
         options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
         return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
@@ -194,11 +195,12 @@ class Page:
         return None if found is None else overlap_view(found)
 
     def near_of(self, rule: RuleCount) -> NearMisses | None:
-        """The documents near the threshold of a rule of the filter stage."""
+        """Returns the documents near the threshold of a rule of the filter stage."""
         return next((each for each in self.summary.page.near.get("filter", []) if each.rule is rule), None)
 
     def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
-        """The chart of a classifier's scores; None where there are none. `own`: its threshold, drawn where no rule decides by another."""
+        """Returns the chart of a classifier's scores; None where there are none. `own`: its threshold, drawn where no rule has another
+        one."""
         histogram = self.summary.page.histograms.get(decisions.stage, {}).get(column)
         if histogram is None or not histogram.values:
             return None
@@ -209,7 +211,7 @@ class Page:
         return shown
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
-        """The charts of a training, the loss first."""
+        """Returns the charts of a training, the loss first."""
         return [
             {"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT,
              "query": self.file(f"{training.stage}/logs/{log}.jsonl")}
@@ -218,14 +220,14 @@ class Page:
 
 
 def uncounted(rules: list[ReportRule], decisions: Decisions) -> list[str]:
-    """The rules among some of which other thresholds move the one of another rule, so that nobody has counted what they keep."""
+    """Returns those of the rules whose other thresholds change another rule's threshold, so that their counts are unknown."""
     numeric = numeric_rules(decisions.thresholds, [rule.column for rule in decisions.thresholds])
     names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter" and rule in numeric)
     return [name for name in names if decisions.moves(name)][:MAX_CHANGES]
 
 
 def caption(histogram: Histogram, thresholds: bool) -> str:
-    """How many values there are, and how many of them are not drawn. `thresholds`: whether rules judge the column."""
+    """Returns a chart's caption: the number of values, and how many are not drawn. `thresholds`: whether rules judge the column."""
     parts = [f"{histogram.values:,} values"]
     if histogram.mostly_zeros and not thresholds:
         kept, dropped, least = histogram.kept[0], histogram.dropped[0], number(histogram.bins.low)
@@ -240,13 +242,13 @@ def caption(histogram: Histogram, thresholds: bool) -> str:
 
 
 def render(summary: Summary) -> str:
-    """The page's HTML. Equal runs give equal pages but for the times of metrics.jsonl."""
+    """Returns the page's HTML. Equal runs give equal pages, except the times from metrics.jsonl."""
     body, page = render_body(summary)
     return whole_page("Corpusmill report", body, page.figures)
 
 
 def render_body(summary: Summary) -> tuple[str, Page]:
-    """What stands on the page, and its charts and queries."""
+    """Returns the content of the page's body, with its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, recipe_line=recipe_line,
@@ -260,7 +262,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
 
 
 def write_report(folder: str) -> str:
-    """Writes RUN/report.html atomically and returns its path. Raises InputError where `folder` is no run."""
+    """Writes RUN/report.html atomically and returns its path. Raises InputError where `folder` is not a run."""
     summary = read_summary(folder)
     page = render(summary)
     summary.reader.storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))

@@ -1,5 +1,5 @@
 "use strict";
-// The list of sections: marks the one that is read, is a menu on narrow screens, and holds the choice of theme.
+// The list of sections: marks the section that is read, becomes a menu on narrow screens, and holds the choice of theme.
 (() => {
   const nav = document.getElementById("sections");
   const list = nav.querySelector("ul");
@@ -25,7 +25,7 @@
   list.addEventListener("click", () => open(false));
 
   let current;
-  /** The section that is read: the last whose heading has reached the upper part of the window. */
+  /** The section that is read: the last one whose heading has reached the upper part of the window. */
   function mark() {
     const bound = window.innerHeight * 0.3;
     const passed = headings.filter((heading) => heading.getBoundingClientRect().top <= bound).length;
@@ -51,7 +51,7 @@
   });
   nav.append(label);
 
-  /** Opens what is closed where a link leads. */
+  /** Opens the closed element that a link leads to. */
   function reveal() {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (target?.tagName !== "DETAILS") return;

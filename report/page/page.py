@@ -1,7 +1,7 @@
-"""Pages that hold all they need and let nothing else in: templates, scripts, styles, charts.
+"""Makes self-contained pages from templates, scripts, styles and charts. A page loads nothing.
 
-Crawl text reaches a page only through Jinja's autoescape (text) or as JSON with `<` escaped (chart labels). The
-content security policy names the page's own scripts and styles by their sha256; anything else is refused.
+Crawl text enters a page only through Jinja's autoescape or as JSON with `<` escaped (chart labels). The content security policy names the
+page's own scripts and styles by their sha256; the browser refuses all others.
 """
 
 import base64
@@ -15,7 +15,7 @@ from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
 
-#: The page's styles (plotly.css has to be the last) and scripts in their order.
+#: The page's styles (plotly.css must be the last) and scripts, in order.
 STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
 BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "copy.js", "before_plotly.js")
 CHARTS = ("figure_data.js", "charts.js")
@@ -23,7 +23,7 @@ _SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 
 
 def templates(longest: int = 700) -> Any:
-    """The jinja2.Environment of this folder, in which text is escaped. `longest`: characters that the filter `text` leaves."""
+    """Returns the jinja2.Environment of this folder, which escapes text. `longest`: characters that the filter `text` keeps."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -43,11 +43,11 @@ def templates(longest: int = 700) -> Any:
 
 
 def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
-    """A page around a rendered body; its charts are numbered as `figures` are."""
+    """Returns a whole page around a rendered body. The body refers to charts by their place in `figures`."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    theme = _asset("theme.js")  # before anything is painted; what the page needs without charts comes before plotly.js, which takes longest
+    theme = _asset("theme.js")  # runs before the first paint; scripts that need no charts come before plotly.js, the slowest
     scripts = [*map(_asset, BEFORE_CHARTS), get_plotlyjs(), *map(_asset, CHARTS)]
     styles = [*map(_asset, STYLES)]
     return str(
@@ -65,7 +65,7 @@ def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
 
 
 def sections(body: str) -> list[tuple[str, str]]:
-    """(id, title) of each section of a rendered body: what the navigation lists."""
+    """Returns (id, title) of each section of a rendered body, for the navigation."""
     from markupsafe import Markup
 
     return [(found[1], Markup(found[2]).striptags()) for found in _SECTION.finditer(body)]
@@ -76,12 +76,12 @@ def _asset(name: str) -> str:
 
 
 def _source(content: str) -> str:
-    """A content security policy's source expression for one inline script or style."""
+    """Returns the content security policy's source expression for one inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def policy(scripts: list[str], styles: list[str]) -> str:
-    """The page's content security policy: its own scripts and styles, nothing else, and nothing remote."""
+    """Returns the page's content security policy: only its own scripts and styles, nothing remote."""
     return (
         f"default-src 'none'; script-src {' '.join(map(_source, scripts))}; style-src {' '.join(map(_source, styles))}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -89,6 +89,6 @@ def policy(scripts: list[str], styles: list[str]) -> str:
 
 
 def script_json(value: Any) -> str:
-    """JSON that can stand in a `script` element: no `<`, so no tag or comment can begin in it."""
+    """Returns JSON for a `script` element: without `<`, so that no tag or comment can begin in it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")

@@ -1,5 +1,5 @@
 "use strict";
-// Sliders over thresholds: what each would keep, from counts that the page holds. Without scripts the tables below them say the same.
+// Sliders for thresholds: show how much each threshold would keep, from counts in the page. Without scripts the tables below say the same.
 const sliders = (() => {
   const plain = (value) => value.toLocaleString("en");
   const change = (value) => (value > 0 ? `+${plain(value)}` : value < 0 ? `−${plain(-value)}` : "±0");
@@ -17,7 +17,7 @@ const sliders = (() => {
     slider.querySelector("code").textContent = place === told.now ? "" : `filter.thresholds.${told.rule}=${threshold}`;
   }
 
-  /** Moves the threshold's line in the histogram above; one that is not drawn yet will have it there. */
+  /** Moves the threshold's line in the histogram above, or sets it for a histogram that is drawn later. */
   function moveLine(slider, told) {
     const chart = slider.closest("figure")?.querySelector(".chart");
     const figure = chart && figures[Number(chart.dataset.figure)];
@@ -25,7 +25,7 @@ const sliders = (() => {
     if (!shape) return;
     const threshold = told.thresholds[Number(slider.querySelector("input").value)];
     const logarithmic = figure.layout.xaxis.type === "log";
-    const x = logarithmic ? Math.max(threshold, figure.data[0].x[0]) : threshold; // zero has no place on a logarithmic axis
+    const x = logarithmic ? Math.max(threshold, figure.data[0].x[0]) : threshold; // a logarithmic axis has no zero
     const note = figure.layout.annotations[told.line];
     Object.assign(shape, { x0: x, x1: x });
     Object.assign(note, { x: logarithmic ? Math.log10(x) : x, text: note.text.replace(/\S+$/, String(threshold)) });
@@ -38,7 +38,7 @@ const sliders = (() => {
     const told = JSON.parse(slider.dataset.changes);
     const input = slider.querySelector("input");
     input.disabled = false;
-    input.value = told.now; // browsers keep what was there before a reload
+    input.value = told.now; // browsers keep the value from before a reload
     input.addEventListener("input", () => {
       show(slider, told);
       moveLine(slider, told);

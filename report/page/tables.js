@@ -1,12 +1,12 @@
 "use strict";
-// What every table gets that the page's templates do not write: a name, headers of rows and columns, an order by column, and a short form
-// where it is long. Whoever has no scripts reads the same tables without.
+// Completes every table of the page: a name, headers of rows and columns, sorting by column, and a short form where it is long. Without
+// scripts the same tables are readable in full.
 const tables = (() => {
   /** Rows that a long table shows at first. */
   const SHORT = 20;
   let regions = 0;
 
-  /** What stands above an element: its caption, the summary around it, or the last heading before it. */
+  /** The title of an element: its caption, the summary around it, or the last heading before it. */
   function title(element) {
     const caption = element.querySelector("caption");
     const around = element.closest("details");
@@ -27,7 +27,7 @@ const tables = (() => {
     return ([a], [b]) => {
       if (!numeric) return sign * a.textContent.trim().localeCompare(b.textContent.trim(), "en", { numeric: true });
       const [x, y] = [numberOf(a), numberOf(b)];
-      if (Number.isNaN(x) || Number.isNaN(y)) return Number(Number.isNaN(x)) - Number(Number.isNaN(y)); // what is no number comes last
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number(Number.isNaN(x)) - Number(Number.isNaN(y)); // text without a number comes last
       return sign * (x - y);
     };
   }
@@ -37,13 +37,16 @@ const tables = (() => {
     const pairs = [...body.rows].map((row) => [row.cells[column], row]);
     const numeric = pairs.filter(([cell]) => !Number.isNaN(numberOf(cell))).length > pairs.length / 2;
     const order = header.getAttribute("aria-sort");
-    const down = order ? order === "ascending" : numeric; // numbers: the greatest first
+    const down = order ? order === "ascending" : numeric; // numbers: the largest first
     body.append(...pairs.sort(compare(numeric, down)).map(([, row]) => row));
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", down ? "descending" : "ascending");
   }
 
-  /** Whether the rows may change their places: as many cells in each as there are headers, and none that goes on with the row above. */
+  /**
+   * Whether the rows can be sorted: each has as many cells as there are headers, and its first cell has text (an empty one continues the
+   * row above).
+   */
   function sortable(table) {
     const head = table.tHead?.rows.length === 1 && table.tHead.rows[0].cells;
     const rows = table.tBodies.length === 1 ? [...table.tBodies[0].rows] : [];
@@ -79,7 +82,7 @@ const tables = (() => {
     (table.closest(".scroll") || table).after(button);
   }
 
-  /** What is larger than its box can be scrolled with the keys; what fits is no stop of the Tab key. */
+  /** Makes elements that are larger than their box scrollable by keyboard; other elements are no stop of the Tab key. */
   function watch(box, role, name) {
     const fit = () => {
       const larger = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;

@@ -1,5 +1,6 @@
 "use strict";
-// The theme that the reader chose on this machine, before anything is painted. A page from disk may have no storage: then the system decides.
+// Applies the theme that the reader chose on this machine, before the first paint. A page from disk may have no storage; then the system's
+// theme holds.
 const theme = {
   key: "corpusmill-theme",
 
@@ -28,7 +29,7 @@ const theme = {
     }
   },
 
-  /** A colour of the theme ("kept") as rgb(): a property's own text may be light-dark(), which only the browser can resolve. */
+  /** A colour of the theme ("kept") as rgb(). Its CSS text may be light-dark(), which only the browser can resolve. */
   color(name) {
     const probe = document.documentElement.appendChild(document.createElement("i"));
     probe.style.forcedColorAdjust = "none";

@@ -1,1 +1,1 @@
-"""What a report says of a run. DuckDB computes each number, and the page prints the query that did."""
+"""The data of a report. DuckDB computes each number, and the page prints the query that computed it."""

@@ -1,4 +1,4 @@
-"""What alignment's pairs from scores came of, and what the run's classifiers say of answers before and after it, for the page."""
+"""Reads how alignment made preference pairs from scores, and how the run's classifiers score answers before and after it, for the page."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,13 +10,13 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 
 SOURCES, JUDGED = "align/pair_sources.json", "align/judged.json"
-#: Dropped pairs of which the page says why.
+#: Dropped pairs for which the page says why.
 MOST = 50
 
 
 @dataclass(frozen=True)
 class PairSource:
-    """How pairs from one score came about; `good` and `bad` are None where the best part is not above the worst."""
+    """The preference pairs made from one score. `good` and `bad`: its two thresholds; None where the best part is not above the worst."""
 
     column: str
     unit: str
@@ -41,16 +41,16 @@ class ShareWithInterval:
 
 @dataclass(frozen=True)
 class EqualLength:
-    """The difference where both answers are cut to as many tokens."""
+    """The difference of the scores when both answers are cut to the same number of tokens."""
 
     difference: float | None = None
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A score of answers before and after alignment. `texts`: prompts both of whose answers have one; without any the rest is None.
+    """A score of answers before and after alignment. `texts`: prompts whose answers both have a score; where 0, the other fields are None.
 
-    `low` and `high` are those of the difference; `worse_before` and `worse_after` are shares on the bad side of the threshold.
+    `low` and `high`: the interval of the difference. `worse_before` and `worse_after`: shares on the bad side of the threshold.
     """
 
     texts: int
@@ -67,7 +67,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt with both answers; each is a `text` and its scores by column, None where there is none."""
+    """A prompt with the answers before and after alignment. Each answer has its `text` and its scores by column, None where there is
+    none."""
 
     document: str
     prompt: str
@@ -77,7 +78,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judged:
-    """What `align/judged.json` has: scores by column, the answers, and the tokens of an answer on average."""
+    """The content of `align/judged.json`: scores by column, the answers, and the mean number of tokens in an answer."""
 
     scores: dict[str, Compared]
     answers: list[Answer]
@@ -87,7 +88,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Alignment:
-    """`dropped`: how many pairs failed each rule; `notes`: the place of a dropped pair, and why."""
+    """What the page shows of alignment. `dropped`: pairs that failed each rule. `notes`: dropped pairs (id, reason)."""
 
     sources: list[PairSource]
     judged: Judged
@@ -97,7 +98,7 @@ class Alignment:
 
 
 def read_alignment(run: Run) -> Alignment | None:
-    """None where the run has nothing of it. What can't be read is a warning."""
+    """Reads what the run has of alignment; None where it has nothing. A file that can't be read becomes a warning."""
     sources, judged = _read(run.reader, SOURCES, dict[str, PairSource], {}), read_judged(run.reader)
     queries = {"sources": json_query("Pairs from scores", SOURCES), "judged": json_query("Answers before and after", JUDGED)}
     dropped, notes = {}, []
@@ -119,16 +120,16 @@ def read_alignment(run: Run) -> Alignment | None:
 
 
 def read_judged(reader: RunReader) -> Judged:
-    """The scores in the order of their names, and the answers, the worst after alignment first."""
+    """Reads `align/judged.json`: scores ordered by name, and answers with the worst after alignment first."""
     judged: Judged = _read(reader, JUDGED, Judged, Judged({}, [], None, None))
     scores = dict(sorted(judged.scores.items()))
-    for column, of in list(scores.items())[-1:]:  # the last is toxicity, where the run has it
+    for column, of in list(scores.items())[-1:]:  # toxicity, the last by name, where the run has it
         judged.answers.sort(key=lambda answer: _badness(answer.after.get(column), of.high_is_good))
     return replace(judged, scores=scores)
 
 
 def _read(reader: RunReader, path: str, kind: Any, without: Any) -> Any:
-    """A file of the stage's; `without` where it is not there, or (with a warning) not what the stage writes."""
+    """Reads a file of the stage; returns `without` where it is missing or (with a warning) not valid."""
     value = reader.json(path, dict)
     try:
         return without if value is None else TypeAdapter(kind).validate_python(value)
@@ -138,5 +139,5 @@ def _read(reader: RunReader, path: str, kind: Any, without: Any) -> Any:
 
 
 def _badness(score: str | float | None, high_is_good: bool) -> tuple[bool, float]:
-    """The worst first, what has no score last."""
+    """A sort key: the worst score first, answers without a score last."""
     return (False, score if high_is_good else -score) if isinstance(score, float) else (True, 0.0)

@@ -1,4 +1,4 @@
-"""A query with its answer. The page prints both: the query beside a number is the one that computed it."""
+"""A query and its result. The page prints both: the query beside a number computed that number."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -19,7 +19,8 @@ _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "
 
 @dataclass(frozen=True)
 class Query:
-    """A SELECT over a run's tables with its rows, by column. A query of a JSON file has no rows: Python has read the same file."""
+    """A SELECT over a run's tables, and its rows as dictionaries. A query of a JSON file has no rows, since Python reads the file
+    itself."""
 
     name: str
     title: str
@@ -28,7 +29,7 @@ class Query:
 
     @property
     def id(self) -> str:
-        """The id of the query on the page."""
+        """The id of the query's element on the page."""
         return f"query-{self.name}"
 
     @property
@@ -37,7 +38,7 @@ class Query:
 
 
 def ask(run: Run, name: str, title: str, sql: str) -> Query:
-    """Runs a query, whose SQL may be indented. Raises ValueError where its name can't be one of a page."""
+    """Runs a query; its SQL may be indented. Raises ValueError where `name` can't be part of an id on the page."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r}: a query's name is of lower-case letters, digits and dashes")
     text = dedent(sql).strip()
@@ -51,17 +52,17 @@ def _plain(value: Any) -> Any:
 
 
 def json_query(title: str, *paths: str) -> Query:
-    """The query that gives JSON files of the run, from which Python took the numbers as they are."""
+    """Returns the query that shows JSON files of the run. Python has read the numbers from these files itself."""
     return Query(slug(paths[0].rpartition(".")[0]), title, "\nUNION ALL ".join(f"FROM {view_name(path)}" for path in paths))
 
 
 def has_report(run: Run, stage: str) -> bool:
-    """Whether the stage has a report that the queries can read."""
+    """Whether the stage has a report with the columns that the queries need."""
     return f"{stage}_report" in run.tables and run.reader.is_report(stage) and set(REPORT.names) <= set(columns(run, f"{stage}_report"))
 
 
 def columns(run: Run, table: str) -> dict[str, str]:
-    """The columns of a table with DuckDB's types; none where the run lacks the table."""
+    """Returns the columns of a table with DuckDB's types; empty where the run lacks the table."""
     if table not in run.tables:
         return {}
     found = run.table(table)
@@ -69,7 +70,7 @@ def columns(run: Run, table: str) -> dict[str, str]:
 
 
 def number_of(name: str, kinds: dict[str, str]) -> str:
-    """SQL: a column as a number that is NULL where it is missing, NaN, or no number. `kinds`: what `columns` gives."""
+    """SQL: a column as DOUBLE; NULL where the column is missing or not numeric, or the value is NaN. `kinds`: the result of `columns`."""
     kind = kinds.get(name, "")
     if kind.endswith("]") or not kind.startswith((*_NUMERIC, "VARCHAR")):
         return "NULL::DOUBLE"
@@ -83,5 +84,5 @@ def listed(values: Collection[Any] | Sequence[Any]) -> str:
 
 
 def slug(text: str) -> str:
-    """What of a name can stand in the name of a query; two texts may give the same."""
+    """Returns a name in lower case with dashes, for the name of a query. Two names may give the same result."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

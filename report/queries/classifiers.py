@@ -1,6 +1,6 @@
-"""The classifiers that decided about a run's documents: what each was trained on, how good it is, and how far to trust it here.
+"""Reads the classifiers that scored a run's documents: their training data, their quality, and reasons to doubt them.
 
-Read from `filter/classifiers/NAME.json`, the descriptions that the filter stage leaves; NAME is the column of its scores.
+The filter stage writes a description of each to `filter/classifiers/NAME.json`; NAME is the column of its scores.
 """
 
 import re
@@ -19,29 +19,29 @@ from corpusmill.report.query.sql import literal
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import cell, table
 
-#: What deserves a warning: fewer examples of an answer, a lower AUC or precision, a greater calibration error for certain.
+#: Limits for a warning: fewer examples of an answer, a lower AUC or precision, or a greater calibration error (by the end of its interval).
 FEW, LOW_AUC, LOW_PRECISION, HIGH_ERROR = 100, 0.8, 0.5, 0.05
 
 Measure = Mapping[str, float]
 
 
 def value(measure: Measure | None) -> str:
-    """A measure with three digits; a dash where it is not defined."""
+    """Formats a measure with three digits; a dash where it is not defined."""
     return "–" if measure is None else f"{measure['value']:.3f}"
 
 
 def ends(measure: Measure) -> str:
-    """A measure's interval."""
+    """Formats a measure's interval."""
     return f"{measure['low']:.3f}–{measure['high']:.3f}"
 
 
 def interval(measure: Measure | None) -> str:
-    """A measure with its interval."""
+    """Formats a measure with its interval."""
     return "–" if measure is None else f"{value(measure)} ({ends(measure)})"
 
 
 def doubts(found: Mapping[str, Any]) -> list[str]:
-    """What speaks against trusting a label's measures, or its scores, as sentences."""
+    """Returns sentences with the reasons to doubt a label's measures or scores."""
     sentences = []
     yes, no = found["yes"], found["no"]
     if min(yes, no) < FEW:
@@ -61,7 +61,7 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
 
 
 def checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`found` itself. Raises KeyError, TypeError, ValueError or AttributeError where it is not what `evaluate` finds."""
+    """Returns `found`. Raises KeyError, TypeError, ValueError or AttributeError where it is not a result of `evaluate`."""
     for part in (found, *found["by_source"].values(), *found["by_length"].values()):
         measured = [part[name] for name in ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")]
         for row in (part["at_threshold"], *(found["thresholds"] if part is found else ())):
@@ -79,14 +79,14 @@ def checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 FOLDER = "classifiers/"
-#: Documents that are so many times as long as nearly all training texts are another kind of text. Letters of a word, with its space.
+#: A document that is `LONGER` times as long as nearly all training texts is another kind of text. `WORD`: letters of a word with its space.
 LONGER, WORD = 4, 6
 BROKEN = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a training took from one place: examples, and by label yes and no."""
+    """The training examples from one source: their number, and yes and no answers by label."""
 
     name: str
     licence: str | None
@@ -96,7 +96,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class Answers:
-    """Documents of the run that have a score, and those of them whose answer is yes; then the same of those that the stage kept."""
+    """The run's documents that have a score, and those whose answer is yes; then the same counts among kept documents."""
 
     scored: int
     yes: int
@@ -107,8 +107,8 @@ class Answers:
 
 @dataclass(frozen=True)
 class Label:
-    """One question. `test` and `unseen` are what `evaluate` found in the test part and in sources left out of the training; None where
-    nothing was measured. `columns`: those of the filter stage's report that hold its scores."""
+    """A label: one yes/no question. `test` and `unseen`: the results of `evaluate` on the test part and on sources left out of the
+    training; None where not measured. `columns`: the columns of the filter stage's report that may hold its scores."""
 
     name: str
     threshold: float
@@ -121,14 +121,14 @@ class Label:
     unseen: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    fitted: tuple[int, int, int, int] = (0, 0, 0, 0)  # examples (yes, no) of the calibration, and of the choice of the threshold
+    fitted: tuple[int, int, int, int] = (0, 0, 0, 0)  # examples (yes, no) for the calibration, then for the threshold
     answers: Answers | None = None
 
 
 @dataclass(frozen=True)
 class UsedClassifier:
-    """One classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training's texts at 5%, 50% and 95%, where
-    they are known. `ranks`: its scores put texts in order, and its thresholds mean nothing here."""
+    """A classifier of the run, described in the file `path`. `lengths`: UTF-8 bytes of the training texts at 5%, 50% and 95%, where known.
+    `ranks`: its scores only rank texts, so its thresholds mean nothing here."""
 
     name: str
     own_name: str
@@ -144,12 +144,12 @@ class UsedClassifier:
     path: str = ""
 
     def warnings(self) -> list[str]:
-        """All that speaks against trusting it."""
+        """Returns all reasons to doubt the classifier."""
         return [*self.doubts, *(f"{label.name}: {sentence}" for label in self.labels for sentence in label.doubts)]
 
 
 def read_classifiers(run: Run, decisions: Decisions | None) -> list[UsedClassifier]:
-    """The run's classifiers in the order of their names; what can't be read is left out with a warning."""
+    """Reads the run's classifiers, ordered by name. A description that can't be read is left out with a warning."""
     found, reader = [], run.reader
     for path in sorted(reader.stages["filter"].outputs(FOLDER)):
         described = reader.json(f"filter/{path}", dict)
@@ -166,7 +166,7 @@ def read_classifiers(run: Run, decisions: Decisions | None) -> list[UsedClassifi
 
 
 def _answers(run: Run, label: Label) -> Answers | None:
-    """What it says of the run's documents; None where the report has no scores of it."""
+    """Counts a label's answers on the run's documents; None where the report has no scores of it."""
     kinds = columns(run, "filter_report")
     name = next((name for name in label.columns if name in kinds), None)
     if name is None:
@@ -184,7 +184,7 @@ def _answers(run: Run, label: Label) -> Answers | None:
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> UsedClassifier:
-    """One classifier by its description. Raises KeyError, TypeError, ValueError or AttributeError where it is none."""
+    """Reads a classifier's description. Raises KeyError, TypeError, ValueError or AttributeError where it is not valid."""
     card, heads, window = described["card"] or {}, described["heads"], described["window"]
     data = card.get("data") or {}
     labels = tuple(_label(name, head, (card.get("labels") or {}).get(head["label"]) or {}) for head in heads)
@@ -200,7 +200,7 @@ def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | N
 
 
 def can_fail(rule: ReportRule) -> bool:
-    """Whether there are scores, which lie between 0 and 1, that fail a rule: built-in steps have one that none fails."""
+    """Whether a score, which lies between 0 and 1, can fail the rule. Built-in steps have a rule that no score fails."""
     if not isinstance(rule.threshold, int | float):
         return True
     return not ((rule.comparison == "<" and rule.threshold <= 0) or (rule.comparison == ">" and rule.threshold >= 1))
@@ -233,7 +233,7 @@ def _examples(on: Mapping[str, Any]) -> str:
 
 
 def columns_of(name: str, label: str) -> tuple[str, ...]:
-    """The columns that the step `classifier` gives the scores of a label: NAME for the label of that name, NAME_LABEL for others."""
+    """Returns the column in which the step `classifier` puts a label's scores: NAME for the label of that name, NAME_LABEL for others."""
     suffix = re.sub(r"\W+", "_", label.removeprefix("__label__")).strip("_")
     return (name if suffix == name else f"{name}_{suffix}",)
 
@@ -253,7 +253,7 @@ def _doubts(window: Any, lengths: Any, labels: tuple[Label, ...], decisions: Dec
 
 
 def classifiers_table(found: list[UsedClassifier]) -> Table:
-    """All labels on a terminal."""
+    """Returns a terminal table of all labels."""
     made = table("Classifiers", "label", ">trained on", ">AUC (test part)", ">unseen", ">F1", ">ECE", ">yes from")
     for each in found:
         for label in each.labels:

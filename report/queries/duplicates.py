@@ -1,6 +1,6 @@
-"""What deduplication removed: counts of clusters and copies, some clusters with what differs in them, crawl files, earlier runs.
+"""Reads the removals of deduplication: counts of clusters and copies, example clusters with word diffs, copies by crawl file, earlier runs.
 
-The cluster tables (`RUN/dedup/clusters/`) are there after a dry run too, before any document is written.
+The cluster tables (`RUN/dedup/clusters/`) exist after a dry run too, before any document is written.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,17 +19,17 @@ EXACT, URL, JACCARD = "exact", "url", "exact_jaccard"
 BARS = 100
 NEEDED = {"kept", "cluster_size", "kept_id", "similarity", "verified", "id", "source", "shard", "row"}
 CLUSTERS, SOURCES, CHANGES = "dedup_clusters", "dedup_clusters_sources", "dedup_earlier_changes"
-#: Clusters of each list on the page, copies named of each, and how many of them are compared with the kept document.
+#: Clusters in each list on the page, copies shown of each, and copies of each that are compared with the kept document.
 EACH, MEMBERS, WITH_TEXT = 6, 5, 1
-#: Full clusters that the page shows, and examples of what has to do with earlier runs.
+#: Full clusters that the page shows, and examples that it shows for earlier runs.
 FULL, EXAMPLES = 10, 4
-#: The lists of clusters, and what they show.
+#: The lists of clusters, with their titles.
 LISTS = {
     "largest": "The largest clusters",
     "doubtful": "The most doubtful removals: the least similar copies",
     "random": "Clusters drawn at random",
 }
-#: Why the kept document is the one, by the policy `dedup.keep`.
+#: The reason why a document is kept, by the policy `dedup.keep`.
 POLICIES = {
     "longest": "the longest text",
     "quality": "the highest quality",
@@ -45,8 +45,8 @@ POLICIES = {
 
 @dataclass(frozen=True)
 class Clusters:
-    """Counts over all cluster tables. `sizes` counts clusters by size, `verified` removals by how they are known to be copies;
-    `similarities` are those of removed documents that are no exact copies, in `BARS` bars from 0 to 1 (1 in the last)."""
+    """Counts over all cluster tables. `sizes`: clusters by size. `verified`: removed documents by the way they were proved to be copies.
+    `similarities`: counts of removed near copies in `BARS` bars from 0 to 1 (1 falls in the last bar)."""
 
     count: int
     documents: int
@@ -77,7 +77,7 @@ def has_clusters(run: Run) -> bool:
 
 
 def read_clusters(run: Run) -> Clusters | None:
-    """None where the stage has written no cluster table."""
+    """Counts clusters and copies; None where the stage has written no cluster table."""
     if not has_clusters(run):
         return None
     totals = ask(run, "clusters", "Clusters and copies", f"""
@@ -114,12 +114,13 @@ def read_clusters(run: Run) -> Clusters | None:
 
 
 def _head(run: Run) -> str:
-    """SQL: what names a cluster: its kept document, or its copies where that is in an earlier run. One alone was left by a full cluster."""
+    """SQL: the rows that count as their cluster's head: the kept document, or the copies where an earlier run keeps it. A kept document
+    alone in its cluster is no head: a full cluster left it out."""
     return "(kept AND cluster_size > 1)" + (" OR kept_in IS NOT NULL" if "kept_in" in columns(run, CLUSTERS) else "")
 
 
 def choose_clusters(run: Run, name: str, limit: int, seed: int = 0) -> list[str]:
-    """The kept ids of the first clusters of one of `LISTS`: of equal ones the first by id."""
+    """Returns the kept ids of the first clusters of one of `LISTS`. Ties go by id."""
     if name == "doubtful":
         near = f"NOT kept AND verified <> '{EXACT}' AND similarity IS NOT NULL AND NOT isnan(similarity)"
         sql = f"SELECT kept_id FROM {CLUSTERS} WHERE {near} GROUP BY kept_id ORDER BY min(similarity), kept_id"
@@ -130,7 +131,7 @@ def choose_clusters(run: Run, name: str, limit: int, seed: int = 0) -> list[str]
 
 
 def find_clusters(run: Run, ids: Collection[str]) -> list[str]:
-    """The kept ids of the clusters that hold a document with one of these ids, or that keep it."""
+    """Returns the kept ids of the clusters that hold or keep a document with one of these ids."""
     wanted = "SELECT unnest($ids::VARCHAR[])"
     sql = f"SELECT DISTINCT kept_id FROM {CLUSTERS} WHERE id IN ({wanted}) OR kept_id IN ({wanted}) ORDER BY kept_id"
     return [kept_id for (kept_id,) in run.sql(sql, ids=sorted(ids)).fetchall()] if has_clusters(run) else []
@@ -138,7 +139,7 @@ def find_clusters(run: Run, ids: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Member:
-    """A document of a cluster and where it lies: `row` of the shard `shard` that the stage read."""
+    """A document of a cluster, and its place: `row` of the input shard `shard`."""
 
     id: str
     source: str
@@ -147,13 +148,13 @@ class Member:
     similarity: float | None = None
     verified: str | None = None
     url: str | None = None
-    characters: int | None = None  # None where its text is not there any more
+    characters: int | None = None  # None where its text is no longer there
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """`kept` is None where the kept document is one of the earlier run `kept_in`; `removed` are some of its `copies`, each with a
-    comparison with the kept document, if it has one."""
+    """A cluster. `kept` is None where the earlier run `kept_in` keeps the document. `removed`: some of the `copies`, each with its
+    comparison with the kept document, if it was compared."""
 
     kept_id: str
     size: int
@@ -166,8 +167,8 @@ class Cluster:
 def read_members(
     run: Run, lists: Mapping[str, Sequence[str]], limit: int = MEMBERS, compared: int = WITH_TEXT, asked: Collection[str] = ()
 ) -> dict[str, tuple[list[Cluster], Query]]:
-    """The clusters of each list, given by their kept ids, with up to `limit` removed documents: those whose ids are `asked` for, then the
-    least alike. The `compared` first removed ones are compared with the kept document."""
+    """Reads the clusters of each list, given by their kept ids. Each has up to `limit` removed documents: first those whose ids are `asked`
+    for, then the least similar. The first `compared` of them are compared with the kept document."""
     kept_in = "kept_in" if "kept_in" in columns(run, CLUSTERS) else "NULL"
     order = f"list_contains({listed(sorted(asked))}::VARCHAR[], id) DESC, similarity NULLS LAST, shard, row"
     queries = {
@@ -198,7 +199,7 @@ Places = dict[tuple[str, int], dict[str, Any]]
 
 
 def _documents(reader: RunReader, rows: Sequence[dict[str, Any]]) -> Places:
-    """What the shards that the stage has read say of members, by shard and row; nothing of shards that are not there any more."""
+    """Returns id, URL and text of members from the stage's input shards, by shard and row. Shards that are no longer there give nothing."""
     paths, found = reader.inputs("dedup"), Places()
     wanted: dict[str, dict[int, str]] = {}
     for row in rows:
@@ -227,19 +228,19 @@ def _cluster(rows: list[dict[str, Any]], documents: Places, compared: int) -> Cl
 
 
 def evidence(member: "Member | Copy") -> str:
-    """How a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
+    """Returns how a removed document is known to be a copy: `exact`, `url`, `exact_jaccard 0.812`."""
     how = safe_line(member.verified or "not verified", 40)
     return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"
 
 
 def told(member: "Member | Copy") -> str:
-    """`evidence` for readers who do not know the values of the column `verified`."""
+    """Returns `evidence` in words, for readers who do not know the values of the column `verified`."""
     similar = "" if member.similarity is None else f", {member.similarity:.3f}"
     return f"verified word by word{similar}" if member.verified == JACCARD else evidence(member)
 
 
 def policy(settings: dict[str, Any]) -> str:
-    """Why the kept documents are kept, in a few words."""
+    """Returns in a few words why the kept documents are kept; empty where the settings do not say."""
     keep = settings.get("keep")
     return "" if keep is None else POLICIES.get(str(keep), f"the best by keep: {keep}")
 
@@ -249,18 +250,19 @@ def policy(settings: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class SourceCopies:
-    """A crawl file: `counts` are the documents removed, in the order of the table's columns (exact, near, ...)."""
+    """A crawl file and its removed documents. `counts` follow the table's columns (exact, near, ...)."""
 
     name: str
     documents: int
     counts: tuple[int, ...]
-    share: float  # of its documents that is removed
+    share: float  # removed documents by all its documents
     alarm: bool
 
 
 @dataclass(frozen=True)
 class Sources:
-    """`names` are those of the counts; `rows` have the alarms first, then the largest shares. `limit` is the share that alarms."""
+    """The copies by crawl file. `names`: the names of the counts. `rows`: alarms first, then the largest shares. `limit`: a larger share
+    raises an alarm."""
 
     names: tuple[str, ...] = ()
     rows: list[SourceCopies] = field(default_factory=list)
@@ -277,18 +279,18 @@ class Sources:
 
     @property
     def folder(self) -> str:
-        """The folder that all names begin with, as they have it (`crawl/`); empty where there is none."""
+        """The folder that all names begin with (`crawl/`); empty where they share none."""
         low, high = min((row.name for row in self.rows), default=""), max((row.name for row in self.rows), default="")
         common = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
         return low[: low.rfind("/", 0, common) + 1]
 
     def total(self, name: str) -> int:
-        """How many documents of all crawl files were removed in this way; 0 where the table does not know it."""
+        """Returns how many documents were removed in the way `name`, over all crawl files; 0 where the table lacks it."""
         return sum(row.counts[self.names.index(name)] for row in self.rows) if name in self.names else 0
 
 
 def read_sources(run: Run) -> Sources:
-    """The table by source of the dedup stage; empty where it has written none. Memory grows with the number of crawl files."""
+    """Reads the dedup stage's table by crawl file; empty where the stage has written none. Memory grows with the number of crawl files."""
     kinds = columns(run, SOURCES)
     if not {"source", "documents", "share"} <= kinds.keys():
         return Sources()
@@ -311,8 +313,8 @@ def read_sources(run: Run) -> Sources:
 
 @dataclass(frozen=True)
 class FullClusters:
-    """Clusters that were full (`dedup.max_cluster`), and `documents` like theirs that stay because of that. `most`: the kept documents of
-    those that left most documents, each with its URL and how many."""
+    """The full clusters (`dedup.max_cluster`), and the `documents` that stayed because a cluster had no room. `most`: the clusters that
+    left out most documents: id and URL of the kept document, and the number left out."""
 
     clusters: int
     documents: int
@@ -323,7 +325,7 @@ class FullClusters:
 
 
 def read_full_clusters(run: Run) -> FullClusters | None:
-    """None where no cluster was full."""
+    """Reads the full clusters; None where there are none."""
     if "full_cluster" not in columns(run, "dedup_report"):
         return None
     settings = run.reader.settings("dedup").get("max_cluster")
@@ -352,7 +354,8 @@ def read_full_clusters(run: Run) -> FullClusters | None:
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """An entry of the index: copies of its documents that this run lost, its documents that are replaced, and those that stay again."""
+    """An earlier run in the index. `copies`: documents of this run that were removed for one of its documents. `replaced`: its documents
+    that a better copy in this run replaces. `restored`: its documents that are kept again."""
 
     name: str
     copies: int = 0
@@ -362,7 +365,7 @@ class EarlierRun:
 
 @dataclass(frozen=True)
 class Copy:
-    """A document that was removed for one that the earlier run `kept_in` keeps."""
+    """A document of this run that was removed as a copy of a document that the earlier run `kept_in` keeps."""
 
     id: str
     kept_id: str
@@ -373,8 +376,8 @@ class Copy:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a run with an index has to do with earlier runs, in all and by run; examples of `copies`, and of rows of the table of changes
-    (`replaced`, `restored`); URLs of this run's documents by id."""
+    """The relation of a run with an index to earlier runs: counts in all and by run, examples of `copies` and of changed documents
+    (`replaced`, `restored`), and the URLs of this run's documents by id."""
 
     total: EarlierRun
     runs: list[EarlierRun]
@@ -386,7 +389,8 @@ class Earlier:
 
 
 def read_earlier(run: Run, examples: bool = True) -> Earlier | None:
-    """None where the run has no index. What it says is there after a dry run too. Memory grows with the number of earlier runs."""
+    """Reads the relation to earlier runs, also after a dry run; None where the run has no index. Memory grows with the number of earlier
+    runs."""
     if not {"entry", "id", "kept", "kept_id", "kept_in"} <= columns(run, CHANGES).keys():
         return None
     named = "kept_in" in columns(run, CLUSTERS)
@@ -419,7 +423,8 @@ ORDER BY run NULLS FIRST""")  # fmt: skip
 
 @dataclass(frozen=True)
 class Duplicates:
-    """`policy`: why the kept documents are kept. `lists` are the clusters of each of `LISTS` with their query."""
+    """All that the report shows of copies. `policy`: why the kept documents are kept. `lists`: by name in `LISTS`, the clusters and their
+    query."""
 
     clusters: Clusters
     sources: Sources
@@ -429,7 +434,7 @@ class Duplicates:
 
 
 def read_duplicates(run: Run, texts: bool = True) -> Duplicates | None:
-    """What the dedup stage's cluster tables say; None where it has none. `texts`: with clusters and what differs in them."""
+    """Reads the dedup stage's cluster tables; None where it has none. `texts`: also read example clusters with word diffs."""
     clusters = read_clusters(run)
     if clusters is None:
         return None

@@ -1,4 +1,4 @@
-"""What deduplication found inside documents: repeated lines and passages that it cut, and items of evaluation sets."""
+"""Reads the finds of deduplication inside documents: repeated lines and passages that it cut, and items of evaluation sets."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +8,8 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 
 LINES, PASSAGES = "lines", "passages"
-#: By kind: the report's columns of pieces cut, of their characters and of all pieces, and the rules of documents with nothing (or too
-#: little) beside them.
+#: By kind: the report's columns with the number of pieces cut, their characters, and the number of all pieces; and the rules that drop
+#: documents with nothing (or too little) left.
 COLUMNS = {LINES: ("lines_cut", "line_chars_cut", "lines_in"), PASSAGES: ("substring_spans", "substring_chars_cut", None)}
 RULES = {LINES: ("only_repeated_lines", "mostly_repeated_lines"), PASSAGES: ("only_repeated_substrings",)}
 TOP_LINES = "dedup_lines_top"
@@ -17,16 +17,17 @@ NEEDED = {"text", "documents", "times", "sources", "example_id", "example_url"}
 #: Lines that the page shows.
 TOP_SHOWN = 25
 SET, RULE = "contaminated_set", "contaminated"
-#: Documents shown of each set, and sets of which documents are shown.
+#: Documents shown for each set, and sets whose documents are shown.
 EACH, SETS = 3, 10
-#: What was done with a document that stayed, by `dedup.contamination.action`.
+#: What happens to an item in a document that stays, by `dedup.contamination.action`.
 STAYED = {"cut": "cut out", "report": "only reported"}
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """`documents` that stay lost `cut` pieces of `characters` characters. `pieces` and `before` are the pieces and the characters that all
-    that stay had (pieces: 0 where the report does not count them); `dropped` are documents that went for it."""
+    """The cuts of one kind. `documents`: kept documents that lost text, `cut` pieces of `characters` characters. `pieces` and `before`: the
+    pieces and characters of all kept documents before the cut (`pieces` is 0 where the report does not count them). `dropped`: documents
+    that were dropped for their repeats."""
 
     kind: str
     documents: int
@@ -39,7 +40,7 @@ class Cuts:
 
 @dataclass(frozen=True)
 class TopLines:
-    """The lines that are cut most often, of `listed`. `about` says what is cut, in words."""
+    """The lines that were cut most often. `listed`: how many lines the stage's list has. `about`: which lines are cut, in words."""
 
     rows: list[dict[str, Any]]
     listed: int
@@ -50,7 +51,7 @@ class TopLines:
 
 
 def read_cuts(run: Run) -> tuple[list[Cuts], Query | None]:
-    """By kind; none where the stage did not look."""
+    """Reads the cuts by kind; empty where the stage did not search for repeats."""
     kinds = columns(run, "dedup_report") if has_report(run, "dedup") else {}
     parts = []
     for kind, (cut, characters, pieces) in COLUMNS.items():
@@ -71,7 +72,7 @@ WHERE kept""")
 
 
 def read_top_lines(run: Run) -> TopLines | None:
-    """The stage's list of the most frequent lines that are cut; None where it has none."""
+    """Reads the stage's list of the lines that it cut most often; None where it has none."""
     if not columns(run, TOP_LINES).keys() >= NEEDED:
         return None
     query = ask(run, "top-lines", "What was cut most often", f"FROM {TOP_LINES} LIMIT {TOP_SHOWN}")
@@ -83,7 +84,7 @@ def read_top_lines(run: Run) -> TopLines | None:
 
 
 def _about(unit: str, settings: dict[str, Any]) -> str:
-    """Which lines are cut, by the recipe."""
+    """Says which lines are cut, by the recipe."""
     within = " of a host" if settings.get("scope") == "host" else ""
     if settings.get("keep") == "first":
         return f"Of each repeated {unit}{within} the first one stays"
@@ -97,7 +98,8 @@ def _about(unit: str, settings: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Contaminated:
-    """A document and its best match: of `item` (from 0) of a set `share` of the words were found, in `passage`. It holds `items` in all."""
+    """A document and its best match: `share` of the words of item `item` (from 0) of a set were found, in `passage`. The document holds
+    `items` items in all."""
 
     set: str
     item: int
@@ -112,9 +114,9 @@ class Contaminated:
 
 @dataclass(frozen=True)
 class Contamination:
-    """`seen` documents were looked at; `documents` hold `items`, of which `dropped` documents went. A document counts for the set of its
-    best match: `sets` are name, documents and dropped. `characters` were cut out of documents that stay; `examples` are the documents of
-    each set of whose match the least was found."""
+    """The contamination of a run. `seen`: documents that were searched. `documents`: those with at least one item; they hold `items`, and
+    `dropped` of them were removed. `sets`: name, documents and dropped documents by set; a document counts for the set of its best match.
+    `characters`: cut out of documents that stay. `examples`: the weakest matches of each set."""
 
     action: str
     seen: int
@@ -130,7 +132,7 @@ class Contamination:
     examples_query: Query | None = None
 
     def done(self) -> str:
-        """What was done with these documents, in words: with counts where it was not the same with all."""
+        """Says in words what happened to these documents, with counts where it was not the same for all."""
         dropped = "dropped, since too little was left" if self.action == "cut" else "dropped"
         parts = [(self.dropped, dropped), (self.staying, stayed(self.action))]
         some = [(count, what) for count, what in parts if count]
@@ -138,7 +140,7 @@ class Contamination:
 
 
 def stayed(action: str) -> str:
-    """What was done with a document that holds an item and stays."""
+    """Says what happened to a document that holds an item and stays."""
     return STAYED.get(action, "kept")
 
 
@@ -148,7 +150,7 @@ def contamination_action(reader: RunReader) -> str:
 
 
 def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
-    """What the report says; None where the stage did not look. Memory grows with the number of sets."""
+    """Reads the contamination; None where the stage did not search for it. Memory grows with the number of sets."""
     kinds = columns(run, "dedup_report") if has_report(run, "dedup") else {}
     if SET not in kinds:
         return None
@@ -182,7 +184,7 @@ def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
 
 
 def _examples(run: Run, names: list[str]) -> Query:
-    """The documents of some sets of whose match the least was found."""
+    """Reads the documents with the weakest matches of some sets."""
     return ask(run, "contamination-examples", "The least certain matches", f"""
         SELECT {SET}, contaminated_item, contaminated_field, contamination, contamination_passage, contamination_matches, id, url, kept
         FROM dedup_report

@@ -1,4 +1,4 @@
-"""Languages, crawl files, hosts and encodings: how many documents and characters of each came in, and how many each stage let through."""
+"""Counts documents and characters by language, crawl file, host and encoding: those that came in, and those left after each stage."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column
 
-#: Rows of a table that a page shows; the rest is summed up in one row.
+#: Rows of a table on the page; the others are added up in one row.
 SHOWN = 25
-#: Of those that lose most: rows, and how many documents must have come in to be one.
+#: Rows shown of the names that lose most, and the documents that such a name must have had.
 LOSERS, FEWEST = 10, 20
-#: One that keeps less than this of what it would keep by the average has lost far more than the others.
+#: A name loses most where it keeps less than this part of the average share.
 FAR = 0.5
-#: Types of records that are UTF-8 by their format and claim nothing.
+#: Record types that are UTF-8 by their format and name no encoding.
 TEXTS = ("line", "row", "conversion")
 TITLES = {"language": "Language", "source": "Crawl file", "url": "Host"}
 ENCODINGS = ("encoding", "encoding_claimed", "record_type")
@@ -28,9 +28,8 @@ ENCODINGS = ("encoding", "encoding_claimed", "record_type")
 class Origin:
     """Documents and characters by one property: those that came in, then those after each of `stages`.
 
-    `shown` has the most frequent of `names` names, then all others in one row: name, documents and characters. `losers` are those that
-    keep less than half of what they would by the average: name, documents before and left. `kept_most`: the name with the most documents
-    after the last stage.
+    `shown`: the most frequent of `names` names, then all others in one row: name, documents and characters. `losers`: names that keep less
+    than half of the average share: name, documents before and after. `kept_most`: the name with most documents after the last stage.
     """
 
     title: str
@@ -45,19 +44,20 @@ class Origin:
 
 
 def biggest_loss(documents: Sequence[int]) -> int | None:
-    """The place (from 1) of the stage after which most are gone; None where nothing is lost."""
+    """Returns the number (from 1) of the stage that removes most; None where nothing is lost."""
     losses = [a - b for a, b in pairwise(documents)]
     return 1 + losses.index(max(losses)) if losses and max(losses) > 0 else None
 
 
 def read_origins(run: Run, decisions: Mapping[str, Decisions]) -> list[Origin]:
-    """The origins for which the run has columns and documents."""
+    """Reads the origins for which the run has columns and documents."""
     found = [_origin(run, name, list(decisions)) for name in TITLES]
     return [origin for origin in (*found, _encodings(run) if "ingest" in decisions else None) if origin is not None]
 
 
 def _origin(run: Run, name: str, stages: Sequence[str]) -> Origin | None:
-    """Of one column, from the first report that has it on. For stages whose report lacks it that first one tells, by the documents' ids."""
+    """Counts by one column, from the first report that has it on. Later stages whose report lacks the column are joined to that report by
+    id."""
     by_report = [stage for stage in stages if name in columns(run, f"{stage}_report")]
     if not by_report:
         return None
@@ -116,8 +116,8 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
 
 
 def _encodings(run: Run) -> Origin | None:
-    """In what encodings the pages were read, and what they had claimed where that was another one or nothing. Which claims mean the
-    encoding that was used (`latin1`, `windows-1252`) is not known to SQL, so Python names the rows of the query."""
+    """Counts pages by the encoding used, and by the claimed one where it differs or is missing. SQL does not know which claims mean the
+    same encoding (`latin1`, `windows-1252`), so Python names the rows."""
     if not set(ENCODINGS) <= columns(run, "ingest_report").keys():
         return None
     query = ask(run, "encodings", "Encodings", """

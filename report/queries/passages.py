@@ -1,4 +1,5 @@
-"""A word diff of two documents for reading: changes with a few equal words around them, and how much is left out between."""
+"""Compares two documents word by word, for reading: the changes with a few equal words around them, and how many words are left out
+between."""
 
 import re
 from bisect import bisect_left
@@ -10,18 +11,18 @@ from typing import Literal
 
 from corpusmill.pipeline.safe import safe_line, safe_text
 
-#: Han, kana and what else is written without spaces between words: each character counts as a word.
+#: Scripts without spaces between words (Han, kana): each character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
-#: Words of a text that are compared.
+#: Words of a text that are compared at most.
 WORDS = 150_000
-#: Words up to which a part is left to difflib, and how often a part may be split again.
+#: Parts of up to this many words are compared by difflib; other parts are split at most this many times.
 SHORT, DEPTH = 50, 40
 
 
 @dataclass(frozen=True)
 class WordChange:
-    """Words `a[a0:a1]` of the one text stand where `b[b0:b1]` of the other do; `equal` says whether they are the same words."""
+    """Words `a[a0:a1]` of one text take the place of `b[b0:b1]` of the other. `equal`: they are the same words."""
 
     equal: bool
     a0: int
@@ -31,7 +32,7 @@ class WordChange:
 
 
 class Words:
-    """A text as words: what stands between white space, and each character of scripts that put none between words."""
+    """The words of a text: runs between white space, and each character of scripts without spaces."""
 
     def __init__(self, text: str, limit: int = WORDS):
         self.text = text
@@ -50,21 +51,21 @@ class Words:
         return [self.text[begin:end] for begin, end in self.spans]
 
     def slice(self, begin: int, end: int) -> str:
-        """The text from the first character of word `begin` to the last of word `end - 1`."""
+        """Returns the text from the first character of word `begin` to the last of word `end - 1`."""
         return self.text[self.spans[begin][0] : self.spans[end - 1][1]] if begin < end else ""
 
 
 def diff(a: Words, b: Words) -> list[WordChange]:
-    """The changes from `a` to `b` in order: each word of both is in exactly one, and equal and unequal ones alternate."""
+    """Returns the changes from `a` to `b` in order. Each word of both is in exactly one; equal and unequal changes alternate."""
     one, two = a.list(), b.list()
     return tidy(_changes(len(one), len(two), runs(one, two)))
 
 
 def runs(a: Sequence[str], b: Sequence[str], depth: int = 0) -> Iterator[tuple[int, int, int]]:
-    """`(place in a, place in b, length)` of runs that are equal, in order; two that touch in both come one after the other.
+    """Yields the equal runs as `(place in a, place in b, length)`, in order. Runs that touch in both texts come one after the other.
 
-    Equal ends are cut off. What is between them is split at words that stand once in each (a patience diff), again and again; short parts
-    are left to difflib. So the time is about that of reading, and nearly all that is equal is found.
+    First, equal beginnings and ends are cut off. The rest is split again and again at words that occur once in each text (a patience diff);
+    short parts go to difflib. This takes about as long as reading the texts, and finds nearly all equal words.
     """
     head = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     rest = min(len(a), len(b)) - head
@@ -88,12 +89,12 @@ def runs(a: Sequence[str], b: Sequence[str], depth: int = 0) -> Iterator[tuple[i
 
 
 def anchors(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
-    """Places of words that stand once in `a` and once in `b`: the longest series that ascends in both."""
+    """Returns the places of words that occur once in `a` and once in `b`: the longest series that ascends in both."""
     first, second = Counter(a), Counter(b)
     place = {word: y for y, word in enumerate(b) if second[word] == 1}
     pairs = [(x, place[word]) for x, word in enumerate(a) if first[word] == 1 and word in place]
-    tails: list[int] = []  # of the series of each length the lowest last place in `b`
-    last: list[int] = []  # and the pair that it belongs to
+    tails: list[int] = []  # for each length, the lowest place in `b` at which a series ends
+    last: list[int] = []  # for each length, the pair at which that series ends
     previous = [-1] * len(pairs)
     for number, (_, y) in enumerate(pairs):
         length = bisect_left(tails, y)
@@ -122,7 +123,7 @@ def _changes(n: int, m: int, found: Iterator[tuple[int, int, int]]) -> list[Word
 
 
 def tidy(changes: list[WordChange]) -> list[WordChange]:
-    """Equal words that are few beside the changes on both sides are chance ("of the"): they join them to one change."""
+    """Joins changes that only a few equal words separate: short equal runs ("of the") are chance."""
     result: list[WordChange] = []
     for place, change in enumerate(changes):
         size = 4 * (change.a1 - change.a0)
@@ -140,17 +141,17 @@ def _size(change: WordChange) -> int:
 
 Kind = Literal["equal", "removed", "added", "left out"]
 
-#: Equal words shown on either side of a change, words of a change, changes, characters of a passage.
+#: Equal words shown on each side of a change, words shown of a change, changes shown, characters of a passage.
 AROUND, LONG, CHANGES, CHARACTERS = 10, 60, 10, 1200
-#: Characters of a text that are compared.
+#: Characters of a text that are compared at most.
 COMPARED = 2_000_000
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Words of both documents (`equal`), of the removed or of the kept one alone, or a remark on what is not shown.
+    """Words of both documents (`equal`), of the removed or the kept document alone, or a remark about words left out.
 
-    `words` counts what it stands for, whole. The text is one line of harmless characters.
+    `words` counts all words that the passage stands for. The text is one line without control characters.
     """
 
     kind: Kind
@@ -160,13 +161,13 @@ class Passage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The passages in order, and how many words of the removed document are not in the kept one and the other way round."""
+    """A word diff: the passages in order, the equal words, and the words that only the removed or only the kept document has."""
 
     passages: list[Passage]
     equal: int
     removed: int
     added: int
-    cut: bool  # whether the documents are too long and only their beginnings were compared
+    cut: bool  # whether a document is too long, so that only its beginning was compared
 
     @property
     def same(self) -> bool:
@@ -174,7 +175,7 @@ class Comparison:
 
 
 def compare(removed: str, kept: str) -> Comparison:
-    """What a removed document had that the kept one has not, and what the kept one has in its place."""
+    """Compares a removed document with the kept one, word by word."""
     a, b = Words(safe_text(removed[:COMPARED])), Words(safe_text(kept[:COMPARED]))
     changes = diff(a, b)
     equal = sum(c.a1 - c.a0 for c in changes if c.equal)
@@ -198,7 +199,7 @@ def _passages(changes: list[WordChange], a: Words, b: Words) -> list[Passage]:
 
 
 def _equal(change: WordChange, a: Words, first: bool, last: bool) -> list[Passage]:
-    """The words next to the changes before and after it; the first and last of a text where nothing changes."""
+    """Returns the equal words next to the changes; where nothing changed, the first and last words of the text."""
     before = 0 if first and not last else AROUND
     after = 0 if last and not first else AROUND
     return _shortened("equal", a, change.a0, change.a1, before, after)
@@ -209,7 +210,7 @@ def _changed(kind: Kind, words: Words, begin: int, end: int) -> list[Passage]:
 
 
 def _shortened(kind: Kind, words: Words, begin: int, end: int, before: int, after: int) -> list[Passage]:
-    """The first and the last words of a range, with the number of those between; all of them where these are few."""
+    """Returns the first and last words of a range, and a remark on the number between; all words where only a few would be left out."""
     if begin == end:
         return []
     left = end - begin - before - after

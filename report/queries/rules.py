@@ -1,4 +1,4 @@
-"""What each stage took in and let through, and which rules removed the rest: alone, first, and together with others."""
+"""Counts the documents that each stage took in and kept, and those that each rule removed: alone, first, and together with other rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
 from corpusmill.report.read import DATA_STAGES, ReportRule, read_meanings
 
-#: The rule of `ingest` for records that hold no page: requests, and what a crawler writes down of itself.
+#: The ingest rule for records that hold no page: requests, and the crawler's own records.
 NO_PAGE = "record_type"
-#: Rules of a stage that the funnel shows one by one; combinations of rules, and rules of the matrix of pairs, that the page shows.
+#: Rules that the funnel shows of each stage; combinations of rules that the page shows; rules in the matrix of pairs.
 STEPS, COMBINATIONS, PAIRED = 14, 20, 14
 
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """A stage of the funnel. Counts are None where the stage does not have them; `estimate` are tokens by the characters of a token."""
+    """A stage of the funnel. Counts are None where the stage has none. `estimate`: tokens, estimated from characters."""
 
     stage: str
     status: str
@@ -33,13 +33,14 @@ class FunnelRow:
 
     @property
     def share(self) -> float:
-        """The share of the documents that came in which goes on."""
+        """The share of the stage's input documents that it keeps."""
         return self.documents_out / self.documents_in if self.documents_in else 0.0
 
 
 @dataclass(frozen=True)
 class Funnel:
-    """The stages from records to tokens. `characters_a_token`: of the documents that became tokens; None where there are none."""
+    """The stages from records to tokens. `characters_a_token` is measured on the documents that became tokens; None where there are
+    none."""
 
     rows: list[FunnelRow]
     characters_a_token: float | None
@@ -47,7 +48,7 @@ class Funnel:
 
 
 def read_funnel(run: Run, stages: Sequence[str] = (*DATA_STAGES, "tokens")) -> Funnel | None:
-    """From the reports of the data stages and the description of the token shards; None where there is neither."""
+    """Reads the funnel from the reports of the data stages and from `shards.json`; None where the run has neither."""
     parts: list[str] = []
     before = None
     for stage in stages:
@@ -79,7 +80,7 @@ ORDER BY place""")  # fmt: skip
 
 
 def _token_row(run: Run, place: int, before: str | None, splits: Sequence[str]) -> str:
-    """SQL: the documents that became tokens, each once however often a mixture repeats it, and the tokens of all splits."""
+    """SQL: the funnel's row for tokens. Counts each document once, however often a mixture repeats it, and the tokens of all splits."""
     tokens, documents = (
         " + ".join(f"(SELECT coalesce((content->>'{name}')::BIGINT, 0) FROM json_tokens_{split}_shards)" for split in splits)
         for name in ("tokens", "documents")
@@ -92,8 +93,8 @@ def _token_row(run: Run, place: int, before: str | None, splits: Sequence[str]) 
 
 @dataclass
 class RuleCount:
-    """How often a rule fired in a stage, how often it alone, and how often it was the first of a document's: documents, and characters of
-    the text that came in."""
+    """How often a rule fired in a stage, how often it was the only one, and how often it was the first in a document's list: in documents,
+    and in characters of their input text."""
 
     name: str
     fired: int = 0
@@ -106,7 +107,7 @@ class RuleCount:
 
 @dataclass(frozen=True)
 class Combination:
-    """Documents that failed exactly these rules, and their characters; names are sorted."""
+    """The documents that failed exactly these rules (names sorted), and their characters."""
 
     rules: tuple[str, ...]
     documents: int
@@ -115,7 +116,7 @@ class Combination:
 
 @dataclass
 class Decisions:
-    """All counts of one stage's report."""
+    """The counts of one stage's report."""
 
     stage: str
     rows: int = 0
@@ -124,7 +125,7 @@ class Decisions:
     chars_out: int = 0
     rules: dict[str, RuleCount] = field(default_factory=dict)
     thresholds: list[ReportRule] = field(default_factory=list)
-    meanings: dict[str, str] = field(default_factory=dict)  # by rule: what a document fails it for, in words
+    meanings: dict[str, str] = field(default_factory=dict)  # by rule: the reason for which it drops a document, in words
     query: Query | None = None  # of the rules
 
     @property
@@ -132,30 +133,30 @@ class Decisions:
         return self.rows - self.kept
 
     def by_removal(self) -> list[RuleCount]:
-        """The rules that fired, the most frequent first."""
+        """Returns the rules that fired, the most frequent first."""
         return sorted((r for r in self.rules.values() if r.fired), key=lambda r: (-r.fired, r.name))
 
     def rule(self, name: str) -> ReportRule | None:
-        """The comparison of a rule; None where the stage has none of this name."""
+        """Returns a rule by its name; None where the stage has none of this name."""
         return next((rule for rule in self.thresholds if rule.rule == name), None)
 
     def moves(self, name: str) -> list[str]:
-        """The rules that keep a share of what passes the others, so that another threshold of this one moves theirs."""
+        """Returns the rules whose thresholds change with the threshold of `name`: rules that keep a share of the documents that pass."""
         return [rule.rule for rule in shares_moved(self.thresholds, [name])]
 
     @property
     def sharing(self) -> list[str]:
-        """The rules that keep a share of what passes the others."""
+        """The rules that keep a share of the documents that pass the other rules."""
         return self.moves("")
 
 
 def shares_moved(rules: Sequence[ReportRule], moved: Sequence[str]) -> list[ReportRule]:
-    """The rules that keep a share of what passes the others, and so get another threshold where those of `moved` do."""
+    """Returns the rules whose thresholds change with those of `moved`: they keep a share of the documents that pass the other rules."""
     return [rule for rule in rules if moved and rule.share and rule.share[1] == "passing" and rule.rule not in moved]
 
 
 def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisions | None:
-    """The decisions of a stage; None where it has no usable report. `funnel`: the stages, where somebody has read them."""
+    """Reads the decisions of a stage; None where it has no usable report. `funnel`: the funnel, where it has been read already."""
     funnel = funnel or read_funnel(run, [stage])
     totals = next((row for row in funnel.rows if row.stage == stage), None) if funnel else None
     if funnel is None or totals is None or not has_report(run, stage):
@@ -182,8 +183,8 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """Documents that a rule removed as the first that they failed, of `came_in` that came into the stage, and what was `left` after it.
-    Over all steps of a stage they are what it dropped."""
+    """The documents whose first failed rule is this one. `came_in`: the stage's input; `left`: the documents that remain after this rule.
+    The steps of a stage add up to all that it dropped."""
 
     stage: str
     name: str
@@ -194,7 +195,8 @@ class FunnelStep:
 
 
 def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[FunnelStep], Query | None]:
-    """The rules of all stages in the order in which they decide; of each stage the `STEPS` that removed most, then all others together."""
+    """Reads the funnel's steps: the rules of all stages in the order in which they decide. Of each stage the `STEPS` rules that removed
+    most have a step each, and the others share one."""
     parts, places = [], []
     for stage, d in decisions.items():
         removing = sorted((rule for rule in d.rules.values() if rule.first), key=lambda rule: (-rule.first, rule.name))
@@ -228,7 +230,7 @@ ORDER BY any_value(place)""")  # fmt: skip
 
 @dataclass(frozen=True)
 class NoPages:
-    """Records of the crawl that hold no page, `pages` that do, and the share of those that the last stage keeps."""
+    """Counts of records without a page and with one (`pages`), and the share of the pages that the last stage keeps."""
 
     records: int
     no_pages: int
@@ -238,7 +240,7 @@ class NoPages:
 
 
 def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) -> NoPages | None:
-    """None where all records hold a page, or nobody looked."""
+    """Counts records without a page; None where the stage ingest did not run or all records hold a page."""
     if "ingest" not in decisions or not getattr(decisions["ingest"].rules.get(NO_PAGE), "fired", 0):
         return None
     query = ask(run, "pages", "Records that hold no page", f"""
@@ -253,8 +255,8 @@ def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Which rules of a stage fire together: the most frequent combinations of `kinds`, `rest` documents in the others; and of the rules
-    that fired most the documents that failed both of a pair."""
+    """Which rules of a stage fire together: the most frequent of the `kinds` combinations, with `rest` documents in the others. `both`: how
+    many documents failed both rules of a pair, among the rules that fired most."""
 
     combinations: list[Combination]
     kinds: int
@@ -266,7 +268,7 @@ class Overlap:
 
 
 def read_overlap(run: Run, d: Decisions) -> Overlap | None:
-    """None where no document failed more than one rule."""
+    """Reads which rules fire together; None where no document failed more than one rule."""
     if all(rule.alone == rule.fired for rule in d.by_removal()):
         return None
     query = ask(run, f"{d.stage}-combinations", f"Combinations of rules of {d.stage}", f"""

@@ -1,4 +1,4 @@
-"""All that a report says about a run, read once, for the page and for the terminal."""
+"""Reads all data of a report once, for the page and for the terminal."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,19 +48,19 @@ from corpusmill.report.queries.values import Histogram, Lengths, PersonalData, r
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 
-#: A rule that removes more than this share of what came in deserves a look.
+#: The warnings name a rule that removes more than this share of a stage's documents.
 ALARM_SHARE = 0.5
-#: Rules of which the page shows documents.
+#: Rules for which the page shows documents.
 MOST_RULES = 100
-#: Bytes that the queries have; what they need beyond goes to a temporary file.
+#: Memory of the queries in bytes; larger results go to a temporary file.
 MEMORY = 256 << 20
-#: The tables that many queries read.
+#: The tables that are read into DuckDB once, since many queries use them.
 HELD = (*(f"{stage}_report" for stage in DATA_STAGES), "dedup_clusters")
 
 
 @dataclass
 class PageData:
-    """What only the page shows: values, origins, documents."""
+    """The data that only the page shows: values, origins, documents."""
 
     steps: list[FunnelStep] = field(default_factory=list)
     steps_query: Query | None = None
@@ -79,7 +79,7 @@ class PageData:
 
 @dataclass
 class Summary:
-    """`page` is empty where nobody asked for it."""
+    """All data of a report. `page` is empty where `read_summary` was called with `deep=False`."""
 
     reader: RunReader
     decisions: dict[str, Decisions]
@@ -94,10 +94,10 @@ class Summary:
     earlier: Earlier | None
     tokenizer: Judgement | None
     training: list[Training]
-    figures: dict[str, list[tuple[str, Any]]]  # names and values by title: trainings
+    figures: dict[str, list[tuple[str, Any]]]  # by training's title: names and values
     scores: Scores
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
-    times: Query | None  # a row a phase of a stage
+    times: Query | None  # one row for each phase of a stage
     mixture: list[Component]
     classifiers: list[UsedClassifier]
     benchmarks: Benchmarks
@@ -112,7 +112,7 @@ class Summary:
 
 
 def read_summary(folder: str, deep: bool = True) -> Summary:
-    """Reads a run. `deep=False` leaves out what only the page shows: histograms, samples, origins, cluster texts."""
+    """Reads a run. `deep=False` leaves out the data that only the page shows: histograms, samples, origins, texts of clusters."""
     with Run(folder, memory=MEMORY) as run:
         run.hold(HELD)
         funnel = read_funnel(run)
@@ -151,7 +151,8 @@ def _read_page(run: Run, funnel: Funnel | None, decisions: dict[str, Decisions])
 
 
 def read_times(run: Run) -> Query | None:
-    """`metrics.jsonl` summed up by stage and phase, in the order in which they first ran; a number that is none counts nothing."""
+    """Returns the sums of `metrics.jsonl` by stage and phase, in the order in which the phases first ran. A value that is not a number is
+    ignored."""
     if "metrics" not in run.names:
         return None
     known = run.table("metrics").columns
@@ -170,7 +171,7 @@ def read_times(run: Run) -> Query | None:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """What a reader should know first: what is unfinished, damaged, suspicious, and what the stages themselves warned of."""
+    """Returns the report's warnings: unfinished stages, damaged files, suspicious numbers, and the stages' own warnings."""
     reader = summary.reader
     found = [
         f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (the same command tries it again)."

@@ -1,7 +1,8 @@
-"""What another threshold of a rule would keep, all other rules as they are, and the documents nearest to each threshold.
+"""Counts the documents that another threshold of a rule would keep, with all other rules unchanged, and reads the documents nearest to each
+threshold.
 
-A rule decides alone about the documents that fail no other rule, so what another threshold of it keeps is a count of these.
-Not so where another rule keeps a share of the documents that pass this one (`Decisions.moves`): its threshold is found anew.
+A rule decides alone about the documents that fail no other rule, so the count for another threshold is a count of these. This does not hold
+where another rule keeps a share of the documents that pass (`Decisions.moves`): that rule's threshold is then found anew.
 """
 
 import math
@@ -19,20 +20,20 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
 from corpusmill.report.read import ReportRule
 
-#: For a minimum (`<`, `<=`) a document is kept whose value reaches the threshold, for a maximum one whose value stays below it.
+#: Comparisons by which a rule sets a minimum (values above the threshold pass), and a maximum.
 MINIMA, MAXIMA = ("<", "<="), (">", ">=")
-#: Thresholds that are tried on either side of the one that decided, and those of them that a table shows.
+#: Thresholds tried on each side of the recipe's threshold, and how many of them a table shows.
 EACH_SIDE, IN_TABLE = 20, 4
-#: Of the documents that are kept now, the tightest threshold that is tried drops about this share.
+#: The tightest threshold tried drops about this share of the documents that are kept now.
 TIGHTEST = 0.5
-#: Documents shown on either side of each rule, those that a rule of the headline dropped, and rows read for them: a crawl may hold one
-#: document many times.
+#: Documents shown on each side of a rule's threshold; documents shown for the headline's rule; rows read to find them, since a crawl may
+#: hold a document many times.
 SAMPLES, EXAMPLES, CANDIDATES = 4, 3, 40
-#: Characters shown of a text.
+#: Characters of a text that are shown.
 SAMPLE_TEXT = 700
-#: Where texts lie as they came into a stage: the nearest stage before it that is there.
+#: The stages whose documents are a stage's input texts: the first one present counts.
 BEFORE = {"filter": ("ingest",), "dedup": ("filter", "ingest")}
-#: Of what a rule alone removes, about so much would come back with the threshold that is proposed.
+#: The proposed threshold brings back about this share of the documents that only this rule removes.
 GIVES_BACK = 0.5
 
 
@@ -41,7 +42,8 @@ GIVES_BACK = 0.5
 
 @dataclass(frozen=True)
 class TriedThreshold:
-    """What a threshold keeps, and what it adds to (or takes from) what the run has kept. `threshold` is None for a rule that is off."""
+    """The documents and characters that a threshold keeps. `more`: documents more (or fewer) than the run has kept. `threshold` is None
+    where the rule is off."""
 
     threshold: float | None
     documents: int
@@ -52,9 +54,9 @@ class TriedThreshold:
 
 @dataclass(frozen=True)
 class Changes:
-    """Thresholds of one rule in ascending order with what each keeps: documents, and characters of the text that came in.
+    """Tried thresholds of one rule, ascending, each with the documents kept and the characters of their input text.
 
-    `place` is that of the threshold which decided. `off`: what is kept without the rule. A value that is missing never fails.
+    `place`: the index of the recipe's threshold. `off`: the same counts without the rule. A missing value never fails.
     """
 
     rule: ReportRule
@@ -64,42 +66,42 @@ class Changes:
     query: Query
 
     def table(self) -> list[TriedThreshold]:
-        """Some thresholds on either side of the one that decided, spread over what they change, the loosest first."""
+        """Returns some thresholds on both sides of the recipe's, evenly spaced in the list, the loosest first."""
         chosen = {self.place, *_spread(range(self.place)), *_spread(range(self.place + 1, len(self.every)))}
         rows = [self.every[place] for place in sorted(chosen)]
         return [self.off, *(rows if self.rule.comparison in MINIMA else rows[::-1])]
 
 
 def _spread(places: range) -> list[int]:
-    """Up to `IN_TABLE` places of some, evenly spaced."""
+    """Returns up to `IN_TABLE` of the places, evenly spaced."""
     if len(places) <= IN_TABLE:
         return list(places)
     return [places[round(step * (len(places) - 1) / (IN_TABLE - 1))] for step in range(IN_TABLE)]
 
 
 def numeric_rules(rules: Sequence[ReportRule], names: Collection[str]) -> list[ReportRule]:
-    """The rules whose threshold is a number that could be another one, of columns that the report has. Of a name that several rules have
-    nobody can say which of them fired."""
+    """Returns the rules with a numeric threshold on a column that the report has. Rules that share a name are left out, since the report
+    does not tell which of them fired."""
     several = Counter(rule.rule for rule in rules)
     numbers = [rule for rule in rules if is_number(rule.threshold) and rule.comparison in MINIMA + MAXIMA]
     return [rule for rule in numbers if rule.column in names and several[rule.rule] == 1]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a threshold is a number: not yes or no, not a list, not one that has yet to be found."""
+    """Whether a threshold is a finite number: no boolean, no list, and no share whose threshold is still to be found."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_changes(run: Run, d: Decisions) -> dict[str, Changes]:
-    """By rule, what other thresholds keep; of the numeric rules that move no other."""
+    """Reads by rule what other thresholds keep, for numeric rules that change no other rule's threshold."""
     kinds = columns(run, f"{d.stage}_report")
     rules = [rule for rule in numeric_rules(d.thresholds, kinds) if not d.moves(rule.rule)]
     return {rule.rule: _changes(run, d, rule, tried, kinds) for rule, tried in zip(rules, _tried(run, d, rules, kinds), strict=True)}
 
 
 def _tried(run: Run, d: Decisions, rules: Sequence[ReportRule], kinds: dict[str, str]) -> list[list[float]]:
-    """Of each rule the threshold that decided, and sensible ones on either side: quantiles of the values that they would bring back or
-    drop, in some rows from all over the report."""
+    """Returns for each rule the thresholds to try: its own, and on both sides rounded quantiles of the values that they would bring back or
+    drop, in a sample of the report."""
     if not rules:
         return []
     shares = np.arange(1, EACH_SIDE + 1) / EACH_SIDE
@@ -119,7 +121,7 @@ def _tried(run: Run, d: Decisions, rules: Sequence[ReportRule], kinds: dict[str,
 
 def _changes(run: Run, d: Decisions, rule: ReportRule, tried: list[float], kinds: dict[str, str]) -> Changes:
     minimum, last = rule.comparison in MINIMA, len(tried)
-    # A minimum keeps a value in the place `n` by the `n` lowest thresholds, a maximum by all but those.
+    # `place` n: a minimum keeps the value with the n lowest thresholds, a maximum with all but those.
     fails = f"value {rule.comparison}" if minimum else f"NOT value {rule.comparison}"
     cases = "\n    ".join(f"WHEN {fails} {literal(value)} THEN {place}" for place, value in enumerate(tried))
     keeps = "place IS NULL OR place > number" if minimum else "place IS NULL OR place <= number"
@@ -155,7 +157,7 @@ ORDER BY threshold NULLS LAST""")  # fmt: skip
 
 
 def sensible(value: float, now: float) -> float:
-    """A number with few digits near `value`: not farther from it than a tenth of its distance from `now`."""
+    """Returns a number near `value` with few digits; their distance is at most a tenth of the distance between `value` and `now`."""
     for digits in range(1, 8):
         rounded = float(f"{value:.{digits - 1}e}")
         if abs(rounded - value) <= 0.1 * abs(value - now):
@@ -164,7 +166,7 @@ def sensible(value: float, now: float) -> float:
 
 
 def recipe_line(rule: str, threshold: float | None) -> str:
-    """What the command line and a recipe call a threshold."""
+    """Returns a threshold as the command line sets it."""
     return f"filter.thresholds.{rule}={'null' if threshold is None else repr(threshold)}"
 
 
@@ -173,7 +175,7 @@ def recipe_line(rule: str, threshold: float | None) -> str:
 
 @dataclass(frozen=True)
 class NearDocument:
-    """A document near a threshold, with the value that the rule judges. `others`: the rules that it failed as well. `text` is None where
+    """A document near a threshold. `value`: its value in the rule's column. `others`: the other rules that it failed. `text` is None where
     the run does not hold it."""
 
     side: str  # dropped or kept
@@ -188,7 +190,7 @@ class NearDocument:
 
 @dataclass(frozen=True)
 class NearMisses:
-    """The documents on both sides of a rule. `id` is that of its part of the page."""
+    """The documents on both sides of a rule's threshold. `id`: the id of their part of the page."""
 
     id: str
     rule: RuleCount
@@ -198,8 +200,8 @@ class NearMisses:
 
 
 def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
-    """For each rule that fired, at most `most`: the documents just dropped, first those that no other rule dropped, and just kept. Of equal
-    ones the first by id. Ids are hashes, so of a rule without a number to compare with, these are any documents."""
+    """Reads documents for up to `most` rules that fired: those just dropped (first those that no other rule dropped) and those just kept.
+    Ties go by id. Ids are hashes, so for a rule without a numeric threshold this is a random sample."""
     kinds = columns(run, f"{d.stage}_report")
     found = []
     for place, rule in enumerate(d.by_removal()[:most]):
@@ -215,7 +217,7 @@ def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
 
 
 def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: dict[str, str], first: str = "len(failed) > 1") -> str:
-    """SQL: the rows nearest to a threshold. `first`: a condition by which those that do not meet it come before all others."""
+    """SQL: the rows nearest to a threshold. `first`: a condition; rows that do not meet it come first."""
     known = rule is not None and rule.column in kinds
     distance = "0.0::DOUBLE"
     if rule is not None and known and is_number(rule.threshold):
@@ -232,7 +234,7 @@ LIMIT {CANDIDATES}"""
 
 
 def _samples(query: Query, rule: str, side: str, most: int) -> list[NearDocument]:
-    """The first different documents of one side."""
+    """Returns the first documents of one side, without repeats."""
     found: dict[str, NearDocument] = {}
     for row in query.rows:
         if row["side"] == side and row["id"] not in found:
@@ -242,7 +244,7 @@ def _samples(query: Query, rule: str, side: str, most: int) -> list[NearDocument
 
 
 def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
-    """The beginnings of documents as they came into a stage, by id; of what was kept, else as it left the stage."""
+    """Returns the beginnings of a stage's input texts by id; where they are missing, the text of a kept document as the stage wrote it."""
     found: dict[str, str] = {}
     for where in (*BEFORE.get(stage, ()), stage):
         missing = sorted(set(ids) - found.keys())
@@ -254,7 +256,7 @@ def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Examples:
-    """Pages that failed `rule`; `alone`: and no other rule. Those in `language` (None: of any) come first."""
+    """Pages that failed `rule`. `alone`: they failed no other rule. Pages in `language` (None: any) come first."""
 
     rule: str
     comparison: ReportRule | None
@@ -265,7 +267,7 @@ class Examples:
 
 
 def read_examples(run: Run, d: Decisions, rule: RuleCount, language: str | None) -> Examples | None:
-    """Some pages that a rule dropped, those nearest to its threshold, first the ones in a language that the reader likely knows; None where
+    """Reads pages that a rule dropped, those nearest to its threshold, first those in a language that the reader likely knows; None where
     the run holds no text of them."""
     kinds, comparison, name = columns(run, f"{d.stage}_report"), d.rule(rule.name), literal(rule.name)
     where = f"failed = [{name}]" if rule.alone else f"list_contains(failed, {name})"
@@ -283,9 +285,9 @@ def read_examples(run: Run, d: Decisions, rule: RuleCount, language: str | None)
 
 @dataclass(frozen=True)
 class Headline:
-    """`most` failed most documents of the stage, `deciding` is the threshold that removed most of those that failed nothing else.
-    `line` changes the recipe so that `more` documents are kept; None where none can be changed. `off`: how many more are kept without the
-    rule, by the line `off_line`; None where `line` says that already."""
+    """The report's first advice. `most`: the rule that failed most documents of the stage. `deciding`: the threshold that alone removed
+    most documents. `line`: a change of the recipe that keeps `more` documents; None where none can be proposed. `off` and `off_line`: the
+    same for the rule switched off; `off` is None where `line` does that already."""
 
     decisions: Decisions
     most: RuleCount
@@ -297,14 +299,14 @@ class Headline:
 
 
 def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None = None) -> Headline | None:
-    """About the filter stage, or the last stage that removed anything. `changes` are those of the filter stage."""
+    """Returns the headline for the filter stage, or for the last stage that removed anything. `changes`: those of the filter stage."""
     stages = [d for d in (decisions.get("filter"), *reversed(list(decisions.values()))) if d is not None and d.by_removal()]
     if not stages:
         return None
     d, removing = stages[0], stages[0].by_removal()
     numeric = {rule.rule for rule in numeric_rules(d.thresholds, [rule.column for rule in d.thresholds])} if changes is not None else set()
     alone = sorted((rule for rule in removing if rule.alone), key=lambda rule: (rule.name not in numeric, -rule.alone, rule.name))
-    deciding = alone[0] if alone else None  # one whose threshold is a number, where there is one
+    deciding = alone[0] if alone else None  # first choice: a rule with a numeric threshold
     line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding, changes or {})
     off_line = recipe_line(deciding.name, None) if deciding is not None and line is not None else None
     off = deciding.alone if deciding is not None and off_line not in (None, line) else None
@@ -312,8 +314,8 @@ def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None
 
 
 def _loosened(d: Decisions, rule: RuleCount, changes: dict[str, Changes]) -> tuple[str | None, int]:
-    """The recipe's line that gives back about half of what a rule alone removes, and how many documents; or that switches it off. None
-    where that moves or ends a share, of which one pass can't count what is kept."""
+    """Returns the recipe's line that brings back about half of the documents that only this rule removes (or switches the rule off), and
+    their number. None where the line would change or end a share, since one pass can't count the effect."""
     known = d.rule(rule.name)
     if known is None or known.share or d.moves(rule.name):
         return None, 0

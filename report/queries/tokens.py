@@ -1,4 +1,4 @@
-"""Token shards, the mixture that they are made of, and how documents fill rows, as the stage's JSON files have it."""
+"""Reads the JSON files about tokens: the token shards, their mixture, how documents are packed into rows, and the judged tokenizers."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ def shards_file(split: str) -> str:
 
 
 def token_splits(reader: RunReader) -> dict[str, dict[str, Any]]:
-    """The `shards.json` of each split that is there."""
+    """Returns the `shards.json` of each split that is there."""
     found = {split: reader.json(shards_file(split), dict) for split in ("train", "validation")}
     return {split: description for split, description in found.items() if description}
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How the documents of a split fill rows of `length` places."""
+    """A packing plan: how the documents of a split fill rows of `length` tokens."""
 
     split: str
     length: int
@@ -35,18 +35,18 @@ class Packing:
 
 
 def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
-    """What the `shards.json` of each split says of its packing plans."""
+    """Returns the packing plans in the `shards.json` of each split."""
     found = []
     for split, description in splits.items():
         for told in description.get("packing") or []:
-            with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+            with suppress(KeyError, TypeError, ValueError, OverflowError):  # skips entries that are damaged
                 found.append(Packing(split, int(told["length"]), int(told["rows"]), int(told["padding"]), float(told["waste"])))
     return found
 
 
 @dataclass(frozen=True)
 class Component:
-    """A component of a mixture: the tokens that it should give, has, and gives, and by how much `max_epochs` keeps it short."""
+    """A component of a mixture: the tokens wanted from it, those that it has, those used, and those missing because of `max_epochs`."""
 
     name: str
     wanted: int
@@ -57,18 +57,18 @@ class Component:
 
 
 def mixture(reader: RunReader) -> list[Component]:
-    """What the plan of the token shards says of its mixture; nothing where there is none."""
+    """Returns the mixture in the plan of the token shards; empty without one."""
     found = []
     components = (reader.json(PLAN, dict) or {}).get("mixture")
     for told in components if isinstance(components, list) else []:
-        with suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged file: what can be read of it is shown
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # skips entries that are damaged
             wanted, there, tokens, short = (int(told[name]) for name in ("wanted", "there", "tokens", "short"))
             found.append(Component(str(told["name"]), wanted, there, tokens, float(told["epochs"]), short))
     return found
 
 
 QUALITY = "tokenizer/quality.json"
-#: What `pattern` is in it where the tokenizer was taken over.
+#: The value of `pattern` in `QUALITY` for a tokenizer that was not trained in this run.
 TAKEN_OVER = "given"
 #: Languages and hosts that a terminal shows.
 MOST = 12
@@ -77,7 +77,7 @@ NAME = 40
 
 @dataclass(frozen=True)
 class Figures:
-    """Of some text: its size, and what a tokenizer makes of it (None where that is not known)."""
+    """The size of some text, and a tokenizer's figures on it (None where unknown)."""
 
     documents: int
     utf8_bytes: int
@@ -94,7 +94,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer on the judged text, in all and by language and host."""
+    """A tokenizer's figures on the judged text: overall, by language, and by host."""
 
     name: str
     all: Figures
@@ -107,7 +107,8 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All of it. The first of `tokenizers` is the run's own; `worst` and `never` are (id, text, uses or None)."""
+    """The comparison of tokenizers in `quality.json`. The first of `tokenizers` is the run's own; `worst` and `never` are tokens (id, text,
+    uses)."""
 
     vocabulary_size: int
     held_out: bool
@@ -119,16 +120,17 @@ class Judgement:
     never_produced: int = 0
     worst: list[tuple[int, str, int]] = field(default_factory=list)
     never: list[tuple[int, str]] = field(default_factory=list)
-    #: Not trained in this run, so that nobody knows what it was trained on.
+    #: Whether the tokenizer comes from outside the run, so that its training text is unknown.
     taken_over: bool = False
 
     def groups(self, by: str) -> list[str]:
-        """The languages or hosts, those with most text first."""
+        """Returns the languages or hosts, those with most text first."""
         return list(self.tokenizers[0].groups(by))
 
 
 def judgement(quality: dict[str, Any]) -> Judgement:
-    """Raises KeyError, TypeError or AttributeError where this is not what the stage writes."""
+    """Reads the content of `quality.json`. Raises KeyError, TypeError or AttributeError where its form is not the one that the stage
+    writes."""
     tokenizers = [
         Tokenizer(short_name(name), Figures.of(found), *({n: Figures.of(v) for n, v in found[by].items()} for by in ("languages", "hosts")))
         for name, found in quality["tokenizers"].items()
@@ -148,7 +150,7 @@ def judgement(quality: dict[str, Any]) -> Judgement:
 
 
 def read_judgement(reader: RunReader) -> Judgement | None:
-    """None where the run has not judged its tokenizer, or what it wrote can't be read (with a warning)."""
+    """Reads `quality.json`; None where the run has none, or (with a warning) where it can't be read."""
     quality = reader.json(QUALITY, dict)
     if quality is None:
         return None
@@ -160,12 +162,12 @@ def read_judgement(reader: RunReader) -> Judgement | None:
 
 
 def short_name(name: str) -> str:
-    """A tokenizer's name; of a path its last two parts."""
+    """Returns a tokenizer's name; for a path its last two parts."""
     return "/".join(name.rsplit("/", 2)[-2:]) if "/" in name else name
 
 
 def judged_text(found: Judgement) -> str:
-    """What it was judged on, in words."""
+    """Says in words on which text the tokenizers were judged."""
     total = found.tokenizers[0].all
     which = "that it was not trained on" if found.held_out else "of the sample that it was trained on (no others are left)"
     which = "of the run" if found.taken_over else which
@@ -185,7 +187,7 @@ def split(figures: Figures) -> str:
 
 
 def judgement_tables(found: Judgement) -> list[Table]:
-    """The figures over everything, and bytes a token by language and by host."""
+    """Returns terminal tables: the overall figures, and bytes per token by language and by host."""
     made = table(f"Tokenizers on {judged_text(found)}", "tokenizer", ">tokens", ">bytes/token", ">tokens/word", ">words split")
     for tokenizer in found.tokenizers:
         figures = tokenizer.all

@@ -1,4 +1,4 @@
-"""Training curves, evaluation scores and samples, read from the JSON that the training stages leave."""
+"""Reads training curves, evaluation scores and samples from the JSON files of the training stages."""
 
 import math
 import statistics
@@ -11,9 +11,9 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier
 from corpusmill.report.read import TRAINED, RunReader
 
-#: Points of a curve that a page draws: more can't be seen.
+#: Points of a curve that a page draws.
 POINTS = 600
-#: The curve that comes from `speed.jsonl`, and its points.
+#: The curve from `speed.jsonl`, and its number of points.
 SPEED, SPEED_POINTS = "tokens_per_second", 200
 
 
@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass
 class ValidationGroup:
-    """Validation bits per byte of the documents of one language, source or host; None where only the log is there."""
+    """Validation bits per byte for the documents of one language, source or host. Only `bits` is known where only the log is there."""
 
     name: str
     bits: float | None
@@ -41,7 +41,7 @@ class ValidationGroup:
 
 @dataclass
 class Look:
-    """What a model in training wrote after a step: (document, what was given, what it wrote)."""
+    """Samples of a model in training after a step: (document, prompt, continuation)."""
 
     step: int
     texts: list[tuple[str, str, str]]
@@ -49,7 +49,7 @@ class Look:
 
 @dataclass
 class Speed:
-    """Medians over the steps, and the most memory; None where a figure is not known."""
+    """The speed of a training: medians over the steps, and the peak memory; None where unknown."""
 
     tokens_per_second: float | None
     flops_per_second: float | None
@@ -68,10 +68,10 @@ class Training:
     last: dict[str, Any]
     curves: list[Curve]
     not_finite: int  # steps whose loss was not a finite number
-    skipped: int  # steps that did not count
-    skips: list[int] = field(default_factory=list)  # those steps, as many as are drawn
+    skipped: int  # steps without an update of the weights
+    skips: list[int] = field(default_factory=list)  # the first skipped steps, for the chart
     groups: dict[str, list[ValidationGroup]] = field(default_factory=dict)
-    finished: bool = False  # the groups are those of the finished model, not of the log
+    finished: bool = False  # whether the groups come from the finished model instead of the log
     looks: list[Look] = field(default_factory=list)
     speed: Speed | None = None
 
@@ -80,7 +80,7 @@ class Training:
 
 
 def read_training(reader: RunReader) -> list[Training]:
-    """The training stages that have a log, in their order."""
+    """Reads the training stages that have a log, in their order."""
     found = []
     for stage in TRAINED:
         lines = _steps(reader, stage, "train")
@@ -120,7 +120,7 @@ def _speed(lines: list[dict[str, Any]]) -> Speed:
 
 
 def _speed_curve(stage: str, lines: list[dict[str, Any]]) -> Curve | None:
-    """Tokens a second; each point is the median of its steps, as single ones say little."""
+    """Returns the curve of tokens per second. Each point is the median of several steps, since single steps vary much."""
     every = max(1, math.ceil(len(lines) / SPEED_POINTS))
     points = [(some[-1]["step"], _values(some, "tokens_per_second")) for begin in range(0, len(lines), every)
               if (some := lines[begin : begin + every])]  # fmt: skip
@@ -129,7 +129,8 @@ def _speed_curve(stage: str, lines: list[dict[str, Any]]) -> Curve | None:
 
 
 def _groups(reader: RunReader, stage: str, lines: list[dict[str, Any]]) -> tuple[dict[str, list[ValidationGroup]], bool]:
-    """By language, source and host: those of the finished model (and True), else those that the log has last."""
+    """Returns the validation groups by language, source and host, and whether they come from the finished model; else the log's last
+    ones."""
     measured = (reader.json(f"{stage}/metrics.json", dict) or {}).get("validation")
     by = measured.get("by") if isinstance(measured, dict) else None
     finished = isinstance(by, dict)
@@ -153,7 +154,7 @@ def _look(line: dict[str, Any]) -> Look:
 
 
 def as_number(value: Any) -> float | None:
-    """A logged value as a float (logs write NaN and infinity as text); None where it is no number."""
+    """Returns a logged value as a float (logs write NaN and infinity as text); None where it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -173,7 +174,7 @@ def _curve(stage: str, name: str, lines: list[dict[str, Any]]) -> Curve | None:
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """The leaves of nested JSON objects as (dotted name, value); a list of plain values is one leaf."""
+    """Returns the leaves of nested JSON objects as (dotted name, value). A list of plain values is one leaf."""
     if isinstance(value, dict):
         return [leaf for key, item in value.items() for leaf in flatten(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
@@ -183,7 +184,7 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return [(prefix, value)]
 
 
-#: Where stages leave figures about themselves.
+#: The files with each training's figures, by title.
 FIGURES = {
     "Pre-training": "pretrain/metrics.json",
     "Instruction tuning": "sft/metrics.json",
@@ -192,29 +193,29 @@ FIGURES = {
 
 
 def read_figures(reader: RunReader) -> dict[str, list[tuple[str, Any]]]:
-    """The leaves of each JSON file with figures that the run has, by title."""
+    """Returns the leaves of each of these files that the run has, by title."""
     found = {title: reader.json(path) for title, path in FIGURES.items()}
     leaves = {title: flatten(value) for title, value in found.items() if value is not None}
     return {title: [(name, value) for name, value in of if not name.startswith("validation.by.")] for title, of in leaves.items()}
 
 
 def _by_stage(models: dict[str, Any] | None) -> dict[str, Any]:
-    """Models in the order in which they were made: the aligned one comes last."""
+    """Orders models as they were made: the aligned one comes last."""
     order = list(STAGES)
     return dict(sorted((models or {}).items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
 
 
 @dataclass
 class Scores:
-    """Evaluation: `rows` are (score, one value a model or None where it has none)."""
+    """Evaluation scores. `rows`: (score, one value for each model, None where it has none)."""
 
     models: list[str]
     rows: list[tuple[str, list[Any]]]
-    sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # as they are, by model
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)  # by model, as in the file
 
 
 def read_scores(reader: RunReader) -> Scores:
-    """`evaluate/scores.json`, which has a section a model. Those of benchmarks are no rows (benchmarks.py)."""
+    """Reads `evaluate/scores.json`, with one section for each model. Benchmark tasks give no rows here (`read_benchmarks`)."""
     value = _by_stage(reader.json("evaluate/scores.json", dict))
     whole = {str(model): scores for model, scores in value.items() if isinstance(scores, dict)}
     sections = {model: dict(flatten({name: of for name, of in scores.items() if name != "tasks"})) for model, scores in whole.items()}
@@ -224,16 +225,16 @@ def read_scores(reader: RunReader) -> Scores:
 
 
 def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """What the models said, from `evaluate/samples.json`: (model, the sample's names and texts)."""
+    """Reads `evaluate/samples.json`: (model, names and texts of the sample)."""
     value = _by_stage(reader.json("evaluate/samples.json", dict))
     return [
         (str(model), flatten(s)) for model, samples in value.items() if isinstance(samples, list) for s in samples if isinstance(s, dict)
     ]
 
 
-#: Items shown of those that were found in documents.
+#: Items found in documents that the page shows.
 EXAMPLES = 5
-#: Metrics that are no share of items.
+#: Metrics that are not a share of items.
 OTHER = ("perplexity",)
 
 
@@ -243,7 +244,7 @@ class Score:
     error: float | None
 
     def text(self, metric: str) -> str:
-        """`50.2% ± 0.4`, or a perplexity."""
+        """Formats the score: `50.2% ± 0.4`, or a perplexity."""
         if metric in OTHER:
             return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.2g}")
         return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
@@ -251,7 +252,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Leak:
-    """An item that a document holds: `share` of its words that prove something, `passage` of the document."""
+    """A benchmark item that a document holds. `share`: the share of its searched words that were found, in `passage`."""
 
     item: int
     text: str
@@ -264,7 +265,7 @@ class Leak:
 
 @dataclass
 class Benchmark:
-    """A task: `scores` by metric (the first is the one to compare by) and model, `groups` by name and model."""
+    """A benchmark task. `scores`: by metric (the main one first) and model. `groups`: by name and model."""
 
     name: str
     title: str
@@ -277,7 +278,7 @@ class Benchmark:
     searched: int
     documents: int
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
-    without: dict[str, Score] = field(default_factory=dict)  # the first metric by model, of the items that no document holds
+    without: dict[str, Score] = field(default_factory=dict)  # the main metric by model, on the items that no document holds
     groups: dict[str, dict[str, Score]] = field(default_factory=dict)
     leaks: list[Leak] = field(default_factory=list)
     leaks_query: Query | None = None
@@ -287,7 +288,7 @@ class Benchmark:
         return next(iter(self.scores))
 
     def weakest(self) -> list[tuple[str, dict[str, Score]]]:
-        """The groups, those with the lowest mean over models first."""
+        """Returns the groups, those with the lowest mean over models first."""
         return sorted(self.groups.items(), key=lambda group: (sum(s.value for s in group[1].values()) / max(1, len(group[1])), group[0]))
 
 
@@ -298,7 +299,7 @@ class Benchmarks:
 
 
 def read_benchmarks(run: Run, models: list[str], scores: dict[str, dict[str, Any]], examples: bool = True) -> Benchmarks:
-    """`scores`: the sections of `evaluate/scores.json` by model. What is not of the expected form is left out."""
+    """Reads the benchmarks. `scores`: the sections of `evaluate/scores.json` by model. Values of an unexpected form are left out."""
     found: dict[str, Benchmark] = {}
     for model in models:
         for name, summary in _object(scores[model].get("tasks")).items():
@@ -344,7 +345,7 @@ def _scores(metrics: Any) -> dict[str, Score]:
 
 
 def _find_leaks(run: Run, task: Benchmark) -> None:
-    """The items of which most was found, with their own text where they were among those scored by the first model."""
+    """Reads the items with the largest share found. An item's text is known where it was among those that the first model answered."""
     found, scored = f"evaluate_benchmarks_overlap_{task.name}", f"evaluate_benchmarks_{next(iter(task.scores[task.metric]))}_{task.name}"
     if found not in run.tables:
         return

@@ -1,4 +1,4 @@
-"""What the stages measured: histograms, lengths of documents, personal data."""
+"""Reads the measured values: histograms, lengths of documents, personal data."""
 
 import math
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from corpusmill.report.query.sql import column, literal
 from corpusmill.report.read import RunReader
 
 BINS = 60
-#: Rows by which ranges and other thresholds are chosen; all are counted.
+#: Rows of the sample from which bins and other thresholds are chosen; the counts cover all rows.
 SAMPLE_ROWS = 100_000
-#: Columns of which those rows are in memory at a time.
+#: Columns whose samples are in memory at a time.
 TOGETHER = 8
-#: Places and numbers of groups, not measurements; a histogram of them says nothing.
+#: Columns that are not measurements: places, numbers of copies, and the columns that every report begins with.
 NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
-#: By stage, what says nothing here: `similarity` is drawn beside the clusters, without the exact copies that would hide all others;
-#: an item's number measures nothing, and a document rarely holds more than one.
+#: By stage, measured columns without a histogram: `similarity` has its own chart, without the exact copies that would hide all other
+#: values; the number of an item measures nothing, and a document rarely holds more than one item.
 NOT_DRAWN = {"dedup": {"similarity", "contaminated_item", "contamination_matches"}}
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-#: Ten steps a decade; longer documents are in the last bin.
+#: Ten bins for each power of ten; the last holds all longer documents.
 EDGES = [10 ** (step / 10) for step in range(81)]
 PII = "pii_"
 
@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def measured_columns(schema: pa.Schema, stage: str = "") -> list[str]:
-    """The columns of a stage's report that hold numbers or yes/no, in their order."""
+    """Returns the columns of a stage's report that hold numbers or booleans, in their order."""
     left_out = NOT_MEASURED | NOT_DRAWN.get(stage, set())
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     return [f.name for f in schema if f.name not in left_out and any(test(f.type) for test in numeric)]
@@ -46,8 +46,9 @@ def measured_columns(schema: pa.Schema, stage: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class Bins:
-    """The bins of a histogram: `count` of equal width from `low` to `high`, or of equal ratio where `logarithmic`; then `zeros` says
-    whether one more, from 0 to `low`, stands before them. A bin holds its lower edge, the last one both. `whole`: all values are."""
+    """The bins of a histogram: `count` bins from `low` to `high`, of equal width, or of equal ratio where `logarithmic`. `zeros`: one
+    more bin, from 0 to `low`, comes before them. A bin holds its lower edge; the last holds both edges. `whole`: all values are whole
+    numbers."""
 
     low: float
     high: float
@@ -65,7 +66,7 @@ class Bins:
         return [0.0, *edges] if self.zeros else edges
 
     def place(self, value: str) -> str:
-        """SQL: the bin of a value; -1 where it lies below all of them, one more than there are where it lies above, NULL of NULL."""
+        """SQL: the bin of a value; -1 below all bins, the number of bins above them, NULL for NULL."""
         low, high, bins = literal(self.low), literal(self.high), len(self.edges) - 1
         first = int(self.zeros)
         inside = f"({value} - {low}) * {self.count} / {literal(self.high - self.low)}"
@@ -79,12 +80,12 @@ class Bins:
 
 
 def plan(values: Floats, marks: Sequence[float]) -> Bins:
-    """Bins for some finite values (n): a bin a number for few whole numbers, else 60 even or logarithmic ones. `marks` (thresholds) are
-    always inside; of the values nearly all."""
+    """Chooses bins for finite values (n): one for each number where there are few whole numbers, else 60 even or logarithmic ones. They
+    cover all `marks` (thresholds) and nearly all values."""
     if not len(values):
         values = np.array([0.0, *marks])
     low, high = float(values.min()), float(np.quantile(values, 0.995, method="nearest"))
-    for mark in marks:  # with some room behind it, where those that fail are
+    for mark in marks:  # with some room above the threshold, where the failing values of a maximum are
         low, high = min(low, mark), max(high, mark + 0.2 * max(mark - low, 0.0))
     whole = bool(np.all(values == np.round(values)))
     if whole and high - low < BINS:
@@ -99,7 +100,7 @@ def plan(values: Floats, marks: Sequence[float]) -> Bins:
 
 @dataclass
 class Histogram:
-    """Counts of one column in each of `bins`, of `below` and `above` them, and of the `missing` values: nulls and NaNs."""
+    """A histogram of one column: counts in each of `bins`, of values `below` and `above` them, and of `missing` values (null or NaN)."""
 
     column: str
     bins: Bins
@@ -116,12 +117,12 @@ class Histogram:
 
     @property
     def mostly_zeros(self) -> bool:
-        """Whether most values lie before the first step of a logarithmic axis, where they would hide all others."""
+        """Whether most values lie in the bin of zeros of a logarithmic axis, where its bar would hide all others."""
         return self.bins.zeros and 2 * (self.kept[0] + self.dropped[0]) > self.values
 
 
 def read_histograms(run: Run, d: Decisions) -> dict[str, Histogram]:
-    """All measured columns of a stage's report, in its order."""
+    """Reads the histograms of all measured columns of a stage's report, in its order."""
     kinds, schema = columns(run, f"{d.stage}_report"), run.reader.schema(d.stage, "report")
     names = [name for name in measured_columns(schema, d.stage) if name in kinds] if schema is not None else []
     planned = _plans(run, d, names, kinds)
@@ -129,7 +130,7 @@ def read_histograms(run: Run, d: Decisions) -> dict[str, Histogram]:
 
 
 def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) -> dict[str, Bins]:
-    """The bins of each column, by some rows from all over the report."""
+    """Returns the bins of each column, chosen on a sample of the report."""
     marks: dict[str, list[float]] = {}
     for rule in d.thresholds:
         if isinstance(rule.threshold, int | float):
@@ -143,7 +144,8 @@ def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) 
 
 
 def sample(run: Run, d: Decisions, values: Sequence[str]) -> list[Floats]:
-    """Numbers (n), given as SQL, of about `SAMPLE_ROWS` rows from all over a report that `Run.hold` has read; NaN where missing."""
+    """Returns a sample of each of `values` (SQL): numbers (n) of about `SAMPLE_ROWS` rows spread over a report that `Run.hold` has read;
+    NaN where missing."""
     if not values:
         return []
     named = ", ".join(f"coalesce({value}, 'nan'::DOUBLE) AS v{place}" for place, value in enumerate(values))
@@ -170,8 +172,8 @@ def _histogram(run: Run, stage: str, name: str, bins: Bins, kinds: dict[str, str
 
 @dataclass
 class Lengths:
-    """Lengths in characters of one set of documents, `name`: at each of `QUANTILES`, and counts between each of `EDGES` and the next;
-    `empty` are documents without a character."""
+    """The lengths in characters of one set of documents, `name`: at each of `QUANTILES`, and counts between each two of `EDGES`. `empty`:
+    documents without characters."""
 
     name: str
     documents: int
@@ -182,7 +184,7 @@ class Lengths:
 
 
 def read_lengths(run: Run, stages: Sequence[str]) -> tuple[list[Lengths], list[Query]]:
-    """The documents as they came in, and after each of `stages`; sets without documents are left out."""
+    """Reads the lengths of the input documents and of those after each of `stages`. Sets without documents are left out."""
     sets = [("came in", stage, "chars_in", "") for stage in stages[:1]]
     sets += [(f"after {stage}", stage, "chars_out", " WHERE kept") for stage in stages]
     if not sets:
@@ -223,8 +225,8 @@ ORDER BY place, step""")  # fmt: skip
 
 @dataclass(frozen=True)
 class PersonalKind:
-    """Of one kind: finds and documents that have any, of all and of those that were kept. `placeholder` stands for it in the text, None
-    where it stays; `known` tells whether the recipe says so."""
+    """Counts for one kind of personal data: finds, and documents with at least one, among all documents and among those kept. `placeholder`
+    replaces it in the text; None where it stays. `known`: whether the recipe names this kind."""
 
     column: str
     placeholder: str | None
@@ -241,7 +243,7 @@ class PersonalKind:
 
 @dataclass(frozen=True)
 class PersonalData:
-    """What the step `pii` found: by kind, and documents with any find (`touched`)."""
+    """The finds of the step `pii` by kind. `touched`: documents with at least one find."""
 
     kinds: list[PersonalKind]
     rows: int
@@ -253,7 +255,7 @@ class PersonalData:
 
 
 def read_personal_data(run: Run) -> PersonalData | None:
-    """The kinds that the filter stage looked for; None where it looked for none, or has no documents."""
+    """Reads the kinds of personal data that the filter stage searched for; None where it searched for none or has no documents."""
     kinds = columns(run, "filter_report") if has_report(run, "filter") else {}
     names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INT")]
     names += [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INTEGER")]
@@ -291,7 +293,7 @@ def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> P
 
 
 def _pii_options(reader: RunReader) -> dict[str, Any]:
-    """The step's options in the resolved recipe; empty where it does not have them."""
+    """Returns the options of the step `pii` in the resolved recipe; empty where it has none."""
     steps = reader.settings("filter").get("steps")
     for step in steps if isinstance(steps, list) else []:
         if isinstance(step, dict) and isinstance(step.get("pii"), dict):

@@ -1,14 +1,14 @@
-"""What a run says of itself, as tables.
+"""Makes tables of a run's own records.
 
 ```
 stages     stage, status (complete, unfinished), tasks, files, bytes
 tasks      stage, task, rows_in, kept, dropped, bytes_in, counts (a map), warnings (a list), config, code
 outputs    stage, task, path, bytes, sha256: the files that tasks have written, paths relative to the stage
-rules      stage, step, rule, column, comparison, threshold (JSON, because some are lists)
+rules      stage, step, rule, column, comparison, threshold (JSON, because some are lists), meaning
 settings   stage, option (piece_mb, steps.0.gopher_quality.short), value (JSON): the recipe with all defaults
 versions   library, version
 metrics    a row a phase of a stage: stage, phase, seconds, worker_seconds, tasks, rows_in, bytes_in, workers, peak_mb, ...
-STAGE_log  a training's step by step: step, loss, lr, grad_norm, ...; STAGE_speed: its tokens a second
+STAGE_log  a training, step by step: step, loss, lr, grad_norm, ...; STAGE_speed: its tokens per second
 ```
 """
 
@@ -29,7 +29,7 @@ _LARGEST = 1 << 63
 
 
 def find_records(reader: RunReader) -> dict[str, Callable[[], pa.Table]]:
-    """What makes each of the tables, by name: those that the run can have."""
+    """Returns a function for each table that the run can have, by the table's name; it makes the table."""
     found: dict[str, Callable[[], pa.Table]] = {
         "stages": partial(_stages, reader),
         "tasks": partial(_tasks, reader),
@@ -52,7 +52,7 @@ def _table(rows: Iterable[dict[str, Any]], *fields: tuple[str, pa.DataType]) -> 
 
 
 def _text(value: Any) -> Any:
-    """A text without what UTF-8 can't hold: JSON may have halves of characters, which become `\\ud800`."""
+    """Returns a text that UTF-8 can hold. JSON may have halves of surrogate pairs, which become `\\ud800`."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -110,7 +110,7 @@ def _settings(reader: RunReader) -> pa.Table:
 
 
 def _options(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings and lists, by their dotted path."""
+    """Yields the leaves of nested mappings and lists, by their dotted path."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if inner is None or (path and not value):
         yield path, value
@@ -126,14 +126,16 @@ def _versions(reader: RunReader) -> pa.Table:
 
 
 def _lines(reader: RunReader, path: str) -> pa.Table:
-    """A file of JSON lines, with a column for each name in them. A line that is no object is left out, with a warning."""
+    """Returns a file of JSON lines as a table, with a column for each name in them. A line that is not an object is left out with a
+    warning."""
     rows = reader.json_lines(path)
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({_text(name): _column([row.get(name) for row in rows]) for name in names} or {"line": pa.array([], _INT)})
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Whole numbers, numbers (a loss may be the word nan), yes or no, text; whatever else there is, and a mixture, is JSON."""
+    """Returns a column of one type: booleans, whole numbers, floats (a loss may be the text nan) or texts; JSON for mixed and all other
+    values."""
     present = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in present):
         return pa.array(values, pa.bool_())

@@ -1,4 +1,4 @@
-"""`corpusmill.open_run`: the tables of a run for notebooks, scripts and pages. The package's docstring says which there are."""
+"""`corpusmill.open_run`: the tables of a run for notebooks, scripts and pages. The package's docstring lists the tables."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -15,12 +15,12 @@ from corpusmill.report.read import ReportRule, RunReader, read_meanings
 
 
 class Relation:
-    """All that DuckDB's relation has: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow, `.fetchall()` tuples,
-    `.filter(...)`, `.aggregate(...)`, `.order(...)` and so on another relation.
+    """A DuckDB relation with all its methods: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow, `.fetchall()` tuples;
+    `.filter(...)`, `.aggregate(...)`, `.order(...)` and others give another relation.
 
-    Nothing is read before rows are asked for, and each asking reads anew. Where a shard turns out to be damaged, it is left out with a
-    warning of the run, and the rows are read again; only a reader of batches (`.to_arrow_reader()`), which has given rows already by then,
-    ends with DuckDB's error. Raises InputError for whatever else DuckDB can't do.
+    Nothing is read before rows are asked for, and each request reads anew. A damaged shard is left out with a warning of the run, and the
+    rows are read again. Only a reader of batches (`.to_arrow_reader()`) ends with DuckDB's error, since it has returned rows by then. All
+    other errors of DuckDB become an InputError.
     """
 
     def __init__(self, run: "Run", relation: Any):
@@ -63,16 +63,16 @@ class Relation:
         return str(self)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
-        """What pyarrow, polars and others read a table from."""
+        """Returns the Arrow stream from which pyarrow, polars and others read a table."""
         return self.to_arrow_table().__arrow_c_stream__(requested_schema)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:
-        """The first rows as a notebook shows them."""
+        """Returns the first rows as a notebook shows them."""
         return self._guarded(lambda: self._relation._repr_mimebundle_(include, exclude))
 
 
 def _is_relation(value: Any) -> bool:
-    """Also of rows in groups (`.group_by(...)`), whose class has no public name."""
+    """Whether a value is a relation, or grouped rows (`.group_by(...)`), whose class has no public name."""
     return isinstance(value, duckdb.DuckDBPyRelation) or type(value).__name__ == "GroupedRelation"
 
 
@@ -83,18 +83,19 @@ def _plain(value: Any) -> Any:
 __all__ = ["Run", "identifier", "open_run", "quoted"]
 
 Answer = TypeVar("Answer")
-#: The task of the filter stage that counts on how many documents each score fires.
+#: The filter stage's task that counts the documents on which each score fires.
 ANSWERS = "answers"
 
 
 class Run:
-    """A run's tables as relations, from which `.df()` makes pandas, `.pl()` polars and `.to_arrow_table()` Arrow.
+    """A run's tables as relations: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow.
 
-    `tables` has those that lie in Parquet files. With `verify` all these files are read and compared with the manifest's sha256 first, so
-    that values can be trusted to the bit. With `only_run` a query can read nothing else than the run. `memory`: bytes
-    that queries have, by default half of what is free.
-    Otherwise only manifests and footers of shards (all of a table's where their columns differ) are read before a relation is asked for its
-    rows; where a footer is damaged, the table's shards are compared with the manifest, too. Raises InputError where `folder` is no run.
+    `tables`: those in Parquet files. `verify`: first read all these files and compare them with the manifest's sha256, so that every value
+    can be trusted. `only_run`: queries can read nothing but the run. `memory`: bytes for queries, by default half of the free memory.
+
+    Without `verify`, only manifests and some footers of shards are read before rows are asked for (all footers of a table whose columns
+    differ). Where a footer is damaged, the table's shards are also compared with the manifest. Raises InputError where `folder` is not a
+    run.
     """
 
     def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False, memory: int | None = None):
@@ -113,8 +114,7 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Which stages are stale; what is damaged, and so left out, as far as it is known by now; scores that fire on more than a tenth of
-        the corpus."""
+        """The run's warnings: stale stages, damaged files found so far, and scores that fire on more than a tenth of the corpus."""
         stale = self.reader.stale
         answers = [task for task in self.reader.stages["filter"].tasks if task.task == ANSWERS]
         fired = [f"filter: {sentence}" for task in answers for sentence in task.warnings]
@@ -122,17 +122,17 @@ class Run:
 
     @property
     def names(self) -> list[str]:
-        """All tables: of Parquet files, of what the run says of itself, of JSON files."""
+        """The names of all tables: those of Parquet files, of the run's records, and of JSON files."""
         return [*self.tables, *self._records, *self._files]
 
     def scan(self, name: str) -> str:
-        """The SQL expression that reads a table's files; it gives the virtual columns `filename` and `file_row_number`, too."""
+        """Returns the SQL expression that reads a table's files. It adds the virtual columns `filename` and `file_row_number`."""
         return self.tables[name].scan(self.reader.storage)
 
     def hold(self, names: Iterable[str]) -> None:
-        """Reads tables once for many queries. What does not fit into DuckDB's memory goes to its temporary folder.
+        """Reads tables into DuckDB once for many queries. What exceeds DuckDB's memory goes to its temporary folder.
 
-        Shards that can't be read are found before, and are left out with a warning each.
+        Shards that can't be read are left out before, with a warning each.
         """
         self.connection.execute("SET parquet_metadata_cache = false")  # these footers are read once
         for name in names:
@@ -151,39 +151,41 @@ class Run:
             self._set(readable)
 
     def _copy(self, name: str) -> None:
-        """A table of DuckDB's own in front of the view of the same name; nothing where the view is gone."""
+        """Copies a table into DuckDB, where the copy hides the view of the same name. Does nothing where the view is gone."""
         if name in self.tables:
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM {self.scan(name)}")
 
     def sql(self, query: str, **parameters: Any) -> Relation:
-        """A SELECT over all tables; `$name` in it is a parameter. Raises InputError for anything else, and for what DuckDB can't read."""
+        """Runs a SELECT over all tables; `$name` in it is a parameter. Raises InputError for any other statement and for DuckDB's
+        errors."""
         self._one_select(query)
         return Relation(self, self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query))
 
     def table(self, name: str) -> Relation:
-        """A table by its name. Raises InputError with names that are like it."""
+        """Returns a table by its name. Raises InputError that lists similar names."""
         if name not in self.names:
             raise InputError(f"{self.reader.storage.root}: {no_table(name, self.names)}")
         return self.sql(f"FROM {identifier(name)}")
 
     def report(self, stage: str) -> Relation:
-        """A stage's report: a row for each document that came in, kept or not, with all measured values."""
+        """Returns a stage's report: a row for each document that came in, kept or not, with all measured values."""
         return self.table(f"{stage}_report")
 
     def documents(self, stage: str) -> Relation:
-        """The documents that a stage lets through, with their texts."""
+        """Returns the documents that a stage keeps, with their texts."""
         return self.table(f"{stage}_documents")
 
     def rules(self, stage: str) -> list[ReportRule]:
-        """The thresholds that a stage has applied."""
+        """Returns the rules that a stage has applied."""
         return self.reader.rules(stage)
 
     def meanings(self, stage: str) -> dict[str, str]:
-        """What a stage's rules fail documents for, in words, by rule."""
+        """Returns the meanings of a stage's rules by name: the reason for which each drops a document, in words."""
         return read_meanings(self.reader, stage)
 
     def guarded(self, action: Callable[[], Answer], query: Callable[[], str]) -> Answer:
-        """What `action` gives, without the shards that it proves to be damaged. `query` is the SQL that it runs, or the tables' names.
+        """Returns the result of `action`. Where it meets damaged shards, leaves them out and repeats it. `query` returns the SQL that runs,
+        or the tables' names.
 
         Raises InputError for an error of DuckDB.
         """
@@ -206,7 +208,7 @@ class Run:
         self.close()
 
     def _one_select(self, query: str) -> None:
-        """Refuses anything else; makes the tables of records that it names."""
+        """Refuses anything but one SELECT, and makes the record tables that it names."""
         try:
             statements = self.connection.extract_statements(query)
         except duckdb.Error as error:
@@ -218,7 +220,7 @@ class Run:
             self._unmade.remove(name)
 
     def _set(self, table: Table) -> None:
-        """Makes a table's view, or takes it away where no shard is left, or where its shards do not fit each other."""
+        """Makes a table's view. Removes it where no shard is left or the shards' columns do not fit each other."""
         self.tables.pop(table.name, None)
         if not table.shards:
             self.connection.execute(f"DROP VIEW IF EXISTS {identifier(table.name)}")
@@ -234,9 +236,10 @@ class Run:
             self._set(whole)
 
     def _mend(self, query: str) -> bool:
-        """Leaves out what is damaged of the tables that a query names; where nothing is, their columns may differ after all.
+        """Leaves out the damaged shards of the tables that a query names. Where none is damaged, reads the tables with columns that may
+        differ.
 
-        False where neither helps.
+        Returns False where neither helps.
         """
         tables = [self.tables[name] for name in self._named(query, self.tables)]
         changed = [whole for table in tables if (whole := without_damaged(self.reader, table)) != table]
@@ -246,14 +249,14 @@ class Run:
         return bool(changed)
 
     def _named(self, query: str, names: Iterable[str]) -> list[str]:
-        """The names that occur in a query; DuckDB's do not tell small letters from capitals."""
+        """Returns the names that occur in a query. DuckDB ignores case in names."""
         words = set(re.findall(r"\w+", query.lower()))
         return [name for name in names if name.lower() in words]
 
 
 def open_run(path: str, verify: bool = False) -> Run:
-    """Opens a run's folder, local or on a store (`s3://`); with `verify` all tables are compared with what the stages wrote (sha256).
+    """Opens a run folder, local or on a store (`s3://`). `verify`: compares all tables with the sha256 that the stages recorded.
 
-    Raises InputError where it is no run.
+    Raises InputError where it is not a run.
     """
     return Run(str(path), verify)

@@ -1,4 +1,4 @@
-"""Words of SQL, and DuckDB's errors in one sentence."""
+"""Quotes names and values for SQL, opens DuckDB, and turns its errors into one sentence."""
 
 import atexit
 import difflib
@@ -21,20 +21,20 @@ from corpusmill.pipeline.store_requests import filesystem
 
 Value = str | int | float | bool | None
 
-#: Errors that say something of the query, never of a file.
+#: Errors about the query, never about a file.
 OF_THE_QUERY = (
     duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException, duckdb.NotImplementedException,
     duckdb.OutOfMemoryException, duckdb.OutOfRangeException, duckdb.ParserException, duckdb.PermissionException,
     duckdb.TypeMismatchException,
 )  # fmt: skip
-#: Tables that a sentence about one that is not there names.
+#: Tables that the error for an unknown table names.
 NEAR = 4
-#: DuckDB's name of the error before what it says.
+#: DuckDB's error type before its message.
 _KIND = re.compile(r"^(\w+ ){1,3}Error: ")
 _COLUMN = re.compile(r'(?:Referenced column|column named) "?(.+?)"? (?:not found|was not found)', re.S)
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
 _TABLE = re.compile(r"Table with name (.+?) does not exist", re.S)
-#: A name that needs no quotes, unless it is a word of SQL.
+#: A name that needs no quotes unless it is a keyword of SQL.
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _FILE = re.compile(r'Cannot access (?:file|directory) "(.+)" - ', re.S)
 
@@ -45,17 +45,17 @@ def quoted(text: str) -> str:
 
 
 def identifier(name: str) -> str:
-    """A column's or table's name in SQL, whatever it holds."""
+    """Quotes a column's or table's name, which may hold any character."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def column(name: str) -> str:
-    """A column's or table's name in SQL, in quotes only where they are needed."""
+    """Returns a column's or table's name, quoted only where needed."""
     return name if _is_plain(name) else identifier(name)
 
 
 def aliases(names: Iterable[str]) -> list[str]:
-    """Names for columns that stand for what has any name at all: the name itself where it is a plain one."""
+    """Returns names for columns: the given name where it needs no quotes, else `column_N`."""
     return [name if _is_plain(name) else f"column_{place}" for place, name in enumerate(names, 1)]
 
 
@@ -65,13 +65,13 @@ def _is_plain(name: str) -> bool:
 
 @cache
 def _reserved() -> frozenset[str]:
-    """The words that DuckDB allows as no name without quotes."""
+    """Returns the words that DuckDB does not allow as names without quotes."""
     rows = duckdb.connect(":memory:").execute("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'")
     return frozenset(word for (word,) in rows.fetchall())
 
 
 def literal(value: Value) -> str:
-    """A value in SQL. Characters that a page must not show as they are become `chr(N)`, so that what is printed is what runs."""
+    """Returns a value in SQL. Characters that a page must not show become `chr(N)`, so that the printed query is the one that runs."""
     if value is None:
         return "NULL"
     if isinstance(value, bool | int):
@@ -84,18 +84,19 @@ def literal(value: Value) -> str:
 
 
 def field(name: str) -> str:
-    """A field of a JSON object, to stand behind `->` or `->>`: one that is empty or begins with `$` or `/` would be a path there."""
+    """Returns the name of a JSON field for use after `->` or `->>`. An empty name, or one that begins with `$` or `/`, would be read as a
+    path, so it becomes a JSON pointer."""
     return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/", "") else name)
 
 
 def no_table(name: str, names: Collection[str]) -> str:
-    """A sentence that names the tables most like `name`."""
+    """Returns a sentence that names the tables most similar to `name`."""
     near = difflib.get_close_matches(name.lower(), names, NEAR, 0.5)
     return f"there is no table {name!r} ({'near it: ' + ', '.join(near) + '; ' if near else ''}corpusmill query RUN lists all)."
 
 
 def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
-    """What went wrong with a query, without DuckDB's internals; `names` are the tables that there are. It ends with a full stop."""
+    """Returns a sentence with a full stop about a failed query, without DuckDB's internals. `names`: the tables that exist."""
     said = str(error)
     if column := _COLUMN.search(said):
         near = _CANDIDATES.search(said)
@@ -111,7 +112,7 @@ def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
     return f"{kind}{first}."
 
 
-#: Bytes that queries get at least, and the share of what is free that they get at most: the rest is for what becomes of the rows.
+#: The least memory of queries in bytes, and their default share of the free memory; the rest is for the rows in Python.
 LEAST_MEMORY = 512 << 20
 SHARE_OF_MEMORY = 0.5
 
@@ -119,27 +120,27 @@ _SETTINGS = {
     "allow_persistent_secrets": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
-    "python_enable_replacements": "false",  # no variable of a program is a table
+    "python_enable_replacements": "false",  # a Python variable is never a table
 }
 _NUMBER = itertools.count()
 
 
 def connect(storage: Storage, memory: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection that can read the files of `storage`.
+    """Opens a connection that can read the files of `storage`.
 
-    What does not fit into memory goes to a folder among the system's temporary ones, which DuckDB makes in need and removes at the end.
+    Larger results go to a temporary folder, which DuckDB makes when needed and removes at the end.
     """
     memory = memory or max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
     spill = os.path.join(_private(), str(next(_NUMBER)))
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
-    connection.execute("SET parquet_metadata_cache = true")  # footers of a thousand shards are read once, not once a query
+    connection.execute("SET parquet_metadata_cache = true")  # reads the footers of the shards once, not once for each query
     reach(connection, storage)
     return connection
 
 
 @cache
 def _private() -> str:
-    """A folder among the system's temporary ones that nobody else can read, or has made before; it goes when this process ends."""
+    """Returns a new temporary folder that only this user can read. It is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="corpusmill-query-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -155,12 +156,13 @@ def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
 
 
 def shut_in(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    """From now on the connection can read nothing but the run's files, and none of its settings can be changed."""
+    """Restricts the connection to the run's files and locks its settings."""
     connection.execute(f"SET allowed_directories = [{quoted(place(storage, ''))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 
 def place(storage: Storage, path: str) -> str:
-    """A file of the run as DuckDB is to find it, also when the process works in another folder by then; links to the run are followed."""
+    """Returns the absolute path of a file of the run for DuckDB, so that a later change of the working folder does not matter; links to the
+    run are followed."""
     return storage.path(path) if storage.remote else str(Path(storage.root).resolve() / path)

@@ -1,8 +1,8 @@
-"""Which tables a run has, and from which files.
+"""Finds a run's tables and their files.
 
-A table's name is the stage and the folder of its shards (`filter_report`, `dedup_clusters`), `documents` in place of `data`; a file
-with a name of its own is a table of its own (`dedup_clusters_sources`), and numbered files of such a name are
-its parts (`tokenizer_judged_judge_parts`).
+A table's name is the stage and the folder of its shards (`filter_report`, `dedup_clusters`), with `documents` for `data`. A file with its
+own name is a table of its own (`dedup_clusters_sources`). Numbered files with such a name are a table of parts
+(`tokenizer_judged_judge_parts`).
 """
 
 import re
@@ -25,17 +25,17 @@ from corpusmill.report.read import TRAINED, RunReader
 if TYPE_CHECKING:
     import duckdb
 
-#: Shards of one table, by the name before their number; `part` and `tokens` say nothing that the folder does not say.
+#: The name before a shard's number. The names `part` and `tokens` add nothing to the folder's name.
 _NUMBERED = re.compile(r"(\w+)-\d+.*")
 _PLAIN = ("part", "tokens")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The shards of a table in the order of the stage's plan, as the manifest has them.
+    """The shards of a table in the order of the stage's plan, as in the manifest.
 
-    `mixed`: tasks of different versions or configurations have written them, so their columns may differ. Only then are all footers read
-    before a query begins.
+    `mixed`: tasks of different versions or configurations have written the shards, so their columns may differ. Only then are all footers
+    read before a query.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Table:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths relative to the run."""
+        """The shards' paths, relative to the run."""
         return tuple(f"{self.stage}/{shard.path}" for shard in self.shards)
 
     def scan(self, storage: Storage) -> str:
-        """The SQL expression that reads the files; it gives the virtual columns `filename` and `file_row_number`, too."""
+        """Returns the SQL expression that reads the files. It adds the virtual columns `filename` and `file_row_number`."""
         folder = place(storage, self.stage)
         paths = ", ".join(quoted(f"{folder}/{shard.path}") for shard in self.shards)
         return f"read_parquet([{paths}]{', union_by_name = true' if self.mixed else ''})"
 
 
 def find_tables(reader: RunReader) -> dict[str, Table]:
-    """All Parquet tables that the run's manifests name, by name, in the order of the stages."""
+    """Returns all Parquet tables that the run's manifests name, by name, in the order of the stages."""
     found: dict[str, Table] = {}
     for stage in reader.stages.values():
         shards: dict[str, list[OutputFile]] = {}
@@ -79,7 +79,7 @@ def _name(stage: str, path: PurePosixPath) -> str:
     return re.sub(r"\W", "_", "_".join([stage, *folders, *own]))
 
 
-#: What the page reads by its place, whether or not a manifest names it.
+#: JSON files that the page reads from fixed places, whether or not a manifest names them.
 OTHERS = (
     "run.json", "metrics.jsonl", "tokenizer/quality.json", "tokens/plan.json", "tokens/train/shards.json",
     "tokens/validation/shards.json", *(f"{stage}/logs/{name}.jsonl" for stage in TRAINED for name in ("train", "speed", "samples")),
@@ -89,20 +89,20 @@ OTHERS = (
 
 
 def find_files(reader: RunReader) -> dict[str, str]:
-    """The run's JSON files, relative to the run, by the name of their view."""
+    """Returns the run's JSON files (relative to the run), by the name of their view."""
     named = [f"{stage.name}/{path}" for stage in reader.stages.values() for path in stage.outputs("") if path.endswith((".json", ".jsonl"))]
     others = [path for path in OTHERS if path not in named and reader.storage.exists(path)]
     return {view_name(path): path for path in (*named, *others)}
 
 
 def view_name(path: str) -> str:
-    """The view of a JSON file: `tokens/train/shards.json` is `json_tokens_train_shards`."""
+    """Returns the name of a JSON file's view: `json_tokens_train_shards` for `tokens/train/shards.json`."""
     stage, _, rest = path.rpartition(".")[0].partition("/")
     return "_".join(["json", stage, re.sub(r"\W", "_", rest.removeprefix(TRIAL))]).rstrip("_")
 
 
 def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> None:
-    """Adds the views. Nothing is read before a query asks for it; a file that holds no JSON makes that query fail, and no other."""
+    """Adds the views of JSON files. A file is read when a query uses it; a file that is not JSON makes only that query fail."""
     for name, path in find_files(reader).items():
         file = quoted(place(reader.storage, path))
         query = f"SELECT content::JSON AS content FROM read_text({file})"
@@ -113,11 +113,11 @@ def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> Non
 
 
 THREADS = 4
-_SHA256 = 64  # hex digits; a run that was put together by hand may have none
+_SHA256 = 64  # hex digits; a run made by hand may have no hash
 
 
 def without_torn(reader: RunReader, table: Table) -> Table:
-    """The table without files that are missing, or cut short. Each of them becomes a warning."""
+    """Returns the table without files that are missing or cut short, and warns of each."""
     storage = reader.storage.child(table.stage)
     return _without(
         reader, table, {shard.path: said for shard in _of_another_size(storage, table.shards) if (said := _unreadable(storage, shard))}
@@ -125,7 +125,7 @@ def without_torn(reader: RunReader, table: Table) -> Table:
 
 
 def without_damaged(reader: RunReader, table: Table) -> Table:
-    """The table without files that do not hold what the stage wrote; all of them are read. Each of them becomes a warning."""
+    """Reads all files and returns the table without those that differ from what the stage wrote. Warns of each."""
     storage = reader.storage.child(table.stage)
     with ThreadPoolExecutor(THREADS) as pool:
         said = zip(table.shards, pool.map(lambda shard: _changed(storage, shard), table.shards), strict=True)
@@ -133,7 +133,7 @@ def without_damaged(reader: RunReader, table: Table) -> Table:
 
 
 def without_unreadable(reader: RunReader, table: Table) -> Table:
-    """The table without files that can't be read to their end. A file that holds what the stage wrote is not opened for that."""
+    """Returns the table without files that can't be read to their end. A file with the recorded sha256 is not opened."""
     storage = reader.storage.child(table.stage)
 
     def why(shard: OutputFile) -> str:
@@ -151,14 +151,14 @@ def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
 
 
 def _of_another_size(storage: Storage, shards: tuple[OutputFile, ...]) -> Iterator[OutputFile]:
-    """The files whose size is not that of the manifest: a folder is listed once."""
+    """Yields the files whose size differs from the manifest's. Each folder is listed once."""
     for folder, files in groupby(shards, key=lambda shard: str(PurePosixPath(shard.path).parent)):
         sizes = storage.listing(folder)
         yield from (shard for shard in files if sizes.get(PurePosixPath(shard.path).name, -1) != shard.bytes)
 
 
 def _unreadable(storage: Storage, shard: OutputFile) -> str:
-    """Why a file can't be opened, in a sentence; empty where it can: it may be of a later attempt than the manifest."""
+    """Returns a sentence on why a file can't be opened; empty where it can (it may be from a later attempt than the manifest's)."""
     try:
         open_parquet(storage, shard.path).close()
     except (CorpusmillError, OSError, ValueError) as error:
@@ -167,7 +167,7 @@ def _unreadable(storage: Storage, shard: OutputFile) -> str:
 
 
 def _changed(storage: Storage, shard: OutputFile, hashed: bool = False) -> str:
-    """What is wrong with the bytes of a file, in a sentence; empty where nothing is. `hashed`: no file with the right sha256 is opened."""
+    """Returns a sentence on damage in a file; empty without any. `hashed`: a file with the recorded sha256 is not opened."""
     path = storage.path(shard.path)
     try:
         sha256 = storage.sha256(shard.path) if len(shard.sha256) == _SHA256 else ""
@@ -181,13 +181,13 @@ def _changed(storage: Storage, shard: OutputFile, hashed: bool = False) -> str:
 
 
 def _spoiled(storage: Storage, shard: OutputFile) -> str:
-    """Why the rows of a file can't be read, in a sentence; empty where all can. Its row groups are read one by one."""
+    """Reads a file's row groups one by one and returns a sentence on why one can't be read; empty where all can."""
     path, what = storage.path(shard.path), "it"
     try:
         with open_parquet(storage, shard.path) as opened:
             for group in range(opened.num_row_groups):
                 what = f"row group {group}"
-                opened.read_row_group(group, use_threads=False).validate(full=True)  # strings that are no UTF-8 would stop a query
+                opened.read_row_group(group, use_threads=False).validate(full=True)  # text that is not UTF-8 would stop a query
     except (CorpusmillError, OSError, ValueError, pa.ArrowException) as error:
         return str(error) if path in str(error) else f"{path}: {what} can't be read: {error}"
     return ""

@@ -1,1 +1,1 @@
-"""From a token to its document and back, and whether token shards are what was written."""
+"""Finds the document of a token and the tokens of a text, and checks that token shards are unchanged."""

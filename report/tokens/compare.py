@@ -1,4 +1,4 @@
-"""`tokens compare`: a run's tokenizer beside others, on the text that it was judged on."""
+"""`tokens compare`: compares a run's tokenizer with others on the text that the run judged it on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,9 @@ from corpusmill.tokenize.tokenizer_config import JudgeConfig
 
 
 def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
-    """What `quality.json` says, with these tokenizers in place of those that the run was compared with. Writes nothing.
+    """Returns the content of `quality.json` for these tokenizers in place of the ones that the run compared. Writes nothing.
 
-    Raises InputError where the run has judged no tokenizer, or another one can't be had.
+    Raises InputError where the run has judged no tokenizer, or one of `others` can't be loaded.
     """
     reader = RunReader(folder)
     quality = reader.json(QUALITY, dict)

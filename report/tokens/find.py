@@ -1,7 +1,7 @@
-"""`tokens find`: the documents that hold a text, and where their tokens lie.
+"""`tokens find`: finds the documents that hold a text, and the places of their tokens.
 
-The documents that were encoded are searched, one row group after the other, so text that begins inside a token is found too. In memory
-are two bytes a document of the files in which the text was found, and what is told of the first `limit` documents.
+Searches the encoded documents, one row group after the other, so it also finds a text that begins inside a token. Memory holds two bytes
+for each document of the files with a match, and the details of the first `limit` documents.
 """
 
 import json
@@ -30,26 +30,26 @@ from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 from corpusmill.report.tokens.trace import Around, around
 
 DESCRIBED = ("id", "url", "source", "offset", "length")
-#: Bytes of text shown before and after.
+#: Bytes of text shown before and after the match.
 SNIPPET = 80
-#: A file of documents: the run that it lies in (None: this one), and its path there.
+#: A file of documents: its run (None: this one), and its path there.
 File = tuple[str | None, str]
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class TokenPlace:
-    """Where a document's tokens lie; `token` is the number in the shard of the one in which the text begins."""
+    """The place of a document's tokens. `token`: the number in the shard of the token in which the text begins."""
 
     split: str
     shard: int
     first: int
     tokens: int
     token: int | None
-    copy: int  # from 0, of a document that a mixture repeats
+    copy: int  # the repetition in a mixture, from 0
 
     def command(self, run: str) -> str | None:
-        """The command that traces the token."""
+        """Returns the command that traces the token."""
         if self.token is None:
             return None
         split = "" if self.split == "train" else f" --split {self.split}"
@@ -58,7 +58,7 @@ class TokenPlace:
 
 @dataclass
 class Found:
-    """A document that holds the text, from byte `byte` of its own on; `places` is empty where no shard has it."""
+    """A document that holds the text, first at its byte `byte`. `places` is empty where no shard has the document."""
 
     document: dict[str, Any]  # DESCRIBED, data_file, data_row
     byte: int
@@ -70,14 +70,14 @@ class Found:
 
 @dataclass
 class Findings:
-    """How many documents hold the text and how often, how many of them are in no shard, and the first of them."""
+    """The result: documents that hold the text, occurrences, documents in no shard, and the first documents."""
 
     documents: int = 0
     occurrences: int = 0
     outside: int = 0
     found: list[Found] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    stale: str | None = None  # which stages of the run are
+    stale: str | None = None  # the sentence about stale stages of the run
 
     def as_json(self, run: str) -> dict[str, Any]:
         found = [
@@ -93,7 +93,7 @@ class Findings:
 
 
 def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> Findings:
-    """Looks for `text` in the documents that a run has encoded. Raises InputError where it has no token shards."""
+    """Searches for `text` in the documents that a run has encoded. Raises InputError where it has no token shards."""
     if not text:
         raise InputError("tokens find: the text to look for is empty.")
     try:
@@ -113,7 +113,7 @@ def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> 
 
 
 def _files(run: RunReader | None, sets: list[TokenShards]) -> list[File]:
-    """The files of documents that a run's stage `tokens` has read, then others that the shards' indexes name."""
+    """Returns the files of documents that a run's stage `tokens` has read, then others that the shards' indexes name."""
     read = run.inputs("tokens").values() if run else ()
     files: dict[File, None] = {(None, path): None for path in sorted(read)}
     for table, home, _, _ in _index_groups(sets, ["data_file"]):
@@ -122,7 +122,7 @@ def _files(run: RunReader | None, sets: list[TokenShards]) -> list[File]:
 
 
 def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple[pa.Table, str | None, int, int]]:
-    """The row groups of all indexes, with the run that their files lie in, the number of the set, and that of the shard."""
+    """Yields the row groups of all indexes, each with the run of its files, the number of the set, and the number of the shard."""
     for place, shards in enumerate(sets):
         for number, shard in enumerate(shards.shards):
             for table in iter_tables(shards.storage, shard.index, columns):
@@ -130,7 +130,7 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
 
 
 def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> Bools | None:
-    """Which rows of a file of documents hold the text; None where it can't be read."""
+    """Returns which rows of a file of documents hold the text; None where the file can't be read."""
     home, path = file
     options = {"ignore_case": ignore_case}
     masks, before = [], (findings.documents, findings.occurrences, len(findings.found))
@@ -172,7 +172,7 @@ def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int6
 
 
 def _place(root: Storage, sets: list[TokenShards], hits: dict[File, Bools], findings: Findings) -> None:
-    """Looks the documents up in the shards' indexes."""
+    """Finds the documents in the shards' indexes."""
     table, reason = find_tokenizer(root, sets[0].description)
     if table is None:
         findings.notes.append(f"{reason}, so no token is named.")
@@ -192,13 +192,13 @@ def _place(root: Storage, sets: list[TokenShards], hits: dict[File, Bools], find
             for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
                 one = told[home, path, row["data_row"]]
                 if not row["text_begin"] <= one.byte < row["text_begin"] + max(row["utf8_bytes"], 1):
-                    continue  # in the other part of a document that a split by place has cut
+                    continue  # the match is in the other part of a document that was split in two
                 one.places.append(_token_at(sets[place], number, row, one, table, findings))
     findings.outside = sum(int(rows.sum()) for rows in missing.values())
 
 
 def _by_file(files: pa.ChunkedArray) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """Each file that is named, and in which rows, ascending."""
+    """Yields each file name, with the rows that have it, ascending."""
     coded = files.combine_chunks().dictionary_encode()
     codes = coded.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
@@ -221,7 +221,7 @@ def _token_at(
 
 
 def show_findings(run: str, findings: Findings, as_json: bool, console: Console) -> None:
-    """Prints one JSON object, or a block a document with the command that traces the token."""
+    """Prints one JSON object, or for each document a block with the command that traces the token."""
     if as_json:
         print(json.dumps(findings.as_json(run), indent=2, default=str))
         return

@@ -1,4 +1,4 @@
-"""Token shards for people who look at them: those of a run, or of a set that runs were appended to."""
+"""Opens token shards: those of a run, or of a set to which several runs were appended."""
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
@@ -10,7 +10,7 @@ TOKENIZER = "tokenizer/tokenizer.json"
 
 
 def open_split(root: Storage, split: str) -> TokenShards:
-    """The token shards of a split. Raises InputError where there are none."""
+    """Returns the token shards of a split. Raises InputError where there are none."""
     folders = split_folders(root)
     if split not in folders:
         hint = f"there are {', '.join(folders)}" if folders else f"run: corpusmill tokens {root.root}"
@@ -19,7 +19,8 @@ def open_split(root: Storage, split: str) -> TokenShards:
 
 
 def find_tokenizer(root: Storage, described: ShardSet) -> tuple[TokenBytes | None, str]:
-    """The tokenizer that made the tokens, from the root or a run that was appended; else None and the reason, half a sentence."""
+    """Returns the tokenizer that made the tokens, from the root or from an appended run; where none fits, None and the reason (half a
+    sentence)."""
     others = []
     for place in (root, *(other_run(root, run) for run in described.homes if not leaves(root.root, run))):
         if place.exists(TOKENIZER):

@@ -1,4 +1,4 @@
-"""`trace`: from a token of a shard back to its text, its document, the crawl's record, and the values that let it through."""
+"""`trace`: goes from a token of a shard back to its text, its document, the crawl's record, and the measured values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,22 +25,22 @@ CONTEXT = 240
 
 @dataclass(frozen=True)
 class Around:
-    """`before + characters + after` is a stretch of the text; `characters` are the whole ones that hold the token's bytes."""
+    """A token in its text. `characters`: the whole characters that hold the token's bytes; `before` and `after`: the text around them."""
 
     before: str
     characters: str
     after: str
     first: int  # the byte of the text at which the token begins
-    raw: bytes  # the token's own
+    raw: bytes  # the token's own bytes
 
     @property
     def partial(self) -> bool:
-        """Whether the token ends or begins inside a character."""
+        """Whether the token begins or ends inside a character."""
         return self.characters.encode("utf-8", "replace") != self.raw
 
 
 def around(text: bytes, first: int, size: int, context: int = CONTEXT) -> Around:
-    """The `size` bytes of UTF-8 at `first`, and up to `context` bytes on both sides. Bytes that are no UTF-8 become U+FFFD."""
+    """Returns the `size` bytes of UTF-8 at `first`, with up to `context` bytes on both sides. Bytes that are not UTF-8 become U+FFFD."""
     low, high = _boundary(text, first, -1), _boundary(text, first + size, 1) if size else first
     begin, end = _boundary(text, max(0, low - context), 1), _boundary(text, min(len(text), high + context), -1)
     parts = (text[begin:low], text[low:high], text[high:end])
@@ -49,35 +49,35 @@ def around(text: bytes, first: int, size: int, context: int = CONTEXT) -> Around
 
 
 def _boundary(text: bytes, place: int, direction: int) -> int:
-    """The nearest beginning of a character at `place` or before (-1) or after it (+1); the text's end counts as one."""
+    """Returns the nearest beginning of a character, at `place` or before (-1) or after it (+1). The text's end counts as one."""
     while 0 < place < len(text) and text[place] & 0xC0 == 0x80:
         place += direction
     return place
 
 
-#: The stages whose reports say something about a document, the one that made its tokens last.
+#: The stages whose reports describe a document; the stage that made its tokens comes last.
 REPORTED = (*DATA_STAGES, "tokens")
 
 
 @dataclass(frozen=True)
 class Traced:
-    """All that is known of one token. `notes` are sentences about what is not as it should be."""
+    """A traced token. `notes`: sentences about problems."""
 
     split: str
     shard: int
     token: int
     id: int
-    special: str | None  # the token's name where it is no text
-    around: Around | None  # none where the tokenizer is missing or another one
+    special: str | None  # the name of a special token
+    around: Around | None  # None where the run's tokenizer is missing or another one
     document: TokenAddress
     values: dict[str, dict[str, Any]]  # the document's row in the report of each stage
     rules: dict[str, list[ReportRule]]  # the thresholds of those stages
-    batch: Mapping[str, Any] | None = None  # where in training it was asked for
+    batch: Mapping[str, Any] | None = None  # the place in training from which the token was asked
     notes: list[str] = field(default_factory=list)
-    stale: str | None = None  # which stages of the document's run are
+    stale: str | None = None  # the sentence about stale stages of the document's run
 
     def as_json(self) -> dict[str, Any]:
-        """One object with everything, `bytes` in hexadecimal digits."""
+        """Returns one object with all fields, `bytes` in hexadecimal digits."""
         found = self.around
         return {
             "stale": self.stale,
@@ -94,7 +94,7 @@ class Traced:
 
 def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapping[str, Any] | None = None,
           notes: Sequence[str] = ()) -> Traced:  # fmt: skip
-    """What is known of token number `token` of shard number `shard`. Raises InputError where there is no such token."""
+    """Traces token number `token` of shard number `shard`. Raises InputError where there is no such token."""
     root, said = Storage(folder), list(notes)
     shards = open_split(root, split)
     address = shards.locate(shard, token)
@@ -112,7 +112,7 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
 
 
 def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
-    """The run in which the documents of a shard lie, where that is still there."""
+    """Returns the run that holds a shard's documents; None, with a note, where it is no longer there."""
     if run is None:
         return RunReader(folder)
     try:
@@ -125,7 +125,8 @@ def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
 def _around(
     home: RunReader | None, shards: TokenShards, table: TokenBytes, address: TokenAddress, token: int, notes: list[str]
 ) -> Around | None:
-    """The token in its document's text: the bytes of the tokens before it say where. That the document has this text is checked."""
+    """Returns the token in its document's text. The bytes of the tokens before it give the place; checks that the document has this
+    text."""
     ids = shards.tokens(address.shard)[address.first : address.first + address.tokens]
     if int(ids.max()) >= len(table.sizes):
         notes.append("this document's tokens hold ids beyond the vocabulary (corpusmill tokens verify says more).")
@@ -142,7 +143,8 @@ def _around(
 
 
 def _report_row(reader: RunReader, stage: str, address: TokenAddress, split: str) -> dict[str, Any] | None:
-    """The document's row in a stage's report; of several with its id the one of its record and split, where the report says that."""
+    """Returns the document's row in a stage's report; among several with its id, the one of its record and split, where the report has
+    these."""
     if not reader.stages[stage].outputs("report/"):
         return None
     rows = reader.rows(reader.find(stage, "report", "id", [address.id]))
@@ -152,7 +154,7 @@ def _report_row(reader: RunReader, stage: str, address: TokenAddress, split: str
 
 
 def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
-    """Prints one JSON object (ASCII: escapes keep control characters harmless), or the text and two tables."""
+    """Prints one JSON object (ASCII: control characters are escaped), or the text and two tables."""
     if as_json:
         print(json.dumps(traced.as_json(), indent=2, default=str))
         return
@@ -170,7 +172,7 @@ def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
 
 
 def _marked(traced: Traced) -> Text:
-    """The text around the token on one line, the characters that it is (a part) of between ⟦ and ⟧."""
+    """Returns the text around the token on one line; ⟦ and ⟧ enclose the characters that hold the token."""
     found = traced.around
     if found is None:
         return Text(f"id {traced.id}")
@@ -206,7 +208,7 @@ def _facts(traced: Traced) -> dict[str, str]:
 
 
 def _print_values(traced: Traced, console: Console) -> None:
-    """What each stage measured of the document."""
+    """Prints the values that each stage measured of the document."""
     made = table("What was measured", "stage", "value", ">measured", "fails if")
     for stage, row in traced.values.items():
         rules = traced.rules[stage]

@@ -1,6 +1,6 @@
-"""`tokens verify`: whether token shards are what was written, and stand for the documents that their indexes name.
+"""`tokens verify`: checks that token shards are unchanged, and that they hold the tokens of the documents in their indexes.
 
-Nothing here stops at the first fault of a set, as readers do; each shard with one is a sentence.
+Unlike readers, this does not stop at a set's first fault; each faulty shard gives a sentence.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ ROW = ("data_row", "first", "tokens", "text_begin", "utf8_bytes")
 
 @dataclass(frozen=True)
 class Chosen:
-    """Documents of a shard that are to be compared: columns data_file (a dictionary) and ROW of its index."""
+    """Documents of a shard to compare: columns data_file (a dictionary) and ROW of its index."""
 
     number: int
     shard: TokenShard
@@ -36,7 +36,8 @@ class Chosen:
 
 
 def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenBytes, chosen: Sequence[Chosen], faults: list[str]) -> int:
-    """Compares the bytes of tokens with texts; returns how many documents were equal. `faults` gets a sentence a file at most."""
+    """Compares the bytes of tokens with the documents' texts, and returns how many documents were equal. `faults` gets at most one sentence
+    for each file."""
     files: dict[tuple[str | None, str], int] = {}
     parts = []
     for one in chosen:
@@ -64,13 +65,13 @@ def compare(storage: Storage, run: Storage, described: ShardSet, table: TokenByt
                 equal += 1
         except InputError as error:
             faults.append(str(error))
-        except (pa.ArrowException, OSError) as error:  # behind a footer that is whole
+        except (pa.ArrowException, OSError) as error:  # damage that an intact footer does not show
             faults.append(f"{place.path(path)}: can't be read ({error}).")
     return equal
 
 
 def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], npt.NDArray[Any]]:
-    """Reads some tokens of a shard: from memory maps, or the bytes alone where the store is remote."""
+    """Returns a function that reads some tokens of a shard: from a memory map, or only those bytes where the store is remote."""
     dtype, maps, files = DTYPES[described.dtype], dict[str, npt.NDArray[Any]](), dict[str, IO[bytes]]()
 
     def local(file: str, first: int, count: int) -> npt.NDArray[Any]:
@@ -88,7 +89,8 @@ def _reader(storage: Storage, described: ShardSet) -> Callable[[str, int, int], 
 
 
 def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[bytes | None]:
-    """The texts of rows (ascending, some perhaps twice) of a file of documents, in UTF-8; row groups without any are not read."""
+    """Yields the texts of some rows (ascending, perhaps repeated) of a file of documents, in UTF-8. Row groups without such rows are not
+    read."""
     with open_parquet(run, path) as file:
         if "text" not in file.schema_arrow.names:
             raise InputError(f"{run.path(path)}: it has no column text.")
@@ -105,13 +107,13 @@ def _texts(run: Storage, path: str, rows: npt.NDArray[np.int64]) -> Iterator[byt
         raise InputError(f"{run.path(path)}: it has no row {rows[at]}.")
 
 
-#: Tokens that are looked at together.
+#: Tokens checked at a time.
 STRETCH = 1 << 22
 
 
 @dataclass
 class SplitCheck:
-    """What was looked at in one folder of token shards, and a sentence for each fault."""
+    """The result for one folder of token shards, with a sentence for each fault."""
 
     folder: str
     shards: int = 0
@@ -123,8 +125,8 @@ class SplitCheck:
 
 
 def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitCheck]:
-    """Checks all token shards of a run or a set, or one folder of them. `sample` documents a shard, evenly spread, or `every` one are
-    compared with their texts. Raises InputError where there is nothing to check."""
+    """Checks all token shards of a run or a set, or one folder of them. Compares `sample` documents of each shard (evenly spread), or with
+    `every` all documents, with their texts. Raises InputError where there is nothing to check."""
     root = Storage(folder)
     if root.exists(SHARDS_FILE):
         parents = [] if root.remote else [Storage(str(path)) for path in Path(folder).resolve().parents[:2]]
@@ -136,7 +138,7 @@ def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitChec
 
 
 def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitCheck:
-    """`run` is where documents and tokenizer of shards lie that were not appended from another run."""
+    """Checks one folder. `run`: the place of the documents and tokenizer of shards that were not appended from another run."""
     check = SplitCheck(storage.root)
     try:
         described = ShardSet.read(storage)
@@ -166,7 +168,7 @@ def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitChe
 
 
 def _tokenizer(run: Storage, described: ShardSet, check: SplitCheck) -> TokenBytes | None:
-    """The tokenizer; None, with a note or a fault, where it is not there or another one."""
+    """Returns the tokenizer; None, with a note or a fault, where it is missing or another one."""
     table, reason = find_tokenizer(run, described)
     if table is None and run.exists(TOKENIZER):
         check.faults.append(
@@ -178,7 +180,7 @@ def _tokenizer(run: Storage, described: ShardSet, check: SplitCheck) -> TokenByt
 
 
 def _read(storage: Storage, shard: TokenShard, described: ShardSet) -> tuple[pa.Table, npt.NDArray[Any]]:
-    """A shard's index and tokens, once size and hashes are those of `shards.json`."""
+    """Returns a shard's index and tokens, after a check of size and hashes with `shards.json`."""
     path, dtype = storage.path(shard.file), DTYPES[described.dtype]
     size, wanted = storage.size(shard.file), shard.tokens * dtype.itemsize
     if size != wanted:
@@ -204,7 +206,7 @@ def _read(storage: Storage, shard: TokenShard, described: ShardSet) -> tuple[pa.
 
 
 def _check_tokens(path: str, index: pa.Table, tokens: npt.NDArray[Any], described: ShardSet, table: TokenBytes | None) -> None:
-    """Every id is of the vocabulary; each document ends with END_OF_TEXT and has no other special token in it."""
+    """Checks that every id is in the vocabulary, and that each document ends with END_OF_TEXT and holds no other special token."""
     ends = index["first"].to_numpy() + index["tokens"].to_numpy() - 1
     special = np.zeros(described.vocabulary_size, np.bool_)
     special[[number for number in (table.special if table else {}) if number < len(special)] + [described.end_of_text_id]] = True
@@ -225,7 +227,7 @@ def _check_tokens(path: str, index: pa.Table, tokens: npt.NDArray[Any], describe
 
 
 def _check_plans(storage: Storage, shard: TokenShard) -> None:
-    """Whether each packing plan is the one that was written, and covers the shard."""
+    """Checks that each packing plan is unchanged and covers the shard."""
     for plan in shard.plans:
         if storage.size(plan.file) < 0:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is missing.")
@@ -236,7 +238,7 @@ def _check_plans(storage: Storage, shard: TokenShard) -> None:
 
 
 def show_checks(checks: Sequence[SplitCheck], console: Console) -> bool:
-    """Prints a row a folder and a sentence a fault; returns whether all is as it should be."""
+    """Prints a row for each folder and a sentence for each fault; returns whether there is no fault."""
     parent = checks[0].folder.rpartition("/")[0]
     made = table(f"Token shards in {parent}", "folder", ">shards", ">documents", ">tokens", ">texts compared", ">faults")
     for check in checks:

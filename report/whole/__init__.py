@@ -1,1 +1,1 @@
-"""`corpusmill verify`: whether a whole run is what was written, and no document is lost or there twice."""
+"""`corpusmill verify`: checks that a whole run is unchanged, and that no document is lost or occurs twice."""

@@ -1,5 +1,5 @@
-"""Rows of a data stage: the manifest's counts, one report row for each document that came in, one document for each that was kept,
-and verdicts that follow from the values."""
+"""Checks the rows of a data stage: the manifest's counts, one report row for each input document, one document for each kept row, and
+verdicts that follow from the values."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,9 @@ from corpusmill.report.tokens import verify as shards
 
 
 def row_faults(run: Storage, stage: str, tasks: list[TaskRow], broken: set[str]) -> Iterator[str]:
-    """Each task with a report: its counts, its ids beside those of the documents before and after it, and its verdicts.
+    """Checks each task with a report: its counts, its ids against those of the input and output documents, and its verdicts.
 
-    `broken` are paths (from the run) of shards that are not what was written, which are not read again.
+    `broken`: paths (from the run) of damaged shards, which are not read again.
     """
     for task in tasks:
         reports = [output.path for output in task.outputs if output.path.startswith("report/")]
@@ -63,7 +63,7 @@ def _report_faults(
 
 
 def read_report(storage: Storage, path: str) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """The columns of a report that its verdicts rest on, and the rules beside it."""
+    """Returns the columns of a report from which its verdicts follow, and its rules."""
     with open_parquet(storage, path) as file:
         rules = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"[]"))
         columns = {rule["column"] for rule in rules} & set(file.schema_arrow.names)
@@ -71,14 +71,14 @@ def read_report(storage: Storage, path: str) -> tuple[pa.Table, list[dict[str, A
 
 
 def read_ids(run: Storage, path: str) -> pa.Array:
-    """The ids of a shard, in its order. `path` is from the run's folder."""
+    """Returns the ids of a shard, in order. `path` begins at the run folder."""
     stage, _, shard = path.partition("/")
     with open_parquet(run.child(stage), shard) as file:
         return file.read(["id"], use_threads=False)["id"].combine_chunks()
 
 
 def difference(found: pa.Array, expected: pa.Array) -> str:
-    """How the ids of one table differ from those of another, in words; empty where they are the same in the same order."""
+    """Returns in words how the ids of one table differ from those of another; empty where they are equal in the same order."""
     if found.equals(expected):
         return ""
     missing, more = _without(expected, found), _without(found, expected)
@@ -87,13 +87,14 @@ def difference(found: pa.Array, expected: pa.Array) -> str:
 
 
 def _without(some: pa.Array, others: pa.Array) -> list[str]:
-    """The ids of `some` that stand in it more often than in `others`."""
+    """Returns the ids that occur more often in `some` than in `others`."""
     left = {row["values"]: row["counts"] for row in pc.value_counts(others).to_pylist()}
     return [row["values"] for row in pc.value_counts(some).to_pylist() if row["counts"] > left.get(row["values"], 0)]
 
 
 def verdict_faults(report: pa.Table, kept: np.ndarray, rules: list[dict[str, Any]]) -> Iterator[str]:
-    """Rows that are kept though a rule is named, or the other way round; rules that do not follow from the values and thresholds."""
+    """Yields rows that are kept though they name a rule, or dropped without one, and rules that do not follow from the values and
+    thresholds."""
     failed = report["failed"].combine_chunks()
     lengths = np.asarray(pc.list_value_length(failed).to_numpy(zero_copy_only=False))
     yield from _named(report, (lengths == 0) != kept, "its verdict is not that of the rules that it names")
@@ -109,31 +110,31 @@ def verdict_faults(report: pa.Table, kept: np.ndarray, rules: list[dict[str, Any
 
 
 def failing(report: pa.Table, rule: dict[str, Any]) -> np.ndarray:
-    """bool, one a row: where the rule fails, by the value and the threshold that stand in the report."""
+    """bool, one for each row: whether the rule fails, by the value and the threshold in the report."""
     column, threshold = report[rule["column"]], rule["threshold"]
     if rule["comparison"] == "not in":
         outside = pc.and_(pc.invert(pc.is_in(column, pa.array(threshold, pa.string()))), pc.is_valid(column))
         return np.asarray(outside.to_numpy(), bool)
-    if threshold is None:  # a share that is still to be found
+    if threshold is None:  # a share whose threshold was never found
         return np.zeros(len(column), bool)
     values = as_floats(report, rule["column"])
     return np.asarray(COMPARISONS[rule["comparison"]](values, threshold) & ~np.isnan(values), bool)
 
 
 def _named(report: pa.Table, wrong: np.ndarray, what: str) -> Iterator[str]:
-    """One sentence for the rows that are wrong, with the first of them."""
+    """Yields one sentence for the wrong rows; it names the first of them."""
     rows = np.flatnonzero(wrong)
     if len(rows):
         more = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
         yield f"row {rows[0]:,} ({report['id'][int(rows[0])].as_py()}): {what}{more}"
 
 
-#: Stages that learn from examples, the tables with those that are learned from and those that were left out.
+#: The stages that learn from examples, with their tables of learned and (for sft) dropped examples.
 TUNED = {"sft": ("data/examples.parquet", "dropped/examples.parquet"), "align": ("data/pairs.parquet",)}
 
 
 def example_faults(run: Storage, stage: str, tasks: Sequence[TaskRow], broken: set[str]) -> Iterator[str]:
-    """`broken` are paths (from the run) of files that are not what was written, which are not read again."""
+    """Checks the examples of a stage. `broken`: paths (from the run) of damaged files, which are not read again."""
     for task in tasks:
         names = [name for name in TUNED[stage] if any(output.path == name for output in task.outputs)]
         documents = [ref.path for ref in task.inputs if "/data/" in ref.path and ref.path.endswith(".parquet")]
@@ -141,14 +142,14 @@ def example_faults(run: Storage, stage: str, tasks: Sequence[TaskRow], broken: s
             continue
         try:
             yield from _counts(run, stage, task, names)
-            if all("/" in ref.path and run.exists(ref.path) for ref in task.inputs):  # else some come from files of the user's
+            if all("/" in ref.path and run.exists(ref.path) for ref in task.inputs):  # else some examples come from the user's files
                 yield from _origins(run, stage, names, documents)
         except (InputError, pa.ArrowException, OSError, KeyError, ValueError) as error:
             yield f"{run.path(f'{stage}/{names[0]}')}: can't be checked: {error}"
 
 
 def _counts(run: Storage, stage: str, task: TaskRow, names: list[str]) -> Iterator[str]:
-    """`kept` are the rows of the first table, `dropped` those of the second."""
+    """Checks the tables' rows against the manifest: `kept` for the first table, `dropped` for the second."""
     for name, said in zip(names, (task.kept, task.dropped)):
         with open_parquet(run.child(stage), name) as file:
             rows = file.metadata.num_rows
@@ -157,7 +158,7 @@ def _counts(run: Storage, stage: str, task: TaskRow, names: list[str]) -> Iterat
 
 
 def _origins(run: Storage, stage: str, names: list[str], documents: list[str]) -> Iterator[str]:
-    """Examples of documents that are not among those that the task has read."""
+    """Yields examples from documents that the task has not read."""
     from_where = {name: set(read_table(run.child(stage), name, ["id"])["id"].to_pylist()) for name in names}
     unknown = set().union(*from_where.values())
     for path in documents:
@@ -176,7 +177,7 @@ Bits = npt.NDArray[np.uint8]
 
 
 def token_faults(run: Storage) -> Iterator[str]:
-    """Faults of the tokens stage of a run, whose files are all what was written."""
+    """Yields the faults of a run's tokens stage whose files are all unchanged."""
     yield from (fault for check in shards.verify(run.root, SAMPLE) for fault in check.faults)
     storage, tasks = run.child("tokens"), Manifest(run.child("tokens"), read_only=True).rows()
     kept: dict[str, Bits] = {}
@@ -199,12 +200,12 @@ def token_faults(run: Storage) -> Iterator[str]:
 
 
 def _reports(tasks: Sequence[TaskRow]) -> Iterator[tuple[str, str]]:
-    """Each shard of the report, and the document shard (from the run) that it is about: that from which its task's input was encoded."""
+    """Yields each shard of the report with its document shard (path from the run), from which the task's input was encoded."""
     origin: dict[str, str] = {}
     for task in tasks:
         read = {ref.path if "/data/" in ref.path else origin.get(ref.path, "") for ref in task.inputs} - {""}
         if len(read) != 1:
-            continue  # the plan, which rests on all of them
+            continue  # the plan, which rests on all shards
         (documents,) = read
         for output in task.outputs:
             origin[f"tokens/{output.path}"] = documents
@@ -213,7 +214,7 @@ def _reports(tasks: Sequence[TaskRow]) -> Iterator[tuple[str, str]]:
 
 
 def _take(storage: Storage, index: str, indexed: dict[str, Bits]) -> Iterator[str]:
-    """Marks the documents that a shard's index names; a sentence for those that nobody knows."""
+    """Marks the documents that a shard's index names; yields a sentence for unknown ones."""
     for rows in iter_tables(storage, index, ["data_file", "data_row"]):
         files, places = rows["data_file"].combine_chunks().dictionary_encode(), rows["data_row"].to_numpy()
         codes = files.indices.to_numpy()

@@ -1,7 +1,7 @@
-"""Checks a run against its manifests: every file's size and hash, every row, and the way of the ids through all stages.
+"""Checks a run against its manifests: the size and hash of every file, every row, and the ids' path through all stages.
 
-Nothing stops at the first fault; each is a sentence. Who changes a file and the manifest beside it is found out by the next stage, whose
-tasks wrote down the hashes of what they read.
+It does not stop at the first fault; each gives a sentence. If somebody changes a file and its manifest too, the next stage shows it: its
+tasks recorded the hashes of their inputs.
 """
 
 from collections import Counter
@@ -33,7 +33,8 @@ from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, toke
 
 
 def shard_faults(run: Storage, stage: str, documents: list[str], tasks: Sequence[TaskRow], without: Sequence[Quarantined]) -> Iterator[str]:
-    """`documents` are the shards (paths from the run) of the stage before, `without` the tasks that the stage was finished without."""
+    """Yields input shards that no task, or more than one, has read. `documents`: the shards (paths from the run) of the stage before.
+    `without`: the tasks that were given up."""
     read = {ref.path for task in tasks for ref in task.inputs}
     given_up = {ref.path for task in without for ref in task.inputs}
     reported = Counter(path for task in tasks if _reports(task) for path in {ref.path for ref in task.inputs})
@@ -45,8 +46,8 @@ def shard_faults(run: Storage, stage: str, documents: list[str], tasks: Sequence
 
 
 def record_faults(run: Storage, stage: str, tasks: Sequence[TaskRow]) -> Iterator[str]:
-    """Records of a file that the tasks of a stage (ingest) have both read, or that one has read twice, by where they lie in it."""
-    stretches: list[tuple[str, int, int, str]] = []  # a crawl file, its first and last record that a report has, the report
+    """Yields records that two ingest tasks have both read, or one has read twice, judged by their offsets in the file."""
+    stretches: list[tuple[str, int, int, str]] = []  # a crawl file, the offsets of its first and last record in a report, the report
     for path in [path for task in tasks for path in _reports(task)]:
         found: dict[str, tuple[int, int]] = {}
         try:
@@ -55,7 +56,7 @@ def record_faults(run: Storage, stage: str, tasks: Sequence[TaskRow]) -> Iterato
                 if doubled:
                     yield f"{run.path(f'{stage}/{path}')}: it has records of {doubled} twice, or not in their order."
         except (InputError, pa.ArrowException, OSError, KeyError):
-            continue  # that it can't be read is said elsewhere
+            continue  # another check reports that it can't be read
         stretches += [(source, first, last, path) for source, (first, last) in found.items()]
     stretches.sort()
     for before, after in pairwise(stretches):
@@ -68,7 +69,8 @@ def _reports(task: TaskRow) -> list[str]:
 
 
 def _take(table: pa.Table, found: dict[str, tuple[int, int]]) -> str:
-    """Widens each file's stretch by the rows of the table; the first file whose rows do not go on in order, or nothing."""
+    """Extends the range of offsets of each file by the rows of the table. Returns the first file whose offsets do not ascend; empty without
+    any."""
     wrong = ""
     sources, offsets = table["source"].combine_chunks().dictionary_encode(), table["offset"].combine_chunks()
     codes, valid = np.asarray(sources.indices.fill_null(-1)), np.asarray(offsets.is_valid())
@@ -85,13 +87,13 @@ def _take(table: pa.Table, found: dict[str, tuple[int, int]]) -> str:
 
 
 THREADS = 2
-#: Inputs of a task that are named.
+#: Inputs that a sentence about a task names.
 SHOWN = 3
 
 
 @dataclass
 class StageCheck:
-    """What was looked at in one stage, and a sentence for each fault. `notes` are no faults."""
+    """The result of checking one stage: counts, and a sentence for each fault. `notes` are not faults."""
 
     name: str
     tasks: int = 0
@@ -100,11 +102,11 @@ class StageCheck:
     rows: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run is not whole
+    quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run lacks its documents
 
 
 def verify(folder: str) -> list[StageCheck]:
-    """Checks every stage that a run has. Raises InputError where `folder` is no run."""
+    """Checks every stage that a run has. Raises InputError where `folder` is not a run."""
     run = Storage(folder)
     recipe, _ = stored_recipe(folder)
     manifests: dict[str, Manifest] = {}
@@ -137,7 +139,8 @@ def _manifest(storage: Storage, check: StageCheck) -> Manifest | None:
 
 
 def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck) -> set[str]:
-    """`before` are the files of earlier stages that are not what was written; returns those of this one. Their tables are not read."""
+    """Checks one stage. `before`: the damaged files of earlier stages. Returns the damaged files of this stage; their tables are not
+    read."""
     storage, manifest = run.child(name), manifests[name]
     tasks = manifest.rows() if manifest.complete else [manifest.tasks[task] for task in sorted(manifest.tasks)]
     check.tasks = len(tasks)
@@ -164,7 +167,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
 
 
 def _check_files(storage: Storage, outputs: list[OutputFile], check: StageCheck) -> set[str]:
-    """Whether each file is the one that was written; the paths (from the run) of those that are not."""
+    """Checks that each file is unchanged; returns the paths (from the run) of those that are not."""
     with ThreadPoolExecutor(THREADS) as pool:
         faults = list(pool.map(lambda output: _file_fault(storage, output), outputs))
     check.files, check.bytes = len(outputs), sum(output.bytes for output in outputs)
@@ -187,7 +190,7 @@ def _file_fault(storage: Storage, output: OutputFile) -> str:
 
 
 def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
-    """Files of a finished stage that none of its tasks has written; while a stage works there may be some."""
+    """Yields files of a finished stage that none of its tasks has written; an unfinished stage may have some."""
     if not manifest.complete:
         return
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
@@ -197,8 +200,8 @@ def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
 
 
 def _changed_inputs(run: Storage, name: str, tasks: Sequence[TaskRow], manifests: dict[str, Manifest], broken: set[str]) -> Iterator[str]:
-    """Files of earlier stages (or phases) that are not those that the tasks of the stage `name` have read, be it by a list of the stage's.
-    `broken` lists are not read."""
+    """Yields files of earlier stages (or phases) that differ from those that the tasks of the stage `name` have read, directly or through a
+    list file. Lists in `broken` are not read."""
     written = written_files({stage: manifest.tasks.values() for stage, manifest in manifests.items()})
     seen: set[FileRef] = set()
     for task in tasks:
@@ -212,13 +215,13 @@ def _changed_inputs(run: Storage, name: str, tasks: Sequence[TaskRow], manifests
                 yield f"{run.path(ref.path)}: the task {task.task} has read {what}."
             if is_list(ref) and ref.fingerprint == written.get(name, {}).get(ref.path.partition("/")[2]) and ref.path not in broken:
                 try:
-                    refs += read_list(run, ref).files  # which the loop comes to
+                    refs += read_list(run, ref).files  # the loop goes on with these
                 except InputError as error:
                     yield str(error)
 
 
 def _documents_before(name: str, manifests: dict[str, Manifest]) -> list[str]:
-    """The document shards (paths from the run) of the nearest data stage before."""
+    """Returns the document shards (paths from the run) of the nearest earlier data stage."""
     order = list(STAGES)
     before = next((stage for stage in reversed(order[: order.index(name)]) if stage in DATA_STAGES and stage in manifests), None)
     if before is None:
@@ -230,7 +233,7 @@ VIEW_SHOWN = 100
 
 
 def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> bool:
-    """Prints a row a stage and a sentence a fault; returns whether all is as it was written."""
+    """Prints a row for each stage and a sentence for each fault; returns whether all is unchanged."""
     made = table(f"Run {folder}", "stage", ">tasks", ">files", ">MB", ">rows", ">faults")
     for check in checks:
         made.add_row(cell(check.name), *map(number, (check.tasks, check.files, round(check.bytes / 1e6, 1), check.rows, len(check.faults))))
@@ -254,5 +257,5 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
 
 
 def as_json(checks: Sequence[StageCheck]) -> dict[str, Any]:
-    """All of it for a program."""
+    """Returns the result for a program."""
     return {"good": not any(check.faults or check.quarantined for check in checks), "stages": [vars(check) for check in checks]}

@@ -1,17 +1,17 @@
-/** Questions to the server. All are reads; an answer that nobody waits for any more is cut off. */
+/** Requests to the server. All of them only read. A request whose answer is no longer needed is aborted. */
 
 const running = new Map();
 let busy = 0;
 
-/** What the server has refused, or that it can't be reached, as one sentence. */
+/** A request that the server refused or that did not reach it; the message is one sentence. */
 export class Refusal extends Error {}
 
-/** Whether an error only says that a newer question has taken this one's place. */
+/** Whether an error only means that a newer request has replaced this one. */
 export const isStale = (error) => error instanceof DOMException && error.name === "AbortError";
 
 /**
- * The answer to `/api/PATH?PARAMETERS` as data. An open question of the same `slot` is aborted. Throws Refusal,
- * or an error for which `isStale` holds.
+ * Returns the answer to `/api/PATH?PARAMETERS` as data. Aborts an open request of the same `slot`. Throws Refusal, or an error for which
+ * `isStale` holds.
  */
 export async function ask(slot, path, parameters = new URLSearchParams()) {
   stop(slot);
@@ -32,7 +32,7 @@ export async function ask(slot, path, parameters = new URLSearchParams()) {
   }
 }
 
-/** Cuts off the open question of a slot. */
+/** Aborts the open request of a slot. */
 export const stop = (slot) => running.get(slot)?.abort();
 
 async function reach(address, signal) {

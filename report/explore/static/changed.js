@@ -18,7 +18,7 @@ export function drawChanged(state) {
   return more(state);
 }
 
-/** Asks for the next documents and draws all. */
+/** Loads the next documents and draws all. */
 function more(state) {
   return attempt(byId("changed"), async () => {
     const asked = settings(state);
@@ -48,7 +48,7 @@ function draw(state) {
   list.scrollTop = found.rows.length > PAGE ? top : 0;
 }
 
-/** A document with the values that the moved thresholds are about. */
+/** A document with its values in the columns of the moved thresholds. */
 function item(row, state) {
   const columns = new Set([...state.set.keys()].map((rule) => ruleNamed(stageOf(state), rule)?.column).filter(Boolean));
   return el(

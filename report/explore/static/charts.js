@@ -1,6 +1,6 @@
 /**
- * Histograms, drawn by plotly.js. No crawl text ever reaches it: plotly reads some HTML in its labels, so names stand beside a
- * chart and numbers in it.
+ * Histograms, drawn by plotly.js. No crawl text reaches plotly, since it reads some HTML in labels: names are shown beside a chart, and the
+ * chart holds only numbers.
  */
 import { count, value } from "./format.js";
 import { Axis, drawnEdges } from "./scale.js";
@@ -10,12 +10,12 @@ const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
 const drawn = new Map();
 let library = null;
 
-/** plotly.js, fetched when the first chart is drawn. `before_plotly.js` keeps it from putting a style element into the page. */
+/** Loads plotly.js for the first chart. `before_plotly.js` keeps it from adding a style element to the page. */
 function plotly() {
   library ??= script("before_plotly.js")
     .then(() => script("plotly.js"))
     .then(() => {
-      delete document.createElement; // back to the browser's own
+      delete document.createElement; // restores the browser's own function
       return globalThis.Plotly;
     });
   return library;
@@ -32,9 +32,8 @@ function script(name) {
 }
 
 /**
- * Draws a histogram as `/api/histogram` gives it into `node`. `marks`: values at which lines stand, {at, kind: "old" or "new"}.
- * `range`: [low, high] that is chosen. `onRange(low, high)` is called when one is drawn with the mouse, `onMove(value)` when the
- * new line was dragged.
+ * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
+ * high]. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
 export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();
@@ -56,7 +55,7 @@ function moved(node, event) {
   if (key && onMove) onMove(Math.max(event[key], histogram.logarithmic ? 0 : -Infinity));
 }
 
-/** Forgets a chart, so that its node can go. */
+/** Forgets a chart, so that its node can be removed. */
 export function forget(node) {
   if (drawn.delete(node)) globalThis.Plotly?.purge(node);
 }
@@ -121,7 +120,7 @@ const upright = ({ at, kind }, axis) => ({
   line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" },
 });
 
-/** A histogram in a sentence. */
+/** Describes a histogram in a sentence. */
 export function described(histogram) {
   const all = (name) => histogram[name].reduce((sum, number) => sum + number, 0);
   const outside = [

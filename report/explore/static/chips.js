@@ -1,10 +1,10 @@
-/** The filters that are on, in words; each can be taken away. */
+/** The active filters in words; each can be removed. */
 import { button, el, refill } from "./dom.js";
 import { value } from "./format.js";
 import { go, NO_FILTERS, NONE } from "./state.js";
 import { line, plain } from "./text.js";
 
-/** Fills `part` with what narrows the state's documents. */
+/** Fills `part` with the state's filters. */
 export function drawChips(part, state) {
   const chips = [
     state.decision && chip(state.decision, { decision: "" }),

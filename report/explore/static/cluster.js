@@ -1,4 +1,4 @@
-/** The near or exact copies of a document, with the one that stays. */
+/** The exact and near copies of a document, and the one that is kept. */
 import { el } from "./dom.js";
 import { count, many, value } from "./format.js";
 import { opener, verdict } from "./rows.js";

@@ -1,13 +1,13 @@
-/** Which values the list shows beside the addresses. */
+/** The choice of values that the list shows beside the addresses. */
 import { byId, el, refill } from "./dom.js";
 import { ruleNamed, stageOf } from "./run.js";
 import { current, go } from "./state.js";
 import { line } from "./text.js";
 
-/** What the list shows anyway. */
+/** Columns that the list always shows. */
 const ALWAYS = ["chars_in", "language"];
 
-/** The columns of the list: those that were chosen, those of the chosen rules, and the one that orders it. */
+/** The columns of the list: the chosen ones, those of the chosen rules, and the one that sorts it. */
 export function shownColumns(state) {
   const stage = stageOf(state);
   const rules = state.rule.map((name) => ruleNamed(stage, name)?.column);
@@ -15,7 +15,7 @@ export function shownColumns(state) {
   return (stage?.columns ?? []).filter((column) => names.has(column.name) && !ALWAYS.includes(column.name));
 }
 
-/** The choice of columns, folded up. */
+/** The choice of columns, closed at first. */
 export function columnChoice() {
   return el(
     "details",

@@ -1,4 +1,4 @@
-/** Lines to copy: commands and recipes. */
+/** Commands and recipes with a copy button. */
 import { button, el } from "./dom.js";
 import { nodes } from "./text.js";
 

@@ -1,4 +1,4 @@
-/** What each stage measured of a document and decided. */
+/** The values that each stage measured of a document, and its decision. */
 import { button, el, firstOf } from "./dom.js";
 import { comparison, value } from "./format.js";
 import { ruleNamed, run } from "./run.js";
@@ -6,10 +6,10 @@ import { copyOf, opener, verdict } from "./rows.js";
 import { go } from "./state.js";
 import { label, line } from "./text.js";
 
-/** Rules that are told of before one asks for all. */
+/** Rules that are shown at first. */
 const MANY = 20;
 
-/** The rules that failed, of all stages: what one wants to know first; of a copy, the document of its `cluster` that stays. */
+/** The failed rules of all stages; for a copy, the document of its `cluster` that is kept. Readers want this first. */
 export function failures(stages, cluster) {
   const found = stages.flatMap((stage) => {
     const known = run().stages.find((one) => one.name === stage.name);
@@ -64,7 +64,7 @@ function failure({ stage, name, known, original, entry, rule }) {
   );
 }
 
-/** Every stage with all values that it measured, folded up. */
+/** Every stage with all its measured values, closed at first. */
 export const decisions = (stages) => [el("h3", {}, "Decisions and values"), stages.map(stagePart)];
 
 const stagePart = (stage) =>

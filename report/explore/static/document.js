@@ -1,4 +1,4 @@
-/** One document: its text, what each stage measured and decided, its copies, its tokens. */
+/** One document: its text, the values and decisions of each stage, its copies, its tokens. */
 import { ask } from "./api.js";
 import { cluster } from "./cluster.js";
 import { copyable } from "./copy.js";
@@ -44,7 +44,7 @@ function fetched(state) {
   return ask("document", "document", asked);
 }
 
-/** Other thresholds: what is open stays as it is, but for what they would decide. */
+/** After thresholds have moved: updates only the decision under them, so that opened parts stay open. */
 function decideAgain(state) {
   if (!state.doc) return offerAgain();
   return attempt(byId("document"), async () => {
@@ -54,14 +54,14 @@ function decideAgain(state) {
   });
 }
 
-/** What the sliders would decide, where it is not what the filter stage has decided. */
+/** The decision under the sliders, where it differs from the filter stage's. */
 function decidedNow() {
   const filter = shown.stages.find((stage) => stage.name === "filter");
   const words = filter && now({ kept: filter.kept, now: shown.now });
   return words && [words, !current().doc.startsWith("filter/") && " by filter"];
 }
 
-/** Closes the document; the focus goes to its row in the list. */
+/** Closes the document; the focus returns to its row in the list. */
 export function closeDocument() {
   const { doc } = current();
   go({ doc: "" });
@@ -103,14 +103,14 @@ function draw() {
   toFirstHit();
 }
 
-/** Brings the first hit of a search into the view of the text's box; the page stays where it is. */
+/** Scrolls the text's box to the first hit of a search; the page stays in place. */
 function toFirstHit() {
   const box = document.querySelector("#document .text");
   const mark = box?.querySelector("mark");
   if (mark) box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
 }
 
-/** The text, isolated from the page's direction; markup in it is text. */
+/** The text, isolated from the page's text direction; markup in it has no effect. */
 function text() {
   if (shown.text === null) return el("p", { class: "soft" }, "The text of this document is not in the run any more.");
   const words = current().text;
@@ -132,7 +132,7 @@ function text() {
   ];
 }
 
-/** How often the search's words stand in the text, and a button that goes to the next place. */
+/** The number of hits of the search in the text, and a button that goes to the next one. */
 function hits(marks) {
   let place = -1;
   const next = () => {

@@ -1,4 +1,4 @@
-/** The list of documents that the filters leave. */
+/** The list of documents that pass the filters. */
 import { ask, stop } from "./api.js";
 import { drawChips } from "./chips.js";
 import { columnChoice, drawColumnChoice, shownColumns } from "./columns.js";
@@ -41,7 +41,7 @@ export function startDocuments() {
   });
 }
 
-/** The documents in the list, in its order. */
+/** The documents in the list, in order. */
 export const listed = () => found.rows;
 
 function load(state) {
@@ -61,14 +61,14 @@ function asked(state, further = {}) {
   return parameters;
 }
 
-/** The next page, or the next hits of a search. */
+/** Loads the next page, or the next hits of a search. */
 export function more() {
   if (found.search) return attempt(byId("documents"), () => searchOn(found.rows.length + PAGE));
   if (found.rows.length >= found.total) return Promise.resolve(false);
   return attempt(byId("documents"), async () => add(await ask("documents", "documents", asked(current(), { offset: found.rows.length }))));
 }
 
-/** Goes on through the texts, an answer of the server after the other, until `enough` hits are there or all is searched. */
+/** Continues a search, request by request, until there are `enough` hits or all texts are searched. */
 async function searchOn(enough) {
   if (found.search) countAgain();
   while (found.search?.cursor && found.rows.length < enough) {
@@ -109,8 +109,7 @@ function headers(columns, state) {
 }
 
 /**
- * A header that orders the list: first the least on top, then the greatest, then the order of the crawl again; `beside` it stands
- * what else is in its column.
+ * A header that sorts the list: first ascending, then descending, then in the order of the crawl. `beside`: other content of the header.
  */
 function sortable(name, text, state, kind = "number", beside = "") {
   const on = state.order === name;

@@ -1,10 +1,8 @@
-/**
- * Elements from data. Every string becomes a text node or an attribute's value, never markup: what a page of a crawl holds can't act here.
- */
+/** Makes elements from data. Every string becomes a text node or an attribute's value, never markup, so crawl text can't act as code. */
 
 /**
- * An element. `properties`: `class`, `on` (listeners by event), `data` (dataset), names with a dash and `role`, `for`, `type`, `list`
- * as attributes, all others as properties. Children that are null or false are left out; strings and numbers become text.
+ * Makes an element. `properties`: `class`, `on` (listeners by event), `data` (dataset); names with a dash and `role`, `for`, `type`, `list`
+ * are set as attributes, all others as properties. Children that are null or false are left out; strings and numbers become text.
  */
 export function el(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
@@ -30,7 +28,7 @@ const asNode = (child) => (child instanceof Node ? child : document.createTextNo
 
 export const byId = (id) => document.getElementById(id);
 
-/** Puts `children` in the place of what `parent` holds; where the focus was on something with a `data-key`, it is on the same key again. */
+/** Replaces the content of `parent` by `children`. The focus stays on the element with the same `data-key`. */
 export function refill(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   parent.replaceChildren(
@@ -45,21 +43,21 @@ export function refill(parent, ...children) {
   }
 }
 
-/** A bar that shows a share (0 to 1) beside a number; a screen reader hears the number alone. */
+/** A bar that shows a share (0 to 1) beside a number; screen readers read only the number. */
 export function bar(share, kind = "") {
   const inner = el("span", { class: "bar-inner" });
   inner.style.width = `${Math.max(0, Math.min(1, share || 0)) * 100}%`;
   return el("span", { class: `bar ${kind}`, "aria-hidden": "true" }, inner);
 }
 
-/** A button; `key` keeps the focus on it when its list is made anew. */
+/** A button. `key` keeps the focus on it when its list is drawn again. */
 export function button(label, act, properties = {}) {
   return el("button", { type: "button", ...properties, on: { click: act, ...properties.on } }, label);
 }
 
 /**
- * The nodes of the first `most` items, and a button in whose place those of all others come: a document may have failed ten
- * thousand rules. `around` makes what the button stands in.
+ * The nodes of the first `most` items, and a button that replaces itself by the nodes of the others: a document may have failed ten
+ * thousand rules. `around` makes the element around the button.
  */
 export function firstOf(items, most, node, around = (inner) => el("span", {}, inner)) {
   const shown = items.slice(0, most).map(node);
@@ -73,7 +71,7 @@ export function firstOf(items, most, node, around = (inner) => el("span", {}, in
   return [...shown, rest];
 }
 
-/** Calls `act` with the last arguments once `wait` milliseconds have gone by without another call. */
+/** Calls `act` with the last arguments when `wait` milliseconds have passed without another call. */
 export function debounced(act, wait) {
   let timer = 0;
   return (...values) => {

@@ -1,11 +1,11 @@
-/** Waiting and failing: a part of the page that waits says so, and what the server refuses becomes a sentence above all parts. */
+/** Waiting and errors: a part of the page that waits is marked, and a refused request becomes a sentence above all parts. */
 import { isStale } from "./api.js";
 import { byId, el, button } from "./dom.js";
 import { plain } from "./text.js";
 
 const sentences = new Map();
 
-/** Does `work`; meanwhile `part` is marked as busy. True where it came to its end, not where a newer call took its place or it failed. */
+/** Does `work` while `part` is marked as busy. Returns true where it finished, false where it failed or a newer call replaced it. */
 export async function attempt(part, work) {
   part.setAttribute("aria-busy", "true");
   try {
@@ -21,7 +21,7 @@ export async function attempt(part, work) {
   }
 }
 
-/** Shows a sentence for a part, or takes it away. */
+/** Shows a sentence for a part, or removes it. */
 export function say(part, sentence, again = null) {
   if (sentence) sentences.set(part, { sentence, again });
   else sentences.delete(part);

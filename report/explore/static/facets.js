@@ -1,4 +1,4 @@
-/** Languages, sources and hosts of what is chosen, the most frequent first; one of each can be chosen. */
+/** Languages, sources and hosts of the filtered documents, the most frequent first; one of each can be chosen. */
 import { bar, button, byId, el, refill } from "./dom.js";
 import { count } from "./format.js";
 import { stageOf } from "./run.js";
@@ -11,7 +11,7 @@ const KINDS = [
   ["source", "sources", "Sources"],
   ["host", "hosts", "Hosts"],
 ];
-/** Values that are shown before one asks for all. */
+/** Values that are shown at first. */
 const FIRST = 8;
 const all = new Set();
 let summary = null;
@@ -58,7 +58,7 @@ function drawOne(name, counted) {
   );
 }
 
-/** The server counts at most 200. */
+/** The server returns at most 200. */
 const showAll = (name, number) =>
   button(
     `Show ${number >= 200 ? "the first " : "all "}${number}`,

@@ -1,4 +1,4 @@
-/** The filters at the left: decision, rules, languages, sources, hosts, words in the address or the text. */
+/** The filters on the left: decision, rules, languages, sources, hosts, words in the address or the text. */
 import { byId, debounced, el } from "./dom.js";
 import { startFacets } from "./facets.js";
 import { count } from "./format.js";
@@ -52,7 +52,7 @@ function words() {
   );
 }
 
-/** A box whose words become a filter while they are typed; the text's is what `/` goes to. */
+/** A box whose words filter while the user types. The key `/` moves to the box for texts. */
 function searchBox(name, label, wait) {
   const later = debounced((value) => go({ [name]: value }, { replace: true }), wait);
   const on = { input: (event) => later(event.target.value), change: (event) => go({ [name]: event.target.value }) };

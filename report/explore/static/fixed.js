@@ -1,10 +1,10 @@
-/** The rules whose threshold is no number (a list of languages): they can be switched off. */
+/** The rules whose threshold is not a number (a list of languages): they can only be switched off. */
 import { byId, el, firstOf, refill } from "./dom.js";
 import { condition, count } from "./format.js";
 import { rulesByFired } from "./run.js";
 import { label, line } from "./text.js";
 
-/** Fills `part`; `moved(rule, "off" or null, true)` is called for a switch. Of a stage without a threshold nothing can be tried. */
+/** Fills `part`; a switch calls `moved(rule, "off" or null, true)`. Empty for a stage whose thresholds can't be changed. */
 export function drawFixed(part, stage, moved) {
   const rules = rulesByFired(stage).filter((rule) => !rule.slider && rule.column && rule.comparison);
   const there = stage.rules.some((rule) => rule.slider) && rules.length > 0;
@@ -52,7 +52,7 @@ function item(rule, moved) {
   );
 }
 
-/** Shows which of them are on. */
+/** Shows which of the rules are on. */
 export function showFixed(live) {
   for (const box of byId("fixed").querySelectorAll("input")) box.checked = live.get(box.dataset.fixed) !== "off";
 }

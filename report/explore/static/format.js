@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Formats numbers for people. */
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
@@ -9,7 +9,7 @@ export const count = (number) => (number === null || number === undefined ? "–
 /** 12,345,678 as 12.3M */
 export const roughly = (number) => (number === null || number === undefined ? "–" : short.format(number));
 
-/** A share in percent; what is not quite none or all never reads as 0% or 100%. */
+/** A share in percent. A share that is not exactly none or all is never shown as 0% or 100%. */
 export function share(part, all) {
   if (!all) return "–";
   const percent = (100 * part) / all;
@@ -18,7 +18,7 @@ export function share(part, all) {
   return `${percent.toFixed(1)}%`;
 }
 
-/** A measured value: numbers with four significant digits, yes and no, lists with commas. */
+/** Formats a measured value: numbers with four significant digits, booleans as yes and no, lists with commas. */
 export function value(given) {
   if (given === null || given === undefined || given === "") return "–";
   if (typeof given === "boolean") return given ? "yes" : "no";
@@ -27,12 +27,12 @@ export function value(given) {
   return String(given);
 }
 
-/** A member of an answer, whatever its name is (`constructor`, `__proto__`). */
+/** Returns an object's own member; safe for any name (`constructor`, `__proto__`). */
 export const member = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
 
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 
-/** The comparison signs in words, as a rule that drops reads. */
+/** Comparison signs in words, as in "drops when words is below 50". */
 const WORDS = { "<": "is below", "<=": "is at most", ">": "is above", ">=": "is at least", "==": "is", "not in": "is not one of" };
 
 export const comparison = (rule) => WORDS[rule.comparison] ?? rule.comparison;

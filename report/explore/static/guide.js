@@ -1,4 +1,7 @@
-/** Where to begin: the rule that removed most, what may have been dropped wrongly, and what to change. Stands where a document will. */
+/**
+ * The first advice: the rule that removed most, documents that it may have dropped wrongly, and its slider. It fills the place of the
+ * document until one is opened.
+ */
 import { ask, isStale } from "./api.js";
 import { button, el, refill } from "./dom.js";
 import { comparison, condition, count, many, member, share, value } from "./format.js";
@@ -7,10 +10,10 @@ import { now, opener } from "./rows.js";
 import { current, filters, go, NO_FILTERS, parameters } from "./state.js";
 import { label, line } from "./text.js";
 
-/** Documents that are offered, and the nearest of which they are chosen. */
+/** Documents that are offered, and the number of nearest documents from which they are chosen. */
 const [EXAMPLES, LOOKED_AT] = [3, 50];
 
-/** Offers the examples again, as thresholds have moved. */
+/** Offers the examples again after thresholds have moved. */
 export let offerAgain = () => {};
 
 export function drawGuide(part) {
@@ -43,7 +46,7 @@ const most = (stage, rule) =>
     elsewhere(stage, rule),
   );
 
-/** Another stage may have a rule that removed more. */
+/** Names another stage whose rule removed more. */
 function elsewhere(stage, rule) {
   const others = run()
     .stages.filter((other) => other !== stage)
@@ -60,7 +63,7 @@ function elsewhere(stage, rule) {
   );
 }
 
-/** The rule whose word alone dropped most, one with a threshold before all others: what it only just dropped, and its slider. */
+/** The rule that alone dropped most documents, preferably one with a threshold: its nearest dropped documents, and its slider. */
 function suspect(stage, rules) {
   const byAlone = [...rules].sort((a, b) => b.alone - a.alone);
   const rule = byAlone.find((one) => one.slider && one.alone > 0) ?? byAlone[0];
@@ -89,7 +92,7 @@ function suspect(stage, rules) {
   ];
 }
 
-/** Three documents that only this rule dropped, with the value that decided; those without an address, with little to read, last. */
+/** Three documents that only this rule dropped, with the value that decided. Those without an address or with little text come last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
   const asked = filters({ ...current(), ...rest });

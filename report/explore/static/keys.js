@@ -1,4 +1,4 @@
-/** The keyboard: moving in the list, searching, help. The letters can be turned off, for those whose tools use them. */
+/** The keyboard: moving in the list, searching, help. The letters can be turned off for users whose tools need them. */
 import { closeDocument } from "./document.js";
 import { button, byId, el } from "./dom.js";
 import { recall, remember } from "./memory.js";
@@ -58,7 +58,7 @@ function help() {
   );
 }
 
-/** Keys are left alone where one types or chooses, in a dialog, and with a modifier. */
+/** Ignores keys while the user types or chooses, in a dialog, and with a modifier. */
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   const inList = event.target.closest?.("#list") || event.target === document.body;
@@ -89,7 +89,7 @@ function search() {
   byId("text").focus();
 }
 
-/** Out of a search box first, then out of the document. */
+/** Leaves a search box first, then the document. */
 function close(event) {
   if (typing(event.target)) return event.target.blur();
   closeDocument();

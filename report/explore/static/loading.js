@@ -1,4 +1,4 @@
-/** The server reads a run's reports after it has begun to answer: the page waits for the stage that it shows, and adds the others. */
+/** The server answers before it has read all reports: the page waits for the stage that it shows, and adds the others later. */
 import { byId } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count } from "./format.js";
@@ -6,11 +6,11 @@ import { loadRun, run } from "./run.js";
 import { drawStages } from "./stages.js";
 import { drawWarnings } from "./warnings.js";
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two requests. */
 const EVERY = 400;
 const pause = () => new Promise((over) => setTimeout(over, EVERY));
 
-/** Waits until `stage` can be asked for (without a name: any), or all has been read without it. */
+/** Waits until `stage` (without a name: any stage) is loaded, or the loading has ended without it. */
 export async function whenReady(stage) {
   for (;;) {
     await loadRun();
@@ -21,7 +21,7 @@ export async function whenReady(stage) {
   }
 }
 
-/** Follows the reading of the stages that are left. */
+/** Follows the loading of the other stages. */
 export async function loading() {
   while (run().loading) {
     await pause();

@@ -1,4 +1,4 @@
-/** Choices that this browser keeps (theme, keys). Where it keeps nothing, they last as long as the page. */
+/** Choices that this browser stores (theme, keys). Where it stores nothing, they last until the page is closed. */
 
 const here = new Map();
 

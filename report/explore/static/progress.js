@@ -1,4 +1,4 @@
-/** How far the run is, while it goes on: stages, throughput, time left, failures. */
+/** The progress of a run that still works: stages, throughput, time left, failures. */
 import { ask } from "./api.js";
 import { byId, el, firstOf, refill } from "./dom.js";
 import { attempt } from "./errors.js";
@@ -8,12 +8,12 @@ import { watch } from "./state.js";
 import { line, plain } from "./text.js";
 import { drawStale } from "./warnings.js";
 
-/** Milliseconds between two looks, by the run's state. */
+/** Milliseconds between two requests, by the run's state. */
 const EVERY = { running: 2000, unknown: 2000 };
 const SELDOM = 15000;
 /** Stages with a report of documents. */
 const REPORTED = ["ingest", "filter", "dedup", "tokens"];
-/** Warnings that are shown before one asks for all. */
+/** Warnings that are shown at first. */
 const MANY = 10;
 let status = null;
 
@@ -36,7 +36,7 @@ async function look() {
   setTimeout(look, EVERY[status?.state] ?? SELDOM);
 }
 
-/** Whether a stage is complete by now whose report was not, or was not there, when the server read it. */
+/** Whether a stage is now complete whose report was incomplete or missing when the server read it. */
 function stale() {
   const done = status.stages.filter((stage) => stage.status === "complete" && REPORTED.includes(stage.name));
   return done.some(
@@ -61,7 +61,7 @@ function draw() {
   );
 }
 
-/** How long it has worked: of a run that goes on its command, else all commands together. */
+/** The working time: that of all commands together where the run has ended, else that of the present command. */
 const took = ({ ended, seconds, work_seconds: work }) =>
   ended ? ` ${duration(work)} of work in all.` : seconds !== null && ` ${duration(seconds)} since it began.`;
 
@@ -129,7 +129,7 @@ const trainingPart = (training) =>
     training.seconds_left !== null && `, ${duration(training.seconds_left)} left`,
   );
 
-/** What tasks have warned of, in their words. */
+/** The warnings of tasks, in their own words. */
 function said() {
   const sentences = status.said ?? [];
   const rest = status.warnings - sentences.length;

@@ -1,4 +1,4 @@
-/** A range of a measured value: a column's histogram of what is chosen, and two numbers. */
+/** A range of a measured value: the column's histogram of the filtered documents, and two numbers. */
 import { ask } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
 import { byId, debounced, el } from "./dom.js";
@@ -56,7 +56,7 @@ function follow(state, changed) {
   if (changed.filters() || changed("range")) load();
 }
 
-/** Asks for the histogram of all that the other filters leave, and draws it; nothing where the part is folded up. */
+/** Loads and draws the histogram of the documents that pass the other filters; does nothing while the part is closed. */
 function load() {
   if (!byId("ranges").open || !column()) return;
   const { name } = column();
@@ -81,13 +81,13 @@ function chosen(name) {
   return low.has(name) || high.has(name) ? [low, high].map((map) => (map.has(name) ? Number(map.get(name)) : null)) : null;
 }
 
-/** A range was drawn with the mouse: what one had begun to type ends with it. */
+/** The mouse has selected a range: it replaces typed numbers. */
 function drawnRange(low, high) {
   if (byId("ranges").contains(document.activeElement)) document.activeElement.blur();
   set(rounded(low, high));
 }
 
-/** Its ends: whole where the values are, else to a hundredth of a bin. */
+/** The range's ends: whole numbers for whole values, else four significant digits. */
 function rounded(low, high) {
   if (histogram.whole) return { low: String(Math.ceil(low)), high: String(Math.floor(high)) };
   return { low: String(Number(low.toPrecision(4))), high: String(Number(high.toPrecision(4))) };

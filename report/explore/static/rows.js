@@ -1,4 +1,4 @@
-/** A row of a list of documents: decision, address, rules that fired, and values. */
+/** A row in a list of documents: decision, address, failed rules, and values. */
 import { el, firstOf } from "./dom.js";
 import { count, member, value } from "./format.js";
 import { current, go, link } from "./state.js";
@@ -7,7 +7,7 @@ import { label, line } from "./text.js";
 /** Rules that are named in a row. */
 const FEW = 2;
 
-/** Kept or dropped, as a sign and in words. */
+/** Kept or dropped, as a sign and a word. */
 export const verdict = (kept) =>
   el(
     "span",
@@ -16,13 +16,13 @@ export const verdict = (kept) =>
     el("span", { class: "word" }, kept ? "kept" : "dropped"),
   );
 
-/** What the thresholds on the sliders would decide, where that is another decision. */
+/** The decision under the thresholds on the sliders, where it differs. */
 export const now = (row) =>
   typeof row.now === "boolean" &&
   row.now !== row.kept &&
   el("span", { class: `verdict ${row.now ? "kept" : "dropped"}` }, row.now ? ", would be kept now" : ", would be dropped");
 
-/** What a later stage made of a document that this one kept. */
+/** The decision of a later stage about a document that this stage kept. */
 const after = ({ stage, failed, copy_of: original }) =>
   el(
     "div",
@@ -33,13 +33,13 @@ const after = ({ stage, failed, copy_of: original }) =>
       : failed.slice(0, FEW).map((rule) => el("span", { class: "rule" }, label(rule))),
   );
 
-/** "copy (0.783) of ", in front of the document that stays. */
+/** "copy (0.783) of ", the text before the document that is kept. */
 export const copyOf = ({ similarity }) => (typeof similarity === "number" ? `copy (${value(similarity)}) of ` : "copy of ");
 
 /** The address of a row, or its id where it has none. */
 const named = (row) => (row.url ? line(row.url, current().url) : ["document ", line(row.id)]);
 
-/** The link that opens a document beside what is looked at. An address of the crawl is never a link itself: it is shown, not followed. */
+/** The link that opens a document beside the list. A crawled address is shown but never a link. */
 export const opener = (row, properties = {}) =>
   row.key
     ? el(
@@ -55,14 +55,14 @@ export const opener = (row, properties = {}) =>
       )
     : named(row);
 
-/** Opens it in the state that the page has by now; with a key that asks for another tab, the link is the browser's. */
+/** Opens the document in the page's present state. With a key that opens a new tab, the browser follows the link. */
 function open(event) {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   go({ doc: event.currentTarget.dataset.doc });
 }
 
-/** A table's row; the values of `columns`, which somebody has asked for, stand beside the address. */
+/** A row of the table; `columns`: values that the user has chosen, shown beside the address. */
 export function tableRow(row, columns) {
   return el(
     "tr",
@@ -75,7 +75,7 @@ export function tableRow(row, columns) {
   );
 }
 
-/** The rules that failed stand below the address, so that the values beside it have room. */
+/** The failed rules are below the address, so that the values beside it have room. */
 const rules = (failed) =>
   el(
     "div",

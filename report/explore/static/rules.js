@@ -1,4 +1,4 @@
-/** The rules of a stage as check boxes with how many documents each dropped, and how many of them it alone. */
+/** The rules of a stage as check boxes, with the documents that each rule dropped, and those that it dropped alone. */
 import { bar, button, byId, el, refill } from "./dom.js";
 import { condition, count, many } from "./format.js";
 import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
@@ -6,7 +6,7 @@ import { current, go, watch } from "./state.js";
 import { onSummary } from "./summary.js";
 import { label, line, plain } from "./text.js";
 
-/** Rules that are shown before one asks for all. */
+/** Rules that are shown at first. */
 const FIRST = 25;
 let counts = new Map();
 let wanted = "";
@@ -92,7 +92,7 @@ function row(rule, most, state) {
   );
 }
 
-/** What a chosen rule says, and the two ways on from it. */
+/** The meaning of a chosen rule, and two links to its documents and its threshold. */
 function help(stage, rule) {
   if (!rule) return null;
   const key = { data: { key: `near ${rule.rule}` } };

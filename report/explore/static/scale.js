@@ -1,16 +1,16 @@
-/** The axis of a histogram: its chart and the slider below it use the same, so that the slider stands right under the line. */
+/** The axis of a histogram. The chart and the slider below it share one, so that the slider is right under the line. */
 
-/** Places of a slider. */
+/** Positions of a slider. */
 export const STEPS = 1000;
 
-/** The edges as they are drawn: a bar stands over its whole number, and zero has a place on a logarithmic axis. */
+/** The edges as drawn: a bar is centred on its whole number, and zero gets a place on a logarithmic axis. */
 export function drawnEdges({ edges, logarithmic, whole }) {
   if (whole && !logarithmic && edges.length > 1 && edges[1] - edges[0] === 1) return edges.map((edge) => edge - 0.5);
   if (logarithmic && edges[0] === 0) return [edges[1] / 2, ...edges.slice(1)];
   return edges;
 }
 
-/** An axis that holds a histogram and some values: its `low` and `high` end as they are drawn, and whether zero is its low end. */
+/** An axis that holds a histogram and some values: its ends `low` and `high` as drawn, and whether its low end stands for zero. */
 export class Axis {
   constructor(histogram, values = []) {
     const drawn = drawnEdges(histogram);
@@ -21,24 +21,24 @@ export class Axis {
     if (this.low === this.high) this.high += 1;
   }
 
-  /** Where a value is drawn: what is too small for a logarithmic axis stands at its low end. */
+  /** Where a value is drawn: one too small for a logarithmic axis is at its low end. */
   drawn(value) {
     return this.logarithmic ? Math.max(value, this.low) : value;
   }
 
-  /** The ends in plotly's terms. */
+  /** The ends of the axis as plotly takes them. */
   get range() {
     return [this.low, this.high].map((end) => (this.logarithmic ? Math.log10(end) : end));
   }
 
-  /** The place of a value on a slider, the nearest end for one that lies outside. */
+  /** The position of a value on a slider; for a value outside, the nearest end. */
   place(value) {
     const [low, high] = this.range;
     const at = this.logarithmic ? Math.log10(this.drawn(value)) : value;
     return Math.round(STEPS * Math.max(0, Math.min(1, (at - low) / (high - low))));
   }
 
-  /** The value at a place of a slider. */
+  /** The value at a position of a slider. */
   value(place, whole) {
     const [low, high] = this.range;
     const at = low + (place / STEPS) * (high - low);

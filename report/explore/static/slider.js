@@ -1,4 +1,4 @@
-/** A rule's threshold on a slider, with its column's histogram and what it drops before and after. */
+/** A slider for a rule's threshold, with its column's histogram and the number of documents that it drops, before and now. */
 import { ask } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
 import { el } from "./dom.js";
@@ -7,13 +7,15 @@ import { comparison, count, value } from "./format.js";
 import { Axis, STEPS } from "./scale.js";
 import { line, plain } from "./text.js";
 
-/** A card for `rule` of `stage`; `moved(rule, given, done)` is called with a number, "off" or null (as it was), `done` when let go. */
+/**
+ * A card for `rule` of `stage`. Calls `moved(rule, given, done)` with a number, "off" or null (the run's threshold); `done` when released.
+ */
 export class Slider {
   constructor(stage, rule, moved) {
     Object.assign(this, { stage, rule, moved, given: null, asked: false, loaded: false });
     this.whole = stage.columns.find((column) => column.name === rule.column)?.whole ?? false;
     this.parts();
-    // until it is asked for
+    // a placeholder until the histogram is loaded
     this.histogram = { edges: [rule.low ?? 0, rule.high ?? 1], logarithmic: false, whole: false, kept: [], dropped: [] };
     this.show(null);
   }
@@ -56,7 +58,7 @@ export class Slider {
     this.moved(this.rule, this.given, done);
   }
 
-  /** An arrow key moves by one where values are whole, else by a step that changes the third digit of the scale. */
+  /** Sets the step of an arrow key: one for whole values, else a change of the third digit of the scale. */
   step(event) {
     const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
     if (!way) return;
@@ -67,7 +69,7 @@ export class Slider {
     if (next >= Math.min(low, 0) && next <= high) this.take(next, true);
   }
 
-  /** The threshold as it stands now. */
+  /** The present threshold. */
   now() {
     return this.given === null || this.given === "off" ? this.rule.threshold : Number(this.given);
   }
@@ -76,7 +78,7 @@ export class Slider {
     return new Axis(this.histogram, [this.rule.threshold, this.now()]);
   }
 
-  /** Shows a threshold: a number, "off", or null for that of the run. The box is left alone while one types in it. */
+  /** Shows a threshold: a number, "off", or null for that of the run. The box does not change while the user types in it. */
   show(given) {
     this.given = given;
     const off = given === "off";
@@ -91,8 +93,8 @@ export class Slider {
   }
 
   /**
-   * Shows how many documents the rule dropped in the run and drops now. `found`: the threshold of a rule that keeps a share of the
-   * documents, which is another one when other rules drop others.
+   * Shows how many documents the rule dropped in the run, and how many it drops now. `found`: the new threshold of a rule that keeps a
+   * share of the documents; it changes when other rules drop other documents.
    */
   tell(now, found) {
     const { fired, alone } = this.rule;

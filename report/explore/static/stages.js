@@ -1,4 +1,4 @@
-/** The stages of the run with what each let through; one of them is looked at. */
+/** The stages of the run, with the documents that each kept; one of them is selected. */
 import { bar, byId, el, refill } from "./dom.js";
 import { count, many, share } from "./format.js";
 import { run } from "./run.js";
@@ -11,7 +11,7 @@ export function startStages() {
   });
 }
 
-/** The stage that is looked at first: the one that dropped most documents by rules, else the first. */
+/** The stage that is selected first: the one whose rules dropped most documents, else the first. */
 export function firstStage() {
   const dropped = (stage) => (stage.rules.some((rule) => rule.slider) ? stage.rows - stage.kept : -1);
   return [...run().stages].sort((a, b) => dropped(b) - dropped(a))[0]?.name ?? "";
@@ -28,7 +28,7 @@ export function drawStages() {
   );
 }
 
-/** A stage that is not read yet, or can't be. */
+/** A stage that is not loaded yet, or can't be read. */
 const absent = (name, waiting) =>
   el(
     "div",

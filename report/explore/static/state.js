@@ -1,23 +1,22 @@
 /**
- * What is looked at, kept in the address behind `#`: so each view has a link of its own, and back and forward work. The
- * server never sees it.
+ * The state of the page, kept in the address after `#`, so that each view has a link, and back and forward work. The server never sees it.
  */
 
 const SINGLE = ["view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
 const FLAGS = ["alone", "descending"];
 const LISTS = ["rule", "col"];
 const MAPS = ["low", "high", "set"];
-/** What decides which documents are meant; each change of it is another question to the server. */
+/** The parts of the state that choose documents; a change of one needs a new request. */
 const FILTERS = ["stage", "decision", "rule", "alone", "language", "source", "host", "url", "text", "low", "high"];
 
-/** Where a document comes from, and the value that stands for those of which it is not known. */
+/** Where a document comes from, and the value for documents of unknown origin. */
 const ORIGINS = ["language", "source", "host"];
 export const NONE = "\u0000";
 
 const listeners = [];
 let state = parse(location.hash);
 
-/** The state that an address's fragment says; what is not understood is left out. */
+/** Reads the state from an address's fragment; unknown parts are left out. */
 export function parse(fragment) {
   const said = new URLSearchParams(fragment.replace(/^#/, ""));
   const found = {};
@@ -36,7 +35,7 @@ function isNumber(value) {
   return value === "off" || (value.trim() !== "" && Number.isFinite(Number(value)));
 }
 
-/** The parameters that stand for `names` of a state; what is empty is left out. */
+/** The parameters for `names` of a state; empty ones are left out. */
 export function parameters(of, names) {
   const result = new URLSearchParams();
   for (const name of names) {
@@ -48,14 +47,14 @@ export function parameters(of, names) {
   return result;
 }
 
-/** The filters as the server takes them. */
+/** The filters as parameters of a request. */
 export function filters(of = state) {
   const asked = parameters(of, FILTERS);
   for (const name of ORIGINS) if (of[name] === NONE) asked.set(name, "");
   return asked;
 }
 
-/** The sliders as the server takes them. */
+/** The sliders as parameters of a request. */
 export const settings = (of = state) => parameters(of, ["stage", "set"]);
 
 /** The fragment of the state with some changes: the address of a link. */
@@ -63,7 +62,7 @@ export const link = (changes = {}, of = state) => `#${parameters({ ...of, ...cha
 
 export const current = () => state;
 
-/** What means nothing at another stage, and so ends with it. */
+/** Parts of the state that end when another stage is selected. */
 const ofStage = () => ({
   rule: [],
   alone: false,
@@ -77,10 +76,10 @@ const ofStage = () => ({
   changed: "",
 });
 
-/** The changes with what follows from them. */
+/** The changes, together with those that follow from them. */
 const whole = (changes) => (changes.stage && changes.stage !== state.stage ? { ...ofStage(), ...changes } : changes);
 
-/** Goes to the state with `changes`. `replace`: without a step of its own in the browser's history, as for each letter that is typed. */
+/** Changes the state. `replace`: without a new step in the browser's history, as for each typed letter. */
 export function go(changes, { replace = false } = {}) {
   const before = state;
   const fragment = link(whole(changes));
@@ -90,7 +89,7 @@ export function go(changes, { replace = false } = {}) {
   tell(before);
 }
 
-/** No filter but the stage. */
+/** Removes all filters but the stage. */
 export const NO_FILTERS = {
   decision: "",
   rule: [],
@@ -104,7 +103,7 @@ export const NO_FILTERS = {
   high: new Map(),
 };
 
-/** Calls `listener(state, changed)` at each change; `changed(...names)` says whether one of these differs from before. */
+/** Calls `listener(state, changed)` at each change. `changed(...names)`: whether one of these parts has changed. */
 export const watch = (listener) => listeners.push(listener);
 
 function tell(before) {
@@ -113,7 +112,7 @@ function tell(before) {
   for (const listener of listeners) listener(state, changed);
 }
 
-/** The page begins: everything is new. */
+/** Starts the page: every part counts as changed. */
 export function start() {
   addEventListener("popstate", () => {
     const before = state;

@@ -1,4 +1,4 @@
-/** Counts of what the filters leave: documents, rules, languages, sources and hosts. */
+/** Counts of the filtered documents: documents, rules, languages, sources and hosts. */
 import { ask } from "./api.js";
 import { byId } from "./dom.js";
 import { attempt } from "./errors.js";
@@ -6,7 +6,7 @@ import { current, filters, watch } from "./state.js";
 
 const listeners = [];
 
-/** Calls `listener(summary)` when the counts of a new choice are there. */
+/** Calls `listener(summary)` when new counts have arrived. */
 export const onSummary = (listener) => listeners.push(listener);
 
 export function startSummary() {
@@ -15,7 +15,7 @@ export function startSummary() {
   });
 }
 
-/** Counts again: a search in the texts has gone on. */
+/** Counts again after a search in the texts has advanced. */
 export const countAgain = () => load(current());
 
 function load(state) {

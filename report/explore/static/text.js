@@ -1,10 +1,10 @@
 /**
- * Crawl text as nodes: what a browser would obey or hide (controls, bidirectional overrides, soft joiners) is shown by name and
- * does nothing, and hits of a search are marked.
+ * Makes nodes from crawl text. Characters that a browser would obey or hide (controls, bidirectional overrides, soft joiners) are shown by
+ * name and have no effect. Hits of a search are marked.
  */
 import { el } from "./dom.js";
 
-/** The characters that `safe.py` takes out: here they are shown. */
+/** The characters that `safe.py` removes; here they are shown. */
 const CONTROLS = new RegExp(
   "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff" +
     "\\ufff9-\\ufffb\\ud800-\\udfff\\u{e0000}-\\u{e007f}]",
@@ -35,19 +35,19 @@ const NAMES = {
   0x2069: "PDI",
   0xfeff: "BOM",
 };
-/** More marks than this in one text only make the page slow: what comes behind is plain. */
+/** Marks in one text, at most: more would make the page slow. The text after them is plain. */
 const MOST_MARKS = 5000;
 
 const hex = (code) => `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
 const nameOf = (code) => NAMES[code] ?? hex(code);
 
-/** A text on one line without anything that acts, for places where no element can stand (titles, labels, attributes). */
+/** A text on one line without control characters, for titles, labels and attributes, which can't hold elements. */
 export const plain = (text) =>
   String(text)
     .replace(/\r\n|[\n\t]/g, " ")
     .replace(CONTROLS, (control) => `[${nameOf(control.codePointAt(0))}]`);
 
-/** The nodes that show `text`; each occurrence of `search` stands in a `mark`. */
+/** The nodes that show `text`; each occurrence of `search` is in a `mark`. */
 export function nodes(text, search = "") {
   const budget = { left: MOST_MARKS };
   const shown = [];
@@ -59,7 +59,7 @@ export function nodes(text, search = "") {
   return [...shown, ...controls(text.slice(place), budget)];
 }
 
-/** Where `search` stands in `text`, as pairs of offsets, at most MOST_MARKS. */
+/** The places of `search` in `text`, as pairs of offsets, at most MOST_MARKS. */
 export function hits(text, search) {
   if (!search) return [];
   const found = [];
@@ -94,7 +94,7 @@ function named(run) {
   return el("span", { class: "control", title: hex(code) }, name);
 }
 
-/** The name of a rule or column, which may be broken behind `_`, `.`, `/` and `-`. */
+/** The name of a rule or column; lines may break after `_`, `.`, `/` and `-`. */
 export const label = (name, properties = {}) =>
   el(
     "bdi",
@@ -104,6 +104,6 @@ export const label = (name, properties = {}) =>
       .flatMap((part, place) => [place > 0 && el("wbr"), nodes(part)]),
   );
 
-/** A line of crawl text, isolated from the direction of what stands around it. */
+/** A line of crawl text, isolated from the text direction around it. */
 export const line = (text, search = "", properties = {}) =>
   el("bdi", properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));

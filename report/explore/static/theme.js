@@ -1,4 +1,4 @@
-/** Light, dark, or as the system says; kept in this browser. */
+/** Light, dark, or the system's theme; stored in this browser. */
 import { byId } from "./dom.js";
 import { recall, remember } from "./memory.js";
 
@@ -21,7 +21,7 @@ export function startTheme() {
 
 const apply = (theme) => (document.documentElement.dataset.theme = theme);
 
-/** A colour of the style sheet (`--kept`) as the theme has it now. */
+/** A colour of the style sheet (`--kept`) in the present theme. */
 export function color(name) {
   const probe = byId("probe");
   probe.style.color = `var(--${name})`;

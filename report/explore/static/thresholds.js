@@ -1,4 +1,4 @@
-/** Thresholds on sliders: what other ones would keep, at once; which documents they bring back; and the recipe's lines for them. */
+/** Sliders for thresholds: show at once how much other thresholds would keep, which documents they bring back, and the recipe's lines. */
 import { ask } from "./api.js";
 import { drawChanged } from "./changed.js";
 import { forget } from "./charts.js";
@@ -11,11 +11,11 @@ import { ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { Slider } from "./slider.js";
 import { current, go, parameters, watch } from "./state.js";
 
-/** Sliders that are shown before one asks for more. */
+/** Sliders that are shown at first. */
 const MANY = 40;
 let sliders = [];
-let live = new Map(); // the thresholds as they stand now: the address has them once a slider is let go
-let last = null; // the rule that was moved last: further moves of it are no further step of the history
+let live = new Map(); // the present thresholds; the address gets them once a slider is released
+let last = null; // the rule that was moved last: moving it again adds no step to the history
 let asking = false;
 let again = false;
 let answer = null;
@@ -61,7 +61,7 @@ function build(state) {
   drawFixed(byId("fixed"), stage, moved);
 }
 
-/** Adds sliders of the next `number` rules, and of those that the address names. */
+/** Adds sliders for the next `number` rules, and for those in the address. */
 function add(number) {
   const stage = stageOf(current());
   const there = new Set(sliders.map((slider) => slider.rule));
@@ -95,7 +95,7 @@ function moved(rule, given, done) {
   update();
 }
 
-/** Asks what the thresholds keep; while an answer is on its way only the newest thresholds wait for the next question. */
+/** Asks how much the thresholds keep. While an answer is pending, only the newest thresholds wait to be asked next. */
 async function update() {
   if (sliders.length === 0) return;
   if (asking) {
@@ -106,7 +106,7 @@ async function update() {
   const state = { ...current(), set: new Map(live) };
   const asked = parameters(state, ["stage", "set"]);
   await attempt(byId("effect"), async () => {
-    if (answer?.asked === String(asked)) return; // drawn anew, a button that is just being pressed would be another one
+    if (answer?.asked === String(asked)) return; // drawing again would replace a button while it is pressed
     answer = { ...(await ask("thresholds", "thresholds", asked)), asked: String(asked) };
     if (state.stage === current().stage) draw();
   });

@@ -1,9 +1,9 @@
-/** A document's tokens: their texts side by side, where they lie, and each one's number. */
+/** A document's tokens: their texts side by side, their place, and each one's number. */
 import { el } from "./dom.js";
 import { count, many } from "./format.js";
 import { nodes, plain } from "./text.js";
 
-/** Spaces and line ends as signs, since a token's border may lie on either side of them. */
+/** Shows spaces and line ends as signs, since a token may begin or end with one. */
 const visible = (text) => (text ?? "�").replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 
 export function tokens(found) {

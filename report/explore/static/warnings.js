@@ -1,13 +1,13 @@
-/** What is stale, damaged, missing or unfinished, before anything else. */
+/** Shows first what is stale, damaged, missing or unfinished. */
 import { byId, el, refill } from "./dom.js";
 import { many } from "./format.js";
 import { run } from "./run.js";
 import { line, plain } from "./text.js";
 
-/** Warnings that are shown before one asks for all. */
+/** Warnings that are shown at first. */
 const FIRST = 5;
 
-/** Says at the top of the page which stages no longer follow from those before them; null: none. */
+/** Names at the top of the page the stale stages; null: none. */
 export function drawStale(sentence) {
   const told = plain(sentence ?? "");
   byId("stale").hidden = !told;
