@@ -75,7 +75,7 @@ class GopherQuality(StatisticsStep):
         "gopher_bullet_line_ratio": ("bullet_lines", "lines"),
         "gopher_ellipsis_line_ratio": ("ellipsis_lines", "lines"),
         "gopher_alpha_word_ratio": ("alpha_words", "words"),
-        "gopher_stop_words": ("stop_words",),  # each counts once
+        "gopher_stop_words": ("stop_words",),  # each different word once
     }
 
     @property
