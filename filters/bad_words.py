@@ -183,8 +183,8 @@ class BadWords(Step):
         )
 
     def _boundaries(self, name: str) -> tuple[npt.NDArray[np.uint8], bool]:
-        """Returns the character classes, in which WORD marks characters that do not separate words, and whether the ends of a text
-        separate words.
+        """Returns the character classes, in which WORD marks characters that do not separate words, and whether a text's ends separate
+        words.
         """
         if self.config.preset == "c4-paper":
             return _letters_and_newline(), False
@@ -322,16 +322,18 @@ _RATING = re.compile(r"""^\s*(?:'([^']+)'|"([^"]+)"|([\w$]+)): ([012]),?$""", re
 
 @cache
 def ldnoobw() -> dict[str, list[str]]:
-    """Returns LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the order of the lists. Raises InputError if the package
-    can't be had.
+    """Returns LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the order of the lists.
+
+    Raises InputError if the package can't be had.
     """
     files = LDNOOBW.files(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?\.json")
     return {name.removesuffix(".json"): json.loads(content) for name, content in files.items()}
 
 
 def ldnoobw_folder() -> Path:
-    """Returns a folder in the user's cache with a file for each language, one word a line, as the step `bad_words` reads them. Raises
-    InputError.
+    """Returns a folder in the user's cache with a file for each language, one word a line, as the step `bad_words` reads it.
+
+    Raises InputError.
     """
     folder = cache_folder() / "word-lists" / LDNOOBW.sha256[:16]
     whole = folder / ".whole"

@@ -353,8 +353,9 @@ def _phrases_in(data, start, end):
 
 @kernel
 def _phrases_at(data, start, end, at):
-    """Returns, as bits, the counts of the phrases whose rarest letter is at `at`. No phrase has a second k, so only `at` can be a Kelvin
-    sign.
+    """Returns, as bits, the counts of the phrases whose rarest letter is at `at`.
+
+    No phrase has a second k, so only `at` can be a Kelvin sign.
     """
     letter, width = data[at] | 0x20, 1
     if data[at] == _KELVIN:
@@ -418,9 +419,7 @@ class Mc4Paragraphs(Step):
 
 @kernel
 def count_long_lines(data, offsets, min_length, counts):
-    """Counts for each text the lines of `text.split("\\n")` that have at least `min_length` characters, into `counts` (int64, one a
-    text).
-    """
+    """Counts each text's lines of `text.split("\\n")` with at least `min_length` characters, into `counts` (int64, one a text)."""
     for text in range(offsets.size - 1):
         at, end = offsets[text], offsets[text + 1]
         while at < end:

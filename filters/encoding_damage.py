@@ -76,9 +76,7 @@ class EncodingDamage(Step):
 
 @kernel
 def count_kinds(data, offsets, kinds, out):
-    """Fills `out` (int64, texts x 4) with each text's replacement, control and private-use characters, and the number of all its
-    characters.
-    """
+    """Fills `out` (int64, texts x 4) with the numbers of a text's replacement, control, private-use and all characters."""
     for text in range(offsets.size - 1):
         replacement, control, private, characters = 0, 0, 0, 0
         at, end = offsets[text], offsets[text + 1]

@@ -1,5 +1,6 @@
-"""FineWeb's own quality heuristics (arXiv 2406.17557, appendix), measured as datatrove measures them. The limits come from FineWeb's
-code.
+"""FineWeb's own quality heuristics (arXiv 2406.17557, appendix), measured as datatrove measures them.
+
+The limits come from FineWeb's code.
 """
 
 from collections.abc import Mapping

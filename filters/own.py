@@ -161,8 +161,9 @@ def _line(error: BaseException, path: str) -> str:
 
 
 def declaration(config: PythonConfig, function: Callable[..., Any]) -> Declaration:
-    """Returns the columns and rules of a function; the recipe's take precedence over the decorator's. Raises ValueError if there are no
-    columns.
+    """Returns the columns and rules of a function; the recipe's take precedence over the decorator's.
+
+    Raises ValueError if there are no columns.
     """
     declared: Declaration | None = getattr(function, ATTRIBUTE, None)
     if config.columns is None and declared is None:

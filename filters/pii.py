@@ -152,9 +152,7 @@ def check_card(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
 
 @dataclass(frozen=True)
 class NationalId:
-    """A kind of number: stdnum's `module` checks it. `words`: a pattern that must match shortly before it; empty if the number needs
-    none.
-    """
+    """A kind of number: stdnum's `module` checks it. `words`: a pattern that must match shortly before it; empty if none is needed."""
 
     module: str
     form: str
@@ -188,9 +186,7 @@ def _check(module: str) -> Callable[[bytes], bool]:
 
 @cache
 def _with_words() -> tuple[re.Pattern[str], tuple[tuple[re.Pattern[str], re.Pattern[bytes], Callable[[bytes], bool]], ...]]:
-    """Returns a pattern of all words at the end of a text, and for each kind of number that needs a word its words, its form and its
-    check.
-    """
+    """Returns a pattern of all words at the end of a text, and the words, form and check of each kind of number that needs a word."""
     named = [entry for entry in IDS if entry.words]
     either = "|".join(f"(?:{entry.words})" for entry in named)
     table = tuple(

@@ -247,9 +247,7 @@ def numbers(data, at, begin, stop):
 @scan
 @kernel
 def codes(data, at, begin, stop):
-    """Finds words of capital letters and digits, whose parts are joined by one of `-./+(`, with a letter and at least FEWEST_CODE_DIGITS
-    digits.
-    """
+    """Finds words of capital letters and digits, parts joined by one of `-./+(`, with a letter and at least FEWEST_CODE_DIGITS digits."""
     while at < stop and not CLASSES[data[at]] & WORD:
         at += 1
     start, digits, letters = at, 0, 0
@@ -271,8 +269,8 @@ def codes(data, at, begin, stop):
 @scan
 @kernel
 def account_numbers(data, at, begin, stop):
-    """Finds two capital letters and two digits at the start of a word, then letters and digits with single spaces or hyphens: 15 to 34
-    in all.
+    """Finds two capital letters and two digits at a word's start, then letters and digits with single spaces or hyphens: 15 to 34 in
+    all.
     """
     while at + 15 <= stop:
         if (

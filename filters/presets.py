@@ -48,8 +48,9 @@ WHITESPACE_SCRIPTS = ("Deva",)
 
 
 def fineweb2_section(language: str | None) -> dict[str, Any]:
-    """Returns the keys of the section `filter` for a language: `fra_Latn`, `fra` or `fr`. Raises ValueError for a language without
-    thresholds.
+    """Returns the keys of the section `filter` for a language: `fra_Latn`, `fra` or `fr`.
+
+    Raises ValueError for a language without thresholds.
     """
     table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
     languages = table["languages"]

@@ -309,9 +309,7 @@ def _move_without_phrase(data, start, end, tables, phrase, place):
 
 @kernel
 def _end_without_phrase(data, start, end, tables, phrase):
-    """Returns the end of the line without the phrase, the three characters after it and a space before it; `end` if the line ends
-    otherwise.
-    """
+    """Returns the end of the line without the phrase, three characters after it and a space before it; `end` if there is no phrase."""
     first = end
     for _ in range(phrase.size + _ANY_CHARACTERS):
         if first == start:

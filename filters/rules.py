@@ -146,8 +146,8 @@ def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
 
 
 def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
-    """Reads the rules of a report table, in order: {step, rule, column, comparison, threshold}, and `kept` (share, of) if the threshold
-    was found.
+    """Reads the rules of a report table, in order: {step, rule, column, comparison, threshold}; `kept` (share, of) for a found
+    threshold.
     """
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules
@@ -198,8 +198,9 @@ def plain(text: str) -> str:
 
 
 def n_grams(top: str, duplicated: str) -> dict[str, str]:
-    """Returns templates for columns about repeated phrases. `top` and `duplicated`: the columns' names, with `{}` for the number of
-    words.
+    """Returns templates for columns about repeated phrases.
+
+    `top` and `duplicated`: the columns' names, with `{}` for the number of words.
     """
     once = {top.format(n): f"one phrase of {n} words takes up {{share}} of the text" for n in (2, 3, 4)}
     return once | {duplicated.format(n): f"{{share}} of the text is in repeated phrases of {n} words" for n in range(5, 11)}

@@ -112,9 +112,7 @@ class Statistics:
         return column
 
     def of(self, name: str, below: str | None = None, without: str | None = None) -> npt.NDArray[Any]:
-        """Returns a statistic, or its ratio to the statistic `below` minus the statistic `without`; NaN, which fails no rule, for a
-        division by 0.
-        """
+        """Returns a statistic, or its ratio to `below` minus `without`; NaN, which fails no rule, for a division by 0."""
         if below is None:
             return self[name]
         return ratio(self[name], self[below] if without is None else self[below] - self[without])
@@ -306,9 +304,7 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
 
 @kernel
 def newline_line_statistics(data, start, end, classes, short_line_length, table, row):
-    """Counts lines of `text.split("\\n")` that are not blank: all, with terminal punctuation at the end, short; and characters of
-    repeated lines.
-    """
+    """Counts lines of `text.split("\\n")` that are not blank: all, with terminal punctuation, short; and characters of repeated lines."""
     size = table_size(row[NEWLINES] + 1)
     table[:size] = np.uint64(0)
     lines, terminal, short, repeated = 0, 0, 0, 0

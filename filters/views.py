@@ -21,8 +21,9 @@ BAR = 12
 
 
 def show_sweep(result: Sweep, console: Console) -> None:
-    """Prints a sweep as a table. The bar is the share of documents that all rules together keep; its dots add what this rule alone would
-    keep.
+    """Prints a sweep as a table.
+
+    The bar is the share of documents that all rules together keep; its dots add what this rule alone would keep.
     """
     console.print(
         f"{result.rule}: a document fails where {result.column} {result.comparison} threshold; "

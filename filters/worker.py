@@ -68,8 +68,9 @@ class FilterConfig(Config):
 
     @classmethod
     def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Returns the section without the folders of models and functions. These differ between machines; resuming compares the content of
-        the files (`FilterStage.tasks`).
+        """Returns the section without the folders of models and functions.
+
+        These differ between machines; resuming compares the content of the files (`FilterStage.tasks`).
         """
         steps = values.get("steps")
         return {**values, "steps": [_placeless(item) for item in steps]} if isinstance(steps, list) else values
@@ -273,9 +274,7 @@ class Rewriter:
             step.begin()
 
     def at(self, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
-        """Returns the documents at `places`, with their new texts. `documents` are the next ones of the shard, `report` has a row for
-        each.
-        """
+        """Returns the documents at `places` with their new texts. `documents`: the next ones of the shard; `report` has a row for each."""
         if self.sequential:
             return self._rewritten(documents, report).take(places)
         return self._rewritten(documents.take(places), report.take(places))
