@@ -183,9 +183,7 @@ class BadWords(Step):
         )
 
     def _boundaries(self, name: str) -> tuple[npt.NDArray[np.uint8], bool]:
-        """Returns the character classes, in which WORD marks characters that do not separate words, and whether a text's ends separate
-        words.
-        """
+        """Returns the character classes, in which WORD marks characters that separate no words, and whether the ends of a text do."""
         if self.config.preset == "c4-paper":
             return _letters_and_newline(), False
         if canonical(name) in map(canonical, UNSEPARATED):

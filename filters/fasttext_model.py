@@ -178,9 +178,7 @@ def _dense(file: _File) -> npt.NDArray[np.float32]:
 
 
 def _quantised(file: _File) -> npt.NDArray[np.float32]:
-    """Reads a quantised matrix as plain rows, which are joined from parts of a code book; with norms, each row is multiplied by its
-    norm.
-    """
+    """Reads a quantised matrix as plain rows: parts of a code book are joined and, if there are norms, multiplied by the row's norm."""
     with_norms = bool(file.number(np.uint8))
     rows, dim = map(int, file.array(np.int64, 2))
     codes = file.array(np.uint8, file.number(np.int32))

@@ -170,9 +170,7 @@ _BRIDGE = (
 
 
 def _check(module: str) -> Callable[[bytes], bool]:
-    """Returns the check of a stdnum module. stdnum raises KeyError for regions that its registers lack (Chinese numbers): these are not
-    valid.
-    """
+    """Returns a stdnum module's check. stdnum raises KeyError for regions that its registers lack (in Chinese numbers): not valid."""
     is_valid: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
 
     def check_national_id(number: bytes) -> bool:

@@ -269,9 +269,7 @@ def codes(data, at, begin, stop):
 @scan
 @kernel
 def account_numbers(data, at, begin, stop):
-    """Finds two capital letters and two digits at a word's start, then letters and digits with single spaces or hyphens: 15 to 34 in
-    all.
-    """
+    """Finds two capital letters and two digits at a word's start, then letters and digits, single spaces or hyphens: 15 to 34."""
     while at + 15 <= stop:
         if (
             CLASSES[data[at]] & UPPER and CLASSES[data[at + 2]] & DIGIT and CLASSES[data[at + 3]] & DIGIT

@@ -146,9 +146,7 @@ def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
 
 
 def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
-    """Reads the rules of a report table, in order: {step, rule, column, comparison, threshold}; `kept` (share, of) for a found
-    threshold.
-    """
+    """Reads a report table's rules, in order: {step, rule, column, comparison, threshold}; `kept` (share, of) for a found threshold."""
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules
 
