@@ -156,9 +156,7 @@ def word_values(data, start, end, kinds, row):
 
 @kernel
 def is_stop_word(data, start, end):
-    """Whether a word of two to four bytes is in STOP_WORDS, in any case. Only ASCII characters have letters of these words as lower
-    case.
-    """
+    """Whether a word of two to four bytes is in STOP_WORDS, in any case. Only ASCII characters have these letters as lower case."""
     key = np.uint64(1)  # so that a leading NUL counts
     for at in range(start, end):
         byte = np.uint64(data[at])
