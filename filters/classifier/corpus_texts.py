@@ -128,8 +128,9 @@ def articles(dump: bytes) -> Iterator[tuple[str, str]]:
 
 
 def article_text(wikitext: str) -> str:
-    """Returns the paragraphs of an article's wikitext, one line each with an empty line between; no templates, tables, notes, media or
-    lists.
+    """Returns the paragraphs of an article's wikitext, one line each, with an empty line between.
+
+    Leaves out templates, tables, notes, media and lists.
     """
     import mwparserfromhell
 
