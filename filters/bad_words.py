@@ -74,10 +74,9 @@ class BadWordsConfig(Config):
 
 
 def list_files(folder: str | None, language: str | None) -> dict[str, str]:
-    """Returns the path of each list by its name, of all languages or of one. With no `folder`, the lists of datatrove's cache, downloaded
-    if necessary.
+    """Returns the path of each list by its name, of all languages or of one.
 
-    Raises InputError in one sentence.
+    Without `folder`, the lists are those of datatrove's cache, downloaded if necessary. Raises InputError in one sentence.
     """
     if folder == PACKAGE:
         folder = str(ldnoobw_folder())

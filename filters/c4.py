@@ -340,7 +340,7 @@ def _equal(data, at, name):
 
 @kernel
 def _phrases_in(data, start, end):
-    """Returns, as bits, the counts that the phrases in the span belong to, and CURLY_BRACKET."""
+    """Returns a bit for each count to which a phrase in the span belongs, and for CURLY_BRACKET."""
     found = 0
     for at in range(start, end):
         if _LOOK[data[at]]:
@@ -353,7 +353,7 @@ def _phrases_in(data, start, end):
 
 @kernel
 def _phrases_at(data, start, end, at):
-    """Returns, as bits, the counts of the phrases whose rarest letter is at `at`.
+    """Returns a bit for each count to which a phrase with its rarest letter at `at` belongs.
 
     No phrase has a second k, so only `at` can be a Kelvin sign.
     """

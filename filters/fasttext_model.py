@@ -51,7 +51,7 @@ class FastTextModel:
     loss: int
     bucket_count: int
     word_count: int
-    shortest: int  # fewest and most characters of a word's n-grams (`longest`): fastText's minn and maxn
+    shortest: int  # the fewest characters of a word's n-grams, and (`longest`) the most: fastText's minn and maxn
     longest: int
     word_ngrams: int
     eos: int  # row of the token `</s>` for the line's end, or -1

@@ -524,8 +524,7 @@ def signed(value):
 
 @kernel
 def find_word_ngrams(value, running, state, model, found, waiting):
-    """Writes the addresses of the rows of the word n-grams that end in this token to `found`, from `waiting` on; returns the place after
-    them.
+    """Writes the row addresses of the word n-grams that end in this token to `found`, from `waiting` on; returns the place after them.
 
     `running` uint64: the hashes of the n-grams that begin in earlier tokens. `state` int64: `(tokens, place of the oldest)`.
     """

@@ -1,5 +1,4 @@
-"""The step `language`: identifies the language of a document with fastText, and lists the scores of other languages if the recipe asks for
-it.
+"""The step `language`: identifies the language of a document with fastText.
 
 Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces), except that scores above 1, which fastText's
 rounding can give, become 1. The whole text counts. Our own kernel (filters/fasttext_scores.py) computes the scores.

@@ -305,7 +305,7 @@ PHONE_BEFORE = re.compile(
     r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
     re.IGNORECASE,
 )
-PHONE_CONTEXT = 48  # bytes
+PHONE_CONTEXT = 48  # the word must stand in this many bytes before the number
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
 FICTION = re.compile(
     r"\+1\d{3}55501\d\d|\+44(?:7700900|1632960|2079460|1144960|1214960|1134960|1174960|1314960|1414960|1514960|1614960)\d{3}"

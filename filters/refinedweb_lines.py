@@ -2,7 +2,7 @@
 """RefinedWeb's line corrections (Penedo et al. 2023, arXiv 2306.01116, appendix G.2) as DCLM's code performs them.
 
 The corrections run in DCLM's order (baselines/mappers/modifiers.py, with the options of
-baselines_configs/dclm_baseline_refinedweb.yaml), each on the result of the one before. Lines are those of `text.split("\n")`.
+baselines_configs/dclm_baseline_refinedweb.yaml), each on the result of the one before. Lines are those of `text.split("\\n")`.
 
 1. Drop lines with more than half upper-case characters (`str.isupper`).
 2. Drop lines of digits alone (`str.isdigit`, more than .999999 of the characters).

@@ -125,10 +125,10 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
 
 
 def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
-    """Measures the statistics of every text of a column, whose texts must be valid UTF-8. `word_rule`: one of `pipeline.text.words`, or
-    `spacy`.
+    """Measures the statistics of every text of a column.
 
-    `token_marks`: the marks of `spacy_tokens.mark_tokens` for the bytes from the first text on, if the caller has them.
+    The texts must be valid UTF-8. `word_rule`: one of `pipeline.text.words`, or `spacy`. `token_marks`: the marks of
+    `spacy_tokens.mark_tokens` for the bytes from the first text on, if the caller has them.
     """
 
     data, offsets = text_buffers(text)
@@ -146,8 +146,6 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, toke
 
 
 # ---- The kernel: measures the wanted groups of statistics, text by text
-#
-# Places in a row of the output.
 
 # Places in a row of the output.
 CHARACTERS, NEWLINES = NAMES.index("characters"), NAMES.index("newlines")

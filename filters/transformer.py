@@ -250,8 +250,10 @@ DECIMALS = 6
 
 
 class Transformer(Step):
-    """The step `transformer`. Columns: NAME (one label) or NAME_LABEL for each label, float64 with six decimals, NaN for a text without
-    tokens; NAME_int, as FineWeb-Edu's `int_score`. The kept documents get all columns.
+    """The step `transformer`. The kept documents get all its columns.
+
+    NAME (one label) or NAME_LABEL for each label: float64 with six decimals, NaN for a text without tokens. NAME_int: the score as a whole
+    number, as FineWeb-Edu's `int_score`.
     """
 
     Config = TransformerConfig

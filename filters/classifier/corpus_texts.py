@@ -17,7 +17,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from corpusmill.pipeline.text.damage import storable
 
-#: Mail programs break lines at this length or before, in characters.
+#: The most characters of a line that counts as broken by a mail program.
 WIDTH = 80
 #: Lines that the mail's writer did not write: quotations, their announcements, marks of PGP.
 FOREIGN = re.compile(r"\s*[>|].*|.{0,200}\bw(rote|rites):\s*|-{3,}\s*(BEGIN|END) PGP .*|Hash: SHA1\s*")

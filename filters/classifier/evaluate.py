@@ -71,7 +71,9 @@ def bin_of(score: Floats, edges: Floats) -> npt.NDArray[np.int64]:
 
 
 def measures(ranking: Ranking) -> Floats:
-    """Returns all measures (5 + 4 * thresholds,) of the examples; NaN if one is not defined, as the AUC of examples with one answer."""
+    """Returns all measures (5 + 4 * thresholds,) of the examples; NaN if one is not defined, such as the AUC if all answers are the
+    same.
+    """
     return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
 
 
@@ -163,8 +165,8 @@ def evaluate(
 
     Examples with unknown answers are counted and left out. A score that is NaN (a text without any word or n-gram of the model) reaches no
     threshold when the classifier is used, so it counts as 0 here; these are counted, too. The result can be written as JSON. Each measure
-    (MEASURES, PER_THRESHOLD) is `{value, low, high}`, with the ends of `intervals`; or None if it is not defined, as the AUC of examples
-    with one answer. `kept` is the share of examples with a score of at least the threshold.
+    (MEASURES, PER_THRESHOLD) is `{value, low, high}`, with the ends of `intervals`; or None if it is not defined, such as the AUC if all
+    answers are the same. `kept` is the share of examples with a score of at least the threshold.
     """
     scores, answers, lengths = np.asarray(score, np.float64), np.asarray(answer), np.asarray(length, np.int64)
     names = source.combine_chunks() if isinstance(source, pa.ChunkedArray) else pa.array(source, pa.string())

@@ -53,10 +53,10 @@ class ExampleFile:
 
 
 def find_files(given: str, folder: str | Path, format: str = "auto") -> list[ExampleFile]:
-    """Returns the files of one input, in sorted order. An input is a file, folder, glob or URL, relative to `folder`; or a corpus,
-    `package://NAME`.
+    """Returns the files of one input, in sorted order.
 
-    Raises InputError if there are no files, or if a file that was named itself can't be read as examples.
+    An input is a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`. Raises InputError if there are no files,
+    or if a file that was named itself can't be read as examples.
     """
     if given.startswith(PREFIX):
         given = str(corpus_path(given.removeprefix(PREFIX)))

@@ -2,7 +2,7 @@
 """Forms of a text: how it is written as one line for fastText. Training and scoring use the same form.
 
 * `plain`: line breaks become spaces. DCLM's classifier gets its texts like this (`" ".join(text.strip().splitlines())`); Dolma's Jigsaw
-  taggers (`text.replace("\n", " ").strip()`) differ only in texts with rare line breaks.
+  taggers (`text.replace("\\n", " ").strip()`) differ only in texts with rare line breaks.
 * `lower`: `plain`, in lower case as by Python's `str.lower` (which has a final sigma, and makes two characters of a capital dotted I).
 * `words`: lower case; tokens are runs of word characters (`re`'s `\\w` and combining marks), `<url>` for `http(s)://` and what follows it,
   `<user>` for `@name`, `<nl>` for white space with a line break in it, and every other character alone.
@@ -140,8 +140,9 @@ def write_lines(data, offsets, table, lower, out, ends, starts, first):
 
 @kernel(inline="always")
 def copy_plain(data, at, end, lower, out, to):
-    """Copies ASCII bytes that are neither space nor control, eight at a time, up to the first other byte; returns the positions after them
-    in `data` and in `out`.
+    """Copies ASCII bytes that are neither space nor control, eight at a time, up to the first other byte.
+
+    Returns the positions after them in `data` and in `out`.
     """
     source, target = data.ctypes.data, out.ctypes.data
     while at + 8 <= end:
