@@ -80,7 +80,7 @@ def check_email(document: bytes, start: int, end: int) -> Iterator[tuple[int, in
         yield match.span()
 
 
-# ---- International bank account numbers (ISO 13616). python-stdnum knows their lengths and structures by country, and the check by 97.
+# ---- International bank account numbers (ISO 13616). python-stdnum knows lengths and structures by country, and the check modulo 97.
 
 WORD = re.compile(rb"\w")
 SEPARATOR = re.compile(rb"[ -]")

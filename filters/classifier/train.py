@@ -33,7 +33,7 @@ from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
 # ---- fastText, with one thread and no output: equal lines and arguments give equal bytes
 #
-# fastText's file has no path, no time and no version of the machine. With several threads, their order would differ between runs.
+# fastText's file has no path, no time and no version of the machine. Several threads would train in an order that differs between runs.
 
 
 def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
