@@ -12,7 +12,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 
 Floats = npt.NDArray[np.float64]
-#: Raw scores closer to 0 or 1 than this count as this far away. fastText's own rounding is of this size.
+#: Raw scores closer to 0 or 1 than this count as this far away. The difference is smaller than fastText's own rounding.
 EDGE = 1e-6
 
 Method = Literal["none", "platt", "isotonic"]
