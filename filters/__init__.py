@@ -1,1 +1,1 @@
-"""Measuring text and deciding about it."""
+"""Filters: steps that measure texts, and rules that decide which documents to keep."""

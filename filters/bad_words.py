@@ -1,15 +1,15 @@
 # mypy: disallow-untyped-defs=False
 r"""Bad words of LDNOOBW's lists in 28 languages, found as datatrove's C4BadWordsFilter finds them.
 
-A word of the document's language counts where it stands in the lower-cased text with no `\w` character beside it; in Japanese,
-Thai and Chinese anywhere. The words are not lower-cased, so those with capitals (most of the Spanish list) are never found.
-Blank lines of a list are left out (in datatrove one would match every document).
+A word of the document's language counts if it stands in the lower-cased text without a `\w` character next to it; in Japanese, Thai
+and Chinese it counts anywhere. The words of the lists are not lower-cased, so words with capitals (most of the Spanish list) are never
+found. Blank lines of a list are left out (in datatrove one would match every document).
 
-The preset `c4-paper` finds them as C4 was made (tensorflow_datasets/text/c4_utils.py): in each line `[^a-z](word)[^a-z]`, so
-with a character of the line on either side. C4 looked at the lines that it kept: put the step after `c4`.
+The preset `c4-paper` finds words as C4 did (tensorflow_datasets/text/c4_utils.py): `[^a-z](word)[^a-z]` within a line, so the line must
+have a character on either side. C4 searched the lines that it kept: put the step after `c4`.
 
-Other than there, the fraction of documents that is kept is drawn from the document's id, so that every run keeps the same
-ones, and a language without a list is no error: its documents have no number (null), no list in the report, and go on.
+There are two differences. The kept share of the documents with bad words is drawn by a hash of the document's id, so every run keeps the
+same documents. A language without a list is not an error: its documents have null values and are kept.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, WORD, character_classes, decode, lowercase_table
 
-#: Languages in whose lists words need no separation, as datatrove has it.
+#: Languages in which words are found without a separator around them, as in datatrove.
 UNSEPARATED = ("ja", "th", "zh")
 LIST_NAME = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?")
-#: In place of a folder: the lists as the npm package naughty-words ships them.
+#: The value of `lists` for the lists of the npm package naughty-words.
 PACKAGE = "package://naughty-words"
 HOW = f"give a folder with one list a language with `- bad_words: {{lists: FOLDER}}`, or take those of a package with `lists: {PACKAGE}`"
 
@@ -74,9 +74,9 @@ class BadWordsConfig(Config):
 
 
 def list_files(folder: str | None, language: str | None) -> dict[str, str]:
-    """List name to path: of the folder, or of datatrove's cache, downloaded where need be; of all languages or one.
+    """Returns the path of each list by its name, of all languages or of one.
 
-    Raises InputError in one sentence.
+    Without `folder`, the lists are those of datatrove's cache, downloaded if necessary. Raises InputError in one sentence.
     """
     if folder == PACKAGE:
         folder = str(ldnoobw_folder())
@@ -96,21 +96,21 @@ def list_files(folder: str | None, language: str | None) -> dict[str, str]:
 
 
 def _download(name: str) -> str:
-    """The path of a list in datatrove's cache."""
+    """Returns the path of a list in datatrove's cache, downloaded if necessary."""
     from datatrove.io import cached_asset_path_or_download
     from datatrove.pipeline.filters.c4_filters import _BADWORDS_URL, _EN_BADWORDS_URL
 
     url = _EN_BADWORDS_URL if name == "en" else _BADWORDS_URL + name
     try:
         path: str = cached_asset_path_or_download(url, progress=False, namespace="filters", subfolder="c4_badwords")
-    except Exception as error:  # what fails depends on the transport
+    except Exception as error:  # the transport decides which exception comes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{url}: the list of bad words can't be downloaded ({reason}); {HOW}.") from error
     return path
 
 
 def read_words(path: str) -> set[str]:
-    """The words of a list, without those that datatrove allows. Raises InputError where it can't be read."""
+    """Returns the words of a list, without the words that datatrove allows. Raises InputError if the file can't be read."""
     from datatrove.pipeline.filters.c4_filters import _BADWORDS_ALLOWLIST
 
     try:
@@ -121,7 +121,7 @@ def read_words(path: str) -> set[str]:
 
 
 def draw(document_id: str) -> float:
-    """A number from 0 to below 1 that depends on nothing but the id."""
+    """Returns a number in [0, 1) that depends on the id alone."""
     return int.from_bytes(hashlib.blake2b(document_id.encode(), digest_size=8).digest(), "big") / 2**64
 
 
@@ -136,10 +136,10 @@ class BadWords(Step):
     @property
     def columns(self) -> dict[str, pa.DataType]:
         return {
-            "bad_words": pa.int64(),  # characters at which one begins; null where there is no list for the language
+            "bad_words": pa.int64(),  # number of characters at which a bad word begins; null if the language has no list
             "bad_words_list": pa.string(),
-            "bad_words_draw": pa.float64(),  # of documents that have bad words, by id
-            "bad_words_density": pa.float64(),  # of them to 1,000 characters
+            "bad_words_draw": pa.float64(),  # a number in [0, 1) by the document's id; NaN without bad words
+            "bad_words_density": pa.float64(),  # bad words for each 1,000 characters
         }
 
     @property
@@ -182,7 +182,7 @@ class BadWords(Step):
         )
 
     def _boundaries(self, name: str) -> tuple[npt.NDArray[np.uint8], bool]:
-        """The classes of characters of which those of class WORD separate no words, and whether the edges of a text do."""
+        """Returns the character classes, in which WORD marks characters that separate no words, and whether the ends of a text do."""
         if self.config.preset == "c4-paper":
             return _letters_and_newline(), False
         if canonical(name) in map(canonical, UNSEPARATED):
@@ -190,7 +190,7 @@ class BadWords(Step):
         return character_classes(), True
 
     def _lists(self, batch: DocumentBatch) -> npt.NDArray[np.object_]:
-        """The name of the list of each document, None where there is none."""
+        """Returns the name of each document's list; None if there is none."""
         names = np.full(len(batch), None, object)
         if self.config.language is not None:
             names[:] = self._names[canonical(self.config.language)]
@@ -205,14 +205,14 @@ class BadWords(Step):
 
 @cache
 def _letters_and_newline() -> npt.NDArray[np.uint8]:
-    """WORD for what lower-cases to a-z, and for the newline."""
+    """Classes with WORD for the newline and for all characters whose lower case is in a-z."""
     classes = np.zeros(CODE_POINTS, np.uint8)
     classes[[ord(character) for character in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ\u212a\n"]] = WORD
     return classes
 
 
 def usual_lower(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The texts, those lower-cased that can't be lower-cased character by character. Raises ValueError where a text is null."""
+    """Lower-cases the texts that can't be lower-cased character by character; other texts stay. Raises ValueError if a text is null."""
     unusual = unusual_texts(*text_buffers(text))
     if not unusual.any():
         return text
@@ -222,8 +222,9 @@ def usual_lower(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 @kernel
 def unusual_texts(data, offsets):
-    """bool (texts,): whether a text has a dotted capital I (C4 B0), which becomes two characters, or a capital sigma (CE A3), whose lower
-    case depends on its place."""
+    """bool (texts,): whether a text can't be lower-cased character by character. It has a dotted capital I (C4 B0), which becomes two
+    characters, or a capital sigma (CE A3), whose lower case depends on its position.
+    """
     unusual = np.zeros(offsets.size - 1, np.bool_)
     for text in range(offsets.size - 1):
         found = False
@@ -233,15 +234,15 @@ def unusual_texts(data, offsets):
     return unusual
 
 
-# ---- The kernel: a trie, walked from every place at which a word can begin
+# ---- The kernel: walks a trie from every position at which a word can begin
 
-#: A list of words. `symbols` uint16 of length 0x110000: the number of a character's lower case in this list, 0 where no word
-#: has it; `children` int32 (nodes, symbols): the next node, 0 where there is none; `ends` bool: nodes at which a word ends.
+#: A list of words. `symbols`, uint16 of length 0x110000: the number of each character's lower case in this list, 0 if no word has it.
+#: `children`, int32 (nodes, symbols): the next node, 0 if there is none. `ends`, bool: whether a word ends at the node.
 Trie = namedtuple("Trie", "symbols children ends")
 
 
 def build_trie(words: Collection[str]) -> Trie:
-    """The trie of a list. Words are taken as they are: one with a capital is never found in lower-cased text."""
+    """Builds the trie of a list. The words are not lower-cased: a word with a capital is never found in lower-cased text."""
     lower = lowercase_table()
     characters = sorted({character for word in words for character in word})
     numbers = {character: number for number, character in enumerate(characters, 1)}
@@ -269,12 +270,12 @@ def build_trie(words: Collection[str]) -> Trie:
 
 @kernel
 def count_words(data, offsets, places, trie, classes, edges, counts):
-    """Sets `counts[i]` for each text i of `places` to the number of characters at which a word of the list begins.
+    """Sets `counts[i]`, for each text i of `places`, to the number of characters at which a word of the list begins.
 
-    Only words count where neither the character before nor the one after is of class WORD; `edges` says whether they may stand
-    at the start and the end of the text. The case of texts is ignored (`str.lower` of each character).
+    A word counts only if the characters before and after it are not of class WORD. `edges`: whether a word may stand at the start or the
+    end of the text. The case of the texts is ignored (`str.lower` of each character).
     """
-    symbols, children, ends = trie.symbols, trie.children, trie.ends  # once: each use of a tuple of arrays counts references
+    symbols, children, ends = trie.symbols, trie.children, trie.ends  # unpacked once: each use of a tuple's arrays counts references
     for text in places:
         at, end = offsets[text], offsets[text + 1]
         total, inside = 0, not edges
@@ -291,7 +292,7 @@ def count_words(data, offsets, places, trie, classes, edges, counts):
 
 @kernel(inline="always")
 def _begins_word(data, at, end, symbols, children, ends, node, classes, edges):
-    """Whether a word ends somewhere after the characters that led to `node`."""
+    """Whether a word ends at `node` or at a later node, given that the characters before `at` led to `node`."""
     found = False
     while node:
         if at >= end:
@@ -306,25 +307,31 @@ def _begins_word(data, at, end, symbols, children, ends, node, classes, edges):
     return found
 
 
-# ---- Lists of two packages: LDNOOBW's in 28 languages, and cuss's English one, which rates how sure each word is profane
+# ---- Lists of two packages: LDNOOBW's in 28 languages, and cuss's English list, which rates how certainly each word is profane
 
 HOW_WITHOUT = "without it no built-in word list is there: give your own files in a spec (docs/classifiers.md)"
 LDNOOBW = NpmPackage("naughty-words", "1.2.0", "c34b05e10a97ec7b9e0c3dd91d09888187c0f08d0812eaea79679795585b217e", HOW_WITHOUT)
 CUSS = NpmPackage("cuss", "2.2.0", "66b19c6086d3fb3eac3769daf97dd695290ecc24b0fddbc30688418c629b776f", HOW_WITHOUT)
-#: cuss's ratings: a word is seldom, at times, or mostly meant to be profane.
+#: cuss's ratings: a word is seldom, sometimes or mostly meant to be profane.
 SELDOM, SOMETIMES, MOSTLY = range(3)
 _RATING = re.compile(r"""^\s*(?:'([^']+)'|"([^"]+)"|([\w$]+)): ([012]),?$""", re.MULTILINE)
 
 
 @cache
 def ldnoobw() -> dict[str, list[str]]:
-    """LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the lists' order. Raises InputError where the package can't be had."""
+    """Returns LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the order of the lists.
+
+    Raises InputError if the package can't be had.
+    """
     files = LDNOOBW.files(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?\.json")
     return {name.removesuffix(".json"): json.loads(content) for name, content in files.items()}
 
 
 def ldnoobw_folder() -> Path:
-    """A folder in the user's cache with a file a language, a word a line, as the step `bad_words` takes them. Raises InputError."""
+    """Returns a folder in the user's cache with a file for each language, one word a line, as the step `bad_words` reads it.
+
+    Raises InputError.
+    """
     folder = cache_folder() / "word-lists" / LDNOOBW.sha256[:16]
     whole = folder / ".whole"
     if not whole.is_file():
@@ -338,16 +345,16 @@ def ldnoobw_folder() -> Path:
 
 @cache
 def cuss() -> dict[str, int]:
-    """cuss's English words and their ratings. Raises InputError where the package can't be had."""
+    """Returns cuss's English words and their ratings. Raises InputError if the package can't be had."""
     ((_, source),) = CUSS.files(r"index\.js").items()
     return {a or b or c: int(rating) for a, b, c, rating in _RATING.findall(source.decode("utf-8"))}
 
 
 @cache
 def english() -> tuple[frozenset[str], frozenset[str]]:
-    """`(sure, unsure)`: English words, lower-cased, that are mostly meant to be profane, and those of either list that may be meant so.
+    """Returns `(sure, unsure)`: English words, lower-cased, that are mostly meant to be profane, and all other words of the two lists.
 
-    Sure are cuss's surest and those of LDNOOBW, unless cuss holds them for harmless mostly. The rest of both is unsure.
+    Sure are the words that cuss rates MOSTLY, and the words of LDNOOBW unless cuss rates them SELDOM.
     """
     rated = {word.lower(): rating for word, rating in cuss().items()}
     listed = {word.strip().lower() for word in ldnoobw()["en"]}

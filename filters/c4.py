@@ -1,19 +1,19 @@
 # mypy: disallow-untyped-defs=False
-"""C4's line rules: lines that are not natural sentences are dropped, the rest is the new text.
+"""C4's line rules: drops lines that are not natural sentences; the remaining lines are the new text.
 
 Every document is measured and rewritten as if no document-level rule existed, so that thresholds can be changed later.
 Presets:
 
 * `datatrove-0.10`, also called `c4-datatrove`: datatrove's C4QualityFilter with its defaults (at least 3 words a line, end
   marks . ? ! " ', 5 sentences);
-* `fineweb`: the same, and lines need no end mark;
-* `c4-paper`: what made C4 (Raffel et al. 2020, JMLR 21/140; `clean_page` of tensorflow_datasets/text/c4_utils.py): at least
-  5 words a line, counted after citations are gone, end marks . ? ! ", 3 sentences.
+* `fineweb`: the same, but lines need no end mark;
+* `c4-paper`: the rules that made C4 (Raffel et al. 2020, JMLR 21/140; `clean_page` of tensorflow_datasets/text/c4_utils.py): at least
+  5 words a line, counted after citations are removed, end marks . ? ! ", 3 sentences.
 
-"lorem ipsum" and { speak against a document only on lines that passed the rules before them, in all of these.
-Sentences of the lines that stay are counted by spaCy's rule in datatrove's presets, as there. C4 had the punkt model of NLTK;
-`c4-paper` counts by end marks (`pipeline.text.sentences`), the one value that is not the original's: on 7,846 real pages
-its verdict was punkt's in 99.8 %, the number of sentences in 85 %.
+In all presets, "lorem ipsum" and { count against a document only in lines that pass the earlier line rules. datatrove's presets count
+the sentences of the kept lines by spaCy's rule, as datatrove does. C4 used NLTK's punkt model; `c4-paper` counts end marks instead
+(`pipeline.text.sentences`), the only value that differs from the original: on 7,846 real pages its verdict was punkt's in 99.8 %, the
+number of sentences in 85 %.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def _rules(sentences: int) -> tuple[Rule, ...]:
     )
 
 
-#: Preset to the options in which it differs from datatrove's defaults.
+#: By preset, the options that differ from datatrove's defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
     "fineweb": {"filter_no_terminal_punct": False},
     "c4-paper": {"min_words_per_line": 5, "end_marks": '.?!"', "words_in_citations": False, "sentence_rule": "marks"},
@@ -52,7 +52,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class C4Config(Config):
-    """C4: keep lines of natural sentences, and documents that have enough of them."""
+    """C4: keep lines of natural sentences, and documents with enough of these lines."""
 
     preset: Literal["datatrove-0.10", "c4-datatrove", "fineweb", "c4-paper"] = Field(
         "datatrove-0.10", description="Whose rules decide, and whose options hold where none are given."
@@ -74,7 +74,7 @@ class C4Config(Config):
     @model_validator(mode="before")
     @classmethod
     def _preset_options(cls, options: Any) -> Any:
-        """The options of the preset, where the recipe has no others."""
+        """Fills in the preset's options that the recipe does not set."""
         if isinstance(options, dict) and isinstance(options.get("preset"), str):
             return OPTIONS.get(options["preset"], {}) | options
         return options
@@ -134,7 +134,7 @@ class C4(Step):
 def _sentences_by_tokens(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    """int64: the sentences of each line by spaCy's rule. Tokens of lines that citations were taken from are marked first."""
+    """int64: the sentences of each line by spaCy's rule. Lines from which citations were removed get new marks of their tokens first."""
     filled = np.flatnonzero(starts < ends)
     changed = filled[marks[starts[filled]] == CHANGED]
     marks[starts[changed]] = 0
@@ -143,24 +143,24 @@ def _sentences_by_tokens(
 
 
 def _sums(values: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64: the sums of neighbours, of which the i-th has `lengths[i]`."""
+    """int64: the sums of successive groups of `values`. Group i has `lengths[i]` values."""
     before, stops = np.concatenate([[0], np.cumsum(values)]), np.cumsum(lengths)
     sums: npt.NDArray[np.int64] = before[stops] - before[stops - lengths]
     return sums
 
 
-# ---- The kernel: reads a text buffer, writes that of the lines that stay, counts the others by reason
+# ---- The kernel: reads a text buffer, writes the buffer of the kept lines, counts the dropped lines by reason
 
-#: What a row of the output counts.
+#: The counts in a row of the output.
 LINES, KEPT, LONG_WORD, UNPUNCTUATED, SHORT, JAVASCRIPT, POLICY, LOREM_IPSUM, CURLY_BRACKET = range(9)
 COUNTS = 9
 
-#: Options, or-ed.
+#: Options, combined as bits.
 PUNCTUATED, NO_CITATIONS, NO_JAVASCRIPT, NO_POLICY, WORDS_WITHOUT_CITATIONS = 1, 2, 4, 8, 16
 
 _DOT, _OPEN, _CLOSE, _CURLY = ord("."), ord("["), ord("]"), ord("{")
 
-#: Phrases that are looked for in the lower-cased line, with what they mean and the place of their rarest letter.
+#: Phrases to find in the lower-cased line: the phrase, the count it belongs to, and the position of its rarest letter.
 _PHRASES = (
     ("javascript", JAVASCRIPT, 0), ("lorem ipsum", LOREM_IPSUM, 7), ("terms of use", POLICY, 7), ("privacy policy", POLICY, 3),
     ("cookie policy", POLICY, 3), ("uses cookies", POLICY, 8), ("use of cookies", POLICY, 10), ("use cookies", POLICY, 7),
@@ -171,14 +171,14 @@ for _number, (_phrase, _, _) in enumerate(_PHRASES):
 _LENGTHS = np.array([len(phrase) for phrase, _, _ in _PHRASES])
 _MEANINGS = np.array([1 << meaning for _, meaning, _ in _PHRASES])
 _ANCHORS = np.array([anchor for _, _, anchor in _PHRASES])
-#: First bytes of characters at which a search has to look closer: the rare letters, the Kelvin sign (whose lower case is k), {.
+#: First bytes of characters at which a phrase or a { may be: the rarest letters, the Kelvin sign (whose lower case is k), and {.
 _KELVIN = 0xE2
 _LOOK = np.zeros(256, np.bool_)
 for _phrase, _, _anchor in _PHRASES:
     _LOOK[[ord(_phrase[_anchor]), ord(_phrase[_anchor].upper())]] = True
 _LOOK[[_KELVIN, _CURLY]] = True
 
-#: The first mark of a line whose tokens are not known.
+#: Marks the first byte of a line whose tokens are unknown, because citations were removed from it.
 CHANGED = np.uint8(0xFF)
 _CITATIONS = (b"edit]", b"citation needed]")
 _EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
@@ -188,11 +188,11 @@ _EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
 def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, new_marks, counts):
     """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS).
 
-    `marks` is empty or has one mark a byte; then `new_marks` gets those of the new texts, but CHANGED and zeros for lines
-    from which citations were taken.
+    `marks` is empty or has a mark for each byte. In the second case `new_marks` gets the marks of the new texts; a line from which
+    citations were removed gets CHANGED, then zeros.
 
-    The new texts are the kept lines with a newline between them; `strip_texts` remains to be called.
-    `classes` are `character_classes`, `end_marks` (bool, 256) the last bytes of lines that end well, `options` the flags above.
+    The new texts are the kept lines with a newline between them; the caller still has to call `strip_texts`. `classes`: the
+    `character_classes`. `end_marks` (bool, 256): the last bytes of lines that end well. `options`: the flags above.
     """
     place = np.int64(0)
     new_offsets[0] = 0
@@ -233,7 +233,7 @@ def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, 
 
 @kernel
 def _copy_marks(marks, new_marks, place, begin, end):
-    """The marks of one line, and none for the newline between `place` and `begin`."""
+    """Copies the marks of one line; the newline between `place` and `begin` gets none."""
     new_marks[place:end] = 0
     if end - begin == marks.size:
         for at in range(marks.size):
@@ -244,7 +244,7 @@ def _copy_marks(marks, new_marks, place, begin, end):
 
 @kernel
 def line_spans(data, offsets, lines, starts, ends):
-    """Fills `starts` and `ends` (int64) with where the lines lie, of which text i has `lines[i]`, cut at newlines."""
+    """Fills `starts` and `ends` (int64) with the positions of all lines, cut at newlines; text i has `lines[i]` of them."""
     span = 0
     for text in range(offsets.size - 1):
         at = offsets[text]
@@ -257,7 +257,7 @@ def line_spans(data, offsets, lines, starts, ends):
 
 @kernel
 def strip_texts(data, marks, offsets, classes):
-    """Strips all texts in place (`str.strip`), and closes the gaps between them; `marks`, where there are any, move with their bytes."""
+    """Strips all texts in place (`str.strip`) and closes the gaps between them. `marks`, if there are any, move with their bytes."""
     place = first = offsets[0]
     for text in range(offsets.size - 1):
         last = strip_end(data, first, offsets[text + 1], classes)
@@ -281,7 +281,7 @@ def _ends_well(data, start, end, end_marks):
 
 @kernel
 def _content_speaks_against(found, options, row):
-    """Whether the content of a line lets it go. Lines that speak against their document are counted on the way, in datatrove's order."""
+    """Whether a line is dropped for its content. Also counts the lines that count against their document, in datatrove's order."""
     row[LOREM_IPSUM] += (found >> LOREM_IPSUM) & 1
     if options & NO_JAVASCRIPT and (found >> JAVASCRIPT) & 1:
         row[JAVASCRIPT] += 1
@@ -295,7 +295,7 @@ def _content_speaks_against(found, options, row):
 
 @kernel
 def _copy_line(data, start, end, classes, without_citations, new_data, place):
-    """Copies a line, without what `\\[\\d*]|\\[edit]|\\[citation needed]` matches; returns where the copy ends."""
+    """Copies a line without the matches of `\\[\\d*]|\\[edit]|\\[citation needed]`; returns the end of the copy."""
     at = start
     while at < end:
         stop = find_byte(data, at, end, _OPEN) if without_citations else end
@@ -314,7 +314,7 @@ def _copy_line(data, start, end, classes, without_citations, new_data, place):
 
 @kernel
 def _citation_end(data, at, end, classes):
-    """Where the citation ends that begins with the bracket at `at`; `at` where none does."""
+    """Returns the end of the citation that begins with the bracket at `at`; `at` if there is none."""
     inside = at + 1
     if inside + _EDIT.size <= end and _equal(data, inside, _EDIT):
         return inside + _EDIT.size
@@ -340,7 +340,7 @@ def _equal(data, at, name):
 
 @kernel
 def _phrases_in(data, start, end):
-    """The meanings of all phrases in the span, and CURLY_BRACKET, as bits."""
+    """Returns a bit for each count to which a phrase in the span belongs, and for CURLY_BRACKET."""
     found = 0
     for at in range(start, end):
         if _LOOK[data[at]]:
@@ -353,7 +353,10 @@ def _phrases_in(data, start, end):
 
 @kernel
 def _phrases_at(data, start, end, at):
-    """The meanings of the phrases that have their rare letter at `at`. No phrase has a second k, so only this one can be a Kelvin sign."""
+    """Returns a bit for each count to which a phrase with its rarest letter at `at` belongs.
+
+    No phrase has a second k, so only `at` can be a Kelvin sign.
+    """
     letter, width = data[at] | 0x20, 1
     if data[at] == _KELVIN:
         if data[at + 1] != 0x84 or data[at + 2] != 0xAA:
@@ -382,7 +385,7 @@ def _lower(byte):
 
 # ---- mC4's paragraphs (Xue et al. 2021, arXiv 2010.11934; datatrove's C4ParagraphFilter): a page needs some long lines.
 #
-# Lines are those of `text.split("\n")`, and their length is in characters with all their spaces.
+# Lines are those of `text.split("\n")`; their length is in characters, spaces included.
 
 MC4 = (Rule("too_few_paragraphs", "mc4_paragraphs", "<", 3),)
 
@@ -416,7 +419,7 @@ class Mc4Paragraphs(Step):
 
 @kernel
 def count_long_lines(data, offsets, min_length, counts):
-    """Fills `counts` (int64, one a text) with the lines of `text.split("\\n")` that have at least `min_length` characters."""
+    """Counts each text's lines of `text.split("\\n")` with at least `min_length` characters, into `counts` (int64, one a text)."""
     for text in range(offsets.size - 1):
         at, end = offsets[text], offsets[text + 1]
         while at < end:

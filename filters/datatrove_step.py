@@ -1,7 +1,7 @@
-"""Any filter or formatter of datatrove as a step, with columns, a rule and new texts like any other.
+"""The step `datatrove`: any filter or formatter of datatrove, with columns, a rule and new texts.
 
-A filter sees every document, not only those that the steps before would let pass, and each shard begins with the step as it was
-constructed, as each of datatrove's tasks does. What it writes into a document's text is the text of the steps that follow.
+A filter sees every document, even one that fails an earlier step. It starts each shard in the state that its constructor left, as in
+each of datatrove's tasks. If it changes a document's text, the later steps get the new text.
 """
 
 import copy
@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
 
 class DatatroveConfig(Config):
-    """A class below datatrove's package (`datatrove.pipeline.filters.RegexFilter`) and the options it is constructed with."""
+    """A class of datatrove (`datatrove.pipeline.filters.RegexFilter`) and the options of its constructor."""
 
     step: str = Field(description="Import path of the class, with or without `datatrove.` before it.")
     options: dict[str, Any] = Field({}, description="Arguments of its constructor.")
@@ -47,7 +47,7 @@ class DatatroveConfig(Config):
 
 
 def load_class(path: str) -> type[Any]:
-    """The filter or formatter that a path below `datatrove.` names. Raises ValueError with one sentence."""
+    """Returns the filter or formatter at a path below `datatrove.`. Raises ValueError with one sentence."""
     from datatrove.pipeline.filters.base_filter import BaseFilter
     from datatrove.pipeline.formatters.base import BaseFormatter
 
@@ -65,7 +65,7 @@ def load_class(path: str) -> type[Any]:
 
 class DatatroveStep(Step):
     Config = DatatroveConfig
-    rewrites = True  # filters, too, may change texts
+    rewrites = True  # filters may change texts, too
     sequential = True
 
     def __init__(self, config: DatatroveConfig):
@@ -140,11 +140,11 @@ def _ids(batch: DocumentBatch) -> list[str]:
 
 
 def _documents(batch: DocumentBatch, texts: list[str]) -> list[Any]:
-    """datatrove's documents: columns as metadata, and with them what the input row had besides."""
+    """Returns datatrove's documents. Their metadata are the columns of the table and the entries of its column `metadata`."""
     from datatrove.data import Document
 
     table = batch.documents.drop_columns([name for name in ("id", "text") if name in batch.documents.column_names])
-    for name in ("language", "language_score"):  # as a step before has measured them
+    for name in ("language", "language_score"):  # as an earlier step measured them
         if name in batch.values and name not in table.column_names:
             table = table.append_column(name, batch.values[name])
     rows = table.to_pylist() if table.num_columns else [{} for _ in texts]

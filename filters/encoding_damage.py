@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Traces of wrong encodings and of broken extraction: replacement characters, mojibake, controls, private-use characters."""
+"""Traces of wrong encodings and broken extraction: replacement characters, mojibake, control and private-use characters."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.damage import mojibake_rate
 from corpusmill.pipeline.text.utf8 import decode
 
-#: Kinds of characters: U+FFFD; Unicode's Cc but the white space among them (\t \n \v \f \r, NEL); Co and noncharacters.
+#: Kinds of characters: U+FFFD; Unicode's category Cc without its white space (\t \n \v \f \r, NEL); category Co and noncharacters.
 REPLACEMENT, CONTROL, PRIVATE = 1, 2, 4
 NAMES = ("replacement", "control", "private_use")
 
@@ -66,7 +66,7 @@ class EncodingDamage(Step):
         count_kinds(data, offsets, _kinds(), counts)
         columns = {f"{name}_char_ratio": ratio(counts[:, place], counts[:, -1]) for place, name in enumerate(NAMES)}
         mojibake = np.where(counts[:, -1] > 0, 0.0, np.nan)
-        for place in np.flatnonzero(counts[:, -1] != np.diff(offsets)).tolist():  # the others are ASCII
+        for place in np.flatnonzero(counts[:, -1] != np.diff(offsets)).tolist():  # other texts are ASCII
             mojibake[place] = mojibake_rate(batch.text[place].as_py())
         return StepOutput(columns | {"mojibake_char_ratio": mojibake})
 
@@ -76,7 +76,7 @@ class EncodingDamage(Step):
 
 @kernel
 def count_kinds(data, offsets, kinds, out):
-    """Fills `out` (int64, texts x 4): replacement, control and private-use characters, and all characters of each text."""
+    """Fills `out` (int64, texts x 4) with the numbers of a text's replacement, control, private-use and all characters."""
     for text in range(offsets.size - 1):
         replacement, control, private, characters = 0, 0, 0, 0
         at, end = offsets[text], offsets[text + 1]

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""A fastText classifier's file as arrays, for the kernels of `filters.fasttext_scores`.
+"""Reads a fastText classifier's file as arrays for the kernels of `filters.fasttext_scores`.
 
-Rows of a model that is not quantised stay in the file, mapped into memory. What has to be made in memory (rows from their codes,
-tables of words and hash buckets, the matrix of scores) is computed first from the sizes in the file, and refused if memory is too small.
+The rows of an unquantised model stay in the file, mapped into memory. Other arrays are made in memory: rows from their codes, tables of
+words and hash buckets, the matrix of scores. Their sizes are computed first, and a model that needs too much memory is refused.
 
 Source: fastText 0.9.2: `FastText::loadModel`, `Dictionary::load`, `QuantMatrix::load`, `ProductQuantizer::load`,
 `HierarchicalSoftmaxLoss::buildTree`.
@@ -22,22 +22,23 @@ from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, table_si
 from corpusmill.pipeline.text.utf8 import ALPHA, HIGH_BITS, decode, eight_bytes
 
 MAGIC, VERSION = 793712314, 12
-SUPERVISED = 3  # of model_name
-HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL = 1, 2, 3, 4  # of loss_name
-LABEL = -2  # in place of a row: an entry of the dictionary that is a label
+SUPERVISED = 3  # a value of fastText's model_name
+HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL = 1, 2, 3, 4  # values of fastText's loss_name
+LABEL = -2  # instead of a row's number: the dictionary's entry is a label
 EOS = b"</s>"
-ENTRY = Struct("<qb")  # of the dictionary, after the word: count, and 0 for a word or 1 for a label
-CENTROIDS: Final = 256  # of one part of a quantised row
-LONGEST_NGRAM: Final = 1000  # of words or characters, far more than anyone asks for
+ENTRY = Struct("<qb")  # an entry of the dictionary, after the word: its count, and 0 for a word or 1 for a label
+CENTROIDS: Final = 256  # for each part of a quantised row
+LONGEST_NGRAM: Final = 1000  # words or characters; far more than models use
 
 
 @dataclass(frozen=True)
 class FastTextModel:
-    """`rows` float32 (rows, dim): of words, then of hash buckets; `output` float32 (dim, labels or inner nodes of the tree).
+    """A fastText classifier.
 
-    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.hashing.find`) and the row of each slot's word, or LABEL.
-    `buckets` int32: the row, after those of words, of each hash bucket or -1, where the model is pruned; else empty.
-    `children` int32 (nodes, 2): the tree of hierarchical softmax (a node's number less the number of labels is its place in `output`).
+    `rows` float32 (rows, dim): of words, then of hash buckets; `output` float32 (dim, labels or inner nodes of the tree).
+    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.hashing.find`), and the row of each slot's word, or LABEL.
+    `buckets` int32: if the model is pruned, the row of each hash bucket, counted after the rows of words, or -1; else empty.
+    `children` int32 (nodes, 2): the tree of hierarchical softmax. A node's place in `output` is its number minus the number of labels.
     """
 
     labels: tuple[str, ...]
@@ -50,14 +51,14 @@ class FastTextModel:
     loss: int
     bucket_count: int
     word_count: int
-    shortest: int  # characters of the n-grams of a word: minn, maxn
+    shortest: int  # the fewest characters of a word's n-grams, and (`longest`) the most: fastText's minn and maxn
     longest: int
     word_ngrams: int
-    eos: int  # row of the line's end, or -1
+    eos: int  # row of the token `</s>` for the line's end, or -1
 
 
 class _File:
-    """A file mapped into memory, read from front to back."""
+    """A file mapped into memory and read from start to end."""
 
     def __init__(self, path: str):
         with open(path, "rb") as file:
@@ -65,7 +66,7 @@ class _File:
         self.at = 0
 
     def array(self, kind: Any, count: int) -> npt.NDArray[Any]:
-        """The next `count` numbers, without a copy."""
+        """Returns the next `count` numbers, without a copy."""
         start, end = self.at, self.at + count * np.dtype(kind).itemsize
         if count < 0 or end > len(self.bytes):
             raise ValueError("the file ends too early")
@@ -77,10 +78,10 @@ class _File:
 
 
 def read_model(path: str) -> FastTextModel:
-    """Reads a `.bin` or `.ftz` file. Rows of a `.bin` stay in the file, mapped into memory and so shared by processes.
+    """Reads a `.bin` or `.ftz` file. The rows of a `.bin` stay in the file, mapped into memory and shared by processes.
 
-    Raises ValueError for a file that is none, is damaged, or holds word vectors instead of a classifier; and for one that needs more
-    memory than there is.
+    Raises ValueError if the file has another format, is damaged, holds word vectors instead of a classifier, or needs more memory than
+    there is.
     """
     file = _File(path)
     if len(file.bytes) < 8 or file.number(np.int32) != MAGIC:
@@ -96,10 +97,10 @@ def read_model(path: str) -> FastTextModel:
         raise ValueError(f"its loss {loss} is unknown")
     if bucket_count < 0 or not (0 <= word_ngrams <= LONGEST_NGRAM and shortest >= 0 and 0 <= longest <= LONGEST_NGRAM):
         raise ValueError("its settings are damaged")
-    if version == 11:  # old classifiers do not use character n-grams
+    if version == 11:  # classifiers of version 11 do not use character n-grams
         longest = 0
     names, counts, kinds, word_count, buckets = _dictionary(file, bucket_count)
-    if buckets is None:  # pruned to nothing
+    if buckets is None:  # all buckets are pruned
         buckets, bucket_count = np.zeros(0, np.int32), 0
     quantised = bool(file.number(np.uint8))
     rows = _quantised(file) if quantised else _dense(file)
@@ -132,9 +133,9 @@ def read_model(path: str) -> FastTextModel:
 def _dictionary(
     file: _File, bucket_count: int
 ) -> tuple[list[bytes], npt.NDArray[np.int64], npt.NDArray[np.int8], int, npt.NDArray[np.int32] | None]:
-    """`(entries, their counts, their kinds, number of words, buckets)`; None for buckets where none is left."""
+    """Reads `(entries, their counts, their kinds, number of words, buckets)`; buckets is None if all are pruned."""
     size, word_count, label_count = map(int, file.array(np.int32, 3))
-    file.number(np.int64)  # tokens that it was trained on
+    file.number(np.int64)  # the number of training tokens
     pruned = file.number(np.int64)
     if min(size, word_count, label_count) < 0 or size != word_count + label_count or size > len(file.bytes):
         raise ValueError("its dictionary is damaged")
@@ -177,7 +178,7 @@ def _dense(file: _File) -> npt.NDArray[np.float32]:
 
 
 def _quantised(file: _File) -> npt.NDArray[np.float32]:
-    """A matrix whose rows are joined from parts out of a code book, each row times a norm out of another, as plain rows."""
+    """Reads a quantised matrix as plain rows: parts of a code book are joined and, if there are norms, multiplied by the row's norm."""
     with_norms = bool(file.number(np.uint8))
     rows, dim = map(int, file.array(np.int64, 2))
     codes = file.array(np.uint8, file.number(np.int32))
@@ -203,7 +204,10 @@ def _decode(file: _File, codes: npt.NDArray[np.uint8], rows: int, dim: int) -> n
 
 
 def _tree(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Children of each node of the Huffman tree, -1 for leaves. Counts must fall; ties go as in fastText, since codes depend on them."""
+    """Returns the children of each node of the Huffman tree, -1 for leaves.
+
+    `counts` must fall. Ties are broken as in fastText, because the codes of labels depend on them.
+    """
     labels = len(counts)
     weights = [*map(int, counts), *[10**15] * (labels - 1)]
     children = np.full((2 * labels - 1, 2), -1, np.int32)
@@ -218,7 +222,7 @@ def _tree(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     return children
 
 
-# ---- Tokens as fastText reads them from a line (`Dictionary::readWord`), and the hash table of its dictionary
+# ---- Tokens as fastText reads them from a line (`Dictionary::readWord`), and the hash table of the dictionary
 
 ONES = np.uint64(0x0101010101010101)
 SPACE = 0x20
@@ -233,7 +237,7 @@ def is_space(byte):
 
 @kernel
 def token_end(data, at, end):
-    """The end of the token that begins at `at`. Tries eight bytes at a time."""
+    """Returns the end of the token that begins at `at`. Examines eight bytes at a time."""
     while at + 8 <= data.size and at < end:
         word = eight_bytes(data, at)
         low = (word - np.uint64(0x21) * ONES) & ~word & HIGH_BITS  # its lowest bit: the first byte below 0x21
@@ -259,7 +263,7 @@ def starts_with(data, start, end, wanted):
 
 @kernel
 def hash_token(data, start, end):
-    """A 64-bit hash of the bytes, never 0."""
+    """Returns a 64-bit hash of the bytes, never 0."""
     value = np.uint64(end - start)
     while start + 8 <= end:
         value = mix64(value ^ eight_bytes(data, start)) * BASE
@@ -278,7 +282,7 @@ def hash_token(data, start, end):
 
 @kernel
 def fill_words(data, ends, entry_rows, words, word_rows):
-    """Fills the hash table of a dictionary: word i ends before `data[ends[i]]`; eight more bytes follow the last."""
+    """Fills the hash table of a dictionary. Word i ends before `data[ends[i]]`; at least eight bytes follow the last word."""
     start = 0
     for word in range(ends.size):
         key = hash_token(data, start, ends[word])
@@ -289,8 +293,11 @@ def fill_words(data, ends, entry_rows, words, word_rows):
 
 @kernel
 def split_tokens(data, offsets, starts, ends, first):
-    """The tokens that fastText reads of each text, up to `</s>`: token t is `data[starts[t]:ends[t]]`, and those of text i are the tokens
-    from `first[i]` up to `first[i + 1]`. `starts` and `ends` have at least half as many items as the texts have bytes, and one a text."""
+    """Finds each text's tokens as fastText reads them, up to `</s>`.
+
+    Token t is `data[starts[t]:ends[t]]`; text i has the tokens from `first[i]` up to `first[i + 1]`. `starts` and `ends` need an item for
+    every two bytes of the texts, and one for each text.
+    """
     count = 0
     for text in range(offsets.size - 1):
         at, end = offsets[text], offsets[text + 1]
@@ -311,7 +318,7 @@ def split_tokens(data, offsets, starts, ends, first):
 
 @kernel
 def texts_with_letters(data, offsets, classes, wanted):
-    """bool (texts,): whether a text has `wanted` letters. Stops once it has them."""
+    """bool (texts,): whether a text has at least `wanted` letters. Stops a text's count once it does."""
     found = np.empty(offsets.size - 1, np.bool_)
     for text in range(offsets.size - 1):
         at, end, missing = offsets[text], offsets[text + 1], wanted

@@ -1,12 +1,12 @@
 # mypy: disallow-untyped-defs=False
-"""Scores of the labels of several fastText classifiers over the same texts."""
+"""Scores of several fastText classifiers for the same texts, by label."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # a part of numba
+from llvmlite import ir  # numba depends on it
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -25,16 +25,16 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import array_at, borrowed, matrix_at, prefetch
 from corpusmill.pipeline.text.hashing import find
 
-#: Memory for the sums of tokens, for each model and at most.
+#: Memory for the sums of tokens: for each model, and at most for all models.
 TABLE_BYTES, MOST_TABLE_BYTES = 64 << 20, 256 << 20
-#: Text (bytes) that is scored at once, so that its tokens stay in the processor's cache; a longer text is taken whole.
+#: Bytes of text that are scored at once, so that its tokens stay in the processor's cache. A longer text is not divided.
 SLICE = 1 << 20
 
 
 class Unit(NamedTuple):
-    """A request: the scores of the labels `first` up to `end` of a model, for windows of `window` words (None: for whole texts).
+    """A request: the scores of a model's labels from `first` up to `end`, for windows of `window` words (None: for whole texts).
 
-    `bare`: a window in which the model knows no word gets fastText's scores for the end of a line; without `bare` it gets none.
+    `bare`: a window without any word of the model gets fastText's scores for the end of a line. Without `bare` it gets no scores.
     """
 
     model: FastTextModel
@@ -45,7 +45,7 @@ class Unit(NamedTuple):
 
 
 class TextTokens(NamedTuple):
-    """Texts as tokens: token t is `data[starts[t]:ends[t]]`, and those of text i are the tokens from `first[i]` up to `first[i + 1]`."""
+    """Texts as tokens: token t is `data[starts[t]:ends[t]]`; text i has the tokens from `first[i]` up to `first[i + 1]`."""
 
     data: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
@@ -54,15 +54,16 @@ class TextTokens(NamedTuple):
 
 
 class WindowScores(NamedTuple):
-    """`scores` float32 (windows, labels): NOT_LISTED or UNKNOWN below 0, where there is none. Text i has
-    the rows from `first[i]` up to `first[i + 1]`."""
+    """The scores of windows. `scores` float32 (windows, labels): NOT_LISTED or UNKNOWN, both below 0, if there is no score. Text i has the
+    rows from `first[i]` up to `first[i + 1]`.
+    """
 
     first: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
 
 
 class FastTextScorer:
-    """Scores several units over the same tokens, and keeps a table of the tokens' sums. One thread at a time may use it."""
+    """Scores several units over the same tokens. It keeps a table of the tokens' sums. One thread at a time may use it."""
 
     def __init__(self, units: Sequence[Unit], table_bytes: int | None = None):
         self.units = list(units)
@@ -81,8 +82,11 @@ class FastTextScorer:
         self._clock = np.zeros(1, np.uint32)
 
     def score(self, slices: Iterator[tuple[int, TextTokens]], texts: int, size: int, new_line: bytes = b"") -> list[WindowScores]:
-        """The scores of each unit. `slices`: number of the first text and tokens, of all texts one after the other; `size`: a number of
-        tokens that they all together do not exceed. The token `new_line` is no word of a window."""
+        """Returns the scores of each unit.
+
+        `slices`: the number of the first text, and the tokens, for one run of texts after another. `size`: at least the number of all
+        tokens. The token `new_line` does not count as a word of a window.
+        """
         windows = np.zeros((len(self._layouts), texts + 1), np.int64)
         most = [texts if not words else texts + size // words for words in self._layouts.tolist()]
         units = self._units.copy()
@@ -95,7 +99,7 @@ class FastTextScorer:
 
 
 def text_slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """`(first, end)` of runs of texts with SLICE bytes or a little less; at least a text each."""
+    """Yields `(first, end)` of runs of texts with at most SLICE bytes; each run has at least one text, even a longer one."""
     start, last = 0, len(offsets) - 1
     while start < last:
         end = max(int(np.searchsorted(offsets, offsets[start] + SLICE, "right")) - 1, start + 1)
@@ -104,7 +108,7 @@ def text_slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def as_fasttext_reads(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, TextTokens]]:
-    """The tokens of texts as fastText finds them; newlines are spaces."""
+    """Yields the tokens of texts as fastText finds them; a newline is a space."""
     for start, end in text_slices(offsets):
         part = offsets[start : end + 1]
         room = int(part[-1] - part[0]) // 2 + end - start
@@ -114,7 +118,7 @@ def as_fasttext_reads(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64
 
 
 def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64], int]:
-    """What the kernels know of models, a row each , and the number of items of an entry of the table."""
+    """Returns a row of settings and addresses for each model, for the kernels, and the number of items in an entry of the table."""
     rows = np.empty((len(models), NUMBERS), np.int64)
     place = -(-(COUNTS + len(models)) // BLOCK) * BLOCK
     for row, model in zip(rows, models):
@@ -129,27 +133,27 @@ def _model_rows(models: Sequence[FastTextModel]) -> tuple[npt.NDArray[np.int64],
 
 
 def _aligned_rows(count: int, width: int) -> npt.NDArray[np.uint32]:
-    """Rows of zeros of which each begins at a cache line's border (`width` is a multiple of 16)."""
+    """Returns rows of zeros. Each begins at the start of a cache line (`width` is a multiple of 16)."""
     memory = np.zeros(count * width + BLOCK, np.uint32)
     skip = -memory.ctypes.data // 4 % BLOCK
     return memory[skip : skip + count * width].reshape(count, width)
 
 
-# ---- The kernel. It is many times faster than fastText, as it keeps the sums of each token's rows
+# ---- The kernel. It is many times faster than fastText, because it keeps the sums of each token's rows
 #
-# A text's hidden vector is the mean of the rows of all its tokens' words and character n-grams, and of its word n-grams
-# (`Dictionary::getLine`, `Model::computeHidden` of fastText 0.9.2). Tokens repeat, so their sums are kept in a table of bounded size, those
-# of all models side by side; a text is read once for all of them. What is in the table changes speed alone: a token's sum is made in one
-# order, and sums are added in the text's order.
+# A text's hidden vector is the mean of the rows of its words, of their character n-grams, and of its word n-grams (`Dictionary::getLine`,
+# `Model::computeHidden` of fastText 0.9.2). Tokens repeat, so their sums stay in a table of bounded size. An entry has the token's sums for
+# all models, so that a text is read once for all of them. The table changes only the speed: the rows of a token are always added in the
+# same order, and the sums of tokens in the order of the text.
 
-WAYS = 4  # places in the table for a token
-KEPT_BYTES = 48  # longer tokens hardly ever come twice
-CHUNK = 256  # tokens that are looked up before their sums are added
+WAYS = 4  # the number of places in the table where a token may be
+KEPT_BYTES = 48  # bytes; longer tokens rarely repeat, so the table does not keep them
+CHUNK = 256  # number of tokens to look up before their sums are added
 SPARE = 64  # entries for tokens that are not kept
-#: Items (of four bytes) at the start of an entry: `fnv`, number of the chunk that used it last; then each model's number of rows.
+#: Items (of four bytes) at the start of an entry: the token's `fnv`, the number of the chunk that used it last, the rows of each model.
 HASH, USED, COUNTS = 0, 1, 2
 EOS_HASH = np.uint64(3617362777)  # `fnv` of `</s>`
-#: What a unit is: a model, a way of cutting windows, and which labels are asked for. Items of its row:
+#: Items of a unit's row: the model, the way of cutting windows, the range of labels, the address of the result, `Unit.bare`.
 MODEL, LAYOUT, FIRST_LABEL, END_LABEL, RESULT, BARE = range(6)
 NEVER = 1 << 62
 FLOAT32 = np.zeros(0, np.float32)  # a type for `matrix_at`
@@ -157,7 +161,10 @@ FLOAT32 = np.zeros(0, np.float32)  # a type for `matrix_at`
 
 @kernel
 def find_entries(data, starts, ends, keys, begin, end, chunk, models, table, entries, token, found, total, slots):
-    """The entries of the tokens from `begin` up to `end` into `slots` (int64); returns how many have one before the spare ones run out."""
+    """Writes the places of the entries of the tokens from `begin` up to `end` into `slots` (int64), and makes missing entries.
+
+    Returns the number of tokens with an entry; fewer than all if the spare entries run out.
+    """
     sets = np.uint64(table.size // WAYS)
     width = entries.shape[1] * FLOAT
     address, base = table.ctypes.data, entries.ctypes.data
@@ -193,7 +200,7 @@ def find_entries(data, starts, ends, keys, begin, end, chunk, models, table, ent
 
 @kernel
 def oldest(table, entries, first, chunk):
-    """The place to give up for another token: one that is free, or that was not used for longest; -1 where this chunk uses all."""
+    """Returns the place for a new token: a free one, else the one that was not used for longest; -1 if the current chunk uses all."""
     best, age = -1, np.uint32(0)
     for slot in range(first, first + WAYS):
         if table[slot] == 0:
@@ -206,7 +213,7 @@ def oldest(table, entries, first, chunk):
 
 @kernel
 def fill_entry(data, start, end, key, models, entries, slot, token, found, total):
-    """Makes a token's sums for all models."""
+    """Computes a token's sums for all models."""
     size = end - start + 2
     token[0], token[size - 1] = BEGIN, END
     for at in range(start, end):
@@ -221,9 +228,9 @@ def fill_entry(data, start, end, key, models, entries, slot, token, found, total
 
 @kernel
 def add_tokens(slots, begin, end, number, model, entries, running, state, found, hidden):
-    """Adds the sums of the tokens `slots[begin:end]` and the rows of their word n-grams to the float64 sum at the address `hidden`.
+    """Adds the sums of the tokens `slots[begin:end]`, and the rows of their word n-grams, to the float64 sum at the address `hidden`.
 
-    Returns the number of rows.
+    Returns the number of rows that were added.
     """
     place, width = entries.ctypes.data + model[PLACE] * FLOAT, entries.shape[1] * FLOAT
     pairs = model[WORD_NGRAMS] > 1
@@ -247,10 +254,10 @@ def add_tokens(slots, begin, end, number, model, entries, running, state, found,
 
 @kernel
 def finish_window(unit, model, running, state, found, hidden, count, values, listed, place):
-    """Adds the end of the line and writes the scores of the unit's labels as row `place` of its result, NOT_LISTED for those that fastText
-    does not list, and clears what was summed up.
+    """Adds the end of the line, writes the scores of the unit's labels as row `place` of its result, and clears the sums.
 
-    Where there is nothing but the end of the line, they are UNKNOWN, unless the unit is asked for what fastText makes of that.
+    Labels that fastText does not list get NOT_LISTED. If the window has nothing but the end of the line, all labels get UNKNOWN, unless the
+    unit is `bare`.
     """
     known, waiting = count > 0 or unit[BARE], 0
     if model[EOS] >= 0:
@@ -276,11 +283,10 @@ def finish_window(unit, model, running, state, found, hidden, count, values, lis
 
 @kernel
 def cut_windows(keys, begin, end, words, new_line, begins):
-    """Where the windows of a text begin, of which the tokens are those from `begin` up to `end`, into `begins`; returns their number.
+    """Writes where a text's windows begin into `begins`, and returns their number. The text has the tokens from `begin` up to `end`.
 
-    A window begins with every so manyth word; what is left at the end is a window of its own where it has half as many words or more,
-    else it belongs to the window before. Each text has a window, if an empty one. A token with the key `new_line` is no word; `words`
-    0: the text is one window.
+    A window has `words` words. A rest with at least half as many words is a window of its own; a smaller rest belongs to the last window.
+    Even an empty text has one window. A token with the key `new_line` is no word. `words` 0: the text is one window.
     """
     begins[0] = begin
     windows, inside = 1, 0
@@ -299,10 +305,11 @@ def cut_windows(keys, begin, end, words, new_line, begins):
 
 @kernel
 def score_tokens(data, starts, ends, first, offset, new_line, models, units, layouts, windows, table, entries, clock):
-    """Scores texts: the tokens of text i are those from `first[i]` up to `first[i + 1]`, and a token is `data[starts[t]:ends[t]]`.
+    """Scores texts: token t is `data[starts[t]:ends[t]]`; text i has the tokens from `first[i]` up to `first[i + 1]`.
 
-    A layout is the number of words of a window, 0 for the whole text. Fills `windows` int64 (layouts, all texts + 1) from text `offset` on:
-    text i has the windows from `windows[layout, i]` up to the next; and the unit's result, float32 (windows, labels that are asked for).
+    A layout is the number of words of a window, 0 for the whole text. The kernel fills `windows`, int64 (layouts, all texts + 1), from text
+    `offset` on: text i has the windows from `windows[layout, i]` up to `windows[layout, i + 1]`. It also fills each unit's result, float32
+    (windows, the unit's labels).
     """
     data, starts, ends, first = borrowed(data), borrowed(starts), borrowed(ends), borrowed(first)
     models, units, table, entries = borrowed(models), borrowed(units), borrowed(table), borrowed(entries)
@@ -362,14 +369,14 @@ def score_tokens(data, starts, ends, first, offset, new_line, models, units, lay
 
 # ---- Scores from a text's hidden vector (`Loss::predict`, `HierarchicalSoftmaxLoss::dfs`)
 
-NOT_LISTED = np.float32(-1.0)  # a label without a chance
-UNKNOWN = np.float32(-2.0)  # all labels of a text with nothing that the model knows
-MINIMUM = np.float32(np.log(1e-5))  # fastText's log of probability 0
+NOT_LISTED = np.float32(-1.0)  # the label is too improbable, so fastText does not list it
+UNKNOWN = np.float32(-2.0)  # the text has no word or n-gram of the model
+MINIMUM = np.float32(np.log(1e-5))  # fastText's logarithm of the probability 0
 
 
 @kernel
 def output_scores(hidden, output, children, loss, values, scores):
-    """Scores of all labels from the hidden vector (`Loss::predict` and `HierarchicalSoftmaxLoss::dfs` of fastText)."""
+    """Computes the scores of all labels from the hidden vector (fastText's `Loss::predict` and `HierarchicalSoftmaxLoss::dfs`)."""
     labels = output.shape[1]
     values[:] = 0.0
     for row in range(hidden.size):
@@ -387,7 +394,7 @@ def output_scores(hidden, output, children, loss, values, scores):
 
 @kernel
 def table_sigmoid(value):
-    """fastText's sigmoid: from a table of 512 values between -8 and 8."""
+    """fastText's sigmoid, which reads it from a table of 512 values between -8 and 8."""
     if value < -8:
         return 0.0
     if value > 8:
@@ -397,7 +404,10 @@ def table_sigmoid(value):
 
 @kernel
 def tree_scores(values, children, scores):
-    """Logarithms of the probabilities from the root down, rounded as fastText's; subtrees without a chance are left out."""
+    """Computes the probabilities of labels from the root of the tree down, by logarithms that are rounded as in fastText.
+
+    Improbable subtrees are left out.
+    """
     labels = scores.size
     logs = np.full(children.shape[0], -np.inf, np.float32)
     logs[children.shape[0] - 1] = 0.0
@@ -411,30 +421,30 @@ def tree_scores(values, children, scores):
             scores[label] = np.exp(logs[label])
 
 
-# ---- The rows of a token (its word's and its character n-grams'), and of word n-grams
+# ---- The rows of a token (its word's and its character n-grams'), and the rows of word n-grams
 #
-# Source: `Dictionary::addSubwords`, `computeSubwords`, `pushHash`, `addWordNgrams` of fastText 0.9.2. A model is a row of numbers here
-# (`_model_rows`): its settings, and the addresses of its arrays.
+# Source: `Dictionary::addSubwords`, `computeSubwords`, `pushHash`, `addWordNgrams` of fastText 0.9.2. The kernels get a model as a row of
+# numbers (`_model_rows`): its settings, and the addresses of its arrays.
 
-#: A model's numbers.
+#: Settings in a model's row.
 SHORTEST, LONGEST, BUCKET_COUNT, WORD_COUNT, WORD_NGRAMS, EOS, LOSS, LABELS, DIM, NODES = range(10)
-#: Addresses of its arrays, the size of the table of words, and where its sums begin in an entry (in items of four bytes).
+#: Then the addresses of the model's arrays, the size of the table of words, and the place of its sums in an entry (in items of four bytes).
 WORDS, WORD_ROWS, WORDS_SIZE, BUCKETS, ROWS, OUTPUT, CHILDREN, PLACE = range(10, 18)
 NUMBERS = 18
-BEGIN, END = 0x3C, 0x3E  # of a token
+BEGIN, END = 0x3C, 0x3E  # marks of a token's begin and end: < and >
 FNV_START, FNV_FACTOR = np.uint32(2166136261), np.uint32(16777619)
 NGRAM_FACTOR = np.uint64(116049371)
-FOUND_ROWS = 1024  # n-grams of which the rows wait to be added
-IGNORED = np.uint32(1 << 31)  # in place of a number of rows: the model sees no word here
+FOUND_ROWS = 1024  # number of n-gram rows that wait to be added together
+IGNORED = np.uint32(1 << 31)  # instead of a number of rows: the model ignores this token
 CACHE_LINE = 64
 INT32, UINT64 = np.zeros(0, np.int32), np.zeros(0, np.uint64)  # types for `array_at`
 
 
 @kernel
 def sum_token(data, start, end, key, model, token, size, found, total):
-    """Adds a token's rows to the float64 sum at the address `total`; returns their number, or IGNORED.
+    """Adds a token's rows to the float64 sum at the address `total`; returns the number of rows, or IGNORED.
 
-    `token` int8 has the token with its marks of begin and end, `size` bytes.
+    `token` int8: the token between its marks of begin and end, `size` bytes.
     """
     words = array_at(np.uint64(model[WORDS]), model[WORDS_SIZE], UINT64)
     place = find(words, words.size - 1, key)
@@ -453,7 +463,7 @@ def sum_token(data, start, end, key, model, token, size, found, total):
 
 @kernel(inline="always")
 def fnv_step(value, byte):
-    """One step of 32-bit FNV-1a as fastText has it: bytes above 127 are negative."""
+    """One step of 32-bit FNV-1a as in fastText, which treats bytes above 127 as negative."""
     return np.uint32((value ^ np.uint32(np.int32(byte))) * FNV_FACTOR)
 
 
@@ -467,7 +477,10 @@ def fnv(token, start, end):
 
 @kernel
 def add_ngrams(token, size, model, found, waiting, total):
-    """Adds the rows that wait and those of a token's character n-grams, its marks of begin and end counted; returns their number."""
+    """Adds the waiting rows and the rows of a token's character n-grams; returns the number of rows.
+
+    The marks of begin and end count as characters.
+    """
     shortest, longest, bucket_count = model[SHORTEST], model[LONGEST], model[BUCKET_COUNT]
     pruned = model[BUCKETS] != 0
     buckets = array_at(np.uint64(model[BUCKETS]), bucket_count, INT32)
@@ -505,15 +518,15 @@ def add_ngrams(token, size, model, found, waiting, total):
 
 @kernel(inline="always")
 def signed(value):
-    """A 32-bit hash as fastText calculates with it: as an int32 that became 64 bits wide."""
+    """Converts a 32-bit hash as fastText does: to int32, then to 64 bits."""
     return np.uint64(np.int64(np.int32(np.uint32(value))))
 
 
 @kernel
 def find_word_ngrams(value, running, state, model, found, waiting):
-    """Puts the addresses of the rows of the word n-grams that end in this token at `found[waiting]` and after it; returns their end.
+    """Writes the row addresses of the word n-grams that end in this token to `found`, from `waiting` on; returns the place after them.
 
-    `running` uint64 has the hashes of those that begin in the tokens before, `state` int64 `(tokens, place of the oldest)`.
+    `running` uint64: the hashes of the n-grams that begin in earlier tokens. `state` int64: `(tokens, place of the oldest)`.
     """
     size = model[WORD_NGRAMS] - 1
     if model[BUCKET_COUNT]:
@@ -536,15 +549,19 @@ def find_word_ngrams(value, running, state, model, found, waiting):
 
 # ---- Rows of single precision are added to sums of double precision
 #
-# Both lie at addresses (int64), since rows of a mapped file need not be aligned, and one kernel adds rows of many models. Rows are added
-# one after another, each column by itself: a sum is the same however many columns fit into a register, wherever the list of rows is cut.
+# Both are given by addresses (int64): rows of a mapped file need not be aligned, and one kernel adds the rows of many models. Rows are
+# added one after another, each column by itself. So a sum does not depend on how many columns fit into a register, nor on how the list of
+# rows is divided.
 
-BLOCK = 16  # columns that are added at once
+BLOCK = 16  # number of columns that are added at once
 FLOAT, DOUBLE = 4, 8  # bytes
 
 
 def _adder(width):
-    """An intrinsic of `(total, rows, count, skip)`: adds `width` columns of the `count` rows whose addresses lie at `rows`."""
+    """Returns an intrinsic `(total, rows, count, skip)`.
+
+    It adds `width` columns of `count` rows, whose addresses lie at `rows`, to `total`.
+    """
 
     @intrinsic
     def add(typing_context, total, rows, count, skip):
@@ -582,7 +599,7 @@ def _round_block(typing_context, row, total):
 
 @kernel(inline="always")
 def add_rows(total, rows, count, columns):
-    """Adds float32 rows to the float64 sum at `total`: the first `count` of the addresses in `rows`."""
+    """Adds float32 rows to the float64 sum at `total`: those at the first `count` addresses in `rows`."""
     addresses, column = rows.ctypes.data, 0
     while column + BLOCK <= columns:
         _add_blocks(total + column * DOUBLE, addresses, count, column * FLOAT)
@@ -597,6 +614,6 @@ def add_rows(total, rows, count, columns):
 
 @kernel(inline="always")
 def round_row(row, total, columns):
-    """Writes the float64 sum at `total` as a float32 row at `row`. Whole blocks are written."""
+    """Writes the float64 sum at `total` as a float32 row at `row`, in whole blocks."""
     for column in range(0, columns, BLOCK):
         _round_block(row + column * FLOAT, total + column * DOUBLE)

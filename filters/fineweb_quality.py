@@ -1,4 +1,7 @@
-"""FineWeb's own quality heuristics (arXiv 2406.17557, appendix; the limits are those of its code) as datatrove measures them."""
+"""FineWeb's own quality heuristics (arXiv 2406.17557, appendix), measured as datatrove measures them.
+
+The limits come from FineWeb's code.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -37,7 +40,7 @@ class FinewebQuality(StatisticsStep):
     }
 
     STATISTICS = {
-        "fineweb_lines": ("filled_lines",),  # that are not blank
+        "fineweb_lines": ("filled_lines",),  # lines that are not blank
         "line_punct_ratio": ("terminal_lines", "filled_lines"),
         "short_line_ratio": ("short_lines", "filled_lines"),
         "char_dup_ratio": ("repeated_filled_line_characters", "characters", "newlines"),

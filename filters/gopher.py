@@ -1,4 +1,4 @@
-"""Gopher's quality heuristics (MassiveText, arXiv 2112.11446, A1.1) as datatrove measures them."""
+"""Gopher's quality heuristics (MassiveText, arXiv 2112.11446, A1.1), measured as datatrove measures them."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -29,7 +29,7 @@ QUALITY = (
     _STOP_WORDS,
 )
 
-#: The paper counts every word; datatrove leaves words of nothing but punctuation out of number and length.
+#: The paper counts every word. datatrove leaves words of punctuation alone out of the number of words and of their mean length.
 QUALITY_PAPER = (
     Rule("gopher_short_doc", "gopher_all_words", "<", 50),
     Rule("gopher_long_doc", "gopher_all_words", ">", 100_000),
@@ -39,8 +39,8 @@ QUALITY_PAPER = (
     _STOP_WORDS,
 )
 
-#: For the word rule `characters`, where a word is mostly one character: limits of our own, no paper's. 50 words of Chinese are about 80
-#: characters; lengths of words and English stop words say nothing.
+#: For the word rule `characters`, where a word is mostly one character. The limits are our own. 50 words of Chinese are about 80
+#: characters; word lengths and English stop words mean nothing there.
 QUALITY_CHARACTERS = (
     Rule("gopher_short_doc", "gopher_words", "<", 80),
     Rule("gopher_long_doc", "gopher_words", ">", 160_000),
@@ -71,7 +71,7 @@ class GopherQuality(StatisticsStep):
     }
 
     STATISTICS = {
-        "gopher_words": ("nonsymbol_words",),  # words with a character that is no punctuation
+        "gopher_words": ("nonsymbol_words",),  # words with at least one character that is not punctuation
         "gopher_all_words": ("words",),
         "gopher_mean_word_length": ("nonsymbol_characters", "nonsymbol_words"),
         "gopher_mean_all_word_length": ("word_characters", "words"),
@@ -80,7 +80,7 @@ class GopherQuality(StatisticsStep):
         "gopher_bullet_line_ratio": ("bullet_lines", "lines"),
         "gopher_ellipsis_line_ratio": ("ellipsis_lines", "lines"),
         "gopher_alpha_word_ratio": ("alpha_words", "words"),
-        "gopher_stop_words": ("stop_words",),  # different ones
+        "gopher_stop_words": ("stop_words",),  # each different word once
     }
 
     @property
@@ -95,8 +95,8 @@ class GopherQuality(StatisticsStep):
 
 # ---- Repetition (table A1)
 #
-# Where datatrove and the paper differ: only copies after the first count; repeated n-grams are found greedily from the
-# left; the most frequent n-gram counts also where it occurs once; characters of n-grams are compared with all of the text.
+# datatrove differs from the paper: only copies after the first count; repeated n-grams are found greedily from the left; the most frequent
+# n-gram counts even if it occurs once; the characters of n-grams are divided by all characters of the text.
 
 TOP = (2, 3, 4)
 DUPLICATED = (5, 6, 7, 8, 9, 10)
@@ -117,8 +117,8 @@ _LINES = (
 )
 REPEATED = (*_LINES, *_NGRAMS)
 
-#: The limits in the order of the paper's table. Where it is silent (whether the first copy counts, what characters are compared with) this
-#: reads it as datatrove does: copies after the first, each character once, over all characters of the text.
+#: The limits in the order of the paper's table. The paper does not say whether the first copy counts, nor by which characters to divide.
+#: The values here are datatrove's: copies after the first, each character once, divided by all characters of the text.
 REPEATED_PAPER = (
     Rule("dup_line_frac", "dup_line_frac", ">", 0.3),
     Rule("dup_para_frac", "dup_para_frac", ">", 0.3),
@@ -127,8 +127,8 @@ REPEATED_PAPER = (
     *_NGRAMS,
 )
 
-#: For the word rule `characters`: limits of our own, no paper's. Five characters are two or three words and repeat in any text: 5% of the
-#: 281 Japanese manual pages on which these were set exceed each of them, and fewer of 128 Chinese ones.
+#: For the word rule `characters`. The limits are our own: five characters are two or three words, and repeat in any text. They were set on
+#: 281 Japanese manual pages, of which 5% exceed each limit; fewer of 128 Chinese pages do.
 REPEATED_CHARACTERS = (*_LINES, *_TOP, *_duplicated((0.35, 0.31, 0.28, 0.25, 0.22, 0.19)))
 
 

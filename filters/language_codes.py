@@ -1,4 +1,4 @@
-"""Language codes: ISO 639-1 ("en"), ISO 639-3 ("eng") and what the language models call them are one name each here."""
+"""Language codes: one name for each language, whether written as ISO 639-1 ("en"), as ISO 639-3 ("eng") or as a language model's label."""
 
 import re
 
@@ -28,8 +28,8 @@ _LABELS = """
 """
 LID_176 = frozenset(_LABELS.split())
 
-#: Where a Wikipedia's code is not the standard's: Alemannic is `als` there (Tosk Albanian in ISO 639-3), and the model has one
-#: label `no` for Norwegian, most of which is Bokmål.
+#: Codes that differ between Wikipedia and the standard. Alemannic is `als` in Wikipedia, which is Tosk Albanian in ISO 639-3. The model has
+#: one label `no` for Norwegian, most of which is Bokmål.
 _WIKIPEDIA = {"gsw": "als", "nob": "no", "nb": "no"}
 
 
@@ -37,22 +37,22 @@ _SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 
 
 def split_script(label: str) -> tuple[str, str | None]:
-    """`(language, script)` of a code: "eng_Latn" gives ("eng", "Latn"), "en" gives ("en", None). Scripts are ISO 15924."""
+    """Splits a code into `(language, script)`: "eng_Latn" gives ("eng", "Latn"), "en" gives ("en", None). Scripts are ISO 15924."""
     language, _, script = label.partition("_")
     return (language, script) if _SCRIPT.fullmatch(script) else (label, None)
 
 
 def canonical(code: str) -> str:
-    """One name for all spellings of a language: "en", "eng" and "eng_Latn" give "eng". Unknown codes give themselves."""
+    """Returns one name for all spellings of a language: "en", "eng" and "eng_Latn" give "eng". An unknown code is returned as it is."""
     code = code.strip().lower().partition("_")[0]
     code = _WIKIPEDIA.get(code, code)
     return ISO_639_3.get(code, code)
 
 
 def labels_for(codes: list[str] | tuple[str, ...], labels: frozenset[str]) -> tuple[str, ...]:
-    """The labels of a model that the codes name, sorted: "zh" names "zho_Hans" and "zho_Hant", "zh_Hans" one of them.
+    """Returns a model's labels that the codes name, sorted: "zh" names "zho_Hans" and "zho_Hant", "zh_Hans" names only the first.
 
-    Raises ValueError for a code that names none of them, or a script where the labels have none.
+    Raises ValueError for a code that names no label, or that has a script although the model's labels have none.
     """
     by_name: dict[str, list[str]] = {}
     for label in labels:

@@ -1,4 +1,4 @@
-"""What a filter of your own needs: a decorator that says which columns a function gives and which rules decide about them.
+"""The decorator for a filter of your own: it declares the columns that a function returns and the rules on them.
 
     from corpusmill.filters.own import Rule, measures
 
@@ -6,7 +6,7 @@
     def loud(documents):
         return {"exclamations": pc.count_substring(documents["text"], "!")}
 
-A recipe names it by file or module: `- python: loud.py:loud`. docs/filters.md has more.
+A recipe names the function by file or module: `- python: loud.py:loud`. See docs/filters.md.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ ATTRIBUTE = "corpusmill_declaration"
 
 @dataclass(frozen=True)
 class Declaration:
-    """The columns that a function gives, the rules on them, and whether it gives new texts too (under the name `text`)."""
+    """The columns that a function returns, the rules on them, and whether it also returns new texts (under the name `text`)."""
 
     columns: Mapping[str, pa.DataType]
     rules: tuple[Rule, ...] = ()
@@ -50,7 +50,7 @@ class Declaration:
 
 
 def column_types(columns: Types) -> dict[str, pa.DataType]:
-    """Arrow types by column, where they may be written as names (`float64`, `int64`, `string`, `bool`). Raises ValueError."""
+    """Returns the Arrow types by column; a type may be given by name (`float64`, `int64`, `string`, `bool`). Raises ValueError."""
     types = {}
     for name, kind in columns.items():
         try:
@@ -61,10 +61,10 @@ def column_types(columns: Types) -> dict[str, pa.DataType]:
 
 
 def measures(columns: Types, rules: Iterable[Rule] = (), rewrites: bool = False) -> Callable[[Function], Function]:
-    """Declares a function as a step: from an Arrow table of documents to a mapping with an array for each of `columns`.
+    """Declares a function as a step: it takes an Arrow table of documents and returns a mapping with an array for each of `columns`.
 
-    The table has the documents' columns, `text` as the steps before left it, and all values that those steps measured. What
-    is given for a document must not depend on the others. With `rewrites` the mapping also has `text`. Raises ValueError.
+    The table has the documents' columns, `text` as the earlier steps left it, and all values that the earlier steps measured. A document's
+    values must not depend on other documents. With `rewrites` the mapping also has `text`. Raises ValueError.
     """
     declaration = Declaration(column_types(columns), tuple(rules), rewrites)
 
@@ -75,11 +75,11 @@ def measures(columns: Types, rules: Iterable[Rule] = (), rewrites: bool = False)
     return declare
 
 
-# ---- The step that calls it: loads the function by import path or from a file, and checks what it gives against what it declares
+# ---- The step `python`: loads the function by import path or from a file, and compares its result with the declared columns
 
 
 class RuleConfig(Config):
-    """A document fails where `column comparison threshold` is true."""
+    """A rule: a document fails it if `column comparison threshold` is true."""
 
     name: str
     column: str
@@ -88,7 +88,7 @@ class RuleConfig(Config):
 
 
 class PythonConfig(Config):
-    """A function `path/to/file.py:name` (relative to the recipe) or `package.module:name`, and the options it is called with."""
+    """A function, `path/to/file.py:name` (relative to the recipe) or `package.module:name`, and the options for its call."""
 
     function: str = Field(description="`file.py:name` or `package.module:name`.")
     options: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
@@ -122,7 +122,7 @@ class PythonConfig(Config):
 
 
 def load_function(path: str) -> Callable[..., Any]:
-    """The function that `file.py:name` or `module:name` names. Raises ValueError with one sentence."""
+    """Returns the function that `file.py:name` or `module:name` names. Raises ValueError with one sentence."""
     place, _, name = path.rpartition(":")
     try:
         module = _module_of_file(place) if place.endswith(".py") else importlib.import_module(place)
@@ -138,7 +138,7 @@ def load_function(path: str) -> Callable[..., Any]:
 
 
 def _module_of_file(path: str) -> Any:
-    """The file as a module, loaded anew where its content is another one."""
+    """Returns the file as a module; loads it again if its content has changed."""
     content = Path(path).read_bytes()
     name = f"corpusmill_own_{hashlib.sha256(path.encode() + content).hexdigest()[:16]}"
     if name not in sys.modules:
@@ -155,13 +155,16 @@ def _module_of_file(path: str) -> Any:
 
 
 def _line(error: BaseException, path: str) -> str:
-    """Where in the user's file an exception came up."""
+    """Returns the line of the user's file in which an exception came up, as the end of a message."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return f", line {lines[-1]}" if lines else ""
 
 
 def declaration(config: PythonConfig, function: Callable[..., Any]) -> Declaration:
-    """Columns and rules of a function, the recipe's before the decorator's. Raises ValueError where there are none."""
+    """Returns the columns and rules of a function; the recipe's take precedence over the decorator's.
+
+    Raises ValueError if there are no columns.
+    """
     declared: Declaration | None = getattr(function, ATTRIBUTE, None)
     if config.columns is None and declared is None:
         raise ValueError(

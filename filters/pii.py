@@ -1,8 +1,8 @@
-"""Finds personal data and secrets, and puts fixed placeholders in their place.
+"""Finds personal data and secrets, and replaces them with fixed placeholders.
 
-Scans (pii_scan.py) skip nearly all text; each kind checks the candidates that remain. The first kind that takes a piece of text owns it:
-finds of later kinds that touch it do not count. So a password in a URL is no local part of an email address, and the digits of an account
-number are no phone number.
+Scans (pii_scan.py) skip nearly all text; the check of each kind then examines the candidates. If two kinds find overlapping text, the
+first kind in KINDS wins, and the later find does not count. So the password in a URL is not taken for part of an email address, nor
+the digits of an account number for a phone number.
 """
 
 import ipaddress
@@ -38,13 +38,13 @@ from corpusmill.pipeline.config import Config
 
 # ---- Keys, tokens and passwords that their format gives away, as public rule sets (gitleaks, detect-secrets) list them.
 #
-# Only formats with a fixed beginning or frame count. That a string looks random says nothing: so do hashes and identifiers.
+# Only formats with a fixed beginning or frame count. A random-looking string alone is no evidence: hashes and identifiers look random, too.
 
 FORMATS: dict[str, str] = LISTS["secrets"]
 EDGE = r"(?![A-Za-z0-9_])"
 _GROUPED = "|".join(f"(?:{pattern})" + ("" if name in ("password in a URL", "private key") else EDGE) for name, pattern in FORMATS.items())
 SECRET = re.compile(_GROUPED.encode(), re.ASCII)
-#: Passwords that documentation has in the place of one.
+#: Placeholders that documentation writes instead of a password.
 NO_PASSWORDS = re.compile(
     r"(?:x{3,}|\.{3,}|\[?(?:your|my)?[-_]?(?:pass(?:word|wd|wort)?|pwd|pw|secret|token|kennwort|mot[-_]de[-_]passe|contraseña|senha|пароль|密码)\]?)$".encode(),
     re.IGNORECASE,
@@ -61,7 +61,7 @@ def check_secret(document: bytes, start: int, end: int) -> Iterator[tuple[int, i
     yield first, last - (len(document[first:last]) - len(document[first:last].rstrip()))
 
 
-# ---- Email addresses. Those in domains that RFC 2606 reserves for examples belong to nobody.
+# ---- Email addresses. Addresses in the domains that RFC 2606 reserves for examples belong to nobody and do not count.
 
 # Lengths are bounded (RFC 5321: 64 for the local part, 63 a label) so that no text takes quadratic time.
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
@@ -80,7 +80,7 @@ def check_email(document: bytes, start: int, end: int) -> Iterator[tuple[int, in
         yield match.span()
 
 
-# ---- International bank account numbers (ISO 13616): length and structure by country and the check by 97, as python-stdnum knows them.
+# ---- International bank account numbers (ISO 13616). python-stdnum knows lengths and structures by country, and the check modulo 97.
 
 WORD = re.compile(rb"\w")
 SEPARATOR = re.compile(rb"[ -]")
@@ -88,7 +88,7 @@ SEPARATOR = re.compile(rb"[ -]")
 
 @cache
 def length_of(country: bytes) -> int:
-    """Letters and digits of a country's numbers, from the register that python-stdnum ships; 0 for a country without them."""
+    """Returns the number of letters and digits in a country's numbers, from python-stdnum's register; 0 if the country has none."""
     from stdnum import numdb
 
     structure = numdb.get("iban").info(country.decode())[0][1].get("bban", "")
@@ -96,7 +96,7 @@ def length_of(country: bytes) -> int:
 
 
 def check_iban(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The number has its country's length; what follows in capitals (`BIC ...`) is another word."""
+    """Yields the number if it has its country's length. Words in capitals that follow (`BIC ...`) do not belong to it."""
     from stdnum import iban
 
     length, last, seen = length_of(document[start : start + 2]), start, 0
@@ -109,12 +109,12 @@ def check_iban(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield start, last
 
 
-# ---- Payment card numbers (ISO/IEC 7812): an issuer's prefix with one of its lengths, and Luhn's check digit.
+# ---- Payment card numbers (ISO/IEC 7812): an issuer's prefix, one of the issuer's lengths, and Luhn's check digit.
 #
-# One digit string of the right prefix and length in ten passes Luhn by chance, so the number must stand by itself: alone, or in the groups
-# that cards print. In URLs, names of files, decimal fractions and grids of numbers it doesn't count.
+# Of random digits with the right prefix and length, one string in ten passes Luhn's check. So a number counts only if it stands alone, or
+# in the groups that cards print, and not in URLs, file names, decimal fractions or grids of numbers.
 
-#: First and last prefix, lengths.
+#: For each issuer: the first and the last prefix, and the lengths.
 ISSUERS = [(*str(prefixes).partition("-")[::2], lengths) for prefixes, lengths in LISTS["card_issuers"].items()]
 CARD = re.compile(
     rb"(?<![\w\-./=&#%+:@$\xa0])(?<!\d[ ,])"
@@ -122,13 +122,13 @@ CARD = re.compile(
     rb"(?![\w\-/@%]|[ .,]\d)"
 )
 FEWEST_DIFFERENT = 2  # digits
-#: Longer numbers without groups are mostly identifiers of posts; only UnionPay gives such out.
+#: Longer numbers without groups are mostly identifiers of posts. Only UnionPay issues such card numbers.
 LONGEST_PLAIN = 16
 PLAIN_AND_LONG = "62"
 
 
 def is_card_number(number: str) -> bool:
-    """Whether digits are a number that an issuer could have given out."""
+    """Whether the digits are a number that an issuer could have issued."""
     from stdnum import luhn
 
     known = any(first <= number[: len(first)] <= last and len(number) in lengths for first, last, lengths in ISSUERS)
@@ -136,23 +136,23 @@ def is_card_number(number: str) -> bool:
 
 
 def check_card(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for match in CARD.finditer(document, start, min(len(document), end + 2)):  # the look-ahead needs two more
+    for match in CARD.finditer(document, start, min(len(document), end + 2)):  # the look-ahead needs two more bytes
         number = re.sub(rb"[ -]", b"", match[0]).decode()
         plain = len(number) == len(match[0])
         if is_card_number(number) and (not plain or len(number) <= LONGEST_PLAIN or number.startswith(PLAIN_AND_LONG)):
             yield match.span()
 
 
-# ---- Numbers that states give to persons, where check digits can tell them from other numbers. python-stdnum knows the checks.
+# ---- Numbers that states give to persons and that check digits tell from other numbers. python-stdnum knows the checks.
 #
-# A check digit lets one random number in ten pass, so a bare number counts only after a word that names it ("PESEL: ..."). Numbers that
-# are rarer by chance than about one in a thousand of their form, as they have letters, a date, fixed parts or two check digits, count
-# wherever they stand by themselves. The US social security number has no check digit and is not looked for.
+# One random number in ten passes a check digit, so a bare number counts only after a word that names it ("PESEL: ..."). A number counts
+# anywhere if less than about one in a thousand random numbers of its form pass, because it has letters, a date, fixed parts or two check
+# digits; it must stand by itself. The US social security number has no check digit, so no scan looks for it.
 
 
 @dataclass(frozen=True)
 class NationalId:
-    """`module` of stdnum checks it; `words`: one of these must stand shortly before, none for numbers that tell by themselves."""
+    """A kind of number: stdnum's `module` checks it. `words`: a pattern that must match shortly before it; empty if none is needed."""
 
     module: str
     form: str
@@ -160,17 +160,17 @@ class NationalId:
 
 
 IDS = tuple(NationalId(entry["check"], entry["form"], entry.get("words", "")) for entry in LISTS["national_ids"])
-ID_CONTEXT = 64  # bytes before a number in which the word may stand
+ID_CONTEXT = 64  # the word must stand in this many bytes before the number
 _ID_BEFORE = r"(?<![\w.\-/=&#%+:@$,])" r"(?<!\d )"
 _ID_AFTER = r"(?![\w\-/@%]|[ .,]\d)"
-#: Between the word and the number.
+#: What may stand between the word and the number.
 _BRIDGE = (
     r"[\s.:#=\"'()\[\]*|\-–—№：]*(?:(?:number|no|nr|nº|n°|num(?:éro|ero)?|is|ist|er|je|to|kód|kod)\b[\s.:#=\"'()\[\]*|\-–—№：]*){0,2}$"
 )
 
 
 def _check(module: str) -> Callable[[bytes], bool]:
-    """stdnum's check_national_id. It raises KeyError for regions that its registers lack, as in Chinese numbers: those are not valid."""
+    """Returns a stdnum module's check. stdnum raises KeyError for regions that its registers lack (in Chinese numbers): not valid."""
     is_valid: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
 
     def check_national_id(number: bytes) -> bool:
@@ -184,7 +184,7 @@ def _check(module: str) -> Callable[[bytes], bool]:
 
 @cache
 def _with_words() -> tuple[re.Pattern[str], tuple[tuple[re.Pattern[str], re.Pattern[bytes], Callable[[bytes], bool]], ...]]:
-    """What finds any of the words at the end of a text, and for each kind of number its words, form and check_national_id."""
+    """Returns a pattern of all words at the end of a text, and the words, form and check of each kind of number that needs a word."""
     named = [entry for entry in IDS if entry.words]
     either = "|".join(f"(?:{entry.words})" for entry in named)
     table = tuple(
@@ -224,9 +224,9 @@ def check_national_id(document: bytes, start: int, end: int) -> Iterator[tuple[i
             yield match.span()
 
 
-# ---- Public IPv6 addresses: global unicast as far as it is given out (2000::/4), written with at least three groups.
+# ---- Public IPv6 addresses: the assigned part of global unicast (2000::/4), written with at least three groups.
 #
-# Times (12:30:15), hardware addresses, ratios and names as in C++ (`std::add`) are no such addresses.
+# This excludes times (12:30:15), hardware addresses, ratios and C++ names (`std::add`).
 
 IPV6 = re.compile(rb"(?<![\w:.])2[0-9a-fA-F]{3}(?::{1,2}[0-9a-fA-F]{1,4}){1,7}(?:::)?(?![\w:]|\.\d)")
 FEWEST_GROUPS = 3
@@ -244,23 +244,23 @@ def check_ipv6(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
         yield match.span()
 
 
-# ---- Public IPv4 addresses. Version and section numbers look the same: the words before them tell, and that all parts are small.
+# ---- Public IPv4 addresses. Version and section numbers look the same; the word before them and small parts tell them apart.
 
 IPV4 = re.compile(rb"(?<![\w.\-+])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-+])(?!\.\d)")
-#: Before a dotted number these words say that it is a version or a section.
+#: Before a dotted number, these words mean that it is a version or a section.
 VERSION_BEFORE = re.compile(
     rf"(?:\b(?:{'|'.join(LISTS['version_words'])})\b\.?|(?:\xc2\xa7)+|[A-Za-z0-9_]/)[\s:=#(]*$".encode("latin-1"), re.IGNORECASE
 )
-SMALL = 32  # parts of versions and sections are mostly below this
-CONTEXT = 24  # bytes before a number in which such a word may stand
+SMALL = 32  # most parts of version and section numbers are below this
+CONTEXT = 24  # the word must stand in this many bytes before the number
 
 
 def is_public(address: str, before: bytes) -> bool:
-    """Whether a dotted number is an address of somebody, given the text before it.
+    """Whether a dotted number is somebody's address, given the text before it.
 
-    Not so: what `ipaddress` calls multicast or not global, numbers with leading zeros, numbers after a word for a version or
-    section or directly after `name/`, and four parts that are all small (12.6.2.1, 8.8.8.8), which are versions, sections or
-    public resolvers: of all addresses 0.02% are so.
+    It is not if `ipaddress` calls it multicast or not global, if a part has a leading zero, or if it stands after a word for a version or
+    section or directly after `name/`. Nor if all four parts are small (12.6.2.1, 8.8.8.8), as in versions, sections and public resolvers;
+    of all addresses, 0.02% are like this.
     """
     parts = address.split(".")
     if all(int(part) < SMALL for part in parts) or any(len(part) > 1 and part[0] == "0" for part in parts):
@@ -280,11 +280,11 @@ def check_ipv4(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
 
 # ---- Phone numbers that the numbering plans know (the library phonenumbers), in the forms in which people write them.
 #
-# Many numbers would be valid somewhere, so the form must tell: a `+` and a country; a word such as "Tel." before; or a form that hardly
-# anything else has: (212) 555-0142 and 212-555-0142, (030) 1234567, 01 23 45 67 89. Numbers in URLs, names, fractions and ranges do not
-# count. Numbers that plans reserve for films and books belong to nobody.
+# Many digit strings are a valid number in some country, so the form decides. It must have a `+` and a country code, or a word such as
+# "Tel." before it, or a form that is rare elsewhere: (212) 555-0142, 212-555-0142, (030) 1234567, 01 23 45 67 89. Numbers in URLs, names,
+# fractions and ranges do not count, nor numbers that the plans reserve for films and books.
 
-#: Where a national number after "Tel." is looked for, in this order.
+#: The countries whose plans may have a national number after "Tel.", in this order.
 REGIONS: list[str] = LISTS["phone_regions"]
 _GAP = rb"(?:[ .\-/()]|\xc2\xa0|\xe2\x80[\x90-\x93\xaf]){0,4}"
 _BEFORE = rb"(?<![\w.,\-/=&#%+@$\xa0~])"
@@ -299,25 +299,25 @@ FORMS = (
     ("FR", re.compile(_BEFORE + rb"(?<!\d[ /])0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d(?!\1\d)" + _AFTER)),
     ("", re.compile(_BEFORE + rb"(?<!\d[ /])\(0\d{1,4}\)[ -]?\d{3,8}(?:[ -]?\d{2,4}){0,2}" + _AFTER)),
 )
-#: Directly before a number these say that it is a phone's.
+#: Directly before a number, these words and signs mean that it is a phone number.
 PHONE_BEFORE = re.compile(
     rf"(?:(?<!\w)(?:{'|'.join(LISTS['phone_words'])})(?!\w)|☎|☏|📞|📱)"
     r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
     re.IGNORECASE,
 )
-PHONE_CONTEXT = 48  # bytes
+PHONE_CONTEXT = 48  # the word must stand in this many bytes before the number
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
 FICTION = re.compile(
     r"\+1\d{3}55501\d\d|\+44(?:7700900|1632960|2079460|1144960|1214960|1134960|1174960|1314960|1414960|1514960|1614960)\d{3}"
 )
 GROUP_END = re.compile(rb"\d(?!\d)")
 FOLLOWING = re.compile(rb" ?(?:[/,;]|-) ?(?=[+(]?\d)")
-MOST_TRIMMED = 2  # groups that may belong to the next number
+MOST_TRIMMED = 2  # the most groups at the end that may belong to the next number
 
 
 @lru_cache(maxsize=1 << 14)
 def is_valid(number: str, region: str | None) -> bool:
-    """Whether a numbering plan has the number; `region` (ISO 3166) is needed where it has no `+` and country."""
+    """Whether a numbering plan has the number. `region` (ISO 3166) is needed if the number has no `+` and country code."""
     import phonenumbers
 
     try:
@@ -330,7 +330,7 @@ def is_valid(number: str, region: str | None) -> bool:
 
 
 def _longest_valid(number: bytes, regions: Iterable[str | None]) -> int:
-    """Bytes of the longest beginning, of whole groups, that is valid in one of the regions; 0 where none is."""
+    """Returns the length, in bytes, of the longest prefix of whole groups that is valid in one of the regions; 0 if there is none."""
     for end in [match.end() for match in GROUP_END.finditer(number)][: -MOST_TRIMMED - 2 : -1]:
         text = number[:end].decode()
         if any(is_valid(text, region) for region in regions):
@@ -339,7 +339,7 @@ def _longest_valid(number: bytes, regions: Iterable[str | None]) -> int:
 
 
 def _after_word(document: bytes, start: int, end: int, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """The numbers of a run that follows a word for phones: one, or some with a slash or other sign between."""
+    """Yields the numbers that follow a word for phones: one, or several with a slash or another sign between them."""
     while match := NATIONAL.match(document, start):
         international = match[0].lstrip(b"(").startswith((b"+", b"00"))
         text = match[0].replace(b"00", b"+", 1) if match[0].startswith(b"00") else match[0]
@@ -369,14 +369,14 @@ def check_phone(document: bytes, start: int, end: int, regions: Sequence[str] = 
                 yield match.span()
 
 
-# ---- The kinds, in the order in which they take text
+# ---- The kinds, in order of priority: a find of an earlier kind removes the overlapping finds of later kinds
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is looked for. No kind ever finds `placeholder`. `check` gives the finds in a candidate of the `scans`."""
+    """A kind of personal data. No kind ever finds a `placeholder`. `check` yields the finds in a candidate of the `scans`."""
 
-    name: str  # of the option
+    name: str  # name of the option
     column: str
     scans: tuple[Callable[..., int], ...]
     check: Check
@@ -434,7 +434,7 @@ class _Options(Config):
         return self
 
 
-#: One option a kind: what stands for it.
+#: An option for each kind: the placeholder for its finds.
 PiiConfig = create_model(
     "PiiConfig",
     __base__=_Options,
@@ -453,7 +453,7 @@ class Pii(Step):
 
     @property
     def kinds(self) -> list[Kind]:
-        """Those that are looked for, in the order in which they take text."""
+        """The kinds of the recipe, in order of priority."""
         found = [kind for kind in KINDS if kind.name in self.config.kinds]
         if self.config.phone_regions is None:
             return found
@@ -470,7 +470,7 @@ class Pii(Step):
         return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
 
     def measure(self, batch: DocumentBatch) -> StepOutput:
-        """Counts what is found, whether it is replaced or not."""
+        """Counts and replaces finds. A find counts even if the recipe does not replace it."""
         texts = TextColumn(batch.text)
         kinds = self.kinds
         found = without_overlaps([kind.find(texts) for kind in kinds])

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Scans for personal data: texts as bytes, the candidates that pass a kind's check, and their replacement."""
+"""Scans for personal data: texts as bytes, the check of candidates, and the replacement of finds."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,26 +14,26 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import find_byte
 
-Spans = npt.NDArray[np.int64]  # (spans, 2): start and end, as bytes of the batch, ascending, disjoint
-#: `check(document, start, end)` gives the spans, as bytes of the document, that a candidate holds.
+Spans = npt.NDArray[np.int64]  # (spans, 2): start and end, in bytes of the batch; ascending, disjoint
+#: `check(document, start, end)` yields the spans, in bytes of the document, that it finds in a candidate.
 Check = Callable[[bytes, int, int], Iterable[tuple[int, int]]]
 
-#: Secrets and numbers of persons, by their forms, and other tables.
+#: The forms of secrets and of numbers of persons, and other tables.
 LISTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("pii.yaml").read_text("utf-8"))
-PORTION = 50_000  # candidates
-BYTES_A_FIND = 256  # a guess that saves the second scan
+PORTION = 50_000  # candidates that are converted to Python objects at a time
+BYTES_A_FIND = 256  # a guess: with enough room a scan need not be repeated
 NONE: Spans = np.zeros((0, 2), np.int64)
 
 
 class TextColumn:
-    """A column of texts as one buffer, and its scans, of which each is made once."""
+    """A column of texts as one buffer. Each scan of it is performed once."""
 
     def __init__(self, column: pa.Array):
         self.data, self.offsets = text_buffers(column)
         self._scanned: dict[Callable[..., int], Spans] = {}
 
     def candidates(self, *scans: Callable[..., int]) -> Spans:
-        """The finds of some scans, in the order of the text; of those that begin together the longest comes first."""
+        """Returns the finds of some scans in the order of the text. Of finds with the same start, the longest comes first."""
         found = [self._scan(scan) for scan in scans]
         if len(found) == 1:
             return found[0]
@@ -41,7 +41,7 @@ class TextColumn:
         return spans[np.lexsort((-spans[:, 1], spans[:, 0]))]
 
     def _scan(self, scan: Callable[..., int]) -> Spans:
-        """The finds of a scan, which is called again if there was not enough room for them."""
+        """Returns the finds of a scan. The scan is repeated if the array was too small for them."""
         room = len(self.data) // BYTES_A_FIND + 16
         while scan not in self._scanned:
             spans = np.empty((room, 2), np.int64)
@@ -51,11 +51,11 @@ class TextColumn:
         return self._scanned[scan]
 
     def documents_of(self, spans: Spans) -> npt.NDArray[np.int64]:
-        """The number of the document that each span lies in."""
+        """Returns, for each span, the number of its document."""
         return np.searchsorted(self.offsets, spans[:, 0], "right") - 1
 
     def checked(self, candidates: Spans, check: Check) -> Spans:
-        """What the check finds in the candidates: where two finds overlap the first one stays."""
+        """Returns what the check finds in the candidates. Of two overlapping finds, the first stays."""
         found: list[tuple[int, int]] = []
         here, document, base, done = -1, b"", 0, 0
         for start, end, place in self._rows(candidates):
@@ -69,18 +69,18 @@ class TextColumn:
         return np.array(found, np.int64).reshape(-1, 2)
 
     def _rows(self, candidates: Spans) -> Iterator[tuple[int, int, int]]:
-        """Start, end and document of each candidate. Hostile texts have millions, so that they become Python objects in portions."""
+        """Yields start, end and document of each candidate. Hostile texts have millions, so these become Python objects in portions."""
         for first in range(0, len(candidates), PORTION):
             portion = candidates[first : first + PORTION]
             yield from zip(portion[:, 0].tolist(), portion[:, 1].tolist(), self.documents_of(portion).tolist())
 
 
 def without_overlaps(kinds: Sequence[Spans]) -> list[Spans]:
-    """The spans of each kind that touch no span of a kind before it."""
+    """Returns the spans of each kind without the spans that overlap a span of an earlier kind."""
     taken, kept = NONE, []
     for spans in kinds:
         if len(taken) and len(spans):
-            after = np.searchsorted(taken[:, 1], spans[:, 0], "right")  # the first taken one that ends behind the start
+            after = np.searchsorted(taken[:, 1], spans[:, 0], "right")  # the first taken span that ends after the start
             begins = np.append(taken[:, 0], np.iinfo(np.int64).max)[after]
             spans = spans[begins >= spans[:, 1]]
         kept.append(spans)
@@ -90,12 +90,12 @@ def without_overlaps(kinds: Sequence[Spans]) -> list[Spans]:
 
 
 def counts(texts: TextColumn, spans: Spans) -> npt.NDArray[np.int64]:
-    """How many of the spans each document holds."""
+    """Returns the number of spans in each document."""
     return np.bincount(texts.documents_of(spans), minlength=len(texts.offsets) - 1).astype(np.int64)
 
 
 def replaced(column: pa.Array, texts: TextColumn, replacements: Sequence[tuple[Spans, str]]) -> pa.Array:
-    """The column with a text in place of each span. The spans of all replacements must be disjoint."""
+    """Returns the column with each span replaced by its text. The spans of all replacements must be disjoint."""
     spans = np.concatenate([spans for spans, _ in replacements]) if replacements else NONE
     if not len(spans):
         return column
@@ -115,9 +115,9 @@ def replaced(column: pa.Array, texts: TextColumn, replacements: Sequence[tuple[S
     return pa.LargeStringArray.from_buffers(len(column), pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(b"".join(pieces)))
 
 
-# ---- Where personal data could be: linear scans of UTF-8 bytes that pass over nearly all text
+# ---- Where personal data could be: linear scans of UTF-8 bytes that skip nearly all text
 #
-# Only ASCII matters: bytes of other characters end a run as any other sign does.
+# Only ASCII matters: the bytes of other characters end a run, as any other sign does.
 
 WORD, DIGIT, UPPER, HEX, ATOM, HOST, BETWEEN, JOIN = 1, 2, 4, 8, 16, 32, 64, 128
 
@@ -142,7 +142,7 @@ def _classes() -> npt.NDArray[np.uint8]:
 
 CLASSES = _classes()
 SPACE, OPEN, PLUS, HYPHEN, DOT, COLON, AT = b" (+-.:@"
-#: Digits of the shortest number that anything looks for: nine, or eight before a letter (Spain's DNI) or behind a `+` (+43 1 72570).
+#: The fewest digits of a number: nine; or eight before a letter (Spain's DNI) or after a `+` (+43 1 72570).
 FEWEST_DIGITS, FEWEST_MARKED = 9, 8
 FEWEST_CODE_DIGITS = 6
 MOST_BETWEEN = 5  # bytes between two digits of one number
@@ -150,10 +150,11 @@ LONGEST_CODE = 34  # letters and digits of an IBAN
 
 
 def scan(find: Any) -> Any:
-    """The scan of a column. `find(data, at, begin, stop)` gives `(start, end, after)` for a document from `begin` to `stop`: the first
-    candidate at `at` or behind it, empty where there is none, and where to go on. It looks at each byte a bounded number of times.
+    """Makes the scan of a column from `find(data, at, begin, stop)`.
 
-    The scan writes start and end of the candidates into `spans` (int64, n by 2) and returns how many there are, which may be more than fit.
+    `find` looks from `at` on in the document from `begin` to `stop`, and returns `(start, end, after)`: the first candidate, empty if there
+    is none, and where the search goes on. It reads each byte a bounded number of times. The scan writes start and end of the candidates
+    into `spans` (int64, n by 2) and returns their number, which may be more than fit.
     """
 
     @kernel
@@ -176,7 +177,7 @@ def scan(find: Any) -> Any:
 @scan
 @kernel
 def addresses(data, at, begin, stop):
-    """What surrounds each `@`: the characters that an email address may have on its left and on its right."""
+    """Finds each `@` with its surroundings: the characters that an email address may have to its left and to its right."""
     at = find_byte(data, at, stop, AT)
     start, end = at, at + 1
     if begin < at < stop - 1 and CLASSES[data[at - 1]] & ATOM and CLASSES[data[at + 1]] & HOST:
@@ -191,7 +192,7 @@ def addresses(data, at, begin, stop):
 @scan
 @kernel
 def dotted_numbers(data, at, begin, stop):
-    """Runs of digits and dots with three dots or more, from their first digit on."""
+    """Finds runs of digits and dots with at least three dots, from their first digit on."""
     while at < stop and not CLASSES[data[at]] & DIGIT:
         at += 1
     start, dots = at, 0
@@ -204,7 +205,7 @@ def dotted_numbers(data, at, begin, stop):
 @scan
 @kernel
 def colon_groups(data, at, begin, stop):
-    """Runs of hexadecimal digits, dots and two colons or more that fit an IPv6 address (at most 45 bytes)."""
+    """Finds runs of hexadecimal digits, dots and at least two colons that are short enough for an IPv6 address (at most 45 bytes)."""
     at = find_byte(data, at, stop, COLON)
     start, colons = at, 0
     while start > begin and at - start < 5 and CLASSES[data[start - 1]] & HEX:
@@ -218,8 +219,10 @@ def colon_groups(data, at, begin, stop):
 @scan
 @kernel
 def numbers(data, at, begin, stop):
-    """Runs of digits with at most five bytes of separators between two, of FEWEST_DIGITS or more; FEWEST_MARKED are enough where a letter
-    follows or a `+` stands before. A `+` or `(` before the first digit belongs to the run."""
+    """Finds runs of at least FEWEST_DIGITS digits, with at most five bytes of separators between two digits.
+
+    FEWEST_MARKED digits suffice if a letter follows or a `+` stands before. A `+` or `(` before the first digit belongs to the run.
+    """
     while at < stop and not CLASSES[data[at]] & DIGIT:
         at += 1
     start, end, digits = at, at, 0
@@ -244,7 +247,7 @@ def numbers(data, at, begin, stop):
 @scan
 @kernel
 def codes(data, at, begin, stop):
-    """Words of capital letters and digits, parts joined by one of `-./+(`, with a letter and FEWEST_CODE_DIGITS or more."""
+    """Finds words of capital letters and digits, parts joined by one of `-./+(`, with a letter and at least FEWEST_CODE_DIGITS digits."""
     while at < stop and not CLASSES[data[at]] & WORD:
         at += 1
     start, digits, letters = at, 0, 0
@@ -258,7 +261,7 @@ def codes(data, at, begin, stop):
             break
         at += 1
     end = at
-    while at < stop and CLASSES[data[at]] & WORD:  # a word with small letters is passed over
+    while at < stop and CLASSES[data[at]] & WORD:  # skips a word with small letters
         at += 1
     return start, end if at == end and letters and digits >= FEWEST_CODE_DIGITS else start, max(at, start + 1)
 
@@ -266,7 +269,7 @@ def codes(data, at, begin, stop):
 @scan
 @kernel
 def account_numbers(data, at, begin, stop):
-    """Two capital letters and two digits at the edge of a word, then letters and digits, one space or hyphen between: 15 to 34 of them."""
+    """Finds two capital letters and two digits at a word's start, then letters and digits, single spaces or hyphens: 15 to 34."""
     while at + 15 <= stop:
         if (
             CLASSES[data[at]] & UPPER and CLASSES[data[at + 2]] & DIGIT and CLASSES[data[at + 3]] & DIGIT
@@ -288,7 +291,7 @@ def _slot(first, second, third):
     return (np.int64(first) * 31 * 31 + np.int64(second) * 31 + np.int64(third)) & 0xFFFF
 
 
-#: bool (65,536,): the slots of three bytes that begin a secret; some others share them.
+#: bool (65,536,): the slots of the three bytes at the start of secrets. Other bytes may have the same slots.
 PREFIXES = np.zeros(1 << 16, np.bool_)
 for _prefix in LISTS["prefixes"]:
     PREFIXES[_slot(*_prefix.encode())] = True
@@ -298,11 +301,11 @@ prefix_slot = kernel(inline="always")(_slot)
 @scan
 @kernel
 def prefixes(data, at, begin, stop):
-    """The first three bytes of words (and of what begins with a colon or hyphens) that begin a secret."""
+    """Finds the first three bytes of words, and of strings with a colon or hyphens at the start, that can begin a secret."""
     before = CLASSES[data[at - 1]] if at > begin else np.uint8(0)
     while at + 2 < stop:
         byte = data[at]
-        # a word begins, or a colon stands, or the first of some hyphens
+        # at the start of a word, at a colon, or at the first of some hyphens
         if ((not before & WORD and byte != HYPHEN) or byte == COLON or (byte == HYPHEN and not before & JOIN)) and PREFIXES[
             prefix_slot(byte, data[at + 1], data[at + 2])
         ]:

@@ -1,6 +1,6 @@
 """Presets of the whole stage: the steps of a published pipeline in its order, as a recipe would write them.
 
-Each gives a recipe's `word_rule`, `steps` and `thresholds`; what the recipe says itself goes first.
+A preset gives `word_rule`, `steps` and `thresholds`; the recipe's own values take precedence.
 """
 
 import json
@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-#: Preset to keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
+#: By preset, the keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
 PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text("utf-8"))
-#: The preset that has thresholds of its own for each language (fineweb2.json).
+#: The preset with different thresholds for each language (fineweb2.json).
 BY_LANGUAGE = "fineweb-2"
 
 
 def expand(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section of a recipe with what its preset says filled in. Raises ValueError where there is no such preset or language."""
+    """Returns a recipe's section, completed with the values of its preset. Raises ValueError if there is no such preset or language."""
     name, language = section.get("preset"), section.get("language")
     if language is not None and name != BY_LANGUAGE:
         raise ValueError(
@@ -31,23 +31,27 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
         preset = PRESETS[name]
     else:
         raise ValueError(f"preset: no such preset (expected one of {', '.join([*PRESETS, BY_LANGUAGE])})")
-    # a recipe that has steps of its own has no use for the thresholds of others'
+    # the preset's thresholds belong to the preset's steps, which the recipe replaces
     thresholds = {} if "steps" in section else preset.get("thresholds", {})
     return {**preset, **section, "thresholds": {**thresholds, **(section.get("thresholds") or {})}}
 
 
-# ---- FineWeb-2 (arXiv 2506.20920): the steps of its script with the thresholds and stop words that it publishes a language.
+# ---- FineWeb-2 (arXiv 2506.20920): the steps of its script, with the thresholds and stop words that it publishes for each language.
 #
-# They were made on words of a tokenizer a language (spaCy, stanza and others) and on scores of GlotLID. Here words are those of the rule
-# `words` (`whitespace` for scripts whose vowel signs would split a word), and languages come from the model that the step `language` is
-# given, by default lid.176. Languages whose words only a segmenter can find (Chinese, Japanese, Thai, Korean's morphemes) are left out.
+# FineWeb-2 chose these with a word tokenizer for each language (spaCy, stanza and others) and with the language scores of GlotLID. Here the
+# word rule is `words` (`whitespace` for scripts whose vowel signs would split a word), and the language comes from the model of the step
+# `language`, by default lid.176. Languages that need a segmenter to find words (Chinese, Japanese, Thai, Korean for its morphemes) are
+# left out.
 
-#: `\w` does not know the vowel signs of these scripts.
+#: Scripts whose vowel signs are not matched by `\w`.
 WHITESPACE_SCRIPTS = ("Deva",)
 
 
 def fineweb2_section(language: str | None) -> dict[str, Any]:
-    """The keys of the section `filter` for a language, given as `fra_Latn`, `fra` or `fr`. Raises ValueError for one without thresholds."""
+    """Returns the keys of the section `filter` for a language: `fra_Latn`, `fra` or `fr`.
+
+    Raises ValueError for a language without thresholds.
+    """
     table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
     languages = table["languages"]
     for name, row in languages.items():

@@ -1,9 +1,9 @@
-"""How far a text can be compressed: repetition and templates compress well, random characters hardly at all.
+"""Ratios of sizes: how far a text can be compressed, and how many tokens it takes.
 
-Sizes are those of the raw compressed bytes of each text by itself. The formats are fixed but compressors are not: another
-version of zstd (or zlib-ng in place of zlib) may find other matches, and the last digits of the ratio differ. LZ4's fast
-compressor has no levels and has hardly changed in ten years, at a price: it sees less redundancy. The report's numbers
-are the same for the same versions, on every machine.
+Repetition and templates compress well, random characters hardly at all. A ratio is computed for each text by itself, from the raw
+compressed bytes. The formats are fixed, but another version of a compressor (or zlib-ng in place of zlib) may find other matches and
+change the last digits of a ratio. LZ4's fast compressor has hardly changed in ten years, but finds less redundancy. With the same
+versions, the values are the same on every machine.
 """
 
 from collections.abc import Callable
@@ -72,9 +72,9 @@ class Compression(Step):
         return StepOutput({"compression_ratio": ratios})
 
 
-# ---- Tokens a character under a given tokenizer: text that it was not made for, or that is no text, takes many.
+# ---- Tokens for each character under a given tokenizer. Noise, and text unlike the tokenizer's training text, takes many tokens.
 
-#: Texts that are encoded at a time: all their tokens are in memory.
+#: Number of texts that are encoded at a time; all their tokens are in memory.
 CHUNK = 256
 
 
@@ -92,7 +92,7 @@ class TokenRatio(Step):
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        return {"tokens": pa.int64(), "token_char_ratio": pa.float64()}  # without special tokens; NaN for an empty text
+        return {"tokens": pa.int64(), "token_char_ratio": pa.float64()}  # special tokens do not count; NaN for an empty text
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -1,19 +1,18 @@
 # mypy: disallow-untyped-defs=False
-"""RefinedWeb's line corrections (Penedo et al. 2023, arXiv 2306.01116, appendix G.2) as DCLM's code has them.
+"""RefinedWeb's line corrections (Penedo et al. 2023, arXiv 2306.01116, appendix G.2) as DCLM's code performs them.
 
-In DCLM's order (baselines/mappers/modifiers.py, with the options of baselines_configs/dclm_baseline_refinedweb.yaml), each on
-what the ones before left, lines of `text.split("\n")`:
+The corrections run in DCLM's order (baselines/mappers/modifiers.py, with the options of
+baselines_configs/dclm_baseline_refinedweb.yaml), each on the result of the one before. Lines are those of `text.split("\\n")`.
 
-1. lines with more than half upper-case characters (`str.isupper`) go;
-2. lines of nothing but digits (`str.isdigit`, more than .999999 of the characters) go;
-3. counters go, such as "3 likes" and "1.2K views";
-4. lines of fewer than two words (`str.split`) go, empty lines stay;
-5. "items in cart", "Read more..." at the end and "Sign-in" at the start go out of lines of at most ten words, whatever
-   their case, and the line with them where nothing else is on it. DCLM's dots are those of a regular expression, so any three
-   characters may follow "read more".
+1. Drop lines with more than half upper-case characters (`str.isupper`).
+2. Drop lines of digits alone (`str.isdigit`, more than .999999 of the characters).
+3. Drop counters, such as "3 likes" and "1.2K views".
+4. Drop lines of fewer than two words (`str.split`); empty lines stay.
+5. In lines of at most ten words, remove "items in cart", "Read more..." at the end and "Sign-in" at the start, in any case; drop the
+   line if nothing else is left. DCLM's dots belong to a regular expression, so any three characters may follow "read more".
 
-After each but 4 the whole text is stripped. Words for the removed share are those of fastText that begin with a letter or digit.
-A document goes where more than 5 % of its words were removed, where it had none, and where nothing is left.
+The whole text is stripped after each correction except 4. The removed share counts fastText's words that begin with a letter or digit.
+A document fails if more than 5 % of its words were removed, if it had none, or if nothing is left.
 """
 
 from collections import namedtuple
@@ -54,14 +53,14 @@ DCLM = (
 
 
 class RefinedwebLinesConfig(Config):
-    """RefinedWeb: lines of capitals, digits, counters and single words go, and documents of which much goes with them."""
+    """RefinedWeb: drop lines of capitals, digits, counters and single words, and documents that lose much text with them."""
 
     preset: Literal["dclm", "refinedweb"] = Field("dclm", description="Whose rules decide.")
 
 
 @cache
 def _tables() -> Any:
-    """`Tables` of the kernel. The letters are what Python's `re.IGNORECASE` takes for them, such as a dotless i for an i."""
+    """The kernel's `Tables`. Their letters follow Python's `re.IGNORECASE`, for which a dotless i is an i, for example."""
     import re
 
     classes = character_classes() & np.uint8(DIGIT | SPACE | WORD)
@@ -105,14 +104,15 @@ class RefinedwebLines(Step):
 
 # ---- The kernels: each pass drops or shortens lines of one document in place
 
-#: What a row of the output counts: lines before and after, lines dropped by reason, lines shortened, words before and after.
+#: The counts in a row of the output: lines before and after, lines dropped by reason, lines shortened, words before and after.
 LINES, KEPT, UPPERCASE, NUMERIC, COUNTER, ONE_WORD, PHRASE, SHORTENED, WORDS, KEPT_WORDS = range(10)
 COUNTS = 10
 
-#: Bits of `Tables.classes` beside those of `pipeline.text.utf8`.
+#: Bits of `Tables.classes`, in addition to those of `pipeline.text.utf8`.
 IS_UPPER, IS_DIGIT = 64, 128  # str.isupper, str.isdigit
 
-#: `classes` uint8 and `letters` uint8 of length 0x110000: the letter of a phrase that a character stands for, whatever its case.
+#: Arrays uint8 of length 0x110000. `classes`: the classes of each character. `letters`: the letter of a phrase that a character equals if
+#: case is ignored, else 0.
 Tables = namedtuple("Tables", "classes letters")
 
 UNDERSCORE = ord("_")
@@ -120,7 +120,7 @@ MAX_UPPERCASE, MAX_NUMERIC, MIN_WORDS, PHRASE_WORDS = 0.5, 0.999999, 2, 10
 
 ANYWHERE, AT_END, AT_START = "items in cart", "read more...", "sign-in"
 _ANYWHERE, _AT_START = (np.frombuffer(phrase.encode(), np.uint8) for phrase in (ANYWHERE, AT_START))
-_AT_END = np.frombuffer(AT_END.rstrip(".").encode(), np.uint8)  # the dots are a regular expression's: any three characters
+_AT_END = np.frombuffer(AT_END.rstrip(".").encode(), np.uint8)  # the dots belong to a regular expression: any three characters
 _ANY_CHARACTERS = 3
 _ANY, _END, _START = range(3)
 
@@ -155,7 +155,7 @@ def correct_texts(data, offsets, tables, new_data, new_offsets, counts):
 
 @kernel
 def _move(data, start, end, place):
-    """Moves `data[start:end]` to the left; returns where it ends then."""
+    """Moves `data[start:end]` to the left, to `place`; returns its new end."""
     if place != start:
         for at in range(start, end):
             data[place + at - start] = data[at]
@@ -164,7 +164,7 @@ def _move(data, start, end, place):
 
 @kernel
 def _count_lines(data, start, end):
-    """Lines of `text.split("\\n")`; 0 of an empty text."""
+    """Counts the lines of `text.split("\\n")`; an empty text has 0."""
     lines, at = 0, start
     while at < end:
         lines += 1
@@ -174,7 +174,7 @@ def _count_lines(data, start, end):
 
 @kernel
 def count_fasttext_words(data, start, end, classes):
-    """fastText's words (cut at the ASCII spaces and NUL) that begin with a letter or digit (`str.isalnum`)."""
+    """Counts fastText's words (cut at ASCII white space and NUL) that begin with a letter or digit (`str.isalnum`)."""
     words, inside = 0, False
     for at in range(start, end):
         byte = data[at]
@@ -188,7 +188,7 @@ def count_fasttext_words(data, start, end, classes):
 
 @kernel
 def _drop_lines(data, start, end, classes, reason, row):
-    """Drops the lines that a reason speaks against, and counts them; returns the new end of the text."""
+    """Drops and counts the lines to which a reason applies; returns the new end of the text."""
     at, place, kept = start, start, 0
     while True:
         stop = find_byte(data, at, end, NEWLINE)
@@ -218,7 +218,7 @@ def _is_dropped(data, start, end, classes, reason):
 
 @kernel
 def _is_uppercase(data, start, end, classes):
-    capitals, others, characters = 0, 0, 0  # a count without branches says of most lines that they are not
+    capitals, others, characters = 0, 0, 0  # a quick count without branches rules out most lines
     for byte in data[start:end]:
         capitals += (byte >= 0x41) & (byte <= 0x5A)
         others += byte >= 0xC0
@@ -237,7 +237,7 @@ def _is_uppercase(data, start, end, classes):
 @kernel
 def _is_numeric(data, start, end, classes):
     digits, characters, at = 0, 0, start
-    others = 2 + (end - start) * 2e-6  # more than this can't be in a numeric line
+    others = 2 + (end - start) * 2e-6  # a numeric line can't have more other characters
     while at < end:
         point, width = decode(data, at)
         digits += classes[point] & IS_DIGIT != 0
@@ -250,7 +250,7 @@ def _is_numeric(data, start, end, classes):
 
 @kernel
 def _shorten_lines(data, start, end, tables, phrase, where, row):
-    """Takes a phrase out of lines of few words, and drops those of which nothing but space is left; returns the new end."""
+    """Removes a phrase from lines of few words, and drops lines that are then blank; returns the new end of the text."""
     at, place, kept = start, start, 0
     while True:
         stop = find_byte(data, at, end, NEWLINE)
@@ -282,7 +282,7 @@ def _shorten_lines(data, start, end, tables, phrase, where, row):
 
 @kernel
 def _start_without_phrase(data, start, end, tables, phrase):
-    """Where the line begins after the phrase and a space; `start` where it begins otherwise."""
+    """Returns the position after the phrase and a space at the start of the line; `start` if the line begins otherwise."""
     rest = _phrase_end(data, start, end, tables.letters, phrase)
     if rest < 0:
         return start
@@ -294,7 +294,7 @@ def _start_without_phrase(data, start, end, tables, phrase):
 
 @kernel
 def _move_without_phrase(data, start, end, tables, phrase, place):
-    """Moves a line to `place` without the phrase and a space before it, however often it is there; returns the line's end there."""
+    """Moves a line to `place` without all occurrences of the phrase, each with a space before it; returns the line's new end."""
     at = start
     while at < end:
         point, width = decode(data, at)
@@ -309,7 +309,7 @@ def _move_without_phrase(data, start, end, tables, phrase, place):
 
 @kernel
 def _end_without_phrase(data, start, end, tables, phrase):
-    """Where the line ends without the phrase and the characters after it that may be any; `end` where it ends otherwise."""
+    """Returns the end of the line without the phrase, three characters after it and a space before it; `end` if there is no phrase."""
     first = end
     for _ in range(phrase.size + _ANY_CHARACTERS):
         if first == start:
@@ -324,7 +324,7 @@ def _end_without_phrase(data, start, end, tables, phrase):
 
 @kernel
 def _phrase_end(data, at, end, letters, phrase):
-    """Where the phrase ends that begins at `at`, in any case; -1 where there is another text."""
+    """Returns the end of the phrase if it begins at `at`, in any case; else -1."""
     for letter in phrase:
         if at >= end:
             return -1
@@ -335,7 +335,7 @@ def _phrase_end(data, at, end, letters, phrase):
     return at
 
 
-# ---- Lines that are counters, such as "3 likes" and "1.2K views!", as DCLM's `counter_line_modifier` tells them.
+# ---- Lines that are counters, such as "3 likes" and "1.2K views!", as DCLM's `counter_line_modifier` recognises them.
 
 _COUNTED = ("likes", "shares", "comments", "retweets", "reposts", "quotes", "bookmarks", "upvotes", "downvotes", "downloads", "views",
             "followers")  # fmt: skip
@@ -348,7 +348,7 @@ _COMMA, _DOT = ord(","), ord(".")
 
 @kernel
 def is_counter(data, start, end, classes):
-    """A match of `^\\W*\\d[,.\\d]*[kmb]?\\s+(likes|...)\\W*$` in the lower-cased line."""
+    """Whether the lower-cased line matches `^\\W*\\d[,.\\d]*[kmb]?\\s+(likes|...)\\W*$`."""
     at = _skip(data, start, end, classes, WORD, False)
     if at == end or not classes[decode(data, at)[0]] & DIGIT:
         return False
@@ -370,7 +370,7 @@ def is_counter(data, start, end, classes):
 
 @kernel
 def _skip(data, at, end, classes, kind, wanted):
-    """Where the run of characters ends that have the class (or do not have it)."""
+    """Returns the end of the run of characters that have the class (`wanted`), or that do not have it."""
     while at < end:
         point, width = decode(data, at)
         if (classes[point] & kind != 0) != wanted:
@@ -381,7 +381,7 @@ def _skip(data, at, end, classes, kind, wanted):
 
 @kernel
 def _is_counted(data, start, end):
-    """Whether a word, lower-cased, is one of those that counters count."""
+    """Whether a word, lower-cased, is one of the things that counters count."""
     for name in _NAMES:
         at, letter = start, 0
         while at < end and name[letter]:
@@ -397,7 +397,7 @@ def _is_counted(data, start, end):
 
 @kernel
 def _lower(point):
-    """Lower case of all that lowers to ASCII letters alone."""
+    """Returns the lower case of ASCII letters and the Kelvin sign; other code points unchanged."""
     if 0x41 <= point <= 0x5A:
         return point | 0x20
     return _K if point == _KELVIN else point

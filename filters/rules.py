@@ -1,4 +1,4 @@
-"""Rules: plain comparisons of measured columns with thresholds. Each filter's module has its rules, by preset."""
+"""Rules: comparisons of measured columns with thresholds. The rules of each filter stand in the filter's module, by preset."""
 
 import json
 import math
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.schemas import meanings_metadata
 
-#: The report's schema metadata under this key is a JSON list of {step, rule, column, comparison, threshold}.
+#: The key of the report's schema metadata that has a JSON list of {step, rule, column, comparison, threshold}.
 METADATA_KEY = b"corpusmill.rules"
 
 Threshold = float | int | tuple[str, ...]
@@ -23,14 +23,17 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
 }  # fmt: skip
 NOT_IN = "not in"  # of a list of strings
-#: The threshold of a rule with `kept` before it is found: no document fails it.
+#: The threshold of a rule with `kept` until it is found. No document fails the rule until then.
 UNKNOWN = math.nan
 
 
 @dataclass(frozen=True)
 class KeptShare:
-    """How much of the corpus a rule keeps: `share` (above 0, at most 1) of the documents that pass all rules with a given threshold (`of`
-    is `passing`), or of all (`all`). Documents without a value do not count."""
+    """How much of the corpus a rule keeps: `share` (above 0, at most 1).
+
+    `of`: the documents of which this is the share. `passing`: those that pass all rules with a given threshold; `all`: all documents.
+    Documents without a value do not count.
+    """
 
     share: float
     of: str
@@ -38,9 +41,9 @@ class KeptShare:
 
 @dataclass(frozen=True)
 class Rule:
-    """A document fails if `column comparison threshold` is true; NaN and null never fail.
+    """A rule: a document fails it if `column comparison threshold` is true. NaN and null never fail.
 
-    With `kept` the threshold is the one that keeps this share of the corpus (kept_share.py).
+    With `kept` the threshold is the value that keeps this share of the corpus (kept_share.py).
     """
 
     name: str
@@ -55,11 +58,11 @@ class Rule:
 
     @property
     def unknown(self) -> bool:
-        """Whether the threshold is not found yet."""
+        """Whether the threshold has still to be found."""
         return self.kept is not None and self.threshold != self.threshold
 
     def failing(self, column: pa.Array) -> npt.NDArray[np.bool_]:
-        """bool (documents,): which ones fail. `column` has the rule's values."""
+        """bool (documents,): whether each document fails. `column`: the documents' values."""
         if self.comparison == NOT_IN:
             inside = pc.is_in(column, value_set=pa.array(self.threshold, pa.string()))
             return np.asarray(pc.and_(pc.invert(inside), pc.is_valid(column)).to_numpy(zero_copy_only=False), bool)
@@ -69,13 +72,13 @@ class Rule:
 
 
 def limits(*rules: tuple[str, str, str, float | None]) -> tuple[Rule, ...]:
-    """Rules `(name, column, comparison, threshold)` as a recipe's options give them, without those whose threshold is null."""
+    """Returns the rules `(name, column, comparison, threshold)` that a recipe's options give, without the rules whose threshold is null."""
     return tuple(Rule(name, column, comparison, limit) for name, column, comparison, limit in rules if limit is not None)
 
 
 @dataclass(frozen=True)
 class StepRule:
-    """A rule with its step, named as in the report. `template` says what it means (`meaning`)."""
+    """A rule with its step, named as in the report. `template`: the wording of its meaning (`meaning`)."""
 
     step: str
     rule: Rule
@@ -83,7 +86,7 @@ class StepRule:
 
     @property
     def meaning(self) -> str:
-        """What a document fails for, with the threshold; empty without a template."""
+        """Why a document fails, as a phrase with the threshold; empty without a template."""
         return meaning(self.template, self.rule.comparison, self.rule.threshold)
 
     def as_json(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class StepRule:
 
 
 def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | None]) -> list[StepRule]:
-    """The rules with other thresholds by rule name; None removes a rule. Raises ValueError if one does not fit."""
+    """Returns the rules with some thresholds replaced, by rule name; None removes a rule. Raises ValueError if one does not fit."""
     rules = list(rules)
     by_name = {rule.rule.name: rule.rule for rule in rules}
     for name in thresholds:
@@ -114,9 +117,9 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
 
 
 def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents: int) -> pa.Array:
-    """The report's column `failed`: for each document the names of all rules that it fails, in their order.
+    """Returns the report's column `failed`: for each document the names of all rules that it fails, in the order of the rules.
 
-    `values` has the rules' columns, each with `documents` items.
+    `values`: the rules' columns, each with `documents` items.
     """
     failing = np.zeros((documents, len(rules)), bool)
     for place, rule in enumerate(rules):
@@ -128,7 +131,7 @@ def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents:
 
 
 def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """bool (documents,): which ones fail a rule other than `names`. `failed` is the report's column."""
+    """bool (documents,): whether each document fails a rule that is not in `names`. `failed` is the report's column."""
     other = pc.invert(pc.is_in(failed.flatten(), value_set=pa.array(list(names), pa.string())))
     failing = np.zeros(len(failed), bool)
     failing[pc.list_parent_indices(failed).to_numpy()[np.asarray(other.to_numpy(zero_copy_only=False), bool)]] = True
@@ -136,28 +139,26 @@ def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_
 
 
 def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
-    """The rules and their meanings, as schema metadata of a report table."""
+    """Returns the rules and their meanings as schema metadata of a report table."""
     rules = list(rules)
     plain = {METADATA_KEY: json.dumps([rule.as_json() for rule in rules], ensure_ascii=False).encode()}
     return plain | meanings_metadata({rule.rule.name: rule.meaning for rule in rules if rule.meaning})
 
 
 def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
-    """The rules of a report table in order: {step, rule, column, comparison, threshold}, and `kept` (share, of) for a found threshold."""
+    """Reads a report table's rules, in order: {step, rule, column, comparison, threshold}; `kept` (share, of) for a found threshold."""
     rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
     return rules
 
 
-# ---- What a rule fails a document for, as a phrase: "fewer than 50 words". Steps give a template for each column with a rule.
+# ---- Why a rule fails a document, as a phrase: "fewer than 50 words". A step has a template for each column with a rule.
 #
-# A template holds one of
+# A template holds one of these fields, which are replaced by the comparison with the threshold:
 #
-#     {count}   an amount of things: fewer than 50, more than 100,000, exactly 3
-#     {number}  a measure: less than 3, at least 0.5
-#     {share}   a part of something, in per cent: more than 30%
+#     {count}   a number of things: fewer than 50, more than 100,000, exactly 3
+#     {number}  a measured value: less than 3, at least 0.5
+#     {share}   a part of a whole, in per cent: more than 30%
 #     {list}    the items of a list: en, de
-#
-# so that the phrase has the threshold that decided.
 
 WORDS: dict[str, dict[str, str]] = {
     "count": {"<": "fewer than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly"},
@@ -166,7 +167,7 @@ WORDS: dict[str, dict[str, str]] = {
 
 
 def meaning(template: str, comparison: str, threshold: Any) -> str:
-    """The phrase of a rule; empty without a template, or if the threshold is not found yet."""
+    """Returns the phrase of a rule; empty without a template, or if the threshold has still to be found."""
     if not template or threshold != threshold:
         return ""
     if isinstance(threshold, tuple | list):
@@ -185,16 +186,19 @@ def _count(comparison: str, threshold: float, of: bool) -> str:
 
 
 def words_of(words: tuple[str, ...]) -> str:
-    """Some words for a template: the first dozen of them."""
+    """Returns a list of words as text for a template: the first dozen, and the number of the rest."""
     return plain(", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else ""))
 
 
 def plain(text: str) -> str:
-    """Any text for a template."""
+    """Escapes a text for a template: its braces are doubled."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def n_grams(top: str, duplicated: str) -> dict[str, str]:
-    """Templates of columns for repeated runs of words. `top` and `duplicated` are the columns' names with `{}` for the number of words."""
+    """Returns templates for columns about repeated phrases.
+
+    `top` and `duplicated`: the columns' names, with `{}` for the number of words.
+    """
     once = {top.format(n): f"one phrase of {n} words takes up {{share}} of the text" for n in (2, 3, 4)}
     return once | {duplicated.format(n): f"{{share}} of the text is in repeated phrases of {n} words" for n in range(5, 11)}

@@ -37,12 +37,12 @@ class FilterStage(Stage):
         count_answers(run, self.config, rows)
 
     def tasks(self, run: StageRun) -> tuple[list[Task], dict[str, Any]]:
-        """A task for each input shard, and the parameters of all tasks."""
+        """Returns a task for each input shard, and the parameters that all tasks share."""
         tasks = [Task(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
         return tasks, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        """How many documents each rule fails, the most severe rule first, and the thresholds found for kept shares."""
+        """Returns lines for the terminal: the rules that fail most documents, most frequent first, and the thresholds of kept shares."""
         failed: dict[str, int] = {}
         for row in run.manifest.rows():
             for name, count in row.counts.items():
@@ -52,17 +52,18 @@ class FilterStage(Stage):
         return lines | kept_share_summary(run, self.config)
 
 
-# ---- What a run records of its classifiers: `filter/classifiers/NAME.json` describes each and its training, `filter/answers.json` counts
-# the documents on which each score fires. The manifest's row has the sha256 of the model files.
+# ---- What a run records about its classifiers: `filter/classifiers/NAME.json` describes a classifier and its training,
+# `filter/answers.json` counts the documents on which each score fires. The manifest's row has the sha256 of the model files.
 
 TASK, FOLDER = "classifiers", "classifiers"
 ANSWERS, ANSWERS_FILE = "answers", "answers.json"
-#: A score that fires on more than this share of a corpus does not fit it; on fewer documents that may be chance.
+#: A score that fires on more than this share of a corpus does not fit the corpus. With fewer than FEWEST scored documents there is no
+#: warning, since a high share may be chance.
 TENTH, FEWEST = 0.1, 20
 
 
 def describe_classifiers(run: StageRun, config: FilterConfig) -> None:
-    """Writes the descriptions if the recipe has classifiers."""
+    """Writes a description of each classifier in the recipe; nothing if it has none."""
     used: dict[str, Resolved] = {}
     for step in build_steps(config.steps):
         if isinstance(step.step, ScoringStep):
@@ -75,10 +76,10 @@ def describe_classifiers(run: StageRun, config: FilterConfig) -> None:
 
 
 def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) -> None:
-    """Counts the documents on which each bad score (high values are bad) fires, and warns if they are more than a tenth.
+    """Counts the documents on which each bad score (high values are bad) fires, and warns if these are more than a tenth.
 
-    A score fires where a rule of the recipe fails a document; if no rule can, from the classifier's own threshold on. A kept share does not
-    count, since the recipe asks for it. `rows`: the tasks that wrote the report.
+    A score fires where a rule of the recipe fails a document. If no rule can fail one, it fires from the classifier's own threshold on.
+    Scores with a kept share are left out, since the recipe asks for that share. `rows`: the tasks that wrote the report.
     """
     rules = _firing(config)
     if rules:
@@ -88,7 +89,7 @@ def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) 
 
 
 def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
-    """By column, the rules of which a document fails one where the score fires."""
+    """Returns the rules of each score by its column: the score fires on a document that fails one of them."""
     table, found = rule_table(config), dict[str, list[StepRule]]()
     for step in build_steps(config.steps):
         for name, own in step.step.firing().items():
@@ -101,7 +102,7 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
 
 
 def _can_fail(rule: Rule) -> bool:
-    """Whether a score or a share, at most 1, can fail a rule."""
+    """Whether the rule can fail a score or a share, which is at most 1."""
     return isinstance(rule.threshold, int | float) and bool(COMPARISONS[rule.comparison](1.0, rule.threshold))
 
 
@@ -126,7 +127,7 @@ def _count(run: Storage, reports: Sequence[FileRef], rules: Mapping[str, Sequenc
 
 
 def _files(name: str, resolved: Resolved) -> list[FileRef]:
-    """The classifier's files, under its name: where they lie on this machine is no matter."""
+    """The classifier's files, named after the classifier instead of their folder, which differs between machines."""
     sizes = {file: os.path.getsize(resolved.folder / file) for file in resolved.files}
     return [FileRef(f"{name}/{file}", sha256, sizes[file]) for file, sha256 in sorted(resolved.files.items())]
 

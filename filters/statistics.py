@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""What the heuristic families need to know about a text, measured for a batch of texts in one pass of compiled kernels."""
+"""Statistics of texts that the heuristic steps use, measured for a batch of texts in one pass of compiled kernels."""
 
 from collections import namedtuple
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ from corpusmill.pipeline.text.utf8 import (
 )
 from corpusmill.pipeline.text.words import base_powers, count_words, hash_word, new_words, walk_marked_words, walk_words, word_rule_classes
 
-#: Shares the spare bit of the character classes: datatrove's TERMINAL_PUNCTUATION.
+#: datatrove's TERMINAL_PUNCTUATION, in the spare bit of the character classes.
 TERMINAL = 128
 
-#: Groups of statistics that a family can ask for; what nobody asks for is not measured.
+#: Groups of statistics that a step can ask for. A group that no step needs is not measured.
 WORD_COUNT, LINES, REPETITION, NEWLINE_LINES = 1, 4, 8, 16
-WORDS = 2 | WORD_COUNT  # the number of words comes with all that is known of them
+WORDS = 2 | WORD_COUNT  # all statistics of words; they include the number of words
 
-#: One int64 column each, in the order of the kernel's output row.
+#: The statistics, all int64, in the order of the kernel's output row.
 NAMES = (
     "characters", "newlines",
     "words", "word_characters", "nonsymbol_words", "nonsymbol_characters", "alpha_words", "stop_words", "hashes", "ellipses",
@@ -52,21 +52,21 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Needs:
-    """What a step wants measured. None for an option means that any value will do."""
+    """The statistics that a step needs. None for an option means that any value will do."""
 
     groups: int = 0
     stop_words: tuple[str, ...] | None = None
     short_line_length: int | None = None
 
     def covers(self, other: "Needs") -> bool:
-        """Whether what was measured for this one serves the other too."""
+        """Whether statistics measured for these needs also serve the needs `other`."""
         return self.groups | other.groups == self.groups and all(
             theirs is None or theirs == mine
             for mine, theirs in ((self.stop_words, other.stop_words), (self.short_line_length, other.short_line_length))
         )
 
     def joined(self, other: "Needs") -> "Needs":
-        """Both in one pass where their options agree, else this one alone."""
+        """The needs of both, to be measured in one pass; these needs alone if their options conflict."""
         stop_words = other.stop_words if self.stop_words is None else self.stop_words
         short = other.short_line_length if self.short_line_length is None else self.short_line_length
         both = Needs(self.groups | other.groups, stop_words, short)
@@ -75,7 +75,7 @@ class Needs:
 
 @cache
 def datatrove_classes() -> npt.NDArray[np.uint8]:
-    """The character classes with datatrove's PUNCTUATION_SET and, as TERMINAL, its TERMINAL_PUNCTUATION."""
+    """The character classes with datatrove's PUNCTUATION_SET as PUNCTUATION, and its TERMINAL_PUNCTUATION as TERMINAL."""
     from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 
     table = character_classes(frozenset(PUNCTUATION_SET)).copy()
@@ -91,7 +91,7 @@ def _tables(word_rule: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint6
 
 @cache
 def _stop_word_table(stop_words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
-    """An open-addressed table of the words' hashes, so sparse that lookups end at once."""
+    """Returns a hash table (open addressing) of the words' hashes, with so many empty slots that a look-up ends at once."""
     table = np.zeros(32 * table_size(len(stop_words)), np.uint64)
     for word in stop_words:
         insert(table, table.size - 1, hash_word(word))
@@ -99,9 +99,9 @@ def _stop_word_table(stop_words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
 
 
 class Statistics:
-    """The statistics of a batch: `statistics["words"]` is an int64 array with one number a text.
+    """The statistics of a batch: `statistics["words"]` is an int64 array with a number for each text.
 
-    Groups that were not asked for are zero.
+    Groups that no step needs are zero.
     """
 
     def __init__(self, values: npt.NDArray[np.int64]):
@@ -112,7 +112,7 @@ class Statistics:
         return column
 
     def of(self, name: str, below: str | None = None, without: str | None = None) -> npt.NDArray[Any]:
-        """A statistic, or its quotient by another one (less a third); NaN, which never decides, where that is 0."""
+        """Returns a statistic, or its ratio to `below` minus `without`; NaN, which fails no rule, for a division by 0."""
         if below is None:
             return self[name]
         return ratio(self[name], self[below] if without is None else self[below] - self[without])
@@ -125,9 +125,10 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
 
 
 def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
-    """Statistics of every text of a column under a word rule: one of `pipeline.text.words`, or `spacy`. Texts must be valid UTF-8.
+    """Measures the statistics of every text of a column.
 
-    `token_marks`: those of `spacy_tokens.mark_tokens` for the bytes from the first text on, where the caller has them.
+    The texts must be valid UTF-8. `word_rule`: one of `pipeline.text.words`, or `spacy`. `token_marks`: the marks of
+    `spacy_tokens.mark_tokens` for the bytes from the first text on, if the caller has them.
     """
 
     data, offsets = text_buffers(text)
@@ -144,7 +145,7 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, toke
     return Statistics(np.ascontiguousarray(values.T))
 
 
-# ---- The kernel: one text after another, for each the groups that are asked for
+# ---- The kernel: measures the wanted groups of statistics, text by text
 
 # Places in a row of the output.
 CHARACTERS, NEWLINES = NAMES.index("characters"), NAMES.index("newlines")
@@ -155,7 +156,7 @@ TOP_2, DUPLICATED_5, FILLED_LINES = NAMES.index("top_2"), NAMES.index("duplicate
 
 HASH, DOT, HYPHEN, BULLET, ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
 
-#: Scratch for the longest text of a batch; memory is only touched as far as a text needs it.
+#: Working memory, allocated for the longest text of a batch. The system provides its pages only as texts use them.
 Scratch = namedtuple("Scratch", "words repeats places slots table stop_seen")
 
 
@@ -163,8 +164,8 @@ Scratch = namedtuple("Scratch", "words repeats places slots table stop_seen")
 def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, stop_words, short_line_length, out):
     """Fills `out` (int64, texts x NAMES) for the texts `data[offsets[i]:offsets[i + 1]]`.
 
-    `classes` are those of `character_classes`. Words begin where `marks` says; where it is empty, `word_classes`, the word
-    rule's, say what words are.
+    `classes` are the `character_classes`. Words begin at `marks`; if `marks` is empty, they follow from `word_classes`, the classes of the
+    word rule.
     """
     longest = longest_text(offsets)
     scratch = Scratch(
@@ -198,7 +199,7 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
 
 @kernel
 def word_statistics(scratch, count, text, stop_words, row):
-    """Counts over the words that `walk_words` found; stop words count once each."""
+    """Counts over the words that `walk_words` found. Each different stop word counts once."""
     words, stop_seen = scratch.words, scratch.stop_seen
     nonsymbol, nonsymbol_characters, alpha = np.int64(0), np.int64(0), np.int64(0)
     for word in range(count):
@@ -207,7 +208,7 @@ def word_statistics(scratch, count, text, stop_words, row):
         nonsymbol += letters
         nonsymbol_characters += letters * (words.ends[word + 1] - words.ends[word])
         alpha += (kind & ALPHA) // ALPHA
-    for word in range(count):  # marks whatever slot the search ends at: an empty one is nobody's
+    for word in range(count):  # marks the slot at which each search ends; an empty slot belongs to no stop word
         slot = np.int64(words.hashes[word]) & (stop_words.size - 1)
         while not ((stop_words[slot] == words.hashes[word]) | (stop_words[slot] == 0)):
             slot = (slot + 1) & (stop_words.size - 1)
@@ -233,7 +234,7 @@ def symbol_counts(data, start, end):
 
 @kernel
 def _has_triple(text):
-    """Whether three dots follow each other. Or-ing truth values from zero on, the compiler tries many places at once."""
+    """Whether the text has three dots in a row. The loop has no branch, so that the compiler vectorises it."""
     found = False
     for at in range(max(text.size - 2, 0)):
         found |= (text[at] == DOT) & (text[at + 1] == DOT) & (text[at + 2] == DOT)
@@ -242,7 +243,7 @@ def _has_triple(text):
 
 @kernel
 def _separate_triples(data, start, end):
-    """`text.count("...")`: of a run of dots each three count once."""
+    """`text.count("...")`: each three dots of a run count once."""
     triples = 0
     at = find_byte(data, start, end, DOT)
     while at < end:
@@ -256,7 +257,7 @@ def _separate_triples(data, start, end):
 
 @kernel
 def line_statistics(data, start, end, classes, row):
-    """Lines of `str.splitlines`: all, those that begin with a bullet, those that end in an ellipsis."""
+    """Counts lines of `str.splitlines`: all, with a bullet at the start, with an ellipsis at the end."""
     lines, bullets, ellipses = 0, 0, 0
     at, newlines = start, only_newlines(data[start:end])
     while at < end:
@@ -286,7 +287,7 @@ def ends_in_ellipsis(data, start, end):
 
 @kernel
 def repetition(data, start, end, classes, powers, scratch, count, row):
-    """Repeated paragraphs and lines, the most frequent 2- to 4-grams, the duplicated 5- to 10-grams."""
+    """Measures repeated paragraphs and lines, the most frequent 2- to 4-grams, and the duplicated 5- to 10-grams."""
     place = PARAGRAPHS
     row[place], row[place + 1], row[place + 2] = paragraph_duplicates(data, start, end, classes, scratch.table)
     place = LINE_RUNS
@@ -302,7 +303,7 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
 
 @kernel
 def newline_line_statistics(data, start, end, classes, short_line_length, table, row):
-    """Lines of `text.split("\\n")` that are not blank: all, with a terminal mark at the end, short, characters of repeated ones."""
+    """Counts lines of `text.split("\\n")` that are not blank: all, with terminal punctuation, short; and characters of repeated lines."""
     size = table_size(row[NEWLINES] + 1)
     table[:size] = np.uint64(0)
     lines, terminal, short, repeated = 0, 0, 0, 0

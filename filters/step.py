@@ -1,4 +1,4 @@
-"""Steps of the filter stage. A step measures every document of a batch and may give each a new text; `STEPS` names them all."""
+"""Steps of the filter stage. A step measures every document of a batch and may return new texts; `STEPS` lists all steps by name."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,9 +19,10 @@ from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
 
 class DocumentBatch:
-    """A batch of documents between two steps: `documents` as they came in, and `text` as the earlier steps left it.
+    """A batch of documents between two steps: `documents` as they entered the stage, `text` as the earlier steps left it.
 
-    Statistics of a text are measured once for all steps that ask: `planned` has the needs of the steps up to the next one that rewrites.
+    Statistics are measured once for all steps that ask for them. `planned`: the needs of the following steps, up to the next one that
+    rewrites the texts.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class DocumentBatch:
         self.documents = documents
         self.text = text  # large_string, no nulls
         self.word_rule = word_rule
-        self.values: Mapping[str, pa.Array] = {} if values is None else values  # of the earlier steps, by column
-        #: bool (documents,): which ones pass all rules of the earlier steps; only for steps with `only_passing`.
+        self.values: Mapping[str, pa.Array] = {} if values is None else values  # the earlier steps' values, by column
+        #: bool (documents,): whether each document passes all rules of the earlier steps; set only for steps with `only_passing`.
         self.passing: npt.NDArray[np.bool_] | None = None
         self._token_marks = token_marks
         self._planned = planned
@@ -47,12 +48,12 @@ class DocumentBatch:
         return len(self.text)
 
     def column(self, name: str) -> pa.Array | pa.ChunkedArray | None:
-        """A column that an earlier step measured, else one of the input documents, else None."""
+        """Returns a column: measured by an earlier step, else of the input documents, else None."""
         came = self.documents[name] if name in self.documents.column_names else None
         return self.values.get(name, came)
 
     def table(self) -> pa.Table:
-        """The documents with their current texts and all values so far."""
+        """Returns the documents with their current texts and all values that the earlier steps measured."""
         table = self.documents
         for name, column in {**self.values, "text": self.text}.items():
             place = table.schema.get_field_index(name)
@@ -60,19 +61,21 @@ class DocumentBatch:
         return table
 
     def buffers(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """`(data, offsets)` of the current texts as `pipeline.text.buffers.text_buffers`, the first offset 0, no bytes behind the last."""
+        """Returns `(data, offsets)` of the current texts, as `pipeline.text.buffers.text_buffers` does. The first offset is 0, and `data`
+        ends with the last text.
+        """
         data, offsets = text_buffers(self.text)
         return data[offsets[0] : offsets[-1]], offsets - offsets[0]
 
     def token_marks(self) -> npt.NDArray[np.uint8]:
-        """Where spaCy's tokens begin (`pipeline.text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
+        """Returns the marks of where spaCy's tokens begin (`pipeline.text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
         if self._token_marks is None:
             data, offsets = self.buffers()
             self._token_marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:])
         return cast(npt.NDArray[np.uint8], self._token_marks)
 
     def statistics(self, needs: Needs) -> Statistics:
-        """Statistics of the current texts (`filters.statistics.NAMES`), for each document in order."""
+        """Returns the statistics (`filters.statistics.NAMES`) of the current texts, in the order of the documents."""
         for measured, statistics in self._measured:
             if measured.covers(needs):
                 return statistics
@@ -87,30 +90,31 @@ class DocumentBatch:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step returns: an array for each of its columns, and the new texts if it rewrites."""
+    """What a step returns: an array for each of its columns, and the new texts if it changes them."""
 
-    columns: Mapping[str, Any]  # name to numpy or Arrow array, one item a document
+    columns: Mapping[str, Any]  # by name, a numpy or Arrow array with an item for each document
     text: pa.Array | None = None
-    #: Where spaCy's tokens begin in the new texts (`DocumentBatch.token_marks`), where the step knows.
+    #: Marks of where spaCy's tokens begin in the new texts (`DocumentBatch.token_marks`), if the step knows them.
     token_marks: npt.NDArray[np.uint8] | None = None
 
 
 class Step(ABC):
-    """A family of values: the columns that it adds to the report (`columns`) and the rules on them (`rules`).
+    """A filter: the columns that it adds to the report (`columns`), and the rules on them (`rules`).
 
-    A step measures every document, also those that fail earlier rules, and each by itself: values must not depend on the rest of the batch.
+    A step measures every document, even one that fails an earlier rule. A document's values must not depend on other documents of the
+    batch.
     """
 
     Config: ClassVar[type[Config]]
-    #: Rules by the option `preset`. A preset has the name of what it reproduces, and its rules the order in which that decides.
+    #: Rules by the option `preset`. A preset is named after the pipeline that it reproduces and has the rules in that pipeline's order.
     PRESETS: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
-    #: By column, why its rule fails a document: a template of `rules.meaning`.
+    #: By column, a template (`rules.meaning`) of the sentence that says why its rule fails a document.
     MEANINGS: ClassVar[Mapping[str, str]] = {}
-    #: Columns that are also appended to the kept documents.
+    #: Columns that the kept documents get, too.
     document_columns: tuple[str, ...] = ()
-    #: Whether it returns new texts, which the later steps measure.
+    #: Whether the step returns new texts. The later steps measure these.
     rewrites: bool = False
-    #: Whether it measures only documents that pass all earlier rules. Their thresholds then decide what is measured.
+    #: Whether the step measures only documents that pass all earlier rules. The thresholds of these rules then change what is measured.
     only_passing: bool = False
     #: Distinguishes steps of one kind (`datatrove`, `python`) in the report.
     label: str = ""
@@ -121,64 +125,64 @@ class Step(ABC):
     @property
     @abstractmethod
     def columns(self) -> dict[str, pa.DataType]:
-        """The columns of this step in the report, in order."""
+        """The types of this step's columns in the report, by name, in order."""
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules on these columns, in the order in which they are reported."""
+        """The rules on these columns, in the order of the report."""
         return self.PRESETS[self.config.preset] if self.PRESETS else ()
 
     @property
     def meanings(self) -> Mapping[str, str]:
-        """`MEANINGS` under the step's options."""
+        """`MEANINGS`, filled in with the step's options."""
         return self.MEANINGS
 
     @classmethod
     def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """The options that change a value, without those that only decide."""
+        """Returns the options that change a value, without the options that only change decisions."""
         return options
 
     @property
     def needs(self) -> Needs:
-        """The statistics that `measure` asks the batch for."""
+        """The statistics that `measure` takes from the batch."""
         return Needs()
 
     def firing(self) -> dict[str, float]:
-        """Of a classifier: the columns whose high scores are bad, each with the value from which it fires if no rule has another."""
+        """Returns a classifier's columns whose high scores are bad, each with the score from which it fires unless a rule sets another."""
         return {}
 
     @property
     def gpus(self) -> float:
-        """The share of a GPU that the step takes; 0 on the CPU."""
+        """The share of a GPU that the step needs; 0 on the CPU."""
         return 0.0
 
     def model_files(self) -> list[str]:
-        """Local files that the values depend on, downloaded if necessary. Resuming compares their content."""
+        """Returns the local files on which the values depend, and downloads them if necessary. A resumed run compares their content."""
         return []
 
     def model_digests(self) -> list[str]:
-        """What resuming compares: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
+        """Returns the digests that a resumed run compares: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
         return [sha256_of(path) for path in self.model_files()]
 
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models. Called once per process, before the first batch."""
 
-    #: Whether values can depend on earlier documents of the shard, as with stateful filters of other projects.
+    #: Whether values can depend on earlier documents of the shard, as in stateful filters of other projects.
     sequential: ClassVar[bool] = False
 
     def begin(self) -> None:  # noqa: B027 - most steps carry nothing from document to document
-        """Called before the first batch of each shard: the step forgets earlier documents."""
+        """Resets the step before the first batch of each shard: it forgets earlier documents."""
 
     @abstractmethod
     def measure(self, batch: DocumentBatch) -> StepOutput:
-        """The values of all documents of a batch."""
+        """Returns the values of all documents of a batch."""
 
 
 class StatisticsStep(Step):
-    """A step whose columns are statistics of the text, or quotients of two of them."""
+    """A step whose columns are statistics of the text, or ratios of two statistics."""
 
-    #: Names of `filters.statistics.NAMES` by column: of one its value (int64), of two their quotient (float64, NaN where the second is 0);
-    #: a third is subtracted from the second.
+    #: By column, names of `filters.statistics.NAMES`. One name: its value (int64). Two: the ratio of the first to the second (float64, NaN
+    #: where the second is 0). Three: the third is subtracted from the second before the division.
     STATISTICS: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @property
@@ -191,7 +195,7 @@ class StatisticsStep(Step):
 
 
 def short_form(given: Any, key: str, config: type[Config]) -> Any:
-    """`NAME` and `{NAME: options}` as a section with `key` and `options`; anything else as it is."""
+    """Turns `NAME` and `{NAME: options}` into a section with `key` and `options`; returns anything else unchanged."""
     if isinstance(given, str):
         return {key: given}
     if isinstance(given, Mapping) and len(given) == 1:
@@ -229,12 +233,12 @@ STEPS = {
     "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
     "python": "corpusmill.filters.own:PythonStep",
 }
-#: Steps that are nothing without options: others' code and models.
+#: Steps that need options, because these name the code or the model to run.
 OTHERS = ("classifier", "toxicity", "spam", "transformer", "datatrove", "python")
 
 
 class NamedStep:
-    """A step with its name in the recipe. The second step of a kind is called `c4_2`, and its columns and rules end in `_2`."""
+    """A step with its name in the report. The second step of a kind is called `c4_2`, and its columns and rules end in `_2`."""
 
     def __init__(self, kind: str, occurrence: int, step: Step):
         self.suffix = "" if occurrence == 1 else f"_{occurrence}"
@@ -258,11 +262,9 @@ class NamedStep:
 
 
 def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
-    """One item of a recipe's list, validated, with all defaults filled in: `{name: options}`.
+    """Validates one item of a recipe's list of steps and fills in all defaults: `{name: options}`.
 
-    Paths in it are relative to `folder`.
-
-    Raises ValueError, or a ValidationError whose places begin with the step's name.
+    Paths in the options are relative to `folder`. Raises ValueError, or a ValidationError whose locations begin with the step's name.
     """
     if isinstance(item, str):
         item = {item: None}
@@ -275,7 +277,7 @@ def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
 
 
 def build_steps(items: Sequence[Mapping[str, Any]]) -> list[NamedStep]:
-    """Step objects for the resolved items of a configuration; nothing is loaded yet."""
+    """Builds the step objects for the resolved items of a configuration; loads no models."""
     steps: list[NamedStep] = []
     seen: Counter[tuple[str, str]] = Counter()
     for item in items:

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-r"""Stop words of the document's own language: a text without any is no prose.
+r"""Stop words of the document's own language: a text without any is not prose.
 
-Words are runs of `\w` in lower case (character by character), so entries of the lists that hold other characters ("don't")
-never count. Languages whose words are not set apart by spaces have no values.
+Words are runs of `\w`, lower-cased character by character. Entries of the lists with other characters ("don't") therefore never match.
+Languages without spaces between words have no values.
 """
 
 import importlib
@@ -55,7 +55,7 @@ class StopWords(Step):
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        # null or NaN where there is no list for the language
+        # null or NaN if the language has no list
         return {"stop_words": pa.int64(), "different_stop_words": pa.int64(), "stop_word_share": pa.float64()}
 
     @property
@@ -93,7 +93,7 @@ class StopWords(Step):
         return StepOutput(columns | {"stop_word_share": share})
 
     def _languages(self, batch: DocumentBatch) -> list[str]:
-        """The language of each document as ISO 639-3."""
+        """Returns the language of each document as ISO 639-3. Raises InputError if there is no column with the language."""
         name = self.config.column
         if name is None:
             return [canonical(self.config.language)] * len(batch)
@@ -117,7 +117,8 @@ class StopWords(Step):
 def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
     """Fills the rows `documents` of `out` (int64, texts x 3): words (runs of `\\w`), stop words, different stop words.
 
-    `stop_words` is a table of the `hash_word` of each in lower case (`lower`: uint32, code point to code point).
+    `kinds`: the classes of characters. `lower` (uint32): the lower case of each code point. `stop_words`: a table of the `hash_word` of
+    each stop word in lower case.
     """
     seen = np.full(stop_words.size, -1, np.int64)
     for text in documents:
@@ -146,12 +147,12 @@ def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
         out[text, 0], out[text, 1], out[text, 2] = words, stops, different
 
 
-# ---- The lists: spaCy's, or those of a JSON file `{language: [words]}`.
+# ---- The lists: spaCy's, or a JSON file's `{language: [words]}`.
 
 
 @cache
 def languages(path: str | None = None) -> tuple[str, ...]:
-    """The codes of the languages that there are lists for, as spaCy or the file calls them. Raises InputError."""
+    """Returns the codes of the languages that have a list, as spaCy or the file writes them. Raises InputError."""
     if path is not None:
         return tuple(sorted(_lists(path)))
     import_spacy()
@@ -162,7 +163,7 @@ def languages(path: str | None = None) -> tuple[str, ...]:
 
 
 def stop_words(language: str, path: str | None = None) -> frozenset[str]:
-    """The stop words of a language. Raises ConfigError where there is no list for it, InputError where the file can't be read."""
+    """Returns the stop words of a language. Raises ConfigError if the language has no list, InputError if the file can't be read."""
     if language not in languages(path):
         where = "" if path is None else f"{path}: "
         known = ", ".join(languages(path))

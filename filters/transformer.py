@@ -1,4 +1,4 @@
-"""The step `transformer`: each document's scores by a sequence classifier of transformers, on a GPU where there is one."""
+"""The step `transformer`: scores documents by a sequence classifier of the package transformers, on a GPU if there is one."""
 
 import contextlib
 import fnmatch
@@ -20,14 +20,14 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
-# ---- Where a transformers model lies: a folder that the user gives, or one of Hugging Face's hub, fetched into the hub's own cache.
+# ---- Where a model of transformers lies: in the user's folder, or on Hugging Face's hub, fetched into the hub's own cache.
 #
-# Only weights in safetensors are used, and no code that comes with a model is run: a model may come from a stranger.
+# Only weights in safetensors are used, and no code of the model is run: a model may come from a stranger.
 
 EXTRA = "pip install 'corpusmill[transformers]'"
 CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
-#: What decides about a score: weights, configuration, and whatever a tokenizer is made of.
+#: The files that change a score: weights, configuration, and all files of a tokenizer.
 DECIDING = (
     CONFIG, WEIGHTS, "*.safetensors.index.json",
     "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
@@ -38,16 +38,16 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def need_extra() -> None:
-    """Raises ConfigError in one sentence where transformers is not installed."""
+    """Raises ConfigError in one sentence if transformers is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise ConfigError(f"the step transformer needs the package transformers: {EXTRA}.")
 
 
 def model_folder(model: str, revision: str | None = None) -> Path:
-    """The local folder of a model: itself where it is one, else that of the hub's cache, fetched if need be.
+    """Returns the local folder of a model: `model` if it is a folder, else its folder in the hub's cache, fetched if necessary.
 
-    A `revision` (branch, tag or commit; None: main) that is in the cache is used as it is, so a branch stays what it was when it was
-    fetched. Raises ConfigError in one sentence.
+    A `revision` (branch, tag or commit; None: main) that is in the cache is used as it is, so a branch stays as it was when it was fetched.
+    Raises ConfigError in one sentence.
     """
     need_extra()
     folder = Path(model)
@@ -91,12 +91,12 @@ def _check(folder: Path, model: str) -> None:
 
 
 def deciding_files(folder: Path) -> list[str]:
-    """Paths of all files of a model's folder that decide about a score."""
+    """Returns the paths of all files in a model's folder that change a score."""
     return [str(folder / name) for name in _names(folder, *DECIDING)]
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The model's `config.json`. Raises ConfigError in one sentence."""
+    """Reads the model's `config.json`. Raises ConfigError in one sentence."""
     path = folder / CONFIG
     try:
         description = json.loads(path.read_bytes())
@@ -108,14 +108,14 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_labels(description: dict[str, Any]) -> tuple[str, ...]:
-    """A model's labels in the order of its outputs, as transformers takes them from a configuration (by default two)."""
+    """Returns a model's labels in the order of its outputs, as transformers reads them from a configuration (by default two)."""
     named = description.get("id2label")
     if isinstance(named, dict) and named:
         return tuple(str(name) for _, name in sorted(named.items(), key=lambda item: int(item[0])))
     return tuple(f"LABEL_{number}" for number in range(int(description.get("num_labels") or 2)))
 
 
-# ---- The options. What only the model knows (labels, kind of output, commit) is read from it and filled in
+# ---- The options. Labels, kind of output and commit are read from the model and filled in
 
 NAME = "transformer"
 
@@ -158,7 +158,10 @@ class TransformerConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _ask_model(cls, given: Any, info: ValidationInfo) -> Any:
-        """Fills in what the model says. Where that has been done (`labels`), the model is not looked at, so a recipe stays readable."""
+        """Fills in the model's labels, kind of output and commit.
+
+        If `labels` are given, the model is not read, so a recipe can be read without it.
+        """
         if not isinstance(given, Mapping) or not isinstance(given.get("model"), str) or given.get("labels"):
             return given
         given = dict(given)
@@ -202,7 +205,7 @@ class TransformerConfig(Config):
 
     @property
     def score_columns(self) -> dict[str, str]:
-        """The label of each column of scores, by the column's name."""
+        """The label of each score column, by the column's name."""
         if self.label is not None:
             return {self.name: self.label}
         if len(self.labels) == 1:
@@ -211,7 +214,7 @@ class TransformerConfig(Config):
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The threshold of each column that decides, by the column's name."""
+        """The threshold of each column with a rule, by the column's name."""
         if self.threshold is None:
             return {}
         if isinstance(self.threshold, Mapping):
@@ -220,7 +223,7 @@ class TransformerConfig(Config):
 
     @property
     def whole_column(self) -> str | None:
-        """The column of whole numbers, where there is one."""
+        """The name of the column of whole numbers; None if there is none."""
         return f"{self.name}_int" if self.output == "regression" and len(self.labels) == 1 and self.highest is not None else None
 
 
@@ -229,7 +232,10 @@ def _plain(label: str) -> str:
 
 
 def _kind_of_output(description: Mapping[str, Any], labels: int) -> str:
-    """As transformers decides it; a model with one label that says nothing is a regression, as transformers trains it."""
+    """Returns the kind of output as transformers decides it.
+
+    A model with one label and no problem_type is a regression, as transformers trains it.
+    """
     kinds = {"regression": "regression", "single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
     kind = kinds.get(str(description.get("problem_type")))
     if kind == "softmax" and labels == 1:
@@ -239,13 +245,16 @@ def _kind_of_output(description: Mapping[str, Any], labels: int) -> str:
 
 # ---- The step
 
-#: A float32 has seven digits; the last differs between processors.
+#: Decimals of a score. A float32 has seven digits, and the last differs between processors.
 DECIMALS = 6
 
 
 class Transformer(Step):
-    """Columns: NAME (one label) or NAME_LABEL for each, float64 of six decimals, NaN for a text without tokens; NAME_int as
-    FineWeb-Edu's `int_score`. All go on with the documents."""
+    """The step `transformer`. The kept documents get all its columns.
+
+    NAME (one label) or NAME_LABEL for each label: float64 with six decimals, NaN for a text without tokens. NAME_int: the score as a whole
+    number, as FineWeb-Edu's `int_score`.
+    """
 
     Config = TransformerConfig
     config: TransformerConfig
@@ -307,7 +316,7 @@ class Transformer(Step):
         return StepOutput(columns)
 
     def scores(self, batch: DocumentBatch) -> npt.NDArray[np.float64]:
-        """(texts, labels); NaN for a text without tokens."""
+        """(texts, labels): the scores; NaN for a text without tokens."""
         from corpusmill.filters.transformer_model import encode
 
         config = self.config
@@ -327,7 +336,7 @@ class Transformer(Step):
     def _joined(
         self, found: npt.NDArray[np.float64], starts: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
-        """Scores of texts from those of their windows, which begin at `starts`."""
+        """Returns the scores of texts from the scores of their windows. `starts`: each text's first window."""
         if self.config.windows == "max":
             return np.asarray(np.maximum.reduceat(found, starts), np.float64)
         sums = np.add.reduceat(found * weights[:, None], starts)
@@ -335,7 +344,7 @@ class Transformer(Step):
 
 
 def outputs(logits: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.float64]:
-    """Scores from what a model gives, both (sequences, labels): the numbers themselves (`regression`), or probabilities."""
+    """Returns scores from logits, both (sequences, labels): the numbers themselves (`regression`), or probabilities."""
     values = logits.astype(np.float64)
     if kind == "regression":
         return values

@@ -1,4 +1,4 @@
-"""A sequence classifier of transformers, loaded with its tokenizer, and its outputs for sequences of tokens."""
+"""A sequence classifier of the package transformers: its loading, its tokenizer, and its outputs for sequences of tokens."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,17 +15,16 @@ import torch
 
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
-# ---- Batches by length. The shape of a text's batch depends on its own length and the options, never on its neighbours
+# ---- Batches by length. The shape of a text's batch depends on its own length and the options, never on other texts
 #
-# The last bits of a sum depend on the shape of the matrices that are multiplied, since libraries choose the order by it, and on some
-# processors on the row within the matrix. On a CPU each sequence is therefore computed by itself. A GPU needs batches: a
-# length is padded to one of few, and a batch that is not full is filled up with rows that nobody reads, so each text of a length is
-# computed in a batch of one shape.
+# The last bits of a sum depend on the shape of the multiplied matrices, because libraries choose the order of additions by it; on some
+# processors also on the row in the matrix. So on a CPU each sequence is computed by itself. A GPU needs batches: each length is padded to
+# one of a few, and a batch is filled up with rows whose results are ignored, so all texts of a length are computed in one shape.
 
 
 @dataclass(frozen=True)
 class Shaped:
-    """Sequences that are computed together: `members` fill the first of `rows` rows of `length` tokens."""
+    """A batch: sequences that are computed together. `members` fill the first of `rows` rows, each of `length` tokens."""
 
     members: npt.NDArray[np.int64]
     rows: int
@@ -33,25 +32,27 @@ class Shaped:
 
 
 def padded_lengths(tokens: npt.NDArray[np.int64], longest: int) -> npt.NDArray[np.int64]:
-    """For each number of tokens (1 to `longest`) the length to which it is padded: one of eight for each doubling, at most `longest`.
+    """Returns the padded length for each number of tokens (1 to `longest`): one of eight for each doubling, at most `longest`.
 
-    Whoever is shorter than `longest` has padding, since models may take another way where nothing is padded.
+    Every sequence shorter than `longest` gets padding, because models may compute differently without any.
     """
     step = 1 << np.maximum(np.floor(np.log2(tokens)).astype(np.int64) - 3, 3)
     return np.minimum((tokens // step + 1) * step, longest)
 
 
 def even_rows(fit: int) -> int:
-    """The rows of a batch if `fit` rows fit: a power of two from 4 on, else 1.
+    """Returns the number of rows of a batch if `fit` rows fit: a power of two from 4 on, else 1.
 
-    Matrices are worked on in tiles of so many rows; in a batch of five, the last row's sums were seen to be others than in the first four.
+    Matrix kernels work on tiles of that many rows. In a batch of five, the last row's sums were seen to differ from the first four rows'.
     """
     return 1 << (fit.bit_length() - 1) if fit >= 4 else 1
 
 
 def batches(tokens: npt.NDArray[np.int64], longest: int, budget: int | None) -> Iterator[Shaped]:
-    """All sequences, given how many tokens each has, in batches of at most `budget` tokens (or of one row); without a budget each by itself
-    and without padding. The longest come first, so that what does not fit into memory is known at once."""
+    """Divides all sequences, given their numbers of tokens, into batches of at most `budget` tokens (or of one row).
+
+    Without a budget each sequence is a batch, without padding. The longest come first, so that a lack of memory shows at once.
+    """
     if budget is None:
         for place in np.argsort(-tokens, kind="stable"):
             yield Shaped(np.array([place]), 1, int(tokens[place]))
@@ -68,31 +69,31 @@ def batches(tokens: npt.NDArray[np.int64], longest: int, budget: int | None) -> 
             yield Shaped(order[first : min(first + rows, end)], rows, length)
 
 
-# ---- Texts as a model takes them: tokens by its own tokenizer, cut off at the longest input or cut into windows.
+# ---- Texts as sequences of tokens, by the model's own tokenizer: cut off at the longest input, or cut into windows.
 
-#: Texts and bytes that are tokenised at once: a tokenizer's own record of a text takes a hundred times the text.
+#: Texts and bytes that are tokenised at once. A tokenizer's record of a text takes a hundred times the memory of the text.
 TEXTS_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """What is computed, one after the other. A text may have several (windows), or none where it has no tokens at all."""
+    """Sequences of tokens, one after another. A text may have several (windows), or none if it has no tokens."""
 
-    inputs: dict[str, npt.NDArray[np.int32]]  # (tokens,): what the model is given for each token, by the argument's name
-    offsets: npt.NDArray[np.int64]  # (sequences + 1,): where each begins in these
-    document: npt.NDArray[np.int64]  # (sequences,), rising: whose it is
+    inputs: dict[str, npt.NDArray[np.int32]]  # (tokens,): the model's input for each token, by the argument's name
+    offsets: npt.NDArray[np.int64]  # (sequences + 1,): where each sequence begins in the inputs
+    document: npt.NDArray[np.int64]  # (sequences,), ascending: the number of each sequence's text
 
     @property
     def tokens(self) -> npt.NDArray[np.int64]:
-        """(sequences,): tokens of each, special ones included."""
+        """(sequences,): the number of tokens of each, special tokens included."""
         return np.diff(self.offsets)
 
 
 def encode(
     tokenizer: Any, text: pa.Array, longest: int, windows: bool, overlap: int = 0, head_characters: int | None = None
 ) -> EncodedTexts:
-    """Sequences of at most `longest` tokens, special ones included: the first of each text, or with `windows` all of it."""
+    """Returns sequences of at most `longest` tokens, special ones included: the start of each text, or with `windows` the whole text."""
     if head_characters is not None:
         text = pc.utf8_slice_codeunits(text, 0, head_characters)
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names or name == "input_ids"]
@@ -114,7 +115,7 @@ def encode(
 
 
 def _chunks(text: pa.Array) -> Iterator[tuple[int, int]]:
-    """Ranges of texts that are tokenised at once."""
+    """Yields the ranges of texts that are tokenised at once."""
     sizes = np.cumsum(pc.binary_length(text).to_numpy(zero_copy_only=False).astype(np.int64)) if len(text) else np.zeros(0, np.int64)
     start = 0
     while start < len(text):
@@ -128,12 +129,12 @@ def _chunks(text: pa.Array) -> Iterator[tuple[int, int]]:
 # ---- The model
 
 GPU_BATCH_TOKENS = 16384
-UNKNOWN_LENGTH = 10**9  # tokenizers that know no longest input give a huge number
+UNKNOWN_LENGTH = 10**9  # a tokenizer without a longest input gives a huge number
 
 
 @dataclass(frozen=True)
 class SequenceClassifier:
-    """A loaded model; `name` is what errors call it."""
+    """A loaded model. `name`: its name in error messages."""
 
     name: str
     model: Any
@@ -142,21 +143,21 @@ class SequenceClassifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of the outputs."""
+        """The labels in the order of the outputs."""
         named = self.model.config.id2label
         return tuple(str(named[number]) for number in sorted(named))
 
     @property
     def positions(self) -> int | None:
-        """The most tokens that the model can take; None: its configuration does not say."""
+        """The most tokens that the model can take; None if its configuration does not say."""
         for name, module in self.model.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):  # RoBERTa counts from behind the padding's
+            if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):  # RoBERTa's start after the padding's
                 return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         positions = getattr(self.model.config, "max_position_embeddings", None)
         return int(positions) if positions and positions > 0 else None
 
     def longest(self, wanted: int | None) -> int:
-        """Tokens of the longest input: `wanted`, or what tokenizer and model take. Raises ConfigError in one sentence."""
+        """Returns the longest input in tokens: `wanted`, or the limit of tokenizer and model. Raises ConfigError in one sentence."""
         limits = [limit for limit in (self.tokenizer.model_max_length, self.positions) if limit and limit < UNKNOWN_LENGTH]
         if wanted is None:
             if not limits:
@@ -167,12 +168,14 @@ class SequenceClassifier:
         return wanted
 
     def batch_tokens(self, wanted: int | None) -> int | None:
-        """Tokens of a batch; None: each sequence is computed by itself."""
+        """Returns the tokens of a batch; None: each sequence is computed by itself."""
         return wanted or (None if self.device.type == "cpu" else GPU_BATCH_TOKENS)
 
     def logits(self, sequences: EncodedTexts, longest: int, batch_tokens: int | None) -> npt.NDArray[np.float32]:
-        """(sequences, labels): what the model gives, none of them longer than `longest` tokens. `batch_tokens`: None computes each
-        sequence by itself."""
+        """(sequences, labels): the model's outputs.
+
+        No sequence may be longer than `longest` tokens. Without `batch_tokens` each sequence is computed by itself.
+        """
         parts, members = [], []
         try:
             with torch.inference_mode(), one_thread(self.device):
@@ -182,7 +185,7 @@ class SequenceClassifier:
                     parts.append(found[: len(batch.members)].float())
                     members.append(batch.members)
                 logits = np.zeros((len(sequences.document), len(self.labels)), np.float32)
-                if parts:  # one copy at the end: a GPU is not waited for after each batch
+                if parts:  # one copy at the end, so as not to wait for the GPU after each batch
                     logits[np.concatenate(members)] = torch.cat(parts).cpu().numpy()
         except torch.cuda.OutOfMemoryError as error:
             raise CorpusmillError(
@@ -191,7 +194,7 @@ class SequenceClassifier:
         return logits
 
     def _inputs(self, sequences: EncodedTexts, batch: Shaped) -> dict[str, torch.Tensor]:
-        rows = np.resize(batch.members, batch.rows)  # the rows that nobody reads repeat those that are read
+        rows = np.resize(batch.members, batch.rows)  # the filling rows repeat the members
         tokens = sequences.tokens[rows][:, None]
         place = np.arange(batch.length)
         if self.tokenizer.padding_side == "left":
@@ -206,7 +209,7 @@ class SequenceClassifier:
 
 @contextlib.contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU torch computes with one thread: sums split over threads have other last bits, and workers share the machine already."""
+    """Limits torch to one thread on a CPU: sums split over threads have other last bits, and workers share the machine already."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -217,9 +220,9 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 
 def load_classifier(folder: Path, name: str, device: str = "auto", dtype: str = "auto") -> SequenceClassifier:
-    """The model and the tokenizer of a folder, from safetensors alone and without code of theirs.
+    """Loads the model and the tokenizer of a folder. Reads only safetensors and runs no code of the model.
 
-    Raises ConfigError in one sentence, also where weights of the model are missing: they would be random.
+    Raises ConfigError in one sentence, also if weights of the model are missing, because these would be random.
     """
     where = _device(device)
     precision = getattr(torch, dtype) if dtype != "auto" else torch.bfloat16 if where.type == "cuda" else torch.float32
@@ -258,7 +261,7 @@ def _open(folder: Path, name: str, precision: torch.dtype) -> tuple[Any, Any, li
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """What transformers says while it loads is in the sentences of our errors, so its own goes unprinted."""
+    """Suppresses the messages of transformers while it loads: our errors repeat them in one sentence."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

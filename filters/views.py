@@ -1,4 +1,4 @@
-"""Shows sweeps (a table with bars, CSV, a page with a chart), retunes and steps."""
+"""Shows sweeps (as a table with bars, as CSV, as a page with a chart), retunes and steps."""
 
 import csv
 import inspect
@@ -21,7 +21,10 @@ BAR = 12
 
 
 def show_sweep(result: Sweep, console: Console) -> None:
-    """The table; the bar is the share of documents that all rules together keep, its dots what this rule alone would."""
+    """Prints a sweep as a table.
+
+    The bar is the share of documents that all rules together keep; its dots add what this rule alone would keep.
+    """
     console.print(
         f"{result.rule}: a document fails where {result.column} {result.comparison} threshold; "
         f"{result.documents:,} documents, {result.characters:,} characters"
@@ -54,7 +57,7 @@ def _bar(row: Kept, documents: int) -> str:
 
 
 def as_csv(result: Sweep) -> str:
-    """One line a threshold, with a header."""
+    """Returns a sweep as CSV: a header, then a line for each threshold."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Kept)], lineterminator="\n")
     writer.writeheader()
@@ -63,9 +66,9 @@ def as_csv(result: Sweep) -> str:
 
 
 def write_plot(result: Sweep, path: str) -> None:
-    """A page that holds all it needs: shares of documents and characters over the thresholds.
+    """Writes a self-contained page with a chart: the shares of documents and characters that each threshold keeps.
 
-    Raises InputError where it can't be written.
+    Raises InputError if the file can't be written.
     """
     import plotly.graph_objects as go
     import plotly.io
@@ -98,7 +101,7 @@ def write_plot(result: Sweep, path: str) -> None:
 
 
 def show_retuned(result: Retuned, console: Console) -> None:
-    """The rules that changed, and how many documents go on."""
+    """Prints the rules that changed, and how many documents are kept."""
     if not result.changed:
         console.print("No threshold is another one than before; nothing changed.")
         return
@@ -123,7 +126,7 @@ def _threshold(value: Any) -> str:
 
 
 def show_steps(console: Console) -> None:
-    """Every step with its sentence, and the presets of the whole stage."""
+    """Prints every step with one sentence about it, and the presets of the whole stage."""
     table = Table("step", "what it is", "presets", box=None, pad_edge=False)
     for name in STEPS:
         step = load_object(STEPS[name])
@@ -133,7 +136,7 @@ def show_steps(console: Console) -> None:
 
 
 def show_step(name: str, console: Console) -> None:
-    """One step's options with their defaults, the columns that it adds to the report, and its rules by preset. Raises InputError."""
+    """Prints a step's options with their defaults, its columns in the report, and its rules by preset. Raises InputError."""
     if name not in STEPS:
         raise InputError(f"{name}: no such step (expected one of {', '.join(STEPS)}).")
     step: type[Step] = load_object(STEPS[name])
@@ -177,5 +180,5 @@ def _in_words(step: Step, rule: Rule) -> str:
 
 
 def _sentence(step: type[Step]) -> str:
-    """The first line of the configuration's docstring."""
+    """Returns the first line of the configuration's docstring."""
     return (inspect.getdoc(step.Config) or "").splitlines()[0]

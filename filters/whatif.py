@@ -1,6 +1,6 @@
-"""What if a threshold were another? `sweep` tries thresholds of one rule on the values in the report; `retune` decides again and writes.
+"""Other thresholds for a finished filter stage, without measuring a text again.
 
-Neither measures a text again.
+`sweep` tries thresholds of one rule on the values in the report. `retune` applies new thresholds: it decides again and writes the outputs.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from corpusmill.pipeline.watch.progress import Progress
 
 @dataclass(frozen=True)
 class Kept:
-    """What one threshold keeps, by this rule alone and together with all others: documents, and characters of the input text."""
+    """What one threshold keeps, by this rule alone and together with all other rules: documents, and characters of the input texts."""
 
     threshold: float
     alone_documents: int
@@ -50,7 +50,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The thresholds of a rule, and what each keeps of all `documents` and `characters`."""
+    """The thresholds that were tried for a rule, and what each of them keeps of all `documents` and `characters`."""
 
     rule: str
     column: str
@@ -66,9 +66,9 @@ class Sweep:
 
 
 def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Sweep:
-    """Tries `steps` thresholds from `first` to `last` of the rule `name` on a finished filter stage.
+    """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage.
 
-    Raises InputError if there is no such rule, it compares with a list, or the stage is not finished.
+    Raises InputError if there is no such rule, if it compares with a list, or if the stage is not finished.
     """
     plan = plan_of_existing(folder)
     config = plan.sections.get("filter")
@@ -95,7 +95,7 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
 
 
 def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
-    """The rule of that name, even if it is off, and its current threshold; NaN if it keeps a share of the corpus."""
+    """Returns the rule with that name, even if it is off, and its current threshold; NaN if the rule keeps a share of the corpus."""
     own = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in own:
@@ -107,14 +107,14 @@ def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
 
 
 def _thresholds(first: float, last: float, steps: int) -> list[float]:
-    """Evenly spaced thresholds, both ends included, rounded to 12 digits."""
+    """Returns evenly spaced thresholds, both ends included, rounded to 12 digits."""
     return list(dict.fromkeys(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist()))
 
 
 def _kept(
     rule: Rule, thresholds: list[float], column: pa.Array, lengths: npt.NDArray[np.int64], others: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """(thresholds, 4): documents and characters kept by this rule alone, then those that also pass the `others` (bool)."""
+    """(thresholds, 4): documents and characters that this rule alone keeps, then those that also pass all other rules (`others`, bool)."""
     counts = np.zeros((len(thresholds), 4), np.int64)
     for place, threshold in enumerate(thresholds):
         kept = ~Rule(rule.name, rule.column, rule.comparison, threshold).failing(column)
@@ -123,12 +123,12 @@ def _kept(
     return counts
 
 
-# ---- Shards that can be decided again: their files must be those of the manifest
+# ---- Shards that can be decided again: their files must be the ones that the manifest records
 
 
 @dataclass(frozen=True)
 class StoredShard:
-    """A shard to decide about: its task, its row of the manifest, and its new identity."""
+    """A shard to decide about again: its task, its row of the manifest, and the identity of the task under the new configuration."""
 
     task: Task
     row: TaskRow
@@ -136,7 +136,7 @@ class StoredShard:
 
 
 def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], int]:
-    """The intact shards that were measured under the old configuration, and the number of those already decided under the new one."""
+    """Returns the intact shards that were measured under the old configuration, and how many are already decided under the new one."""
     stage = run.stage
     assert isinstance(stage, FilterStage)
     tasks, params = stage.tasks(run)
@@ -164,7 +164,7 @@ def _measured_at_all(run: StageRun) -> None:
 
 
 def _measured_otherwise(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code) -> InputError:
-    """Says what has changed since the stage was measured, and what to do."""
+    """Returns an error that names what has changed since the stage was measured, and what to do."""
     rows = run.manifest.tasks
     changed = dict.fromkeys(what for task in tasks for what in _changes(run, task, rows.get(task.key), old_config, code))
     return InputError(
@@ -189,12 +189,12 @@ def _changes(run: StageRun, task: Task, row: TaskRow | None, old_config: str, co
 
 
 def report_rows(run: StageRun) -> list[TaskRow]:
-    """The manifest's rows of shards with a report."""
+    """Returns the manifest's rows of the shards that have a report."""
     return [row for row in run.manifest.tasks.values() if any(output.path.startswith("report/") for output in row.outputs)]
 
 
 def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
-    """All shards of a finished stage that keeps a share of the corpus."""
+    """Returns all shards of a finished stage that keeps a share of the corpus."""
     _measured_at_all(run)
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
@@ -209,7 +209,7 @@ def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
 
 
 def _intact(storage: Storage, row: TaskRow) -> bool:
-    """Whether the shard's files are those of the manifest. A killed retune may have replaced one of them."""
+    """Whether the shard's files have the content that the manifest records. A killed retune may have replaced one of them."""
     for output in row.outputs:
         if storage.size(output.path) != output.bytes:
             return False
@@ -222,14 +222,14 @@ def _intact(storage: Storage, row: TaskRow) -> bool:
     return True
 
 
-# ---- Retune: other thresholds on the values that the report has, without measuring any text
+# ---- Retune: applies other thresholds to the values in the report, without measuring any text
 #
-# All report shards are rewritten, data shards only if a decision changed, with the bytes of a fresh run of the stage. The text of a
-# document that comes back is made again from the previous stage by the rewriting steps alone. A shard is published before its row of the
-# manifest, and `run.json` last; the stage measures again what a crash leaves unfinished.
+# Every report shard is rewritten; a data shard is rewritten only if a decision changed. The outputs have the bytes of a fresh run of the
+# stage. The text of a document that comes back is made again from the previous stage's output, by the rewriting steps alone. A shard is
+# published before its row of the manifest, and `run.json` last. After a crash, the stage measures the unfinished shards again.
 #
-# If a step keeps a share of the corpus, the measured values lie apart from the report (kept_share.py): the changes are computed from the
-# report's columns as always, and the stage itself decides again.
+# If a step keeps a share of the corpus, the measured values lie in files apart from the report (kept_share.py). The changes are still
+# computed from the report's columns, and the stage itself decides again.
 
 
 @dataclass
@@ -242,10 +242,10 @@ class Retuned:
     came_back: int = 0
     gone: int = 0
     data_shards: int = 0  # to be rewritten
-    to_measure: int = 0  # shards to measure again, as their files are not those of the manifest
-    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # by rule, its threshold before and now; None: off
-    failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # by rule, the documents that fail it, before and now
-    lost: str = ""  # a sentence about tasks without which the stage was finished
+    to_measure: int = 0  # shards to measure again, because their files differ from the manifest
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # by rule, the threshold before and now; None: off
+    failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # by rule, the number of documents that fail it, before and now
+    lost: str = ""  # a sentence about the tasks that failed and were left out of the stage
 
 
 def retune(
@@ -259,9 +259,9 @@ def retune(
 ) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
-    `on_decided` gets the changes before the reports are written. Without `write` nothing is written. `say` gets a sentence if it has to
-    wait for another process. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything but thresholds
-    would change, and NothingKept if no document is left.
+    `on_decided` receives the changes before the reports are written. Without `write` nothing is written. `say` receives a sentence if
+    another process has to finish first. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything but
+    thresholds would change, and NothingKept if no document is left.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
@@ -292,7 +292,7 @@ def retune(
 def _verdicts(
     old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard], finished: int, pool: ThreadPoolExecutor
 ) -> Retuned:
-    """What the new thresholds change, from the columns of the changed rules alone."""
+    """Computes what the new thresholds change, from the columns of the changed rules alone."""
     thresholds = [{rule.rule.name: rule.rule.threshold for rule in worker.rules} for worker in (old, now)]
     names = [name for name in {**thresholds[0], **thresholds[1]} if thresholds[0].get(name) != thresholds[1].get(name)]
     result = Retuned(changed={name: (thresholds[0].get(name), thresholds[1].get(name)) for name in names})
@@ -325,7 +325,7 @@ def _verdicts(
 
 
 def _write(run: StageRun, worker: FilterWorker, shards: Sequence[StoredShard], pool: ThreadPoolExecutor, progress: Progress) -> None:
-    """Publishes the decisions shard by shard; the stage itself measures the other shards."""
+    """Publishes the decisions shard by shard. The stage then measures the remaining shards itself."""
     if shards and not keeps_shares(worker.config):
         run.manifest.reopen(shard.task.key for shard in shards)
         with progress.phase("retune", len(shards)) as bar:
@@ -353,7 +353,7 @@ def _worker(plan: Plan, storage: Storage) -> FilterWorker:
 
 
 def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Sequence[StoredShard]) -> None:
-    """Gives both workers the thresholds of their kept shares, the current ones and the new ones."""
+    """Gives both workers the thresholds of their kept shares: `old` the current thresholds, `now` the new ones."""
     old.rules = with_found(old.rules, read_found(run.storage))
     readers = [shard_reader(run.storage, f"report/{shard.task.key}.parquet") for shard in shards]
     found = find_thresholds(now.rules, readers)
@@ -361,7 +361,7 @@ def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Se
 
 
 def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
-    """Raises ConfigError if documents without a score, as they failed an earlier rule, would need one now."""
+    """Raises ConfigError if a document that has no score, because it failed an earlier rule, would need one under the new thresholds."""
     before, after = ({rule.rule.name: rule.rule for rule in worker.rules} for worker in (old, now))
     steps: set[str] = set()
     for step in now.steps:
@@ -376,7 +376,7 @@ def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
 
 
 def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> TaskRow:
-    """Decides about one shard, publishes the changed files, and returns its new row of the manifest."""
+    """Decides about one shard, publishes the changed files, and returns the shard's new row of the manifest."""
     key, row = shard.task.key, shard.row
     data_path, report_path = f"data/{key}.parquet", f"report/{key}.parquet"
     report = read_table(run.storage, report_path)
@@ -409,7 +409,7 @@ def _mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 def _documents(
     worker: FilterWorker, run: StageRun, task: Task, report: pa.Table, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The kept documents in order, and the lengths (characters) of those that come back."""
+    """Returns the kept documents in order, and the new lengths (characters) of the documents that come back."""
     stayed = read_table(run.storage, f"data/{task.key}.parquet").filter(pa.array(now[before]))
     back = np.nonzero(now & ~before)[0]
     if not len(back):

@@ -1,4 +1,4 @@
-"""The recipe's section `filter`, and the worker that measures and decides about the documents of a shard."""
+"""The recipe's section `filter`, and the worker that measures the documents of a shard and decides about them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ def _resolved_step(item: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]
 
 
 def _without_folder(key: str, value: Any) -> Any:
-    """A path option (`model`, `function`) without its folder."""
+    """Returns the value of an option; a path option (`model`, `function`) loses its folder."""
     return value.rpartition("/")[2] if key in ("model", "function") and isinstance(value, str) and value.startswith("/") else value
 
 
 def _placeless(item: Any) -> Any:
-    """A step with its options, paths without their folders; anything else (in a damaged run) unchanged."""
+    """Returns a step with its options, paths without their folders; anything else (in a damaged run) unchanged."""
     if not isinstance(item, dict):
         return item
     return {
@@ -45,7 +45,7 @@ StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(_resolved_step)]
 
 
 class FilterConfig(Config):
-    """Which values are measured, in which order, and which of them decide."""
+    """The measured values, their order, and the thresholds that decide."""
 
     preset: str | None = Field(
         None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
@@ -68,8 +68,10 @@ class FilterConfig(Config):
 
     @classmethod
     def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The section without the folders of models and functions: their content counts (`FilterStage.tasks`), and another machine has them
-        elsewhere."""
+        """Returns the section without the folders of models and functions.
+
+        These differ between machines; resuming compares the content of the files (`FilterStage.tasks`).
+        """
         steps = values.get("steps")
         return {**values, "steps": [_placeless(item) for item in steps]} if isinstance(steps, list) else values
 
@@ -103,7 +105,7 @@ def _step_rules(steps: list[NamedStep]) -> list[StepRule]:
 
 
 def rule_table(config: FilterConfig) -> list[StepRule]:
-    """All rules that decide, with their steps and thresholds, in the order of the report."""
+    """Returns all rules that decide, with their steps and thresholds, in the order of the report."""
     return with_thresholds(_step_rules(build_steps(config.steps)), config.thresholds)
 
 
@@ -139,7 +141,7 @@ class FilterWorker(Worker):
         return made.output(task.key, bytes_in=size, counts=dict(counts))
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
-        """Prepares the steps for a new shard; returns its `schemas`."""
+        """Prepares the steps for a new shard; returns the schemas of the kept documents and of the report."""
         for step in self.steps:
             step.step.begin()
         with open_parquet(self.run, shard.path) as file:
@@ -149,23 +151,23 @@ class FilterWorker(Worker):
         return self.schemas(schema)
 
     def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
-        """The schemas of the kept documents and of the report, from that of the input documents."""
+        """Returns the schemas of the kept documents and of the report, given the schema of the input documents."""
         fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
         by_name = {field.name: field for field in fields}
         added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
         return with_columns(documents, added), with_columns(REPORT, fields)
 
     def filter(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Table]:
-        """The kept documents, with the columns that the steps add, and a report row for every input document."""
+        """Returns the kept documents, with the columns that the steps add, and a report row for every input document."""
         report, new_text, values = self.report(documents, shard)
         failed = decide(self.rules, values, report.num_rows)
         report = decided(report, failed, report["chars_out"].to_numpy())
         return self.with_values(documents, new_text, values).filter(report["kept"]), report
 
     def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
-        """A report row for every document, without the decisions; the new texts; all values.
+        """Returns a report row for every document, without the decisions; the new texts; and all values.
 
-        `chars_out` is the length of the new text, kept or not.
+        `chars_out` is the length of the new text, even if the document is not kept.
         """
         text = self._checked_text(documents, shard)
         values, new_text = self.measure(documents, text)
@@ -173,7 +175,7 @@ class FilterWorker(Worker):
         return pa.table({"id": documents["id"], "url": documents["url"], **lengths, **values}), new_text, values
 
     def with_values(self, documents: pa.Table, text: pa.Array, values: Mapping[str, Any]) -> pa.Table:
-        """The documents with their new texts and the columns that the steps add."""
+        """Returns the documents with their new texts and with the columns that the steps add."""
         data = documents.set_column(documents.schema.get_field_index("text"), "text", text)
         for column, name in self._document_columns().items():
             place = data.schema.get_field_index(column)
@@ -181,7 +183,7 @@ class FilterWorker(Worker):
         return data
 
     def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:
-        """The final texts, by the rewriting steps alone. `values` has the columns of all steps."""
+        """Returns the final texts; only the steps that rewrite are performed. `values`: the columns of all steps."""
         text, so_far = documents["text"].combine_chunks(), dict[str, Any]()
         for step in self.steps:
             if step.step.rewrites:
@@ -191,7 +193,7 @@ class FilterWorker(Worker):
         return text
 
     def measure(self, documents: pa.Table, text: pa.Array) -> tuple[dict[str, pa.Array], pa.Array]:
-        """All values of all steps by column, and the final texts."""
+        """Returns all values of all steps by column, and the final texts."""
         columns: dict[str, pa.Array] = {}
         batch = self._batch(documents, text, 0, columns)
         for place, step in enumerate(self.steps):
@@ -205,7 +207,7 @@ class FilterWorker(Worker):
         return columns, batch.text
 
     def _passing(self, place: int, values: Mapping[str, pa.Array], documents: int) -> npt.NDArray[np.bool_]:
-        """bool (documents,): which ones pass all rules of the steps before `place`."""
+        """bool (documents,): whether each document passes all rules of the steps before `place`."""
         before = {step.name for step in self.steps[:place]}
         passing = np.ones(documents, bool)
         for rule in self.rules:
@@ -216,7 +218,7 @@ class FilterWorker(Worker):
     def _batch(
         self, documents: pa.Table, text: pa.Array, place: int, values: Mapping[str, pa.Array], token_marks: Any = None
     ) -> DocumentBatch:
-        """A batch that measures its statistics once for all steps from `place` to the next that rewrites."""
+        """Returns a batch that measures its statistics once for all steps from `place` up to the next one that rewrites."""
         planned = []
         for step in self.steps[place:]:
             planned.append(step.step.needs)
@@ -238,11 +240,11 @@ class FilterWorker(Worker):
         return column
 
     def _document_columns(self) -> Mapping[str, str]:
-        """The columns that documents get, and the report's columns that they come from; of two steps of a kind, the last counts."""
+        """The columns that documents get, each with the report's column that it copies. Of two steps of a kind, the later one counts."""
         return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
 
     def failures(self, report: pa.Table) -> dict[str, int]:
-        """How many rows fail each rule."""
+        """Counts the rows that fail each rule, as `failed RULE`."""
         failed = dict.fromkeys((f"failed {rule.rule.name}" for rule in self.rules), 0)
         for item in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist():
             failed[f"failed {item['values']}"] = item["counts"]
@@ -250,21 +252,21 @@ class FilterWorker(Worker):
 
 
 def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Table:
-    """The report with the decisions `failed` and `kept`, and in `chars_out` the new `lengths` (characters) of kept documents."""
+    """Returns the report with the columns `failed` and `kept`, and with the new `lengths` (characters) of kept documents in `chars_out`."""
     kept = pc.equal(pc.list_value_length(failed), 0)
     columns = {"kept": kept, "failed": failed, "chars_out": pc.if_else(kept, pa.array(lengths, pa.int64()), 0)}
     for name, column in columns.items():
         place = report.schema.get_field_index(name)
-        field = REPORT.field(name)  # Parquet gives the list's items another name
+        field = REPORT.field(name)  # Parquet renames the list's items
         report = report.append_column(field, column) if place < 0 else report.set_column(place, field, column)
     return report
 
 
 class Rewriter:
-    """Rewrites kept documents of a shard again from their report, by the rewriting steps alone."""
+    """Makes the new texts of kept documents again, from the shard's report; performs only the steps that rewrite."""
 
     def __init__(self, worker: FilterWorker):
-        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # own steps, as shards are processed in parallel
+        self.worker = FilterWorker(worker.config, worker.run, worker.params)  # steps of its own, because shards are processed in parallel
         rewriting = [step.step for step in self.worker.steps if step.step.rewrites]
         self.sequential = any(step.sequential for step in rewriting)  # a text depends on earlier documents
         for step in rewriting:
@@ -272,7 +274,7 @@ class Rewriter:
             step.begin()
 
     def at(self, documents: pa.Table, report: pa.Table, places: pa.Array) -> pa.Table:
-        """The documents at some places of the shard's next ones. `report` has a row for each of `documents`."""
+        """Returns the documents at `places` with their new texts. `documents`: the next ones of the shard; `report` has a row for each."""
         if self.sequential:
             return self._rewritten(documents, report).take(places)
         return self._rewritten(documents.take(places), report.take(places))

@@ -1,1 +1,1 @@
-"""Text classifiers: their training, calibration and evaluation, and how they score documents."""
+"""Text classifiers: training, calibration, evaluation, and the scoring of documents."""

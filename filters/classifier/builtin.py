@@ -1,4 +1,4 @@
-"""The built-in classifier: trained at first use from registry packages, into the user's cache."""
+"""The built-in classifier, which is trained at first use from registry packages and kept in the user's cache."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from corpusmill.pipeline.cache import alone, cache_folder
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 
-FOLDER = "classifiers"  # in the user's cache
-#: Libraries that decide about a model's bytes or about what its texts are.
+FOLDER = "classifiers"  # folder in the user's cache
+#: Libraries that can change a model's bytes or its training texts.
 LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodings")
 
 
 def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of a built-in classifier (card.py), trained if need be: in under a minute on two cores, where packages can be had.
+    """Returns the folder of a built-in classifier (card.py); trains it if necessary, in under a minute on two cores if packages can be had.
 
-    Its name holds the digest of all that decides about it, so another version of the spec, the data or the code is another folder. Safe
-    when several processes call it at once: one trains, the others wait. Raises InputError in one sentence.
+    The folder's name has a digest of the spec, the data and the code, so another version of these has another folder. Several processes may
+    call it at once: one trains, the others wait. Raises InputError in one sentence.
     """
     if name not in BUILTIN:
         raise InputError(f"{name}: {NO_MODEL.get(name, f'there is no built-in classifier of that name (there is {BUILTIN[0]})')}.")
@@ -38,12 +38,12 @@ def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
 
 
 def builtin_spec(name: str) -> TrainingSpec:
-    """What a built-in classifier is trained on and how."""
+    """Returns the training spec of a built-in classifier."""
     return read_spec(Path(__file__).with_name(f"{name}.yaml"))
 
 
 def builtin_key(spec: TrainingSpec) -> str:
-    """16 hex digits of the spec, its corpora, and the code that trains."""
+    """Returns 16 hex digits that depend on the spec, its corpora, and the code that trains."""
     sha = hashlib.sha256(canonical_json(spec.model_dump(mode="json")).encode())
     for path in (path for source in spec.sources for path in source.files):
         sha.update(CORPORA[path.removeprefix(PREFIX)].key().encode())

@@ -1,4 +1,4 @@
-"""Calibration: the share of yes among examples of a raw score, fitted on examples that the model was not trained on."""
+"""Calibration: maps raw scores to the share of yes among examples, fitted on examples that the model was not trained on."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,15 +12,18 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 
 Floats = npt.NDArray[np.float64]
-#: Raw scores this close to 0 or 1 count as this far from them: fastText's own rounding.
+#: Raw scores closer to 0 or 1 than this count as this far away. The difference is smaller than fastText's own rounding.
 EDGE = 1e-6
 
 Method = Literal["none", "platt", "isotonic"]
 
 
 class Calibration(Config):
-    """`platt`: the logistic curve of `slope * log-odds + intercept` (Platt 1999); `isotonic`: straight lines between points (`x` rises
-    strictly, `y` never falls) over the raw score; `none`: the raw score itself."""
+    """A calibration of raw scores.
+
+    `platt`: the logistic curve of `slope * log-odds + intercept` (Platt 1999). `isotonic`: straight lines between points over the raw
+    score; `x` rises strictly, `y` never falls. `none`: the raw score itself.
+    """
 
     method: Method = "none"
     slope: float = 1.0
@@ -37,7 +40,7 @@ class Calibration(Config):
         return self
 
     def apply(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Calibrated scores in [0, 1] for raw scores in [0, 1], of any shape; NaN stays NaN."""
+        """Returns calibrated scores in [0, 1] for raw scores in [0, 1] of any shape; NaN stays NaN."""
         scores = np.asarray(raw, np.float64)
         if self.method == "platt":
             return np.asarray(1 / (1 + np.exp(-np.clip(self.slope * log_odds(scores) + self.intercept, -40, 40))))
@@ -47,17 +50,17 @@ class Calibration(Config):
 
 
 def log_odds(raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """log(p / (1 - p)), with p kept away from 0 and 1 by EDGE."""
+    """Returns log(p / (1 - p)), with p at least EDGE away from 0 and 1."""
     p = np.clip(np.asarray(raw, np.float64), EDGE, 1 - EDGE)
     return np.asarray(np.log(p / (1 - p)))
 
 
 def fit_calibration(method: Method, raw: npt.ArrayLike, answer: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Calibration:
-    """The calibration of raw scores (n,) by answers (n,), 1 for yes and 0 for no; all others, and scores that are NaN, are left out.
+    """Fits a calibration to raw scores (n,) and answers (n,): 1 for yes, 0 for no. Other answers, and scores that are NaN, are left out.
 
-    `platt` (Platt 1999): a logistic regression on the log-odds, with Platt's targets in place of 1 and 0, so that it is finite where
-    scores part yes from no. `isotonic` (Zadrozny & Elkan 2002): the rising steps that fit best. Where high scores mean no, both are flat:
-    no calibration turns a model around. Raises InputError where an answer is missing altogether.
+    `platt` (Platt 1999): a logistic regression on the log-odds. It uses Platt's targets instead of 1 and 0, so it stays finite if the
+    scores separate yes from no. `isotonic` (Zadrozny & Elkan 2002): the best ascending step function. If high scores mean no, both are
+    flat: a calibration never reverses a model. Raises InputError if all examples have the same answer.
     """
     scores, yes = np.asarray(raw, np.float64), np.asarray(answer)
     weight = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
@@ -72,7 +75,7 @@ def fit_calibration(method: Method, raw: npt.ArrayLike, answer: npt.ArrayLike, w
 
 
 def source_weights(source: Sequence[str] | pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Weights (n,) with which each source counts as much as any other; their mean is 1."""
+    """Returns weights (n,) by which each source counts equally; their mean is 1."""
     places = (source if isinstance(source, pa.ChunkedArray | pa.Array) else pa.array(source, pa.string())).dictionary_encode()
     places = (places.combine_chunks() if isinstance(places, pa.ChunkedArray) else places).indices.to_numpy()
     counts = np.bincount(places)
@@ -87,7 +90,7 @@ def _platt(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], wei
     odds = log_odds(scores)
     centre, spread = float(odds.mean()), float(odds.std())
     if spread > 0:
-        # A target between 0 and 1 is an example that is yes with that weight and no with the rest.
+        # A target between 0 and 1 becomes two examples: yes with that weight, and no with the rest.
         examples = np.concatenate([(odds - centre) / spread] * 2)[:, None]
         answers, weights = np.repeat([1, 0], len(scores)), np.concatenate([weight * target, weight * (1 - target)])
         model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(examples, answers, weights)
@@ -105,12 +108,15 @@ def _isotonic(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], 
     return Calibration(method="isotonic", x=tuple(model.X_thresholds_.tolist()), y=tuple(model.y_thresholds_.tolist()))
 
 
-# ---- Where yes begins: the threshold with the best F1, with a wanted precision, or that keeps a wanted share.
+# ---- The threshold for yes: with the best F1, with a wanted precision, or to keep a wanted share.
 
 
 class ThresholdRule(Config):
-    """`best_f1`: the greatest F1. `precision`: the lowest threshold with at least the precision `value`, so the greatest recall that it
-    allows. `kept`: the lowest threshold that at most the share `value` of all examples reaches."""
+    """How to choose a threshold.
+
+    `best_f1`: the greatest F1. `precision`: the lowest threshold with at least the precision `value`, for the greatest recall. `kept`: the
+    lowest threshold that at most the share `value` of all examples reaches.
+    """
 
     kind: Literal["best_f1", "precision", "kept"] = "best_f1"
     value: float | None = Field(default=None, gt=0, le=1)
@@ -123,10 +129,10 @@ class ThresholdRule(Config):
 
 
 def choose_threshold(score: npt.ArrayLike, answer: npt.ArrayLike, rule: ThresholdRule, weights: npt.ArrayLike | None = None) -> float:
-    """The threshold by scores (n,) in [0, 1] and answers (n,), 1 for yes, 0 for no; it is one of the scores, and yes is what reaches it.
+    """Returns the threshold for scores (n,) in [0, 1] and answers (n,): 1 for yes, 0 for no.
 
-    Examples with other answers count for `kept` only; scores that are NaN never reach a threshold. Of thresholds with equal F1 it is the
-    highest. Raises InputError where no threshold does what is asked.
+    It is one of the scores, and yes means a score of at least the threshold. Examples with other answers count for `kept` only. A score
+    that is NaN reaches no threshold. Of thresholds with equal F1 the highest is chosen. Raises InputError if no threshold fulfils the rule.
     """
     scores, answers = np.asarray(score, np.float64), np.asarray(answer)
     weight = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
@@ -155,7 +161,7 @@ def choose_threshold(score: npt.ArrayLike, answer: npt.ArrayLike, rule: Threshol
 
 
 def _by_score(scores: Floats, yes: npt.NDArray[np.bool_], weight: Floats) -> tuple[Floats, Floats, Floats]:
-    """The different scores (k,), falling, and the weights (k,) of yes and of all that reach each."""
+    """Returns the different scores (k,) in descending order, and for each the weights (k,) of yes and of all examples that reach it."""
     at, places = np.unique(-scores, return_inverse=True)
     of = np.bincount(places, weight, len(at)), np.bincount(places, weight * yes, len(at))
     used = of[0] > 0

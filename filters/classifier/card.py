@@ -1,12 +1,12 @@
-"""What a trained classifier is on disk: a folder with `classifier.json`, a fastText model a label, and a card for readers.
+"""The format of a trained classifier: a folder with `classifier.json`, a fastText model for each label, and a card for readers.
 
-    MODEL_DIR/classifier.json   what programs read: labels, calibrations, thresholds, and everything that is known about the training
-    MODEL_DIR/LABEL.ftz         (or .bin) one fastText model a label, with the labels `__label__yes` and `__label__no`
-    MODEL_DIR/README.md         the card, as people read it
-    MODEL_DIR/training.hashes   hashes of the texts that it has learned from: see score.py
+    MODEL_DIR/classifier.json   what programs read: labels, calibrations, thresholds, and a record of the training
+    MODEL_DIR/LABEL.ftz         (or .bin) a fastText model for each label, with the labels `__label__yes` and `__label__no`
+    MODEL_DIR/README.md         the card for people
+    MODEL_DIR/training.hashes   hashes of the training texts: see score.py
 
-A label is a question with the answer yes or no. Labels may hold at once, and an example may have no answer to one; so each label has a
-model, a calibration and a threshold of its own.
+A label is a question with the answer yes or no. Several labels may be yes at once, and an example may lack an answer to some, so each
+label has its own model, calibration and threshold.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from corpusmill.pipeline.storage import stays_inside
 FILE = "classifier.json"
 YES, NO = "__label__yes", "__label__no"
 
-#: How a text is written for fastText, when it is trained and when it scores: see forms.py.
+#: How a text is written for fastText, in training and in scoring: see forms.py.
 Form = Literal["plain", "lower", "words"]
 
 
 class ClassifierHead(Config):
-    """One label: its model's file, what the model's raw score means, and where yes begins."""
+    """One label: the file of its model, the meaning of the model's raw score, and the threshold for yes."""
 
     label: str
     file: str = Field(description="Name of the model's file in the folder.")
@@ -41,7 +41,10 @@ class ClassifierHead(Config):
     @field_validator("file")
     @classmethod
     def _in_the_folder(cls, file: str) -> str:
-        """A description may come from a stranger, and what it names is opened, or made where a URL's folder is fetched to."""
+        """Refuses paths.
+
+        A description may come from a stranger, and the file that it names is opened, or created if it is fetched from a URL.
+        """
         if "/" in file or not stays_inside(file):
             raise ValueError(f"{file!r} is no name of a file in the folder")
         return file
@@ -63,12 +66,12 @@ class ClassifierDescription(Config):
     card: dict[str, Any] = Field(default={}, description="What it was trained on and how good it is: train.py.")
 
     def digest(self) -> str:
-        """sha256 (hex) of everything that decides about a score: not of the card."""
+        """Returns the sha256 (hex) of everything that can change a score, so without the card."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"card"})).encode()).hexdigest()
 
 
 def read_classifier(folder: str | Path) -> ClassifierDescription:
-    """Reads `classifier.json`. Raises InputError in one sentence where there is none, or it is damaged."""
+    """Reads `classifier.json`. Raises InputError in one sentence if it is missing or damaged."""
     path = Path(folder) / FILE
     try:
         return ClassifierDescription.model_validate_json(path.read_bytes())

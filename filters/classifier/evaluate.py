@@ -1,4 +1,4 @@
-"""`corpusmill classifier evaluate`: measures a classifier on labelled files."""
+"""Measures a classifier on labelled files: `corpusmill classifier evaluate`."""
 
 import warnings
 from collections import namedtuple
@@ -21,16 +21,17 @@ from corpusmill.pipeline.errors import InputError
 
 # ---- Measures, for many resamples of the same examples at once
 #
-# Once the examples are sorted, a resample is a count for each example, so sums of counts give all measures. They are scikit-learn's, ties
-# included: `roc_auc_score`, `average_precision_score`, `brier_score_loss`, `precision_score`, `recall_score`, `f1_score`, with the counts
-# as `sample_weight`. The expected calibration error is that of Naeini et al. 2015 (bins of equal width, as in Guo et al. 2017) and, with
-# bins of equal mass, that of Nguyen & O'Connor 2015; bins are cut as `sklearn.calibration.calibration_curve` cuts them.
+# The examples are sorted once. A resample is then a count for each example, and sums of counts give all measures. The measures equal
+# scikit-learn's, ties included: `roc_auc_score`, `average_precision_score`, `brier_score_loss`, `precision_score`, `recall_score`,
+# `f1_score`, with the counts as `sample_weight`. The expected calibration error is that of Naeini et al. 2015 (bins of equal width, as in
+# Guo et al. 2017) and, with bins of equal mass, that of Nguyen & O'Connor 2015. Bins are divided as in
+# `sklearn.calibration.calibration_curve`.
 
-#: The bins of a reliability curve, at most; as in Guo et al. 2017.
+#: The most bins of a reliability curve; as in Guo et al. 2017.
 BINS = 15
-#: A bin of equal mass has at least so many examples, or there are fewer bins.
+#: The fewest examples of a bin of equal mass; with too few examples there are fewer bins.
 BIN_EXAMPLES = 20
-#: What `measure` finds, in its order, before the four of each threshold: `PER_THRESHOLD`.
+#: The order of `measure`'s results: first MEASURES, then PER_THRESHOLD for each threshold.
 MEASURES = ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")
 PER_THRESHOLD = ("precision", "recall", "f1", "kept")
 
@@ -38,13 +39,14 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.int64]
 
-#: n examples by falling score. `score` float64 (n,), `yes` bool (n,), `last` bool (n,): the last of those with its score; `cuts` int64
-#: (thresholds,): how many have at least that score; `mass`, `width` int64 (n,): their bins, of equal mass and of equal width.
+#: n examples in descending order of scores. `score` float64 (n,), `yes` bool (n,). `last` bool (n,): whether it is the last with its score.
+#: `cuts` int64 (thresholds,): how many examples have at least that score. `mass`, `width` int64 (n,): their bins, of equal mass and of
+#: equal width.
 Ranking = namedtuple("Ranking", "score yes last cuts mass width")
 
 
 def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] = (), bins: int = BINS) -> Ranking:
-    """Sorts examples (n,) of finite scores and answers for `measure`."""
+    """Sorts examples (n,) of finite scores and answers into a `Ranking` for `measure`."""
     given = np.asarray(score, np.float64)
     order = np.argsort(-given, kind="stable")
     sorted_score = given[order]
@@ -58,23 +60,25 @@ def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] =
 
 
 def mass_edges(score: Floats, bins: int = BINS) -> Floats:
-    """Edges (bins + 1,) between which equally many examples lie, of fewer bins where there are few examples. Equal scores share a bin."""
+    """Returns the edges (bins + 1,) of bins with equally many examples; of fewer bins for few examples. Equal scores share a bin."""
     count = int(np.clip(len(score) // BIN_EXAMPLES, 1, bins))
     return np.quantile(score, np.linspace(0, 1, count + 1)) if len(score) else np.zeros(2)
 
 
 def bin_of(score: Floats, edges: Floats) -> npt.NDArray[np.int64]:
-    """The bin (n,) of each score; one that lies on an edge belongs below it."""
+    """Returns the bin (n,) of each score; a score on an edge belongs to the bin below."""
     return np.searchsorted(edges[1:-1], score).astype(np.int64)
 
 
 def measures(ranking: Ranking) -> Floats:
-    """All measures (5 + 4 * thresholds,) of the examples themselves; NaN where one is not defined, as the AUC with one answer only."""
+    """Returns all measures (5 + 4 * thresholds,) of the examples; NaN if one is not defined, such as the AUC if all answers are the
+    same.
+    """
     return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
 
 
 def measure(draws: Index, score: Floats, yes: Bools, last: Bools, cuts: Index, mass: Index, width: Index) -> Floats:
-    """The measures (resamples, 5 + 4 * thresholds) of resamples: `draws` (resamples, any) are places in the ranking."""
+    """Returns the measures (resamples, 5 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn places in the ranking."""
     n, resamples = len(score), len(draws)
     places = (draws + n * np.arange(resamples)[:, None]).ravel()
     weight = np.bincount(places, minlength=resamples * n).reshape(resamples, n)
@@ -82,13 +86,13 @@ def measure(draws: Index, score: Floats, yes: Bools, last: Bools, cuts: Index, m
     np.cumsum([weight * ~yes, weight * yes], axis=2, out=above[:, :, 1:])
     total_no, total_yes = above[:, :, -1]
     total = total_no + total_yes
-    ends = np.flatnonzero(last) + 1  # of the examples of one score
+    ends = np.flatnonzero(last) + 1  # the ends of runs with the same score
     starts = np.concatenate([[0], ends])[:-1]
     no, right = above[:, :, ends]
     tied, hits = above[:, :, ends] - above[:, :, starts]
     gap = weight * (score - yes)
     with np.errstate(invalid="ignore", divide="ignore"):
-        pairs = (hits * (total_no[:, None] - no + tied / 2)).sum(axis=1)  # of a yes with a lower no; a tie is half a pair
+        pairs = (hits * (total_no[:, None] - no + tied / 2)).sum(axis=1)  # pairs of a yes and a lower no; a tie is half a pair
         precision = np.where(hits > 0, right / (right + no), 0.0)
         columns = [pairs / total_yes / total_no, (hits * precision).sum(axis=1) / total_yes, (gap * (score - yes)).sum(axis=1) / total]
         for bins in (mass, width):
@@ -101,16 +105,16 @@ def measure(draws: Index, score: Floats, yes: Bools, last: Bools, cuts: Index, m
 
 # ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979, drawn by SciPy).
 
-#: Draws that are in memory at a time.
+#: Number of draws in memory at a time.
 DRAWS = 1 << 20
 
 
 def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) -> tuple[Floats, Floats]:
-    """The lower and the upper ends (5 + 4 * thresholds,) of the measures' intervals; NaN where a measure is not defined.
+    """Returns the lower and the upper ends (5 + 4 * thresholds,) of the measures' intervals; NaN if a measure is not defined.
 
-    They are the percentiles of the resamples in which the measure is defined. A calibration error is the exception: chance makes it greater
-    in every sample and again in every resample, so its interval is the basic one (2 * value - percentile), from 0 on and up to the value
-    at least.
+    The ends are percentiles of the resamples in which the measure is defined. Calibration errors are the exception: chance increases them
+    in every sample, and again in every resample. Their interval is the basic one (2 * value - percentile), with a lower end of at least 0
+    and an upper end of at least the value.
     """
     from scipy.stats import DegenerateDataWarning, bootstrap
 
@@ -123,7 +127,7 @@ def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) ->
         return np.asarray(measure(np.atleast_2d(draws), *ranking).T)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # its own interval, which is not used, knows no undefined resamples
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # SciPy's own interval, unused here, does not allow undefined resamples
         result = bootstrap(
             (np.arange(n),), statistic, n_resamples=resamples, batch=max(1, DRAWS // n), vectorized=True, axis=-1,
             method="percentile", rng=np.random.Generator(np.random.Philox(seed)),
@@ -139,17 +143,17 @@ def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) ->
 
 
 def _quantiles(distribution: Floats, at: float) -> Floats:
-    """Quantiles (k,) of the finite values of each row of (k, resamples)."""
+    """Returns quantiles (k,) of the finite values of each row of (k, resamples)."""
     return np.array([np.quantile(row[np.isfinite(row)], at) if np.isfinite(row).any() else np.nan for row in distribution])
 
 
 # ---- All measures of a classifier's scores, for cards, tables and pages.
 
-#: The thresholds of the table; the classifier's own comes first.
+#: The thresholds of the table, after the classifier's own threshold.
 THRESHOLDS = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
-#: Where bins of text lengths begin, in characters.
+#: The lower ends of ranges of text lengths, in characters.
 LENGTHS = (0, 50, 100, 500, 2_000, 10_000)
-#: Sources that are measured by themselves: those with most examples.
+#: The most sources that are measured by themselves; those with the most examples.
 MOST_SOURCES = 50
 
 
@@ -159,10 +163,10 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Measures n examples: calibrated scores in [0, 1], answers (1 yes, 0 no, anything else unknown), sources, lengths in characters.
 
-    Unknown answers are counted and left out. A score that is NaN (a text with nothing that the model knows) never reaches a threshold where
-    the classifier is applied, so it counts as 0 here, and is counted. The result can be written as JSON; each measure is
-    `{value, low, high}` (MEASURES, PER_THRESHOLD; `intervals`), or None where it is not defined: the AUC
-    of examples with one answer. `kept` is the share of examples with a score of at least the threshold.
+    Examples with unknown answers are counted and left out. A score that is NaN (a text without any word or n-gram of the model) reaches no
+    threshold when the classifier is used, so it counts as 0 here; these are counted, too. The result can be written as JSON. Each measure
+    (MEASURES, PER_THRESHOLD) is `{value, low, high}`, with the ends of `intervals`; or None if it is not defined, such as the AUC if all
+    answers are the same. `kept` is the share of examples with a score of at least the threshold.
     """
     scores, answers, lengths = np.asarray(score, np.float64), np.asarray(answer), np.asarray(length, np.int64)
     names = source.combine_chunks() if isinstance(source, pa.ChunkedArray) else pa.array(source, pa.string())
@@ -184,7 +188,7 @@ def evaluate(
 
 
 def _slice(score: Floats, yes: Bools, thresholds: Sequence[float], options: dict[str, Any]) -> dict[str, Any]:
-    """The measures of some examples; the first threshold is the classifier's own."""
+    """Returns the measures of some examples. The first threshold is the classifier's own."""
     ranking = rank(score, yes, thresholds)
     ends = intervals(ranking, options["resamples"], options["confidence"], options["seed"])
     found = [_measure(*numbers) for numbers in zip(measures(ranking), *ends, strict=True)]
@@ -202,13 +206,13 @@ def _measure(value: float, low: float, high: float) -> dict[str, float] | None:
 
 
 def _bins(score: Floats, edges: Floats) -> list[Bools]:
-    """The rows of each bin that holds any."""
+    """Returns the rows of each bin that has any."""
     places = bin_of(score, edges)
     return [places == place for place in range(len(edges) - 1) if (places == place).any()]
 
 
 def _bin(score: Floats, yes: Bools, rows: Bools) -> dict[str, Any]:
-    """A point of the reliability curve, with Wilson's interval of the share of yes."""
+    """Returns a point of the reliability curve, with Wilson's interval for the share of yes."""
     from scipy.stats import binomtest
 
     right, count = int(yes[rows].sum()), int(rows.sum())
@@ -217,7 +221,7 @@ def _bin(score: Floats, yes: Bools, rows: Bools) -> dict[str, Any]:
 
 
 def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
-    """The rows of each of the largest sources, by name, and how many sources are left out."""
+    """Returns the rows of each of the largest sources, by name, and how many sources are left out."""
     codes, names = places.indices.fill_null(len(places.dictionary)).to_numpy(), [*places.dictionary.to_pylist(), "(no source)"]
     counts = np.bincount(codes, minlength=len(names))
     filled = sorted((name, code) for code, name in enumerate(names) if counts[code])
@@ -226,21 +230,21 @@ def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]
 
 
 def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
-    """The rows of each range of lengths that occurs, by its name."""
+    """Returns the rows of each range of lengths that occurs, by the range's name."""
     places = np.searchsorted(LENGTHS, lengths, "right") - 1
     names = [f"{begin:,} to {end - 1:,}" for begin, end in pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
     return {name: places == place for place, name in enumerate(names) if (places == place).any()}
 
 
-# ---- Files
+# ---- Evaluation of files
 
-#: Texts that are scored at a time.
+#: Number of texts that are scored at a time.
 BATCH = 2048
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`result` is what `--json` prints. `scores` (float64) and `answers` (int8, -1: unknown) by label, of n texts, and their sources."""
+    """The evaluation of n texts. `result`: the output of `--json`. `scores` (float64) and `answers` (int8, -1: unknown): by label."""
 
     result: dict[str, Any]
     scores: dict[str, npt.NDArray[np.float64]]
@@ -253,7 +257,7 @@ def evaluate_files(
 ) -> Evaluation:
     """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`.
 
-    `unseen` leaves out texts that it has learned from. Raises InputError in one sentence where there is nothing to measure.
+    `unseen` leaves out the classifier's training texts. Raises InputError in one sentence if there is nothing to measure.
     """
     classifier = read_classifier(folder)
     heads = load_heads(folder, classifier)
@@ -296,7 +300,7 @@ def _named(examples: ExampleTable) -> str:
 
 
 def _training(seen: npt.NDArray[np.bool_] | None, table: pa.Table) -> dict[str, Any] | None:
-    """How many of the texts the classifier has learned from, in all and by source; None where it does not say."""
+    """Counts the training texts of the classifier among the texts, in all and by source; None if the classifier has no list of these."""
     if seen is None:
         return None
     known = table.filter(pa.array(seen))["source"].value_counts().to_pylist()
@@ -312,7 +316,7 @@ def _left(folder: str | Path, table: pa.Table, seen: npt.NDArray[np.bool_] | Non
 
 
 def score_batches(scorer: Scorer, text: pa.ChunkedArray | pa.Array) -> Iterator[npt.NDArray[np.float64]]:
-    """The calibrated scores (n,) of each head; memory grows with the scores alone."""
+    """Returns the calibrated scores (n,) of each head. Memory grows with the scores alone."""
     found = [[scored.score for scored in scorer.score(text.slice(begin, BATCH))] for begin in range(0, len(text), BATCH)]
     return (np.concatenate(each) for each in zip(*found, strict=True))
 

@@ -1,4 +1,4 @@
-"""Reads the examples of a training or an evaluation: their texts, their sources and their answers."""
+"""Reads the examples for a training or an evaluation: their texts, their sources and their answers."""
 
 import hashlib
 import json
@@ -33,19 +33,19 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.damage import storable
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, character_classes
 
-# ---- The rows of training files: JSONL and Parquet with columns, text with a line or a file a row.
+# ---- The rows of example files: JSONL and Parquet with columns; text files, in which an example is a line or the whole file.
 
-#: A line, or a text, that is longer is refused, bytes.
+#: Bytes of the longest line or text; a longer one is an error.
 MOST_BYTES = 256 << 20
-#: Rows of Parquet that are Python objects at a time.
+#: Number of Parquet rows that are converted to Python objects at a time.
 BATCH = 256
-#: Of text files: the name of the one column that they have.
+#: The name of the only column of text files.
 TEXT = "text"
 
 
 @dataclass(frozen=True)
 class ExampleFile:
-    """A file to read: `format` is jsonl, parquet, lines or documents; `compression` None, gzip, zstd or lz4."""
+    """A file of examples. `format`: jsonl, parquet, lines or documents. `compression`: None, gzip, zstd or lz4."""
 
     path: str
     format: str
@@ -53,9 +53,10 @@ class ExampleFile:
 
 
 def find_files(given: str, folder: str | Path, format: str = "auto") -> list[ExampleFile]:
-    """The files of one input (a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`), in sorted order.
+    """Returns the files of one input, in sorted order.
 
-    Raises InputError where there are none, or one that is named itself can't be read as examples.
+    An input is a file, folder, glob or URL, relative to `folder`; or a corpus, `package://NAME`. Raises InputError if there are no files,
+    or if a file that was named itself can't be read as examples.
     """
     if given.startswith(PREFIX):
         given = str(corpus_path(given.removeprefix(PREFIX)))
@@ -71,7 +72,7 @@ def find_files(given: str, folder: str | Path, format: str = "auto") -> list[Exa
 
 
 def _examined(path: str, format: str, alone: bool) -> ExampleFile | None:
-    """The file with its format; None for a file of a folder that holds no examples."""
+    """Returns the file with its format; None for a file in a folder that has no examples."""
     if format in ("lines", "documents"):
         with open_file(path) as file:
             return ExampleFile(path, format, compression_of(file.read(4)))
@@ -88,9 +89,9 @@ def _examined(path: str, format: str, alone: bool) -> ExampleFile | None:
 
 
 def read_rows(file: ExampleFile, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """`(place, row)`: where a row lies, for sentences (`data.jsonl:12`), and its columns; of Parquet only those that are asked for.
+    """Yields `(place, row)`: the row's position for messages (`data.jsonl:12`), and its columns; of Parquet only the wanted columns.
 
-    Raises InputError where the file breaks, or a row is none.
+    Raises InputError if the file or a row is damaged.
     """
     with open_file(file.path) as stream:
         if file.format == "parquet":
@@ -107,11 +108,11 @@ def read_rows(file: ExampleFile, columns: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _lines(file: ExampleFile, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, numbered from 1, without a byte order mark."""
+    """Yields the lines of a file, numbered from 1, without a byte order mark."""
     content = inflating(stream, file.compression) if file.compression else stream
     for number, line in enumerate(split_lines(Window(content), MOST_BYTES), 1):
         if isinstance(content, Inflating) and content.fault and not line.ended:
-            break  # a line of which the rest is lost
+            break  # the rest of the line is lost
         if len(line.content) < line.length:
             raise InputError(f"{file.path}:{number}: the line has {line.length:,} bytes, more than {MOST_BYTES:,}.")
         yield number, line.content.removeprefix(b"\xef\xbb\xbf") if number == 1 else line.content
@@ -154,7 +155,7 @@ def _parquet(path: str, stream: IO[bytes], columns: Sequence[str]) -> Iterator[t
 
 
 def fingerprint(path: str) -> dict[str, Any]:
-    """A file's name without the folders of the machine, its bytes and sha256."""
+    """Returns a file's name without its folder (folders differ between machines), its bytes and sha256."""
     digest, size = hashlib.sha256(), 0
     with open_file(path) as file:
         while part := file.read(1 << 20):
@@ -163,28 +164,28 @@ def fingerprint(path: str) -> dict[str, Any]:
     return {"name": Path(local_path(path)).name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-# ---- From a row's label columns to its answers: yes, no or unknown to each label.
+# ---- From a row's label columns to its answers: yes, no or unknown for each label.
 
 YES, NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
-#: More values than this are no classes.
+#: A label column with more values is an error: the values are not classes.
 MOST_VALUES = 100
 
 
 class AnswerColumns:
-    """The answers of a source's rows, as its spec reads them."""
+    """The answers of a source's rows, as the spec defines them."""
 
     def __init__(self, source: ExampleSource, labels: Sequence[str]):
         self.source, self.labels = source, labels
         self.values: Mapping[str, Mapping[str, int]] = source.values or _default_values(labels)
-        #: Of a list of values: what its absence says of each label.
+        #: For lists of values: the answer (no) to each label that no value of a list says yes to.
         self.closed = {label: 0 for answers in self.values.values() for label, answer in answers.items() if answer}
 
     def columns(self) -> list[str]:
-        """The columns that it reads."""
+        """Returns the columns that the answers are read from."""
         return [*([self.source.label_column] if self.source.label_column else []), *self.source.label_columns.values()]
 
     def of(self, place: str, row: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-        """`(answers, unknown)`: the known answers of a row by label, and how many of its columns are null."""
+        """Returns `(answers, unknown)`: the known answers of a row by label, and how many of its columns are null."""
         found: dict[str, int] = {}
         unknown = 0
         for label, column in self.source.label_columns.items():
@@ -221,7 +222,10 @@ class AnswerColumns:
 
 
 def _default_values(labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Each label's own name says yes to it and no to all others; of a single label 1, true and yes say yes, 0, false and no say no."""
+    """Returns the default meaning of values: a label's name means yes to it and no to all other labels.
+
+    If there is only one label, 1, true and yes mean yes, and 0, false and no mean no, too.
+    """
     found = {label: {other: int(other == label) for other in labels} for label in labels}
     if len(labels) == 1:
         found |= {key: {labels[0]: 1} for key in sorted(YES)} | {key: {labels[0]: 0} for key in sorted(NO)}
@@ -229,7 +233,7 @@ def _default_values(labels: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def cell(place: str, row: Mapping[str, Any], column: str) -> Any:
-    """A row's value in a column. Raises InputError where the row lacks it."""
+    """Returns a row's value in a column. Raises InputError if the row lacks the column."""
     if column not in row:
         raise InputError(f"{place}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
     return row[column]
@@ -240,8 +244,10 @@ def _short(value: Any) -> str:
 
 
 def count_values(files: Sequence[ExampleFile], column: str) -> tuple[Counter[str], dict[str, Any], bool]:
-    """`(counts, values, many)` of a label column: how often each value occurs by its key, the values themselves, and whether rows hold
-    lists of values."""
+    """Counts the values of a label column: `(counts, values, many)`.
+
+    `counts`: how often each value occurs, by its key. `values`: the values by key. `many`: whether rows have lists of values.
+    """
     counts: Counter[str] = Counter()
     values: dict[str, Any] = {}
     many = False
@@ -265,15 +271,18 @@ def _cells(files: Sequence[ExampleFile], column: str) -> Iterator[tuple[Any, str
                 yield value, place
 
 
-# ---- Long documents as pieces, so that training sees texts of about one length.
+# ---- Pieces of long documents, so that training texts have about the same length.
 
 _WORD = re.compile(r"\S+")
-#: A last piece shorter than this share of the others is left out: it would be all but empty.
+#: A last piece that is shorter than this share of the others is left out, because it would be nearly empty.
 SHORTEST = 0.2
 
 
 def cut(texts: Sequence[str], pieces: PieceLength) -> tuple[list[str], list[int]]:
-    """`(pieces, documents)`: the pieces of all texts, white space kept within them, and the place of the text that each is from."""
+    """Cuts all texts into pieces; white space inside a piece stays.
+
+    Returns `(pieces, documents)`; `documents`: the place of each piece's text.
+    """
     found: list[str] = []
     document: list[int] = []
     for place, text in enumerate(texts):
@@ -292,7 +301,7 @@ def _by_words(text: str, count: int) -> list[str]:
 
 
 def _by_characters(text: str, count: int) -> list[str]:
-    """Pieces of up to `count` characters that end before white space where there is any in their second half."""
+    """Cuts a text into pieces of up to `count` characters. A piece ends before white space if its second half has any."""
     parts, at = [], 0
     while at < len(text):
         end = min(at + count, len(text))
@@ -307,13 +316,13 @@ def _by_characters(text: str, count: int) -> list[str]:
     return parts
 
 
-# ---- Weak answers: whether a text has a word of a list.
+# ---- Weak answers, from whether a text has a word of a list.
 
 
 def has_word(text: pa.Array, path: str) -> pa.Array:
-    """Whether each text has a word of the list in the file `path`, found as the step `bad_words` finds them (bool).
+    """Whether each text has a word of the list in the file `path` (bool). Words are found as in the step `bad_words`.
 
-    A list that is named after a language that does not part words (ja, th, zh) is found within words. Raises InputError.
+    If the list is named after a language that does not separate words (ja, th, zh), they are also found within words. Raises InputError.
     """
     words = {word.lower() for word in read_words(path)}
     if not words:
@@ -327,15 +336,15 @@ def has_word(text: pa.Array, path: str) -> pa.Array:
     return pa.array(counts > 0)
 
 
-# ---- A run's own documents as examples: a sample that depends on the documents' ids alone.
+# ---- A run's documents as examples: a sample that depends only on the documents' ids.
 
-#: Documents that are taken of a run where no limit is given: a run has no bound, and the examples are held in memory.
+#: Documents that are taken from a run if no limit is given: a run may be of any size, and examples are in memory.
 RUN_LIMIT = 20_000
 
 
 @dataclass(frozen=True)
 class RunDocuments:
-    """The drawn texts, how many documents there were, and the shards (name, bytes, sha256)."""
+    """The sampled texts, the number of all documents, and the shards (name, bytes, sha256)."""
 
     texts: list[str]
     rows: int
@@ -343,10 +352,10 @@ class RunDocuments:
 
 
 def read_run(folder: str, stage: str, limit: int, seed: int, failed: Sequence[str] = ()) -> RunDocuments:
-    """`limit` documents of a finished stage: those whose ids have the smallest hashes under the seed. Only ids are read of the others.
+    """Returns `limit` documents of a finished stage: those whose ids have the smallest hashes under the seed.
 
-    `failed`: only documents that failed one of these rules of the filter stage. Raises InputError where the run or a stage is not there, or
-    not finished, or has no such rule.
+    `failed`: only documents that failed one of these rules of the filter stage. Raises InputError if the run, the stage or the rule does
+    not exist, or if the stage is not finished.
     """
     storage = Storage(folder)
     if not storage.exists("run.json"):
@@ -373,7 +382,7 @@ def read_run(folder: str, stage: str, limit: int, seed: int, failed: Sequence[st
 
 
 def _finished(storage: Storage, stage: str) -> Sequence[TaskRow]:
-    """The tasks of a finished stage."""
+    """Returns the tasks of a finished stage. Raises InputError if it is not finished."""
     manifest = Manifest(storage.child(stage), read_only=True)
     if not manifest.complete:
         raise InputError(f"{storage.root}: its stage {stage} is not finished.")
@@ -381,7 +390,7 @@ def _finished(storage: Storage, stage: str) -> Sequence[TaskRow]:
 
 
 def _failing(storage: Storage, rules: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
-    """The hashes, under the seed, of the ids of documents that failed one of these rules."""
+    """Returns the hashes, under the seed, of the ids of documents that failed one of these rules."""
     tasks = _finished(storage, "filter")
     known = sorted({name.removeprefix("failed ") for task in tasks for name in task.counts if name.startswith("failed ")})
     for rule in rules:
@@ -402,7 +411,7 @@ def _failing(storage: Storage, rules: Sequence[str], seed: int) -> npt.NDArray[n
 
 @dataclass
 class SourceReport:
-    """What was read of a source."""
+    """What was read from a source."""
 
     name: str
     licence: str | None = None
@@ -417,8 +426,11 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class ExampleTable:
-    """`table`: text (large_string), source (string), document (int64: pieces of one document share it), and an int8 column a label, null
-    where the answer is unknown."""
+    """The examples of all sources.
+
+    `table`: text (large_string), source (string), document (int64: pieces of one document share it), and an int8 column for each label,
+    null if the answer is unknown.
+    """
 
     table: pa.Table
     labels: tuple[str, ...]
@@ -428,7 +440,7 @@ class ExampleTable:
 def gather_examples(
     sources: Sequence[ExampleSource], folder: str | Path = ".", labels: Sequence[str] | None = None, seed: int = 1
 ) -> ExampleTable:
-    """Reads all sources; paths are relative to `folder`. Raises InputError in one sentence that names file and line."""
+    """Reads all sources. Paths are relative to `folder`. Raises InputError in one sentence that names file and line."""
     names = tuple(dict.fromkeys(labels or [label for source in sources for label in source.labels()]))
     tables, reports, documents = [], [], 0
     for source in sources:
@@ -466,7 +478,7 @@ def _read_source(source: ExampleSource, folder: str | Path, labels: tuple[str, .
 
 
 def answer_counts(column: pa.ChunkedArray | pa.Array) -> dict[str, int]:
-    """How often a label's answers are yes and no."""
+    """Counts a label's answers by yes and no."""
     yes = pc.sum(column).as_py() or 0
     return {"yes": yes, "no": len(column) - column.null_count - yes}
 
@@ -505,7 +517,7 @@ def _run_rows(source: ExampleSource, folder: str | Path, report: SourceReport, s
 
 
 def _answer_column(source: ExampleSource, label: str, known: list[dict[str, int]], text: pa.Array, folder: str | Path) -> pa.Array:
-    """A label's answers: of columns, then of its word list, then of the whole source."""
+    """Returns a label's answers: from the columns, else from its word list, else the answer of the whole source."""
     column = pa.array([found.get(label) for found in known], pa.int8())
     if label in source.weak:
         hit = has_word(text, str(Path(folder) / source.weak[label]))

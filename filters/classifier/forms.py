@@ -1,16 +1,16 @@
 # mypy: disallow-untyped-defs=False
-"""How a text is written as one line for fastText: the same when a classifier is trained and when it scores.
+"""Forms of a text: how it is written as one line for fastText. Training and scoring use the same form.
 
-* `plain`: line breaks are spaces, as DCLM's classifier is given its texts (`" ".join(text.strip().splitlines())`); Dolma's Jigsaw taggers
-  (`text.replace("\n", " ").strip()`) differ from it in no text without rare line breaks.
-* `lower`: `plain`, in lower case as Python's `str.lower` has it (a final sigma is one, a capital dotted I becomes two characters).
+* `plain`: line breaks become spaces. DCLM's classifier gets its texts like this (`" ".join(text.strip().splitlines())`); Dolma's Jigsaw
+  taggers (`text.replace("\\n", " ").strip()`) differ only in texts with rare line breaks.
+* `lower`: `plain`, in lower case as by Python's `str.lower` (which has a final sigma, and makes two characters of a capital dotted I).
 * `words`: lower case; tokens are runs of word characters (`re`'s `\\w` and combining marks), `<url>` for `http(s)://` and what follows it,
   `<user>` for `@name`, `<nl>` for white space with a line break in it, and every other character alone.
 
-Tokens stand one space apart. What fastText takes for a space (NUL too) is one, and what `str.splitlines` takes for a line break is one.
-Tokens that mean something to fastText are left out: those that begin with `__label__` are labels to it when it trains, and it ignores them
-when it predicts; at `</s>` a line ends, so a page could hide everything behind it. Without such tokens `plain` and `lower` change
-nothing that they have written.
+One space stands between tokens. Spaces are the characters that fastText takes for spaces (NUL, too); line breaks are those of
+`str.splitlines`. Tokens with a meaning for fastText are left out. A token that begins with `__label__` is a label in training, and is
+ignored in prediction. `</s>` ends the line, so a page could hide everything after it. In a text without such tokens, writing `plain` or
+`lower` again changes nothing.
 """
 
 from functools import cache
@@ -39,27 +39,29 @@ from corpusmill.pipeline.text.utf8 import (
 )
 
 FORMS: tuple[Form, ...] = get_args(Form)
-NEW_LINE = "<nl>"  # the token of the form `words`
-#: A character's entry in `character_table`: the code point of its lower case, and these bits.
+NEW_LINE = "<nl>"  # the token for a line break in the form `words`
+#: An entry of `character_table`: the code point of the character's lower case in POINT_BITS bits, and three flags.
 POINT_BITS = 21
 IS_SPACE, IS_BREAK, IS_WORD = (1 << bit for bit in range(POINT_BITS, POINT_BITS + 3))
-GROWTH = 4  # no text has more bytes than this many times its own, and WORST_TOKEN: `@a@b` becomes `<user> <user>`
+GROWTH = 4  # a written text has at most this many times the text's bytes, plus WORST_TOKEN: `@a@b` becomes `<user> <user>`
 WORST_TOKEN = 16
 
 
 def write_form(form: Form, text: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The texts in a form: large_string, as many as `text` has, without line breaks. Raises ValueError where a text is null."""
+    """Writes the texts in a form: large_string, as many as `text` has, without line breaks. Raises ValueError if a text is null."""
     return text_array(*write_tokens(form, *form_buffers(form, text))[:2])
 
 
 def form_buffers(form: Form, text: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The `text_buffers` for `write_tokens`, which lower-cases character by character."""
+    """Returns the `text_buffers` for `write_tokens`, which lower-cases character by character."""
     return text_buffers(text if form == "plain" else usual_lower(text))
 
 
 def write_tokens(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
-    """`(data, offsets, starts, first)` of the texts in a form, and where the tokens of text i begin: int64 `starts[first[i]:first[i + 1]]`.
-    A token ends a byte before the next begins, or where its text does. `data, offsets` are `form_buffers`."""
+    """Writes texts in a form; returns `(data, offsets, starts, first)`. The arguments `data, offsets` are `form_buffers`.
+
+    The tokens of text i begin at int64 `starts[first[i]:first[i + 1]]`. A token ends a byte before the next begins, or at the text's end.
+    """
     if form not in FORMS:
         raise ValueError(f"there is no form {form!r}")
     size = int(offsets[-1] - offsets[0])
@@ -74,7 +76,7 @@ def write_tokens(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[n
 
 @cache
 def character_table() -> npt.NDArray[np.uint32]:
-    """uint32 of length 0x110000, for the kernels: see POINT_BITS. Kept per process."""
+    """Returns the table of characters for the kernels, uint32 of length 0x110000: see POINT_BITS."""
     import unicodedata
 
     classes = character_classes()
@@ -91,8 +93,8 @@ def character_table() -> npt.NDArray[np.uint32]:
 
 # ---- The kernels: UTF-8 in, UTF-8 out, one text after another
 #
-# Both passes write text i to `out[ends[i]:ends[i + 1]]`, and where its tokens begin to `starts[first[i]:first[i + 1]]`; a token ends one
-# byte before the next begins, or where the text does. `out` needs the room that GROWTH says, `starts` an item for each byte of the texts.
+# Both kernels write text i to `out[ends[i]:ends[i + 1]]`, and the starts of its tokens to `starts[first[i]:first[i + 1]]`. A token ends one
+# byte before the next begins, or at the text's end. `out` needs the size that GROWTH gives, `starts` an item for each byte of the texts.
 
 POINT = (1 << POINT_BITS) - 1
 BLANK, AT, UNDERSCORE = 0x20, 0x40, 0x5F
@@ -101,7 +103,7 @@ NEW_LINE_BYTES, URL, USER = tuple(NEW_LINE.encode()), tuple(b"<url>"), tuple(b"<
 
 @kernel
 def write_lines(data, offsets, table, lower, out, ends, starts, first):
-    """The forms `plain` and `lower`."""
+    """Writes texts in the forms `plain` and `lower`."""
     data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
     to = tokens = 0
     for text in range(offsets.size - 1):
@@ -138,7 +140,10 @@ def write_lines(data, offsets, table, lower, out, ends, starts, first):
 
 @kernel(inline="always")
 def copy_plain(data, at, end, lower, out, to):
-    """Copies bytes of ASCII that are neither space nor control, eight at a time, as far as it is sure; returns where to go on in both."""
+    """Copies ASCII bytes that are neither space nor control, eight at a time, up to the first other byte.
+
+    Returns the positions after them in `data` and in `out`.
+    """
     source, target = data.ctypes.data, out.ctypes.data
     while at + 8 <= end:
         word = load_eight(source + at)
@@ -161,7 +166,7 @@ def copy_plain(data, at, end, lower, out, to):
 
 @kernel
 def write_words(data, offsets, table, out, ends, starts, first):
-    """The form `words`."""
+    """Writes texts in the form `words`."""
     data, out, table, starts = borrowed(data), borrowed(out), borrowed(table), borrowed(starts)
     to = tokens = 0
     for text in range(offsets.size - 1):
@@ -205,7 +210,7 @@ def write_words(data, offsets, table, out, ends, starts, first):
 
 @kernel(inline="always")
 def write_word(out, to, data, at, end, table):
-    """Writes the word that begins at `at`, in lower case; returns where to go on in both."""
+    """Writes the word that begins at `at`, in lower case; returns the positions after it in `data` and in `out`."""
     while at < end:
         point = np.int64(data[at])
         if point < 0x80:
@@ -226,7 +231,7 @@ def write_word(out, to, data, at, end, table):
 
 @kernel(inline="always")
 def skip_space(data, at, table):
-    """The end of a run of spaces inside a text, and whether it holds a line break."""
+    """Returns the end of a run of spaces inside a text, and whether the run has a line break."""
     line_break = False
     while True:
         point, width = decode(data, at)
@@ -239,7 +244,7 @@ def skip_space(data, at, table):
 
 @kernel
 def strip(data, start, end, table):
-    """`(start, end)` without the spaces at both ends."""
+    """Returns `(start, end)` without the spaces at both ends."""
     while start < end:
         point, width = decode(data, start)
         if not table[point] & IS_SPACE:
@@ -255,7 +260,7 @@ def strip(data, start, end, table):
 
 @kernel
 def run_end(data, at, end, table, mask, wanted):
-    """The end of the run of characters whose bits of `mask` are `wanted`."""
+    """Returns the end of the run of characters whose bits of `mask` are `wanted`."""
     while at < end:
         point, width = decode(data, at)
         if table[point] & mask != wanted:
@@ -290,7 +295,7 @@ def write_token(out, to, token):
 
 @kernel
 def is_token(out, start, end):
-    """Whether `out[start:end]` is a token, and nothing more than a word to fastText."""
+    """Whether `out[start:end]` is a token without a special meaning for fastText."""
     if end - start == len(EOS_BYTES) and starts_with(out, start, end, EOS_BYTES):
         return False
     return start < end and not starts_with(out, start, end, LABEL_PREFIX)
@@ -298,7 +303,7 @@ def is_token(out, start, end):
 
 @kernel
 def write_character(out, to, point):
-    """Writes one code point as UTF-8; returns where to go on."""
+    """Writes one code point as UTF-8; returns the position after it."""
     if point < 0x80:
         out[to] = point
         return to + 1

@@ -18,9 +18,9 @@ from corpusmill.pipeline.safe import safe_line
 def spec_of_data(
     data: Sequence[str], text_column: str, label_column: str, positive: str | None, options: dict[str, Any]
 ) -> tuple[TrainingSpec, str]:
-    """`(spec, a sentence on how values were read)` of labelled files: each input is a source.
+    """Returns `(spec, a sentence on how values were read)` for labelled files. Each input is a source.
 
-    Two values are one label, whose yes is `positive`, else the greater value in sort order. More values, or lists, are a label each.
+    Two values become one label: yes is `positive`, else the greater value in sort order. More values, or lists, become a label each.
     """
     files = [file for given in data for file in find_files(given, ".")]
     for file in files:
@@ -59,7 +59,7 @@ def spec_of_data(
 
 
 def spec_of_classes(positive: Sequence[str], negative: Sequence[str], text_column: str, options: dict[str, Any]) -> TrainingSpec:
-    """The spec of files whose examples are all yes, or all no, to one label, which has the classifier's name."""
+    """Returns the spec for files whose examples are all yes, or all no, to one label, which has the classifier's name."""
     label = options["name"]
     names = source_names([*positive, *negative])
     sources = [
@@ -70,12 +70,12 @@ def spec_of_classes(positive: Sequence[str], negative: Sequence[str], text_colum
 
 
 def _place(given: str) -> dict[str, Any]:
-    """An input of a spec's source: a run's folder, or files."""
+    """Returns an input as a key of a spec's source: a run's folder, or files."""
     return {"run": given} if (Path(given) / RUN_FILE).is_file() else {"files": [given]}
 
 
 def source_names(given: Sequence[str]) -> list[str]:
-    """A name for each input: its last part, and a number where two have the same."""
+    """Returns a name for each input: the last part of its path, with a number if two are the same."""
     names: list[str] = []
     for path in given:
         name = Path(path.rstrip("/")).name or path
@@ -88,12 +88,12 @@ def source_names(given: Sequence[str]) -> list[str]:
 
 
 def classifier_name(output: str | Path) -> str:
-    """A folder's name as a classifier's."""
+    """Returns a folder's name in the form of a classifier's name."""
     return name_of(Path(output).absolute())
 
 
 def _label(value: str) -> str:
-    """A value of a label column as a label's name."""
+    """Returns a value of a label column in the form of a label's name."""
     label = re.sub(r"[^A-Za-z0-9_-]+", "_", value).strip("_-")[:64]
     if not re.match(LABEL, label):
         raise InputError(f"{value!r} can't name a label: give a spec with `values`, which says what each value means.")
@@ -101,7 +101,7 @@ def _label(value: str) -> str:
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:
-    """Numbers by size, before texts."""
+    """Sorts numbers by size, before texts."""
     if isinstance(value, bool | int | float):
         return False, float(value)
     try:
@@ -110,7 +110,7 @@ def _sort_key(value: Any) -> tuple[bool, Any]:
         return True, str(value)
 
 
-# ---- The sources that `corpusmill classifier evaluate` measures
+# ---- The sources of examples for `corpusmill classifier evaluate`
 
 COMMAND = "classifier evaluate"
 
@@ -123,10 +123,11 @@ def labelled_sources(
     positive: str | None,
     label: str | None,
 ) -> list[ExampleSource]:
-    """Files with columns of answers, a source each. `columns`: names, or LABEL=NAME for columns of 0 and 1 of a label each.
+    """Returns a source for each file with columns of answers. `columns`: names, or LABEL=NAME for a column of 0 and 1 for each label.
 
-    Without LABEL a value means what it meant in the classifier's training, where that had a column of this name; with `positive` that value
-    is yes to `label` and all others no; else values are the names of labels, or 1 and 0.
+    The values of a column without LABEL are read in one of four ways. With `positive`, that value is yes to `label` and all others are no.
+    With `label` alone, the label's name or 1 is yes and 0 is no. If the classifier's training had a column of this name, its values have
+    the same meaning. Else the values are names of labels, or 1 and 0.
     """
     named = dict(column.split("=", 1) for column in columns if "=" in column)
     plain = [column for column in columns if "=" not in column]
@@ -145,7 +146,7 @@ def labelled_sources(
 def classed_sources(
     classifier: ClassifierDescription, positive: Sequence[str], negative: Sequence[str], text_column: str, label: str | None
 ) -> list[ExampleSource]:
-    """Files whose texts are all yes, or all no, to one label."""
+    """Returns a source for each file whose texts are all yes, or all no, to one label."""
     label = only_label(classifier, label)
     given = [*positive, *negative]
     return [
@@ -155,7 +156,7 @@ def classed_sources(
 
 
 def only_label(classifier: ClassifierDescription, label: str | None) -> str:
-    """The label that is asked for: the classifier's only one where none is named."""
+    """Returns `label`, or the classifier's only label if `label` is None. Raises InputError if there are several, or none of that name."""
     labels = [head.label for head in classifier.heads]
     if label is None and len(labels) > 1:
         raise InputError(f"{COMMAND}: {classifier.name} has several labels; say which with --label ({', '.join(labels)}).")
@@ -163,7 +164,7 @@ def only_label(classifier: ClassifierDescription, label: str | None) -> str:
 
 
 def check_label(classifier: ClassifierDescription, label: str) -> str:
-    """The label itself. Raises InputError where the classifier has none of that name."""
+    """Returns the label. Raises InputError if the classifier has no such label."""
     labels = [head.label for head in classifier.heads]
     if label not in labels:
         raise InputError(f"{COMMAND}: {classifier.name} has no label {label!r} (it has {', '.join(labels)}).")
@@ -180,7 +181,7 @@ def _source(name: str, path: str, options: Mapping[str, Any]) -> ExampleSource:
 def _values(
     classifier: ClassifierDescription, files: Sequence[str], column: str, positive: str | None, label: str | None
 ) -> dict[str, dict[str, int]]:
-    """The answers of each value of a label column; empty if values are labels' names, or 1 and 0 of the only label."""
+    """Returns the answers for each value of a label column; empty if the values are names of labels, or 1 and 0 for the only label."""
     if positive is not None:
         counts, _, _ = count_values([file for given in files for file in find_files(given, ".")], column)
         if positive not in counts:
@@ -196,7 +197,7 @@ def _values(
 
 
 def _trained_values(classifier: ClassifierDescription, column: str) -> dict[str, dict[str, int]]:
-    """What the values of a column meant in the training, as its card has it, where all its sources agree."""
+    """Returns what the values of a column meant in the training, from the card. Raises InputError if the training's sources disagree."""
     spec = classifier.card.get("spec")
     sources = spec.get("sources") if isinstance(spec, dict) else None
     found: dict[str, dict[str, int]] = {}

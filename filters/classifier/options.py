@@ -20,31 +20,31 @@ from corpusmill.pipeline.storage import is_remote
 
 # ---- The conventions of public fastText classifiers
 #
-# A recipe names one with `preset`, and gives the file by path or URL: `- classifier: {preset: dclm, model: openhermes_....bin}`.
+# A recipe names a convention with `preset`, and the file by path or URL: `- classifier: {preset: dclm, model: openhermes_....bin}`.
 
 Where = Literal["high", "low"]
 
 
 class Convention(Config):
-    """How to use a public model. `values`: the number that each of its labels stands for, where they are steps of a scale."""
+    """How to use a public model. `values`: the number that each of its labels stands for, if the labels are a scale."""
 
     source: str
-    name: str  # of the column
+    name: str  # name of the column
     form: Form = "plain"
     keep_where: Where
     positive: str | None = None  # the fastText label whose probability is the score
     values: Mapping[str, float] = {}
-    threshold: float | None = None  # with which its authors decided
-    comparison: str | None = None  # where a document fails; None as for all others (step.py)
+    threshold: float | None = None  # the threshold of the model's authors
+    comparison: str | None = None  # the comparison by which a document fails; None: as for all models (step.py)
 
 
 _PUBLIC = yaml.safe_load(Path(__file__).with_name("conventions.yaml").read_text("utf-8"))
 CONVENTIONS: dict[str, Convention] = {name: Convention.model_validate(each) for name, each in _PUBLIC.items()}
 
 
-# ---- What a recipe says
+# ---- The options in a recipe
 
-#: Files of fastText's; anything else that a recipe names is a classifier's folder.
+#: Endings of fastText's files. Any other model in a recipe is a classifier's folder.
 FASTTEXT_FILES = (".bin", ".ftz")
 NAME = re.compile(r"[A-Za-z]\w{0,63}")
 Preset = Literal["dclm", "dolma-jigsaw-hatespeech", "dolma-jigsaw-nsfw", "fineweb-edu", "textbook-quality"]
@@ -96,14 +96,14 @@ class DecisionOptions(Config):
 
 
 def _by_label(value: Number | dict[str, Number] | None) -> dict[str, Number]:
-    """The values by label; a single one under the label ''."""
+    """Returns the values by label; a single value has the label ''."""
     if value is None:
         return {}
     return value if isinstance(value, dict) else {"": value}
 
 
 class ModelOptions(DecisionOptions):
-    """A classifier's folder, or a fastText model's file, by path or URL."""
+    """The options of one model: a classifier's folder, or a fastText model's file, by path or URL."""
 
     model: str | None = Field(
         None,
@@ -151,7 +151,7 @@ class ModelOptions(DecisionOptions):
 
     @property
     def is_file(self) -> bool:
-        """Whether the model is a file of fastText's, not a classifier's folder."""
+        """Whether the model is a fastText file, not a classifier's folder."""
         return self.model is not None and self.model.partition("?")[0].endswith(FASTTEXT_FILES)
 
     @model_validator(mode="after")
@@ -177,7 +177,7 @@ class ModelOptions(DecisionOptions):
 
 
 def _labels_of(path: str) -> str:
-    """The labels of a local model, for a message."""
+    """Returns the labels of a local model, for a message."""
     try:
         labels = read_model(path).labels if not is_remote(path) else ()
     except (OSError, ValueError):
@@ -186,7 +186,7 @@ def _labels_of(path: str) -> str:
 
 
 class ClassifierConfig(ModelOptions):
-    """Scores of a trained classifier or of a fastText model, and what they decide; several at once with `models`."""
+    """Scores of a trained classifier or of a fastText model, and what the scores decide; several models with `models`."""
 
     models: tuple[ModelOptions, ...] = Field(
         (), description="Several, in place of `model`: each with the options of one; texts are read once."
@@ -196,7 +196,7 @@ class ClassifierConfig(ModelOptions):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, given: Any) -> Any:
-        """`- classifier: PATH` and `- classifier: {models: [PATH, ...]}`."""
+        """Accepts `- classifier: PATH` and `- classifier: {models: [PATH, ...]}`."""
         if isinstance(given, Mapping) and isinstance(given.get("models"), list | tuple):
             given = {**given, "models": [{"model": item} if isinstance(item, str) else item for item in given["models"]]}
         return short_form(given, "model", cls) if isinstance(given, str) else given
@@ -219,14 +219,14 @@ class ClassifierConfig(ModelOptions):
         return self.models or (self,)
 
 
-# ---- From what a recipe names to a classifier on this disk: files are fetched, and a bare fastText model gets a description.
+# ---- From a recipe's model to a classifier on this disk: fetches files, and describes a bare fastText model.
 
 LABEL_PREFIX = "__label__"
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A classifier and the folder in which its heads' files lie. `files` names these with their sha256 as found on disk."""
+    """A classifier, and the folder with the files of its heads. `files`: the sha256 of each file on disk, by name."""
 
     classifier: ClassifierDescription
     folder: Path
@@ -234,13 +234,13 @@ class Resolved:
 
 
 def column_name(text: str) -> str:
-    """A label or a file's name as part of a column's name."""
+    """Returns a label, or a file's name, as part of a column's name."""
     name = re.sub(r"\W+", "_", text.removeprefix(LABEL_PREFIX)).strip("_")
     return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
 
 
 def own_description(options: ModelOptions) -> ClassifierDescription | None:
-    """The description that a classifier's folder has; None for a bare model. Of a URL, the description alone is fetched.
+    """Returns the description in a classifier's folder; None for a bare model. From a URL, only the description is fetched.
 
     Raises InputError.
     """
@@ -253,7 +253,7 @@ def own_description(options: ModelOptions) -> ClassifierDescription | None:
 
 
 def name_of(options: ModelOptions) -> str:
-    """The classifier's name, of which its columns' names are made."""
+    """Returns the classifier's name, with which the names of its columns begin."""
     if options.name:
         return options.name
     if options.convention:
@@ -264,7 +264,7 @@ def name_of(options: ModelOptions) -> str:
 
 
 def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
-    """`(label, fastText label)` of each probability that a bare model is asked for."""
+    """Returns `(label, fastText label)` for each probability that the step needs from a bare model."""
     convention = options.convention
     values = options.values or (convention.values if convention else {})
     if values:
@@ -299,7 +299,10 @@ def resolve(options: ModelOptions) -> Resolved:
 
 
 def _fetched_heads(url: str, classifier: ClassifierDescription) -> Path:
-    """Each file lies under its own sha256 in the cache; links in one folder stand for the folder of the URL."""
+    """Fetches the files of a classifier's heads; returns a folder with links to them.
+
+    In the cache each file lies under its own sha256, so the links stand for the folder of the URL.
+    """
     folder = cache_folder() / "models" / "folders" / classifier.digest()
     folder.mkdir(parents=True, exist_ok=True)
     for head in classifier.heads:
@@ -311,7 +314,7 @@ def _fetched_heads(url: str, classifier: ClassifierDescription) -> Path:
 
 
 def _bare(options: ModelOptions) -> Resolved:
-    """A fastText model's file with the description that its preset or the recipe gives."""
+    """Returns a fastText model's file with the description that its preset or the recipe gives."""
     assert options.model is not None
     path = fetch(options.model, options.sha256) if is_remote(options.model) else Path(options.model)
     found = sha256_of(path)

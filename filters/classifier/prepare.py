@@ -1,4 +1,4 @@
-"""Prepares the examples of a training: removes copies, splits them, and selects those of each label."""
+"""Prepares the examples for a training: removes copies, splits them into parts, and selects those of each label."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from corpusmill.filters.classifier.score import hash_lines
 from corpusmill.filters.classifier.spec import SplitShares, TrainingSpec
 from corpusmill.pipeline.errors import InputError
 
-# ---- Equal examples as one, and the clusters of near copies that no split may part.
+# ---- Equal examples become one. Near copies form clusters, which a split does not divide.
 
 Index = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -25,10 +25,13 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Distinct:
-    """Examples whose lines differ. `lines`: large_string, as fastText reads them; `hashes`: uint64, of the lines; `cluster`: a number
-    shared by near copies and by pieces of one document. `copies`: how many examples were another one's copy; `conflicts`: by label, how
-    many lines lost their answer as their copies contradict each other; `unanswered`: lines left out as no answer was left; `blank`:
-    examples of which the form leaves nothing."""
+    """Examples with different lines.
+
+    `lines`: large_string, as fastText reads them. `hashes`: uint64, of the lines. `cluster`: a number that near copies, and pieces of one
+    document, share. `copies`: how many examples were copies of another one. `conflicts`: by label, how many lines lost their answer because
+    their copies contradict each other. `unanswered`: how many lines were left out without any answer. `blank`: how many examples were left
+    out because nothing remains of them in the form.
+    """
 
     table: pa.Table
     lines: pa.Array
@@ -41,7 +44,7 @@ class Distinct:
 
 
 def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str]) -> Distinct:
-    """One example a line: the first in the order of the table, with what is known by any of its copies."""
+    """Keeps one example for each different line: the first in the order of the table, with all answers that any of its copies has."""
     filled = np.asarray(pc.not_equal(lines, ""), bool)
     table, lines = table.filter(pa.array(filled)), lines.filter(pa.array(filled))
     group = _equal(lines)
@@ -64,12 +67,12 @@ def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str]) -> Distinc
 
 
 def _equal(lines: pa.Array) -> Index:
-    """A number for each line, equal where the lines are."""
+    """Returns a number for each line; equal lines have the same number."""
     return np.asarray(lines.dictionary_encode().indices, np.int64)
 
 
 def _merged(column: pa.ChunkedArray, group: Index, groups: int) -> tuple[pa.Array, int]:
-    """`(answers, conflicts)`: the answer of each group of equal lines, null where none is known or two are."""
+    """Returns `(answers, conflicts)`: each group's answer, null if none or both are known, and the number of groups with both."""
     known = column.is_valid().to_numpy()
     values = column.fill_null(0).to_numpy()
     yes = np.bincount(group[known & (values == 1)], minlength=groups) > 0
@@ -77,36 +80,37 @@ def _merged(column: pa.ChunkedArray, group: Index, groups: int) -> tuple[pa.Arra
     return pa.array(yes.astype(np.int8), mask=yes == no), int((yes & no).sum())
 
 
-# ---- Clusters of near copies: every pair of the wanted similarity is found, so that no copy of a training example is in the test part
+# ---- Clusters of near copies: all pairs with the wanted similarity are found, so that the test part has no copy of a training example
 #
-# MinHash-LSH, as the stage dedup has it, misses a pair now and then. Here sets of shingles are joined by prefix filtering (Chaudhuri, Ganti
-# and Kaushik 2006; Bayardo, Ma and Srikant 2007), with longer prefixes that must share more (Wang, Li and Feng 2012): of two sets with at
-# least `least` shingles in common, the first l of these in the order of rarity are among the size - least + l rarest of either.
+# The stage dedup uses MinHash-LSH, which misses some pairs. Here sets of shingles are joined by prefix filtering (Chaudhuri, Ganti and
+# Kaushik 2006; Bayardo, Ma and Srikant 2007), with longer prefixes that must share more shingles (Wang, Li and Feng 2012). If two sets have
+# at least `least` shingles in common, the l rarest common ones are among the size - least + l rarest shingles of either set.
 
-#: Shingles of short texts, in characters: a changed word leaves them similar. Long texts share so many of these by chance that nearly all
-#: pairs would be compared, so long texts have pairs of neighbouring words as shingles.
+#: Shingles of short texts have this many characters, so that texts with a changed word stay similar. Long texts share so many of these by
+#: chance that nearly all pairs would be compared; their shingles are this many neighbouring words.
 CHARACTERS, WORDS = 5, 2
-#: A text of so many characters is long.
+#: The fewest characters of a long text.
 LONG = 400
-#: A prefix is longer by this part of the set's size, and two prefixes must share as many shingles.
+#: A prefix is longer by size // LONGER shingles, and two prefixes must share as many shingles in addition to one.
 LONGER = 16
-#: Texts that are compared with all others at once, and pairs whose similarity is computed at once.
+#: Number of texts that are compared with all others at once, and of pairs whose similarity is computed at once.
 ROWS, PAIRS = 256, 1 << 14
 _WORD = re.compile(r"\w+")
 
 
 def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Index:
-    """The number of each text's cluster (n): the lowest place in it. A chain of pairs joins the texts of a cluster, each with a Jaccard
-    similarity of at least `threshold` of their sets of 5-character shingles, lower-cased and without what stands between words.
+    """Returns each text's cluster (n): the lowest place of a text in it.
 
-    Texts of fewer characters are alone. Texts of 400 characters or more have pairs of neighbouring words as shingles. Time grows with the
-    number of texts that share rare shingles, to the square at worst.
+    Two texts are in one cluster if a chain of similar pairs joins them. A pair is similar if the sets of shingles have a Jaccard similarity
+    of at least `threshold`. Shingles are 5 characters, lower-cased, without what stands between words; in texts of 400 characters or more,
+    pairs of neighbouring words. A text with fewer characters than a shingle is alone. Time grows with the number of texts that share rare
+    shingles, with its square at worst.
     """
     texts = text.to_pylist()
     length = np.array([len(each) for each in texts], np.int64)
     codes: dict[str, int] = {}
     links = [np.zeros((2, 0), np.int64)]
-    # Similar texts have similar lengths: a pair across the border is among the short ones.
+    # Similar texts have similar lengths. So the short texts include those beyond the border that may be similar to a shorter text.
     for unit, rows in ((CHARACTERS, np.flatnonzero(length < LONG / threshold)), (WORDS, np.flatnonzero(length >= LONG))):
         if len(rows):
             links += [rows[pair] for pair in _similar_pairs([shingles(texts[row], unit, codes) for row in rows.tolist()], threshold)]
@@ -115,8 +119,7 @@ def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> I
 
 
 def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
-    """The set of a text's shingles as 64-bit hashes, ascending: of 5 characters (CHARACTERS), or of pairs of words (WORDS); `codes` numbers
-    the words."""
+    """Returns the set of a text's shingles as 64-bit hashes, ascending. `unit`: CHARACTERS or WORDS. `codes`: a number for each word."""
     words = _WORD.findall(text.lower())
     if unit == CHARACTERS:
         units = np.frombuffer(" ".join(words).encode("utf-32-le"), np.uint32).astype(np.uint64)
@@ -130,13 +133,13 @@ def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
 
 
 def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Index]:
-    """The pairs of sets (2, any) with at least that similarity, some at a time."""
+    """Yields the pairs of sets (2, any) with at least that similarity, in batches."""
     from scipy.sparse import csr_array
 
     size = np.array([len(each) for each in sets], np.int64)
     owner = np.repeat(np.arange(len(sets)), size)
     _, shingle, times = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)
-    needed = 1 + size // LONGER  # of a prefix; never more than two sets have in common, down to a similarity of 1 / 16
+    needed = 1 + size // LONGER  # shared shingles of a prefix; similar sets have as many in common if the threshold is at least 1 / 16
     prefix = np.minimum(size, size - np.ceil(threshold * size - 1e-9).astype(np.int64) + needed)
     order = np.lexsort((shingle, times[shingle], owner))
     rare = order[(np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size) < prefix[owner]) & (times[shingle[order]] > 1)]
@@ -158,7 +161,7 @@ def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Index]:
 
 
 def _components(count: int, links: Index) -> Index:
-    """The number (count,) of each place's connected component; `links` (2, any) are places."""
+    """Returns the number (count,) of each place's connected component. `links` (2, any): pairs of places."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -167,13 +170,13 @@ def _components(count: int, links: Index) -> Index:
 
 
 def _joined(near: Index, document: Index) -> Index:
-    """Clusters that have near copies and pieces of one document together."""
+    """Returns clusters that keep near copies, and pieces of one document, together."""
     links = [np.stack([np.arange(len(near)), _first(numbers)]) for numbers in (near, document)]
     return _components(len(near), np.concatenate(links, axis=1))
 
 
 def _first(numbers: Index) -> Index:
-    """The first place of each place's number."""
+    """Returns, for each place, the first place with the same number."""
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     return first[inverse]
 
@@ -185,8 +188,10 @@ TRAIN, VALIDATION, TEST = range(3)
 
 
 def part_of(hashes: Hashes, cluster: Index, shares: SplitShares, seed: int) -> npt.NDArray[np.int8]:
-    """The part (TRAIN, VALIDATION, TEST) of each of n examples: a cluster's is decided by the smallest content hash in it, so the order of
-    the examples plays no part, and what is not in the cluster neither."""
+    """Returns the part (TRAIN, VALIDATION, TEST) of each of n examples, by the smallest content hash in its cluster.
+
+    So the part depends neither on the order of the examples nor on examples outside the cluster.
+    """
     if not len(hashes):
         return np.zeros(0, np.int8)
     number = np.unique(cluster, return_inverse=True)[1]
@@ -197,12 +202,12 @@ def part_of(hashes: Hashes, cluster: Index, shares: SplitShares, seed: int) -> n
 
 
 def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
-    """Another hash of each hash: of one seed and purpose, independent of all others."""
+    """Returns another hash of each hash, independent for each seed and purpose (`salt`)."""
     return scrambled(hashes ^ np.uint64(xxhash.xxh3_64_intdigest(f"{salt}:{seed}")))
 
 
 def scrambled(value: Hashes) -> Hashes:
-    """The finaliser of SplitMix64: each bit of a result depends on all bits of the value."""
+    """Returns the finaliser of SplitMix64: each bit of a result depends on all bits of the value."""
     for factor, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27)):
         value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
     return value ^ (value >> np.uint64(31))
@@ -211,11 +216,11 @@ def scrambled(value: Hashes) -> Hashes:
 def training_order(
     hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, ratio: float, seed: int
 ) -> Index:
-    """Which of n examples are trained on, in which order, some more than once.
+    """Returns which of n examples to train on, in order; some occur more than once.
 
-    `repeat`: how often each is taken by its source's weight. `balance`: where one answer comes more than `ratio` times as often as the
-    other, `repeat` takes the rarer one's more often, `sample` fewer of the other's, `none` leaves them. Fractions are drawn, and the order
-    is made, by hashes under the seed.
+    `repeat`: how often each example occurs by its source's weight. `balance`: what to do if one answer occurs more than `ratio` times as
+    often as the other. `repeat` repeats the rarer answer, `sample` draws fewer of the other, `none` changes nothing. Hashes under the seed
+    decide about fractions and give the order.
     """
     times = repeat.astype(np.float64).copy()
     weight = [float(times[answer == value].sum()) for value in (False, True)]
@@ -236,14 +241,14 @@ def training_order(
 
 # ---- Read, write in the form, remove copies, split
 
-#: Examples of each answer that each part must have: with fewer no measure means anything.
+#: The fewest examples of each answer in each part: with fewer, measures mean nothing.
 FEWEST = 5
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """`part`: int8, of each distinct example."""
+    """The prepared examples of a training. `part`: int8, of each distinct example."""
 
     spec: TrainingSpec
     examples: ExampleTable
@@ -261,23 +266,23 @@ class TrainingData:
         return np.array([source.repeat for source in self.spec.sources])[self.source]
 
     def answers(self, label: str) -> tuple[Bools, Bools]:
-        """`(known, yes)` of all examples."""
+        """Returns `(known, yes)`, bool, for all examples."""
         column = self.distinct.table[label]
         return column.is_valid().to_numpy(), column.fill_null(0).to_numpy() == 1
 
     def order(self, label: str, rows: Index) -> Index:
-        """Which of `rows` a model of a label is trained on, in which order."""
+        """Returns which of `rows` a label's model is trained on, in order."""
         _, yes = self.answers(label)
         spec, repeat = self.spec, self.repeat[rows]
         return rows[training_order(self.distinct.hashes[rows], yes[rows], repeat, spec.balance, spec.ratio, spec.seed)]
 
     def rows(self, label: str, *parts: int) -> Index:
-        """The examples of some parts whose answer is known."""
+        """Returns the examples of some parts whose answer is known."""
         known, _ = self.answers(label)
         return np.flatnonzero(known & np.isin(self.part, parts))
 
     def counts(self, label: str) -> dict[str, dict[str, int]]:
-        """Yes and no by part."""
+        """Returns the numbers of yes and no by part."""
         _, yes = self.answers(label)
         found = {}
         for part, name in enumerate(PARTS):
@@ -287,7 +292,7 @@ class TrainingData:
 
 
 def prepare(spec: TrainingSpec) -> TrainingData:
-    """Reads, writes in the form, takes out copies, splits. Raises InputError where a label can't be trained on what is left."""
+    """Reads the examples, writes them in the form, removes copies, splits the rest. Raises InputError if too few are left for a label."""
     examples = gather_examples(spec.sources, ".", spec.labels, spec.seed)
     if not examples.table.num_rows:
         raise InputError(f"{_inputs(spec)}: there is no example with a text and an answer.")
@@ -328,6 +333,6 @@ def _check_parts(label: str, counts: dict[str, dict[str, int]]) -> None:
 
 
 def taken(column: pa.Array | pa.ChunkedArray, rows: Index | Sequence[int]) -> pa.Array:
-    """Some rows of a column, as one array."""
+    """Returns some rows of a column, as one array."""
     found = column.take(pa.array(rows, pa.int64()))
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found

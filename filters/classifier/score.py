@@ -1,12 +1,12 @@
 # mypy: disallow-untyped-defs=False
-"""Scores of documents by several heads at once: the heads of one classifier, or of many.
+"""Scores documents by several heads at once: the heads of one classifier, or of many.
 
 A text is written once for each form. A head's windows are cut from the written text, and each is scored as fastText's own
-`predict(window, k=-1)` would; the document's score is that of its greatest window.
+`predict(window, k=-1)` would score it. The document's score is the score of its greatest window.
 
-Windows do not overlap, so what is bad may lie across a border. With one offensive tweet (Davidson) put into each of 1,200 English pages of
-300 to 3,000 words, windows of 16 words had an AUC of .948, .960 if they overlapped by half, and .966 with windows of 8, which cost no more.
-So a shorter window is the better remedy.
+Windows do not overlap, so a bad passage may lie across the border of two. With one offensive tweet (Davidson) put into each of 1,200
+English pages of 300 to 3,000 words, windows of 16 words had an AUC of .948; with an overlap of half, .960; windows of 8 words, at no
+higher cost, .966. So shorter windows are the better remedy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ from corpusmill.pipeline.storage import Storage
 
 @dataclass(frozen=True)
 class LoadedHead:
-    """One label's model, and what its raw score means. `column`: the place in `model.labels` of the label whose probability is raw."""
+    """One label's model, and the meaning of its raw score: the probability of the label at the place `column` of `model.labels`."""
 
     label: str
     model: FastTextModel
@@ -50,10 +50,10 @@ class LoadedHead:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """float64 (texts,) each, NaN for a text with nothing that the model knows.
+    """The scores of texts by one head: float64 (texts,) each, NaN for a text without any word or n-gram of the model.
 
-    `score`: the greatest calibrated score of the text's windows; `share`: of the windows at or above the threshold; `raw`: that of the
-    greatest window.
+    `score`: the greatest calibrated score of the text's windows. `share`: the share of its windows at or above the threshold. `raw`: the
+    raw score of the greatest window.
     """
 
     score: npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ class HeadScores:
 
 
 def load_heads(folder: str | Path, classifier: ClassifierDescription) -> list[LoadedHead]:
-    """The heads of a classifier, in its order. Raises InputError in one sentence that names the file."""
+    """Loads the heads of a classifier, in its order. Raises InputError in one sentence that names the file."""
     models: dict[str, FastTextModel] = {}
     heads = []
     for head in classifier.heads:
@@ -77,7 +77,7 @@ def load_heads(folder: str | Path, classifier: ClassifierDescription) -> list[Lo
 
 
 def load_model(path: str | Path, sha256: str | None = None) -> FastTextModel:
-    """A fastText classifier, of which the content is known where `sha256` is given. Raises InputError in one sentence."""
+    """Loads a fastText classifier and, if `sha256` is given, checks its content. Raises InputError in one sentence."""
     try:
         if sha256 is not None and (found := sha256_of(path)) != sha256:
             raise InputError(f"{path}: not the model that the classifier was made with (sha256 {found[:12]}…, not {sha256[:12]}…).")
@@ -89,7 +89,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> FastTextModel:
 
 
 def label_column(model: FastTextModel, label: str, path: str | Path) -> int:
-    """Where a label stands in a model. Raises InputError that names those that it has."""
+    """Returns the place of a label among a model's labels. Raises InputError that names the model's labels."""
     if label in model.labels:
         return model.labels.index(label)
     shown = ", ".join(model.labels[:5]) + (f" and {len(model.labels) - 5} more" if len(model.labels) > 5 else "")
@@ -101,7 +101,7 @@ class Scorer:
 
     def __init__(self, heads: Sequence[LoadedHead]):
         self.heads = list(heads)
-        together: dict[Form, dict[tuple[int, int | None], list[int]]] = {}  # heads of the same model and windows are summed up once
+        together: dict[Form, dict[tuple[int, int | None], list[int]]] = {}  # heads with the same model and windows share their sums
         for place, head in enumerate(self.heads):
             together.setdefault(head.form, {}).setdefault((id(head.model), head.window), []).append(place)
         self._parts: list[tuple[Form, list[list[int]], FastTextScorer]] = []
@@ -113,7 +113,7 @@ class Scorer:
             self._parts.append((form, list(groups.values()), FastTextScorer(units)))
 
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
-        """The scores of the texts, in the order of the heads. A text's values do not depend on the others."""
+        """Returns the scores of the texts, in the order of the heads. A text's values do not depend on other texts."""
         found: dict[int, HeadScores] = {}
         for form, groups, scorer in self._parts:
             data, offsets = form_buffers(form, text)
@@ -128,7 +128,7 @@ class Scorer:
 
 
 def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, TextTokens]]:
-    """The tokens of the texts in a form, for `FastTextScorer.score`."""
+    """Yields the tokens of the texts in a form, for `FastTextScorer.score`."""
     for start, end in text_slices(offsets):
         written, ends, starts, first = write_tokens(form, data, offsets[start : end + 1])
         stops = np.empty_like(starts)
@@ -139,7 +139,7 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
 
 
 def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
-    """The scores of texts from those of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
+    """Returns the scores of texts from the scores of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
     raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
     if head.complement:
         raw = 1 - raw
@@ -153,10 +153,10 @@ def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[
 
 @kernel
 def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
-    """A text's greatest score, the share of its windows at or above the threshold, and the raw score of the greatest window.
+    """Computes each text's greatest score, the share of its windows at or above the threshold, and the raw score of the greatest window.
 
-    Of windows with the same score, the greatest raw score counts. Windows without a score (NaN) are below every threshold; where a text
-    has no other, all is NaN.
+    Of windows with the same score, the greatest raw score counts. A window without a score (NaN) is below every threshold. If no window of
+    a text has a score, all three are NaN.
     """
     for text in range(first.size - 1):
         best, best_raw, above = np.nan, np.nan, 0
@@ -164,7 +164,7 @@ def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
             if np.isnan(score[window]):
                 continue
             above += score[window] >= threshold
-            if not score[window] <= best:  # also where `best` is NaN
+            if not score[window] <= best:  # true also if `best` is NaN
                 best, best_raw = score[window], raw[window]
             elif score[window] == best:
                 best_raw = max(best_raw, raw[window])
@@ -174,12 +174,12 @@ def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
 
 # ---- Raw scores of a model that is being trained
 
-#: Texts that are scored at once.
+#: Number of texts that are scored at once.
 BATCH = 10_000
 
 
 def score_raw(path: Path, form: Form, window: int | None, text: pa.Array) -> npt.NDArray[np.float64]:
-    """The raw score of each text's greatest window (n,), NaN where the model knows nothing of a text."""
+    """Returns the raw score of each text's greatest window (n,); NaN for a text without any word or n-gram of the model."""
     model = load_model(path)
     head = LoadedHead(path.stem, model, label_column(model, YES, path), False, form, window, Calibration(), 0.5)
     scorer = Scorer([head])
@@ -187,26 +187,29 @@ def score_raw(path: Path, form: Form, window: int | None, text: pa.Array) -> npt
     return np.concatenate([np.zeros(0), *parts])
 
 
-# ---- What a classifier has learned from: `training.hashes` in its folder, so that an evaluation can say which texts it has seen
+# ---- The training texts of a classifier, as `training.hashes` in its folder: an evaluation can recognise them
 
-#: In a classifier's folder: XXH3-64 of each line that it was trained, calibrated or thresholded on, little-endian uint64, ascending.
+#: File in a classifier's folder: XXH3-64 of each line that was used for training, calibration or the threshold, little-endian uint64,
+#: ascending.
 TRAINING_HASHES = "training.hashes"
 Hashes = npt.NDArray[np.uint64]
 
 
 def hash_lines(lines: pa.Array) -> Hashes:
-    """XXH3-64 (n,) of texts that are written in the classifier's form."""
+    """Returns XXH3-64 (n,) of texts that are written in the classifier's form."""
     return np.array([xxhash.xxh3_64_intdigest(line.encode()) for line in lines.to_pylist()], np.uint64)
 
 
 def hashes_file(hashes: Hashes) -> bytes:
-    """The content of `training.hashes`."""
+    """Returns the content of `training.hashes`."""
     return np.unique(hashes).astype("<u8").tobytes()
 
 
 def in_training(folder: str | Path, form: Form, text: pa.Array) -> npt.NDArray[np.bool_] | None:
-    """Whether the classifier has learned from each text (n,), equal but for what its form leaves out; None where it does not say what it
-    has learned from. Raises InputError where its file is damaged."""
+    """Whether each text (n,), written in the form, is among the classifier's training texts; None if the classifier has no list of these.
+
+    Raises InputError if the list is damaged.
+    """
     path = Path(folder) / TRAINING_HASHES
     try:
         content = path.read_bytes()
@@ -226,18 +229,18 @@ def in_training(folder: str | Path, form: Form, text: pa.Array) -> npt.NDArray[n
 
 # ---- `corpusmill classifier score`: a row of scores for each text of many files, written as it is read.
 
-#: Texts, and characters of them, that are in memory at a time.
+#: Most texts, and most characters, in memory at a time.
 TEXTS, CHARACTERS = 2048, 1 << 24
-#: What stands before the columns of the labels: the file as it was found, the row in it from 1, and its id where it has one.
+#: The columns before those of the labels: the file's path, the row in the file from 1, and the row's id if it has one.
 PLACE = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("id", pa.string()))
 
 
 def score_files(folder: str | Path, files: Sequence[str], output: str, text_column: str = TEXT, id_column: str = "id") -> dict[str, int]:
-    """Writes the scores of all texts of JSONL, Parquet and text files to `output` (Parquet), in the order of the files.
+    """Writes the scores of all texts in JSONL, Parquet and text files to `output` (Parquet), in the order of the files.
 
-    A row has `file, row, id`, and for each label LABEL (yes or no, as its threshold decides), LABEL_score, LABEL_raw and LABEL_share; null
-    where the text holds nothing that the model knows, or is missing. Returns how many texts there were (`texts`), how many have no score
-    (`without_score`), and the number of yes by label. Equal files give equal bytes. Raises InputError in one sentence.
+    A row has `file, row, id`, and for each label LABEL (yes or no, by its threshold), LABEL_score, LABEL_raw and LABEL_share. These are
+    null if the text is missing or has no word or n-gram of the model. Returns the number of texts (`texts`), of texts without a score
+    (`without_score`), and of yes for each label. Equal files give equal bytes. Raises InputError in one sentence.
     """
     heads = load_heads(folder, read_classifier(folder))
     found = [file for given in files for file in find_files(given, ".")]
@@ -266,7 +269,7 @@ def score_files(folder: str | Path, files: Sequence[str], output: str, text_colu
 
 
 def score_schema(labels: Sequence[str]) -> pa.Schema:
-    """The columns of a file of scores."""
+    """Returns the columns of a file of scores. Raises InputError if two have the same name."""
     kinds = {"": pa.bool_(), "_score": pa.float64(), "_raw": pa.float64(), "_share": pa.float64()}
     fields = [*PLACE, *(pa.field(f"{label}{ending}", kind) for label in labels for ending, kind in kinds.items())]
     names = [field.name for field in fields]
@@ -277,7 +280,7 @@ def score_schema(labels: Sequence[str]) -> pa.Schema:
 
 
 def _batches(files: Sequence[ExampleFile], text_column: str, id_column: str) -> Iterator[list[dict[str, Any]]]:
-    """The rows of all files (file, row, id, text), some at a time."""
+    """Yields the rows of all files (file, row, id, text) in batches."""
     batch: list[dict[str, Any]] = []
     size = 0
     for row in (row for file in files for row in _rows(file, text_column, id_column)):

@@ -1,4 +1,4 @@
-"""The specification of a training: the YAML of `corpusmill classifier train --spec`. The command's options become one, too."""
+"""The specification of a training: the YAML of `corpusmill classifier train --spec`. The command's options become such a spec, too."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.storage import is_remote
 
-#: A label names a file and a report's column.
+#: The form of a label, which becomes the name of a file and of a report's column.
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-#: Columns of the table of examples.
+#: Columns of the table of examples, whose names no label may have.
 RESERVED = ("text", "source", "document")
 Answer = Literal[0, 1]
-#: A value of a label column as it is compared: see `value_key`.
+#: A value of a label column, as text for comparisons: see `value_key`.
 ValueKey = Annotated[str, BeforeValidator(lambda value: value_key(value))]
 
 
 def value_key(value: Any) -> str:
-    """A label column's value as text: JSON, YAML and Parquet write one value in several ways (`true`, `1`, `1.0`)."""
+    """Returns a label column's value as text, equal for all ways to write it in JSON, YAML and Parquet (`true`, `1`, `1.0`)."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -33,7 +33,7 @@ def value_key(value: Any) -> str:
 
 
 class PieceLength(Config):
-    """The length of the pieces that long documents are cut into, so that training sees texts of one length."""
+    """The length of the pieces into which long documents are cut, so that training texts have the same length."""
 
     characters: int | None = Field(default=None, ge=20, description="Length of a piece; it ends where a word does.")
     words: int | None = Field(default=None, ge=3, description="Words of a piece.")
@@ -46,7 +46,7 @@ class PieceLength(Config):
 
 
 class ExampleSource(Config):
-    """A source of examples, and the answers that are known of them."""
+    """A source of examples, and the answers that are known for them."""
 
     name: str | None = Field(default=None, description="By default the name of the first file or of the run.")
     files: tuple[str, ...] = Field(default=(), description="Files, folders and globs, relative to the spec.")
@@ -90,17 +90,17 @@ class ExampleSource(Config):
         return self
 
     def named(self) -> str:
-        """The source's name."""
+        """Returns the source's name."""
         return self.name or Path((self.run or self.files[0]).rstrip("/")).name
 
     def labels(self) -> list[str]:
-        """The labels that it names."""
+        """Returns the labels that the source has answers to."""
         found = [*self.label_columns, *self.answers, *self.weak]
         return list(dict.fromkeys([label for answers in self.values.values() for label in answers] + found))
 
 
 class SplitShares(Config):
-    """The parts of the examples, by the hash of their content."""
+    """The shares of the parts, into which examples are divided by the hash of their content."""
 
     train: float = Field(default=0.8, gt=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
@@ -114,7 +114,7 @@ class SplitShares(Config):
 
 
 class Arguments(Config):
-    """fastText's arguments, under its names and with its meanings."""
+    """fastText's arguments, under fastText's names and with the same meanings."""
 
     dim: int = Field(default=16, ge=1, le=1000)
     epoch: int = Field(default=5, ge=1, le=1000)
@@ -136,7 +136,7 @@ class Arguments(Config):
 class Quantisation(Config):
     """fastText's quantisation (`.ftz`): rows by product quantisation.
 
-    Without `cutoff` scores stay as they are, but for some hundredths (docs/classifiers.md has figures), at a sixth of the size.
+    The file is a sixth of the size. Without `cutoff`, scores change by some hundredths (docs/classifiers.md has figures).
     """
 
     cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")
@@ -146,7 +146,7 @@ class Quantisation(Config):
 
 
 def parse_rule(given: Any) -> Any:
-    """`best_f1`, `precision=.9` (the lowest threshold with it) or `kept=.1` (the share of examples that get yes) as a ThresholdRule."""
+    """Returns a ThresholdRule: `best_f1`, `precision=.9` (the lowest threshold with it) or `kept=.1` (the share of examples with yes)."""
     if not isinstance(given, str):
         return given
     kind, equals, value = given.partition("=")
@@ -161,7 +161,7 @@ def parse_rule(given: Any) -> Any:
 
 
 class TrainingSpec(Config):
-    """A classifier's training, whole. Paths are absolute, or relative to the working folder: `read_spec` resolves them."""
+    """The specification of a classifier's training. Paths are absolute, or relative to the current folder: `read_spec` resolves them."""
 
     name: str = Field(pattern=LABEL)
     labels: tuple[str, ...] = Field(min_length=1)
@@ -215,7 +215,7 @@ class TrainingSpec(Config):
 
 
 def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainingSpec:
-    """Reads a YAML spec; `options` go before what it says. Raises InputError or ConfigError in one sentence."""
+    """Reads a YAML spec; `options` override its values. Raises InputError or ConfigError in one sentence."""
     try:
         raw = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -232,7 +232,7 @@ def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> Tra
 
 
 def _resolved(source: ExampleSource, folder: Path) -> ExampleSource:
-    """A source whose paths are relative to `folder`."""
+    """Returns a source whose paths are resolved relative to `folder`."""
 
     def joined(path: str) -> str:
         return path if is_remote(path) else str(folder / path)
@@ -247,7 +247,7 @@ def _resolved(source: ExampleSource, folder: Path) -> ExampleSource:
 
 
 def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
-    """A spec from plain values; what does not fit becomes a ConfigError that begins with `where`."""
+    """Returns the spec of plain values. Raises ConfigError, which begins with `where`, if they do not fit."""
     try:
         return TrainingSpec.model_validate(dict(raw))
     except ValidationError as error:
@@ -255,7 +255,7 @@ def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
 
 
 def _own(errors: Sequence[Any]) -> list[Any]:
-    """The errors without those that only follow from others: a list is too short if all its items are refused."""
+    """Returns the errors without those that only follow from others: a list counts as too short if all its items are refused."""
     return [one for one in errors if not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in errors)]
 
 
@@ -272,6 +272,6 @@ def _explain(error: Any) -> str:
 
 
 def name_of(path: str | Path) -> str:
-    """A path's last part as a classifier's name."""
+    """Returns a path's last part in the form of a classifier's name."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in Path(path).name.split(".")[0]).strip("-_")
     return kept[:64] or "classifier"

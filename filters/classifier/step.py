@@ -1,8 +1,8 @@
-"""The step `classifier`: scores of trained classifiers and of public fastText models, several over one reading of the texts.
+"""The step `classifier`: scores of trained classifiers and of public fastText models. Several of them read the texts once.
 
-Columns of the report: NAME for the label that has the classifier's name, NAME_LABEL for others; with windows NAME_share (of windows at the
-classifier's threshold or above), with `raw` NAME_raw. Of a model whose labels are a scale: NAME, the expected value, and NAME_best, that of
-the likeliest label. A text with nothing that a model knows has no score (null), which fails no rule.
+Columns of the report: NAME for the label that has the classifier's name, NAME_LABEL for other labels. With windows, NAME_share: the share
+of windows at or above the classifier's threshold. With `raw`, NAME_raw. If a model's labels are a scale, NAME is the expected value and
+NAME_best the value of the likeliest label. A text without any word or n-gram of the model has no score (null), which fails no rule.
 """
 
 from abc import abstractmethod
@@ -33,24 +33,24 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 
 # ---- Columns and rules
 
-BEST = "best"  # of a scale: the value of the likeliest label
+BEST = "best"  # for a scale: the value of the likeliest label
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A classifier's labels in order, and what each of them measures. `own`: the classifier's own thresholds by label, if it has any."""
+    """A classifier's labels in order, and the columns that they give. `own`: the classifier's own thresholds by label, if it has any."""
 
     name: str
     labels: tuple[str, ...]
     window: bool
-    scale: tuple[float, ...] = ()  # the number of each label, if the labels are a scale; NAME is then the expected value
+    scale: tuple[float, ...] = ()  # the number of each label if the labels are a scale; NAME is then the expected value
     own: Mapping[str, float] | None = None
-    keep_where: Where | None = None  # unless the recipe says it
-    threshold: float | None = None  # unless the recipe says one
-    comparison: str | None = None  # that goes with it
+    keep_where: Where | None = None  # default for the recipe's option
+    threshold: float | None = None  # default for the recipe's option
+    comparison: str | None = None  # for the default threshold
 
     def column(self, label: str) -> str:
-        """The column of a label's score: NAME for the label of that name, NAME_LABEL for others."""
+        """Returns the column of a label's score: NAME for the label of that name, NAME_LABEL for other labels."""
         label = column_name(label)
         return self.name if label == self.name else f"{self.name}_{label}"
 
@@ -61,7 +61,7 @@ class Outputs:
 
     @property
     def main(self) -> tuple[str, ...]:
-        """The labels that a single threshold is for: the one with the classifier's name, else all."""
+        """The labels that a single threshold applies to: the label with the classifier's name, else all."""
         named = tuple(label for label in self.decided if column_name(label) == self.name)
         return named or self.decided
 
@@ -77,7 +77,7 @@ class Outputs:
         return columns
 
     def meanings(self) -> dict[str, str]:
-        """Templates of `filters.rules.meaning` by column."""
+        """Returns the templates for `filters.rules.meaning` by column."""
         found = {}
         for label in self.decided:
             column, what = self.column(label), plain(f"the classifier {self.name}" + ("" if label == self.name else f" for {label}"))
@@ -86,7 +86,7 @@ class Outputs:
         return found
 
     def rules(self, options: DecisionOptions) -> tuple[Rule, ...]:
-        """The rules that a recipe's options make of it. Raises ValueError where they do not fit."""
+        """Returns the rules that a recipe's options define. Raises ValueError if the options do not fit the classifier."""
         if options.measure_only:
             return ()
         thresholds, kept = self._by_label("threshold", options.threshold), self._by_label("keep", options.keep)
@@ -114,7 +114,7 @@ class Outputs:
         return tuple(rules)
 
     def _by_label(self, key: str, value: Any) -> dict[str, Any]:
-        """An option's values by label; a single value is for the main labels."""
+        """Returns an option's values by label; a single value applies to the main labels."""
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -131,19 +131,19 @@ class Outputs:
 
 
 def twice(outputs: Sequence[Outputs]) -> str | None:
-    """The first name that two classifiers share, else None."""
+    """Returns the first name that two classifiers share, else None."""
     names = [each.name for each in outputs]
     return next((name for name in names if names.count(name) > 1), None)
 
 
 # ---- Steps that score
 
-#: Options that change no value.
+#: Options that change decisions only, no values.
 DECISIONS = ("keep_where", "threshold", "keep", "of", "max_share", "measure_only")
 
 
 class ScoringStep(Step):
-    """A step that scores by one or several classifiers. `options` says what the scores of each of `outputs` decide."""
+    """A step that scores texts by one or several classifiers. `options`: for each of `outputs`, what its scores decide."""
 
     def __init__(self, config: Any, outputs: Sequence[Outputs], options: Sequence[DecisionOptions], only_passing: bool):
         super().__init__(config)
@@ -153,10 +153,10 @@ class ScoringStep(Step):
 
     @abstractmethod
     def resolved(self) -> list[Resolved]:
-        """The classifiers with their files, fetched or trained where need be. Raises InputError."""
+        """Returns the classifiers with their files, fetched or trained if necessary. Raises InputError."""
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Trains or fetches the classifiers; `say` gets a sentence if that takes long."""
+        """Trains or fetches the classifiers; `say` receives a sentence if that takes long."""
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -231,7 +231,7 @@ class ClassifierStep(ScoringStep):
 
 
 def outputs_of(options: ModelOptions) -> Outputs:
-    """A model's columns and rules, without reading the model."""
+    """Returns a model's columns and rules. Reads its description, but not the model."""
     described, name = own_description(options), name_of(options)
     if described is not None:
         labels = tuple(head.label for head in described.heads)
@@ -247,19 +247,21 @@ def outputs_of(options: ModelOptions) -> Outputs:
 
 
 def _on_scale(outputs: Outputs, heads: "Mapping[str, HeadScores]") -> dict[str, npt.NDArray[np.float64]]:
-    """The expected value, and the value of the likeliest label, from fastText's probabilities as the model cards do it. (They add up to a
-    little more than 1, as fastText rounds.)"""
+    """Returns the expected value and the value of the likeliest label, from fastText's probabilities as the model cards compute them.
+
+    The probabilities add up to a little more than 1, because fastText rounds them.
+    """
     raw = np.stack([head.raw for head in heads.values()])  # (labels, texts)
     known, values = ~np.isnan(raw).any(axis=0), np.array(outputs.scale)
     best = np.where(known, values[np.where(known, raw, 0).argmax(axis=0)], np.nan)
     total = np.zeros(raw.shape[1])
-    for value, chance in zip(values, raw):  # label by label, so that no sum depends on how many texts there are
+    for value, chance in zip(values, raw):  # label by label, so that a sum does not depend on the number of texts
         total += value * chance
     return {outputs.column(outputs.name): total, outputs.column(BEST): best}
 
 
 def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] | None) -> pa.Array:
-    """The values as a column; null where there is none, and where a document was not scored."""
+    """Returns the values as a column; null for NaN and for documents that were not scored."""
     if scored is not None:
         every = np.full(len(scored), np.nan)
         every[scored] = values
@@ -269,12 +271,13 @@ def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] 
 
 # ---- The steps `quality`, `toxicity` and `spam`.
 #
-# `quality` has a model that is trained at first use from data that registry packages ship. It ranks pages, so it decides by a kept share
-# or by a threshold that the recipe gives; without one it drops nothing. No package ships text that people have judged for toxicity, nor
-# spam of the web, and classifiers made without either fired on most clean pages (docs/classifiers.md): `toxicity` and `spam` take a model.
+# The model of `quality` is trained at first use, on data from registry packages. It puts pages in order, so it decides by a kept share or
+# by a threshold in the recipe; without these it drops nothing. `toxicity` and `spam` need a model from the user: no package has text that
+# people have judged for toxicity, nor spam of the web, and classifiers made without such text fired on most clean pages
+# (docs/classifiers.md).
 
 BUILTIN = ("quality",)
-#: Steps without a built-in model: what their recipe lacks, and how to make it.
+#: For steps without a built-in model: why there is none, and how to make one.
 NO_MODEL = {
     "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
     "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
@@ -285,7 +288,7 @@ NO_MODEL = {
 
 
 class QualityConfig(DecisionOptions):
-    """A quality score in [0, 1]: edited prose against mail (a built-in classifier); drops nothing unless told to."""
+    """A quality score in [0, 1]: edited prose against mail (a built-in classifier); drops nothing by default."""
 
     only_passing: bool = Field(False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time.")
 
@@ -302,12 +305,12 @@ class Quality(ScoringStep):
     config: QualityConfig
 
     def __init__(self, config: QualityConfig):
-        # Without `own`: the model's threshold parts its training texts, encyclopedia from mail, and says nothing of pages.
+        # Without `own`: the model's threshold separates encyclopedia from mail, its training texts, and means nothing for pages.
         outputs = Outputs("quality", ("quality",), config.window is not None, keep_where="high", threshold=0.0, comparison="<")
         super().__init__(config, [outputs], [config], config.only_passing)
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        from corpusmill.filters.classifier.builtin import builtin  # numba: a recipe is read without it
+        from corpusmill.filters.classifier.builtin import builtin  # it imports numba, which reading a recipe does not need
 
         builtin("quality", say)
 
@@ -318,7 +321,7 @@ class Quality(ScoringStep):
 
 
 class _NamedConfig(ClassifierConfig):
-    """The options of `classifier`, with the step's name for its columns; high scores are bad."""
+    """The options of `classifier`, with the step's name as the default name of its columns; high scores are bad."""
 
     kind: ClassVar[str]
 
@@ -334,19 +337,22 @@ class _NamedConfig(ClassifierConfig):
 
 
 class ToxicityConfig(_NamedConfig):
-    """A toxicity score in [0, 1] by a classifier of yours; drops nothing unless told to."""
+    """A toxicity score in [0, 1] by a classifier of yours; drops nothing by default."""
 
     kind = "toxicity"
 
 
 class SpamConfig(_NamedConfig):
-    """A spam score in [0, 1] by a classifier of yours; drops nothing unless told to."""
+    """A spam score in [0, 1] by a classifier of yours; drops nothing by default."""
 
     kind = "spam"
 
 
 class _NamedStep(ScoringStep):
-    """As `classifier`. Without a threshold in the recipe it has a rule that no score fails, which records that low scores are good."""
+    """The step `classifier` for one named score.
+
+    Without a threshold in the recipe it has a rule that fails no document, which records that low scores are good.
+    """
 
     config: _NamedConfig
 

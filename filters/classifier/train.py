@@ -1,4 +1,4 @@
-"""Trains a classifier: from a spec to a complete folder, or none."""
+"""Trains a classifier from a spec, and writes a complete folder or none."""
 
 import json
 import os
@@ -33,11 +33,11 @@ from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
 # ---- fastText, with one thread and no output: equal lines and arguments give equal bytes
 #
-# fastText's file holds no path, no time and no version of the machine; what differs between runs of several threads is their order.
+# fastText's file has no path, no time and no version of the machine. Several threads would train in an order that differs between runs.
 
 
 def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
-    """fastText's training file: a line an example, in this order. `lines` (large_string) are as `write_form` writes them."""
+    """Writes fastText's training file: a line for each example, in the given order. `lines` (large_string): the result of `write_form`."""
     labels = pa.array([f"{NO} ", f"{YES} "], pa.large_string()).take(pa.array(answer.astype(np.int64)))
     written = pc.binary_join_element_wise(labels, lines, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())).take(
         pa.array(order)
@@ -57,9 +57,9 @@ def train_model(
     compression: Quantisation | None,
     seed: int,
 ) -> None:
-    """Trains a model of one label and writes it to `target` (`.ftz` where it is compressed, else `.bin`).
+    """Trains a model of one label and writes it to `target` (`.ftz` if it is compressed, else `.bin`).
 
-    Raises InputError where fastText can't train with these arguments.
+    Raises InputError if fastText can't train with these arguments.
     """
     import fasttext
 
@@ -93,28 +93,31 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
     return f"label {label}: fastText can't train ({error.strip().rstrip('.')})."
 
 
-# ---- Scores of texts from sources that the model has not seen, by which the threshold is chosen
+# ---- Scores of texts from sources that the model has not seen, for the choice of the threshold
 #
-# A model is surer of text that is like its training text than of other text. A threshold that fits the held-out part of the training's own
-# sources is then too high for the web: the AUC there may be fine and F1 falls. So each source that has both answers is left out in turn, a
-# model is trained on all others (leave one source out), and the threshold is chosen on its scores of that source and on the held-out part,
-# which all count alike: on the sources left out alone it can end where all is yes. What that brings on text of yet other sources:
-# docs/classifiers.md.
+# A model is more certain about text like its training text than about other text. So a threshold that fits held-out text of the training's
+# sources is too high for the web: there the AUC may be fine while F1 falls. Therefore each source with both answers is left out in turn
+# ("leave one source out"): a model is trained on all other sources and scores the source. The threshold is chosen on these scores and on
+# those of the held-out part; each source, and the held-out part, has the same weight. (On the sources left out alone, the best threshold
+# may be one that says yes to everything.) docs/classifiers.md has the effect on text of further sources.
 
-#: Examples of each answer that a source, and what is left without it, must have.
+#: The fewest examples of each answer in a source that is left out, and in all other sources together.
 FEWEST = 50
-#: Examples of a source that are scored at most.
+#: The most examples of a source that are scored.
 MOST = 5_000
-#: Sources that are left out in turn at most; of more, none is: they are then many shards of one kind of text.
+#: The most sources that are left out in turn. If there are more, none is left out, because they are probably shards of one kind of text.
 MOST_SOURCES = 8
-#: In place of a source.
+#: Stands for the held-out part instead of a source's place.
 HELD_OUT = -1
 
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """n examples that their model was not trained on: rows of the examples, raw scores, and the source that was left out for each (its
-    place in the spec), HELD_OUT where none was."""
+    """Scores of n examples by models that were not trained on them.
+
+    `rows`: the places of the examples. `raw`: their raw scores. `left_out`: the place in the spec of the source that the model's training
+    left out, or HELD_OUT.
+    """
 
     rows: Index
     raw: npt.NDArray[np.float64]
@@ -122,7 +125,7 @@ class HeldOutScores:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """Each source that was left out counts as much as any other, and as the part that was held out."""
+        """The weights by which each source that was left out, and the held-out part, count equally."""
         return source_weights([str(place) for place in self.left_out])
 
     def joined(self, other: "HeldOutScores") -> "HeldOutScores":
@@ -134,7 +137,10 @@ class HeldOutScores:
 
 
 def sources_to_leave_out(prepared: TrainingData, label: str) -> list[int]:
-    """The sources with enough examples of both answers, where the others have enough, too; none where that are too few or too many."""
+    """Returns the sources with enough examples of both answers, if the other sources together have enough, too.
+
+    Returns none if there are fewer than two such sources, or more than MOST_SOURCES.
+    """
     _, yes = prepared.answers(label)
     rows = prepared.rows(label, TRAIN, VALIDATION)
     found = []
@@ -146,9 +152,10 @@ def sources_to_leave_out(prepared: TrainingData, label: str) -> list[int]:
 
 
 def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arguments: Arguments) -> Iterator[HeldOutScores]:
-    """For each of `sources`, its examples (outside the test part, at most MOST, drawn by hash) and their scores by a model without it.
+    """Yields for each of `sources` its examples, scored by a model that was trained without the source.
 
-    No near copy of a scored example is in that model's training either. The models are not compressed where that leaves scores as they are.
+    The examples are outside the test part, at most MOST, drawn by hash. The model's training has no near copy of them, either. The models
+    are not compressed if compression hardly changes scores (no cutoff).
     """
     spec, distinct = prepared.spec, prepared.distinct
     compression = spec.compress if spec.compress and spec.compress.cutoff else None
@@ -164,7 +171,7 @@ def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arg
 def trained_scores(
     prepared: TrainingData, label: str, order: Index, rows: Index, arguments: Arguments, compression: Quantisation | None
 ) -> npt.NDArray[np.float64]:
-    """Raw scores of `rows` by a temporary model that is trained on `order`."""
+    """Returns the raw scores of `rows` by a temporary model that is trained on `order`."""
     _, yes = prepared.answers(label)
     with TemporaryDirectory() as folder:
         target = Path(folder) / ("model.ftz" if compression else "model.bin")
@@ -173,18 +180,18 @@ def trained_scores(
 
 
 def scores_of(prepared: TrainingData, model: Path, rows: Index) -> npt.NDArray[np.float64]:
-    """Raw scores of some examples by a model's file."""
+    """Returns the raw scores of some examples by a model's file."""
     return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
 
 
 def held_out_scores(prepared: TrainingData, label: str, model: Path, part: int = VALIDATION) -> HeldOutScores:
-    """A part that the model was not trained on, and its scores."""
+    """Returns a part that the model was not trained on, with its scores."""
     rows = prepared.rows(label, part)
     return HeldOutScores(rows, scores_of(prepared, model, rows), np.full(len(rows), HELD_OUT))
 
 
 def check_sources(prepared: TrainingData, label: str) -> None:
-    """Raises InputError where the spec asks for sources that are left out, and none can be."""
+    """Raises InputError if the spec needs sources that are left out, but none can be."""
     if "unseen_source" in (prepared.spec.calibrate_on, prepared.spec.threshold_on) and not sources_to_leave_out(prepared, label):
         raise InputError(
             f"label {label}: no source can be left out (unseen_source): it takes 2 to {MOST_SOURCES} sources with {FEWEST} examples "
@@ -193,7 +200,7 @@ def check_sources(prepared: TrainingData, label: str) -> None:
 
 
 def unseen_scores(prepared: TrainingData, label: str, arguments: Arguments) -> HeldOutScores | None:
-    """The scores of all sources that can be left out, each by a model without it; None where there are no two, or no need for them."""
+    """Returns the scores of all sources that can be left out, each by a model without it; None if they are too few or not needed."""
     needless = (prepared.spec.calibrate_on, prepared.spec.threshold_on) == ("held_out", "held_out")
     sources = [] if needless else sources_to_leave_out(prepared, label)
     return reduce(HeldOutScores.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None
@@ -203,9 +210,9 @@ def unseen_scores(prepared: TrainingData, label: str, arguments: Arguments) -> H
 
 
 def autotuned(prepared: TrainingData, label: str, seconds: float) -> Arguments:
-    """The arguments with the best F1 on the validation part that fastText finds in that time.
+    """Returns the arguments with the best F1 on the validation part that fastText finds in that time.
 
-    It searches against the clock and with all threads, so a second search may find others. The card has what was found: training with
+    The search depends on the clock and on all threads, so a second search may find other arguments. The card records them: training with
     these gives the same bytes.
     """
     import fasttext
@@ -237,8 +244,8 @@ def train_classifier(
 ) -> ClassifierDescription:
     """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
 
-    `say` gets sentences on what goes on. With `force` an earlier classifier in
-    the folder is replaced. Raises InputError in one sentence; then nothing is written.
+    `say` receives sentences about the progress. `force` replaces an earlier classifier in the folder. Raises InputError in one sentence;
+    then nothing is written.
     """
     target = Path(output_folder)
     check_target(target, force)
@@ -267,7 +274,7 @@ def train_classifier(
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raises InputError where a classifier can't be written there."""
+    """Raises InputError if a classifier can't be written there."""
     if not os.path.lexists(target):
         return
     if not target.is_dir():
@@ -281,7 +288,7 @@ def check_target(target: Path, force: bool) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Replaces the old folder, if there is one, by the new one."""
+    """Moves the new folder to its place, and removes the old one, if there is any."""
     old = temporary.with_name(temporary.name + "-old")
     if target.exists():
         target.rename(old)
@@ -321,7 +328,7 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> 
 
 
 def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScores) -> dict[str, Any]:
-    """The measures of the calibrated scores of some examples."""
+    """Measures the calibrated scores of some examples."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
     lengths = pc.utf8_length(taken(table["text"], scored.rows)).to_numpy()
@@ -330,7 +337,7 @@ def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScore
 
 
 def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Describes the scored examples for the card."""
+    """Describes the scored examples, for the card."""
     answers, groups = yes[scored.rows], np.unique(scored.left_out).tolist()
     sources = [prepared.spec.sources[place].named() for place in groups if place != HELD_OUT]
     parts = ["the validation part"] * (HELD_OUT in groups) + ["sources left out in turn"] * bool(sources)
@@ -350,17 +357,17 @@ def _described(prepared: TrainingData, found: list[tuple[ClassifierHead, dict[st
     )
 
 
-# ---- The model card: what a classifier was trained on and how far to trust it, for programs (`card` in classifier.json) and for people
+# ---- The model card: a classifier's training data and how far to trust it, for programs (`card` in classifier.json) and for people
 #
-# It holds no text of the data and nothing that differs between machines: files by name and sha256, no paths, no times.
+# It has no text of the data and nothing that differs between machines: files by name and sha256, no paths, no times.
 
 CARD = "README.md"
-#: Libraries that decide about the model, its calibration or its measures.
+#: Libraries that can change the model, its calibration or its measures.
 LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", "xxhash")
 
 
 def make_card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The card as JSON. `labels`: what the training found of each (train.py)."""
+    """Returns the card as JSON. `labels`: each label's part of the card (`_train_label`)."""
     spec, distinct = prepared.spec, prepared.distinct
     lengths = np.diff(np.asarray(distinct.lines.cast("large_binary").buffers()[1]).view(np.int64)[: len(distinct.lines) + 1])
     return {
@@ -402,7 +409,7 @@ def make_card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -
 
 
 def _portable(spec: TrainingSpec) -> dict[str, Any]:
-    """The spec without the folders of the machine."""
+    """Returns the spec without the folders of the machine."""
     found = spec.model_dump(mode="json", exclude_none=True)
     for source in found["sources"]:
         source["files"] = [Path(path).name for path in source["files"]]
@@ -413,10 +420,10 @@ def _portable(spec: TrainingSpec) -> dict[str, Any]:
 
 
 def card_text(classifier: ClassifierDescription) -> str:
-    """The card in Markdown."""
+    """Returns the card in Markdown."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # Markdown: `plain` escapes, not HTML's way
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # Markdown, which `plain` escapes
     environment.filters |= {"plain": _without_markup, "n": "{:,}".format}
     template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text("utf-8"))
     files = [(source["name"], file) for source in classifier.card["data"]["sources"] for file in source["files"]]
@@ -424,7 +431,7 @@ def card_text(classifier: ClassifierDescription) -> str:
 
 
 def _without_markup(text: str) -> str:
-    """A name as Markdown shows it: no markup, no line break, nothing unprintable."""
+    """Escapes a name for Markdown: without markup, line breaks and unprintable characters."""
     shown = "".join(character if character.isprintable() else "?" for character in text)
     for character in "\\`*_{}[]<>|#&":
         shown = shown.replace(character, f"\\{character}") if character != "&" else shown.replace("&", "&amp;")

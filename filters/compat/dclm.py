@@ -1,12 +1,14 @@
 # mypy: disallow-untyped-defs=False
 """RefinedWeb's heuristics as DCLM reproduces them (baselines/mappers/filters/content_filters.py, dclm_baseline_refinedweb.yaml).
 
-Where DCLM and others differ: the number of words is fastText's tokens that begin with a letter or number; length and
-letters are those of `str.split`; stop words count with repetition, whatever their case; symbols are summed; lines are
-stripped and empty ones left out. Of repeated lines, paragraphs and n-grams all copies count, the first one too. N-grams
-are made of `uniseg`'s words without punctuation (`pipeline.text.word_breaks` says what that leaves open) and compared with
-the characters of those; each word counts once; the most frequent n-gram counts only where it occurs twice, and of equally
-frequent ones the longest does.
+How DCLM differs from others:
+
+* The number of words counts fastText's tokens that begin with a letter or number. Word length and letters use the words of `str.split`.
+* Stop words count with repetition, in any case. The counts of all symbols are summed. Lines are stripped, and empty ones left out.
+* All copies of repeated lines, paragraphs and n-grams count, including the first.
+* N-grams consist of `uniseg`'s words without punctuation (`pipeline.text.word_breaks` has the limits) and are divided by the characters
+  of these words. Each word of repeated n-grams counts once. The most frequent n-gram counts only if it occurs twice; of several equally
+  frequent ones the longest counts.
 """
 
 from typing import Literal
@@ -40,7 +42,7 @@ from corpusmill.pipeline.text.word_breaks import hash_unicode_words, word_break_
 from corpusmill.pipeline.text.words import skip_space, walk_chunk
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: In the order in which DCLM's pipeline has them.
+#: The rules in the order of DCLM's pipeline.
 RULES = (
     Rule("dclm_short_doc", "dclm_words", "<", 50),
     Rule("dclm_long_doc", "dclm_words", ">", 100_000),
@@ -89,16 +91,16 @@ class Dclm(Step):
         return {
             "dclm_words": pa.int64(),  # fastText tokens that begin with a letter or number
             "dclm_stop_words": pa.int64(),
-            "dclm_mean_word_length": pa.float64(),  # characters; NaN where there are no words
+            "dclm_mean_word_length": pa.float64(),  # characters; NaN without words
             "dclm_symbol_word_ratio": pa.float64(),
             "dclm_non_alpha_word_ratio": pa.float64(),
-            "dclm_bullet_line_ratio": pa.float64(),  # NaN where all is blank, as the next five
+            "dclm_bullet_line_ratio": pa.float64(),  # NaN for a blank text, like the next five columns
             "dclm_ellipsis_line_ratio": pa.float64(),
             "dclm_dup_line_frac": pa.float64(),
             "dclm_dup_line_char_frac": pa.float64(),
             "dclm_dup_para_frac": pa.float64(),
             "dclm_dup_para_char_frac": pa.float64(),
-            **{f"dclm_top_{n}_gram_char_frac": pa.float64() for n in (2, 3, 4)},  # NaN where there are no uniseg words
+            **{f"dclm_top_{n}_gram_char_frac": pa.float64() for n in (2, 3, 4)},  # NaN without uniseg words
             **{f"dclm_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
         }
 
@@ -119,7 +121,7 @@ BULLET, BLACK_CIRCLE, ELLIPSIS = 0x2022, 0x25CF, 0x2026
 
 @kernel
 def measure_texts(data, offsets, kinds, breaks, counts, ratios):
-    """Fills `counts` (int64, texts x 2) and `ratios` (float64, texts x 18, at first NaN) for each text, as the step's columns."""
+    """Fills `counts` (int64, texts x 2) and `ratios` (float64, texts x 18, at first NaN), in the order of the step's columns."""
     longest = longest_text(offsets)
     hashes, ends = np.empty(longest + 1, np.uint64), np.empty(longest + 2, np.int64)
     ngrams, table = new_ngram_counts(longest + 1), np.empty(2 * table_size(longest + 1), np.uint64)
@@ -136,7 +138,7 @@ def measure_texts(data, offsets, kinds, breaks, counts, ratios):
 
 @kernel
 def word_values(data, start, end, kinds, row):
-    """Over the words of `str.split`: mean length, symbols a word, the share without a letter. Returns the number of stop words."""
+    """Measures words of `str.split`: mean length, symbols for each word, the share without a letter. Returns the number of stop words."""
     words, characters, letterless, stops = 0, 0, 0, 0
     at = skip_space(data, start, end, kinds)
     while at < end:
@@ -154,7 +156,7 @@ def word_values(data, start, end, kinds, row):
 
 @kernel
 def is_stop_word(data, start, end):
-    """Whether a word of two to four bytes is one of STOP_WORDS in lower case. No other characters than ASCII become such words."""
+    """Whether a word of two to four bytes is in STOP_WORDS, in any case. Only ASCII characters have these letters as lower case."""
     key = np.uint64(1)  # so that a leading NUL counts
     for at in range(start, end):
         byte = np.uint64(data[at])
@@ -164,7 +166,7 @@ def is_stop_word(data, start, end):
 
 @kernel
 def count_symbols(data, start, end):
-    """`sum(text.count(symbol) for symbol in ("#", "...", ". . .", "…"))`: each by itself, without overlaps."""
+    """`sum(text.count(symbol) for symbol in ("#", "...", ". . .", "…"))`: each symbol by itself, without overlaps."""
     symbols, dots, free = count_byte(data, start, end, HASH), 0, start
     for at in range(start, end):
         byte = data[at]
@@ -195,7 +197,7 @@ def ends_in_spaced_dots(data, start, end):
 
 @kernel
 def line_values(data, start, end, kinds, table, row):
-    """Lines of `text.split("\\n")`, stripped, that are not empty: bullets, ellipses, repeated ones and their characters."""
+    """Measures lines of `text.split("\\n")`, stripped, without empty ones: bullets, ellipses, repeated lines and their characters."""
     lines, bullets, ellipses, repeated, characters, repeated_characters = 0, 0, 0, 0, 0, 0
     mask = cleared_copies(table, count_byte(data, start, end, NEWLINE) + 1)
     at = start
@@ -227,7 +229,7 @@ def ends_in_ellipsis(data, start, end):
 
 @kernel
 def paragraph_values(data, start, end, kinds, table, row):
-    """Pieces of `text.split("\\n\\n")`, stripped, that are not empty: repeated ones and their characters."""
+    """Measures paragraphs, the pieces of `text.split("\\n\\n")`, stripped, without empty ones: repeated ones and their characters."""
     pieces, repeated, characters, repeated_characters = 0, 0, 0, 0
     mask = cleared_copies(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
     at = start
@@ -249,7 +251,7 @@ def paragraph_values(data, start, end, kinds, table, row):
 
 @kernel
 def repetition(hashes, ends, count, ngrams, row):
-    """The most frequent 2- to 4-gram that repeats, the longest of equally frequent ones; words in repeated 5- to 10-grams."""
+    """Measures the most frequent 2- to 4-gram that repeats (of equally frequent ones the longest) and words in repeated 5- to 10-grams."""
     count_words(hashes, count, ngrams)
     for n in range(2, 11):
         repeats = count_ngrams(count, n, ngrams)

@@ -1,10 +1,12 @@
 # mypy: disallow-untyped-defs=False
 """Gopher's heuristics as the Dolma toolkit's taggers `gopher_v1` and `gopher_v2` measure them (dolma/taggers/gopher.py).
 
-Where Dolma and others differ: the median word length; words of `str.split`; required words count with repetition, as they
-are written; symbols are words that hold "#" or "…"; bullets are * and - at the very start of a line; of repeated lines all
-copies count, empty ones among them (`gopher_v1`); characters of repeated n-grams count in every n-gram that they lie in, and
-are compared with those of all n-grams counted the same way.
+How Dolma differs from others:
+
+* The word length is the median. Words are those of `str.split`. Required words count with repetition, in the case as written.
+* Symbols are words that contain "#" or "…". Bullets are * and - at the very start of a line.
+* All copies of a repeated line count, including the first. In `gopher_v1` empty lines count as lines.
+* A character of repeated n-grams counts once for each n-gram that it lies in; the sum is divided by that of all n-grams.
 """
 
 from functools import cache
@@ -27,7 +29,7 @@ from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, character_classes, cou
 from corpusmill.pipeline.text.words import hash_chunks
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: Kind of a character beside those of `pipeline.text.utf8`.
+#: A kind of character, in addition to those of `pipeline.text.utf8`.
 SYMBOL = 128
 
 NAMES = (
@@ -37,7 +39,7 @@ NAMES = (
     *(f"duplicated_{n}" for n in range(5, 11)),
 )  # fmt: skip
 
-#: The limits of Dolma's own statistics over Common Crawl (`gopher_rules`).
+#: The limits that Dolma uses for its own statistics of Common Crawl (`gopher_rules`).
 RULES = (
     Rule("dolma_short_doc", "dolma_words", "<", 50),
     Rule("dolma_long_doc", "dolma_words", ">", 100_000),
@@ -90,14 +92,14 @@ class Dolma(Step):
     def columns(self) -> dict[str, pa.DataType]:
         return {
             "dolma_words": pa.int64(),
-            "dolma_median_word_length": pa.float64(),  # characters; 0 where there are no words
-            "dolma_symbol_word_ratio": pa.float64(),  # 0 where there are no words, as the next one
+            "dolma_median_word_length": pa.float64(),  # characters; 0 without words
+            "dolma_symbol_word_ratio": pa.float64(),  # 0 without words, like the next column
             "dolma_alpha_word_ratio": pa.float64(),
             "dolma_required_words": pa.int64(),
             "dolma_bullet_line_ratio": pa.float64(),
             "dolma_ellipsis_line_ratio": pa.float64(),
             "dolma_dup_line_frac": pa.float64(),
-            "dolma_dup_line_char_frac": pa.float64(),  # over the characters of words: can be above 1
+            "dolma_dup_line_char_frac": pa.float64(),  # divided by the characters of words, so it can exceed 1
             **{f"dolma_top_{n}_gram_char_frac": pa.float64() for n in (2, 3, 4)},  # NaN for fewer than n words
             **{f"dolma_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
         }
@@ -114,7 +116,7 @@ class Dolma(Step):
 
 TOP_2, DUPLICATED_5 = NAMES.index("top_2"), NAMES.index("duplicated_5")
 LINES = NAMES.index("bullet_lines")
-#: Word lengths that are counted one by one; for a longer median the lengths are sorted.
+#: Lengths below this are counted, and the median is read from the counts. For a longer median the lengths are sorted.
 LENGTHS = 256
 STAR, HYPHEN, ELLIPSIS = 0x2A, 0x2D, 0x2026
 
@@ -143,7 +145,7 @@ def measure_texts(data, offsets, kinds, required, skip_empty_lines, out):
 
 @kernel
 def median_length(ends, count, lengths):
-    """`statistics.median` of the words' lengths, 0.0 where there are none."""
+    """Returns `statistics.median` of the words' lengths; 0.0 without words."""
     if count == 0:
         return 0.0
     lengths[:] = 0
@@ -166,7 +168,7 @@ def _nth_length(lengths, rank):
 
 @kernel
 def line_values(data, start, end, skip_empty_lines, table, characters, row):
-    """Lines of `text.split("\\n")` or `re.split("\\n+", text)`: bullets, ellipses, repeated ones with all their copies."""
+    """Measures lines of `text.split("\\n")` or `re.split("\\n+", text)`: bullets, ellipses, repeated lines with all copies."""
     if start == end:  # dolma returns at once
         row[LINES : LINES + 4] = 0
         return
@@ -191,9 +193,9 @@ def line_values(data, start, end, skip_empty_lines, table, characters, row):
 
 @kernel
 def repetition(hashes, ends, count, counts, row):
-    """The most frequent 2- to 4-gram (also where it occurs once), and the share of repeated 5- to 10-grams among all of them.
+    """Measures the most frequent 2- to 4-gram (even if it occurs once) and the share of repeated 5- to 10-grams among all of them.
 
-    Both by characters; those of overlapping n-grams count in each. Left alone (NaN) where a text has fewer than n words.
+    Both by characters, which count once for each n-gram that they lie in. If the text has fewer than n words, the value stays NaN.
     """
     count_words(hashes, count, counts)
     characters = max(ends[count], 1)

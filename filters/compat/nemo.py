@@ -1,11 +1,12 @@
 # mypy: disallow-untyped-defs=False
-"""The heuristics of NeMo Curator 1.4 (stages/text/filters/heuristic), as its filters score a document in English.
+"""The heuristics of NeMo Curator 1.4 (stages/text/filters/heuristic), as its filters score an English document.
 
-Words are those of `str.split`; lines are what stands between newlines and is not blank; paragraphs stand between two
-newlines. Repeated lines and paragraphs are measured as the share of different ones. The most frequent n-gram counts also
-where it occurs once, by what `str.replace` of it (joined by single spaces) takes away; of equally frequent ones NeMo takes
-whichever comes first in a set of Python's, which differs from run to run: here it is the earliest. Of repeated n-grams the
-later copies count with their spaces, overlaps once. Where NeMo divides by zero the value is NaN.
+* Words are those of `str.split`. Lines stand between newlines and are not blank. Paragraphs stand between double newlines.
+* Repeated lines and paragraphs are measured by the share of different ones.
+* The most frequent n-gram counts even if it occurs once: by the characters that `str.replace` of the n-gram (joined by single spaces)
+  removes. If several are equally frequent, NeMo takes the first of a Python set, which differs between runs; here it is the earliest.
+* Later copies of repeated n-grams count with their spaces; overlapping characters count once.
+* A division by zero gives NaN, where NeMo fails.
 """
 
 from functools import cache
@@ -42,7 +43,7 @@ COMMON_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»", "read more..", "read more")
 BULLETS = "•‣⁃⁌⁍∙○●◘◦⦾⦿"
 END_MARKS = ".?!\"'"
-#: Phrases of boilerplate in lower case; NeMo's long ones that hold one of the others are left out.
+#: Phrases of boilerplate, in lower case. NeMo's longer phrases that contain another phrase are left out.
 POLICY = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "privacy overview", "use of cookies", "use cookies",
     "privacy & cookies policy", "privacy and cookies policy",
@@ -53,14 +54,14 @@ POLICY = (
     "user consent prior to running these cookies on your website.",
     "if you continue to browse this site without changing your cookie settings, you agree to this use. acceptread more",
 )  # fmt: skip
-#: Every phrase holds one of these.
+#: Every phrase contains one of these.
 HINTS = ("cookie", "privacy", "terms of use")
 
-#: Kinds of characters beside SPACE: letters and digits as `regex` has them, "#", and what the filters' sets hold.
+#: Kinds of characters, in addition to SPACE: letters and digits as `regex` defines them, "#", and the character sets of the filters.
 ALPHA, DIGIT, HASH, PLAIN, WHITE, PARENTHESIS, URL = 1, 4, 8, 16, 32, 64, 128
 TOP = (2, 3, 4)
 DUPLICATED = (5, 6, 7, 8, 9, 10)
-#: What the kernel finds, in its order.
+#: The values, in the order of the kernel's output.
 NAMES = (
     "words", "longest_word", "common_words", "mean_word_length", "symbol_word_ratio", "alpha_word_ratio",
     "non_alnum_ratio", "number_ratio", "white_space_ratio", "parentheses_ratio", "url_ratio",
@@ -70,7 +71,7 @@ NAMES = (
 )  # fmt: skip
 COUNTS = ("words", "longest_word", "common_words")
 
-#: The defaults of the filters, and for n-grams those of NeMo's English recipe.
+#: The defaults of the filters; the limits for n-grams come from NeMo's English recipe.
 RULES = (
     Rule("nemo_non_alnum", "nemo_non_alnum_ratio", ">", 0.25),
     Rule("nemo_symbols", "nemo_symbol_word_ratio", ">", 0.1),
@@ -175,13 +176,13 @@ class Nemo(Step):
 
 
 def removed(text: bytes, ngram: str) -> int:
-    """By how many characters `str.replace` of the n-gram, its words joined by single spaces, shortens a text."""
+    """Returns the number of characters that `str.replace` of the n-gram, its words joined by single spaces, removes from a text."""
     words = " ".join(ngram.split())
     return text.count(words.encode()) * len(words)
 
 
 def boilerplate_ratio(text: str) -> float:
-    """The share of paragraphs with a phrase of POLICY; 1 where "lorem ipsum" stands anywhere."""
+    """Returns the share of paragraphs with a phrase of POLICY; 1 if the text has "lorem ipsum"."""
     lower = text.lower()
     if "lorem ipsum" in lower:
         return 1.0
@@ -196,7 +197,7 @@ def boilerplate_ratio(text: str) -> float:
 WORDS, CHARACTERS, LINES = NAMES.index("words"), NAMES.index("non_alnum_ratio"), NAMES.index("bullet_line_ratio")
 PARAGRAPHS, DUPLICATED_5 = NAMES.index("unique_paragraph_ratio"), NAMES.index("dup_5_gram_ratio")
 BULLET_POINTS, MARKS = tuple(map(ord, BULLETS)), tuple(map(ord, END_MARKS))
-#: All marks in one array, and where each begins in it.
+#: All ellipses in one array, and where each begins.
 MARK_BYTES = np.frombuffer("".join(ELLIPSES).encode(), np.uint8)
 MARK_PLACES = np.cumsum([0] + [len(mark.encode()) for mark in ELLIPSES])
 COLON, SLASH, PERCENT = 0x3A, 0x2F, 0x25
@@ -206,8 +207,8 @@ COLON, SLASH, PERCENT = 0x3A, 0x2F, 0x25
 def measure_texts(data, offsets, kinds, word_sets, out, spans):
     """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`.
 
-    `spans` (int64, texts x 7, at first 0) gets for 2, 3 and 4 where in the text's bytes the most frequent n-gram begins and
-    ends, and last the number of characters.
+    `spans` (int64, texts x 7, at first 0) gets the start and the end, in the text's bytes, of the most frequent 2-, 3- and 4-gram, and last
+    the number of characters.
     """
     common, ellipses = word_sets
     longest = longest_text(offsets)
@@ -249,7 +250,7 @@ def word_values(hashes, ends, seen, count, common, row):
 
 @kernel
 def symbol_words(data, start, end, kinds, ellipses):
-    """Words that are an ellipsis, or in which runs of "#" are more than half of the characters."""
+    """Counts words that are an ellipsis, or in which the number of runs of "#" exceeds half the number of characters."""
     symbols = 0
     at = skip_space(data, start, end, kinds)
     while at < end:
@@ -267,7 +268,7 @@ def symbol_words(data, start, end, kinds, ellipses):
 
 @kernel
 def character_values(data, start, end, kinds, characters, row):
-    """Shares of characters; 1 for an empty text, as NeMo has it."""
+    """Computes shares of characters; all are 1 for an empty text, as in NeMo."""
     if not characters:
         row[CHARACTERS : CHARACTERS + 5] = 1.0
         return
@@ -288,7 +289,7 @@ def character_values(data, start, end, kinds, characters, row):
 
 @kernel
 def url_characters(data, start, end, kinds):
-    """Characters of `https?://(?:[A-Za-z0-9$\\-_@.&+/:=?#~!*(),]|%[0-9A-Fa-f]{2})+`."""
+    """Counts characters in matches of `https?://(?:[A-Za-z0-9$\\-_@.&+/:=?#~!*(),]|%[0-9A-Fa-f]{2})+`."""
     total, free = 0, start
     colon = find_byte(data, start, end, COLON)
     while colon < end:
@@ -311,7 +312,7 @@ def url_characters(data, start, end, kinds):
 
 @kernel
 def _scheme_start(data, free, colon):
-    """Where `https?` begins that ends before the colon, not before `free`; -1 where there is none."""
+    """Returns the start of `https?` that ends at the colon and begins at `free` or later; -1 if there is none."""
     begin = colon - 5 if colon - 5 >= free and data[colon - 1] == 0x73 else colon - 4
     if begin >= free and data[begin] == 0x68 and data[begin + 1] == 0x74 and data[begin + 2] == 0x74 and data[begin + 3] == 0x70:
         return begin
@@ -325,7 +326,7 @@ def _is_hex(byte):
 
 @kernel
 def line_values(data, start, end, kinds, table, row):
-    """Lines of `text.split("\\n")` that are not blank: bullets, ellipses, no end mark; different ones and their characters."""
+    """Measures lines of `text.split("\\n")` that are not blank: bullets, ellipses, no end mark; different lines and their characters."""
     size = table_size(count_byte(data, start, end, NEWLINE) + 1)
     table[:size] = np.uint64(0)
     lines, bullets, ellipses, unended, unique, characters, unique_characters = 0, 0, 0, 0, 0, 0, 0
@@ -352,7 +353,7 @@ def line_values(data, start, end, kinds, table, row):
 
 @kernel
 def ends_in_ellipsis(data, start, end):
-    """Whether the span, in lower case, ends in one of ELLIPSES. No other characters than ASCII have their letters in lower case."""
+    """Whether the span, in lower case, ends in one of ELLIPSES. Only ASCII characters have letters of ELLIPSES as lower case."""
     for mark in range(MARK_PLACES.size - 1):
         size = MARK_PLACES[mark + 1] - MARK_PLACES[mark]
         same = end - start >= size
@@ -366,7 +367,7 @@ def ends_in_ellipsis(data, start, end):
 
 @kernel
 def paragraph_values(data, start, end, table, row):
-    """Pieces of `text.split("\\n\\n")`: different ones and their characters."""
+    """Measures paragraphs, the pieces of `text.split("\\n\\n")`: different ones and their characters."""
     size = table_size(count_byte(data, start, end, NEWLINE) // 2 + 1)
     table[:size] = np.uint64(0)
     pieces, unique, characters, unique_characters = 0, 0, 0, 0
@@ -389,7 +390,7 @@ def paragraph_values(data, start, end, table, row):
 
 @kernel
 def later_copies(ends, count, n, counts):
-    """Characters of n-grams that occurred before, with the spaces between their words, without what the last such one took."""
+    """Counts characters of n-grams that occurred before, spaces between their words included, without characters that already counted."""
     total, overlap = 0, 0
     for at in range(count - n + 1):
         if counts.first[at] >= 0 and counts.first[at] != at:
@@ -401,7 +402,7 @@ def later_copies(ends, count, n, counts):
 
 @kernel
 def word_span(data, start, end, kinds, first, n):
-    """Where in the text's bytes the words `first` to `first + n - 1` begin and end."""
+    """Returns the start and the end, in the text's bytes, of the words `first` to `first + n - 1`."""
     begin = 0
     at = skip_space(data, start, end, kinds)
     for word in range(first + n):

@@ -1,13 +1,13 @@
 # mypy: disallow-untyped-defs=False
-"""The quality signals of RedPajama v2 that need no reference model (app/src/core/quality_signals), under their names there.
+"""The quality signals of RedPajama v2 that need no reference model (app/src/core/quality_signals), under RedPajama's names.
 
-RedPajama publishes the signals of each line; here stands what a document's lines come to: the sum of
-`rps_lines_javascript_counts`, the mean over the lines of the others. Everything is rounded to eight places as there.
-The normalised text is lower case, without ASCII punctuation, spaces collapsed, in NFD.
+RedPajama publishes some signals for each line. Here a document has one value: the sum of `rps_lines_javascript_counts`, the mean over
+the lines of the others. Everything is rounded to eight places, as in RedPajama. The normalised text is in lower case, without ASCII
+punctuation, with spaces collapsed, in NFD.
 
-Quirks that are kept: terminal marks are . ! ? and ” alone; stop words are looked up in the words as they are written;
-words with letters are those with ASCII letters; a line counts its newline. Raw words are those of NLTK's WordPunct as it was
-then (up to 3.9): NLTK 3.10 changed the engine of its expressions, to which combining marks are parts of words.
+These peculiarities of RedPajama are kept: terminal marks are . ! ? and ” alone; stop words are compared with words in the case as
+written; a word has a letter if it has an ASCII letter; a line includes its newline. Raw words are those of NLTK's WordPunct up to
+version 3.9. NLTK 3.10 changed its engine of regular expressions, and combining marks became parts of words.
 """
 
 import re
@@ -51,7 +51,7 @@ from corpusmill.pipeline.text.utf8 import (
 )
 from corpusmill.pipeline.text.words import hash_chunks
 
-#: Kinds of characters beside WORD and SPACE: ASCII letters, `str.isupper`, `str.islower` or title case, `str.isnumeric`.
+#: Kinds of characters, in addition to WORD and SPACE: ASCII letters, `str.isupper`, `str.islower` or title case, `str.isnumeric`.
 LATIN, UPPER, SMALL, NUMERIC = 4, 8, 16, 32
 BULLETS = "•‣▶◀◦■□▪▫–"
 PRECISION = 8
@@ -59,7 +59,7 @@ PUNCTUATION = string.punctuation.encode()
 LOWER = bytes(range(256)).lower()
 LOREM_IPSUM = re.compile("lorem ipsum", re.IGNORECASE)
 
-#: What the kernel finds, in its order.
+#: The signals, in the order of the kernel's output.
 NAMES = (
     "doc_num_sentences", "doc_word_count", "doc_mean_word_length", "doc_symbol_to_word_ratio", "doc_frac_lines_end_with_ellipsis",
     "doc_frac_no_alph_words", "doc_frac_unique_words", "doc_unigram_entropy", "doc_frac_all_caps_words",
@@ -70,7 +70,7 @@ NAMES = (
 )  # fmt: skip
 COUNTS = ("doc_num_sentences", "doc_word_count", "lines_javascript_counts", "lines", "doc_ldnoobw_words")
 
-#: RedPajama decides nothing; the card of its data set shows how Gopher's rules are built from the signals.
+#: RedPajama has no rules of its own. The card of its data set shows how to build Gopher's rules from the signals.
 CARD_RULES = (
     Rule("rps_short_doc", "rps_doc_word_count", "<", 50),
     Rule("rps_long_doc", "rps_doc_word_count", ">", 10_000),
@@ -106,7 +106,7 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 def normalise(text: bytes) -> bytes:
-    """RedPajama's normalisation of a UTF-8 text (utilities/text/normalization.py), but for spaces: those stay as they are."""
+    """Returns a UTF-8 text in RedPajama's normalised form (utilities/text/normalization.py), except that spaces are not collapsed."""
     if text.isascii():
         return text.translate(LOWER, PUNCTUATION)
     return unicodedata.normalize("NFD", text.translate(None, PUNCTUATION).decode().lower()).encode()
@@ -153,7 +153,7 @@ class RedPajama(Step):
         values = np.full((len(batch), len(NAMES)), np.nan)
         measure_texts(data, offsets, plain, places, _kinds(), (self.stop_words, self.phrases, self.phrase_lengths), values)
         lorem_ipsum = values[:, NAMES.index("doc_lorem_ipsum")]
-        for place in np.flatnonzero(lorem_ipsum).tolist():  # which the kernel only finds
+        for place in np.flatnonzero(lorem_ipsum).tolist():  # the kernel only detects the words
             text = " ".join(normalised[place].decode().split())
             lorem_ipsum[place] = len(LOREM_IPSUM.findall(text)) / len(text)
         columns: dict[str, Any] = {}
@@ -169,7 +169,7 @@ def _texts(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Itera
         yield bytes(view[start:end])
 
 
-# ---- The kernel: over each text as it is, then over its normalised form
+# ---- The kernel: measures each text as it is, then its normalised form
 
 (SENTENCES, WORDS, WORD_LENGTH, SYMBOLS, ELLIPSIS_LINES, NO_LETTERS, UNIQUE, ENTROPY, CAPITALS, LOREM_IPSUM_FOUND, CURLY, STOP_WORDS,
  TOP_2, _3, _4, DUPLICATED_5, _6, _7, _8, _9, _10, JAVASCRIPT, TERMINAL, LINE_WORDS, LINE_UPPER, LINE_NUMERIC, BULLET, LINES, BAD_WORDS,
@@ -181,7 +181,10 @@ LOREM, IPSUM, SCRIPT = (np.frombuffer(word, np.uint8) for word in (b"lorem", b"i
 
 
 def phrase_set(phrases: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """A table for `find` of the `phrase_key` of each phrase, its words between single spaces; and the numbers of words that occur."""
+    """Returns a table for `find` with the `phrase_key` of each phrase, and the different numbers of words in phrases.
+
+    The words of a phrase stand between single spaces.
+    """
     table = np.zeros(4 * table_size(len(phrases)), np.uint64)
     lengths = set()
     for phrase in phrases:
@@ -202,8 +205,10 @@ def phrase_key(hashes, at, n):
 
 @kernel
 def measure_texts(data, offsets, plain, places, kinds, lists, out):
-    """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`, whose normalised
-    forms are `plain[places[i]:places[i + 1]]`. `lists`: stop words, bad phrases, numbers of words of those."""
+    """Fills `out` (float64, texts x NAMES, at first NaN) for the texts `data[offsets[i]:offsets[i + 1]]`.
+
+    The normalised forms are `plain[places[i]:places[i + 1]]`. `lists`: stop words, bad phrases, and the numbers of words of the phrases.
+    """
     stop_words, phrases, phrase_lengths = lists
     longest = longest_text(places)
     hashes, ends, seen = np.empty(longest + 1, np.uint64), np.empty(longest + 2, np.int64), np.empty(longest + 1, np.uint8)
@@ -231,7 +236,7 @@ def measure_texts(data, offsets, plain, places, kinds, lists, out):
 
 @kernel
 def count_sentences(data, start, end, kinds):
-    """Matches of `\\b[^.!?]+[.!?]*`: each begins at the first word character after the marks of the one before."""
+    """Counts matches of `\\b[^.!?]+[.!?]*`: each begins at the first word character after the previous match."""
     sentences = 0
     at = start
     while at < end:
@@ -249,7 +254,7 @@ def count_sentences(data, start, end, kinds):
 
 @kernel
 def raw_word_values(data, start, end, kinds, stop_words, normalised_words, row):
-    """Over NLTK's WordPunct words (runs of `\\w`, runs of what is neither that nor space): letters, capitals, stop words."""
+    """Measures NLTK's WordPunct words (runs of `\\w`, runs of other characters except spaces): letters, capitals, stop words, symbols."""
     words, letters, capitals, stops = 0, 0, 0, 0
     at = start
     while at < end:
@@ -283,7 +288,7 @@ def raw_word_values(data, start, end, kinds, stop_words, normalised_words, row):
 
 @kernel
 def line_values(data, start, end, kinds, row):
-    """Lines of `[^\\n]*\\n|[^\\n]+$`: how many, and the shares of those with a terminal mark, an ellipsis, a bullet; capitals."""
+    """Measures lines of `[^\\n]*\\n|[^\\n]+$`: their number, the shares with a terminal mark, an ellipsis, a bullet, and the capitals."""
     lines, terminal, ellipses, bullets, upper = 0, 0, 0, 0, 0.0
     at = start
     while at < end:
@@ -317,7 +322,7 @@ def line_values(data, start, end, kinds, row):
 
 @kernel
 def numeric_line_fraction(data, start, end, kinds):
-    """The sum over normalised lines of their shares of numeric characters, spaces collapsed and stripped; 0 for an empty line."""
+    """Sums over the normalised lines their shares of numeric characters, spaces collapsed and stripped; an empty line adds 0."""
     total = 0.0
     at = start
     while at < end:
@@ -340,7 +345,7 @@ def numeric_line_fraction(data, start, end, kinds):
 
 @kernel
 def fixed_words(data, start, end, kinds):
-    """How often "lorem ipsum" stands in the text with spaces collapsed, and the word "javascript"."""
+    """Counts "lorem ipsum", in the text with spaces collapsed, and the word "javascript"."""
     found, scripts, lorem = 0, 0, False
     at = strip_start(data, start, end, kinds)
     while at < end:
@@ -376,7 +381,7 @@ def count_phrases(hashes, count, phrases, lengths):
 
 @kernel
 def unigram_values(hashes, ends, count, counts, row):
-    """Mean length, different words, and the entropy in nats, summed in the order of first occurrence."""
+    """Computes mean length, share of different words, and the entropy in nats, summed in the order of first occurrence."""
     row[UNIQUE] = count_words(hashes, count, counts) / count
     row[WORD_LENGTH] = ends[count] / count
     entropy = 0.0
@@ -389,7 +394,7 @@ def unigram_values(hashes, ends, count, counts, row):
 
 @kernel
 def repetition(ends, count, counts, row):
-    """The most frequent 2- to 4-gram where it repeats; words in repeated 5- to 10-grams. After `count_words`."""
+    """Measures the most frequent 2- to 4-gram if it repeats, and words in repeated 5- to 10-grams. Needs the result of `count_words`."""
     for n in range(2, 11):
         if not count_ngrams(count, n, counts):
             continue

@@ -163,7 +163,7 @@ def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes
 def test_only_comments_and_docstrings_are_left_out_and_no_import_is_missed() -> None:
     """Python's own parser sees the same program, and the same imports, in every module of the package."""
     sources = [path for room in ("pipeline", "filters", "dedup", "tokenize", "train") for path in (PACKAGE / room).rglob("*.py")]
-    assert len(sources) > 200
+    assert len(sources) > 100
     for path in sources:
         source = path.read_bytes()
         tree, plain = ast.parse(source), code.plain(source)
