@@ -365,7 +365,7 @@ def ascii_word(rule, data, at, end):
     """Returns `(length, first eight bytes, second eight bytes)` of the piece at `at` where it is a word of ASCII letters of up to 15 bytes,
     a blank before it included; else length 0.
 
-    GPT-2 and cl100k take all letters. o200k ends a word at a capital, and adds a contraction to it, so it has length 0 before an apostrophe.
+    GPT-2 and cl100k take all letters. o200k ends a word at a capital, and adds a contraction: before an apostrophe the length is 0.
     """
     if at + 16 > data.size:
         return 0, ZERO, ZERO
