@@ -74,7 +74,7 @@ class GrowingArrays(NamedTuple):
     events: npt.NDArray[np.int64]
 
 
-#: Places in `state`, int64: pairs in the table, positions given out, entries in the heap, the next new id.
+#: Places in `state`, int64: the numbers of pairs in the table, of reserved positions, and of entries in the heap; the next new id.
 KNOWN, WRITTEN, SIZE, TOKEN = range(4)
 
 

@@ -234,7 +234,7 @@ def never_produced(encoder: Encoder, bytes_of: dict[int, bytes]) -> list[int]:
     numbers = np.array(sorted(bytes_of), np.int64)
     tokens = [bytes_of[number] for number in numbers.tolist()]
     offsets = np.concatenate(([0], np.cumsum([len(token) for token in tokens]))).astype(np.int64)
-    array = text_array(np.frombuffer(b"".join(tokens), np.uint8), offsets)  # not all of it is UTF-8, which kernels do not mind
+    array = text_array(np.frombuffer(b"".join(tokens), np.uint8), offsets)  # some tokens are not UTF-8, but kernels read bytes
     whole = np.array([_is_text(token) for token in tokens])
     lost = np.zeros(len(tokens), np.bool_)
     for mask, encode in ((whole, encoder.encode_column), (~whole, encoder.encode_pieces)):

@@ -114,7 +114,7 @@ class EncodedPart:
 
     @property
     def components(self) -> str:
-        """Exists only with a mixture: the component of each document, by row of the shard of documents."""
+        """The path of each document's component, by row of the shard of documents; exists only with a mixture."""
         return f"components/{self.name}.arrow"
 
     @property

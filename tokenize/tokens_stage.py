@@ -246,7 +246,7 @@ def _plan(storage: Storage, index: str, length: int) -> tuple[pa.Table, int]:
 
 
 def _name(index: str) -> str:
-    """`train/tokens-00000` for the path of an index in the run."""
+    """Returns, for the path of an index in the run, a name such as `train/tokens-00000`."""
     return index.partition("/")[2].removesuffix(INDEX_ENDING)
 
 
@@ -262,7 +262,7 @@ def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ..
 
 
 def packing_line(packing: dict[str, Any]) -> str:
-    """One line about an entry of `ShardSet.packing`."""
+    """Returns a line about an entry of `ShardSet.packing`."""
     return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty"
 
 

@@ -31,7 +31,7 @@ ANSWERS_FILE = "answers.json"
 #: A score that calls a larger share of documents bad says nothing about any of them.
 NEARLY_ALL = 0.9
 
-_RULES = b"corpusmill.rules"  # docs/design.md, Report
+_RULES = b"corpusmill.rules"  # docs/design.md, Contracts
 
 
 @dataclass(frozen=True)
