@@ -62,7 +62,7 @@ class Encoder:
 
     @classmethod
     def from_ranks(cls, ranks: Mapping[bytes, int], pattern: str, path: str) -> "Encoder":
-        """Returns the encoder of a tiktoken file: the id of each token's bytes, and the regular expression that cuts text."""
+        """Returns the encoder of a tiktoken file. `ranks`: ids by tokens' bytes; `pattern`: the regular expression that cuts text."""
         try:
             return cls(from_ranks(ranks, pattern))
         except ValueError as error:
@@ -157,8 +157,7 @@ class Vocabulary:
 
 
 def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
-    """Reads a `tokenizer.json`. Raises ValueError, with half a sentence, unless it is byte-level BPE that the kernels know, or
-    characters."""
+    """Reads a `tokenizer.json`: byte-level BPE, or characters. Raises ValueError, with half a sentence, where the kernels can't use it."""
     try:
         return _from_tokenizer_json(content)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:

@@ -315,7 +315,7 @@ def short_row(first, second, length):
 
 @kernel(inline="always")
 def long_row(data, start, length):
-    """Returns the first row for a piece of 17 to 112 bytes. The last eight bytes overlap the others, so nothing after the piece is read."""
+    """Returns the first row for a piece of 17 to 112 bytes. The last eight bytes may overlap the others, so nothing after it is read."""
     mixed = np.uint64(length)
     for at in range(start, start + length - 8, 8):
         mixed = mix64((mixed ^ eight_bytes(data, at)) * BASE)
@@ -599,7 +599,7 @@ def _merge_piece(tables, data, start, end, out, at):
 
 
 class WholeTokens(NamedTuple):
-    """An open hash table of tokens: `ids` int64 [slots] (-1 where free), the place of each token in `data`, the longest token's bytes."""
+    """An open hash table of tokens: `ids` int64 [slots] (-1 where free), the place of each token's bytes in `data`, the greatest length."""
 
     data: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]

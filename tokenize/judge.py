@@ -230,7 +230,7 @@ def usage(encoder: Encoder, uses: npt.NDArray[np.int64], below: int) -> dict[str
 
 
 def never_produced(encoder: Encoder, bytes_of: dict[int, bytes]) -> list[int]:
-    """Returns the ids that encoding their own text does not give (or their own bytes, where these are not UTF-8)."""
+    """Returns the ids of tokens that encoding does not give for the token's own text (or bytes, where these are not UTF-8)."""
     numbers = np.array(sorted(bytes_of), np.int64)
     tokens = [bytes_of[number] for number in numbers.tolist()]
     offsets = np.concatenate(([0], np.cumsum([len(token) for token in tokens]))).astype(np.int64)

@@ -179,7 +179,7 @@ def _cl100k(data, at, end, classes, digits):
 
 @kernel
 def _word(data, at, end, classes):
-    """Returns `(end, True)` of `U*L+` (UPPER, LOWER) at `at`; where that does not match, `(end, False)` of `U+L*`, or `(at, False)`."""
+    """Matches `U*L+` (U: UPPER, L: LOWER) at `at`: `(end, True)`. Where that fails, `U+L*`: `(end, False)`; else `(at, False)`."""
     stop, both = at, -1
     while stop < end:
         kind, width = _kind(data, stop, classes)

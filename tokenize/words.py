@@ -187,7 +187,7 @@ def _grouped(value, group):
 
 @kernel
 def grown(array, size):
-    """Returns a copy of the array with `size` rows."""
+    """Returns a copy of the array with room for `size` rows."""
     larger = np.empty((size, *array.shape[1:]), array.dtype)
     larger[: array.shape[0]] = array
     return larger

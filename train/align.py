@@ -39,7 +39,7 @@ class JudgedConfig(Config):
 def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
     """Returns the scores that judge answers: of the columns `more` and of the run's classifiers, those for which a rule says what is good.
 
-    Left out are scores that only rank documents, and scores that can't tell this corpus's documents apart.
+    It leaves out scores that only rank documents, and scores that can't tell this corpus's documents apart.
     """
     found = {column: find_score(run, column) for column in more}
     for column in classifier_columns(run):

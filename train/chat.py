@@ -117,7 +117,7 @@ class Conversation:
 
 
 def warning(folder: Path, name: str | None = None) -> str | None:
-    """Returns a sentence on why the model of a folder may not suit a conversation, which calls it `name`; None where it suits."""
+    """Returns a sentence on why the model of a folder (called `name` there) may not suit a conversation; None where it suits."""
     name = name or str(folder)
     config = read_settings(folder, TOKENIZER_CONFIG_FILE)
     if config.get("eos_token") == END_OF_TEXT:

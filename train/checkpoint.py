@@ -89,8 +89,8 @@ def _is_empty(item: Any) -> bool:
 def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] | None = None) -> None:
     """Fills tensors (or this rank's parts of DTensors) in place from the files in `folder`, whichever ranks wrote them.
 
-    Raises InputError where a tensor is missing or has another shape or type; with `everywhere`, the names on all ranks together, also where
-    the folder has other names.
+    Raises InputError where a tensor is missing or has another shape or type. With `everywhere`, the names that all ranks have together, the
+    folder must have no other names either.
     """
     try:
         reader = HuggingFaceStorageReader(str(folder))

@@ -154,7 +154,7 @@ def backend(device: str) -> str:
 
 
 def local_device(device: str) -> torch.device:
-    """Returns the CPU, or this process's GPU, by its number on its machine."""
+    """Returns the CPU, or the GPU that has this process's number on its machine."""
     if not backend(device).endswith("nccl"):
         return torch.device("cpu")
     if ":" in device:

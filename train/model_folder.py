@@ -62,7 +62,7 @@ def model_tensors(model: Llama) -> dict[str, Tensor]:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """Returns the shape that a folder's `config.json` describes. Raises InputError where the file is missing or does not fit."""
+    """Returns the shape that a folder's `config.json` describes. Raises InputError where it is missing or not usable."""
     path = folder / "config.json"
     try:
         return from_hugging_face(json.loads(path.read_bytes()))

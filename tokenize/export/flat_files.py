@@ -130,7 +130,7 @@ class IndexFile:
 
 class Datatrove(TokenFormat):
     """Files as `datatrove.pipeline.tokens.tokenizer.TokenizedFile` writes them. The index holds where each document ends, in tokens
-    (uint64). The metadata are the tokenizer's name, the bytes of an id, the number of tokens, and that number for people."""
+    (uint64). The metadata are the tokenizer's name, the size of an id in bytes, the number of tokens, and a short form of that number."""
 
     wide: ClassVar[str] = "uint32"
 

@@ -146,7 +146,7 @@ def even(batch: Batch, parts: int) -> Batch:
 
 
 def settle(parameters: Mapping[str, Tensor]) -> None:
-    """Gives gradients the layout of their parameters. A norm's gradient over sharded positions is here summed over the tensor group."""
+    """Gives gradients the layout of their parameters. Of a norm's gradient, tensor ranks hold partial sums; it is summed."""
     for p in parameters.values():
         if isinstance(p, DTensor) and isinstance(p.grad, DTensor) and p.grad.placements != p.placements:
             p.grad = p.grad.redistribute(placements=p.placements)
