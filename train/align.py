@@ -37,7 +37,7 @@ class JudgedConfig(Config):
 
 
 def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
-    """Returns the scores that judge answers: of the columns `more` and of the run's classifiers, those for which a rule says what is good.
+    """Returns the scores that judge answers: columns in `more` and of the run's classifiers for which a rule says what is good.
 
     It leaves out scores that only rank documents, and scores that can't tell this corpus's documents apart.
     """
