@@ -331,7 +331,7 @@ def gather(storage: Storage, parts: list[EncodedPart], wanted: ShardRange, dtype
 
 
 def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[npt.NDArray[np.uint64], Index, npt.NDArray[np.int32]]:
-    """Returns the part of a shard that comes from one encoded part: places in the global order, rows of the part's table, numbers of copies."""
+    """Returns what one encoded part gives to a shard: places in the global order, rows of the part's table, copies' numbers."""
     with open_batches(storage, part.places) as reader:
         batch = reader.get_batch(SPLITS.index(wanted.split))
         order, row, copy = (batch[name].to_numpy() for name in ("order", "row", "copy"))

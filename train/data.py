@@ -400,7 +400,7 @@ class TokenDataset(IterableDataset[Batch]):
         self.taken = taken
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields micro-batches from the state on, and advances it. A worker advances only its own copy; `batches` advances the state itself."""
+        """Yields micro-batches from the state on, and advances it. A worker advances only its own copy of the state, see `batches`."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first = self.taken
