@@ -1,8 +1,8 @@
-"""Adding the token shards of a run to a set of token shards: the same documents never twice, and never on both sides of the split.
+"""Appends the token shards of a run to a set of token shards: no document comes in twice or lies in both splits.
 
-A set is a folder with `train/` and `validation/` that belongs to no run. Files are written first and a split's `shards.json` last, in one
-rename, so a set is whole whenever it is read. New shards are packed as those of the set are, or, where it has none, as those of the run
-are. Appending the same shards again changes nothing.
+A set is a folder with `train/` and `validation/` that belongs to no run. A split's files are written first and its `shards.json` last, by
+one rename, so a reader always finds a complete set. New shards are packed like the set's shards or, in an empty set, like the run's.
+Appending the same shards again changes nothing.
 """
 
 import hashlib
@@ -33,19 +33,19 @@ _FILE = re.compile(r"tokens-(\d+)\.")
 
 @dataclass(frozen=True)
 class Appended:
-    """The result for a split. `left_out`: documents (rows of the index) that were there already, or whose like is in the other split."""
+    """The result for a split. `left_out`: documents (rows of the index) that the set has, or whose near copies its other split has."""
 
     split: str
     shards: int
     documents: int
     tokens: int
     left_out: int
-    total: int  # tokens that the split has now
+    total: int  # tokens of the split after appending
 
 
 @dataclass(frozen=True)
 class _Split:
-    """A split of the run and of the set; `origin` names the run's shards, whatever they are called in the set."""
+    """A split of the run and of the set. `origin` is the hash of the run's `shards.json`; the set's shards record where they came from."""
 
     name: str
     source: Storage
@@ -60,11 +60,11 @@ class _Split:
 
 
 def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Appended]:
-    """Appends the token shards of the run to the set in `folder`, which is made where it is not there. `say` is told where it has to
-    wait for another process.
+    """Appends the token shards of the run to the set in `folder`, which is made if missing. Calls `say` with a sentence where it waits for
+    another process.
 
-    Raises InputError where the folder belongs to a run, the run's tokens are not finished, tokenizers differ, or (unless
-    `skip_known`, which leaves these documents out) documents are there already, or they or their like are in the set's other split.
+    Raises InputError where the folder belongs to a run, the run's tokens are not finished, or the tokenizers differ. Also where the set has
+    some of the documents already, or its other split has them or their near copies; `skip_known` leaves these documents out instead.
     """
     target, run = Storage(folder), Storage(run_folder if "://" in run_folder else str(Path(run_folder).absolute()))
     if target.exists(MANIFEST):
@@ -94,8 +94,8 @@ def _open(split: str, run: Storage, target: Storage) -> _Split:
 
 
 def _choose(run: Storage, splits: list[_Split], todo: list[_Split], skip: bool, folder: str) -> dict[str, list[npt.NDArray[np.bool_]]]:
-    """Which documents of each shard go into the set, by split. Raises InputError where it is not all, and that was not asked for."""
-    mine = {split.origin for split in splits}  # an append that was interrupted goes on
+    """Returns, by split, which documents of each shard go into the set. Raises InputError where some do not, unless `skip` is set."""
+    mine = {split.origin for split in splits}  # shards of an interrupted append of this run do not count as known documents
     old = {split.name: partial(names_of, split.target, [s for s in split.there.shards if s.origin not in mine]) for split in splits}
     known = Known(run, lambda: chain.from_iterable(names_of(split.source, split.new.shards) for split in splits), old)
     masks: dict[str, list[npt.NDArray[np.bool_]]] = {}
@@ -118,7 +118,7 @@ def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appe
     first = len(split.there.shards)
     for path in split.target.list_files():
         left = _FILE.match(path)
-        if left and int(left[1]) >= first:  # of an append that was interrupted
+        if left and int(left[1]) >= first:  # from an interrupted append
             split.target.remove(path)
     added: list[TokenShard] = []
     lengths = {plan.length for shard in (split.there.shards or split.new.shards) for plan in shard.plans}
@@ -135,14 +135,14 @@ def _append(split: _Split, masks: list[npt.NDArray[np.bool_]], run: str) -> Appe
 
 
 def _nothing(split: _Split) -> Appended:
-    """The run's split holds nothing, or the set has it: an empty set is made where there is none."""
+    """Returns the result where there is nothing to append. Writes an empty `shards.json` where the set has none."""
     if not split.target.exists(SHARDS_FILE):
         split.target.write_bytes(SHARDS_FILE, split.there.to_json())
     return Appended(split.name, 0, 0, 0, 0, split.there.tokens)
 
 
 def _copy(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
-    """A whole shard, whose hashes are looked at on the way."""
+    """Copies a whole shard. Raises InputError where its hashes differ from the recorded ones."""
     names = shard_names(number)
     for old, new, wanted in zip((shard.file, shard.index), names, (shard.sha256, shard.index_sha256), strict=True):
         sha = hashlib.sha256()
@@ -166,7 +166,7 @@ def _chunks(storage: Storage, path: str) -> Iterator[bytes]:
 
 
 def _rest(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
-    """A shard without some of its documents. Its hashes are looked at first: what is copied goes by the index."""
+    """Writes a shard without some of its documents. Checks the hashes first, because the index decides what is copied."""
     for file, wanted in ((shard.file, shard.sha256), (shard.index, shard.index_sha256)):
         _check(split.source, file, split.source.sha256(file), wanted)
     dtype = DTYPES[split.new.dtype]
@@ -182,33 +182,33 @@ def _rest(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number:
     return TokenShard(*shard_names(number), len(tokens), index.num_rows, size, sha256, index_sha256)
 
 
-# ---- which documents a set has already -------------------------------------------------------------------
+# ---- documents that a set has already --------------------------------------------------------------------
 
 
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
-#: Where dedup says what became of documents of earlier runs (`docs/dedup.md`).
+#: Where dedup records the fate of documents of earlier runs (`docs/dedup.md`).
 EARLIER = "dedup/earlier/part-"
 NAMES = ["id", "cluster_id"]
-#: Tables of names that can be read again.
+#: Yields tables with the columns NAMES; can be called again.
 Tables = Callable[[], Iterable[pa.Table]]
 
 
 def names_of(storage: Storage, shards: Iterable[TokenShard]) -> Iterator[pa.Table]:
-    """Ids and clusters of the documents of each shard."""
+    """Yields the ids and clusters of the documents of each shard."""
     return (read_table(storage, shard.index, NAMES) for shard in shards)
 
 
 class Known:
-    """The documents of a set (by split) that have to do with those of a run. Memory is 16 bytes for each document of the run."""
+    """The set's documents, by split, that equal documents of a run or are near copies of them. Memory: 16 bytes for each run document."""
 
     def __init__(self, run: Storage, new: Tables, there: Mapping[str, Tables]):
-        """`new`: names of all documents of the run; `there`: of those of the set, by split."""
+        """`new`: ids and clusters of all documents of the run; `there`: by split, those of the documents of the set."""
         hashed = np.unique(np.concatenate([np.zeros(0, np.uint64), *map(_hashes, new())]))
-        pairs = _earlier(run, hashed)  # a document of an earlier run, and the new one that is like it
+        pairs = _earlier(run, hashed)  # a document of an earlier run, and its near copy in this run
         wanted = np.union1d(hashed, hashes(pairs["id"], 0))
-        #: By split: ids of documents of the set that may be new ones, and these with all names of what may be like them.
+        #: By split: ids of the set's documents that may equal new ones; these ids with the clusters and ids of their near copies.
         self.ids, self.names = dict[str, pa.Array](), dict[str, pa.Array]()
         for split, tables in there.items():
             ids, names = [], []
@@ -221,17 +221,17 @@ class Known:
             self.names[split] = _united([self.ids[split], *names, *alike])
 
     def there(self, names: pa.Table, split: str) -> Mask:
-        """For each document whether the split has it already."""
+        """Whether the split has each document already."""
         return pc.is_in(names["id"], self.ids[split]).to_numpy()
 
     def held_out(self, names: pa.Table, split: str) -> Mask:
-        """For each document whether another split has it, or one that it is like."""
+        """Whether another split has each document, or a near copy of it."""
         known = pa.concat_arrays([pa.array([], pa.string()), *(found for other, found in self.names.items() if other != split)])
         return pc.or_(pc.is_in(names["id"], known), pc.is_in(names["cluster_id"], known.drop_null())).to_numpy()
 
 
 def _among(values: Hashes, ascending: Hashes) -> Mask:
-    """Which of the values are there; `np.isin` would sort both each time."""
+    """Whether each value is in `ascending`. `np.isin` would sort both each time."""
     at = np.searchsorted(ascending, values)
     there = at < len(ascending)
     there[there] = ascending[at[there]] == values[there]
@@ -247,7 +247,7 @@ def _hashes(names: pa.Table) -> Hashes:
 
 
 def _earlier(run: Storage, hashed: Hashes) -> pa.Table:
-    """Pairs (`id`, `like`): a document of an earlier run, and the document of this one that was kept for it or that it is like."""
+    """Returns pairs (`id`, `like`): a document of an earlier run, and its near copy in this run, or the one kept in its place."""
     found = [pa.table({name: pa.array([], pa.string()) for name in ("id", "like")})]
     for path in run.list_files("dedup/earlier"):
         if path.startswith(EARLIER):

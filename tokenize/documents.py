@@ -1,6 +1,6 @@
-"""Documents as the stages take them: whole, and chosen by a hashing sampler.
+"""Checks documents before a stage reads them, and chooses among them by a hashing sampler.
 
-Its choices (sampling, shuffling, splitting) look random, but depend on a document's id and a seed alone."""
+The choices (sampling, shuffling, splitting) look random, but depend only on a document's id and a seed."""
 
 from collections.abc import Iterable
 
@@ -13,8 +13,8 @@ from corpusmill.pipeline.text.hashing import xxh64_column
 
 
 def checked(table: pa.Table, path: str, begin: int) -> pa.Table:
-    """The table, whose first row is number `begin` of the shard `path`. Raises InputError where a document has no id or text, or one
-    that is not valid UTF-8."""
+    """Returns the table unchanged; its first row is row `begin` of the shard `path`. Raises InputError where a document lacks an id or
+    text, or a string is not valid UTF-8."""
     for name in ("id", "text"):
         if table[name].null_count:
             raise InputError(f"{path}: a document has no {name} (null).")
@@ -34,25 +34,25 @@ def checked(table: pa.Table, path: str, begin: int) -> pa.Table:
 # ---- the hashing sampler ---------------------------------------------------------------------------------
 
 
-#: The 2^16 buckets that a hash falls into by its first bits: histograms over them are small whatever the corpus.
+#: The number of buckets. A hash's first 16 bits choose its bucket, so histograms over buckets are small for any corpus.
 BUCKETS = 1 << 16
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def hashes(keys: pa.Array | pa.ChunkedArray | Iterable[str | None], seed: int) -> npt.NDArray[np.uint64]:
-    """XXH64 of each key (none counts as an empty one)."""
+    """Returns the XXH64 of each key; a missing key counts as an empty one."""
     column = keys if isinstance(keys, pa.Array | pa.ChunkedArray) else pa.array(keys, pa.string())
     return xxh64_column(column.fill_null("") if column.null_count else column, seed)
 
 
 def remixed(values: npt.NDArray[np.uint64], number: int | npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
-    """Further hashes of what has these: the `number`-th (from 1 on; one for all, or one each) of each value."""
-    mixed = values + np.asarray(number).astype(np.uint64) * GOLDEN  # SplitMix64 (Steele et al., 2014), begun at the value
+    """Returns the `number`-th further hash of each value. `number` is 1 or more: one for all values, or one for each."""
+    mixed = values + np.asarray(number).astype(np.uint64) * GOLDEN  # SplitMix64 (Steele et al., 2014), seeded with the value
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 def buckets(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """The bucket (0 to BUCKETS - 1) of each hash; a larger hash is never in an earlier bucket."""
+    """Returns the bucket (0 to BUCKETS - 1) of each hash; a larger hash is never in an earlier bucket."""
     return (values >> np.uint64(48)).astype(np.int64)

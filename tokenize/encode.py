@@ -1,6 +1,6 @@
-"""From text to ids: byte-level BPE (or characters) with the same ids as `tokenizers` for every text, many times faster.
+"""Encodes text to ids by byte-level BPE (or by characters): the same ids as `tokenizers` for every text, many times faster.
 
-Special tokens are never produced: a text that holds `<|im_start|>` gets the ids of its characters.
+Text never becomes a special token: a text that holds `<|im_start|>` gets the ids of its characters.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from corpusmill.tokenize.patterns import GPT2_PATTERN, piece_classes, rule_of
 
 
 class Encoder:
-    """The encoding side of a vocabulary. One thread at a time may use it: it remembers pieces."""
+    """Encodes text with a vocabulary. Only one thread at a time may use it, because it caches pieces."""
 
     def __init__(self, vocabulary: "Vocabulary | Characters", sha256: str = ""):
         self.vocabulary = vocabulary
@@ -51,7 +51,8 @@ class Encoder:
 
     @classmethod
     def from_json(cls, tokenizer_json: bytes, path: str = "tokenizer.json") -> "Encoder":
-        """Raises InputError where this is no byte-level BPE tokenizer that cuts text by one regular expression."""
+        """Reads a `tokenizer.json`. Raises InputError unless it is byte-level BPE that cuts text by one regular expression, or
+        characters."""
         try:
             vocabulary = from_tokenizer_json(tokenizer_json)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,7 +62,7 @@ class Encoder:
 
     @classmethod
     def from_ranks(cls, ranks: Mapping[bytes, int], pattern: str, path: str) -> "Encoder":
-        """The encoder of a tiktoken file: the id of each token's bytes, and the regular expression that cuts text."""
+        """Returns the encoder of a tiktoken file. `ranks`: ids by tokens' bytes; `pattern`: the regular expression that cuts text."""
         try:
             return cls(from_ranks(ranks, pattern))
         except ValueError as error:
@@ -73,22 +74,22 @@ class Encoder:
 
     @property
     def ranks(self) -> Mapping[bytes, int]:
-        """The id of each token's bytes, special tokens left out."""
+        """The id of each token's bytes, without special tokens."""
         return self.vocabulary.tokens
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Time is about linear in its length, whatever it holds."""
+        """Returns the ids of a text, in time about linear in its length."""
         return self.encode_column(pa.array([text], pa.large_string()))[0].tolist()
 
     def encode_word(self, word: str) -> list[int]:
-        """The ids of one piece, which is not cut any further."""
+        """Returns the ids of one piece, which is not cut any further."""
         return self.encode_pieces(pa.array([word], pa.large_string()))[0].tolist()
 
     def encode_column(self, texts: pa.Array | pa.ChunkedArray, end: int = -1) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """All texts of a column as one array of ids, and the number of ids of each.
+        """Returns all texts of a column as one array of ids, and the number of ids of each text.
 
-        With `end`, that id follows every text that is not empty, and counts. Raises ValueError where a text is null, and InputError where
-        the vocabulary is one of characters, and a text holds another one.
+        With `end`, that id follows every text that is not empty, and is counted. Raises ValueError where a text is null, and InputError
+        where a vocabulary of characters lacks a character of the text.
         """
         if self._characters:
             return self._characters.encode_column(texts, end, self.dtype)
@@ -103,7 +104,7 @@ class Encoder:
         return out[:total].astype(self.dtype, copy=False), counts
 
     def encode_pieces(self, pieces: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """As `encode_column`, with each string as one piece that is not cut any further."""
+        """Encodes as `encode_column` does, but takes each string as one piece and does not cut it."""
         if self._characters:
             return self._characters.encode_column(pieces, -1, self.dtype)
         data, offsets = text_buffers(pieces)
@@ -112,11 +113,12 @@ class Encoder:
         return out[:total].astype(self.dtype, copy=False), counts
 
     def _room(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-        """Of 32 bits for any vocabulary: kernels for 16 bits, too, would take some ten seconds to compile, and to copy ids takes none."""
+        """Returns an array for the ids. It has 32 bits for any vocabulary, as 16-bit kernels take ten seconds to compile; copies cost
+        little."""
         return np.empty(int(offsets[-1] - offsets[0]) + len(offsets) + SPARE, np.uint32)
 
     def _encode_cut(self, texts: pa.Array | pa.ChunkedArray, end: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """As `encode_column`, for an expression that the kernels do not know: `tokenizers` cuts, piece by piece in Python."""
+        """Encodes as `encode_column` does where no kernel knows the expression: `tokenizers` cuts the text, in Python."""
         from tokenizers import Regex, pre_tokenizers
 
         split = pre_tokenizers.Split(Regex(self.vocabulary.pattern), "isolated").pre_tokenize_str
@@ -133,13 +135,13 @@ class Encoder:
 # ---- vocabularies ----------------------------------------------------------------------------------------
 
 
-#: Entries of the table of known pieces have 20 bits for an id.
+#: The largest number of ids: the table of merges has 20 bits for an id.
 MOST_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the kernels need of a tokenizer: the pattern that cuts text into pieces, and how pieces become ids."""
+    """The parts of a tokenizer that the kernels need: the pattern that cuts text into pieces, and tables that turn pieces into ids."""
 
     pattern: str
     size: int
@@ -150,12 +152,12 @@ class Vocabulary:
 
     @cached_property
     def tokens(self) -> Mapping[bytes, int]:
-        """Ids by bytes, special tokens left out. Made when they are asked for: encoding has no use for them."""
+        """Ids by bytes, without special tokens. Made on first use, because encoding does not need them."""
         return self.make_tokens()
 
 
 def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
-    """Raises ValueError with half a sentence where this is no byte-level BPE that the kernels can encode with, nor one of characters."""
+    """Reads a `tokenizer.json`: byte-level BPE, or characters. Raises ValueError, with half a sentence, where the kernels can't use it."""
     try:
         return _from_tokenizer_json(content)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -176,7 +178,7 @@ def _from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
     merges = model["merges"]
     if not merges and model.get("ignore_merges") and _pattern_of(found.get("pre_tokenizer")) == EACH_CHARACTER:
         return from_vocabulary(ids, added, _size([*ids.values(), *added.values()]))
-    if str in set(map(type, merges)):  # as older files have them
+    if str in set(map(type, merges)):  # older files write a merge as "left right"
         merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     if set(map(len, merges)) - {2}:
         raise ValueError("it has a merge that is not of two tokens")
@@ -205,7 +207,7 @@ def _from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
 
 
 def from_ranks(ranks: Mapping[bytes, int], pattern: str) -> Vocabulary:
-    """tiktoken's rule: two tokens are merged wherever their bytes together are a token, the least rank first."""
+    """Returns tiktoken's vocabulary: two tokens merge wherever their joined bytes are a token, the lowest rank first."""
     lacking = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if lacking:
         raise ValueError(f"its ranks lack the byte {lacking[0]:#04x}")
@@ -235,7 +237,7 @@ def _check_model(found: dict[str, Any], model: dict[str, Any]) -> None:
 
 
 def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
-    """The regular expression that cuts text. Raises ValueError where text is cut in another way."""
+    """Returns the regular expression that cuts text. Raises ValueError where the tokenizer cuts text in another way."""
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
@@ -254,7 +256,7 @@ def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
 
 
 def _size(ids: Collection[int]) -> int:
-    """One more than the largest id."""
+    """Returns one more than the largest id. Raises ValueError where ids are not whole numbers from 0 on, or there are too many."""
     if set(map(type, ids)) != {int} or min(ids) < 0:
         raise ValueError("its ids are not whole numbers from 0 on")
     size = max(ids) + 1
@@ -268,7 +270,7 @@ def _merges(byte_ids: list[int], pairs: npt.NDArray[np.int64]) -> Merges:
 
 
 def _with_whole_tokens(vocabulary: Vocabulary) -> Vocabulary:
-    """The same with those of its tokens that merging does not lead to."""
+    """Returns the vocabulary with a table of the tokens that merging never reaches."""
     tokens = vocabulary.tokens
     data = np.frombuffer(b"".join(tokens), np.uint8)
     offsets: npt.NDArray[np.int64] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)

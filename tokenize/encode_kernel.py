@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""Texts to ids over Arrow buffers: cut some hundred pieces, look them all up, and merge those that are not known.
+"""Encodes texts over Arrow buffers: cuts some hundred pieces, looks them all up, and merges those that are not known.
 
-Merging is byte-pair encoding as `models::bpe::word::Word::merge_all` of `tokenizers` does it: the merge of lowest rank first, the leftmost
-where a pair comes twice. Pairs that are merged lie in an open hash table; those of two bytes in a plain one, too.
+Merging is byte-pair encoding as in `models::bpe::word::Word::merge_all` of `tokenizers`: the merge of the lowest rank first, the leftmost
+where a pair occurs twice. An open hash table holds the pairs that merge; a plain table holds the pairs of single bytes as well.
 """
 
 from collections.abc import Mapping
@@ -18,25 +18,26 @@ from corpusmill.pipeline.text.utf8 import eight_bytes
 from corpusmill.tokenize.pieces import FIRST_MASKS, SECOND_MASKS, piece_ends
 from corpusmill.tokenize.words import prefix_of
 
-#: The rank of no merge: of merges, the least rank is done first.
+#: The rank of a pair that does not merge. Lower ranks merge first.
 NONE = np.uint32(0xFFFFFFFF)
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 LOW = np.uint64(0xFFFFFFFF)
 WORD = np.uint64(32)
-#: A slot of the table: the pair's ids of 20 bits each, and the rank of its merge.
+#: A slot of the table: two ids of 20 bits each, and the rank of their merge.
 ID_BITS, RANK_BITS = np.uint64(20), np.uint64(24)
 RANK = np.uint64((1 << 24) - 1)
 MOST_RANKS = 1 << 24
-#: Bytes up to which looking at all pairs for the least, some at a time, is faster than a heap; a place among them has seven bits.
+#: In pieces of up to SHORT bytes, scanning all pairs for the lowest rank, LANES at a time, is faster than a heap. A place takes seven bits.
 SHORT, LANES = 128, 16
 PLACE_BITS, PLACE = np.uint32(7), np.uint32(SHORT - 1)
 
 
 class Merges(NamedTuple):
-    """The merges of a vocabulary as kernels read them, small enough to stay in the processor's cache.
+    """The merges of a vocabulary in arrays for kernels, small enough for the processor's cache.
 
     `bytes_` int32 [256]: the id of each byte; `of_bytes` uint32 [65536]: the rank of the merge of two bytes (first << 8 | second), or NONE;
-    `table` uint64 [slots]: pairs with the ranks of their merges, FREE where there is none; `merged` int32: the token that each rank makes.
+    `table` uint64 [slots]: pairs with the ranks of their merges, FREE where empty; `merged` int32: the token that the merge of each rank
+    makes.
     """
 
     bytes_: npt.NDArray[np.int32]
@@ -46,7 +47,7 @@ class Merges(NamedTuple):
 
 
 class MergeScratch(NamedTuple):
-    """Where `encode_short` works, an item for each byte of a piece: tokens, keys of pairs, and the places of the tokens on both sides."""
+    """Scratch of `encode_short`, an item for each byte of a piece: tokens, keys of pairs, places of the next and the previous token."""
 
     ids: npt.NDArray[np.int32]
     keys: npt.NDArray[np.uint32]
@@ -59,15 +60,16 @@ def make_room() -> MergeScratch:
 
 
 def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> Merges:
-    """`byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; of equal pairs the last counts.
+    """Builds the tables. `byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; the last of equal pairs
+    counts.
 
-    Raises ValueError with half a sentence where ranks are too large.
+    Raises ValueError, with half a sentence, where a rank is too large.
     """
     most = int(pairs[:, 2].max(initial=0))
     if most >= MOST_RANKS:
         raise ValueError(f"it has a merge of rank {most:,}, and ranks below {MOST_RANKS:,} can be encoded with")
     size = 1024
-    while size < 4 * len(pairs):  # sparse, as most pairs that are looked up are no merges
+    while size < 4 * len(pairs):  # sparse, because most pairs that are looked up do not merge
         size *= 2
     table, of_bytes, merged = np.full(size, FREE), np.full(1 << 16, NONE), np.zeros(most + 1, np.int32)
     merged[pairs[:, 2]] = pairs[:, 3]
@@ -102,7 +104,7 @@ def _fill_bytes(bytes_, table, of_bytes):
 
 @kernel
 def rank_of(table, left, right):
-    """The rank of the merge of two tokens, or NONE."""
+    """Returns the rank of the merge of two tokens, or NONE."""
     key = np.uint64(left) << ID_BITS | np.uint64(right)
     mask = table.size - 1
     slot = _slot(key, mask)
@@ -122,9 +124,9 @@ def _of_bytes(of_bytes, data, at):
 
 @kernel
 def encode_short(merges, data, start, end, room, out, at):
-    """Writes the tokens of `data[start:end]` (up to SHORT bytes) to `out[at:]` and returns where they end.
+    """Writes the tokens of `data[start:end]` (up to SHORT bytes) to `out[at:]`. Returns where they end.
 
-    A pair's key is its rank and, below it, its place: the least of all is the next merge, found without a jump.
+    A pair's key is its rank followed by its place, so the smallest key is the next merge. Finding it needs no branch.
     """
     bytes_, of_bytes, table, merged = merges
     ids, keys, following, before = room
@@ -171,12 +173,13 @@ def _key(rank, place):
 
 @kernel
 def encode_long(merges, data, start, end, out, at):
-    """Writes the tokens of `data[start:end]` to `out[at:]` and returns where they end. Time is n log n in the bytes, whatever they are."""
+    """Writes the tokens of `data[start:end]` to `out[at:]`. Returns where they end. Time is n log n in the number of bytes, for any
+    text."""
     bytes_, of_bytes, table, merged = merges
     count = end - start
     ids, following, before = np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
     ranks = np.full(count, NONE)
-    heap, size = np.empty(3 * count, np.uint64), 0  # of `rank << 32 | place`; a merge adds at most two
+    heap, size = np.empty(3 * count, np.uint64), 0  # entries `rank << 32 | place`; a merge adds at most two
     for place in range(count):
         ids[place] = bytes_[data[start + place]]
         following[place], before[place] = place + 1, place - 1
@@ -188,7 +191,7 @@ def encode_long(merges, data, start, end, out, at):
         size = _pop(heap, size)
         left = np.int64(first & LOW)
         if ranks[left] == NONE or ranks[left] != first >> WORD:
-            continue  # what stood here has been merged
+            continue  # out of date: this pair was merged
         gone = following[left]
         ids[left] = merged[ranks[left]]
         ranks[gone] = ranks[left] = NONE
@@ -223,7 +226,7 @@ def _push(heap, size, rank, place):
 
 @kernel
 def _pop(heap, size):
-    """Removes the least."""
+    """Removes the smallest entry. Returns the new size."""
     size -= 1
     key, at = heap[size], np.int64(0)
     while True:
@@ -240,34 +243,34 @@ def _pop(heap, size):
     return size
 
 
-# ---- pieces that were encoded before ---------------------------------------------------------------------
+# ---- the cache of encoded pieces -------------------------------------------------------------------------
 
 
 SHORT_BYTES, LONG_BYTES = 16, 112
-#: Eights of bytes, then the two words that say what they become.
+#: Words of 8 bytes for a piece; an entry has two more, which hold its ids (`pack_ids`).
 SHORT_WORDS, LONG_WORDS = 2, 14
 SHORT_WIDTH, LONG_WIDTH = SHORT_WORDS + 2, LONG_WORDS + 2
-#: Places, and rows that have one in common: 32 MiB of short pieces, 16 MiB of long ones.
+#: Places of each cache, and entries that share a place: 32 MiB of short pieces, 16 MiB of long ones.
 PLACES, WAYS = 1 << 18, 4
 LONG_PLACES, LONG_WAYS = 1 << 17, 2
-#: Places that an output needs beyond its last id.
+#: Places that an output needs after its last id.
 SPARE = 3
-#: The first word after its bytes has an entry's number of bytes in its lowest eight bits and that of its ids above them. The second has
-#: up to three ids of 21 bits; where they are more, where they lie in `others`.
+#: The first of the two words holds the number of the piece's bytes in its lowest eight bits, and the number of its ids above them. The
+#: second holds up to three ids of 21 bits; with more ids, it holds where they begin in `others`.
 BYTES = np.uint64(0xFF)
 COUNT = np.uint64(8)
 MOST_IDS = np.uint64(3)
 PACKED_ID_BITS = np.uint64(21)
 ID = np.uint64((1 << 21) - 1)
-OTHER_IDS = 1 << 22  # 16 MiB; when they are full, all is forgotten
+OTHER_IDS = 1 << 22  # 16 MiB; when it is full, both caches are emptied
 _ONE = np.uint64(1)
 
 
 class KnownPieces(NamedTuple):
-    """`short` uint64 [WAYS * PLACES, SHORT_WIDTH]; `long` uint64 [LONG_WAYS * LONG_PLACES, LONG_WIDTH]; `others` uint32 [OTHER_IDS]: ids
-    that had no room; `used` int64 [1]: how many of them.
+    """The cache of encoded pieces. `short` uint64 [WAYS * PLACES, SHORT_WIDTH]; `long` uint64 [LONG_WAYS * LONG_PLACES, LONG_WIDTH];
+    `others` uint32 [OTHER_IDS]: ids of pieces with more than three; `used` int64 [1]: used places of `others`.
 
-    One thread at a time may use it.
+    Only one thread at a time may use it.
     """
 
     short: npt.NDArray[np.uint64]
@@ -282,7 +285,7 @@ def make_known_pieces() -> KnownPieces:
 
 
 def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
-    """Zeros that begin at a cache line."""
+    """Returns zeros that begin at a cache line."""
     block = np.zeros(rows * words + 8, np.uint64)
     skip = -block.ctypes.data % 64 // 8
     return block[skip : skip + rows * words].reshape(rows, words)
@@ -290,7 +293,7 @@ def _aligned(rows: int, words: int) -> npt.NDArray[np.uint64]:
 
 @kernel(inline="always")
 def short_words(data, start, length):
-    """The bytes of a piece of 1 to 16 bytes as two integers, zeros above; of a longer one, the first 16."""
+    """Returns the bytes of a piece of 1 to 16 bytes as two integers, padded with zeros; of a longer piece the first 16 bytes."""
     size = np.uint64(min(length, SHORT_BYTES))
     if start + SHORT_BYTES <= data.size:
         return eight_bytes(data, start) & FIRST_MASKS[size], eight_bytes(data, start + 8) & SECOND_MASKS[size]
@@ -299,20 +302,20 @@ def short_words(data, start, length):
 
 @kernel
 def _last_words(data, start, end):
-    """The same where the buffer's end is near."""
+    """Returns the same as `short_words` near the buffer's end."""
     return prefix_of(data, start, end), prefix_of(data, min(start + 8, end), end)
 
 
 @kernel(inline="always")
 def short_row(first, second, length):
-    """The first of the rows where a piece of up to 16 bytes may be."""
+    """Returns the first row for a piece of up to 16 bytes."""
     mixed = mix64((first ^ (second + np.uint64(length)) * BASE) * BASE)
     return WAYS * (np.int64(mixed >> np.uint64(20)) & (PLACES - 1))
 
 
 @kernel(inline="always")
 def long_row(data, start, length):
-    """The same of a piece of 17 to 112 bytes. Its last eight bytes are hashed as they lie, so that nothing behind it is read."""
+    """Returns the first row for a piece of 17 to 112 bytes. The last eight bytes may overlap the others, so nothing after it is read."""
     mixed = np.uint64(length)
     for at in range(start, start + length - 8, 8):
         mixed = mix64((mixed ^ eight_bytes(data, at)) * BASE)
@@ -322,7 +325,7 @@ def long_row(data, start, length):
 
 @kernel(inline="always")
 def is_short(table, row, first, second, length):
-    """Whether the entry in this row is that piece's."""
+    """Whether the entry in this row is this piece's."""
     return (table[row, 0] == first) & (table[row, 1] == second) & (table[row, SHORT_WORDS] & BYTES == np.uint64(length))
 
 
@@ -338,7 +341,7 @@ def is_long(table, row, data, start, length):
 
 @kernel(inline="always")
 def keep_short(table, row, first, second, size, ids):
-    """Puts a piece into the second of its rows, and what was there one row on; the last is forgotten."""
+    """Writes a piece into the second of its rows. Later entries move down one row, and the last one is dropped."""
     _move_on(table, row, WAYS)
     row += 1
     table[row, 0], table[row, 1], table[row, SHORT_WORDS], table[row, SHORT_WORDS + 1] = first, second, size, ids
@@ -371,7 +374,7 @@ def swap_rows(table, row, other):
 
 @kernel(inline="always")
 def pack_ids(known, length, out, start, end):
-    """The last two words of the entry of a piece of `length` bytes whose ids are `out[start:end]`."""
+    """Returns the last two words of a cache entry: for a piece of `length` bytes whose ids are `out[start:end]`."""
     count = end - start
     ids = np.uint64(0)
     if count <= MOST_IDS:
@@ -392,9 +395,9 @@ def pack_ids(known, length, out, start, end):
 
 @kernel(inline="always")
 def write_ids(size, ids, others, out, at):
-    """Writes an entry's ids to `out[at:]` (`at` unsigned), which has at least SPARE places, and returns where they end."""
+    """Writes an entry's ids to `out[at:]` (`at` is unsigned; at least SPARE places are left). Returns where they end."""
     count = size >> COUNT
-    if count <= MOST_IDS:  # three stores, whatever the number: a loop would guess wrong how often it goes round
+    if count <= MOST_IDS:  # always three stores: a loop's varying length would cost branch mispredictions
         out[at] = ids & ID
         out[at + _ONE] = (ids >> PACKED_ID_BITS) & ID
         out[at + _ONE + _ONE] = ids >> (PACKED_ID_BITS + PACKED_ID_BITS)
@@ -412,7 +415,7 @@ AHEAD = 512
 
 
 class Cut(NamedTuple):
-    """Pieces to look up: where each ends, its first 16 bytes as `short_words`, and the first row where it may be known."""
+    """Pieces to look up: where each ends, its first 16 bytes as in `short_words`, and its first row in the cache."""
 
     ends: npt.NDArray[np.int64]
     firsts: npt.NDArray[np.uint64]
@@ -421,7 +424,7 @@ class Cut(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What encoding keeps from one call to the next: pieces and their ids, and room to work in. One thread at a time may use it."""
+    """State that encoding keeps between calls: the cache of pieces, and scratch arrays. Only one thread at a time may use it."""
 
     known: KnownPieces
     cut: Cut
@@ -435,10 +438,10 @@ def make_memory() -> Memory:
 
 @kernel
 def encode_texts(rule, digits, classes, vocabulary, memory, data, offsets, after, out, counts):
-    """Writes the ids of every text to `out`, one text after the other, and how many each has to `counts`; returns how many in all.
+    """Writes the ids of all texts to `out`, one text after the other, and the number of ids of each to `counts`. Returns the total.
 
-    `vocabulary` is `(Merges, WholeTokens)`; `after` is put after each text that is not empty (-1: nothing). `out` has room for
-    an id a byte, one more a text, and SPARE at the end.
+    `vocabulary` is `(Merges, WholeTokens)`; the id `after` follows each text that is not empty (-1: nothing). `out` needs room for
+    one id for each byte, one for each text, and SPARE at the end.
     """
     tables, cut = _borrowed(vocabulary, memory)
     return _encode_texts(rule, digits, borrowed(classes), tables, cut, borrowed(data), offsets, after, borrowed(out), counts)
@@ -446,14 +449,14 @@ def encode_texts(rule, digits, classes, vocabulary, memory, data, offsets, after
 
 @kernel
 def encode_pieces(vocabulary, memory, data, offsets, out, counts):
-    """As `encode_texts`, with each text as one piece."""
+    """Encodes as `encode_texts` does, but takes each text as one piece."""
     tables, _ = _borrowed(vocabulary, memory)
     return _encode_pieces(tables, borrowed(data), offsets, borrowed(out), counts)
 
 
 @kernel
 def _borrowed(vocabulary, memory):
-    """`(Merges, WholeTokens, KnownPieces, MergeScratch)` as the functions below hand them on, piece by piece, and `Cut`."""
+    """Returns `(Merges, WholeTokens, KnownPieces, MergeScratch)` with borrowed arrays, which the functions below pass on, and `Cut`."""
     merges, whole = vocabulary
     known, cut, room = memory
     tables = (
@@ -468,7 +471,7 @@ def _borrowed(vocabulary, memory):
 @kernel
 def _encode_texts(rule, digits, classes, tables, cut, data, offsets, after, out, counts):
     known, ends = tables[2], cut.ends
-    total = np.int64(0)  # 0 is a type of its own, for which numba would compile all that is called below once more
+    total = np.int64(0)  # a literal 0 has another type, for which numba would compile every function below once more
     for text in range(offsets.size - 1):
         begin = total
         at, end = offsets[text], offsets[text + 1]
@@ -502,7 +505,7 @@ def _encode_pieces(tables, data, offsets, out, counts):
 
 @kernel
 def _look_ahead(short, long, data, at, pieces, cut):
-    """Says of pieces, of which the first begins at `at`, where they may be known, and has that fetched."""
+    """Writes to `cut` where each piece may be cached, and prefetches these rows. The first piece begins at `at`."""
     short, long, data = borrowed(short), borrowed(long), borrowed(data)
     ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)
     for piece in range(pieces):
@@ -522,10 +525,10 @@ def _look_ahead(short, long, data, at, pieces, cut):
 
 @kernel
 def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total):
-    """Encodes up to the first piece that is not found at once: `(its number, where it begins, ids)`.
+    """Encodes pieces up to the first that is not in its first cache row. Returns `(its number, where it begins, number of ids)`.
 
-    A function of its own: calling another from this loop would cost more than all that the loop does. Arrays are borrowed once more,
-    so that the compiler sees here that nobody counts references to them.
+    It is a function of its own because a call inside this loop would cost more than the whole loop. Arrays are borrowed again, so that
+    the compiler sees here that nothing counts references to them.
     """
     short, long, others, data, out = borrowed(short), borrowed(long), borrowed(others), borrowed(data), borrowed(out)
     ends, firsts, seconds, rows = borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows)
@@ -549,7 +552,7 @@ def _encode_known(short, long, others, data, cut, piece, pieces, at, out, total)
 
 @kernel
 def _encode_piece(tables, data, start, end, out, at):
-    """Encodes any piece, and remembers it where the tables take it."""
+    """Encodes any piece, and caches it where it is short enough. Returns where its ids end."""
     known = tables[2]
     length = end - start
     if length > LONG_BYTES:
@@ -581,7 +584,7 @@ def _encode_piece(tables, data, start, end, out, at):
 
 @kernel(inline="always")
 def _merge_piece(tables, data, start, end, out, at):
-    """The ids of a piece that is not known: a token of its own, or what merging gives."""
+    """Encodes a piece that is not cached: as one whole token, or by merging. Returns where its ids end."""
     merges, whole, _, room = tables
     token = whole_token(whole, data, start, end)
     if token >= 0:
@@ -592,11 +595,11 @@ def _merge_piece(tables, data, start, end, out, at):
     return encode_short(merges, data, start, end, room, out, at)
 
 
-# ---- pieces that are one token ---------------------------------------------------------------------------
+# ---- whole tokens, which merging does not reach ----------------------------------------------------------
 
 
 class WholeTokens(NamedTuple):
-    """An open hash table: `ids` int64 [slots] (-1 where free), where each token's bytes lie in `data`, and the longest token's bytes."""
+    """An open hash table of tokens: `ids` int64 [slots] (-1 where free), the place of each token's bytes in `data`, the greatest length."""
 
     data: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
@@ -623,7 +626,7 @@ def make_whole_tokens(tokens: Mapping[bytes, int]) -> WholeTokens:
 
 @kernel
 def whole_token(whole, data, start, end):
-    """The id of the token that `data[start:end]` is, or -1."""
+    """Returns the id of the token whose bytes are `data[start:end]`, or -1."""
     if end - start > whole.longest:
         return -1
     mask = whole.ids.size - 1

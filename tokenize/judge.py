@@ -1,4 +1,4 @@
-"""The phases of the tokenizer stage that judge it: on text that it was not trained on, beside other tokenizers, by language and host."""
+"""Judges the tokenizer: on text that it was not trained on, next to other tokenizers, by language and host."""
 
 import hashlib
 import json
@@ -33,28 +33,28 @@ QUALITY_FILE = "quality.json"
 USES_FILE = "uses.parquet"
 WORDS_AT_ONCE = 1 << 20
 TOKENIZER = "tokenizer/tokenizer.json"
-#: Less text than this that training has left is too little to judge on (UTF-8 bytes).
+#: Held-out text of fewer UTF-8 bytes is too little to judge on.
 LEAST_HELD_OUT = 1_000_000
-#: Documents to judge on, about, however large they are.
+#: About the least number of documents to judge on, even where documents are large.
 LEAST_DOCUMENTS = 16
-#: Added to the seed of the sample: which documents are judged is another choice than which are trained on.
+#: Added to the sample's seed, so that the judged documents are chosen independently of the sample.
 OTHER_CHOICE = 1 << 32
 
 
 @dataclass(frozen=True)
 class CountedWords:
-    """The counted words of the sample: the files of the run that hold them, and their tables (columns word and count; a word may
-    come several times)."""
+    """The counted words of the sample: the run's files that hold them, and their tables (columns word and count; a word may have
+    several rows)."""
 
     files: Sequence[FileRef]
     tables: Callable[[], Iterable[pa.Table]]
 
 
 def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int, int], mb: int) -> dict[str, Any]:
-    """Which documents are judged (see `judged_documents`): about `mb` MB of those that are not in the sample, or, where that leaves
-    less than LEAST_HELD_OUT bytes, of the sample; and where documents are large, so much that there are some. JSON-able.
+    """Returns which documents are judged, as JSON (for `judged_documents`): about `mb` MB of those outside the sample or, where these have
+    less than LEAST_HELD_OUT bytes, of the sample. Where documents are large, more, so that there are some.
 
-    `sample` is what `in_sample` needs; `sampled` and `total` are numbers of bytes and of documents.
+    `sample`: the arguments of `in_sample`; `sampled` and `total`: (bytes, documents).
     """
     held_out = total[0] - sampled[0] >= LEAST_HELD_OUT
     size, documents = (total[0] - sampled[0], total[1] - sampled[1]) if held_out else sampled
@@ -63,7 +63,7 @@ def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int
 
 
 def judged_documents(documents: pa.Table, selected: dict[str, Any]) -> pa.Table:
-    """The documents of a table that belong to a selection."""
+    """Returns the documents of a table that belong to a selection."""
     groups = GroupsConfig(**selected["sample"]["groups"])
     found = in_sample(documents, groups, dict(selected["sample"]["cutoffs"]))
     if selected["held_out"]:
@@ -103,7 +103,7 @@ def judge(
     selected: dict[str, Any],
     trained: dict[str, Any],
 ) -> None:
-    """Runs the phases `usage`, `judge` and `quality`. `trained`: facts about the training, which come first in the result."""
+    """Runs the phases `usage`, `judge` and `quality`. `trained`: facts about the training, which come first in `quality.json`."""
     used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=Config())
     config, missing = reachable(config)
     given = [_reference(name) for name in config.compare]
@@ -129,7 +129,7 @@ def judge(
 
 
 def reachable(config: JudgeConfig) -> tuple[JudgeConfig, list[str]]:
-    """The configuration without the published tokenizers that can't be fetched now, and a sentence about each of those.
+    """Returns the configuration without the published tokenizers that can't be fetched now, and a sentence about each of them.
 
     A run goes on without a published tokenizer, but a file that the recipe names must exist.
     """
@@ -147,7 +147,7 @@ def reachable(config: JudgeConfig) -> tuple[JudgeConfig, list[str]]:
 
 
 def _usage(run: StageRun, words: CountedWords) -> Output:
-    """How often the sample uses each token: `uses.parquet` has a row an id."""
+    """Writes how often the sample uses each token: `uses.parquet`, a row for each id."""
     encoder = Encoder.read(run.run, TOKENIZER)
     uses = np.zeros(encoder.vocabulary_size, np.int64)
     for table in words.tables():
@@ -157,7 +157,7 @@ def _usage(run: StageRun, words: CountedWords) -> Output:
 
 
 def _reference(given: str) -> FileRef:
-    """A tokenizer to compare with, as an input of a task."""
+    """Returns a tokenizer to compare with, as an input of a task."""
     path, _ = file_of(given)
     if given in PUBLISHED:
         return FileRef(PUBLISHED[given].name, PUBLISHED[given].sha256)
@@ -165,10 +165,10 @@ def _reference(given: str) -> FileRef:
 
 
 def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
-    """Lines for the terminal; `sample` are further ones about the sample."""
+    """Returns lines for the terminal; `sample` are further lines about the sample."""
     judged, tokenizers, usage = quality["judged"], quality["tokenizers"], quality["usage"]
     text = "that it was not trained on" if judged["held_out"] else "of its own sample"
-    if quality["pattern"] == TAKEN_OVER:  # nobody knows what it was trained on
+    if quality["pattern"] == TAKEN_OVER:  # its training text is not known
         text = "of the run"
 
     def compared(name: str, form: str) -> str:
@@ -192,12 +192,12 @@ def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
 # ---- how often each token is used ------------------------------------------------------------------------
 
 
-#: Tokens that a report names, of each kind.
+#: The largest number of tokens of each kind that a report names.
 NAMED = 30
 
 
 def token_uses(encoder: Encoder, words: pa.Array, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How often each id (int64 by id) stands in these words (tasks), which occur `counts` times each."""
+    """Returns int64 by id: how often each id occurs in these words, which occur `counts` times each."""
     ids, lengths = encoder.encode_pieces(words)
     uses = np.zeros(encoder.vocabulary_size, np.int64)
     np.add.at(uses, ids, np.repeat(counts, lengths))
@@ -205,10 +205,10 @@ def token_uses(encoder: Encoder, words: pa.Array, counts: npt.NDArray[np.int64])
 
 
 def usage(encoder: Encoder, uses: npt.NDArray[np.int64], below: int) -> dict[str, Any]:
-    """What `quality.json` says of tokens, special ones left out.
+    """Returns the section on tokens of `quality.json`, without special tokens.
 
     `undertrained` tokens are used less than `below` times, the least used first. A token is `never_produced` where encoding its own
-    text does not give it back: its merges lose to others, or the pattern cuts it.
+    text does not give it: other merges come first, or the pattern cuts the text.
     """
     bytes_of = {number: token for token, number in encoder.ranks.items()}
     ids = np.array(sorted(bytes_of), np.int64)
@@ -230,11 +230,11 @@ def usage(encoder: Encoder, uses: npt.NDArray[np.int64], below: int) -> dict[str
 
 
 def never_produced(encoder: Encoder, bytes_of: dict[int, bytes]) -> list[int]:
-    """The ids that encoding their own text (or bytes, where these are no text) does not give."""
+    """Returns the ids of tokens that encoding does not give for the token's own text (or bytes, where these are not UTF-8)."""
     numbers = np.array(sorted(bytes_of), np.int64)
     tokens = [bytes_of[number] for number in numbers.tolist()]
     offsets = np.concatenate(([0], np.cumsum([len(token) for token in tokens]))).astype(np.int64)
-    array = text_array(np.frombuffer(b"".join(tokens), np.uint8), offsets)  # not all of it is UTF-8, which kernels do not mind
+    array = text_array(np.frombuffer(b"".join(tokens), np.uint8), offsets)  # some tokens are not UTF-8, but kernels read bytes
     whole = np.array([_is_text(token) for token in tokens])
     lost = np.zeros(len(tokens), np.bool_)
     for mask, encode in ((whole, encoder.encode_column), (~whole, encoder.encode_pieces)):

@@ -1,4 +1,4 @@
-"""What a mixture is: components (documents that meet a condition), their weights, and how often the documents of each are taken."""
+"""Mixtures: components (documents that meet a condition), their weights, and how often each of their documents is taken."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.tokenize.documents import BUCKETS
 
-#: Not a column of the documents: what it stands for is made of the URL.
+#: A name for conditions that is usually no column: its values are made from the URL.
 HOST = "host"
 
 
@@ -42,7 +42,7 @@ Where = dict[str, Condition]
 
 
 class MixtureComponent(Config):
-    """Documents that meet all conditions of `where`, and how much of them there is to be."""
+    """The documents that meet all conditions of `where`, and their weight in the mixture."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$", description="Names the component in plan, report and summary.")
     where: Where = Field(
@@ -75,7 +75,7 @@ class Mixture(Config):
 
 
 class MatchConfig(Config):
-    """Names and conditions of the components, in order."""
+    """The names and conditions of the components, in order."""
 
     conditions: list[tuple[str, Where]]
     section: str = "tokens.mixture"  # of the recipe, for messages
@@ -86,7 +86,7 @@ def match_config(mixture: Mixture) -> MatchConfig:
 
 
 def needed_columns(config: MatchConfig, present: list[str], path: str) -> list[str]:
-    """The columns of a shard of documents that conditions ask for. Raises InputError where it has not got one."""
+    """Returns the columns that the conditions read. Raises InputError where the shard of documents lacks one."""
     found = set()
     for name, where in config.conditions:
         for column in where:
@@ -98,7 +98,7 @@ def needed_columns(config: MatchConfig, present: list[str], path: str) -> list[s
 
 
 def components_of(documents: pa.Table, config: MatchConfig) -> npt.NDArray[np.int16]:
-    """The number of each document's component: the first whose conditions it meets; -1 where there is none."""
+    """Returns the number of each document's component, the first whose conditions it meets; -1 where it meets none."""
     found = np.full(documents.num_rows, -1, np.int16)
     for number, (name, where) in reversed(list(enumerate(config.conditions))):
         fits = np.ones(documents.num_rows, bool)
@@ -111,7 +111,7 @@ def components_of(documents: pa.Table, config: MatchConfig) -> npt.NDArray[np.in
 
 
 def _meets(values: pa.ChunkedArray, condition: Condition, what: str) -> npt.NDArray[np.bool_]:
-    """For each value whether it meets the condition; `what` begins the sentence where the two don't go together."""
+    """Whether each value meets the condition. `what` begins the error's sentence where column and condition have different types."""
     if isinstance(condition, list):
         found = np.zeros(len(values), bool)
         for one in condition:
@@ -139,7 +139,7 @@ def _compare(values: pa.ChunkedArray, condition: Any, what: str) -> pa.ChunkedAr
 
 
 def _matches(values: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    """Equal to a text, or like a pattern with *, ? and [...]; each different value is looked at once."""
+    """Whether each value equals the pattern or, where it holds *, ? or [...], matches it. Each distinct value is matched once."""
     if not any(sign in pattern for sign in "*?["):
         return pc.equal(values, pattern)
     match = compile_pattern(translate(pattern)).match
@@ -157,10 +157,10 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ComponentShare:
-    """What a mixture takes of one component: every document `whole` times, and those in the first `picked` buckets once more.
+    """What a mixture takes of one component: each document `whole` times, and the documents in the first `picked` buckets once more.
 
-    `wanted`: tokens by weight and budget; `there`: tokens of its documents for training; `tokens`: what is taken. Where `max_epochs` does
-    not allow what is wanted, `short` tokens are missing; no other component makes up for them.
+    In tokens: `wanted` by weight and budget; `there` in its training documents; `tokens` taken. Where `max_epochs` allows less than
+    `wanted`, `short` tokens are missing, and no other component makes up for them.
     """
 
     name: str
@@ -178,9 +178,9 @@ ONCE = ComponentShare("", 0, 0, 0, 1.0, 1, 0, 0)
 
 
 def shares(mixture: Mixture, histograms: Index) -> list[ComponentShare]:
-    """Of each component; `histograms` (components x BUCKETS): tokens of its documents for training by the bucket of `pick`.
+    """Returns the share of each component. `histograms` (components x BUCKETS): tokens of its training documents by bucket of `pick`.
 
-    Raises InputError where a component has none.
+    Raises InputError where a component has no tokens.
     """
     total = sum(component.weight for component in mixture.components)
     found = []
@@ -199,14 +199,14 @@ def shares(mixture: Mixture, histograms: Index) -> list[ComponentShare]:
 
 
 def _nearest(histogram: Index, tokens: int) -> int:
-    """How many buckets, from the first on, hold most nearly so many tokens."""
+    """Returns the number of leading buckets whose tokens together come nearest to `tokens`."""
     ends = np.concatenate(([0], np.cumsum(histogram)))
     after = min(int(np.searchsorted(ends, tokens, "left")), BUCKETS)
     return after - 1 if after and tokens - ends[after - 1] < ends[after] - tokens else after
 
 
 def copies_of(shares: Sequence[ComponentShare], component: npt.NDArray[np.int16], pick: npt.NDArray[np.uint16]) -> Index:
-    """How often each document is taken for training; 0 where it is in no component (-1)."""
+    """Returns how often each document is taken for training; 0 where it is in no component (-1)."""
     whole, picked = (np.array([getattr(share, name) for share in shares], np.int64) for name in ("whole", "picked"))
     return np.where(component < 0, 0, whole[component] + (pick < picked[component]))
 

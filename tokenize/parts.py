@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""Encoded parts: the tokens of one shard of documents, already in the order in which they will be shuffled.
+"""Encoded parts: the tokens of one shard of documents, already in the global (shuffled) order.
 
-Each part has a table with a row per document in the same order, so a range of the global order is one contiguous run of rows and tokens in
-every part. The table is an Arrow file in batches of `ROWS`, of which a task reads the few that it needs.
+A part has a table with one row per document, in the same order, so a range of the global order is one contiguous run of rows and of tokens
+in every part. The table is an Arrow file in batches of `ROWS`, so a task reads only the batches that it needs.
 """
 
 import math
@@ -26,9 +26,10 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.documents import buckets, checked, hashes
 from corpusmill.tokenize.encode import Encoder
 
-#: `first` counts tokens within the part; documents without text have no tokens. `order` is the place in the global order, `group` decides
-#: the split, `pick` (a bucket of `chance`) whether a mixture takes a document once more. `data_row` is the row in the shard of documents;
-#: a document that a split by place cuts has two rows here, and `text_begin` says from which byte of its text on each is.
+#: `first`: the document's first token, counted within the part; documents without text have no tokens. `order`: the place in the global
+#: order. `group` decides the split. `pick`, a bucket of `documents.buckets`, decides whether a mixture takes the document once more.
+#: `data_row`: the row in the shard of documents. A document that a split by place cuts has two rows; `text_begin` is the byte of its text
+#: where a row's part begins.
 PART = pa.schema(
     [
         pa.field("order", pa.uint64(), nullable=False),
@@ -49,7 +50,7 @@ PART = pa.schema(
         pa.field("first", pa.int64(), nullable=False),
     ]
 )
-#: Columns of documents that a part is made of; `OPTIONAL` only where a stage has made them (dedup, the language filter).
+#: Columns of documents that a part is made from. The OPTIONAL ones exist only where a stage made them (dedup, the language filter).
 NEEDED = ("id", "url", "source", "offset", "length", "text")
 OPTIONAL = ("cluster_id", "language")
 ROWS = 4096
@@ -59,7 +60,7 @@ Index = npt.NDArray[np.int64]
 
 
 class EncodeConfig(Config):
-    """The options that an encoded part depends on, beside documents and tokenizer."""
+    """The options on which an encoded part depends, beside its documents and the tokenizer."""
 
     shuffle: bool = Field(True, description="Whether documents are shuffled over all shards, or stay in the order of their files.")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Decides the shuffled order and which documents are for validation.")
@@ -70,10 +71,10 @@ class EncodeConfig(Config):
 
 @dataclass(frozen=True)
 class DocumentOrder:
-    """How documents are ordered and split: by hashes with `seed`, or (where `shuffle` is off) as they come.
+    """How documents are ordered and split: by hashes with `seed` or, without `shuffle`, in file order.
 
-    `number` of `pieces` is the place of a shard of documents among all of them. Where documents are split by their place, its first
-    `training_characters` are for training.
+    A shard of documents is `number` of `pieces` shards. Where documents are split by place, its first `training_characters` characters are
+    for training.
     """
 
     seed: int
@@ -86,12 +87,12 @@ class DocumentOrder:
         if self.shuffle:
             return hashes(ids, 2 * self.seed)
         share = SPACE // self.pieces
-        step = min(share // max(len(ids), 1), SPACE - 1)  # of a single document in all, which stands at 0
+        step = min(share // max(len(ids), 1), SPACE - 1)  # the limit matters for a single document in all, whose order is 0
         return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(step)
 
     def groups(self, rows: pa.Table) -> npt.NDArray[np.uint64]:
-        """A hash of the cluster of documents that are like each other, or of the id where a document is in none. Split by place there are
-        two groups, and the lower one is for validation."""
+        """Returns a hash for each row that decides its split: that of its cluster of near copies or, without one, of its id. Split by place
+        there are two groups; the lower one is for validation."""
         if self.training_characters is not None:
             return np.where(rows[HELD_OUT].to_numpy(), np.uint64(0), np.uint64(SPACE - 1))
         return hashes(pc.coalesce(rows["cluster_id"], rows["id"]), 2 * self.seed + 1)
@@ -101,7 +102,7 @@ class DocumentOrder:
 
 
 def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
-    """The id of the token that ends documents. Raises InputError where it is no special token: text could hold it."""
+    """Returns the id of the token that ends documents. Raises InputError where it is not a special token, as text could then hold it."""
     special = encoder.vocabulary.special
     if token not in special:
         there = ", ".join(map(repr, sorted(special)[:8])) or "none"
@@ -114,10 +115,11 @@ def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
 def encode_part(
     encoder: Encoder, end: int, tables: Iterable[pa.Table], path: str, ordering: DocumentOrder
 ) -> tuple[npt.NDArray[Any], pa.Table]:
-    """The tokens of one shard of documents, `end` after each that has text, and its table (schema PART), both in the global order.
+    """Returns the tokens of one shard of documents, and its table (schema PART), both in the global order. `end` follows each document that
+    has text.
 
-    `tables` are read one after the other, and no text is held longer than its table. Raises InputError where a document has no id or
-    text, or one that is not valid UTF-8; `path` names the shard.
+    Reads `tables` one after the other and frees each text with its table. Raises InputError where a document lacks an id or text, or its
+    text is not valid UTF-8; `path` names the shard.
     """
     encoded, described, begin, left = [], [], 0, ordering.training_characters
     for table in tables:
@@ -132,7 +134,7 @@ def encode_part(
         described.append(_describe(table, texts))
         begin += rows
         left = None if left is None else max(left - (pc.sum(described[-1]["chars"]).as_py() or 0), 0)
-        del table, texts  # before the next one is read
+        del table, texts  # frees them before the next table is read
     if not begin:
         return np.zeros(0, encoder.dtype), PART.empty_table()
     rows = pa.concat_tables(described)
@@ -142,7 +144,7 @@ def encode_part(
     firsts = np.empty(len(at), np.int64)
     firsts[at] = np.cumsum(counts[at]) - counts[at]
     tokens = _in_order(encoded, firsts, encoder.dtype)
-    second = rows[TEXT_BEGIN].to_numpy() > 0  # of the two rows of a document
+    second = rows[TEXT_BEGIN].to_numpy() > 0  # the second row of a document that was cut
     columns = {
         "order": order, "group": ordering.groups(rows), "pick": ordering.picks(rows["id"]),
         "data_row": np.arange(len(at)) - np.cumsum(second), "tokens": counts, "first": firsts,
@@ -164,7 +166,7 @@ def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
 
 
 def _in_order(encoded: list[Any], firsts: Index, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """All documents' tokens, each at its place. `encoded` (tokens and their numbers by table) is emptied: what is copied is freed."""
+    """Returns the tokens of all documents, each at its place. `encoded`: `(tokens, counts)` by table; entries are freed once copied."""
     tokens, begin = np.empty(sum(len(ids) for ids, _ in encoded), dtype), 0
     encoded.reverse()
     while encoded:
@@ -175,19 +177,19 @@ def _in_order(encoded: list[Any], firsts: Index, dtype: np.dtype[Any]) -> npt.ND
 
 
 def part_buffer(table: pa.Table) -> pa.Buffer:
-    """A part's table as a file."""
+    """Returns a part's table as the content of an Arrow file."""
     return batches_buffer(PART, [table.slice(begin, ROWS) for begin in range(0, table.num_rows, ROWS)])
 
 
 def read_part(storage: Storage, path: str, columns: list[str]) -> pa.Table:
-    """Some columns of a part's table, mapped into memory where it is local."""
+    """Reads some columns of a part's table; a local file is mapped into memory."""
     with open_batches(storage, path) as reader:
         batches = [reader.get_batch(number).select(columns) for number in range(reader.num_record_batches)]
     return pa.Table.from_batches(batches, pa.schema([PART.field(name) for name in columns]))
 
 
 def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> pa.Table:
-    """Some columns of some rows of a part's table, in the order of `rows`; batches before the first and behind the last are not read."""
+    """Reads some columns of these rows of a part's table, in the order of `rows`; skips batches before the first and after the last row."""
     low, high = int(rows.min()) // ROWS, int(rows.max()) // ROWS
     with open_batches(storage, path) as reader:
         batches = [reader.get_batch(number).select(columns) for number in range(low, high + 1)]
@@ -197,17 +199,17 @@ def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> p
 # ---- a split by place ------------------------------------------------------------------------------------
 
 
-#: Columns that `cut_table` adds: the UTF-8 bytes of the document's text before the row's, and whether it is for validation.
+#: Columns that `cut_table` adds: where a row's part of the document's text begins (UTF-8 bytes), and whether it is for validation.
 TEXT_BEGIN, HELD_OUT = "text_begin", "held_out"
 
 
 def training_characters(characters: Sequence[int], tail: float) -> list[int]:
-    """How many characters of each shard of documents are for training: all together `total * (1 - tail)`, rounded down.
+    """Returns the number of training characters of each shard of documents: in all `total * (1 - tail)`, rounded down.
 
-    Of two characters or more, at least one is for training and one for validation.
+    Where there are two characters or more, each split gets at least one.
     """
     total = sum(characters)
-    border = max(total - max(math.ceil(total * Fraction(str(tail))), 1), min(total, 1))  # in decimals, as the share was written
+    border = max(total - max(math.ceil(total * Fraction(str(tail))), 1), min(total, 1))  # exact: the share as the decimal that was written
     found = []
     for count in characters:
         found.append(min(count, border))
@@ -216,13 +218,13 @@ def training_characters(characters: Sequence[int], tail: float) -> list[int]:
 
 
 def cut_table(table: pa.Table, characters: int) -> pa.Table:
-    """The documents of a table with the columns TEXT_BEGIN and HELD_OUT: what lies behind the first `characters` characters is held out.
+    """Adds TEXT_BEGIN and HELD_OUT to a table of documents: text after the first `characters` characters is held out.
 
-    The document in which the border lies has two rows, whose texts together are its text.
+    The document in which the border lies becomes two rows, whose texts together are its text.
     """
     texts = table["text"]
     ends = np.cumsum(pc.utf8_length(texts).to_numpy().astype(np.int64))
-    row = int(np.searchsorted(ends, characters, "right"))  # the first with a character behind the border
+    row = int(np.searchsorted(ends, characters, "right"))  # the first document with a character after the border
     inside = characters - (int(ends[row - 1]) if row else 0)
     begins = np.zeros(table.num_rows, np.int64)
     if row < table.num_rows and inside > 0:
@@ -238,7 +240,7 @@ def cut_table(table: pa.Table, characters: int) -> pa.Table:
 
 @kernel
 def copy_spans(source, firsts, counts, places, out):
-    """Puts `source[firsts[i] : firsts[i] + counts[i]]` at `out[places[i]]` for every i."""
+    """Copies `source[firsts[i] : firsts[i] + counts[i]]` to `out[places[i]:]` for every i."""
     for span in range(len(firsts)):
         first, place = firsts[span], places[span]
         for token in range(counts[span]):

@@ -1,6 +1,6 @@
-"""How text is cut into pieces before BPE; each piece is encoded by itself.
+"""The patterns that cut text into pieces before BPE. Each piece is encoded by itself.
 
-The regular expressions are the published ones (`tiktoken_ext/openai_public.py`, MIT licence). Llama 3 took over the one of cl100k.
+The regular expressions are the published ones (`tiktoken_ext/openai_public.py`, MIT licence). Llama 3 uses that of cl100k.
 """
 
 import random
@@ -29,10 +29,10 @@ _O200K = (
 
 PATTERNS: dict[PatternName, str] = {"gpt2": _GPT2, "cl100k": _CL100K, "o200k": _O200K, "llama3": _CL100K}
 
-#: What a pattern may say about runs of digits, by the longest run that it leaves in one piece.
+#: The part of a pattern for runs of digits, by the longest run that stays one piece.
 _DIGITS = {1: r"\p{N}", 2: r"\p{N}{1,2}", 3: r"\p{N}{1,3}"}
 
-#: Characters of each kind that patterns tell apart: letters with and without case, marks, numbers, punctuation, symbols, white space,
+#: Characters of every kind that patterns distinguish: letters with and without case, marks, numbers, punctuation, symbols, white space,
 #: controls, characters of other planes, private and unassigned ones.
 _KINDS = (
     "aZéßǅʰªא中한ーſK\u0301\u0903\u200d\u20dd0९Ⅷ²½٣_-([)]«»!'’\"/\\+<=|~$€^`©°\u00a0 \t\n\r\v\f\x1c\x85\u1680\u2003\u2028\u3000"
@@ -43,10 +43,10 @@ _PROBES, _PROBE_LENGTH = 400, 60
 
 
 def regex_of(pattern: str, digits: int | None = None) -> str:
-    """The regular expression of a pattern: a known name's, else the given text itself.
+    """Returns the regular expression of a pattern: that of a known name, else the given text itself.
 
-    `digits` is the longest run of digits (`\\p{N}`) in a piece, None for what the pattern says. Raises ValueError where a given expression
-    is to have one: what it says about digits can't be seen.
+    `digits` is the longest run of digits (`\\p{N}`) in a piece, None for the pattern's own. Raises ValueError where `digits` is set for a
+    given expression, whose treatment of digits can't be changed from outside.
     """
     named = {str(name): regex for name, regex in PATTERNS.items()}
     if pattern not in named:
@@ -62,7 +62,7 @@ def regex_of(pattern: str, digits: int | None = None) -> str:
 
 
 def check_regex(regex: str) -> None:
-    """Raises ValueError, one sentence, unless `tokenizers` and tiktoken both take the expression, lose nothing by it, and cut alike."""
+    """Raises ValueError, with one sentence, unless `tokenizers` and tiktoken both read the expression, cut alike, and lose no text."""
     from tiktoken import _tiktoken
     from tokenizers import Regex, pre_tokenizers
 
@@ -72,7 +72,7 @@ def check_regex(regex: str) -> None:
         raise ValueError(f"{NO_NAME}, and no regular expression for tokenizers ({_line(error)})") from error
     texts = probes()
     pieces = [[piece.encode() for piece, _ in split(text)] for text in texts]
-    # tiktoken gives a piece that it knows one number, so these say how it cuts.
+    # tiktoken gives each known piece one id, so its ids show how it cuts.
     known = [bytes([byte]) for byte in range(256)]
     known += sorted({piece for cut in pieces for piece in cut if len(piece) > 1})
     try:
@@ -89,7 +89,7 @@ def check_regex(regex: str) -> None:
 
 
 def probes() -> list[str]:
-    """Texts in which kinds of characters meet by chance (the same texts each time), and each kind alone."""
+    """Returns each kind of character alone, and texts in which kinds meet at random (the same texts each time)."""
     chance = random.Random(0)
     return [*_KINDS, *("".join(chance.choices(_KINDS, k=_PROBE_LENGTH)) for _ in range(_PROBES))]
 
@@ -102,7 +102,8 @@ def _line(error: Exception) -> str:
 
 
 CODE_POINTS = 0x110000
-#: What may be a letter, a number, a mark or a space: planes 0 to 3, and the variation selectors. The rest is private or not assigned.
+#: Code points that may be a letter, number, mark or space: planes 0 to 3, and the variation selectors. All others are private or
+#: unassigned.
 PROBED = (*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE1000))
 CLASSES = {
     LETTER: r"\p{L}",
@@ -111,20 +112,20 @@ CLASSES = {
     UPPER: r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
     LOWER: r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
 }
-#: The three expressions, and as others write them: GPT-2's own code, which is `tokenizers`' ByteLevel, too. That of cl100k in tiktoken
-#: since 0.8 (`\s++$` before line breaks) is not the same at the end of a text.
+#: The three expressions in all their spellings. GPT2_PATTERN is that of GPT-2's own code and of `tokenizers`' ByteLevel. The cl100k of
+#: tiktoken since 0.8 is missing: its `\s++$` before line breaks cuts differently at the end of a text.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPELLINGS = {
     GPT2: (PATTERNS["gpt2"], GPT2_PATTERN),
     CL100K: (PATTERNS["cl100k"],),
     O200K: (PATTERNS["o200k"],),
 }
-#: How the part about numbers is written, and the longest run that it allows (0: any).
+#: Spellings of the part about numbers, and the longest run that each allows (0: any).
 NUMBERS = {r"\p{N}+": 0, r"\p{N}{1,3}": 3, r"\p{N}{1,2}": 2, r"\p{N}{1}": 1, r"\p{N}": 1}
 
 
 class PieceRule(NamedTuple):
-    """How the kernels cut a text: `number` is one of those of `pieces.py`, `digits` the longest run of numbers (0: any)."""
+    """How the kernels cut a text: `number` is a rule of `pieces.py`, `digits` the longest run of numbers (0: any)."""
 
     number: int
     digits: int
@@ -143,13 +144,14 @@ def _rules() -> dict[str, PieceRule]:
 
 
 def rule_of(regex: str) -> PieceRule | None:
-    """The kernels' rule that cuts as this regular expression does; None where there is none."""
+    """Returns the kernels' rule that cuts as this regular expression does, or None."""
     return _rules().get(regex)
 
 
 @cache
 def piece_classes() -> npt.NDArray[np.uint8]:
-    """uint8 of length 0x110000: the classes (bits of `pieces.py`) of each code point, as `tokenizers`' regular expressions see them."""
+    """Returns uint8 [0x110000]: the classes (bits of `pieces.py`) of each code point, as the regular expressions of `tokenizers` see
+    them."""
     table = np.zeros(CODE_POINTS, np.uint8)
     points = np.array(PROBED)
     text = points.astype("<u4").tobytes().decode("utf-32-le")
@@ -160,7 +162,7 @@ def piece_classes() -> npt.NDArray[np.uint8]:
 
 
 def _matched(expression: str, text: str) -> npt.NDArray[np.bool_]:
-    """Which characters of the text the expression matches."""
+    """Whether the expression matches each character of the text."""
     from tokenizers import Regex, pre_tokenizers
 
     matched = np.ones(len(text), np.bool_)

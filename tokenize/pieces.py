@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""Where the next piece of a text ends, inside kernels: the regular expressions of `patterns.py`, written out.
+"""Finds the end of a text's next piece, inside kernels: the regular expressions of `patterns.py` as hand-written code.
 
-Alternatives are tried in the order of the expression, and each gives back characters as a backtracking engine does. What a letter,
-a number or a space is comes from the regular expressions of `tokenizers` themselves (`piece_classes`): its Unicode is not Python's.
+Alternatives are tried in the order of the expression, and give back characters as a backtracking engine does. Letters, numbers and spaces
+are those of `tokenizers`' regular expressions (`piece_classes`), whose Unicode version differs from Python's.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.byte_masks import BLOCK, byte_masks, highest_bit, lowest_bit
 from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes, first_marked
 
-#: Rules: how a text is cut.
+#: Rules by which a text is cut.
 GPT2, CL100K, O200K = 0, 1, 2
 
 #: Bits of `piece_classes`.
@@ -23,15 +23,15 @@ UPPER = 16  # [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
 LOWER = 32  # [\p{Ll}\p{Lm}\p{Lo}\p{M}]
 
 APOSTROPHE, BLANK, SLASH = 0x27, 0x20, 0x2F
-#: The long s, U+017F: without case it is an s.
+#: The long s, U+017F, which matches an s where case is ignored.
 LONG_S = (0xC5, 0xBF)
 
 
 @kernel
 def next_piece(rule, data, at, end, classes, digits):
-    """The end of the piece that begins at `at` (< `end`, the end of the text).
+    """Returns the end of the piece that begins at `at` (< `end`, the end of the text).
 
-    `classes` is `piece_classes()`; `digits` the longest run of numbers in a piece (0: any).
+    `classes` is `piece_classes()`; `digits` is the longest run of numbers in a piece (0: any).
     """
     if rule == GPT2:
         return _gpt2(data, at, end, classes, digits)
@@ -42,7 +42,7 @@ def next_piece(rule, data, at, end, classes, digits):
 
 @kernel
 def _kind(data, at, classes):
-    """`(classes, bytes)` of the character at `at`."""
+    """Returns `(classes, bytes)` of the character at `at`."""
     byte = data[at]
     if byte < 0x80:
         return classes[byte], 1
@@ -52,7 +52,7 @@ def _kind(data, at, classes):
 
 @kernel
 def _run(data, at, end, classes, wanted):
-    """The end of the characters that have one of the `wanted` classes."""
+    """Returns the end of the run of characters that have one of the `wanted` classes."""
     while at < end:
         kind, width = _kind(data, at, classes)
         if not kind & wanted:
@@ -63,7 +63,7 @@ def _run(data, at, end, classes, wanted):
 
 @kernel
 def _other(data, at, end, classes):
-    """The end of a run of what is no space, letter or number."""
+    """Returns the end of the run of characters that are not a space, letter or number."""
     while at < end:
         kind, width = _kind(data, at, classes)
         if kind & (SPACE | LETTER | NUMBER):
@@ -88,7 +88,7 @@ def _numbers(data, at, end, classes, digits):
 
 @kernel
 def _spaces(data, at, end, classes):
-    r"""`\s+(?!\S)|\s+`: all of the run but its last character, which the next piece begins with."""
+    r"""Matches `\s+(?!\S)|\s+`: the whole run but its last character, which begins the next piece; at the text's end the whole run."""
     last = stop = at
     while stop < end:
         kind, width = _kind(data, stop, classes)
@@ -101,7 +101,7 @@ def _spaces(data, at, end, classes):
 
 @kernel
 def _lines_or_spaces(data, at, end, classes):
-    r"""`\s*[\r\n]+|\s+(?!\S)|\s+`: up to the last line break of the run where it has one."""
+    r"""Matches `\s*[\r\n]+|\s+(?!\S)|\s+`: up to the run's last line break, if it has one."""
     last = stop = at
     newline = -1
     while stop < end:
@@ -119,7 +119,7 @@ def _lines_or_spaces(data, at, end, classes):
 
 @kernel
 def contraction(data, at, end, any_case):
-    """The end of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d` at `at`, or -1."""
+    """Returns the end of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d` at `at`, or -1."""
     if at + 1 >= end or data[at] != APOSTROPHE:
         return -1
     fold = 0x20 if any_case else 0
@@ -179,7 +179,7 @@ def _cl100k(data, at, end, classes, digits):
 
 @kernel
 def _word(data, at, end, classes):
-    r"""`(end, complete)` of `U*L+` at `at` (complete) or, where that does not match, of `U+L*` (`at` where neither does)."""
+    """Matches `U*L+` (U: UPPER, L: LOWER) at `at`: `(end, True)`. Where that fails, `U+L*`: `(end, False)`; else `(at, False)`."""
     stop, both = at, -1
     while stop < end:
         kind, width = _kind(data, stop, classes)
@@ -190,7 +190,7 @@ def _word(data, at, end, classes):
         stop += width
         if kind & LOWER:
             both = stop
-    if both >= 0:  # `U*` gives back the last character that is one of L, too
+    if both >= 0:  # `U*` gives back the last character that is in L, too
         return both, True
     return stop, False
 
@@ -234,16 +234,16 @@ def _o200k(data, at, end, classes, digits):
 
 
 _ONE = np.uint64(1)
-#: Ends that are sure whatever comes after the block: of a later one, a space or a contraction may lie beyond.
+#: Bits of a block that are certain ends whatever follows it. At later bits a space or a contraction may reach beyond the block.
 _SURE = np.uint64((1 << BLOCK - 4) - 2)
 _ALL = np.uint64((1 << BLOCK) - 1)
 
 
 @kernel
 def piece_ends(rule, digits, classes, data, at, end, ends):
-    """Writes where pieces end, from the one that begins at `at` (< `end`, the end of the text), to `ends` (int64); returns how many.
+    """Writes the ends of pieces to `ends` (int64), from the piece that begins at `at` (< `end`, the text's end). Returns their number.
 
-    It stops at the text's end, or where another block might have no room. Arguments are those of `next_piece`.
+    Stops at the text's end, or where the ends of another block might not fit. The other arguments are those of `next_piece`.
     """
     if rule == GPT2 and digits == 0:
         return _gpt2_ends(classes, data, at, end, ends)
@@ -279,9 +279,9 @@ def _gpt2_ends(classes, data, at, end, ends):
 
 @kernel
 def _ends_in_block(classes, data, at, end):
-    """The ends of pieces among the 64 bytes from the start of one on, as bits: none where it is longer.
+    """Returns the ends of pieces in the 64 bytes from `at`, a piece's start, as bits; no bits where the first piece is longer.
 
-    Pieces are runs of one kind with the blank before them. A run of spaces ends before its last character where text follows.
+    A piece is a run of one kind with the blank before it. A run of spaces ends before its last character where text follows.
     """
     letters, digits, spaces, blanks, apostrophes, high, continuing = byte_masks(data, at)
     size = end - at
@@ -289,7 +289,7 @@ def _ends_in_block(classes, data, at, end):
     if high & inside:
         letters, digits, spaces = _with_others(classes, data, at, high & inside, letters, digits, spaces)
     sure = _SURE
-    if size < BLOCK:  # what follows the text is as good as more spaces
+    if size < BLOCK:  # bytes after the text are treated as spaces
         letters, digits, spaces = letters & inside, digits & inside, spaces | ~inside
         sure = inside << _ONE
     others = ~(letters | digits | spaces)
@@ -297,7 +297,7 @@ def _ends_in_block(classes, data, at, end):
     runs &= ~(blanks << _ONE)
     last = spaces & ~(spaces >> _ONE)
     within = last & continuing
-    if within:  # a space of two or three bytes begins with its first
+    if within:  # moves the mark of a space of two or three bytes to its first byte
         last ^= within | within >> _ONE
         within = last & continuing
         last ^= within | within >> _ONE
@@ -316,7 +316,7 @@ def _ends_in_block(classes, data, at, end):
 
 @kernel
 def _with_others(classes, data, at, high, letters, digits, spaces):
-    """The masks with the characters beyond ASCII, whose bytes are `high`."""
+    """Adds the characters beyond ASCII, whose bytes are marked in `high`, to the masks."""
     while high:
         place = lowest_bit(high)
         point, width = decode(data, at + np.int64(place))
@@ -337,34 +337,35 @@ def _with_others(classes, data, at, high, letters, digits, spaces):
 
 _FOLD = np.uint64(0x2020202020202020)
 _SEVEN_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
-_FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # added to a letter of 7 bits, gives 0x80 and more from `a` on
+_FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # added to a letter of 7 bits, sets the high bit from `a` on
 _AFTER_Z = np.uint64(0x0505050505050505)  # the same from the character after `z` on
 _FIRST = np.uint64(0x80)
 ZERO = np.uint64(0)
-#: For a piece of n bytes, which bits of its first and of its second eight bytes are its own.
+#: For a piece of n bytes: the mask of its bytes in its first eight bytes, and in its second eight.
 FIRST_MASKS = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 SECOND_MASKS = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 
 
 @kernel
 def _not_letters(word):
-    """The high bit of every byte that is no ASCII letter."""
+    """Returns a word with the high bit set in every byte that is no ASCII letter."""
     folded = (word | _FOLD) & _SEVEN_BITS
     return ~((folded + _FROM_A) & ~(folded + _AFTER_Z)) & HIGH_BITS | word & HIGH_BITS
 
 
 @kernel
 def _not_lower(word):
-    """The high bit of every byte that is no small ASCII letter."""
+    """Returns a word with the high bit set in every byte that is no small ASCII letter."""
     low = word & _SEVEN_BITS
     return ~((low + _FROM_A) & ~(low + _AFTER_Z)) & HIGH_BITS | word & HIGH_BITS
 
 
 @kernel
 def ascii_word(rule, data, at, end):
-    """`(length, first eight bytes, second eight bytes)` of the piece at `at` where it is such a word, else length 0.
+    """Returns `(length, first eight bytes, second eight bytes)` of the piece at `at` where it is a word of ASCII letters of up to 15 bytes,
+    a blank before it included; else length 0.
 
-    The rules of GPT-2 and cl100k take all letters; that of o200k ends a word at a capital, and takes what follows an apostrophe.
+    GPT-2 and cl100k take all letters. o200k ends a word at a capital, and adds a contraction: before an apostrophe the length is 0.
     """
     if at + 16 > data.size:
         return 0, ZERO, ZERO

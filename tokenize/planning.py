@@ -1,6 +1,6 @@
 """The plan of a set of token shards: which documents are for validation, how often each is taken, where each shard begins and ends.
 
-It needs four numbers per document, which are read part by part, so memory does not grow with the corpus.
+Planning reads a few numbers per document, part by part, so memory does not grow with the corpus.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ class ShardRange:
 
 
 def validation_limit(groups: Iterable[Hashes], share: float) -> int:
-    """Documents whose group's hash is at most this are for validation; -1 where none is.
+    """Returns the largest group hash that is for validation; -1 where no document is.
 
     `groups` are the hashes of all documents that take part, in any number of arrays. With a share above 0 and at least two groups,
     both splits get at least one: the smallest hash is always for validation and the largest always for training.
@@ -60,10 +60,10 @@ def for_validation(groups: Hashes, limit: int) -> npt.NDArray[np.bool_]:
 
 
 def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
-    """The place in the global order of copies (numbered from 0) of documents whose own place is `order`.
+    """Returns the place of each copy in the global order. `order`: the document's own place; `copy`: the copy's number, from 0 on.
 
-    Shuffled, each copy has a place of its own that has nothing to do with the others; else one pass over the documents comes after the
-    other, `most` passes in all.
+    Shuffled, the copies of a document lie at independent places. Else copy 0 of all documents comes first, then copy 1, and so on: `most`
+    passes over the documents in all.
     """
     if most == 1:
         return order
@@ -73,9 +73,9 @@ def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
 
 
 def shard_ranges(histograms: dict[str, Index], shard_tokens: int) -> list[ShardRange]:
-    """Cuts each split into shards of equal size, as nearly as whole buckets allow, of about `shard_tokens` at most; none is empty.
+    """Cuts each split into shards of at most about `shard_tokens` tokens, as equal as whole buckets allow; none is empty.
 
-    `histograms`: by split, the tokens in each of the BUCKETS of the global order.
+    `histograms`: for each split, the tokens in each bucket (BUCKETS of them) of the global order.
     """
     ranges = []
     for split in SPLITS:
@@ -105,7 +105,7 @@ class EncodedPart:
 
     @property
     def tokens(self) -> str:
-        """Paths are relative to the stage's folder."""
+        """The path of the part's tokens. Paths are relative to the stage's folder."""
         return f"encoded/{self.name}.bin"
 
     @property
@@ -114,7 +114,7 @@ class EncodedPart:
 
     @property
     def components(self) -> str:
-        """Exists only with a mixture: the component of each document, by row of the shard of documents."""
+        """The path of each document's component, by row of the shard of documents; exists only with a mixture."""
         return f"components/{self.name}.arrow"
 
     @property
@@ -146,7 +146,7 @@ class TokensPlan:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the plan needs of the n documents of a part; `component` is -1 if the mixture leaves a document out."""
+    """Numbers of a part's n documents that planning reads; `component` is -1 where the mixture leaves a document out."""
 
     order: npt.NDArray[np.uint64]
     group: npt.NDArray[np.uint64]
@@ -174,7 +174,7 @@ def read_numbers(storage: Storage, part: EncodedPart, mixed: bool) -> Numbers:
 def make_plan(
     storage: Storage, parts: Sequence[EncodedPart], shuffle: bool, share: float, mixture: Mixture | None, shard_tokens: int
 ) -> TokensPlan:
-    """Makes the plan. Raises InputError if no document has text, or if a component of the mixture has no document for training."""
+    """Makes the plan. Raises InputError if no document has text, or a component of the mixture has no document for training."""
 
     def numbers() -> Iterator[Numbers]:
         return (read_numbers(storage, part, mixture is not None) for part in parts)
@@ -201,9 +201,9 @@ def make_plan(
 
 
 def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, npt.NDArray[np.uint64]]]:
-    """`(rows, copies, orders)` by split: for each copy of a document its row in the part, its number, and its place in the global order.
+    """Returns, by split, `(rows, copies, orders)`: for each copy of a document its row in the part, its number, and its global order.
 
-    Validation has every document once.
+    Validation takes every document once.
     """
     validation = for_validation(numbers.group, plan.validation_limit)
     copies = copies_of(plan.shares, numbers.component, numbers.pick)
@@ -217,27 +217,27 @@ def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, 
     return found
 
 
-# ---- what the plan says of a part ------------------------------------------------------------------------
+# ---- what the plan means for a part ----------------------------------------------------------------------
 
 
-#: A copy of a document, by place in the global order: the row of the part's table, and the copy's number. A batch for each split.
+#: Copies of a part's documents, sorted by place in the global order: row of the part's table, number of the copy. One batch per split.
 PLACES = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in (("order", pa.uint64()), ("row", pa.int32()), ("copy", pa.int32()))]
 )
-#: Rules that documents fail: no text, no component of the mixture, a component that had its tokens without them.
+#: The rules that a document may fail: it has no text; no component of the mixture takes it; its component has its tokens without it.
 EMPTY, MIXTURE, BUDGET = RULES = ("empty", "mixture", "budget")
 TOKENS_REPORT = pa.schema(
     [
         *REPORT,
-        pa.field("tokens", pa.int64(), nullable=False),  # of one copy, END_OF_TEXT included
+        pa.field("tokens", pa.int64(), nullable=False),  # of one copy, with END_OF_TEXT
         pa.field("utf8_bytes", pa.int64(), nullable=False),
         pa.field("split", pa.string()),
         pa.field("component", pa.string()),
         pa.field("copies", pa.int64(), nullable=False),
-        pa.field("shards", pa.list_(pa.int64()), nullable=False),  # of each copy
+        pa.field("shards", pa.list_(pa.int64()), nullable=False),  # one for each copy
     ]
 )
-#: The columns of a part that the report has.
+#: Columns of a part that go into the report.
 REPORTED = ["id", "url", "chars", "utf8_bytes"]
 
 
@@ -251,7 +251,7 @@ def places_buffer(numbers: Numbers, plan: TokensPlan) -> pa.Buffer:
 
 
 def report_of(table: pa.Table, numbers: Numbers, plan: TokensPlan) -> pa.Table:
-    """The report rows of a part, in the order of its shard of documents. `table` has the columns REPORTED and `data_row`."""
+    """Returns the report rows of a part, in the order of its shard of documents. `table` has the columns REPORTED and `data_row`."""
     count = table.num_rows
     split, copies = np.full(count, -1), np.zeros(count, np.int64)
     shards = np.zeros(0, np.int64)
@@ -275,7 +275,7 @@ def report_of(table: pa.Table, numbers: Numbers, plan: TokensPlan) -> pa.Table:
 
 
 def _lists(failed: npt.NDArray[np.bool_]) -> pa.Array:
-    """The rules that each of n documents fails; `failed` is n x 3."""
+    """Returns a list for each of n documents: the rules that it fails. `failed` is n x 3."""
     offsets = np.concatenate([[0], np.cumsum(failed.sum(axis=1))]).astype(np.int32)
     names = pa.array(RULES, pa.string()).take(pa.array(np.nonzero(failed)[1]))
     return pa.ListArray.from_arrays(pa.array(offsets), names)
@@ -288,22 +288,22 @@ def _names(names: tuple[str, ...] | list[str], numbers: npt.NDArray[np.integer])
 
 
 def _shards(owners: Index, shards: Index, copies: Index) -> pa.Array:
-    """A list for each document: the shards of its copies, in their order."""
+    """Returns a list for each document: the shard of each of its copies, in the order of the copies."""
     at = np.argsort(owners, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(copies)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(shards[at].astype(np.int64)))
 
 
-# ---- a token shard from its stretches of all parts -------------------------------------------------------
+# ---- a token shard gathered from all parts ---------------------------------------------------------------
 
 
 TAKEN = ["id", "url", "source", "offset", "length", "cluster_id", "language", "data_row", "text_begin", "utf8_bytes", "tokens", "first"]
-#: What decides where equal places in the global order are, which documents with one id have.
+#: The sort order of documents at equal places in the global order; only documents with equal ids have those.
 TIES = [(name, "ascending") for name in ("order", "id", "source", "offset", "data_file", "data_row", "copy")]
 
 
 def gather(storage: Storage, parts: list[EncodedPart], wanted: ShardRange, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], pa.Table]:
-    """The tokens of a shard and its index (schema INDEX). `parts` are those of the plan, whose places are there."""
+    """Returns the tokens of a shard and its index (schema INDEX). `parts` are all parts of the plan; their places are written."""
     tables, orders, numbers = [], [], []
     for number, part in enumerate(parts):
         order, rows, copy = _places(storage, part, wanted)
@@ -331,7 +331,7 @@ def gather(storage: Storage, parts: list[EncodedPart], wanted: ShardRange, dtype
 
 
 def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[npt.NDArray[np.uint64], Index, npt.NDArray[np.int32]]:
-    """What a shard takes from a part: places in the global order, rows of the part's table, numbers of copies."""
+    """Returns what one encoded part gives to a shard: places in the global order, rows of the part's table, copies' numbers."""
     with open_batches(storage, part.places) as reader:
         batch = reader.get_batch(SPLITS.index(wanted.split))
         order, row, copy = (batch[name].to_numpy() for name in ("order", "row", "copy"))
@@ -341,7 +341,7 @@ def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[np
 
 
 def _global_order(order: npt.NDArray[np.uint64], table: pa.Table) -> Index:
-    """The rows in the global order; documents with equal ids are ordered by their place in the crawl."""
+    """Returns the rows in the global order; documents with equal ids are ordered by their place in the crawl."""
     at = np.argsort(order, kind="stable")
     equal = order[at][1:] == order[at][:-1]
     if equal.any():
@@ -359,7 +359,7 @@ def _copy_tokens(storage: Storage, path: str, table: pa.Table, places: Index, to
 
 
 def _read_tokens(storage: Storage, path: str, dtype: np.dtype[Any], low: int, high: int) -> npt.NDArray[Any]:
-    """The tokens from `low` to `high` of a part, mapped into memory where it is local."""
+    """Reads tokens `low` to `high` of a part; a local file is mapped into memory."""
     if storage.remote:
         return np.frombuffer(storage.read_range(path, low * dtype.itemsize, high * dtype.itemsize), dtype)
     return np.memmap(storage.path(path), dtype, "r", low * dtype.itemsize, (high - low,)).view(np.ndarray)

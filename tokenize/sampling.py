@@ -1,6 +1,6 @@
-"""The sample that the tokenizer is trained on: of each group of documents those of smallest hash, until its share is reached.
+"""The tokenizer's training sample: in each group, the documents with the smallest hashes, until the group's share is reached.
 
-The choice depends on ids, lengths, groups and the seed, not on how the documents lie in files.
+The choice depends on ids, lengths, groups and the seed, not on how files divide the documents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed
 from corpusmill.tokenize.tokenizer_config import OTHERS, CountConfig, GroupsConfig, SampleConfig
 from corpusmill.tokenize.words import COUNTS, WordCounts
 
-#: Groups that a sample may have.
+#: The largest number of groups in a sample.
 MOST_GROUPS = 1000
 SECTION = "tokenizer.sample"
 
 SIZES = pa.schema(
     [
-        pa.field("group", pa.string()),  # null: no value, or no groups
+        pa.field("group", pa.string()),  # null: the document has no value, or there are no groups
         pa.field("bucket", pa.int32(), nullable=False),
         pa.field("documents", pa.int64(), nullable=False),
         pa.field("utf8_bytes", pa.int64(), nullable=False),
@@ -35,17 +35,17 @@ SIZES = pa.schema(
 
 
 def buckets_of(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
-    """The bucket of each hash; a larger hash is never in an earlier bucket.
+    """Returns the bucket of each hash; a larger hash is never in an earlier bucket.
 
-    Buckets are narrow where hashes are small (exponent and eight bits of a floating number): a sample is cut to 1/256 of its size, be the
-    corpus a thousand or a million times as large.
+    A bucket is the exponent and the first eight bits of the hash as a floating-point number, so buckets are narrow where hashes are small.
+    A sample of any corpus is thus cut to within 1/256 of its size.
     """
     fraction, exponent = np.frexp(values.astype(np.float64) + 1)
     return (exponent * 256 + (fraction - 0.5) * 512).astype(np.int32)
 
 
 def columns_needed(config: GroupsConfig, present: Sequence[str], path: str) -> list[str]:
-    """The columns of a shard that groups are made of. Raises InputError where it has not got one."""
+    """Returns the columns from which groups are made. Raises InputError where the shard lacks one."""
     if config.components is not None:
         return needed_columns(_match(config), list(present), path)
     if config.by is None:
@@ -61,7 +61,7 @@ def _match(config: GroupsConfig) -> MatchConfig:
 
 
 def groups_of(documents: pa.Table, config: GroupsConfig) -> tuple[list[str | None], npt.NDArray[np.int64]]:
-    """The names of groups, and the number of each document's (-1: it is in none)."""
+    """Returns the names of groups, and the number of each document's group (-1: none)."""
     if config.components is not None:
         return [name for name, _ in config.components], components_of(documents, _match(config)).astype(np.int64)
     if config.by is None:
@@ -81,7 +81,7 @@ def groups_of(documents: pa.Table, config: GroupsConfig) -> tuple[list[str | Non
 
 
 def sizes_of(documents: pa.Table, config: GroupsConfig) -> pa.Table:
-    """Documents and UTF-8 bytes of text by group and bucket (schema SIZES)."""
+    """Returns documents and UTF-8 bytes of text by group and bucket (schema SIZES)."""
     names, groups = groups_of(documents, config)
     table = pa.table(
         {
@@ -97,7 +97,7 @@ def sizes_of(documents: pa.Table, config: GroupsConfig) -> pa.Table:
 
 
 def add_sizes(tables: Sequence[pa.Table]) -> pa.Table:
-    """The sum of tables of sizes, sorted by group and bucket. Raises InputError where the groups are too many."""
+    """Adds up tables of sizes and sorts the sum by group and bucket. Raises InputError where there are too many groups."""
     added = _add_up(pa.concat_tables([SIZES.empty_table(), *tables])).sort_by([("group", "ascending"), ("bucket", "ascending")])
     many = len(pc.unique(added["group"]))
     if many > MOST_GROUPS:
@@ -115,7 +115,7 @@ def _add_up(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The size of a group, and of its part in the sample: its documents in the buckets up to `cutoff`."""
+    """A group's size, and its part of the sample: the documents in its buckets up to `cutoff`."""
 
     name: str | None
     documents: int
@@ -127,7 +127,7 @@ class SampleGroup:
 
 
 def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[SampleGroup]:
-    """How much of each group is taken. Raises InputError where a group that has a weight is not there."""
+    """Returns each group with its cutoff. Raises InputError where a group with a weight has no document."""
     names = pc.unique(sizes["group"]).to_pylist()
     by_group = {name: sizes.filter(_is(sizes["group"], name)) for name in names}
     total = {name: int(pc.sum(table["utf8_bytes"]).as_py()) for name, table in by_group.items()}
@@ -161,8 +161,8 @@ def _weights(total: Mapping[str | None, int], sample: SampleConfig) -> dict[str 
 
 
 def fill(total: Mapping[str | None, int], weights: Mapping[str | None, float], wanted: float) -> dict[str | None, float]:
-    """How many bytes of each group to take: shares of `wanted` by weight. What has less than its share is taken whole, and the others
-    make up for it."""
+    """Returns the bytes to take of each group: shares of `wanted` by weight. A group with less text than its share is taken whole, and
+    the other groups make up for it."""
     found: dict[str | None, float] = {}
     left = dict(weights)
     while left:
@@ -176,9 +176,9 @@ def fill(total: Mapping[str | None, int], weights: Mapping[str | None, float], w
 
 
 def in_sample(documents: pa.Table, config: GroupsConfig, cutoffs: Mapping[str | None, int]) -> pa.Table:
-    """The documents of each group that are in its buckets up to the cutoff."""
+    """Returns the sampled documents: those in a bucket up to their group's cutoff."""
     names, groups = groups_of(documents, config)
-    last = np.array([*(cutoffs.get(name, -1) for name in names), -1], np.int64)  # -1, the number of no group, is the last place
+    last = np.array([*(cutoffs.get(name, -1) for name in names), -1], np.int64)  # group number -1 (none) reads the last place
     return documents.filter(pa.array(buckets_of(hashes(documents["id"], config.seed)) <= last[groups]))
 
 
@@ -189,7 +189,7 @@ LANGUAGE = "language"
 
 
 class SizesWorker(Worker):
-    """Adds up documents and text by group and hash bucket in one shard of documents. As the first phase, it checks that texts are valid."""
+    """Adds up documents and text by group and hash bucket in one shard of documents. As the first phase, it checks that text is valid."""
 
     config: GroupsConfig
 
@@ -206,9 +206,9 @@ class SizesWorker(Worker):
 
 
 class CountsWorker(Worker):
-    """Word counts of the sampled documents in one shard, in ranges of words.
+    """Counts the words of the sampled documents of one shard, in ranges of words.
 
-    `params`: `cutoffs`, pairs of a group's name and the last bucket of it that is in the sample, and the number of `ranges`.
+    `params`: `cutoffs`, pairs of a group's name and its last bucket in the sample; `ranges`, the number of ranges.
     """
 
     config: CountConfig
@@ -233,7 +233,7 @@ class CountsWorker(Worker):
 
 
 class SumWorker(Worker):
-    """The sum of one range of all files of counts. `task.params`: the `range`."""
+    """Adds up one range of words over all files of counts. `task.params`: the `range`."""
 
     def process(self, task: Task) -> Output:
         counts = WordCounts()

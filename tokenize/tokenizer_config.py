@@ -1,4 +1,4 @@
-"""What a recipe may say about the tokenizer, and the parts of it that each phase sees."""
+"""The recipe's options for the tokenizer, and the part of them that each phase needs."""
 
 import unicodedata
 from pathlib import Path
@@ -16,7 +16,7 @@ from corpusmill.tokenize.words import splitter
 
 
 class JudgeConfig(Config):
-    """How the tokenizer is judged; changes nothing about it."""
+    """How the tokenizer is judged. These options do not change the tokenizer."""
 
     mb: int = Field(
         default=20,
@@ -33,12 +33,12 @@ class JudgeConfig(Config):
     @field_validator("compare")
     @classmethod
     def _files_beside_the_recipe(cls, compare: list[str], info: ValidationInfo) -> list[str]:
-        """A relative path is one from the recipe's folder."""
+        """Takes a relative path from the recipe's folder."""
         folder = Path((info.context or {}).get("folder", "."))
         return [given if given in PUBLISHED else str((folder / given).resolve()) for given in compare]
 
 
-#: Stands for all groups that have no weight of their own.
+#: Stands for all groups without a weight of their own.
 OTHERS = "*"
 BYTES = 256
 LONGEST_SPECIAL = 64
@@ -47,7 +47,7 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SampleComponent(Config):
-    """Documents that meet all conditions of `where`, and how much of the sample they are to be."""
+    """The documents that meet all conditions of `where`, and their weight in the sample."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$", description="Names the component in sample.json and the report.")
     where: Where = Field({}, description="Conditions by column, as in tokens.mixture; without any: every document.")
@@ -55,7 +55,7 @@ class SampleComponent(Config):
 
 
 class SampleConfig(Config):
-    """Which documents the tokenizer is trained on. They are chosen by a hash of their id, in each group as many as its share asks for."""
+    """The documents on which the tokenizer is trained. A hash of the id chooses them, in each group up to the group's share."""
 
     mb: int = Field(default=500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
     seed: int = Field(default=0, ge=0, lt=1 << 32, description="Goes into the hash.")
@@ -150,7 +150,7 @@ class TokenizerConfig(Config):
     @field_validator("file")
     @classmethod
     def _file_beside_the_recipe(cls, file: str | None, info: ValidationInfo) -> str | None:
-        """A relative path is one from the recipe's folder; what training alone asks for has no meaning with it."""
+        """Takes a relative path from the recipe's folder. Refuses options of training, which mean nothing for a given tokenizer."""
         if file is None:
             return None
         given = [
@@ -164,7 +164,7 @@ class TokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _characters_are_not_trained(self) -> Self:
-        """Only special tokens may be chosen beside them."""
+        """Refuses every option but special tokens, as characters are not trained."""
         fields = type(self).model_fields.items()
         given = [name for name, field in fields if name not in ("kind", "special_tokens") and getattr(self, name) != field.default]
         if self.kind == "characters" and given:
@@ -178,7 +178,7 @@ class TokenizerConfig(Config):
 
     @property
     def all_special_tokens(self) -> tuple[str, ...]:
-        """In the order of their ids."""
+        """All special tokens in the order of their ids."""
         return (*SPECIAL_TOKENS, *self.special_tokens)
 
 
@@ -187,12 +187,12 @@ class GroupsConfig(Config):
 
     seed: int
     by: str | None
-    named: list[str] | None  # groups with a weight; the others are one group (`*`) or left out
+    named: list[str] | None  # groups with a weight; all others are one group (`*`), or left out
     components: list[tuple[str, Where]] | None
 
 
 class CountConfig(GroupsConfig):
-    """And how their words are cut."""
+    """How documents are grouped, and how their words are cut."""
 
     regex: str
 

@@ -1,8 +1,9 @@
 """The stage that trains the tokenizer: a sample of the documents, counted words, byte-level BPE.
 
-Phases: the sizes of groups of documents (to know which make up the sample), word counts of the sample, their sum (a task for each range of
-words), one training. Or a tokenizer is taken over. Then it is compared with others (`judge.py`). A vocabulary of characters takes another
-way: which characters there are in each shard of documents, and all of them together.
+Phases: measure the groups of documents, to decide which documents make up the sample; count the sample's words in each shard; add up the
+counts (a task for each range of words); train, or take over a given tokenizer; compare the result with other tokenizers (`judge.py`).
+A vocabulary of characters has two phases instead: count the characters of each shard of documents, then make the vocabulary from all
+counts.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from corpusmill.tokenize.judge import QUALITY_FILE, TAKEN_OVER, CountedWords, ju
 from corpusmill.tokenize.sampling import CountsWorker, SampleGroup, SizesWorker, SumWorker, add_sizes, plan_sample
 from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, JudgeConfig, TokenizerConfig, groups_config
 
-#: Sampled text whose words one task adds up, and how many tasks there are at most.
+#: Sampled text for each task that adds up word counts, and the largest number of such tasks.
 RANGE_BYTES = 64_000_000
 MOST_RANGES = 256
 #: Groups of the sample that the terminal names.
@@ -38,8 +39,8 @@ SHOWN = 5
 
 
 class TokenizerStage(Stage):
-    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `sample.json` and `quality.json`; of characters the first two
-    and `characters.json`."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json`, `ranks.tiktoken`, `sample.json` and `quality.json`; with `kind: characters`
+    the first two and `characters.json`."""
 
     name: ClassVar[str] = "tokenizer"
     Config = TokenizerConfig
@@ -83,7 +84,7 @@ class TokenizerStage(Stage):
     def train(
         self, run: StageRun, words: Sequence[TaskRow], counted: Sequence[TaskRow], groups: list[SampleGroup], given: "Given | None"
     ) -> Output:
-        """Trains, or takes over what is given."""
+        """Trains a tokenizer, or takes over the given one. Returns its files."""
 
         from corpusmill.tokenize.encode import Encoder
 
@@ -99,7 +100,7 @@ class TokenizerStage(Stage):
         return Output({**files})
 
     def trained(self, run: StageRun, words: Sequence[TaskRow]) -> bytes:
-        """`tokenizer.json` of the merges that the words give."""
+        """Returns the `tokenizer.json` of a tokenizer trained on the counted words."""
         from corpusmill.tokenize.bpe_train import train_bpe
 
         config, table = self.config, _read_words(run, words, ["word", "count"])
@@ -120,7 +121,7 @@ class TokenizerStage(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A tokenizer that is taken over."""
+    """A tokenizer from a file, which is taken over instead of training one."""
 
     content: bytes
     regex: str
@@ -128,7 +129,7 @@ class Given:
 
 
 def read_given(file: str | None) -> Given | None:
-    """Raises InputError where the file is no tokenizer that can encode here."""
+    """Returns the tokenizer of the file, None without a file. Raises InputError where the encoder can't use it."""
     from corpusmill.tokenize.encode import Encoder
 
     if file is None:
@@ -146,7 +147,7 @@ def _shard_pieces(phase: str, documents: list[FileRef]) -> list[Task]:
 
 
 def _read_words(run: StageRun, rows: Sequence[TaskRow], columns: Sequence[str]) -> pa.Table:
-    """These columns of all words of the sample."""
+    """Returns these columns of the word counts of the whole sample."""
     tables = []
     for row in rows:
         with open_batches(run.storage, row.outputs[0].path) as reader:
@@ -155,7 +156,7 @@ def _read_words(run: StageRun, rows: Sequence[TaskRow], columns: Sequence[str]) 
 
 
 def sample_report(config: TokenizerConfig, groups: Sequence[SampleGroup], long_words: int) -> dict[str, Any]:
-    """What was asked for, what there was, and what was taken, in all and of each group."""
+    """Returns the content of `sample.json`: the options, then the size of the documents and of the sample, in all and by group."""
     sampled = sum(group.sampled_bytes for group in groups)
     names = ("documents", "utf8_bytes", "sampled_documents", "sampled_bytes")
     rows = [
@@ -172,7 +173,7 @@ def sample_report(config: TokenizerConfig, groups: Sequence[SampleGroup], long_w
 
 
 def _share(group: Mapping[str, Any]) -> str:
-    """A group's share of the sample, and what it should have been where the group has no more text."""
+    """A group's share of the sample, with the wanted share beside it where the group has too little text."""
     short = group["sampled_documents"] == group["documents"] and group["share_reached"] < group["share_wanted"] - 0.001
     wanted = f" ({group['share_wanted']:.1%} wanted; there is no more)" if short else ""
     return f"{safe_line(group['group'] or 'none', 40)} {group['share_reached']:.1%}{wanted}"
@@ -182,12 +183,13 @@ def _share(group: Mapping[str, Any]) -> str:
 
 
 TOKENIZER_FILE = "tokenizer.json"
-#: What transformers takes for "no limit"; the model's own configuration states its context.
+#: The value by which transformers means "no limit"; the model's own configuration states its context.
 NO_LIMIT = int(1e30)
 
 
 def tokenizer_config(ids: Mapping[str, int]) -> dict[str, Any]:
-    """What transformers needs beside `tokenizer.json`, with the ids of special tokens; training adds the chat template."""
+    """Returns `tokenizer_config.json`, which transformers needs beside `tokenizer.json`. `ids`: the special tokens' ids. Training adds the
+    chat template."""
     special = sorted(ids, key=lambda token: ids[token])
     roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     return {
@@ -210,7 +212,7 @@ CHARACTERS_FILE = "characters.json"
 
 
 class CharactersWorker(Worker):
-    """How often each character occurs in one shard of documents."""
+    """Counts each character of one shard of documents."""
 
     def process(self, task: Task) -> Output:
         path = task.inputs[0].path
@@ -224,7 +226,7 @@ class CharactersWorker(Worker):
 
 
 def take_characters(run: StageRun, config: TokenizerConfig) -> None:
-    """Publishes `tokenizer.json`, `tokenizer_config.json` and `characters.json` (how often each occurs, by code point)."""
+    """Publishes `tokenizer.json`, `tokenizer_config.json` and `characters.json` (the count of each character, by code point)."""
     tasks = [Task(f"characters-{number:05d}", (shard,)) for number, shard in enumerate(run.documents())]
     rows = run.map("characters", CharactersWorker, tasks, config=Config())
     inputs = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]

@@ -1,9 +1,9 @@
 """The stage that turns documents into token shards.
 
-Phases: each shard of documents is encoded into a part (`encoded/`; a split by place needs the lengths of all documents first). A mixture
-finds each document's component (`components/`). The plan decides which documents are for validation, how often each is taken, and which
-part of the shuffled order each token shard holds. Then each part gets the places and report rows of its documents (`places/`, `report/`),
-each token shard is gathered from all parts, and shards get packing plans (`pipeline/packing.py`).
+Phases: encode each shard of documents into a part (`encoded/`); a split by place first measures all documents (`lengths`). With a mixture,
+find the component of each document (`components/`). Make the plan: the documents for validation, the copies of each document, and the
+range of the global order that each token shard holds. For each part, write the places and report rows of its documents (`places/`,
+`report/`). Gather each token shard from all parts. Write packing plans (`pipeline/packing.py`).
 """
 
 import json
@@ -101,7 +101,7 @@ class TokensStage(Stage):
         documents = run.documents()
         names = [PurePosixPath(shard.path).stem for shard in documents]
         tokenizer = run.outputs_of("tokenizer", "tokenizer.json")[0]
-        unpacked = self.config.model_copy(update={"pack_lengths": []})  # other lengths change no shard
+        unpacked = self.config.model_copy(update={"pack_lengths": []})  # the plan does not depend on them
         if not documents:
             raise InputError(f"tokens: the stage before it left no shard of documents in {run.run.root}.")
         encoded = self._encode(run, names, documents, tokenizer)
@@ -131,7 +131,7 @@ class TokensStage(Stage):
         characters = self._training_characters(run, names, documents)
 
         def place(number: int) -> dict[str, int]:
-            """The params of a part. It depends on other parts only if documents stay in file order or are split by it."""
+            """Returns the params of a part's task. Only file order and a split by place make a part depend on other parts."""
             found = {} if self.config.shuffle else {"number": number, "pieces": len(documents)}
             return found | ({"training_characters": characters[number]} if characters else {})
 
@@ -141,7 +141,7 @@ class TokensStage(Stage):
         return run.map("encode", EncodeWorker, tasks, config=self.config.encoding())
 
     def _training_characters(self, run: StageRun, names: list[str], documents: list[FileRef]) -> list[int]:
-        """How many characters of each shard are for training; empty unless documents are split by their place."""
+        """Returns the number of training characters of each shard; an empty list unless documents are split by place."""
         if self.config.validation_tail is None:
             return []
         tasks = [Task(f"lengths/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
@@ -155,9 +155,9 @@ class TokensStage(Stage):
         return run.map("components", MatchWorker, tasks, config=match_config(self.config.mixture))
 
     def plan(self, run: StageRun, parts: list[EncodedPart], tokenizer: FileRef, known: dict[str, int]) -> Output:
-        """The output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
+        """Returns the output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
         config = self.config
-        share = config.validation_tail or config.validation_share  # by place there are two groups, and any share takes the lower one
+        share = config.validation_tail or config.validation_share  # split by place there are two groups: any share takes the lower one
         plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture, config.shard_tokens)
         header = {
             "tokenizer_sha256": tokenizer.fingerprint,
@@ -186,7 +186,7 @@ class TokensStage(Stage):
 
 
 def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packed: Sequence[TaskRow]) -> Output:
-    """`shards.json` of both splits."""
+    """Returns `shards.json` of both splits."""
     plans = plans_by_shard(packed)
     shards: dict[str, list[TokenShard]] = {split: [] for split in SPLITS}
     for wanted, row in zip(plan.shards, gathered, strict=True):
@@ -221,7 +221,7 @@ class PackWorker(Worker):
 
 
 def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> Sequence[TaskRow]:
-    """Runs the phase `pack` for the shards of these tasks."""
+    """Runs the phase `pack` on the token shards that the tasks `gathered` wrote."""
     indexes = [row.ref(run.stage.name, output.path) for row in gathered for output in row.outputs if output.path.endswith(INDEX_ENDING)]
     tasks = [
         Task(f"pack-{length}-{_name(index.path).replace('/', '-')}", (index,), {"length": length})
@@ -232,7 +232,7 @@ def pack(run: StageRun, gathered: Sequence[TaskRow], lengths: Sequence[int]) -> 
 
 
 def write_plans(storage: Storage, shard: TokenShard, lengths: Sequence[int]) -> tuple[PackingFile, ...]:
-    """Writes the packing plans of a shard in `storage`."""
+    """Writes the packing plans of a shard to `storage` and returns their descriptions."""
     found = []
     for length in lengths:
         table, rows = _plan(storage, shard.index, length)
@@ -246,12 +246,12 @@ def _plan(storage: Storage, index: str, length: int) -> tuple[pa.Table, int]:
 
 
 def _name(index: str) -> str:
-    """`train/tokens-00000` for the path of an index in the run."""
+    """Returns, for the path of an index in the run, a name such as `train/tokens-00000`."""
     return index.partition("/")[2].removesuffix(INDEX_ENDING)
 
 
 def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ...]]:
-    """The packing plans of each shard, by the path of its `.bin` in the stage's folder."""
+    """Returns the packing plans of each shard, by the path of its `.bin` in the stage's folder."""
     found: dict[str, tuple[PackingFile, ...]] = {}
     for row in packed:
         (output,), length = row.outputs, row.counts["length"]
@@ -262,7 +262,7 @@ def plans_by_shard(packed: Sequence[TaskRow]) -> dict[str, tuple[PackingFile, ..
 
 
 def packing_line(packing: dict[str, Any]) -> str:
-    """One line about an entry of `ShardSet.packing`."""
+    """Returns a line about an entry of `ShardSet.packing`."""
     return f"{packing['rows']:,} rows of {packing['length']:,}, {packing['waste']:.3%} of their places empty"
 
 
@@ -275,8 +275,8 @@ PLAN = "plan.json"
 
 
 class EncodeWorker(Worker):
-    """Encodes one shard of documents. `params` of a task where documents are not shuffled: its `number` among all `tasks`; where they
-    are split by place: its `training_characters`."""
+    """Encodes one shard of documents. A task's `params`: in file order its `number` and the count of all tasks (`pieces`); split by place
+    its `training_characters`."""
 
     memory_mb = 600
     config: EncodeConfig
@@ -307,7 +307,7 @@ class EncodeWorker(Worker):
 
 
 class LengthsWorker(Worker):
-    """Counts the characters of one shard of documents, which a split by place needs."""
+    """Counts the characters of one shard of documents, for a split by place."""
 
     def process(self, task: Task) -> Output:
         path, rows, found = task.inputs[0].path, 0, 0
@@ -333,7 +333,7 @@ class MatchWorker(Worker):
 
 
 class _Planned(Worker):
-    """Reads the plan once per process."""
+    """A worker that reads the plan once per process."""
 
     @cached_property
     def storage(self) -> Storage:
@@ -350,14 +350,14 @@ class _Planned(Worker):
 
 
 class PlaceWorker(_Planned):
-    """Applies the plan to one `part`: the places of its documents in the global order, and their report rows."""
+    """Applies the plan to one `part`: writes the places of its documents in the global order, and their report rows."""
 
     def process(self, task: Task) -> Output:
         part = self.plan.parts[task.params["part"]]
         numbers = read_numbers(self.storage, part, bool(self.plan.mixture))
         table = read_part(self.storage, part.table, [*REPORTED, "data_row", "text_begin"])
         report = report_of(table, numbers, self.plan)
-        cut = int(np.sum(table["text_begin"].to_numpy() > 0))  # a document that was cut is one, and both of its parts are taken or none
+        cut = int(np.sum(table["text_begin"].to_numpy() > 0))  # documents cut in two: each has two rows, both taken or neither
         counts = {"documents": report.num_rows - cut, "kept": int(np.sum(report["copies"].to_numpy() > 0)) - cut}
         return Output({part.places: places_buffer(numbers, self.plan), f"report/{part.name}.parquet": report}, counts=counts)
 

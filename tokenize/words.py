@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-defs=False
-"""Counting the pieces that text is cut into (its words, in the language of BPE trainers), and adding counts up.
+"""Counts the pieces that text is cut into ("words" in the language of BPE trainers), and adds up such counts.
 
-Counts are cut into ranges of words by hash, so that what many tasks counted is added up range by range.
+Counts are divided into ranges of words by hash, so that the counts of many tasks can be added up range by range.
 """
 
 from typing import Any, TypeAlias
@@ -25,19 +25,19 @@ COUNTS = pa.schema(
     ]
 )
 Column: TypeAlias = pa.ChunkedArray | pa.Array
-#: Texts that the regular expressions of `tokenizers` cut at once.
+#: Texts that `tokenizers` cuts in one batch.
 CUT_AT_ONCE = 256
 
 
 def splitter(pattern: str) -> Any:
-    """The `tokenizers` pre-tokenizer that cuts text by a pattern (a known name's, or a regular expression), and does nothing else."""
+    """Returns the `tokenizers` pre-tokenizer that only cuts text by a pattern (a known name, or a regular expression)."""
     from tokenizers import Regex, pre_tokenizers
 
     return pre_tokenizers.Split(Regex(regex_of(pattern)), "isolated")
 
 
 class WordCounts:
-    """How often each word occurs in each language. Words of more than `word_table.LONGEST_WORD` characters are left out, and counted."""
+    """Counts each word in each language. Words of more than LONGEST_WORD characters are left out; `left_out` counts them."""
 
     def __init__(self) -> None:
         self.languages: dict[str | None, int] = {}
@@ -53,7 +53,7 @@ class WordCounts:
         return int(self.state[ENTRIES])
 
     def add_texts(self, texts: Column, languages: Column | None, regex: str) -> None:
-        """Counts the pieces of each text: in a kernel where there is one that cuts as the expression does, else by `tokenizers`."""
+        """Counts the pieces of each text: by a kernel where one knows the expression, else by `tokenizers`."""
         rule = rule_of(regex)
         if rule is None:
             self._cut_and_add(texts, languages, regex)
@@ -63,7 +63,7 @@ class WordCounts:
         self.arrays = count_texts(*self.arrays, self.state, data, offsets, groups, rule.number, rule.digits, piece_classes())
 
     def add_words(self, words: Column, languages: Column | None, counts: npt.NDArray[np.int64]) -> None:
-        """Adds counts of words."""
+        """Adds `counts[i]` to the count of word i."""
         data, offsets = text_buffers(words)
         self.arrays = count_words(*self.arrays, self.state, data, offsets, self._groups(languages, len(words)), counts)
 
@@ -76,7 +76,7 @@ class WordCounts:
             self.add_words(words, None if languages is None else languages.take(pa.array(repeated)), np.ones(len(words), np.int64))
 
     def _groups(self, languages: Column | None, rows: int) -> npt.NDArray[np.int32]:
-        """The number of each row's language."""
+        """Returns the number of each row's language."""
         if languages is None:
             return np.full(rows, self.languages.setdefault(None, len(self.languages)), np.int32)
         array = languages.combine_chunks() if isinstance(languages, pa.ChunkedArray) else languages
@@ -86,7 +86,8 @@ class WordCounts:
         return numbers[coded.indices.to_numpy(zero_copy_only=False)] if rows else np.zeros(0, np.int32)
 
     def tables(self, ranges: int = 1) -> list[pa.Table]:
-        """The counts (schema COUNTS), a table for each range of words by hash, each in the order in which its words were first seen."""
+        """Returns the counts (schema COUNTS), a table for each range of words by hash; words stand in the order of their first
+        occurrence."""
         _, entries, letters = self.arrays
         entries = entries[: len(self)]
         found = ranges_of(entries, letters, ranges)
@@ -103,15 +104,15 @@ class WordCounts:
 # ---- the table of words ----------------------------------------------------------------------------------
 
 
-#: Words longer than this (characters) are no words: they are left out of training. Time there is linear in their length, memory too.
+#: Longer words (in characters) are left out of training, whose time and memory grow with the length of a word.
 LONGEST_WORD = 1 << 20
 
-#: Columns of `entries`, int64 [words, FIELDS]: the first eight bytes, where the word begins among the letters, `group << 32 | bytes`, and
-#: its count.
+#: Columns of `entries`, int64 [words, FIELDS]: the word's first eight bytes, where it begins in `letters`, `group << 32 | length in bytes`,
+#: and its count.
 PREFIX, START, SHAPE, COUNT, FIELDS = 0, 1, 2, 3, 4
-#: Places in `state`, int64: entries, letters, occurrences of words that were too long.
+#: Places in `state`, int64: number of entries, number of letters, occurrences of words that were too long.
 ENTRIES, LETTERS, LEFT_OUT = range(3)
-#: Rows for words that have just been seen: a quarter of a megabyte.
+#: Rows of the cache of recent words: a quarter of a megabyte.
 RECENT = 1 << 12
 _RECENT_SHIFT = np.uint64(64 - 12)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -121,7 +122,7 @@ _ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 @kernel(inline="always")
 def prefix_of(data, start, end):
-    """The first eight bytes of a word as a little-endian integer; those that it does not have are zero."""
+    """Returns the first eight bytes of a word as a little-endian integer; a shorter word is padded with zeros."""
     if start + 8 <= data.size:
         value = eight_bytes(data, start)
         length = end - start
@@ -134,7 +135,7 @@ def prefix_of(data, start, end):
 
 @kernel(inline="always")
 def hash_word(data, start, end, prefix):
-    """A 64-bit hash of the bytes `data[start:end]` of which `prefix` is `prefix_of`."""
+    """Returns a 64-bit hash of the bytes `data[start:end]`; `prefix` is their `prefix_of`."""
     value = mix64((prefix ^ np.uint64(end - start)) * BASE) * BASE
     at = start + 8
     while at < end:
@@ -145,14 +146,14 @@ def hash_word(data, start, end, prefix):
 
 @kernel(inline="always")
 def _hash_short(first, second, length):
-    """`hash_word` of a word of up to 16 bytes by both halves of it."""
+    """Returns `hash_word` of a word of up to 16 bytes, given as two integers of eight bytes."""
     value = mix64((first ^ np.uint64(length)) * BASE) * BASE
     return mix64(mix64(value ^ second) * BASE if length > 8 else value)
 
 
 @kernel(inline="always")
 def _same(data, start, end, letters, at):
-    """Whether the bytes behind the first eight are equal."""
+    """Whether two words are equal after their first eight bytes."""
     place = start + 8
     at += 8
     while place + 8 < end:
@@ -164,7 +165,7 @@ def _same(data, start, end, letters, at):
 
 @kernel
 def _find(slots, entries, letters, data, start, end, prefix, shape, value):
-    """The entry of a word, or -1."""
+    """Returns the entry of a word, or -1."""
     mask = np.uint64(slots.size - 1)
     slot = value & mask
     tag = value >> _HALF
@@ -180,13 +181,13 @@ def _find(slots, entries, letters, data, start, end, prefix, shape, value):
 
 @kernel(inline="always")
 def _grouped(value, group):
-    """The hash of a word in its group, so that a word of many languages makes no long chain of slots."""
+    """Returns the hash of a word in its group. Without the group, a word of many languages would make a long chain of slots."""
     return mix64(value + np.uint64(group) * BASE)
 
 
 @kernel
 def grown(array, size):
-    """A copy with room for `size` rows."""
+    """Returns a copy of the array with room for `size` rows."""
     larger = np.empty((size, *array.shape[1:]), array.dtype)
     larger[: array.shape[0]] = array
     return larger
@@ -203,7 +204,7 @@ def _set(slots, value, entry):
 
 @kernel
 def _insert(slots, entries, letters, state, data, start, end, prefix, shape, value):
-    """Enters a new word of hash `value` that has not occurred yet. Returns the arrays, which may be larger ones."""
+    """Enters a new word with the hash `value`. Returns the arrays, which may have been replaced by larger ones."""
     number = state[ENTRIES]
     if number == entries.shape[0]:
         entries = grown(entries, 2 * number)
@@ -228,7 +229,7 @@ def _insert(slots, entries, letters, state, data, start, end, prefix, shape, val
 
 @kernel
 def _add(slots, entries, letters, state, data, start, end, group, count):
-    """Adds to the count of a word. Returns the arrays, which may be larger ones."""
+    """Adds to the count of a word. Returns the arrays, which may have been replaced by larger ones."""
     if end - start > LONGEST_WORD and count_characters(data, start, end) > LONGEST_WORD:
         state[LEFT_OUT] += count
         return slots, entries, letters
@@ -245,9 +246,10 @@ def _add(slots, entries, letters, state, data, start, end, group, count):
 
 @kernel
 def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at):
-    """Counts pieces from byte `at` of a text on until one is not in the table: `(text, start, end)` of it; of no text at the end.
+    """Counts pieces from byte `at` of a text on, up to the first that is not in the table. Returns `(text, start, end)` of that piece;
+    at the end `text` is the number of texts.
 
-    Without new words the arrays stay the same ones, which makes this loop fast.
+    The loop enters no word, so the arrays stay the same, which makes it fast.
     """
     while text < offsets.size - 1:
         end, group = offsets[text + 1], np.int64(groups[text]) << 32
@@ -279,12 +281,11 @@ def _count_known(slots, entries, letters, recent, data, offsets, groups, rule, d
 def count_texts(slots, entries, letters, state, data, offsets, groups, rule, digits, classes):
     """Counts the pieces of each text `data[offsets[i]:offsets[i + 1]]` of group `groups[i]`, cut as `pieces.next_piece` does.
 
-    Returns `(slots, entries, letters)`, of which each may be larger than it was. Words that have just been seen are counted in `recent`,
-    which the processor keeps at hand: a row for all words of one hash, with both halves of the word, its shape, its entry, and what is to
-    be added to the count of that.
+    Returns `(slots, entries, letters)`, which may have been replaced by larger ones. `recent` caches recent words close to the processor.
+    It has one row for all words of a hash: the word as two integers, its shape, its entry, and the count not yet added to the entry.
     """
     recent = np.zeros((RECENT, 8), np.uint64)
-    text, at, one = np.int64(0), offsets[0], np.int64(1)  # plain 0 and 1 are types of their own, compiled once more
+    text, at, one = np.int64(0), offsets[0], np.int64(1)  # literal 0 and 1 have other types, for which numba would compile again
     while True:
         text, at, stop = _count_known(slots, entries, letters, recent, data, offsets, groups, rule, digits, classes, text, at)
         if text == offsets.size - 1:
@@ -298,7 +299,7 @@ def count_texts(slots, entries, letters, state, data, offsets, groups, rule, dig
 
 @kernel
 def count_words(slots, entries, letters, state, data, offsets, groups, counts):
-    """Adds `counts[i]` to the count of the word `data[offsets[i]:offsets[i + 1]]` in group `groups[i]`. Returns as `count_texts`."""
+    """Adds `counts[i]` to the count of the word `data[offsets[i]:offsets[i + 1]]` in group `groups[i]`. Returns what `count_texts` does."""
     for word in range(offsets.size - 1):
         slots, entries, letters = _add(slots, entries, letters, state, data, offsets[word], offsets[word + 1], groups[word], counts[word])
     return slots, entries, letters
@@ -306,7 +307,7 @@ def count_words(slots, entries, letters, state, data, offsets, groups, counts):
 
 @kernel
 def ranges_of(entries, letters, ranges):
-    """int64 [words]: the range, 0 to `ranges` - 1, that the hash of each word lies in, whatever its group."""
+    """Returns int64 [words]: the range (0 to `ranges` - 1) of each word's hash, which is the same in every group."""
     found = np.empty(entries.shape[0], np.int64)
     for entry in range(entries.shape[0]):
         first = entries[entry, START]
@@ -318,7 +319,7 @@ def ranges_of(entries, letters, ranges):
 
 @kernel
 def gather_letters(entries, letters, order):
-    """`(data, offsets)` of the words of these entries, in this order."""
+    """Returns `(data, offsets)` of the words of these entries, in the order of `order`."""
     offsets = np.zeros(order.size + 1, np.int64)
     for place in range(order.size):
         offsets[place + 1] = offsets[place] + (entries[order[place], SHAPE] & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""From a place in a training step's batch to the token that stood there."""
+"""Finds the token at a place in a training step's batch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ STAGE = "pretrain"
 
 @dataclass(frozen=True)
 class BatchToken:
-    """A token of `tokens/train`, and the place in training that asked for it; `notes` say where the two may not belong together."""
+    """A token of `tokens/train`, and its place in the training; `notes` say where the two may not belong together."""
 
     shard: int
     token: int
@@ -29,9 +29,9 @@ class BatchToken:
 
 
 def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToken:
-    """The token at `position` of the input of row `row` of step `step`'s whole batch, all counted from 0, in a run's pre-training.
+    """Returns the token at `position` of the input in row `row` of step `step`'s whole batch (all from 0), in a run's pre-training.
 
-    Micro-batches are stretches of these rows. Raises InputError where the run has no pre-training, or it has no such place.
+    Micro-batches are consecutive rows of the batch. Raises InputError where the run has no pre-training, or no such place.
     """
     section = plan_of_existing(folder).sections.get(STAGE)
     if not isinstance(section, PretrainConfig):
@@ -49,13 +49,13 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
     return BatchToken(shard, token, {**place, **more}, [*notes, *_other_training(run, section)])
 
 
-#: What makes a loader: shards, context, batch, seed, document mask.
+#: The arguments of a loader: shards, context, batch, seed, document mask.
 Shape = tuple[TokenShards, int, int, int, bool]
 Found = tuple[int, int, dict[str, int], list[str]]
 
 
 def _streamed(shape: Shape, place: dict[str, int]) -> Found:
-    """In a window of the stream. Under the document mask the token sees what comes from the last <|endoftext|> on."""
+    """Finds the token in a window of the stream. With a document mask it attends from the last <|endoftext|> on."""
     shards, context, batch, _, mask = shape
     loader = WindowLoader(*shape)
     start = int(loader.starts(place["step"], place["row"], place["row"] + 1)[0])
@@ -66,7 +66,7 @@ def _streamed(shape: Shape, place: dict[str, int]) -> Found:
 
 
 def _packed(shape: Shape, place: dict[str, int]) -> Found:
-    """In a row of packed documents, where a piece sees only itself."""
+    """Finds the token in a row of packed documents, where a piece attends only to itself."""
     shards, _, batch, _, mask = shape
     loader, position = PackedLoader(*shape), place["position"]
     pieces = loader.pieces(place["step"], place["row"])
@@ -84,7 +84,7 @@ def _packed(shape: Shape, place: dict[str, int]) -> Found:
 
 
 def _other_training(run: Storage, section: PretrainConfig) -> list[str]:
-    """Whether the model that lies in the run was trained in this order; whether on these shards, every view says first."""
+    """Returns a note where the run's model may have been trained in another order. (All views of a run note changed shards themselves.)"""
     trained = Manifest(run.child(STAGE), read_only=True)
     if not trained.complete:
         return [f"{STAGE} is not finished in this run; this is the order in which it goes through the tokens."]

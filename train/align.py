@@ -1,4 +1,4 @@
-"""The stage `align`: the tuned model learns which of two completions is preferred (DPO and its relatives)."""
+"""The stage `align`: trains the tuned model to prefer one of two completions (DPO and its relatives)."""
 
 import contextlib
 import json
@@ -19,13 +19,13 @@ from corpusmill.train.scores import FilterScore, classifier_columns, find_score,
 
 # ---- answers judged by classifiers -------------------------------------------------------------------
 #
-# A task of the stage: what the run's classifiers say of answers before and after alignment.
+# A task of the stage: the run's classifiers score the model's answers before and after alignment.
 
 JUDGED_FILE = "judged.json"
 
 
 class JudgedConfig(Config):
-    """Answers that are sampled before and after alignment and scored by the run's own classifiers."""
+    """The options of answers that both models write, before and after alignment, for the run's classifiers to score."""
 
     prompts: int = Field(default=64, ge=0, description="Prompts of held-out pairs that both models answer; 0: none.")
     max_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
@@ -37,9 +37,9 @@ class JudgedConfig(Config):
 
 
 def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
-    """The scores that judge answers: of the columns `more` and of the run's classifiers, those of which a rule says what is good.
+    """Returns the scores that judge answers: columns in `more` and of the run's classifiers for which a rule says what is good.
 
-    A score that only ranks documents has no say in single answers, nor has one that cannot tell this corpus's documents apart.
+    It leaves out scores that only rank documents, and scores that can't tell this corpus's documents apart.
     """
     found = {column: find_score(run, column) for column in more}
     for column in classifier_columns(run):
@@ -51,7 +51,7 @@ def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore
 def judge_answers(
     run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, pairs: FileRef, more: Sequence[str] = ()
 ) -> None:
-    """Samples and judges, where the run has a classifier."""
+    """Samples answers and judges them, where the run has a classifier."""
     scores = judged_scores(run, more) if config.prompts else []
     if not scores:
         return
@@ -69,7 +69,7 @@ def _judge(run: "StageRun", config: JudgedConfig, start: tuning.StartModel, devi
 
 
 def judged_lines(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
-    """A line for each score, with the interval of the difference."""
+    """Returns a line for each score, with the interval of the difference."""
     if not config.prompts:
         return {}
     if "judged" not in run.plan:
@@ -99,12 +99,12 @@ CORRUPTED = "corrupted"
 
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
-#: Options that only some losses have: the value that changes nothing, and which losses.
+#: Options of only some losses: the value that has no effect, and these losses.
 OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
     "label_smoothing": (0.0, ("conservative", "robust")),
     "gamma": (0.0, ("simpo",)),
 }
-#: Where it is not 0.1: Tulu 3's, SimPO's authors', and one by which IPO asks for a margin of half a nat a token.
+#: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
 USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
 
 
@@ -124,7 +124,7 @@ class AlignLoop(LoopConfig):
 
 
 class AlignConfig(Config):
-    """Preference alignment: which pairs, which loss, and how it is trained."""
+    """The options of preference alignment: its pairs, its loss, its training."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -187,7 +187,7 @@ class AlignConfig(Config):
 
     @property
     def columns(self) -> list[str]:
-        """The scores that pairs are made from."""
+        """The scores from which pairs are made."""
         return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
 
     @model_validator(mode="after")
@@ -199,7 +199,7 @@ class AlignConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _usual_values(cls, given: Any) -> Any:
-        """What is customary with a loss, where it is not given."""
+        """Fills in the values that are usual with the chosen loss, where they are not given."""
         if not isinstance(given, dict):
             return given
         loss = given.get("loss", "sigmoid")
@@ -210,7 +210,7 @@ class AlignConfig(Config):
     @model_validator(mode="after")
     def _usual_gamma(self) -> "AlignConfig":
         if self.loss == "simpo" and "gamma" not in self.model_fields_set:
-            self.__dict__["gamma"] = self.beta / 2  # what the authors' runs have come to
+            self.__dict__["gamma"] = self.beta / 2  # the value in the authors' runs
         return self
 
     @model_validator(mode="after")
@@ -266,7 +266,7 @@ class AlignStage(Stage):
         return make_pairs(run, self.config, start, given)
 
     def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        """Trains; the state that a killed run resumes from lies under the task's identity."""
+        """Trains. A killed run resumes from the state under the task's identity."""
         from corpusmill.train.checkpoint_dir import CheckpointDir
 
         return tuning.train(run, "corpusmill.train.align_job:train", self.config, start, CheckpointDir.of(run, identity))

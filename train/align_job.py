@@ -1,4 +1,4 @@
-"""What every process of the stage `align` does: log-probabilities under the model and the reference, the objective, the training."""
+"""The work of each process of the stage `align`: log-probabilities under model and reference, the objective, the training."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,14 +40,14 @@ from corpusmill.train.tuning import StartModel
 
 # ---- rows and sums -----------------------------------------------------------------------------------
 
-#: The owner of a place that is padding.
+#: The owner of padding places.
 NOBODY = -1
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Sequences in rows: ids and segments int64 `[rows, T]`, and labels int64 `[rows, T, 2]`, which are at every place the target (IGNORED
-    where it does not count) and the number of the sequence that the place belongs to (NOBODY's where it is padding)."""
+    """Sequences in rows: ids and segments int64 `[rows, T]`; labels int64 `[rows, T, 2]`, for each place the target (or IGNORED) and the
+    number of the sequence that owns the place (or NOBODY)."""
 
     ids: Tensor
     labels: Tensor
@@ -60,8 +60,8 @@ class LabelledRows:
 
 @dataclass(frozen=True)
 class SequenceLogps:
-    """Of each sequence with a target, in the order of their numbers: its number, log p summed over its targets (fp32, or float64 as the
-    nats were), and how many there are; `[sequences]` each."""
+    """For each sequence with a target, in the order of their numbers: its number, log p summed over its targets (fp32, or float64 as the
+    nats are), and the number of its targets; `[sequences]` each."""
 
     numbers: Tensor
     sums: Tensor
@@ -74,8 +74,8 @@ class SequenceLogps:
 
 @dataclass(frozen=True)
 class RowForm:
-    """The shape of collated rows: `multiple` divides their length (tensor ranks share it out); `fixed` rows are all of the context's
-    length with one sequence each, as the micro-batches of a pipeline have to be alike."""
+    """The shape of collated rows. `multiple` divides their length, so that tensor ranks can share it. With `fixed`, every row has the
+    context's length and one sequence, as a pipeline needs micro-batches of one shape."""
 
     multiple: int = 1
     fixed: bool = False
@@ -88,8 +88,8 @@ def collate(
     numbers: Sequence[int] | None = None,
     form: RowForm = RowForm(),
 ) -> LabelledRows:
-    """Sequences of 2 to `context` + 1 tokens as one batch, in rows that are no longer than they have to be. Their `numbers` are their
-    places where none are given."""
+    """Packs sequences of 2 to `context` + 1 tokens into one batch whose rows are as short as possible. `numbers` are the sequences'
+    numbers, by default their places."""
     packed = pack(sequences, context, together=not form.fixed)
     owners = _owners(packed, np.arange(len(sequences)) if numbers is None else np.asarray(numbers))
     width = context
@@ -106,25 +106,25 @@ def collate(
 def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     owners = np.full(packed.ids.shape, NOBODY, np.int64)
     for row, members in enumerate(packed.members):
-        known = np.append(numbers[members], NOBODY)  # the last segment of a row is its padding
+        known = np.append(numbers[members], NOBODY)  # a row's last segment is its padding
         owners[row] = known[packed.segments[row]]
     return owners
 
 
 def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
-    """Adds up the nats `[n]` of the targets that count, in the order of rows and places."""
+    """Sums the nats `[n]` of the targets that count, in order of rows and places, for each sequence."""
     numbers, places = torch.unique(labels[..., 1][labels[..., 0] != IGNORED], return_inverse=True)
     sums = torch.zeros(len(numbers), dtype=nats.dtype, device=nats.device).index_add(0, places, -nats)
     return SequenceLogps(numbers, sums, torch.bincount(places, minlength=len(numbers)))
 
 
 def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
-    """log p of each sequence's targets."""
+    """Returns log p of each sequence's targets."""
     return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
 
 
 def counted_nats(parallel_model: ParallelModel, batch: LabelledRows) -> Tensor:
-    """The nats of the targets that count, without gradients, in the order of rows and places."""
+    """Returns the nats of the targets that count, without gradients, in order of rows and places."""
     return parallel_model.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]
 
 
@@ -133,7 +133,7 @@ def counted_nats(parallel_model: ParallelModel, batch: LabelledRows) -> Tensor:
 
 @dataclass(frozen=True)
 class Numbered:
-    """Sequences of 2 to `context` + 1 tokens with a target each, and how they become batches."""
+    """Numbered sequences of 2 to `context` + 1 tokens, each with a target, and how they become batches."""
 
     sequences: Sequence[Encoded]
     context: int
@@ -144,29 +144,29 @@ class Numbered:
         return len(self.sequences)
 
     def collate(self, numbers: Sequence[int]) -> LabelledRows:
-        """Some of them as a batch, from which `by_sequence` gives them in this order. One that is there twice, as at the border of two
-        epochs, counts twice: to the batch a sequence is its place there, times how many there are, plus its number."""
+        """Makes a batch of the sequences with these numbers; `by_sequence` returns them in this order. A sequence that is there twice, at
+        the border of two epochs, counts twice: in the batch its number is its place * the number of sequences + its own number."""
         owners = [place * len(self) + number for place, number in enumerate(numbers)]
         return collate([self.sequences[number] for number in numbers], self.context, self.device, owners, self.form)
 
     def numbers(self, logps: SequenceLogps) -> Tensor:
-        """Which ones of a batch these are the log-probabilities of."""
+        """Returns the numbers of the sequences in a batch's log-probabilities."""
         return logps.numbers % len(self)
 
 
 # ---- the reference model -----------------------------------------------------------------------------
 #
-# Its log-probabilities are measured before the first step: it never changes.
+# The reference model never changes, so its log-probabilities are measured once, before the first step.
 
-#: Numbers of sequences that are computed together, and how many of the first of them are to be known.
+#: Batches of sequence numbers, and how many of the first sequences of a batch are measured.
 Batches = Iterable[tuple[Sequence[int], int]]
 
 
 def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Tensor:
-    """A model's log-probabilities, summed over the targets of each of the `sequences`: float32 `[sequences]`, on the CPU. The batches are
-    those of this process's share; equal batches give equal sums to the bit. Raises CorpusmillError where one is not finite."""
+    """Returns the model's log-probability of each of the `sequences`, summed over its targets: float32 `[sequences]`, on the CPU.
+    `batches` are those of this process's share; equal batches give equal bits. Raises CorpusmillError where a sum is not finite."""
     sums = torch.zeros(len(sequences), dtype=torch.float64)
-    first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share
+    first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share, only the first measures
     for numbers, count in batches if first else ():
         batch = sequences.collate(numbers)
         sums[list(numbers[:count])] = by_sequence(counted_nats(model, batch), batch.labels).sums.double().cpu()[:count]
@@ -177,8 +177,8 @@ def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: 
 
 
 def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
-    """A reference model from a folder of its own. Raises InputError where its tokens are others than those of `encoder`, or its context
-    is shorter than that of the model which is aligned."""
+    """Loads a reference model from a given folder. Raises InputError where its vocabulary is not that of `encoder`, or its context is
+    shorter than that of the aligned model."""
     model = load_model(folder, device)
     own = encoder.tokenizer.get_vocab()
     here = Storage(str(local_model(folder)))
@@ -199,11 +199,12 @@ def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.d
 
 # ---- pairs -------------------------------------------------------------------------------------------
 #
-# What alignment on pairs minimises and measures: DPO and its relatives, ORPO, SimPO.
+# The loss and the metrics of alignment on pairs: DPO and its relatives, ORPO, SimPO.
 
 
 class PairObjective:
-    """A batch is `(ids, labels, segments)`, see `LabelledRows`. Pair n has the sequences 2n (chosen) and 2n + 1 (rejected)."""
+    """The objective of alignment. A batch is `(ids, labels, segments)`, see `LabelledRows`. Pair n is the sequences 2n (chosen) and 2n + 1
+    (rejected)."""
 
     def __init__(
         self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],
@@ -222,8 +223,8 @@ class PairObjective:
         self.metrics: Sequence[str] = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
     def measure_reference(self, model: ParallelModel) -> None:
-        """Takes the reference's log-probabilities on the micro-batches of the first epoch, so that on one process the very first
-        log-ratios are 0 to the bit."""
+        """Measures the reference's log-probabilities on the micro-batches of the first epoch, so that on one process the first log-ratios
+        are exactly 0."""
         share = self.dims.share
         first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
         self.reference = measured(model, self.sides, first, self.dims)
@@ -238,12 +239,12 @@ class PairObjective:
             yield batch.ids, batch.labels, batch.segments
 
     def loss(self, model: Llama, batch: Batch) -> StepLoss:
-        """The sum of the pairs' losses; the log shows means a pair, and of the preferences alone as `preference_loss`."""
+        """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
         ids, labels, segments = batch
         return self._of_nats(model(ids, segments, targets=labels[..., 0]), labels)
 
     def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
-        """The same on the last stage of a pipeline."""
+        """Returns the same loss on the last stage of a pipeline."""
         targets = labels[..., 0]
         return self._of_nats(token_nats(logits, targets)[targets != IGNORED], labels)
 
@@ -257,17 +258,17 @@ class PairObjective:
         return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
-        """The ids of the pairs in a micro-batch, for the log of skipped ones."""
+        """Returns the ids of the pairs in a micro-batch, for the log of skipped steps."""
         return [self.pairs[pair].pair.id for pair in self.order.micro_batches(step, share)[number]]
 
     # ---- measuring ----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def measure_held_out(self, parallel_model: ParallelModel) -> dict[str, float]:
-        """Means over the held-out pairs, the same on every process; nothing without any.
+        """Returns means over the held-out pairs, the same on every process; nothing without any.
 
-        `accuracy` compares with the reference (0 before training); `preference_accuracy` is the share of pairs whose
-        chosen completion has the higher log-probability a token.
+        `accuracy` compares with the reference (0 before training). `preference_accuracy` is the share of pairs whose chosen completion has
+        the higher log-probability per token.
         """
         sums: dict[str, float] = {}
         for numbers in in_turn(self.held_out_count):
@@ -295,13 +296,13 @@ def _sides(pairs: Sequence[int]) -> list[int]:
 
 # ---- the training ------------------------------------------------------------------------------------
 #
-# On each process: the model, what it learns from, the loop around the objective, and what is left behind.
+# The work of each process: the model, its examples, the loop around the objective, and the saved result.
 
 
 def train(
     dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
 ) -> dict[str, Any]:
-    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
+    """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     aligned = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
     place = CheckpointDir(work, f"{run}/align/{LOG}")
@@ -311,7 +312,7 @@ def train(
 
 
 class AlignmentJob:
-    """A model, its pairs as tokens in an objective, and the configuration."""
+    """An alignment: a model, its pairs as tokens in an objective, and the configuration."""
 
     def __init__(self, config: AlignConfig, start: StartModel, pairs: pa.Table, dims: ParallelDims):
         self.config, self.start, self.dims = config, start, dims
@@ -328,7 +329,7 @@ class AlignmentJob:
         self.loop = config.loop.model_copy(update={"steps": steps})
 
     def measure_reference(self) -> None:
-        """Takes the reference's log-probabilities. Unless the recipe names a reference model, that is the model before training."""
+        """Measures the reference's log-probabilities. The reference is the model before training, unless the recipe names another."""
         if not self.objective.needs_reference:
             return
         named, model = self.config.reference, self.model
@@ -340,7 +341,7 @@ class AlignmentJob:
         return self.objective.measure_held_out(parallel_model)
 
     def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
-        """Trains, and leaves the model; returns what `metrics.json` holds."""
+        """Trains, and saves the model. Returns the content of `metrics.json`."""
         result, before, after = train_job(self, self.objective, place, progress, "align")
         return {
             **self.counts,

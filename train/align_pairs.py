@@ -1,4 +1,4 @@
-"""The pairs of the stage `align`: what is kept of them, as tokens and in the report, and how they come from files and documents."""
+"""The pairs of the stage `align`: their form as tables and as tokens, and how they are made from files and documents."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # ---- pairs -------------------------------------------------------------------------------------------
 
-#: Of a pair from documents: where the rejected completion is from. Of one from scores: both scores.
+#: For a pair from documents: the source of the rejected completion. For a pair from scores, also both scores.
 ORIGIN = [
     pa.field("rejected_id", pa.string()),
     pa.field("rejected_url", pa.string()),
@@ -58,12 +58,12 @@ ORIGIN = [
     pa.field("rejected_score", pa.float64()),
 ]
 
-#: What `align/data/pairs.parquet` holds: each pair and the document (or file and line) it came from.
+#: The schema of `align/data/pairs.parquet`: each pair and the document (or file and line) it came from.
 PAIRS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; the score's column; file
+        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; a score's column; file
         pa.field("held_out", pa.bool_(), nullable=False),
         pa.field("prompt", MESSAGES, nullable=False),
         pa.field("chosen", MESSAGES, nullable=False),
@@ -77,7 +77,7 @@ REPORT_COLUMNS = with_columns(
     [
         pa.field("kind", pa.string()),
         pa.field("held_out", pa.bool_()),
-        pa.field("n_chosen_tokens", pa.int64()),  # of the completion alone
+        pa.field("n_chosen_tokens", pa.int64()),  # of the completion, without the prompt
         pa.field("n_rejected_tokens", pa.int64()),
         pa.field("note", pa.string()),  # why it was dropped, in a sentence
         *ORIGIN,
@@ -87,7 +87,7 @@ REPORT_COLUMNS = with_columns(
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """`bad` says what is wrong with a row of a file that is no pair; it then has no messages."""
+    """A pair of completions. Where a file's row is not one, `bad` has the reason, and there are no messages."""
 
     id: str
     url: str | None
@@ -108,7 +108,7 @@ NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair as tokens: prompt and completion together, the mask on the completion. `failed` says why it is dropped."""
+    """A pair as tokens: prompt and completion together, with the mask on the completion. `failed`: the reasons why it is dropped."""
 
     pair: PreferencePair
     chosen: Encoded
@@ -118,14 +118,14 @@ class PreparedPair:
 
 
 def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
-    """Tokenises a pair. Why one is dropped:
+    """Tokenises a pair. It is dropped for one of these reasons:
 
-    what BadRow calls it    the row is no pair
-    `template_refused`      the template does not take it, or does not write the completion behind the prompt
+    the rule of a BadRow    the row is not a pair
+    `template_refused`      the template refuses the conversation, or does not write the completion after the prompt
     `equal`                 both sides are the same tokens
-    `empty`                 an assistant's turn of a completion says nothing
-    `too_long`              a side does not fit into `context` places whole: half a completion is not what was preferred
-    `nothing_to_learn`      the template marks nothing of a completion
+    `empty`                 an assistant's turn in a completion is empty
+    `too_long`              a whole side does not fit into `context` places; half a completion is not what was preferred
+    `nothing_to_learn`      the template marks nothing in a completion
     """
     if pair.bad:
         return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
@@ -150,8 +150,8 @@ def _blank(messages: Sequence[Message]) -> bool:
 
 
 def _encode(pair: PreferencePair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
-    """Prompt and completion, the mask on the completion. Where a tokenizer joins the prompt's end with the answer's begin (line breaks,
-    mostly), the answer is encoded alone behind the prompt's ids: so it stands when the model answers."""
+    """Encodes prompt and completion, with the mask on the completion. Where the tokenizer would join the end of the prompt with the start
+    of the answer (mostly line breaks), the answer is encoded separately: so it stands when the model answers."""
     asked = encoder.template.pieces(pair.prompt, add_generation_prompt=True)
     answered = encoder.template.pieces([*pair.prompt, *completion])
     rest = _behind(answered, "".join(piece.text for piece in asked))
@@ -169,7 +169,7 @@ def _encode(pair: PreferencePair, completion: list[Message], encoder: ChatEncode
 
 
 def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
-    """What follows `text`; None where the pieces do not begin with it, or it ends inside a special token."""
+    """Returns the pieces after `text`; None where the pieces do not begin with it, or it ends inside a special token."""
     rest = []
     for piece in pieces:
         known = min(len(text), len(piece.text))
@@ -190,7 +190,7 @@ def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
 
 
 def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
-    """One row for every pair: REPORT's columns and what was counted."""
+    """Returns one row for every pair: REPORT's columns and the counts."""
     chars = [sum(len(m["content"]) for m in (*p.pair.prompt, *p.pair.chosen, *p.pair.rejected)) for p in prepared]
     return pa.table(
         {
@@ -215,7 +215,7 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
 
 
 def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
-    """Every row of the user's files. Whether one is held out depends on its first question."""
+    """Returns a pair for every row of the user's files. The first question decides whether a pair is held out."""
     return read_all(files, partial(_pair, held_out), "a pair")
 
 
@@ -231,8 +231,8 @@ def _pair(held_out: float, place: str, row: UserRow | BadRow) -> PreferencePair:
 
 
 def pair_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
-    """Prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages) or `instruction` with `input`, then
-    the turns that `chosen` and `rejected` both begin with, which may have it in them. Raises BadRow naming `place`."""
+    """Returns prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages), or `instruction` with `input`, followed by
+    the turns with which both `chosen` and `rejected` begin; these may contain the prompt. Raises BadRow, which names `place`."""
     missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
     if missing:
         raise BadRow(
@@ -278,10 +278,10 @@ def _given(place: str, row: UserRow) -> list[Message]:
 def build_pairs(
     tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
 ) -> list[PreferencePair]:
-    """At most `limit` pairs, and `per_document` of one document: a true continuation against a false one of its length.
+    """Returns at most `limit` pairs, at most `per_document` of one document: a true continuation against a false one of its length.
 
-    False is another document's continuation (of the next one in the order of hashes that is held out or not as the first is),
-    or the true one with its first words repeated or its words shuffled; which of them, a hash decides.
+    A hash decides the kind of the false one: another document's continuation (of the next document by hash on the same side of the
+    held-out split), or the true one with its first words repeated, or with its words shuffled.
     """
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
     aside = [held_out(task.source.id) for task in built]
@@ -296,8 +296,8 @@ def build_pairs(
 
 
 def _other(built: Sequence[tasks.BuiltTask], aside: Sequence[bool], place: int) -> tasks.BuiltTask:
-    """The next task of another document, held out as this one is or not, so that nothing held out is learned; itself where there is no
-    other."""
+    """Returns the next task of another document on the same side of the held-out split, so that nothing held out is learned; `place`'s own
+    task where there is none."""
     following = ((place + step) % len(built) for step in range(1, len(built)))
     fitting = (built[at] for at in following if aside[at] == aside[place] and built[at].source.id != built[place].source.id)
     return next(fitting, built[place])
@@ -313,14 +313,14 @@ def _rejected(task: tasks.BuiltTask, other: str) -> tuple[str, str]:
 
 
 def _repeat(text: str) -> str:
-    """The first words over and over, in the length of the text: how a model that is stuck writes."""
+    """Repeats the first words up to the text's length, as a model that is stuck in a loop writes."""
     first = text[: max(8, len(text) // 6)]
     first = (first[: first.rfind(" ")] if " " in first else first) + " "
     return (first * (len(text) // len(first) + 1))[: len(text)]
 
 
 def _shuffle(text: str, identifier: str) -> str:
-    """The words in an order that their hashes decide; the characters where the script has no spaces."""
+    """Puts the words in an order by hash; the characters instead where the script has no spaces."""
     words = text.split()
     units, glue = (words, " ") if len(words) > 8 else (list(text), "")
     order = sorted(range(len(units)), key=lambda place: tasks.hash_of(identifier, f"{place} {units[place]}"))
@@ -331,7 +331,7 @@ def _shuffle(text: str, identifier: str) -> str:
 
 
 def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[PreferencePair]:
-    """The pairs. A hash decides from which of the two documents the prompt comes, so that continuing it well is no cue."""
+    """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
     pairs = []
     for good, bad in matched:
         source, other = good.task.source, bad.task.source
@@ -344,7 +344,7 @@ def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]
 
 
 def lengths(pairs: Sequence[PreferencePair]) -> dict[str, float | None]:
-    """Mean characters of both sides."""
+    """Returns the mean number of characters of both sides."""
     sides = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
     return {f"{side}_chars": sum(len(turns[0]["content"]) for turns in of) / len(of) if of else None for side, of in sides.items()}
 
@@ -358,7 +358,7 @@ SOURCES_FILE = "pair_sources.json"
 
 
 def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
-    """Raises NothingKept where no pair is left to learn from."""
+    """Makes all pairs, with a report row for each. Raises NothingKept where no pair is left to learn from."""
     folder = start.storage
     encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
     require_learnable(encoder)
@@ -392,7 +392,7 @@ def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, g
 
 
 def _from_documents(run: "StageRun", config: AlignConfig) -> tuple[list[PreferencePair], dict[str, dict[str, Any]]]:
-    """The pairs of all kinds, and for each score how they came about."""
+    """Returns the pairs of all kinds, and for each score how its pairs were found."""
     held_out = tuning.held_out_rule(run, config.held_out)
     pairs: list[PreferencePair] = []
     found = {}
@@ -440,7 +440,7 @@ def _from_score(
 
 
 def _short(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Why there are fewer pairs of a score than were wanted."""
+    """Returns sentences on why there are fewer pairs of a score than were asked for."""
     sentences = []
     for of in (of for of in found.values() if of["pairs"] < of["wanted"]):
         if left_out := of.get("left_out"):

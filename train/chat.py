@@ -1,4 +1,4 @@
-"""`corpusmill chat`: a conversation with a tuned model, in a terminal or through pipes."""
+"""The command `corpusmill chat`: a conversation with a tuned model, in a terminal or through pipes."""
 
 import io
 import sys
@@ -17,49 +17,49 @@ from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Mess
 
 # ---- the conversation --------------------------------------------------------------------------------
 #
-# The turns so far, and as many of them as the model's context can take.
+# The turns so far. The model sees as many of them as its context can take.
 
 
 @dataclass
 class Conversation:
-    """All messages, and how the next answer is written. What the context can't take is not shown to the model: the oldest turns first,
-    a system message never."""
+    """All messages, and the options of answers. Where the context is too small, the model is not shown the oldest turns; a system message
+    is always shown."""
 
     generator: TextGenerator
     sampling: Sampling = DEFAULT
     max_tokens: int = 256
     system: str = ""
-    turns: list[Message] = field(default_factory=list)  # user and assistant, one after the other
-    forgotten: int = 0  # of `turns`, the oldest, that the model was not shown for its last answer
-    ended: str = ""  # how the last answer did, where there is something to say about it: "cut" (for its length) or "empty"
+    turns: list[Message] = field(default_factory=list)  # of user and assistant, alternating
+    forgotten: int = 0  # the number of oldest `turns` that the model was not shown for its last answer
+    ended: str = ""  # "cut" if the last answer reached its length limit, "empty" if it had no text
     answers: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.generator.encoder  # a template that is none is refused now, and not at every message
+        _ = self.generator.encoder  # raises for an invalid template now, not at the first message
 
     def ask(self, text: str) -> Generator[str, None, None]:
-        """The answer, piece by piece, safe for a terminal. It joins the turns when it ends or its reader stops; with an empty one
-        they stay as they were. Raises InputError, and nothing has happened, where the message is too long or no text."""
+        """Yields the answer in pieces that are safe for a terminal. It joins the turns when it ends or its reader stops, unless it is
+        empty. Raises InputError, and changes nothing, where the message is too long or not text."""
         return self._answer([*self.turns, user_turn(text)])
 
     def again(self) -> Generator[str, None, None]:
-        """Another answer to the last message, in the place of the one it had. Raises InputError where there is none."""
+        """Yields another answer to the last message, which replaces the earlier one. Raises InputError where there is none."""
         if not self.turns:
             raise InputError("there is no answer yet.")
         return self._answer(self.turns[:-1])
 
     def undo(self) -> None:
-        """Takes the last message and its answer back. Raises InputError where there is none."""
+        """Removes the last message and its answer. Raises InputError where there is none."""
         if not self.turns:
             raise InputError("there is nothing to take back.")
         self.turns = self.turns[:-2]
 
     def new(self) -> None:
-        """Forgets the turns; a system message stays."""
+        """Forgets the turns, but not the system message."""
         self.turns, self.forgotten = [], 0
 
     def save(self, path: Path) -> None:
-        """Adds the conversation to a file as a line of JSON that `sft.files` reads. Raises InputError where that can't be."""
+        """Appends the conversation to a file, as a line of JSON that `sft.files` reads. Raises InputError where that is not possible."""
         if path.suffix != ".jsonl":
             raise InputError(f"{path}: conversations are saved as lines of JSON, so its name has to end in .jsonl.")
         if not self.turns:
@@ -73,7 +73,7 @@ class Conversation:
     def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
         first, ids = self._fitting(turns)
         room = min(self.max_tokens, self.generator.model.arch.context - len(ids))
-        self.answers += 1  # each has a seed of its own
+        self.answers += 1  # gives each answer its own seed
         tokens = generate(
             self.generator.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
             stop=self.generator.stop, banned=self.generator.banned, overflow="refuse",
@@ -102,7 +102,7 @@ class Conversation:
                 self.ended = "empty"
 
     def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
-        """How many turns are left out, and the ids of the others: as many as leave room for an answer (at most half of the context)."""
+        """Returns the number of turns to leave out, and the ids of the rest, which leaves room for an answer (at most half the context)."""
         context = self.generator.model.arch.context
         room = context - min(self.max_tokens, context // 2)
         for first in range(0, len(turns), 2):
@@ -117,7 +117,7 @@ class Conversation:
 
 
 def warning(folder: Path, name: str | None = None) -> str | None:
-    """Why the model of a folder may not be one to talk with, in a sentence that calls it `name`; None where it is."""
+    """Returns a sentence on why the model of a folder (called `name` there) may not suit a conversation; None where it suits."""
     name = name or str(folder)
     config = read_settings(folder, TOKENIZER_CONFIG_FILE)
     if config.get("eos_token") == END_OF_TEXT:
@@ -142,8 +142,8 @@ COMMANDS = {
 
 
 class Screen:
-    """Where people and model meet. With `interactive` there is a prompt that can be edited, with a history, and notes are dim; else lines
-    are read and answers written as they are, and notes go to standard error."""
+    """Input and output of the chat. If `interactive`, the prompt is editable, with a history, and notes are dim. Else lines are read and
+    answers written unchanged, and notes go to standard error."""
 
     def __init__(self, interactive: bool):
         from rich.console import Console
@@ -151,18 +151,18 @@ class Screen:
         self.interactive, self.lines = interactive, 0
         self.notes = Console(stderr=not interactive, highlight=False, soft_wrap=True)
         if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no UTF-8 are refused as a message, not as a stream
+            sys.stdin.reconfigure(errors="surrogateescape")  # so that invalid UTF-8 is refused as a message, and reading continues
         if interactive:
             _edit_lines()
 
     def read(self) -> str | None:
-        """The next line; None at the end. Ctrl-C clears the line."""
+        """Returns the next line; None at the end. Ctrl-C clears the line."""
         self.lines += 1
         if not self.interactive:
             return sys.stdin.readline() or None
         bold = self.notes.color_system is not None
         try:
-            return input("\x01\x1b[1m\x02you>\x01\x1b[0m\x02 " if bold else "you> ")  # between \x01 and \x02 is what has no width
+            return input("\x01\x1b[1m\x02you>\x01\x1b[0m\x02 " if bold else "you> ")  # \x01 and \x02 enclose text without width
         except EOFError:
             print()
             return None
@@ -171,7 +171,7 @@ class Screen:
             return ""
 
     def show(self, ask: Callable[[], Generator[str, None, None]]) -> None:
-        """An answer as it is written. Ctrl-C ends it, and what is there stays."""
+        """Prints an answer as it is written. Ctrl-C stops it; the text so far stays."""
         stopped = False
         try:
             with closing(ask()) as pieces:
@@ -189,7 +189,7 @@ class Screen:
         self.notes.print(plain(text), style=style, markup=False)
 
     def refuse(self, error: InputError) -> None:
-        """Tells people; a script has to know."""
+        """Shows an error as a note; raises it where a script is reading."""
         if not self.interactive:
             raise InputError(f"standard input, line {self.lines}: {error}") from error
         self.note(str(error), style="yellow")
@@ -242,7 +242,7 @@ def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
 
 
 def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
-    """Changes one option. InputError says what is wrong with it."""
+    """Changes one option, or shows all. Raises InputError where the option is not valid."""
     options = {"max_tokens": conversation.max_tokens, **asdict(conversation.sampling)}
     if not rest:
         screen.note("  ".join(f"{name} {value}" for name, value in options.items()))
@@ -265,7 +265,7 @@ def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
 
 
 def _edit_lines() -> None:
-    """Makes `input` a line editor with a history, where the system has one, and Tab complete commands."""
+    """Gives `input` a line editor with history and Tab completion of commands, where the system has one."""
     try:
         import readline
     except ImportError:

@@ -1,7 +1,7 @@
-"""The training states from which a run goes on bit by bit: safetensors and JSON, nothing is pickled.
+"""Training states, from which a run resumes with the same bits: safetensors and JSON, no pickle.
 
-Every rank writes one file. When all files are whole where they lie (`checkpoint_dir.py`), the first rank makes a state of them. Last
-comes what a run has of such states, and a model folder of any of them.
+Every rank writes one file. When all files are complete, the first rank turns them into a state (`checkpoint_dir.py`). At the end of this
+file: the list of a run's states, and the export of any of them as a model folder.
 """
 
 import base64
@@ -37,19 +37,19 @@ from corpusmill.train.parallel.dims import ParallelDims
 #
 # Uses the plans and the reader of torch.distributed.checkpoint (DCP).
 #
-# DCP's plans say which rank writes which part of a tensor (plain or DTensor, on all ranks or on some), each part once. Its
-# HuggingFaceStorageReader fills the tensors of any other layout. Its HuggingFaceStorageWriter is not used, though the files have its
-# form: it puts three entries into the metadata of safetensors, whose order differs from process to process, so equal states would have
-# different bytes; it builds a file in memory before it writes it; and it plans anew, with collectives, in every save.
+# DCP's plans decide which rank writes which part of a tensor (plain or DTensor, on all ranks or some), each part once. Its
+# HuggingFaceStorageReader fills tensors of any other layout. Its HuggingFaceStorageWriter is not used, though the files have its format:
+# it writes three metadata entries into safetensors, whose order differs between processes, so equal states would have different bytes;
+# it builds a file in memory before it writes it; and it plans anew, with collectives, in every save.
 
-#: Where DCP's reader looks for the place of each piece in its tensor.
+#: The metadata entry in which DCP's reader finds the offset of each part in its tensor.
 OFFSETS = "DCP_SHARDING_INFO"
-#: What DCP's reader raises on foreign or damaged files: it trusts their headers.
+#: Exceptions of DCP's reader on foreign or damaged files, as it trusts their headers.
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError)
 
 
 class RankTensors:
-    """The parts of tensors that this rank writes. The ranks decide once, with `gather`, for tensors that keep names and shapes."""
+    """The parts of tensors that this rank writes. Ranks agree on them once, through `gather`, for tensors with fixed names and shapes."""
 
     def __init__(self, tensors: Mapping[str, Tensor], rank: int, gather: Callable[[Any], list[Any]]):
         self.planner = DefaultSavePlanner(flatten_state_dict=False)
@@ -59,13 +59,13 @@ class RankTensors:
         self.copies: dict[str, Tensor] = {}
 
     def of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This rank's parts by the names of their tensors."""
+        """Returns this rank's parts, by the names of their tensors."""
         self.planner.set_up_planner(dict(tensors))
         pieces = {item.index.fqn: self.planner.resolve_data(item) for item in self.items}
         return {name: piece.detach() for name, piece in pieces.items() if isinstance(piece, Tensor)}
 
     def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies of the parts in CPU memory, valid until the next call. The memory is reused, as new memory takes five times as long."""
+        """Copies the parts to CPU memory; valid until the next call. The memory is reused, as new memory takes five times as long."""
         pieces = self.of(tensors)
         if not self.copies:
             self.copies = {name: torch.empty_like(t, device="cpu", pin_memory=t.is_cuda) for name, t in pieces.items()}
@@ -76,20 +76,21 @@ class RankTensors:
         return self.copies
 
     def write(self, path: Path, pieces: Mapping[str, Tensor]) -> None:
-        """Writes the parts and their offsets durably. CorpusmillError names the file that can't be written."""
+        """Writes the parts and their offsets durably. Raises CorpusmillError, with the file's name, where it can't be written."""
         places = {item.index.fqn: {"saved_offsets": list(item.index.offset or ())} for item in self.items}
         write_tensors(path, pieces, (OFFSETS, json.dumps(places, sort_keys=True)))
 
 
 def _is_empty(item: Any) -> bool:
-    """Whether a rank has nothing of a tensor, as one with fewer rows than ranks. An empty tensor is kept."""
+    """Whether a rank has no part of a tensor, as when it has fewer rows than ranks. A tensor that is empty itself is kept."""
     return 0 in item.tensor_data.chunk.sizes and 0 not in item.tensor_data.size
 
 
 def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] | None = None) -> None:
     """Fills tensors (or this rank's parts of DTensors) in place from the files in `folder`, whichever ranks wrote them.
 
-    Raises InputError where the folder holds other tensors than `everywhere`, the names that all ranks have together; without it, more.
+    Raises InputError where a tensor is missing or has another shape or type. With `everywhere`, the names that all ranks have together, the
+    folder must have no other names either.
     """
     try:
         reader = HuggingFaceStorageReader(str(folder))
@@ -104,7 +105,7 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] 
 
 
 def read_named(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """The whole tensors whose names begin with `prefix`, without it; in one process."""
+    """Returns the whole tensors whose names begin with `prefix`, by the rest of the name. For one process."""
     try:
         metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
     except UNREADABLE as error:
@@ -132,8 +133,8 @@ def _check(folder: Path, metadata: Metadata, tensors: Mapping[str, Tensor], ever
 
 # ---- the states --------------------------------------------------------------------------------------
 #
-# A background thread writes the files; the training waits only while its tensors are copied. The thread's collectives have a
-# process group of their own, so they can't mix with the training's.
+# A background thread writes the files; training waits only while its tensors are copied. The thread's collectives have a process group of
+# their own, so that they can't mix with those of the training.
 
 MODEL = "model/"
 
@@ -141,10 +142,10 @@ T = TypeVar("T")
 
 
 class States:
-    """The saved states of one training in a folder (a path, or what keeps it), each of which appears whole or not at all.
+    """The saved states of one training in a folder (a path or a StateFolder). A state appears whole or not at all.
 
-    All ranks call the same methods in the same order; a failure on one rank is raised on all. With `background`, `save` returns when the
-    tensors are copied, and a later failure is raised by the next call of `save` or `finish`. As a context manager, it waits for the end.
+    All ranks call the same methods in the same order. A failure on one rank is raised on all. With `background`, `save` returns once the
+    tensors are copied; a later failure is raised by the next call of `save` or `finish`. As a context manager, it waits for the last write.
     """
 
     def __init__(self, folder: Path | StateFolder, dims: ParallelDims, keep: int = 2, keep_best: int = 0, background: bool = False):
@@ -165,14 +166,14 @@ class States:
             self.finish()
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: dict[str, Any], score: float | None = None) -> None:
-        """Saves the state after `step` steps. `record` is JSON; floats come back bit by bit. The lower a `score`, the better.
+        """Saves the state after `step` steps. `record` is JSON; its floats are restored bit by bit. A lower `score` is better.
 
-        Raises CorpusmillError, with the states before it intact.
+        Raises CorpusmillError where that fails; earlier states stay intact.
         """
         self.finish()
         if self.pieces is None:
             self.pieces = RankTensors(tensors, self.dims.rank, lambda plan: self._together(lambda: plan))
-        record = copy.deepcopy(record)  # the training goes on while it is written
+        record = copy.deepcopy(record)  # the training continues while it is written
         state = {"step": step, "record": record, "score": score, "parallel": self.dims.config.model_dump(mode="json")}
         taken = self.pieces.copied(tensors) if self.thread else self.pieces.of(tensors)
         job = partial(self._write, self.pieces, taken, self._random(), state)
@@ -182,25 +183,25 @@ class States:
             job()
 
     def finish(self) -> None:
-        """Waits until the current state is written. Raises CorpusmillError if that fails."""
+        """Waits until the current state is written. Raises CorpusmillError if that failed."""
         if self.writing:
             writing, self.writing = self.writing, None
             writing.result()
 
     def latest(self) -> SavedState | None:
-        """The latest whole state; None where there is none.
+        """Returns the latest whole state, or None.
 
-        One that is damaged is passed over for the one before it: redoing its steps gives the same bits.
+        A damaged state is passed over for an earlier one: its steps are redone with the same bits.
         """
         return self._first_whole(lambda: list(reversed(self.folder.saved())))
 
     def best(self) -> SavedState | None:
-        """The whole state with the lowest score; None where none has a score."""
+        """Returns the whole state with the lowest score; None where no state has a score."""
         return self._first_whole(lambda: sorted((s for s in self.folder.saved() if s.score is not None), key=_rank_of))
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place, and takes over this rank's generators of random numbers where there was such a rank. Raises
-        InputError where the state has other tensors, or of another shape."""
+        """Fills `tensors` in place. Restores this rank's random generators where the state has them. Raises InputError where the state has
+        other tensors or shapes."""
         self.finish()
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
         self._together(lambda: read_into(saved.path, tensors, everywhere))
@@ -215,7 +216,7 @@ class States:
                 torch.cuda.set_rng_state(random["cuda"], self.dims.device)
 
     def prune(self, step: int) -> None:
-        """Removes states before `step` that are no longer kept: a kill may have come before that was done."""
+        """Removes states before `step` that are no longer kept; a killed run may not have done so."""
         self._together(lambda: self._prune(step) if self.dims.is_main else None)
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
@@ -225,7 +226,7 @@ class States:
     # ---- the work -------------------------------------------------------------------------------------
 
     def _together(self, work: Callable[[], T]) -> list[T]:
-        """Does `work` on every rank; returns all results in the order of ranks, or raises the first failure on every rank."""
+        """Runs `work` on every rank. Returns all results in the order of ranks, or raises the first failure on every rank."""
         result: tuple[Any, CorpusmillError | None]
         try:
             result = work(), None
@@ -256,19 +257,19 @@ class States:
             raise
 
     def _commit(self, state: dict[str, Any]) -> None:
-        """Makes it a state, and removes those before that are no longer kept."""
+        """Turns the written files into a state, and removes earlier states that are no longer kept."""
         self.folder.commit(state["step"], state)
         self._prune(state["step"])
 
     def _prune(self, step: int) -> None:
-        """Removes what neither `keep` nor `keep_best` holds; later steps than this one are damaged and will be written again."""
+        """Removes states that neither `keep` nor `keep_best` keeps. States after `step` are damaged; they will be overwritten."""
         found = [saved for saved in self.folder.saved() if saved.step <= step]
         scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
         self.folder.remove_before(step, {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]})
 
     def _first_whole(self, candidates: Callable[[], list[SavedState]]) -> SavedState | None:
-        """The first of the first rank's candidates whose files all are whole. The ranks share out the checking; from a store each
-        fetches all of them, as it may be alone on its machine."""
+        """Returns the first rank's first candidate whose files are all whole. Ranks divide the checks among them; from a store each rank
+        fetches all files, as it may be alone on its machine."""
 
         def tidied() -> list[SavedState]:
             self.folder.tidy()
@@ -283,7 +284,7 @@ class States:
         return None
 
     def _random(self) -> dict[str, str]:
-        """The state of this rank's random generators, which a model with dropout would draw from."""
+        """Returns the state of this rank's random generators, for models with dropout."""
         states = {"cpu": torch.get_rng_state()}
         if self.dims.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.dims.device)
@@ -291,7 +292,7 @@ class States:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The whole weights of a saved state by name, in one process, whatever layout saved them."""
+    """Returns the whole weights of a saved state by name, in one process, whatever layout saved them."""
     return read_named(path, MODEL)
 
 
@@ -300,7 +301,7 @@ def _tensor(text: str) -> Tensor:
 
 
 def _rank_of(saved: SavedState) -> tuple[float, int]:
-    """The key that sorts by score: equal scores by step, missing scores and NaN last."""
+    """Returns the key that sorts by score: equal scores by step, missing scores and NaN last."""
     score = math.inf if saved.score is None or math.isnan(saved.score) else saved.score
     return score, saved.step
 
@@ -312,7 +313,7 @@ STAGES = ("pretrain", "sft", "align")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A saved state of a stage's training, of which a stage has one for each configuration it was run with."""
+    """A saved state of a stage's training. A stage has one training for each configuration that it was run with."""
 
     stage: str
     place: CheckpointDir
@@ -320,7 +321,7 @@ class TrainingState:
 
     @property
     def training(self) -> str:
-        """The name of its folder."""
+        """The name of the training's folder."""
         return self.place.work.rpartition("/")[2]
 
     @property
@@ -329,7 +330,7 @@ class TrainingState:
 
     @property
     def processes(self) -> str:
-        """The processes that saved it."""
+        """The layout of the processes that saved the state."""
         sizes = [
             f"{kind} {self.saved.parallel[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if self.saved.parallel[kind] > 1
         ]
@@ -337,7 +338,7 @@ class TrainingState:
 
 
 def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
-    """Those of a run's trainings (of one stage), the training that was saved last at the end, each by step."""
+    """Returns the saved states of a run (of one stage), each training's by step; the training that was saved last comes last."""
     if stage not in (None, *STAGES):
         raise InputError(f"checkpoints: {stage} is no stage that trains; those are {', '.join(STAGES)}.")
     storage = Storage(run)
@@ -354,9 +355,10 @@ def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
 
 
 def export_state(run: str, step: int, output: Path, stage: str | None = None) -> TrainingState:
-    """Writes the model that a stage had after `step` steps as a folder that opens in `transformers`; InputError where there is none.
+    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError where no such state
+    exists.
 
-    Without a `stage` it is the first one that has that step; of several trainings the one that was saved last.
+    Without a `stage`, the first stage with that step; among several trainings, the one that was saved last.
     """
     import torch
 
@@ -385,8 +387,8 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
 
 @contextmanager
 def _here(saved: SavedState) -> Iterator[SavedState]:
-    """The state as this command alone reads it: where it lies on a store, the training's own folder of this machine is that of one that may
-    be at work."""
+    """Yields the state with a private folder for its files if they lie on a store: the training's cache folder on this machine may be in
+    use."""
     if not saved.store:
         yield saved
         return

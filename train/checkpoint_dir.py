@@ -1,7 +1,7 @@
-"""Where a training and its saved states lie: in its stage's folder of the run, or on a store with copies in this machine's cache.
+"""The folder of a training and its saved states: in its stage's folder of the run, or on a store with copies in this machine's cache.
 
-On a disk a state is written under another name and renamed. On a store all its files are uploaded first, and `state.json` last; it is the
-first that is removed. So whatever has no `state.json` is no state.
+On a disk, a state is written under a temporary name and then renamed. On a store, its files are uploaded first and `state.json` last; to
+remove a state, `state.json` goes first. So files without a `state.json` are not a state.
 """
 
 import hashlib
@@ -38,9 +38,8 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class SavedState:
-    """A state after `step` steps. `record` is what was saved with it; `ranks` describes each rank's file and its generators of random
-    numbers; `parallel` is the layout that it was saved from. `path` is where its files are read; where they lie on a `store` they are
-    there once `damage` has looked at them."""
+    """A state after `step` steps. `record`: values saved with it; `ranks`: each rank's file and random generators; `parallel`: the layout
+    that saved it. `path`: where its files are read. If they lie on a `store`, `damage` fetches them there."""
 
     path: Path
     step: int
@@ -52,7 +51,7 @@ class SavedState:
 
     @classmethod
     def read(cls, content: bytes, path: Path, store: Storage | None = None) -> "SavedState | None":
-        """The state that a `state.json` describes; None where it is not whole."""
+        """Returns the state that a `state.json` describes; None where the file is not complete."""
         try:
             state = json.loads(content)
             found = cls(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")}, store=store)
@@ -72,28 +71,28 @@ class SavedState:
 
     @property
     def place(self) -> str:
-        """Its path or URL."""
+        """The state's path or URL."""
         return self.store.root if self.store else str(self.path)
 
     @property
     def bytes(self) -> int:
-        """Of all its tensors."""
+        """The bytes of all its tensors."""
         return sum(rank["bytes"] for rank in self.ranks)
 
     @property
     def date(self) -> datetime:
-        """When it was saved."""
+        """The time when it was saved."""
         time = self.store.times().get(STATE) if self.store else (self.path / STATE).stat().st_mtime
         return datetime.fromtimestamp(time or 0.0, UTC)
 
     def require(self, wanted: Mapping[str, Any]) -> None:
-        """Raises InputError where these entries of the record are others."""
+        """Raises InputError where the record differs in these entries."""
         for key, value in wanted.items():
             if difference := _difference(key, self.record.get(key), value):
                 raise InputError(f"{self.place}: holds the state of another configuration ({difference}); remove it to begin anew.")
 
     def damage(self, rank: int) -> str | None:
-        """What is wrong with the file of this rank, if anything is. Raises InputError where a store can't be asked."""
+        """Returns what is wrong with this rank's file, or None. Raises InputError where a store can't be reached."""
         name, described = FILE.format(rank, len(self.ranks)), self.ranks[rank]
         if self.store:
             with alone(self.path / name):
@@ -101,7 +100,7 @@ class SavedState:
         return _damage(self.path / name, described, str(self.path / name))
 
     def _fetched(self, store: Storage, name: str, described: Mapping[str, Any]) -> str | None:
-        """The damage of a file on a store, of which a copy is made unless it is here, whole."""
+        """Fetches a file from the store, unless a whole copy is here. Returns what is wrong with it, or None."""
         path, url = self.path / name, store.path(name)
         if path.is_file() and not _damage(path, described, url):
             return None
@@ -121,7 +120,7 @@ class StateFolder:
         self.folder = folder
 
     def saved(self) -> list[SavedState]:
-        """The whole states, by step."""
+        """Returns the whole states, by step."""
         found = []
         for path in sorted(self.folder.glob("step-*")):
             try:
@@ -131,22 +130,22 @@ class StateFolder:
         return [state for state in found if state]
 
     def here(self, saved: SavedState) -> SavedState:
-        """The state as this process reads it, found by another process."""
+        """Returns a state that another process found, with the path where this process reads it."""
         return saved
 
     def loaded(self, saved: SavedState) -> None:
-        """Called when all processes have loaded a state."""
+        """Is called when all processes have loaded a state."""
 
     def tidy(self) -> None:
-        """Removes what killed processes left while they saved."""
+        """Removes the files of processes that were killed while they saved."""
         for left in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def begin(self, step: int) -> None:
-        """Called by the first process, before any writes a file of this state."""
+        """Is called by the first process before any process writes a file of this state."""
 
     def write(self, step: int, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-        """Has `write` make a file of a state, durably; returns its size and sha256."""
+        """Lets `write` make a file of a state, durably. Returns its size and sha256."""
         path = self._temporary(step) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +155,7 @@ class StateFolder:
         return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
     def commit(self, step: int, state: dict[str, Any]) -> None:
-        """Called by the first process when all files are there. Raises CorpusmillError where one is not."""
+        """Is called by the first process when all files are written. Raises CorpusmillError where one is missing."""
         temporary = self._temporary(step)
         for number in range(len(state["ranks"])):
             if not (temporary / FILE.format(number, len(state["ranks"]))).is_file():
@@ -165,11 +164,11 @@ class StateFolder:
         finish_folder(temporary, self._target(step))
 
     def discard(self, step: int) -> None:
-        """Removes what was written of a state since `begin`."""
+        """Removes the files of a state that were written since `begin`."""
         shutil.rmtree(self._temporary(step), ignore_errors=True)
 
     def remove_before(self, step: int, kept: Collection[int]) -> None:
-        """Removes all that is there of earlier steps, whole or not, but the steps `kept`."""
+        """Removes everything of earlier steps, whole states or not, except of the steps `kept`."""
         names = {STEP.format(number) for number in kept}
         for path in self.folder.glob("step-*"):
             if path.name < STEP.format(step) and path.name not in names:
@@ -183,7 +182,7 @@ class StateFolder:
 
 
 class StateStore(StateFolder):
-    """States on a store, of whose files `folder` has copies for a time, on this machine. `before` is called by the first process before a
+    """States on a store; `folder` on this machine has temporary copies of their files. The first process calls `before` just before a
     state becomes whole."""
 
     store: Storage
@@ -224,7 +223,7 @@ class StateStore(StateFolder):
                 self._remove(name, files)
 
     def _folders(self) -> dict[str, list[str]]:
-        """The names of the files of each step, by the name of its folder, in the order of steps."""
+        """Returns the names of the files of each step, by the name of its folder, in the order of steps."""
         found: dict[str, list[str]] = {}
         for path in self.store.list_files():
             name, _, file = path.rpartition("/")
@@ -235,7 +234,7 @@ class StateStore(StateFolder):
     def _read(self, name: str) -> SavedState | None:
         try:
             return SavedState.read(self.store.read_bytes(f"{name}/{STATE}"), self.folder / name, self.store.child(name))
-        except FileNotFoundError:  # it has been removed since it was listed
+        except FileNotFoundError:  # it was removed after it was listed
             return None
 
     def _remove(self, name: str, files: list[str]) -> None:
@@ -253,7 +252,7 @@ def _damage(path: Path, described: Mapping[str, Any], name: str) -> str | None:
 
 
 def _difference(name: str, saved: Any, wanted: Any) -> str | None:
-    """The first value that differs, in words."""
+    """Returns the first value that differs, in words; None where all are equal."""
     if isinstance(saved, dict) and isinstance(wanted, dict):
         found = (_difference(f"{name}.{key}", saved.get(key), wanted.get(key)) for key in sorted(saved.keys() | wanted.keys()))
         return next(filter(None, found), None)
@@ -267,29 +266,30 @@ def _sha256(path: Path) -> str:
 
 # ---- the folder of a training ------------------------------------------------------------------------
 #
-# Where the run lies on a store, the store gets what a training needs to go on from on another machine: its saved states, its logs with
-# each state, and the tokenizer that makes a state a model folder. A machine's own copy is a scratch that nobody misses.
+# Where the run lies on a store, the store gets all that a training needs to resume on another machine: its saved states, its logs with
+# each state, and the tokenizer, which turns a state into a model folder. The copy on a machine is scratch space that may be lost.
 
-#: Where the lines of a training's steps lie in its stage's folder.
+#: The log with a line for each training step, within the stage's folder.
 LOG = "logs/train.jsonl"
-#: In the cache: a folder a training whose run lies on a store.
+#: In the cache: holds one folder for each training whose run lies on a store.
 SCRATCH = "training"
-#: The folders that a training leaves for its stage to publish.
+#: Folders that a training writes for its stage to publish.
 LEFT = ("adapter", "model")
-#: During a training: the model that it starts from, if that is its parent with more tokens.
+#: The model that a training starts from, if it is its parent with added tokens; exists during the training.
 START = "start"
 
 
 @dataclass(frozen=True)
 class CheckpointDir:
-    """`work` is RUN/STAGE/checkpoints/TRAINING and `log` RUN/STAGE/logs/train.jsonl, paths or URLs as all processes know them."""
+    """The folders of a training: `work` is RUN/STAGE/checkpoints/TRAINING, `log` is RUN/STAGE/logs/train.jsonl; paths or URLs that are the
+    same for all processes."""
 
     work: str
     log: str
 
     @classmethod
     def of(cls, run: "StageRun", identity: str) -> "CheckpointDir":
-        """The folder of a task that trains, by its identity."""
+        """Returns the folder of a training task, by the task's identity."""
         return cls(run.storage.path(f"checkpoints/{identity[:16]}"), run.storage.path(LOG))
 
     @cached_property
@@ -299,17 +299,17 @@ class CheckpointDir:
 
     @property
     def folder(self) -> Path:
-        """Where this machine's processes work on the training."""
+        """The folder where this machine's processes work on the training."""
         return cache_folder() / SCRATCH / digest(self.work)[:16] if self.store else Path(self.work)
 
     @property
     def processes(self) -> Path:
-        """Where the processes of this machine leave results, errors and logs."""
+        """The folder where this machine's processes leave results, errors and logs."""
         return self.folder.with_name(f"{self.folder.name}-processes") if self.store else self.folder / "processes"
 
     @property
     def log_file(self) -> Path:
-        """The log of steps; the other logs lie in the same folder."""
+        """The log of steps; the other logs are in the same folder."""
         return self.folder / "logs" / Path(self.log).name if self.store else Path(self.log)
 
     @property
@@ -318,8 +318,8 @@ class CheckpointDir:
         return StateStore(self.store.child("state"), folder, self.keep_logs) if self.store else StateFolder(folder)
 
     def begin(self, tokenizer: Mapping[str, bytes]) -> None:
-        """For the first process, before it trains: keeps the tokenizer, without which a saved state makes no model folder, and fetches the
-        logs of earlier steps from the store."""
+        """Prepares the folder; called by the first process before it trains. Saves the tokenizer, without which a saved state makes no
+        model folder, and fetches the logs of earlier steps from the store."""
         with new_folder(self.folder / "tokenizer") as temporary:
             for name, content in sorted(tokenizer.items()):
                 write_file(temporary / name, content)
@@ -343,10 +343,10 @@ class CheckpointDir:
             _upload(self.folder / name, self.store.child(name))
 
     def leave(self, dims: "ParallelDims") -> None:
-        """All processes call this when the first has written what the stage publishes.
+        """Is called by all processes after the first has written the files that the stage publishes.
 
-        With several processes the stage may run on another machine, so the files go to the store and leave this one. The logs are uploaded
-        once more, as trackers write until they are closed, after the last state.
+        With several processes the stage may run on another machine, so the files are uploaded to the store and removed here. The logs are
+        uploaded once more, as trackers write until they are closed, after the last state.
         """
         if dims.is_main:
             self.keep_logs()
@@ -357,7 +357,7 @@ class CheckpointDir:
             self.clear()
 
     def left(self) -> list[Path]:
-        """The files to publish. Files that another machine made are fetched and removed from the store."""
+        """Returns the files to publish. Files from another machine are fetched, and removed from the store."""
         for name in LEFT if self.store else ():
             assert self.store
             for path in self.store.list_files(name):
@@ -386,7 +386,7 @@ def _upload(folder: Path, storage: Storage) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` (in place of one that is there) when the block ends well, and is removed when not."""
+    """Yields a temporary folder, which becomes `target` (and replaces an old one) when the block succeeds, and is removed when it fails."""
     temporary = temporary_folder(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -402,12 +402,12 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def temporary_folder(target: Path) -> Path:
-    """Where what will be `target` is written."""
+    """Returns the folder in which the future `target` is written."""
     return target.with_name(f"{TEMPORARY}{target.name}")
 
 
 def finish_folder(temporary: Path, target: Path) -> None:
-    """Makes the temporary folder durable as `target`."""
+    """Renames the temporary folder to `target`, durably."""
     try:
         fsync_folder(temporary)
         shutil.rmtree(target, ignore_errors=True)
@@ -432,14 +432,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str, str] = ("format", "pt")) -> None:
-    """A safetensors file with one entry of metadata: several would lie in another order each time, so equal tensors had other bytes."""
+    """Writes a safetensors file with one metadata entry. With several, their order would vary, and equal tensors would get other bytes."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.touch()
-        mode = path.stat().st_mode  # safetensors makes files that nobody else can read
+        mode = path.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(ready, path, metadata=dict([metadata]))
         path.chmod(mode)
         with open(path, "rb+") as file:

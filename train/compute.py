@@ -1,4 +1,4 @@
-"""Where and how torch computes: the device, the threads, deterministic kernels, and the number types."""
+"""How torch computes: on which device, with how many threads, with deterministic kernels, in which number types."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one."""
+    """Returns the named device; `auto` is the GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -20,7 +20,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def deterministic(threads: int = 0) -> Iterator[None]:
-    """Equal work gives equal bits inside the block: deterministic kernels and a fixed number of threads (0: as it is)."""
+    """Makes equal work give equal bits inside the block: deterministic kernels and a fixed number of threads (0: unchanged)."""
     switches: Any = torch.utils.deterministic
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
               switches.fill_uninitialized_memory, torch.get_num_threads())  # fmt: skip
@@ -41,28 +41,27 @@ def deterministic(threads: int = 0) -> Iterator[None]:
 #
 # Weights, gradients, moments and saved states are always fp32.
 #
-# `bf16` is torch's autocast: matrix products in 16 bits, sums and norms in 32. `bf16-params` computes with weights rounded to bf16, so
-# everything between them is bf16 too; the fp32 weights that they are rounded from are the master weights (`MixedPrecisionPolicy` of FSDP2
-# does the same with shards).
+# `bf16` is torch's autocast: matrix products in 16 bits, sums and norms in 32. `bf16-params` computes with weights rounded to bf16, so all
+# values between them are bf16, too. The fp32 weights stay as master weights. (`MixedPrecisionPolicy` of FSDP2 does the same with shards.)
 
 
 def chosen(device: torch.device, precision: str) -> str:
-    """The precision that `auto` means on this device."""
+    """Returns the precision that `auto` means on this device."""
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return precision
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """For forward passes: matrix products in 16 bits where the precision asks for it."""
+    """Returns a context for forward passes: matrix products in 16 bits where the precision is `bf16`."""
     return torch.autocast(device.type, torch.bfloat16) if chosen(device, precision) == "bf16" else nullcontext()
 
 
 @contextmanager
 def rounded(model: nn.Module, precision: str) -> Iterator[None]:
-    """For forward and backward passes: with `bf16-params` the model has its weights in bf16 inside the block.
+    """A context for forward and backward passes: with `bf16-params`, the model's weights are bf16 inside the block.
 
-    Gradients arrive at the fp32 weights, and those of several micro-batches are added up there.
+    Gradients arrive at the fp32 weights, where those of several micro-batches are added up.
     """
     if precision != "bf16-params":
         yield
@@ -80,7 +79,7 @@ def rounded(model: nn.Module, precision: str) -> Iterator[None]:
 
 @contextmanager
 def computing(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
-    """For forward passes alone: both of the above."""
+    """A context for forward passes without gradients: `rounded` and `autocast` together."""
     with ExitStack() as stack:
         stack.enter_context(rounded(model, precision))
         stack.enter_context(autocast(device, precision))

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""What a training step gets: token shards to batches, and examples to packed rows. The number of samples taken is the whole state.
+"""Batches for training: from token shards, or from examples packed into rows. The only state is the number of samples taken so far.
 
 Sample `n` of a run is window (or packed row) `permutation(seed, epoch)[n % windows]`. So order and content are the same for any number of
 processes, workers and micro-batches, and each window is seen once an epoch. Step `s` takes samples `s * batch` to `(s + 1) * batch`.
@@ -26,28 +26,28 @@ from corpusmill.train.template import Encoded
 
 # ---- batches and shares ------------------------------------------------------------------------------
 
-#: (ids, targets, segments or None): int64 `[B, T]` each; targets of -100 don't count.
+#: (ids, targets, segments or None): int64 `[B, T]` each. Targets of IGNORED are not counted.
 Batch = tuple[Tensor, Tensor, Tensor | None]
-#: A target that counts for nothing, as torch's cross_entropy has it.
+#: A target that adds nothing to loss or count; the same number as in torch's cross_entropy.
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class DataShare:
-    """Which part of every step's rows this process computes: the `index`-th of `of` equal ones."""
+    """The part of every step's rows that this process computes: number `index` of `of` equal parts."""
 
     index: int = 0
     of: int = 1
 
     def bounds(self, rows: int) -> tuple[int, int]:
-        """The rows `begin` to `end` of a step's `rows`, which `of` has to divide."""
+        """Returns `(begin, end)`, the rows of this part of a step of `rows` rows. Raises ValueError unless `of` divides `rows`."""
         if rows % self.of:
             raise ValueError(f"{rows} rows can't be shared evenly by {self.of} processes")
         each = rows // self.of
         return self.index * each, (self.index + 1) * each
 
     def micro_batches(self, rows: int, size: int) -> list[tuple[int, int]]:
-        """The rows `begin` to `end` of each micro-batch of this part, of `size` rows (0: all of them)."""
+        """Returns `(begin, end)` of each micro-batch of this part; each has `size` rows (0: all rows of the part)."""
         first, last = self.bounds(rows)
         size = size or last - first
         return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
@@ -56,14 +56,14 @@ class DataShare:
 # ---- windows of the token stream ---------------------------------------------------------------------
 
 Integers = npt.NDArray[np.int64]
-#: What one process alone computes.
+#: The share of a single process: all rows.
 ALL = DataShare()
 
 
 def to_batch(rows: Integers, document_mask: bool) -> Batch:
-    """Rows `[B, T + 1]` of ids as inputs, the targets one place further, and (with a mask) segments, each `[B, T]`.
+    """Makes a batch of rows `[B, T + 1]` of ids: inputs, the targets one place further, and (with a mask) segments, each `[B, T]`.
 
-    A document begins at its `<|endoftext|>`; predicting that token is the last thing its predecessor learns.
+    A document begins at the `<|endoftext|>` before its text, so predicting that token belongs to the document before.
     """
     segments = None
     if document_mask:
@@ -75,7 +75,7 @@ def to_batch(rows: Integers, document_mask: bool) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device. A copy to a GPU does not wait for its work."""
+    """Copies the batch to the device. A copy to a GPU does not wait for the GPU's other work."""
     if device.type == "cpu":
         return batch
     ids, targets, segments = (None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
@@ -84,7 +84,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
-    """Which of `items` are the samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
+    """Returns which of `items` are samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
     found, filled = np.empty(count, np.int64), 0
     while filled < count:
         epoch, place = divmod(first + filled, items)
@@ -95,7 +95,7 @@ def places(first: int, count: int, items: int, seed: int) -> Integers:
 
 
 class WindowLoader:
-    """Training batches: windows of `context + 1` tokens that overlap by one, in a new order each epoch."""
+    """Loads training batches: windows of `context + 1` tokens that overlap by one token, in a new order each epoch."""
 
     def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
@@ -105,15 +105,15 @@ class WindowLoader:
             raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
 
     def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
-        """The first token of samples `begin` to `end` of a step's batch."""
+        """Returns the first token of samples `begin` to `end` of a step's batch."""
         return self._starts(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
-        """Samples `begin` to `end` of a step's batch."""
+        """Returns samples `begin` to `end` of a step's batch."""
         return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def samples(self, first: int, count: int) -> Batch:
-        """Samples `first` to `first + count` of the whole run."""
+        """Returns samples `first` to `first + count` of the whole run."""
         tokens, begins = self.tokens, self._starts(first, count)
         rows = np.empty((count, self.context + 1), np.int64)
         while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
@@ -121,7 +121,7 @@ class WindowLoader:
         return to_batch(rows, self.document_mask)
 
     def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
-        """The ids of the documents in samples `begin` to `end` of a step's batch."""
+        """Returns the ids of the documents in samples `begin` to `end` of a step's batch."""
         tokens = self.tokens
         if not isinstance(tokens, TokenShards):
             return []
@@ -133,7 +133,7 @@ class WindowLoader:
 
 
 def shards_between(tokens: "TokenShards | TokenArray", first: Integers, last: Integers) -> list[int]:
-    """The shards that hold any token between `first[i]` and `last[i]` for some i, both included."""
+    """Returns the shards that hold tokens between `first[i]` and `last[i]` (both included) for some i."""
     low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
     return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
 
@@ -141,11 +141,11 @@ def shards_between(tokens: "TokenShards | TokenArray", first: Integers, last: In
 def evaluation_batches(
     tokens: "TokenShards | TokenArray", context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
 ) -> Iterator[tuple[Integers, Batch]]:
-    """The whole row of tokens, each predicted once from its window; or `windows` of its windows, evenly spread. Positions of the targets
-    in the row and their batch, `[B, T]` each.
+    """Yields batches that predict every token once, or those of `windows` windows, evenly spread. Each item: the positions of the targets
+    in the token stream, and the batch, `[B, T]` each.
 
-    The first token is predicted from an `<|endoftext|>` before it, so the bytes of all targets are those of the text. Shares get other
-    rows, but as many batches of one shape (with at most `batch` rows): places that stay free have position -1 and the target IGNORED.
+    An `<|endoftext|>` before the stream predicts its first token, so the targets' bytes are the bytes of the text. Shares get different
+    rows, but the same number of batches of one shape (at most `batch` rows). Unused places have position -1 and target IGNORED.
     """
     whole, length = -(-len(tokens) // context), min(context, len(tokens))
     chosen = np.arange(windows) * whole // windows if 0 < windows < whole else np.arange(whole)
@@ -166,18 +166,19 @@ def evaluation_batches(
 
 # ---- packed documents --------------------------------------------------------------------------------
 #
-# Rows of whole documents, and of parts of long ones, by the shards' packing plans (`pipeline/packing.py`).
+# Rows of whole documents, and of parts of long ones, as the shards' packing plans say (`pipeline/packing.py`).
 #
-# Every token of the shards is a target once an epoch. The inputs of a part begin with the token before its first: the `<|endoftext|>`
-# before a document, or the last token of the part before. A part sees only itself, and its positions begin at 0; rotary embedding knows
-# distances alone, so it makes no difference that they do not go on where the part before ended.
+# Every token of the shards is a target once an epoch. The inputs of a part begin with the token before it: the `<|endoftext|>` before a
+# document, or the last token of the part before. A part sees only itself, and its positions begin at 0. They need not continue those of
+# the part before, as rotary embedding depends only on distances.
 
 
 @dataclass(frozen=True)
 class PackedPiece:
-    """`tokens` tokens of a shard from its token `first` on, as the targets of a row's places from `place` on.
+    """The targets of a row from place `place` on: `tokens` tokens of a shard, from its token `first` on.
 
-    The input at place `place + i` is token `first + i - 1`: at the beginning of a shard an `<|endoftext|>` that lies in no file.
+    The input at place `place + i` is token `first + i - 1`; before the first token of a shard it is an `<|endoftext|>`, which is in no
+    file.
     """
 
     place: int
@@ -187,12 +188,12 @@ class PackedPiece:
 
 
 class PackedLoader:
-    """Training batches of packed rows of `context` places. Raises InputError where the shards have no plan of that length."""
+    """Loads training batches of packed rows of `context` places. Raises InputError where the shards have no plan of that length."""
 
     def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         rows = [tokens.packed_rows(number, context) for number in range(len(tokens.shards))]
-        #: int64, one more than there are shards: the packed row with which each begins, and the total.
+        #: int64 `[shards + 1]`: the number of each shard's first packed row, and the total.
         self.row_starts: Integers = np.concatenate(([0], np.cumsum(rows, dtype=np.int64))).astype(np.int64)
         self.rows = int(self.row_starts[-1])
         self._plans = np.zeros((len(rows), 4), np.uint64)
@@ -201,17 +202,17 @@ class PackedLoader:
             raise InputError(f"{tokens.storage.root}: there are no training tokens.")
 
     def __getstate__(self) -> dict[str, object]:
-        """Without addresses: another process maps the plans itself."""
+        """Returns the state without addresses: another process maps the plans itself."""
         return {**self.__dict__, "_plans": np.zeros_like(self._plans)}
 
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
-        """Samples `begin` to `end` of a step's batch."""
+        """Returns samples `begin` to `end` of a step's batch."""
         return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def samples(self, first: int, count: int) -> Batch:
-        """Samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`.
+        """Returns samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`.
 
-        Free places have PAD_ID, the target IGNORED and a segment of their own.
+        Free places have the id PAD_ID, the target IGNORED and a segment of their own.
         """
         rows, shape, tokens = places(first, count, self.rows, self.seed), (count, self.context), self.tokens
         ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
@@ -225,7 +226,7 @@ class PackedLoader:
         return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
 
     def pieces(self, step: int, row: int) -> list[PackedPiece]:
-        """What row `row` of a step's batch holds, from left to right."""
+        """Returns the pieces in row `row` of a step's batch, from left to right."""
         packed = int(places(step * self.batch + row, 1, self.rows, self.seed)[0])
         shard = int(np.searchsorted(self.row_starts, packed, "right")) - 1
         found, place = [], 0
@@ -235,14 +236,14 @@ class PackedLoader:
         return found
 
     def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
-        """The ids of the documents in rows `begin` to `end` of a step's batch."""
+        """Returns the ids of the documents in rows `begin` to `end` of a step's batch."""
         pieces = (piece for row in range(begin, self.batch if end is None else end) for piece in self.pieces(step, row))
         return sorted({self.tokens.locate(piece.shard, piece.first).id for piece in pieces})
 
     def _map(self, rows: Integers) -> None:
         shards = np.unique(np.searchsorted(self.row_starts, rows, "right") - 1).tolist()
         self.tokens.map(shards)
-        plans = self._plans.copy()  # another thread may be copying with the old ones
+        plans = self._plans.copy()  # another thread may still read the old array
         for shard in shards:
             plan = self.tokens.plan(shard, self.context)
             plans[shard] = [len(plan.row), *(address_of(column) for column in (plan.row, plan.first, plan.tokens))]
@@ -251,26 +252,26 @@ class PackedLoader:
 
 # ---- the order of examples ---------------------------------------------------------------------------
 #
-# A new permutation each epoch, of which any place is computed alone.
+# A new permutation each epoch. Any place of it can be computed alone.
 
-#: Rows, pairs or completions of an evaluation batch: a constant, so that scores do not depend on the training batch.
+#: Rows, pairs or completions in an evaluation batch. A constant, so that scores do not depend on the training batch.
 EVALUATION_BATCH = 16
 
 
 def steps_of(epochs: float, batch: int, examples: int) -> int:
-    """The fewest steps that see every example `epochs` times."""
+    """Returns the smallest number of steps in which every example is seen `epochs` times."""
     return int(np.ceil(epochs * examples / batch))
 
 
 def in_turn(count: int) -> Iterator[list[int]]:
-    """The numbers below `count` in batches, for measuring."""
+    """Yields the numbers below `count` in batches, for evaluation."""
     for begin in range(0, count, EVALUATION_BATCH):
         yield list(range(begin, min(begin + EVALUATION_BATCH, count)))
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which of `examples` are in each step of `batch`, computed `micro_batch` at a time (0: all of a process's share)."""
+    """The order of `examples` in steps of `batch`, computed in micro-batches of `micro_batch` (0: a process's whole share)."""
 
     examples: int
     batch: int
@@ -282,17 +283,17 @@ class Order:
         return numbers
 
     def bounds(self, share: DataShare) -> list[tuple[int, int]]:
-        """Where each micro-batch of a share begins and ends in its step."""
+        """Returns `(begin, end)` in the step for each micro-batch of a share."""
         return share.micro_batches(self.batch, self.micro_batch)
 
     def micro_batches(self, step: int, share: DataShare) -> list[list[int]]:
-        """The examples of each micro-batch of a share."""
+        """Returns the examples of each micro-batch of a share."""
         numbers = self.of_step(step)
         return [numbers[begin:end] for begin, end in self.bounds(share)]
 
     def first_epoch(self, share: DataShare) -> Iterator[tuple[list[int], int]]:
-        """The examples of each micro-batch of a share in the first epoch, and how many of them are of that epoch: the last ones may be
-        the next epoch's."""
+        """Yields, for each micro-batch of a share in the first epoch, its examples and how many of them belong to that epoch; the last
+        ones may belong to the next."""
         for step in range(steps_of(1, self.batch, self.examples)):
             numbers, left = self.of_step(step), self.examples - step * self.batch
             for begin, end in self.bounds(share):
@@ -301,7 +302,7 @@ class Order:
 
 # ---- packed examples ---------------------------------------------------------------------------------
 #
-# Several short sequences in one row, kept apart by the document mask.
+# Several short sequences share a row; the document mask keeps them apart.
 #
 # A sequence of n tokens takes n - 1 places: its last token is only ever a target. Sequences are placed longest first, each into the
 # fullest row that still has room (best-fit decreasing), so nothing is cropped and little is padded.
@@ -309,10 +310,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of `context` places: int64 [rows, context] each.
+    """Packed rows of `context` places: int64 [rows, context] each.
 
-    `targets` are what follows in the same sequence, or IGNORED; `segments` number a row's sequences from 0, its padding
-    last; `members[row]` are the sequences in it, by their place in what was packed.
+    `targets` are the next tokens of the same sequence, or IGNORED. `segments` number the sequences of a row from 0; its padding has the
+    last number. `members[row]` are the sequences in a row, by their numbers in the packed list.
     """
 
     ids: npt.NDArray[np.int64]
@@ -326,13 +327,13 @@ class Packed:
 
     @property
     def fill(self) -> float:
-        """The share of places that belong to a sequence; the padding's id may be that of a token."""
+        """The share of places that belong to a sequence. Counted by segments, as a token may have the padding's id."""
         return float((self.segments < np.array([len(numbers) for numbers in self.members])[:, None]).mean())
 
 
 def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> Packed:
-    """Packs sequences of 2 to `context` + 1 tokens; each into a row of its own where they are not put `together`. Equal sequences in
-    equal order give equal rows."""
+    """Packs sequences of 2 to `context` + 1 tokens; without `together` each gets a row of its own. Equal sequences in the same order give
+    equal rows."""
     lengths = np.array([len(sequence.ids) - 1 for sequence in sequences], np.int64)
     members = fitted(lengths, context) if together else [[number] for number in range(len(sequences))]
     shape = (len(members), context)
@@ -349,12 +350,12 @@ def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> P
 
 
 def shift(sequence: Encoded) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Inputs and targets of one sequence, [tokens - 1] each; targets that are not learned are IGNORED."""
+    """Returns inputs and targets of one sequence, [tokens - 1] each; targets that are not learned are IGNORED."""
     return sequence.ids[:-1], np.where(sequence.mask[1:], sequence.ids[1:], IGNORED)
 
 
 def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
-    """Numbers of the items in each row, the longest first (ties: the earlier first); rows as they were opened."""
+    """Returns the numbers of the items in each row, the longest first (of equal lengths the earlier first); rows in order of opening."""
     row, rows = best_fit(lengths, capacity)
     members: list[list[int]] = [[] for _ in range(rows)]
     for number in np.argsort(-lengths, kind="stable").tolist():
@@ -367,16 +368,16 @@ def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
 # A loader's batches as a plain iterator, for any number of processes and workers.
 #
 # The state is one integer: how many samples of the global order all processes together have taken. A micro-batch is the next `world *
-# micro_batch` of them, cut evenly over the processes; none spans two steps. So the same samples come in the same order whatever `world`,
-# `micro_batch` and the number of workers are. A run can go on with other values at the end of any step, and within a step where the rest
-# of it can be cut evenly.
+# micro_batch` samples, divided evenly among the processes; none spans two steps. So the order of samples does not depend on `world`,
+# `micro_batch` or the number of workers. These may change at the end of any step, and within a step where the rest of it can be divided
+# evenly.
 
 
 class TokenDataset(IterableDataset[Batch]):
-    """The micro-batches of one process, `rank` of `world`, without end or up to `steps`.
+    """The micro-batches of one process, `rank` of `world`, without end or up to step `steps`.
 
-    `micro_batch` counts the samples of this process at a time; 0 means its whole share of a step. In a `DataLoader(dataset,
-    batch_size=None, num_workers=n)` each worker makes every n-th of them, and they arrive in order.
+    `micro_batch` is the number of samples of this process at a time (0: its whole share of a step). In a `DataLoader(dataset,
+    batch_size=None, num_workers=n)` each worker makes every n-th micro-batch, and they arrive in order.
     """
 
     def __init__(
@@ -392,14 +393,14 @@ class TokenDataset(IterableDataset[Batch]):
         return {"samples": self.taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raises ValueError where the state is so far in a step that the rest of it can't be cut evenly over the processes."""
+        """Takes over a saved state. Raises ValueError where the rest of its step can't be divided evenly among the processes."""
         taken = int(state["samples"])
         if taken < 0 or taken % self.loader.batch % self.world:
             raise ValueError(f"{taken} samples: the rest of a step of {self.loader.batch} has no equal shares for {self.world} processes")
         self.taken = taken
 
     def __iter__(self) -> Iterator[Batch]:
-        """Goes on from the state, and moves it. Workers leave it: `batches` moves it for what has arrived."""
+        """Yields micro-batches from the state on, and advances it. A worker advances only its own copy of the state, see `batches`."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first = self.taken
@@ -413,14 +414,14 @@ class TokenDataset(IterableDataset[Batch]):
             first += count
 
     def _next(self, first: int) -> int:
-        """Samples of the micro-batch that begins at `first`; 0 at the end."""
+        """Returns the number of samples in the micro-batch that begins at `first`; 0 at the end."""
         step, place = divmod(first, self.loader.batch)
         return 0 if self.steps is not None and step >= self.steps else min(self.chunk, self.loader.batch - place)
 
     def batches(self, workers: int = 0, **options: Any) -> Iterator[Batch]:
-        """The micro-batches from the state on, made by `workers` processes of a `DataLoader` with these `options`.
+        """Yields the micro-batches from the state on, made by `workers` processes of a `DataLoader` with these `options`.
 
-        The state counts what was handed out, not what the workers have made ahead.
+        The state counts samples that were handed out, not those that workers have prepared.
         """
         if not workers:
             yield from self
@@ -436,7 +437,7 @@ class TokenDataset(IterableDataset[Batch]):
 
 
 class TokenArray:
-    """Ids in memory (uint16 or uint32), as a loader reads token shards."""
+    """Ids in memory (uint16 or uint32), with the interface by which a loader reads token shards."""
 
     def __init__(self, ids: npt.NDArray[Any]):
         self.ids = np.ascontiguousarray(ids)
@@ -448,7 +449,7 @@ class TokenArray:
         return len(self.ids)
 
     def map(self, numbers: Iterable[int]) -> None:
-        """Nothing to do: the array is in memory."""
+        """Does nothing, as the array is in memory."""
 
     def window(self, start: int, length: int) -> npt.NDArray[Any]:
         return self.ids[start : start + length]
@@ -456,10 +457,10 @@ class TokenArray:
 
 # ---- a permutation -----------------------------------------------------------------------------------
 #
-# A pseudo-random permutation of 0 .. n-1 that is computed place by place and never listed.
+# A pseudo-random permutation of 0 .. n-1, computed place by place and never listed.
 #
-# A balanced Feistel network over the next even power of two, walked until it lands below n (cycle walking). Any place costs the same, so
-# order depends on seed and epoch alone, however many processes share the work.
+# It is a balanced Feistel network over the next even power of two, repeated until the value is below n (cycle walking). Every place costs
+# the same, so the order depends only on seed and epoch, not on the number of processes that share the work.
 
 ROUNDS = 6
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # SplitMix64's finaliser
@@ -467,7 +468,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def permute(places: npt.NDArray[np.int64], n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Where each of `places` (int64, all in 0 .. n-1) goes in the permutation of `n` for this seed and epoch."""
+    """Returns the images of `places` (int64, all in 0 .. n-1) under the permutation of `n` for this seed and epoch."""
     half = max(1, ((n - 1).bit_length() + 1) // 2)
     result = np.empty(len(places), np.int64)
     _permute(places, n, half, _keys(seed % 2**64, epoch % 2**64), result)
@@ -515,17 +516,17 @@ def _fill_keys(seed, epoch, keys):
 
 # ---- copying batches ---------------------------------------------------------------------------------
 #
-# Copies batches out of mapped shards: no Python for a row, and no other memory than the batch.
+# Copies batches out of mapped shards, without Python code for each row, and without memory beyond the batch.
 #
-# Shards are given by their addresses (`TokenShards.starts` and `.addresses`). A kernel that needs a shard which is not mapped yet returns
-# its number, and is called again once it is mapped; -1 says that the batch is complete.
+# Shards are given by their addresses (`TokenShards.starts` and `.addresses`). A kernel that needs a shard which is not mapped returns the
+# shard's number; the caller maps it and calls again. A return of -1 means that the batch is complete.
 
 
 @kernel
 def copy_windows(begins, starts, addresses, like, rows):
-    """Fills `rows` `[B, L]` with the L tokens from each of the positions `begins` `[B]` on, across the borders of shards.
+    """Fills `rows` `[B, L]`: L tokens from each position in `begins` `[B]` on, across the borders of shards.
 
-    `starts` are the positions at which shards begin, and the total; `like` is an array of the shards' type.
+    `starts` are the positions where shards begin, and the total; `like` is an array of the shards' type.
     """
     length = rows.shape[1]
     for row in range(begins.size):
@@ -548,7 +549,7 @@ def copy_windows(begins, starts, addresses, like, rows):
 
 @kernel
 def number_segments(rows, end, segments):
-    """Numbers the documents in each row's inputs: `segments` `[B, L - 1]` for `rows` `[B, L]`; a document begins at its `end` token."""
+    """Numbers the documents in each row's inputs: `segments` `[B, L - 1]` for `rows` `[B, L]`. A document begins at an `end` token."""
     for row in range(segments.shape[0]):
         number = 0
         for place in range(segments.shape[1]):
@@ -558,11 +559,11 @@ def number_segments(rows, end, segments):
 
 @kernel
 def copy_packed(rows, row_starts, plans, starts, addresses, like, end, ids, targets, segments):
-    """Fills `targets` and `segments` `[B, T]` with the pieces of each of the packed rows `rows` `[B]`, and `ids` with what each target
-    is predicted from: the token before it, or `end` where it is the first of its shard.
+    """Fills `targets` and `segments` `[B, T]` with the pieces of the packed rows `rows` `[B]`, and `ids` with the token before each
+    target, or `end` before the first token of a shard.
 
-    `row_starts` says which packed row is the first of each shard; `plans` `[shards, 4]` how many pieces its plan
-    has and where their rows, firsts and sizes lie. What pieces leave free stays as it was given, in a segment of its own.
+    `row_starts`: the first packed row of each shard; `plans` `[shards, 4]`: the number of pieces in each shard's plan, and the addresses
+    of their rows, firsts and sizes. Places without a piece keep their values, in a segment of their own.
     """
     for number in range(rows.size):
         shard = np.searchsorted(row_starts, rows[number], "right") - 1

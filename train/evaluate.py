@@ -1,4 +1,4 @@
-"""The stage `evaluate`: every model of the run on held-out text, preferences, prompts and benchmarks."""
+"""The stage `evaluate`: measures every model of the run on held-out text, preferences, prompts and benchmarks."""
 
 import json
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ class TaskConfig(Config):
 
 # ---- the stage ---------------------------------------------------------------------------------------
 #
-# Which documents no stage has learned from, `tuning.only_measured` says.
+# `tuning.only_measured` decides from which documents no stage has learned.
 
 MODELS = ("pretrain", "sft", "align")
 PAIRS_FILE = "align/data/pairs.parquet"
 
 
 class EvaluateConfig(Config):
-    """What is measured, and how many texts are sampled."""
+    """The options of evaluation: its measurements, and the number of sampled texts."""
 
     batch: int = Field(default=16, ge=1, description="Windows of validation tokens, or pairs, that are computed at a time.")
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of documents for the interval of bits per byte.")
@@ -68,7 +68,7 @@ class EvaluateConfig(Config):
 
 
 class EvaluateStage(Stage):
-    """Leaves `scores.json` and `samples.json`, each with a section for every model, and a table of items for every model and benchmark."""
+    """Publishes `scores.json` and `samples.json`, with a section for every model, and a table of items for every model and benchmark."""
 
     name = "evaluate"
     Config = EvaluateConfig
@@ -107,7 +107,7 @@ class EvaluateStage(Stage):
     def _prompts(self, run: StageRun) -> Output:
         from corpusmill.train.evaluate_job import choose_held_out, choose_prompts
 
-        if getattr(run.recipe.get("sft"), "files", None):  # what people ask there is what the model has learned to answer
+        if getattr(run.recipe.get("sft"), "files", None):  # the user's own questions are those that the model has learned to answer
             prompts = choose_held_out(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
         else:
             prompts = choose_prompts(tuning.document_tables(run), tuning.only_measured(run, _held_out(run)), self.config.samples)
@@ -137,13 +137,13 @@ class EvaluateStage(Stage):
 
 
 def _held_out(run: StageRun) -> float:
-    """The share of documents that no stage has built anything to learn from; all where none builds anything."""
+    """Returns the share of documents from which no stage makes examples or pairs; 1 where no stage makes any."""
     sections = (run.recipe.get(stage) for stage in ("sft", "align"))
     return min((section.held_out for section in sections if section is not None and not section.files), default=1.0)
 
 
 def _document_mask(run: StageRun) -> bool:
-    """Text is measured as the model was trained to read it."""
+    """Whether text is measured with a document mask: as the model was trained."""
     return bool(getattr(run.recipe.get("pretrain"), "document_mask", True))
 
 

@@ -1,4 +1,4 @@
-"""What one model of a run scores: bits per byte of held-out text, held-out preferences, and sampled texts."""
+"""Measures one model of a run: bits per byte of held-out text, held-out preferences, and sampled texts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 # ---- samples -----------------------------------------------------------------------------------------
 #
-# Texts that models write on prompts from documents that no stage has learned from.
+# Models write texts on prompts from documents from which no stage has learned.
 
 _BEGINNING = 120  # characters of a document that a model is asked to continue
 
 
 def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], count: int) -> list[dict[str, str]]:
-    """`count` held-out documents by hash: the beginning of a text to continue, and an instruction to answer."""
+    """Returns prompts from `count` held-out documents, chosen by hash: the beginning of a text to continue, and an instruction to
+    answer."""
 
     def build(source: tasks.SourceDocument) -> list[dict[str, str]]:
         prose = [block for block in tasks.blocks(source.text) if tasks.is_prose(block)] if held_out(source.id) else []
@@ -42,7 +43,8 @@ def choose_prompts(tables: Iterable[pa.Table], held_out: Callable[[str], bool], 
 
 
 def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
-    """`count` held-out examples of an instruction tuning by hash: the first message to answer, and the beginning of its answer."""
+    """Returns prompts from `count` held-out examples of tuning, chosen by hash: the first message to answer, the beginning of its
+    answer."""
     held_out = sorted((row for row in examples.to_pylist() if row["held_out"]), key=lambda row: tasks.hash_of("samples", row["id"]))
     found = []
     for row in held_out[:count]:
@@ -53,9 +55,9 @@ def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
 
 
 def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
-    """One text for each prompt: `continuation` continues the document's beginning, `answer` replies to the question in a chat.
+    """Returns one text for each prompt: `continuation` continues the document's beginning, `answer` replies to the question in a chat.
 
-    No turn ends in a continuation, so there the token that ends one is never written, where another one ends documents.
+    A continuation has no turns. So where turns and documents end with different tokens, the token that ends a turn is banned there.
     """
     answers = kind == "answer"
     ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
@@ -80,7 +82,7 @@ def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], k
 
 
 class Measurement:
-    """One model folder of a run and its scores."""
+    """A model folder of a run, and its measurements."""
 
     def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
         self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
@@ -89,7 +91,7 @@ class Measurement:
         self.model, self.encoder = self.generator.model, self.generator.encoder
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
-        """Over all validation tokens, with an interval from resampled documents; None where the run holds none out."""
+        """Returns bits per byte over all validation tokens, with an interval by resampling documents; None without validation tokens."""
         tokenizer, _ = read_tokenizer(Storage(str(self.folder)))
         validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.model.arch.context, self.document_mask)
         if validation is None:
@@ -102,7 +104,7 @@ class Measurement:
 
     @torch.no_grad()
     def preferences(self, folder: Storage, relative: str) -> dict[str, Any] | None:
-        """The share of held-out pairs whose chosen completion has the higher log-probability a token."""
+        """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token; None without pairs."""
         pairs = [pair for pair in pairs_from_table(read_table(folder, relative)) if pair.held_out]
         prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs]
         kept = [pair for pair in prepared if not pair.failed]
@@ -122,7 +124,7 @@ class Measurement:
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept), "by_kind": kinds}
 
     def samples(self, prompts: list[dict[str, str]]) -> list[dict[str, Any]]:
-        """A continuation of every prompt's text, and (of a tuned model) an answer to every prompt's question."""
+        """Returns a continuation of every prompt's text, and from a tuned model also an answer to every prompt's question."""
         kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
         with deterministic():
             written = [write_samples(self.generator, prompts, kind, self.config) for kind in kinds]

@@ -1,4 +1,4 @@
-"""What instruction tuning and alignment do on each process around the loop: load a model, adapt it (LoRA), save it."""
+"""The work around the loop that tuning and alignment share on each process: loads a model, adapts it (LoRA), saves it."""
 
 import json
 import math
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 # ---- LoRA --------------------------------------------------------------------------------------------
 #
-# Weights stay frozen, and a product of two narrow matrices is learned beside each (https://arxiv.org/abs/2106.09685).
+# Weights stay frozen, and a product of two narrow matrices is learned for each (https://arxiv.org/abs/2106.09685).
 
 
 class LoRALinear(nn.Linear):
-    """x W' + scale (x A') B' for `x` `[..., in]`, with `weight` W `[out, in]` frozen, `lora_A` `[rank, in]` and `lora_B` `[out, rank]`.
+    """Computes x W' + scale (x A') B' for `x` `[..., in]`: `weight` W `[out, in]` is frozen, `lora_A` is `[rank, in]`, `lora_B` `[out,
+    rank]`.
 
-    All three are parameters of the module itself, so that what spreads or shards an `nn.Linear` does it to this one, too.
+    All three are parameters of the module itself, so that code which spreads or shards an `nn.Linear` handles this module, too.
     """
 
     def __init__(self, base: nn.Linear, rank: int, scale: float):
@@ -52,14 +53,14 @@ class LoRALinear(nn.Linear):
         return F.linear(x, self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
     def merged(self) -> Tensor:
-        """W + scale B A in the weight's type."""
+        """Returns W + scale B A in the weight's type."""
         return self.weight + self.scale * (self.lora_B @ self.lora_A)
 
 
 def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
-    """Puts an adapter beside each projection that `config` names, in place, and freezes all else. The model computes what it did before.
+    """Adds an adapter to each projection that `config` names, in place, and freezes all other weights. The model's output stays the same.
 
-    A begins as in `peft`: uniform in ±1/sqrt(in), drawn by the seed and its name alone; B begins at zero.
+    As in `peft`, A begins uniform in ±1/sqrt(in), drawn by the seed and its name alone; B begins at zero.
     """
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     model.requires_grad_(False)
@@ -73,27 +74,27 @@ def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
-    """The adapted modules by name."""
+    """Returns the adapted modules by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
 @torch.no_grad()
 def merged_weights(model: Llama) -> dict[str, Tensor]:
-    """The weights, by name, of the plain Llama that computes what the adapted one does, with adapters added to them."""
+    """Returns the weights, by name, of the plain Llama that computes the same as the adapted one."""
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
     return weights | {f"{name}.weight": module.merged() for name, module in adapters(model).items()}
 
 
 # ---- adapters as files -------------------------------------------------------------------------------
 #
-# A folder as `peft` has it: `adapter_config.json` and `adapter_model.safetensors`.
+# A folder in the format of `peft`: `adapter_config.json` and `adapter_model.safetensors`.
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 
 def peft_config(config: LoraConfig, base: str) -> dict[str, Any]:
-    """The `adapter_config.json` of an adapter for the model folder `base`."""
+    """Returns the `adapter_config.json` of an adapter for the model folder `base`."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -109,7 +110,7 @@ def peft_config(config: LoraConfig, base: str) -> dict[str, Any]:
 
 
 def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
-    """Writes `weights`, by the names of their parameters (`... .lora_A`), as a folder that `peft` opens; one that was there is replaced."""
+    """Writes `weights`, named as parameters (`... .lora_A`), to a folder that `peft` opens; an old folder is replaced."""
     with new_folder(folder) as temporary:
         write_json(temporary / CONFIG, peft_config(config, base))
         write_tensors(temporary / WEIGHTS, {f"{PREFIX}{name}.weight": tensor for name, tensor in weights.items()})
@@ -119,8 +120,8 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
 
 
 def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig", title: str) -> Llama:
-    """The model of a folder, whole on each process, with a new adapter where that is what is trained. Raises InputError where the layout
-    can't share out a step's rows, or the model."""
+    """Returns the model of a folder, whole on each process, with a new adapter if one is to be trained. Raises InputError where the
+    processes can't evenly divide a step's rows or the model."""
     model = load_model(folder, dims.device)
     try:
         dims.config.require_even(config.batch, model.arch.shared_sizes())
@@ -132,7 +133,7 @@ def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig
 
 
 class TrainingJob(Protocol):
-    """A model, what it is to learn, and the configuration."""
+    """A training: a model, its encoder and configuration, and how it is measured."""
 
     start: StartModel
     dims: ParallelDims
@@ -146,17 +147,17 @@ class TrainingJob(Protocol):
     def loop(self) -> LoopConfig: ...
 
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
-        """On what is held out, the same on every process; nothing without any."""
+        """Measures on the held-out data, with the same result on every process; returns nothing without any."""
         ...
 
 
 def train_job(
     job: TrainingJob, objective: Any, place: CheckpointDir, progress: Progress | None, title: str
 ) -> tuple[FitResult, dict[str, float], dict[str, float]]:
-    """Trains, and leaves the model; also what is measured before and after."""
+    """Trains, and saves the model. Returns the loop's result and the held-out measurements before and after."""
     if job.dims.is_main:
         place.begin(chat_files(job.encoder, job.model.arch.context))
-    after: dict[str, float] = {}  # the latest look
+    after: dict[str, float] = {}  # the latest measurement
 
     def evaluate(parallel_model: ParallelModel, done: int) -> dict[str, float]:
         after.update(job.measure(parallel_model))
@@ -168,7 +169,7 @@ def train_job(
         job.model, objective, job.loop, dims=job.dims, state=place.states, log=place.log_file, describe=objective.describe,
         evaluate=evaluate if before else None, evaluate_every=job.config.evaluate_every, progress=progress, title=title,
     )  # fmt: skip
-    if before and not after:  # killed after the last step
+    if before and not after:  # the process was killed after the last step
         with deterministic(job.loop.threads):
             evaluate(result.parallel_model, result.steps)
     leave_model(job.model, job.start, result, job.dims, job.config, place)
@@ -178,8 +179,8 @@ def train_job(
 def leave_model(
     model: Llama, start: StartModel, result: FitResult, dims: ParallelDims, config: "SftConfig | AlignConfig", place: CheckpointDir
 ) -> None:  # fmt: skip
-    """Saves the trained model into the working folder's `model`: `model`, or where it is spread its last state. An adapter is saved into
-    `adapter`, too, and added to the model's weights."""
+    """Saves the trained model to `model` in the working folder. On several processes it is read from the last state. An adapter is saved to
+    `adapter`, too, and `model` has it merged."""
     spread, work = dims.world > 1, place.folder
     saved = result.states.latest() if spread else None
     if dims.is_main:
@@ -193,8 +194,8 @@ def leave_model(
 
 
 def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
-    """The model that a saved state's adapter makes of the run's model that it belongs to; None where the state is a model's weights.
-    `work` is the folder of its training."""
+    """Returns the run's model merged with the adapter of a saved state; None where the state holds a whole model's weights. `work` is the
+    folder of its training."""
     if not work.exists(ADAPTED):
         return None
     told = json.loads(work.read_bytes(ADAPTED))
@@ -208,7 +209,7 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
 
 @torch.no_grad()
 def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor]) -> Llama:
-    """The model of a folder, with these weights, by name, in place of its own or of a new adapter's."""
+    """Returns the model of a folder, with a new adapter if `lora` has a rank, and with these weights, by name, in place of its own."""
     model = load_model(folder)
     if lora.rank:
         adapt(model, lora, seed)

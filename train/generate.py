@@ -1,4 +1,4 @@
-"""Tokens from a model: how the next one is chosen, the text of tokens as they come, and one prompt or many at a time.
+"""Generates tokens with a model: chooses the next token, streams tokens as text, writes for one prompt or for many at a time.
 
 Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p.
 """
@@ -28,18 +28,18 @@ from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
 
 # ---- choosing a token --------------------------------------------------------------------------------
 #
-# Pure functions; each gives value for value what the class of `transformers` gives (tests/train/test_generate.py).
+# Pure functions; each gives the same values as the class of `transformers` (tests/train/test_generate.py).
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Raises InputError with the option that is out of its range."""
+    """How the next token is chosen. Raises InputError, with the option's name, where an option is out of range."""
 
-    temperature: float = 0.8  # logits are divided by it; 0 takes the most likely token, and then only the penalty matters
-    top_k: int = 50  # among the k most likely tokens; 0: all
-    top_p: float = 1.0  # among the fewest most likely tokens that together have this probability; 1: all
-    min_p: float = 0.0  # among tokens with at least this share of the most likely one's probability; 0: all
-    repetition_penalty: float = 1.0  # logits of tokens that were there already are divided by it (multiplied below 0); 1: as they are
+    temperature: float = 0.8  # divides the logits; 0 takes the most likely token, and then only the penalty matters
+    top_k: int = 50  # choose among the k most likely tokens; 0: all
+    top_p: float = 1.0  # choose among the fewest most likely tokens that together have this probability; 1: all
+    min_p: float = 0.0  # choose among tokens with at least this share of the most likely one's probability; 0: all
+    repetition_penalty: float = 1.0  # divides logits of tokens that occurred before (multiplies negative ones); 1: no change
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,18 +60,18 @@ DEFAULT, GREEDY = Sampling(), Sampling(temperature=0)
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """`logits` `[..., vocab]` with those of the tokens that `seen` (bool, the same shape) marks made less likely (CTRL,
+    """Returns `logits` `[..., vocab]` with the tokens marked in `seen` (bool, same shape) made less likely (CTRL,
     https://arxiv.org/abs/1909.05858)."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """`logits` `[..., vocab]` with -inf for all that are less than the k-th; what equals it stays."""
+    """Returns `logits` `[..., vocab]` with -inf for all below the k-th largest; ties with the k-th stay."""
     return logits.masked_fill(logits < logits.topk(min(k, logits.size(-1))).values[..., -1:], -torch.inf)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """`logits` `[..., vocab]` with -inf for the least likely that together have no more than 1 - p (https://arxiv.org/abs/1904.09751)."""
+    """Returns `logits` with -inf for the least likely tokens that together have at most 1 - p (https://arxiv.org/abs/1904.09751)."""
     ascending, order = logits.sort(dim=-1)
     removed = ascending.softmax(-1).cumsum(-1) <= 1 - p
     removed[..., -1] = False
@@ -79,13 +79,13 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """`logits` `[..., vocab]` with -inf for all less likely than p times the most likely one (https://arxiv.org/abs/2407.01082)."""
+    """Returns `logits` with -inf for tokens less likely than p times the most likely one (https://arxiv.org/abs/2407.01082)."""
     probabilities = logits.softmax(-1)
     return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
 def warp(logits: Tensor, sampling: Sampling) -> Tensor:
-    """`logits` `[..., vocab]` from which a token is drawn: divided by the temperature, -inf where a limit removes one."""
+    """Returns the `logits` `[..., vocab]` to draw from: divided by the temperature, with -inf for tokens that a limit removes."""
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
     if sampling.top_k:
@@ -100,24 +100,24 @@ def _limit(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
-    """One token a row, `[B]`, for `logits` `[B, vocab]`: the most likely one at temperature 0, else the one in whose share of the warped
-    probabilities the row's `uniform` number (`[B]`, from 0 to 1) falls, in the order of ids.
+    """Returns one token for each row, `[B]`, for `logits` `[B, vocab]`: at temperature 0 the most likely one. Else `uniform` `[B]`, from 0
+    to 1, chooses by the cumulated warped probabilities in the order of ids.
 
-    So a row's choice depends on its own logits and number alone. (Of equals at the border of `top_p` another may stay than in `warp`, as
-    a sort decides that.) Raises CorpusmillError where logits are NaN.
+    So a row's choice depends only on its own logits and number. (Among ties at the border of `top_p`, a sort decides which stay, so it may
+    differ from `warp`.) Raises CorpusmillError where logits are NaN.
     """
     if sampling.temperature == 0:
         highest, chosen = logits.max(-1)
         return _checked(chosen, highest)
     ids = None
-    if 0 < sampling.top_k < logits.size(-1):  # in k numbers a row, not in all of the vocabulary
+    if 0 < sampling.top_k < logits.size(-1):  # computes with k numbers for each row, not with the whole vocabulary
         if sampling.temperature != 1:
             logits = logits / sampling.temperature
         values, places = logits.topk(sampling.top_k)
         if int((logits >= values[:, -1:]).sum()) == values.numel():
             ids = places.sort().values
             warped = _limit(logits.gather(-1, ids), sampling)
-        else:  # more than k, as some equal the k-th
+        else:  # more than k tokens are left, because of ties with the k-th
             warped = _limit(keep_top_k(logits, sampling.top_k), sampling)
     else:
         warped = warp(logits, sampling)
@@ -133,32 +133,32 @@ def _checked(chosen: Tensor, sums: Tensor) -> Tensor:
     return chosen
 
 
-# ---- text as it comes --------------------------------------------------------------------------------
+# ---- text as it is generated -------------------------------------------------------------------------
 #
-# Whole characters, nothing of a stop string, and no control characters for a terminal.
+# Gives out whole characters only, no part of a stop string, and no control characters that a terminal would obey.
 
-# C0 but tab and line feed, DEL, C1, and the marks that reorder text: with them a model could drive the terminal.
+# C0 except tab and line feed, DEL, C1, and the marks that reorder text: with these a model could control the terminal.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-#: Bytes wait for at most this many tokens to become a whole character.
+#: The largest number of tokens that wait for their bytes to become a whole character.
 LONGEST_CHARACTER = 8
 
 
 def plain(text: str) -> str:
-    """`text` without anything that a terminal would obey."""
+    """Returns `text` without characters that a terminal would obey."""
     return CONTROL.sub("", text)
 
 
 def json_line(value: Any) -> str:
-    """JSON on one line, in which what a terminal would obey is escaped, so that nothing is lost."""
+    """Returns JSON on one line. Characters that a terminal would obey are escaped, so nothing is lost."""
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 class TextStream:
-    """Turns tokens, one by one, into pieces of text. `stopped` is true once a stop string was complete; nothing comes after that.
+    """Turns tokens, one by one, into pieces of text. `stopped` becomes true when a stop string is complete; no text follows.
 
-    The text ends before the stop string that is complete first (of two that end at the same place, before the longer one), however the
-    tokens cut it. What may yet become one is held back. `before` are the tokens that the text goes on from: some tokenizers write a
-    token otherwise where nothing is before it.
+    The text ends before the stop string that is complete first (before the longer one if two end at the same place), whatever the borders
+    of tokens. A possible beginning of a stop string is held back. `before` are the tokens before the text, as some tokenizers decode a
+    token differently at the start.
     """
 
     def __init__(self, tokenizer: Any, stop_strings: Sequence[str] = (), before: Sequence[int] = ()):
@@ -169,7 +169,7 @@ class TextStream:
         self._go_on_from(list(before[-LONGEST_CHARACTER:]))
 
     def add(self, token: int) -> str:
-        """What can be given out now that `token` has come."""
+        """Takes the next token. Returns the text that can be given out now."""
         if self.stopped:
             return ""
         self._waiting.append(token)
@@ -180,7 +180,7 @@ class TextStream:
         return self._released(text)
 
     def end(self) -> str:
-        """What was waiting when the text ended."""
+        """Returns the text that was held back, when no more tokens come."""
         if self.stopped:
             return ""
         rest = self._released(self._new() if self._waiting else "") + ("" if self.stopped else self._held)
@@ -188,11 +188,11 @@ class TextStream:
         return rest
 
     def _go_on_from(self, tokens: list[int]) -> None:
-        whole = not self._text(tokens).endswith("\ufffd")  # half a character would change with what comes
+        whole = not self._text(tokens).endswith("\ufffd")  # a partial character would change with the next token
         self._before, self._waiting = tokens if whole else [], []
 
     def _new(self) -> str:
-        """The text of the waiting tokens."""
+        """Returns the text of the waiting tokens."""
         return self._text(self._before + self._waiting)[len(self._text(self._before)) :]
 
     def _text(self, tokens: list[int]) -> str:
@@ -209,13 +209,13 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `stop`."""
+    """Returns the number of characters at the end of `text` that may begin `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
 
 
 def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[str] = (), before: Sequence[int] = ()) -> Iterator[str]:
-    """Pieces of the text of `tokens`, which are read no further than the first stop string; safe for a terminal."""
+    """Yields the text of `tokens` in pieces that are safe for a terminal. Reads no token after the first stop string."""
     stream = TextStream(tokenizer, stop_strings, before)
     for token in tokens:
         if piece := plain(stream.add(token)):
@@ -228,17 +228,17 @@ def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[st
 
 # ---- one more token in every row ---------------------------------------------------------------------
 #
-# What `Llama.forward` computes with a cache, without the modules around it.
+# Computes what `Llama.forward` computes with a cache, but without the modules around it.
 #
-# With one token a row the operations are short: on a CPU a small model's modules and reshaping take as long as they do. Values are the
-# forward's, in float64 to 1e-10 (tests/train/test_generate.py).
+# With one token for each row the operations are short: on a CPU, a small model's modules and reshaping take as long again. Values equal
+# those of `forward`, in float64 to 1e-10 (tests/train/test_generate.py).
 
-#: The modules that this step can compute from their weights. Adapters, shards and hooks compute something else.
+#: The modules that this step can compute from their weights alone. Adapters, shards and hooks compute something else.
 _KNOWN = (Llama, LlamaModel, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
 
 
 class DecodeStep:
-    """A model's weights, ready for a step. They are not copied, so training may change them between steps."""
+    """A model's weights, ready for a step. They are not copies, so training may change them between steps."""
 
     def __init__(self, model: Llama):
         self.model, self.arch = model, model.arch
@@ -247,7 +247,7 @@ class DecodeStep:
             self.layers = [_weights(layer) for layer in model.model.layers.values()]
 
     def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """Logits `[B, vocab]` after `ids` `[B]`, which follow what each of the rows of `cache` holds; it takes them up."""
+        """Returns logits `[B, vocab]` after `ids` `[B]`, which follow the tokens of each row of `cache` and are added to it."""
         if not self.plain:
             return self.model.lm_head(self.model.model(ids.unsqueeze(1), None, cache)[:, -1])
         arch, decoder, rows = self.arch, self.model.model, len(ids)
@@ -266,7 +266,7 @@ class DecodeStep:
             if query_norm is not None:
                 queries, keys = rms_norm(queries, query_norm, arch.norm_eps), rms_norm(keys, key_norm, arch.norm_eps)
             keys, values = cache.extend(number, rotate(keys, cos, sin), values)
-            # the query heads that share keys take the place of positions
+            # query heads that share keys are passed as if they were positions
             queries = rotate(queries, cos, sin).view(rows, arch.kv_heads, -1, arch.head_dim)
             mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
             x = x + F.linear(mixed.reshape(rows, -1), out)
@@ -285,17 +285,17 @@ def _weights(layer: Any) -> tuple[Any, ...]:
 
 # ---- generation --------------------------------------------------------------------------------------
 #
-# One prompt, or many of any lengths at a time. Each token is computed once, thanks to a key-value cache.
+# Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
 
-#: When a text may outgrow the context: the model forgets its older half and continues, or the text is refused before it starts.
+#: Where a text may outgrow the context: `slide` forgets the older half and continues; `refuse` raises before the text starts.
 Overflow = Literal["slide", "refuse"]
-#: Why a text ended.
+#: The reasons why a text ended.
 STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 
 @dataclass
 class Draft:
-    """An unfinished text: its prompt, the tokens so far, and why it ended. Its reader may end it."""
+    """An unfinished text: its prompt, its tokens so far, and why it ended. Its reader may end it by setting `ended`."""
 
     prompt: Sequence[int]
     seed: int
@@ -308,17 +308,17 @@ class Draft:
         self._random = np.random.default_rng(self.seed)
 
     def uniform(self) -> float:
-        """The next of its own random numbers, so that its company changes nothing."""
+        """Returns the next of its own random numbers, so that other rows change nothing."""
         return float(self._random.random())
 
     def latest(self, count: int) -> list[int]:
-        """The last `count` tokens of prompt and text."""
+        """Returns the last `count` tokens of prompt and text."""
         return [*self.prompt[len(self.prompt) - max(0, count - len(self.tokens)) :], *self.tokens[-count:]]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A finished text: its tokens (those that make a stop string included) and, where a tokenizer was given, the text without it."""
+    """A finished text: its tokens, with those of a stop string, and, given a tokenizer, its text without the stop string."""
 
     tokens: list[int]
     text: str
@@ -335,9 +335,9 @@ def generate(
     banned: Sequence[int] = (),
     overflow: Overflow = "slide",
 ) -> Iterator[int]:
-    """Token ids that continue the ids of `prompt`, as they are chosen, until one of `stop` (which is not given out) or `max_tokens`.
+    """Yields the ids of tokens that continue `prompt`, as they are chosen, until a token in `stop` (not yielded) or `max_tokens`.
 
-    Equal seeds give equal tokens. Raises InputError, before any token, for an empty prompt and for one that is refused.
+    Equal seeds give equal tokens. Raises InputError, before any token, where the prompt is empty or refused.
     """
     drafts = [Draft(prompt, sampling.seed)]
     check_room(model, drafts, max_tokens, overflow)
@@ -358,11 +358,11 @@ def generate_batch(
     overflow: Overflow = "slide",
     rows: int = 16,
 ) -> Iterator[Generated]:
-    """What continues each of the `prompts` (token ids), in their order, each given out as soon as it and all before it are finished.
+    """Yields the continuation of each prompt (token ids), in order, as soon as it and all before it are finished.
 
-    `rows` of them are written at a time; the next begin when all of these have ended. A text depends on its prompt and its seed alone
-    (`sampling.seed` plus its number, where `seeds` are not given), up to rounding: in float64 to the token. `stop_strings` need the
-    `tokenizer`. Raises InputError, before any token, for an empty prompt and for one that is refused.
+    `rows` prompts are written at a time; the next begin when all of these have ended. A text depends only on its prompt and its seed
+    (default: `sampling.seed` plus its number), up to rounding; in float64 its tokens are equal. `stop_strings` need the `tokenizer`. Raises
+    InputError, before any token, where a prompt is empty or refused.
     """
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -395,7 +395,7 @@ def generate_batch(
 
 
 def check_room(model: Llama, drafts: Sequence[Draft], max_tokens: int, overflow: Overflow) -> None:
-    """Raises InputError where texts that outgrow the context are refused and one may."""
+    """Raises InputError where `overflow` is `refuse` and a text may outgrow the context."""
     for number, draft in enumerate(drafts if overflow == "refuse" else (), 1):
         if len(draft.prompt) + max_tokens > model.arch.context:
             which = f"prompt {number} has" if len(drafts) > 1 else "the prompt has"
@@ -410,7 +410,7 @@ def write(
     model: Llama, drafts: Sequence[Draft], *, max_tokens: int, sampling: Sampling, stop: Collection[int], banned: Sequence[int],
     rows: int = 16,
 ) -> Iterator[tuple[Draft, int]]:  # fmt: skip
-    """Every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
+    """Yields every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
     step, forbidden, penalty = DecodeStep(model), list(banned), sampling.repetition_penalty
     for begin in range(0, len(drafts) if max_tokens > 0 else 0, rows):
         live = list(drafts[begin : begin + rows])
@@ -441,10 +441,10 @@ def write(
 
 
 def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[Tensor, KVCache]:
-    """The logits `[B, vocab]` of each row's next token, and a new cache with its latest tokens.
+    """Returns the logits `[B, vocab]` of each row's next token, and a new cache with its latest tokens.
 
-    At first these are the prompt, or its end. Of a row that has filled the context the older half is forgotten, and the newer one is read
-    again at its new positions. All rows end at one place, so shorter ones begin later.
+    At first these are the prompt, or its end. A row that has filled the context keeps only its newer half, which is read again at new
+    positions. All rows end at one place, so shorter rows begin later.
     """
     context = model.arch.context
     if cache is None:
@@ -457,54 +457,55 @@ def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens
     new.starts = [end - length for length in lengths]
     rows = [[0] * (end - length) + draft.latest(length) for draft, length in zip(live, lengths)]
     ids = torch.tensor(rows, device=model.device)
-    return model.lm_head(model.model(ids, None, new)[:, -1]), new  # the head works only there
+    return model.lm_head(model.model(ids, None, new)[:, -1]), new  # the head computes only the last place
 
 
 def _seen(live: Sequence[Draft], logits: Tensor) -> Tensor:
-    """Which tokens each draft has had, `[B, vocab]`."""
+    """Returns `[B, vocab]`: the tokens that occur in each draft or its prompt."""
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, draft in enumerate(live):
         seen[row, [*draft.prompt, *draft.tokens]] = True
     return seen
 
 
-# ---- a model folder that writes ----------------------------------------------------------------------
+# ---- a model folder that generates text --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A text as a model wrote it; `plain` makes it safe for a terminal."""
+    """A text as a model wrote it; use `plain` to make it safe for a terminal."""
 
     prompt: str
     text: str
-    tokens: int  # that were written; those of a stop string included, a stop token not
+    tokens: int  # written tokens; those of a stop string count, a stop token does not
     ended: str  # "stop token", "stop string" or "length"
 
 
 @dataclass(frozen=True)
 class TextGenerator:
-    """A model with its tokenizer, ready to write."""
+    """A model with its tokenizer, ready to generate text."""
 
     folder: Path
     model: Llama
     tokenizer: Any  # tokenizers.Tokenizer
     stop: frozenset[int]  # ids that end a text
-    banned: tuple[int, ...]  # ids that are never written: the other special tokens
+    banned: tuple[int, ...]  # ids that are never written: all other special tokens
     begin: tuple[int, ...]  # ids before every text
 
     @cached_property
     def encoder(self) -> ChatEncoder:
-        """For conversations. InputError where the tokenizer can't have any."""
+        """The tokenizer with its chat template. Raises InputError where the folder has no valid one."""
         return load_chat(Storage(str(self.folder)))
 
     def ids(self, prompt: str, chat: bool = False) -> list[int]:
-        """The ids of a text to continue, or (`chat`) of a message to answer. InputError if it is not Unicode text."""
+        """Returns the ids of a text to continue, or (`chat`) of a message to answer. Raises InputError where it is not Unicode text."""
         if chat:
             return self.conversation([user_turn(prompt)])
         return [*self.begin, *self.tokenizer.encode(_unicode(prompt), add_special_tokens=False).ids]
 
     def conversation(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation up to the next answer. InputError if it is not Unicode text, or the template refuses it."""
+        """Returns the ids of a conversation up to the next answer. Raises InputError where it is not Unicode, or the template refuses
+        it."""
         for message in messages:
             _unicode(message["content"])
         return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))
@@ -512,7 +513,7 @@ class TextGenerator:
     def stream(
         self, ids: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_strings: Sequence[str] = (), overflow: Overflow = "slide"
     ) -> Iterator[str]:
-        """What continues `ids`, in pieces that are safe for a terminal, as they come. InputError before the first."""
+        """Yields the continuation of `ids` in pieces that are safe for a terminal. Raises InputError before the first piece."""
         tokens = generate(
             self.model, ids, max_tokens=max_tokens, sampling=sampling, stop=self.stop, banned=self.banned, overflow=overflow
         )  # fmt: skip
@@ -529,8 +530,8 @@ class TextGenerator:
         stop_strings: Sequence[str] = (),
         overflow: Overflow = "slide",
     ) -> Iterator[Completion]:
-        """`samples` texts for each prompt, in the prompts' order. A prompt's texts don't depend on the other prompts: sample `n` of
-        each has the seed `sampling.seed + n`."""
+        """Yields `samples` texts for each prompt, in the order of prompts. Sample `n` of every prompt has the seed `sampling.seed + n`, so
+        other prompts do not matter."""
         asked = [prompt for prompt in prompts for _ in range(samples)]
         ids = [ids for prompt in prompts for ids in [self.ids(prompt, chat)] * samples]
         texts = generate_batch(
@@ -541,7 +542,7 @@ class TextGenerator:
 
 
 def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerator:
-    """The speaker of a model folder, or of its URL. InputError names the file that is missing or broken."""
+    """Returns the text generator of a model folder or its URL. Raises InputError, which names the file that is missing or broken."""
     from tokenizers import Tokenizer
 
     folder = local_model(folder)
@@ -553,7 +554,7 @@ def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerat
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more special
         raise InputError(f"{path}: not a tokenizer ({error}).") from error
-    tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
+    tokenizer.encode_special_tokens = True  # the name of a special token in a text is plain text
     settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
     begin = _ids(tokenizer, END_OF_TEXT) or _ids(tokenizer, settings.get("bos_token_id"))
     ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
@@ -563,7 +564,7 @@ def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerat
 
 
 def _unicode(text: str) -> str:
-    """A command line or a pipe may bring bytes that are no UTF-8, in Python's disguise."""
+    """Returns the text. Raises InputError for surrogates, by which Python passes on invalid UTF-8 from a command line or a pipe."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -572,7 +573,7 @@ def _unicode(text: str) -> str:
 
 
 def _ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
-    """The ids of a special token that is given as an id, a list of ids, its text, or an object with its text; those that there are."""
+    """Returns the ids of a special token given as an id, a list of ids, its text, or an object with its text; unknown ones are left out."""
     if isinstance(token, list):
         return tuple(number for each in token for number in _ids(tokenizer, each))
     if isinstance(token, dict):
@@ -582,7 +583,7 @@ def _ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object of a model folder; an empty one where there is no such file."""
+    """Returns a JSON object of a model folder, empty where the file is missing. Raises InputError where it is not a JSON object."""
     path = folder / name
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else {}

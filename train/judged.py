@@ -1,4 +1,4 @@
-"""Answers of two models to the same prompts with the same seeds, and what classifiers make of the difference."""
+"""Compares two models' answers to the same prompts, with the same seeds, by the scores of classifiers."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,10 @@ Values = npt.NDArray[np.float64]
 
 
 def judge(run: "StageRun", config: "JudgedConfig", models: tuple[str, str], device: str, scores: Sequence[FilterScore]) -> dict[str, Any]:
-    """What `judged.json` holds: for each score a comparison, and every prompt with both answers and their scores.
+    """Returns the content of `judged.json`: for each score a comparison, and every prompt with both answers and their scores.
 
-    `models`: the folders of the model before and after. A score of windows is the worse the longer a text is, and
-    alignment may change lengths: so answers are compared once more, each pair cut to as many tokens as the shorter one has.
+    `models`: the folders of the model before and after alignment. A score of windows is worse for longer texts, and alignment may change
+    lengths. So answers are compared once more, with both answers cut to the number of tokens of the shorter one.
     """
     prompts = choose_prompts(pairs_from_table(read_table(run.storage, "data/pairs.parquet")), config.prompts)
     before, after = (answer(folder, prompts, config, device) for folder in models)
@@ -69,13 +69,13 @@ def _numbers(values: dict[str, Values], number: int) -> dict[str, float | None]:
 
 
 def choose_prompts(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
-    """At most `count` held-out pairs with different prompts, by hash: their prompts are what counts."""
+    """Returns at most `count` held-out pairs with different prompts, by hash. Only their prompts are used."""
     different = {"\0".join(message["content"] for message in pair.prompt): pair for pair in pairs if pair.held_out}
     return [different[prompt] for prompt in sorted(different, key=lambda prompt: tasks.hash_of("judged", prompt))[:count]]
 
 
 def answer(folder: str, prompts: Sequence[PreferencePair], config: "JudgedConfig", device: str) -> list[list[int]]:
-    """The tokens of a model's answers. A prompt's seed hangs on nothing but the prompt."""
+    """Returns the tokens of a model's answers. The seed of an answer depends only on `config.seed` and its prompt."""
     generator = load_text_generator(folder, device)
     with deterministic():
         answers = generate_batch(
@@ -91,10 +91,10 @@ def answer(folder: str, prompts: Sequence[PreferencePair], config: "JudgedConfig
 
 
 def compare(score: FilterScore, sides: Sequence[dict[str, Values]], config: "JudgedConfig") -> dict[str, Any]:
-    """Means, the interval of the paired difference, and the shares on the bad side of the threshold with Wilson's intervals.
+    """Returns means, the interval of the paired difference, and the shares beyond the threshold with Wilson's intervals.
 
-    `sides`: before and after, by column float64 (prompts,), NaN for an answer that can't be scored (an empty one). A prompt counts where
-    both can be.
+    `sides`: before and after, each by column float64 (prompts,), with NaN for an answer that can't be scored (an empty one). A prompt
+    counts only where both answers have a score.
     """
     before, after = (of[score.column] for of in sides)
     known = ~(np.isnan(before) | np.isnan(after))

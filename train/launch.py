@@ -1,6 +1,6 @@
-"""Starts a training on as many processes as its recipe asks for: on this machine, under torchrun, or on a Ray cluster.
+"""Starts a training on the processes that its recipe asks for: on this machine, under torchrun, or on a Ray cluster.
 
-`python -m corpusmill.train.launch` is one such process on this machine; its order comes as a line of JSON on standard input.
+`python -m corpusmill.train.launch` is one of several processes on this machine. It gets its task as a line of JSON on standard input.
 """
 
 import contextlib
@@ -45,21 +45,21 @@ if TYPE_CHECKING:
 
 
 class GroupJob(TypedDict):
-    """A job for all processes of a group; JSON."""
+    """A job for all processes of a group, as JSON values."""
 
     job: str
     arguments: dict[str, Any]
     parallel: dict[str, Any]
     device: str
-    code: NotRequired[dict[str, Any]]  # the driver's (`Code.as_json`), where other machines take part
+    code: NotRequired[dict[str, Any]]  # the driver's code (`Code.as_json`), where other machines take part
 
 
-#: Opens the bar of a training; what it gives is to be called now and then, and moves the bar.
+#: Opens the progress bar of a training, and yields a function that moves the bar when it is called.
 Bar = Callable[[], AbstractContextManager[Callable[[], None]]]
 
 
 def launch_stage(run: "StageRun", job: str, config: Any, place: "CheckpointDir", **arguments: Any) -> dict[str, Any]:
-    """Trains by the function `job` (`module:name`), as the configuration of a stage says; returns the first process's result."""
+    """Trains by the function `job` (`module:name`) with the stage's configuration. Returns the first process's result."""
     given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work, **arguments}
     return launch(
         job, given, config.parallel, config.device, run.progress, folder=place.processes, store=place.store, engine=run.engine,
@@ -81,16 +81,16 @@ def launch(
     log: Path | None = None,
     steps: int = 0,
 ) -> dict[str, Any]:
-    """Runs the function `module:name` as `function(dims, progress, **arguments)` on every process; returns the first one's result.
+    """Runs the function `module:name` as `function(dims, progress, **arguments)` on every process. Returns the first process's result.
 
     `arguments` and results are JSON. A single process is this one. Several are started on this machine, or by Ray Train where `engine` is
-    Ray's and `RAY_ADDRESS` names a cluster; under torchrun they exist already. When a process is killed, the group starts again, up to
-    `parallel.max_restarts` times: jobs save their state. The bar of started processes follows `log`, up to `steps` lines.
+    Ray's and `RAY_ADDRESS` names a cluster; under torchrun they exist already. When a process is killed, the whole group starts again, up
+    to `parallel.max_restarts` times; jobs resume from their saved state. The bar of started processes follows `log`, up to `steps` lines.
 
-    Processes leave results and errors in `folder`, which on a cluster lies on a disk that all nodes share; where the run lies on a store,
-    they leave them in `store`, the training's folder there.
+    Processes leave results and errors in `folder`, which on a cluster must be on a disk that all nodes share. Where the run lies on a
+    store, they leave them in `store`, the training's folder there.
 
-    Raises what a process raised where that is a CorpusmillError; else RankError with the trace.
+    Raises a process's CorpusmillError as it is, and any other exception as RankError with its trace.
     """
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
     if torchrun and parallel.world != (started := int(os.environ["WORLD_SIZE"])):
@@ -118,22 +118,22 @@ def launch(
     return with_restarts(group, parallel.max_restarts, title)
 
 
-# ---- what each process does --------------------------------------------------------------------------
+# ---- the work of each process ------------------------------------------------------------------------
 #
-# Find its device, join the others, run the job, leave its result or its error in a file.
+# Each process finds its device, joins the group, runs the job, and leaves its result or its error in a file.
 
-#: What the first process leaves in the group's folder.
+#: The file in the group's folder with the first process's result.
 RESULT = "result.json"
 
 
 def rank() -> int:
-    """This process's number, as torchrun, Ray Train and our own launcher tell it."""
+    """Returns this process's number, from the variable that torchrun, Ray Train and our own launcher set."""
     return int(os.environ["RANK"])
 
 
 def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
-    """Runs the job as one of `WORLD_SIZE` processes, on `threads` threads (0: its share of the cores). The process group exists.
-    Raises InputError where this machine has other code than the driver."""
+    """Runs the job as one of `WORLD_SIZE` processes, in an existing process group, on `threads` threads (0: its share of the cores).
+    Raises InputError where this machine's code differs from the driver's."""
     job = load_object(task["job"])
     if "code" in task:
         check_here(Code.from_json(task["code"]))
@@ -148,13 +148,13 @@ def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> di
 
 
 def backend(device: str) -> str:
-    """What carries the messages: NCCL between GPUs, gloo for tensors on CPUs."""
+    """Returns torch's communication backend: NCCL between GPUs, gloo for tensors on CPUs."""
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     return "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
 
 
 def local_device(device: str) -> torch.device:
-    """The CPU, or the GPU that is this process's by its number on its machine."""
+    """Returns the CPU, or the GPU that has this process's number on its machine."""
     if not backend(device).endswith("nccl"):
         return torch.device("cpu")
     if ":" in device:
@@ -167,19 +167,19 @@ def local_device(device: str) -> torch.device:
 
 
 def _share_of_cores() -> int:
-    """The processes of a machine share its cores evenly. How many threads add up decides the last bits, so all launchers do the same."""
+    """Returns this process's even share of the cores. Threads decide the last bits of sums, so all launchers use this rule."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
 @contextmanager
 def process_group(device: str, store: dist.Store) -> Iterator[None]:
-    """The group of all processes for the time of the block; `store` is where they meet. After an error in the block the group stays: a
-    process reports its error first and then leaves (`leave_group`), which the others notice."""
+    """Joins the group of all processes for the block; they meet at `store`. After an error in the block this process stays in the group:
+    it reports its error first and leaves then (`leave_group`), which the others notice."""
     number, world = rank(), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend(device), store=store, rank=number, world_size=world)
     yield
-    store.set(f"done/{number}", "")  # no process leaves while another still reads
+    store.set(f"done/{number}", "")  # so that no process leaves while another still reads
     store.wait([f"done/{other}" for other in range(world)])
     dist.destroy_process_group()
 
@@ -190,7 +190,7 @@ def leave_group() -> None:
 
 
 def described(error: BaseException) -> dict[str, Any]:
-    """An error as JSON; `exit_code` is null where it is none of ours."""
+    """Returns an error as JSON; `exit_code` is null unless it is a CorpusmillError."""
     ours = isinstance(error, CorpusmillError)
     return {
         "rank": rank(),
@@ -211,7 +211,7 @@ def leave_result(left: Storage, result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """A process of a LocalGroup."""
+    """Runs a process of a LocalGroup."""
     order = json.loads(sys.stdin.buffer.readline())
     left = Storage(order["left"])
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -228,7 +228,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """Standard input ends when the process that started this one does, however it does."""
+    """Kills this process when the process that started it ends, in whatever way: standard input ends then."""
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
@@ -236,32 +236,33 @@ def _end_with_parent() -> None:
 
 # ---- restarts ----------------------------------------------------------------------------------------
 #
-# A group of processes starts again when one of them is killed. Here is also what their failures mean.
+# A group of processes starts again when one of them is killed. The classes here name the kinds of failure.
 
 
 class RankError(Exception):
-    """A process of the group ended with another exception than CorpusmillError. A note of this error has its trace."""
+    """A process of the group ended with an exception other than CorpusmillError. A note has the trace."""
 
 
 class Killed(Exception):
-    """A process of the group was killed. Says which one, and how."""
+    """A process of the group was killed. The message says which one, and how."""
 
 
 class ProcessGroup(Protocol):
-    """Processes that work on one task together."""
+    """Processes that work together on one task."""
 
-    left: Storage  # in which each attempt has a folder of its own
+    left: Storage  # the parent of a folder for each attempt
 
     def run(self, left: Storage) -> None:
         """Starts the processes, which leave `result.json` and `error-<rank>.json` in `left`, and waits for them. Raises Killed or RankError
-        if one fails."""
+        where one fails."""
         ...
 
 
 def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, Any]:
-    """The first process's result, after as many attempts as it takes. Files of an attempt stay only if it failed with a trace.
+    """Runs the group, again after each kill, up to `restarts` times. Returns the first process's result. The files of an attempt stay only
+    if it failed with a trace.
 
-    A process on a lost node may live on and leave its error later. So each attempt has a folder of its own.
+    Each attempt has a folder of its own, because a process on a lost node may live on and leave its error later.
     """
     for attempt in range(restarts + 1):
         group.left.remove_folder("")
@@ -299,7 +300,7 @@ def _errors_left(left: Storage) -> list[dict[str, Any]]:
 
 
 def raise_first(errors: list[dict[str, Any]]) -> None:
-    """Raises the earliest error that is a CorpusmillError, else the earliest of all (see `described`). Does nothing without errors."""
+    """Raises the earliest CorpusmillError, else the earliest of all errors (see `described`). Does nothing without errors."""
     errors = sorted(errors, key=lambda error: float(error["time"]))
     for error in errors:
         if error["exit_code"] is not None:
@@ -312,17 +313,17 @@ def raise_first(errors: list[dict[str, Any]]) -> None:
 
 # ---- processes on this machine -----------------------------------------------------------------------
 #
-# Fresh Pythons that meet at a store of this process, and end with it.
+# Fresh Python processes, which meet at a store in this process and end with it.
 
-#: Seconds between two looks at the processes, and seconds that the others get to end by themselves when one has failed.
+#: Seconds between two checks of the processes; seconds in which the others may end by themselves after one has failed.
 LOOK, GRACE = 0.05, 2.0
 
 
 class LocalGroup:
     """`parallel.world` processes on this machine.
 
-    torch's own launchers (torchrun's agent, `torch.multiprocessing`) restart whatever failed, wrong input too, write about it on the
-    terminal, and leave the others half a minute to end; hence these few lines. The meeting is theirs: torchrun's variables, a TCPStore.
+    torch's own launchers (torchrun's agent, `torch.multiprocessing`) restart after any failure, even wrong input, write about it on the
+    terminal, and give the other processes half a minute to end. So this class replaces them. It uses torchrun's variables and a TCPStore.
     """
 
     def __init__(self, task: GroupJob, folder: Path, bar: Bar):
@@ -332,7 +333,7 @@ class LocalGroup:
 
     def run(self, left: Storage) -> None:
         Path(left.root).mkdir(parents=True)
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a free port that is ours
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a free port of its own
         with contextlib.ExitStack() as stack:
             processes = [stack.enter_context(self._process(rank, store.port, left)) for rank in range(self.world)]
             look = stack.enter_context(self.bar())
@@ -344,7 +345,7 @@ class LocalGroup:
 
     @contextmanager
     def _process(self, rank: int, port: int, left: Storage) -> Iterator[subprocess.Popen[bytes]]:
-        """A process for the time of the block. It is killed at the end of the block, and kills itself if this process ends before."""
+        """Runs a process during the block. It is killed at the end of the block, and kills itself if this process ends first."""
         env = {
             **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.world), "LOCAL_WORLD_SIZE": str(self.world),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -355,7 +356,7 @@ class LocalGroup:
         with open(left.path(f"rank-{rank}.log"), "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "corpusmill.train.launch"], env=env, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for this process; it ends the others
+                start_new_session=True,  # Ctrl-C reaches this process only, which ends the others
             )  # fmt: skip
         assert process.stdin
         try:
@@ -370,7 +371,7 @@ class LocalGroup:
                 process.stdin.close()
 
     def _failure(self, processes: list[subprocess.Popen[bytes]]) -> Exception:
-        """The error to raise. The death of one process makes others fail, so all get a moment to report."""
+        """Returns the error to raise. The death of one process makes others fail, so all get a moment to end."""
         until = time.monotonic() + GRACE
         while any(process.poll() is None for process in processes) and time.monotonic() < until:
             time.sleep(LOOK)
@@ -384,16 +385,17 @@ class LocalGroup:
 
 # ---- under torchrun ----------------------------------------------------------------------------------
 #
-# Under `torchrun ... -m corpusmill ...` every process runs the command: the first as always, the others wait for its orders at torchrun's
-# store. An order is a training, or the end.
+# Under `torchrun ... -m corpusmill ...` every process runs the command. The first runs it as usual; the others wait for its orders at
+# torchrun's store. An order is a training, or the end.
 
-#: Until the errors of other processes are read; until the first process must have ended when another has failed; longer than any stage.
+#: Seconds to wait for the errors of other processes; the time in which the first process must end after another has failed; more than any
+#: stage.
 HEAR, END, EVER = 1.0, timedelta(seconds=60), timedelta(days=1000)
 _numbers = itertools.count()
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs the command in the first process, takes part in its trainings in the others; all end with the same exit status."""
+    """Runs the command in the first process; the others take part in its trainings. All end with the same exit status."""
     if rank() > 0:
         sys.exit(_follow_torchrun())
     code: Any = 1
@@ -408,14 +410,14 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _order(order: Any) -> str:
-    """Tells the others what comes next; returns the order's name at the store."""
+    """Sends the others their next order. Returns the order's name at the store."""
     name = f"order-{next(_numbers)}"
     _torchrun_store().set(name, json.dumps(order))
     return name
 
 
 def _lead_torchrun(task: GroupJob, progress: Progress | None) -> dict[str, Any]:
-    """The first process's part in a training. Raises what one of the others raised first."""
+    """Runs the first process's part of a training. Raises the first error of the other processes."""
     name, store = _order(task), _torchrun_store()
     try:
         with process_group(task["device"], dist.PrefixStore(name, store)):
@@ -430,8 +432,8 @@ def _lead_torchrun(task: GroupJob, progress: Progress | None) -> dict[str, Any]:
 
 
 def _follow_torchrun() -> int:
-    """What processes other than the first do: training after training, silently. Returns the exit status of the first."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun passes Ctrl-C on; the first process handles it
+    """Runs the other processes: training after training, silently. Returns the exit status of the first process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torchrun forwards Ctrl-C; the first process handles it
     if not os.environ.get("CORPUSMILL_DEBUG"):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
@@ -445,7 +447,7 @@ def _follow_torchrun() -> int:
             return 1
         order = json.loads(store.get(name))
         if "end" in order:
-            time.sleep(HEAR if order["end"] else 0.0)  # torchrun kills the others as soon as one has failed: the first process goes first
+            time.sleep(HEAR if order["end"] else 0.0)  # lets the first process end first: torchrun kills all others after one has failed
             return int(order["end"])
         try:
             with process_group(order["device"], dist.PrefixStore(name, store)):
@@ -458,7 +460,7 @@ def _follow_torchrun() -> int:
 
 @cache
 def _torchrun_store() -> dist.Store:
-    """A part of torchrun's own store, for this attempt of its (`--max-restarts`)."""
+    """Returns a part of torchrun's own store, for the current attempt (`--max-restarts`)."""
     store, _, _ = next(rendezvous("env://"))
     return dist.PrefixStore(f"corpusmill-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 

@@ -1,4 +1,4 @@
-"""Runs the processes of a training as Ray Train's workers on a cluster: the same job, the same numbers as on one machine."""
+"""Runs the processes of a training as Ray Train's workers on a cluster, with the same job and results as on one machine."""
 
 import contextlib
 import logging
@@ -28,30 +28,31 @@ if TYPE_CHECKING:
 
 # ---- resources ---------------------------------------------------------------------------------------
 #
-# What each process takes of a cluster, whose nodes may differ, and whether all of them find a place.
+# The CPUs and GPUs that each process takes of a cluster's nodes, which may differ, and whether all processes fit.
 
-#: Seconds in which a living node answers.
+#: Seconds within which a living node must answer.
 ANSWER = 2.0
 
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """So many CPUs (of a node whose GPUs are in use perhaps none) and GPUs for each process."""
+    """CPUs and GPUs for each process. `cpus` may be 0 on nodes that have only GPUs to give."""
 
     cpus: int
     gpus: int
 
     @property
     def resources(self) -> dict[str, float]:
-        """As Ray wants it."""
+        """The resources in Ray's form."""
         return {kind: float(count) for kind, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
 
 
 def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpus: int = 0) -> WorkerResources | None:
-    """What each of `world` processes gets of nodes with these resources: a GPU for the device `cuda`, or for `auto` where there are enough;
-    `cpus` CPUs, or (0) the largest number with which all find a place. None where they don't.
+    """Returns the resources of each of `world` processes on nodes with these resources: a GPU for the device `cuda`, or for `auto` where
+    there are enough; `cpus` CPUs, or (0) the largest number with which all processes fit. None where they do not fit.
 
-    A process is on one node, so what counts is how many fit on each: two nodes with a GPU and no CPU are no room for two that need both.
+    A process runs on one node, so fits are counted node by node: a node with only a GPU and one with only CPUs have no room for a process
+    that needs both.
     """
     wanted = [cpus] if cpus else range(max((int(node.get("CPU", 0)) for node in nodes), default=0), 0, -1)
     if device.startswith("cuda") or device == "auto":
@@ -64,13 +65,13 @@ def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str
 
 
 def _places(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: int) -> int:
-    """How many processes with so much find a place on the nodes."""
+    """Returns how many processes with these resources fit on the nodes."""
     wanted = {"CPU": cpus, "GPU": gpus}
     return sum(min(int(node.get(kind, 0) // count) for kind, count in wanted.items() if count) for node in nodes)
 
 
 def living(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, float]]:
-    """The resources of those of Ray's nodes (`ray.nodes()`) that answer: Ray itself takes up to 15 seconds to notice that one is dead."""
+    """Returns the resources of those Ray nodes (`ray.nodes()`) that answer. Ray itself takes up to 15 seconds to notice a dead node."""
     return [node["Resources"] for node in nodes if node["Alive"] and _answers(node["NodeManagerAddress"], int(node["NodeManagerPort"]))]
 
 
@@ -84,23 +85,23 @@ def _answers(address: str, port: int) -> bool:
 
 # ---- the group ---------------------------------------------------------------------------------------
 
-#: Workers may take so many seconds to start (its default, 60, is short for a busy machine); it looks at them so often, not every 2
-#: seconds; and it leaves the folder to us, and measures nothing.
+#: Settings of Ray Train: workers may take 600 seconds to start (the default, 60, is short on a busy machine); their health is checked every
+#: half second, not every 2 seconds; the working folder is ours; no metrics.
 SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }  # fmt: skip
-#: Seconds between two looks at the training, and at a cluster that has no room.
+#: Seconds between two checks of the training, and of a cluster without room.
 LOOK, WAIT = 0.2, 1.0
 
 
 class RayGroup:
-    """`parallel.world` workers of Ray Train on the cluster that `engine` reaches. `left` is a folder on a disk that all its nodes have, or
+    """`parallel.world` workers of Ray Train on the cluster that `engine` reaches. `left` is a folder on a disk that all its nodes share, or
     on a store.
 
-    `bar` opens a bar and gives a function to call now and then, which moves it. The first start decides what a worker takes of the nodes
-    (`find_resources`); later starts keep the number of threads even if a worker finds fewer CPUs, as bits depend on it. Ray knows of no
-    checkpoints, as states are ours, and restarts nothing: it would restart after wrong input, too.
+    `bar` opens a progress bar and yields a function that moves it. The first start decides the resources of a worker (`find_resources`).
+    Later starts keep its number of threads, even with fewer CPUs, as bits depend on it. Ray Train handles no checkpoints, as states are
+    ours, and no restarts, as it would restart after wrong input, too.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class RayGroup:
             os.makedirs(left.root)
         ended: list[Exception | None] = []
 
-        def fit(folder: str) -> None:  # not in the main thread, where Ray Train would take Ctrl-C for itself
+        def fit(folder: str) -> None:  # in another thread: in the main thread Ray Train would handle Ctrl-C itself
             try:
                 self._trainer(room, left, folder).fit()
                 ended.append(None)
@@ -137,11 +138,11 @@ class RayGroup:
             raise _failure(error, self.parallel.world)
 
     def _room(self, ray: Any) -> WorkerResources:
-        """What each worker gets. A cluster without room gets `parallel.wait` seconds: it may have lost a node, or scale up.
+        """Returns the resources of each worker. Waits `parallel.wait` seconds for room: the cluster may have lost a node, or scale up.
 
-        Then raises CorpusmillError, or InputError if there was no room at the first start.
+        Then raises CorpusmillError, or InputError at the first start.
         """
-        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray of this run gets no new nodes
+        wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray that this run started gets no new nodes
         until = time.monotonic() + wait
         told = False
         while True:
@@ -169,7 +170,7 @@ class RayGroup:
         )
 
     def _trainer(self, room: WorkerResources, left: Storage, folder: str) -> Any:
-        """`folder` is where Ray Train keeps its own records; only the driver's machine needs it."""
+        """Returns Ray Train's trainer. It keeps its records in `folder`, which only the driver's machine needs."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -184,13 +185,13 @@ class RayGroup:
             ),
             run_config=ray.train.RunConfig(
                 name="ray", storage_path=folder, failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
-                worker_runtime_env={"env_vars": {name: os.environ[name] for name in WAITING}},  # torch is there before our package is
+                worker_runtime_env={"env_vars": {name: os.environ[name] for name in WAITING}},  # workers import torch before our package
             ),
         )  # fmt: skip
 
 
 def _work(order: dict[str, Any]) -> None:
-    """In each of Ray Train's workers, which has joined the process group already."""
+    """Runs in each of Ray Train's workers, which has joined the process group already."""
     from corpusmill.train.launch import leave_error, leave_result, take_part
 
     left = Storage(order["left"])
@@ -202,7 +203,7 @@ def _work(order: dict[str, Any]) -> None:
                 "a run on a store (s3://)."
             )
         with contextlib.suppress(OSError):
-            os.chdir(order["cwd"])  # relative paths are those of the folder in which the run was started
+            os.chdir(order["cwd"])  # relative paths start from the folder in which the run was started
         leave_result(left, take_part(order["task"], None, order["threads"]))
     except BaseException as error:
         if there:
@@ -211,7 +212,7 @@ def _work(order: dict[str, Any]) -> None:
 
 
 def _failure(error: Exception, world: int) -> Exception:
-    """What Ray Train's error means."""
+    """Returns our exception for Ray Train's error."""
     from ray.exceptions import RayError
     from ray.train import WorkerGroupError
 

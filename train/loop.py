@@ -1,7 +1,7 @@
 """The training loop of every stage: pre-training, instruction tuning, preference alignment; on one process or many.
 
-A thread prepares the next batch; a guard says which steps are too dangerous to take. All ranks look at the same totals, so they take, skip
-and stop together.
+A thread prepares the next batch. A guard skips steps whose loss or gradient is not finite, or far outside the recent range. All ranks see
+the same totals, so they take, skip and stop together.
 """
 
 import math
@@ -37,16 +37,16 @@ from corpusmill.train.watch import Watch, flops_per_token
 
 
 class Prefetcher:
-    """An objective whose next batch is always being prepared, up to the end of step `steps - 1`.
+    """Wraps an objective and always prepares its next batch, up to the end of step `steps - 1`.
 
-    Batches depend on the step alone, and one thread makes them in turn, so they are the same as without it. `waited`: seconds in which the
-    training waited for a batch.
+    Batches depend only on the step, and one thread makes them in order, so they are the same as without prefetching. `waited`: seconds for
+    which the training waited for batches.
     """
 
     def __init__(self, objective: Objective, steps: int):
         self.objective, self.steps, self.metrics, self.waited = objective, steps, objective.metrics, 0.0
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._next: tuple[int, DataShare] | None = None  # the step that the stream comes to; None: it starts anew
+        self._next: tuple[int, DataShare] | None = None  # the step that the stream continues with; None: it must start anew
         self._stream: Iterator[Any] = iter(())
         self._future: Future[Any] = Future()
 
@@ -66,7 +66,7 @@ class Prefetcher:
         if self._next != (step, share):
             self._stream = self._batches(step, share)
             self._future = self._thread.submit(next, self._stream, None)
-        self._next = None  # until the step is over: after an unfinished step the stream starts anew
+        self._next = None  # until the step is complete: after an interrupted step the stream starts anew
         while (batch := self._wait()) is not None:
             yield batch
         self._next = step + 1, share
@@ -79,7 +79,7 @@ class Prefetcher:
         return batch
 
     def _batches(self, first: int, share: DataShare) -> Iterator[Any]:
-        """The batches of all steps from `first` on, each step's followed by None."""
+        """Yields the batches of all steps from `first` on, with a None after each step's."""
         for step in range(first, self.steps):
             yield from self.objective.batches(step, share)
             yield None
@@ -87,20 +87,21 @@ class Prefetcher:
 
 # ---- the guard ---------------------------------------------------------------------------------------
 #
-# Which steps are too dangerous to take: values that are not finite, or far outside what the run has seen lately.
+# Decides which steps are too dangerous to take: those with values that are not finite, or far outside the recent range.
 
-#: Values that "lately" means, and how many there must be before anything can count as a spike.
+#: The number of recent values, and the least number of them with which a value can count as a spike.
 WINDOW, ENOUGH = 64, 20
-#: The smallest deviations, as fractions of the median: a very even stretch must not make every ripple a spike. Gradient
-#: norms may well rise tenfold in a healthy run, and clipping tames that.
+#: The smallest deviations, as fractions of the median, so that after very even values a ripple is not a spike. Gradient norms may rise
+#: tenfold in a healthy run, and clipping limits their effect.
 LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
 
 
 class SpikeGuard:
-    """Robust z-score over the latest finite values: their median, and the median distance of neighbours, which no outlier moves.
+    """A robust z-score over the recent finite values: by their median, and the median distance of consecutive values, so that no outlier
+    moves it.
 
-    Distances of neighbours tell noise from trend: around the median a loss that falls fast, as all do in the beginning, has deviations
-    as large as a spike. For noise that is normal and independent the scale is its standard deviation.
+    Distances of consecutive values separate noise from trend. A fast-falling loss, as at the start of training, has deviations from the
+    median as large as a spike. For independent normal noise the scale is its standard deviation.
     """
 
     def __init__(self, threshold: float, floor: float, values: list[float] | None = None):
@@ -108,7 +109,7 @@ class SpikeGuard:
         self.values = deque(values or [], maxlen=WINDOW)
 
     def judge(self, value: float, name: str) -> str | None:
-        """Why a step with this value must be skipped, or None. Takes a finite value into the window."""
+        """Returns why a step with this value must be skipped, or None. Remembers a finite value."""
         if not math.isfinite(value):
             return f"{name} is {value}"
         reason = self._spike(value, name)
@@ -129,10 +130,10 @@ class SpikeGuard:
 
 @dataclass
 class FitResult:
-    """Totals of a whole training, resumed parts included (`seconds` and `tokens_per_second`: of this process alone)."""
+    """The totals of a whole training, with its resumed parts; `seconds` and `tokens_per_second` are those of this process."""
 
     steps: int
-    count: int  # targets (or pairs) trained on
+    count: int  # targets (pairs in alignment) trained on
     tokens: int
     skipped: int
     losses: list[float]  # the mean losses of the last steps
@@ -150,7 +151,7 @@ class FitResult:
 
 @dataclass
 class _Progress:
-    """What a resumed run needs besides weights and moments; all of it JSON."""
+    """The state of a resumed run besides weights and moments, as JSON values."""
 
     count: int = 0
     tokens: int = 0
@@ -163,7 +164,7 @@ class _Progress:
 
 @dataclass
 class _Gradient:
-    """The result of a step's backward pass. Gradients times `factor` are those of the mean loss; `norm` is their norm."""
+    """The result of a step's backward pass. `grads` times `factor` is the gradient of the mean loss; `norm` is that gradient's norm."""
 
     parts: list[StepLoss]  # this rank's micro-batches
     grads: list[Tensor]
@@ -175,9 +176,9 @@ class _Gradient:
     metrics: dict[str, float]
 
 
-#: The documents of a step: those of one micro-batch of one share.
+#: Returns the documents of one micro-batch: step, share, number of the micro-batch.
 Describe = Callable[[int, DataShare, int], list[str]]
-#: Evaluates after a number of steps. Its values go into the log by name; `samples` go into a file of their own.
+#: Evaluates after a number of steps. Its values go into the log by name; `samples` go into a separate file.
 Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
 
 
@@ -199,11 +200,11 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `seed` the model is blank, and filled when it is laid out. `log` gets one JSON line a step. `describe` names the documents of a
-    skipped step, if possible only those of the micro-batches to blame. `evaluate` is called after every `evaluate_every` steps (0: never)
-    and after the last; its values go into that step's line, and `score` names the value by which states are best. On one process `model`
-    itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after `config.max_skips` skipped
-    steps in a row.
+    With a `seed` the model is blank, and is filled when it is laid out. `log` gets one JSON line for each step. `describe` names the
+    documents of a skipped step, only those of the faulty micro-batches where they are known. `evaluate` is called after every
+    `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
+    states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError
+    after `config.max_skips` skipped steps in a row.
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
@@ -211,7 +212,7 @@ def fit(
     states = States(state, dims, config.keep, config.keep_best, config.async_save)
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, model.arch, describe, title)
-        torch.manual_seed(dims.rank)  # a model with dropout would draw from it
+        torch.manual_seed(dims.rank)  # for models with dropout
         begin, flops = loop.resume(), flops_per_token(model.arch)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
@@ -269,7 +270,7 @@ class _Loop:
     # ---- one step -----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Any]:
-        """Takes or skips one step; returns its line for the log."""
+        """Takes or skips one step. Returns its line for the log."""
         if not self.parallel_model.model.training:
             self.parallel_model.model.train()
         done = self._gradient(step)
@@ -287,7 +288,7 @@ class _Loop:
         return line
 
     def _gradient(self, step: int) -> "_Gradient":
-        """The step's loss and gradient over all micro-batches of all ranks."""
+        """Computes the step's loss and gradient over all micro-batches of all ranks; here the sums are divided by the count."""
         self.optimizer.zero_grad()
         parts = self.parallel_model.backward(self.objective, step)
         grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}
@@ -300,7 +301,7 @@ class _Loop:
         return _Gradient(parts, list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
 
     def _judge(self, done: "_Gradient") -> str | None:
-        if not done.count:  # nothing was learned, so the loss of 0 is no measure for others
+        if not done.count:  # without targets nothing was learned, and the guards must not remember the loss of 0
             return None if math.isfinite(done.loss + done.norm) else f"loss is {done.loss} and the gradient norm {done.norm}"
         reasons = self.loss_guard.judge(done.loss, "loss"), self.norm_guard.judge(done.norm, "gradient norm")
         self.so_far.losses, self.so_far.norms = list(self.loss_guard.values), list(self.norm_guard.values)
@@ -313,7 +314,7 @@ class _Loop:
         self.optimizer.step(fraction)
 
     def _documents(self, step: int, parts: list[StepLoss]) -> list[str]:
-        """The documents of micro-batches with a loss that is not finite, on any rank; if there are none, all documents of the step."""
+        """Returns the documents of micro-batches whose loss is not finite, on any rank; if there are none, all documents of the step."""
         if self.describe is None:
             return []
         share = self.states.dims.share
@@ -340,7 +341,7 @@ class _Loop:
     # ---- state --------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a saved state."""
+        """Returns the tensors of a saved state, by name."""
         weights = {f"model/{name}": p for name, p in self.parallel_model.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
@@ -348,7 +349,7 @@ class _Loop:
         self.states.save(done, self.tensors(), {**self.identity, "so_far": vars(self.so_far)}, self.so_far.score)
 
     def resume(self) -> int:
-        """Takes over the latest state; returns how many steps are done."""
+        """Takes over the latest state. Returns the number of steps done."""
         saved = self.states.latest()
         if saved is None:
             return 0

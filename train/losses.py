@@ -1,6 +1,8 @@
-"""What a training minimises: the loss of next tokens, the objective that the loop asks for it, and the losses on preferences.
+"""Losses: of next tokens and of preferences, and the `Objective` by which the training loop asks for them.
 
-Losses are sums over valid targets, divided by the count of the whole step. So neither micro-batches nor ranks change what is minimised.
+Nothing is divided here. An objective returns a sum over the valid targets (pairs in alignment) of a micro-batch, and their count.
+`train/loop.py` divides the step's sum by the step's count over all micro-batches and ranks; `gradient_scale` (`train/parallel/`) undoes
+the averaging of gradients over ranks. So neither micro-batches nor ranks change what is minimised.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,18 +23,18 @@ if TYPE_CHECKING:
 
 # ---- next tokens -------------------------------------------------------------------------------------
 #
-# The negative log-likelihood of targets, in fp32 whatever the model computes in.
+# The negative log-likelihood of targets, always in fp32 at least.
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """`[B, T]` in fp32 (float64 logits: in float64) of targets `[B, T]` under logits `[B, T, vocab]`; 0 where a target is IGNORED."""
+    """Returns `[B, T]`: nats of targets `[B, T]` under logits `[B, T, vocab]`, fp32 (float64 for float64 logits); 0 for IGNORED targets."""
     nats = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
     return _whole(nats).view_as(targets)
 
 
 def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """The sum of `token_nats`. With a `z_loss` its gradient is that of nats + z_loss * (log Z)^2, where Z is the sum of a target's
-    exponentiated logits (PaLM, https://arxiv.org/abs/2204.02311, section 5); its value stays that of the nats."""
+    """Returns the sum of `token_nats`. With `z_loss`, its gradient is that of nats + z_loss * (log Z)^2, where Z is the softmax's
+    denominator (PaLM, https://arxiv.org/abs/2204.02311, section 5); its value stays the nats."""
     nats = token_nats(logits, targets).sum()
     if not z_loss:
         return nats
@@ -41,10 +43,10 @@ def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
 
 
 def target_nats(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
-    """-log p `[n]` of every one of the targets `[B, T]` that counts, in the order of rows and places, after hidden states `[B, T, width]`.
+    """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`.
 
-    Most of a prompt's logits are never needed, and never there. Where positions are shared out by a tensor group, each rank has some of
-    all of them, so there the head works on all.
+    The head computes logits only for those targets, so most of a prompt's logits never exist. Where a tensor group shares out the
+    positions, the head computes all of them, as each rank has only part of each row.
     """
     counted = targets != IGNORED
     if hasattr(hidden, "placements"):
@@ -53,9 +55,9 @@ def target_nats(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tenso
 
 
 def log_z(logits: Tensor) -> Tensor:
-    """`[B, T]` log-sum-exp of logits `[B, T, vocab]`.
+    """Returns `[B, T]`: the log-sum-exp of logits `[B, T, vocab]`.
 
-    Spelled out where the vocabulary is sharded, as DTensor then adds up the shards' sums and does not gather their logits.
+    Where the vocabulary is sharded, it is written out, because DTensor then adds up the shards' sums instead of gathering logits.
     """
     logits = _wide(logits)
     if not hasattr(logits, "placements"):
@@ -65,7 +67,7 @@ def log_z(logits: Tensor) -> Tensor:
 
 
 def _whole(values: Any) -> Tensor:
-    """A plain tensor of what every rank of a tensor group has."""
+    """Returns a plain tensor of values that every rank of a tensor group has."""
     return values.full_tensor() if hasattr(values, "placements") else values
 
 
@@ -75,17 +77,17 @@ def _wide(logits: Tensor) -> Tensor:
 
 # ---- objectives --------------------------------------------------------------------------------------
 #
-# Batches that depend on the step alone, and a loss that is a sum over valid targets.
+# An objective gives batches that depend only on the step, and losses that are sums over valid targets.
 #
-# The step number is the whole state of the data: a run that was killed and started again takes the same steps with the same bits.
+# The step number is the only state of the data, so a killed and restarted run takes the same steps with the same bits.
 
 
 @dataclass
 class StepLoss:
-    """The loss of a (micro-)batch: the sum over its valid targets (or pairs), how many there are, and sums to log.
+    """The loss of a micro-batch: `total`, the sum over its valid targets (pairs in alignment); `count`, their number; sums to log.
 
-    `metrics` are sums too: the log shows them divided by the step's count. `tokens` is for speed only (0: the count). What is a tensor is
-    fetched from the device once a step.
+    `metrics` are sums, too: the log shows them divided by the step's count. `tokens` serves only to measure speed (0: same as `count`).
+    Tensors are fetched from the device once a step.
     """
 
     total: Tensor
@@ -95,7 +97,7 @@ class StepLoss:
 
 
 def step_totals(parts: Sequence[StepLoss], metrics: Sequence[str], device: torch.device) -> Tensor:
-    """Loss, count, tokens and metrics summed over micro-batches, float64 `[3 + metrics]` on the device: nothing waits for it."""
+    """Adds up loss, count, tokens and metrics of micro-batches: float64 `[3 + metrics]` on the device, without waiting for it."""
     sums = torch.zeros(3 + len(metrics), dtype=torch.float64, device=device)
     for p in parts:
         counted = p.count if isinstance(p.tokens, int) and not p.tokens else p.tokens
@@ -105,20 +107,20 @@ def step_totals(parts: Sequence[StepLoss], metrics: Sequence[str], device: torch
 
 
 class Objective(Protocol):
-    """What the loop trains on. `metrics` are the names in every `StepLoss.metrics`, the same on all ranks."""
+    """What the loop trains on. `metrics` names the entries of every `StepLoss.metrics`; the names are the same on all ranks."""
 
     metrics: Sequence[str]
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
-        """The micro-batches of this share of a step's rows, on the model's device; as many for each share."""
+        """Yields the micro-batches of this share of a step's rows, on the model's device; every share has the same number."""
         ...
 
     def loss(self, model: "Llama", batch: Any) -> StepLoss: ...
 
 
 class TokenObjective:
-    """Next-token prediction: batches are `(ids, targets, segments)`. A pipeline's last stage has the logits alone and calls `of_logits`.
-    `z_loss` is the weight of its (log Z)^2 in the gradient."""
+    """Next-token prediction. Batches are `(ids, targets, segments)`. A pipeline's last stage calls `of_logits`, as it has only logits.
+    `z_loss` is the weight of (log Z)^2 in the gradient."""
 
     metrics: Sequence[str] = ()
     z_loss = 0.0
@@ -131,13 +133,13 @@ class TokenObjective:
         return self.of_logits(model(ids, segments), targets)
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        """The summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`."""
+        """Returns the summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`, and their count."""
         return StepLoss(token_loss(logits, targets, self.z_loss), (targets != IGNORED).sum())
 
 
 # ---- preferences -------------------------------------------------------------------------------------
 #
-# Functions of the log-probabilities of a chosen and a rejected completion under policy and reference, float32, a value a pair.
+# Functions of the log-probabilities of a chosen and a rejected completion under policy and reference; float32, one value for each pair.
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Sums over completion tokens, float32 [pairs]: nats under the policy and under the frozen reference, which losses
-    without one leave out.
+    """Sums of log-probabilities over completion tokens, float32 [pairs], under the policy and under the frozen reference (None for losses
+    without a reference).
 
     `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over, for losses of means.
     """
@@ -167,7 +169,7 @@ class PairLogps:
 
     @cached_property
     def chosen_ratio(self) -> Tensor:
-        """Log-ratio of policy to reference of the chosen completion."""
+        """The log-ratio of policy to reference for the chosen completion."""
         assert self.reference_chosen is not None
         return self.chosen - self.reference_chosen
 
@@ -178,17 +180,17 @@ class PairLogps:
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        """h of the DPO paper: how much more than the reference the policy prefers the chosen completion."""
+        """h of the DPO paper: how much more the policy prefers the chosen completion than the reference does, in nats."""
         return self.chosen_ratio - self.rejected_ratio
 
     @cached_property
     def mean_log_ratio(self) -> Tensor:
-        """The same of mean log-probabilities a token."""
+        """`log_ratio` of mean log-probabilities per token."""
         return self.chosen_ratio / self.chosen_tokens - self.rejected_ratio / self.rejected_tokens
 
     @cached_property
     def mean_chosen(self) -> Tensor:
-        """The policy's log-probability a token of the chosen completion."""
+        """The policy's mean log-probability per token of the chosen completion."""
         return self.chosen / self.chosen_tokens
 
     @cached_property
@@ -198,17 +200,17 @@ class PairLogps:
 
 PreferenceLoss = Callable[[PairLogps, LossOptions], Tensor]
 
-#: The names of what `pair_metrics` gives; `kl` only where there is a reference.
+#: The names in the result of `pair_metrics`; `kl` only with a reference.
 METRICS = ("accuracy", "margin", "reward_chosen", "reward_rejected", "chosen_tokens", "rejected_tokens", "kl")
 
 
 @torch.no_grad()
 def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
-    """What is logged of a batch, float32 [pairs] each.
+    """Returns the metrics of a batch for the log, float32 [pairs] each.
 
-    Rewards are beta * (policy - reference), as in the DPO paper; without a reference beta * the policy's log-probability a token,
-    as in those of ORPO and SimPO. `accuracy` is the share of pairs whose chosen completion has the higher one. `kl` is the
-    policy's log-ratio to the reference a completion token: on data and not on samples, so it may be negative.
+    Rewards are beta * (policy - reference), as in the DPO paper; without a reference beta * the policy's mean log-probability per token,
+    as in the papers of ORPO and SimPO. `accuracy` is 1 where the chosen completion has the higher reward. `kl` is the policy's log-ratio
+    to the reference per completion token. It is measured on data, not on samples, so it may be negative.
     """
     if pairs.reference_chosen is None:
         chosen, rejected = pairs.mean_chosen, pairs.mean_rejected
@@ -236,53 +238,53 @@ def sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
 
 
 def conservative(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """cDPO: a share e of the labels is taken as swapped, -(1-e) log sigmoid(beta h) - e log sigmoid(-beta h)
+    """cDPO: treats a share e of the labels as swapped: -(1-e) log sigmoid(beta h) - e log sigmoid(-beta h)
     (trainers.py of DPO's authors)."""
     share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
     return -(1 - share) * logsigmoid(scaled) - share * logsigmoid(-scaled)
 
 
 def mean_sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Length-normalised DPO (Tulu 3, arXiv 2411.15124): -log sigmoid(beta h) of mean log-probabilities a token."""
+    """Length-normalised DPO (Tulu 3, arXiv 2411.15124): -log sigmoid(beta h), with h from mean log-probabilities per token."""
     return -logsigmoid(options.beta * pairs.mean_log_ratio)
 
 
 def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409), an unbiased estimate under a share e < 1/2 of swapped
-    labels: (-(1-e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1-2e)."""
+    """Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409), an unbiased estimate where a share e < 1/2 of the labels is swapped:
+    (-(1-e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1-2e)."""
     share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
     return (-(1 - share) * logsigmoid(scaled) + share * logsigmoid(-scaled)) / (1 - 2 * share)
 
 
 def ipo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036): (h - 1 / (2 beta))^2 of mean log-probabilities a token, as
-    TRL has it and the authors confirmed."""
+    """Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036): (h - 1 / (2 beta))^2, with h from mean log-probabilities
+    per token, as in TRL and confirmed by the authors."""
     return (pairs.mean_log_ratio - 1 / (2 * options.beta)) ** 2
 
 
 def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): -a - beta log sigmoid(log odds(a) - log odds(b)) of the mean
-    log-probabilities a token a, b of chosen and rejected.
+    """Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): -a - beta log sigmoid(log odds(a) - log odds(b)), where a
+    and b are the mean log-probabilities per token of chosen and rejected.
 
-    The first term is what tuning on the chosen completions minimises, here of the completion's tokens as in the paper's
-    equation 6; the authors' code and TRL count the prompt's tokens in it too.
+    The first term is the loss of tuning on the chosen completions. Here it covers the completion's tokens, as in the paper's equation 6;
+    the authors' code and TRL include the prompt's tokens.
     """
     a, b = pairs.mean_chosen, pairs.mean_rejected
     return -a - options.beta * logsigmoid(log_odds(a) - log_odds(b))
 
 
 def log_odds(logp: Tensor) -> Tensor:
-    """log(p / (1 - p)) of log-probabilities, with finite values and gradients also where p is rounded to 1.
+    """Returns log(p / (1 - p)) of log-probabilities, with finite values and gradients even where p rounds to 1.
 
-    `expm1` keeps 1 - p near 0. TRL chooses between two formulas by `torch.where`, which makes the gradient NaN near p = 1.
+    `expm1` keeps 1 - p exact near 0. TRL chooses between two formulas by `torch.where`, which makes the gradient NaN near p = 1.
     """
     logp = logp.clamp(max=-torch.finfo(logp.dtype).tiny)
     return logp - (-torch.expm1(logp)).log()
 
 
 def simpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): -log sigmoid(beta (a - b) - gamma) of the mean log-probabilities
-    a token a, b of chosen and rejected."""
+    """Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): -log sigmoid(beta (a - b) - gamma), where a and b are the mean
+    log-probabilities per token of chosen and rejected."""
     return -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma)
 
 

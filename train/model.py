@@ -1,7 +1,7 @@
 """A compact decoder-only Llama with the weight names of Hugging Face (`model.layers.0.self_attn.q_proj.weight`, ...).
 
-Read it from top to bottom: norm, rotary embedding, mask, key-value cache, attention, layers, the model, its first weights. `transformers`
-computes the same logits from the same weights, in float64 to 1e-10 (tests/train/test_model.py).
+Read it from top to bottom: norm, rotary embedding, mask, key-value cache, attention, layers, model, initial weights. `transformers`
+computes the same logits from the same weights: in float64 to 1e-10 (tests/train/test_model.py).
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from corpusmill.train.options import Architecture, RopeScaling
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension: the division in fp32, its result rounded to the type of `x`, then the weight.
+    """x / rms(x) * weight over the last dimension: divides in fp32, rounds the result to the type of `x`, then multiplies by the weight.
 
-    `F.rms_norm` with a weight would multiply before it rounds, and would divide float64 in float64; `transformers` does neither.
+    `transformers` does the same. `F.rms_norm` with a weight would multiply before it rounds, and divide float64 in float64.
     """
 
     def __init__(self, width: int, eps: float):
@@ -43,15 +43,15 @@ class RMSNorm(nn.Module):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The same as a function."""
+    """Computes `RMSNorm.forward` as a function."""
     wide = x.float() if x.dtype == torch.float64 else x
     return weight * F.rms_norm(wide, x.shape[-1:], None, eps).to(x.dtype)
 
 
 class _OnCPU(torch.autograd.Function):
-    """The same bits with the gradient written out: half the work of the one that PyTorch derives on a CPU, where it has no kernel.
+    """Computes the bits of `rms_norm` with its gradient written out: half the work of the gradient that PyTorch derives on a CPU.
 
-    With n = x / rms(x) and h = gradient * weight the gradient of x is (h - n mean(h n)) / rms(x).
+    With n = x / rms(x) and h = gradient * weight, the gradient of x is (h - n mean(h n)) / rms(x).
     """
 
     @staticmethod
@@ -75,14 +75,14 @@ class _OnCPU(torch.autograd.Function):
 
 # ---- rotary embedding --------------------------------------------------------------------------------
 #
-# In the half-split layout of Hugging Face: the pairs are (i, i + head_dim / 2).
+# The layout is Hugging Face's half-split one: the pairs are (i, i + head_dim / 2).
 #
-# Angles are computed in fp32 whatever the model's type is: bf16 can represent only 769 of the positions 0 to 4095. Frequencies are, to
-# the bit, those that `transformers` computes (modeling_rope_utils.py).
+# Angles are computed in fp32 whatever the model's type: of the positions 0 to 4095, bf16 can represent only 769. Frequencies equal those
+# of `transformers` to the bit (modeling_rope_utils.py).
 
 
 def frequencies(arch: Architecture) -> tuple[Tensor, float]:
-    """Radians a token, fp32 `[head_dim / 2]`, and what cosines and sines are multiplied by."""
+    """Returns the frequencies in radians per token, fp32 `[head_dim / 2]`, and the factor of cosines and sines."""
     dim, theta, scaling = arch.head_dim, arch.rope_theta, arch.rope_scaling
     periods = theta ** (torch.arange(0, dim, 2, dtype=torch.int64, device="cpu").float() / dim)
     if scaling is None:
@@ -93,8 +93,8 @@ def frequencies(arch: Architecture) -> tuple[Tensor, float]:
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1: what turns less than `low_freq_factor` times in the old context turns `factor` times slower, what turns more
-    than `high_freq_factor` times stays, and between them it is mixed (llama-models, apply_scaling)."""
+    """Llama 3.1: slows frequencies with fewer than `low_freq_factor` turns in the old context by `factor`, keeps those with more than
+    `high_freq_factor` turns, and interpolates between (llama-models, apply_scaling)."""
     old, low, high = scaling.original_max_position_embeddings, scaling.low_freq_factor, scaling.high_freq_factor
     wavelength = 2 * math.pi / plain
     slowed = torch.where(wavelength > old / low, plain / scaling.factor, plain)
@@ -104,8 +104,8 @@ def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def _yarn(periods: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
-    """YaRN: from the dimension that turns `beta_fast` times in the old context to the one that turns `beta_slow` times a linear
-    ramp from the plain frequency to the one that is `factor` times slower."""
+    """YaRN: a linear ramp over dimensions, from the plain frequency where it makes `beta_fast` turns in the old context to one slowed by
+    `factor` where it makes `beta_slow` turns."""
     dim = 2 * len(periods)
 
     def dimension(turns: float) -> float:
@@ -119,7 +119,7 @@ def _yarn(periods: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.no_grad():  # training uses what generation has made
+    with torch.inference_mode(False), torch.no_grad():  # so that training can use tables that generation made
         rates, factor = frequencies(arch)
         angles = torch.arange(arch.context, device="cpu").float().unsqueeze(-1) * rates
         cos, sin = angles.cos() * factor, angles.sin() * factor
@@ -129,37 +129,37 @@ def _table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tupl
 
 
 def rotary_table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """For the positions 0 to `context` - 1, `[context, head_dim]` each in `dtype`: cos | cos, and -sin | sin.
+    """Returns cos | cos and -sin | sin for the positions 0 to `context` - 1, `[context, head_dim]` each, in `dtype`.
 
-    Computed on the CPU, so the same on every device, and kept: a step only looks up its positions.
+    They are computed on the CPU, so equal on every device, and cached: a step only looks up its positions.
     """
     return _table(arch, device, dtype)
 
 
-# To the compiler the tables are constants: nothing is traced or computed again. `torch.compiler.assume_constant_result` does
-# just this, but imports the compiler, which takes 1.5 seconds.
+# To the compiler the tables are constants: nothing is traced or computed again. `torch.compiler.assume_constant_result` would do the same,
+# but imports the compiler, which takes 1.5 seconds.
 rotary_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` `[B, heads, T, head_dim]` turned by the angles of its positions, tables `[T, head_dim]` or `[B, 1, T, head_dim]`."""
+    """Rotates `x` `[B, heads, T, head_dim]` by the angles of its positions; tables `[T, head_dim]` or `[B, 1, T, head_dim]`."""
     return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, -1), sin)
 
 
 # ---- mask --------------------------------------------------------------------------------------------
 #
-# Which keys a query may see: those before it, from the first of its own document and of its window on.
+# The keys that a query may see: from the first of its own document and of its window on, up to itself.
 #
-# Attention gets None for plain causality, for which the kernels need no mask; a boolean mask for `scaled_dot_product_attention`; or on a
-# GPU the block mask of flex_attention, which skips blocks in which nothing is seen.
+# Attention gets one of three masks: None for plain causal attention, for which kernels need no mask; a boolean mask for
+# `scaled_dot_product_attention`; on a GPU the block mask of flex_attention, which skips blocks where nothing is seen.
 
 Mask = Tensor | BlockMask | None
 
 
 def document_starts(segments: Tensor | None) -> Tensor | None:
-    """`[B, T]`: the place at which each token's document begins; `segments` `[B, T]` changes where one begins.
+    """Returns `[B, T]`: the place where each token's document begins. `segments` `[B, T]` changes value where a document begins.
 
-    None where every row is one document: attention is then plain. On a GPU nobody looks, as the step would wait for the answer.
+    Returns None where every row is one document, as attention is then plain. On a GPU this is not checked, as the step would wait.
     """
     if segments is None or segments.size(1) == 1:
         return None
@@ -173,14 +173,14 @@ def document_starts(segments: Tensor | None) -> Tensor | None:
 
 
 def first_key(past: int, window: int) -> int:
-    """The earliest position that a query at position `past` sees."""
+    """Returns the earliest position that a query at position `past` sees."""
     return max(0, past + 1 - window) if window else 0
 
 
 def visible(starts: Tensor | None, past: int, length: int, window: int, device: torch.device, first: int = 0) -> Mask:
-    """The mask of `length` queries at places from `past` on, over the keys from `first` on.
+    """Returns the mask of `length` queries, at places from `past` on, over the keys from `first` on.
 
-    `starts` `[B, T]` or `[B, 1]` is the first place of each query's document; nothing that it sees lies before `first`.
+    `starts` `[B, T]` or `[B, 1]` is the first place of each query's document. A query sees nothing before `first`.
     """
     narrow = 0 < window < past + length
     if starts is None and (length == 1 or not (past or narrow)):
@@ -195,7 +195,7 @@ def visible(starts: Tensor | None, past: int, length: int, window: int, device: 
 
 
 def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:
-    """Boolean `[T, keys]`, true where a query may look; for a batch `[B, 1, T, keys]`.
+    """Returns a boolean mask `[T, keys]`, for a batch `[B, 1, T, keys]`: true where a query sees a key.
 
     `earliest` `[T]` or `[B, T]` is the first position that each query sees. Queries begin at position `past`, keys at `first`.
     """
@@ -207,8 +207,8 @@ def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:
 
 
 def block_mask(earliest: Tensor) -> BlockMask:
-    """The same for flex_attention. Tests compare it with the dense mask on the CPU; it has never run on a GPU here."""
-    shared = earliest.dim() == 1  # by all rows of a batch, however many
+    """Returns `dense_mask` as a mask of flex_attention. Tests compare the two on the CPU; it has never run on a GPU here."""
+    shared = earliest.dim() == 1  # one mask for all rows of a batch
 
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
@@ -225,21 +225,21 @@ def _compiled(function: Any) -> Any:
 
 
 def fused(function: Any) -> Any:
-    """A function of flex_attention as one kernel, for without the compiler it would write out all scores; compiled at its first use."""
+    """Compiles a function of flex_attention, at its first use, into one kernel. Uncompiled it would store all scores."""
     return function if torch.compiler.is_compiling() else _compiled(function)
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------
 #
-# Keys and values of what a model has read, so that a new token costs one step and not the whole text.
+# Keys and values of the tokens so far, so that a new token costs one step instead of the whole text.
 
 
 class KVCache:
-    """Keys and values of the places so far, `[B, kv_heads, longest, head_dim]` each, by layer.
+    """Keys and values of the places so far, by layer: `[B, kv_heads, longest, head_dim]` each.
 
-    All rows of a batch end at the same place, and `starts` says where each begins (empty: all at 0): its positions count from there, and
-    it sees nothing before. So one step adds a token to every row, whatever their lengths. What lies before a row's start is finite, as a
-    weight of 0 times a NaN would be NaN.
+    All rows of a batch end at the same place. `starts` holds the place where each row begins (empty: all at 0); a row's positions count
+    from there, and it sees nothing before. So one step adds a token to every row, whatever its length. Values before a row's start must
+    be finite, as a weight of 0 times a NaN would be NaN.
     """
 
     def __init__(self, longest: int, window: int = 0):
@@ -249,7 +249,7 @@ class KVCache:
 
     @property
     def first(self) -> int:
-        """The earliest place that the next token of any row sees: attention gets the keys from there on."""
+        """The earliest place that the next token of any row sees. Attention gets the keys from there on."""
         return max(first_key(self.length, self.window), min(self.starts, default=0))
 
     @property
@@ -259,15 +259,15 @@ class KVCache:
 
     @property
     def longest_row(self) -> int:
-        """Tokens of the row that begins first."""
+        """The length in tokens of the row that begins first."""
         return self.length - min(self.starts, default=0)
 
     def row_starts(self, device: torch.device) -> Tensor | None:
-        """`[B, 1]`; None if all rows begin at 0."""
+        """Returns `[B, 1]`: where each row begins; None if all begin at 0."""
         return torch.tensor(self.starts, device=device).unsqueeze(1) if any(self.starts) else None
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores `[B, kv_heads, T, head_dim]` after the first `length` places; returns all that the new ones see, from `first` on."""
+        """Stores `[B, kv_heads, T, head_dim]` after the first `length` places. Returns all keys and values that the new tokens may see."""
         first, new, seen = self.first, keys.size(2), []
         for kept, given in zip(self._layer(layer, keys), (keys, values)):
             kept.narrow(2, self.length, new).copy_(given)
@@ -275,12 +275,12 @@ class KVCache:
         return seen[0], seen[1]
 
     def keep(self, rows: list[int]) -> None:
-        """Forgets all other rows."""
+        """Keeps these rows and drops all others."""
         self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
         self.starts = [self.starts[row] for row in rows]
 
     def _layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        if layer not in self.layers:  # shape, type and device are those of what comes: half the heads, say, or bf16
+        if layer not in self.layers:  # takes shape, type and device from `like`, which may be in bf16, or have part of the heads
             shape = (len(like), like.size(1), self.longest, like.size(3))
             self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
         return self.layers[layer]
@@ -288,16 +288,16 @@ class KVCache:
 
 # ---- attention ---------------------------------------------------------------------------------------
 
-#: Rows up to this length are attended to by plain products where a CPU computes in bf16: torch's own kernel is quick in fp32 alone, and
-#: takes three times as long for 64 tokens, twice as long for 512.
+#: On a CPU in bf16, attention over rows up to this length uses plain products. PyTorch's kernel is fast only in fp32: in bf16 it takes
+#: three times as long as products for 64 tokens, twice as long for 512.
 PLAIN = 512
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
-    """softmax(QK' / sqrt(head_dim)) V, `[B, heads, T, head_dim]`; for `mask` see `visible` (None is causal).
+    """Returns softmax(QK' / sqrt(head_dim)) V, `[B, heads, T, head_dim]`; for `mask` see `visible` (None is causal).
 
-    A query that sees nothing gets 0. Each key-value head serves `heads / kv_heads` consecutive query heads. PyTorch picks the
-    kernel: FlashAttention on a GPU and its own on a CPU; with a block mask flex_attention, whose backward a CPU lacks.
+    A query that sees nothing gets 0. Each key-value head serves `heads / kv_heads` consecutive query heads. PyTorch picks the kernel:
+    FlashAttention on a GPU, its own on a CPU. A block mask needs flex_attention, which has no backward pass on a CPU.
     """
     grouped = queries.size(1) != keys.size(1)
     if mask is None or isinstance(mask, Tensor):
@@ -310,19 +310,19 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention by its formula, softmax in fp32."""
+    """Computes causal attention by its formula, with the softmax in fp32."""
     if (each := queries.size(1) // keys.size(1)) > 1:
         keys, values = (heads.repeat_interleave(each, dim=1) for heads in (keys, values))
     length, head_dim = queries.shape[2:]
     future = torch.full((length, length), -torch.inf).triu(1)
-    scores = torch.add(future, queries @ keys.mT, alpha=head_dim**-0.5)  # fp32, as one of the two is
+    scores = torch.add(future, queries @ keys.mT, alpha=head_dim**-0.5)  # fp32, because `future` is
     return F.softmax(scores, dim=-1).to(values.dtype) @ values
 
 
 class Attention(nn.Module):
     """Self-attention of one layer, with an optional norm on each head of queries and keys.
 
-    How many heads there are is read off the projections' outputs, so a tensor-parallel rank may hold some of them.
+    The number of heads is read from the projections' outputs, so a tensor-parallel rank may hold only some of them.
     """
 
     def __init__(self, arch: Architecture, layer: int):
@@ -336,7 +336,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(arch.head_dim, arch.norm_eps) if arch.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None) -> Tensor:
-        """`x` `[B, T, width]` to the same; `cos` and `sin` as in `rotate`."""
+        """Maps `x` `[B, T, width]` to the same shape; `cos` and `sin` as in `rotate`."""
         batch, length, _ = x.shape
         shape = (batch, length, -1, self.head_dim)
         queries, keys, values = (project(x).view(shape) for project in (self.q_proj, self.k_proj, self.v_proj))
@@ -368,9 +368,9 @@ class SwiGLU(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm and added to the residual stream.
+    """Attention and feed-forward, each after a norm, and each added to the residual stream.
 
-    With `checkpointing` nothing between the layer's input and output is kept for the backward pass, which computes it again.
+    With `checkpointing`, the backward pass keeps only the layer's input and computes the rest again.
     """
 
     def __init__(self, arch: Architecture, layer: int):
@@ -382,7 +382,7 @@ class Layer(nn.Module):
         self.mlp = SwiGLU(arch)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():  # in here, so that what shards a layer is outside
+        if self.checkpointing and torch.is_grad_enabled():  # inside the layer, so that wrappers which shard the layer stay outside
             recomputed: Tensor = checkpoint(self._add, x, cos, sin, mask, cache, use_reentrant=False, preserve_rng_state=False)
             return recomputed
         return self._add(x, cos, sin, mask, cache)
@@ -393,10 +393,10 @@ class Layer(nn.Module):
 
 
 class LlamaModel(nn.Module):
-    """Ids to the hidden states before the output head.
+    """Maps ids to the hidden states before the output head.
 
-    A pipeline stage is a decoder with some consecutive `layers`, and with None for the `embed_tokens` (then hidden
-    states come in) or the `norm` (then they go out as they are) that it does not have.
+    In a pipeline, a stage has some consecutive `layers`. Its `embed_tokens` is None unless it is the first stage (it then takes hidden
+    states), and its `norm` is None unless it is the last (it then returns hidden states without the norm).
     """
 
     def __init__(self, arch: Architecture):
@@ -409,7 +409,7 @@ class LlamaModel(nn.Module):
     def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
         """Switches activation checkpointing and compilation of the layers.
 
-        One layer is compiled and its code serves all, whatever shards or cuts the model around them.
+        One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
         """
         layer: Any
         for layer in self.layers.values():
@@ -418,13 +418,13 @@ class LlamaModel(nn.Module):
                 layer.compile()
 
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """Hidden states `[B, T, width]` for ids `[B, T]` (or the hidden states before this part); see `Llama.forward`."""
+        """Returns hidden states `[B, T, width]` for ids `[B, T]` (in a later pipeline stage for hidden states); see `Llama.forward`."""
         past, length = cache.length if cache else 0, ids.size(1)
         end, longest = past + length, length + (cache.longest_row if cache else 0)
         if longest > self.arch.context:
             raise InputError(f"a sequence of {longest} tokens is longer than the model's context of {self.arch.context}.")
         starts = cache.row_starts(ids.device) if cache else document_starts(segments)
-        hidden = None if cache and not cache.ragged else starts  # where all rows see all that is given them, a mask would cost for nothing
+        hidden = None if cache and not cache.ragged else starts  # without ragged rows all keys are visible, and a mask would only cost time
         mask = visible(hidden, past, length, self.arch.window, ids.device, cache.first if cache else 0)
         x = ids if self.embed_tokens is None else self.embed_tokens(ids)
         cos, sin = rotary_table(self.arch, x.device, x.dtype)
@@ -441,7 +441,7 @@ class LlamaModel(nn.Module):
 
 
 class Llama(nn.Module):
-    """The language model. `model(ids)` gives hidden states (before the head), `lm_head` turns them into logits."""
+    """The language model. `model` gives the hidden states, `lm_head` turns them into logits."""
 
     def __init__(self, arch: Architecture):
         super().__init__()
@@ -451,20 +451,20 @@ class Llama(nn.Module):
         self.tie()
 
     def tie(self) -> None:
-        """Makes a tied head share the embedding's weights; needed again after `to_empty` has replaced them."""
+        """Makes a tied head share the embedding's weights. Needed again after `to_empty` has replaced both."""
         if self.arch.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
         self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None
     ) -> Tensor:  # fmt: skip
-        """Logits `[B, T, vocab]` for ids `[B, T]`; a part without a head (None) gives hidden states.
+        """Returns logits `[B, T, vocab]` for ids `[B, T]`; a pipeline stage without a head (None) returns hidden states.
 
-        With `targets` `[B, T]` it gives the nats of those that count (see `target_nats`), for which the head works at their places alone.
+        With `targets` `[B, T]` it returns the nats of the targets that count (see `target_nats`); the head computes only these.
 
-        `segments` `[B, T]` (integers that change where a document begins) keeps attention and positions inside each
-        document; without it a row is one document. Rows may be padded on the right: nothing looks forward. With a
-        `cache` the ids follow those it has seen, and it takes them up; there a row is one document. Raises InputError beyond the context.
+        `segments` `[B, T]` (integers that change where a document begins) keep attention and positions within each document; without them
+        a row is one document. Rows may be padded on the right, as no token sees later ones. With a `cache`, whose rows are one document
+        each, the ids follow the cached ones and are added to it. Raises InputError beyond the context.
         """
         hidden = self.model(ids, segments, cache)
         if self.lm_head is None:
@@ -476,28 +476,27 @@ class Llama(nn.Module):
         return next(self.parameters()).device
 
     def new_cache(self, longest: int | None = None) -> KVCache:
-        """An empty cache for sequences of at most `longest` tokens (the context where it is not given)."""
+        """Returns an empty cache for sequences of at most `longest` tokens (default: the context)."""
         return KVCache(longest or self.arch.context, self.arch.window)
 
 
 def blank_model(arch: Architecture) -> Llama:
-    """A model without storage, which can be cut, spread and sharded before it is filled."""
+    """Returns a model without storage, which can be cut, spread and sharded before it is filled."""
     with torch.device("meta"):
         return Llama(arch)
 
 
 def fill(model: Llama, seed: int, device: torch.device | str) -> None:
-    """Gives a blank model, or this rank's part of it, its storage and its first weights."""
+    """Gives a blank model, or this rank's part of it, storage and initial weights."""
     model.to_empty(device=device)
     model.tie()
     initialise(model, seed)
 
 
 def initialise(model: Llama, seed: int) -> None:
-    """Weights for training from nothing, in place.
+    """Sets the initial weights, in place.
 
-    The values of a weight depend on the seed and its name alone: they are the same on every machine, whatever its
-    type, and in a part of the model as in the whole.
+    They depend only on the seed and the weight's name: equal on every machine, in every type, and in a part of the model as in the whole.
     """
     weight: Any
     for name, weight in model.named_parameters():
@@ -505,16 +504,16 @@ def initialise(model: Llama, seed: int) -> None:
         if hasattr(weight, "placements"):  # a DTensor, whose module takes half a second to import
             from torch.distributed.tensor import distribute_tensor
 
-            # every rank draws the whole and keeps its shard
+            # every rank draws the whole weight and keeps its shard
             values = distribute_tensor(values.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
         weight.data.copy_(values)
 
 
 def initial_values(name: str, shape: torch.Size, arch: Architecture, seed: int) -> Tensor:
-    """The values, fp32 on the CPU, with which the weight of this name begins.
+    """Returns the initial values of the weight of this name, fp32 on the CPU.
 
-    Projections into the residual stream and the head begin at zero, so the first loss is ln(vocabulary) and every
-    layer begins as the identity (as in modded-nanogpt); a tied head can't, and begins like GPT-2's embedding.
+    Projections into the residual stream and the head begin at zero, so the first loss is ln(vocabulary) and every layer begins as the
+    identity (as in modded-nanogpt). A tied head can't be zero; it begins like GPT-2's embedding.
     """
     if len(shape) < 2:
         return torch.ones(shape)
@@ -528,6 +527,6 @@ def initial_values(name: str, shape: torch.Size, arch: Architecture, seed: int) 
 
 
 def named_generator(name: str, seed: int) -> torch.Generator:
-    """What draws the first values of the weight of this name, fp32 on the CPU."""
+    """Returns the generator that draws the initial values of the weight of this name."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

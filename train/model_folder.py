@@ -1,6 +1,6 @@
-"""Model folders that open in `transformers`: safetensors and JSON, nothing is pickled.
+"""Model folders that open in `transformers`: safetensors and JSON, no pickle.
 
-With QK-norm `config.json` is that of `Qwen3ForCausalLM`; else with a sliding window `MistralForCausalLM`; else `LlamaForCausalLM`.
+The class in `config.json` is `Qwen3ForCausalLM` with QK-norm; else `MistralForCausalLM` with a sliding window; else `LlamaForCausalLM`.
 """
 
 import json
@@ -22,15 +22,15 @@ from corpusmill.train.template import token_ids
 # ---- model folders -----------------------------------------------------------------------------------
 
 WEIGHTS = "model.safetensors"
-#: Files of the tokenizer that a model folder carries along.
+#: The tokenizer's files, which are copied into a model folder.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes] | None = None) -> None:
     """Writes a model folder: `config.json`, `generation_config.json`, `model.safetensors` and the tokenizer's files.
 
-    `tokenizer` is a folder whose `TOKENIZER_FILES` are copied, or the files themselves by name. `folder` appears only
-    when everything in it is on the disk; one that was there is replaced.
+    `tokenizer` is a folder whose `TOKENIZER_FILES` are copied, or the files themselves by name. `folder` appears only when all of its files
+    are on the disk; it replaces an old folder.
     """
     files = tokenizer_files(Storage(str(tokenizer))) if isinstance(tokenizer, Path) else tokenizer or {}
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
@@ -46,7 +46,7 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
 
 
 def tokenizer_files(folder: Storage) -> dict[str, bytes]:
-    """The tokenizer's files of a folder, by name. Raises CorpusmillError where it has none."""
+    """Returns the tokenizer's files of a folder, by name. Raises CorpusmillError where `tokenizer.json` is missing."""
     found = {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
     if TOKENIZER_FILES[0] not in found:
         raise CorpusmillError(f"{folder.path(TOKENIZER_FILES[0])}: no such file, and a model is saved with its tokenizer.")
@@ -54,7 +54,7 @@ def tokenizer_files(folder: Storage) -> dict[str, bytes]:
 
 
 def model_tensors(model: Llama) -> dict[str, Tensor]:
-    """The weights by name; a tied head is left out, as Hugging Face does it."""
+    """Returns the weights by name, without a tied head, as Hugging Face stores them."""
     tensors = dict(model.state_dict())
     if model.arch.tied:
         tensors.pop("lm_head.weight")
@@ -62,7 +62,7 @@ def model_tensors(model: Llama) -> dict[str, Tensor]:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """The shape that a folder's `config.json` describes, or one sentence about what is wrong with it."""
+    """Returns the shape that a folder's `config.json` describes. Raises InputError where it is missing or not usable."""
     path = folder / "config.json"
     try:
         return from_hugging_face(json.loads(path.read_bytes()))
@@ -77,7 +77,7 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
-    """The model of a folder (or its URL) that `save_model` or `transformers` wrote. InputError names the file and what is wrong."""
+    """Returns the model of a folder (or its URL) that `save_model` or `transformers` wrote. InputError names the file and what is wrong."""
     folder = local_model(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder.")
@@ -90,13 +90,13 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     if arch.tied:
         tensors.pop("lm_head.weight", None)
     _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
-    for name in tensors:  # one after the other, so the model is never there twice
+    for name in tensors:  # one by one, so that the whole model is never in memory twice
         tensors[name] = tensors[name].to(device, dtype, copy=True)
     return _filled(model, tensors)
 
 
 def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
-    """The model that takes over these weights."""
+    """Returns the model of this shape with these weights."""
     with torch.device("meta"):
         model = Llama(arch)
     return _filled(model, weights)
@@ -109,7 +109,7 @@ def _filled(model: Llama, weights: Mapping[str, Tensor]) -> Llama:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of `model.safetensors`, or of the pieces that its index names."""
+    """Returns all tensors of `model.safetensors`, or of the files that its index names."""
     index = folder / f"{WEIGHTS}.index.json"
     names = [WEIGHTS]
     if index.is_file():
@@ -137,7 +137,7 @@ def _check_shapes(folder: Path, expected: dict[str, torch.Size], found: dict[str
 
 
 def _check_tokenizer(folder: Path, arch: Architecture) -> None:
-    """A tokenizer beside the weights must not have ids that the embedding lacks."""
+    """Raises InputError where a tokenizer beside the weights has ids that the embedding lacks."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return
@@ -153,15 +153,15 @@ def _check_tokenizer(folder: Path, arch: Architecture) -> None:
 
 # ---- config.json -------------------------------------------------------------------------------------
 #
-# A model's shape as the `config.json` of Hugging Face, in which `transformers` builds the same model.
+# A model's shape as Hugging Face's `config.json`, from which `transformers` builds the same model.
 
-#: Class in `transformers`, and what its configuration holds where a file leaves a key out (transformers 5.23).
+#: The class in `transformers`, and the values that it assumes for missing keys (transformers 5.23).
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {}),
     "mistral": ("MistralForCausalLM", {"num_key_value_heads": 8, "sliding_window": 4096}),
     "qwen3": ("Qwen3ForCausalLM", {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28}),
 }
-#: Keys with which another model than ours would be computed, and our values.
+#: Keys that would change the model's arithmetic, and the only values that our model supports.
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
 SCALING = {
     "llama3": ("low_freq_factor", "high_freq_factor"),
@@ -172,7 +172,7 @@ SCALING = {
 def to_hugging_face(
     arch: Architecture, *, eos_token_id: int | None, bos_token_id: int | None, pad_token_id: int | None, dtype: str
 ) -> dict[str, Any]:
-    """The `config.json` with which `transformers` builds the same model."""
+    """Returns the `config.json` from which `transformers` builds the same model."""
     kind = "qwen3" if arch.qk_norm else "mistral" if arch.window or arch.width % arch.heads else "llama"
     scaling = _scaling_to_hugging_face(arch)
     config = {
@@ -187,7 +187,7 @@ def to_hugging_face(
         "head_dim": arch.head_dim,
         "max_position_embeddings": arch.context,
         "rms_norm_eps": arch.norm_eps,
-        "rope_theta": arch.rope_theta,  # read by transformers 4, as is the next line; the one after it by 5
+        "rope_theta": arch.rope_theta,  # transformers 4 reads this and `rope_scaling`; transformers 5 reads `rope_parameters`
         "rope_scaling": scaling,
         "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": arch.rope_theta},
         "hidden_act": "silu",
@@ -204,7 +204,7 @@ def to_hugging_face(
     }
     if kind == "mistral":
         config["sliding_window"] = arch.window or None
-    if kind == "qwen3":  # the first `max_window_layers` see everything
+    if kind == "qwen3":  # its first `max_window_layers` layers have no window
         windowed = {"sliding_window": arch.window, "layer_types": ["sliding_attention"] * arch.layers}
         config |= {"use_sliding_window": bool(arch.window), "max_window_layers": 0, **(windowed if arch.window else {})}
     return config
@@ -221,7 +221,8 @@ def _scaling_to_hugging_face(arch: Architecture) -> dict[str, Any] | None:
 
 
 def from_hugging_face(config: dict[str, Any]) -> Architecture:
-    """The shape that a `config.json` describes. Raises ValueError with what this model can't do (or KeyError)."""
+    """Returns the shape that a `config.json` describes. Raises ValueError for a model that ours can't compute, KeyError for a missing
+    key."""
     kind = config.get("model_type")
     if kind not in KINDS:
         raise ValueError(f"model_type is {kind!r}, expected one of {', '.join(KINDS)}")
@@ -260,7 +261,7 @@ def _scaling_from_hugging_face(rope: dict[str, Any], original: int | None, conte
     original = original or rope.get("original_max_position_embeddings") or context
     given = {key: rope[key] for key in SCALING[kind] if rope.get(key) is not None}
     if kind == "llama3":
-        given = {key: rope[key] for key in SCALING[kind]}  # without them transformers refuses it too
+        given = {key: rope[key] for key in SCALING[kind]}  # a missing key is refused, as by transformers
     factor = rope["factor"] if rope["factor"] is not None else context / original
     return RopeScaling(rope_type=kind, factor=factor, original_max_position_embeddings=original, **given)
 

@@ -1,4 +1,4 @@
-"""The optimisers: learning rates, AdamW, Muon, both behind one `Optimizer`, and ZeRO-1 over several ranks."""
+"""The optimisers: learning rates, AdamW, Muon, the `Optimizer` over both, and ZeRO-1 over several ranks."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +15,15 @@ from corpusmill.train.parallel.dims import ParallelDims, gradient_of, is_sharded
 
 # ---- learning rates ----------------------------------------------------------------------------------
 #
-# As a fraction of the peak.
+# Learning rates are given as fractions of the peak.
 
 
 def lr_fraction(step: int, config: LoopConfig) -> float:
-    """The fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, or constant with an end (`wsd`).
+    """Returns the fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, constant, or constant with a decay at the end
+    (`wsd`).
 
-    Warm-up is nanoGPT's (step + 1) / (warmup + 1), so no step is lost at rate 0. The end of `wsd` is a line, or
-    1 - sqrt(part done) (Haegele et al. 2024, https://arxiv.org/abs/2405.18392).
+    Warm-up is nanoGPT's (step + 1) / (warmup + 1), so no step is lost at rate 0. The decay of `wsd` is linear, or 1 - sqrt(part done)
+    (Haegele et al. 2024, https://arxiv.org/abs/2405.18392).
     """
     if step < config.warmup:
         return (step + 1) / (config.warmup + 1)
@@ -41,11 +42,11 @@ def lr_fraction(step: int, config: LoopConfig) -> float:
 
 # ---- AdamW -------------------------------------------------------------------------------------------
 #
-# torch's fused kernel without `torch.optim.Optimizer` around it, which imports the compiler (1.5 seconds) before the first step.
+# Calls torch's fused kernel directly: `torch.optim.Optimizer` would import the compiler (1.5 seconds) before the first step.
 
 
 class AdamW:
-    """Decoupled weight decay (https://arxiv.org/abs/1711.05101) for `decayed`, none for `others`."""
+    """AdamW with decoupled weight decay (https://arxiv.org/abs/1711.05101) on `decayed`, and none on `others`."""
 
     def __init__(self, decayed: Sequence[Tensor], others: Sequence[Tensor], config: OptimizerConfig):
         self.groups, self.config = ((list(decayed), config.weight_decay), (list(others), 0.0)), config
@@ -53,7 +54,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One update of all that has a gradient."""
+        """Updates all parameters that have a gradient."""
         for params, decay in self.groups:
             moving = [p for p in params if p.grad is not None]
             states = [self.state_of(p) for p in moving]
@@ -65,7 +66,7 @@ class AdamW:
                 )  # fmt: skip
 
     def state_of(self, p: Tensor) -> dict[str, Tensor]:
-        """Its moments and its count of steps."""
+        """Returns a parameter's moments and step counter, which are made at the first call."""
         if p not in self.moments:
             names = ("exp_avg", "exp_avg_sq")
             count = torch.zeros((), dtype=torch.float32, device=p.device)
@@ -74,9 +75,9 @@ class AdamW:
 
 
 def by_matrix(function: Callable[[Tensor], Tensor], stack: Any) -> Tensor:
-    """`function` of a sharded stack of matrices `[n, rows, columns]`, which it treats one by one.
+    """Applies `function` to a sharded stack of matrices `[n, rows, columns]`, which it treats one by one.
 
-    Ranks exchange shards, so that each has some of the matrices whole and no other computes those; then they exchange the results (as in
+    Ranks exchange shards so that each has some whole matrices, which it alone computes; then they exchange the results (as in
     https://arxiv.org/abs/2502.16982).
     """
     from torch.distributed.tensor import DTensor, Shard  # takes half a second
@@ -89,15 +90,15 @@ def by_matrix(function: Callable[[Tensor], Tensor], stack: Any) -> Tensor:
 
 # ---- Muon --------------------------------------------------------------------------------------------
 #
-# Momentum whose update is orthogonalised, for the matrices inside the layers (https://kellerjordan.github.io/posts/muon).
+# Momentum with orthogonalised updates, for the matrices inside the layers (https://kellerjordan.github.io/posts/muon).
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic: steep at 0, close to 1 over (0.3, 1.2)
-#: Elements that are orthogonalised at once: many small matrices are faster together, and a few large ones take memory.
+#: Elements that are orthogonalised at once. Many small matrices are faster together; a few large ones need much memory.
 AT_ONCE = 2**26
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5, bf16: bool = False) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly, for a stack `[n, rows, columns]`, by Newton-Schulz in its own type or in bf16."""
+    """Returns roughly the nearest (semi-)orthogonal matrices of a stack `[n, rows, columns]`, by Newton-Schulz in its own type or bf16."""
     a, b, c = NEWTON_SCHULZ
     flip = matrices.size(1) > matrices.size(2)
     x = matrices.mT if flip else matrices
@@ -124,7 +125,7 @@ def _orthogonalized(stack: Any, bf16: bool) -> Any:
 
 
 class Muon:
-    """Matrices of a shape are orthogonalised together; where they are sharded (DTensors), each rank takes some of them."""
+    """Muon for a list of matrices. Those of one shape are orthogonalised together; of sharded ones (DTensors) each rank takes some."""
 
     def __init__(self, params: Iterable[Tensor], momentum: float, weight_decay: float, bf16: bool = False):
         self.params, self.momentum, self.weight_decay, self.bf16 = list(params), momentum, weight_decay, bf16
@@ -132,7 +133,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One update of all that has a gradient."""
+        """Updates all parameters that have a gradient."""
         alike: dict[Any, list[Tensor]] = {}
         for p in self.params:
             if p.grad is not None:
@@ -155,7 +156,7 @@ class Muon:
         torch._foreach_add_(locals_, [local_of(update) for update in updates], alpha=-lr * scale)
 
     def state_of(self, p: Tensor) -> dict[str, Tensor]:
-        """The momentum of a parameter, or of this rank's shard of it."""
+        """Returns the momentum of a parameter, or of this rank's shard of it."""
         if p not in self.buffers:
             self.buffers[p] = torch.zeros_like(local_of(p))
         return {"momentum": self.buffers[p]}
@@ -163,18 +164,18 @@ class Muon:
 
 # ---- both together -----------------------------------------------------------------------------------
 #
-# AdamW for everything, or Muon for the matrices inside the layers with AdamW for the rest; on shards as on whole parameters.
+# AdamW for all parameters, or Muon for the matrices inside the layers and AdamW for the rest. Both work on shards as on whole parameters.
 
 
 class Optimizer:
-    """One or two optimisers over named parameters, with their state by parameter name."""
+    """One or two optimisers over named parameters; their state is named after the parameters."""
 
     def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig):
         self.parameters = dict(parameters)
         hidden = {name: p for name, p in parameters.items() if p.dim() == 2 and ".layers." in name and config.kind == "muon"}
-        self.shards = {name: local_of(p) for name, p in parameters.items() if name not in hidden}  # what AdamW has
+        self.shards = {name: local_of(p) for name, p in parameters.items() if name not in hidden}  # the parameters of AdamW
         self.parts: list[tuple[AdamW | Muon, float]] = []
-        if self.shards:  # a rank of a pipeline may have nothing but matrices
+        if self.shards:  # a pipeline's rank may have only matrices
             decay, plain = ([p for name, p in self.shards.items() if (parameters[name].dim() >= 2) == wanted] for wanted in (True, False))
             self.parts.append((AdamW(decay, plain, config), config.lr))
         if hidden:
@@ -183,7 +184,7 @@ class Optimizer:
             self.parts.append((muon, config.muon_lr))
 
     def step(self, lr_fraction: float) -> None:
-        """One update at this fraction of the peak learning rates."""
+        """Makes one update at this fraction of the peak learning rates."""
         for name, shard in self.shards.items():
             p = self.parameters[name]
             if shard is not p:
@@ -196,22 +197,22 @@ class Optimizer:
             p.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Every moment and step counter as `parameter name/key`, spread like its parameter; those of a parameter that has not moved yet
-        are made, so that a saved state can be copied into them."""
+        """Returns every moment and step counter as `parameter name/key`, laid out like its parameter. Missing ones are made, so that a
+        saved state can be copied into them."""
         return {f"{name}/{key}": like(value, p) for name, p in self.parameters.items() for key, value in self._state_of(name).items()}
 
     def _state_of(self, name: str) -> dict[str, Tensor]:
-        adamw = name in self.shards  # the first part, where there is one; matrices belong to the last
+        adamw = name in self.shards  # AdamW is the first part, where there is one; Muon is the last
         return self.parts[0 if adamw else -1][0].state_of(self.shards[name] if adamw else self.parameters[name])
 
 
 # ---- ZeRO-1 ------------------------------------------------------------------------------------------
 #
-# Copies of a model, of which each rank has the moments of some parameters and updates those (https://arxiv.org/abs/1910.02054).
+# Every rank has a copy of the model, but moments for only some parameters, and updates those (https://arxiv.org/abs/1910.02054).
 
 
 def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
-    """Which rank updates which parameter: the largest first, each to the rank that has least so far."""
+    """Assigns each parameter to the rank that updates it: the largest first, each to the rank with the smallest load so far."""
     loads, found = [0] * ranks, {}
     for name in sorted(parameters, key=lambda name: (-parameters[name].numel(), name)):
         found[name] = loads.index(min(loads))
@@ -220,7 +221,7 @@ def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
 
 
 class SharedOptimizer:
-    """The optimiser of parameters that are the same on all ranks of `shard`; see `Optimizer`."""
+    """The optimiser (see `Optimizer`) of parameters that are equal on all ranks of `shard`; each rank updates its own part."""
 
     def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims):
         self.parameters, self.mesh = parameters, dims.submesh("shard")
@@ -230,7 +231,7 @@ class SharedOptimizer:
 
     @torch.no_grad()
     def step(self, lr_fraction: float) -> None:
-        """Each rank updates its parameters and sends them to the others."""
+        """Updates this rank's parameters, and sends every rank's parameters to the others."""
         self.mine.step(lr_fraction)
         if self.mesh is None:
             return
@@ -246,5 +247,5 @@ class SharedOptimizer:
             p.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """The moments that this rank has."""
+        """Returns the moments of this rank's parameters."""
         return self.mine.state()

@@ -1,6 +1,6 @@
-"""What a recipe says about a model and its training: shape, loop, optimiser, LoRA, processes.
+"""The recipe's options for a model and its training: shape, loop, optimiser, LoRA, processes.
 
-No torch is imported here, so commands that only read a recipe start quickly.
+This module imports no torch, so commands that only read a recipe start quickly.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from corpusmill.pipeline.config import INERT, Config
 
 # ---- the loop ----------------------------------------------------------------------------------------
 
-#: Colder than this logits would leave the range of fp32; 0 is the limit itself.
+#: At lower temperatures logits would leave the range of fp32. 0 is allowed: it takes the most likely token.
 COLDEST = 1e-3
 
 
@@ -22,7 +22,7 @@ def _not_too_cold(temperature: float) -> float:
     return temperature
 
 
-#: What `Sampling` takes: a recipe with another one fails before anything is trained.
+#: A temperature that `Sampling` accepts, so that a recipe with another one fails before training.
 Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_not_too_cold)]
 
 
@@ -44,10 +44,10 @@ class OptimizerConfig(Config):
 
 
 class LoopConfig(Config):
-    """How many steps, at which learning rate, and what guards and saves them.
+    """The number of steps, their learning rates, and how they are guarded and saved.
 
-    A training goes on from its saved states with other values of the fields marked INERT: when and what is saved, when it gives up, how
-    the same arithmetic is carried out.
+    A training may resume with other values of the fields marked INERT: these decide when and what is saved, when it gives up, and how the
+    same arithmetic is carried out.
     """
 
     steps: int = Field(default=1000, ge=0, description="Optimiser steps.")
@@ -93,12 +93,12 @@ class LoopConfig(Config):
 
 
 Loop = TypeVar("Loop", bound=LoopConfig)
-#: The projections of a layer, which LoRA can adapt.
+#: A layer's projections that LoRA can adapt.
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class LoraConfig(Config):
-    """A low-rank adapter beside frozen weights (https://arxiv.org/abs/2106.09685), trained by AdamW, in place of the weights themselves."""
+    """A low-rank adapter beside frozen weights (https://arxiv.org/abs/2106.09685), trained by AdamW instead of the weights themselves."""
 
     rank: int = Field(default=0, ge=0, description="Rank of what is added to each matrix; 0 trains all weights instead.")
     alpha: float = Field(default=16.0, gt=0, description="What is added is multiplied by alpha / rank.")
@@ -108,7 +108,7 @@ class LoraConfig(Config):
 
 
 def for_adapter(loop: Loop) -> Loop:
-    """The loop with AdamW, which trains adapters. Raises ValueError where the recipe asks for Muon."""
+    """Returns the loop with AdamW, which trains adapters. Raises ValueError where the recipe asks for Muon."""
     optimizer = loop.optimizer
     if optimizer.kind == "muon" and "kind" in optimizer.model_fields_set:
         raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
@@ -116,7 +116,7 @@ def for_adapter(loop: Loop) -> Loop:
 
 
 class ParallelConfig(Config):
-    """On how many processes a model is trained, and what each kind of parallelism shares out; all 1 is one process."""
+    """The number of processes for each kind of parallelism. With 1 for each, a model is trained on one process."""
 
     replicate: int = Field(default=1, ge=1, description="Whole copies of the model that see different rows (DDP; with `shard`, hybrid).")
     shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
@@ -144,16 +144,16 @@ class ParallelConfig(Config):
 
     @property
     def world(self) -> int:
-        """Processes in all."""
+        """The number of all processes."""
         return self.replicate * self.shard * self.tensor * self.pipeline
 
     @property
     def ranks(self) -> int:
-        """Processes that see different rows."""
+        """The number of process groups that see different rows."""
         return self.replicate * self.shard
 
     def require_even(self, rows: int, sizes: Mapping[str, int]) -> None:
-        """Raises ValueError where a step's rows, or one of a model's sizes by name, can't be shared out evenly."""
+        """Raises ValueError where a step's rows, or one of the model's `sizes` (by name), can't be divided evenly."""
         for name, size in sizes.items():
             if size % self.tensor:
                 raise ValueError(f"the model's {name} {size} can't be shared out by {self.tensor} tensor ranks evenly")
@@ -168,11 +168,11 @@ class ParallelConfig(Config):
 
 # ---- the shape of a Llama ----------------------------------------------------------------------------
 #
-# Everything that fixes the names and shapes of its weights, and the arithmetic between them.
+# The options that fix the names and shapes of its weights, and the arithmetic between them.
 
 
 class RopeScaling(Config):
-    """Slower rotation for a context longer than the one that a model was pre-trained with; keys as `transformers` has them."""
+    """Slower rotation, for a context longer than that of pre-training. Keys are named as in `transformers`."""
 
     rope_type: Literal["llama3", "yarn"] = Field(description="Llama 3.1's smooth step, or YaRN (https://arxiv.org/abs/2309.00071).")
     factor: float = Field(ge=1, description="How many times longer the context becomes.")
@@ -191,7 +191,7 @@ class RopeScaling(Config):
 
 
 class Architecture(Config):
-    """What `Llama` is built from."""
+    """The shape of a `Llama`."""
 
     vocab_size: int = Field(ge=1, description="Rows of the embedding.")
     layers: int = Field(ge=1, description="Decoder layers.")
@@ -217,11 +217,11 @@ class Architecture(Config):
         return self
 
     def shared_sizes(self) -> dict[str, int]:
-        """What tensor parallelism shares out, by name."""
+        """Returns the sizes that tensor parallelism divides, by name."""
         return {"heads": self.heads, "kv_heads": self.kv_heads, "ffn": self.ffn, "context": self.context}
 
     def parameters(self) -> int:
-        """Number of weights (tied ones counted once)."""
+        """Returns the number of weights; tied ones count once."""
         attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)
         norms = 2 * self.width + (2 * self.head_dim if self.qk_norm else 0)
         layer = attention + 3 * self.width * self.ffn + norms
@@ -237,7 +237,7 @@ LLAMA_31: dict[str, Any] = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
 }  # fmt: skip
 
-#: Weights without the embeddings, roughly, and the shape. Those with a family's name have the shapes of its published weights.
+#: Shapes by name. A number in a name is roughly the weights without the embeddings. A model family's name has its published shape.
 PRESETS: dict[str, dict[str, Any]] = {
     "0.8m": {"layers": 4, "width": 128, "heads": 4, "kv_heads": 4, "head_dim": 32, "ffn": 336},
     "2m": {"layers": 4, "width": 192, "heads": 6, "kv_heads": 3, "head_dim": 32, "ffn": 512},
@@ -257,7 +257,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class ModelConfig(Config):
-    """The model: a named size, and what to change about it."""
+    """The model: a named size, and changes to it."""
 
     preset: Literal[
         "0.8m", "2m", "5m", "10m", "30m", "85m", "300m", "qwen3-0.6b", "llama3.2-1b", "mistral-7b", "llama3-8b", "llama3.1-8b"
@@ -284,6 +284,6 @@ class ModelConfig(Config):
         return self
 
     def architecture(self, vocab_size: int) -> Architecture:
-        """The shape for this vocabulary."""
+        """Returns the shape for a vocabulary of this size."""
         changes = self.model_dump(exclude={"preset", "context"}, exclude_none=True)
         return Architecture(vocab_size=vocab_size, context=self.context, **{**PRESETS[self.preset], **changes})

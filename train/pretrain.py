@@ -1,4 +1,4 @@
-"""The stage `pretrain`: token shards to a Llama, on one process or many, resumed where it was killed."""
+"""The stage `pretrain`: trains a Llama on token shards, on one process or many, and resumes a killed training."""
 
 import json
 from typing import Literal
@@ -12,7 +12,7 @@ from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig
 
 
 class PretrainConfig(Config):
-    """Which model is trained from nothing, on how much, and how."""
+    """The options of pre-training: the model, the amount of training, the method."""
 
     model: ModelConfig = Field(default_factory=ModelConfig, description="Size and shape.")
     loop: LoopConfig = Field(default_factory=LoopConfig, description="Steps, learning rates, guards, saving.")
@@ -52,7 +52,7 @@ class PretrainConfig(Config):
 
 
 class PretrainStage(Stage):
-    """Trains on `tokens/train`, measures on `tokens/validation`, leaves the folder `pretrain/model` and `metrics.json`."""
+    """Trains on `tokens/train`, measures on `tokens/validation`, publishes the folder `pretrain/model` and `metrics.json`."""
 
     name = "pretrain"
     Config = PretrainConfig
@@ -66,7 +66,7 @@ class PretrainStage(Stage):
         from corpusmill.train.pretrain_job import pretrain
 
         config = self.config
-        params = {"save_every": config.loop.save_every} if config.export == "best" else None  # which states there are to choose from
+        params = {"save_every": config.loop.save_every} if config.export == "best" else None  # decides which states the best is chosen from
         row = run.once("model", inputs, lambda identity: pretrain(config, run, CheckpointDir.of(run, identity)), params)
         CheckpointDir.of(run, row.identity).clear()
 

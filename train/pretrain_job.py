@@ -1,4 +1,4 @@
-"""What every process of the stage `pretrain` does: load the tokens, train, measure, leave a model folder."""
+"""The work of each process of the stage `pretrain`: loads tokens, trains, measures, writes a model folder."""
 
 import json
 from collections.abc import Iterator
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 # ---- samples -----------------------------------------------------------------------------------------
 #
-# How a model in training continues the beginnings of a few held-out documents.
+# While it trains, the model continues the beginnings of a few held-out documents.
 
-#: Tokens of a document that are given (at most half of it), and that are written.
+#: Most tokens of a document that the model is given (at most half of it), and tokens that it writes.
 GIVEN, WRITTEN = 24, 48
 TEMPERATURE, TOP_K = 0.7, 50
 
 
 class Continuations:
-    """`count` held-out documents, evenly spread. Equal weights and seeds give equal texts."""
+    """Continues `count` held-out documents, evenly spread. Equal weights and seeds give equal texts."""
 
     def __init__(self, validation: Validation, tokenizer: bytes, count: int, seed: int):
         from tokenizers import Tokenizer
@@ -58,7 +58,7 @@ class Continuations:
         self.prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in self.documents]
 
     def write(self, model: Llama) -> list[dict[str, Any]]:
-        """One text for each document: its id, what was given, and what the model wrote."""
+        """Returns one text for each document: the document's id, the given beginning, and what the model wrote."""
         texts = generate_batch(
             model,
             [[EOT_ID, *prompt] for prompt in self.prompts],
@@ -76,12 +76,12 @@ class Continuations:
 
 # ---- the job -----------------------------------------------------------------------------------------
 
-#: The name in the log by which states are best.
+#: The log's name for the score by which the best state is chosen.
 SCORE = "validation_bits_per_byte"
 
 
 def pretrain(config: "PretrainConfig", run: "StageRun", place: CheckpointDir) -> Output:
-    """Trains in the working folder `pretrain/checkpoints/<identity>`; the output names the finished model's files there."""
+    """Trains in the working folder `pretrain/checkpoints/<identity>`. Returns an output that names the finished model's files there."""
     metrics = launch_stage(run, f"{__name__}:train", config, place)
     files: dict[str, Content] = {f"model/{path.name}": path for path in place.left()}
     warnings = metrics.pop("warnings")
@@ -90,7 +90,7 @@ def pretrain(config: "PretrainConfig", run: "StageRun", place: CheckpointDir) ->
 
 
 def train(dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
-    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
+    """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     from corpusmill.train.pretrain import PretrainConfig
 
     storage = Storage(run)
@@ -139,7 +139,7 @@ class _Job(TokenObjective):
         if best and saved and saved.step < result.steps:
             states.load_weights(saved, result.parallel_model.parameters)
             self.final = None
-        if self.validation and self.final is None:  # of that state; or it was killed after the last step
+        if self.validation and self.final is None:  # the best state is an earlier one, or the process was killed after the last step
             with deterministic(self.config.loop.threads):
                 self.measure(self.validation, result.parallel_model, 0)
         if self.dims.is_main:
@@ -153,11 +153,11 @@ class _Job(TokenObjective):
             yield to_device(self.loader.load(step, begin, end), self.dims.device)
 
     def documents(self, step: int, share: DataShare, number: int) -> list[str]:
-        """The ids of the documents in a micro-batch."""
+        """Returns the ids of the documents in a micro-batch."""
         return self.loader.documents(step, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
 
     def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, Any]:
-        """The values for the log: at the end the score over all windows, before that over `evaluate_windows` of them."""
+        """Returns values for the log: after the last step the score over all windows, before that over `evaluate_windows` of them."""
         assert self.validation is not None
         line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.dims.is_main:
@@ -174,7 +174,7 @@ class _Job(TokenObjective):
         return {SCORE: score.bits_per_byte, **{f"validation_{name}": value for name, value in names.items()}, "validation_by": by}
 
     def _samples(self) -> bool:
-        """Whether texts can be sampled: one process must have the whole model."""
+        """Whether texts can be sampled: every process must have the whole model."""
         whole = self.config.parallel.whole
         if self.config.samples and not whole:
             self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
@@ -182,7 +182,7 @@ class _Job(TokenObjective):
 
 
 def _metrics(parameters: int, result: FitResult, corpus: int, validation: dict[str, Any] | None) -> dict[str, Any]:
-    """What `metrics.json` says: no times, so equal runs have equal files."""
+    """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
     return {
         "parameters": parameters,
         "steps": result.steps,

@@ -1,7 +1,7 @@
-"""Scores of the run's filter stage: which end of a column is good, what was dropped for it alone, and texts that are scored again.
+"""Scores of the run's filter stage: which end of a score is good, documents that it alone dropped, new scores of texts, pairs by score.
 
-The steps themselves are a service of the filters (`pipeline/services.py`). What their values decide stands in the metadata of the stage's
-report. A task that scores texts has `scores` among its parameters.
+The filters' steps are a service (`pipeline/services.py`). Their rules are in the metadata of the filter stage's report. A task that scores
+texts has `scores` among its parameters.
 """
 
 import bisect
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
 ANSWERS_FILE = "answers.json"
-#: A score that fires on more of the documents says nothing of any.
+#: A score that calls a larger share of documents bad says nothing about any of them.
 NEARLY_ALL = 0.9
 
-_RULES = b"corpusmill.rules"  # docs/design.md, Report
+_RULES = b"corpusmill.rules"  # docs/design.md, Contracts
 
 
 @dataclass(frozen=True)
 class FilterScore:
-    """A column of numbers that the filter stage measured.
+    """A numeric column that the filter stage measured.
 
-    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None where it only ranks. `of_windows`: a
-    text's score is that of its worst window, so a long text has a worse one. `rules`: those that decide by this score. `blind`: why it
-    cannot tell this corpus's documents apart, as a sentence; else None.
+    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None where the score only ranks.
+    `of_windows`: a text's score is that of its worst window, so longer texts score worse. `rules`: the rules on this score. `blind`: a
+    sentence on why it can't tell this corpus's documents apart, or None.
     """
 
     column: str
@@ -51,12 +51,12 @@ class FilterScore:
     blind: str | None = None
 
     def goodness(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The values so that more is better."""
+        """Returns the values with the sign by which more is better."""
         return values if self.high_is_good else -values
 
 
 def find_score(run: "StageRun", column: str) -> FilterScore:
-    """What is known of a column. Raises InputError where the run has no such score, or nothing says which end of it is good."""
+    """Returns a column's score. Raises InputError where the run has no such score, or no rule says which end of it is good."""
     if "filter" not in run.recipe:
         raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
     schema = _report_schema(run)
@@ -78,7 +78,7 @@ def find_score(run: "StageRun", column: str) -> FilterScore:
 
 
 def _blind(run: "StageRun", column: str) -> str | None:
-    """A score that fires on nearly every document (`filter/answers.json`) says of none that it is bad."""
+    """Returns a sentence if the score calls nearly every document bad (`filter/answers.json`), and so tells nothing; else None."""
     for ref in run.outputs_of("filter", ANSWERS_FILE):
         of = json.loads(run.run.read_bytes(ref.path)).get(column, {"scored": 0, "fires": 0})
         if of["fires"] > NEARLY_ALL * of["scored"]:
@@ -88,7 +88,7 @@ def _blind(run: "StageRun", column: str) -> str | None:
 
 
 def classifier_columns(run: "StageRun") -> list[str]:
-    """The columns with the scores of the classifiers that the filter stage used."""
+    """Returns the score columns of the classifiers that the filter stage used."""
     if "filter" not in run.recipe:
         return []
     names = [PurePosixPath(ref.path).stem for ref in run.outputs_of("filter", "classifiers/")]
@@ -104,9 +104,10 @@ def _report_schema(run: "StageRun") -> pa.Schema:
 
 
 def _threshold(run: "StageRun", column: str, high_is_good: bool, of_rule: float) -> float | None:
-    """Where bad text begins: by the rule, if a score can fail it, else by the classifier that gives the column.
+    """Returns where bad text begins: by the rule, if a score can fail it, else by the column's classifier.
 
-    A column is NAME for the label of that name, and NAME_LABEL for others. None where the classifier only ranks, or nobody says it.
+    A column is called NAME for the label NAME, and NAME_LABEL for other labels. None where the classifier only ranks, or none has the
+    column.
     """
     able = of_rule if (of_rule > 0 if high_is_good else of_rule < 1) else None
     for ref in run.outputs_of("filter", "classifiers/"):
@@ -118,7 +119,7 @@ def _threshold(run: "StageRun", column: str, high_is_good: bool, of_rule: float)
 
 
 def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
-    """The files that pairs from scores depend on, beside the run's documents. Raises InputError as `find_score`."""
+    """Returns the files on which pairs from scores depend, beside the run's documents. Raises InputError as `find_score` does."""
     if not [find_score(run, column) for column in columns]:
         return []
     return [
@@ -129,7 +130,7 @@ def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
 
 
 def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
-    """What scoring texts depends on: the steps, the models they use, and the rules that say what is good."""
+    """Returns the parameters on which scores of texts depend: the steps, their models, and the rules that say what is good."""
     if not columns:
         return {}
     models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
@@ -144,7 +145,7 @@ def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
 
 
 class TextScorer:
-    """Scores texts by the filter's own steps, as a document that is this text would be."""
+    """Scores texts by the filter's own steps, each text as if it were a document."""
 
     def __init__(self, run: "StageRun", columns: Sequence[str]):
         self.columns, self.steps = columns, _steps_of(run, columns)
@@ -153,7 +154,7 @@ class TextScorer:
             step.step.setup()
 
     def score(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-        """float64 (texts,) for each column; NaN for a text with nothing that the step knows."""
+        """Returns float64 (texts,) for each column; NaN where a step can't score a text."""
         column = pa.array(texts, pa.large_string())
         documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
         found: dict[str, npt.NDArray[np.float64]] = {}
@@ -170,7 +171,7 @@ class TextScorer:
 
 
 def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """The documents that came through, row group by row group: `tasks.COLUMNS`, `language` where there is one, and `score`."""
+    """Yields the documents that the filter kept, by row group: `tasks.COLUMNS`, `language` where there is one, and `score`."""
     for ref in run.documents():
         with open_parquet(run.run, ref.path) as file:
             names = file.schema_arrow.names
@@ -181,9 +182,9 @@ def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
 
 
 def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """The documents that failed only rules of this score, as the filter stage would have written them: the same columns.
+    """Yields the documents that failed only rules of this score, as the filter stage would have written them, with the same columns.
 
-    They are like what came through in all but this; what was dropped for its language, say, would give itself away by that.
+    So they differ from kept documents in this score alone. Documents dropped for their language, say, would differ visibly.
     """
     section: Any = run.recipe["filter"]
     shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
@@ -204,7 +205,7 @@ def _wanted(names: Sequence[str]) -> list[str]:
 
 
 def with_score(tables: Iterator[pa.Table], score: FilterScore, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
-    """Those of the documents that have a score, and a goodness from `least` up to `most`."""
+    """Yields the documents that have a score with a goodness from `least` to `most`."""
     for table in tables:
         goodness = score.goodness(table["score"].to_numpy())
         yield table.filter(pa.array((goodness >= least) & (goodness <= most)))
@@ -212,15 +213,15 @@ def with_score(tables: Iterator[pa.Table], score: FilterScore, least: float = -m
 
 # ---- from documents, by a score ----------------------------------------------------------------------
 #
-# A continuation from the corpus's best part against one of similar length from its worst part.
+# Pairs a continuation from the corpus's best part with one of similar length from its worst part.
 #
-# A score of whole documents says little about a few of their sentences. A score that is the maximum over a document's windows says that
-# the document is long. So where a score is one of windows, the continuations themselves are scored, and the best and worst of them taken.
-# Else continuations are taken from the best and the worst documents, and have their scores. (Measured: docs/alignment.md.)
+# The score of a whole document says little about a few of its sentences; a score that is the maximum over windows says mostly that a
+# document is long. So for a score of windows, the continuations themselves are scored, and the best and worst are taken. Else continuations
+# come from the best and worst documents, and have their documents' scores. (Measured: docs/alignment.md.)
 
-#: Two completions of a pair differ in length by at most this share of the longer one, so that length gives nothing away.
+#: The completions of a pair differ in length by at most this share of the longer one, so that length is no cue.
 TOLERANCE = 0.1
-#: The middles of the best and of the worst part of a classifier's scores are at least so far apart.
+#: The least distance between the middles of the best and the worst part, for scores in [0, 1].
 APART = 0.02
 
 Tables = Callable[[], Iterator[pa.Table]]
@@ -228,7 +229,7 @@ Tables = Callable[[], Iterator[pa.Table]]
 
 @dataclass(frozen=True)
 class PairLimits:
-    """Of the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions are taken from."""
+    """Limits on the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions come from."""
 
     pairs: int
     per_document: int
@@ -242,7 +243,7 @@ class PairLimits:
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A continuation and its score, or its document's."""
+    """A continuation with its score, or its document's."""
 
     task: tasks.BuiltTask
     score: float
@@ -250,7 +251,7 @@ class ScoredTask:
 
 @dataclass(frozen=True)
 class PairPool:
-    """What pairs are made of. `good` and `bad` are the scores where the two parts begin; `scored`: how many things were ranked."""
+    """The material for pairs. `good` and `bad`: the scores at which the two parts begin; `scored`: the number of ranked units."""
 
     chosen: list[ScoredTask]
     rejected: list[ScoredTask]
@@ -261,7 +262,7 @@ class PairPool:
 
 
 def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
-    """Continuations from the best and the worst documents. Beside its result it holds 8 bytes a document in memory."""
+    """Returns continuations from the best and the worst documents. Beside them, memory holds 8 bytes for each document."""
     columns = [table["score"].drop_null().to_numpy() for table in kept()]
     bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
     scored = sum(map(len, columns))
@@ -286,7 +287,7 @@ def pool_of_continuations(
     salt: str,
     limits: PairLimits,
 ) -> PairPool:
-    """The best and the worst of continuations that a hash chose from all documents, and as bad ones of documents that were dropped."""
+    """Returns the best and the worst of continuations chosen by hash from all kept documents; the worst also from dropped documents."""
     candidates_of = math.ceil(2 * limits.pairs / limits.worst), math.ceil(limits.per_document / limits.worst)
 
     def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
@@ -306,7 +307,7 @@ def pool_of_continuations(
 
 
 def _of_each(sides: Sequence[ScoredTask], most: int) -> list[ScoredTask]:
-    """The first `most` of each document."""
+    """Returns the first `most` continuations of each document."""
     seen: Counter[str] = Counter()
     kept = []
     for side in sides:
@@ -321,9 +322,9 @@ def _goodness(score: FilterScore, each: ScoredTask) -> float:
 
 
 def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLimits) -> tuple[float, float] | None:
-    """Goodness from which the best share begins, and up to which the worst goes; None where they are not apart.
+    """Returns the goodness where the best share begins, and where the worst share ends; None where the two parts are not apart.
 
-    Of a score in [0, 1] that is nearly the same everywhere, the parts differ by chance: the middles of both must be apart, too.
+    Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the middles of both parts must be apart, too.
     """
     if not len(values):
         return None
@@ -335,15 +336,15 @@ def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLim
 
 
 def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[ScoredTask, ScoredTask]]:
-    """At most `wanted` pairs, each continuation in one, in the order of the chosen ones.
+    """Returns at most `wanted` pairs, in the order of the chosen continuations; each continuation is in at most one pair.
 
-    Both sides are in one language, of one host where possible, and both held out or both not; of what fits, the partner is the
-    one of nearest length.
+    Both sides have one language, the same host where possible, and are both held out or both not. Among such partners, the one of the
+    nearest length is taken.
     """
     chosen, rejected = pool.chosen, _different(pool.rejected)
     keys = [_keys(side, held_out) for side in (chosen, rejected)]
     partner: dict[int, int] = {}
-    for level in (0, 1):  # by host, then whatever is left
+    for level in (0, 1):  # first with the same host, then with any
         shelves: dict[Any, list[tuple[int, int]]] = {}
         used = set(partner.values())
         for place, key in enumerate(keys[1]):
@@ -362,14 +363,14 @@ def _different(sides: Sequence[ScoredTask]) -> list[ScoredTask]:
 
 
 def _keys(sides: Sequence[ScoredTask], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
-    """For each continuation what its partner must have in common with it: first the host too, then without."""
+    """Returns, for each continuation, two keys that its partner must share: the first includes the host, the second does not."""
     found = hosts(pa.array([side.task.source.url for side in sides], pa.string())).to_pylist()
     rest = [(held_out(side.task.source.id), side.task.source.language) for side in sides]
     return [((*key, host), key) for key, host in zip(rest, found, strict=True)]
 
 
 def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequence[ScoredTask]) -> int | None:
-    """Takes the continuation of another document off the shelf whose length is nearest; None where none is near enough."""
+    """Removes from the shelf, and returns, the nearest in length of other documents' continuations; None where none is near enough."""
     length = len(chosen.task.answer)
     middle = bisect.bisect_left(shelf, (length, -1))
     around = sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at))

@@ -1,4 +1,4 @@
-"""The stage `sft`: the pre-trained model learns to answer, from the user's examples or from the run's own documents."""
+"""The stage `sft`: tunes the pre-trained model to answer, on the user's examples or on tasks from the run's own documents."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class SftLoop(LoopConfig):
 
 
 class SftConfig(Config):
-    """Instruction tuning: what the model learns from, and how."""
+    """The options of instruction tuning: its examples and its training."""
 
     model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's pre-trained one.")
     files: list[str] = Field(
@@ -106,7 +106,7 @@ class SftStage(Stage):
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
     def _examples(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
-        """Makes the examples and decides about each, with a report row."""
+        """Makes the examples, decides which are kept, and writes a report row for each."""
         from corpusmill.train import sft_job as sft_data
         from corpusmill.train.model_folder import read_architecture
         from corpusmill.train.template import choose_chat, require_learnable, seam
@@ -147,9 +147,9 @@ class SftStage(Stage):
         )
 
     def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        """Trains; the state that a killed run resumes from lies under the task's identity.
+        """Trains. A killed run resumes from the state under the task's identity.
 
-        Where the template needs tokens that the parent lacks, the training starts from a copy that has them.
+        Where the template needs tokens that the start model lacks, training starts from a copy of the model that has them.
         """
         from corpusmill.train.checkpoint_dir import START, CheckpointDir
         from corpusmill.train.sft_job import new_ids, prepared_folder

@@ -1,4 +1,4 @@
-"""What the stage `sft` does: examples to packed rows, a model with rows for new tokens, the objective of the loop, what is measured."""
+"""The work of the stage `sft`: makes packed rows of examples, adds rows for new tokens to a model, trains, measures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,23 +32,22 @@ from corpusmill.train.user_files import BadRow, UserRow, first_question, read_al
 
 # ---- examples ----------------------------------------------------------------------------------------
 #
-# From the user's files, or from tasks on the run's own documents.
+# Examples come from the user's files, or from tasks on the run's own documents.
 
 MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
 
-#: What `sft/data/examples.parquet` holds: each example and the document (or file and line) it came from.
+#: The schema of `sft/data/examples.parquet`: each example and the document (or file and line) it came from.
 EXAMPLES = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # title, continuation, heading; file where the user gave it
+        pa.field("kind", pa.string(), nullable=False),  # title, continuation, heading; file for the user's examples
         pa.field("held_out", pa.bool_(), nullable=False),  # only measured, never learned
         pa.field("messages", MESSAGES, nullable=False),
     ]
 )
 
-#: What `sft/dropped/examples.parquet` holds: the same of the examples that can't be learned from, and why. A row that is no example
-#: has no messages.
+#: The schema of `sft/dropped/examples.parquet`: the examples that can't be learned from, and why. A row that is no example has no messages.
 DROPPED = with_columns(EXAMPLES, [pa.field("failed", pa.list_(pa.string())), pa.field("note", pa.string())])
 
 REPORT_COLUMNS = with_columns(
@@ -57,16 +56,16 @@ REPORT_COLUMNS = with_columns(
         pa.field("kind", pa.string()),
         pa.field("held_out", pa.bool_()),
         pa.field("n_tokens", pa.int64()),  # of the whole conversation, before truncation
-        pa.field("n_target_tokens", pa.int64()),  # that are learned, after truncation
+        pa.field("n_target_tokens", pa.int64()),  # learned tokens, after truncation
         pa.field("truncated", pa.bool_()),
-        pa.field("note", pa.string()),  # why it was dropped, where a sentence says more than the rule's name
+        pa.field("note", pa.string()),  # why it was dropped, where the rule's name does not say it all
     ],
 )
 
 
 @dataclass(frozen=True)
 class Example:
-    """`bad` says what is wrong with a row of a file that is no example; it then has no messages."""
+    """An example. Where a file's row is not one, `bad` has the reason, and there are no messages."""
 
     id: str
     url: str | None
@@ -78,7 +77,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An example as tokens. `failed` says why it is dropped; `tokens` are then None. `encoded` is the whole, before it is cut."""
+    """An example as tokens. `failed`: the reasons why it is dropped; `tokens` are then None. `encoded`: the whole, before truncation."""
 
     example: Example
     tokens: Encoded | None
@@ -99,7 +98,7 @@ class Prepared:
 def build_examples(
     tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
 ) -> list[Example]:
-    """At most `limit` tasks, and `per_document` of one document, in the order of their hashes."""
+    """Returns at most `limit` tasks, at most `per_document` of one document, in the order of their hashes."""
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.instructions(source, max_chars))
     return [
         Example(task.source.id, task.source.url, task.kind, held_out(task.source.id), [user_turn(task.prompt), assistant_turn(task.answer)])
@@ -108,7 +107,7 @@ def build_examples(
 
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
-    """Every row of the user's files. Whether one is held out depends on its first question."""
+    """Returns an example for every row of the user's files. The first question decides whether an example is held out."""
     return read_all(files, partial(_example, held_out), "an example")
 
 
@@ -123,7 +122,7 @@ def _example(held_out: float, place: str, row: UserRow | BadRow) -> Example:
 
 
 def example_messages(place: str, row: UserRow) -> list[Message]:
-    """The conversation of a row in any of the usual formats. Raises BadRow naming `place`."""
+    """Returns the conversation in a row of any usual format. Raises BadRow, which names `place`."""
     for key in ("messages", "conversations", "conversation"):
         if row.get(key) is not None:
             return read_messages(place, row[key])
@@ -138,19 +137,19 @@ def example_messages(place: str, row: UserRow) -> list[Message]:
 
 
 def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """A field that is text, one turn, or messages."""
+    """Reads a field that holds one turn's text, or a list of messages."""
     return read_messages(place, row[key]) if isinstance(row[key], list) else [turn(read_text(place, row, key))]
 
 
 def prepare(example: Example, encoder: ChatEncoder, context: int) -> Prepared:
-    """Tokenises an example and cuts it to what a row of `context` places can hold. Why one is dropped:
+    """Tokenises an example and cuts it to a row of `context` places. It is dropped for one of these reasons:
 
-    what BadRow calls it    the row is no example
-    `template_refused`      the template does not take it
-    `no_answer`             nothing in it is the assistant's
-    `empty_answer`          an assistant's turn says nothing
-    `too_long`              the targets lie behind the model's context
-    `nothing_to_learn`      there is no target
+    the rule of a BadRow    the row is not an example
+    `template_refused`      the template refuses the conversation
+    `no_answer`             the assistant has no turn
+    `empty_answer`          a turn of the assistant is empty
+    `too_long`              all targets lie beyond the model's context
+    `nothing_to_learn`      there are no targets
     """
     none = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
     if example.bad:
@@ -180,7 +179,7 @@ def dropped_table(prepared: Sequence[Prepared]) -> pa.Table:
 
 
 def report_table(prepared: Sequence[Prepared]) -> pa.Table:
-    """One row for every example: REPORT's columns and what was counted."""
+    """Returns one row for every example: REPORT's columns and the counts."""
     chars = [sum(len(m["content"]) for m in p.example.messages) for p in prepared]
     return pa.table(
         {
@@ -203,16 +202,18 @@ def report_table(prepared: Sequence[Prepared]) -> pa.Table:
 
 # ---- new special tokens ------------------------------------------------------------------------------
 #
-# A model gets rows for tokens of a chat template that it did not have.
+# Adds rows to a model for tokens of a chat template that it did not have.
 #
 # A new row, of the embedding and of the head, is the mean of the rows before it. So a new token's logit is the mean of the old ones, and
 # the model's distribution hardly changes (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021).
-# `transformers`' `resize_token_embeddings`, which TRL's `clone_chat_template` calls, draws from a normal around the same mean with 1e-9
-# of the covariance. The mean itself needs no drawing. Equal rows diverge at the first step, as they occur in different places.
+# `transformers`' `resize_token_embeddings`, which TRL's `clone_chat_template` calls, draws from a normal distribution around the same
+# mean, with 1e-9 of the covariance. The mean needs no random draw. Equal rows diverge at the first step, as their tokens stand in
+# different places.
 
 
 def prepared_folder(parent: Storage, encoder: ChatEncoder, target: Path) -> Storage:
-    """The model folder to tune: `parent` itself where it has this tokenizer and template, else `target`, written with them."""
+    """Returns the model folder to tune: `parent` if it has this tokenizer and template, else `target`, where a model with them is
+    written."""
     own = load_chat(parent)
     if own.fingerprint == encoder.fingerprint:
         return parent
@@ -222,13 +223,13 @@ def prepared_folder(parent: Storage, encoder: ChatEncoder, target: Path) -> Stor
 
 
 def new_ids(old: ChatEncoder, new: ChatEncoder) -> list[int]:
-    """The ids of the special tokens that only the new tokenizer has."""
+    """Returns the ids of the special tokens that only the new tokenizer has."""
     return sorted(number for token, number in new.special_ids.items() if old.tokenizer.token_to_id(token) is None)
 
 
 @torch.no_grad()
 def grown(model: Llama, tokens: Sequence[int]) -> Llama:
-    """A model in which the rows of `tokens` (ids, also beyond its vocabulary) are the mean of the others; tied heads stay tied."""
+    """Returns a model in which the rows of `tokens` (ids, also beyond its vocabulary) are the mean of the others; tied heads stay tied."""
     if not tokens:
         return model
     rows = max(model.arch.vocab_size, max(tokens) + 1)
@@ -240,7 +241,7 @@ def grown(model: Llama, tokens: Sequence[int]) -> Llama:
 
 
 def _with_mean_rows(weight: Tensor, rows: int, tokens: Sequence[int]) -> Tensor:
-    """`weight` `[vocabulary, width]` with `rows` rows; the mean is taken in float64, so that a sum in another order rounds to the same."""
+    """Returns `weight` `[vocabulary, width]` with `rows` rows. The mean is taken in float64, so its rounding does not depend on order."""
     known = torch.ones(len(weight), dtype=torch.bool)
     known[[token for token in tokens if token < len(weight)]] = False
     mean = weight[known].double().mean(dim=0).to(weight.dtype)
@@ -255,14 +256,14 @@ def _with_mean_rows(weight: Tensor, rows: int, tokens: Sequence[int]) -> Tensor:
 def train(
     dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
 ) -> dict[str, Any]:
-    """What every process does; the first one leaves the folder `work/model` and returns what `metrics.json` holds."""
+    """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
     tuned = TuningJob(SftConfig.model_validate(config), StartModel(name, folder), examples, dims)
     return tuned.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
 
 
 class TuningJob(TokenObjective):
-    """A model, its examples as packed rows, and the configuration: the objective of the loop."""
+    """The objective of tuning: a model, its examples as packed rows, and the configuration."""
 
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
         self.config, self.start, self.dims = config, start, dims
@@ -282,7 +283,7 @@ class TuningJob(TokenObjective):
         return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
 
     def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
-        """Trains, and leaves the model; returns what `metrics.json` holds."""
+        """Trains, and saves the model. Returns the content of `metrics.json`."""
         result, before, after = train_job(self, self, place, progress, "sft")
         return {
             "examples": len(self.examples),
@@ -302,18 +303,18 @@ class TuningJob(TokenObjective):
             yield self._tensors(self.rows, rows)
 
     def loss(self, model: Llama, batch: Batch) -> StepLoss:
-        """The nats of the batch's targets: assistants' contents and end tokens."""
+        """Returns the nats of the batch's targets: the assistant's contents and end tokens."""
         ids, targets, segments = batch
         nats = model(ids, segments, targets=targets)
         return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
-        """The ids of the examples in a micro-batch, for the log of skipped ones."""
+        """Returns the ids of the examples in a micro-batch, for the log of skipped steps."""
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]
 
     @torch.no_grad()
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
-        """`loss`: nats a target over the held-out examples."""
+        """Returns `loss`: nats per target over the held-out examples; nothing without any."""
         total, count = 0.0, 0
         for rows in in_turn(self.held_out.n_rows):
             ids, targets, segments = self._tensors(self.held_out, rows)

@@ -1,6 +1,6 @@
-"""Tasks that a run builds from its own documents, where no files of instructions or preferences are given.
+"""Instructions and continuations built from a run's own documents, where the user gives no files of instructions or preferences.
 
-Everything is chosen by hashes of document ids: the same documents give the same tasks, in whatever shards they lie.
+All choices are made by hashes of document ids, so the same documents give the same tasks, in any shards.
 """
 
 import heapq
@@ -13,9 +13,9 @@ from typing import TypeVar
 import pyarrow as pa
 import xxhash
 
-#: The columns of a document that tasks are built from.
+#: The columns of a document from which tasks are built.
 COLUMNS = ["id", "url", "title", "text"]
-#: Further ones that a source carries where a table has them.
+#: Further columns of a source, where a table has them.
 MORE = ("language", "score")
 
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
@@ -48,23 +48,22 @@ class BuiltTask:
 
 
 def hash_of(salt: str, identifier: str) -> int:
-    """64 bits that depend on nothing but the salt and the id."""
+    """Returns a 64-bit hash that depends only on the salt and the id."""
     return xxhash.xxh3_64_intdigest(f"{salt}\0{identifier}".encode("utf-8", "surrogatepass"))
 
 
 def is_held_out(identifier: str, fraction: float) -> bool:
-    """Whether an example is kept for measuring. The same documents are held out of instructions and preferences."""
+    """Whether an example is held out. Instructions and preferences hold out the same documents."""
     return hash_of("held-out", identifier) < fraction * 2**64
 
 
 def choose(
     tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, build: Callable[[SourceDocument], Sequence[Built]]
 ) -> list[Built]:
-    """At most `limit` of the things that `build` makes of documents, and of each document at most its first `per_document`.
+    """Returns at most `limit` of the things that `build` makes of documents, and at most the first `per_document` of each document.
 
-    Every place that a document could fill has a hash of its own, and the smallest hashes win. `tables` have COLUMNS. The
-    result is in the order of the hashes; no more than `limit` things are held at a time, and most documents of a large
-    corpus are never built from.
+    Every place that a document could fill has its own hash, and the smallest hashes win; the result is in their order. `tables` have
+    COLUMNS. Only `limit` things are held at a time, and for most documents of a large corpus `build` is never called.
     """
     heap: list[tuple[int, str, Built]] = []  # the largest hash on top: keys are negated
     seen: set[str] = set()
@@ -89,7 +88,7 @@ def choose(
 
 
 def instructions(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
-    """Tasks of a document, the kinds in turn; which kind comes first is decided by the document's hash."""
+    """Returns the tasks of a document, with the kinds taking turns; the document's hash decides which kind comes first."""
     kinds = [title_tasks(source, max_chars), continuation_tasks(source, max_chars), heading_tasks(source, max_chars)]
     first = hash_of("kind", source.id) % len(kinds)
     turns = itertools.zip_longest(*(kinds[first:] + kinds[:first]))
@@ -97,7 +96,7 @@ def instructions(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
 
 
 def title_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
-    """A page's title to its first paragraph."""
+    """Returns a task from a page's title to its first paragraph."""
     paragraph = next((block for block in blocks(source.text) if is_prose(block)), None)
     title = " ".join(source.title.split())
     if not title or len(title) > 120 or paragraph is None:
@@ -106,7 +105,7 @@ def title_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
 
 
 def continuation_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
-    """The first half of a paragraph to its second half, cut between sentences where there are some."""
+    """Returns tasks from the first half of a paragraph to the second, cut between sentences where possible."""
     tasks = []
     for paragraph in _in_hash_order(source, [block for block in blocks(source.text) if is_prose(block)]):
         paragraph = cut(paragraph, 2 * max_chars)
@@ -118,7 +117,7 @@ def continuation_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask
 
 
 def heading_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
-    """A question about a heading to the text under it."""
+    """Returns tasks from a question about a heading to the text under it."""
     tasks = []
     for heading, below in itertools.pairwise(blocks(source.text)):
         if is_heading(heading) and is_prose(below):
@@ -128,31 +127,31 @@ def heading_tasks(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
 
 
 def _in_hash_order(source: SourceDocument, things: list[Built]) -> list[Built]:
-    """An order that says nothing about the place in the document."""
+    """Returns the things in an order that is independent of their place in the document."""
     places = sorted(range(len(things)), key=lambda place: hash_of(source.id, str(place)))
     return [things[place] for place in places]
 
 
 def blocks(text: str) -> list[str]:
-    """Paragraphs and headings: what blank lines part, or single lines in a text without blank lines."""
+    """Returns paragraphs and headings: parts between blank lines, or single lines in a text without blank lines."""
     parts = _BLANK_LINES.split(text) if _BLANK_LINES.search(text) else text.split("\n")
     return [part.strip() for part in parts if part.strip()]
 
 
 def is_prose(block: str) -> bool:
-    """Long enough, and mostly letters and spaces: no table, code or list of links."""
+    """Whether a block is long enough, and mostly letters and spaces: not a table, code or a list of links."""
     letters = sum(character.isalpha() or character == " " for character in block)
     return len(block) >= _SHORTEST and letters >= 0.8 * len(block)
 
 
 def is_heading(block: str) -> bool:
-    """One short line that begins like a title and does not end like a sentence."""
+    """Whether a block is one short line that begins like a title and does not end like a sentence."""
     line = block.lstrip("# ").strip()
     return "\n" not in block and 3 <= len(line) <= 80 and line[0].isalpha() and line[0] == line[0].upper() and line[-1] not in ".!?:;,…"
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` characters of `text`: whole sentences if they fill half of it, else whole words, else characters."""
+    """Returns at most `limit` characters of `text`: whole sentences if they fill half of it, else whole words, else characters."""
     if len(text) <= limit:
         return text
     ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, limit + 1) if match.end() <= limit]

@@ -1,7 +1,7 @@
-"""Conversations as text and as tokens: the chat template of a model folder, what of a conversation is learned, and the files for it.
+"""Chat templates: conversations as text and as tokens, the mask of tokens to learn, and a tokenizer's files for a model folder.
 
-The template is Jinja2 in the dialect of `transformers` (`{% generation %}` marks what the assistant says), so the folder's
-`apply_chat_template` gives the same text. Templates are rendered in a sandbox, as they may come from a stranger.
+Templates are Jinja2 in the dialect of `transformers` (`{% generation %}` marks the assistant's text), so `apply_chat_template` on the
+folder gives the same text. Templates are rendered in a sandbox, as they may come from a stranger.
 """
 
 import hashlib
@@ -23,11 +23,10 @@ from corpusmill.pipeline.storage import Storage
 
 # ---- named templates ---------------------------------------------------------------------------------
 #
-# The chat templates that go by a name, and the special tokens that each needs.
+# The chat templates with names, and the special tokens that each needs.
 
-#: ChatML. Contents are trimmed, so that a turn's first token never merges with the line break before it: what a
-#: model is asked to continue is then exactly the beginning of what it was trained on. The end token is the
-#: assistant's own; the line break after it is not.
+#: ChatML. Contents are trimmed, so that a turn's first token never merges with the line break before it. So a prompt in use is exactly the
+#: beginning of a conversation in training. The end token belongs to the assistant's turn; the line break after it does not.
 CHATML = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\\n' }}"
@@ -41,7 +40,7 @@ CHATML = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
-#: Llama 3's own text (https://github.com/meta-llama/llama3, `ChatFormat`), with the answers marked as in TRL's `llama3_training.jinja`.
+#: Llama 3's own format (https://github.com/meta-llama/llama3, `ChatFormat`), with the answers marked as in TRL's `llama3_training.jinja`.
 LLAMA3 = (
     "{%- for message in messages %}"
     "{%- if loop.first %}{{- bos_token }}{%- endif %}"
@@ -58,7 +57,7 @@ LLAMA3 = (
 
 @dataclass(frozen=True)
 class NamedTemplate:
-    """A template with the special tokens that it writes; `bos` is its `bos_token`, None where it has none of its own."""
+    """A template with the special tokens that it writes. `end` ends a turn; `bos` is its `bos_token`, or None."""
 
     source: str
     tokens: tuple[str, ...]
@@ -84,15 +83,15 @@ Message = Mapping[str, str]
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
-# Unicode noncharacters, meant for a program's internal use: they mark places inside rendered text. Where a
-# conversation holds one it is replaced, as Unicode allows.
+# Unicode noncharacters, meant for a program's internal use. They mark places inside rendered text; in a conversation they are replaced, as
+# Unicode allows.
 _LEARN, _STOP, _LITERAL = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile(f"[{_LEARN}{_STOP}{_LITERAL}]")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefusal(InputError):
-    """A template that refuses a conversation, or whose answers can't be recognised in it."""
+    """A template refuses a conversation, or its answers can't be recognised in the rendered text."""
 
 
 def user_turn(text: str) -> Message:
@@ -105,7 +104,7 @@ def assistant_turn(text: str) -> Message:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """A stretch of a rendered conversation: plain text or one special token, learned or not."""
+    """A part of a rendered conversation: plain text or one special token, learned or not."""
 
     text: str
     special: bool
@@ -114,7 +113,7 @@ class TextPiece:
 
 @dataclass(frozen=True)
 class Encoded:
-    """`ids` and `mask` of one conversation: int32 and bool, both [tokens]; the mask marks the tokens to learn."""
+    """A conversation as tokens: `ids` int32 and `mask` bool, both [tokens]; the mask marks the tokens to learn."""
 
     ids: npt.NDArray[np.int32]
     mask: npt.NDArray[np.bool_]
@@ -127,10 +126,10 @@ def template_files(
     special: Mapping[str, str] | None = None,
     added: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, bytes]:
-    """The files beside `tokenizer.json` that make `transformers` load the tokenizer with this template.
+    """Returns the files that, next to `tokenizer.json`, make `transformers` load the tokenizer with this template.
 
-    `end_token` is what ends a generation: `<|endoftext|>` for a pre-trained model, `<|im_end|>` for one that talks. `special` are
-    other tokens by name (`bos_token`, ...), `added` the added tokens of `tokenizer.json`; without them they are ours.
+    `end_token` ends a generation: `<|endoftext|>` for a pre-trained model, `<|im_end|>` for a chat model. `special`: other tokens by name
+    (`bos_token`, ...). `added`: the added tokens of `tokenizer.json`. Without these two, our own tokens are used.
     """
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     tokens = added or [{"id": number, "content": token, **plain} for number, token in enumerate(SPECIAL_TOKENS)]
@@ -149,11 +148,10 @@ def template_files(
 
 
 class ChatTemplate:
-    """A compiled template. Raises `InputError` where it does not compile.
+    """A compiled template. Raises InputError where it does not compile.
 
-    `special` are the tokens by the names that a template may call them (`bos_token`, ...), `tokens` all special tokens of the
-    tokenizer. A template without `{% generation %}` marks by a rule: an answer is what follows its generation prompt, up to the
-    last special token of the turn.
+    `special` are tokens by the names that a template may use (`bos_token`, ...); `tokens` are all special tokens of the tokenizer. In a
+    template without `{% generation %}`, an answer is the text from the generation prompt up to the last special token of the turn.
     """
 
     def __init__(
@@ -174,7 +172,7 @@ class ChatTemplate:
         self._template = _compile(source, name)
 
     def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[TextPiece]:
-        """The rendered conversation, cut at special tokens and where learning starts and stops; joined, the text equals
+        """Returns the rendered conversation, cut at special tokens and where learning starts or stops. Joined, the pieces are the text of
         `apply_chat_template(..., tokenize=False)`.
 
         The name of a special token inside a message is plain text: only the template makes special tokens.
@@ -192,7 +190,7 @@ class ChatTemplate:
         return pieces
 
     def _mark_answers(self, messages: list[dict[str, str]], whole: str) -> str:
-        """`whole` with marks around each answer, found by rendering the conversation up to it and with it."""
+        """Returns `whole` with marks around each answer, which is found by rendering the conversation before it and with it."""
         parts, place = [], 0
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -209,7 +207,7 @@ class ChatTemplate:
         return "".join([*parts, whole[place:]])
 
     def _literal(self, text: str) -> str:
-        """`text` with a mark inside every special token's name, so that it is not taken for the token."""
+        """Returns `text` with a mark inside the name of every special token, so that it is read as plain text."""
         return self._special.sub(lambda match: match[0][0] + _LITERAL + match[0][1:], _MARKS.sub("\ufffd", text))
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
@@ -217,7 +215,7 @@ class ChatTemplate:
 
         try:
             return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
-        except (RecursionError, MemoryError) as error:  # of a macro that calls itself, of a text without an end
+        except (RecursionError, MemoryError) as error:  # from a macro that calls itself, or a text without end
             raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({type(error).__name__}).") from error
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({error}).") from error
@@ -229,7 +227,7 @@ def _compile(source: str, name: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %} ... {% endgeneration %}`: its output between two marks."""
+        """The block `{% generation %} ... {% endgeneration %}`, whose output is put between two marks."""
 
         tags = {"generation"}
 
@@ -254,7 +252,7 @@ def _compile(source: str, name: str) -> Any:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"{name}:{error.lineno}: not a valid chat template ({error.message}).") from error
-    except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler, which takes twenty loops inside each other
+    except (RecursionError, MemoryError, SyntaxError) as error:  # SyntaxError: Python's compiler accepts at most twenty nested loops
         raise InputError(f"{name}: not a valid chat template (it is nested too deeply).") from error
 
 
@@ -269,21 +267,21 @@ class ChatEncoder:
             self.tokenizer = Tokenizer.from_str(tokenizer_json.decode())
         except Exception as error:  # the library raises nothing more special
             raise InputError(f"{name}: not a tokenizer ({error}).") from error
-        self.tokenizer.encode_special_tokens = True  # names of special tokens in a text are text
-        #: Special tokens by name.
+        self.tokenizer.encode_special_tokens = True  # the name of a special token in a text is plain text
+        #: Ids of special tokens by name.
         self.special_ids = {token.content: number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         self.template = ChatTemplate(template.source, template.name, template.special, self.special_ids)
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Encoded:
-        """The tokens of a conversation; nothing is added before or after what the template writes.
+        """Returns the tokens of a conversation; nothing is added before or after the template's text.
 
-        Text between two special tokens is encoded in one piece, as `transformers` does it, also where an answer begins in it. A token
-        that lies on a border of what is learned is learned.
+        Text between two special tokens is encoded in one piece, as `transformers` does, even where an answer begins inside it. A token on
+        the border of learned text is learned.
         """
         return self.encode_pieces(self.template.pieces(messages, add_generation_prompt))
 
     def encode_pieces(self, written: Iterable[TextPiece]) -> Encoded:
-        """The same of what the template wrote, or of a part."""
+        """Encodes rendered pieces of a conversation, see `encode`."""
         ids: list[int] = []
         masks = [np.zeros(0, np.bool_)]
         for special, group in groupby(written, key=lambda piece: piece.special):
@@ -299,12 +297,12 @@ class ChatEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the tokenizer and the template: what decides the tokens of a conversation."""
+        """The sha256 (hex) of the tokenizer and the template, which together decide the tokens of a conversation."""
         return digest([hashlib.sha256(self.tokenizer_json).hexdigest(), self.template.source, sorted(self.template.special.items())])
 
 
 def _learned(pieces: Sequence[TextPiece], encoding: Any) -> npt.NDArray[np.bool_]:
-    """Which tokens of a text hold a character that is learned, [tokens]."""
+    """Returns [tokens]: whether each token of a text holds a learned character."""
     if len(pieces) == 1:
         return np.full(len(encoding.ids), pieces[0].learned)
     learned = np.concatenate([[0], np.cumsum(np.concatenate([np.full(len(piece.text), piece.learned) for piece in pieces]))])
@@ -313,7 +311,7 @@ def _learned(pieces: Sequence[TextPiece], encoding: Any) -> npt.NDArray[np.bool_
 
 
 def load_chat(model: Storage) -> ChatEncoder:
-    """The tokenizer and template of a model folder; ChatML where the folder has no template."""
+    """Returns the tokenizer and template of a model folder; ChatML where it has no template. Raises InputError where a file is broken."""
     where = model.path("tokenizer.json")
     if not model.exists("tokenizer.json"):
         raise InputError(f"{where}: no such file; a model folder carries its tokenizer.")
@@ -331,7 +329,7 @@ def load_chat(model: Storage) -> ChatEncoder:
 
 
 def read_template(folder: Storage, name: str) -> str:
-    """A template's text. Raises InputError."""
+    """Returns a template's text. Raises InputError where it can't be read."""
     try:
         return folder.read_bytes(name).decode()
     except UnicodeDecodeError as error:
@@ -341,31 +339,31 @@ def read_template(folder: Storage, name: str) -> str:
 
 
 def token_name(token: Any) -> str | None:
-    """A special token of `tokenizer_config.json`: its text, or in older folders an object that holds it."""
+    """Returns the text of a special token in `tokenizer_config.json`, where older folders have an object with the text."""
     name = token.get("content") if isinstance(token, dict) else token
     return name if isinstance(name, str) else None
 
 
 def _default(template: Any) -> str | None:
-    """A template of `tokenizer_config.json`; of several by name the default one. Raises TypeError where it is no text."""
+    """Returns the template of `tokenizer_config.json`; of several named ones the default. Raises TypeError where it is no text."""
     source = {item["name"]: item["template"] for item in template}.get("default") if isinstance(template, list) else template
     if source is not None and not isinstance(source, str):
         raise TypeError(f"chat_template is a {type(source).__name__}, expected text or a list of named texts")
     return source
 
 
-# ---- what a tuning trains with -----------------------------------------------------------------------
+# ---- the template of a tuning ------------------------------------------------------------------------
 #
-# Chooses the template, checks that it can teach something, and makes the files that a model folder carries of it.
+# Chooses the template, checks that a model can learn from it, and makes the files for the model folder.
 
-#: A conversation by which a template is judged.
+#: A conversation that tests a template.
 PROBE = (user_turn("What is a mill?"), assistant_turn("A machine that grinds."))
 _CHOICE = "choose sft.template: chatml or llama3"
 _ADVICE = f"write its content and end token between {{% generation %}} and {{% endgeneration %}}, or {_CHOICE}"
 
 
 def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
-    """The tokenizer and template of a model folder, its own (`keep`), with a template of NAMED and its tokens, or with that of a file."""
+    """Returns a model folder's tokenizer with its own template (`keep`), one of NAMED (with its tokens), or one from a file."""
     own = load_chat(model)
     if template == "keep":
         return own
@@ -375,7 +373,7 @@ def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
         return ChatEncoder(own.tokenizer_json, ChatTemplate(source, template, own.template.special))
     named, special = NAMED[template], own.template.special
     tokens = [*named.tokens]
-    if special.get("pad_token", named.end) in (named.end, special.get("eos_token")):  # a pad token of its own
+    if special.get("pad_token", named.end) in (named.end, special.get("eos_token")):  # padding needs a token of its own
         tokens.append(PAD)
         special = {**special, "pad_token": PAD}
     if named.bos:
@@ -385,7 +383,7 @@ def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
 
 
 def add_special_tokens(tokenizer_json: bytes, tokens: list[str]) -> bytes:
-    """A `tokenizer.json` that has these special tokens, too; those that it lacks get the next ids, in this order."""
+    """Returns a `tokenizer.json` that also has these special tokens. Missing ones get the next ids, in this order."""
     from tokenizers import AddedToken, Tokenizer
 
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
@@ -398,7 +396,7 @@ def add_special_tokens(tokenizer_json: bytes, tokens: list[str]) -> bytes:
 
 
 def require_learnable(encoder: ChatEncoder) -> None:
-    """Refuses a template under which nothing, or the wrong thing, would be learned, and a pad token that ends answers."""
+    """Raises InputError where a template would teach nothing, or the wrong text, or where the pad token ends answers."""
     end = end_of_answers(encoder)
     if encoder.template.special.get("pad_token") == end:
         raise InputError(
@@ -408,7 +406,7 @@ def require_learnable(encoder: ChatEncoder) -> None:
 
 
 def end_of_answers(encoder: ChatEncoder) -> str:
-    """The special token that ends what the assistant says. Raises InputError where the template does not mark that and nothing else."""
+    """Returns the special token that ends the assistant's text. Raises InputError unless the template marks exactly that text."""
     template = encoder.template
     question, answer = (message["content"] for message in PROBE)
     try:
@@ -427,7 +425,8 @@ def end_of_answers(encoder: ChatEncoder) -> str:
 
 
 def seam(encoder: ChatEncoder) -> list[str]:
-    """A warning if the tokens of a prompt are not the first tokens of the whole conversation: later prompts then differ from training."""
+    """Returns a warning if a prompt's tokens are not the first tokens of the whole conversation: prompts in use then differ from
+    training."""
     prompt, whole = encoder.encode(PROBE[:1], add_generation_prompt=True).ids.tolist(), encoder.encode(PROBE).ids.tolist()
     if whole[: len(prompt)] == prompt:
         return []
@@ -439,8 +438,8 @@ def seam(encoder: ChatEncoder) -> list[str]:
 
 
 def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
-    """The tokenizer's files of a model that talks, by name. Its `eos_token` is what ends answers, but where the template writes `eos_token`
-    it stays what it was, as the text would be another."""
+    """Returns the tokenizer's files of a chat model, by name. Its `eos_token` is the token that ends answers; but where the template writes
+    `eos_token`, that stays unchanged, as the text would change with it."""
     template = encoder.template
     end = template.special.get("eos_token") if "eos_token" in template.source else None
     added: list[Mapping[str, Any]] = json.loads(encoder.tokenizer_json)["added_tokens"]
@@ -450,7 +449,7 @@ def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """What `config.json` and `generation_config.json` say of a tokenizer: `ends` are all ids that end a text."""
+    """The ids of a tokenizer's special tokens for `config.json` and `generation_config.json`; `ends` are all ids that end a text."""
 
     bos: int | None
     eos: int | None
@@ -459,7 +458,7 @@ class TokenIds:
 
 
 def token_ids(files: Mapping[str, bytes]) -> TokenIds:
-    """The ids of the special tokens that the files of a tokenizer name; those of our own tokenizers where nothing is named."""
+    """Returns the ids of the special tokens that a tokenizer's files name; those of our own tokenizers where nothing is named."""
     if not {"tokenizer.json", TOKENIZER_CONFIG_FILE} <= files.keys():
         return TokenIds(EOT_ID, EOT_ID, PAD_ID, [EOT_ID, IM_END_ID])
     tokenizer, config = (json.loads(files[name]) for name in ("tokenizer.json", TOKENIZER_CONFIG_FILE))

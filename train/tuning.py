@@ -1,4 +1,4 @@
-"""What instruction tuning and preference alignment share outside the loop: their start model, inputs, held-out rule and outputs."""
+"""Parts of tuning and alignment outside the loop: start model, inputs, held-out rule, outputs."""
 
 import json
 from collections import Counter
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.checkpoint_dir import CheckpointDir
 
-#: Which file of a model folder decides what: all of them its behaviour, these the tokens of an example.
+#: The files of a model folder that decide the tokens of an example. (All files decide the model's behaviour.)
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 
-#: Beside a training's saved states where they hold an adapter: for which model it is.
+#: The file beside a training's saved states that names the base model of an adapter.
 ADAPTED = "adapted.json"
 
 
 @dataclass(frozen=True)
 class StartModel:
-    """The model that a tuning starts from. `name` is its folder as seen from the run's, so that nothing depends on where the run lies, or
-    its absolute path where it is none of the run's; `folder` is where it lies, a path or URL; `files` are those of the folder `name`."""
+    """The model from which a tuning starts. `name`: its folder relative to the run, so that nothing depends on where the run lies, or an
+    absolute path outside the run. `folder`: its path or URL. `files`: its files."""
 
     name: str
     folder: str
@@ -41,7 +41,7 @@ class StartModel:
 
     @property
     def path(self) -> Path:
-        """Where its files are read on this machine."""
+        """The folder where this machine reads the model's files."""
         from corpusmill.pipeline.cache import local_model
 
         return local_model(self.folder)
@@ -52,7 +52,7 @@ class StartModel:
 
 
 def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> StartModel:
-    """The model of the first of the stages `candidates` that the recipe has, or the `given` folder."""
+    """Returns the model of the first of the stages `candidates` that the recipe has, or that of the `given` folder."""
     if given is not None:
         folder = given if is_remote(given) else str(Path(given).resolve())
         return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))
@@ -61,7 +61,7 @@ def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> S
 
 
 def model_files(folder: str, option: str) -> list[FileRef]:
-    """The files of a model folder of the user's, which the configuration's `option` names."""
+    """Returns the files of a user's model folder; `option` is the configuration's name for it, for messages."""
     from corpusmill.pipeline.cache import local_model
 
     here = local_model(folder)
@@ -72,7 +72,7 @@ def model_files(folder: str, option: str) -> list[FileRef]:
 
 
 def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
-    """The first of `candidates` that the recipe has: the stage whose model is tuned further."""
+    """Returns the first of `candidates` that the recipe has: the stage whose model is tuned further."""
     for stage in candidates:
         if stage in run.recipe:
             return stage
@@ -80,31 +80,31 @@ def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
 
 
 def token_files(model: Sequence[FileRef]) -> list[FileRef]:
-    """Of a model folder's files those that decide how a conversation becomes tokens."""
+    """Returns those files of a model folder that decide how a conversation becomes tokens."""
     return [ref for ref in model if ref.path.rpartition("/")[2] in TOKEN_FILES]
 
 
 def sources(run: "StageRun", files: Sequence[str]) -> list[FileRef]:
-    """What examples are made from: the user's files, or the run's documents (and which of them are held out)."""
+    """Returns the source of examples: the user's files, or the run's documents and the lists of held-out ones."""
     return [file_ref(path) for path in files] if files else [*run.documents(), *validation_indexes(run)]
 
 
 def held_out_rule(run: "StageRun", fraction: float) -> Callable[[str], bool]:
-    """Whether a document is only measured on: a share by hash, and all that the run holds out as validation text, so that
-    bits per byte are measured on nothing that any stage has learned."""
+    """Returns a function that says whether a document is held out: a share by hash, and all validation documents of the run, so that bits
+    per byte are measured only on text from which no stage has learned."""
     validation = _validation(run)
     return lambda identifier: identifier in validation or tasks.is_held_out(identifier, fraction)
 
 
 def only_measured(run: "StageRun", fraction: float) -> Callable[[str], bool]:
-    """Whether no stage has learned from a document: one of the run's validation documents. Where it has none, pre-training has read all,
-    and it is `fraction` of them by hash, the share that tuning and alignment leave out."""
+    """Returns a function that says whether no stage has learned from a document. These are the run's validation documents. Where it has
+    none, pre-training has read all, and they are the share `fraction` by hash, which tuning and alignment leave out."""
     validation = _validation(run)
     return validation.__contains__ if validation else lambda identifier: tasks.is_held_out(identifier, fraction)
 
 
 def _validation(run: "StageRun") -> set[str]:
-    """The ids of the validation documents."""
+    """Returns the ids of the validation documents."""
     found: set[str] = set()
     for ref in validation_indexes(run):
         found.update(read_table(run.run, ref.path, ["id"])["id"].to_pylist())
@@ -112,30 +112,30 @@ def _validation(run: "StageRun") -> set[str]:
 
 
 def validation_indexes(run: "StageRun") -> list[FileRef]:
-    """The lists of the validation documents, where the run has token shards."""
+    """Returns the index files of the validation documents, where the run has token shards."""
     if "tokens" not in run.recipe:
         return []
     return [ref for ref in run.outputs_of("tokens", "validation/") if ref.path.endswith(".index.parquet")]
 
 
 def documents(run: "StageRun") -> list[FileRef]:
-    """The run's document shards; none where its recipe only tunes a given model."""
+    """Returns the run's document shards; none where its recipe only tunes a given model."""
     return run.documents() if any(stage in run.recipe for stage in DATA_STAGES) else []
 
 
 def document_tables(run: "StageRun") -> Iterator[pa.Table]:
-    """The documents, row group by row group, with the columns that tasks are built from."""
+    """Yields the documents, by row group, with the columns from which tasks are built."""
     for ref in documents(run):
         yield from iter_tables(run.run, ref.path, tasks.COLUMNS)
 
 
 def reasons(failed: Iterable[Sequence[str]]) -> dict[str, int]:
-    """How many examples failed each rule; one that failed two is counted under both."""
+    """Returns how many examples failed each rule; an example that failed two counts under both."""
     return dict(sorted(Counter(rule for rules in failed for rule in rules).items()))
 
 
 def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, int]) -> list[str]:
-    """A warning about what was dropped, or none."""
+    """Returns a warning about dropped examples, if there are any."""
     if not dropped:
         return []
     listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -144,7 +144,7 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
 
 
 def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "CheckpointDir", **arguments: Any) -> Output:
-    """Trains by the function `job` (`module:name`), on the processes of `config.parallel`."""
+    """Trains by the function `job` (`module:name`) on the processes of `config.parallel`. Returns the model's files and `metrics.json`."""
     from corpusmill.train.launch import launch_stage
 
     if config.lora.rank:
@@ -158,14 +158,14 @@ def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "Che
 
 
 def clear(run: "StageRun", row: TaskRow) -> None:
-    """Removes what this machine still has of a training that is finished, where its run lies on a store."""
+    """Removes this machine's copy of a finished training, where the run lies on a store."""
     from corpusmill.train.checkpoint_dir import CheckpointDir
 
     CheckpointDir.of(run, row.identity).clear()
 
 
 def json_file(value: Any) -> bytes:
-    """JSON for people and programs, with floats in six digits: their last bits say nothing."""
+    """Returns JSON for people and programs, with floats rounded to six digits, as their last bits mean nothing."""
     return json.dumps(_rounded(value), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 

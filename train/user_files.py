@@ -1,6 +1,6 @@
-"""Reads the files that a user gives: rows of JSONL, a JSON array or Parquet, as conversations, instructions and prompts.
+"""Reads the user's files: rows of JSONL, a JSON array or Parquet, as conversations, instructions and prompts.
 
-A file that can't be read is an InputError. A row that can't be read is a `BadRow`, which says why; the other rows go on.
+A file that can't be read raises InputError. A row that can't be read becomes a `BadRow` with the reason; reading goes on.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 
 
 class BadRow(InputError):
-    """A row that is not what it should be: the sentence names its place, `rule` is what a report calls it."""
+    """A row that can't be used. The message names its place; `rule` is the name of the reason in reports."""
 
     def __init__(self, sentence: str, rule: str = "no_example"):
         super().__init__(sentence)
@@ -35,7 +35,7 @@ class BadRow(InputError):
 
 
 class HasBad(Protocol):
-    """What a row becomes; `bad` says why it is nothing."""
+    """The result of a row; `bad` has the reason where the row can't be used."""
 
     @property
     def bad(self) -> BadRow | None: ...
@@ -45,10 +45,10 @@ Made = TypeVar("Made", bound=HasBad)
 
 
 def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
-    """Every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where there are no lines.
+    """Yields every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where a row is not a line.
 
-    The format is told by the name: `.jsonl` (or `.ndjson`), `.json`, both also with `.gz` or `.zst` behind it, `.parquet`.
-    Raises InputError.
+    The name decides the format: `.jsonl` (or `.ndjson`) and `.json`, both also with `.gz` or `.zst` appended; `.parquet`. Raises
+    InputError.
     """
     name = path.removesuffix(".gz").removesuffix(".zst")
     if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):
@@ -63,8 +63,8 @@ def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
 
 
 def read_all(files: Sequence[str], make: Callable[[str, UserRow | BadRow], Made], what: str) -> list[Made]:
-    """What `make` makes of every row of the files, in their order; a row that is none comes with the reason, as `bad`. Raises InputError
-    where a whole file has none."""
+    """Returns the result of `make` for every row of the files, in order; a bad row's result has the reason as `bad`. Raises InputError
+    where all rows of a file are bad."""
     found: list[Made] = []
     for path in files:
         rows = [make(place, row) for place, row in read_rows(path)]
@@ -76,7 +76,7 @@ def read_all(files: Sequence[str], make: Callable[[str, UserRow | BadRow], Made]
 
 
 def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
-    """The same where every row has to be one: raises the first BadRow."""
+    """Yields rows as `read_rows` does, but raises the first BadRow."""
     for place, row in read_rows(path):
         if isinstance(row, BadRow):
             raise row
@@ -84,7 +84,7 @@ def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a text file, without their ends: a newline, or a carriage return and one. Raises InputError."""
+    """Returns the lines of a text file, without `\\n` or `\\r\\n`. Raises InputError where the file can't be read."""
     try:
         return [line.removesuffix("\r") for line in _file_content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
     except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def read_lines(path: str) -> list[str]:
 
 
 def file_ref(path: str) -> FileRef:
-    """A user's file as a task's input; its fingerprint is the sha256 of what it holds."""
+    """Returns a user's file as a task's input; its fingerprint is the sha256 of its content."""
     content = _raw(path)
     return FileRef(path, hashlib.sha256(content).hexdigest(), len(content))
 
@@ -169,10 +169,10 @@ def _row(place: str, row: Any) -> UserRow:
 
 # ---- conversations -----------------------------------------------------------------------------------
 #
-# A row as a list of messages, whatever its format.
+# Reads a row of any format as a list of messages.
 #
-# Turns are kept as they are, in any order: also two of the user in a row, or an assistant that begins. Turns of tools are left out: there
-# is no rule to write them as text, and an answer that depends on a tool is not learned without it.
+# Turns may come in any order, even two user turns in a row, or an assistant that begins. Conversations with tools are refused: there is no
+# rule to write their turns as text, and an answer that depends on a tool can't be learned without it.
 
 _ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user",
@@ -182,26 +182,26 @@ _TOOLS = {"tool", "function", "ipython", "function_call", "function_response", "
 
 
 def read_messages(place: str, value: Any) -> list[Message]:
-    """Messages in OpenAI's (`role`, `content`) or ShareGPT's (`from`, `value`) names. Raises BadRow naming `place`."""
+    """Reads messages with OpenAI's names (`role`, `content`) or ShareGPT's (`from`, `value`). Raises BadRow, which names `place`."""
     if not isinstance(value, list) or not value:
         raise BadRow(f"{place}: expected a list of messages with `role` and `content`.")
     return [_message(f"{place}, message {number}", item) for number, item in enumerate(value, 1)]
 
 
 def first_question(messages: Sequence[Message]) -> str:
-    """The user's first turn, or the first turn if there is none: its hash decides whether an example is held out. So equal questions stay
-    on one side, and a system message that all conversations share decides nothing."""
+    """Returns the user's first turn, or else the first turn. Its hash decides whether an example is held out, so equal questions are on one
+    side of the split, and a system message that all conversations share has no effect."""
     return next((message["content"] for message in messages if message["role"] == "user"), messages[0]["content"])
 
 
 def read_instruction(place: str, row: dict[str, Any]) -> str:
-    """Alpaca's `instruction` with its optional `input` below it."""
+    """Returns Alpaca's `instruction`, with its optional `input` below it."""
     instruction, given = read_text(place, row, "instruction"), row.get("input")
     return f"{instruction}\n\n{read_text(place, row, 'input')}" if given not in (None, "") else instruction
 
 
 def read_text(place: str, row: dict[str, Any], key: str) -> str:
-    """A field that has to be a string."""
+    """Returns a field that must be a string. Raises BadRow."""
     value = row[key]
     if not isinstance(value, str):
         raise BadRow(f"{place}: `{key}` is {_kind(value)}, expected text.")
@@ -222,7 +222,7 @@ def _message(place: str, item: Any) -> Message:
 
 
 def _content(place: str, key: str, content: Any) -> str:
-    """Text, or OpenAI's list of parts where all are text."""
+    """Returns the content of a message: a string, or OpenAI's list of parts if all are text. Raises BadRow."""
     if isinstance(content, list):
         parts = [part if isinstance(part, dict) and part.get("type", "text") == "text" else {} for part in content]
         texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
@@ -235,7 +235,7 @@ def _content(place: str, key: str, content: Any) -> str:
 
 
 def _unicode(place: str, text: str) -> str:
-    """JSON can escape half a surrogate pair, which is no character."""
+    """Returns the text. Raises BadRow for half of a surrogate pair, which JSON can hold, but which is no character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -251,7 +251,7 @@ def _kind(value: Any) -> str:
 
 
 def read_prompts(path: str) -> list[str]:
-    """All prompts of a file; empty lines of a text file are none. InputError names the file and the line."""
+    """Returns all prompts of a file, without the empty lines of a text file. Raises InputError, which names file and line."""
     if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
         return [line for line in read_lines(path) if line.strip()]
     found = []

@@ -1,6 +1,6 @@
-"""What a model scores on the run's held-out tokens: bits per byte, in all and by language, source and host, with intervals.
+"""A model's score on the run's held-out tokens: bits per byte, in all and by language, source and host, with intervals.
 
-The loop uses it on any number of processes, the stage `evaluate` on one: the same model gets the same number.
+The loop computes it on any number of processes, the stage `evaluate` on one. The same model gets the same number.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from corpusmill.train.parallel.model import ParallelModel
 # ---- the tokenizer of a run --------------------------------------------------------------------------
 
 NAME = "tokenizer.json"
-#: Folders of a run whose tokenizer its tokens may have been made by.
+#: Folders of a run whose tokenizer may have made its tokens.
 BEFORE = ("tokenizer", "pretrain/model")
 
 
 def read_tokenizer(folder: Storage) -> tuple[bytes, str]:
-    """The file in this folder and its sha256 (hex), by which token shards name the tokenizer that made them."""
+    """Returns a folder's `tokenizer.json` and its sha256 (hex), by which token shards name the tokenizer that made them."""
     try:
         content = folder.read_bytes(NAME)
     except FileNotFoundError as error:
@@ -45,8 +45,8 @@ def read_tokenizer(folder: Storage) -> tuple[bytes, str]:
 
 
 def makers(run: Storage, content: bytes) -> set[str]:
-    """The sha256 (hex) of each tokenizer whose token ids mean the same in `content`: of itself, and of those of the run that it has only
-    added special tokens to, as a chat template does."""
+    """Returns the sha256 (hex) of all tokenizers whose ids mean the same in `content`: its own, and those of the run to which it only adds
+    special tokens, as a chat template does."""
     found = {hashlib.sha256(content).hexdigest()}
     for folder in BEFORE:
         if run.exists(f"{folder}/{NAME}"):
@@ -64,12 +64,12 @@ def _only_adds(earlier: bytes, later: bytes) -> bool:
 
 # ---- bytes of tokens ---------------------------------------------------------------------------------
 #
-# Bits per byte are what a model needs to write down a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
-# targets. Special tokens count for neither.
+# Bits per byte are the bits that a model needs to encode a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
+# targets. Special tokens are left out of both.
 
 
 def token_bytes(tokenizer_json: bytes) -> npt.NDArray[np.int64]:
-    """UTF-8 bytes of each token by id, from a `tokenizer.json`; 0 for special tokens and unused ids.
+    """Returns the UTF-8 bytes of each token by id, from a `tokenizer.json`; 0 for special tokens and unused ids.
 
     In a byte-level vocabulary every character of a token's name stands for one byte.
     """
@@ -90,18 +90,18 @@ def _mentions_byte_level(part: Any) -> bool:
 
 # ---- confidence intervals ----------------------------------------------------------------------------
 
-#: Units that are drawn from.
+#: The largest number of units that a bootstrap draws from.
 MOST_UNITS = 10_000
 
 
 def bootstrap_ratio(
     numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64], resamples: int, confidence: float, seed: int
 ) -> tuple[float, float]:
-    """The percentile interval of sum(numerators) / sum(denominators) when documents are drawn again with replacement.
+    """Returns the percentile interval of sum(numerators) / sum(denominators) over documents drawn with replacement.
 
-    Documents and not tokens are resampled, since the tokens of one document are no independent evidence. With one
-    document the interval is that value alone. Seeded, so equal data give equal intervals. More than `MOST` documents are drawn in
-    so many bundles, which are as independent of each other: the interval is that of the documents, at a bounded price.
+    Documents are resampled, not tokens, since the tokens of one document are not independent evidence. With one document the interval is
+    its value alone. It is seeded, so equal data give equal intervals. More than MOST_UNITS documents are drawn in that many bundles, which
+    are independent of each other, too: the interval is about the same, at a bounded cost.
     """
     used = denominators > 0
     numerators, denominators = (_bundled(values[used]) for values in (numerators, denominators))
@@ -120,7 +120,7 @@ def _bundled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of a share; it stays inside 0 .. 1, also for shares at the borders."""
+    """Returns Wilson's score interval of a share, which stays within 0 .. 1 even for shares of 0 or 1."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, weight = successes / trials, z * z / trials
     middle = (share + weight / 2) / (1 + weight)
@@ -132,15 +132,15 @@ def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-#: Windows of a forward pass: a constant, as other shapes of matrices give other last bits.
+#: Windows in a forward pass. A constant, as matrices of other shapes give other last bits.
 BATCH = 16
-#: Groups of each kind that get a score of their own, those with most text; the name of all others; the name of a missing value.
+#: The number of groups of each kind with a score of their own (those with most text); names of all other groups and of a missing value.
 MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """Bits per byte of some documents, with the ends of its interval; special tokens count neither as tokens nor as bytes."""
+    """Bits per byte of some documents, with its interval. Special tokens count neither as tokens nor as bytes."""
 
     bits_per_byte: float
     low: float
@@ -153,14 +153,14 @@ class TextScore:
 
 @dataclass(frozen=True)
 class TextSums:
-    """Nats, tokens and bytes of each document, float64 `[documents]`; all 0 for those that were not looked at."""
+    """Nats, tokens and bytes of each document, float64 `[documents]`; all 0 for documents that were not measured."""
 
     nats: Floats
     tokens: Floats
     sizes: Floats
 
     def score(self, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> TextScore:
-        """Of all documents or `only` some, with a percentile interval from documents drawn again with replacement."""
+        """Returns the score of all documents, or `only` some, with a percentile interval over documents drawn with replacement."""
         chosen = self.sizes > 0 if only is None else (self.sizes > 0) & only
         bits, tokens, sizes = self.nats[chosen] / np.log(2), self.tokens[chosen], self.sizes[chosen]
         low, high = bootstrap_ratio(bits, sizes, resamples, confidence, seed)
@@ -169,7 +169,7 @@ class TextSums:
 
 
 class Validation:
-    """The held-out tokens of a run, as a model with this `context` is measured on them. `token_sizes` are bytes of text by id."""
+    """The held-out tokens of a run, prepared for a model with this `context`. `token_sizes`: UTF-8 bytes by id."""
 
     def __init__(self, shards: TokenShards, token_sizes: Integers, context: int, document_mask: bool):
         self.shards, self.context, self.document_mask = shards, context, document_mask
@@ -180,8 +180,8 @@ class Validation:
 
     @staticmethod
     def open(folder: str | Path, tokenizer: bytes, sha256: str | Collection[str], context: int, document_mask: bool) -> "Validation | None":
-        """None where the run holds no text out. `sha256`: of the tokenizers, of which one has made the tokens. Raises InputError where the
-        shards are damaged or another tokenizer's."""
+        """Opens the validation tokens; None where the run has none. `sha256`: of the tokenizers that may have made them. Raises InputError
+        where the shards are damaged or made by another tokenizer."""
         if not Storage(str(folder)).exists(SHARDS_FILE):
             return None
         shards = TokenShards(folder, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
@@ -191,7 +191,7 @@ class Validation:
     def sums(
         self, parallel_model: ParallelModel, device: torch.device, share: DataShare = ALL, windows: int = 0, batch: int = BATCH
     ) -> TextSums:  # fmt: skip
-        """Over all tokens, or `windows` of their windows, of which this process computes its share; equal on all of them."""
+        """Returns the sums over all tokens, or over `windows` windows. This process computes its share; the result is equal on all."""
         sums = np.zeros((3, len(self.starts)))
         for places, rows in evaluation_batches(self.shards, self.context, batch, self.document_mask, windows, share):
             ids, targets, segments = to_device(rows, device)
@@ -199,14 +199,14 @@ class Validation:
             counted = np.where(places >= 0, self.table[np.maximum(rows[1].numpy(), 0)], 0)
             text = counted > 0
             document = np.searchsorted(self.starts, places[text], "right") - 1
-            # one after the other, so that cuts into batches change no sum
+            # values are added one by one, so that the borders of batches do not change sums
             for kind, values in enumerate((nats[text], np.ones(len(document)), counted[text])):
                 np.add.at(sums[kind], document, values)
         return TextSums(*parallel_model.total(torch.from_numpy(sums).flatten()).view(3, -1).numpy())
 
     @cached_property
     def groups(self) -> dict[str, tuple[list[str], Integers]]:
-        """For language, source and host, where documents have them: the groups' names, and the group of each document."""
+        """For language, source and host, where documents have them: the names of groups, and the group of each document."""
         index = pa.concat_tables(
             [self.shards.index(n).select(["language", "source", "url", "utf8_bytes"]) for n in range(len(self.shards.shards))]
         )
@@ -217,12 +217,12 @@ class Validation:
         return {kind: (names, group) for kind, (names, group) in found.items() if len(names) > 1 or kind == "language"}
 
     def by_group(self, sums: TextSums) -> dict[str, dict[str, TextScore]]:
-        """The score of each group of each kind of which anything was looked at."""
+        """Returns the score of each group of each kind, for groups with measured documents."""
         return {kind: dict(_scores(sums, *grouped)) for kind, grouped in self.groups.items()}
 
 
 def report(score: TextScore, groups: dict[str, dict[str, TextScore]]) -> dict[str, Any]:
-    """Scores as JSON: those of all, and `by` kind and name of group."""
+    """Returns scores as JSON: the total, and `by` kind and name of group."""
     return {**asdict(score), "by": {kind: {name: asdict(some) for name, some in of.items()} for kind, of in groups.items()}}
 
 
@@ -234,7 +234,7 @@ def _scores(sums: TextSums, names: list[str], group: Integers) -> Iterator[tuple
 
 
 def _grouped(column: pa.ChunkedArray, sizes: Integers) -> tuple[list[str], Integers]:
-    """Names of groups, those with most text first, and the number of each row's group."""
+    """Returns the names of groups, those with most text first, and the number of each row's group."""
     encoded = column.combine_chunks().fill_null(UNKNOWN).dictionary_encode()
     codes, names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
     text = np.bincount(codes, sizes, len(names))

@@ -1,6 +1,6 @@
-"""What a training says while it runs: a line a step in its logs, its speed, a bar on the terminal, TensorBoard and W&B.
+"""Reports on a running training: logs with a line for each step, its speed, a bar on the terminal, TensorBoard and W&B.
 
-Nothing that a task publishes depends on what is written here.
+No file that a task publishes depends on this module's output.
 """
 
 import json
@@ -26,11 +26,11 @@ from corpusmill.train.parallel.dims import ParallelDims
 
 # ---- logs --------------------------------------------------------------------------------------------
 #
-# One JSON line a step. Times stand in a file of their own, so the other logs of equal runs are equal.
+# One JSON line for each step. Times are in a separate file, so the other logs of equal runs are equal.
 
 
 class StepLog:
-    """Appends lines. On opening, it removes the lines of steps from `begin` on, which will be redone."""
+    """Appends lines to a log. On opening, it removes the lines of steps from `begin` on, which will be redone."""
 
     def __init__(self, path: Path, begin: int):
         self.path, self.begin = path, begin
@@ -48,7 +48,7 @@ class StepLog:
         self.file.close()
 
     def _kept(self) -> int:
-        """Bytes of the whole lines before step `begin`."""
+        """Returns the number of bytes of the whole lines before step `begin`."""
         kept = 0
         self.file.seek(0)
         for line in self.file:
@@ -65,12 +65,12 @@ class StepLog:
         self.file.flush()
 
     def sync(self) -> None:
-        """Makes the lines durable; called before the next state is saved."""
+        """Makes the lines durable. Called before the next state is saved."""
         os.fsync(self.file.fileno())
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity as text, which JSON does not have as numbers."""
+    """Returns the value with NaN and infinity as text, as JSON has no such numbers."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -78,31 +78,31 @@ def _finite(value: Any) -> Any:
 
 # ---- speed -------------------------------------------------------------------------------------------
 #
-# Tokens and arithmetic a second, the share of the hardware's peak (MFU), waiting, memory, time left.
+# Tokens and arithmetic per second, the share of the hardware's peak (MFU), waiting, memory, time left.
 #
-# Floating point operations a token are 6 N + 12 L H d T, as PaLM (arXiv 2204.02311, appendix B) and torchtitan count them: N parameters
-# without the input embedding (with it where it is the output head, too), L layers, H heads of width d, T the context; no discount for
-# causal masks, nothing for what is computed again. MFU is that times tokens a second, divided by the peak of all devices in bf16.
+# Floating point operations per token are 6 N + 12 L H d T, as in PaLM (arXiv 2204.02311, appendix B) and torchtitan: N parameters without
+# the input embedding (with it where it is also the output head), L layers, H heads of width d, context T. Causal masks give no discount,
+# and recomputation is not counted. MFU is this number times tokens per second, divided by the bf16 peak of all devices.
 
-#: Peak bf16 FLOP/s without sparsity, from the vendors' data sheets, by a part of the device's name; the first that fits counts.
+#: Peak bf16 FLOP/s without sparsity, from the vendors' data sheets, by a part of the device's name; the first match counts.
 PEAKS = {
     "B200": 2250e12, "H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H800": 989e12, "GH200": 989e12,
     "A100": 312e12, "A800": 312e12, "A40": 149.7e12, "A30": 165e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12,
     "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "RTX A6000": 154.8e12, "RTX 6000 Ada": 364.2e12,
     "MI300X": 1307e12, "MI250": 362e12,
 }  # fmt: skip
-#: Steps over which the bar's speed is a mean.
+#: The number of latest steps over which the bar averages speed.
 RECENT = 20
 
 
 def flops_per_token(arch: Architecture) -> float:
-    """Floating point operations of forward and backward for each token of rows of `arch.context`."""
+    """Returns the floating point operations of forward and backward per token, for rows of `arch.context`."""
     parameters = arch.parameters() - (0 if arch.tied else arch.vocab_size * arch.width)
     return 6.0 * parameters + 12.0 * arch.layers * arch.heads * arch.head_dim * arch.context
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The device's peak in bf16; None for CPUs and for names that are not in the table."""
+    """Returns the device's peak in bf16; None for CPUs and unknown names."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -110,7 +110,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 class SpeedMeter:
-    """Turns what steps took into lines for `speed.jsonl`; `flops` are those of a token, `devices` compute together."""
+    """Makes the lines of `speed.jsonl`; `flops`: operations per token; `devices`: number of devices that compute together."""
 
     def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
         self.begin, self.steps, self.device, self.flops = begin, steps, device, flops
@@ -120,7 +120,7 @@ class SpeedMeter:
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
 
     def line(self, step: int, tokens: int, seconds: float, waited: float) -> dict[str, Any]:
-        """What one step of `tokens` was like; `seconds` without evaluation and saving, which `seconds_left` takes into account."""
+        """Returns the line of one step of `tokens`. `seconds` excludes evaluation and saving; `seconds_left` includes them."""
         speed = tokens / max(seconds, 1e-9)
         self.recent.append((tokens, seconds))
         each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
@@ -133,25 +133,25 @@ class SpeedMeter:
         return line
 
     def tokens_per_second(self) -> float:
-        """Over the latest steps."""
+        """Returns the speed over the latest steps."""
         return sum(tokens for tokens, _ in self.recent) / max(sum(seconds for _, seconds in self.recent), 1e-9)
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has had in memory."""
+    """Returns the peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # ---- the bar -----------------------------------------------------------------------------------------
 #
-# What the terminal shows of a training; nothing where there is no terminal.
+# Shows a training on the terminal; nothing where there is no terminal.
 
-#: How much of the shown loss comes from the steps before.
+#: The weight of earlier steps in the shown loss.
 SMOOTHING = 0.95
 
 
 class LoopBar:
-    """What the terminal shows: it is drawn twice a second, and steps only leave their numbers here."""
+    """The bar on the terminal. It is drawn twice a second; steps only store their numbers here."""
 
     def __init__(self, title: str, begin: int, steps: int, validation: str = "validation_bits_per_byte"):
         from rich import progress as rp
@@ -168,7 +168,7 @@ class LoopBar:
         if "skipped" in line:
             self.skipped += 1
         else:
-            loss = float(line["loss"])  # text where it is not finite and comes from a log
+            loss = float(line["loss"])  # a log has text for a loss that is not finite
             self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
         if self.validation in line:
             self.score = f"val {float(line[self.validation]):.3f}"
@@ -192,7 +192,7 @@ class LoopBar:
 
 @contextmanager
 def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[LoopBar | None]:
-    """The bar of a training for the time of the block; None without a terminal."""
+    """Yields the bar of a training during the block; None without a terminal."""
     if progress is None or not progress.enabled:
         yield None
         return
@@ -205,12 +205,12 @@ def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> I
 
 # ---- TensorBoard and Weights & Biases ----------------------------------------------------------------
 
-#: In which of the programs' sections a value stands, by the beginning of its name; all others are of the training.
+#: Prefixes of names that are sections in these programs; all other values are in the section `train`.
 SECTIONS = ("validation", "speed")
 
 
 class Tracker(Protocol):
-    """Takes the numbers of a step, by `section/name`."""
+    """Receives the numbers of a step, by `section/name`."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -218,7 +218,7 @@ class Tracker(Protocol):
 
 
 def open_tracker(kind: str, folder: Path, begin: int, title: str) -> Tracker:
-    """The tracker that writes below `folder`; values from step `begin` on that an earlier process wrote are replaced.
+    """Returns the tracker that writes below `folder`. It replaces values that an earlier process wrote from step `begin` on.
 
     Raises InputError where its package is missing.
     """
@@ -229,7 +229,7 @@ def open_tracker(kind: str, folder: Path, begin: int, title: str) -> Tracker:
 
 
 def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
-    """The numbers of a line by `section/name`; `validation_low` stands in the section validation."""
+    """Returns the numbers of a line by `section/name`; `validation_low` becomes `validation/low`."""
     found = {}
     for name, value in line.items():
         if isinstance(value, int | float) and name != "step":
@@ -239,7 +239,7 @@ def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
 
 
 class TensorBoard:
-    """Event files, a new one for each process; TensorBoard drops what an earlier one wrote from `begin` on."""
+    """Event files, a new one for each process. TensorBoard drops values of earlier processes from step `begin` on."""
 
     def __init__(self, folder: Path, begin: int, title: str):
         from torch.utils.tensorboard import SummaryWriter
@@ -276,12 +276,12 @@ class WeightsAndBiases:
 
 # ---- all of it ---------------------------------------------------------------------------------------
 
-#: Beside the log: what differs between equal runs, and what the model wrote.
+#: Files beside the log: values that differ between equal runs, and texts that the model wrote.
 SPEED, SAMPLES = "speed.jsonl", "samples.jsonl"
 
 
 class Watch:
-    """Open during a training that begins at step `begin`; `flops`: of a token. Only the first rank shows and writes anything."""
+    """Reports on a training that begins at step `begin`; `flops`: operations per token. Only the first rank shows and writes anything."""
 
     def __init__(
         self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str
@@ -310,15 +310,15 @@ class Watch:
         self.stack.close()
 
     def _file(self, name: str) -> StepLog:
-        """The log of this name in the log's folder, without the lines of steps that will be done again."""
+        """Returns the log of this name in the log's folder, without the lines of steps that will be redone."""
         if name not in self.files:
             self.files[name] = self.stack.enter_context(StepLog(self.log.with_name(name), self.begin))
         return self.files[name]
 
     def step(self, line: dict[str, Any], tokens: int, seconds: float, waited: float) -> None:
-        """Takes the line of a finished step of `tokens`, the seconds it took (evaluation apart) and waited for batches.
+        """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches.
 
-        Its `samples`, where it has any, go into a file of their own.
+        The line's `samples`, if any, go into a separate file.
         """
         if not self.dims.is_main:
             return
@@ -334,18 +334,18 @@ class Watch:
             self.bar.step(line, speed, self.meter.tokens_per_second())
 
     def sync(self) -> None:
-        """Makes the lines durable: to be called before the state that follows them is saved."""
+        """Makes the lines durable. Must be called before the state that follows them is saved."""
         for file in self.files.values():
             file.sync()
 
 
-# ---- from another machine ----------------------------------------------------------------------------
+# ---- trainings in other processes --------------------------------------------------------------------
 #
-# The bar of a training that runs where there is no terminal: it follows the logs, on a disk that both machines see.
+# The bar of a training whose processes have no terminal: it follows their logs, on a disk that both sides see.
 
 
 class _Tail:
-    """The lines that come into a file from now on; it may become shorter, as a training that begins again does its steps again."""
+    """Reads lines that are appended to a file from now on. The file may become shorter, as a restarted training redoes steps."""
 
     def __init__(self, path: Path):
         self.path, self.offset = path, path.stat().st_size if path.exists() else 0
@@ -363,7 +363,7 @@ class _Tail:
 
 @contextmanager
 def following(progress: Progress | None, title: str, log: Path | None, steps: int) -> Iterator[Callable[[], None]]:
-    """A bar for the time of the block; what this gives is to be called now and then, and moves it to the latest step of `log`."""
+    """Shows a bar during the block. Yields a function that moves the bar to the latest step of `log`; call it now and then."""
     with loop_bar(progress if log else None, title, 0, steps) as bar:
         if bar is None or log is None:
             yield lambda: None

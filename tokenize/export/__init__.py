@@ -1,1 +1,1 @@
-"""Token shards in the formats of other training codes, each a file of its own; `export.py` is the way in."""
+"""Writes token shards in the formats of other training codes; begin with `export.py`."""

@@ -1,4 +1,4 @@
-"""From the token shards of a run to a folder in another format: checked while they stream, published whole."""
+"""Exports the token shards of a run to a folder in another format. Shards are checked while they stream; the folder appears whole."""
 
 import fcntl
 import hashlib
@@ -42,13 +42,13 @@ def export(
     progress: Progress | None = None,
     stale: str | None = None,
 ) -> dict[str, Any]:
-    """Writes the tokens of a run, or of a set that runs were appended to, to the folder `output` in one of FORMATS, and returns the
-    content of its `export.json`.
+    """Writes the tokens of a run, or of a set that runs were appended to, to the folder `output` in one of FORMATS. Returns the content of
+    its `export.json`.
 
-    A split without documents is left out. Raises InputError where a split is not there, a shard is cut short or has
-    another sha256, the tokenizer is another one, the vocabulary is too large for the format, the format has no rows that could
-    have `sequence_length` tokens, or `output` holds anything (with `force`: anything but a finished export). Nothing is left behind then.
-    `stale`: why the run's tokens are, which `export.json` says.
+    A split without documents is left out. Raises InputError, and leaves nothing behind, where a split is missing, a shard is cut short or
+    has another sha256, the tokenizer is another one, the vocabulary is too large for the format, `sequence_length` is given for a format
+    without rows, or `output` is not empty (with `force`: holds anything but a finished export).
+    `stale`: why the run's tokens are out of date, for `export.json`.
     """
     written, storage = FORMATS[format_name](sequence_length), Storage(run)
     if sequence_length and not written.has_rows:
@@ -77,7 +77,7 @@ def export(
 
 
 def _tokenizer(storage: Storage, folders: dict[str, str]) -> bytes:
-    """The run's `tokenizer.json`; for a set, that of a run that was appended to it."""
+    """Returns the run's `tokenizer.json`; for a set, that of a run that was appended to it."""
     if storage.exists(TOKENIZER):
         return storage.read_bytes(TOKENIZER)
     for folder in folders.values():
@@ -91,7 +91,7 @@ def _tokenizer(storage: Storage, folders: dict[str, str]) -> bytes:
 
 
 def _may_replace(target: Path, force: bool) -> bool:
-    """Whether what lies there may go: an empty folder, or a finished export where the user says so."""
+    """Whether the export may replace `target`: an empty folder or, with `force`, a finished export."""
     if not target.is_dir() or target.is_symlink():
         return False
     if not any(target.iterdir()):
@@ -121,7 +121,7 @@ def _check_vocabulary(written: TokenFormat, name: str, source: SplitSource) -> N
 
 
 def _describe(run: str, name: str, written: TokenFormat, sources: list[SplitSource], folder: Path, stale: str | None) -> dict[str, Any]:
-    """What `export.json` says. Nothing in it depends on the time or on where the export lies."""
+    """Returns the content of `export.json`. Nothing in it depends on the time or on the place of the export."""
     first = sources[0].description
     return {
         "format": name,
@@ -151,10 +151,10 @@ def _describe(run: str, name: str, written: TokenFormat, sources: list[SplitSour
 
 @contextmanager
 def new_folder(output: str, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its name, fsynced, when the block ends without an exception.
+    """Yields a temporary folder beside `output`. When the block ends without an exception, the folder is fsynced and renamed to `output`.
 
-    Raises InputError where `output` holds anything that `may_replace` does not let go, where somebody else is writing it,
-    or where it can't be written (no room, no permission).
+    Raises InputError where `may_replace` does not allow to replace `output`, where another process is writing it, or where it can't be
+    written (no room, no permission).
     """
     if is_remote(output):
         raise InputError(f"{output}: an export is written to a local folder; copy it from there.")
@@ -184,8 +184,8 @@ def _check_free(target: Path, may_replace: Callable[[Path], bool]) -> None:
 
 
 def _take_place(temporary: Path, target: Path, old: Path, may_replace: Callable[[Path], bool]) -> None:
-    """Renames; what lies at `target` goes only after the new folder has its name."""
-    _check_free(target, may_replace)  # again: somebody may have put something there
+    """Renames `temporary` to `target`. The old content is removed only after that."""
+    _check_free(target, may_replace)  # again: another process may have put something there
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
@@ -196,7 +196,7 @@ def _take_place(temporary: Path, target: Path, old: Path, may_replace: Callable[
 
 @contextmanager
 def _locked(folder: Path, target: Path) -> Iterator[None]:
-    """Makes the folder and holds a lock on it for the time of the block; what a killed process left in it goes."""
+    """Makes the folder, removes what a killed process left in it, and holds a lock on it during the block."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -216,4 +216,4 @@ def _locked(folder: Path, target: Path) -> Iterator[None]:
 
 def _fsync_all(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        fsync_folder(path)  # a file's descriptor is as good
+        fsync_folder(path)  # works for files, too

@@ -1,4 +1,4 @@
-"""Formats whose files hold the ids one after the other: nanoGPT, llm.c, Megatron-LM, datatrove."""
+"""Formats whose files hold the ids as one stream: nanoGPT, llm.c, Megatron-LM, datatrove."""
 
 import pickle
 import struct
@@ -12,16 +12,16 @@ from tokenizers import Tokenizer
 from corpusmill.pipeline.token_bytes import to_bytes
 from corpusmill.tokenize.export.source import SplitSource, TokenFormat
 
-# ---- nanoGPT: `train.bin` and `val.bin`, one row of uint16, and `meta.pkl`, the vocabulary ---------------
+# ---- nanoGPT: `train.bin` and `val.bin`, a stream of uint16, and `meta.pkl`, the vocabulary --------------
 
 
 FILES = {"train": "train.bin", "validation": "val.bin"}
 
 
 class NanoGPT(TokenFormat):
-    """`train.py` maps the files as uint16, whatever the vocabulary, so tokens of 32 bits have no place in this format."""
+    """Files for nanoGPT. Its `train.py` reads uint16 whatever the vocabulary, so the format has no tokens of 32 bits."""
 
-    largest_vocabulary: ClassVar[int | None] = (1 << 16) - 1  # what token shards hold in uint16
+    largest_vocabulary: ClassVar[int | None] = (1 << 16) - 1  # token shards in uint16 hold no larger one
 
     def write(self, source: SplitSource, folder: Path) -> None:
         with open(folder / FILES[source.split], "wb") as file:
@@ -33,10 +33,10 @@ class NanoGPT(TokenFormat):
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> dict[str, object]:
-    """What nanoGPT reads from `meta.pkl`: `vocab_size` in train.py, `itos` and `stoi` in sample.py.
+    """Returns the content of `meta.pkl`: `vocab_size`, which nanoGPT's train.py reads, `itos` and `stoi`, which its sample.py reads.
 
-    sample.py encodes a prompt character by character, so `stoi` holds the tokens that are one character; a character
-    that lies in several tokens is shown as U+FFFD.
+    sample.py encodes a prompt character by character, so `stoi` holds only tokens of one character. A character that several tokens share
+    is shown as U+FFFD.
     """
     special = tokenizer.get_added_tokens_decoder()
     tokens = sorted((number, token) for token, number in tokenizer.get_vocab().items())
@@ -49,14 +49,14 @@ def vocabulary_of(tokenizer: Tokenizer) -> dict[str, object]:
 
 
 HEADER_INTS = 256
-#: By bytes of an id: the number by which a file is known, and the version. llm.c calls them gpt-2 and llama-3.
+#: By bytes of an id: the file's magic number and version. llm.c calls the two kinds gpt-2 and llama-3.
 KINDS = {2: (20240520, 1), 4: (20240801, 7)}
 NAMES = {"train": "train", "validation": "val"}
 
 
 class LLMC(TokenFormat):
-    """A file a token shard. These readers expect END_OF_TEXT at a document's beginning, ours ends with it: so it is
-    written before the first document and left out behind the last, which leaves as many tokens in the same order."""
+    """One file for each token shard. llm.c expects END_OF_TEXT before a document, our shards have it after. So one is written before the
+    first document, and the one after the last is left out: the number and order of tokens stay the same."""
 
     wide: ClassVar[str] = "uint32"
 
@@ -83,7 +83,7 @@ TYPE_CODES = {"uint16": 8, "int32": 4}
 
 
 class Megatron(TokenFormat):
-    """A sequence a document, END_OF_TEXT included (as with `--append-eod`), so `document_indices` counts 0, 1, 2, ..."""
+    """One sequence for each document, with END_OF_TEXT (as with `--append-eod`), so `document_indices` is 0, 1, 2, ..."""
 
     def write(self, source: SplitSource, folder: Path) -> None:
         index = IndexFile(open(folder / f"{source.split}.idx", "wb"), self.dtype(source.dtype), source.description.documents)
@@ -95,10 +95,10 @@ class Megatron(TokenFormat):
 
 
 class IndexFile:
-    """Writes an `.idx` whose number of sequences is known before: its three tables grow side by side, none in memory.
+    """Writes an `.idx` of a known number of sequences. Its three tables grow side by side in the file, not in memory.
 
-    After 34 bytes of header follow the lengths (int32), the byte at which each sequence begins (int64), and the number of
-    the first sequence of each document with the total behind the last (int64).
+    After 34 bytes of header come the lengths (int32), the byte where each sequence begins (int64), and the number of each document's
+    first sequence, then the number of all sequences (int64).
     """
 
     def __init__(self, file: IO[bytes], dtype: "np.dtype[np.integer]", sequences: int):
@@ -110,7 +110,7 @@ class IndexFile:
         file.write(header)
 
     def add(self, counts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
-        """The next sequences, by their tokens."""
+        """Adds the next sequences; `counts` are their tokens."""
         firsts = self.tokens + np.cumsum(counts) - counts
         self._put(self.lengths + 4 * self.done, counts.astype("<i4"))
         self._put(self.pointers + 8 * self.done, (firsts * self.itemsize).astype("<i8"))
@@ -129,8 +129,8 @@ class IndexFile:
 
 
 class Datatrove(TokenFormat):
-    """As `datatrove.pipeline.tokens.tokenizer.TokenizedFile` writes them: the index holds the end of each document in tokens
-    (uint64); the metadata are the tokenizer's name and the bytes of a token, the tokens, and the tokens for people."""
+    """Files as `datatrove.pipeline.tokens.tokenizer.TokenizedFile` writes them. The index holds where each document ends, in tokens
+    (uint64). The metadata are the tokenizer's name, the size of an id in bytes, the number of tokens, and a short form of that number."""
 
     wide: ClassVar[str] = "uint32"
 

@@ -1,6 +1,6 @@
-"""Formats whose files hold a row a document or a sequence: Parquet for Hugging Face `datasets`, MosaicML Streaming, litdata.
+"""Formats whose files hold a row for each document or sequence: Parquet for Hugging Face `datasets`, MosaicML Streaming, litdata.
 
-MDS and litdata are written here because their packages want older libraries than the rest of a run, or bring many with them."""
+MDS and litdata are written here, because their packages need older libraries than a run, or bring many libraries with them."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ from corpusmill.tokenize.export.source import DocumentStretch, SequenceBatch, Sp
 
 DOCUMENT = [("id", pa.string()), ("url", pa.string()), ("shard", pa.int32()), ("first", pa.int64())]
 SEQUENCE = [("position", pa.int64())]
-#: Level 1 takes two thirds of level 3's time for 8% more bytes. Ids of up to 16 bits repeat within a row group.
+#: Level 1 takes two thirds of level 3's time for 8% more bytes. Ids repeat within a row group, so a dictionary helps.
 WRITTEN = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["input_ids.list.element"], "store_schema": True}
 
 
 class ParquetIds(TokenFormat):
-    """`input_ids` ends with END_OF_TEXT. `shard` and `first` are the document's address in the run: what
-    `corpusmill trace RUN --shard SHARD --token FIRST` takes. Sequences have their `position` in the split instead, and are in one file."""
+    """Parquet files for `datasets`. `input_ids` ends with END_OF_TEXT. `shard` and `first` are the document's address in the run, for
+    `corpusmill trace RUN --shard SHARD --token FIRST`. Sequences are in one file, and have their `position` in the split instead."""
 
     has_rows: ClassVar[bool] = True
 
@@ -41,7 +41,7 @@ class ParquetIds(TokenFormat):
                     writer.write_table(table)
 
     def files(self, source: SplitSource, schema: pa.Schema) -> Iterator[Iterator[pa.Table]]:
-        """For each file the tables that become its row groups."""
+        """Yields for each file the tables that become its row groups."""
         if self.sequence_length:
             yield (sequence_rows(found, schema) for found in source.sequences(self.sequence_length))
             return
@@ -49,13 +49,13 @@ class ParquetIds(TokenFormat):
             yield (document_rows(stretch, number, schema) for stretch in source.stretches(number))
 
     def finish(self, folder: Path, splits: list[str], tokenizer_json: bytes) -> None:
-        """The card by which `load_dataset(FOLDER)` knows which files are which split."""
+        """Writes the dataset card, which tells `load_dataset(FOLDER)` the files of each split."""
         lines = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split in splits)
         (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{lines}\n---\n")
 
 
 def document_rows(stretch: DocumentStretch, number: int, schema: pa.Schema) -> pa.Table:
-    """The documents of a stretch of shard `number`."""
+    """Returns the documents of a stretch of shard `number`."""
     table = stretch.documents
     shard = pa.array(np.full(table.num_rows, number, np.int32))
     lists = id_lists(np.concatenate(([0], stretch.ends())), stretch.tokens, schema)
@@ -70,7 +70,7 @@ def sequence_rows(found: SequenceBatch, schema: pa.Schema) -> pa.Table:
 
 
 def id_lists(offsets: "np.typing.NDArray[np.int64]", tokens: "np.typing.NDArray[np.integer]", schema: pa.Schema) -> pa.ListArray:
-    """Ids as lists, in the type that `schema` has for them; they are not copied."""
+    """Returns ids as lists, in the type that `schema` gives them, without a copy."""
     ids = schema.field("input_ids").type.value_type.to_pandas_dtype()
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(tokens.view(ids)))
 
@@ -78,13 +78,13 @@ def id_lists(offsets: "np.typing.NDArray[np.int64]", tokens: "np.typing.NDArray[
 # ---- MosaicML Streaming ----------------------------------------------------------------------------------
 
 
-#: Bytes of a shard, as MDSWriter's default: a larger sample is a shard of its own.
+#: Bytes of a shard, MDSWriter's default. A larger sample is a shard of its own.
 SIZE_LIMIT = 1 << 26
 
 
 class MDS(TokenFormat):
-    """Columns `id` and `url` (str; empty where there is none) and `tokens` (one-dimensional ndarray). Sequences have their
-    `position` in the split (int) instead of id and URL."""
+    """Files for MosaicML Streaming. Columns: `id` and `url` (str; empty where missing), `tokens` (one-dimensional ndarray). Sequences have
+    their `position` in the split (int) instead of id and URL."""
 
     has_rows: ClassVar[bool] = True
     wide: ClassVar[str] = "uint32"
@@ -105,7 +105,7 @@ class MDS(TokenFormat):
 
 
 def document_samples(stretch: DocumentStretch) -> Iterator[bytes]:
-    """Each document as MDS has it: the sizes of its columns in the order of their names, then their bytes."""
+    """Yields each document as an MDS sample: the sizes of its columns in the order of their names, then their bytes."""
     ends = stretch.ends().tolist()
     starts = [0, *ends[:-1]]
     for start, end, name, url in zip(starts, ends, *(stretch.documents[column].to_pylist() for column in ("id", "url"))):
@@ -115,7 +115,7 @@ def document_samples(stretch: DocumentStretch) -> Iterator[bytes]:
 
 
 def sequence_samples(found: SequenceBatch) -> Iterator[bytes]:
-    """Each sequence; columns of a fixed size, as `position`, are not in the list of sizes."""
+    """Yields each sequence as an MDS sample. Columns of a fixed size, such as `position`, are not in the list of sizes."""
     head = array_head(found.tokens.shape[1])
     size = struct.pack("<I", len(head) + found.tokens[0].nbytes)
     for position, tokens in zip(found.positions.tolist(), found.tokens):
@@ -123,16 +123,16 @@ def sequence_samples(found: SequenceBatch) -> Iterator[bytes]:
 
 
 def array_head(size: int) -> bytes:
-    """How MDS announces a one-dimensional array: the dimensions (four times one) and the type of the size, then the size."""
+    """Returns the head of a one-dimensional MDS array: a byte with the dimensions (times four) and the type of the size, then the size."""
     kind, form = (0, "<BB") if size < 1 << 8 else (1, "<BH") if size < 1 << 16 else (2, "<BI")
     return struct.pack(form, 1 << 2 | kind, size)
 
 
 class ShardFiles:
-    """`shard.00000.mds` and so on, and `index.json`. Holds the samples of one shard in memory."""
+    """Writes `shard.00000.mds` and so on, and `index.json`. Holds the samples of one shard in memory."""
 
     def __init__(self, folder: Path, columns: dict[str, str], size_limit: int = SIZE_LIMIT):
-        """`columns`: their encodings by their names, in the order of the names."""
+        """`columns`: their encodings by name, sorted by name."""
         self.folder, self.size_limit = folder, size_limit
         self.config: dict[str, Any] = {
             "version": 2,
@@ -150,7 +150,7 @@ class ShardFiles:
 
     def _begin(self) -> None:
         self.samples: list[bytes] = []
-        self.size = 8 + len(self.head)  # two of the offsets, and the configuration
+        self.size = 8 + len(self.head)  # the number of samples, the last offset, and the configuration
 
     def add(self, sample: bytes) -> None:
         size = len(sample) + 4
@@ -160,7 +160,7 @@ class ShardFiles:
         self.size += size
 
     def _flush(self) -> None:
-        """Writes a shard: the number of samples, where each begins and the last ends (uint32), the configuration, the samples."""
+        """Writes a shard: the number of samples, where each begins and the last one ends (uint32), the configuration, the samples."""
         name, number = f"shard.{len(self.shards):05d}.mds", len(self.samples)
         offsets = np.cumsum([8 + 4 * number + len(self.head), *map(len, self.samples)]).astype("<u4")
         with open(self.folder / name, "wb") as file:
@@ -181,7 +181,7 @@ class ShardFiles:
 # ---- litdata (and LitGPT) --------------------------------------------------------------------------------
 
 
-#: Bytes of ids in a chunk. TokensLoader reads blocks within a chunk, so each chunk's last tokens (less than a block) are not read.
+#: Bytes of ids in a chunk. TokensLoader reads blocks within a chunk, so it never reads a chunk's last tokens (less than a block).
 CHUNK_BYTES = 64_000_000
 #: litdata's numbers for torch's types (`litdata.constants._TORCH_DTYPES_MAPPING`).
 TYPE_NUMBERS = {"uint16": 20, "int32": 16}
@@ -190,7 +190,7 @@ ONE_TENSOR = '[1, {"type": null, "context": null, "children_spec": []}]'
 
 
 class LitData(TokenFormat):
-    """`chunk-0-0.bin` and so on, and `index.json`."""
+    """Files for litdata: `chunk-0-0.bin` and so on, and `index.json`."""
 
     def write(self, source: SplitSource, folder: Path) -> None:
         (folder / source.split).mkdir()
@@ -217,7 +217,7 @@ class LitData(TokenFormat):
 
 
 def write_chunk(path: Path, stretch: DocumentStretch) -> int:
-    """The number of items, where each begins and the last ends (uint32), the ids; returns the size in bytes."""
+    """Writes the number of items, where each begins and the last one ends (uint32), and the ids. Returns the size in bytes."""
     number = len(stretch.counts)
     offsets = 4 * (number + 2) + np.concatenate(([0], stretch.ends())) * stretch.tokens.itemsize
     with open(path, "wb") as file:
@@ -227,5 +227,5 @@ def write_chunk(path: Path, stretch: DocumentStretch) -> int:
 
 
 def version_of(source: SplitSource) -> str:
-    """litdata empties its cache of a remote set where this text differs; its own writer puts the time there."""
+    """Returns a version for `index.json`. litdata clears its cache of a remote set when it changes; its own writer uses the time."""
     return hashlib.sha256("".join(shard.sha256 for shard in source.description.shards).encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""A model on one process or many: PyTorch's own parallelism on one mesh, behind the few things that the loop asks for."""
+"""A model on one process or many: PyTorch's own parallelism on one mesh, with one interface for the training loop."""

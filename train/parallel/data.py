@@ -1,4 +1,4 @@
-"""Copies of a model (DDP) or shards of it (FSDP2) that see different rows; its matrices may be spread over a tensor group."""
+"""Data parallelism: copies of a model (DDP) or shards of it (FSDP2) on different rows. A tensor group may also spread its matrices."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,10 +23,10 @@ from corpusmill.train.parallel.tensor import sharded_loss
 
 
 def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
-    """The model as one of equal copies on all processes. Gradients are averaged in buckets during the backward pass.
+    """Wraps the model as one of equal copies on all processes. Gradients are averaged in buckets during the backward pass.
 
-    DDP settles its buckets in its first backward pass, and sums depend on them in their last bits. So that is done here and its
-    gradients are thrown away: a run that goes on from a saved state begins with the same buckets as one that was never stopped.
+    DDP fixes its buckets in its first backward pass, and they decide the last bits of sums. So a first pass runs here, and its gradients
+    are dropped: a run that resumes from a saved state begins with the same buckets as one that was never stopped.
     """
     cuda = [dims.device.index] if dims.device.index is not None else None
     ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
@@ -37,13 +37,13 @@ def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
 
 
 def shard(model: Llama, dims: ParallelDims, precision: str) -> str:
-    """Shards the model, or a pipeline's part of it, in place: layer by layer over the ranks of `shard`, the same in each of `replicate`.
+    """Shards the model, or a pipeline stage, in place: layer by layer over the ranks of `shard`, the same in each group of `replicate`.
 
-    Weights are gathered for a layer's forward pass and again for its backward pass; with a `zero` below 3, or in a pipeline's many
-    micro-batches, they stay whole between the two. Gradients are averaged over all ranks that see different rows. Works on a model
-    that tensor parallelism has spread, and with a shard of 1, which is then DDP on DTensors.
+    Weights are gathered for a layer's forward pass and again for its backward pass. With `zero` below 3, or in a pipeline with its many
+    micro-batches, they stay whole in between. Gradients are averaged over all ranks that see different rows. It also works on a model that
+    tensor parallelism has spread, and with a shard of 1, which is then DDP on DTensors.
 
-    Returns the precision that the caller has to provide: fp32 if weights are gathered in bf16 (`bf16-params`).
+    Returns the precision that the caller must provide: fp32 if weights are gathered in bf16 (`bf16-params`).
     """
     mesh = dims.submesh("replicate", "shard")
     if mesh is None:
@@ -61,8 +61,8 @@ def shard(model: Llama, dims: ParallelDims, precision: str) -> str:
 
 @contextmanager
 def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
-    """A forward and backward of one of a step's micro-batches: copies average their gradients in the `last` one only, while shards
-    add up their part of each."""
+    """Wraps forward and backward of one micro-batch: copies average their gradients only in the `last` one of a step, shards add up their
+    part in each."""
     context: AbstractContextManager[object] = nullcontext()
     if isinstance(model, DistributedDataParallel):
         context = nullcontext() if last else model.no_sync()
@@ -73,7 +73,7 @@ def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
 
 
 def reshard(model: nn.Module) -> None:
-    """Frees weights that a forward pass without a backward pass has gathered, and that would go stale."""
+    """Frees weights that a forward pass without a backward pass has gathered, and that would become stale."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -85,7 +85,7 @@ T = TypeVar("T")
 
 
 class SpreadModel:
-    """The computation of a model that `prepare` has laid out; `forward` is `llama` or what wraps it."""
+    """A model that `prepare` has laid out on several processes; `forward` is `llama` or its wrapper."""
 
     def __init__(self, llama: Llama, forward: nn.Module, dims: ParallelDims, precision: str):
         self.llama, self.forward, self.dims, self.precision = llama, forward, dims, precision
@@ -127,7 +127,7 @@ class SpreadModel:
 
 
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Each item, and whether it is the last."""
+    """Yields each item, and whether it is the last."""
     iterator = iter(items)
     item = next(iterator)
     for following in iterator:
@@ -137,7 +137,7 @@ def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
 
 
 def even(batch: Batch, parts: int) -> Batch:
-    """Rows that are padded until `parts` tensor ranks can share out their positions evenly; nothing looks forward."""
+    """Pads rows until `parts` tensor ranks can divide the positions evenly. No token sees later ones, so padding changes nothing."""
     ids, targets, segments = batch
     if extra := -ids.size(1) % parts:
         ids, targets = F.pad(ids, (0, extra)), F.pad(targets, (0, extra), value=IGNORED)
@@ -146,12 +146,12 @@ def even(batch: Batch, parts: int) -> Batch:
 
 
 def settle(parameters: Mapping[str, Tensor]) -> None:
-    """Lays gradients out as their parameters: that of a norm between sharded positions is still to be summed over the tensor group."""
+    """Gives gradients the layout of their parameters. Of a norm's gradient, tensor ranks hold partial sums; it is summed."""
     for p in parameters.values():
         if isinstance(p, DTensor) and isinstance(p.grad, DTensor) and p.grad.placements != p.placements:
             p.grad = p.grad.redistribute(placements=p.placements)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be sharded."""
+    """Returns the whole of a tensor that may be sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""Which processes there are, which part of the data and the model each has, and sums over all of them."""
+"""The processes of a training, the part of data and model that each has, and sums over all of them."""
 
 import logging
 import math
@@ -17,15 +17,15 @@ from corpusmill.train.options import ParallelConfig
 
 # ---- processes ---------------------------------------------------------------------------------------
 
-#: The kinds of parallelism, outermost first: ranks of a tensor group are neighbours, as they talk most.
+#: The kinds of parallelism, outermost first: ranks of a tensor group are neighbours, as they communicate most.
 KINDS = ("pipeline", "replicate", "shard", "tensor")
-#: Those whose ranks see different rows.
+#: The kinds whose ranks see different rows.
 DATA = ("replicate", "shard")
 
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """One process among `config.world`; `mesh` has a dimension for each kind of parallelism that is in use (None: one process)."""
+    """One process of `config.world`. `mesh` has a dimension for each kind of parallelism that is in use (None: one process)."""
 
     config: ParallelConfig
     device: torch.device
@@ -34,12 +34,12 @@ class ParallelDims:
 
     @staticmethod
     def single(device: torch.device) -> "ParallelDims":
-        """One process alone."""
+        """Returns the dims of a single process."""
         return ParallelDims(ParallelConfig(), device)
 
     @staticmethod
     def distributed(config: ParallelConfig, device: torch.device) -> "ParallelDims":
-        """This process among those of the default process group, which exists. Raises InputError if their number is wrong."""
+        """Returns this process's dims in the default process group, which must exist. Raises InputError if its size is wrong."""
         sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
         processes = dist.get_world_size()
         if processes != config.world:
@@ -47,8 +47,8 @@ class ParallelDims:
             raise InputError(f"pretrain.parallel ({named}) needs {config.world} processes, but {processes} were started.")
         if config.world == 1:
             return ParallelDims(config, device)
-        logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # it warns of exchanges that could be faster
-        # copies of a part of the model are shards of one: FSDP2 averages gradients that are DTensors or come in micro-batches of a pipeline
+        logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # silences warnings about exchanges that could be faster
+        # copies of part of a model are made as shards of size one: FSDP2 averages gradients of DTensors and of a pipeline's micro-batches
         as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
         used = tuple(kind for kind, size in sizes.items() if size > 1 or (kind == "shard" and as_shards))
         mesh = init_device_mesh(device.type, tuple(sizes[kind] for kind in used), mesh_dim_names=used)
@@ -64,7 +64,7 @@ class ParallelDims:
         return self.rank == 0
 
     def index(self, kind: str) -> int:
-        """This process's place along a dimension of the mesh; 0 where that is not in use."""
+        """Returns this process's place along a dimension of the mesh; 0 where the mesh lacks it."""
         return self.mesh.get_local_rank(kind) if self.mesh is not None and kind in self.kinds else 0
 
     @property
@@ -73,7 +73,7 @@ class ParallelDims:
         return tuple(self.mesh.mesh_dim_names or ()) if self.mesh is not None else ()
 
     def submesh(self, *kinds: str) -> DeviceMesh | None:
-        """The mesh of those of `kinds` that are in use; None where none is."""
+        """Returns the mesh of those `kinds` that are in use; None where none is."""
         used = tuple(kind for kind in self.kinds if kind in kinds)
         return self.mesh[used] if self.mesh is not None and used else None
 
@@ -92,8 +92,8 @@ class ParallelDims:
 
 # ---- parts of a parameter ----------------------------------------------------------------------------
 #
-# torch's optimisers refuse lists that mix plain tensors, DTensors, and DTensors of several meshes. What they do to each element is the
-# same in a shard, so they are given the shards. A DTensor is recognised by its `placements`, as its module takes half a second to import.
+# torch's optimisers refuse lists that mix plain tensors, DTensors, and DTensors of several meshes. They work element by element, so they
+# are given the local shards instead. A DTensor is recognised by its `placements`, as its module takes half a second to import.
 
 
 def is_sharded(p: Tensor) -> bool:
@@ -102,13 +102,13 @@ def is_sharded(p: Tensor) -> bool:
 
 @torch.no_grad()
 def local_of(p: Any) -> Tensor:
-    """What this rank has of a parameter, in the same memory; the parameter itself where it is not sharded."""
+    """Returns this rank's part of a parameter, in the same memory; the parameter itself where it is not sharded."""
     return p.to_local() if is_sharded(p) else p
 
 
 @torch.no_grad()
 def gradient_of(p: Any) -> Tensor:
-    """The gradient of `local_of(p)`; one that ranks have parts of is summed first."""
+    """Returns the gradient of `local_of(p)`. A gradient of which ranks hold partial sums is summed first."""
     grad = p.grad
     if not is_sharded(p):
         return grad
@@ -117,7 +117,7 @@ def gradient_of(p: Any) -> Tensor:
 
 @torch.no_grad()
 def like(local: Tensor, p: Any) -> Tensor:
-    """A tensor of the shape of `local_of(p)` as part of one that is spread like `p`."""
+    """Returns `local`, of the shape of `local_of(p)`, as this rank's part of a tensor that is sharded like `p`."""
     if not is_sharded(p) or local.dim() != p.dim():
         return local
     from torch.distributed.tensor import DTensor
@@ -131,19 +131,19 @@ def like(local: Tensor, p: Any) -> Tensor:
 
 
 def total(values: Tensor, dims: ParallelDims) -> Tensor:
-    """float64 `[n]` of the rows that each process computed, summed. Ranks of a tensor group computed the same ones, so the first counts;
-    the ranks of a pipeline that have no loss give zeros."""
+    """Sums float64 `[n]` over the rows of all processes. The ranks of a tensor group computed the same rows, so only the first counts;
+    a pipeline's ranks without the loss give zeros."""
     if dims.world == 1:
         return values
-    counted = values if dims.index("tensor") == 0 else torch.zeros_like(values)  # never NaN * 0
+    counted = values if dims.index("tensor") == 0 else torch.zeros_like(values)  # not `0 * values`, which keeps NaN
     gathered = [torch.empty_like(values, device=dims.device) for _ in range(dims.world)]
     dist.all_gather(gathered, counted.to(dims.device))
     return torch.stack(gathered).sum(dim=0).to(values.device)
 
 
 def squared_norm(grads: Iterable[Tensor], dims: ParallelDims) -> Tensor:
-    """The square of the norm of the whole gradient, of which this process has parts: a DTensor's shard, its copy of one that
-    is not sharded, its stage's. `clip_grad_norm_` can't add up gradients on different meshes (https://github.com/pytorch/pytorch/issues/180346).
+    """Returns the squared norm of the whole gradient, of which this process has parts: shards of DTensors, copies of what is not sharded,
+    its own pipeline stage. `clip_grad_norm_` can't add up gradients on different meshes (https://github.com/pytorch/pytorch/issues/180346).
     """
     mine = [local_of(grad) for grad in grads if _counts(grad, dims)]
     squares = torch.zeros((), dtype=torch.float64, device=dims.device)
@@ -161,5 +161,5 @@ def _counts(grad: Any, dims: ParallelDims) -> bool:
     sharded = set()
     if is_sharded(grad):
         names = grad.device_mesh.mesh_dim_names or ()
-        sharded = {name for name, placement in zip(names, grad.placements) if not placement.is_replicate()}  # strided ones too
+        sharded = {name for name, placement in zip(names, grad.placements) if not placement.is_replicate()}  # strided shards, too
     return all(dims.index(kind) == 0 for kind in dims.kinds if kind != "pipeline" and kind not in sharded)

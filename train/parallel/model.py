@@ -1,6 +1,6 @@
-"""What the loop asks of a model on one process or many, the plain case of one process, and how a model is laid out.
+"""The interface between the loop and a model on one process or many, its implementation for one process, and the layout of a model.
 
-Modules that only several processes need are imported when they are used: their import takes a second.
+Modules that only several processes need are imported at their use, as their import takes a second.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims
 
-# ---- what the loop asks for --------------------------------------------------------------------------
+# ---- the interface to the loop -----------------------------------------------------------------------
 
 
 class ParallelModel(Protocol):
     """A model, or this rank's part of it."""
 
-    parameters: dict[str, Tensor]  # by Hugging Face name; DTensors where they are sharded; a pipeline's rank has its own only
-    gradient_scale: float  # what turns the gradients that `backward` leaves into those of the sum over all ranks' losses
+    parameters: dict[str, Tensor]  # by Hugging Face name; DTensors where they are sharded; a pipeline's rank has only its own
+    gradient_scale: float  # the factor from the gradients that `backward` leaves to those of the sum over all ranks' losses
 
     @property
     def model(self) -> nn.Module:
@@ -32,25 +32,25 @@ class ParallelModel(Protocol):
         ...
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
-        """Forward and backward of this rank's micro-batches of a step; gradients are added up in `parameters`."""
+        """Runs forward and backward of this rank's micro-batches of a step; gradients add up in `parameters`."""
         ...
 
     def total(self, values: Tensor) -> Tensor:
-        """float64 `[n]` summed over all ranks, each part of the data counted once; the same bits on every rank."""
+        """Returns float64 `[n]` summed over all ranks, with each part of the data counted once; the same bits on every rank."""
         ...
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        """The square of the norm of the whole model's gradient, as `backward` left it: one float64, on the device, so that the loop can
-        fetch it together with the totals; the same bits on every rank."""
+        """Returns the squared norm of the whole model's gradient, as `backward` left it, with the same bits on every rank: one float64 on
+        the device, so that the loop can fetch it together with the totals."""
         ...
 
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        """`[B, T]` negative log-likelihoods without gradients, on every rank that shares these rows."""
+        """Returns negative log-likelihoods `[B, T]` without gradients, on every rank that shares these rows."""
         ...
 
 
 class LocalModel:
-    """One process that has the whole model."""
+    """A model on one process, which has all of it."""
 
     gradient_scale = 1.0
 
@@ -88,7 +88,7 @@ class LocalModel:
 
 
 def placed(nats: Tensor, targets: Tensor) -> Tensor:
-    """`[B, T]` with the nats of the targets that count at their places, and 0 elsewhere."""
+    """Returns `[B, T]`: the nats of the targets that count at their places, and 0 elsewhere."""
     return nats.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, nats)
 
 
@@ -96,9 +96,9 @@ def placed(nats: Tensor, targets: Tensor) -> Tensor:
 
 
 def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | None = None) -> ParallelModel:
-    """Lays out the model, which is the same on every rank, as `dims` says.
+    """Lays out the model, which is the same on every rank, over the processes of `dims`.
 
-    With a `seed` it is a blank one, which is filled when it is spread: no rank ever has more than its shards and one whole weight.
+    With a `seed` the model is blank, and is filled after it is spread: no rank ever holds more than its shards and one whole weight.
     """
     if dims.world > 1:
         return _spread(model, dims, config, seed)
@@ -133,7 +133,7 @@ def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
 
 
 def optimizer_of(parallel_model: ParallelModel, dims: ParallelDims, config: OptimizerConfig) -> Any:
-    """What updates the parameters that this rank has, or with ZeRO-1 those that it owns; see `Optimizer`."""
+    """Returns the optimiser of this rank's parameters or, with ZeRO-1, of those that it owns; see `Optimizer`."""
     if dims.config.whole and dims.config.shard > 1:
         from corpusmill.train.optim import SharedOptimizer
 

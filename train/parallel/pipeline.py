@@ -1,4 +1,4 @@
-"""A model whose layers lie on several ranks: how layers become stages, and torch's pipeline schedules."""
+"""Pipeline parallelism: how layers are divided into stages on several ranks, and training by torch's pipeline schedules."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -26,16 +26,16 @@ from corpusmill.train.parallel.tensor import sharded_loss
 
 
 def stages_of(config: ParallelConfig) -> list[list[int]]:
-    """The stages of each pipeline rank, in order: one under `1f1b`, else two, which go round the ranks twice."""
+    """Returns the stages of each pipeline rank, in order: one with `1f1b`, else two, as stages go round the ranks twice."""
     ranks = config.pipeline
     return [[rank] if config.schedule == "1f1b" else [rank, ranks + rank] for rank in range(ranks)]
 
 
 def split_layers(arch: Architecture, stages: int) -> list[range]:
-    """The consecutive layers of each stage, so that the dearest stage is as cheap as can be; at least one each.
+    """Returns the consecutive layers of each stage, at least one, such that the costliest stage costs as little as possible.
 
-    A layer and the head cost their matrices' weights, as each is multiplied once a token. The embedding's are only looked up, but
-    their gradient and moments take the head's memory and time in the update, so they count a third (forward and backward are the rest).
+    The cost of a layer and of the head is the number of their weights, as each is multiplied once a token. The embedding counts a third:
+    its forward and backward are look-ups, but its gradient, moments and update cost as much as the head's.
     """
     if arch.layers < stages:
         raise InputError(f"parallel.pipeline: {stages} stages need as many layers, and the model has {arch.layers}.")
@@ -53,9 +53,9 @@ def split_layers(arch: Architecture, stages: int) -> list[range]:
 
 
 def cut(model: Llama, dims: ParallelDims, config: LoopConfig) -> dict[int, Llama]:
-    """This rank's stages of `model`, by their numbers, in order; each is a Llama with some of the layers and shares their weights.
+    """Returns this rank's stages of `model` by their numbers, in order. Each is a Llama with some of the layers, and shares their weights.
 
-    Raises InputError for what a pipeline, or its schedule, can't do.
+    Raises InputError for options that a pipeline, or its schedule, does not support.
     """
     if dims.config.schedule == "zero-bubble" and config.compile:
         raise InputError("loop.compile: a zero-bubble schedule computes a backward pass in two halves, and a compiled layer has but one.")
@@ -69,7 +69,7 @@ def cut(model: Llama, dims: ParallelDims, config: LoopConfig) -> dict[int, Llama
 
 
 def part(model: Llama, layers: range) -> Llama:
-    """`model` with these layers alone, and with the embedding where they are the first, the last norm and the head where the last."""
+    """Returns `model` with only these layers; with the embedding if they are the first, with the final norm and head if the last."""
     last = layers.stop == model.arch.layers
     with torch.device("meta"):
         found: Any = Llama(model.arch)
@@ -88,9 +88,9 @@ SCHEDULES: dict[str, Any] = {
 
 
 class PipelineModel:
-    """This rank's stages of a model (see `cut`), each spread over a tensor group or sharded if the layout says so.
+    """This rank's stages of a model (see `cut`), each perhaps spread over a tensor group or sharded.
 
-    All ranks of a pipeline read the same batches: the first stage takes the ids, the last one the targets, every one the segments.
+    All ranks of a pipeline read the same batches: the first stage uses the ids, the last one the targets, all stages the segments.
     """
 
     def __init__(self, parts: dict[int, Llama], dims: ParallelDims, config: LoopConfig, precision: str):
@@ -102,7 +102,7 @@ class PipelineModel:
         for part in parts.values():
             _under_autocast(part, dims.device, precision)
         self.stages, self.precision = nn.ModuleList(parts.values()), precision
-        self.bf16 = config.precision == "bf16-params"  # so are hidden states
+        self.bf16 = config.precision == "bf16-params"  # then hidden states are bf16, too
         self.parameters: dict[str, Tensor] = {
             name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
         }  # fmt: skip
@@ -115,7 +115,7 @@ class PipelineModel:
         return self.stages
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
-        """See ParallelModel; the losses are those of the last stage, and zeros on ranks without it."""
+        """Runs forward and backward (see ParallelModel). Returns the last stage's losses; zeros on ranks without that stage."""
         if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
         ids, targets, segments = zip(*objective.batches(step, self.dims.share))
@@ -142,7 +142,7 @@ class PipelineModel:
         pieces, sent = min(len(ids), self.dims.config.pipeline), list[dist.Work]()
         batch = even((ids, targets, segments), self.dims.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
-        # in pieces, so that a stage takes up the next rows while later ones have those before
+        # in several pieces, so that a stage works on the next rows while later stages work on those before
         with rounded(self.stages, self.precision):
             found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
         for work in sent:
@@ -154,7 +154,7 @@ class PipelineModel:
         return nats[:, : ids.size(1)]
 
     def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor:
-        """Takes some rows through this rank's stages; what the last of them finds."""
+        """Passes some rows through this rank's stages. Returns the nats where the last stage is here, else hidden states."""
         hidden = ids
         for stage, part in self.parts.items():
             if stage and (giver := self.owners[stage - 1]) != self.rank:
@@ -172,7 +172,7 @@ class PipelineModel:
 
 
 def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
-    """The forward pass alone: backward runs in the types that it left."""
+    """Puts autocast around the forward pass only; the backward pass uses the types that forward chose."""
     plain = part.forward
 
     def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
@@ -183,7 +183,7 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
 
 
 class _Runner:
-    """A schedule for a number of micro-batches of one shape, which its buffers have."""
+    """A schedule for a fixed number of micro-batches of one shape, for which its buffers are made."""
 
     def __init__(self, pipeline: PipelineModel, micro_batches: int):
         self.found: list[StepLoss] = []
@@ -202,12 +202,13 @@ class _Runner:
         self.schedule = kind(stages if len(stages) > 1 else stages[0], micro_batches, loss_fn=self._loss, scale_grads=False)
 
     def step(self, objective: Any, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None) -> list[StepLoss]:
-        """One step; `ids`, `targets` and what is `named` have the rows of all micro-batches. Returns what the last stage found."""
+        """Runs one step; `ids`, `targets` and the tensors in `named` hold the rows of all micro-batches. Returns the last stage's
+        losses."""
         self.objective, self.found = objective, []
         self.schedule.step(*ids, target=targets, return_outputs=False, **named)
         for part in self.found:
             part.total = whole(part.total.detach())
-        return self.found[-self.micro_batches :]  # before the first step torch tries one out, to learn shapes
+        return self.found[-self.micro_batches :]  # before the first step torch runs a trial, to learn shapes
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         part: StepLoss = self.objective.of_logits(logits, targets)

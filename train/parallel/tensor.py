@@ -1,7 +1,7 @@
-"""Tensor parallelism: ranks that share out every matrix, and between matrices the sequence (https://arxiv.org/abs/2205.05198).
+"""Tensor parallelism: ranks divide every matrix among them, and between matrices the sequence (https://arxiv.org/abs/2205.05198).
 
-The residual stream is sharded by position. Attention and SwiGLU gather it, compute some heads or some of the inner width each, and
-scatter the sum of their outputs; the vocabulary of embedding and head is shared out, too, so no rank ever has all logits.
+The residual stream is sharded by position. Attention and SwiGLU gather it, compute some heads or part of the inner width on each rank, and
+scatter the sum of their outputs. The vocabulary of embedding and head is sharded, too, so no rank ever has all logits.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -26,10 +26,10 @@ SEQUENCE = Shard(1)
 
 
 def spread(model: Llama, mesh: DeviceMesh) -> None:
-    """Spreads the model, or a pipeline's part of it, over the one-dimensional `mesh` in place: its weights become DTensors.
+    """Spreads the model, or a pipeline stage, over the one-dimensional `mesh` in place: its weights become DTensors.
 
-    Its logits are then sharded by vocabulary (`loss_parallel`). Where the part begins or ends inside the layers, what goes in and
-    out are whole hidden states, the same on all ranks.
+    Its logits are then sharded by vocabulary (`loss_parallel`). A pipeline stage takes and returns whole hidden states, the same on all
+    ranks.
     """
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     decoder = model.model
@@ -49,20 +49,20 @@ def spread(model: Llama, mesh: DeviceMesh) -> None:
         ends["model.norm"] = SequenceParallel()
     else:
         parallelize_module(layers[-1], mesh, PrepareModuleOutput(output_layouts=SEQUENCE, desired_output_layouts=Replicate()))
-        # no view of a DTensor: FSDP2 and pipelines can't have what is changed in place, as zero-bubble schedules do to cut a graph off
+        # without the clone it is a view of a DTensor, which can't be changed in place; FSDP2 and zero-bubble schedules need that
         layers[-1].register_forward_hook(lambda layer, given, hidden: hidden.clone())
     if model.lm_head is not None:
         ends["lm_head"] = ColwiseParallel(input_layouts=SEQUENCE, output_layouts=Shard(-1), use_local_output=False)
     parallelize_module(model, mesh, ends)
-    if decoder.embed_tokens is not None:  # compiled layers mistake the gradient of what is still on its way
+    if decoder.embed_tokens is not None:  # compiled layers mistake the gradient of an output that is still being communicated
         decoder.embed_tokens.register_forward_hook(lambda embedding, given, hidden: hidden.clone())
     model.tie()  # both are sharded by vocabulary, so they can stay one weight
-    for name, p in model.named_parameters():  # SequenceParallel makes what was frozen a weight that is trained
+    for name, p in model.named_parameters():  # SequenceParallel makes frozen weights trainable
         p.requires_grad_(trained[name])
 
 
 def _first(layout: Any) -> tuple[Any, ...]:
-    """Layouts of (x, cos, sin, mask, cache), of which the first alone is spread."""
+    """Returns layouts of (x, cos, sin, mask, cache), of which only the first is sharded."""
     return (layout, None, None, None, None)
 
 
@@ -84,5 +84,6 @@ def _layer_plan(qk_norm: bool) -> dict[str, ParallelStyle]:
 
 
 def sharded_loss(mesh: DeviceMesh | None) -> AbstractContextManager[object]:
-    """Where cross-entropy of logits that are sharded by vocabulary, and its backward pass, take place; without a mesh, anywhere."""
+    """Returns a context in which cross-entropy of logits sharded by vocabulary, and its backward pass, work; an empty one without a
+    mesh."""
     return nullcontext() if mesh is None else loss_parallel()
