@@ -201,7 +201,7 @@ NODE_COLUMNS = 8
 
 #: How a walk ends: where a page nests too deeply, or memory runs out, it does not come to the end.
 WHOLE, TOO_DEEP, NO_MEMORY = range(3)
-#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` int64 (see `metadata.py`); `end`: how the walk ended.
+#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` int64 (`metadata.py`); `end`: how the walk ended.
 Page = namedtuple("Page", "text blocks nodes marks end")
 
 TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html", "hr"))
