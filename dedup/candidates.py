@@ -81,6 +81,7 @@ def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]
 
     `first` is the lowest index among the documents that share them.
     """
+    # sort, so that the documents with one key and check follow each other, the lowest first
     order = np.lexsort((documents, check, keys))
     keys, check, documents = keys[order], check[order], documents[order]
     begins = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]) | (check[1:] != check[:-1])]) if len(keys) else np.zeros(0, np.int64)

@@ -150,7 +150,7 @@ class ShardRowsWorker(Worker):
         return Output({f"{task.key}.parquet": table}, rows_in=table.num_rows)
 
 
-# ---- what each source loses ------------------------------------------------------------------------------
+# ---- the documents that each source loses ----------------------------------------------------------------
 
 
 SOURCES_TASK = "sources"
@@ -160,8 +160,8 @@ SOURCES = pa.schema(
         pa.field("source", pa.string()),  # or host or value; null for documents without one
         pa.field("documents", pa.int64(), nullable=False),
         pa.field("url", pa.int64(), nullable=False),  # removed as captures of one URL
-        pa.field("exact", pa.int64(), nullable=False),  # as exact copies
-        pa.field("near", pa.int64(), nullable=False),  # as near copies
+        pa.field("exact", pa.int64(), nullable=False),  # removed as exact copies
+        pa.field("near", pa.int64(), nullable=False),  # removed as near copies
         pa.field("share", pa.float64(), nullable=False),  # of the source's documents that are removed
         pa.field("alarm", pa.bool_(), nullable=False),
     ]

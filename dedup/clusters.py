@@ -36,7 +36,7 @@ from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 
-#: A pair whose estimated similarity lies more than so many standard errors below the threshold is rejected by its signatures alone.
+#: A pair whose estimated similarity lies more than this many standard errors below the threshold is rejected by its signatures alone.
 MARGIN = 3.0
 
 
@@ -259,9 +259,11 @@ class ClusterWorker(Worker):
         For each text: its representative (itself where the text stays), how similar the two are, the kind of evidence, and whether the text
         stays only because its representative's cluster is full. `limited`: how often `bucket_limit` was met.
         """
+        # at first, each text represents itself
         count = len(best)
         representative, similarity = np.arange(count), np.ones(count)
         known, full = np.full(count, None, object), np.zeros(count, bool)
+        # `nodes`: the texts that are compared, those with a signature and a document that is alive; below, text i is `nodes[i]`
         row = self._rows_of(table, text, count)
         nodes = np.flatnonzero((row >= 0) & (best >= 0))
         if not len(nodes):
@@ -360,6 +362,7 @@ def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket
     cluster_seen = np.full(count, -1)  # for each cluster, the last document that was compared with it
     for place in range(len(order)):
         document = order[place]
+        # compare the document with the clusters of its buckets, the best-ranked first
         best, best_value = clusters, 1.0
         for b in range(first_bucket[document], first_bucket[document + 1]):
             entry, compared = head[buckets_of[b]] if place >= forced else -1, 0
@@ -373,12 +376,14 @@ def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket
                 entry = entry_next[entry]
                 compared += 1
             limited += entry >= 0
+        # join the best-ranked similar cluster, or begin a new one
         if best == clusters:
             cluster_representative[clusters] = document
             clusters += 1
         representative[document], value[document] = cluster_representative[best], best_value
         full[document] = cluster_members[best] > cluster_limit
         cluster_members[best] += not full[document]
+        # list the cluster in each of the document's buckets
         for b in range(first_bucket[document], first_bucket[document + 1]):
             bucket = buckets_of[b]
             if not _holds(head[bucket], entry_next, entry_cluster, best, bucket_limit):

@@ -28,7 +28,7 @@ class MeasuredShard:
     texts: FileRef | None  # a Parquet file with a column `text`; None where an index keeps no texts
     signatures: FileRef
     keys: dict[str, FileRef]  # by kind
-    entry: str | None = None  # of the index; None for a shard of this run
+    entry: str | None = None  # the entry of the index; None for a shard of this run
 
 
 def shard_key(path: str) -> str:

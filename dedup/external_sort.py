@@ -42,7 +42,7 @@ KEYS = pa.schema(
     ]
 )
 
-#: About how many keys a batch has: a task that needs a range reads at most so many others with it.
+#: About how many keys a batch has: a task that needs a range reads at most this many others with it.
 BATCH_KEYS = 4_096
 MAX_RANGES = 65_536
 

@@ -249,7 +249,7 @@ def _classes(how: Simplification, known: str) -> tuple[set[str], set[str], set[s
 def _mark_case(known: str, kinds: npt.NDArray[np.uint8]) -> None:
     """Marks the characters as CASED or IGNORABLE, as `str.lower` treats them: a final sigma is one after a cased character and not before
     one."""
-    others = known.replace("İ", "i")  # the one character that becomes two
+    others = known.replace("İ", "i")  # the only character whose lower case has two characters
     after = "".join(f"{c}Σ " for c in others).lower()[1::3]
     skipping = "".join(f"A{c}Σ " for c in others).lower()[2::4]
     for point, cased, either in zip(KNOWN, after, skipping, strict=True):

@@ -48,9 +48,9 @@ def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> p
             pa.field("chars", pa.int64(), nullable=False),
             pa.field("shingles", pa.int64(), nullable=False),
             pa.field("exact", pa.binary(HASH_BYTES), nullable=False),
-            pa.field("url", pa.binary(HASH_BYTES)),  # null where there is none, or URLs are not compared
+            pa.field("url", pa.binary(HASH_BYTES)),  # null without a URL, or where URLs are not compared
             *signature,
-            pa.field(BY, pa.string()),  # null where it is `source`
+            pa.field(BY, pa.string()),  # null where removals are counted by `source`
             *more,
         ]
     )

@@ -298,7 +298,7 @@ FRAMED = "-frames"
 PART = 1 << 20
 #: Bytes at a possible frame that are read to see whether it is one: zstd decompresses whole blocks, of up to 128 KiB.
 PROBE = 1 << 18
-#: A huge frame that decompresses to more than so many times its size is a bomb. It is not read to its end; the next frame is searched.
+#: A huge frame that decompresses to more than this many times its size is a bomb. It is not read to its end; the next frame is searched.
 BOMB = 200
 
 

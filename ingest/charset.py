@@ -106,9 +106,9 @@ CODECS = {"gbk": "gb18030"}
 SIBLINGS = {"16": "1250", "15": "1252", "7": "1253", "8": "1255", "8-i": "1255", "13": "1257"}
 CONTROLS = re.compile(rb"[\x80-\x84\x86-\x9f]")
 C1 = "corpusmill-c1"
-#: An encoding is rejected if more than one in so many characters beyond ASCII are undefined in it.
+#: An encoding is rejected if more than one in this many characters beyond ASCII are undefined in it.
 FEW = 20
-#: A page is UTF-8 if it has more than so many valid sequences for each broken one.
+#: A page is UTF-8 if it has more than this many valid sequences for each broken one.
 WHOLE = 4
 
 

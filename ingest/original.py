@@ -137,7 +137,7 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
         if isinstance(record, Record) and _gives_id(record, row, config):
             part = content[record.offset : record.offset + record.length]
             start, head = _heads(part, record, format)
-            record.body = part[head : start + record.size]  # all of it
+            record.body = part[head : start + record.size]  # the whole body, not cut at the limit
             return Original(part, head, _payload(record, config))
     raise _another(row)
 

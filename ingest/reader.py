@@ -44,7 +44,7 @@ PLACE, PHASE = 0, 1
 IDLE, READING, EXTRACTING = 0, 1, 2
 #: Finding the next record may take this many times the limit of a page, because it may come after gigabytes of damage.
 READING_FACTOR = 10
-#: Finished rows are sent to the worker after so many rows, characters, or seconds. A crash loses no more than these.
+#: Finished rows are sent to the worker when one of these numbers is reached. A crash loses no more than that.
 BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 1024, 1 << 22, 1.0
 PR_SET_PDEATHSIG = 1
 

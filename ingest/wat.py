@@ -27,7 +27,7 @@ SAID = pa.schema(
     [
         pa.field("record", pa.string()),  # WARC-Record-ID of the record of the crawl
         pa.field("url", pa.string()),
-        pa.field("date", pa.string()),  # of the crawl
+        pa.field("date", pa.string()),  # WARC-Date of that record
         pa.field("status", pa.int32()),
         pa.field("title", pa.string()),
         pa.field("metadata", pa.string()),  # JSON: canonical, http_status, content_type, metas

@@ -70,7 +70,7 @@ class ContaminationEditor(Editor):
         pa.field("contaminated_item", pa.int64()),  # its number in the set, from 0
         pa.field("contaminated_field", pa.string()),
         pa.field("contamination", pa.float64()),  # the share of the item's own words that were found (`find.py`)
-        pa.field("contamination_passage", pa.string()),  # of the document, at most `SHOWN` characters
+        pa.field("contamination_passage", pa.string()),  # the passage of the document, at most `SHOWN` characters
         pa.field("contamination_matches", pa.int64()),  # how many items were found in the document
     )
 
@@ -140,7 +140,7 @@ FOUND = pa.schema(
         pa.field("item", pa.int64()),  # its number in the set, from 0
         pa.field("field", pa.string()),  # the part of the item that was found
         pa.field("share", pa.float64()),  # the share of the item's own words that were found
-        pa.field("passage", pa.string()),  # of the document, at most `SHOWN` characters
+        pa.field("passage", pa.string()),  # the passage of the document, at most `SHOWN` characters
         pa.field("id", pa.string()),
         pa.field("url", pa.string()),
     ]

@@ -487,7 +487,7 @@ def _judge(stretches, ends, document, start, words, texts, counts, matches, foun
         passage = stretches[order[s]] >> (LAID_BITS + PLACE_BITS)
         begin, count = bounds[passage], 0
         while s < len(order) and stretches[order[s]] >> (LAID_BITS + PLACE_BITS) == passage:
-            laid = (stretches[order[s]] >> PLACE_BITS) & ((1 << LAID_BITS) - 1)  # SHIFT more than in the block
+            laid = (stretches[order[s]] >> PLACE_BITS) & ((1 << LAID_BITS) - 1)  # the text's first word in the block, plus SHIFT
             for place in range(stretches[order[s]] & ((1 << PLACE_BITS) - 1), ends[order[s]]):
                 if words[start + laid - SHIFT + place] == text_words[begin + place]:
                     if count == len(pairs):

@@ -32,7 +32,7 @@ def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
     After the code points come the expansions ("ss" for "ß"). With `marks`, each mark is a word by itself. Takes about a second, once for
     each process.
     """
-    import regex  # `re` knows neither scripts nor categories
+    import regex  # `re` has neither scripts nor categories
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
     if marks:
@@ -61,7 +61,7 @@ def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
 
 def _plain(character: str) -> str:
     """Returns the character case-folded and without accents; unchanged if the result is not letters and digits alone."""
-    if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # the capital of both is "I"
+    if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # both have the capital "I"
         return character
     form = _bare(_bare(character).casefold()).replace("ı", "i")
     return form if form.isalnum() else character
@@ -84,7 +84,7 @@ def word_spans(data, start, end, codes, spans):
         i += step
         code = codes[point]
         if code == SKIPPED:
-            if count and (inside or spans[count - 1, 1] == begin):  # a mark goes with its word
+            if count and (inside or spans[count - 1, 1] == begin):  # a mark belongs to the word before it
                 spans[count - 1, 1] = i
         elif code == 0:
             inside = False

@@ -64,7 +64,7 @@ Offsets = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 
 TOP_FILE = "lines/top.parquet"
-#: The terminal shows so many of the most frequent units, and so many characters of each.
+#: The terminal shows the SHOWN most frequent units, and SHOWN_CHARS characters of each.
 SHOWN, SHOWN_CHARS = 3, 60
 
 

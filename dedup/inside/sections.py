@@ -135,12 +135,14 @@ def answer(
 
     `order`, `begins`: as `groups` returns them. `chosen`: whether each group of equal keys is chosen. A file has each key at most once.
     """
+    # the indexes of the chosen records, and for each the lowest index with the same key
     sizes = np.diff(np.r_[begins, len(records)])
     places = order[np.repeat(chosen, sizes)]
     first = np.repeat(np.minimum.reduceat(order, begins)[chosen], sizes[chosen]) if len(records) else places
     answers = np.empty(len(places), ANSWER)
     answers["place"] = places - bounds[np.searchsorted(bounds, places, side="right") - 1]
     answers["stays"] = (places == first) & keep_first
+    # from the order of keys back to the order of files
     back = np.argsort(places)
     return split(answers[back], np.searchsorted(places[back], bounds))
 

@@ -169,9 +169,9 @@ def count_equal(keys):
 
 #: The number of nodes (the block's own and those above it) whose sums are features.
 LEVELS = 4
-#: The windows whose sums are features: so many blocks on either side of a block.
+#: The windows whose sums are features: this many blocks on either side of a block.
 WINDOWS = (2, 5, 12)
-#: A block with at least so many words and an end mark is a paragraph; the characters of paragraphs outside of links are prose.
+#: A block with at least this many words and an end mark is a paragraph; the characters of paragraphs outside of links are prose.
 PARAGRAPH_WORDS = 10
 
 _TAGS = ("p", "div", "li", "td", "dd", "figcaption", "pre", "body")

@@ -80,7 +80,7 @@ def _add_trees(columns, trees, leaves, odds):
 
 
 COMMENT = 1 << HINT_NAMES.index("comment")
-#: Comments are dropped only if the other blocks have at least so many characters; else the page is a forum.
+#: Comments are dropped only if the other blocks have at least this many characters; else the page is a forum.
 ENOUGH_CHARS = 250
 #: A page is a long document if it has LONG_CHARS characters, its core has CORE_SHARE of them, and paragraphs have PROSE_SHARE of the core.
 #: The scorer was not fitted to manuals and books on one page, and nearly all of their core is main text. So a block of the core is kept

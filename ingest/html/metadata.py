@@ -35,11 +35,11 @@ CONTENT = re.compile(rb'content="([^"]*)"')
 CANONICAL = b'rel="canonical"'
 HREF = re.compile(rb'<link [^>]*?href="([^"]*)"')
 DATE = 1 << HINT_NAMES.index("date")
-#: A date is searched in so many blocks, and in so many bytes of each.
+#: A date is searched in DATED_BLOCKS blocks at most, and in DATED_BYTES bytes of each.
 DATED_BLOCKS, DATED_BYTES = 20, 200
 #: A longer value is not a name or title.
 LONGEST = 500
-#: At most so many scripts of JSON-LD are read; larger ones are skipped.
+#: At most SCRIPTS scripts of JSON-LD are read; a script of more than SCRIPT_CHARS characters is skipped.
 SCRIPTS, SCRIPT_CHARS = 10, 200_000
 
 
