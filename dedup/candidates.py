@@ -184,7 +184,7 @@ Stars = Iterable[tuple[Index, Index]]
 def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
     """Runs the third phase; the first `own` documents of `shards` are this run's.
 
-    The counts of its task: `groups`, and `apart` (candidates that are in different groups because of their size).
+    The counts of its task: `groups`, and `apart` (how often two candidates were left apart, see `Groups`).
     """
     buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
     copies = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
@@ -236,8 +236,8 @@ class Groups:
     """The groups of n documents.
 
     `flags`, `component`, `weight` (64-bit words of memory): one value for each document. `group`: one value for each component that is
-    judged; components are numbered in the order of their first documents. `apart`: how many candidates are in different groups, because
-    together they would exceed the size of a group.
+    judged; components are numbered in the order of their first documents. `apart`: how often two candidates were left apart, because
+    their components together would exceed the size of a group.
     """
 
     flags: npt.NDArray[np.uint8]

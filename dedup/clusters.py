@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """The phase that judges each group of documents: finds the copies, the evidence for each, and the document that stays.
 
-A *text* is a set of exact copies in the group, by its number; most of the work is done once for each text. A *cluster* is a document that
-stays, together with its copies. The terms *bucket* and *group* are defined in `candidates.py`.
+Exact copies have one *text*. Texts are numbered within the group, and most of the work is done once for each text. A *cluster* is a
+document that stays, together with its copies. The terms *bucket* and *group* are defined in `candidates.py`.
 
 Where there is one group, its task reads the shards themselves. Where there are several, a phase before (`gathered`) writes the documents
 of each group next to each other."""

@@ -266,7 +266,7 @@ class ContaminationConfig(Config):
     A text of an item is found in a document that contains all of it, ignoring case, punctuation and spaces. Otherwise the text is aligned
     with the document at each shared n-gram of `seed` words, unless more than `common` items of the set have that n-gram. It is found if, in
     a window a quarter longer than the text, at least `ngram` words agree (for a short text `short_share` of its words, and at least
-    `min_ngram`), and at least `share` of the text's words that lie in such less common n-grams.
+    `min_ngram`), and at least `share` of those of the text's words that lie in n-grams as rare as that.
 
     Published practice counts any single n-gram of 8 to 13 words. To do the same, set `seed`, `ngram`, `min_ngram` and `min_words` to that
     number and `share` to 0.

@@ -199,7 +199,7 @@ def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int]
 
 
 class KeyMergeWorker(MergeWorker):
-    """Merges files of keys, each with its own number of ranges, into one file with `ranges` of them.
+    """Merges files of keys, each with its own number of ranges, into one file with `ranges` ranges.
 
     Rows are numbered through all files; `starts` has the number of the first row of each file.
     """

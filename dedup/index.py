@@ -1,7 +1,7 @@
 """The index of earlier crawls, with which later crawls are compared. It has an entry for each run.
 
 INDEX/index.json                        the parameters on which signatures, keys and decisions depend
-INDEX/<entry>/entry.json                written last: without it the entry is not there
+INDEX/<entry>/entry.json                written last: an entry without it does not count
 INDEX/<entry>/{signatures,keys,texts}/  the shards of a run, with the same rows in each
 INDEX/<entry>/decisions.parquet         whether each document in a cluster stays, and what the run changed for earlier entries
 """

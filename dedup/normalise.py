@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Normal forms of texts: for exact copies (documents with one hash of the form are copies), and the forms that other pipelines compare."""
+"""Normal forms of texts: those for exact copies (two texts whose forms have one hash are copies), and those that other pipelines compare."""
 
 import re
 import string
@@ -247,8 +247,8 @@ def _classes(how: Simplification, known: str) -> tuple[set[str], set[str], set[s
 
 
 def _mark_case(known: str, kinds: npt.NDArray[np.uint8]) -> None:
-    """Marks the characters as CASED or IGNORABLE, as `str.lower` treats them: a final sigma is one after a cased character and not before
-    one."""
+    """Marks characters as CASED or IGNORABLE in `kinds`, as `str.lower` treats them: a sigma is final if it follows a cased character and
+    none follows it."""
     others = known.replace("İ", "i")  # the only character whose lower case has two characters
     after = "".join(f"{c}Σ " for c in others).lower()[1::3]
     skipping = "".join(f"A{c}Σ " for c in others).lower()[2::4]
