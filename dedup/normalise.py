@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Normal forms of texts: those for exact copies (two texts whose forms have one hash are copies), and those that other pipelines compare."""
+"""Normal forms of texts: those for exact copies (texts are copies if their forms have one hash), and those that other pipelines compare."""
 
 import re
 import string
