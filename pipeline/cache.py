@@ -41,7 +41,7 @@ CHUNK = 4 << 20
 PACKAGE_SECONDS = 300
 #: The cache's folder for copies of token shards, their largest total size (in 10^9 bytes), and the variable that changes it.
 SHARDS, DEFAULT_GB, LIMIT_GB = "tokens", 100.0, "CORPUSMILL_SHARD_CACHE_GB"
-#: Seconds after its last write after which an unfinished copy may be removed to make room.
+#: Seconds without a write after which an unfinished copy may be removed to make room.
 ABANDONED = 3600.0
 #: The cache's folder for copies of model folders on stores, and the seconds after which an unused copy is removed.
 MODELS, UNUSED_SECONDS = "model-folders", 24 * 3600
@@ -311,7 +311,7 @@ def _run(command: list[str], folder: str, what: str, how: str) -> subprocess.Com
         raise InputError(f"{what}: can't be fetched ({error}); {how}.") from error
 
 
-# ---- copies of what lies on stores -------------------------------------------------------------------------------
+# ---- copies of files on stores -----------------------------------------------------------------------------------
 
 
 def fetch_file(storage: Storage, relative: str, path: Path) -> None:

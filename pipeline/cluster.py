@@ -51,7 +51,7 @@ JOBS = "http://127.0.0.1:8265"
 
 def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
     """Starts a head and `nodes` worker nodes, and returns the cluster's description, which `read` returns later. `cores`: the cores of each
-    worker node (default: an equal part of the machine's). The head shares those of the first one."""
+    worker node (default: an equal part of the machine's). The head uses those of the first one, too."""
     if nodes < 1:
         raise InputError(f"NODES={nodes}: a cluster has at least one worker node.")
     if (before := read(folder)) and processes(before):

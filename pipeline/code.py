@@ -39,7 +39,7 @@ CARRIERS = tuple(
 CARRYING_LIBRARIES = (
     "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
 )  # fmt: skip
-#: Distributions by the name of their package, where that differs.
+#: The distribution of each imported package whose name differs from it.
 DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}
 #: Libraries that a distribution uses to compute, and whose versions count, too.
 BEHIND = {
@@ -251,7 +251,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-# ---- what is where -----------------------------------------------------------------------------------
+# ---- modules and files of the package ----------------------------------------------------------------
 
 
 def _is_among(name: str, places: tuple[str, ...]) -> bool:

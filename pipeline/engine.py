@@ -25,7 +25,7 @@ from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
-#: Seconds that a task may take, and the bytes of input for each of which it gets as many seconds more.
+#: The time limit of a task in seconds, and the bytes of input that add the same time to it once more.
 TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 
@@ -145,8 +145,8 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def _place_of_overdue(error: BaseException | None) -> str | None:
-    """Returns the place in the code at which a task was interrupted by Overdue, in words (empty: only Python's library was running).
-    Libraries may wrap Overdue in errors of their own, so the causes are searched. None where there is no Overdue among them."""
+    """Returns in words where in the code Overdue has interrupted a task (empty: in Python's own library). Libraries may wrap Overdue in
+    errors of their own, so the causes of `error` are searched, too. None where there is no Overdue among them."""
     while error is not None:
         if isinstance(error, Overdue):
             frames = traceback.extract_tb(error.__traceback__)[:-1]  # the last is `end` above

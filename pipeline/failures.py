@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Cause(StrEnum):
-    """The cause of a failure. It decides what follows."""
+    """The cause of a failure. It decides the next step (AGAIN, `Tries`)."""
 
     SENTENCE = "sentence"  # a CorpusmillError: another try would end the same way
     HICCUP = "hiccup"  # an error of a store or a disk that may work the next time
@@ -36,7 +36,7 @@ class Cause(StrEnum):
 
 
 #: How many more tries a task gets for each cause. A hang takes the whole time limit again, so it gets one. The loss of a node is never
-#: the task's fault, so no task is given up for it: after as many losses of one task the run ends.
+#: the task's fault, so no task is given up for it: one loss more than this ends the run.
 AGAIN = {
     Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
 }  # fmt: skip

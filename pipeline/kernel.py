@@ -218,7 +218,7 @@ def _callable(value: Any, names: tuple[str, ...], place: str) -> Iterator[bytes 
         yield from _value(value._fields, names, place, "fields")
 
 
-# One process compiles
+# Locks, so that one process compiles
 
 _lock: Any = None
 _held: set[int] = set()

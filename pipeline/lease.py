@@ -38,7 +38,7 @@ GUARD_FILE = ".lock"
 SETTLE, PATIENCE = 1.0, 10.0
 #: Seconds after which a lease that was not renewed can be taken over, the variable that changes them, and its limits.
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
-#: Renewals in a ttl, and the share of a ttl without one after which `check` renews: the rest is for the time until the row is written.
+#: Renewals in a ttl, and the part of a ttl without any after which `check` renews the lease. In the rest of the ttl the row is written.
 RENEWALS, FENCE = 3, 0.9
 #: States of a process (/proc/PID/stat) in which it does not work. STILL: stopped by a signal or a debugger, or waiting for a disk or a
 #: server. GONE: dead.
@@ -274,8 +274,8 @@ class Lease:
     # ---- in between -----------------------------------------------------------------------------------
 
     def check(self, certain: bool = False) -> None:
-        """Raises LeaseLost where another process has the lease, or where it is due and can't be renewed. Called before each row of a
-        manifest. `certain`: renews the lease even where it is not due."""
+        """Raises LeaseLost where another process has the lease, or where its renewal is due and fails. Called before each row of a
+        manifest. `certain`: renews the lease even where that is not due."""
         if self.lost is None and (certain or clock() - self._renewed > FENCE * self.mine.ttl):
             with self._mutex:
                 try:

@@ -45,7 +45,7 @@ OBJECTS = "manifest"
 TRIAL = "trial/"
 #: Seconds between two fsyncs of task rows in a `grouped` block.
 SYNC_SECONDS = 1.0
-#: Bytes that the first read of a row asks for: its length isn't known.
+#: Bytes of the first read of a row, whose length isn't known.
 ROW_BYTES = 4096
 #: Objects that are read at a time, and how often they are listed, since another process may join them while they are read.
 THREADS, LISTINGS = 16, 5
@@ -53,7 +53,7 @@ THREADS, LISTINGS = 16, 5
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file that a task reads. `path` is relative to the run where the run made it, else as it was given.
+    """A file that a task reads. `path` is relative to the run's folder for a file that the run made, else as the user gave it.
 
     `fingerprint` changes when the content does: the sha256 of a file that the run wrote, the size and modification time of
     a local input, the store's tags of a remote one.
@@ -122,7 +122,7 @@ def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], 
 
 class Check(Protocol):
     def __call__(self, certain: bool = False) -> None:
-        """Raises where this process may no longer write; `certain`: not by what it knows, but by asking."""
+        """Raises where this process may no longer write. `certain`: reads the lease even where it was renewed in time."""
 
 
 class TaskRows(Mapping[str, TaskRow]):

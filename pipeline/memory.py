@@ -22,7 +22,7 @@ def need_memory(size: int, what: str) -> None:
 
 
 def release_memory() -> None:
-    """Returns memory that libraries keep for later to the system, so that a second try has as much as the first."""
+    """Frees the memory that libraries keep for later, so that a second try has as much as the first."""
     import pyarrow as pa
 
     gc.collect()

@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 from corpusmill.pipeline.errors import InputError
 
 MASK = "***"
-#: A URL in a text: scheme, user, host and path, query and fragment. The lookbehind keeps the search linear: else each letter of a long text
-#: without spaces would be tried as the begin of a scheme.
+#: A URL in a text: scheme, user, host and path, query and fragment. The lookbehind keeps the search fast: else each letter of a long word
+#: would be tried as the begin of a scheme.
 _URL = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
 #: A value in a query (`=...`), or a part of a query without a name.
 _VALUE = re.compile(r"=[^&]*|(?<=[?&#])[^&=]+(?=&|$)")

@@ -19,7 +19,7 @@ def safe_text(text: str, limit: int | None = None) -> str:
     """Returns `text` without escape sequences and control characters (bidirectional ones included), cut to `limit` characters, the
     last of which is then `…`."""
     if limit is not None:
-        text = text[: 4 * limit + 64]  # a sequence may stand where the cut will be
+        text = text[: 4 * limit + 64]  # longer than `limit`, since sequences are removed
     text = _CONTROLS.sub("", _SEQUENCES.sub("", text.replace("\r\n", "\n")))
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 

@@ -10,7 +10,7 @@ import xxhash
 #: The key of a report's schema metadata that holds a JSON object: for each rule, the reason for which documents fail it, in words.
 MEANINGS_KEY = b"corpusmill.meanings"
 
-#: What `ingest` writes; later stages append columns and never take one away.
+#: The documents that `ingest` writes. Later stages append columns and remove none.
 DOCUMENTS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),  # from content and origin, see document_id
@@ -24,7 +24,7 @@ DOCUMENTS = pa.schema(
         pa.field("author", pa.string()),  # as the page states it
         pa.field("date", pa.string()),  # of publication, YYYY-MM-DD
         pa.field("canonical_url", pa.string()),
-        pa.field("metadata", pa.string()),  # JSON object of whatever else the input row had
+        pa.field("metadata", pa.string()),  # JSON object with all other fields of the input row
     ]
 )
 

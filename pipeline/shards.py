@@ -183,8 +183,8 @@ def read_table(storage: Storage, relative: str, columns: list[str] | None = None
 def iter_tables(
     storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1, part_bytes: int = 0
 ) -> Iterator[pa.Table]:
-    """Yields a shard row group by row group. With `parts` or `part_bytes`, a row group comes in about `parts` parts, times as many as it
-    takes for a part to hold about `part_bytes` bytes at most (0: no limit)."""
+    """Yields a shard row group by row group. Each row group comes in about `parts` parts or, with `part_bytes` (0: no limit), in about
+    `parts` parts for each `part_bytes` uncompressed bytes."""
     with open_parquet(storage, relative, mapped=False) as file:
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
@@ -209,7 +209,7 @@ def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], colum
 
 # Working files of which a later task reads some batches: Arrow files with several record batches.
 #
-# Local ones are mapped into memory, so reading a batch touches no byte of the others.
+# Local files are mapped into memory, so reading one batch does not read the others.
 
 
 def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:

@@ -46,7 +46,7 @@ MISSING = (401, 403, 404, 410)  # a bucket whose list is not public answers 403 
 #: The headers of a file that change with its content.
 TAGS = ("ETag", "Last-Modified")
 PART = ".part"
-#: Seconds between two looks whether another run has finished a file.
+#: Seconds between two tries to lock a file that another run downloads.
 LOCK_SECONDS = 0.2
 #: The most bytes that a list of a crawl's files may decompress to; the largest lists have some 15 MB.
 MOST_BYTES = 256 << 20

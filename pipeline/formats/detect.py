@@ -1,4 +1,4 @@
-"""Detects the format of a file by its content; its name only says whether another format was promised."""
+"""Detects the format of a file by its content. The file's name tells which format it should have."""
 
 import json
 import re
@@ -27,7 +27,7 @@ NAMES = {
     "text": re.compile(r"\.(txt|text|md|markdown)" + COMPRESSED, re.IGNORECASE),
 }
 TITLES = {"warc": "WARC", "arc": "ARC", "jsonl": "JSONL", "parquet": "Parquet", "html": "HTML", "text": "text"}
-#: Formats that only a file's name can tell: any bytes can be a page or a text.
+#: Formats that are detected by the file's name alone: any bytes can be a page or a text.
 BY_NAME = ("html", "text")
 #: The names of all formats, for messages.
 KNOWN = "WARC, ARC, JSONL, Parquet, HTML or text"
@@ -152,6 +152,6 @@ def _is_object(line: bytes) -> bool:
 
 
 def _sample(head: bytes) -> str:
-    """The first characters of a file, safe to print on a terminal."""
+    """Returns the first characters of a file, safe to print on a terminal."""
     text = head[:40].decode("utf-8", "replace")
     return repr("".join(c if c.isprintable() else "?" for c in text))

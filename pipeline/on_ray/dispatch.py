@@ -58,7 +58,7 @@ class Call:
 
 
 class Dispatch:
-    """Performs the tasks of one phase on actors. An actor gets a task only when it is ready, so actors that wait for room hold up nothing.
+    """Performs the tasks of one phase on actors. An actor gets tasks only when it is ready, so one that waits for room delays no task.
 
     `ask_share`: returns what the cluster has for this phase now. `memory`: bytes of Ray's `memory` for each actor. `idle`: actors of
     earlier phases with their memory, to be reused and given back; None: actors are made for this phase and end with it.

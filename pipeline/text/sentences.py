@@ -23,7 +23,7 @@ for _characters, _bit in ((".!?…", _MARK), ("。！？", _WIDE_MARK), ("\"'”
     for _character in _characters:
         _point = ord(_character)
         _KINDS[_point if _point < 0x3100 else 0x3100 + _point - _FULLWIDTH] |= _bit
-#: First bytes of the marks.
+#: Whether an end mark can begin with this byte.
 _LOOK = np.zeros(256, np.bool_)
 for _character in ".!?…。！？":
     _LOOK[_character.encode()[0]] = True

@@ -128,7 +128,7 @@ _INLINE_BYTES = 60
 
 #: `keys` and `values` are uint64 of length SLOTS, `pool` is uint64 of length POOL. `questions` int64 (MOST_QUESTIONS, 4): begin
 #: and end of the bytes that spaCy gets, then those of the chunk within them. `waiting` int64 (MOST_WAITING, 3): the number of the
-#: text, begin and end of the chunk. `places` is scratch. `counts` int64: indexed by the names in the next line but one.
+#: text, begin and end of the chunk. `places` is scratch. `counts` int64: one for each of QUESTIONS to POOL_ASKED.
 Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts")
 QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
 #: The tables of `spacy_rules.SpacyRules` that kernels need.

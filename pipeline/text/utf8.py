@@ -73,7 +73,7 @@ _PLACES = np.uint64(0x0001020304050607)
 
 @kernel
 def decode(data, at):
-    """`(code point, bytes)` of the character that begins at `at`."""
+    """Returns `(code point, bytes)` of the character that begins at `at`."""
     first = np.int64(data[at])
     if first < 0x80:
         return first, 1
@@ -107,7 +107,7 @@ def eight_bytes(data, at):
 
 @kernel
 def count_characters(data, start, end):
-    """`len` of the span as a `str`: every byte but the continuation bytes."""
+    """Returns `len` of the span as a `str`: the number of its bytes without continuation bytes."""
     total = 0
     for byte in data[start:end]:
         total += (byte & 0xC0) != 0x80

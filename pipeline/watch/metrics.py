@@ -70,7 +70,7 @@ class Meter(Protocol):
         """Adds to a counter, sets a gauge, or adds a value to a histogram. `labels` has a value for each label of the metric."""
 
 
-# ---- what is counted ---------------------------------------------------------------------------------
+# ---- counts ------------------------------------------------------------------------------------------
 
 
 class Counting:

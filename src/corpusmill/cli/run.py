@@ -125,7 +125,7 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
     from corpusmill.pipeline.run import Watching
 
     meters: list[Any] = []
-    if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a cluster has metrics of its own
+    if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
         from corpusmill.pipeline.watch.metrics import RayMeter
 
         meters.append(RayMeter(Path(folder).name))
