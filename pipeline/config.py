@@ -1,4 +1,4 @@
-"""The base of every configuration section, and the hash by which a task knows whether it is still valid."""
+"""The base class of configuration sections, and their digest, which is part of the identity of a task."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corpusmill.pipeline.errors import InputError
 
-#: Marks a field that plays no part in the result, so that nothing is done again for it: `Field(..., json_schema_extra=INERT)`.
+#: Marks a field that does not affect the result, so that its change redoes no task: `Field(..., json_schema_extra=INERT)`.
 INERT: dict[str, Any] = {"aside": True}
 
 
@@ -20,19 +20,20 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def deciding(self) -> dict[str, Any]:
-        """Its values as JSON, without what does not decide about the result."""
+        """Returns the values as JSON, without those that do not affect the result (`without_places`)."""
         return self.without_places(self.model_dump(mode="json"))
 
     @classmethod
     def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A section's values (JSON) without the place of a file whose content is compared; they may come from a run and be anything."""
+        """Returns a section's values (JSON) without the paths of files whose content is compared instead. Subclasses override this. The
+        values may come from `run.json`, so they are not validated."""
         return values
 
 
 def resolve_options(schema: type[Config], options: Any, *place: str, context: Any = None) -> dict[str, Any]:
-    """The options of something that a recipe names, validated, with all defaults filled in. `context` goes to pydantic's validators.
+    """Returns the validated options of a step or another part that a recipe names, with all defaults filled in.
 
-    Raises a ValidationError whose places begin with `place`.
+    `context` goes to pydantic's validators. Raises a ValidationError whose places begin with `place`.
     """
     try:
         return schema.model_validate({} if options is None else options, context=context).model_dump(mode="json")
@@ -44,29 +45,29 @@ def _placed(place: tuple[str, ...], error: Any, schema: type[Config]) -> InitErr
     message, given = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
-    own = error["type"] == "value_error"  # its message says what is wrong and with what
+    own = error["type"] == "value_error"  # its message names the value itself
     kind = PydanticCustomError("value_error" if own else "option", "{message}", {"message": message[0].lower() + message[1:]})
     return InitErrorDetails(type=kind, loc=(*place, *error["loc"]), input=given)
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text on every machine."""
+    """Returns JSON with sorted keys and no spaces: equal values give equal text on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(value: Any) -> str:
-    """sha256 (hex) of a JSON-able value's canonical text."""
+    """Returns the sha256 (hex) of a JSON-able value's canonical text."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def config_digest(config: Config) -> str:
-    """sha256 (hex) of a configuration section with all its defaults filled in, without the fields marked INERT."""
+    """Returns the sha256 (hex) of a configuration section with all defaults filled in, without the fields marked INERT."""
     return digest(counting(config))
 
 
 def stored_digest(schema: type[Config], stored: Any) -> str:
-    """The `config_digest` of a section as `run.json` holds it, resolved. It is not validated: to validate a recipe may load what it names,
-    the user's own steps among it, and a run may come from a stranger."""
+    """Returns the `config_digest` of a resolved section from `run.json`. The section is not validated: that may load the user's own steps
+    that a recipe names, and a run may come from a stranger."""
     return digest(_counting_stored(schema, stored) if isinstance(stored, dict) else stored)
 
 
@@ -86,7 +87,7 @@ def _is_section(kind: Any) -> bool:
 
 
 def counting(config: Config) -> dict[str, Any]:
-    """The fields that play a part in the result, as JSON."""
+    """Returns the fields that affect the result, as JSON."""
     values = config.deciding()
     for name, field in type(config).model_fields.items():
         if field.json_schema_extra == INERT:
@@ -97,7 +98,7 @@ def counting(config: Config) -> dict[str, Any]:
 
 
 def seconds_of(variable: str, default: float, least: float, most: float) -> float:
-    """Seconds as an environment variable says, else `default`. Raises InputError where it says something else."""
+    """Returns the seconds that an environment variable gives, else `default`. Raises InputError outside of `least` to `most`."""
     said = os.environ.get(variable) or str(default)
     try:
         seconds = float(said)
@@ -109,7 +110,7 @@ def seconds_of(variable: str, default: float, least: float, most: float) -> floa
 
 
 def reason_of(error: Exception) -> str:
-    """Why a value that was read is not what it should be, on one line: of a ValidationError its first fault and where it is."""
+    """Returns on one line why a value that was read is not valid. For a ValidationError: its first fault and the place of that."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")

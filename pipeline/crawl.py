@@ -1,7 +1,7 @@
-"""`python -m corpusmill.pipeline.crawl OUT` gets a small real crawl for a first run, once, and prints what it is, then its path.
+"""`python -m corpusmill.pipeline.crawl OUT` gets a small real crawl for a first run, once, and prints its description and its path.
 
-It comes from the first of these that can be had: Common Crawl, the documentation packages of a Debian registry, Python's own documentation.
-Each `fetch_...` writes WARC files into a folder and returns a phrase that describes them. It raises OSError where there is nothing to get.
+It takes the first source that is available: Common Crawl, the documentation packages of a Debian registry, Python's own documentation.
+Each `fetch_...` writes WARC files into a folder and returns a phrase that describes them. It raises OSError where it gets nothing.
 """
 
 import argparse
@@ -39,20 +39,20 @@ from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.web import gunzip
 
 AGENT = f"corpusmill/{corpusmill.__version__} (demo)"
-#: What a finished crawl says about itself; without it a crawl is not finished.
+#: The description of a finished crawl. A crawl without this file is not finished.
 DESCRIPTION = "crawl.json"
 
 
 @dataclass(frozen=True)
 class CrawlResult:
-    """A crawl: the path to give to `corpusmill run`, and what it is, in one sentence."""
+    """A crawl: the path to give to `corpusmill run`, and a sentence that describes the crawl."""
 
     path: str
     how: str
 
 
 def get_crawl(folder: Path, given: str | None = None, sources: Sequence[str] = ()) -> CrawlResult:
-    """The crawl at `given`; else the one that lies in `folder`; else a new one in `folder` from the first source that works."""
+    """Returns the crawl at `given`; else the one in `folder`; else a new one in `folder`, from the first source that works."""
     if given:
         if "://" not in given and not Path(given).exists():
             raise InputError(f"{given}: there is no such crawl.")
@@ -69,7 +69,7 @@ def get_crawl(folder: Path, given: str | None = None, sources: Sequence[str] = (
 
 
 def _reused(folder: Path) -> CrawlResult | None:
-    """A finished crawl whose files are all there."""
+    """Returns the finished crawl in `folder`; None where there is none, or one of its files is missing."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         files = {folder / "warc" / name: size for name, size in description["files"].items()}
@@ -81,7 +81,7 @@ def _reused(folder: Path) -> CrawlResult | None:
 
 
 def _make(folder: Path, name: str) -> CrawlResult:
-    """Makes the crawl beside its place and moves it there when it is whole."""
+    """Makes the crawl in a temporary folder, and moves it to its place when it is complete."""
     target = folder / "warc"
     temporary = folder / f"{TEMPORARY}{os.getpid()}-warc"
     temporary.mkdir(parents=True)
@@ -102,19 +102,19 @@ def _make(folder: Path, name: str) -> CrawlResult:
 
 INDEX = "https://index.commoncrawl.org"
 DATA = "https://data.commoncrawl.org"
-#: The crawl that is taken where the index can't be read.
+#: The crawl that is used where the index can't be read.
 KNOWN_ID = "CC-MAIN-2026-04"
 BYTES = 32 * 1024 * 1024
-#: A download that breaks off is kept from this size on: the last record is cut in any case.
+#: Bytes from which on a broken download is kept: the last record is cut in any case.
 ENOUGH = 4 * 1024 * 1024
 CONNECT_SECONDS = 5.0
 DOWNLOAD_SECONDS = 120.0
 
 
 def fetch_commoncrawl(folder: Path, index: str = INDEX, data: str = DATA) -> str:
-    """Writes the first `BYTES` of a crawl's first WARC file into `folder`; says in a phrase what it is.
+    """Writes the first `BYTES` bytes of a crawl's first WARC file into `folder`. Returns a phrase that describes it.
 
-    Raises OSError where Common Crawl can't be reached or gives no such file.
+    Raises OSError where Common Crawl can't be reached or does not send the file.
     """
     crawl = newest_id(index)
     with _get(f"{data}/crawl-data/{crawl}/warc.paths.gz") as answer:
@@ -128,13 +128,13 @@ def fetch_commoncrawl(folder: Path, index: str = INDEX, data: str = DATA) -> str
 
 
 def newest_id(index: str) -> str:
-    """The id of the newest crawl, or of a known one where the index, which is often busy, does not answer as expected."""
+    """Returns the id of the newest crawl, or KNOWN_ID where the index, which is often busy, does not answer as expected."""
     try:
         with _get(f"{index}/collinfo.json") as answer:
             ids = [entry["id"] for entry in json.loads(answer.read(BYTES))]
     except urllib.error.URLError as error:
         if isinstance(error.reason, socket.gaierror):
-            raise  # no network at all: asking for the data would only take more time
+            raise  # no network at all: requesting the data would only waste time
         return KNOWN_ID
     except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError):
         return KNOWN_ID
@@ -142,7 +142,7 @@ def newest_id(index: str) -> str:
 
 
 def download_head(url: str, target: Path) -> int:
-    """The first `BYTES` of a file; returns how many came."""
+    """Downloads the first `BYTES` bytes of a file. Returns how many came. Raises OSError where it breaks off before ENOUGH bytes."""
     end = time.monotonic() + DOWNLOAD_SECONDS
     size = 0
     with _get(url, {"Range": f"bytes=0-{BYTES - 1}"}) as answer, open(target, "wb") as file:
@@ -158,7 +158,7 @@ def download_head(url: str, target: Path) -> int:
 
 
 def _get(url: str, headers: dict[str, str] | None = None) -> Any:
-    """An open answer. Every wait for the server is bounded, so a machine without a network moves on in seconds."""
+    """Opens a URL. Every wait for the server is bounded, so that a machine without a network goes on after seconds."""
     request = urllib.request.Request(url, headers={"User-Agent": AGENT, **(headers or {})})
     return opener().open(request, timeout=CONNECT_SECONDS)
 
@@ -166,7 +166,7 @@ def _get(url: str, headers: dict[str, str] | None = None) -> Any:
 # ---- documentation that a Debian or Ubuntu registry ships: downloaded, and unpacked without installing ----
 
 LANGUAGES = ("en", "de", "es", "fr", "it", "ja", "zh-cn")
-#: Host name, folder below usr/share/doc, folders of pages in it, and packages. The two guides are natural near-duplicates.
+#: For each site: host name, folder below usr/share/doc, folders of pages in it, and packages. The two guides are natural near-duplicates.
 SITES = (
     ("anarchist-faq.test", "anarchism/html", ("",), ("anarchism",)),
     (
@@ -178,13 +178,13 @@ SITES = (
     ("install-amd64.test", "installation-guide-amd64", ("en", "de", "es", "fr"), ("installation-guide-amd64",)),
     ("install-arm64.test", "installation-guide-arm64", ("en",), ("installation-guide-arm64",)),
 )
-#: Seconds that apt may take in all for one of its commands.
+#: Seconds that one command of apt may take.
 APT_SECONDS = 150
 APT = ("-q", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=5", "-o", "Acquire::https::Timeout=5", "-o", "APT::Sandbox::User=")
 
 
 def fetch_debian(folder: Path) -> str:
-    """Writes the pages of the packages that can be had; says in a phrase what it is. Raises OSError where there are none."""
+    """Writes the pages of the packages that the registry has. Returns a phrase that describes them. Raises OSError where it has none."""
     for tool in ("apt-get", "dpkg-deb"):
         if not shutil.which(tool):
             raise OSError(f"{tool} is not on this machine")
@@ -204,7 +204,7 @@ def fetch_debian(folder: Path) -> str:
 
 
 def download_packages(names: list[str], root: Path) -> list[Path]:
-    """Downloads the packages that the registry has, with lists of our own where the system has none yet."""
+    """Downloads the packages that the registry has. Where the system has no package lists yet, it uses temporary ones."""
     into = root / "packages"
     into.mkdir()
     available = listed(names, [])
@@ -220,7 +220,7 @@ def download_packages(names: list[str], root: Path) -> list[Path]:
 
 
 def listed(names: list[str], options: list[str]) -> list[str]:
-    """Those of the packages that apt knows where to get."""
+    """Returns those of the packages that apt can download."""
     result = subprocess.run(["apt-cache", *options, "policy", *names], capture_output=True, text=True, timeout=APT_SECONDS, check=False)
     known, name = set(), ""
     for line in result.stdout.splitlines():
@@ -232,7 +232,7 @@ def listed(names: list[str], options: list[str]) -> list[str]:
 
 
 def own_lists(root: Path) -> list[str]:
-    """Options that keep apt's lists below `root`: nothing of the system changes, and nobody needs to be root."""
+    """Returns options that keep apt's lists below `root`, so that the system stays unchanged and no root rights are needed."""
     for name in ("lists/partial", "cache/archives/partial"):
         (root / name).mkdir(parents=True)
     return ["-o", f"Dir::State::Lists={root}/lists", "-o", f"Dir::Cache={root}/cache"]
@@ -254,7 +254,7 @@ def apt(command: list[str], folder: Path) -> None:
 # ---- the pages that pydoc renders for the standard library ----
 
 PYDOC_HOST, PYDOC_SECONDS = "pydoc.test", 90
-#: Modules that open a window or a browser, or print, when they are imported.
+#: Modules that open a window or a browser, or print, when imported.
 LOUD = {"antigravity", "idlelib", "this", "turtledemo"}
 RENDER = """
 import contextlib, pydoc, sys
@@ -265,10 +265,10 @@ for name in sys.argv[1:]:
 
 
 def fetch_pydoc(folder: Path, names: Iterable[str] = ()) -> str:
-    """Writes Python's own documentation; says in a phrase what it is. pydoc imports each module, so it has a process of its own."""
+    """Writes Python's own documentation. Returns a phrase that describes it. pydoc imports each module, so it runs in its own process."""
     names = names or list(_standard_modules())
     with tempfile.TemporaryDirectory(prefix="corpusmill-pydoc-") as temporary:
-        with suppress(subprocess.TimeoutExpired):  # what is rendered until then counts
+        with suppress(subprocess.TimeoutExpired):  # keeps the pages that were rendered until then
             subprocess.run(
                 [sys.executable, "-I", "-W", "ignore", "-c", RENDER, *names], cwd=temporary, timeout=PYDOC_SECONDS, check=False,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "BROWSER": "true"},
@@ -280,7 +280,7 @@ def fetch_pydoc(folder: Path, names: Iterable[str] = ()) -> str:
 
 
 def _standard_modules() -> Iterator[str]:
-    """The public modules of the standard library, and those in its packages."""
+    """Yields the public modules of the standard library, and those in its packages."""
     for name in sorted(name for name in sys.stdlib_module_names - LOUD if not name.startswith("_")):
         yield name
         found = importlib.util.find_spec(name)
@@ -307,7 +307,7 @@ class WarcWriter:
         self._write("warcinfo", f"software: {software}\r\nformat: WARC File Format 1.1\r\n".encode(), "application/warc-fields")
 
     def page(self, url: str, html: bytes) -> None:
-        """A page as a server's answer."""
+        """Writes a page as the response of a server."""
         head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(html)}\r\n\r\n"
         self._write("response", head.encode() + html, "application/http; msgtype=response", {"WARC-Target-URI": url})
 
@@ -330,7 +330,7 @@ class WarcWriter:
 
 
 def write_pages(folder: Path, host: str, root: Path, paths: Sequence[Path]) -> int:
-    """Writes pages below `root` to `folder`/HOST.warc.gz, in their order; returns how many there are. None: there is no file."""
+    """Writes pages below `root` to `folder`/HOST.warc.gz, in their order. Returns their number. Without pages it writes no file."""
     if paths:
         with open(folder / f"{host}.warc.gz", "wb") as file:
             writer = WarcWriter(file, AGENT)

@@ -1,4 +1,4 @@
-"""How tasks are performed: in the calling process, or on Ray actors (`on_ray/engine.py`), with the same bytes."""
+"""Performs tasks and publishes their files: in the calling process, or on Ray (`on_ray/engine.py`), with the same bytes."""
 
 import contextlib
 import platform
@@ -25,7 +25,7 @@ from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
-#: Seconds that a task may take, and as many more for each so many bytes of its input.
+#: The time limit of a task in seconds, and the bytes of input that add the same time to it once more.
 TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 
@@ -38,16 +38,16 @@ class Job:
     config: Config
     run_root: str
     params: dict[str, Any] = field(default_factory=dict)
-    gpus: float = 0.0  # what each worker takes of a GPU; where there is none, it does without
+    gpus: float = 0.0  # the share of a GPU for each worker; without any GPU, workers use the CPU
     phase: str = ""
-    memory_mb: int = 0  # what each worker is expected to take; 0: not known
-    code: Code | None = None  # the driver's, with which a node compares its own; None: nothing is compared
+    memory_mb: int = 0  # the expected peak of each worker; 0: not known
+    code: Code | None = None  # the driver's code, with which a node compares its own; None: no comparison
     holder: str = ""  # the id of the run's lease (lease.py); empty: there is none
 
 
 @dataclass(frozen=True)
 class TaskDone:
-    """A task whose outputs are published."""
+    """A finished task, whose outputs are published."""
 
     key: str
     outputs: list[OutputFile]
@@ -58,27 +58,27 @@ class TaskDone:
     counts: dict[str, int]
     warnings: list[str]
     seconds: float
-    peak_mb: int  # of the worker and the processes that it keeps
-    beside_mb: int = 0  # of these processes alone
-    node: str = field(default_factory=platform.node)  # where it was done
+    peak_mb: int  # peak memory of the worker and its child processes
+    beside_mb: int = 0  # of the child processes alone
+    node: str = field(default_factory=platform.node)  # the machine that did it
 
 
 class Engine(Protocol):
     workers: int
 
     def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
-        """Performs all tasks in any order. The listener is called in this process, with those that are done (some at a time) and with
-        those that are given up; it ends the phase by raising."""
+        """Performs all tasks, in any order. Calls the listener in this process, with finished tasks (several at a time) and with tasks
+        that are given up. An exception of the listener ends the phase."""
 
     def known_workers(self) -> int | None:
-        """How many work on a phase at most; None where that is not known yet."""
+        """Returns the most workers that a phase can have; None where that is not known yet."""
 
     def close(self) -> None: ...
 
 
 def peak_memory_mb() -> int:
-    """The largest resident set of this process so far, in MB."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # getrusage never says less than the parent's peak
+    """Returns the largest resident set of this process so far, in MB."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:  # getrusage counts the parent's peak, too
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
@@ -91,10 +91,10 @@ def publish_output(
     beside_mb: Callable[[], int] = lambda: 0,
     fence: Callable[[], None] = lambda: None,
 ) -> TaskDone:
-    """Publishes the outputs of a task, file by file, in a fixed order; some files are made only as they are written.
+    """Publishes the files of a task one after the other, in the order of their paths (part by part, where the output comes in parts).
 
-    `started`: when the task began (perf_counter). `beside_mb`: returns the memory of the worker's other processes. `fence` raises where
-    another process has taken over the run, since it may have recorded other files of these names.
+    `started`: when the task began (perf_counter). `beside_mb`: returns the memory of the worker's child processes. `fence` is called
+    before each part. It raises where another process has taken over the run, which may have recorded other files of these names.
     """
     files: list[OutputFile] = []
     whole = Output({})
@@ -116,18 +116,18 @@ def publish_output(
 
 
 def task_limit(task: Task, timeout: float) -> float:
-    """Seconds that a task may take (0: any), by its size: long enough for a slow task, to find one that hangs."""
+    """Returns the seconds that a task of this size may take (0: no limit): enough for a slow task, and an end for one that hangs."""
     return timeout * (1 + task.size / TIMEOUT_BYTES)
 
 
 class Overdue(BaseException):
-    """A task has taken too long. It is no Exception, so that code that goes on after errors does not go on after this."""
+    """A task has taken too long. This is no Exception, so that code that catches errors and goes on does not catch it."""
 
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raises Overdue in the block after so many seconds (0: never), also in a sleep, a loop or a regular expression. It can't interrupt
-    native code that does not return, nor another thread than the main one."""
+    """Raises Overdue in the block after `seconds` (0: never), also in a sleep, a loop or a regular expression. It can't interrupt native
+    code that does not return, and works in the main thread only."""
     if not seconds or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -145,8 +145,8 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def _place_of_overdue(error: BaseException | None) -> str | None:
-    """Where a task was when its time was over, in words. None where the error does not come from Overdue, which libraries may turn into
-    errors of their own."""
+    """Returns in words where in the code Overdue has interrupted a task (empty: in Python's own library). Libraries may wrap Overdue in
+    errors of their own, so the causes of `error` are searched, too. None where there is no Overdue among them."""
     while error is not None:
         if isinstance(error, Overdue):
             frames = traceback.extract_tb(error.__traceback__)[:-1]  # the last is `end` above
@@ -157,7 +157,7 @@ def _place_of_overdue(error: BaseException | None) -> str | None:
 
 
 def _is_of_python(path: str) -> bool:
-    """Whether a source belongs to Python's library, such as `re`."""
+    """Whether a source file belongs to Python's standard library, such as `re`."""
     return path.startswith(sysconfig.get_path("stdlib")) and "-packages" not in path
 
 
@@ -167,7 +167,7 @@ def make_worker(job: Job) -> Worker:
 
 
 class Performer:
-    """One worker in one process: set up once, then one task after another."""
+    """Performs tasks one after another in this process, with one worker that is set up before the first."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -177,13 +177,13 @@ class Performer:
 
     def perform(self, attempt: Attempt) -> TaskDone | Failed:
         task = attempt.task
-        if attempt.pause:  # a sleep of 0 seconds gives the processor away, too
+        if attempt.pause:  # even a sleep of 0 seconds would yield the processor
             time.sleep(attempt.pause)
         if attempt.parts > 1:
             release_memory()
         ready = self.worker is not None
         try:
-            load_object(self.job.worker)  # libraries take what they take
+            load_object(self.job.worker)  # imports are not part of the limit: they take long
             with _within(attempt.limit):
                 worker = self.worker = self.worker or self._ready()
                 ready = True
@@ -194,7 +194,7 @@ class Performer:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error
             if (where := _place_of_overdue(error)) is not None:
-                self.close()  # it was interrupted anywhere, and may not be well
+                self.close()  # interrupted at any place, the worker may be inconsistent
                 return hang(self.job.stage, task, attempt.limit, "".join(traceback.format_exception(error)), where)
             fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError))
             return failure(self.job.stage, task, error, fatal)
@@ -214,7 +214,8 @@ class Performer:
 
 
 class InlineEngine:
-    """Everything in the calling process, one task after the other: for debugging and tests. It can't end native code that hangs."""
+    """Performs all tasks in the calling process, one after the other: for debugging, tests and small phases. It can't end native code
+    that hangs."""
 
     workers = 1
 

@@ -1,7 +1,7 @@
-"""Errors that are sentences for the person who started the run.
+"""The errors whose messages are sentences for the user.
 
-Everything a user can cause (a wrong path, a broken file, a wrong key) is raised as one of these; the
-command line prints the message alone and exits with `exit_code`. Any other exception is a bug.
+Every error that a user can cause (a wrong path, a broken file, a wrong key) is raised as one of these. The
+command line prints only the message and exits with `exit_code`. Any other exception is a bug.
 """
 
 
@@ -12,19 +12,19 @@ class CorpusmillError(Exception):
 
 
 class InputError(CorpusmillError):
-    """What the user gave can't be used: a path, a file, a recipe, an option."""
+    """Something that the user gave can't be used: a path, a file, a recipe, an option."""
 
     exit_code = 2
 
 
 class Incomplete(CorpusmillError):
-    """The run has ended, but without some tasks, which the next run takes up again."""
+    """The run has ended without some tasks, which the next run tries again."""
 
     exit_code = 3
 
 
 class ProcessKilled(CorpusmillError):
-    """A process that worked for a task was killed from outside again and again: no fault of the task's, which is tried again."""
+    """A child process of a task was killed from outside several times. The task is tried again as after the death of its own process."""
 
 
 class NothingKept(CorpusmillError):

@@ -1,8 +1,8 @@
-"""All that follows from a failed task: whether it is done again and how, when it is given up, and whether the rest of the phase goes on.
+"""Decides what follows from a failed task: whether and how it is done again, when it is given up, and whether its phase goes on.
 
-An engine turns an error into a `Failed` (`failure`, `hang`) and asks `Tries` what follows: the same again, in parts, alone, or never. The
-runner collects the tasks that were given up in `GivenUp`, which ends the phase where that makes sense. What happens on the way are
-`Event`s. docs/operations.md describes the same for users.
+An engine turns an error into a `Failed` (`failure`, `hang`) and asks `Tries` for the next attempt: the same again, in parts, alone, or
+none. The runner collects the tasks that were given up in `GivenUp`, which may end the phase. Each step is reported as an `Event`.
+docs/operations.md describes the same for users.
 """
 
 import errno
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 
 
 class Cause(StrEnum):
-    """Why a task failed, as far as it decides what follows."""
+    """The cause of a failure. It decides the next step (AGAIN, `Tries`)."""
 
-    SENTENCE = "sentence"  # an error of ours: another try would say the same
-    HICCUP = "hiccup"  # a store or a disk that may answer the next time
-    EXCEPTION = "exception"
-    DEATH = "death"  # of its process, unexplained
-    HANG = "hang"  # it was not done within its time
+    SENTENCE = "sentence"  # a CorpusmillError: another try would end the same way
+    HICCUP = "hiccup"  # an error of a store or a disk that may work the next time
+    EXCEPTION = "exception"  # any other exception
+    DEATH = "death"  # the process died, without a known reason
+    HANG = "hang"  # the task was not done within its time limit
     NODE = "node"  # the machine that did it is gone
-    MEMORY = "memory"  # there was not enough
+    MEMORY = "memory"  # there was not enough memory
 
 
-#: How many more tries a task gets for each cause. A hang costs all of its time again, so it gets one. The loss of a node is never the
-#: task's fault: so many of them end the run, and no task is given up for it.
+#: How many more tries a task gets for each cause. A hang takes the whole time limit again, so it gets one. The loss of a node is never
+#: the task's fault, so no task is given up for it: one loss more than this ends the run.
 AGAIN = {
     Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
 }  # fmt: skip
-#: How often a task that ran out of memory is done again beside others; afterwards it has the machine to itself.
+#: How often a task that ran out of memory is done again in parallel with others. After that, it runs alone.
 TOGETHER = 2
 #: Seconds before a task is done again after a hiccup.
 PAUSES = (0.2, 1.0, 5.0)
-#: Errors of the system after which all tasks would fail: the disk is full, or nobody may write.
+#: Error numbers of the system after which all tasks would fail: the disk is full, or not writable.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-#: Messages of libraries where there is no memory for a thread's stack.
+#: Messages of libraries that found no memory for the stack of a thread.
 NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
-#: Errors of files that another try does not mend.
+#: Errors of files that another try would meet again.
 SETTLED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
-#: So many tasks that all failed, before any other worked, have a common cause. As many are listed at the end of a run.
+#: When this many tasks have failed before any has worked, they have a common cause, and the phase ends. Messages list at most as many.
 SYSTEMATIC = 10
 
 
@@ -59,10 +59,9 @@ SYSTEMATIC = 10
 
 @dataclass(frozen=True)
 class Failed:
-    """A task that was not done: one sentence for the user, and the trace for the log. `fatal`: the other tasks would fail, too.
+    """A failed task: `message` is one sentence for the user, `trace` is for the log. `fatal`: the other tasks would fail, too.
 
-    Both go to many places (manifest, reports, logs), and libraries name the URL to which a server has sent them, signature and all: so
-    URLs are redacted here.
+    Both go to many places (manifest, reports, logs). Libraries put URLs into their errors, signatures included, so URLs are redacted here.
     """
 
     key: str
@@ -79,12 +78,12 @@ class Failed:
 
     @property
     def error(self) -> CorpusmillError:
-        """The failure as the error that ends the run."""
+        """The failure as an error, to end the run with."""
         return (InputError if self.exit_code == InputError.exit_code else CorpusmillError)(self.message)
 
 
 def failure(stage: str, task: Task, error: BaseException, fatal: bool = False) -> Failed:
-    """An exception as a failure. Errors of ours are sentences already; others get the task's input named."""
+    """Returns an exception as a failure. A CorpusmillError keeps its message; others get stage, task and inputs as a prefix."""
     trace = "".join(traceback.format_exception(error))
     cause, full = _cause(error)
     where = f"{stage}, task {task.key} ({named(task)})"
@@ -97,25 +96,25 @@ def failure(stage: str, task: Task, error: BaseException, fatal: bool = False) -
 
 
 def hang(stage: str, task: Task, seconds: float, trace: str = "", where: str = "") -> Failed:
-    """The failure of a task that was not done within its time. `where`: what it was doing, as far as that is known."""
+    """Returns the failure of a task that was not done within `seconds`. `where`: the place in the code at which it was, if known."""
     message = f"{stage}, task {task.key} ({named(task)}): it was not done after {seconds:g} seconds (--task-timeout)"
     return Failed(task.key, message + (f", in {where}" if where else "") + ".", 1, trace, Cause.HANG)
 
 
 def named(task: Task) -> str:
-    """The inputs of a task for a sentence."""
+    """Returns the inputs of a task (at most three) as text for a message."""
     return ", ".join(i.path for i in task.inputs[:3]) or "no input"
 
 
 def _cause(error: BaseException) -> tuple[Cause, bool]:
-    """The cause, and whether all other tasks will fail for it, too. An error of ours may come from one of the system's."""
+    """Returns the cause, and whether all other tasks will fail for the same one. A CorpusmillError may be caused by a system error."""
     ours = isinstance(error, CorpusmillError)
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, MemoryError) or any(sentence in str(at) for sentence in NO_THREAD):
             return Cause.MEMORY, False
         if isinstance(at, OSError):
-            settled = isinstance(at, SETTLED) or (ours and at.errno is None)  # libraries call a damaged file an OSError without a number
+            settled = isinstance(at, SETTLED) or (ours and at.errno is None)  # libraries: an OSError without a number for a damaged file
             known = Cause.SENTENCE if ours else Cause.EXCEPTION
             return known if settled or at.errno in FULL else Cause.HICCUP, at.errno in FULL
         at = at.__cause__
@@ -125,15 +124,15 @@ def _cause(error: BaseException) -> tuple[Cause, bool]:
 # ---- events ------------------------------------------------------------------------------------------
 
 #: retry: a task raised an exception and is done again. death: its process died and it is done again. split: it ran out of memory and is
-#: done again in parts. alone: it can't be cut, and is done again while nothing else is. quarantine: it is given up, the rest goes on.
-#: waiting: the cluster has no room for a worker, or another process may hold what the stage needs.
+#: done again in parts. alone: it ran out of memory, and is done again while no other task is. quarantine: it is given up, the others go
+#: on. waiting: the cluster has no room for a worker, or another process may hold what the stage needs.
 EventKind: TypeAlias = Literal["retry", "death", "split", "alone", "quarantine", "waiting"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """`message` is a sentence for people, stage and task included. `task` is empty where it is about none. `fields` are for programs
-    (JSON-able): `tries` so far, `cause`, `parts`, `node`, `trace`, as far as there are any."""
+    """An event of a run. `message` is a sentence for people that names stage and task. `task` is empty where the event is about no task.
+    `fields` are for programs (JSON-able): `tries` so far, `cause`, `parts`, `node` and `trace`, where they apply."""
 
     kind: EventKind
     stage: str
@@ -152,7 +151,7 @@ def print_event(event: Event) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Callbacks of a phase in the driver's process. What one of these raises ends the phase."""
+    """Callbacks of a phase in the driver's process. An exception in one of them ends the phase."""
 
     on_done: Callable[[Sequence["TaskDone"]], None]
     on_failed: Callable[[Failed], None]  # a task that is given up
@@ -164,8 +163,8 @@ class Listener:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A task, and how it is done: within `limit` seconds (0: any), in so many parts one after the other, while nothing else is in flight,
-    after a pause (seconds). `node`: Ray's id of the node on which it failed last."""
+    """One try of a task: within `limit` seconds (0: no limit), in `parts` parts one after the other, `alone` (while no other task is in
+    flight), after `pause` seconds. `node`: Ray's id of the node on which the task failed last."""
 
     task: Task
     limit: float = 0.0
@@ -176,7 +175,7 @@ class Attempt:
 
 
 class Tries:
-    """How often each task of a phase has failed, and what follows from the next failure."""
+    """Counts the failures of each task of a phase, and decides the next attempt."""
 
     def __init__(self, job: "Job", listener: Listener):
         self.job, self.listener = job, listener
@@ -184,7 +183,7 @@ class Tries:
         self.tries: Counter[str] = Counter()
 
     def again(self, attempt: Attempt, failed: Failed) -> Attempt | None:
-        """How the task is done again. None where it is given up; then the listener has got it."""
+        """Returns the next attempt at the task. None where it is given up; then the listener's `on_failed` has been called."""
         key = attempt.task.key
         self.tries[key] += 1
         self.failures[key, failed.cause] += 1
@@ -226,8 +225,8 @@ class Tries:
 
 
 class GivenUp:
-    """The tasks of a phase, of `todo` in all, that were given up; `worked` counts the finished ones. Where none is `needed`, all may
-    fail. `strict`: the first one ends the phase."""
+    """The tasks of a phase that were given up. `todo`: the number of unfinished tasks at its beginning. `worked` counts finished tasks.
+    `strict`: the first task that is given up ends the phase. Without `needed`, all tasks may fail."""
 
     def __init__(self, todo: int, worked: int, strict: bool, needed: bool = True):
         self.limit = min(SYSTEMATIC, todo)
@@ -235,7 +234,7 @@ class GivenUp:
         self.failed: dict[str, Failed] = {}
 
     def add(self, failed: Failed) -> None:
-        """One more. Raises where the phase has to end: the other tasks would fail, too, or nothing has worked so far."""
+        """Adds a task. Raises where the phase has to end: the other tasks would fail, too, or many have failed and none has worked."""
         if failed.fatal:
             raise failed.error
         self.failed[failed.key] = failed
@@ -243,7 +242,7 @@ class GivenUp:
             raise next(iter(self.failed.values())).error
 
     def end(self, stage: str, rows: Sequence[Quarantined]) -> CorpusmillError:
-        """The error of a phase that can't go on without them: one failure as it is, several in one sentence."""
+        """Returns the error of a phase that needs these tasks: a single failure as it is, several in one sentence."""
         failed = list(self.failed.values())
         if len(failed) == 1:
             return failed[0].error
@@ -254,14 +253,14 @@ class GivenUp:
 
 
 def sentence_of(stage: str, row: Quarantined) -> str:
-    """One task that was given up, without a full stop: stage, task, inputs, cause."""
+    """Returns a sentence, without a full stop, about one task that was given up: stage, task, inputs, cause."""
     begin = f"{stage}, task {row.task} ("
     message = row.message.rstrip(".")
     return message if message.startswith(begin) else f"{begin}{', '.join(ref.path for ref in row.inputs[:3]) or 'no input'}): {message}"
 
 
 def sentence_of_all(lost: Sequence[tuple[str, Quarantined]]) -> str:
-    """The last sentence of a run that went on without these tasks (stage and task); none: nothing."""
+    """Returns the last sentence of a run that went on without these tasks (stage and task); empty where there are none."""
     if not lost:
         return ""
     tasks = "1 task was" if len(lost) == 1 else f"{len(lost)} tasks were"

@@ -1,4 +1,4 @@
-"""Input files, local or behind a URL: found, described by size and fingerprint, opened as seekable streams."""
+"""Finds input files (local paths and URLs), describes them by size and fingerprint, and opens them as seekable streams."""
 
 import fnmatch
 import glob
@@ -15,7 +15,7 @@ from corpusmill.pipeline.store_streams import StoreFile
 from corpusmill.pipeline.web import cached
 
 MAGIC_CHARACTERS = "*?["
-#: Protocols whose own readers fetch and hold as their servers like it.
+#: Protocols for which fsspec's own readers are used, since their requests and buffers suit the servers.
 OWN_READERS = ("http://", "https://", "hf://")
 
 
@@ -24,7 +24,8 @@ def local_path(path: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What was wrong; fsspec calls any failure of a web server a file that is not there."""
+    """Returns the reason of an error in a few words. fsspec reports any failure of a web server as a missing file, so this looks for a
+    refused redirect among the causes."""
     refused: BaseException | None = error
     while refused is not None and not isinstance(refused, RedirectRefusedError):
         refused = refused.__cause__ or refused.__context__
@@ -34,7 +35,7 @@ def _reason(error: BaseException) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A seekable binary stream; one sentence where the file can't be opened."""
+    """Opens a file as a seekable binary stream. Raises InputError where it can't be opened."""
     try:
         if not is_remote(path):
             return open(local_path(path), "rb")
@@ -54,7 +55,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def _need_ranges(path: str, file: IO[bytes]) -> None:
-    """Reads the last byte: only then does fsspec find out that a server ignores HTTP ranges."""
+    """Raises InputError where a server ignores HTTP ranges. Reads the last byte, since fsspec notices this only then."""
     try:
         if getattr(file, "size", 0):
             file.seek(-1, os.SEEK_END)
@@ -65,7 +66,7 @@ def _need_ranges(path: str, file: IO[bytes]) -> None:
 
 
 def file_ref(path: str) -> FileRef:
-    """A file with its size and a fingerprint: size and time of a local file, the store's tags of a remote one."""
+    """Returns a file with its size and a fingerprint: size and modification time of a local file, the store's tags of a remote one."""
     if not is_remote(path):
         try:
             status = Path(local_path(path)).stat()
@@ -88,7 +89,7 @@ def file_ref(path: str) -> FileRef:
 
 
 def expand(given: str) -> list[str]:
-    """The files of one input, sorted. A path that exists is taken as it is, whatever characters it has."""
+    """Returns the files of one input, sorted. A path that exists is not read as a pattern, whatever characters it has."""
     return _expand_remote(given) if is_remote(given) else _expand_local(given)
 
 
@@ -107,12 +108,12 @@ def _expand_local(given: str) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """The files that a pattern without `**` matches, and those below the folders that it matches."""
+    """Returns the files that a pattern without `**` matches, and the files below the folders that it matches."""
     return sorted({file for match in glob.glob(pattern) for file in (_below(match) if Path(match).is_dir() else [match])})
 
 
 def _below_pattern(pattern: str) -> list[str]:
-    """The same for a pattern with `**`. Python's own `glob` would follow a folder that links to itself without end."""
+    """As `_matching`, for a pattern with `**`. Python's `glob` would follow a folder that links to itself for ever."""
     steps = pattern.split("/")
     place = next(number for number, step in enumerate(steps) if glob.has_magic(step))
     root = "/".join(steps[:place]) or ("/" if place else ".")
@@ -121,7 +122,7 @@ def _below_pattern(pattern: str) -> list[str]:
 
 
 def _fits(steps: list[str], names: list[str]) -> bool:
-    """Whether a pattern matches a file, or a folder in which it lies. As for a shell, no wildcard begins a hidden name."""
+    """Whether a pattern matches a file or a folder that holds it. As in a shell, a wildcard does not match the dot of a hidden name."""
     if not steps:
         return True
     if steps[0] == "**" and _fits(steps[1:], names):
@@ -134,10 +135,10 @@ def _fits(steps: list[str], names: list[str]) -> bool:
 
 
 def _below(folder: str) -> list[str]:
-    """All files below a folder, as `folder/relative`. A link that leads back to a folder in which it lies is not followed."""
+    """Returns all files below a folder, as `folder/relative`. A link to a folder that holds the link is not followed."""
     root = folder.rstrip("/") or "/"
     files: list[str] = []
-    above = {root: {os.path.realpath(root)}}  # for each folder to come: where it and those in which it lies really are
+    above = {root: {os.path.realpath(root)}}  # the real paths of each folder still to visit, and of those that hold it
     for parent, folders, names in os.walk(root, followlinks=True):
         files += [os.path.join(parent, name) for name in names]
         places = above.pop(parent)
@@ -169,7 +170,7 @@ def _expand_remote(given: str) -> list[str]:
 
 
 def _look(given: str, fs: Any, name: str) -> list[str] | None:
-    """The files that a URL means; None: it is one. What a store fails to answer is raised, so that it is asked again."""
+    """Returns the files that a URL stands for; None where it is a file itself. Raises the errors of a store, so that `asked` can retry."""
     try:
         info = fs.info(name)
     except FileNotFoundError as error:
@@ -184,7 +185,7 @@ def _look(given: str, fs: Any, name: str) -> list[str] | None:
 
 
 def _look_by_kind(given: str, fs: Any, name: str) -> list[str] | None:
-    """The same for servers that know no folders and answer as they like."""
+    """As `_look`, for servers without folders, where `info` is not reliable."""
     if any(character in name for character in MAGIC_CHARACTERS) and not fs.exists(name):
         matches = sorted(str(match) for match in fs.glob(name))
         files = [file for match in matches for file in (fs.find(match) if fs.isdir(match) else [match])]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (of `ray job stop`, Slurm, Kubernetes): both end a command with one sentence and with nothing half done."""
+"""Handles Ctrl-C and SIGTERM (from `ray job stop`, Slurm, Kubernetes): both end a command with one sentence, and no file half written."""
 
 import signal
 import threading
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-#: Has SIGTERM once it came: Ray turns what a handler raises into a KeyboardInterrupt.
+#: Holds SIGTERM once it has come, since Ray turns the exception of a handler into a KeyboardInterrupt.
 _came: list[int] = []
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, for which the same has to be done as for Ctrl-C."""
+    """SIGTERM has come. It is handled like Ctrl-C."""
 
 
 def of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error comes from Ctrl-C or SIGTERM. Libraries turn the interrupt into errors of their own, numba into a SystemError."""
+    """Whether an error comes from Ctrl-C or SIGTERM. Libraries wrap the interrupt in errors of their own, numba in a SystemError."""
     return _interrupt_of(error) is not None
 
 
 def exit_code_of(error: BaseException | None) -> int:
-    """128 plus the number of the signal from which an error comes, as in shells."""
+    """Returns 128 plus the number of the signal that caused an error, as shells do."""
     return 128 + (signal.SIGTERM if _came or isinstance(_interrupt_of(error), Terminated) else signal.SIGINT)
 
 
@@ -41,14 +41,14 @@ def raise_terminated(number: int, frame: FrameType | None) -> None:
 
 
 def raise_if_terminated() -> None:
-    """Raises where SIGTERM came and its exception got lost: in a callback or in `__del__` nobody sees it."""
+    """Raises Terminated where SIGTERM has come but its exception got lost, as in a callback or in `__del__`."""
     if _came:
         raise Terminated
 
 
 @contextmanager
 def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
-    """Restores the signal's handler after the block, whatever a library sets in it."""
+    """Restores the signal's handler after the block, in which a library may set its own."""
     before: Any = signal.getsignal(number)
     try:
         yield
@@ -59,10 +59,10 @@ def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], None]]:
-    """In the block, SIGINT, SIGTERM and SIGALRM (a task's time is over) wait for a call of the function that it gives, or for its end.
+    """Delays SIGINT, SIGTERM and SIGALRM (a task's time limit) until the end of the block, or until the yielded function is called.
 
-    Bits of Python code build what a numba kernel returns. A KeyboardInterrupt there kills the process, since numba does not look for
-    exceptions. In other threads than the main one, and for signals without a handler in Python, this does nothing.
+    numba runs Python code to build the result of a kernel. A KeyboardInterrupt in this code kills the process, since numba does not
+    check for exceptions there. Does nothing outside of the main thread, and for signals without a handler in Python.
     """
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}

@@ -1,9 +1,9 @@
-"""How a compiled kernel is declared, and where its machine code is kept: by content, so that no entry outlives the sources it came from.
+"""Declares compiled kernels, and caches their machine code by content: an entry is used only while all of its sources are unchanged.
 
-numba's own cache asks only whether the file that defines a function has changed. A function that it calls, or a table that it reads, may
-stand in another file. Here an entry has the digest of all that numba compiles into it: the bytecode of the kernel and of all functions that
+numba's own cache checks only the file that defines a function. But a function that it calls, or a table that it reads, may be in another
+file. Here an entry is named by the digest of everything that numba compiles into it: the bytecode of the kernel and of all functions that
 it calls, the values of the constants and tables that they use, and the versions of the compiler. Comments, docstrings, line numbers and
-paths are not part of it, so clones and environments share entries. numba itself keeps entries of different processors apart.
+paths do not count, so clones and environments share entries. numba itself separates the entries of different processors.
 """
 
 import fcntl
@@ -28,21 +28,21 @@ from numba.core.registry import CPUDispatcher
 
 from corpusmill.pipeline.cache import kernels_folder
 
-#: Packages of which the version says what they are. Everything else that a kernel uses is looked into.
+#: Packages that are identified by their version. Everything else that a kernel uses is part of its digest.
 VERSIONED = {"builtins", "math", "llvmlite", "numba", "numpy"}
 VERSIONS = f"{numba.__version__} {llvmlite.__version__} {np.__version__}"
-#: Entries that no process has read for so long are removed. (Most file systems note the day at least on which a file was read.)
+#: Seconds after which an entry that no process has read is removed. (Most file systems record at least the day of the last read.)
 UNUSED_SECONDS = 30 * 24 * 3600
-#: As in NUMBA_CACHE_LOCATOR_CLASSES. Those behind ours are numba's own, for functions of other packages.
+#: The locators of cache entries, as in NUMBA_CACHE_LOCATOR_CLASSES: ours, then numba's own, for functions of other packages.
 LOCATORS = f"{__name__}.ByContent," + (
     config.CACHE_LOCATOR_CLASSES or "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
 )
-#: What numba raises where a power loss has cut an entry, and where a class that one names (of an argument) stands elsewhere now.
+#: Errors of numba for an entry that a power loss has cut, and for one that names a class (of an argument) which has moved.
 UNREADABLE = (EOFError, pickle.UnpicklingError, ImportError, AttributeError)
 
 
 def kernel(function: Any = None, /, **options: Any) -> Any:
-    """Declares a kernel, as `numba.njit` does: without the GIL, and with its machine code cached by content. Options are numba's."""
+    """Declares a kernel, as `numba.njit` does. It releases the GIL, and its machine code is cached by content. Options are numba's."""
     if function is None:
         return lambda function: kernel(function, **options)
     if config.DISABLE_JIT:
@@ -51,12 +51,12 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
 
 
 class Kernel(CPUDispatcher):
-    """A function that numba compiles for each signature. One process of a machine compiles, the others wait and load what it made."""
+    """A function that numba compiles for each signature. One process of a machine compiles; the others wait, and load the entry."""
 
     def compile(self, signature: Any) -> Any:
         if isinstance(signature, tuple) and signature in self.overloads:
             return super().compile(signature)
-        # numba's own lock first: a thread that has it may wait for a kernel, and one that has a kernel must not wait for it
+        # numba's own lock comes first: a thread that holds it may wait for a kernel's lock, so none may wait the other way round
         with global_compiler_lock:
             self.enable_caching()
             with _alone(self.py_func.content):
@@ -67,19 +67,19 @@ class Kernel(CPUDispatcher):
                     self._remove_entries()
                     entry = super().compile(signature)
                 except OSError:
-                    entry = super().compile(signature)  # compiled, but the disk is full: numba has it now and gives it
+                    entry = super().compile(signature)  # the disk is full: it is compiled, and numba returns it from memory
             if sum(self.stats.cache_misses.values()) > misses:
                 _remove_unused()
             return entry
 
     def enable_caching(self) -> None:
-        """Looks at what the kernel is made of now. Only then are all names bound that it uses."""
+        """Computes the kernel's digest. This is done at compilation, since only then are all names bound that the kernel uses."""
         self.py_func.content = content(self)
-        config.CACHE_LOCATOR_CLASSES = LOCATORS  # here, since numba resets it wherever it sees that its environment has changed
+        config.CACHE_LOCATOR_CLASSES = LOCATORS  # set here, since numba resets it when its environment variables have changed
         super().enable_caching()
 
     def is_cached(self) -> bool:
-        """Whether machine code of this kernel as it is now lies in the cache, for whatever signature and processor."""
+        """Whether the cache has machine code of this kernel as it is now, for any signature and processor."""
         return any(kernels_folder().glob(f"*-{content(self)}.*.nbi"))
 
     def _remove_entries(self) -> None:
@@ -88,7 +88,7 @@ class Kernel(CPUDispatcher):
 
 
 class ByContent(UserWideCacheLocator):
-    """Tells numba where the entries of a kernel are, and gives them the digest as their name; of other functions it knows nothing."""
+    """Gives numba the folder of a kernel's entries, and the digest as their name. Does not apply to other functions."""
 
     def __init__(self, py_func: Any, py_file: str):
         super().__init__(py_func, py_file)
@@ -108,17 +108,17 @@ class ByContent(UserWideCacheLocator):
         return self.content
 
 
-# What a kernel is made of
+# The digest of a kernel
 
 
 def content(kernel: Kernel) -> str:
-    """The digest of all that is compiled into a kernel.
+    """Returns the digest of everything that is compiled into a kernel.
 
-    Raises TypeError where it uses a global of a type that is not known here."""
+    Raises TypeError where the kernel uses a global of a type that has no digest."""
     places: dict[FunctionType, int] = {kernel.py_func: 0}
     digest = hashlib.blake2b(f"{VERSIONS} {_options(kernel)}".encode(), digest_size=16)
     functions = [kernel.py_func]
-    for function in functions:  # grows
+    for function in functions:  # the list grows meanwhile
         for part in _parts(function):
             if isinstance(part, FunctionType):
                 if part not in places:
@@ -135,7 +135,7 @@ def _options(kernel: CPUDispatcher) -> str:
 
 
 def _parts(function: FunctionType) -> Iterator[bytes | FunctionType]:
-    """A function's module, its bytecode and all values that it uses; the functions among them as they are."""
+    """Yields a function's module, its bytecode and all values that it uses, as bytes. Functions among the values are yielded themselves."""
     yield function.__module__.encode()  # an entry names classes of arguments by their modules
     code, names = _bytecode(function.__code__, function.__doc__)
     yield code
@@ -155,7 +155,7 @@ _bytecodes: dict[CodeType, tuple[bytes, tuple[str, ...]]] = {}
 
 
 def _bytecode(code: CodeType, docstring: str | None = None) -> tuple[bytes, tuple[str, ...]]:
-    """What a code object does, whatever file and line it stands at, and the names of globals and attributes in it, sorted."""
+    """Returns a code object as bytes, without its file and lines, and the names of globals and attributes in it, sorted."""
     if code in _bytecodes:
         return _bytecodes[code]
     names, constants = set(code.co_names), []
@@ -174,7 +174,7 @@ def _bytecode(code: CodeType, docstring: str | None = None) -> tuple[bytes, tupl
 
 
 def _value(value: Any, names: tuple[str, ...], place: str, name: str) -> Iterator[bytes | FunctionType]:
-    """A value that is compiled in. Of a module, or of an enumeration, what is named of it counts."""
+    """Yields the name and the content of a value that is compiled in. Of a module outside of VERSIONED, the attributes in `names` count."""
     yield name.encode()
     if isinstance(value, (FunctionType, BuiltinFunctionType, type, np.ufunc)) or hasattr(value, "__wrapped__"):
         yield from _callable(value, names, place)
@@ -202,7 +202,7 @@ def _value(value: Any, names: tuple[str, ...], place: str, name: str) -> Iterato
 
 
 def _callable(value: Any, names: tuple[str, ...], place: str) -> Iterator[bytes | FunctionType]:
-    """A function, kernel, intrinsic or class."""
+    """Yields the parts of a function, kernel, intrinsic or class, as `_value` does."""
     if isinstance(value, CPUDispatcher):
         yield _options(value).encode()
     value = inspect.unwrap(value)
@@ -218,7 +218,7 @@ def _callable(value: Any, names: tuple[str, ...], place: str) -> Iterator[bytes 
         yield from _value(value._fields, names, place, "fields")
 
 
-# One process compiles
+# Locks, so that one process compiles
 
 _lock: Any = None
 _held: set[int] = set()
@@ -226,9 +226,10 @@ _held: set[int] = set()
 
 @contextmanager
 def _alone(content: str) -> Iterator[None]:
-    """Locks a kernel's byte of the cache's lock file; a process that dies lets go of it. Where a folder knows no locks, several compile.
+    """Locks a kernel's byte of the cache's lock file during the block. The lock ends with the process. On a file system without locks,
+    several processes compile.
 
-    A kernel waits for those that it calls, which do not call it back.
+    There is no deadlock: a kernel waits only for kernels that it calls, and they do not call it back.
     """
     global _lock
     byte = int(content[:15], 16)
@@ -253,7 +254,7 @@ _looked_at: set[Path] = set()
 
 
 def _remove_unused() -> None:
-    """Once in a process that compiles. Another that needs what is removed right now compiles it again."""
+    """Removes unused entries, once in a process that compiles. A process that needs an entry just then compiles it again."""
     folder = kernels_folder()
     if folder in _looked_at:
         return

@@ -1,13 +1,13 @@
-"""Who works on a run: `RUN/lease.json`, which one process holds and renews while it works.
+"""The lease of a run, `RUN/lease.json`: one process holds and renews it while it works on the run.
 
-Another process takes the lease over where the holder's process is gone from this machine, or where nothing was renewed for `ttl` seconds
-by its own clock; it watches for that long. A holder that could not renew in time asks once more before it writes the next row of a
-manifest, and stops where another has taken over. Clocks count from the machine's start and through its sleep, and are not compared between
-machines. A row that was on its way to a store at that moment comes before the rows of the new holder (`manifest.py`).
+Another process takes over the lease where the holder's process no longer runs on this machine, or where it has watched the lease for
+`ttl` seconds (by its own clock) and nobody has renewed it. A holder that could not renew in time asks once more before it writes the next
+row of a manifest, and stops where another process has taken over. A row that it was just writing to a store comes before the rows of the
+new holder (`manifest.py`). Clocks count from the machine's start, sleep included; clocks of two machines are never compared.
 
-The lease is a compare-and-swap file: it is written only where it still is what the writer has read. A local folder does that under a lock
-that is held for the moment of the write; S3 does it itself (`If-None-Match`, `If-Match`). Other stores can't: there the writer waits and
-reads back, and two writers can both win that are further apart than the wait.
+The lease is a compare-and-swap file: it is written only where its content is still the one that the writer has read. In a local folder a
+lock, held only during the write, ensures that; S3 does it itself (`If-None-Match`, `If-Match`). Other stores can't: there the writer waits
+and reads the file back, and two writers that are further apart than this wait can both succeed.
 """
 
 import contextlib
@@ -34,24 +34,26 @@ from corpusmill.pipeline.storage import TEMPORARY, Storage
 LEASE = "lease.json"
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
-#: Seconds after which what was written to a store without conditional writes is read back; a request to S3, and a lock, may take so long.
+#: Seconds until a write to a store without conditional writes is read back, and seconds that a request to S3 or a lock may take.
 SETTLE, PATIENCE = 1.0, 10.0
-#: Seconds after which a lease that was not renewed can be taken over, and what says otherwise (from 1 second to an hour).
+#: Seconds after which a lease that was not renewed can be taken over, the variable that changes them, and its limits.
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
-#: Renewals in a ttl. Where a ttl passes without one, its last tenth is for what lies between a look at the clock and a written row.
+#: Renewals in a ttl, and the part of a ttl without any after which `check` renews the lease. In the rest of the ttl the row is written.
 RENEWALS, FENCE = 3, 0.9
-#: States of a process (/proc/PID/stat) that does not work: stopped by a signal or a debugger; waiting for a disk or a server; dead.
+#: States of a process (/proc/PID/stat) in which it does not work. STILL: stopped by a signal or a debugger, or waiting for a disk or a
+#: server. GONE: dead.
 STILL, GONE = ("T", "t", "D"), ("Z", "X")
 
 
 class LeaseLost(CorpusmillError):
-    """Another process has taken the run over."""
+    """The lease is lost: another process has taken over the run, or the lease can't be renewed."""
 
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """What `lease.json` says. `holder` is random, and empty where nobody holds it; `machine` tells machines (and containers) of one name
-    apart; `started` is the process's begin in the kernel's ticks, so that another process with its number is not taken for it."""
+    """The content of `lease.json`. `holder` is a random id, empty where nobody holds the lease. `machine` distinguishes machines (and
+    containers) of the same name. `started` is the start of the process in the kernel's ticks: a later process with the same number
+    differs in it. `beat` counts the renewals."""
 
     holder: str
     host: str
@@ -73,13 +75,13 @@ class LeaseHolder:
         return f"{self.host}, process {self.pid}"
 
     def process_state(self) -> str:
-        """Of the holder's process on this machine: the kernel's letter for its state, `X` where it is gone."""
+        """Returns the kernel's letter for the state of the holder's process, which is on this machine; `X` where it is gone."""
         started, state = process(self.pid)
         return state if started == self.started else "X"
 
 
 def read_holder(content: bytes) -> LeaseHolder | None:
-    """The holder that a lease names; None where it is damaged."""
+    """Returns the holder that a lease names; None where the lease is damaged."""
     try:
         said = json.loads(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
@@ -91,12 +93,12 @@ def read_holder(content: bytes) -> LeaseHolder | None:
 
 
 def clock() -> float:
-    """Seconds that no change of the time and no sleep of the machine moves."""
+    """Returns seconds since the machine's start. They go on while it sleeps, and do not jump when its time is set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def this_machine() -> str:
-    """What tells this machine's processes from those of another: its start, and the processes that can be seen from here."""
+    """Returns an id of this machine (or container): that of its boot, and that of the namespace of its processes."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
@@ -104,22 +106,22 @@ def this_machine() -> str:
 
 
 def process(pid: int) -> tuple[int, str]:
-    """When a process of this machine began (ticks), and its state; 0 and `X` where there is none."""
+    """Returns the start of a process of this machine (ticks), and its state; 0 and `X` where there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[19]), fields[0]
     except (OSError, ValueError, IndexError):
         with contextlib.suppress(OSError):
-            if not Path("/proc/self/stat").exists():  # no Linux: the number has to do
+            if not Path("/proc/self/stat").exists():  # no Linux: only the number can be checked
                 os.kill(pid, 0)
                 return 0, "R"
         return 0, "X"
 
 
 class SwapFile:
-    """A small file of a run's folder that is written only where it still has the version that the writer has read.
+    """A compare-and-swap file in a run's folder: it is written only where it still has the version that the writer has read.
 
-    A version is what S3 calls the content (its ETag), elsewhere the sha256 of the content.
+    The version is S3's ETag; elsewhere it is the sha256 of the content.
     """
 
     def __init__(self, storage: Storage, name: str):
@@ -128,7 +130,7 @@ class SwapFile:
         self.settle = 0.0 if storage.root.startswith("memory://") else SETTLE  # in this process's memory nobody else can write
 
     def read(self) -> tuple[bytes, str] | None:
-        """The content and its version; None where there is no such file. Raises OSError where that can't be told."""
+        """Returns the content and its version; None where there is no such file. Raises OSError where it can't be read."""
         with contextlib.suppress(FileNotFoundError):
             if self.conditional:  # the version first: where the content is a newer one, the next write fails and nothing is lost
                 tag = self.storage.store.tag(self.name, PATIENCE)
@@ -138,7 +140,7 @@ class SwapFile:
         return None
 
     def write(self, content: bytes, expected: str | None) -> str | None:
-        """Writes where the version that is there is `expected` (None: nothing is there); returns the new one, None where it is not."""
+        """Writes the file where its version is `expected` (None: there is no file). Returns the new version; None: not written."""
         if not self.storage.remote:
             with self._locked():
                 return self._replace(content) if self._is(expected) else None
@@ -146,7 +148,7 @@ class SwapFile:
             try:
                 return self.storage.store.write_if(self.name, content, expected, PATIENCE, PATIENCE)
             except NotImplementedError:
-                pass  # a server that does not know conditional writes is used as any other store is
+                pass  # without conditional writes, the server is used as any other store
         if not self._is(expected):
             return None
         self.storage.write_bytes(self.name, content)
@@ -160,7 +162,7 @@ class SwapFile:
 
     def _replace(self, content: bytes) -> str:
         path = Path(self.storage.path(self.name))
-        temporary = path.with_name(TEMPORARY + path.name)  # one name, so that what a kill leaves is taken over by the next
+        temporary = path.with_name(TEMPORARY + path.name)  # a fixed name: the next writer replaces the file that a kill leaves
         try:
             temporary.write_bytes(content)
             temporary.replace(path)
@@ -171,7 +173,7 @@ class SwapFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Holds the folder's lock; raises TimeoutError where a process that holds it was stopped."""
+        """Holds the folder's lock during the block. Raises TimeoutError where another process (a stopped one) keeps it for PATIENCE."""
         os.makedirs(self.storage.root, exist_ok=True)
         end = time.monotonic() + PATIENCE
         with open(self.storage.path(GUARD_FILE), "w") as file:
@@ -191,7 +193,7 @@ def _version(content: bytes) -> str:
 
 
 class Lease:
-    """The lease of one run. `acquire` makes it ours or refuses; `check` raises where it is no longer; `release` gives it back."""
+    """The lease of one run. `acquire` takes it, or raises; `check` raises where it is lost; `release` gives it back."""
 
     def __init__(self, storage: Storage, ttl: float | None = None):
         self.storage, self.file = storage, SwapFile(storage, LEASE)
@@ -204,8 +206,8 @@ class Lease:
             0,
             ttl or seconds_of(TTL_VARIABLE, TTL, SHORTEST, LONGEST),
         )
-        self.before: LeaseHolder | None = None  # whose it was, where it was taken over
-        self.lost: str | None = None  # why it is no longer ours
+        self.before: LeaseHolder | None = None  # the former holder, where the lease was taken over
+        self.lost: str | None = None  # why the lease is lost
         self._version: str | None = None
         self._renewed = 0.0
         self._mutex = threading.Lock()
@@ -215,7 +217,7 @@ class Lease:
     # ---- begin and end --------------------------------------------------------------------------------
 
     def acquire(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Raises InputError where another process works on the run; `say` is told where that takes a while to find out."""
+        """Takes the lease. Raises InputError where another process works on the run. Calls `say` where finding that out takes a while."""
         try:
             version = self._free(say)
             self._renewed = clock()
@@ -231,14 +233,14 @@ class Lease:
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def release(self) -> None:
-        """Says that nobody works on the run any more, unless another does."""
+        """Writes that nobody holds the lease, unless it is lost to another process."""
         self._ended.set()
         with self._mutex, contextlib.suppress(Exception):
             if self.lost is None:
                 self.file.write(replace(self.mine, holder="").content(), self._version)
 
     def _free(self, say: Callable[[str], None]) -> str | None:
-        """The version that may be overwritten."""
+        """Returns the version that may be overwritten; None where there is no lease. Raises InputError where another process works."""
         found = self.file.read()
         if found is None:
             return None
@@ -254,7 +256,7 @@ class Lease:
         return found[1]
 
     def _watch(self, held: LeaseHolder | None, version: str, say: Callable[[str], None]) -> None:
-        """Returns where the lease is not renewed within its time; refuses where it is."""
+        """Waits for the ttl of the lease. Raises InputError as soon as another process has renewed it."""
         ttl = held.ttl if held else TTL
         who = held.words if held else "another process"
         say(f"{self.storage.root}: {who} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on.")
@@ -272,13 +274,13 @@ class Lease:
     # ---- in between -----------------------------------------------------------------------------------
 
     def check(self, certain: bool = False) -> None:
-        """Raises LeaseLost where the lease is another's, or can't be renewed and could be. Called before each row of a manifest; `certain`
-        asks also where it was renewed in time."""
+        """Raises LeaseLost where another process has the lease, or where its renewal is due and fails. Called before each row of a
+        manifest. `certain`: renews the lease even where that is not due."""
         if self.lost is None and (certain or clock() - self._renewed > FENCE * self.mine.ttl):
             with self._mutex:
                 try:
                     self._renew()
-                except Exception as error:  # noqa: BLE001 - whatever it is, the lease was not renewed
+                except Exception as error:  # noqa: BLE001 - for any reason, the lease was not renewed
                     self.lost = f"its lease can't be renewed ({error})"
         if self.lost is not None:
             raise LeaseLost(f"{self.storage.root}: {self.lost}; this process stops, and what it has finished stays.")
@@ -290,7 +292,7 @@ class Lease:
                     self._renew()
             if self.lost is not None:
                 if self._to_interrupt and not self._ended.is_set():
-                    _interrupt_main()  # hours of training need not go on; `holding` says what it was
+                    _interrupt_main()  # ends even a long training; `holding` reports the reason
                 return
 
     def _renew(self) -> None:
@@ -305,29 +307,29 @@ class Lease:
 
 
 def _interrupt_main() -> None:
-    """As Ctrl-C: a call of the system in which the main thread waits ends, too."""
+    """Interrupts the main thread as Ctrl-C does, also in a system call in which it waits."""
     if ident := threading.main_thread().ident:
         signal.pthread_kill(ident, signal.SIGINT)
 
 
 @contextmanager
 def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: float | None = None) -> Iterator[Lease]:
-    """The lease of the run for the time of the block. Raises InputError where another process works on the run."""
+    """Holds the lease of the run during the block. Raises InputError where another process works on the run."""
     lease = Lease(storage, ttl)
     lease.acquire(say)
     try:
         yield lease
     except BaseException as error:
         if lease.lost is not None and not isinstance(error, LeaseLost):
-            lease.check()  # which says why this was interrupted
+            lease.check()  # raises LeaseLost with the reason
         raise
     finally:
         lease.release()
 
 
 def check_holder(storage: Storage, holder: str) -> None:
-    """Raises LeaseLost where the run is no longer the holder's of this id, or OSError where that can't be told. For whoever works for the
-    holder in another process, and may go on when it is gone; an empty id (nobody holds a lease) is always right."""
+    """Raises LeaseLost where the holder of the run no longer has this id, and OSError where the lease can't be read. For the holder's
+    worker processes, which may survive it. Does nothing for an empty id (a run without a lease)."""
     if not holder:
         return
     found = SwapFile(storage, LEASE).read()
@@ -338,8 +340,8 @@ def check_holder(storage: Storage, holder: str) -> None:
 
 
 def look(storage: Storage) -> dict[str, Any]:
-    """What can be told of the lease at one look: `state` (`held`, `free`, `expired`, `unknown`) and `host`, `process`, `seconds` (since it
-    was renewed, by the time of its file; None where a store does not say). Writes nothing."""
+    """Returns the state of the lease from one reading, without waiting or writing: `state` (`held`, `free`, `expired`, `unknown`), `host`,
+    `process`, and `seconds` since it was renewed (by the time of its file; None where a store gives none)."""
     told: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
     try:
         found = SwapFile(storage, LEASE).read()

@@ -1,8 +1,8 @@
-"""Lists of files: what many tasks read is named once, in a file that each of them has as one of its inputs.
+"""Lists of files. Files that many tasks read are named once, in a list file that is an input of each of these tasks.
 
-Where each task of a phase names all files of another, plans, manifests and the pieces on their way to workers grow with the square of a
-corpus. A list's fingerprint is the sha256 of its content, in which the fingerprints of its files stand: the identity of a task that reads
-it still depends on all of them. The task that writes a list has them as its inputs.
+If each task of a phase named all files of another phase, plans and manifests would grow with the square of the corpus. A list's
+fingerprint is the sha256 of its content, which holds the fingerprints of its files, so the identity of a task that reads the list
+depends on all of them. The task that writes a list has these files as its inputs.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
 FOLDER, SUFFIX = "lists", ".files.json"
-#: Lists that a process keeps: a phase has some.
+#: The most lists that a process keeps in memory.
 KEPT = 16
 
 
 @dataclass(frozen=True)
 class FileList:
-    """Files in the order of the plan, and what else was said of them, for all tasks that read the list."""
+    """The files of a list in the order of the plan, and parameters for all tasks that read it."""
 
     files: list[FileRef]
     params: dict[str, Any]
 
 
 def write_list(run: "StageRun", name: str, files: Sequence[FileRef], params: dict[str, Any] | None = None) -> FileRef:
-    """The list of the stage that has this name, as an input of tasks; written by a task of its own unless it is there."""
+    """Returns the stage's list of this name, as an input of tasks. A task of its own writes it, unless it is finished."""
     path, params = f"{FOLDER}/{name}{SUFFIX}", params or {}
 
     def output(_: str) -> Output:
@@ -51,12 +51,12 @@ def is_list(ref: FileRef) -> bool:
 
 
 def read_list(run: Storage, ref: FileRef) -> FileList:
-    """A list, which is read once a process. Raises InputError where it is not the one that `ref` means."""
+    """Returns the content of a list; a process reads it once. Raises InputError where its sha256 is not that of `ref`."""
     return _read(run.root, ref)
 
 
 def input_paths(run: Storage, inputs: Iterable[FileRef]) -> list[str]:
-    """The paths of a task's inputs, and in the place of each list those of the files that it names."""
+    """Returns the paths of a task's inputs. Each list is replaced by the paths of its files."""
     return [file.path for ref in inputs for file in (read_list(run, ref).files if is_list(ref) else [ref])]
 
 

@@ -1,18 +1,21 @@
-"""The manifest of a stage: one JSON line for each finished task, only ever appended.
+"""The manifest of a stage: JSON lines, one for each finished task, that are only ever appended. The kinds of rows:
 
-A task row says what went in (paths and fingerprints), under which configuration and code, and what came out. A `code` row says what stands
-behind a code's digest: the files and libraries with their versions (`code.py`); it comes before the tasks that ran it.
-A `quarantined` row takes the place of one for a task that was given up.
-A `complete` row lists the finished tasks of a plan in their order, and the tasks that the stage was finished without; where there is no
-such row a stage is unfinished. A `tried` row lists the tasks of a dry run. A `reopened` row takes `complete` back, and names the finished
-tasks that are about to be done again: their files may be the old ones or the new ones.
-Rows hold no times, so equal runs have equal rows; only their order is that of completion.
+* `task`: a finished task. Its inputs (paths and fingerprints), the digests of its configuration and code, and its outputs.
+* `code`: the files and libraries (with their versions) behind a code's digest (`code.py`). It comes before the tasks that ran this code.
+* `quarantined`: a task that was given up.
+* `complete`: the finished tasks of a plan in their order, and the tasks that the stage was finished without. A stage without this row is
+  unfinished.
+* `tried`: the tasks of a dry run.
+* `reopened`: cancels `complete`, and names the finished tasks that are about to be done again: their files may be old or new ones.
 
-A local manifest is `manifest.jsonl`. On a store, which can't append, each row is an object of its own, `manifest/00000042.json`, named by
-its number; a finished stage joins them into one. An object is only created where there is none of its name, so two processes never write
-the same one: a process that takes the run over goes on behind rows that were on their way when the former holder lost it.
+Rows hold no times, so equal runs have equal rows; their order is that of completion.
 
-In memory a task is its name and where its row begins in the file (of a store: in a temporary copy), from which it is read again.
+A local manifest is `manifest.jsonl`. A store can't append to an object, so there each row is an object of its own, named by its number:
+`manifest/00000042.json`. When the stage is finished, they are joined into one. An object is created only where none has its name, so two
+processes never write the same one. A process that takes over the run adds its rows after those that the former holder still wrote.
+
+In memory the manifest keeps the name of each task and the place of its row in the file (on a store: in a temporary copy). The row itself
+is read again when it is needed.
 """
 
 import os
@@ -36,24 +39,24 @@ from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.storage import Storage, fsync_folder, stays_inside
 
 MANIFEST = "manifest.jsonl"
-#: Where the objects of a manifest on a store lie.
+#: The folder of the manifest's objects on a store.
 OBJECTS = "manifest"
-#: Where a dry run writes beside a finished stage, whose files stay as they are.
+#: The folder in which a dry run of a finished stage writes, so that the files of the stage stay as they are.
 TRIAL = "trial/"
-#: Seconds for which rows of finished tasks may wait for their fsync in a `grouped` block.
+#: Seconds between two fsyncs of task rows in a `grouped` block.
 SYNC_SECONDS = 1.0
-#: Bytes that are read at first where a row's length isn't known.
+#: Bytes of the first read of a row, whose length isn't known.
 ROW_BYTES = 4096
-#: Objects that are read at a time, and how often a listing is made again because an object has become part of another one.
+#: Objects that are read at a time, and how often they are listed, since another process may join them while they are read.
 THREADS, LISTINGS = 16, 5
 
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file that a task reads. `path` is relative to the run where the run made it, else as it was given.
+    """A file that a task reads. `path` is relative to the run's folder for a file that the run made, else as the user gave it.
 
-    `fingerprint` changes when the content does: the sha256 of what the run wrote, size and time of a local
-    input, the store's tag of a remote one.
+    `fingerprint` changes when the content does: the sha256 of a file that the run wrote, the size and modification time of
+    a local input, the store's tags of a remote one.
     """
 
     path: str
@@ -79,7 +82,7 @@ class TaskRow:
     warnings: list[str] = field(default_factory=list)
 
     def ref(self, folder: str, path: str) -> FileRef:
-        """The output at `path` (in stage folder `folder`) as an input of the next stage."""
+        """Returns the output at `path` (in stage folder `folder`) as an input of the next stage. Raises KeyError."""
         for output in self.outputs:
             if output.path in (path, TRIAL + path):
                 return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes)
@@ -88,7 +91,7 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A task that was given up after so many tries, so that the others could go on; the next run takes it up again."""
+    """A task that was given up after `tries` tries, so that the others could go on. The next run tries it again."""
 
     task: str
     identity: str
@@ -113,24 +116,24 @@ class _Tasks:
 
 
 def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], config: str, code: str) -> str:
-    """What decides whether a finished task can be taken over: its inputs, parameters, configuration and code."""
+    """Returns the digest of a task's name, inputs, parameters, configuration and code. A finished task is taken over where it is equal."""
     return digest([task, [(i.path, i.fingerprint) for i in inputs], params, config, code])
 
 
 class Check(Protocol):
     def __call__(self, certain: bool = False) -> None:
-        """Raises where this process may no longer write; `certain`: not by what it knows, but by asking."""
+        """Raises where this process may no longer write. `certain`: reads the lease even where it was renewed in time."""
 
 
 class TaskRows(Mapping[str, TaskRow]):
-    """The last row of each task, in the order in which the tasks first came; read from the file when it is asked for."""
+    """The last row of each task, in the order in which the tasks first came. A row is read from the file at each access."""
 
     def __init__(self, lines: "_LocalLines | _StoreLines"):
         self._lines = lines
         self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        address = self.addresses[task]  # a KeyError says that there is no such task, as `get` expects
+        address = self.addresses[task]  # KeyError for an unknown task, as `Mapping.get` expects
         try:
             row: TaskRow = read_row(self._lines.read(address))[1]
         except (ValueError, KeyError, TypeError) as error:
@@ -147,12 +150,12 @@ class TaskRows(Mapping[str, TaskRow]):
         return len(self.addresses)
 
     def of(self, tasks: Sequence[str]) -> "RowSequence":
-        """The rows of some tasks, in the order of their names here. Raises KeyError where one is not there."""
+        """Returns the rows of these tasks, in this order. Access to a task that has no row raises KeyError."""
         return RowSequence(self, tasks)
 
 
 class RowSequence(Sequence[TaskRow]):
-    """The rows of some tasks: each is read when it is asked for, and again when it is asked for again."""
+    """The rows of some tasks. A row is read from the file at each access."""
 
     def __init__(self, rows: TaskRows, tasks: Sequence[str]):
         self._rows = rows
@@ -176,9 +179,9 @@ class RowSequence(Sequence[TaskRow]):
 
 
 class Manifest:
-    """The manifest of one stage folder; the last row of a task counts.
+    """The manifest of one stage folder. The last row of a task counts.
 
-    `read_only` leaves a row that a crash cut (or that is being written right now) in the file.
+    `read_only` leaves an incomplete last line in the file: a crash may have cut it, or another process may be writing it.
     """
 
     def __init__(self, storage: Storage, read_only: bool = False):
@@ -189,15 +192,15 @@ class Manifest:
         self._grouped, self._synced = False, 0.0
         self.tasks = TaskRows(self._lines)
         self.quarantined: dict[str, Quarantined] = {}
-        self.codes: dict[str, dict[str, Any]] = {}  # by digest, as `Code.as_json` gives them
-        self.doubtful: set[str] = set()  # finished tasks of which files may be of another try
+        self.codes: dict[str, dict[str, Any]] = {}  # by digest, in the form of `Code.as_json`
+        self.doubtful: set[str] = set()  # finished tasks whose files may come from another try
         self.plan: list[str] | None = None
         self.tried: list[str] = []  # the tasks of the last dry run
         for address, where, line in self._lines.load():
             self._take(line, address, where)
 
     def guard(self, check: Check) -> None:
-        """`check` is called before each row is written; it raises where this process may no longer."""
+        """Has `check` called before each row is written; `check` raises where this process may no longer write."""
         self._guard = check
 
     @property
@@ -205,18 +208,18 @@ class Manifest:
         return self.plan is not None and all(task in self.tasks for task in self.plan)
 
     def rows(self) -> RowSequence:
-        """The task rows of a complete stage, in the order of its plan."""
+        """Returns the task rows of a complete stage, in the order of its plan; none where the stage is not complete."""
         return self.tasks.of(self.plan or [])
 
     @property
     def place(self) -> int:
-        """Where the next row goes: a byte of the file, or in a store the number of the row."""
+        """The place of the next row: its byte offset in the file, or its number on a store."""
         return self._lines.place
 
     @contextmanager
     def grouped(self) -> Iterator[None]:
-        """A block in which a local task row may wait up to a second (or for the next row) for its fsync. A killed process loses no row;
-        a machine that loses power may, and then the task is done again."""
+        """In this block task rows of a local manifest share an fsync: at most one a second, and one at the end of the block. A killed
+        process loses no row. A machine that loses power may lose some, and their tasks are done again."""
         self._grouped = True
         try:
             yield
@@ -225,30 +228,30 @@ class Manifest:
             self._lines.sync()
 
     def append(self, row: TaskRow) -> None:
-        """Records a finished task, whose files are durable. Outside of `grouped` the row is, too, when this returns."""
+        """Records a finished task, whose files are durable already. Outside of `grouped`, the row is durable when this returns."""
         self._take_task(row.task, self._write("task", row, durable=not self._grouped))
 
     def describe_code(self, digest: str, parts: dict[str, Any]) -> None:
-        """Says once what stands behind the code of the tasks that follow."""
+        """Records, once for each digest, the files and libraries of the code that performs the next tasks."""
         if digest not in self.codes:
             self._write("code", _Code(digest, **parts))
             self.codes[digest] = parts
 
     def quarantine(self, row: Quarantined) -> None:
-        """Says that a task was given up; a row of the finished task takes it back."""
+        """Records that a task was given up. A later row of the finished task cancels this."""
         if self.quarantined.get(row.task) != row:
             self._write("quarantined", row)
             self._take_quarantined(row)
 
     def finish(self, plan: list[str], without: Sequence[str] = ()) -> None:
-        """Marks the stage as complete with the tasks of `plan`, and `without` those that are quarantined, once."""
+        """Marks the stage as complete with the tasks of `plan` and without the quarantined ones (`without`), unless it is so already."""
         if self.plan != plan or list(self.quarantined) != list(without):
             self._write("complete", _Tasks(plan, list(without)))
             self._take_complete(plan, without)
             self._lines.join(self._check)
 
     def reopen(self, again: Iterable[str] = ()) -> None:
-        """Takes the `complete` mark away: the stage is about to change. `again`: finished tasks that are about to be done again."""
+        """Cancels the `complete` mark, since the stage is about to change. `again`: finished tasks that are about to be done again."""
         new = [task for task in again if task in self.tasks and task not in self.doubtful]
         if self.plan is not None or new:
             self._write("reopened", _Tasks(new))
@@ -256,7 +259,7 @@ class Manifest:
             self.doubtful.update(new)
 
     def try_out(self, plan: list[str]) -> None:
-        """Says which tasks the last dry run rests on."""
+        """Records the tasks of the last dry run."""
         if self.tried != plan:
             self._write("tried", _Tasks(plan))
             self.tried = plan
@@ -284,7 +287,7 @@ class Manifest:
         try:
             raw = from_json(line)
             kind = raw["kind"]
-            if kind == "task":  # of which there may be many: all of its values are checked when it is read
+            if kind == "task":  # there may be many: their other values are checked when a row is read
                 check_outputs(output["path"] for output in raw["outputs"])
                 self._take_task(str(raw["task"]), address)
                 return
@@ -314,7 +317,7 @@ class Manifest:
 
     def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
         self.plan = plan
-        self.doubtful.difference_update(plan)  # they were done again, or their files were read
+        self.doubtful.difference_update(plan)  # they were done again, or their digests were compared
         self.quarantined = {task: self.quarantined[task] for task in without}
 
 
@@ -327,9 +330,10 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
 
 
 def read_row(line: bytes) -> tuple[str, Any]:
-    """The kind of a row and the row. A run's folder may come from a stranger or from a broken disk, so all values are checked.
+    """Returns the kind of a row, and the row; None in place of a row of an unknown kind.
 
-    Raises ValueError, KeyError or TypeError where it is no such row; of a kind that is not known here the row is None.
+    A run's folder may come from a stranger or from a broken disk, so all values are checked. Raises ValueError, KeyError or TypeError
+    where the line is not a manifest row.
     """
     kind = from_json(line)["kind"]
     if kind not in _KINDS:
@@ -353,7 +357,8 @@ def check_outputs(paths: Iterable[str]) -> None:
 
 
 class _LocalLines:
-    """Lines of a local file. Half a line at its end, which a crash cut, is removed; `read_only` leaves it: it may be being written."""
+    """Lines of a local file. An incomplete last line, which a crash cut, is removed. `read_only` leaves it, since another process may be
+    writing it."""
 
     def __init__(self, path: str, read_only: bool):
         self.path = self.name = path
@@ -364,7 +369,7 @@ class _LocalLines:
         self._unsynced = False
 
     def load(self) -> Iterator[tuple[int, str, bytes]]:
-        """All whole lines: where each begins, where a person finds it (`manifest.jsonl:3`), and its content."""
+        """Yields all whole lines: the byte offset of each, its place for messages (`manifest.jsonl:3`), and its content."""
         if not os.path.exists(self.path):
             return
         size = 0
@@ -389,7 +394,7 @@ class _LocalLines:
             length *= 8
 
     def append(self, line: bytes) -> int:
-        """Adds a line and returns where it begins. Raises InputError where it can't be written."""
+        """Appends a line and returns its byte offset. Raises InputError where it can't be written."""
         try:
             if self._writing is None:
                 self._writing = self._create()
@@ -398,14 +403,14 @@ class _LocalLines:
                 written += os.write(self._writing, line[written:])
         except OSError as error:
             if self._writing is not None:
-                os.ftruncate(self._writing, self.place)  # half of a line that a full disk let through
+                os.ftruncate(self._writing, self.place)  # removes the part of the line that fitted on a full disk
             raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
-        self.place = os.lseek(self._writing, 0, os.SEEK_CUR)  # behind whatever another process wrote as it lost the run
+        self.place = os.lseek(self._writing, 0, os.SEEK_CUR)  # after rows that another process wrote as it lost the run
         self._unsynced = True
         return self.place - len(line)
 
     def sync(self) -> None:
-        """Makes durable what was appended."""
+        """Makes the appended lines durable."""
         if self._unsynced and self._writing is not None:
             try:
                 os.fsync(self._writing)
@@ -414,7 +419,7 @@ class _LocalLines:
             self._unsynced = False
 
     def join(self, check: Check) -> None:
-        """A file is as quick to open as it gets."""
+        """Does nothing: a local manifest is one file already."""
 
     def _create(self) -> int:
         folder = Path(self.path).parent
@@ -432,10 +437,10 @@ class _LocalLines:
 
 
 class _StoreLines:
-    """Lines in objects of a store, each named by the number of its first line, and a copy of all in a temporary file.
+    """Lines in objects of a store, each named by the number of its first line, and a copy of all lines in a temporary file.
 
-    Joining the objects writes the first one again with all lines and then removes the others. Killed between the two, it leaves objects
-    whose lines the first one has, too; whoever reads leaves these out.
+    Joining writes all lines into the first object and then removes the others. A process killed in between leaves objects whose lines
+    are in the first one, too; `load` skips these lines.
     """
 
     def __init__(self, storage: Storage):
@@ -450,7 +455,7 @@ class _StoreLines:
             try:
                 with ThreadPoolExecutor(THREADS) as pool:
                     contents = list(pool.map(lambda number: self.storage.read_bytes(self._name(number)), numbers))
-            except FileNotFoundError:  # whoever works on the run has joined them meanwhile
+            except FileNotFoundError:  # the process that works on the run has joined the objects meanwhile
                 continue
             for first, content in zip(numbers, contents):
                 if first > self.place:
@@ -464,14 +469,14 @@ class _StoreLines:
         return self._copy.readline()
 
     def append(self, line: bytes) -> int | None:
-        """Adds a line and returns its address in the copy; None where another process has written an object of its number."""
+        """Writes a line as an object and returns its offset in the copy; None where another process has written an object of its number."""
         if not self.storage.store.create(self._name(self.place), line):
             return None
         self._objects.append(self.place)
         return self._keep(line)
 
     def take_in(self) -> Iterator[tuple[int, str, bytes]]:
-        """The lines of the object that another process has written under the number of the next line."""
+        """Yields the lines of an object that another process has written under the number of the next line, as `load` does."""
         content = self.storage.read_bytes(self._name(self.place))
         if not content:
             raise InputError(f"{self.next}: this object is empty.")
@@ -479,14 +484,14 @@ class _StoreLines:
 
     @property
     def next(self) -> str:
-        """Where a person finds the object of the next line."""
+        """The path of the next line's object, for messages."""
         return self._path(self.place)
 
     def sync(self) -> None:
-        """An object is durable as soon as it is there."""
+        """Does nothing: an object is durable as soon as it is there."""
 
     def join(self, check: Check) -> None:
-        """Makes one object of all, so that they are quicker to read."""
+        """Joins all objects into one, which is quicker to read. Raises InputError where another process has changed the first one."""
         others = [first for first in self._objects if first]
         if not others:
             return
@@ -501,7 +506,7 @@ class _StoreLines:
         self._objects = [0]
 
     def _take_in(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
-        """The lines of an object that no earlier one has, and where they lie in the copy."""
+        """Copies the lines of an object that no earlier object has. Yields their offset in the copy, their place for messages, the line."""
         self._objects.append(first)
         known = self.place - first
         for number, line in enumerate(content.splitlines(keepends=True)[known:], known + 1):
@@ -521,6 +526,6 @@ class _StoreLines:
 
 
 def object_names(names: Iterable[str]) -> dict[int, str]:
-    """The objects among the files of a manifest's folder, by the number of their first line."""
+    """Returns the objects among the files of a manifest's folder, by the number of their first line."""
     found = [PurePosixPath(name) for name in names]
     return {int(name.stem): str(name) for name in found if name.suffix == ".json" and name.stem.isdecimal()}

@@ -1,4 +1,4 @@
-"""How much memory there is, so that what can't fit is refused in a sentence instead of the process being killed."""
+"""Measures the available memory, so that work that can't fit is refused with a message before the process is killed."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-#: Limit and use of a cgroup, and what of its use can be dropped (in `memory.stat`): of version 2, of version 1.
+#: The files of a cgroup, in version 2 and in version 1: limit, use, statistics, and the entry of these with the droppable part of the use.
 CGROUP_FILES = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
@@ -15,14 +15,14 @@ CGROUP_FILES = (
 
 
 def need_memory(size: int, what: str) -> None:
-    """Raises ValueError where `size` bytes are more than can be had. `what` is the start of the sentence, with its verb."""
+    """Raises ValueError where `size` bytes are more than the available memory. `what` is the beginning of the message, with its verb."""
     available = available_memory()
     if size > available:
         raise ValueError(f"{what} {size / 1e6:,.0f} MB of memory, and {available / 1e6:,.0f} MB are available")
 
 
 def release_memory() -> None:
-    """Gives the system back what libraries keep for later, so that a second try begins with as much as the first."""
+    """Frees the memory that libraries keep for later, so that a second try has as much as the first."""
     import pyarrow as pa
 
     gc.collect()
@@ -32,13 +32,13 @@ def release_memory() -> None:
 
 
 def forget_peak() -> None:
-    """From now on the system's account of this process's largest resident set begins anew, where it can."""
+    """Resets the peak resident set size of this process, where the system supports that."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def available_memory() -> int:
-    """Bytes that this process can have without swapping: of the machine, and of the container that it runs in."""
+    """Returns the bytes that this process can allocate without swapping, limited by the machine and by its container."""
     return min(_machine(), *(_cgroup(CGROUP, files) for files in CGROUP_FILES))
 
 
@@ -53,7 +53,7 @@ def _machine() -> int:
 
 
 def _cgroup(root: Path, files: tuple[str, str, str, str]) -> int:
-    """What a container's limit leaves; more than any machine has where there is none."""
+    """Returns the bytes left below a container's limit; 2^62 where there is no limit."""
     limit, used, statistics, droppable = files
     try:
         left = int((root / limit).read_text()) - int((root / used).read_text())  # ValueError for "max"

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
-"""Packing documents into rows of a given length: which pieces of them share a row, so that little of it stays empty.
+"""Packs documents into rows of a given length, so that few places of the rows stay empty.
 
-A row of T places predicts T tokens at most. A document longer than T is cut into pieces of T and what remains. Pieces are packed by best
-fit: longest first, each into the fullest row that still has room for it. Rows are found by their free places: a linked list of rows for
-each number of free places, and a tree over these numbers that says which lists hold any. So n pieces take O(n log T).
+A row of T places predicts at most T tokens. A document longer than T is cut into pieces of T tokens and a shorter rest. Pieces are packed
+by best fit: longest first, each into the fullest row that still has room for it. To find this row, there is a linked list of rows for
+each number of free places, and a tree over these numbers that counts the rows in the lists. So n pieces take O(n log T).
 """
 
 import numpy as np
@@ -15,15 +15,15 @@ from corpusmill.pipeline.token_shards import PLAN, Integers
 
 
 def cut(documents: Integers, length: int) -> tuple[Integers, Integers]:
-    """The first token and the size of each piece, in the order of the tokens; `documents` are the tokens of each document."""
+    """Returns the first token and the size of each piece, in the order of the tokens. `documents`: the number of tokens of each."""
     pieces = -(-documents // length)
     starts = np.cumsum(documents) - documents
-    number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of a piece in its document
+    number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of the piece within its document
     return np.repeat(starts, pieces) + number * length, np.minimum(np.repeat(documents, pieces) - number * length, length)
 
 
 def plan(documents: Integers, length: int) -> tuple[pa.Table, int]:
-    """The plan (schema PLAN) for documents of so many tokens that follow one another in a shard, and its number of rows."""
+    """Returns the plan (schema PLAN) and its number of rows. `documents`: the number of tokens of each document of a shard, in order."""
     first, sizes = cut(documents, length)
     row, rows = best_fit(sizes, length)
     order = np.argsort(row, kind="stable")
@@ -31,7 +31,7 @@ def plan(documents: Integers, length: int) -> tuple[pa.Table, int]:
 
 
 def best_fit(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[npt.NDArray[np.int64], int]:
-    """The row of each item and the number of rows. Rows are numbered as they were opened; equal lengths keep their order.
+    """Returns the row of each item and the number of rows. Rows are numbered as they were opened; equal lengths keep their order.
 
     Raises ValueError where an item is empty or longer than `capacity`.
     """
@@ -47,9 +47,9 @@ def _place(lengths, capacity):
     leaves = 1
     while leaves <= capacity:
         leaves *= 2
-    tree = np.zeros(2 * leaves, np.int64)  # rows by free places at the leaves, their sums above
-    latest = np.full(capacity + 1, -1, np.int64)  # the row that last came to have so many free places
-    before = np.full(lengths.size, -1, np.int64)  # the one that came to have as many before this row
+    tree = np.zeros(2 * leaves, np.int64)  # the leaves count the rows by free places, inner nodes sum
+    latest = np.full(capacity + 1, -1, np.int64)  # the first row of the list for each number of free places
+    before = np.full(lengths.size, -1, np.int64)  # the next row in the list of each row
     row_of, rows = np.empty(lengths.size, np.int64), 0
     for item in order:
         length = lengths[item]
@@ -71,7 +71,7 @@ def _place(lengths, capacity):
 
 @kernel
 def _longest_first(lengths, capacity):
-    """Item numbers by length, the longest first, equal ones as they come (a counting sort)."""
+    """Returns the item numbers by length, the longest first; equal lengths keep their order (a counting sort)."""
     place = np.zeros(capacity + 2, np.int64)  # shorter lengths come later
     for length in lengths:
         place[length - 1] += 1
@@ -86,7 +86,7 @@ def _longest_first(lengths, capacity):
 
 @kernel
 def _smallest_from(tree, leaves, least):
-    """The smallest number of free places that is at least `least` and that a row has; -1 where none has."""
+    """Returns the smallest number of free places, at least `least`, that some row has; -1 where no row has as many."""
     node = leaves + least
     while tree[node] == 0:
         while node & 1:

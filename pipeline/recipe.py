@@ -1,7 +1,7 @@
-"""Recipes: which stages run, in the fixed order of the mill, and how each is configured.
+"""Recipes: which stages run, and how each is configured.
 
-A recipe is YAML with one section a stage. A stage that has no section is not run. Stages are looked up by name
-and imported only when needed, so that `pipeline` depends on none of the rooms.
+A recipe is YAML with one section a stage; a stage without a section is not run. The order of the stages is fixed (`STAGES`).
+The class of a stage is imported only when it is needed, so that `pipeline` does not depend on the packages of the stages.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.stage import Stage, load_object
 
-#: Every stage in its order, and where its class lives.
+#: The stages in their order, and the import path of each one's class.
 STAGES = {
     "ingest": "corpusmill.ingest.stage:IngestStage",
     "filter": "corpusmill.filters.stage:FilterStage",
@@ -35,12 +35,12 @@ def stage_class(name: str) -> type[Stage]:
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
-    """The validated sections of a recipe file with `key=value` overrides applied, in the order of the stages."""
+    """Returns the validated sections of a recipe file, in the order of the stages, with `key=value` overrides applied."""
     return validate_recipe(read_raw(path, overrides), path)
 
 
 def read_raw(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What stands in a recipe file, overrides applied, before anybody has looked whether stages understand it."""
+    """Returns the content of a recipe file with the overrides applied; the options are not checked yet."""
     try:
         text = Path(path).read_text()
     except OSError as error:
@@ -61,7 +61,7 @@ def read_raw(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Applies `stage.key.key=value`; the value is YAML, a number in the path is a place in a list."""
+    """Applies `stage.key.key=value`; the value is YAML, and a number in the path is an index of a list."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected key=value, for example dedup.threshold=0.8.")
@@ -95,7 +95,7 @@ def _enter(place: Any, part: str, override: str) -> Any:
 
 
 def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
-    """Each section through its stage's schema; every fault in one message with its place."""
+    """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]}: no such stage (expected one of {', '.join(STAGES)}).")
@@ -116,7 +116,7 @@ def _explain(stage: str, error: Any, schema: type[Config]) -> str:
         keys = _known_keys(schema, error["loc"][:-1])
         return f"{place}: unknown key" + (f" (expected one of {', '.join(keys)})" if keys else "")
     message = error["msg"][0].lower() + error["msg"][1:]
-    if error["type"] == "value_error":  # one of ours, which says what is wrong and with what
+    if error["type"] == "value_error":  # raised by a validator of ours, whose message names the value
         return f"{place}: {message.removeprefix('value error, ')}"
     return f"{place}: {message}, not {error['input']!r}"
 

@@ -1,7 +1,7 @@
-"""URLs without their secrets: texts are redacted before they are written, and a run takes no URL that carries a secret.
+"""Keeps secrets in URLs out of files: texts are redacted before they are written, and a run refuses URLs that carry a secret.
 
-Inputs, their names in documents, the recipe and the run's folder stand in `run.json`, manifests, reports and logs, and a later run reads
-them from there. Without its secret such a file could not be read again, so its URL is refused: credentials belong into the environment.
+Inputs, their names in documents, the recipe and the run's folder are written to `run.json`, manifests, reports and logs, and a later run
+reads them from there. A redacted URL could not be opened again, so a URL with a secret is refused: credentials belong in the environment.
 """
 
 import re
@@ -12,15 +12,15 @@ from urllib.parse import parse_qsl, urlsplit
 from corpusmill.pipeline.errors import InputError
 
 MASK = "***"
-#: A URL in a text: scheme, user, host and path, query and fragment. A scheme begins where nothing before it could belong to it: else each
-#: letter of a long text without spaces would be tried as its begin.
+#: A URL in a text: scheme, user, host and path, query and fragment. The lookbehind keeps the search fast: else each letter of a long word
+#: would be tried as the begin of a scheme.
 _URL = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
-#: A value of a query (`=...`), or a piece of it that has no name.
+#: A value in a query (`=...`), or a part of a query without a name.
 _VALUE = re.compile(r"=[^&]*|(?<=[?&#])[^&=]+(?=&|$)")
 
 
 def redact(text: str) -> str:
-    """`text` with `***` for the user and for all values of the query of each URL in it."""
+    """Returns `text` with `***` in place of the user and of all values in the query of each URL."""
     return _URL.sub(_redacted_url, text)
 
 
@@ -35,12 +35,12 @@ def _redacted_values(query: str) -> str:
 
 
 def bare(text: str) -> str:
-    """`text` with no user, query or fragment in any of its URLs."""
+    """Returns `text` without the user, query and fragment of each URL."""
     return _URL.sub(lambda found: found[1] + found[3], text)
 
 
 def walked(value: Any, change: Callable[[str], str]) -> Any:
-    """`value` (of JSON) with every text in it, names too, as `change` makes it."""
+    """Returns a JSON value in which every text, names included, is replaced by `change(text)`."""
     if isinstance(value, dict):
         return {change(str(name)): walked(item, change) for name, item in value.items()}
     if isinstance(value, list):
@@ -48,7 +48,7 @@ def walked(value: Any, change: Callable[[str], str]) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-#: Names of a query's values that are secrets: of signed URLs (Amazon, Google, Azure, CloudFront) and of common interfaces.
+#: The names of secrets in a query: of signed URLs (Amazon, Google, Azure, CloudFront) and of common APIs.
 SECRET = re.compile(
     r"(x-amz-|x-goog-)?(signature|security-token|credential)|sig|awsaccesskeyid|((access|auth|api|private)[_-]?)?(token|key)|password|secret",
     re.IGNORECASE,
@@ -57,11 +57,11 @@ _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
 
 
 def has_secret(url: str) -> bool:
-    """Whether a URL has a password (any user where it is http), or a value of its query or fragment whose name says that it is a secret."""
+    """Whether a URL has a password (with http: any user), or a value in its query or fragment whose name marks a secret (SECRET)."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return True  # nobody can say what is in it
+        return True  # it can't be parsed, so it may hold one
     user, at, _ = parts.netloc.rpartition("@")
     if at and (":" in user or parts.scheme in ("http", "https")):
         return True
@@ -69,7 +69,7 @@ def has_secret(url: str) -> bool:
 
 
 def refuse_secrets(value: Any, where: str) -> None:
-    """Raises InputError where a text in `value` (of JSON) has a URL with a secret. `where` says in the sentence what it is of."""
+    """Raises InputError where a text in a JSON value has a URL with a secret. `where` names the value in the message."""
     if isinstance(value, dict):
         for name, item in value.items():
             refuse_secrets(item, f"{where}.{name}")

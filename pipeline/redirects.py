@@ -1,8 +1,8 @@
-"""Where a web server may send a request on to. The user has named an address; what its server answers is data.
+"""The rules for redirects of web servers. The user has chosen the first address; a redirect is untrusted data.
 
-A request is never sent on from https to http, to anything but a web server, or from a public address to one of this machine or its
-network (another machine's metadata service, a router's page). Names are looked up at the moment; a proxy that knows names that this
-machine does not know has to have such a rule of its own.
+A redirect is not followed from https to http, to anything but a web server, or from a public address to an address of this machine or its
+network (a metadata service, a router's page). Names are looked up on this machine. A proxy that resolves other names needs such a rule
+of its own.
 """
 
 import ipaddress
@@ -13,16 +13,16 @@ from http.client import HTTPMessage
 from typing import IO, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-#: How often one request may be sent on.
+#: The most redirects of one request.
 MOST = 5
 
 
 class RedirectRefusedError(OSError):
-    """A request that is not sent on; the message says to where, without what else the address holds: it may be signed."""
+    """A redirect that is not followed. The message names only scheme and host of the target, since its URL may be signed."""
 
 
 def check_redirect(origin: str, target: str) -> None:
-    """Raises RedirectRefusedError where a request for `origin` must not be sent on to `target`, an absolute URL."""
+    """Raises RedirectRefusedError where a request for `origin` must not be redirected to `target`, an absolute URL."""
     begin, end = urlsplit(origin), urlsplit(target)
     if end.scheme not in ("http", "https") or not end.hostname:
         raise _refused(end, "which is no web server's address")
@@ -33,7 +33,7 @@ def check_redirect(origin: str, target: str) -> None:
 
 
 def is_internal(host: str) -> bool:
-    """Whether a host is this machine, or on a network that is not the public one; False where its name can't be looked up."""
+    """Whether a host is this machine or in a private network; False where its name can't be looked up."""
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host.partition("%")[0], None, proto=socket.IPPROTO_TCP)}
     except (OSError, UnicodeError):
@@ -42,7 +42,7 @@ def is_internal(host: str) -> bool:
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address, or the one of IPv4 that one of IPv6 stands for."""
+    """Returns an address; for an IPv6 address that maps an IPv4 address, the latter."""
     found = ipaddress.ip_address(address)
     return (found.ipv4_mapped or found.sixtofour or found) if isinstance(found, ipaddress.IPv6Address) else found
 
@@ -63,13 +63,13 @@ class _Checked(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """What opens URLs of the standard library's and follows redirections by these rules."""
+    """Returns an opener for `urllib` that follows redirects by these rules."""
     return urllib.request.build_opener(_Checked)
 
 
 @cache
 def checked_redirects() -> dict[str, Any]:
-    """Options of an `aiohttp.ClientSession`, which fsspec reads web servers with, that follows redirections by these rules."""
+    """Returns options that make an `aiohttp.ClientSession`, with which fsspec reads web servers, follow redirects by these rules."""
     import aiohttp
 
     async def check(_: object, __: object, told: Any) -> None:

@@ -1,7 +1,8 @@
 """Lists the stages that a resumed run will redo, and why, before it starts; and refuses to replace finished ones without `--redo`.
 
-A stage is redone where its section of the recipe, its code or its inputs changed; a later stage where the outputs that it reads change,
-which shows only then. In the end each task decides for itself (manifest.py): a task of which nothing changed is taken over.
+A stage is redone where its section of the recipe, its code or its inputs changed. A later stage is redone where the outputs that it
+reads change, which is known only when they are written. The list is a forecast: the run decides for each task (manifest.py), and takes
+over those whose identity is unchanged.
 """
 
 import json
@@ -19,16 +20,16 @@ from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.metrics import documents_of
 
-#: Characters of a value in a sentence.
+#: The most characters of a value in a sentence.
 LONGEST = 40
-#: new: it has no task yet. taken over: it is finished, and nothing changed. goes on: it is half done, or finished without tasks that are
-#: tried again. redone: something of it changed. depends: it reads outputs of another stage that may change.
+#: new: the stage has no task yet. taken over: it is finished, and nothing changed. goes on: it is unfinished, or finished without
+#: quarantined tasks, which are tried again. redone: its section, code or inputs changed. depends: it reads outputs that may change.
 State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run will do with a stage of which `tasks` tasks are finished; `why` in words."""
+    """What a run will do with a stage, and `why`, in words. `tasks` counts the finished tasks of the stage."""
 
     stage: str
     state: State
@@ -51,7 +52,7 @@ class Expected:
 def expect(
     run: Storage, former: Mapping[str, Any] | None, sections: Mapping[str, Config], inputs: Sequence[str], names: Sequence[str]
 ) -> list[Expected]:
-    """What the run will do with the stages `names`. `former`: what `run.json` said before."""
+    """Returns what the run will do with each of the stages `names`. `former`: the earlier content of `run.json`."""
     found: list[Expected] = []
     for name in names:
         manifest = Manifest(run.child(name), read_only=True)
@@ -71,20 +72,20 @@ def expect(
 
 
 def paragraph(expected: Sequence[Expected]) -> str | None:
-    """The sentences for the terminal; None where nothing that was there before is redone."""
+    """Returns the sentences for the terminal; None where no stage is redone for a change of its own."""
     if not any(e.state == "redone" for e in expected):
         return None
     return "This run is there already, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
 
 
 def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str, Any] | None, inputs: Sequence[str]) -> str:
-    """Why the stage's tasks have to be redone; empty where they do not."""
+    """Returns why tasks of the stage have to be redone; empty where none has to be."""
     if not manifest.tasks:
         return ""
     reasons: list[str] = []
     rows = [(row.config, row.code) for row in manifest.tasks.values()]
     before, now = former["recipe"].get(name) if former else None, section.model_dump(mode="json")
-    same = before == now and not manifest.complete  # the one phase that depends on all of the section may be still to come
+    same = before == now and not manifest.complete  # the phase that depends on the whole section may not have run yet
     if not same and config_digest(section) not in {config for config, _ in rows}:
         reasons.append(_shown(before, now) or "its section of the recipe changed")
     reasons += _code_changes(manifest, {code for _, code in rows})
@@ -95,7 +96,7 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
 
 
 def _code_changes(manifest: Manifest, used: Set[str]) -> list[str]:
-    """What changed of the code since the tasks were done: nothing where some tasks of each module were done by the present code."""
+    """Returns what changed in the code since the tasks were done; empty where some tasks of each module were done by the present code."""
     if used - manifest.codes.keys():
         return ["the code changed"]
     by_module: dict[str, list[Code]] = {}
@@ -118,7 +119,7 @@ def _shown(before: Any, now: Any) -> str:
 
 
 def changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The values of JSON that differ: place (`thresholds.gopher_short_doc`), before, now; None stands for no value."""
+    """Yields the differences of two JSON values: place (`thresholds.gopher_short_doc`), value before, value now; None: no value."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted({**before, **now}):
             yield from changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
@@ -137,11 +138,11 @@ def _short(value: Any) -> str:
 def replaced(
     run: Storage, former: Mapping[str, Any], sections: Mapping[str, Config], inputs: Sequence[str], first: str, redo: bool
 ) -> list[str]:
-    """The finished stages that other inputs or another recipe would replace: the first stage that differs, and all after it. Stages before
-    `first` stay as they are.
+    """Returns the finished stages that other inputs or another recipe would replace: the first stage that differs, and all after it.
+    Stages before `first` stay as they are.
 
-    Raises InputError, which says what would be lost, unless `redo`. New code and new libraries are no reason to refuse: they change
-    neither the inputs nor the recipe.
+    Without `redo`, raises InputError where there are any; the message says what would be lost. New code and new libraries are no reason
+    to refuse: they change neither the inputs nor the recipe.
     """
     order = list(STAGES)
     manifests = {name: Manifest(run.child(name), read_only=True) for name in order[order.index(first) :]}
@@ -154,7 +155,7 @@ def replaced(
         before, now = former["recipe"].get(name), sections.get(name)
         if now is not None and isinstance(before, dict):
             differs += [_difference(f"{name}.{path}", old, new) for path, old, new in _asked_for(type(now), before, now)]
-        elif now is not None and name in finished:  # a command with a shorter recipe came in between
+        elif now is not None and name in finished:  # a command whose recipe lacks this stage came in between
             digest_now = config_digest(now)
             differs += [f"{name} is configured otherwise"] if all(row.config != digest_now for row in manifests[name].rows()) else []
         elif (now is None) != (before is None):
@@ -183,14 +184,14 @@ def _inputs_differ(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 def _end(inputs: Sequence[str]) -> str:
-    """One input or none, shortened: of a long path its end."""
+    """Returns the only input, or `nothing`; a long path is shortened to its end."""
     text = inputs[0] if inputs else "nothing"
     return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
 
 
 def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The options of a section that differ from the stored ones: place, before, now. An option that the code has got since counts only
-    where it is not at its default; one that the code has lost does not count."""
+    """Yields the options of a section that differ from the stored ones: place, before, now. An option that the stored section lacks
+    counts only where it is not at its default; a stored option that the code no longer has does not count."""
     stored, now = schema.without_places(dict(before)), section.deciding()
     for name, field in schema.model_fields.items():
         path, value = f"{place}{name}", getattr(section, name)
@@ -215,7 +216,7 @@ def _difference(place: str, old: Any, new: Any) -> str:
 
 
 def read_former(content: bytes | None) -> dict[str, Any] | None:
-    """A former `run.json`; None where there is none that can be read."""
+    """Parses the content of a former `run.json`; None where there is none, or it does not describe a run."""
     try:
         found = json.loads(content) if content is not None else None
         if not isinstance(found, dict) or not isinstance(found["recipe"], dict):
@@ -226,7 +227,7 @@ def read_former(content: bytes | None) -> dict[str, Any] | None:
 
 
 def configuration(former: Mapping[str, Any] | None, description: Mapping[str, Any]) -> dict[str, Any]:
-    """The log's fields about a change of `run.json`: digests of both, and what differs."""
+    """Returns the log's fields about a change of `run.json`: the digests of both versions, and the differences (at most 50)."""
     before = dict(former) if former else {}
     different = [[path, _short(old), _short(new)] for path, old, new in changes(before, dict(description))] if former else []
     return {"before": digest(before) if former else None, "now": digest(dict(description)), "changes": different[:50]}

@@ -32,10 +32,10 @@ from corpusmill.pipeline.watch.metrics import Counting, Meter, documents_of
 from corpusmill.pipeline.watch.progress import Progress
 
 RUN_FILE = "run.json"
-#: The beginning of the last line of a command, and how many given up tasks it names.
+#: The prefix of the last line of a command, and the most quarantined tasks that this line lists.
 HEAD, NAMED = "summary: ", 20
 FINISHED, QUARANTINED, EMPTY, FAILED, INTERRUPTED = "finished", "quarantined", "empty", "failed", "interrupted"
-#: Stages that hand pieces to the engine; the others work in this process.
+#: Stages that hand tasks to the engine; the others work in this process.
 PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 #: Libraries whose version can change what a run writes.
 LIBRARIES = (
@@ -55,7 +55,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do in a run folder: the resolved sections, the inputs, and the stages from `first` to `last`."""
+    """The work of one command in a run folder: the resolved sections, the inputs, and the stages from `first` to `last`."""
 
     folder: str
     sections: dict[str, Config]
@@ -91,7 +91,7 @@ class Plan:
 
 @dataclass
 class StageResult:
-    """What the terminal shows of a finished stage."""
+    """A finished stage, for its summary on the terminal."""
 
     name: str
     performed: int  # tasks done now; 0 where all of them were taken over
@@ -101,8 +101,8 @@ class StageResult:
 
 
 class Outcome:
-    """What became of a command that worked on a run, for the program that called it: one line of JSON, the last of its output. It is filled
-    in as the command goes on, so that it is right wherever that ends."""
+    """The result of a command on a run, for the calling program: one line of JSON, the last of the output. It is filled in while the
+    command runs, so that it is right wherever the command ends."""
 
     def __init__(self, run: str):
         self.started = time.monotonic()
@@ -113,7 +113,7 @@ class Outcome:
 
     @contextmanager
     def stage(self, run: StageRun) -> Iterator[None]:
-        """A stage for the time of the block, however that ends."""
+        """Times a block that executes a stage, and adds the stage to the result when the block ends, also by an error."""
         started = time.monotonic()
         try:
             yield
@@ -121,7 +121,7 @@ class Outcome:
             self._add(run, time.monotonic() - started)
 
     def _add(self, run: StageRun, seconds: float) -> None:
-        """A stage has ended, finished or not. Documents are known of finished stages that decide about them."""
+        """Adds a stage that has ended, finished or not. Counts of documents are null where the manifest has none (`documents_of`)."""
         manifest = run.manifest
         documents = documents_of(manifest)
         self.stages[run.stage.name] = {
@@ -134,7 +134,7 @@ class Outcome:
         ]
 
     def ended(self, error: BaseException) -> None:
-        """The command ends with this error."""
+        """Sets status, exit code and message from the error that ends the command."""
         status, code = FAILED, 1
         if isinstance(error, Incomplete):
             status, code = QUARANTINED, error.exit_code
@@ -155,7 +155,7 @@ class Outcome:
 
 @dataclass
 class Watching:
-    """What else gets to know what happens: `outcome` the result, `meters` the counts; `after_phase` is called when a phase has ended."""
+    """Observers of a run: `outcome` collects the result, `meters` count events, and `after_phase` is called at the end of each phase."""
 
     outcome: Outcome
     meters: Sequence[Meter] = ()
@@ -173,8 +173,8 @@ def new_plan(
     strict: bool = False,
     redo: bool = False,
 ) -> Plan:
-    """The plan of `corpusmill run`: everything comes from the recipe file and the command line. Raises InputError also where `folder`
-    holds something else than a run."""
+    """Returns the plan of `corpusmill run`, made from the recipe file and the command line. Raises InputError, also where `folder` holds
+    something other than a run."""
     plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run, strict, redo)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
@@ -185,13 +185,13 @@ def new_plan(
 
 
 def _foreign(storage: Storage) -> str | None:
-    """Something in the folder that no run leaves there before its `run.json`; None where there is nothing."""
+    """Returns the name of a file or folder that no run writes before its `run.json`; None where there is none."""
     if storage.remote:
         names = storage.list_files()
     else:
         try:
             names = sorted(os.listdir(storage.root))
-        except OSError:  # no such folder, or one that can't be read, which is told where it is written
+        except OSError:  # no such folder, or an unreadable one: the first write to it reports that
             names = []
     ours = {LEASE, GUARD_FILE, PROGRESS, *APPENDED, *(name.partition(".")[0] for name in APPENDED)}
     tops = (name.partition("/")[0] for name in names)
@@ -207,7 +207,7 @@ def plan_of_existing(
     strict: bool = False,
     redo: bool = False,
 ) -> Plan:
-    """The plan of a stage's own command: recipe and inputs as `run.json` has them, with overrides applied."""
+    """Returns the plan of a stage's own command: recipe and inputs from `run.json`, with the overrides applied."""
     raw, inputs = stored_recipe(folder)
     for override in overrides:
         apply_override(raw, override)
@@ -215,7 +215,7 @@ def plan_of_existing(
 
 
 def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
-    """The resolved recipe and the inputs of a run as `run.json` has them; nothing that they name is loaded. Raises InputError."""
+    """Returns the resolved recipe and the inputs from `run.json`, without loading any file that they name. Raises InputError."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
         raise InputError(f"{folder}: not a run (it has no {RUN_FILE}); start one with: corpusmill run RECIPE INPUT --output {folder}")
@@ -229,8 +229,8 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
-    """The content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. About the stages
-    `kept` it repeats what the `former` one says."""
+    """Returns the content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. The
+    entries of the stages `kept` are copied from the `former` one."""
     versions = {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
     versions |= {library: version_of(library) or "not installed" for library in LIBRARIES}
     recipe = {name: section.model_dump(mode="json") for name, section in plan.sections.items()}
@@ -249,8 +249,8 @@ def execute(
     on_stage: Callable[[StageResult], None],
     watching: Watching | None = None,
 ) -> str:
-    """Carries out the plan. `say` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the tasks
-    that were given up; none: nothing. Raises NothingKept after a stage that has kept no document."""
+    """Executes the plan. `say` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the quarantined
+    tasks (empty where there are none). Raises NothingKept after a stage that has kept no document."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
     storage = Storage(plan.folder)
@@ -264,7 +264,7 @@ def execute(
             progress_file = ProgressFile(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
             observer = Observer(storage, progress_file, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease), progress_file:
-                for name in again:  # what no longer follows from the recipe does not count as finished
+                for name in again:  # finished from other inputs or another recipe: no longer complete
                     manifest = Manifest(storage.child(name))
                     manifest.guard(lease.check)
                     manifest.reopen()
@@ -283,7 +283,7 @@ def execute(
                     lost += [(name, row) for row in quarantined]
                     on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
                     check_kept(run, names[names.index(name) + 1 :], sentence_of_all(lost))
-                _abort_uploads(storage, observer)  # of workers that died meanwhile
+                _abort_uploads(storage, observer)  # those of workers that died during the run
     finally:
         engine.close()
     return sentence_of_all(lost)
@@ -300,8 +300,8 @@ def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None
 
 
 def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None:
-    """Raises NothingKept where a finished stage has kept no document: which rule took most, and which stages `after` it are not run.
-    `lost` is a sentence about tasks that were given up."""
+    """Raises NothingKept where a finished stage has kept no document. The message names the rule that dropped most and the stages `after`
+    this one, which are not run; it ends with `lost`, a sentence about quarantined tasks."""
     name = run.stage.name
     documents = documents_of(run.manifest)
     if name not in DATA_STAGES or run.stage.dry_run or documents.get("kept"):
@@ -321,7 +321,7 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
 
 
 def _abort_uploads(storage: Storage, observer: Observer) -> None:
-    """Removes what killed processes have left half uploaded. Where the store refuses that, the run goes on all the same."""
+    """Removes the unfinished uploads of killed processes. Where the store refuses, the log gets a warning and the run goes on."""
     if not storage.remote:
         return
     try:
@@ -331,7 +331,7 @@ def _abort_uploads(storage: Storage, observer: Observer) -> None:
 
 
 def _former(storage: Storage) -> dict[str, Any] | None:
-    """The former `run.json`; None where there is none. Raises InputError where it is no run's."""
+    """Returns the former `run.json`; None where there is none. Raises InputError where it does not describe a run."""
     if not storage.exists(RUN_FILE):
         return None
     former = read_former(storage.read_bytes(RUN_FILE))
@@ -343,7 +343,7 @@ def _former(storage: Storage) -> dict[str, Any] | None:
 def _describe_again(
     plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, say: Callable[[str], None]
 ) -> None:
-    """Writes `run.json`, and says what a resumed run redoes, and what it leaves as it is."""
+    """Writes `run.json`, and notes which stages a resumed run redoes and which it leaves as they are."""
 
     def note(sentence: str) -> None:
         observer.log.write("note", sentence, "warning")
@@ -366,7 +366,7 @@ def _describe_again(
 
 
 def _left_alone(plan: Plan, storage: Storage, names: Sequence[str]) -> list[str]:
-    """The finished stages before the first one that is asked for."""
+    """Returns the finished stages before the first one of `names`."""
     order = list(STAGES)
     earlier = [name for name in plan.sections if names and order.index(name) < order.index(names[0])]
     return [name for name in earlier if Manifest(storage.child(name), read_only=True).complete]

@@ -1,4 +1,4 @@
-"""Carries out one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
+"""Performs one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
 
 import contextlib
 import hashlib
@@ -28,9 +28,9 @@ from corpusmill.pipeline.watch.progress import Progress
 
 #: Stages whose `data/` are documents that the next one reads.
 DATA_STAGES = ("ingest", "filter", "dedup")
-#: Folders of a stage that hold working state and are neither named by the manifest nor cleaned.
+#: Folders of a stage with working state: the manifest does not name their files, and only temporary files are removed from them.
 WORKING = ("checkpoints/", "logs/", "manifest/")
-#: Bytes of a file that are read at a time to check its digest.
+#: Bytes that are read at a time to check the digest of a file.
 READ_BYTES = 1 << 22
 
 
@@ -38,15 +38,16 @@ READ_BYTES = 1 << 22
 
 
 class Present:
-    """Whether the files of a stage's finished tasks are there as the manifest says. On a store each folder is listed once: a question for
-    each file would take as long as the work."""
+    """Checks that the files of a stage's finished tasks are there, as the manifest says. On a store it lists each folder once: a request
+    for each file would take as long as the work itself."""
 
     def __init__(self, storage: Storage, manifest: Manifest):
         self.storage, self.manifest = storage, manifest
         self._listed: dict[str, dict[str, int]] = {}
 
     def finished(self, task: str, identity: str) -> bool:
-        """Whether the task was done as it would be done now, and its files are there. Files that may be of another try are read."""
+        """Whether the task was finished with this identity, and its files are there. For a task in `Manifest.doubtful`, whose files may
+        come from another try, the digests of the files are compared, too."""
         if task not in self.manifest.tasks:
             return False
         row = self.manifest.tasks[task]
@@ -71,10 +72,10 @@ class Present:
 
 
 def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ...]) -> None:
-    """Removes what killed processes left and what an earlier plan wrote: all files but the `named` ones and those whose paths begin with
-    one of `spared`. Among the latter it removes temporary files (`Storage.write_atomic`), which nobody would overwrite.
+    """Removes the leftovers of killed processes and of earlier plans: all files but the `named` ones and those whose paths begin with
+    one of `spared`. Among the latter it removes only temporary files (`Storage.write_atomic`), which nobody would overwrite.
 
-    Of each name only 8 bytes are kept, for there may be very many: a file whose name has the hash of a named one would stay.
+    It keeps only an 8-byte hash of each name, since there may be very many. A file whose name has the hash of a named one would stay.
     """
     hashes = {xxh3_64_intdigest(path) for path in named}
 
@@ -88,7 +89,7 @@ def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ..
 
 
 def _files(storage: Storage) -> Iterator[str]:
-    """All files of a folder, relative to it, in any order; of a local one no list is kept."""
+    """Yields the paths of all files of a folder, relative to it, in any order. A local folder is walked without keeping a list."""
     if storage.remote:
         yield from storage.list_files()
         return
@@ -108,7 +109,7 @@ def _files(storage: Storage) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Phase:
-    """Unfinished tasks of a stage that one worker performs, and the configuration that it sees."""
+    """A phase of a stage: its unfinished tasks, the worker class that performs them, and the configuration that the worker sees."""
 
     name: str
     worker: type[Worker]
@@ -118,11 +119,11 @@ class Phase:
     digest: str
     code: Code
     gpus: float
-    worked: int  # tasks that are finished already
+    worked: int  # the number of tasks that are finished already
 
 
 class StageRun:
-    """One stage of one run, as the stage sees it: its folder, its inputs, and how to get tasks done."""
+    """One stage of one run, as the stage sees it: its folder, its inputs, and the methods that perform tasks (`map`, `once`)."""
 
     def __init__(
         self,
@@ -146,23 +147,23 @@ class StageRun:
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
         self.lease: Lease | None = None
-        self._upstream: dict[str, Manifest] = {}  # those that were asked for: reading one of many tasks takes seconds
+        self._upstream: dict[str, Manifest] = {}  # manifests that were read: one with many tasks takes seconds
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
-        self.without: list[str] = []  # tasks that the stage goes on without
+        self.without: list[str] = []  # quarantined tasks that the stage goes on without
         self.trial = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
-        self.performed = self.bytes_in = 0  # tasks, and bytes that they have read
+        self.performed = self.bytes_in = 0  # tasks done by this process, and bytes that they have read
         self.seconds = 0.0
 
     def hold(self, lease: Lease) -> None:
-        """From now on nothing is recorded or published where the run is no longer this lease's."""
+        """Sets the lease that is checked before anything is recorded or published; it raises where another process holds the run."""
         self.lease = lease
         self.manifest.guard(lease.check)
 
     # ---- inputs -------------------------------------------------------------------------------------
 
     def upstream(self, stage: str) -> Manifest:
-        """The manifest of an earlier stage, which has to be complete."""
+        """Returns the manifest of an earlier stage. Raises InputError where that stage is not complete."""
         if stage not in self._upstream:
             manifest = Manifest(self.run.child(stage), read_only=True)
             if not manifest.complete:
@@ -171,12 +172,12 @@ class StageRun:
         return self._upstream[stage]
 
     def outputs_of(self, stage: str, prefix: str) -> list[FileRef]:
-        """The files that a finished stage wrote below `prefix` (`data/`), in the order of its plan."""
+        """Returns the files that a finished stage wrote below `prefix` (`data/`), in the order of its plan."""
         rows = self.upstream(stage).rows()
         return [row.ref(stage, o.path) for row in rows for o in row.outputs if o.path.startswith(prefix)]
 
     def documents(self) -> list[FileRef]:
-        """The document shards of the nearest earlier data stage that the recipe has."""
+        """Returns the document shards of the last data stage that the recipe has before this stage."""
         order = list(STAGES)
         for stage in reversed(order[: order.index(self.stage.name)]):
             if stage in DATA_STAGES and stage in self.recipe:
@@ -196,13 +197,14 @@ class StageRun:
         separable: bool = False,
         needed: bool = True,
     ) -> RowSequence:
-        """Performs `worker` on every task that is not finished; returns the rows of those that are then, in the order of `tasks`.
+        """Performs every unfinished task with `worker`. Returns the rows of all tasks that are then finished, in the order of `tasks`.
 
-        `params` go to every worker of the phase and count for the identity of its tasks, as a task's do. `config` is the part of the
-        stage's section that the phase depends on (all of it by default): workers see no other, so nothing else redoes their tasks.
-        `gpus`: what each worker takes of a GPU, where there are any; it plays no part in the identity of a task. `separable`: where tasks
-        fail for good, the stage goes on without them (`self.without`); else it ends when all others are done. `needed`: where the first of
-        them all fail, that is the end; False: the stage goes on without any.
+        `params` go to every worker of the phase. Like the parameters of a task, they are part of the identity of its tasks.
+        `config` is the part of the stage's section that the phase depends on (default: all of it). Workers see nothing else of the
+        section, so a change elsewhere does not redo their tasks.
+        `gpus` is the share of a GPU for each worker, where there are GPUs. It is not part of a task's identity.
+        `separable`: the stage goes on without tasks that fail for good (`self.without`); else it ends when all others are done.
+        `needed`: the phase ends early where the first tasks all fail; if False, the stage may go on without any of them.
         """
         params = params or {}
         config = config or self.stage.config
@@ -232,8 +234,8 @@ class StageRun:
         params: dict[str, Any] | None = None,
         config: Config | None = None,
     ) -> TaskRow:
-        """Performs one task, named `key`, in this process unless it is finished. `function` gets the task's identity,
-        under which it may keep working state (`checkpoints/`). `config` is as for `map`."""
+        """Performs one task, named `key`, in this process, unless it is finished. Returns its row. `function` gets the task's
+        identity, under which it may keep working state (`checkpoints/`). `config` is as for `map`."""
         task = Task(key, tuple(inputs), params or {})
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), task.params)
@@ -268,12 +270,12 @@ class StageRun:
         return self.manifest.tasks[key]
 
     def _on_trial(self, present: Present, task: Task, params: dict[str, Any], digest: str, code: Code) -> Task:
-        """The task as it is where the stage has finished it, else one that writes trial files next to the stage's."""
+        """Returns the task for a dry run: itself where the stage has finished it, else one that writes its files below `trial/`."""
         finished = present.finished(task.key, self._identity(task, params, digest, code))
         return task if finished else replace(task, key=TRIAL + task.key)
 
     def task(self, name: str) -> TaskRow:
-        """The row of a task that `map` or `once` has performed or taken over."""
+        """Returns the row of a task that `map` or `once` has performed or taken over."""
         return self.manifest.tasks[TRIAL + name if TRIAL + name in self.plan else name]
 
     @staticmethod
@@ -284,7 +286,7 @@ class StageRun:
         return self.observer.phase(self.stage.name, phase, tasks, todo, self.manifest, self.engine.known_workers())
 
     def _perform(self, phase: Phase, needed: bool) -> GivenUp:
-        """Performs the unfinished tasks of a phase; returns those that were given up."""
+        """Performs the unfinished tasks of a phase. Returns those that were given up."""
         worker, todo = phase.worker, phase.todo
         job = Job(
             self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
@@ -316,7 +318,7 @@ class StageRun:
         return given_up
 
     def _quarantine(self, phase: Phase, given_up: GivenUp, separable: bool) -> None:
-        """Records the tasks that were given up, in order; raises where the stage can't go on without them."""
+        """Records the tasks that were given up, in order. Raises where the stage can't go on without them."""
         rows = []
         for task in phase.todo:
             if failed := given_up.failed.get(task.key):

@@ -1,4 +1,4 @@
-"""Crawl text made harmless for a terminal or a page: no escape sequences, no controls, no reordering."""
+"""Makes text of a crawl harmless for a terminal or a page: no escape sequences, no control characters, no reordering."""
 
 import json
 import re
@@ -16,22 +16,23 @@ _SPACE = re.compile(r"\s+")
 
 
 def safe_text(text: str, limit: int | None = None) -> str:
-    """`text` without what a terminal or a bidirectional layout would obey; at most `limit` characters, then `…`."""
+    """Returns `text` without escape sequences and control characters (bidirectional ones included), cut to `limit` characters, the
+    last of which is then `…`."""
     if limit is not None:
-        text = text[: 4 * limit + 64]  # a sequence may stand where the cut will be
+        text = text[: 4 * limit + 64]  # longer than `limit`, since sequences are removed
     text = _CONTROLS.sub("", _SEQUENCES.sub("", text.replace("\r\n", "\n")))
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 def safe_line(text: str, limit: int | None = None) -> str:
-    """`safe_text` on one line: every run of white space is one space."""
+    """As `safe_text`, on one line: each run of white space becomes one space."""
     if limit is not None:
         text = text[: 8 * limit + 64]
     return safe_text(_SPACE.sub(" ", safe_text(text)).strip(), limit)
 
 
 def quoted(text: str, limit: int | None = None) -> str:
-    """`text` as a JSON string in which whatever a terminal would obey or hide is an escape, so that nothing of it is lost."""
+    """Returns `text` as a JSON string in which control characters are JSON escapes, so that none of them is lost."""
     shown = json.dumps(text if limit is None else text[:limit], ensure_ascii=False)
     shown = _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], shown)
     return shown if limit is None or len(text) <= limit else shown + "…"

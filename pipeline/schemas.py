@@ -7,24 +7,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-#: A report's schema metadata under this key is a JSON object: rule to what a document fails it for, in words.
+#: The key of a report's schema metadata that holds a JSON object: for each rule, the reason for which documents fail it, in words.
 MEANINGS_KEY = b"corpusmill.meanings"
 
-#: What `ingest` writes; later stages append columns and never take one away.
+#: The documents that `ingest` writes. Later stages append columns and remove none.
 DOCUMENTS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),  # from content and origin, see document_id
         pa.field("url", pa.string()),
-        pa.field("timestamp", pa.string()),  # ISO 8601, as the crawl has it
+        pa.field("timestamp", pa.string()),  # ISO 8601, copied from the crawl
         pa.field("source", pa.string(), nullable=False),  # the crawl file, as it was given
         pa.field("offset", pa.int64()),  # of the record in `source`: bytes (WARC, JSONL) or row (Parquet)
         pa.field("length", pa.int64()),  # bytes of the record in `source`; null where the format has none
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("title", pa.string()),
-        pa.field("author", pa.string()),  # of a page: what it says of itself
+        pa.field("author", pa.string()),  # as the page states it
         pa.field("date", pa.string()),  # of publication, YYYY-MM-DD
         pa.field("canonical_url", pa.string()),
-        pa.field("metadata", pa.string()),  # JSON object of whatever else the input row had
+        pa.field("metadata", pa.string()),  # JSON object with all other fields of the input row
     ]
 )
 
@@ -42,15 +42,15 @@ REPORT = pa.schema(
 
 
 def meanings_metadata(meanings: Mapping[str, str]) -> dict[bytes, bytes]:
-    """What rules mean, as schema metadata of a report table."""
+    """Returns the meanings of rules as schema metadata of a report table."""
     return {MEANINGS_KEY: json.dumps(meanings, ensure_ascii=False).encode()}
 
 
 def document_id(origin: str | None, content: bytes) -> str:
-    """32 hex digits (XXH3-128) of where a document comes from and what it holds.
+    """Returns the id of a document: 32 hex digits, the XXH3-128 hash of its origin and content.
 
-    `origin` is its URL or the identifier that its source gave it; `content` is the record's payload before
-    extraction. Position plays no part: the same page in another file, or on another line, keeps its id.
+    `origin` is its URL, or the identifier that its source gave it; `content` is the record's payload before
+    extraction. The position does not count: the same page in another file, or on another line, keeps its id.
     """
     hasher = xxhash.xxh3_128()
     hasher.update((origin or "").encode("utf-8", "surrogatepass"))
@@ -60,7 +60,7 @@ def document_id(origin: str | None, content: bytes) -> str:
 
 
 def with_columns(schema: pa.Schema, fields: list[pa.Field]) -> pa.Schema:
-    """`schema` with `fields` appended; a field whose name is there already replaces it in place."""
+    """Returns `schema` with `fields` appended. A field replaces one of the same name, in its place."""
     for field in fields:
         place = schema.get_field_index(field.name)
         schema = schema.append(field) if place < 0 else schema.set(place, field)
@@ -71,5 +71,5 @@ _URL = r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"
 
 
 def hosts(urls: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The host of each URL of a column: in lower case, without user and port; null where the URL is null or no URL."""
+    """Returns the host of each URL of a column, in lower case, without user and port; null where there is no valid URL."""
     return pc.struct_field(pc.extract_regex(pc.utf8_lower(urls), _URL), "host")

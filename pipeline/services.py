@@ -1,6 +1,6 @@
-"""What a room does for stages of another room, looked up by name, so that rooms do not import each other.
+"""Services that one package offers to the stages of another, looked up by name, so that these packages do not import each other.
 
-A task that uses a service has its name among its parameters: then the service's code counts for the task (`code.py`).
+A task that uses a service has the service's name among its parameters, so that the service's code is part of the task's code (`code.py`).
 """
 
 import importlib
@@ -8,11 +8,11 @@ from typing import Any
 
 #: The module of each service.
 SERVICES = {
-    "scores": "corpusmill.filters.worker",  # measures texts as the filter stage does, and gives its dropped documents back
+    "scores": "corpusmill.filters.worker",  # measures texts as the filter stage does, and returns its dropped documents
     "overlap": "corpusmill.dedup.contamination.editor",  # finds the items of an evaluation set in documents
 }
 
 
 def service(name: str) -> Any:
-    """The module of a service."""
+    """Imports and returns the module of a service."""
     return importlib.import_module(SERVICES[name])

@@ -1,4 +1,4 @@
-"""The files that tasks write: Parquet shards, and Arrow working files of which a later task reads some batches."""
+"""Writes and reads the files of tasks: Parquet shards, and Arrow working files of which a later task reads some batches."""
 
 import hashlib
 import io
@@ -20,15 +20,15 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store_requests import StoreError
 
-#: Most rows of a row group, and bytes of text and metadata after which one ends: small enough to read a shard piece by piece, large enough
-#: to compress well.
+#: The most rows of a row group, and the bytes of text and metadata after which a row group ends: small enough to read a shard in parts,
+#: large enough to compress well.
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 32 << 20
-#: Bytes of a row group that workers measure at a time: what they make of a text is several times as large.
+#: Bytes of a row group that workers measure at a time: their intermediate data are several times as large as the text.
 PART_BYTES = 4 << 20
 
-#: What a file is made of: a table (Parquet), bytes or a view of some (of a flat array, without a copy), a local file, or bytes that come
-#: piece by piece and are made when it is written.
+#: The content of a file to publish: a table (written as Parquet), bytes, a view of bytes (of a flat array, without a copy), a local file
+#: to copy, or an iterator of bytes, which is consumed while the file is written.
 Content: TypeAlias = pa.Table | bytes | memoryview | pa.Buffer | Path | Iterator[Any]
 
 
@@ -42,23 +42,23 @@ class OutputFile:
 
 
 class ParquetBuffer:
-    """A Parquet file in memory that grows row group by row group, so that what it takes is its compressed bytes and one row group.
+    """A Parquet file in memory that grows row group by row group: it holds the compressed bytes and one uncompressed row group.
 
-    The one way in which this project writes Parquet: equal rows give equal bytes, however they are divided into tables.
+    All shards are written with this class: equal rows give equal bytes, however they are divided into tables.
     """
 
     def __init__(self, schema: pa.Schema):
         self.schema = schema
         self.rows = 0
-        self._sink = Pieces()  # a buffer that grows would be copied again and again, and have room for twice as much
+        self._sink = Pieces()  # one growing buffer would be copied repeatedly, and take up to twice the memory
         self._writer = pq.ParquetWriter(
             self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True
         )
-        self._waiting: list[pa.Table] = []  # the row group that is not full
+        self._waiting: list[pa.Table] = []  # rows of the row group that is not full yet
         self._waiting_rows = self._waiting_bytes = 0
 
     def add(self, table: pa.Table) -> None:
-        """Appends rows, which have the schema of the file."""
+        """Appends rows, which must have the schema of the file."""
         ends = np.cumsum(content_bytes(table))
         begin = 0
         while begin < table.num_rows:
@@ -74,7 +74,7 @@ class ParquetBuffer:
         self.rows += table.num_rows
 
     def close(self) -> Iterator[bytes]:
-        """The bytes of the whole file, piece by piece."""
+        """Finishes the file and returns an iterator over its bytes."""
         if self._waiting or not self.rows:
             self._write()
         self._writer.close()
@@ -82,14 +82,14 @@ class ParquetBuffer:
 
     def _write(self) -> None:
         group = pa.concat_tables([self.schema.empty_table(), *self._waiting]).combine_chunks()
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0  # before they are written: `group` is a copy
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0  # frees them before the write: `group` is a copy
         self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
         del group
         pa.default_memory_pool().release_unused()
 
 
 class Pieces(io.RawIOBase):
-    """What a writer of Arrow has written since it was asked last."""
+    """A sink for Arrow's writers. `taken` returns the bytes that were written since its last call."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -112,7 +112,7 @@ class Pieces(io.RawIOBase):
 
 
 def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
-    """UTF-8 bytes of text and metadata of each row: of the columns of documents that may be long. Other tables have none."""
+    """Returns the UTF-8 bytes of `text` and `metadata` in each row, the columns that may be long; 0 for tables without them."""
     total = np.zeros(table.num_rows, np.int64)
     for name in {"text", "metadata"}.intersection(table.column_names):
         if table[name].type in (pa.string(), pa.large_string()):
@@ -121,21 +121,21 @@ def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def in_parquet(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
+    """Returns a table as the bytes of a Parquet file."""
     file = ParquetBuffer(table.schema)
     file.add(table)
     return b"".join(file.close())
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
-    """Columns for which a dictionary of their values is tried. Numbers are smaller, and written twice as fast, without."""
+    """Returns the columns that are written with a dictionary of their values. Numbers are smaller without, and written twice as fast."""
     return [field.name for field in schema if field.type in (pa.string(), pa.large_string()) and field.name not in ("id", "url")] + [
         f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type)
     ]
 
 
 def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
-    """Writes one file atomically: a table as Parquet, bytes as they are, a local path by copying it."""
+    """Writes one file atomically and returns its size and sha256."""
     sha256, size = hashlib.sha256(), 0
     with storage.write_atomic(relative) as file:
         for chunk in _chunks(content):
@@ -146,7 +146,7 @@ def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
 
 
 def _chunks(content: Content) -> Iterator[Any]:
-    """The bytes to write. A table's come at once: called back for each page, Python would hold up other threads."""
+    """Yields the bytes to write. A table is encoded as a whole: if Arrow called Python for each page, it would hold up other threads."""
     if isinstance(content, pa.Table):
         yield in_parquet(content)
     elif isinstance(content, Path):
@@ -160,11 +160,11 @@ def _chunks(content: Content) -> Iterator[Any]:
 
 
 def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.ParquetFile:
-    """A shard for reading by row groups; one sentence where it is no Parquet file. What is `mapped` and read is memory of the process
-    until the file is closed."""
+    """Opens a shard for reading by row groups. Raises InputError where it is missing or no Parquet file. The parts of a `mapped` file
+    that are read count as memory of the process until the file is closed."""
     try:
         if storage.remote:
-            return pq.ParquetFile(storage.open_read(relative), pre_buffer=True)  # columns that lie together come together
+            return pq.ParquetFile(storage.open_read(relative), pre_buffer=True)  # fetches neighbouring columns with one request
         return pq.ParquetFile(storage.path(relative), memory_map=mapped)
     except StoreError:
         raise
@@ -175,7 +175,7 @@ def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.Par
 
 
 def read_table(storage: Storage, relative: str, columns: list[str] | None = None) -> pa.Table:
-    """A whole shard, or some of its columns."""
+    """Returns a whole shard, or some of its columns. Raises InputError."""
     with open_parquet(storage, relative) as file:
         return _whole(storage, relative, file.read, columns)
 
@@ -183,7 +183,8 @@ def read_table(storage: Storage, relative: str, columns: list[str] | None = None
 def iter_tables(
     storage: Storage, relative: str, columns: list[str] | None = None, parts: int = 1, part_bytes: int = 0
 ) -> Iterator[pa.Table]:
-    """A shard, one row group after the other, or each of them in about so many parts, which hold about `part_bytes` at most (0: any)."""
+    """Yields a shard row group by row group. Each row group comes in about `parts` parts or, with `part_bytes` (0: no limit), in about
+    `parts` parts for each `part_bytes` uncompressed bytes."""
     with open_parquet(storage, relative, mapped=False) as file:
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
@@ -197,7 +198,7 @@ def iter_tables(
 
 
 def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], columns: list[str] | None) -> pa.Table:
-    """What is read; one sentence where a file whose end is whole can't be read all the same."""
+    """Calls `read` and returns its table. Raises InputError where the content is damaged, though the footer could be read."""
     try:
         return read(columns=columns, use_threads=False)
     except StoreError:
@@ -208,11 +209,11 @@ def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], colum
 
 # Working files of which a later task reads some batches: Arrow files with several record batches.
 #
-# Local ones are mapped into memory, so reading a batch touches no byte of the others.
+# Local files are mapped into memory, so reading one batch does not read the others.
 
 
 def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: str | None = None) -> pa.Buffer:
-    """An Arrow file with one record batch for each table, empty ones too."""
+    """Returns an Arrow file with one record batch for each table, also for an empty one."""
     sink = pa.BufferOutputStream()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         for table in tables:
@@ -221,7 +222,7 @@ def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: s
 
 
 def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: str | None = None) -> Iterator[Any]:
-    """The same file, piece by piece, while the tables come: one of them is in memory."""
+    """Yields the bytes of the file of `batches_buffer` while the tables come, so that only one table is in memory."""
     sink = Pieces()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         for table in tables:

@@ -1,7 +1,7 @@
 """The special tokens of every tokenizer that a run trains, in the order of their ids (0, 1, 2, ...).
 
-They are reserved from the first day so that instruction tuning needs no new embedding rows, and they are never
-produced from text: a document that contains `<|im_start|>` gets the ids of its characters.
+They are reserved from the start, so that instruction tuning needs no new embedding rows. They are never produced from
+text: the string `<|im_start|>` in a document is encoded like any other text.
 """
 
 END_OF_TEXT = "<|endoftext|>"  # between documents; begins each document's context

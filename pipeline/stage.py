@@ -1,7 +1,7 @@
-"""What a stage is: a configuration, a plan of tasks, and a worker that is a pure function of one task of input.
+"""Defines a stage: a configuration, a plan of tasks, and a worker that is a pure function of one task.
 
 A stage says *what* is to be done: it cuts its input into `Task`s and names the `Worker` that turns one task
-into one `Output`. The runner (`runner.py`) owns everything else: engines, resume, publication, progress.
+into one `Output`. The runner (`runner.py`) does everything else: engines, resuming, publishing files, progress.
 """
 
 import importlib
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The input of one task. `key` names the task and its outputs (`part-00042`); all of it is JSON-able."""
+    """One task: its input files and parameters. `key` names the task and its outputs (`part-00042`). All fields are JSON-able."""
 
     key: str
     inputs: tuple[FileRef, ...]
@@ -31,7 +31,7 @@ class Task:
 
     @property
     def size(self) -> int:
-        """Bytes that it reads: of its segments, where it has parts of files, else of its inputs."""
+        """Bytes that the task reads: the sum over its `segments` (parts of files) where it has some, else over its input files."""
         if "segments" in self.params:
             return sum(int(segment["bytes"]) for segment in self.params["segments"])
         return sum(ref.bytes for ref in self.inputs)
@@ -39,7 +39,7 @@ class Task:
 
 @dataclass
 class Output:
-    """What one task made, or a part of that: files by path relative to the stage's folder, and its counts for the manifest."""
+    """The output of one task, or a part of it: files by their path relative to the stage's folder, and counts for the manifest."""
 
     files: dict[str, Content]
     rows_in: int = 0
@@ -51,13 +51,13 @@ class Output:
 
 
 def load_object(path: str) -> Any:
-    """The object that `module:name` names."""
+    """Imports and returns the object that `module:name` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 class DocumentFiles:
-    """The two files of a data stage while it fills them: the documents that go on, and the report about all that came in."""
+    """Collects the two files that a task of a data stage writes: the documents that go on, and a report row for each that came in."""
 
     def __init__(self, data: pa.Schema, report: pa.Schema):
         self.data, self.report = ParquetBuffer(data), ParquetBuffer(report)
@@ -67,7 +67,7 @@ class DocumentFiles:
         self.report.add(report)
 
     def output(self, key: str, **more: Any) -> Output:
-        """Both files, named by `key`; `more` are further fields."""
+        """Returns both files as an Output. `key` names the files; `more` are further fields of the Output."""
         rows, kept = self.report.rows, self.data.rows
         files: dict[str, Content] = {f"data/{key}.parquet": self.data.close(), f"report/{key}.parquet": self.report.close()}
         return Output(files, rows_in=rows, kept=kept, dropped=rows - kept, **more)
@@ -76,41 +76,42 @@ class DocumentFiles:
 class Worker(ABC):
     """Works on one task after another in one process. The constructor has no side effects."""
 
-    #: Its expected peak, by which a cluster places it (Ray's `memory`); 0: not known.
+    #: The expected peak memory, by which Ray places the worker (its `memory` resource); 0: not known.
     memory_mb: ClassVar[int] = 0
-    #: Whether it reads row groups in `parts` parts, and so takes less memory for the same bytes.
+    #: Whether the worker can read row groups in `parts` parts, to take less memory and write the same bytes.
     by_parts: ClassVar[bool] = False
 
     def __init__(self, config: base.Config, run: Storage, params: dict[str, Any]):
         self.config = config
         self.run = run  # the run's folder, to read what earlier stages wrote
         self.params = params
-        self.parts = 1  # more where there was not enough memory before
+        self.parts = 1  # more after a try that ran out of memory
 
     def setup(self) -> None:  # noqa: B027 - most workers have nothing to load
         """Loads models and lists: called once a process, before the first task."""
 
     def beside_mb(self) -> int:
-        """Peak memory of the other processes that the worker keeps, in MB."""
+        """Returns the peak memory, in MB, of the child processes that the worker keeps."""
         return 0
 
     def close(self) -> None:  # noqa: B027 - most workers hold nothing
-        """Ends processes that the worker keeps. They must also end by themselves where it is killed."""
+        """Ends the child processes that the worker keeps. They must also end by themselves when the worker is killed."""
 
     @abstractmethod
     def process(self, task: Task) -> Output | Iterator[Output]:
         """A pure function of the task and the configuration: no clock, no randomness, no state from before.
 
-        An output that is larger than memory comes in parts. The files of each are published before the next is made; counts are added up.
+        An output that is larger than memory comes in parts. The files of a part are published before the next part is made; counts are
+        added up.
         """
 
 
 class Stage(ABC):
-    """One room of the mill. Subclasses set `name` and `Config` and say in `execute` what is to be done."""
+    """One stage of a run. Subclasses set `name` and `Config`, and implement `execute`."""
 
     name: ClassVar[str]
     Config: ClassVar[type[base.Config]]
-    #: Whether it can say what it would remove without writing any documents (`--dry-run`).
+    #: Whether the stage has a dry run (`--dry-run`), which reports what it would remove and writes no documents.
     tries: ClassVar[bool] = False
 
     def __init__(self, config: base.Config, dry_run: bool = False):
@@ -122,5 +123,5 @@ class Stage(ABC):
         """Plans the tasks and hands them to the runner (`run.map`, `run.once`), one phase after the other."""
 
     def summary(self, run: "StageRun") -> dict[str, str]:
-        """Further lines (label to text) for the stage's summary on the terminal."""
+        """Returns further lines (label to text) for the stage's summary on the terminal."""
         return {}

@@ -1,4 +1,4 @@
-"""A folder on local disk or on any store that fsspec knows, with atomic publication.
+"""A folder on local disk or on any store that fsspec supports, with atomic publication.
 
 Local files are written under a temporary name in their own folder, fsynced and renamed. Object stores publish an object only when its
 upload completes, so a plain write is atomic there.
@@ -21,12 +21,13 @@ from corpusmill.pipeline.store_streams import StoreFile, StoreWriter
 
 Result = TypeVar("Result")
 
-#: Temporary names begin with this; nothing that reads a run ever looks at such a file.
+#: The prefix of temporary names. Readers of a run ignore such files.
 TEMPORARY = ".tmp-"
-#: What S3 answers where an object is not the expected one or is being written by another, and where a server has no conditional writes.
+#: Error codes of S3: the object is not the expected one, or another process is writing it (CONFLICT); the server has no conditional
+#: writes (UNSUPPORTED).
 CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
 UNSUPPORTED = {"NotImplemented", "501"}
-#: What stores and servers say about an object that changes with its content.
+#: The properties of an object that change with its content, as stores and servers name them.
 TAGS = frozenset(
     ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
 )
@@ -39,12 +40,12 @@ def is_remote(path: str) -> bool:
 
 
 def printable(path: str) -> str:
-    """A path as text: bytes of a file name that are not UTF-8 stand there as `\\xff`."""
+    """Returns a path as printable text: bytes of a file name that are not UTF-8 become `\\xff` and the like."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a relative path names something below its folder: nothing that a file says of itself may lead elsewhere."""
+    """Whether a relative path stays below its folder. Paths that come from a file must not lead elsewhere."""
     return bool(path) and not path.startswith("/") and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
@@ -62,12 +63,12 @@ class Storage:
         return Storage(self.path(folder))
 
     def path(self, relative: str) -> str:
-        """The full path or URL of a file in this folder."""
+        """Returns the full path or URL of a file in this folder."""
         return f"{self.root}/{relative}" if relative else self.root
 
     @cached_property
     def store(self) -> "Store":
-        """Only of a remote folder."""
+        """The store of a remote folder. A local folder has none."""
         return Store(self.root)
 
     def open_read(self, relative: str) -> IO[bytes]:
@@ -76,14 +77,14 @@ class Storage:
         return open(self.path(relative), "rb")
 
     def read_bytes(self, relative: str) -> bytes:
-        """The content of a small file; FileNotFoundError where there is none."""
+        """Returns the content of a small file. Raises FileNotFoundError where there is none."""
         if self.remote:
             return self.store.read_bytes(relative)
         with self.open_read(relative) as file:
             return file.read()
 
     def read_range(self, relative: str, begin: int, end: int) -> bytes:
-        """The bytes from `begin` to `end` of a file that has so many."""
+        """Returns the bytes from `begin` to `end` of a file that has at least `end` bytes."""
         if self.remote:
             return self.store.read_range(relative, begin, end)
         with open(self.path(relative), "rb") as file:
@@ -91,7 +92,7 @@ class Storage:
             return file.read(end - begin)
 
     def sha256(self, relative: str) -> str:
-        """sha256 (hex) of a file, read in pieces. Raises InputError where it can't be read."""
+        """Returns the sha256 (hex) of a file, which is read in parts. Raises InputError where it can't be read."""
         found = hashlib.sha256()
         try:
             with self.open_read(relative) as file:
@@ -104,11 +105,11 @@ class Storage:
         return found.hexdigest()
 
     def exists(self, relative: str) -> bool:
-        """Whether there is such a file (or, where it is local, folder)."""
+        """Whether there is such a file (in a local folder also: such a folder)."""
         return self.store.size(relative) >= 0 if self.remote else os.path.exists(self.path(relative))
 
     def size(self, relative: str) -> int:
-        """Bytes of a file, or -1 where there is none."""
+        """Returns the bytes of a file, or -1 where there is none."""
         if self.remote:
             return self.store.size(relative)
         try:
@@ -117,26 +118,26 @@ class Storage:
             return -1
 
     def list_files(self, folder: str = "") -> list[str]:
-        """All files below `folder`, relative to the root, sorted; temporary ones included."""
+        """Returns the paths of all files below `folder`, relative to the root, sorted, temporary files included."""
         if self.remote:
             return sorted(self.store.find(folder))
         base = Path(self.path(folder))
         return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
 
     def listing(self, folder: str = "") -> dict[str, int]:
-        """Bytes of each file that lies in `folder` itself, by name; of a remote folder found by one listing."""
+        """Returns the bytes of each file that lies in `folder` itself, by name. A remote folder takes one listing."""
         if self.remote:
             return {name.rpartition("/")[2]: int(info["size"]) for name, info in self.store.find(folder, below=False).items()}
         return {name: status.st_size for name, status in self._scanned(folder)}
 
     def times(self, folder: str = "") -> dict[str, float | None]:
-        """When each file that lies in `folder` itself was last written (seconds since 1970), by name; None where a store does not say."""
+        """Returns when each file in `folder` itself was last written (seconds since 1970), by name; None where a store gives no time."""
         if self.remote:
             return {name.rpartition("/")[2]: last_written(info) for name, info in self.store.find(folder, below=False).items()}
         return {name: status.st_mtime for name, status in self._scanned(folder)}
 
     def _scanned(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        """The files of a local folder itself; none where there is no such folder."""
+        """Yields the files that lie in a local folder itself; none where there is no such folder."""
         with suppress(OSError), os.scandir(self.path(folder)) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
@@ -144,8 +145,8 @@ class Storage:
                         yield entry.name, entry.stat()
 
     def stamps(self, folder: str) -> dict[str, tuple[float | None, int]]:
-        """When each object of `folder` itself was last written (as `times`) and its bytes: another content has another stamp, unless it
-        came within a second (the unit of many stores) and is as long. Only of remote folders."""
+        """Returns the time of writing (as `times`) and the bytes of each object in a remote `folder` itself, by name. A changed object has
+        another stamp, unless it was written within the same second (the unit of many stores) and has the same length."""
         found = self.store.find(folder, below=False)
         return {name.rpartition("/")[2]: (last_written(info), int(info["size"])) for name, info in found.items()}
 
@@ -163,7 +164,7 @@ class Storage:
 
     @contextmanager
     def write_atomic(self, relative: str) -> Iterator[IO[bytes]]:
-        """A binary file that appears under its name only when the block ends without an exception."""
+        """Yields a binary file that appears under its name only when the block ends without an exception."""
         if self.remote:
             with self._uploaded(relative) as upload:
                 yield upload
@@ -172,7 +173,7 @@ class Storage:
         temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:  # inside: an interrupt may come as soon as the file is there
+            with open(temporary, "wb") as file:  # inside `try`: an interrupt may come as soon as the file exists
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -181,7 +182,7 @@ class Storage:
         except BaseException as error:
             with suppress(OSError):
                 temporary.unlink()
-            if isinstance(error, OSError) and not isinstance(error, CorpusmillError):  # else it is of a store that is read
+            if isinstance(error, OSError) and not isinstance(error, CorpusmillError):  # else it comes from reading a store
                 raise InputError(f"{target}: can't be written ({error.strerror}).") from error
             raise
 
@@ -192,7 +193,7 @@ class Storage:
             yield cast(IO[bytes], writer)
             writer.publish()
         except BaseException:
-            with suppress(OSError, CorpusmillError):  # what went wrong first is what is told; the next run finds what is left
+            with suppress(OSError, CorpusmillError):  # the first error is reported; the next run removes the rest
                 writer.discard()
             raise
 
@@ -214,18 +215,18 @@ def fsync_folder(folder: str | Path) -> None:
 
 
 class Store:
-    """The folder of a URL; names are relative to it. Nothing that it says comes from memory: each answer is the store's own.
+    """The folder of a URL; names are relative to it. Nothing is cached: each call asks the store.
 
     All methods raise StoreError and InputError as `asked` does.
     """
 
     def __init__(self, url: str):
         self.url = url
-        self._opened: tuple[int, Any, str] | None = None  # by which process
+        self._opened: tuple[int, Any, str] | None = None  # process, filesystem, path
 
     @property
     def _place(self) -> tuple[Any, str]:
-        """The filesystem and the path in it. A forked process opens its own, because the event loop stays behind in its parent."""
+        """The filesystem and the path in it. A forked process opens its own, because the event loop stays in its parent."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), *filesystem(self.url))
         return self._opened[1:]
@@ -239,7 +240,7 @@ class Store:
         return self._place[0]
 
     def path(self, name: str) -> str:
-        """A name as the filesystem knows it."""
+        """Returns the filesystem's path of a name."""
         return f"{self._place[1].rstrip('/')}/{name}" if name else self._place[1]
 
     def _url(self, name: str) -> str:
@@ -250,15 +251,15 @@ class Store:
         return asked(self._url(name), lambda: request(fs, path), patience)
 
     def open_read(self, name: str) -> StoreFile:
-        """FileNotFoundError where there is none."""
+        """Opens an object for reading. Raises FileNotFoundError where there is none."""
         return StoreFile(self.fs, self.path(name), self._url(name))
 
     def read_bytes(self, name: str) -> bytes:
-        """A small object, by one request. FileNotFoundError where there is none."""
+        """Returns a small object, with one request. Raises FileNotFoundError where there is none."""
         return bytes(self._asked(name, lambda fs, path: fs.cat_file(path)))
 
     def read_range(self, name: str, begin: int, end: int) -> bytes:
-        """The bytes from `begin` to `end` of an object that has so many, however large it is, and no others."""
+        """Returns the bytes from `begin` to `end` of an object that has at least `end` bytes. No other bytes are fetched."""
         return StoreFile(self.fs, self.path(name), self._url(name), size=end).ranges(begin, end) if begin < end else b""
 
     def open_write(self, name: str) -> StoreWriter:
@@ -268,7 +269,8 @@ class Store:
         self._asked(name, lambda fs, path: fs.pipe_file(path, content))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes a new object; whether it is new. S3 decides that; other stores can't, so there it is always written."""
+        """Writes an object and returns True; where S3 already has one of this name, returns False and writes nothing. Other stores can't
+        check this, so there the object is always written."""
         if self.conditional:
             with suppress(NotImplementedError):
                 return self.write_if(name, content, None) is not None
@@ -277,17 +279,17 @@ class Store:
 
     @property
     def conditional(self) -> bool:
-        """Whether the store writes an object only where it still is the expected one."""
+        """Whether the store has conditional writes (`write_if`)."""
         return is_s3(self.fs)
 
     def tag(self, name: str, patience: float | None = None) -> str:
-        """What S3 calls the content of an object (its ETag). FileNotFoundError where there is none."""
+        """Returns S3's ETag of an object. Raises FileNotFoundError where there is none."""
         return str(self._asked(name, lambda fs, path: fs.info(path)["ETag"], patience))
 
     def write_if(
         self, name: str, content: bytes, tag: str | None, patience: float | None = None, timeout: float | None = None
     ) -> str | None:
-        """Writes an object of S3 where its tag still is `tag` (None: where there is none); returns its new tag, None where it is not.
+        """Writes an object of S3 if its ETag is still `tag` (None: if there is no object). Returns the new tag; None: not written.
 
         `timeout` is that of each request, in seconds. Raises NotImplementedError where the server has no conditional writes.
         """
@@ -307,14 +309,14 @@ class Store:
 
         if new := self._asked(name, request, patience):
             return new
-        try:  # an earlier try of the same request may have been carried out, though its answer never came
+        try:  # an earlier try of this request may have succeeded, and only its answer was lost
             there = self.tag(name, patience)
             return there if self.read_bytes(name) == content else None
         except FileNotFoundError:
             return None
 
     def size(self, name: str) -> int:
-        """Bytes, or -1 where there is no such object."""
+        """Returns the bytes of an object, or -1 where there is none."""
         try:
             info = self._asked(name, lambda fs, path: fs.info(path))
         except FileNotFoundError:
@@ -322,7 +324,8 @@ class Store:
         return -1 if info["type"] == "directory" else int(info["size"] or 0)
 
     def find(self, folder: str = "", below: bool = True) -> dict[str, dict[str, Any]]:
-        """What the store says of all objects of a folder, by name relative to this one; without `below` of those in the folder itself."""
+        """Returns the store's information about each object below `folder`, by name relative to this folder. Without `below`: only about
+        those in `folder` itself."""
         start = len(self.path("").rstrip("/")) + 1
         try:
             if below:
@@ -335,12 +338,12 @@ class Store:
         return {info["name"][start:]: info for info in files if len(info["name"]) > start}
 
     def fingerprints(self) -> dict[str, str]:
-        """The files of this folder itself, sorted, each with what changes with its content."""
+        """Returns the `fingerprint` of each file in this folder itself, by name, sorted."""
         found = self.find(below=False)
         return {name: fingerprint(int(found[name]["size"]), found[name]) for name in sorted(found)}
 
     def remove(self, name: str) -> None:
-        """Does nothing where there is none."""
+        """Removes an object, where there is one."""
         with suppress(FileNotFoundError):
             self._asked(name, lambda fs, path: fs.rm_file(path))
 
@@ -350,7 +353,7 @@ class Store:
             asked(self._url(folder), lambda: self.fs.rm(paths))
 
     def abort_uploads(self) -> int:
-        """Aborts multipart uploads below this folder that killed processes left; how many there were. Only S3 has them."""
+        """Aborts the multipart uploads below this folder that killed processes left, and returns their number. Only S3 has them."""
         if not is_s3(self.fs):
             return 0
         bucket, key, _ = self.fs.split_path(self.path(""))
@@ -373,12 +376,12 @@ class Store:
 
 
 def fingerprint(size: int, tags: Mapping[str, Any]) -> str:
-    """What changes when the content of a remote file does: its size, and what its store or server says of it."""
+    """Returns a digest of a remote file's size and tags (TAGS). It changes when the content of the file does."""
     return digest([size, {tag: str(tags[tag]) for tag in sorted(TAGS) if tags.get(tag) is not None}])[:32]
 
 
 def last_written(info: dict[str, Any]) -> float | None:
-    """When an object was written (seconds since 1970), as far as the store says; stores call it by other names."""
+    """Returns when an object was written (seconds since 1970); None where the store gives no time. Stores use different names for it."""
     for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
         value = info.get(name)
         if isinstance(value, datetime):

@@ -1,9 +1,9 @@
-"""Stores that fsspec knows: how they are opened, and what happens when a request fails.
+"""Opens the stores that fsspec supports, and repeats requests that fail.
 
-A request that fails for a moment (an answer of 500, 503 or 429, a cut connection, a timeout) is made again after a pause that doubles
-and is drawn at random around its length, so that many workers do not come back at once. That goes on for `CORPUSMILL_STORE_SECONDS`; then
-comes a `StoreError`, which the engine takes for a hiccup. What no second request mends (a wrong key, no permission) is an `InputError`.
-Libraries repeat nothing themselves: their tries would multiply ours.
+A request with a temporary failure (an answer of 500, 503 or 429, a cut connection, a timeout) is repeated after a pause. The pause
+doubles each time and has a random factor, so that many workers do not come back at once. After `CORPUSMILL_STORE_SECONDS` the request
+raises a `StoreError`, which the engine treats as a hiccup. A permanent failure (a wrong key, no permission) is an `InputError`. Libraries
+do not repeat requests themselves: their tries would multiply ours.
 """
 
 import errno
@@ -19,34 +19,34 @@ from corpusmill.pipeline.redirects import checked_redirects
 
 Result = TypeVar("Result")
 
-#: Seconds for which a failing store is asked again, the variable that sets them, and the least number of requests.
+#: Seconds for which a failing request is repeated, the variable that sets them, and the least number of requests.
 PATIENCE, PATIENCE_VARIABLE, TRIES = 60.0, "CORPUSMILL_STORE_SECONDS", 3
 #: Seconds before the second request, and the longest pause.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-#: Answers (HTTP) after which the same request may work, and what S3 calls them.
+#: HTTP status codes and S3's error codes after which the same request may work.
 BUSY_STATUS = (408, 429, 500, 502, 503, 504)
 BUSY_CODES = (
     "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "IncompleteBody", "ThrottlingException",
 )  # fmt: skip
-#: Errors of libraries for connections that were cut, refused or silent; by name, because not every library is installed.
+#: Errors of libraries for connections that were cut, refused or silent. By name, because not every library is installed.
 CUT = frozenset(
     ["HTTPClientError", "ConnectionError", "ResponseStreamingError", "IncompleteReadError", "ResponseParserError", "ClientConnectionError",
      "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError", "TimeoutError", "IncompleteRead", "Truncated"]
 )  # fmt: skip
-#: What libraries call missing or incomplete credentials.
+#: Errors of libraries for missing or incomplete credentials.
 NO_KEYS = frozenset(
     ["NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound", "TokenRetrievalError", "SSOError"]
 )
 S3 = ("s3", "s3a")
-#: Listings are never kept, because a run changes what it lists. We repeat requests to S3, so its library does not.
+#: Listings are not cached, because a run changes the folders that it lists. `asked` repeats requests to S3, so its library does not.
 UNCACHED: dict[str, Any] = {"use_listings_cache": False}
 S3_CONFIG: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-#: For a library that opens files itself (DuckDB), where we can't repeat requests.
+#: For a library that opens files itself (DuckDB), whose requests `asked` can't repeat.
 S3_CONFIG_ALONE: dict[str, Any] = S3_CONFIG | {"retries": {"total_max_attempts": 8, "mode": "standard"}}
 
 
 class StoreError(CorpusmillError, OSError):
-    """A store did not answer for as long as we asked; one sentence with the URL and the cause."""
+    """A store still failed after repeated requests. The message is one sentence with the URL and the cause."""
 
     def __init__(self, sentence: str):
         super().__init__(errno.EIO, sentence)
@@ -60,13 +60,13 @@ class StoreError(CorpusmillError, OSError):
 
 
 class Truncated(OSError):
-    """A store gave fewer bytes than it should have."""
+    """A store sent fewer bytes than were requested."""
 
 
 def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL and the path in it; one sentence where its protocol can't be used.
+    """Returns the fsspec filesystem of a URL and the path in it. Raises InputError where the protocol can't be used.
 
-    `alone`: for a library that opens files itself, so the filesystem has to repeat requests.
+    `alone`: for a library that opens files itself, so that the filesystem has to repeat requests.
     """
     from fsspec.core import url_to_fs
 
@@ -88,14 +88,14 @@ def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
 
 
 def is_s3(fs: Any) -> bool:
-    """Whether a filesystem is s3fs's."""
+    """Whether a filesystem is that of s3fs."""
     return bool(set(S3) & {fs.protocol} if isinstance(fs.protocol, str) else set(S3) & set(fs.protocol))
 
 
 def asked(url: str, request: Callable[[], Result], patience: float | None = None) -> Result:
-    """The result of `request`, which is made again while it fails for a moment. `url` is for sentences.
+    """Calls `request`, again after each temporary failure, and returns its result. `url` is for messages; `patience`: seconds.
 
-    Raises StoreError, InputError, FileNotFoundError, and whatever else does not come from the store.
+    Raises StoreError, InputError, FileNotFoundError, and any error that does not come from the store.
     """
     began, tries = time.monotonic(), 0
     patience = seconds_of(PATIENCE_VARIABLE, PATIENCE, 0, 3600) if patience is None else patience
@@ -117,11 +117,11 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the same request may work a little later."""
+    """Whether an error is temporary: the same request may work a little later."""
     at: BaseException | None = error
     while at is not None:
         response = getattr(at, "response", None)
-        if isinstance(response, dict):  # of botocore: the store has answered, so the answer decides
+        if isinstance(response, dict):  # an error of botocore: the store has answered, so its answer decides
             return _status(response) in BUSY_STATUS or _code(response) in BUSY_CODES
         if CUT & {kind.__name__ for kind in type(at).__mro__}:
             return True
@@ -130,13 +130,13 @@ def passing(error: BaseException) -> bool:
 
 
 def error_code(error: BaseException) -> str:
-    """What S3 calls an error that s3fs has made an OSError of; empty where S3 has not answered."""
+    """Returns S3's code of an error that s3fs has turned into an OSError; empty where S3 has not answered."""
     response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     return _code(response) if isinstance(response, dict) else ""
 
 
 def refusal(error: BaseException) -> str | None:
-    """Why a request can't work, without anything secret; None where it has another reason."""
+    """Returns, without secrets, why a store refuses a request; None where the error is not a refusal."""
     names, code = {kind.__name__ for kind in type(error).__mro__}, error_code(error)
     if code == "NoSuchBucket":
         return "there is no such bucket."
@@ -146,7 +146,7 @@ def refusal(error: BaseException) -> str | None:
         return f"there are no credentials for it ({type(error).__name__}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
     if isinstance(error, PermissionError):
         return f"the store refuses this ({code or 'forbidden'}): check the credentials and what they may do."
-    if "BotoCoreError" in names:  # the library does not send the request: no region, a wrong name, a file of configuration
+    if "BotoCoreError" in names:  # the request was not sent: no region, an invalid name, a bad configuration file
         return f"the store can't be asked for this ({' '.join(redact(str(error)).split())})."
     if isinstance(error, OSError) and code:
         return f"the store refuses this ({code}: {' '.join(str(error.strerror or error).split())})."
@@ -154,7 +154,7 @@ def refusal(error: BaseException) -> str | None:
 
 
 def _cause(error: BaseException) -> str:
-    """A failure in a few words: what the store answered, or how the connection ended."""
+    """Returns a failure in a few words: the answer of the store, or how the connection ended."""
     response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     if isinstance(response, dict):
         status, code = _status(response), _code(response)

@@ -1,11 +1,11 @@
-"""Objects of a store as binary streams: one that is read by ranges, one that is written and appears when it is complete.
+"""Objects of a store as binary streams: `StoreFile` reads an object by ranges, `StoreWriter` writes one that appears when it is complete.
 
-A range that was cut is asked for again by itself, so a long read goes on where it was. A small object comes with one request. Of a large
-one what is read comes, and more and more ahead of a reader that goes on where it stopped: few requests do for a whole crawl file, and few
-bytes for some columns of a shard.
+A small object is read with one request. A large one is read by ranges, and a range that fails is requested again, alone. For a reader
+that goes on where it stopped, the reader fetches ahead, doubling the amount each time. So a whole crawl file takes few requests, and some
+columns of a shard take few bytes.
 
-A written object that fits one part is sent by one request. A larger one is sent as a multipart upload, of which each part is sent again
-where it was cut; where the writer fails it is aborted, so nothing is left. `Store.abort_uploads` finds what a killed process left.
+An object that fits one part is written with one request. A larger one is a multipart upload; a part that fails is sent again. Where the
+writer fails, the upload is aborted, so that nothing is left. `Store.abort_uploads` removes the uploads of killed processes.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from typing import Any
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.store_requests import Truncated, asked, is_s3
 
-#: Bytes of an object that is read at once, and of the first range of a larger one.
+#: Bytes up to which an object is read as a whole, and bytes of the first range of a larger one.
 WHOLE, FIRST = 4 << 20, 64 << 10
-#: The longest range of one request, and how many are asked for side by side.
+#: The longest range of one request, and the number of parallel requests.
 RANGE, BESIDE = 8 << 20, 4
-#: Bytes of a part: S3 takes at most 10,000 parts of an object, so 320 GB, and at least 5 MiB a part.
+#: Bytes of a part. S3 accepts at most 10,000 parts of an object (so 320 GB) of at least 5 MiB each.
 PART = 32 << 20
 
 
 class Stream(io.RawIOBase):
-    """Bytes from 0 to `size`, of which `position` is the next. A subclass has `read`."""
+    """A seekable stream of `size` bytes; `position` is the next byte. Subclasses implement `read`."""
 
     def __init__(self, size: int):
         self.size = size
@@ -53,7 +53,7 @@ class Stream(io.RawIOBase):
 
 
 class StoreFile(Stream):
-    """`size` (bytes) is asked for where it is not known. FileNotFoundError where there is no such object."""
+    """An object of a store as a readable stream. `size` in bytes; None: the store is asked. Raises FileNotFoundError."""
 
     def __init__(self, fs: Any, path: str, url: str, size: int | None = None):
         super().__init__(_size(fs, path, url) if size is None else size)
@@ -76,7 +76,7 @@ class StoreFile(Stream):
         return self.read()
 
     def _fetch(self, begin: int, end: int) -> bytes:
-        """The bytes of a range that is not held; what is read beyond it is held for the next."""
+        """Returns the bytes of a range that is not in memory. Bytes beyond it that were fetched are kept for the next read."""
         if self.size <= WHOLE:
             self._begin, self._held = 0, self.ranges(0, self.size)
         elif end - begin >= RANGE:
@@ -89,7 +89,7 @@ class StoreFile(Stream):
         return self._held[begin - self._begin : end - self._begin]
 
     def ranges(self, begin: int, end: int) -> bytes:
-        """Bytes of the object, by requests of at most `RANGE`, of which some go side by side; those that fail are made again."""
+        """Returns bytes of the object, by requests of at most `RANGE` bytes, some of them in parallel. Failed requests are repeated."""
         places = range(begin, end, RANGE)
         if len(places) == 1:
             return self._range(begin, end)
@@ -116,7 +116,7 @@ def _size(fs: Any, path: str, url: str) -> int:
 
 
 class StoreWriter(io.RawIOBase):
-    """A binary stream into an object. Nothing is published until `publish`; `discard` gives it up."""
+    """A binary stream into an object. The object appears when `publish` is called; `discard` drops what was written."""
 
     def __init__(self, fs: Any, path: str, url: str):
         self.fs, self.path_in_store, self.name = fs, path, url
@@ -143,7 +143,7 @@ class StoreWriter(io.RawIOBase):
         return size
 
     def publish(self) -> None:
-        """The whole object is there when this returns."""
+        """Completes the object, which is in the store when this returns."""
         if self._upload is None:
             content = self._buffer.getvalue()
             asked(self.name, lambda: self.fs.pipe_file(self.path_in_store, content))
@@ -183,7 +183,7 @@ class _Upload:
     def complete(self, size: int) -> None:
         try:
             self._call("complete_multipart_upload", UploadId=self.id, MultipartUpload={"Parts": self.parts})
-        except FileNotFoundError:  # no such upload: an earlier try was carried out, though its answer never came
+        except FileNotFoundError:  # no such upload: an earlier try has succeeded, and only its answer was lost
             if asked(self.url, lambda: self.fs.info(self.path))["size"] != size:
                 raise
 
@@ -193,7 +193,7 @@ class _Upload:
 
 
 class _Streamed:
-    """A large object of a store other than S3: by fsspec's own writer, which publishes when it is closed."""
+    """A large object of a store other than S3, written by fsspec's own writer, which publishes it when closed."""
 
     def __init__(self, fs: Any, path: str, url: str):
         self.url = url

@@ -4,13 +4,14 @@
 tokens-00000.bin             little-endian uint16 (vocabularies below 65,536) or uint32, one document after the other,
                              each followed by END_OF_TEXT
 tokens-00000.index.parquet   one row a document, in the order of the tokens: see INDEX
-tokens-00000.pack-2048.arrow where asked for, which pieces of its documents share a row of 2048 places (`packing.py`): one row a piece,
-                             by row and place in the shard, as an Arrow file of one batch that is not compressed, so it is read through
-                             a memory map. Every token of the shard is in exactly one piece, so it is a target exactly once
+tokens-00000.pack-2048.arrow a packing plan, if the recipe asks for one (`packing.py`): which pieces of the documents share a training
+                             row of 2048 places. One row a piece, sorted by training row and place in the shard; an uncompressed
+                             Arrow file of one batch, to be read through a memory map. Every token of the shard is in exactly one
+                             piece, so it is a target exactly once
 shards.json                  dtype, vocabulary, the tokenizer's sha256, END_OF_TEXT's id, totals, and size and sha256 of each file
 ```
 
-END_OF_TEXT is the token that ends documents: `<|endoftext|>`, or another one where the tokenizer is from elsewhere.
+END_OF_TEXT is the token that ends documents: `<|endoftext|>`, or another token where the run did not train the tokenizer.
 """
 
 import json
@@ -39,12 +40,12 @@ SHARDS_FILE = "shards.json"
 SPLITS = ("train", "validation")
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
-#: One row a document. `first` counts within the shard; `tokens` includes the END_OF_TEXT after the document, so the rows
-#: cover the shard without gaps. `source`, `offset`, `length` lead to the record of the crawl, `data_file` (relative to the
-#: run, see `Shard.run`) and `data_row` to the text that was encoded. A document that a split by place cuts has a row in both splits:
-#: `text_begin` is the byte of its text at which the row's begins, and `utf8_bytes` counts from there. A mixture repeats documents: `copy`
-#: counts from 0. Documents that dedup knows as copies of each other and that stay all the same have one `cluster_id`; it is null for
-#: all others. `language` is the documents' column of that name, null where they have none.
+#: One row a document. `first` is the document's first token, counted within the shard. `tokens` includes the END_OF_TEXT after the
+#: document, so the rows cover the shard without gaps. `source`, `offset` and `length` address the record in the crawl; `data_file`
+#: (relative to the run, see `TokenShard.run`) and `data_row` address the text that was encoded. A split by place may cut a document;
+#: then it has a row in both splits, `text_begin` is the byte of its text at which the row begins, and `utf8_bytes` counts from there.
+#: A mixture repeats documents: `copy` counts the repetitions from 0. Copies of each other that dedup found and kept share a
+#: `cluster_id`; it is null for all other documents. `language` is the documents' column of that name, null where they have none.
 INDEX = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -66,13 +67,13 @@ INDEX = pa.schema(
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
-    """The smallest of the two types that holds every id below `vocabulary_size`; 65,535 stays free in uint16."""
+    """Returns the smaller of the two types that holds every id below `vocabulary_size`. In uint16 the id 65,535 is never used."""
     return DTYPES["uint16"] if vocabulary_size < 1 << 16 else DTYPES["uint32"]
 
 
 @dataclass(frozen=True)
 class PackingFile:
-    """A shard packed into `rows` rows of `length` places: the plan's name relative to the folder, its bytes and sha256 (hex)."""
+    """The plan that packs a shard into `rows` rows of `length` places: its file name in the folder, its bytes and sha256 (hex)."""
 
     length: int
     file: str
@@ -83,10 +84,10 @@ class PackingFile:
 
 @dataclass(frozen=True)
 class TokenShard:
-    """One `.bin` file with its index and plans: names relative to the folder, sizes in tokens, sha256 (hex) of both.
+    """One `.bin` file with its index and plans: file names in the folder, counts, and the sha256 (hex) of both files.
 
-    `run` is the run that `data_file` is relative to, and `origin` the sha256 of the `shards.json` that the shard comes from; both are
-    null where the set lies in the run that made it.
+    `run` is the run that `data_file` is relative to, and `origin` the sha256 of the `shards.json` from which the shard was appended.
+    Both are null where the folder lies in the run that made it.
     """
 
     file: str
@@ -101,7 +102,7 @@ class TokenShard:
     plans: tuple[PackingFile, ...] = ()
 
     def plan(self, length: int) -> PackingFile | None:
-        """The plan for rows of `length` places, where it has one."""
+        """Returns the plan for rows of `length` places; None where the shard has none."""
         return next((plan for plan in self.plans if plan.length == length), None)
 
 
@@ -130,11 +131,11 @@ class ShardSet:
 
     @property
     def homes(self) -> list[str]:
-        """The other runs in which documents of a set lie."""
+        """The other runs that hold documents of this set."""
         return list(dict.fromkeys(shard.run for shard in self.shards if shard.run is not None))
 
     def packing(self) -> list[dict[str, Any]]:
-        """For each length for which every shard has a plan: rows, places that stay empty, and their share."""
+        """Returns, for each length for which every shard has a plan, the rows, the places that stay empty, and their share."""
         found = []
         for length in sorted({plan.length for shard in self.shards for plan in shard.plans}):
             plans = [shard.plan(length) for shard in self.shards]
@@ -150,14 +151,14 @@ class ShardSet:
 
     @classmethod
     def read(cls, storage: Storage) -> "ShardSet":
-        """Raises InputError where there is no such file, or where it is not what this module writes."""
+        """Reads and checks `shards.json`. Raises InputError where it is missing, or is not as this module writes it."""
         path = storage.path(SHARDS_FILE)
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
         try:
             raw = from_json(storage.read_bytes(SHARDS_FILE))
             totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
-            raw.pop("packing")  # for those who read the file: it follows from the plans
+            raw.pop("packing")  # it follows from the plans, and is in the file for human readers
             if unknown := raw.keys() - {field.name for field in fields(cls)}:
                 raise ValueError(f"there is more in it: {min(unknown)}")
             found = TypeAdapter(cls).validate_json(to_json(raw), strict=True)
@@ -177,7 +178,7 @@ class ShardSet:
 
 
 def split_folders(root: Storage) -> dict[str, str]:
-    """The folders of token shards by split, relative to the root: `tokens/train` in a run, `train` in a set."""
+    """Returns the folders of token shards by split, relative to the root: `tokens/train` in a run, `train` in a set."""
     for parent in ("tokens/", ""):
         found = {split: f"{parent}{split}" for split in SPLITS if root.exists(f"{parent}{split}/{SHARDS_FILE}")}
         if found:
@@ -186,29 +187,29 @@ def split_folders(root: Storage) -> dict[str, str]:
 
 
 def shard_names(number: int) -> tuple[str, str]:
-    """The names of a shard's tokens and of its index."""
+    """Returns the names of a shard's token file and of its index."""
     return f"tokens-{number:05d}.bin", f"tokens-{number:05d}.index.parquet"
 
 
 def shard_contents(number: int, tokens: npt.NDArray[Any], index: pa.Table) -> dict[str, Content]:
-    """What to publish for one shard. `tokens` has the set's dtype; `index` is in the schema INDEX, in the tokens' order."""
+    """Returns the files to publish for one shard. `tokens` has the set's dtype; `index` has the schema INDEX, in the tokens' order."""
     file, index_file = shard_names(number)
     return {file: np.ascontiguousarray(tokens).view(np.uint8).data, index_file: index}
 
 
 def map_tokens(storage: Storage, relative: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A file of tokens as a read-only array: a memory map where it is local, else its content."""
+    """Returns a file of tokens as a read-only array: a local file is memory-mapped, a remote one is read as a whole."""
     if storage.remote:
-        with storage.open_read(relative) as file:  # by ranges: a shard is large
+        with storage.open_read(relative) as file:  # this reads by ranges: a shard is large
             return np.frombuffer(file.read(), dtype)
     return map_file(storage.path(relative), dtype)
 
 
 def map_file(path: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A local file as a read-only array, `[bytes // itemsize]`; raises OSError where it can't be opened or mapped.
+    """Maps a local file into memory and returns it as a read-only array, `[bytes // itemsize]`. Raises OSError where it can't be mapped.
 
-    No descriptor stays open, so a set of any number of shards can stay mapped. What is cut off the file while it is mapped can't be read
-    any more: the process ends by SIGBUS, as with any map.
+    No descriptor stays open, so any number of shards can stay mapped. Where the file is truncated while it is mapped, reading the
+    missing part ends the process by SIGBUS, as with any memory map.
     """
     if not Path(path).stat().st_size:
         return np.zeros(0, dtype)
@@ -218,11 +219,12 @@ def map_file(path: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def address_of(array: npt.NDArray[Any]) -> int:
-    """Where an array's first item lies; 0 where it has none, which no array with items has."""
+    """Returns the memory address of an array's first item; 0 for an empty array."""
     return int(array.__array_interface__["data"][0]) if array.size else 0
 
 
-#: `row` counts from 0 without gaps; `first` is the piece's first token in the shard and `tokens` their number: the targets of the piece.
+#: The columns of a packing plan. `row` counts from 0 without gaps; `first` is the piece's first token in the shard, and `tokens` the
+#: number of its tokens, each of which is a target.
 PLAN = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
@@ -234,12 +236,12 @@ Integers = npt.NDArray[np.int64]
 
 
 def plan_name(shard_file: str, length: int) -> str:
-    """The name of a shard's plan for rows of `length` places."""
+    """Returns the name of a shard's plan for rows of `length` places."""
     return f"{shard_file.removesuffix('.bin')}.pack-{length}.arrow"
 
 
 def plan_bytes(table: pa.Table) -> bytes:
-    """The Arrow file of a plan."""
+    """Returns a plan as the bytes of an Arrow file."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, PLAN) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
@@ -247,10 +249,10 @@ def plan_bytes(table: pa.Table) -> bytes:
 
 
 class PackingPlan:
-    """A plan as it lies on disk: int64 `row`, `first`, `tokens`, each `[pieces]`.
+    """The content of a plan file: the int64 arrays `row`, `first` and `tokens`, each `[pieces]`.
 
-    Raises InputError where it is not a plan that covers `shard_tokens` tokens once, in `rows` rows of at most `length`, and
-    FileNotFoundError where it is not there.
+    Raises FileNotFoundError where the file is missing, and InputError where it is not a plan that covers `shard_tokens` tokens once, in
+    `rows` rows of at most `length` places.
     """
 
     def __init__(self, path: str, shard_tokens: int, length: int, rows: int):
@@ -258,9 +260,9 @@ class PackingPlan:
             mapped = map_file(path, np.dtype(np.uint8))
             file = pa.ipc.open_file(pa.py_buffer(mapped))
             batch = file.get_batch(0) if file.num_record_batches == 1 else file.read_all()
-            batch.validate()  # Arrow trusts what a file says of its sizes
+            batch.validate()  # Arrow trusts the sizes that a file states
         except FileNotFoundError:
-            raise  # a copy in a cache may have gone
+            raise  # another process may have removed the copy from the cache
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path}: not a readable packing plan ({error}).") from error
         if not batch.schema.equals(PLAN):
@@ -270,7 +272,7 @@ class PackingPlan:
             raise InputError(f"{path}: this packing plan does not cover the {shard_tokens} tokens of its shard in {rows} rows of {length}.")
 
     def pieces_of(self, row: int) -> list[tuple[int, int]]:
-        """(first token in the shard, tokens) of each piece of a row."""
+        """Returns (first token in the shard, tokens) of each piece of a row."""
         begin, end = np.searchsorted(self.row, [row, row + 1])
         return list(zip(self.first[begin:end].tolist(), self.tokens[begin:end].tolist()))
 
@@ -286,7 +288,7 @@ def _covers(row: Integers, first: Integers, tokens: Integers, shard_tokens: int,
         return shard_tokens == rows == 0
     order = first.argsort(kind="stable")
     starts, sizes = first[order], tokens[order]
-    wanted = sizes.cumsum()  # of pieces that follow one another: where each ends
+    wanted = sizes.cumsum()  # where each piece ends, if they follow one another without gaps
     steps = row[1:] - row[:-1]
     return bool(
         row[0] == 0 and row[-1] == rows - 1 and (not len(steps) or (steps.min() >= 0 and steps.max() <= 1))
@@ -295,13 +297,13 @@ def _covers(row: Integers, first: Integers, tokens: Integers, shard_tokens: int,
     )  # fmt: skip
 
 
-FETCHES = 8  # files of a remote set that are copied at a time
+FETCHES = 8  # files of a remote set that are copied in parallel
 Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
 class TokenAddress:
-    """Where a token comes from: its document, the crawl's record, the row of the data, and its place in the shard."""
+    """The origin of a token: its document, that document's record in the crawl, row of the data, and place in the shard."""
 
     shard: int
     id: str
@@ -311,8 +313,8 @@ class TokenAddress:
     length: int | None
     data_file: str
     data_row: int
-    text_begin: int  # UTF-8 bytes of its text before these tokens: above 0 where a split by place cut it
-    first: int  # of the document in its shard
+    text_begin: int  # UTF-8 bytes of the text before these tokens: above 0 where a split by place cut the document
+    first: int  # the document's first token, counted within the shard
     tokens: int
     utf8_bytes: int
     copy: int
@@ -321,11 +323,11 @@ class TokenAddress:
 
 
 class TokenShards:
-    """A folder of token shards, read through memory maps; positions run over all shards as one row of tokens.
+    """A folder of token shards, read through memory maps. A position counts tokens over all shards.
 
-    Shards are mapped when they are needed; those of a remote store from copies in `cache` (by default the user's).
-    Raises InputError where the folder holds no token shards, a shard is missing or of another size than
-    `shards.json` says, or (where these are given) they were made by another tokenizer, or end documents with another token.
+    Shards are mapped when they are needed; those of a remote store are first copied to `cache` (by default the user's).
+    Raises InputError where the folder holds no token shards, where a shard is missing or has another size than in `shards.json`, where
+    no `tokenizer_sha256` is the one of the shards, and where documents end with another token than `end_of_text_id` (if these are given).
     """
 
     def __init__(
@@ -352,17 +354,17 @@ class TokenShards:
             )
         self._check_sizes()
         counts = [shard.tokens for shard in self.description.shards]
-        #: int64, one more than there are shards: the position at which each begins, and the total.
+        #: int64 `[shards + 1]`: the position at which each shard begins, and the total.
         self.starts: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
         self._start_list: list[int] = self.starts.tolist()
-        #: uint64: where the tokens of each shard lie in this process; 0 for those that are not mapped yet, and for empty ones.
+        #: uint64 `[shards]`: the memory address of each shard's tokens; 0 for a shard that is empty or not mapped yet.
         self.addresses: npt.NDArray[np.uint64] = np.zeros(len(counts), np.uint64)
         self._tokens: dict[int, npt.NDArray[Any]] = {}
         self._indexes: dict[int, pa.Table] = {}
         self._plans: dict[tuple[int, int], PackingPlan] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process maps the shards for itself."""
+        """Leaves out the memory maps: the process that gets the pickle maps the shards itself."""
         return {**self.__dict__, "addresses": np.zeros_like(self.addresses), "_tokens": {}, "_indexes": {}, "_plans": {}}
 
     def __len__(self) -> int:
@@ -397,18 +399,18 @@ class TokenShards:
         return self.shards[number]
 
     def tokens(self, number: int) -> npt.NDArray[Any]:
-        """All tokens of one shard, read-only."""
+        """Returns all tokens of one shard, read-only."""
         if number not in self._tokens:
             shard, width = self._shard(number), self.dtype.itemsize
             tokens = self._open(shard.file, shard.tokens * width, shard.sha256, lambda path: map_file(path, self.dtype))
             if len(tokens) != shard.tokens:
                 raise self._wrong_size(shard, len(tokens) * width)
-            tokens = self._tokens.setdefault(number, tokens)  # of two threads the first counts: an address that was given stays good
+            tokens = self._tokens.setdefault(number, tokens)  # keeps the map of the first thread: its address may be in use
             self.addresses[number] = address_of(tokens)
         return self._tokens[number]
 
     def map(self, numbers: Iterable[int]) -> None:
-        """Maps these shards, so that their `addresses` are known; remote ones are fetched side by side."""
+        """Maps these shards, which fills in their `addresses`. Remote shards are fetched in parallel."""
         if self.storage.remote:
             with ThreadPoolExecutor(FETCHES) as pool:
                 deque(pool.map(self.tokens, numbers), 0)
@@ -416,11 +418,11 @@ class TokenShards:
             deque(map(self.tokens, numbers), 0)
 
     def packed_rows(self, number: int, length: int) -> int:
-        """Rows of `length` places into which a shard is packed; raises InputError where it has no such plan."""
+        """Returns the number of rows of `length` places into which a shard is packed. Raises InputError where it has no such plan."""
         return self._plan(number, length).rows
 
     def plan(self, number: int, length: int) -> PackingPlan:
-        """How the documents of a shard are packed into rows of `length`; raises InputError where it has no such plan."""
+        """Returns the plan that packs a shard into rows of `length` places. Raises InputError where it has no such plan."""
         if (number, length) not in self._plans:
             shard, found = self._shard(number), self._plan(number, length)
             plan = self._open(found.file, found.bytes, found.sha256, lambda path: PackingPlan(path, shard.tokens, length, found.rows))
@@ -437,7 +439,7 @@ class TokenShards:
         return found
 
     def _open(self, file: str, size: int, sha256: str, opener: Callable[[str], Opened]) -> Opened:
-        """What `opener` makes of the path of a file of the set, or of its copy where the set is remote."""
+        """Calls `opener` with the path of a file of the set (where the set is remote, of its copy), and returns the result."""
         if self._cache is not None:
             return self._cache.use(self.storage, file, size, sha256, opener)
         try:
@@ -446,7 +448,7 @@ class TokenShards:
             raise InputError(f"{self.storage.path(file)}: can't be read ({error.strerror or error}).") from error
 
     def index(self, number: int) -> pa.Table:
-        """The documents of one shard (schema INDEX)."""
+        """Returns the documents of one shard (schema INDEX). Raises InputError where the index does not cover the shard."""
         if number not in self._indexes:
             shard = self._shard(number)
             table = read_table(self.storage, shard.index)
@@ -461,20 +463,20 @@ class TokenShards:
         return self._indexes[number]
 
     def release(self, number: int) -> None:
-        """Lets go of a shard's map and index: whoever walks over all shards needs one at a time. No loader may be reading them."""
+        """Drops a shard's map and index, for callers that go through all shards one by one. No loader may be reading them."""
         self.addresses[number] = 0
         self._tokens.pop(number, None)
         self._indexes.pop(number, None)
 
     def shard_of(self, position: int) -> tuple[int, int]:
-        """The shard of a position and the token's number in it."""
+        """Returns the shard of a position and the token's number in that shard."""
         if not 0 <= position < self.total:
             raise InputError(f"{self.storage.root}: there is no token {position}; it has {self.total}, counted from 0.")
         number = bisect_right(self._start_list, position) - 1
         return number, position - self._start_list[number]
 
     def window(self, start: int, length: int) -> npt.NDArray[Any]:
-        """`length` tokens from position `start` on, across shard borders; a read-only view where one shard has them all."""
+        """Returns `length` tokens from position `start` on, across shard borders. A read-only view where one shard has them all."""
         if start < 0 or length < 0 or start + length > self.total:
             raise ValueError(f"tokens {start} to {start + length} of {self.total}")
         number = bisect_right(self._start_list, start) - 1
@@ -490,7 +492,7 @@ class TokenShards:
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
 
     def locate(self, shard: int, token: int) -> TokenAddress:
-        """The document that a token of a shard belongs to (the END_OF_TEXT after a document is that document's)."""
+        """Returns the document to which a token of a shard belongs. The END_OF_TEXT after a document belongs to it."""
         known = self._shard(shard)
         if not 0 <= token < known.tokens:
             raise InputError(f"{self.storage.path(known.file)}: there is no token {token}; it has {known.tokens}, counted from 0.")
@@ -498,7 +500,7 @@ class TokenShards:
         return self._address(shard, row)
 
     def documents_of(self, start: int, length: int) -> list[TokenAddress]:
-        """The documents that `window(start, length)` touches, in the order of their tokens."""
+        """Returns the documents that have tokens in `window(start, length)`, in the order of their tokens."""
         found: list[TokenAddress] = []
         stop = min(start + length, self.total)
         while start < stop:
@@ -515,11 +517,11 @@ class TokenShards:
 
     @cached_property
     def utf8_bytes(self) -> int:
-        """UTF-8 bytes of all documents: what bits per byte are divided by."""
+        """UTF-8 bytes of all documents, the divisor of bits per byte."""
         return self.description.utf8_bytes
 
     def verify(self) -> None:
-        """Reads every shard; raises InputError where its sha256, its index or its plans are not what `shards.json` says."""
+        """Reads every shard. Raises InputError where a shard, its index or a plan does not match `shards.json`."""
         for number, shard in enumerate(self.shards):
             for what, file, wanted in (
                 ("token shard", shard.file, shard.sha256),

@@ -1,8 +1,8 @@
-"""Files of web servers that are kept on this machine: where each lies, what its server said of it, and how it is downloaded.
+"""Downloads files of web servers into the user's cache, and finds them there.
 
-A downloaded file lies below the cache's folder under its host and path, with a JSON file beside it. It stands for its URL wherever one is
-opened: sources, offsets and fingerprints are the same with and without it. Downloads are polite, survive bad lines, and go on where they
-stopped.
+A downloaded file lies in the cache under its host and path, with a JSON file (its size and the server's tags) next to it. Whoever opens
+its URL gets this file; sources, offsets and fingerprints are the same with and without it. Downloads use few connections, repeat failed
+requests after pauses, and go on where they stopped.
 """
 
 import fcntl
@@ -37,24 +37,24 @@ FOLDER, SIDECAR = "web", ".json"
 AGENT = f"corpusmill/{corpusmill.__version__} (reader of web archives)"
 #: Connections to a server at a time.
 CONNECTIONS = 2
-#: Seconds for which a server may be silent, when it is called and while it answers.
+#: Seconds for which a server may be silent, before and during its answer.
 TIMEOUT = 60.0
-CHUNK = 1 << 16  # what of one has come is lost when the server falls silent
-#: Answers of servers that have too much to do, or are being mended.
+CHUNK = 1 << 16  # bytes read at a time; a part of a chunk is lost when the server falls silent
+#: Status codes of servers that are overloaded or out of order for a while.
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-MISSING = (401, 403, 404, 410)  # a bucket whose list is not public says 403 of what it does not have
-#: What a server says of a file that changes with its content.
+MISSING = (401, 403, 404, 410)  # a bucket whose list is not public answers 403 for missing objects
+#: The headers of a file that change with its content.
 TAGS = ("ETag", "Last-Modified")
 PART = ".part"
-#: Seconds between two looks whether another run has finished a file.
+#: Seconds between two tries to lock a file that another run downloads.
 LOCK_SECONDS = 0.2
-#: What a list of a crawl's files may decompress to (bytes); the largest have some 15 MB.
+#: The most bytes that a list of a crawl's files may decompress to; the largest lists have some 15 MB.
 MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A whole file: its place, its size, and the tags by which its server knows its content."""
+    """A complete file in the cache: its path, its size, and the server's tags (TAGS)."""
 
     path: Path
     bytes: int
@@ -62,7 +62,7 @@ class Cached:
 
 
 def place_of(url: str) -> Path | None:
-    """Where the file of a URL lies or would lie; None where a URL is no plain file of a web server."""
+    """Returns the place of a URL's file in the cache, whether it is there or not; None where the URL is no plain file of a web server."""
     parts = urlsplit(url)
     steps = [step for step in parts.path.split("/") if step]
     if parts.scheme not in ("http", "https") or not parts.netloc or not steps or parts.query or {".", ".."} & set(steps):
@@ -71,7 +71,7 @@ def place_of(url: str) -> Path | None:
 
 
 def cached(url: str) -> Cached | None:
-    """The file of a URL, where all of it is here."""
+    """Returns the file of a URL in the cache; None where it is missing or incomplete."""
     place = place_of(url)
     if place is None:
         return None
@@ -84,13 +84,13 @@ def cached(url: str) -> Cached | None:
 
 
 def describe(place: Path, size: int, tags: dict[str, str]) -> None:
-    """Writes what is known of a file, before it is put in its place."""
+    """Writes the JSON file of a file, before the file is moved to its place."""
     told = asdict(Cached(place, size, tags)) | {"path": place.name}
     Storage(str(place.parent)).write_bytes(_sidecar(place).name, json.dumps(told).encode())
 
 
 def forget(url: str) -> None:
-    """Removes the file of a URL: it is not what it should be."""
+    """Removes the file of a URL from the cache."""
     place = place_of(url)
     if place is not None:
         place.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def _sidecar(place: Path) -> Path:
 
 
 def gunzip(content: bytes, most: int = MOST_BYTES) -> bytes:
-    """The content of a gzip file. Raises OSError where it is damaged, or holds more than `most` bytes: a megabyte may hold a gigabyte."""
+    """Returns the content of a gzip file. Raises OSError where it is damaged, or decompresses to more than `most` bytes."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             found = file.read(most + 1)
@@ -115,17 +115,18 @@ def gunzip(content: bytes, most: int = MOST_BYTES) -> bytes:
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a file is asked for without anything new coming, and the pauses between (seconds)."""
+    """How often a file is requested without progress, and the pauses between the requests (seconds)."""
 
     tries: int = 8
-    connects: int = 4  # of a server that does not answer at all
+    connects: int = 4  # tries where the server does not answer at all
     pause: float = 1.0  # before the second try; doubled before each further one
     longest: float = 120.0
-    longest_asked: float = 900.0  # of a server that asks for a pause (Retry-After)
+    longest_asked: float = 900.0  # the longest pause that a server may ask for (Retry-After)
 
 
 class _Again(Exception):
-    """An attempt did not bring all of a file; the message says why. `asked`: seconds for which the server wants to be left alone."""
+    """An attempt did not complete a file; the message says why. `asked`: the pause that the server asked for (seconds). `connected`: the
+    server has answered."""
 
     def __init__(self, reason: object, asked: float | None = None, connected: bool = True):
         super().__init__(str(reason))
@@ -133,8 +134,8 @@ class _Again(Exception):
 
 
 def download(urls: Sequence[str], bar: Bytes | None = None, patience: Patience | None = None) -> None:
-    """Sees to it that the files of `urls` are in the cache. Raises InputError for what a server does not have or the
-    disk can't hold, CorpusmillError for a server that keeps failing; what came until then stays and is not fetched again."""
+    """Downloads the files of `urls` that are not in the cache. Raises InputError for a file that a server does not have or that
+    the disk can't hold, and CorpusmillError for a server that keeps failing. The part that came until then is kept for the next time."""
     missing = [url for url in dict.fromkeys(urls) if cached(url) is None]
     if not missing:
         return
@@ -150,7 +151,7 @@ def download(urls: Sequence[str], bar: Bytes | None = None, patience: Patience |
 
 
 class _Download:
-    """One file."""
+    """The download of one file."""
 
     def __init__(self, url: str, bar: Bytes, patience: Patience, stop: threading.Event):
         place = place_of(url)
@@ -178,7 +179,7 @@ class _Download:
             ) from error
 
     def _lock(self, file: IO[bytes]) -> bool:
-        """Waits while another run fetches the same file; False where this one is to stop."""
+        """Waits while another run fetches the same file. Returns False where this download has to stop."""
         while not self.stop.is_set():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,7 +189,7 @@ class _Download:
         return False
 
     def _run(self) -> None:
-        tries = silent = 0  # since something new came
+        tries = silent = 0  # tries since the last progress
         while not self.stop.is_set():
             before = self._size()
             try:
@@ -210,14 +211,14 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _attempt(self) -> None:
-        """One request: for what is missing where the file is known to be the same, else for all of it."""
+        """Makes one request: for the missing part where the server can confirm that the file is unchanged, else for the whole file."""
         have = self._size()
         tag = self.tag_file.read_text() if have and self.tag_file.exists() else ""
         headers = {"User-Agent": AGENT} | ({"Range": f"bytes={have}-", "If-Range": tag} if tag else {})
         try:
             answer = redirects.opener().open(urllib.request.Request(self.url, headers=headers), timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
-            answer = error  # an answer, too
+            answer = error  # an error status is an answer, too
         except redirects.RedirectRefusedError:
             raise
         except (OSError, HTTPException) as error:
@@ -237,7 +238,7 @@ class _Download:
         elif answer.status == 416 or (answer.status == 206 and start != have):
             self.part.unlink(missing_ok=True)
             raise _Again("the server gives another part than was asked for")
-        elif 300 <= answer.status < 400:  # not followed: to no web server, or once too often
+        elif 300 <= answer.status < 400:  # not followed: the target is no web server, or there were too many
             redirects.check_redirect(self.url, urljoin(self.url, answer.headers.get("Location", "")))
             raise CorpusmillError(f"{self.url}: the request was sent on more than {redirects.MOST} times.")
         elif answer.status not in (200, 206):
@@ -287,7 +288,7 @@ class _Download:
 
 
 def _range(answer: Any) -> tuple[int | None, int | None]:
-    """Where the bytes of an answer begin in the file, and how large the file is."""
+    """Returns the offset in the file at which the bytes of an answer begin, and the size of the file; None where it is not given."""
     given = answer.headers.get("Content-Range", "")
     if answer.status in (206, 416):
         span, _, size = given.removeprefix("bytes ").partition("/")
@@ -298,7 +299,7 @@ def _range(answer: Any) -> tuple[int | None, int | None]:
 
 
 def _asked_pause(answer: Any) -> float | None:
-    """Seconds that the server asks for (Retry-After), as a number or as a date; None where it does not, or nobody can read it."""
+    """Returns the pause that the server asks for (Retry-After, a number or a date) in seconds; None where there is no valid one."""
     given = answer.headers.get("Retry-After", "")
     if given.isdecimal():
         return float(given)

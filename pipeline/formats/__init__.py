@@ -1,1 +1,1 @@
-"""Readers of file formats that several rooms share."""
+"""Readers of file formats that several packages share."""

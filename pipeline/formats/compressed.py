@@ -1,8 +1,8 @@
 """Compressed files: decoders for single frames, and streams over all frames of a file.
 
 A frame is a gzip member, a Zstandard frame or an LZ4 frame (RFC 1952, RFC 8878, the LZ4 frame format). The libraries
-differ in how they bound their output and return unused input; the decoders here all work in the same way. A stream gives
-everything up to the place where a file breaks, and then says that it broke.
+differ in how they limit their output and return unused input; the decoders here all work in the same way. A stream
+returns everything up to the place at which a file is damaged, and then sets `fault`.
 """
 
 import io
@@ -14,11 +14,11 @@ from typing import IO, Any, Protocol
 
 #: Compressed bytes read at a time.
 CHUNK = 1 << 16
-#: Compressed bytes given to zstd and lz4 at a time: a few bytes can stand for 128 KiB, and their objects know no limit.
+#: Compressed bytes that zstd and lz4 get at a time: their decoders can't limit the output, and a few bytes can expand to 128 KiB.
 SMALL_CHUNK = 1 << 11
 #: The frame that holds the dictionary of all others of a zstd WARC (IIPC, WARC compression with Zstandard, 0.1).
 DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
-#: A larger dictionary is not believed, bytes.
+#: The most bytes of a dictionary. A larger one is ignored.
 MAX_DICTIONARY = 64 << 20
 
 
@@ -27,8 +27,8 @@ class Corrupt(ValueError):
 
 
 class FrameDecoder(Protocol):
-    """Decompresses one frame. After each `feed`, `rest` is the input that was not used: to be fed again, or, once
-    `eof` is set, what lies behind the frame."""
+    """Decompresses one frame. After each `feed`, `rest` is the unused input. It has to be fed again; once `eof` is set, it
+    is the content after the frame."""
 
     rest: bytes
     eof: bool
@@ -37,7 +37,7 @@ class FrameDecoder(Protocol):
         """Decompresses some of `data` into about `size` bytes at most. Raises Corrupt."""
 
     def copy(self) -> "FrameDecoder | None":
-        """The decoder as it is now, or None where the library can't copy it."""
+        """Returns a copy of the decoder in its present state, or None where the library can't copy it."""
 
 
 class GzipDecoder:
@@ -91,7 +91,7 @@ class Lz4Decoder:
     def feed(self, data: bytes, size: int) -> bytes:
         try:
             out: bytes = self.inner.decompress(data[:SMALL_CHUNK])
-        except RuntimeError as error:  # all that the library raises
+        except RuntimeError as error:  # the only error of the library
             raise Corrupt(str(error)) from error
         self.eof = self.inner.eof
         self.rest = (self.inner.unused_data or b"") + data[SMALL_CHUNK:]
@@ -103,7 +103,8 @@ class Lz4Decoder:
 
 @dataclass(frozen=True)
 class Codec:
-    """A compression: how its frames begin, and what decompresses one. `skippable`: frames that hold no content."""
+    """A compression: the first bytes of its frames, and a function that makes a decoder. `skippable`: whether it has skippable frames,
+    which hold no content."""
 
     name: str
     magic: bytes
@@ -122,17 +123,17 @@ CODECS = {
 
 
 def is_skippable(content: bytes) -> bool:
-    """Whether a skippable frame begins here (0x184D2A50 to 0x184D2A5F); zstd and lz4 share them."""
+    """Whether `content` begins with a skippable frame (0x184D2A50 to 0x184D2A5F), which zstd and lz4 share."""
     return len(content) >= 4 and content[0] & 0xF0 == 0x50 and content[1:4] == b"\x2a\x4d\x18"
 
 
 def compression_of(start: bytes) -> str | None:
-    """The compression that the first bytes of a file show; a file that begins with a skippable frame counts as zstd."""
+    """Returns the compression of a file from its first bytes; None: not compressed. A skippable frame at the beginning counts as zstd."""
     return next((name for name, codec in CODECS.items() if codec.begins(start[:4])), None)
 
 
 def codec_of(file: IO[bytes], name: str) -> Codec:
-    """The codec of an open file; a zstd file may begin with the dictionary that its frames need."""
+    """Returns the codec of an open file. A zstd file may begin with the dictionary that its frames need."""
     if name != "zstd":
         return CODECS[name]
     file.seek(0)
@@ -147,7 +148,7 @@ def codec_of(file: IO[bytes], name: str) -> Codec:
 
 
 def _dictionary(file: IO[bytes]) -> bytes | None:
-    """The content of a dictionary frame, which may be compressed itself; None where there is none."""
+    """Returns the content of a dictionary frame, which may be compressed itself; None where there is no valid one."""
     head = file.read(8)
     if len(head) < 8 or not head.startswith(DICTIONARY_MAGIC):
         return None
@@ -166,7 +167,7 @@ def _dictionary(file: IO[bytes]) -> bytes | None:
 
 
 def last_bytes(decoder: FrameDecoder | None, chunk: bytes) -> bytes:
-    """What a chunk that breaks still gives before the place where it breaks, found by halving it."""
+    """Returns the output of a damaged chunk up to the damage, which it finds by halving the chunk. Empty without a decoder."""
     out = b""
     while chunk and decoder:
         half = chunk[: max(1, len(chunk) // 2)]
@@ -185,9 +186,9 @@ def last_bytes(decoder: FrameDecoder | None, chunk: bytes) -> bytes:
 
 
 class Inflating(io.RawIOBase):
-    """A decompressed stream over all frames of a file. `fault` is set where the file is cut or corrupt.
+    """A decompressed stream over all frames of a file. `fault` is set where the file is `truncated` or `corrupt`.
 
-    It never raises for what the file holds. Zero bytes and empty frames between frames are skipped.
+    Damaged content never raises an error. Zero bytes and empty frames between frames are skipped.
     """
 
     def __init__(self, file: IO[bytes], codec: Codec):
@@ -207,7 +208,7 @@ class Inflating(io.RawIOBase):
         return len(content)
 
     def read(self, size: int = -1) -> bytes:
-        """At least one byte where there is one, at most `size`."""
+        """Returns at most `size` bytes, and at least one, unless the stream has ended."""
         if size < 0:
             return b"".join(iter(lambda: self.read(CHUNK), b""))
         while not self.output and self.fault is None and self._fill():
@@ -216,7 +217,7 @@ class Inflating(io.RawIOBase):
         return content
 
     def _fill(self) -> bool:
-        """Sees to it that there is input; False at the end of the file."""
+        """Reads input where there is none. Returns False at the end of the file."""
         if self.decoder is None:
             self.input = self.input.lstrip(b"\0")
         while not self.input:
@@ -243,5 +244,5 @@ class Inflating(io.RawIOBase):
 
 
 def inflating(file: IO[bytes], compression: str) -> Inflating:
-    """The decompressed stream of a file whose compression is `gzip`, `zstd` or `lz4`."""
+    """Returns the decompressed stream of a file whose compression is `gzip`, `zstd` or `lz4`."""
     return Inflating(file, codec_of(file, compression))

@@ -1,4 +1,4 @@
-"""Detects the format of a file by its content; its name only says whether another format was promised."""
+"""Detects the format of a file by its content. The file's name tells which format it should have."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from corpusmill.pipeline.formats.compressed import compression_of, inflating
 from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
 from corpusmill.pipeline.manifest import FileRef
 
-#: Decompressed bytes at the beginning of a file that are looked at.
+#: Decompressed bytes that are read from the beginning of a file.
 HEAD = 1 << 16
 WARC_MAGIC = b"WARC/"
 FILEDESC = b"filedesc://"
@@ -27,17 +27,20 @@ NAMES = {
     "text": re.compile(r"\.(txt|text|md|markdown)" + COMPRESSED, re.IGNORECASE),
 }
 TITLES = {"warc": "WARC", "arc": "ARC", "jsonl": "JSONL", "parquet": "Parquet", "html": "HTML", "text": "text"}
-#: Formats that only a file's name can tell: any bytes can be a page or a text.
+#: Formats that are detected by the file's name alone: any bytes can be a page or a text.
 BY_NAME = ("html", "text")
-#: All of them, for sentences.
+#: The names of all formats, for messages.
 KNOWN = "WARC, ARC, JSONL, Parquet, HTML or text"
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that can be read. `layout`: `plain`, or `gzip`, `zstd` or `lz4` (one compressed stream), or with `-frames`
-    behind it (a WARC or ARC with a compressed frame for each record); Parquet is `plain`. Of Parquet alone: `groups`, the compressed bytes
-    of each row group, and `fault`, what is wrong with the text column in one sentence."""
+    """A file that can be read.
+
+    `layout`: `plain` (Parquet, too); `gzip`, `zstd` or `lz4` for one compressed stream; `gzip-frames` and so on for a WARC or ARC with a
+    compressed frame for each record. For Parquet alone: `groups`, the compressed bytes of each row group, and `fault`, one sentence on
+    what is wrong with the text column.
+    """
 
     ref: FileRef
     format: str
@@ -48,7 +51,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that can't be read though it is said to hold data: `rule` for the report, `reason` for people."""
+    """A file that should hold data, but can't be read: `rule` is its rule in the report, `reason` a sentence for the user."""
 
     ref: FileRef
     rule: str
@@ -63,18 +66,18 @@ class Ignored:
 
 
 def named_format(path: str) -> str | None:
-    """The format that a file's name promises."""
+    """Returns the format that a file's name promises; None where it promises none."""
     return next((name for name, pattern in NAMES.items() if pattern.search(path)), None)
 
 
-#: The layout of an open WARC or ARC, from its format and compression.
+#: A function that returns the layout of an open WARC or ARC, from the file, its format and its compression.
 LayoutOf: TypeAlias = Callable[[IO[bytes], str, str], str]
 
 
 def detect(
     ref: FileRef, text_key: str = "text", layout_of: LayoutOf = lambda file, format, compression: compression
 ) -> InputFile | Refused | Ignored:
-    """Looks at the beginning of a file, and of Parquet at its footer. `text_key`: the column that should hold the text."""
+    """Returns the format of a file from its beginning (Parquet: its footer). `text_key`: the column that should hold the text."""
     promised = named_format(ref.path)
     if not ref.bytes:
         return Refused(ref, "empty_file", f"{ref.path}: there is nothing in it.") if promised else Ignored(ref.path)
@@ -132,7 +135,7 @@ def _inflated_head(file: IO[bytes], compression: str) -> bytes:
 
 
 def _is_jsonl(head: bytes, promised: str | None) -> bool:
-    """Whether a line of the beginning is a JSON object; a file that promises JSONL may have bad lines before it."""
+    """Whether the file begins with a JSON object on a line. Where its name promises JSONL, bad lines may come before that line."""
     lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     if not lines or (promised != "jsonl" and not lines[0].lstrip().startswith(b"{")):
         return False
@@ -149,6 +152,6 @@ def _is_object(line: bytes) -> bool:
 
 
 def _sample(head: bytes) -> str:
-    """The first characters of a file, safe to print on a terminal."""
+    """Returns the first characters of a file, safe to print on a terminal."""
     text = head[:40].decode("utf-8", "replace")
     return repr("".join(c if c.isprintable() else "?" for c in text))

@@ -1,4 +1,4 @@
-"""The rows of evaluation sets as they are published: JSONL, JSON, Parquet and Arrow files, compressed ones and zip archives."""
+"""Reads evaluation sets in the formats in which they are published: JSONL, JSON, Parquet and Arrow, compressed files and zip archives."""
 
 import io
 import json
@@ -15,20 +15,20 @@ from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import compression_of, inflating
 from corpusmill.pipeline.formats.parquet import open_parquet
 
-#: Where JSON files keep their rows if they are not a list themselves.
+#: The keys under which JSON files keep their rows, if the file is not a list itself.
 LISTS = ("data", "examples", "rows", "questions", "instances")
-#: An evaluation set is held in memory; what decompresses to more is none.
+#: The most decompressed bytes and rows of an evaluation set, which is held in memory; and the bytes that are read at a time.
 MOST_BYTES, MOST_ROWS, CHUNK = 1 << 30, 10_000_000, 1 << 20
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".zip")
 COMPRESSIONS = (".gz", ".zst", ".lz4")
-#: What `datasets` saves beside its rows.
+#: Files that the library `datasets` saves next to its rows.
 BESIDE = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
 
 Rows = list[dict[str, Any]]
 
 
 def has_data(path: str) -> bool:
-    """Whether the name of a file in a folder or archive is one of a set's."""
+    """Whether a file in a folder or archive holds rows of a set, judged by its name."""
     name = PurePosixPath(path).name
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
@@ -36,7 +36,7 @@ def has_data(path: str) -> bool:
 
 
 def read_set(path: str) -> Iterator[tuple[str, Rows]]:
-    """`(place, rows)` of each table in a file: one, or one for each member of a zip archive. Raises InputError."""
+    """Yields `(place, rows)` of each table in a file: one, or one for each member of a zip archive. Raises InputError."""
     with open_file(path) as file:
         start = file.read(8)
         file.seek(0)
@@ -83,7 +83,7 @@ def _arrow_batches(place: str, file: IO[bytes], start: bytes) -> list[pa.RecordB
         opened = pa.ipc.open_file(file) if start.startswith(b"ARROW1") else pa.ipc.open_stream(file)
         batches: list[pa.RecordBatch] = opened.read_all().to_batches()
         for batch in batches:
-            batch.validate(full=True)  # Arrow trusts what a file says of its sizes
+            batch.validate(full=True)  # Arrow trusts the sizes that a file states
         if sum(batch.num_rows for batch in batches) > MOST_ROWS:
             raise InputError(f"{place}: it has more than {MOST_ROWS:,} rows, too many for an evaluation set.")
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
@@ -127,7 +127,7 @@ def _json_rows(place: str, content: bytes) -> Rows:
 
 
 def _whole(text: str) -> Rows | None:
-    """The rows of a text that is one JSON value; None where it is none that holds a list of objects."""
+    """Returns the rows of a text that is one JSON value; None where it is not, or where the value holds no list of objects."""
     if text.lstrip()[0] == "{" and text.strip().find("}\n{") >= 0:
         return None
     try:
@@ -142,7 +142,7 @@ def _whole(text: str) -> Rows | None:
 
 
 def _squad_rows(articles: Rows) -> Rows:
-    """The questions of SQuAD's own files, which lie below paragraphs below articles, as the rows that Hugging Face publishes."""
+    """Returns the questions of SQuAD's own files (articles of paragraphs of questions) as rows like those on Hugging Face."""
     return [
         {"context": paragraph.get("context"), **question}
         for article in articles

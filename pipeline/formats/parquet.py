@@ -1,4 +1,4 @@
-"""Opens Parquet files and says what is wrong with them."""
+"""Opens Parquet files of users, and checks their text column."""
 
 from typing import IO
 
@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
 
-#: Bytes of a column read at a time; without it Arrow takes a row group's whole column into memory.
+#: Bytes of a column that are read at a time. Without this limit Arrow reads the whole column of a row group into memory.
 BUFFER = 1 << 20
 
 
 def open_parquet(path: str, file: IO[bytes]) -> pq.ParquetFile:
-    """An open Parquet file. Raises InputError where its footer can't be read."""
+    """Opens a Parquet file. Raises InputError where its footer can't be read."""
     try:
         return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
@@ -20,7 +20,7 @@ def open_parquet(path: str, file: IO[bytes]) -> pq.ParquetFile:
 
 
 def text_fault(path: str, parquet: pq.ParquetFile, key: str) -> str:
-    """One sentence with the columns that there are where the text column is missing or holds no text; else nothing."""
+    """Returns a sentence where the text column `key` is missing or holds no text; else an empty string."""
     schema = parquet.schema_arrow
     if key not in schema.names:
         return f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}."
@@ -36,7 +36,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def group_bytes(parquet: pq.ParquetFile) -> list[int]:
-    """Compressed bytes of each row group."""
+    """Returns the compressed bytes of each row group."""
     metadata = parquet.metadata
     return [
         sum(metadata.row_group(group).column(column).total_compressed_size for column in range(metadata.num_columns))

@@ -1,4 +1,4 @@
-"""Views of a stream: a range of a file, a window that moves forward through a stream, and its lines."""
+"""Views of a stream: a range of a file, a buffered window that moves through a stream, and the lines of a window."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from typing import IO, Protocol
 
 from corpusmill.pipeline.store_streams import Stream
 
-#: Bytes asked of the stream at a time.
+#: Bytes that are read from the stream at a time.
 CHUNK = 1 << 17
 
 
 class RangeFile(Stream):
-    """The bytes `[start, end)` of a seekable stream, as a stream of their own that begins at 0."""
+    """The bytes `[start, end)` of a seekable stream, as a stream that begins at 0."""
 
     def __init__(self, file: IO[bytes], start: int, end: int):
         super().__init__(end - start)
@@ -37,9 +37,9 @@ class ByteReader(Protocol):
 
 
 class Window:
-    """Buffered bytes of `stream`; `position` is the offset of the next byte, counted from `base`.
+    """Buffered bytes of `stream`. `position` is the offset of the next byte; the stream begins at `base`.
 
-    `hold` keeps the bytes behind the position, so that a caller can go back to them. Over a `RangeFile`, `go` reaches any place.
+    `hold` keeps the bytes that the position has passed, so that a caller can go back to them. Over a `RangeFile`, `go` reaches any offset.
     """
 
     def __init__(self, stream: ByteReader, base: int = 0):
@@ -47,17 +47,17 @@ class Window:
         self.base = base
         self.position = base
         self.buffer = bytearray()
-        self.at = 0  # where in the buffer `position` is
+        self.at = 0  # the index of `position` in the buffer
         self.ended = False
         self.held = False
 
     @property
     def end(self) -> int | None:
-        """Where the stream ends, if it is a file that can seek."""
+        """The offset at which the stream ends; None where it is no `RangeFile`."""
         return self.base + self.stream.end - self.stream.start if isinstance(self.stream, RangeFile) else None
 
     def ensure(self, size: int) -> bool:
-        """Reads until `size` bytes are buffered; False where the stream ends before."""
+        """Reads until `size` bytes are buffered. Returns False where the stream ends before."""
         while len(self.buffer) - self.at < size and not self.ended:
             if self.at and not self.held:
                 del self.buffer[: self.at]
@@ -68,18 +68,18 @@ class Window:
         return len(self.buffer) - self.at >= size
 
     def peek(self, size: int, ahead: int = 0) -> bytes:
-        """Up to `size` bytes that lie `ahead` of the position, without moving."""
+        """Returns up to `size` bytes that begin `ahead` bytes after the position, without moving."""
         self.ensure(ahead + size)
         return bytes(memoryview(self.buffer)[self.at + ahead : self.at + ahead + size])
 
     def take(self, size: int) -> bytes:
-        """Up to `size` next bytes, and moves past them."""
+        """Returns up to `size` next bytes, and moves past them."""
         content = self.peek(size)
         self._move(len(content))
         return content
 
     def take_line(self) -> bytes:
-        """The rest of the line, or of what is buffered of it; with its line break where that was reached."""
+        """Returns the rest of the line, with its line break, or of the buffered part of the line. Moves past it."""
         self.ensure(1)
         place = self.buffer.find(b"\n", self.at)
         return self.take((place + 1 if place >= 0 else len(self.buffer)) - self.at)
@@ -89,7 +89,7 @@ class Window:
         self.position += size
 
     def skip(self, size: int) -> int:
-        """Moves past up to `size` bytes without keeping them; returns how many there were."""
+        """Moves past up to `size` bytes without keeping them. Returns how many there were."""
         skipped = 0
         while skipped < size and self.ensure(1):
             step = min(size - skipped, len(self.buffer) - self.at)
@@ -106,7 +106,8 @@ class Window:
                 self._move(1)
 
     def seek_pattern(self, pattern: bytes, stop: int | None = None) -> bool:
-        """Moves to the next place before `stop` where `pattern` begins; else to `stop` or the end of the stream."""
+        """Moves to the next place before `stop` where `pattern` begins. Returns False where there is none: then the position is `stop`
+        or the end of the stream."""
         while True:
             place = self.buffer.find(pattern, self.at)
             keep = 0 if self.ended else len(pattern) - 1
@@ -123,7 +124,7 @@ class Window:
 
     @contextmanager
     def hold(self, wanted: bool = True) -> Iterator[None]:
-        """Keeps everything from the position on until the block ends, so that `go` can come back to it."""
+        """Keeps all bytes from the position on until the block ends, so that `go` can come back to them."""
         self.held = wanted
         try:
             yield
@@ -131,7 +132,7 @@ class Window:
             self.held = False
 
     def go(self, position: int) -> None:
-        """Moves to a position, back or forth: one that is still buffered, or any of a file that can seek."""
+        """Moves to a position, back or forth: any position of a `RangeFile`, else one that is still buffered. Raises ValueError."""
         at = self.at + position - self.position
         if not 0 <= at <= len(self.buffer):
             if not isinstance(self.stream, RangeFile):
@@ -144,7 +145,7 @@ class Window:
 
 @dataclass(frozen=True)
 class TextLine:
-    """A line with its line break; `content` is cut at the limit, `length` is not."""
+    """A line with its line break. `length` counts the bytes of the whole line, `content` is cut at the limit."""
 
     offset: int
     length: int
@@ -153,7 +154,7 @@ class TextLine:
 
 
 def split_lines(window: Window, limit: int) -> Iterator[TextLine]:
-    """The lines from the window's position to its end; of a line longer than `limit` only its beginning is kept."""
+    """Yields the lines from the window's position to its end. Only the first `limit` bytes of a line are kept."""
     while window.ensure(1):
         start = window.position
         parts: list[bytes] = []

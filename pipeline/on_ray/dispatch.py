@@ -1,4 +1,4 @@
-"""Hands the tasks of one phase to worker processes: the largest first, failed ones again, each to a worker as soon as it is free.
+"""Hands the tasks of one phase to worker processes, the largest first, each as soon as a worker is free. Failed tasks come again.
 
 `Dispatch` runs in the driver. A `TaskActor` lives in a Ray worker process; it performs one task after another and publishes their files.
 """
@@ -24,21 +24,21 @@ from corpusmill.pipeline.stage import Task, load_object
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.pipeline.watch.log import utc_now
 
-#: Seconds without a free CPU in the cluster after which the user is told what the run waits for.
+#: Seconds without a free CPU in the cluster, after which a message says what the run waits for.
 PATIENCE = 20.0
-#: Seconds after which the cluster is asked again whether it has grown.
+#: Seconds between two questions whether the cluster has grown.
 GROWTH = 10.0
-#: Seconds that a worker has after a task's time is over to say itself where it hangs, before it is killed.
+#: Seconds after a task's time limit in which its worker may report where the task hangs, before the worker is killed.
 GRACE = 60.0
-#: Workers that die one after the other before they are ready, before no more are started.
+#: Workers in a row that may die before they are ready. After one more, no further worker is started.
 STILLBORN = 3
-#: Variables with the number of threads of a worker's libraries: one for each CPU that the worker has.
+#: Environment variables for the number of threads of a worker's libraries: as many as the worker has CPUs.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Share:
-    """`actors` workers, each with so many CPUs (and threads) and so much of a GPU."""
+    """What a phase gets of a cluster: `actors` workers, each with `cpus` CPUs (and threads) and the share `gpus` of a GPU."""
 
     actors: int
     cpus: int = 1
@@ -47,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Call:
-    """What an actor does, and until when (monotonic) it has to answer. Without an attempt: it was asked whether it is ready."""
+    """A call to an actor, and the time (monotonic) by which the actor has to answer. A call without an attempt asks whether it is ready."""
 
     actor: Any
     attempt: Attempt | None
@@ -58,10 +58,10 @@ class Call:
 
 
 class Dispatch:
-    """An actor for which the cluster has no room yet holds no task, so the others can do all of the work.
+    """Performs the tasks of one phase on actors. An actor gets tasks only when it is ready, so one that waits for room delays no task.
 
     `ask_share`: returns what the cluster has for this phase now. `memory`: bytes of Ray's `memory` for each actor. `idle`: actors of
-    earlier phases with their memory, to take and to give back; None: actors are made for this phase and end with it.
+    earlier phases with their memory, to be reused and given back; None: actors are made for this phase and end with it.
     """
 
     def __init__(
@@ -85,22 +85,22 @@ class Dispatch:
         self.task_timeout = task_timeout
         largest_first = sorted(tasks, key=lambda task: -task.size)
         self.waiting = deque(Attempt(task, task_limit(task, task_timeout)) for task in largest_first)
-        self.alone: deque[Attempt] = deque()  # what is done when nothing else is
-        self.stillborn = 0  # actors that died before they were ready, since the last that was
-        self.actors: dict[Any, int] = {}  # with the memory of each
-        self.nodes: dict[Any, str] = {}  # of those that are ready: Ray's id of the node of each
-        self.reused: set[Any] = set()  # those that have worked for an earlier phase
-        self.flying: dict[Any, Call] = {}  # by the answer to come
+        self.alone: deque[Attempt] = deque()  # attempts that must run while no other task does
+        self.stillborn = 0  # actors that died before they were ready, since the last one that became ready
+        self.actors: dict[Any, int] = {}  # with the memory of each (bytes)
+        self.nodes: dict[Any, str] = {}  # Ray's node id of each actor that is ready
+        self.reused: set[Any] = set()  # actors that have worked for an earlier phase
+        self.flying: dict[Any, Call] = {}  # calls without an answer so far, by Ray's reference to the answer
 
     def run(self) -> None:
-        """Performs everything."""
+        """Performs all tasks."""
         self._add_actors()
         while self.waiting or self.alone or self._busy():
             self._hear(self._answers())
             self._end_overdue()
             self._grow()
             self._add_actors()
-        for call in self.flying.values():  # asked too late; a new one may still wait for room, which nobody needs any more
+        for call in self.flying.values():  # actors that were not ready before the tasks were done; `close` ends the new ones
             if call.actor in self.reused:
                 self._let_go(call.actor)
 
@@ -109,13 +109,13 @@ class Dispatch:
             self._end(actor)
 
     def _busy(self) -> int:
-        """How many tasks are in flight."""
+        """Returns how many tasks are in flight."""
         return sum(call.attempt is not None for call in self.flying.values())
 
     # ---- answers ----
 
     def _answers(self) -> list[Any]:
-        """Waits until there is an answer, and returns all that are there; none where a call's time is over first, or patience is."""
+        """Waits for an answer, and returns all that are there; none where a call's time limit, or PATIENCE, is over first."""
         refs = list(self.flying)
         left = min(call.until for call in self.flying.values()) - time.monotonic()
         ready, _ = self.ray.wait(refs, num_returns=1, timeout=max(0.0, min(PATIENCE, left)))
@@ -130,9 +130,9 @@ class Dispatch:
         return []
 
     def _hear(self, refs: Iterable[Any]) -> None:
-        """Acts on answers. Finished tasks are recorded before a failure that came at the same time may end the phase."""
+        """Handles answers. Finished tasks are recorded before a failure that came at the same time may end the phase."""
         finished: list[TaskDone] = []
-        troubled: list[tuple[Any, Failed | Exception]] = []  # in flight until then, so that nothing is done alone beside them
+        troubled: list[tuple[Any, Failed | Exception]] = []  # still in flight, so that no task runs alone before they are handled
         for ref in refs:
             answer = self._answer(ref)
             if isinstance(answer, Failed | Exception):
@@ -154,12 +154,12 @@ class Dispatch:
             assert call.attempt is not None
             self._again(call.attempt, answer, self.nodes[call.actor])
             if answer.cause is Cause.HANG:
-                self._end(call.actor)  # it was interrupted anywhere, and may not be well
+                self._end(call.actor)  # interrupted at any place, it may be inconsistent
             else:
                 self._next(call.actor)
 
     def _answer(self, ref: Any) -> str | TaskDone | Failed | Exception:
-        """The node of an actor that is ready, or what became of a task; the error of an actor that has died."""
+        """Returns the node of an actor that is ready, the result of a task, or the error of an actor that has died."""
         try:
             answer: str | TaskDone | Failed = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
@@ -171,12 +171,12 @@ class Dispatch:
             if again.alone:
                 self.alone.append(again)
                 while self.idle:
-                    self._kill(self.idle.popitem()[0])  # it gets all the memory that there is
+                    self._kill(self.idle.popitem()[0])  # so that the task can have all memory
             else:
                 self.waiting.appendleft(again)
 
     def _end_overdue(self) -> None:
-        """Kills actors that have not answered in time: native code can't be interrupted otherwise."""
+        """Kills actors that have not answered in time: nothing else interrupts native code."""
         now = time.monotonic()
         for ref in [ref for ref, call in self.flying.items() if call.until <= now]:
             call = self.flying.pop(ref)
@@ -186,7 +186,7 @@ class Dispatch:
                 self._again(call.attempt, hang(self.stage, call.attempt.task, call.attempt.limit), node)
 
     def _bury(self, call: Call, error: Exception) -> None:
-        """Acts on the death of an actor. Raises where none can be started."""
+        """Handles the death of an actor. Raises where no actor can be started."""
         node = self.nodes.get(call.actor, "")
         self._end(call.actor)
         lost = self._is_lost(node, error)
@@ -201,13 +201,13 @@ class Dispatch:
         self._again(call.attempt, Failed(task.key, message, 1, str(error), cause), node)
 
     def _is_lost(self, node: str, error: Exception) -> bool:
-        """Whether an actor has died because its node (empty: not known) went away."""
+        """Whether an actor has died because its node was lost. `node` is empty where it is not known."""
         if not node:
             return "node has died" in str(error)
         return getattr(error, "preempted", False) or all(each["NodeID"] != node for each in self.ray.nodes() if each["Alive"])
 
     def _count_stillborn(self, error: Exception) -> None:
-        """Counts an actor that died before it was ready. While others work, the phase goes on with fewer, which is said once."""
+        """Counts an actor that died before it was ready. Where others work, the phase goes on with those, and one event says so."""
         self.stillborn += 1
         if self.stillborn <= STILLBORN:
             return
@@ -221,15 +221,15 @@ class Dispatch:
     # ---- actors ----
 
     def _grow(self) -> None:
-        """Allows more actors where the cluster has grown; what each of them takes stays."""
+        """Allows more actors where the cluster has grown. The CPUs and GPUs of each actor stay the same."""
         if self.waiting and time.monotonic() - self.asked > GROWTH:
             now, self.asked = self.ask_share(), time.monotonic()
             if now.gpus == self.share.gpus and now.actors > self.share.actors:
                 self.share = replace(self.share, actors=now.actors)
 
     def _add_actors(self) -> None:
-        """As many as there is work for: a failed task may come back when actors have gone already. Where several have died before they
-        were ready, those that work do all of it."""
+        """Adds as many actors as there are tasks for: a failed task may come back after actors have gone. Adds none where some work and
+        more than STILLBORN have died before they were ready."""
         if self.stillborn > STILLBORN and self.nodes:
             return
         wanted = min(self.share.actors, len(self.waiting) or bool(self.alone and not self._busy()))
@@ -238,7 +238,7 @@ class Dispatch:
             self._add_actor()
 
     def _add_actor(self) -> None:
-        """Reuses an idle actor or makes a new one, which may wait for room in the cluster for as long as it takes."""
+        """Reuses an idle actor or makes a new one, which may wait without limit for room in the cluster."""
         folder = str(Path.cwd())
         if (actor := self._take_idle()) is not None:
             self.reused.add(actor)
@@ -249,7 +249,8 @@ class Dispatch:
             self._call(actor.ready.remote(), actor, None, 0.0)
 
     def _take_idle(self) -> Any | None:
-        """An actor with enough memory, which may have died meanwhile. None where there is none; then one with less makes room."""
+        """Returns an idle actor with enough memory (it may have died meanwhile). None where there is none: then it ends one with less
+        memory, to make room."""
         if not self.idle:
             return None
         for actor, memory in self.idle.items():
@@ -260,23 +261,23 @@ class Dispatch:
         return None
 
     def _call(self, ref: Any, actor: Any, attempt: Attempt | None, limit: float) -> None:
-        """Waits for an answer for so many seconds (0: for ever)."""
+        """Registers a call, which has to be answered within `limit` seconds and a grace period (0: without limit)."""
         self.flying[ref] = Call(actor, attempt, time.monotonic() + limit + min(limit, GRACE)) if limit else Call(actor, attempt)
 
     def _next(self, actor: Any) -> None:
-        """Gives an actor its next task, or lets it go."""
+        """Gives an actor its next task; without one, `_let_go`."""
         attempt = self._take(self.nodes[actor])
         if attempt is None:
             self._let_go(actor)
             return
         limit = attempt.limit + attempt.pause if self.task_timeout else 0.0
-        # The name is what Ray's dashboard shows. It names the phase and not the task: Ray counts calls by name and never forgets one.
+        # Ray's dashboard shows this name. It names the phase and not the task, since Ray keeps a count for each name for ever.
         name = f"{self.stage} {self.phase}".rstrip()
         self._call(actor.perform.options(name=name).remote(attempt), actor, attempt, limit)
 
     def _take(self, node: str) -> Attempt | None:
-        """The next task for an actor on a node. Where there is a choice, a failed task goes to another node than before; what is done
-        alone waits for all others."""
+        """Returns the next task for an actor on `node`. A failed task goes to another node than before where it can; a task that must run
+        alone waits until no other is left."""
         if not self.waiting:
             return self.alone.popleft() if self.alone and not self._busy() else None
         place = 0
@@ -287,7 +288,8 @@ class Dispatch:
         return attempt
 
     def _let_go(self, actor: Any) -> None:
-        """Keeps an actor that has no work for the next phase. It ends where what is done alone wants all the memory that there is."""
+        """Keeps an actor without work for the next phase. Ends it where the phase does not reuse actors, and where a task that runs
+        alone needs all memory."""
         if self.idle is None or self.alone:
             self._end(actor)
             return
@@ -306,14 +308,14 @@ class Dispatch:
 
 
 def _why_died(error: Exception) -> str:
-    """Why a process died, in a few words; the whole of Ray's account goes to the run's log."""
+    """Returns in a few words why a process died. Ray's full report goes to the run's log."""
     if type(error).__name__ == "OutOfMemoryError":
         return "the machine ran out of memory: use fewer workers"
     return _error_line(error) or "killed from outside, or a crash in native code"
 
 
 def _error_line(error: Exception) -> str:
-    """The last line of a Ray error that names an exception (`ModuleNotFoundError: ...`), or nothing."""
+    """Returns the last line of a Ray error that names an exception (`ModuleNotFoundError: ...`); empty where there is none."""
     lines = [line.strip() for line in str(error).splitlines() if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
     return lines[-1].rstrip(". ") if lines else ""
 
@@ -322,11 +324,11 @@ def _error_line(error: Exception) -> str:
 
 
 class TaskActor:
-    """Works in the folder in which the run was started, so that relative paths mean the same on a cluster."""
+    """Performs tasks in a Ray worker process, in the folder in which the run was started: relative paths mean the same everywhere."""
 
     def __init__(self, job: Job, folder: str, share: Share):
         os.environ.update(dict.fromkeys(THREADS, str(share.cpus)))  # before the stage's libraries are imported
-        if job.gpus and not share.gpus:  # a GPU that Ray has not given belongs to others
+        if job.gpus and not share.gpus:  # Ray has given this worker no GPU: hides those of others
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.job = job
         self.folder = folder
@@ -337,26 +339,26 @@ class TaskActor:
         return f"corpusmill {self.job.stage} {self.job.phase}".rstrip()
 
     def ready(self) -> str:
-        """Answers as soon as the actor has a process: with Ray's id of its node."""
+        """Returns Ray's id of the actor's node, as soon as the actor has a process."""
         import ray
 
         return str(ray.get_runtime_context().get_node_id())
 
     def rest(self) -> None:
-        """Releases everything of a finished phase: models, and processes beside this one."""
+        """Releases the models and child processes of a finished phase."""
         if self.performer is not None:
             self.performer.close()
             self.performer = None
         release_memory()
 
     def begin(self, job: Job, folder: str) -> str:
-        """Works for another phase from now on; answers as `ready`."""
+        """Makes the actor work for another phase. Returns as `ready`."""
         self.job, self.folder = job, folder
         forget_peak()
         return self.ready()
 
     def perform(self, attempt: Attempt) -> TaskDone | Failed:
-        """Performs a task. Begin and end go to the worker's log, which Ray's dashboard shows."""
+        """Performs a task. Logs its begin and end to the worker's log, which Ray's dashboard shows."""
         if self.performer is None:
             try:
                 self._enter_folder()
@@ -383,9 +385,10 @@ class TaskActor:
             raise InputError(f"{self.job.run_root}: the node {platform.node()} has no {self.folder}, so give it paths that all nodes have.")
 
     def _check_code(self) -> None:
-        """Raises InputError where this node has other code, which may write other bytes. None to compare: this is the driver's machine."""
+        """Raises InputError where this node has other code, which may write other bytes. A job without `code` runs on the driver's
+        machine, so there is nothing to compare."""
         if self.job.code is None:
             return
-        with contextlib.suppress(ImportError):  # a worker's module that is not there is reported by whoever makes the worker
+        with contextlib.suppress(ImportError):  # making the worker reports a missing module
             load_object(self.job.worker)
             check_here(self.job.code)

@@ -1,8 +1,9 @@
 """The Ray engine: starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names, and performs phases there.
 
-Without `RAY_ADDRESS` (`ray job submit` sets it) a run has a Ray of its own until it ends. It starts only for a phase that is worth the
-seconds that Ray and its workers need to come up: a few small tasks are performed in the calling process. `RAY_ADDRESS=local` asks for
-such a Ray for a training (`train/launch_ray.py`). Workers publish files themselves: only small records pass through Ray's object store.
+Without `RAY_ADDRESS` (`ray job submit` sets it) a run starts a Ray of its own, which ends with the run. It starts only for a phase that
+is worth the seconds that Ray and its workers need to come up: a few small tasks are performed in the calling process.
+`RAY_ADDRESS=local` requests such a Ray for a training (`train/launch_ray.py`). Workers publish files themselves, so only small records
+pass through Ray's object store.
 """
 
 import contextlib
@@ -22,21 +23,21 @@ from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.stage import Task
 
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
-#: Ray does not start for at most so many tasks with so many bytes in all, and so many bytes in all but the largest task.
+#: Ray does not start for a phase within these three limits: tasks, bytes of all tasks, and bytes of all tasks but the largest.
 FEW_PIECES, FEW_BYTES, FEW_BYTES_BESIDE = 4, 16 << 20, 1 << 20
-#: Workers ask a cluster for memory in such steps, so that most phases can reuse the workers of the phase before.
+#: Workers request memory from a cluster in steps of this size, so that most phases can reuse the workers of the phase before.
 STEP_MB = 1024
-#: Bytes of the object store of a run's own Ray: nearly unused, so the smallest that Ray takes.
+#: Bytes of the object store of a run's own Ray. It is nearly unused, so this is the smallest size that Ray accepts.
 OBJECT_STORE = 80 << 20
-#: Keeps Ray quiet on the terminal: it does not warn about CUDA variables, and does not print that a worker has died (the run says it).
+#: Keeps Ray quiet on the terminal: no warnings about CUDA variables, no lines about dead workers (the run reports these itself).
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 #: Absorbs the rounding of parts of a GPU: 1 / 0.1 is a little less than 10.
 ROUNDING = 1e-9
 
 
 class RayEngine:
-    """Performs tasks in Ray actors. `workers=0` means one for each CPU, of the cluster or of this machine. `task_timeout`: seconds for a
-    task (`engine.task_limit`)."""
+    """Performs tasks in Ray actors. `workers=0` means one for each CPU of the cluster or, without one, of this machine. `task_timeout`:
+    seconds for a task (`engine.task_limit`)."""
 
     def __init__(self, workers: int = 0, task_timeout: float = TASK_TIMEOUT):
         self.task_timeout = task_timeout
@@ -59,20 +60,20 @@ class RayEngine:
 
         memory = 0 if _address() == LOCAL else memory_of_actor(ray.nodes(), job.memory_mb)
         if _address() == LOCAL:
-            job = replace(job, code=None)  # workers have this machine's
+            job = replace(job, code=None)  # workers run this machine's code
         idle = None if job.gpus else self._idle
         with contextlib.closing(Dispatch(ray, job, tasks, share, listener, memory, idle, self.task_timeout)) as dispatch:
             dispatch.run()
 
     def _is_little(self, job: Job, tasks: Sequence[Task]) -> bool:
-        """Whether the phase is done here before a Ray that is not running yet would have come up."""
+        """Whether the phase is so small that this process finishes it before Ray, which is not running yet, would have started."""
         if self._started or _address() != LOCAL or job.gpus:
             return False
         sizes = [task.size for task in tasks]
         return len(tasks) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_BYTES_BESIDE
 
     def known_workers(self) -> int | None:
-        """How many workers there are; None before a cluster is asked how many CPUs it has, which is when it gets the first tasks."""
+        """Returns the number of workers. None where it depends on a cluster's CPUs and no task has been sent there yet."""
         return self.workers if self._asked or self._started or _address() == LOCAL else None
 
     def close(self) -> None:
@@ -101,8 +102,8 @@ class RayEngine:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         if address == LOCAL:
-            # Ray reads these as it is imported. A token of our own, so that Ray writes none into the home folder; and workers run with
-            # this Python even where `uv run` started it.
+            # Ray reads these variables when it is imported. With a token of our own, Ray writes none into the home folder. The other one
+            # makes workers run with this Python even where `uv run` started it.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -111,12 +112,12 @@ class RayEngine:
         if self._started:
             return ray
         try:
-            with kept_handler():  # Ray's own handler would end the process without a word
+            with kept_handler():  # Ray's own handler would end the process without a message
                 if address == LOCAL:
                     _start(ray, self.workers)
                 else:
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except SystemExit as end:  # SIGTERM meanwhile
+        except SystemExit as end:  # SIGTERM came meanwhile
             raise Terminated from end
         except Exception as error:
             raise _start_error(address, error) from error
@@ -125,29 +126,29 @@ class RayEngine:
         return ray
 
     def _count_workers(self, ray: Any) -> None:
-        """One for each CPU that the cluster has now: nodes come and go."""
+        """Sets `workers` to the CPUs that the cluster has now, since nodes come and go, unless the user gave a number."""
         if _address() != LOCAL and not self._asked:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _start(ray: Any, workers: int) -> None:
-    """Starts Ray on this machine. It is tried twice, since Ray's 30 seconds may pass on a machine that is busy."""
+    """Starts Ray on this machine. Tries twice, since Ray's limit of 30 seconds may be too short on a busy machine."""
     options = {
         "address": LOCAL, "num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE, "log_to_driver": False,
         "logging_level": logging.ERROR,
     }  # fmt: skip
     try:
         ray.init(**options)
-    except Exception:  # noqa: BLE001 - the second try says what is wrong
+    except Exception:  # noqa: BLE001 - the second try reports the error
         ray.shutdown()
         ray.init(**options)
 
 
 def share_out(nodes: Sequence[Mapping[str, Any]], gpus: float, actors: int) -> Share:
-    """The share of each of at most `actors` workers that ask for `gpus` of a GPU (at most 1; 0: none). `nodes` are Ray's (`ray.nodes()`).
+    """Returns the shares of at most `actors` workers, each of which requests the share `gpus` of a GPU (at most 1; 0: none).
 
-    Where no node has a GPU, workers do without. Where there are some, there are as many workers as fit on them, and they divide the CPUs
-    of their node: texts have to be read and tokenized for each GPU.
+    `nodes` are those of `ray.nodes()`. Where no node has a GPU, workers use the CPU. Else there are as many workers as fit on the GPUs,
+    and they divide the CPUs of their node: each GPU needs texts to be read and tokenized.
     """
     resources = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus]
     if not gpus or not resources:
@@ -158,8 +159,8 @@ def share_out(nodes: Sequence[Mapping[str, Any]], gpus: float, actors: int) -> S
 
 
 def memory_of_actor(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> int:
-    """Bytes of Ray's `memory` for an actor: in steps of `STEP_MB` where a node has so much; 0 where the need is not known, or no node has
-    as much, since the actor would wait for ever."""
+    """Returns the bytes of Ray's `memory` for an actor: `memory_mb`, rounded up to steps of `STEP_MB` where a node has that much. Returns
+    0 where the need is not known, and where no node has enough, since the actor would wait for ever."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     most = max((node.get("memory", 0) for node in alive if node.get("CPU")), default=0)
     steps = -(-memory_mb // STEP_MB) * STEP_MB

@@ -1,1 +1,1 @@
-"""The walk over Arrow text buffers that all rooms share. Imports nothing of ours."""
+"""Compiled kernels over Arrow text buffers that several packages share: characters, words, lines, sentences, hashes."""

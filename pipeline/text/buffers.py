@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Arrow text as kernels see it (one UTF-8 buffer and the offsets of the documents in it), and memory by address inside kernels."""
+"""Arrow text columns as buffers for kernels (UTF-8 bytes, and the offsets of the texts), and memory access by address in kernels."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,19 +11,20 @@ from numba.extending import intrinsic
 
 from corpusmill.pipeline.kernel import kernel
 
-#: What marks the words of the word rule that needs a library. It counts for the code of a task that has this rule (`pipeline/code.py`).
+#: The function that marks words, for the word rule that needs a library. By this table, its module counts for the code of the tasks that
+#: have this rule (`pipeline/code.py`).
 MARKED = {"spacy": "corpusmill.pipeline.text.spacy_tokens:mark_tokens"}
 
 
 def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """`(data, offsets)` of a string column without a copy where it is one `large_string` chunk.
+    """Returns `(data, offsets)` of a string column of n texts; without a copy where it is one `large_string` chunk.
 
-    `data` is uint8 of all bytes, `offsets` int64 of length n + 1: document i is `data[offsets[i]:offsets[i + 1]]`.
+    `data` is uint8, all bytes; `offsets` is int64 of length n + 1: text i is `data[offsets[i]:offsets[i + 1]]`.
     Raises ValueError where a text is null.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        if isinstance(column, pa.ChunkedArray):  # combine_chunks of no chunks, or of more than one array can hold
+        if isinstance(column, pa.ChunkedArray):  # there were no chunks, or more bytes than one array can hold
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     if column.null_count:
         raise ValueError("a text column must not hold nulls")
@@ -37,13 +38,13 @@ def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uin
 
 
 def text_array(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
-    """The `large_string` array of n texts without a copy: text i is `data[offsets[i]:offsets[i + 1]]`, which must be valid UTF-8."""
+    """Returns the `large_string` array of n texts, without a copy. Text i is `data[offsets[i]:offsets[i + 1]]`, valid UTF-8."""
     return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
 
 
 @kernel
 def longest_text(offsets):
-    """Bytes of the longest text."""
+    """Returns the bytes of the longest text."""
     longest = 0
     for text in range(offsets.size - 1):
         longest = max(longest, offsets[text + 1] - offsets[text])
@@ -51,7 +52,7 @@ def longest_text(offsets):
 
 
 # ----------------------------------------------------------------------------------------------------
-# Memory inside kernels by address: arrays that belong to nobody there, eight bytes at once, and what the processor is to fetch early.
+# Memory access by address inside kernels: arrays without reference counts, loads and stores of eight bytes, and prefetching.
 
 
 @intrinsic
@@ -64,7 +65,7 @@ def _pointer(typing_context, address):
 
 @kernel(inline="always")
 def array_at(address, size, like):
-    """The `size` items from a uint64 address on, of the type of the array `like`. Nobody checks that they are there."""
+    """Returns the array of `size` items at a uint64 address, with the item type of `like`. The memory is not checked."""
     return carray(_pointer(address), (size,), like.dtype)
 
 
@@ -76,22 +77,22 @@ def matrix_at(address, rows, columns, like):
 
 @kernel(inline="always")
 def borrowed(array):
-    """The same array without counting references to it, which costs two atomic operations in every call that is given the array.
+    """Returns a view of an array without reference counting, which costs two atomic operations in each call that gets the array.
 
-    The caller has to hold on to the array itself. It has to be contiguous.
+    The array has to be contiguous, and the caller has to keep it alive.
     """
     return carray(_pointer(array.ctypes.data), array.shape, array.dtype)
 
 
 @intrinsic
 def prefetch(typing_context, address):
-    """Asks for the cache line at an address (int64), which need not be there."""
+    """Prefetches the cache line at an address (int64), which may be invalid."""
 
     def generate(context, builder, _, arguments):
         number = ir.IntType(32)
         signature = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", (cgutils.voidptr_t,), signature)
-        hints = [ir.Constant(number, hint) for hint in (0, 3, 1)]  # to be read, and kept in all caches; data
+        hints = [ir.Constant(number, hint) for hint in (0, 3, 1)]  # for reading; into all caches; data
         builder.call(function, [builder.inttoptr(arguments[0], cgutils.voidptr_t), *hints])
         return context.get_dummy_value()
 
@@ -100,7 +101,7 @@ def prefetch(typing_context, address):
 
 @intrinsic
 def load_eight(typing_context, address):
-    """The eight bytes at an address (int64), as one little-endian uint64."""
+    """Returns the eight bytes at an address (int64) as one little-endian uint64."""
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -123,5 +124,5 @@ def store_eight(typing_context, address, value):
 
 @kernel(inline="always")
 def prefetch_byte(array, byte):
-    """Asks for the cache line with that byte of an array, and does not wait for it."""
+    """Prefetches the cache line with this byte of an array, without waiting for it."""
     prefetch(np.int64(array.ctypes.data) + np.int64(byte))

@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-defs=False
-"""Sixty-four bytes at a time inside kernels: which of them are letters, digits, spaces, as the bits of integers.
+"""Classifies 64 bytes at a time inside kernels: letters, digits, spaces and others, as the bits of integers.
 
-The instructions are written out for LLVM, which makes a handful of vector instructions of them; it does not see them in a loop.
+The code is LLVM's intermediate language, which becomes a few vector instructions. From a loop, LLVM would not make them.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,8 @@ _WORD = ir.IntType(64)
 
 
 class ByteMasks(NamedTuple):
-    """uint64 each: bit i is about byte i. Of ASCII alone but for the last two, and `continuing` are the bytes 0x80 to 0xBF."""
+    """Masks of 64 bytes, uint64 each: bit i belongs to byte i. The first five are about ASCII characters alone; `high` marks
+    the bytes from 0x80 on, `continuing` those from 0x80 to 0xBF."""
 
     letters: np.uint64
     digits: np.uint64
@@ -59,7 +60,7 @@ def _masks(typing_context, address):
 
 @intrinsic
 def lowest_bit(typing_context, word):
-    """The number of the lowest bit that is set; 64 where none is."""
+    """Returns the number of the lowest bit that is set; 64 where none is."""
 
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -69,7 +70,7 @@ def lowest_bit(typing_context, word):
 
 @intrinsic
 def highest_bit(typing_context, word):
-    """The number of the highest bit that is set; some bit has to be."""
+    """Returns the number of the highest bit that is set. At least one has to be."""
 
     def generate(context, builder, signature, arguments):
         return builder.sub(ir.Constant(_WORD, 63), builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1)))
@@ -79,5 +80,5 @@ def highest_bit(typing_context, word):
 
 @kernel(inline="always")
 def byte_masks(data, at):
-    """`ByteMasks` of the 64 bytes at `at`; nobody checks that they are there."""
+    """Returns the `ByteMasks` of the 64 bytes at `at`. Bounds are not checked."""
     return ByteMasks(*_masks(np.uint64(data.ctypes.data) + np.uint64(at)))

@@ -1,14 +1,14 @@
-"""Damaged text: characters that no file can hold, and characters that a wrong encoding made."""
+"""Removes characters that no file can hold, and measures characters that a wrong encoding made."""
 
 import re
 
-#: How windows-1252 shows the bytes 0x80 to 0x9F; latin-1 shows them as C1 controls.
+#: The bytes 0x80 to 0x9F as windows-1252 decodes them, and as latin-1 does (C1 controls).
 LOW = "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ\x80-\x9f"
-#: Those of them that never stand behind a letter in good text.
+#: Those of them that never come after a letter in undamaged text.
 ODD = "€ƒ†‡ˆ‰ŠŒŽ˜™šœžŸ\x80-\x84\x86-\x9f"
 REST = LOW + "\xa0-\xbf"  # every continuation byte
 SEQUENCE = f"[\xc6-\xdf][{REST}]|[\xe0-\xef][{REST}]{{2}}|[\xf0-\xf4][{REST}]{{3}}"
-#: It begins with one set, which the regex engine looks for at some hundred million characters a second.
+#: The pattern begins with one set of characters, which the regex engine searches at some hundred million characters a second.
 MOJIBAKE = re.compile(
     "[\xc2-\xf4\ufffd\x80-\x84\x86-\x9f](?:"
     "(?<=[\ufffd\x80-\x9f])"  # by itself; a C1 control (but NEL) is windows-1252 read as latin-1
@@ -26,7 +26,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    """`text` without NUL characters and lone surrogates, which neither Parquet nor a tokenizer can hold."""
+    """Returns `text` without NUL characters and lone surrogates, which neither Parquet nor a tokenizer can hold."""
     if "\0" in text:
         text = text.replace("\0", "")
     try:
@@ -37,12 +37,12 @@ def storable(text: str) -> str:
 
 
 def mojibake_rate(text: str) -> float:
-    """The share of characters (0 to 1) that a wrong encoding made: 0.0 for an empty text.
+    """Returns the share of characters (0 to 1) that a wrong encoding made; 0.0 for an empty text.
 
-    Counted are U+FFFD, C1 controls but NEL, and the characters of sequences that are UTF-8 read as windows-1252 or
-    latin-1 (`Ã©`, `â€™`): a lead byte with its continuation bytes as those encodings show them. Sequences that good
-    text can hold by chance (a letter before a quotation mark) count only where two or more follow each other.
-    UTF-8 read as other encodings (`РџСЂРёРІРµС‚`, windows-1251) is not counted.
+    It counts U+FFFD, C1 controls but NEL, and the characters of sequences that are UTF-8 decoded as windows-1252 or
+    latin-1 (`Ã©`, `â€™`): a lead byte with its continuation bytes. Sequences that undamaged text may hold by chance
+    (a letter before a quotation mark) count only where two or more follow each other. UTF-8 decoded as other encodings
+    (`РџСЂРёРІРµС‚`, windows-1251) does not count.
     """
     if not text or text.isascii():
         return 0.0

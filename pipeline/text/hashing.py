@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """64-bit hashes inside kernels: of words and spans, XXH64 of spans and columns, and sets of hashes.
 
-A set is an open-addressing table in a scratch array that is cleared for each use. Slots hold whole 64-bit keys, so two different texts are
-taken for one only where all 64 bits agree. Zero marks an empty slot; the key zero is stored as one.
+A set is an open-addressing table in a scratch array that is cleared for each use. Slots hold whole 64-bit keys, so two different texts
+count as equal only where all 64 bits agree. Zero marks an empty slot; the key zero is stored as one.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def mix64(value):
 
 @kernel
 def power(exponent):
-    """BASE to the power of `exponent`, modulo 2^64."""
+    """Returns BASE to the power of `exponent`, modulo 2^64."""
     result, base = np.uint64(1), np.uint64(0x9E3779B97F4A7C15)
     while exponent:
         if exponent & 1:
@@ -46,7 +46,7 @@ def power(exponent):
 
 @kernel
 def table_size(entries):
-    """A power of two with at least twice as many slots as entries."""
+    """Returns a number of slots: a power of two, at least twice the entries."""
     size = 16
     while size < 2 * entries:
         size <<= 1
@@ -55,7 +55,7 @@ def table_size(entries):
 
 @kernel
 def insert(table, mask, key):
-    """Adds a key and says whether it was there already. `mask` is the number of slots minus one."""
+    """Adds a key. Returns whether it was there already. `mask` is the number of slots minus one."""
     if key == 0:
         key = np.uint64(1)
     slot = np.int64(key) & mask
@@ -69,7 +69,7 @@ def insert(table, mask, key):
 
 @kernel
 def find(table, mask, key):
-    """The slot of a key, or -1 where it is not in the table."""
+    """Returns the slot of a key, or -1 where it is not in the table."""
     if key == 0:
         key = np.uint64(1)
     slot = np.int64(key) & mask
@@ -82,10 +82,10 @@ def find(table, mask, key):
 
 @kernel
 def hash_span(data, start, end):
-    """A 64-bit hash of the bytes `data[start:end]`, eight at a time."""
-    value = np.uint64(end - start) * BASE  # beyond the bits of the bytes below: NULs in front must not cancel it
+    """Returns a 64-bit hash of the bytes `data[start:end]`, which it reads eight at a time."""
+    value = np.uint64(end - start) * BASE  # spreads the length over all bits, so that leading NULs can't cancel it
     at = start
-    if end - start >= 32:  # four chains of multiplications that do not wait for each other
+    if end - start >= 32:  # four independent chains of multiplications, which run in parallel
         first, second, third, fourth = value, value + ONE, value * BASE, ~value
         while at + 32 <= end:
             first = mix64(first ^ eight_bytes(data, at)) * BASE
@@ -104,13 +104,13 @@ def hash_span(data, start, end):
 
 
 def word_set(words: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """A table for `find` of the `hash_span` of each word."""
+    """Returns a table for `find` with the `hash_span` of each word."""
     spans = (np.frombuffer(word.encode(), np.uint8) for word in words)
     return hash_set(np.uint64(hash_span(span, 0, span.size)) for span in spans)
 
 
 def hash_set(hashes: Iterable[np.uint64]) -> npt.NDArray[np.uint64]:
-    """A table for `find` of these hashes, sparse enough that most lookups end at once."""
+    """Returns a table for `find` with these hashes, so sparse that most lookups end at the first slot."""
     hashes = list(hashes)
     table = np.zeros(4 * table_size(len(hashes)), np.uint64)
     for value in hashes:
@@ -147,7 +147,7 @@ def four_bytes(data, at):
 
 @kernel
 def xxh64(data, start, end, seed=0):
-    """XXH64 of `data[start:end]` (uint8)."""
+    """Returns XXH64 of `data[start:end]` (uint8)."""
     at, seed = start, np.uint64(seed)
     if end - start >= 32:
         one, two, three, four = seed + _P1 + _P2, seed + _P2, seed, seed - _P1
@@ -182,7 +182,7 @@ def _xxh64_each(data, offsets, seed, out):
 
 
 def xxh64_column(column: pa.Array | pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
-    """XXH64 of the UTF-8 bytes of each of n strings, of which none may be null."""
+    """Returns uint64 `[n]`: XXH64 of the UTF-8 bytes of each of n strings, of which none may be null."""
     data, offsets = text_buffers(column)
     out = np.empty(len(offsets) - 1, np.uint64)
     _xxh64_each(data, offsets, np.uint64(seed), out)

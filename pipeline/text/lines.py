@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-defs=False
-"""Lines and paragraphs inside kernels: `str.splitlines`, `split("\\n")`, `re.split("\\n+")`, `re.split("\\n{2,}")`, and repeated ones."""
+"""Finds lines and paragraphs inside kernels, as `str.splitlines`, `split("\\n\\n")`, `re.split("\\n+")` and `re.split("\\n{2,}")` do, and
+counts repeated ones."""
 
 import numpy as np
 
@@ -12,9 +13,9 @@ CARRIAGE_RETURN = 13
 
 @kernel
 def only_newlines(text):
-    """Whether LF is all that `str.splitlines` can break the text at, so that `line_end` need not look for more.
+    """Whether LF is the only line break in the text at which `str.splitlines` splits, so that `line_end` need not search for others.
 
-    Or-ing truth values from zero on, the compiler tries many places at once.
+    The loops only or truth values, without a branch, so that the compiler can test many bytes at once.
     """
     found = False
     for byte in text:
@@ -28,10 +29,10 @@ def only_newlines(text):
 
 @kernel
 def line_end(data, start, end, newlines):
-    """`(end of the line, start of the next)` for the line that begins at `start`, as `str.splitlines` cuts lines.
+    """Returns `(end of the line, start of the next)` for the line that begins at `start`, as `str.splitlines` splits lines.
 
     Both are `end` where no break follows. The breaks: LF, VT, FF, CR, CR LF, FS, GS, RS, NEL, U+2028, U+2029. `newlines`:
-    `only_newlines` of the text.
+    the result of `only_newlines` for the text.
     """
     if newlines:
         at = find_byte(data, start, end, NEWLINE)
@@ -54,7 +55,7 @@ def line_end(data, start, end, newlines):
 
 @kernel
 def paragraph_end(data, start, end):
-    """`(end of the paragraph, start of the next)` for the paragraph that begins at `start`: cut at two newlines or more."""
+    """Returns `(end of the paragraph, start of the next)` for the paragraph that begins at `start`. Two or more newlines end it."""
     at = start
     while True:
         at = find_byte(data, at, end, NEWLINE)
@@ -73,7 +74,7 @@ def skip_newlines(data, at, end):
 
 @kernel
 def line_duplicates(data, start, end, table):
-    """`(lines, repeated lines, characters in repeated lines)` of `re.split("\\n+", text)`; first copies are not repeated.
+    """Returns `(lines, repeated lines, characters in repeated lines)` of `re.split("\\n+", text)`. A first copy is not repeated.
 
     `table` is scratch of at least `table_size(newlines + 1)` slots.
     """
@@ -93,7 +94,7 @@ def line_duplicates(data, start, end, table):
 
 @kernel
 def paragraph_duplicates(data, start, end, classes, table):
-    """`(paragraphs, repeated ones, characters in those)` of `re.split("\\n{2,}", text.strip())`, as `line_duplicates`."""
+    """As `line_duplicates`, for the paragraphs of `re.split("\\n{2,}", text.strip())`."""
     mask = _cleared(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
     start = strip_start(data, start, end, classes)
     end = strip_end(data, start, end, classes)
@@ -119,12 +120,12 @@ def _cleared(table, entries):
 
 
 # ----------------------------------------------------------------------------------------------------
-# Repeated lines and paragraphs where all copies count, the first one too. The table holds two uint64 a slot: key, times seen.
+# Repeated lines and paragraphs where all copies count, the first one too. The table has two uint64 a slot: key, number of occurrences.
 
 
 @kernel
 def split_piece_end(data, at, end):
-    """Where the piece of `text.split("\\n\\n")` ends that begins at `at`."""
+    """Returns the end of the part of `text.split("\\n\\n")` that begins at `at`."""
     stop = find_byte(data, at, end, NEWLINE)
     while stop < end and not (stop + 1 < end and data[stop + 1] == NEWLINE):
         stop = find_byte(data, stop + 1, end, NEWLINE)
@@ -141,7 +142,8 @@ def cleared_copies(table, entries):
 
 @kernel
 def count_copy(table, mask, key):
-    """By how many the copies of repeated pieces grow with this one: 0 for the first, 2 for the second, 1 for each later one."""
+    """Counts a line or paragraph. Returns how many repeated ones it adds: 0 for the first copy, 2 for the second (with it, the first
+    is repeated, too), 1 for each later one."""
     slot = np.int64(key) & mask
     while table[2 * slot + 1] != 0:
         if table[2 * slot] == key:

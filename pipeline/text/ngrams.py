@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Repetition of word n-grams inside kernels: fractions as datatrove's Gopher filter defines them, and exact counts for the other peers."""
+"""Counts repeated word n-grams inside kernels: as datatrove's Gopher filter defines them, and exactly for other tools."""
 
 from collections import namedtuple
 
@@ -9,16 +9,16 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, table_size
 from corpusmill.pipeline.text.words import base_power, hash_characters
 
-_COUNT = np.uint64(32)  # a slot's second half: times seen above, the first place below
+_COUNT = np.uint64(32)  # the second item of a slot: its upper bits count occurrences, its lower bits hold the first place
 _PLACE = np.uint64(0xFFFFFFFF)
 _EMPTY = np.uint64(0)
-#: Characters by which places are compared before whole n-grams are.
+#: Characters of the prefixes that are compared before whole n-grams are.
 PREFIX = 16
 
 
 @kernel(inline="always")
 def ngram_key(hashes, at, n):
-    """A 64-bit hash of the words `at` to `at + n - 1` as a sequence."""
+    """Returns a 64-bit hash of the sequence of words `at` to `at + n - 1`."""
     key = hashes[at]
     for place in range(at + 1, at + n):
         key = mix64(key) * BASE + hashes[place]
@@ -27,13 +27,13 @@ def ngram_key(hashes, at, n):
 
 @kernel
 def top_ngram_characters(words, count, n, places, repeating, slots, table):
-    """`(characters, repeating)`: `len(" ".join(g)) * times` for the most frequent n-gram g of the first `count` words, 0 where
-    there is none; and at how many places there is an n-gram that occurs twice.
+    """Returns `(characters, repeating)`. `characters` is `len(" ".join(g)) * times` for the most frequent n-gram g of the first
+    `count` words (0 where there is none); `repeating` is the number of places at which a repeated n-gram begins.
 
-    Of equally frequent ones the earliest counts, also where all occur once. An n-gram can only repeat where both
-    (n-1)-grams in it do: `places[:repeating]` are the places of the (n-1)-grams that repeat, rising, and are replaced by
-    those for n (call with n rising by one from 2; words by themselves are taken to repeat, so 2 needs no places). `slots`
-    and `table` (two items a slot) are scratch.
+    Of equally frequent n-grams the earliest counts, also where all occur once. An n-gram can repeat only where both of its
+    (n-1)-grams do, so call this with n = 2, 3, ...: `places[:repeating]` are the places of the repeated (n-1)-grams, rising,
+    and are replaced by those of the n-grams. For n = 2 all words are candidates, so `places` is not read. `slots` and `table`
+    (two items a slot) are scratch.
     """
     if count < n:
         return 0, 0
@@ -56,7 +56,7 @@ def top_ngram_characters(words, count, n, places, repeating, slots, table):
 
 @kernel
 def _both_repeat(places, repeating):
-    """Leaves the places whose next word is one of the places too; returns how many."""
+    """Keeps those `places` whose next word is one of them, too. Returns how many."""
     found = 0
     for candidate in range(repeating - 1):
         place = places[candidate]
@@ -67,7 +67,7 @@ def _both_repeat(places, repeating):
 
 @kernel
 def _twice(places, candidates, everywhere, slots, table):
-    """Leaves the places whose slot was counted twice; returns how many. Where `everywhere`, each word was a candidate."""
+    """Keeps those `places` whose n-gram occurs at least twice. Returns how many. `everywhere`: each word was a candidate."""
     found = 0
     for candidate in range(candidates):
         places[found] = candidate if everywhere else places[candidate]
@@ -84,8 +84,8 @@ def _cleared(table, entries):
 
 @kernel(inline="always")
 def _slot(table, mask, key):
-    """Where a key stands in a table of two items a slot, after it was put there if need be."""
-    key |= ONE  # never the empty one
+    """Returns the index of a key in a table of two items a slot; adds the key where it is missing."""
+    key |= ONE  # never _EMPTY
     slot = np.int64(key >> ONE) & mask
     while not ((table[2 * slot] == key) | (table[2 * slot] == _EMPTY)):
         slot = (slot + 1) & mask
@@ -95,11 +95,11 @@ def _slot(table, mask, key):
 
 @kernel
 def duplicate_candidates(words, count, shortest, powers, repeats, places, table):
-    """Writes to `places` the words at which an n-gram with n >= `shortest` can begin that occurs twice; returns how many.
+    """Writes to `places` the words at which a repeated n-gram with n >= `shortest` can begin. Returns how many there are.
 
-    Equal n-grams have equally many characters. Where that is at least PREFIX, their first PREFIX characters (spaces left
-    out) are equal too, so a place whose PREFIX characters occur once is no candidate; one whose n-gram is shorter always is.
-    `repeats` uint8 and `table` are scratch.
+    Equal n-grams have the same number of characters. Where that is at least PREFIX, their first PREFIX characters (without
+    spaces) are equal, too. So a place whose PREFIX characters occur once is no candidate; one with a shorter n-gram always is.
+    `repeats` (uint8) and `table` are scratch.
     """
     starts = count - shortest + 1
     mask = _cleared(table, max(starts, 0))
@@ -119,7 +119,7 @@ def duplicate_candidates(words, count, shortest, powers, repeats, places, table)
 
 @kernel(inline="always")
 def _first_place(table, mask, key, place):
-    """The first place that came with this key. Half of the key is compared: two keys may be taken for one, never one for two."""
+    """Returns the first place that came with this key. Compares only half of the key: different keys may count as equal."""
     slot = np.int64(key) & mask
     tag = key & ~_PLACE
     while not ((table[slot] == _EMPTY) | (table[slot] & ~_PLACE == tag)):
@@ -131,7 +131,8 @@ def _first_place(table, mask, key, place):
 
 @kernel
 def duplicated_ngram_characters(words, count, n, powers, places, candidates, table):
-    """Characters in n-grams that occurred before, counted greedily from the left: on a repeat jump over it, else go on a word.
+    """Returns the characters in n-grams that occurred before, counted greedily from left to right: after a repeated n-gram the
+    count goes on at its end, else at the next word.
 
     N-grams are compared as their words joined without spaces ("a bc" equals "ab c"), and the first copy never counts.
     `places[:candidates]` are those of `duplicate_candidates`; `table` is scratch.
@@ -158,20 +159,20 @@ def duplicated_ngram_characters(words, count, n, powers, places, candidates, tab
 
 
 # ----------------------------------------------------------------------------------------------------
-# How often each word n-gram occurs, as exact counts for each place: what the peers' repetition values are made of.
+# Exact counts of each word n-gram, from which the repetition values of other tools are computed.
 #
-# An n-gram is known by the first place where it stands. It is counted as the pair of its first n-1 words (known by their
-# first place) and its last word (likewise), so that longer n-grams can't be mistaken for each other: only the 64-bit hashes
-# of single words could. One n needs a look at those places alone where both (n-1)-grams repeat.
+# An n-gram is identified by the first place at which it occurs. The key of an n-gram is the first place of its first n-1
+# words and the first place of its last word. So different n-grams never share a key; only single words with equal 64-bit
+# hashes could be confused. For each n only places are counted at which both (n-1)-grams repeat.
 
 #: Scratch for one document. `words` int32: the first place of each word. `first` int32: the first place of the n-gram that
-#: begins at each word, -1 where that occurs once. `times` int32: at first places, how often. `table` uint64.
+#: begins at each word, -1 where it occurs once. `times` int32: at first places, the number of occurrences. `table` uint64.
 NgramCounts = namedtuple("NgramCounts", "words first times table")
 
 
 @kernel
 def new_ngram_counts(limit):
-    """Scratch for documents of up to `limit` words."""
+    """Returns scratch for documents of up to `limit` words."""
     return NgramCounts(
         np.empty(limit + 1, np.int32),
         np.empty(limit + 1, np.int32),
@@ -200,7 +201,8 @@ def count_words(hashes, count, counts):
 
 @kernel
 def count_ngrams(count, n, counts):
-    """Turns the counts of (n-1)-grams of a text of `count` words into those of n-grams; returns how many places repeat."""
+    """Replaces the counts of (n-1)-grams of a text of `count` words by those of n-grams. Returns how many places have a
+    repeated one."""
     places = max(count - n + 1, 0)
     words, first, times = counts.words, counts.first, counts.times
     candidates = 0
@@ -226,9 +228,9 @@ def count_ngrams(count, n, counts):
 
 @kernel
 def most_frequent(count, n, ends, counts):
-    """`(first place, times, characters)` of the most frequent n-gram, of equally frequent ones the earliest.
+    """Returns `(first place, times, characters)` of the most frequent n-gram; of equally frequent ones, of the earliest.
 
-    `(0, 1, ...)` where all occur once, `(-1, 0, 0)` where there are none. Characters are those of its words alone.
+    `(0, 1, ...)` where all occur once, `(-1, 0, 0)` where there are none. Characters do not include spaces.
     """
     if count < n:
         return -1, 0, 0
@@ -241,7 +243,7 @@ def most_frequent(count, n, ends, counts):
 
 @kernel
 def covered_characters(count, n, ends, counts):
-    """Characters of all words that lie in some repeated n-gram, the first copies included, each word once."""
+    """Returns the characters of all words in repeated n-grams, first copies included. Each word counts once."""
     total, free = np.int64(0), 0
     for at in range(count - n + 1):
         if counts.first[at] >= 0:
@@ -252,7 +254,7 @@ def covered_characters(count, n, ends, counts):
 
 @kernel
 def _forget_single(first, times, places):
-    """Marks what occurs once; returns how many places are left."""
+    """Sets `first` to -1 where an n-gram occurs once. Returns the number of other places."""
     repeated = 0
     for at in range(places):
         if first[at] >= 0:
@@ -272,7 +274,7 @@ def _cleared_counts(table, entries):
 
 @kernel
 def _first_place_of(table, mask, key, place):
-    """The place that came first with this key, which is `place` where none did before. Two items a slot: key, place + 1."""
+    """Returns the place that first came with this key; for a new key that is `place`. Two items a slot: key, place + 1."""
     slot = np.int64(key) & mask
     while table[2 * slot + 1] != 0:
         if table[2 * slot] == key:

@@ -1,12 +1,12 @@
 # mypy: disallow-untyped-defs=False
-"""A plain rule for sentences inside kernels: they end at end marks, whatever the language.
+"""Counts sentences inside kernels by a plain rule for all languages: a sentence ends at an end mark.
 
 A sentence ends at a run of . ! ? … with closing quotes or brackets before space or the end of the line, and at a run of
 。！？ with closing quotes anywhere:
 
     [.!?…]+["'”’»)\\]]*(?=\\s|$)|[。！？]+[」』”’）]*
 
-What follows the last end of a line is one more sentence where it is not blank.
+Text after the last end mark of a line is one more sentence, unless it is blank.
 """
 
 import numpy as np
@@ -23,14 +23,14 @@ for _characters, _bit in ((".!?…", _MARK), ("。！？", _WIDE_MARK), ("\"'”
     for _character in _characters:
         _point = ord(_character)
         _KINDS[_point if _point < 0x3100 else 0x3100 + _point - _FULLWIDTH] |= _bit
-#: First bytes of the marks.
+#: Whether an end mark can begin with this byte.
 _LOOK = np.zeros(256, np.bool_)
 for _character in ".!?…。！？":
     _LOOK[_character.encode()[0]] = True
 
 
 def count_sentences(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64: the sentences of each line `data[starts[i]:ends[i]]` of valid UTF-8; none of a blank one."""
+    """Returns int64: the number of sentences of each line `data[starts[i]:ends[i]]` of valid UTF-8; 0 for a blank line."""
     counts = np.empty(len(starts), np.int64)
     _count(data, starts, ends, character_classes(), counts)
     return counts
@@ -64,7 +64,7 @@ def _line_sentences(data, start, end, classes):
 
 @kernel
 def _skip(data, at, end, kind):
-    """Where the run of characters of this kind ends."""
+    """Returns the end of the run of characters of this kind."""
     while at < end:
         point, width = decode(data, at)
         if not _kind(point) & kind:

@@ -1,11 +1,12 @@
 # mypy: disallow-untyped-defs=False
-"""spaCy's rule for English words, read from spaCy: kinds of characters, and the words that its exceptions are made of.
+"""Reads spaCy's rules for English words from spaCy: the kinds of characters, and the units of its exceptions.
 
-spaCy (`spacy.tokenizer.Tokenizer`) cuts a text at whitespace and each chunk by regular expressions for prefixes, suffixes, infixes
-and URLs, and by a list of exceptions. The expressions name characters; where they name classes of letters, only the letters
-next to a mark count. So a chunk is a sequence of units: *runs* of letters, digits and their like, and single other characters. Two chunks
-have the same pieces, counted in units, where they have equal marks between runs of equal kinds, no run of them occurs in an
-exception, and nothing in them can be a URL or a unit after a number. `spacy_tokens` builds on this; tests hold it against spaCy.
+spaCy (`spacy.tokenizer.Tokenizer`) splits a text at whitespace into chunks, and each chunk into pieces: by regular expressions for
+prefixes, suffixes, infixes and URLs, and by a list of exceptions. The expressions name single characters; where they name classes of
+letters, only the letters next to a mark count. So a chunk is a sequence of units: *runs* of letters, digits and similar characters, and
+single other characters (*marks*). Two chunks have the same pieces, counted in units, where their marks are equal, their runs are of equal
+kinds, no run occurs in an exception, and nothing can be a URL or a unit after a number. `spacy_tokens` relies on this, and tests compare
+it with spaCy.
 """
 
 import re
@@ -27,12 +28,12 @@ from corpusmill.pipeline.text.words import hash_word
 
 
 def import_spacy() -> Any:
-    """spaCy, without the torch that its models would run on: that takes 200 MB and most of the time, and words need no model."""
+    """Imports spaCy without torch, which takes 200 MB and most of the time, and which only models need."""
     if "spacy" in sys.modules or "torch" in sys.modules:
         import spacy
 
         return spacy
-    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks a module that is not there
+    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks a missing module
     try:
         import spacy
     finally:
@@ -47,17 +48,17 @@ DIGIT = 32  # 0 to 9
 PUNCTUATION = 64  # Unicode category P: spaCy's `is_punct` where all characters of a piece have it
 SENTENCE_END = 128  # one of the sentencizer's `punct_chars`
 
-#: Letters that the expressions name themselves: possessives, dollars, degrees.
+#: Letters that the expressions name directly: for possessives, dollars and degrees.
 _NAMED_LETTERS = ("s", "S", "US", "C", "A", "F", "f", "c", "K", "k")
 
-#: In `SpacyRules.run_filter`.
+#: The bits of an item of `SpacyRules.run_filter`.
 SPLITS, EXCEPTION = 1, 2
 _FILTER_BITS = 15
 
 
 @kernel(inline="always")
 def run_hash(first_bytes, length):
-    """The place in `run_filter` of a run of ASCII, given its first eight bytes (little-endian, zero where it is shorter)."""
+    """Returns the index in `run_filter` of an ASCII run, from its first eight bytes (little-endian, padded with zeros) and length."""
     return (mix64(first_bytes ^ np.uint64(length)) * BASE) >> np.uint64(64 - _FILTER_BITS)
 
 
@@ -68,31 +69,31 @@ def pair_hash(left, right):
 
 @dataclass(frozen=True)
 class SpacyRules:
-    """Tables for the kernels. Sets are open-addressed (`pipeline.text.hashing`)."""
+    """The rules as tables for the kernels. Sets are open-addressed (`pipeline.text.hashing`)."""
 
     tokenizer: Any  # spaCy's, of its blank English pipeline, with a vocabulary of its own
     kinds: npt.NDArray[np.uint8]  # by code point
-    byte_kinds: npt.NDArray[np.uint8]  # by byte: those of ASCII, 0 for the others
+    byte_kinds: npt.NDArray[np.uint8]  # by byte: the kinds of ASCII characters, 0 for other bytes
     run_filter: npt.NDArray[
         np.uint8
-    ]  # by `run_hash`: SPLITS where spaCy may split the run standing alone, EXCEPTION where it may be in one
-    splits_mark: npt.NDArray[np.uint8]  # by `4 * mark + 2 * (last letter but one is capital) + (last is)`: whether it comes off a word
-    exception_runs: npt.NDArray[np.uint64]  # `hash_word` of all runs in exceptions
+    ]  # by `run_hash`: SPLITS where spaCy may split the run if it is a whole chunk, EXCEPTION where the run may be in an exception
+    splits_mark: npt.NDArray[np.uint8]  # by `4 * mark + 2 * (last letter but one is capital) + (last is)`: whether the mark is split off
+    exception_runs: npt.NDArray[np.uint64]  # set: `hash_word` of all runs in exceptions
     longest_exception_run: int  # characters
-    merged: npt.NDArray[np.uint64]  # `hash_span` of exceptions that spaCy puts together again after cutting
+    merged: npt.NDArray[np.uint64]  # set: `hash_span` of exceptions that spaCy splits and then merges again
     longest_merged: int  # bytes
-    merged_pairs: npt.NDArray[np.uint64]  # `pair_hash` of units side by side in one of them
-    merged_units: int  # the most units of one of them
+    merged_pairs: npt.NDArray[np.uint64]  # set: `pair_hash` of neighbouring units in such an exception
+    merged_units: int  # the most units of such an exception
 
 
 @cache
 def spacy_rules() -> SpacyRules:
-    """The rules of the spaCy that is installed. Takes a few seconds, most of it spaCy's import; kept per process."""
+    """Returns the rules of the installed spaCy. Takes a few seconds once a process, mostly for spaCy's import."""
     tokenizer = _bare(import_spacy().blank("en").tokenizer)
     kinds = _kinds()
     exceptions = sorted(tokenizer.rules)
     runs = sorted({unit for text in exceptions for unit in units(text, kinds) if kinds[ord(unit[0])] & RUN} | set(_NAMED_LETTERS))
-    # As `Tokenizer.add_special_case` decides which exceptions are looked for in the pieces, too.
+    # The condition of `Tokenizer.add_special_case` for exceptions that are also searched among the pieces.
     merged = [s for s in exceptions if tokenizer.find_prefix(s) or tokenizer.find_infix(s) or tokenizer.find_suffix(s) or " " in s]
     merged_units = [list(units(text, kinds)) for text in merged]
     return SpacyRules(
@@ -111,7 +112,7 @@ def spacy_rules() -> SpacyRules:
 
 
 def units(text: str, kinds: npt.NDArray[np.uint8]) -> Iterator[str]:
-    """The runs and single other characters of a text without spaces."""
+    """Yields the units of a text without spaces: runs and single other characters."""
     start = 0
     for place, character in enumerate(text):
         if not kinds[ord(character)] & RUN:
@@ -133,7 +134,7 @@ def _kinds() -> npt.NDArray[np.uint8]:
         return np.fromiter(map(test, characters), np.bool_, len(characters))
 
     def in_class(letters: str) -> npt.NDArray[np.bool_]:
-        """By one search of all characters, which is faster than a match for each."""
+        """Tests all characters by one search, which is faster than a match for each."""
         found = np.zeros(CODE_POINTS, np.bool_)
         for match in re.finditer(f"[{letters}]+", every):
             found[match.start() : match.end()] = True
@@ -159,8 +160,8 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 def _bare(tokenizer: Any) -> Any:
-    """The same tokenizer with a vocabulary that knows nothing about words but themselves: it computes nothing for new ones, which
-    takes spaCy longer than cutting them."""
+    """Returns the same tokenizer with an empty vocabulary. It computes no properties of new words, which would take spaCy longer
+    than splitting them."""
     from spacy.tokenizer import Tokenizer
     from spacy.vocab import Vocab
 
@@ -188,7 +189,7 @@ def _splits_mark(tokenizer: Any) -> npt.NDArray[np.uint8]:
 
 
 def _set(keys: Iterator[Any]) -> npt.NDArray[np.uint64]:
-    """An open-addressed set, sparse enough that most lookups end at once."""
+    """Returns an open-addressed set, so sparse that most lookups end at the first slot."""
     distinct = sorted({int(key) for key in keys})
     table = np.zeros(4 * table_size(len(distinct)), np.uint64)
     for key in distinct:
@@ -197,25 +198,28 @@ def _set(keys: Iterator[Any]) -> npt.NDArray[np.uint64]:
 
 
 # ----------------------------------------------------------------------------------------------------
-# One chunk (what stands between spaces) inside kernels: where its units are, and under which key its pieces are known.
+# One chunk (the text between two spaces) inside kernels: the places of its units, and the key under which its pieces are stored.
 #
-# A chunk's *shape* is all that its pieces depend on, counted in units: its marks and the runs that occur in spaCy's exceptions
-# as they are; of other runs, the kinds of the first and the last two characters and whether there are more than one. Where a URL may
-# be found (a dot before two small letters), also what spaCy's pattern of URLs sees in a run of ASCII: whether it may be a top
-# level domain (small letters only) and how many digits a port may have. Some chunks are known only as they are ("exactly"): those
-# in which a URL may be found that are not ASCII or longer than MOST_URL bytes (a label of a host has a greatest length), or have
-# three dots before digits (addresses); those with letters behind digits (which may be a unit: 5km); those of more than MOST_UNITS units.
+# The *shape* of a chunk is everything on which its pieces, counted in units, depend: its marks, and the runs that occur in spaCy's
+# exceptions; of each other run, the kinds of its first and its last two characters, and whether it has more than one. Where a URL is
+# possible (a dot before two small letters), the shape also has what spaCy's URL pattern tests in an ASCII run: whether it may be a top
+# level domain (small letters only), and how many digits a port may have. Some chunks are stored by their exact bytes instead:
+#
+# * where a URL is possible: chunks that are not ASCII, or longer than MOST_URL bytes (the labels of a host have a maximum length);
+# * chunks with three dots before digits (addresses);
+# * chunks with letters after digits (which may be a unit: 5km);
+# * chunks of more than MOST_UNITS units.
 
-#: How a chunk is known.
+#: The kinds of a chunk's key. A TOO_LONG chunk has none: its units are its pieces.
 SHAPE, EXACT, TOO_LONG = 0, 1, 2
-#: Units of a chunk that is known by its shape.
+#: The most units of a chunk with a SHAPE key.
 MOST_UNITS = 60
-#: Bytes of a chunk with a URL that is known by its shape: no label of a host in it can be too long.
+#: The most bytes of a chunk with a SHAPE key in which a URL is possible: no label of a host in it can be too long.
 MOST_URL = 64
-#: spaCy's time grows with the square of some chunks' length. Beyond these limits (half a second) each unit is a word.
+#: spaCy's time grows with the square of the length of some chunks. Beyond these limits (half a second) each unit is a word.
 MOST_BYTES = 1 << 16
-MOST_STEPS = 1 << 22  # characters, times units at the ends that may come off one by one
-MOST_COLONS = 1 << 26  # characters, times colons (URLs with a user's name are looked for from each)
+MOST_STEPS = 1 << 22  # characters, times the units at both ends that spaCy may split off one by one
+MOST_COLONS = 1 << 26  # characters, times colons (from each colon, spaCy searches for a URL with a user name)
 
 _LETTERS = ALPHA | LOWER | UPPER | DIGIT
 _DOT, _COLON = 0x2E, 0x3A
@@ -231,18 +235,19 @@ def exact_key(data, start, end):
 
 @kernel
 def context_key(data, first, last, start):
-    """The key of the chunk that begins at `start`, among the chunks `data[first:last]`."""
+    """Returns the key of the chunk that begins at `start`, together with its neighbours, `data[first:last]`."""
     return mix64(exact_key(data, first, last) * BASE + np.uint64(start - first) + ONE)
 
 
 @kernel
 def scan_chunk(data, start, stop, kinds, exception_runs, longest_exception_run, places):
-    """`(end, key, how it is known, units)` of the chunk that begins at `start`. `places` gets where its units begin.
+    """Returns `(end, key, kind of the key, number of units)` of the chunk that begins at `start`, and writes to `places` where its
+    units begin.
 
-    `places` is int64 of MOST_UNITS + 1; units beyond are not written.
+    `places` is int64 of length MOST_UNITS + 1; further units are not written.
     """
     at, units, characters, colons, digit_dots = start, 0, 0, 0, 0
-    head, tail, plain_run = 0, 0, False  # units before the first and behind the last run that is in no exception
+    head, tail, plain_run = 0, 0, False  # units before the first and after the last run that is in no exception
     exact, url, after_dot = False, False, False
     shape, url_shape = np.uint64(0), _URL_SEED
     while at < stop:
@@ -311,7 +316,7 @@ def scan_chunk(data, start, stop, kinds, exception_runs, longest_exception_run, 
 
 @kernel
 def first_unit(data, start, stop, kinds):
-    """`hash_word` of the unit that begins at `start`."""
+    """Returns `hash_word` of the unit that begins at `start`."""
     point, width = decode(data, start)
     value = np.uint64(point) + ONE
     at, in_run = start + width, kinds[point] & RUN
@@ -326,7 +331,7 @@ def first_unit(data, start, stop, kinds):
 
 @kernel
 def last_unit(data, low, end, kinds):
-    """`hash_word` of the unit that ends at `end`, of a text that begins at `low`."""
+    """Returns `hash_word` of the unit that ends at `end`, in a text that begins at `low`."""
     at = previous(data, end)
     if kinds[decode(data, at)[0]] & RUN:
         while at > low and kinds[decode(data, previous(data, at))[0]] & RUN:

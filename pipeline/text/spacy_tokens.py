@@ -1,10 +1,11 @@
 # mypy: disallow-untyped-defs=False
-"""Tokens and sentences as spaCy's blank English pipeline finds them: known chunks by kernels, unknown ones by spaCy itself.
+"""Finds tokens and sentences as spaCy's blank English pipeline does. Kernels handle chunks (text between spaces) that are known already;
+spaCy itself splits unknown ones.
 
-Tokens are those of datatrove's `SpaCyTokenizer("en").word_tokenize`: spaCy's, without its tokens of whitespace. Each process keeps what it
-knows in at most about 30 MB and forgets it when that is full; results never depend on it. Chunks of more than 64 KB, and chunks that would
-take spaCy more than about half a second each (its time grows with the square of their length), get the units of `spacy_rules` as tokens, so
-no text takes quadratic time.
+Tokens are those of datatrove's `SpaCyTokenizer("en").word_tokenize`: spaCy's, without its whitespace tokens. Each process stores known
+chunks in at most about 30 MB, and empties this table when it is full; results never depend on it. Chunks of more than 64 KB, and chunks
+that would take spaCy more than about half a second each (its time grows with the square of their length), get the units of `spacy_rules`
+as tokens, so no text takes quadratic time.
 
 spaCy 3.8 accepts the word IS_ALPHA once in a process and fails on the next text that has it; datatrove then drops that text. Here it is a
 word like any other.
@@ -43,14 +44,14 @@ from corpusmill.pipeline.text.spacy_rules import (
 )
 from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes, previous
 
-#: Bytes of neighbours that are looked at.
+#: The most bytes that are read before and after a chunk, for its neighbours.
 MOST_CONTEXT = 4096
 _SPACE = 0x20
 
 
 @kernel
 def continues(data, start, end, low, high, rules):
-    """Whether a neighbour, one space away, meets the chunk in two units that are side by side in an exception."""
+    """Whether the chunk and a neighbour, one space away, meet in two units that are neighbours in an exception, too."""
     pairs = rules.merged_pairs
     if end + 1 < high and data[end] == _SPACE:
         pair = pair_hash(last_unit(data, start, end, rules.kinds), first_unit(data, end + 1, high, rules.kinds))
@@ -64,7 +65,7 @@ def continues(data, start, end, low, high, rules):
 
 @kernel
 def context(data, start, end, low, high, rules):
-    """`(first, last)` byte of the chunk with as many neighbours, one space apart, as an exception can go beyond it."""
+    """Returns the range of bytes `(first, last)` of the chunk and its neighbours, one space apart, as far as an exception can extend."""
     first, last = start, end
     for _ in range(rules.merged_units):
         if first - 1 <= low or data[first - 1] != _SPACE:
@@ -95,7 +96,7 @@ def context(data, start, end, low, high, rules):
 
 @kernel
 def has_merged(data, begins, start, end, rules):
-    """Whether some pieces side by side, fewer than all, are an exception that spaCy looks for in the pieces."""
+    """Whether some neighbouring pieces, but not all, form an exception that spaCy merges again."""
     for first in range(start, end):
         if begins[first]:
             for last in range(first + 1, min(first + rules.longest_merged, end) + 1):
@@ -106,28 +107,28 @@ def has_merged(data, begins, start, end, rules):
 
 
 # ----------------------------------------------------------------------------------------------------
-# Where the pieces of chunks begin, inside kernels: the table of known chunks, looking them up, and storing spaCy's answers.
+# Marks the begins of pieces, inside kernels: the table of known chunks, lookups, and storing spaCy's answers.
 #
-# An entry's value has a bit for each place at which a piece begins: units of a shape, bytes of a chunk that is known exactly.
-# Longer exact chunks have their bits in `pool`, and the value is where.
+# The value of an entry has a bit for each place at which a piece can begin: the units of a shape, or the bytes of an exact chunk.
+# A longer exact chunk has its bits in `pool`, and their offset there as its value.
 #
-# Of a SENSITIVE chunk the neighbours may count: then it is known together with them.
+# The pieces of a SENSITIVE chunk may depend on its neighbours: then it has an entry together with them (`context_key`).
 
-#: Slots of the table, half of which are used; words of the pool: 16 and 8 MB.
+#: Slots of the table, at most half of which are used (16 MB), and words of the pool (8 MB).
 SLOTS, POOL = 1 << 20, 1 << 20
-#: Chunks that spaCy is asked for at once, words of the pool they may take, and chunks that may wait for its answers.
+#: The most chunks that spaCy gets at once, the most words of the pool for their answers, and the most chunks that wait for answers.
 MOST_QUESTIONS, MOST_POOL, MOST_WAITING = 1 << 15, 1 << 18, 1 << 14
 
-_KNOWN_EXACTLY = np.uint64(1 << 63)  # shapes whose pieces begin within runs
+_KNOWN_EXACTLY = np.uint64(1 << 63)  # pieces begin within runs of this shape, so the chunk has an entry by its exact bytes
 _SENSITIVE = np.uint64(1 << 62)
 _POOLED = np.uint64(1 << 61)
 _FLAGS = _KNOWN_EXACTLY | _SENSITIVE | _POOLED
 _ASKED = _FLAGS
 _INLINE_BYTES = 60
 
-#: `keys` uint64 and `values` uint64 of SLOTS; `pool` uint64 of POOL. `questions` int64 (MOST_QUESTIONS, 4): first and last
-#: byte of what spaCy is asked, and of the chunk in it. `waiting` int64 (MOST_WAITING, 3): number of the text, begin and
-#: end of the chunk. `places` is scratch. `counts` int64: see the next line.
+#: `keys` and `values` are uint64 of length SLOTS, `pool` is uint64 of length POOL. `questions` int64 (MOST_QUESTIONS, 4): begin
+#: and end of the bytes that spaCy gets, then those of the chunk within them. `waiting` int64 (MOST_WAITING, 3): the number of the
+#: text, begin and end of the chunk. `places` is scratch. `counts` int64: one for each of QUESTIONS to POOL_ASKED.
 Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts")
 QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
 #: The tables of `spacy_rules.SpacyRules` that kernels need.
@@ -150,9 +151,9 @@ def new_chunks() -> Chunks:
 
 @kernel
 def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
-    """Marks all pieces from byte `at` of the text number `text` on; chunks that are not known go to `chunks.waiting`.
+    """Marks all pieces from byte `at` of the text number `text` on. Unknown chunks go to `chunks.waiting`.
 
-    Returns `(text, at)` to go on from: the number of texts where all are done, less where too many chunks wait.
+    Returns `(text, at)`, the place to go on from. It stops early where too many chunks wait; else `text` is the number of texts.
     """
     while text < starts.size:
         end = ends[text]
@@ -181,11 +182,12 @@ def mark_texts(data, starts, ends, text, at, rules, chunks, marks):
 def mark_known(
     data, start, end, kinds, byte_kinds, run_filter, splits_mark, exception_runs, longest_exception_run, keys, values, places, marks
 ):
-    """Marks the pieces of chunks from `start` on, up to the first that is not known by its shape alone; returns where that begins.
+    """Marks the pieces of chunks from `start` on, up to the first chunk that is not known by its shape alone. Returns its begin, or
+    `end` where there is none.
 
-    Most chunks are a run, or one of letters and a mark: no table is needed unless spaCy has an exception for it.
+    Most chunks are one run, or a run of letters and a mark. They need no lookup in the table, unless their run may be in an exception.
     """
-    at, stop, last_load = np.uint64(start), np.uint64(end), np.uint64(max(data.size - 8, 0))  # unsigned: none counts from the end
+    at, stop, last_load = np.uint64(start), np.uint64(end), np.uint64(max(data.size - 8, 0))  # unsigned: no index is negative
     while at < stop:
         first, seen = at, np.uint8(0)
         while at < stop:
@@ -238,7 +240,7 @@ def mark_known(
 
 @kernel
 def mark_waiting(data, starts, ends, rules, chunks, marks):
-    """Marks the chunks that wait, as far as they are known by now; the others go on waiting."""
+    """Marks those waiting chunks that are known by now. The others go on waiting."""
     waiting, chunks.counts[WAITING] = chunks.counts[WAITING], 0
     for place in range(waiting):
         text, start, end = chunks.waiting[place, 0], chunks.waiting[place, 1], chunks.waiting[place, 2]
@@ -255,7 +257,10 @@ def mark_waiting(data, starts, ends, rules, chunks, marks):
 
 @kernel
 def mark_chunk(data, start, low, high, rules, chunks, marks):
-    """`(end, whether it is known)` of the chunk at `start` of the text `data[low:high]`. Marks its pieces, or asks for them."""
+    """Marks the pieces of the chunk at `start` of the text `data[low:high]`; where they are unknown, adds a question for spaCy.
+
+    Returns `(end of the chunk, whether it is known)`.
+    """
     places = chunks.places
     end, key, how, units = scan_chunk(data, start, high, rules.kinds, rules.exception_runs, rules.longest_exception_run, places)
     if how == TOO_LONG:
@@ -306,7 +311,7 @@ def mark_units(data, start, end, kinds, marks):
 
 @kernel
 def lookup(chunks, key, first, last, start, end):
-    """The value of a key; _ASKED where it is not known yet. Then spaCy will be asked if there is room for another question."""
+    """Returns the value of a key; _ASKED where it is not known yet. Then it adds a question for spaCy, if there is room for one."""
     if key == 0:
         key = ONE
     keys, counts = chunks.keys, chunks.counts
@@ -333,7 +338,8 @@ def pool_words(size):
 
 @kernel
 def store_answers(data, begins, questions, rules, chunks):
-    """Stores where pieces begin (`begins`, by byte of `data`) of chunks that spaCy was asked for, at these places of `data`."""
+    """Stores spaCy's answers. `begins`: for each byte of `data`, whether a piece begins there. `questions`: as in `Chunks`, with
+    places in `data`."""
     places = chunks.places
     for number in range(len(questions)):
         first, last, start, end = questions[number, 0], questions[number, 1], questions[number, 2], questions[number, 3]
@@ -385,17 +391,17 @@ def _store(chunks, key, value):
     chunks.values[slot] = value
 
 
-#: Bytes of chunks that spaCy gets in one text.
+#: About the most bytes of chunks that spaCy gets in one text.
 _TEXT_BYTES = 1 << 20
-#: The word on which spaCy may fail, and one that it treats as any other of this shape.
+#: The word on which spaCy may fail, and a word of the same shape, which takes its place.
 _FATAL_WORD = (b"IS_ALPHA", b"IS_ALPHB")
 
 
 def mark_tokens(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """uint8 as long as `data`: 1 where a token begins of one of the texts `data[starts[i]:ends[i]]`, which must be valid UTF-8.
+    """Returns uint8 as long as `data`: 1 where a token of a text `data[starts[i]:ends[i]]` begins. Texts must be valid UTF-8.
 
-    A token ends where the next one begins or at a space. Texts must not overlap; each is marked as if it stood alone. What is
-    beside a chunk counts only one blank away: the marks of a text are those of its lines.
+    A token ends where the next one begins or at a space. Texts must not overlap, and do not affect each other. A chunk can depend
+    only on neighbours that are one blank away, so a text and its single lines get the same marks.
     """
     marks = np.zeros(len(data), np.uint8)
     mark_again(data, starts, ends, marks)
@@ -405,7 +411,7 @@ def mark_tokens(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends
 def mark_again(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
 ) -> None:
-    """`mark_tokens` into an array that has zeros in these texts."""
+    """As `mark_tokens`, but writes to `marks`, which must have zeros in these texts."""
     _known_chunks().mark(data, starts, ends, marks)
 
 
@@ -415,7 +421,7 @@ def _known_chunks() -> "KnownChunks":
 
 
 class KnownChunks:
-    """The table of chunks, and how it is filled. `most`: the entries of it that are used."""
+    """The table of known chunks, which it fills by asking spaCy. `most`: the most entries that are used."""
 
     def __init__(self, most: int = SLOTS // 2) -> None:
         self._spacy = spacy_rules()
@@ -428,7 +434,7 @@ class KnownChunks:
     def mark(
         self, data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
     ) -> None:
-        """Fills `marks`, which has zeros in the texts."""
+        """Writes the marks of the texts to `marks`, which must have zeros there."""
         if not len(starts):
             return
         chunks = self._chunks
@@ -436,8 +442,8 @@ class KnownChunks:
             text, at = 0, int(starts[0])
             while text < len(starts):
                 text, at = mark_texts(data, starts, ends, text, at, self._rules, chunks, marks)
-                # Each round answers all that was asked. Then a chunk waits only for the next question about it, or for room to
-                # ask, so it waits for a few rounds at most.
+                # Each round answers all questions. A chunk may need a further question (its exact bytes, its neighbours), or may
+                # have found no room for its question, so it waits for a few rounds at most.
                 while chunks.counts[WAITING]:
                     self._answer(data)
                     mark_waiting(data, starts, ends, self._rules, chunks, marks)
@@ -454,14 +460,14 @@ class KnownChunks:
         counts[QUESTIONS] = counts[POOL_ASKED] = 0
 
     def _make_room(self) -> None:
-        """Forgets everything when a round of questions (each makes up to two entries) might not fit any more."""
+        """Empties the table when a further round of questions (each adds up to two entries) might not fit."""
         counts = self._chunks.counts
         if counts[ENTRIES] + 2 * MOST_QUESTIONS > self._most or counts[POOL_USED] + 2 * MOST_POOL > POOL:
             self._chunks.keys[:] = 0
             counts[ENTRIES] = counts[POOL_USED] = 0
 
     def _token_starts(self, text: bytes) -> npt.NDArray[np.uint8]:
-        """uint8 as long as the text: 1 where spaCy begins a token."""
+        """Returns uint8 as long as the text: 1 where a token of spaCy begins."""
         text = text.replace(*_FATAL_WORD)
         with self._spacy.tokenizer.vocab.memory_zone():
             document = self._spacy.tokenizer(text.decode())
@@ -474,16 +480,16 @@ class KnownChunks:
 
 
 def _groups(questions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Questions in groups of about _TEXT_BYTES."""
+    """Yields the questions in groups of about _TEXT_BYTES bytes."""
     if len(questions):
         groups = np.cumsum(questions[:, 1] - questions[:, 0]) // _TEXT_BYTES
         yield from np.split(questions, np.flatnonzero(np.diff(groups)) + 1)
 
 
 def _joined(data: npt.NDArray[np.uint8], questions: npt.NDArray[np.int64]) -> tuple[bytes, npt.NDArray[np.int64]]:
-    """One text of all that is asked, and the questions with their places in it.
+    """Joins the chunks of all questions to one text. Returns the text, and the questions with their places in it.
 
-    A line break between two chunks is a token of spaCy's, and no exception has one within: so what is beside a chunk plays no part.
+    The chunks are separated by line breaks. For spaCy each is a token, and no exception contains one, so chunks do not affect each other.
     """
     text = b"\n".join(data[first:last].tobytes() for first, last in questions[:, :2])
     sizes = questions[:, 1] - questions[:, 0]
@@ -492,20 +498,21 @@ def _joined(data: npt.NDArray[np.uint8], questions: npt.NDArray[np.int64]) -> tu
 
 
 # ----------------------------------------------------------------------------------------------------
-# Sentences as spaCy's rule finds them (its `sentencizer` behind the blank English tokenizer), counted by kernels.
+# Sentences as spaCy's `sentencizer` finds them after the blank English tokenizer, counted by kernels.
 #
-# A sentence goes on after a mark of the sentencizer as long as tokens are punctuation; tokens of whitespace, which spaCy makes
-# of all space but one blank between two words, begin sentences too.
+# A sentence ends at a mark of the sentencizer and the punctuation tokens after it. A whitespace token begins the next sentence, too;
+# spaCy makes such a token of all white space but a single blank between two words.
 
 
 def count_spacy_sentences(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.int64]:
-    """int64: the sentences of each span `data[starts[i]:ends[i]]` of valid UTF-8, as `len(split_into_sentences(span))` of datatrove.
+    """Returns int64: the number of sentences of each span `data[starts[i]:ends[i]]` of valid UTF-8, as datatrove's
+    `len(split_into_sentences(span))`.
 
-    Spans (lines, mostly) must not overlap, and each counts as a text of its own; an empty one has one sentence, as there.
-    `data` and offsets of an Arrow column: `pipeline.text.buffers.text_buffers`. `marks`: those of `mark_tokens` for the same
-    spans, where the caller has them.
+    Spans (mostly lines) must not overlap, and each is a text of its own. An empty span has one sentence, as in datatrove.
+    `pipeline.text.buffers.text_buffers` gives `data` and offsets of an Arrow column. `marks`: the result of `mark_tokens` for the
+    same spans, where the caller has it.
     """
     counts = np.empty(len(starts), np.int64)
     _count_marked(data, starts, ends, mark_tokens(data, starts, ends) if marks is None else marks, _sentence_kinds(), counts)
@@ -525,7 +532,7 @@ def _count_marked(data, starts, ends, marks, kinds, counts):
 
 @kernel
 def sentences(data, start, end, marks, kinds):
-    """The number of sentences of a span whose tokens are marked."""
+    """Returns the number of sentences of a span whose tokens are marked."""
     count, ended, at = 1, False, start
     while at < end:
         point, width = decode(data, at)

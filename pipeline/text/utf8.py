@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
-"""Unicode characters: the classes of each code point in one table, and steps through valid UTF-8 inside kernels.
+"""Unicode characters: a table with the classes of each code point, and kernels that walk through valid UTF-8.
 
 The classes are Python's own (`str.isspace`, `re`'s `\\w`, `str.isalpha`, `str.splitlines`), because the reference implementations are
 written in Python. A span is `data[start:end]` of a uint8 buffer; positions are byte positions in that buffer. Spans have to be valid UTF-8
-(Arrow's `validate(full=True)` says so): the kernels check no bounds.
+(checked by Arrow's `validate(full=True)`): the kernels check no bounds.
 """
 
 import re
@@ -24,20 +24,20 @@ PUNCTUATION = 8  # in the set that `character_classes` was given
 LINE_BREAK = 16  # str.splitlines breaks here
 DIGIT = 32  # str.isdecimal
 UPPER = 64  # str.isupper
-GROWS = "\u0130"  # the one character whose lower case is two
+GROWS = "\u0130"  # the only character whose lower case has two characters
 
 
 @cache
 def character_classes(punctuation: frozenset[str] = frozenset()) -> npt.NDArray[np.uint8]:
-    """uint8 of length 0x110000: the classes of each code point, or-ed. Kept per process."""
+    """Returns uint8 of length 0x110000: the classes of each code point, or-ed. Cached in the process."""
     table = np.zeros(CODE_POINTS, np.uint8)
     characters = _everything()
     table[_points("".join(re.findall(r"\w+", characters)))] |= WORD
     points = _points(characters)
-    single = points.view("<U1")  # NumPy asks the same functions as `str`'s methods
+    single = points.view("<U1")  # NumPy uses the same functions as the methods of `str`
     for kind, has in ((SPACE, np.strings.isspace), (ALPHA, np.strings.isalpha), (UPPER, np.strings.isupper), (DIGIT, np.strings.isdecimal)):
         table[points[has(single)]] |= kind
-    table[table & ALPHA == 0] &= ~np.uint8(UPPER)  # some numbers and symbols have capitals
+    table[table & ALPHA == 0] &= ~np.uint8(UPPER)  # `str.isupper` is true for some numbers and symbols, too
     table[[ord(character) for character in punctuation if len(character) == 1]] |= PUNCTUATION
     table[[ord(character) for character in characters[:0x3000] if len(f"a{character}b".splitlines()) == 2]] |= LINE_BREAK
     return table
@@ -45,15 +45,15 @@ def character_classes(punctuation: frozenset[str] = frozenset()) -> npt.NDArray[
 
 @cache
 def lowercase_table() -> npt.NDArray[np.uint32]:
-    """uint32 of length 0x110000: `str.lower` of each code point where that is one character, else itself."""
+    """Returns uint32 of length 0x110000: `str.lower` of each code point where that is one character, else the code point."""
     table = np.arange(CODE_POINTS, dtype=np.uint32)
-    characters = _everything().replace(GROWS, "")  # a capital sigma stands between letters in this string, so it is not a final one
+    characters = _everything().replace(GROWS, "")  # the capital sigma is between letters here, so it is no final sigma
     table[_points(characters)] = _points(characters.lower())
     return table
 
 
 def _everything() -> str:
-    """All code points but the surrogates, in order."""
+    """Returns a string of all code points but the surrogates, in order."""
     points = np.arange(CODE_POINTS, dtype="<u4")
     return np.delete(points, SURROGATES).tobytes().decode("utf-32-le")
 
@@ -73,7 +73,7 @@ _PLACES = np.uint64(0x0001020304050607)
 
 @kernel
 def decode(data, at):
-    """`(code point, bytes)` of the character that begins at `at`."""
+    """Returns `(code point, bytes)` of the character that begins at `at`."""
     first = np.int64(data[at])
     if first < 0x80:
         return first, 1
@@ -88,7 +88,7 @@ def decode(data, at):
 
 @kernel
 def previous(data, end):
-    """Where the character begins that ends before `end`."""
+    """Returns the position of the last character before `end`."""
     at = end - 1
     while data[at] & 0xC0 == 0x80:
         at -= 1
@@ -97,7 +97,7 @@ def previous(data, end):
 
 @kernel
 def eight_bytes(data, at):
-    """Eight bytes as one little-endian integer. Unsigned indices: with them the compiler makes it one load."""
+    """Returns eight bytes as one little-endian integer. With unsigned indices the compiler makes this a single load."""
     first = np.uint64(at)
     value = np.uint64(data[first])
     for place in range(1, 8):
@@ -107,7 +107,7 @@ def eight_bytes(data, at):
 
 @kernel
 def count_characters(data, start, end):
-    """`len` of the span as a `str`: every byte but the continuation bytes."""
+    """Returns `len` of the span as a `str`: the number of its bytes without continuation bytes."""
     total = 0
     for byte in data[start:end]:
         total += (byte & 0xC0) != 0x80
@@ -124,13 +124,14 @@ def count_byte(data, start, end, wanted):
 
 @kernel(inline="always")
 def first_marked(marked):
-    """Of eight bytes, the first whose high bit is set (`marked` has no other bits, and some): a jump less than trying each."""
+    """Returns the index of the first of eight bytes whose high bit is set, without a branch. `marked` must have at least one
+    high bit, and no other bits."""
     return np.int64((((marked & (~marked + np.uint64(1))) >> np.uint64(7)) * _PLACES) >> np.uint64(56))
 
 
 @kernel
 def find_byte(data, start, end, wanted):
-    """The position of the first such byte, or `end`; eight bytes are tried at a time."""
+    """Returns the position of the first byte `wanted`, or `end`. Compares eight bytes at a time."""
     at = start
     pattern = np.uint64(wanted) * _ONES
     while at + 8 <= end:
@@ -146,7 +147,7 @@ def find_byte(data, start, end, wanted):
 
 @kernel
 def strip_start(data, start, end, classes):
-    """Where `str.lstrip()` of the span begins (`end` where all of it is space)."""
+    """Returns the position at which `str.lstrip()` of the span begins (`end` where all of it is space)."""
     at = start
     while at < end:
         point, width = decode(data, at)
@@ -158,7 +159,7 @@ def strip_start(data, start, end, classes):
 
 @kernel
 def strip_end(data, start, end, classes):
-    """Where `str.rstrip()` of the span ends (`start` where all of it is space)."""
+    """Returns the position at which `str.rstrip()` of the span ends (`start` where all of it is space)."""
     while end > start:
         at = previous(data, end)
         if not classes[decode(data, at)[0]] & SPACE:

@@ -1,10 +1,9 @@
 # mypy: disallow-untyped-defs=False, disable-error-code=assignment
-"""Words by Unicode's word boundaries (UAX #29) as the package `uniseg` 0.8 finds them, which DCLM counts n-grams over.
+"""Finds words by Unicode's word boundaries (UAX #29) as the package `uniseg` 0.8 does. DCLM counts n-grams of these words.
 
 uniseg 0.8 has the rules WB3 to WB13c of Unicode 5.1: Hebrew letters, quotation marks (the apostrophe ', not ’), zero-width
-joiners and runs of spaces have no rules of their own. Its properties are those of Unicode 15.0. Ours come from `regex`;
-the assigned characters that later versions changed are changed back, and only characters that Unicode 15.0 did not know
-can differ.
+joiners and runs of spaces have no rules of their own. Its properties are those of Unicode 15.0. Here they come from `regex`;
+where a later version changed a character of Unicode 15.0, BEFORE restores its property. Only newer characters can differ.
 """
 
 from functools import cache
@@ -21,7 +20,7 @@ PROPERTIES = {
     "CR": CR, "LF": LF, "Newline": NEWLINE, "Extend": EXTEND, "Format": FORMAT, "Regional_Indicator": REGIONAL, "Katakana": KATAKANA,
     "ALetter": LETTER, "MidNumLet": MID_BOTH, "MidLetter": MID_LETTER, "MidNum": MID_NUMBER, "Numeric": NUMERIC, "ExtendNumLet": JOINER,
 }  # fmt: skip
-#: As Unicode 15.0 had them.
+#: The properties in Unicode 15.0 of characters that a later version changed.
 BEFORE = {
     OTHER: (0xB8, 0x19DA),
     FORMAT: (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD),
@@ -33,7 +32,7 @@ ALNUM = 0x40  # str.isalnum
 
 @cache
 def word_break_table() -> npt.NDArray[np.uint8]:
-    """uint8 of length 0x110000: the word break property of each code point, and ALNUM. About half a second; kept per process."""
+    """Returns uint8 of length 0x110000: the word break property of each code point, and ALNUM. Takes half a second, once a process."""
     import regex
 
     table = np.zeros(CODE_POINTS, np.uint8)
@@ -51,9 +50,9 @@ def word_break_table() -> npt.NDArray[np.uint8]:
 
 @kernel
 def hash_unicode_words(data, start, end, breaks, hashes, ends):
-    """Fills `hashes` (uint64) and `ends` (int64, one item more: characters before each word, others not counted) for those
-    words of `data[start:end]` whose first character is a letter or number; returns how many there are."""
-    count, characters, total = 0, 0, 0  # characters of the word that is open
+    """Fills in two arrays for those words of `data[start:end]` that begin with a letter or number, and returns the number of
+    these words: `hashes` (uint64) and `ends` (int64, one item more: the characters before each word, other text not counted)."""
+    count, characters, total = 0, 0, 0  # `characters`: those of the current word
     word, kept = start, False
     before, last = OTHER, OTHER
     ends[0] = 0
@@ -77,11 +76,11 @@ def hash_unicode_words(data, start, end, breaks, hashes, ends):
         before, last = last, value
         at += width
         characters += 1
-        if at < end and data[at] >= 0x80 and not CR <= value <= NEWLINE:  # WB4: no ASCII character belongs to the one before
+        if at < end and data[at] >= 0x80 and not CR <= value <= NEWLINE:  # WB4: an ASCII character never extends the one before it
             after = _after_extensions(data, at, end, breaks)
             characters += count_characters(data, at, after)
             at = after
-        while is_core(last) and at < end and data[at] < 0x80:  # most characters: letters and digits that go on
+        while is_core(last) and at < end and data[at] < 0x80:  # fast path for most characters: letters and digits in a row
             value = np.int64(breaks[data[at]]) & PROPERTY
             if not is_core(value) or (at + 1 < end and data[at + 1] >= 0x80):
                 break
@@ -97,7 +96,7 @@ def hash_unicode_words(data, start, end, breaks, hashes, ends):
 
 @kernel
 def _after_extensions(data, at, end, breaks):
-    """The end of the Extend and Format characters that stand at `at`."""
+    """Returns the end of the run of Extend and Format characters at `at`."""
     while at < end:
         point, width = decode(data, at)
         value = breaks[point] & PROPERTY
@@ -114,7 +113,8 @@ def is_core(value):
 
 @kernel
 def _joins(before, last, value, following):
-    """Whether no word ends between the units `last` and `value`."""
+    """Whether there is no word boundary between two characters with the properties `last` and `value`. `before` and `following`
+    are those of their neighbours."""
     if is_core(last) and is_core(value):  # WB5, 8, 9, 10
         return True
     if last == CR and value == LF:

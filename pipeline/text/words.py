@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""The walk over words: hashes, lengths and kinds of all words of a document in one pass, no strings made.
+"""Walks over the words of a document: hashes, lengths and kinds of all words in one pass, without making strings.
 
-A word rule is a table of what each character is to it. A word is a run of characters of the class WORD, or one
-character that is VISIBLE and not WORD; what is not VISIBLE parts words and belongs to none.
+A word rule is a table with the classes of each character. A word is a run of characters of the class WORD, or one
+character that is VISIBLE and not WORD. Characters that are not VISIBLE separate words and belong to none.
 
 * `words`: WORD is `re`'s `\\w`, so words are what `re.findall(r"\\w+|[^\\w\\s]", text)` finds;
 * `whitespace`: WORD is everything but space, so words are those of `str.split()`;
@@ -20,9 +20,9 @@ from corpusmill.pipeline.text.hashing import BASE, ONE, hash_span, power
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
 
 WORD_RULES = ("words", "whitespace", "characters")
-#: Shares the bit of SPACE in the tables of word rules: whether a character belongs to words at all.
+#: The class of characters that belong to words. In the tables of word rules it takes the place of SPACE, whose bit it uses.
 VISIBLE = SPACE
-#: Powers of BASE that are looked up; longer words and n-grams compute theirs.
+#: The number of powers of BASE in the lookup table; those for longer words and n-grams are computed.
 POWERS = 1024
 
 #: Scratch for the words of one document. `hashes` uint64 and `kinds` uint8: one item a word. `ends` int64: one item more;
@@ -36,9 +36,9 @@ UNSPACED = "".join(rf"\p{{scx={script}}}" for script in ("Han", "Hira", "Kana", 
 
 
 def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """What `walk_words` needs to know of each code point under a rule: `classes` with WORD as the rule has it and VISIBLE.
+    """Returns the table of a word rule for `walk_words`: `classes` with the rule's WORD and VISIBLE; 0 for invisible characters.
 
-    Zero for what is not visible. Raises KeyError for a rule that is not there.
+    Raises KeyError for an unknown rule.
     """
     if rule not in WORD_RULES:
         raise KeyError(rule)
@@ -53,7 +53,7 @@ def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[
 
 
 def _points(pattern: str) -> list[int]:
-    """The code points that match a pattern of one character."""
+    """Returns the code points that match a pattern of one character."""
     import regex  # `re` knows no scripts
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
@@ -61,12 +61,12 @@ def _points(pattern: str) -> list[int]:
 
 
 def base_powers() -> npt.NDArray[np.uint64]:
-    """uint64 of length POWERS: BASE to the power of each index."""
+    """Returns uint64 of length POWERS: BASE to the power of each index."""
     return np.array([power(exponent) for exponent in range(POWERS)], np.uint64)
 
 
 def hash_word(word: str) -> np.uint64:
-    """The hash that `walk_words` gives a word."""
+    """Returns the hash that `walk_words` gives a word."""
     value = 0
     for character in word:
         value = (value * int(BASE) + ord(character) + 1) & 0xFFFFFFFFFFFFFFFF
@@ -75,7 +75,7 @@ def hash_word(word: str) -> np.uint64:
 
 @kernel
 def new_words(limit):
-    """Scratch for documents of up to `limit` bytes (a text has at most as many words, and characters, as bytes)."""
+    """Returns scratch for documents of up to `limit` bytes (a text has at most as many words, and characters, as bytes)."""
     return Words(np.empty(limit, np.uint64), np.empty(limit, np.uint8), np.empty(limit + 1, np.int64), np.empty(limit + 1, np.uint64))
 
 
@@ -86,7 +86,7 @@ def base_power(powers, exponent):
 
 @kernel
 def hash_characters(prefixes, powers, first, end):
-    """The hash of the characters `first` to `end - 1` (spaces not counted) as one word."""
+    """Returns the hash of the characters `first` to `end - 1` (spaces not counted) as one word."""
     return prefixes[end] - prefixes[first] * base_power(powers, end - first)
 
 
@@ -94,8 +94,8 @@ def hash_characters(prefixes, powers, first, end):
 def walk_words(data, start, end, classes, powers, words):
     """Fills `words` with the words of `data[start:end]` and returns how many there are.
 
-    `classes` is the rule's table (`word_rule_classes`). Where words end can't be foreseen, so the loop decides nothing by
-    a jump: each character of a word writes the word's end and kind again, and its last one has its way.
+    `classes` is the rule's table (`word_rule_classes`). The processor can't predict where words end, so the loop does not
+    branch on that: each character overwrites the end and the kind of its word, so those of the last character stay.
     """
     ends, prefixes = words.ends, words.prefixes
     ends[0], prefixes[0] = 0, np.uint64(0)
@@ -105,7 +105,7 @@ def walk_words(data, start, end, classes, powers, words):
     while at < end:
         point, width = decode(data, at)
         at += width
-        kind = np.int64(classes[point]) ^ PUNCTUATION  # what only counts where all have it counts as its absence in any
+        kind = np.int64(classes[point]) ^ PUNCTUATION  # inverted: or-ing then finds a character without PUNCTUATION
         visible = (kind & VISIBLE) // VISIBLE
         begins = visible & ~(kind & before & WORD)
         before = kind
@@ -123,7 +123,7 @@ def walk_words(data, start, end, classes, powers, words):
 
 @kernel
 def count_words(data, start, end, classes):
-    """How many words `walk_words` finds."""
+    """Returns how many words `walk_words` finds."""
     words, before, at = np.int64(0), np.int64(0), start
     while at < end:
         point, width = decode(data, at)
@@ -146,7 +146,7 @@ def skip_invisible(data, at, end, classes):
 
 @kernel
 def unpack_words(words, count, powers):
-    """Parts ends and kinds, which the walk writes in one, and hashes each word."""
+    """Separates ends and kinds, which the walk writes into one integer, and hashes each word."""
     for word in range(count):
         end = words.ends[word + 1] >> 8
         words.kinds[word] = (words.ends[word + 1] & 0xFF) ^ (PUNCTUATION | VISIBLE)
@@ -160,7 +160,7 @@ def unpack_words(words, count, powers):
 
 @kernel
 def count_split_words(data, start, end, classes, limit):
-    """`len(text.split())`, or `limit` as soon as there are so many (0: no limit)."""
+    """Returns `len(text.split())`, or `limit` as soon as there are as many words (0: no limit)."""
     words, inside, at = 0, False, start
     while at < end:
         point, width = decode(data, at)
@@ -177,7 +177,7 @@ def count_split_words(data, start, end, classes, limit):
 
 @kernel
 def has_longer_word(data, start, end, classes, limit):
-    """Whether one of `text.split()` has more than `limit` characters."""
+    """Whether a word of `text.split()` has more than `limit` characters."""
     if end - start <= limit:  # a character has at least one byte
         return False
     length, at = 0, start
@@ -196,9 +196,10 @@ def has_longer_word(data, start, end, classes, limit):
 
 @kernel
 def walk_chunk(data, at, end, kinds):
-    """`(end, characters, kinds of any of its characters or-ed)` of the word that begins at `at`, a character that is no space.
+    """Returns `(end, characters, kinds)` of the word that begins at `at`, which must not be a space.
 
-    `kinds` is uint8 of length 0x110000 in which spaces have SPACE; the other bits are the caller's.
+    The kinds of the word's characters are or-ed. The table `kinds` is uint8 of length 0x110000, in which spaces have SPACE;
+    the caller defines the other bits.
     """
     characters, found = 0, kinds[0] & 0
     while at < end:
@@ -218,7 +219,7 @@ def walk_chunk(data, at, end, kinds):
 
 @kernel
 def skip_space(data, at, end, kinds):
-    """Where the next word begins, or `end`."""
+    """Returns the begin of the next word, or `end`."""
     while at < end:
         point, width = decode(data, at)
         if not kinds[point] & SPACE:
@@ -229,8 +230,8 @@ def skip_space(data, at, end, kinds):
 
 @kernel
 def hash_chunks(data, start, end, kinds, hashes, ends, seen):
-    """Fills `hashes` (uint64), `ends` (int64, one item more: characters before each word, spaces not counted) and `seen`
-    (uint8, the or-ed kinds) for the words of `data[start:end]`; returns how many there are."""
+    """Fills in three arrays for the words of `data[start:end]`, and returns the number of words: `hashes` (uint64), `ends`
+    (int64, one item more: the characters before each word, spaces not counted) and `seen` (uint8: the or-ed kinds)."""
     count = 0
     ends[0] = 0
     at = skip_space(data, start, end, kinds)
@@ -244,12 +245,13 @@ def hash_chunks(data, start, end, kinds, hashes, ends, seen):
 
 
 # ----------------------------------------------------------------------------------------------------
-# The walk over words whose beginnings are marked (`spacy_tokens`), as `words.walk_words` for words that a table of classes gives.
+# The walk over words whose beginnings are marked (by `spacy_tokens`). `walk_words` finds them by a table of classes instead.
 
 
 @kernel
 def walk_marked_words(data, start, end, marks, classes, powers, words):
-    """Fills `words` with the words of `data[start:end]`, which begin where `marks` says and end at the next or at a space.
+    """Fills `words` with the words of `data[start:end]`, and returns their number. A word begins at a byte with a mark, or
+    after a space, and ends where the next one begins or at a space.
 
     `classes` is the table of a word rule, of which only VISIBLE and the kinds of characters are used.
     """

@@ -1,1 +1,1 @@
-"""What a run says while it works: bars on the terminal, the log and other files, counts. Nothing of it decides what a run writes."""
+"""Reports a run while it works: bars on the terminal, the log and other files, counts. Nothing here affects the output of a run."""

@@ -1,7 +1,7 @@
-"""The files of a run that say what happens: `log.jsonl`, `errors.log`, `metrics.jsonl`, `progress.json`; and the observer that writes them.
+"""The event files of a run, `log.jsonl`, `errors.log`, `metrics.jsonl` and `progress.json`, and the observer that writes them.
 
-`Observer` gets all that happens in a run and passes it to the terminal (`on_event`), these files and the counts (metrics.py). No text of a
-document and no credentials are in any of them: URLs lose their user and the values of their query, and sentences are cut.
+`Observer` gets the events of a run and passes them to the terminal (`on_event`), to these files and to the counts (metrics.py). None of
+them holds text of a document or credentials: URLs lose their user and the values of their query, and messages are cut.
 docs/operations.md lists the events.
 """
 
@@ -36,25 +36,25 @@ from corpusmill.pipeline.watch.metrics import Counting, documents_of
 LOG, METRICS, ERRORS, PROGRESS = "log.jsonl", "metrics.jsonl", "errors.log", "progress.json"
 #: Files that are only appended to.
 APPENDED = (LOG, METRICS, ERRORS)
-#: On a store an object is written when so many bytes wait, or the first of them has waited for so many seconds.
+#: On a store an object is written when this many bytes wait, or when the first of them has waited for this many seconds.
 LARGEST, LONGEST = 256 << 10, 30.0
-#: Bytes that wait at most where a store can't be written: what comes then is dropped.
+#: The most bytes that wait where a store can't be written. Further lines are dropped.
 KEPT = 8 << 20
-#: How often a process takes another number because the one that it took is another's.
+#: How often a process tries another number where another process has used the one that it took.
 TRIES = 3
-#: Characters of a sentence or a field in the log.
+#: The most characters of a message or a field in the log.
 MESSAGE = 600
 LEVELS = {"waiting": "warning", "quarantine": "error"}
 _OBJECT = re.compile(r"(\d+)-(\d+)\.\w+")
 
 
 def utc_now() -> str:
-    """The time in UTC as ISO 8601, to the millisecond."""
+    """Returns the time in UTC as ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def clean(text: str) -> str:
-    """A text as the log may have it: on one line, without terminal sequences, URLs redacted, cut."""
+    """Returns a text as it may stand in the log: on one line, without terminal sequences, with redacted URLs, cut to MESSAGE characters."""
     return safe_line(redact(text[: 4 * MESSAGE]), MESSAGE) if text else ""
 
 
@@ -62,12 +62,12 @@ def clean(text: str) -> str:
 
 
 class AppendedFile:
-    """One of `APPENDED`, for the process that holds the run's lease. What can't be written is tried again with the next text, and never
-    ends a run.
+    """One of the files in `APPENDED`, for the process that holds the run's lease. Text that can't be written is tried again with the next
+    text; a failure never ends the run.
 
-    A store can't append, so there the file is a folder of objects, `log/00003-00017.jsonl`: the third process that wrote it, its
-    seventeenth object. An object is written only where there is none of its name, so of two processes that count alike one counts on.
-    Texts wait until there are `LARGEST` bytes, until `LONGEST` seconds have passed, or until `flush`; a killed process loses them.
+    A store can't append, so there the file is a folder of objects: `log/00003-00017.jsonl` is number 17 of the third process that wrote
+    the log. An object is created only where none has its name, so a process that finds its number used takes a higher one. Texts wait
+    for `LARGEST` bytes, for `LONGEST` seconds, or for `flush`; a killed process loses those that wait.
     """
 
     def __init__(self, run: Storage, name: str):
@@ -109,7 +109,7 @@ class AppendedFile:
             self._bytes = 0
 
     def _created(self, content: bytes) -> bool:
-        """Writes the next object; False where another process has one of that name."""
+        """Writes the next object. Returns False where another process has written one of that name."""
         if self._attempt is None:
             self._attempt, self._objects = 1 + max((attempt for attempt, _, _ in objects(self.run, self.name)), default=0), 0
         folder, _, ending = self.name.partition(".")
@@ -121,14 +121,14 @@ class AppendedFile:
 
 
 def objects(run: Storage, name: str) -> list[tuple[int, int, str]]:
-    """The objects of such a file on a store, in their order: attempt, number, name."""
+    """Returns the objects of an appended file on a store, in their order: process, number, name."""
     folder = name.partition(".")[0]
     found = [(match, f"{folder}/{path}") for path in run.times(folder) if (match := _OBJECT.fullmatch(PurePosixPath(path).name))]
     return sorted((int(match[1]), int(match[2]), path) for match, path in found)
 
 
 def read_appended(run: Storage, name: str, last: int | None = None) -> bytes:
-    """The file's content, or at most about its `last` bytes; empty where there is nothing. Raises OSError where it can't be read."""
+    """Returns the content of an appended file, or only its `last` bytes; empty where there is none. Raises OSError."""
     if run.exists(name):
         with run.open_read(name) as file:
             file.seek(max(0, run.size(name) - last) if last is not None else 0)
@@ -143,15 +143,15 @@ def read_appended(run: Storage, name: str, last: int | None = None) -> bytes:
 
 
 def last_written(run: Storage, name: str, times: dict[str, float | None]) -> float | None:
-    """When something was appended, in seconds since 1970; None where that is not known. `times`: those of the files in the run's folder."""
+    """Returns when the file was last appended to (seconds since 1970); None where it is not known. `times`: the times of the files in a
+    local run's folder."""
     if not run.remote:
         return times.get(name)
     return max((written for written in run.times(name.partition(".")[0]).values() if written is not None), default=None)
 
 
 class RunLog:
-    """`log.jsonl`: one JSON object a line. On a store, lines at `error` are written at once, others with the next `flush` or within half a
-    minute."""
+    """`log.jsonl`: one JSON object a line. On a store, lines of level `error` are written at once, others as for `AppendedFile`."""
 
     def __init__(self, run: Storage, now: Callable[[], str] = utc_now):
         self.file, self.now = AppendedFile(run, LOG), now
@@ -169,7 +169,7 @@ class RunLog:
         node: str = "",
         fields: dict[str, Any] | None = None,
     ) -> None:
-        """Appends a line; `node` is by default the one on which this process runs."""
+        """Appends a line. `node`: by default the machine on which this process runs."""
         line = {
             "time": self.now(), "level": level, "event": event, "run": self.run, "stage": stage, "phase": phase, "task": clean(task),
             "node": node or self.node, "message": clean(message), "fields": walked(fields or {}, clean),
@@ -186,10 +186,10 @@ class RunLog:
 
 
 class ProgressFile:
-    """`progress.json`: which process works on which stages, and of each phase how many tasks it has and where the manifest ended when it
-    began. It is replaced as each phase begins. `corpusmill status` counts finished tasks in the manifest, so a task costs nothing here.
+    """`progress.json`: the process, its stages, and for each phase the number of its tasks and the end of the manifest at its begin. The
+    file is replaced when a phase begins. `corpusmill status` counts finished tasks in the manifest, so a task costs nothing here.
 
-    `is_ours` is asked before each write: a process that has lost the run to another one writes no more.
+    `is_ours` is called before each write: a process that has lost the run to another one writes no more.
     """
 
     def __init__(
@@ -216,8 +216,8 @@ class ProgressFile:
         self._write()
 
     def phase_begins(self, stage: str, name: str, tasks: Sequence[Task], todo: Sequence[Task], manifest: Manifest) -> None:
-        """`tasks`: all of the phase; `todo`: those that are not finished yet."""
-        # How a reader finds the same bytes of a finished task: in its row's `bytes_in` where tasks are parts of files, else in `inputs`.
+        """Adds a phase. `tasks`: all of its tasks; `todo`: those that are not finished yet."""
+        # The field of a manifest row in which a reader finds these bytes of a finished task: `bytes_in` where tasks are parts of files.
         unit = "bytes_in" if all("segments" in task.params for task in tasks) else "inputs"
         all_bytes, todo_bytes = (
             sum(task.size if unit == "bytes_in" else sum(ref.bytes for ref in task.inputs) for task in each) for each in (tasks, todo)
@@ -231,18 +231,18 @@ class ProgressFile:
         self._write()
 
     def phase_ends(self) -> None:
-        """Is written as soon as something else begins."""
+        """Sets the end of the last phase. It is written with the next change."""
         self.content["phases"][-1]["ended"] = utc_now()
 
     def _write(self) -> None:
         if not self.is_ours():
             return
         content = json.dumps(self.content, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        with contextlib.suppress(OSError, CorpusmillError):  # never ends a run
+        with contextlib.suppress(OSError, CorpusmillError):  # a failure here never ends a run
             if self.run.remote:
                 self.run.write_bytes(PROGRESS, content)
                 return
-            temporary = Path(self.run.path(TEMPORARY + PROGRESS))  # one name, so that the next process replaces what a kill leaves
+            temporary = Path(self.run.path(TEMPORARY + PROGRESS))  # a fixed name: the next process replaces a leftover
             temporary.parent.mkdir(parents=True, exist_ok=True)
             try:
                 temporary.write_bytes(content)
@@ -256,7 +256,7 @@ class ProgressFile:
 
 @dataclass
 class PhaseMetrics:
-    """A phase's line of `metrics.jsonl`: sums over its tasks, so that nothing is kept of any of them."""
+    """A phase's line of `metrics.jsonl`: sums and maxima over its tasks, without keeping the tasks."""
 
     tasks: int = 0
     worker_seconds: float = 0.0
@@ -274,7 +274,7 @@ class PhaseMetrics:
         self.beside_mb = max(self.beside_mb, done.beside_mb)
 
     def row(self, stage: str, phase: str, seconds: float, workers: int) -> dict[str, Any]:
-        """`seconds` are of the clock."""
+        """Returns the line as JSON. `seconds`: wall-clock time of the phase."""
         return {
             "stage": stage, "phase": phase, "seconds": round(seconds, 3), "worker_seconds": round(self.worker_seconds, 3),
             "tasks": self.tasks, "rows_in": self.rows_in, "bytes_in": self.bytes_in, "workers": workers, "peak_mb": self.peak_mb,
@@ -283,8 +283,8 @@ class PhaseMetrics:
 
 
 class Observer:
-    """Dispatches the events of one run, while one process works on it, to the terminal (`on_event`), the files above and the counts.
-    `after_phase` is called as each phase ends."""
+    """Dispatches the events of one process' work on a run to the terminal (`on_event`), the files above and the counts. `after_phase` is
+    called at the end of each phase."""
 
     def __init__(
         self,
@@ -301,7 +301,7 @@ class Observer:
 
     @contextmanager
     def attempt(self, stages: Sequence[str], lease: Lease) -> Iterator[None]:
-        """One process' work on the run for the time of the block."""
+        """Reports the begin and the end of this process' work on the run, which is the block."""
         version, before = corpusmill.__version__, lease.before
         self.counting.run(self.log.run, version)
         self.log.write("run_begin", fields={"version": version, "process": os.getpid(), "stages": list(stages)})
@@ -316,7 +316,7 @@ class Observer:
         except BaseException as error:
             event, level = ("interrupted", "warning") if of_an_interrupt(error) else ("run_failed", "error")
             message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}".rstrip(": ")
-            if lease.lost is not None:  # which interrupts this process as Ctrl-C does
+            if lease.lost is not None:  # a lost lease interrupts this process as Ctrl-C does
                 event, level, message = "lease_lost", "error", lease.lost
             raise
         finally:
@@ -325,7 +325,7 @@ class Observer:
 
     @contextmanager
     def stage(self, name: str, manifest: Manifest) -> Iterator[None]:
-        """A stage for the time of the block."""
+        """Reports the begin and the end of a stage, which is the block."""
         if self.progress:
             self.progress.stage_begins(name)
         self.log.write("stage_begin", stage=name)
@@ -340,8 +340,8 @@ class Observer:
     def phase(
         self, stage: str, name: str, tasks: Sequence[Task], todo: Sequence[Task], manifest: Manifest, workers: int | None
     ) -> Iterator[None]:
-        """A phase for the time of the block: all of its tasks, and those that are not finished yet. `workers`: None where it is not known
-        how many there will be."""
+        """Reports the begin and the end of a phase, which is the block. `tasks`: all of its tasks; `todo`: the unfinished ones. `workers`:
+        their number, None where it is not known yet."""
         if self.progress:
             self.progress.phase_begins(stage, name, tasks, todo, manifest)
         self.counting.phase_begins(stage, name, len(tasks), len(todo), workers)
@@ -363,7 +363,7 @@ class Observer:
                 self.progress.phase_ends()
 
     def done(self, stage: str, phase: str, done: TaskDone) -> None:
-        """A task is finished, and its row is in the manifest."""
+        """Reports a finished task, whose row is in the manifest."""
         self.counting.done(stage, phase, done)
         numbers = {name: getattr(done, name) for name in ("rows_in", "kept", "dropped", "bytes_in", "peak_mb")}
         self.log.write(
@@ -371,7 +371,7 @@ class Observer:
         )
 
     def failed(self, stage: str, phase: str, failed: Failed) -> None:
-        """A task has failed for the last time."""
+        """Reports a task that has failed for the last time."""
         self.counting.failed(stage, phase)
         self._write_error(stage, failed.key, failed.trace)
         self.log.write(
@@ -379,9 +379,9 @@ class Observer:
         )
 
     def event(self, event: Event) -> None:
-        """An event of an engine or the runner (failures.py)."""
+        """Reports an event of an engine or the runner (failures.py)."""
         self.counting.event(event)
-        if event.task and event.kind != "quarantine":  # whose trace is there already
+        if event.task and event.kind != "quarantine":  # `failed` has written the trace of a quarantined task
             self._write_error(event.stage, event.task, event.message)
         fields = {name: value for name, value in event.fields.items() if name != "trace"}
         level = LEVELS.get(event.kind, "warning")
@@ -389,15 +389,15 @@ class Observer:
         self.on_event(event)
 
     def phase_metrics(self, row: dict[str, Any]) -> None:
-        """A line of metrics.jsonl."""
+        """Appends a line to metrics.jsonl."""
         self._metrics.append(json.dumps(row) + "\n")
 
     def flush(self) -> None:
-        """Writes what waits to be written to a store."""
+        """Writes the texts that wait to be written to a store."""
         for file in (self.log, self._errors, self._metrics):
             file.flush()
 
     def _write_error(self, stage: str, task: str, text: str) -> None:
-        """A line with stage and task, the text, and a blank line, by which a reader finds the next one."""
+        """Appends an error: a line with stage and task, the text, and a blank line, which separates errors."""
         self._errors.append(f"{stage} {task}\n{text.rstrip()}\n\n")
         self._errors.flush()

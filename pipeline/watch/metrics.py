@@ -1,6 +1,6 @@
-"""Counts of a run while it works, and the places that keep them: Prometheus' registry, Ray's own metrics on a cluster.
+"""Counts the events of a run, and passes the counts to Prometheus, to a text file, or to the metrics of a Ray cluster.
 
-Names are OpenTelemetry's in the form that Prometheus gives them: a unit at the end, `_total` for what only grows.
+The names of the metrics follow OpenTelemetry in Prometheus' form: a unit at the end, and `_total` for counters.
 """
 
 import os
@@ -18,15 +18,15 @@ from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.manifest import Manifest
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
-#: Seconds of a task, the upper ends of a histogram's bins.
+#: The upper bounds of the histogram of task durations, in seconds.
 SECONDS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-#: How a metric of each kind takes a value, in Prometheus' library and in Ray's.
+#: The method with which a metric of each kind takes a value, in Prometheus' library and in Ray's.
 METHODS: dict[Kind, str] = {"counter": "inc", "gauge": "set", "histogram": "observe"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """A metric: its name (a counter's ends in `_total`), what it counts, and the names of its labels."""
+    """A metric: its name (a counter's ends in `_total`), its kind, its description, and the names of its labels."""
 
     name: str
     kind: Kind
@@ -64,13 +64,13 @@ FAMILIES = {
 
 
 class Meter(Protocol):
-    """A place that keeps counts. `labels` has a value for each label of the metric."""
+    """A destination of counts, such as Prometheus."""
 
     def add(self, family: Family, value: float, labels: Mapping[str, str]) -> None:
-        """Adds to a counter, sets a gauge, or adds a value to a histogram."""
+        """Adds to a counter, sets a gauge, or adds a value to a histogram. `labels` has a value for each label of the metric."""
 
 
-# ---- what is counted ---------------------------------------------------------------------------------
+# ---- counts ------------------------------------------------------------------------------------------
 
 
 class Counting:
@@ -90,7 +90,7 @@ class Counting:
         self._each("corpusmill_tasks_planned", planned, labels)
         self._each("corpusmill_tasks_taken_over_total", planned - todo, labels)
         for name in ("corpusmill_tasks_total", "corpusmill_failures_total", "corpusmill_tasks_quarantined_total"):
-            self._each(name, 0, labels)  # so that the series is there from the beginning
+            self._each(name, 0, labels)  # so that the series exists from the beginning
         self._count_left(labels)
 
     def phase_ends(self, stage: str, phase: str, seconds: float) -> None:
@@ -113,7 +113,7 @@ class Counting:
         self._count_left(labels)
 
     def failed(self, stage: str, phase: str) -> None:
-        """A task has failed for the last time."""
+        """Counts a task that has failed for the last time."""
         labels = {"stage": stage, "phase": phase}
         self._each("corpusmill_failures_total", 1, labels)
         self._left -= 1
@@ -128,7 +128,7 @@ class Counting:
             self._each("corpusmill_tasks_quarantined_total", 1, labels)
 
     def stage_ends(self, stage: str, documents: Mapping[str, int]) -> None:
-        """`documents`: `in`, `kept`, `dropped` of a stage that decides about documents; empty for another."""
+        """Sets the documents of a finished stage: `in`, `kept`, `dropped`; empty for a stage that does not decide about documents."""
         for fate, count in documents.items():
             self._each("corpusmill_documents", count, {"stage": stage, "fate": fate})
 
@@ -143,7 +143,8 @@ class Counting:
 
 
 def documents_of(manifest: Manifest) -> dict[str, int]:
-    """Documents that came into a finished stage (`in`), and that it `kept` and `dropped`: of the tasks that wrote documents."""
+    """Returns the documents that came into a finished stage (`in`), and those that it `kept` and `dropped`. Empty for an unfinished stage
+    and for one that writes no documents."""
     sums: Counter[str] = Counter()
     for row in manifest.rows():
         if any(output.path.startswith("data/") for output in row.outputs):
@@ -155,7 +156,7 @@ def documents_of(manifest: Manifest) -> dict[str, int]:
 
 
 class Prometheus:
-    """A registry of its own for each run, so that several runs in one process do not mix."""
+    """Keeps counts for Prometheus, in a registry of its own, so that several runs in one process do not mix."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry
@@ -174,7 +175,7 @@ class Prometheus:
 
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[int]:
-        """Answers `GET /metrics` for the time of the block; gives the port, which is a free one where `port` is 0."""
+        """Answers `GET /metrics` during the block. Yields the port, a free one where `port` is 0. Raises InputError."""
         from prometheus_client import start_http_server
 
         try:
@@ -190,9 +191,9 @@ class Prometheus:
 
 
 class TextFile:
-    """The file for the node exporter's textfile collector, replaced as a whole whenever there is something new.
+    """Writes the file for the node exporter's textfile collector. Each write replaces the whole file.
 
-    Raises InputError where it can't be written at the beginning. Later a failure is said once, and the run goes on.
+    Raises InputError where the file can't be written at the beginning. Of later failures only the first is reported; the run goes on.
     """
 
     def __init__(self, prometheus: Prometheus, path: str, say: Callable[[str], None]):
@@ -212,7 +213,7 @@ class TextFile:
 
 
 def check_writable(path: str) -> None:
-    """Raises InputError where a file can't be written at `path`, before hours of work and not after them."""
+    """Raises InputError where no file can be written at `path`. Called before the run, so that the user learns it at once."""
     folder = Path(path).parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"--metrics-file {path}: the folder {folder} is not there, or can't be written.")
@@ -222,8 +223,8 @@ def check_writable(path: str) -> None:
 
 
 class RayMeter:
-    """Gives counts to a Ray cluster, with the run's name as a label: they are on the metrics port of the node on which the run was started.
-    What is counted before Ray is there waits."""
+    """Passes counts to a Ray cluster, with the run's name as a label. They appear on the metrics port of the node on which the run was
+    started. Counts that come before Ray is initialized wait for it."""
 
     def __init__(self, run: str):
         self.run = run
@@ -232,16 +233,16 @@ class RayMeter:
 
     def add(self, family: Family, value: float, labels: Mapping[str, str]) -> None:
         self._waiting.append((family, value, labels))
-        ray = sys.modules.get("ray")  # the engine imports it, once it has set what Ray reads then
+        ray = sys.modules.get("ray")  # not imported here: the engine first sets the variables that Ray reads
         if ray is None or not ray.is_initialized():
             return
         for family, value, labels in self._waiting:
-            if value or family.kind != "counter":  # a counter of Ray's refuses 0
+            if value or family.kind != "counter":  # Ray's counters refuse 0
                 getattr(self._metric(family), METHODS[family.kind])(value, tags={**labels, "run": self.run})
         self._waiting.clear()
 
     def _metric(self, family: Family) -> Any:
-        """The metric as Ray has it, which puts `ray_` before each name and `_total` behind a counter's."""
+        """Returns Ray's metric for a family. Ray itself puts `ray_` before each name and `_total` after that of a counter."""
         from ray.util import metrics
 
         if family.name not in self._made:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Bar:
-    """How many tasks of a phase are done, and how fast."""
+    """The progress bar of a phase: finished tasks, documents/s and MB/s."""
 
     def __init__(self, bars: Any, name: str, total: int):
         self.bars, self.task = bars, bars.add_task(name, total=total, speed="")
@@ -22,7 +22,7 @@ class Bar:
 
 
 class Bytes:
-    """How much of a transfer is done; it learns how much there is as it goes on. Threads may share it."""
+    """The progress bar of a transfer, whose total grows by `expect`. Threads may share it."""
 
     def __init__(self, bars: Any = None, name: str = ""):
         self.bars = bars
@@ -30,7 +30,7 @@ class Bytes:
         self.total = 0
 
     def expect(self, bytes_: int) -> None:
-        """So much more is to come."""
+        """Adds bytes to the total."""
         self.total += bytes_
         if self.bars:
             self.bars.update(self.task, total=self.total)
@@ -59,7 +59,7 @@ class Progress:
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Bar]:
-        """A bar over `total` tasks for the time of the block."""
+        """Shows a bar over `total` tasks during the block."""
         from rich import progress as rp
 
         with self._bars(rp.MofNCompleteColumn(), rp.TextColumn("{task.fields[speed]}")) as bars:
@@ -67,7 +67,7 @@ class Progress:
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Bytes]:
-        """A bar over bytes for the time of the block."""
+        """Shows a bar over bytes during the block."""
         from rich import progress as rp
 
         with self._bars(rp.DownloadColumn(), rp.TransferSpeedColumn()) as bars:
@@ -75,7 +75,7 @@ class Progress:
 
     @contextmanager
     def steps(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar over the steps of one task for the time of the block: gives a function that is told how many more are done."""
+        """Shows a bar over the steps of one task during the block. Yields a function that adds finished steps."""
         from rich import progress as rp
 
         with self._bars(rp.MofNCompleteColumn()) as bars:

@@ -10,7 +10,7 @@ __all__ = ["open_run"]
 
 
 def __getattr__(name: str) -> Any:
-    """`open_run` comes with DuckDB and pyarrow, which a mere `import corpusmill` does not need."""
+    """Imports `open_run` when it is first used: it needs DuckDB and pyarrow, which `import corpusmill` should not load."""
     if name == "open_run":
         from corpusmill.report.query.run import open_run
 

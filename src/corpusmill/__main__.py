@@ -1,4 +1,4 @@
-"""`python -m corpusmill` is the `corpusmill` command."""
+"""Runs the command `corpusmill` for `python -m corpusmill`."""
 
 from corpusmill.cli import main
 

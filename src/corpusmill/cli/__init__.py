@@ -1,4 +1,4 @@
-"""The command line: the only place that knows all rooms. Libraries are imported where a command needs them."""
+"""The command line, the only package that imports all others. Libraries are imported where a command needs them."""
 
 import os
 import signal
@@ -9,19 +9,19 @@ from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
-#: In the order of `corpusmill --help`.
+#: The modules with commands, in the order of `corpusmill --help`.
 COMMANDS = ("run", "look", "query", "warm", "tokens", "model", "export", "classifier")
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
-#: What goes on where it stopped says so itself (base.Interrupted).
+#: Messages of interrupted commands by exit code. A command that can be resumed has a message of its own (base.Interrupted).
 SAID = {130: "interrupted.", 143: "terminated."}
 
 
 def _fail(message: str, code: int) -> None:
     from corpusmill.pipeline.safe import safe_text
 
-    print(f"corpusmill: {safe_text(message)}", file=sys.stderr)  # a name from a crawl may be in it
+    print(f"corpusmill: {safe_text(message)}", file=sys.stderr)  # it may hold a name from a crawl
     sys.exit(code)
 
 
@@ -31,7 +31,7 @@ def _fail_interrupted(error: BaseException) -> None:
 
 
 def main() -> None:
-    """The `corpusmill` command; under torchrun the first process carries it out, and the others take part in its trainings."""
+    """Runs the command `corpusmill`. Under torchrun the first process runs it, and the others take part in its trainings."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _command() -> None:
-    """What a user can cause ends in one sentence and an exit code, never in a trace."""
+    """Runs the command of `sys.argv`. An error that a user can cause ends in one sentence and an exit code, never in a trace."""
     signal.signal(signal.SIGTERM, raise_terminated)
     try:
         app(prog_name="corpusmill")
@@ -49,7 +49,7 @@ def _command() -> None:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         _fail_interrupted(error)
-    except SystemExit as end:  # typer makes this one of what ends a command
+    except SystemExit as end:  # typer turns Ctrl-C and a closed pipe into this
         if end.code == 130:  # Ctrl-C
             _fail_interrupted(end)
         if isinstance(end.__context__, BrokenPipeError):  # `corpusmill generate ... | head`
@@ -58,7 +58,7 @@ def _command() -> None:
         raise
     except MemoryError:
         _fail("out of memory; use fewer workers, or smaller pieces (ingest.piece_mb).", 1)
-    except Exception as error:  # the last boundary
+    except Exception as error:  # any other error is a bug
         if of_an_interrupt(error):
             _fail_interrupted(error)
         if os.environ.get("CORPUSMILL_DEBUG"):

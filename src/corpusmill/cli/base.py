@@ -1,4 +1,4 @@
-"""What all commands share: the application, and the arguments that mean the same everywhere."""
+"""The Typer application and its groups, and the arguments that several commands share."""
 
 import sys
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from corpusmill.pipeline.errors import CorpusmillError
 
 
 class Interrupted(CorpusmillError):
-    """Ctrl-C or SIGTERM in a command that goes on where it stopped."""
+    """Ctrl-C or SIGTERM in a command that goes on where it stopped when it is run again."""
 
     def __init__(self, code: int, option: str = ""):
-        """`option`: what the command has to be given in addition the next time."""
+        """`option`: an option that the user has to add the next time; empty where none is needed."""
         said = "interrupted" if code == 130 else "terminated"
         super().__init__(f"{said}; run the same command again {option and f'with {option} '}to go on where it stopped.")
         self.exit_code = code
 
 
 class Commands(TyperGroup):
-    """All commands, with the stages that are groups (which typer lists behind all others) among the stages."""
+    """Lists the stages that are groups at their places among the stages. Typer would list them after all other commands."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         names = super().list_commands(ctx)
@@ -31,8 +31,8 @@ class Commands(TyperGroup):
 
 
 def stage_group(stage_command: str) -> type[TyperGroup]:
-    """A group in which `corpusmill STAGE RUN` is the stage's command, as for all stages; a subcommand's name in place of RUN is that
-    subcommand."""
+    """Returns a group for a stage with subcommands: `corpusmill STAGE RUN` runs the stage, as for all stages, unless RUN is the name of
+    a subcommand."""
 
     class StageGroup(TyperGroup):
         def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -53,7 +53,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-#: `corpusmill tokens ...`: the stage, and what is done with token shards that are there.
+#: `corpusmill tokens ...`: the stage, and commands for finished token shards.
 tokens_app = typer.Typer(cls=stage_group("encode"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     tokens_app,
@@ -61,7 +61,7 @@ app.add_typer(
     help="Encode documents into token shards (`tokens RUN` means `tokens encode RUN`), or work with shards that are there.",
     epilog="Example: corpusmill tokens runs/demo",
 )
-#: `corpusmill sft ...`: the stage, and what it learns.
+#: `corpusmill sft ...`: the stage, and a command that shows its examples.
 sft_app = typer.Typer(cls=stage_group("tune"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     sft_app,
@@ -85,14 +85,14 @@ class EngineName(StrEnum):
 
 
 def say_stale(run: str | None) -> str | None:
-    """Says on standard error which stages of a run are stale: a command calls it before it shows anything of the run. What is no run says
-    nothing."""
+    """Prints on standard error which stages of a run are stale, and returns `run`. Commands call it before they show a run. Prints nothing
+    for a folder that is no run."""
     _say_stale(run)
     return run
 
 
 def say_stale_model(model: str) -> str:
-    """Says so where the model's own stage is stale, if it is one of a run (RUN/align/model)."""
+    """Prints a note where the stage of a run's model (RUN/align/model) is stale, and returns `model`."""
     run, *names = model.rstrip("/").rsplit("/", 2)
     if len(names) == 2 and names[1] == "model":
         _say_stale(run, names[0])
@@ -106,14 +106,14 @@ def _say_stale(run: str | None, stage: str | None = None) -> None:
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.read import RunReader
 
-    with suppress(CorpusmillError, OSError, ValueError):  # the command itself says what is wrong with the folder
+    with suppress(CorpusmillError, OSError, ValueError):  # the command itself reports what is wrong with the folder
         stale = RunReader(run).stale if run and Storage(run).exists("run.json") else None
         if stale and (stage is None or stage in stale.because):
             print(safe_line(stale.sentence, 1000), file=sys.stderr, flush=True)
 
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
-#: The run that a command shows.
+#: A run that a command shows, after a note about its stale stages.
 ShownRun = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=say_stale)]
 ModelFolder = Annotated[
     str,
@@ -156,7 +156,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Metrics:
-    """Where a command's metrics go."""
+    """Where to serve and write the metrics of a command; None: nowhere."""
 
     port: int | None
     host: str
@@ -167,7 +167,7 @@ def make_engine(name: EngineName, workers: int, task_timeout: float | None) -> A
     from corpusmill.pipeline.cache import kernels_folder
     from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine
 
-    kernels_folder()  # where it can't be written this process says so, and not each of its workers
+    kernels_folder()  # if it can't be written, this process reports that, instead of each worker
 
     timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
     if name is EngineName.inline:

@@ -31,7 +31,7 @@ Inputs = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Files, f
 
 
 class ManyValues(TyperCommand):
-    """`--data A B C` is `--data A --data B --data C`, so that a shell's globs can be given."""
+    """Reads `--data A B C` as `--data A --data B --data C`, so that users can give a shell's globs."""
 
     many = ("--data", "--positive", "--negative")
 
@@ -116,7 +116,7 @@ def _spec(
     options: dict[str, Any],
     say: Callable[[str], None],
 ) -> "TrainingSpec":
-    """The spec that the options stand for: exactly one of three forms."""
+    """Returns the spec from the options, which must have exactly one form: --spec, --data, or --positive and --negative."""
     from corpusmill.filters.classifier.from_options import classifier_name, spec_of_classes, spec_of_data
     from corpusmill.filters.classifier.spec import read_spec
     from corpusmill.pipeline.errors import InputError
@@ -147,7 +147,7 @@ TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Of JSONL and Parq
 
 
 def _folder(model: str) -> Path:
-    """The classifier's folder; a built-in one is trained where it is not there yet."""
+    """Returns the classifier's folder. Trains a built-in classifier that is not in the cache yet."""
     from corpusmill.filters.classifier.builtin import builtin
     from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
 

@@ -1,4 +1,4 @@
-"""Commands that hand over what a run made: its model to other programs, a card of its documents, a saved state of a training."""
+"""Commands that export results of a run: a model for other programs, a card of its documents, a saved state of a training."""
 
 import json
 from enum import StrEnum
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from corpusmill.report.read import RunReader
 
 GENERATION = "generation_config.json"
-#: How text is drawn where the run's evaluation says nothing else.
+#: The defaults of generation: temperature and top k, where the run's evaluation sets no other, and the most new tokens.
 TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
 
 
@@ -46,11 +46,11 @@ def export_model(
     run: str, output: Path, stage: str | None = None, *, name: str | None = None, license_: str | None = None, dtype: str = "fp32",
     force: bool = False, although_stale: bool = False,
 ) -> tuple[str, str | None]:  # fmt: skip
-    """Writes the folder `output` with the model of a stage (without one: of the last that trained); returns the stage, and a
+    """Writes the folder `output` with the model of a stage (default: the last that has trained one). Returns the stage, and a
     warning where it is stale.
 
-    The weights are those of the run, or rounded to `dtype`. Raises InputError where there is no such model, where something is in the
-    way (`force` replaces a model folder, and nothing else), and where the stage is stale, unless `although_stale`: then the card says so.
+    The weights are those of the run, rounded to `dtype`. Raises InputError where there is no such model, where `output` exists (`force`
+    replaces a model folder, but nothing else), and where the stage is stale. With `although_stale` it goes on, and the card says so.
     """
     import torch
 
@@ -74,7 +74,7 @@ def export_model(
 
 
 def _stage(reader: "RunReader", wanted: str | None) -> str:
-    """The stage whose model is exported: one that has finished."""
+    """Returns the stage whose model is exported. Raises InputError where it is not finished."""
     from corpusmill.report.model_card import TRAINED
 
     if wanted is not None and wanted not in TRAINED:
@@ -101,7 +101,7 @@ def _require_free(output: Path, force: bool) -> None:
 
 
 def _generation(folder: Path, reader: "RunReader", context: int) -> bytes:
-    """The model's `generation_config.json` (its end tokens, above all) with how the run's evaluation draws text."""
+    """Returns the model's `generation_config.json`, which has its end tokens, with the sampling settings of the run's evaluation."""
     path = folder / GENERATION
     try:
         given: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}

@@ -124,7 +124,7 @@ def _console() -> "Console":
 
 
 def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
-    """`COLUMN=NUMBER` as numbers by column. Raises InputError for anything else."""
+    """Parses `COLUMN=NUMBER` options. Returns the numbers by column. Raises InputError for anything else."""
     from math import isnan
 
     from corpusmill.pipeline.errors import InputError

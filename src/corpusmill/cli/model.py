@@ -1,4 +1,4 @@
-"""Commands about models: what tuning learns, what a model writes, and how it scores on benchmarks."""
+"""Commands about models: the examples of tuning, texts and chats of a model, and its scores on benchmarks."""
 
 import json
 import sys
@@ -120,7 +120,7 @@ def generate(
 
 
 def _shown(text: "Completion", chat: bool, title: str) -> str:
-    """A text below its title, which names the message where it is an answer."""
+    """Returns a text below its title. With `chat`, the title has the message that the text answers."""
     from corpusmill.train.generate import plain
 
     if title:
@@ -183,7 +183,7 @@ def score(
     names = [config.task for config in configs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"--task {twice[0]}: stands there twice.")
-    sets = [read_task(config) for config in configs]  # first: a file that can't be read costs no time
+    sets = [read_task(config) for config in configs]  # before the model is loaded, so that an unreadable file costs no time
     tested = ModelUnderTest(model)
     found: dict[str, Any] = {}
     for config, chosen in zip(configs, sets, strict=True):

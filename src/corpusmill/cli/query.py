@@ -1,4 +1,4 @@
-"""Commands about a whole run: any SELECT over its tables, statistics, the page in the browser, how far it is, whether it is sound."""
+"""Commands about a whole run: SQL queries, statistics, the explorer in the browser, its progress, its verification."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Commands that carry out a recipe or one of its stages, or decide again."""
+"""The commands that run a recipe (`run`), one of its stages (`ingest`, `filter`, ...), or only its decisions (`retune`)."""
 
 import os
 import re
@@ -44,8 +44,10 @@ def _carry_out(
     metrics: Metrics,
     again: str = "",
 ) -> None:
-    """Plans and carries out; the last line of the output says what became of it, whatever that is. `again`: the option that names the
-    folder the next time."""
+    """Plans and executes a run. The last line of the output is its result in JSON, also after an error.
+
+    `again`: the option with which the user goes on with this run (`--output FOLDER`); empty where the user gave it.
+    """
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
     from corpusmill.pipeline.run import Outcome
@@ -95,7 +97,7 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
         except NothingKept as error:
             empty = error
     if not plan.dry_run:
-        if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # it has come to its end
+        if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # the run is finished
             from corpusmill.report.page.html import write_report
 
             outcome.report = write_report(plan.folder)
@@ -119,11 +121,11 @@ def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, say: Callable[[str], None]) -> Iterator[Any]:
-    """Whoever wants to know of the run's events; metrics are served for the time of the block, and written once more when it ends."""
+    """Yields the observers of a run. Metrics are served while the block runs; the metrics file is written once more when it ends."""
     from corpusmill.pipeline.run import Watching
 
     meters: list[Any] = []
-    if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a cluster has metrics of its own
+    if engine is EngineName.ray and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
         from corpusmill.pipeline.watch.metrics import RayMeter
 
         meters.append(RayMeter(Path(folder).name))
@@ -183,12 +185,12 @@ def run(
         )
     finally:
         if again:
-            with suppress(OSError):  # it ended before it began
+            with suppress(OSError):  # the folder is not empty: the run has begun
                 Path(folder).rmdir()
 
 
 def _own_folder(recipe: str, inputs: list[str]) -> str:
-    """Makes a folder that no other run has: `runs/RECIPE-INPUT-NUMBER`. Raises InputError where that can't be."""
+    """Creates a new run folder, `runs/RECIPE-INPUT-NUMBER`, and returns it. Raises InputError where it can't be created."""
     from corpusmill.pipeline.errors import InputError
 
     names = [Path(recipe).stem, *(Path(given.partition("?")[0]).name.partition(".")[0] for given in inputs[:1])]
@@ -206,7 +208,7 @@ def _own_folder(recipe: str, inputs: list[str]) -> str:
 
 
 def _recipe_path(recipe: str) -> str:
-    """The recipe itself, or the one of that name that ships with the package."""
+    """Returns the path of a recipe: `recipe` itself where it exists, else that of the shipped recipe of this name."""
     shipped = Path(__file__).parent.parent / "recipes" / f"{recipe}.yaml"
     return str(shipped) if not Path(recipe).exists() and shipped.exists() else recipe
 

@@ -1,4 +1,4 @@
-"""Commands about tokens: where each comes from, and their way to other training codes."""
+"""Commands about tokens: tracing, searching, verifying, comparing, appending and exporting them."""
 
 from enum import StrEnum
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The command that compiles kernels beforehand, for one while a container image is built."""
+"""The command `warm`, which compiles kernels beforehand, for example while a container image is built."""
 
 import gzip
 import json
@@ -50,7 +50,7 @@ def warm(
 
 
 def write_pages(folder: Path) -> None:
-    """Python's language reference as HTML in WARC, as JSONL and as Parquet: files enough for several tasks, and some pages twice."""
+    """Writes Python's language reference as WARC (HTML), JSONL and Parquet: enough files for several tasks, with some pages twice."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,7 +102,7 @@ def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: lis
 
 
 def _make_batches(folder: str, sections: Any) -> None:
-    """What training compiles: a batch of pre-training, and rows of examples."""
+    """Compiles the kernels of training: loads a batch of pre-training, and packs rows of examples."""
     import numpy as np
 
     if "pretrain" in sections and "tokens" in sections:
