@@ -5,7 +5,7 @@ number of files that its tasks open.
 
 Shards are tiny, and ranges of keys and groups are small in proportion, so that there is a range for about eight shards, as with shards of
 30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
-passages, too. `--fan-in`: at most that many neighbouring files are read by one task; larger numbers are merged first, unless at most
+passages, too. `--fan-in`: that many neighbouring files are merged into one, where there are more files than that and more than
 `--few` tasks read them (fan-in 0: nothing is merged). Prints a line for each number of shards and fan-in: tasks, bytes of the manifest and
 of the lists, bytes of the pickled tasks of all phases and of the largest task, how often a task opened a working file or a table, and the
 CPU seconds of the process and of the slowest phases. To compare with another version of the code, name it in PYTHONPATH.
