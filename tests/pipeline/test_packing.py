@@ -1,4 +1,4 @@
-"""Documents packed into rows: best fit against a slow one, and the plan of a shard."""
+"""Tests documents packed into rows: best fit against a slow version, and the plan of a shard."""
 
 import bisect
 import hashlib
@@ -17,7 +17,7 @@ from corpusmill.pipeline.token_shards import PLAN, PackingPlan, plan_bytes, plan
 
 
 def plain_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    """The items of each row, by a sorted list of what rows have free."""
+    """Returns the items of each row, by a sorted list of the rows' free places."""
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []
     for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):

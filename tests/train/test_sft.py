@@ -1,4 +1,4 @@
-"""The usual formats, and what becomes of an example that can't be learned from whole."""
+"""Tests the usual formats, and examples that can't be learned whole."""
 
 import gzip
 import json
@@ -268,7 +268,7 @@ def test_the_folder_opens_in_transformers_and_its_files_agree(tmp_path, tokenize
 
 # ---- sft ---------------------------------------------------------------------------------------------
 
-# The stage on a small run: what it learns, what it writes, and that it survives being killed.
+# The stage on a small run: what it learns and writes, and resuming after kills.
 
 QUICK = {
     "epochs": 4,

@@ -1,4 +1,4 @@
-"""A model folder that completes texts and answers messages, and its command."""
+"""Tests a model folder that completes texts and answers messages, and its command."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""A run in a bucket."""
+"""Tests a run in a bucket."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RUN = "s3://runs/a/run"
 
 @pytest.fixture(scope="module")
 def stored(s3, run_folder: Path) -> str:
-    """The run in a bucket, its manifests as stores without append have them, and something beside it."""
+    """Makes the run in the bucket, with manifests as on stores that can't append, and another object next to it."""
     s3.bucket("runs")
     s3.put("s3://runs/a/run2/secret.txt", b"of another")
     for file in run_folder.rglob("*"):
