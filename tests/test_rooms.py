@@ -1,4 +1,4 @@
-"""Tests that imports only go upwards: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (not each other) < `report` < `cli`."""
+"""Imports go upwards only: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (never each other) < `report` < `cli`."""
 
 import ast
 from collections.abc import Iterator

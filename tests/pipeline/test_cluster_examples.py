@@ -153,7 +153,7 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
     assert again.wait(timeout=400) == 0, (tmp_path / "second.log").read_text()
     assert_nothing_is_left(tmp_path, "second", again.pid)
     assert tree(tmp_path / "run") == tree(tmp_path / "inline")
-    raylets = [*dict.fromkeys(call for call in calls.read_text().splitlines() if " start " in call)]  # a worker that ends is started again
+    raylets = [*dict.fromkeys(call for call in calls.read_text().splitlines() if " start " in call)]  # a raylet that ends is started again
     assert [" --head " in call for call in raylets] == [True, False] * 2
     assert ["--nodelist=node1" in call for call in raylets] == [True, False] * 2
 

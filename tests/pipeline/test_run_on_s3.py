@@ -81,7 +81,7 @@ def test_a_store_that_is_not_well_changes_no_byte(s3, stored: str, undisturbed: 
 
 @pytest.mark.parametrize("last", ["filter", pytest.param("tokens", marks=pytest.mark.long)])
 def test_workers_on_ray_change_no_byte(s3, carry_out, ray_engine: RayEngine, undisturbed: dict[str, str], last: str) -> None:
-    ray_engine.connect()  # otherwise so little work is done without it
+    ray_engine.connect()  # otherwise so little work would be done without Ray
     carry_out(f"s3://run-store/{last}", ray_engine, last)
     stages = (*STAGES[: STAGES.index(last) + 1], "run.json")
     assert s3.tree(f"s3://run-store/{last}") == {name: sha for name, sha in undisturbed.items() if name.split("/")[0] in stages}

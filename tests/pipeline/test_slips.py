@@ -130,7 +130,7 @@ def test_the_same_command_and_what_has_not_run_yet_go_on(mill: Path, run: Path, 
 
 
 def test_an_option_that_the_code_has_gained_is_no_other_recipe(mill: Path, run: Path, corpusmill: Call) -> None:
-    """`run.json` of an older version lacks the key; the default that it had then decides."""
+    """`run.json` of an older version lacks the new key; the key's default decides."""
     described = json.loads((run / "run.json").read_text())
     del described["recipe"]["dedup"]["keep"], described["recipe"]["ingest"]["extraction"]["minimum_chars"]
     (run / "run.json").write_text(json.dumps(described))

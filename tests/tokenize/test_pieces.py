@@ -44,7 +44,7 @@ def by_kernel(expression: str, text: str) -> list[str]:
 
 
 def by_the_hundred(expression: str, text: str, before: str, behind: str) -> list[str]:
-    """Finds the same for many texts at once, with other texts before and after in the buffer, and room for few pieces."""
+    """Returns the same pieces from calls that find up to 70 each, with other texts before and after in the buffer."""
     rule = rule_of(expression)
     assert rule is not None
     data = np.frombuffer((before + text + behind).encode(), np.uint8)

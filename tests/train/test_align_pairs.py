@@ -408,7 +408,7 @@ ALIGN: dict[str, Any] = {
 
 
 def prose(number: int) -> str:
-    """Returns paragraphs of kind sentences, every second document with a rude one; all rude, and with an address, for a dropped document."""
+    """Returns paragraphs of kind sentences, every other document with a rude one; all rude, and with an address, for a dropped document."""
     generator = random.Random(number)
 
     def sentence(kind: str, words: int) -> str:

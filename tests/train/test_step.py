@@ -79,7 +79,7 @@ def test_the_mean_over_all_targets_is_followed_and_clipped_as_torch_clips(
     assert line["loss"] == pytest.approx(nats, rel=1e-12) and line["grad_norm"] == pytest.approx(norm, rel=1e-12)
     for name, p in model.named_parameters():
         assert p.grad is not None
-        torch.testing.assert_close(moved[name], p.grad, rtol=1e-6, atol=1e-9, msg=name)  # what Adam's eps of 1e9 leaves
+        torch.testing.assert_close(moved[name], p.grad, rtol=1e-6, atol=1e-9, msg=name)  # the error of Adam's eps of 1e9
 
 
 @settings(max_examples=30)

@@ -18,7 +18,7 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     page.get_by_label(re.compile("^dropped")).check()
     page.get_by_label(re.compile("^short")).check()
     expect_counts(page, decided, fired(decided, "short"))
-    assert "kept" not in page.inner_text("#count")  # because no filter asks for a share of the dropped ones
+    assert "kept" not in page.inner_text("#count")  # of dropped documents none is kept
     page.locator("#list a").first.click()
     page.wait_for_selector("#document .text")
     with opened(chromium, page.url) as other:
