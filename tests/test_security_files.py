@@ -86,7 +86,7 @@ def test_a_file_of_a_wheel_goes_where_its_name_says(tmp_path: Path, monkeypatch:
 
 
 def test_of_a_source_archive_no_build_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By pip itself, which runs an archive's `setup.py` to learn its name, before anybody can check a hash."""
+    """pip would run an archive's `setup.py` to learn its name, before anybody could check a hash."""
     mark, packages = tmp_path / "ran", tmp_path / "packages"
     packages.mkdir()
     setup = f"open({str(mark)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='x', version='1.0')\n".encode()

@@ -174,7 +174,7 @@ def test_what_goes_is_like_what_stays(dedup, seed: int) -> None:  # type: ignore
 
 
 def test_copies_that_differ_in_their_shingles_are_judged_alike_in_any_order(dedup) -> None:  # type: ignore[no-untyped-def]
-    """Exact copies by letters alone, with characters in different case: their order must not matter."""
+    """The texts have equal letters in different case: they are exact copies, and their order must not matter."""
     text = " ".join(words(60, 3))
     near = text[:-40] + "x" * 40
     rows = [{"text": t, "url": str(n)} for n, t in enumerate([text.upper(), text, text.title(), near, near.upper()])]

@@ -40,7 +40,7 @@ def test_what_depends_on_a_change_is_done_again(
 def test_a_stage_that_was_killed_in_its_first_phases_has_not_changed(
     corpusmill, recipe_and_crawl, reference: Path, undisturbed, tree, tmp_path: Path
 ) -> None:
-    """Its first phases depend on only a part of its section."""
+    """The manifest has only the first phases, which depend on a part of the stage's section; that must not look like a changed recipe."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
     shutil.copytree(reference, run)
     manifest = run / "tokens/manifest.jsonl"

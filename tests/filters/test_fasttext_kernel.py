@@ -166,7 +166,7 @@ def test_kept_sums_change_nothing(lid_176, texts: list[str], table_bytes: int) -
 
 @given(st.text(st.characters(max_codepoint=0x180), max_size=40), st.integers(0, 9), st.text(max_size=9))
 def test_tokens_end_at_spaces(text: str, before: int, after: str) -> None:
-    """At any place of the text in the buffer."""
+    """Tokens end at spaces at any place of the text in the buffer."""
     span = text.encode()
     data = np.frombuffer(b"x" * before + span + after.encode(), np.uint8)
     length = min([at for at, byte in enumerate(span) if chr(byte) in SPACES] + [len(span)])
@@ -188,7 +188,7 @@ def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
 
 
 def test_models_that_do_not_fit_into_memory_are_refused(training_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused with the figures before the memory is allocated; rows of a model that is not quantised stay in the file."""
+    """A model is refused, with its size, before memory is allocated; rows of a model that is not quantised stay in the file."""
     reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
     whole, quantised, pruned = (str(tmp_path / name) for name in ("whole", "quantised", "pruned"))
     reference.save_model(whole)

@@ -147,7 +147,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> None:
-    """A text of four times the length takes nowhere near sixteen times as long."""
+    """A text that is four times as long takes far less than sixteen times as long."""
     measure_step("pii", {}, [unit])
     times = []
     for size in (150_000, 600_000):
@@ -503,7 +503,7 @@ def test_any_aadhaar(found_numbers: Callable, digits: str, change: int) -> None:
 @pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)
 @given(st.data())
 def test_any_number_of_a_form_has_a_verdict(found_numbers: Callable, entry: NationalId, data: st.DataObject) -> None:
-    """Even where stdnum itself raises: 110200... is of no county of China in its register."""
+    """Numbers on which stdnum itself raises have a verdict: 110200... is of no county of China in its register."""
     number = data.draw(st.from_regex(re.compile(entry.form, re.ASCII), fullmatch=True))
     word = re.split(r"\\|\||\?|\(", entry.words)[0]
     try:

@@ -239,7 +239,7 @@ def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch
 
 @pytest.mark.parametrize("writes", range(1, 7))
 def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monkeypatch, writes: int) -> None:
-    """After any partial work, the same retuning, another one, and the stage itself end with the bytes of a fresh run."""
+    """Whatever is half done, a repeated retuning, another retuning, and the stage itself end with the bytes of a fresh run."""
     option = "filter.thresholds.gopher_short_doc=120"
     shutil.copytree(base, tmp_path / "fresh")
     filter_stage(tmp_path / "fresh", option)

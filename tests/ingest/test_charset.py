@@ -91,7 +91,7 @@ def test_wrong_claims_are_repaired() -> None:
 
 @pytest.mark.parametrize("claim", [None, "utf-8", "windows-1252", "shift_jis"])
 def test_utf8_with_a_broken_place_stays_utf8(claim: str | None) -> None:
-    """One byte of another encoding, and a page that its crawler cut within a character."""
+    """Tests one byte of another encoding, and a page that its crawler cut within a character."""
     body = RUSSIAN.encode() + b" caf\xe9 " + RUSSIAN.encode()[:-3]
     found = decode_text(body, claim)
     assert found.encoding == "utf-8" and found.text.startswith(RUSSIAN + " caf\ufffd ") and found.text.count("\ufffd") == 2
@@ -131,7 +131,7 @@ def test_labels_are_those_of_the_standard() -> None:
 
 @pytest.mark.parametrize(("language", "name", "codec"), [(lang, n, c) for lang, names in LEGACY.items() for n, c in names.items()])
 def test_real_text_without_a_claim_is_detected(shared_data: Path, language: str, name: str, codec: str) -> None:
-    """Pages of 20 sentences in the encodings of their time: nine of ten are right, whether they claim nothing or UTF-8."""
+    """Tests pages of 20 sentences in historic encodings: nine of ten are right, whether they claim nothing or UTF-8."""
     lines = (shared_data / "lid" / f"{language}.txt").read_text("utf-8").splitlines()
     right: Counter[str | None] = Counter()
     pages = 0
@@ -156,7 +156,7 @@ def test_real_utf8_is_utf8_whatever_is_claimed(shared_data: Path, claim: str) ->
 
 
 def test_real_pages_are_read_as_html5lib_reads_them(shared_data: Path) -> None:
-    """793 pages: wherever an encoding is claimed, it is the same, except for a page of UTF-8 that claims gb2312, and two whose claim
+    """Tests 793 pages: each claimed encoding gives the same result, except for a page of UTF-8 that claims gb2312, and two whose claim
     is an XML declaration, which html5lib does not know.
     """
     differ: Counter[str | None] = Counter()

@@ -102,7 +102,7 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
 
 
 def test_what_is_left_of_a_piece_does_not_come_into_the_next(tmp_path: Path, warcs, guard) -> None:
-    """A worker that fails to publish its output takes another task."""
+    """A worker fails to publish its output and then takes another task, whose output must not contain the first one's."""
     path, other = tmp_path / "a.warc.gz", tmp_path / "b.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(700)))
     other.write_bytes(warcs.write(warcs.mixed(1)))
@@ -127,7 +127,7 @@ def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow:
 
 
 def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path, guard) -> None:
-    """The kill came from an administrator or from the system, out of memory: it is not the record's fault."""
+    """An administrator, or the system when out of memory, kills the process: this is not the record's fault."""
     undisturbed = rows_of(guard(max_page_seconds=100), slow)
     disturbed = guard(max_page_seconds=100)
     killers = [Assassin(disturbed, 3, number, 1) for number in (signal.SIGKILL, signal.SIGTERM)]
@@ -139,7 +139,7 @@ def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path,
 def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_the_task(
     tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It never becomes a row that calls the page bad; and the same command does all of it once nobody kills."""
+    """No row calls the page bad; and the same command does all of it once nobody kills."""
     path = tmp_path / "a.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(7)))
     monkeypatch.setattr(guard_module, "KILLED", 1)

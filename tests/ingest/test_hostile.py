@@ -189,7 +189,7 @@ def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest, idle_mb: int)
 
 
 def test_records_that_are_bombs(tmp_path: Path, warcs, ingest, idle_mb: int) -> None:
-    """One declares its large size, and one declares a small size."""
+    """One record declares its large size, and one declares a small size."""
     header = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://bomb.test/\r\nWARC-Date: 2024-05-01T00:00:00Z\r\n"
     header += b"WARC-Record-ID: <urn:uuid:b7e2b7e2-0000-0000-0000-000000000000>\r\nContent-Type: application/http; msgtype=response\r\n"
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"

@@ -101,7 +101,7 @@ def test_globs_and_folders_of_a_server_that_lists_them(served, warcs, ingest) ->
 
 
 def test_addresses_of_the_hugging_face_hub_reach_its_filesystem() -> None:
-    """Without a network, the test can check no more than this."""
+    """Checks that the filesystem of the Hub gets the address; without a network no more can be tested."""
     from huggingface_hub import HfFileSystem
 
     fs, name = filesystem("hf://datasets/allenai/c4/en/*.json.gz")

@@ -261,7 +261,7 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
 
 
 def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:
-    """The reader process, which may be killed, reads it under its memory limit, and not the process that runs the stage."""
+    """The reader process reads the footer under its memory limit and may be killed; the process that runs the stage does not read it."""
     (tmp_path / "in").mkdir()
     wide = pa.table({f"column_{number}_{'x' * 20}": pa.array([1], pa.int8()) for number in range(40_000)})
     pq.write_table(wide, tmp_path / "in" / "wide.parquet", compression="none", use_dictionary=False, write_statistics=False)

@@ -133,7 +133,7 @@ def test_each_wet_is_joined_with_the_wat_of_its_name(tmp_path: Path, ingest, mon
 
 
 def test_a_record_that_the_process_which_reads_has_no_memory_for_costs_what_it_says_alone(tmp_path: Path, ingest) -> None:
-    """Lists within a list: a few megabytes that become a hundred when parsed."""
+    """The record has lists within a list: a few megabytes that become a hundred when parsed."""
     poison = record("metadata", 2, b"[" + b"[]," * 1_400_000 + b"0]", "<urn:uuid:page-2>", "application/json")
     folder = put(tmp_path / "in", wat=wat([1]) + poison + wat([3]), wet=wet([1, 2, 3]))
     found = ingest(folder, extraction={"max_memory_mb": 64})
@@ -148,7 +148,7 @@ def test_a_record_that_the_process_which_reads_has_no_memory_for_costs_what_it_s
 def test_a_wat_file_that_can_not_be_read_is_given_up_and_the_documents_come_without_it(
     tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One disappears before it is read; the other inputs are read, and once it is back the same command joins it."""
+    """One WAT file disappears before it is read; the other inputs are read, and once it is back the same command joins it."""
     monkeypatch.setattr(inputs, "SMALLEST", len(wat([1])))  # a task for each file, none of them cut
     folder = put(tmp_path / "in", wat0=wat([1]), wet0=wet([1]), wat1=wat([2]), wet1=wet([2]))
     gone, kept = folder / "wat0" / "CC-0.warc.wat", tmp_path / "kept"

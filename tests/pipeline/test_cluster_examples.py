@@ -110,7 +110,7 @@ def exclaims(batch):
 
 @pytest.mark.long
 def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Path, tree: Callable[[Path], dict[str, str]]) -> None:
-    """Two nodes in place of Slurm's, both on this machine: Ray and the run are real."""
+    """Both of Slurm's nodes are simulated on this machine; Ray and the run are real."""
     (tmp_path / "in").mkdir()
     (tmp_path / "recipes").mkdir()
     (tmp_path / "steps.py").write_text(STEP)

@@ -176,7 +176,7 @@ def test_a_damaged_entry_is_compiled_again(load, tmp_path: Path) -> None:
 
 
 def test_an_entry_that_names_a_class_which_stands_elsewhere_now_is_compiled_again(load, tmp_path: Path) -> None:
-    """As after `git mv`: the kernel and the name of its entry are the same, but the class of its argument is in another module."""
+    """After `git mv`, the kernel and the name of its entry are the same, but the class of its argument is in another module."""
     there = (
         "    LIMITS = (3",
         "    from typing import NamedTuple\n        class Pair(NamedTuple):\n            a: int\n        LIMITS = (3",

@@ -48,7 +48,7 @@ def test_as_many_rows_as_the_plain_algorithm_each_as_full(case):
 
 @given(st.lists(st.integers(1, 16), max_size=60))
 def test_rows_are_few(lengths):
-    """11/9 of the optimum and one more is proved for decreasing best fit (Johnson 1973); the optimum is at least both bounds."""
+    """At most 11/9 of the optimum plus one is proved for decreasing best fit (Johnson 1973); both bounds are at most the optimum."""
     optimum = max(-(-sum(lengths) // 16), sum(length > 8 for length in lengths))
     assert len(packed(lengths, 16)) <= 11 / 9 * (optimum + 1) + 1
 

@@ -88,7 +88,7 @@ def test_workers_on_ray_change_no_byte(s3, carry_out, ray_engine: RayEngine, und
 
 
 def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
-    """A few requests for each stage; missing files are made again, files that no manifest names are removed."""
+    """Each stage needs a few requests; missing files are made again, and files that no manifest names are removed."""
     s3.forget()
     assert set(carry_out(stored).values()) == {0}
     tasks = sum(len(Manifest(Storage(f"{stored}/{stage}"), read_only=True).rows()) for stage in STAGES)
@@ -103,7 +103,7 @@ def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
 
 @pytest.mark.long
 def test_it_is_looked_at_as_a_local_one(s3, stored: str, local: Path, corpusmill) -> None:
-    """The same words, except for its place and for times."""
+    """The commands print the same words as for a local run, except for its place and for times."""
     assert faults(stored) == [fault.replace(str(local), stored) for fault in faults(str(local))]
     with open_run(stored) as there, open_run(str(local)) as here:
         query = "SELECT * FROM filter_report ORDER BY id"
@@ -138,7 +138,7 @@ def test_inputs_that_can_not_be_read_are_one_sentence(s3, carry_out, corpusmill,
 
 
 def test_no_key_is_shown_anywhere(s3, stored: str, local: Path) -> None:
-    """Neither in the bucket nor in the local run."""
+    """Neither the bucket nor the local run contains a key."""
     from s3 import KEY, SECRET
 
     content = [s3.get(f"{stored}/{key}") for key in s3.keys(stored)]

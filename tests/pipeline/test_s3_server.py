@@ -37,7 +37,7 @@ def test_a_write_is_cut_off_or_done_unseen(s3) -> None:
 
 
 def test_faults_depend_on_seed_and_request_alone(s3) -> None:
-    """In any order of requests: here from two threads."""
+    """The order of requests plays no part: here they come from two threads."""
 
     def failed(seed: int, threads: int) -> set[tuple[str, int]]:
         found = set()

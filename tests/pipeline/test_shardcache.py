@@ -94,7 +94,7 @@ def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> No
 
 
 def test_a_failed_write_to_a_bucket_leaves_the_old_file(remote) -> None:
-    """Of any size: larger files go to the store in parts."""
+    """This holds for files of any size: larger ones go to the store in parts."""
     storage = Storage(remote.url)
     for size in (10, 60 << 20):
         with pytest.raises(RuntimeError), storage.write_atomic("tokens-00000.bin") as file:

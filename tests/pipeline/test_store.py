@@ -91,7 +91,9 @@ def test_lines_of_an_object(storage: Storage, small_parts: None) -> None:
 
 
 def test_how_many_requests_that_takes(s3, in_s3: Storage) -> None:
-    """One request to read a small object, to write one, to list a folder; two to open one, and to look up a missing one or a folder."""
+    """Reading a small object, writing one and listing a folder take one request each; opening one, or looking up a missing one or a folder,
+    takes two.
+    """
     in_s3.write_bytes("x", CONTENT)
     for action, requests in {
         lambda: in_s3.open_read("x").read(): 2, lambda: in_s3.read_bytes("x"): 1, lambda: in_s3.exists("x"): 1,
@@ -139,7 +141,7 @@ def test_what_fails_half_sent_leaves_nothing(s3, in_s3: Storage, monkeypatch: py
 
 
 def test_what_a_kill_left_is_found_by_the_next(s3, in_s3: Storage) -> None:
-    """Of this run's folder, and of no other whose name begins with its own."""
+    """Finds the files of this run's folder, and of no other whose name begins with its own."""
     for key in ("run/data/x", "run/y", "run2/x"):
         s3.client.create_multipart_upload(Bucket="stores", Key=key)
     assert in_s3.store.abort_uploads() == 2

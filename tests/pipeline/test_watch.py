@@ -83,7 +83,7 @@ def test_files_that_grow_on_a_store(s3: Any) -> None:
 
 
 def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
-    """Both have looked before either wrote: one may have lost its lease meanwhile."""
+    """Both processes look before either writes: one may have lost its lease meanwhile."""
     run = Storage(f"{s3.bucket('growing')}/run")
     one, other = AppendedFile(run, LOG), AppendedFile(run, LOG)
     one._attempt = other._attempt = 1

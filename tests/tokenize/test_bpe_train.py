@@ -121,7 +121,7 @@ def test_the_definition(ties, counts, more):
 
 
 def test_the_cs336_fixture(shared_data):
-    """Its merges and its vocabulary: special tokens come first, then bytes, then the first merge."""
+    """Compares merges and vocabulary: special tokens come first, then bytes, then the first merge."""
     folder = shared_data / "tokenizer" / "cs336_fixtures"
     reference = [tuple(line.split(" ")) for line in (folder / "train-bpe-reference-merges.txt").read_text().splitlines()]
     vocabulary = json.loads((folder / "train-bpe-reference-vocab.json").read_text())

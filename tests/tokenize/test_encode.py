@@ -90,7 +90,7 @@ HARD = ["ab", " ", "\r\n", " \n", "中", "e\u0301", "1", "!", "aB", " x"]
 
 @pytest.mark.parametrize("unit", HARD, ids=ascii)
 def test_long_texts_in_one_breath(pair, unit):
-    """Far longer than the length at which texts are cut; with and without a letter at the end, which matters for white space."""
+    """The texts are far longer than the length at which texts are cut; a letter at the end, or none, matters for white space."""
     encoder, tokenizer = pair
     for text in (unit * (101_000 // len(unit)), unit * (205_000 // len(unit)) + "x y"):
         assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
@@ -121,7 +121,7 @@ def test_column_is_the_texts_with_their_ends(pair):
 
 
 def test_gpt2s_own_vocabulary(shared_data, english, foreign):
-    """The published GPT-2 vocabulary and merges: ids equal to those of `tokenizers` on real text."""
+    """Uses the published GPT-2 vocabulary and merges: ids equal those of `tokenizers` on real text."""
     folder = shared_data / "tokenizer" / "cs336_fixtures"
     merges = [tuple(line.split(" ")) for line in (folder / "gpt2_merges.txt").read_text().splitlines() if not line.startswith("#version")]
     tokenizer = Tokenizer(models.BPE(json.loads((folder / "gpt2_vocab.json").read_text()), merges))
@@ -141,7 +141,7 @@ def test_gpt2s_own_vocabulary(shared_data, english, foreign):
     pieces=st.lists(st.text("abc", min_size=1, max_size=200), min_size=1, max_size=6),
 )
 def test_merges_of_few_letters_are_done_in_the_same_order(words, pieces):
-    """With many ties, and pretokens that are short, long, and too long for the table of known ones."""
+    """The texts have many ties, and pretokens that are short, long, and too long for the table of known ones."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter("gpt2"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=byte_characters(), show_progress=False)
@@ -197,7 +197,7 @@ def test_ranks_without_a_byte_are_refused():
 
 
 def test_merges_are_ignored_where_the_tokenizer_says_so(tokenizers_by_pattern):
-    """As in Llama 3: a pretoken that is a token is that token, even if merging would not lead to it."""
+    """As in Llama 3, a pretoken that is a token stays that token, even if merging would not lead to it."""
     found = json.loads(tokenizers_by_pattern("gpt2"))
     found["model"]["ignore_merges"] = True
     found["model"]["vocab"]["Ġzqxj"] = len(found["model"]["vocab"])

@@ -179,7 +179,7 @@ def test_a_run_without_tokens(make_run, make_documents, english):
 
 
 def test_the_commands(corpusmill, run):
-    """`find` prints working commands, for both places and in both formats."""
+    """The `trace` command that `find` prints works, with `--json` and without."""
     code, out, err = corpusmill("tokens", "find", run.root, "naïve 🙂", "--json")
     assert (code, err) == (0, "")
     command = json.loads(out)["found"][0]["places"][0]["trace"]

@@ -64,7 +64,7 @@ def test_figures_are_those_of_tokenizers_on_the_same_text(run, execute, texts, t
 
 
 def test_judged_on_documents_that_training_has_not_seen(make_run, make_documents, execute, english):
-    """Of 3.6 MB one is for training, and another of the rest for evaluation; the choice is by hash, for any layout."""
+    """One of 3.6 MB is for training, and one of the rest for evaluation; hashes choose the documents, in any layout."""
     texts = [f"{text} {number}" * 30 for number, text in enumerate(english[:60])]
     table = make_documents(texts)
     runs = [make_run([table], "one"), make_run([table.take(list(range(59, 20, -1))), table.slice(0, 21)], "many")]

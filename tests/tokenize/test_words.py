@@ -65,7 +65,7 @@ def test_random_words_add_up(found, ranges):
 
 
 def test_many_words_of_all_lengths():
-    """More words than the table first has room for, with lengths around those that it treats specially."""
+    """Counts more words than the table first has room for, with lengths around those that it treats specially."""
     words = [f"{number:x}" + "abcdefghijklmnopqrstuvwxyz"[: number % 27] for number in range(60_000)]
     counts = WordCounts()
     for start in range(0, 60_000, 7_000):

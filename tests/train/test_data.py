@@ -63,7 +63,7 @@ def test_orders_differ_by_seed_and_epoch_and_look_random() -> None:
 
 
 def test_orders_stay_what_they_were() -> None:
-    """Values of the first version: with others, a resumed training would see some windows twice and others never."""
+    """The expected values are of the first version: with others, a resumed training would see some windows twice and others never."""
     assert permute(np.arange(6), 1000, 1, 0).tolist() == [248, 164, 715, 2, 896, 553]
     assert permute(np.array([10**9, 2]), 2**40, 7, 3).tolist() == [497988976818, 835641302277]
     assert permute(np.arange(5), 2**20 + 1, 2**63, 2).tolist() == [590840, 657201, 371029, 797719, 614757]
@@ -330,7 +330,7 @@ def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
 
 
 def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
-    """In float64: the sum over packed rows is that of each document alone, a long one in the pieces of the plan."""
+    """In float64, the sum over packed rows is that of each document alone, a long one in the pieces of the plan."""
     from corpusmill.train.model import Llama, initialise
     from corpusmill.train.options import Architecture
     from corpusmill.train.parallel.model import LocalModel

@@ -368,7 +368,7 @@ def test_banned_tokens_never_come_and_a_stop_token_is_not_given_out() -> None:
 
 
 def test_a_penalty_lasts_beyond_the_window() -> None:
-    """With such a penalty a positive logit is as good as 0 and a negative one hopeless, even after its token has left the context."""
+    """The penalty makes a positive logit as good as 0 and a negative one hopeless, even after its token has left the context."""
     model = random_model(context=8)
     tokens = list(generate(model, [5, 6], max_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6)))
     assert len({5, 6, *tokens}) == 42

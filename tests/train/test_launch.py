@@ -188,7 +188,7 @@ def voice(stderr: str) -> list[str]:
 
 @pytest.mark.long  # test_launch.py kills one of processes that are started without torchrun
 def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path) -> None:
-    """torchrun restarts all of them by itself."""
+    """torchrun itself restarts all processes."""
     done = run_script(tmp_path, DYING, "pretrain", token_run.root, restarts=1)
     assert done.returncode == 0 and (tmp_path / "died").exists(), done.stderr
     assert left(token_run) == trained_by_two

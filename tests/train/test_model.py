@@ -103,7 +103,7 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.rounding
 def test_compiled_gradients_equal_eager_ones(shape: dict[str, object], whole: bool) -> None:
-    """Traced and differentiated by the compiler, without graph breaks, then run by PyTorch's own kernels."""
+    """The compiler traces and differentiates without graph breaks; PyTorch's own kernels run the result."""
     torch._dynamo.reset()
     model = random_model(**shape)
     expected, expected_documents = gradients(model), gradients(model, SEGMENTS)
@@ -287,7 +287,7 @@ def test_documents_begin_where_the_number_changes_even_to_one_that_was_there_bef
 @pytest.mark.parametrize("window", [0, 1, 8, 100])
 @pytest.mark.parametrize("documents", [False, True])
 def test_flex_attention_equals_the_dense_mask(documents: bool, window: int) -> None:
-    """Forward only and in fp32, which is all that the CPU supports."""
+    """Tests the forward pass in fp32 only, because the CPU supports no more."""
     length = 150  # more than a block of 128
     starts = document_starts(torch.cat([segments_of([70, 1, 79]), segments_of([5, 145])])) if documents else torch.zeros(1, length).long()
     assert starts is not None

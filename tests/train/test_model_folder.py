@@ -267,7 +267,7 @@ def test_published_weights_have_our_names_and_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_shrunk_published_models_give_our_logits(tmp_path: Path, name: str) -> None:
-    """Few narrow layers, and a context and window shorter than 40 tokens; all other settings as published."""
+    """The models have few narrow layers, and a context and window shorter than 40 tokens; all other settings are as published."""
     kind, settings = PUBLISHED[name]
     shrunk = settings | {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
     shrunk |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}

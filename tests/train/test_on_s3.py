@@ -220,7 +220,7 @@ def test_a_copy_of_a_model_follows_the_store_and_a_former_one_goes_when_unused(s
 
 
 def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str], Path]) -> None:
-    """Trackers write it when they are closed, after the last state."""
+    """Trackers write the end of their logs when they are closed, after the last state."""
     run = Storage(f"{s3.bucket('logs')}/run/pretrain")
     place = CheckpointDir(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
     place.log_file.parent.mkdir(parents=True)

@@ -245,7 +245,7 @@ def test_spare_rows_are_used_and_set():
 
 @pytest.mark.parametrize(("tied", "rows"), [(False, 0), (True, 0), (False, 40)])
 def test_the_folder_opens_in_transformers_and_its_files_agree(tmp_path, tokenizer_json, tied, rows):
-    """`rows`: how many the embedding has beyond the tokenizer's tokens."""
+    """`rows` is the number of rows that the embedding has beyond the tokenizer's tokens."""
     size = len(json.loads(tokenizer_json)["model"]["vocab"])
     files = {"tokenizer.json": tokenizer_json, **template_files(64, end_token="<|endoftext|>")}
     save_model(random_model(vocab_size=size + rows, tied=tied), tmp_path / "parent", files)

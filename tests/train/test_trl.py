@@ -228,7 +228,7 @@ def test_dpo_step_by_step(pretrained_run, execute, start, tmp_path):
 
 
 def test_sft_step_by_step(pretrained_run, execute, start, tmp_path):
-    """With examples of more than half the context, so that none shares a row; rows begin with the longest."""
+    """The examples have more than half the context, so that none shares a row; rows begin with the longest."""
     rows = [
         {
             "messages": [

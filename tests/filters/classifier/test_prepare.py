@@ -70,7 +70,7 @@ def test_shares_are_met_and_seeds_differ():
 
 
 def test_no_near_copy_lies_across_the_split():
-    """Texts with one to three edits of each other: every pair of similarity .7 or more is on one side."""
+    """The texts differ by one to three edits: every pair of similarity .7 or more is on one side."""
     draw = np.random.Generator(np.random.PCG64(9))
     vocabulary = ["".join(draw.choice(list("abcdefghij"), int(draw.integers(3, 9)))) for _ in range(500)]
     texts = []

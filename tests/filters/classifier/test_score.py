@@ -215,7 +215,7 @@ def test_windows_are_cut_as_slowly(lines: list[bool], words: int, mark_lines: bo
 
 
 def test_a_text_does_not_depend_on_others(models: dict[str, Path]) -> None:
-    """Not on the batch, on earlier texts, or on other heads: equal to the last bit."""
+    """A score depends on no other text of the batch or before it, and on no other head, to the last bit."""
     heads = [*make_heads(models, window=10), *make_heads(models)]
     scorer = Scorer(heads)
     whole = scorer.score(pa.array(TEXTS))

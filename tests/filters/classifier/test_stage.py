@@ -165,7 +165,7 @@ def test_another_share_or_threshold_measures_nothing(tmp_path, three_shards, run
 def test_texts_that_a_changed_step_rewrites_otherwise_are_written_anew(
     tmp_path: Path, texts: list[str], make_documents: Callable, finished_ingest: Callable, run_filter: Callable, quality: Path
 ) -> None:
-    """Measured values have the same bytes, lengths included, so no input of the deciding tasks shows the change."""
+    """The changed step measures the same bytes, lengths included, so no input of the deciding tasks shows the change."""
     run, step, options = finished_ingest(tmp_path / "run", [make_documents(texts[:60])]), tmp_path / "step.py", section(quality)
     options["steps"].append({"python": f"{step}:accents"})
     found = []

@@ -81,7 +81,7 @@ def test_it_goes_on_where_a_connection_was_cut(server, url: str, patience: Patie
 
 
 def test_whatever_goes_wrong_in_whatever_order(server, url: str, patience: Patience) -> None:
-    """60 random sequences of faults (with a fixed seed), each shorter than the patience: the file is whole, and no byte comes twice."""
+    """Tests 60 random sequences of faults (fixed seed), each shorter than the patience: the file is whole, and no byte comes twice."""
     chance = random.Random(1)
     for number in range(60):
         name = f"/f{number}"
@@ -150,7 +150,7 @@ def _download_and_die(url: str) -> None:
 
 
 def test_a_size_that_does_not_hold_is_no_file(server, url: str, patience: Patience) -> None:
-    """Shorter than the true size: the last gzip members would be missing, unnoticed."""
+    """The server gives a size below the true one: without a check, the last gzip members would be missing."""
     server.faults[FILE] = ["nosize"]
     with pytest.raises(InputError, match=r"file\.warc\.gz: the server doesn't say how large it is"):
         download([url], None, patience)

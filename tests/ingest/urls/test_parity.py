@@ -45,7 +45,7 @@ def test_whatever_stands_in_a_crawl_has_the_same_reason(exact, oracle, url: str)
 
 @given(URLS)
 def test_the_own_preset_only_looks_closer(exact, closer, url: str) -> None:
-    """It drops whatever datatrove drops, except for words that end where a percent-encoded letter begins."""
+    """corpusmill's preset drops whatever datatrove drops, except for words that end where a percent-encoded letter begins."""
     rules = {failure.rule for failure in closer.failures(url)}
     if "%" not in url:
         assert not exact.failures(url) or rules

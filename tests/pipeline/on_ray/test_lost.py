@@ -93,7 +93,7 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
 def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    """One worker works, and four die at its side."""
+    """One worker works while four others die."""
     folder = tmp_path / "arrivals"
     folder.mkdir()
     tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
@@ -111,7 +111,7 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
 def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], losses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task may survive no death, except deaths of nodes."""
+    """The task is given up after any death, except the death of its node."""
     monkeypatch.setitem(failures.AGAIN, Cause.DEATH, 0)
     markers = tmp_path / "markers"
     markers.mkdir()

@@ -32,7 +32,7 @@ print("in with", int(ray.cluster_resources()["CPU"]), "CPU", flush=True)
 
 
 def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
-    """Whatever else this process has set: the run starts as a user starts it, with nothing of Ray's in its environment."""
+    """The run starts as a user starts it: with nothing of Ray's in its environment, whatever this process has set."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     hasty = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1", "RAY_gcs_server_request_timeout_seconds": "2", "HOME": str(tmp_path)}
     owner = subprocess.Popen([sys.executable, "-c", OWNER], env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -51,7 +51,7 @@ def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:
-    """A later use of the engine would start Ray again."""
+    """Closing ends all of Ray's processes; a later use of the engine would start Ray again."""
     processes = of_ray(engine)
     assert len(processes) >= 4
     engine.close()

@@ -43,7 +43,7 @@ def languages(shared_data: Path) -> dict[str, list[str]]:
 
 
 def test_good_text_has_none_and_ftfy_agrees(shared_data: Path) -> None:
-    """The few lines of this real text that count are really damaged: ftfy finds them too."""
+    """The few lines of this real text that count as damaged really are: ftfy finds them too."""
     agree: Counter[tuple[bool, bool]] = Counter()
     for language, lines in languages(shared_data).items():
         assert mojibake_rate("\n".join(lines)) < 0.003, language

@@ -100,7 +100,7 @@ def test_real_documents(shared_data: Path) -> None:
 
 
 def test_a_small_table_gives_the_same(shared_data: Path) -> None:
-    """Constant eviction changes nothing."""
+    """The small table evicts entries all the time, which must change nothing."""
     texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:100]
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
     expected = mark_tokens(data, offsets[:-1], offsets[1:])

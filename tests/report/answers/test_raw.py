@@ -92,7 +92,7 @@ def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
 
 @pytest.mark.parametrize("name", ["a.warc.gz", "b.warc", "c.warc.gz", "d.warc.gz"])
 def test_every_record_of_a_warc_byte_for_byte(run: SimpleNamespace, corpusmill, name: str) -> None:
-    """Dropped requests too; the decoded payload gives the id again, and warcio reads the output as the same record."""
+    """Includes dropped requests; the decoded payload gives the id again, and warcio reads the output as the same record."""
     rows = [row for row in of_file(run, name) if row["record_type"] in ("request", "response")]
     assert len(rows) >= 10
     for row, record in zip(rows[-10:], run.records[name], strict=True):
@@ -210,7 +210,7 @@ def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
 
 
 def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page larger than the record limit, and one that decompresses beyond the limit: dropped, but shown all the same."""
+    """A page larger than the record limit, and one that decompresses beyond the limit, are dropped but can still be shown."""
     large, bomb = b"<p>" + bytes(range(256)) * 6000, gzip.compress(b"\0" * 40_000_000, 9)
     with open(tmp_path / "a.warc.gz", "wb") as file:
         writer = WARCWriter(file, gzip=True)

@@ -120,7 +120,7 @@ def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize(("stage", "by"), [("filter", "language"), ("dedup", "language"), ("filter", "source"), ("ingest", "source")])
 def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
-    """Also by a property that only another stage's report has, joined by id; tokens come from the index of the token shards."""
+    """The property may be one that only another stage's report has, joined by id; tokens come from the index of the token shards."""
     _, groups = read_groups(open_run(str(run_folder)), stage, by)
     table = frame(run_folder, stage)
     if by not in table:
@@ -198,7 +198,7 @@ def test_a_report_without_measured_columns(tmp_path: Path) -> None:
     "command", [("inspect", "--json", "--limit", "0"), ("inspect", "--csv"), ("sample", "--json"), ("stats", "--json"), ("stats", "--csv")]
 )
 def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any, command: tuple[str, ...]) -> None:
-    """The message is on standard error: missing data is no row."""
+    """The message on missing data is on standard error, because it is no row."""
     run = write_run(tmp_path / "run", ("ingest", "filter"))
     shard = run.folder / "filter" / "report" / "part-00001.parquet"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])

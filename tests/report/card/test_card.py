@@ -232,7 +232,7 @@ def test_hostile_names_are_text(run, tmp_path) -> None:
 
 @given(st.text(max_size=60))
 def test_nothing_leaves_its_cell_or_the_header(text: str) -> None:
-    """A cell, a name in a cell, and the header: every text gives one table of two columns, and one string that is read back."""
+    """Every text, as a cell, as a name in a cell and in the header, gives one table of two columns, and one string that is read back."""
     for cell in (escaped(text), code(text)):
         tokens = MARKDOWN.parse(f"| a | b |\n|--|--|\n| {cell} | z |")
         assert sum(token.type == "td_open" for token in tokens) == 2 and tokens[-1].type == "table_close"

@@ -153,7 +153,7 @@ def running(done: int) -> dict[str, Any]:
 
 
 def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
-    """The server's status is replaced, so that the run progresses at the test's speed."""
+    """The test replaces the server's status, so that the run progresses at the test's speed."""
     said = [running(2), running(6), {**running(8), "state": "complete", "sentence": "Complete.", "phase": None}]
     said[2]["stages"] = [{**stage, "status": "complete"} for stage in said[2]["stages"]]
     asked: list[int] = []

@@ -44,7 +44,7 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """One line with the address; answers on the loopback address alone; a port in use; Ctrl-C; nothing written in the run."""
+    """Tests the printed address, answers on the loopback address alone, a port in use, Ctrl-C, and that nothing is written in the run."""
     write_run(tmp_path / "run")
     before = bytes_of(tmp_path)
     with started(str(tmp_path / "run")) as (process, line):

@@ -114,7 +114,7 @@ def test_nothing_moved_changes_nothing(client: TestClient, made: Path) -> None:
 
 
 def test_values_of_every_type_at_their_threshold(tmp_path: Path, make_report: Callable[..., Path]) -> None:
-    """Nulls, NaN, infinities, float32 next to a threshold that it can't represent, integers and flags: as rules.py decides."""
+    """Nulls, NaN, infinities, float32 next to a threshold that it can't represent, integers and flags are decided as by rules.py."""
     values: dict[str, pa.Array] = {
         "a": pa.array([0.1, 0.1, np.nan, None, np.inf, -np.inf, 0.2, -0.0], pa.float64()),
         "b": pa.array([0.1, 0.3, np.nan, None, np.inf, -np.inf, 0.2, 0.0], pa.float32()),
@@ -180,7 +180,7 @@ def test_a_rule_of_a_list_can_only_be_switched_off(tmp_path: Path, make_report: 
 
 
 def test_a_step_that_scored_only_what_passed(tmp_path: Path, make_report: Callable[..., Path]) -> None:
-    """retune would refuse, so the page suggests another command, and a sentence gives the reason."""
+    """`retune` would refuse, so the page suggests another command and gives the reason."""
     rules = [StepRule("gopher", Rule("short", "words", "<", 5)), StepRule("classifier:x", Rule("x", "x", "<", 0.5))]
     values = {"words": pa.array([9, 2], pa.int64()), "x": pa.array([0.7, None], pa.float64())}
     folder = make_report(tmp_path / "run", rules, values)

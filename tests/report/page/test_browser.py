@@ -70,7 +70,7 @@ def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
 
 
 def test_without_storage(chromium: Any, report: str) -> None:
-    """As in a browser that stores nothing for pages from disk."""
+    """The browser stores nothing, as for pages from disk."""
     with opened(chromium, "about:blank") as seen:
         seen.page.add_init_script(
             "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('none', 'SecurityError'); }})"

@@ -38,7 +38,7 @@ def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
 @needs_chromium
 @pytest.mark.long
 def test_they_open_in_a_browser(folder: Path) -> None:
-    """Only the most different runs, because each costs a second."""
+    """Opens only the most different runs, because each costs a second."""
     names = ("damaged inside", "ten thousand rules", "huge text", "only trained", "odd characters")
     with browser() as chromium, opened(chromium, "about:blank") as seen:
         for name in names:

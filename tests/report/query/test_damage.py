@@ -56,7 +56,7 @@ def test_a_footer_of_the_right_length_that_is_damaged(run: Path) -> None:
 
 
 def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
-    """Relations made before still work: of rows, of frames, of counts, and of their derived relations."""
+    """Relations of rows, frames and counts that were made before the damage still work, and so do relations derived from them."""
     overwrite(run / SHARD)
     opened = open_run(str(run))
     report = opened.report("filter")
@@ -99,7 +99,7 @@ def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
 
 
 def test_bits_that_flip_anywhere(run: Path) -> None:
-    """For any bit: the query is answered, or the unreadable shard is named; `verify` finds every one."""
+    """For any flipped bit, the query is answered or names the unreadable shard; `verify` finds every one."""
     whole = (run / SHARD).read_bytes()
     first = pq.read_table(run / SHARD)["id"].to_pylist()
     chance = random.Random(7)
@@ -132,7 +132,7 @@ def test_a_manifest_that_is_damaged(run: Path) -> None:
 
 
 def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although its files are as the stage wrote them: the table is left out, and all others can be queried."""
+    """The table's files are as the stage wrote them: it is left out, and all others can be queried."""
     scan = Table.scan
     unreadable = "read_parquet('no such file')"
     monkeypatch.setattr(Table, "scan", lambda table, storage: unreadable if table.name == "filter_report" else scan(table, storage))
@@ -143,7 +143,7 @@ def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["other types", "no rows", "only trained", "odd characters", "no UTF-8", "broken JSON"])
 def test_whatever_a_run_looks_like(name: str, tmp_path: Path) -> None:
-    """All tables can be read, or give the reason in a sentence."""
+    """Every table can be read, or gives the reason in a sentence."""
     DAMAGED[name][0](tmp_path / "run")
     opened = open_run(str(tmp_path / "run"))
     refused = set()

@@ -121,7 +121,7 @@ def test_a_half_done_run(tmp_path: Path) -> None:
 
 
 def test_shards_of_different_versions(tmp_path: Path) -> None:
-    """A column of later shards only is null in the others, whichever comes first, also where the manifest does not say so."""
+    """A column that only later shards have is null in the others, in any order of shards, and even where the manifest does not say so."""
     run = write_run(tmp_path / "run", ())
     old, new = pa.table({"id": ["a"], "kept": [True]}), pa.table({"id": ["b"], "kept": [False], "words": [7]})
     run.stage("ingest", [{"report/part-00000.parquet": old}, {"report/part-00001.parquet": new}])

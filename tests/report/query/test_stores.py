@@ -64,7 +64,7 @@ def test_what_is_damaged_in_a_bucket(s3, stored: str, run_folder: Path) -> None:
 
 @pytest.mark.long
 def test_runs_here_and_in_a_bucket_are_compared(run_folder: Path, stored: str) -> None:
-    """In either order: the connection of the first run reads the second one's files."""
+    """Compares in both orders: the connection of the first run reads the second one's files."""
     for a, b in ((str(run_folder), stored), (stored, str(run_folder))):
         found = compare(a, b, DiffOptions())
         assert found.of("both").documents == found.kept("a") == found.kept("b") > 0
