@@ -91,7 +91,7 @@ def test_lines_of_an_object(storage: Storage, small_parts: None) -> None:
 
 
 def test_how_many_requests_that_takes(s3, in_s3: Storage) -> None:
-    """Reading a small object, writing one and listing a folder take one request each; opening one, or looking up a missing one or a folder,
+    """Reading a small object, writing one and listing a folder take one request each; opening one, or looking up a missing one,
     takes two.
     """
     in_s3.write_bytes("x", CONTENT)

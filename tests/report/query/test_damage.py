@@ -56,7 +56,7 @@ def test_a_footer_of_the_right_length_that_is_damaged(run: Path) -> None:
 
 
 def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
-    """Relations of rows, frames and counts that were made before the damage still work, and so do relations derived from them."""
+    """Relations of rows, frames and counts made before the damage is noticed still work, and so do relations derived from them."""
     overwrite(run / SHARD)
     opened = open_run(str(run))
     report = opened.report("filter")
