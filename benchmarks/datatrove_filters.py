@@ -27,14 +27,14 @@ FIND_SENTENCES = re.compile(r"[^.!?]+[.!?]*").findall
 
 
 def stock_words() -> None:
-    """Returns datatrove's own words and sentences, by spaCy."""
+    """Restores datatrove's own words and sentences, which are spaCy's."""
     for module in MODULES:
         module.split_into_words = split_into_words
     c4_filters.split_into_sentences = split_into_sentences
 
 
 def regex_words() -> None:
-    """Finds words and sentences by regular expressions, as a faster alternative to spaCy."""
+    """Makes the filters find words and sentences by regular expressions, which is faster than spaCy."""
     for module in MODULES:
         module.split_into_words = lambda text, language: FIND_WORDS(text)
     c4_filters.split_into_sentences = lambda text, language: FIND_SENTENCES(text)

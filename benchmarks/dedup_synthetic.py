@@ -128,7 +128,7 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable[[int], Result], items
 
 
 def _shard(made: Synthesis, number: int, first: int, last: int) -> bytes:
-    """Writes a shard as Parquet, one row group at a time, with less compression than the stages, to save time."""
+    """Encodes a shard as Parquet, one row group at a time, with less compression than the stages, to save time."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, DOCUMENTS, compression="zstd", compression_level=1, use_dictionary=["source", "timestamp"]) as writer:
         for begin in range(first, last, ROW_GROUP_ROWS):

@@ -77,7 +77,7 @@ class Server:
 
 
 def questions(stage: dict[str, Any], server: Server) -> Iterator[tuple[str, Callable[[random.Random], Question]]]:
-    """Returns the kinds of questions, each with a function that makes one."""
+    """Yields the kinds of questions, each with a function that makes one."""
     name = stage["name"]
     numbers = [c for c in stage["columns"] if c["kind"] == "number" and c["low"] is not None and c["high"] > c["low"]]
     fired = sorted((rule for rule in stage["rules"] if rule["fired"]), key=lambda rule: -rule["fired"])
@@ -159,7 +159,7 @@ def main() -> None:
 
 
 def search(server: Server, stage: str) -> None:
-    """Returns a search through all texts."""
+    """Prints the time of a search through all texts."""
     began, cursor, answers = time.perf_counter(), None, 0
     while True:
         parameters = {"stage": stage, "text": "not in any of these texts", **({"cursor": cursor} if cursor is not None else {})}

@@ -112,7 +112,7 @@ def cold_chain(texts: list[str], megabytes: float) -> float:
 
 
 def references(texts: list[str]) -> Iterator[tuple[tuple[str, ...], str, Callable[[], Any]]]:
-    """Returns `(corpusmill's function to compare with, name, function)` for each of datatrove's filters."""
+    """Yields `(corpusmill's function to compare with, name, function)` for each of datatrove's filters."""
     from datatrove.data import Document
 
     def run(filters: list[Any]) -> None:
@@ -132,7 +132,7 @@ def references(texts: list[str]) -> Iterator[tuple[tuple[str, ...], str, Callabl
 
 
 def other_peers(texts: list[str], pythons: dict[str, str | None]) -> Iterator[tuple[str, float]]:
-    """Returns `(name, CPU seconds)` of peers in environments of their own."""
+    """Yields `(name, CPU seconds)` of peers in environments of their own."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts.json"
         file.write_text(json.dumps(texts))

@@ -29,7 +29,7 @@ def ours(paths: list[str]) -> int:
 
 
 def pages(paths: list[str]) -> Iterator[bytes]:
-    """Returns the bodies of HTML responses with status 200, read by warcio."""
+    """Yields the bodies of HTML responses with status 200, read by warcio."""
     from warcio.archiveiterator import ArchiveIterator
 
     for path in paths:

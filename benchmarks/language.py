@@ -65,7 +65,7 @@ def compare(texts: list[str]) -> None:
 
 
 def accuracy(folder: Path) -> None:
-    """Returns the recognised passages of languages that the model has. `und` counts as wrong."""
+    """Prints the recognised passages of languages that the model has. `und` counts as wrong."""
     language = step()
     print()
     for lines in LINES:

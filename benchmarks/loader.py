@@ -83,7 +83,7 @@ def nanogpt(file: Path, dtype: Any, given: argparse.Namespace) -> Batches:
 
 
 def from_loader(loader: DataLoader[Any], split: Callable[[Any], Any]) -> Batches:
-    """Yields batches of a DataLoader without end, epoch after epoch."""
+    """Returns a function that gives batches of a DataLoader without end, epoch after epoch."""
     batches = chain.from_iterable(iter(loader) for _ in repeat(None))
 
     def take(_: int) -> Any:

@@ -65,7 +65,7 @@ class Windows(TokenObjective):
 
 
 def bare_step(loader: WindowLoader, model: Llama, kind: str) -> Callable[[int], None]:
-    """Performs forward, backward, clipping and update, and nothing else."""
+    """Returns a step of forward, backward, clipping and update, and nothing else."""
     optimizer = Optimizer(dict(model.named_parameters()), OptimizerConfig(kind=kind))  # type: ignore[arg-type]
     parameters = list(model.parameters())
 

@@ -111,7 +111,7 @@ def command(arguments: list[str], folder: str, what: str) -> Seconds:
 
 
 def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, Seconds, Counter[str]]]:
-    """Returns for each way to run the stages: seconds of all processes, and the counted ones."""
+    """Yields for each way to run the stages: seconds of all processes, and the counted ones."""
     stages = MEASURED[what]
     ours = ["run", f"{folder}/recipe.yaml", "--output", folder, "--from", stages[0], "--to", stages[-1]]
     ways = {"inline": ["--engine", "inline"]} | {

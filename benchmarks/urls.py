@@ -29,7 +29,7 @@ Filter = Callable[[str], str | None]
 
 
 def crawled(paths: list[str]) -> Iterator[str]:
-    """Returns the URLs of the responses."""
+    """Yields the URLs of the responses."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     for path in paths:

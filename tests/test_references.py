@@ -42,7 +42,7 @@ def _is_missing(quoted: str, names: dict[str, set[str]]) -> bool:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """Returns all names that a module gives to anything, and those of its attributes."""
+    """Yields all names that a module gives to anything, and those of its attributes."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
@@ -54,7 +54,7 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def _prose(path: Path) -> Iterator[tuple[int, str]]:
-    """Returns docstrings and comments with their lines."""
+    """Yields docstrings and comments with their lines."""
     text = path.read_text()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (found := ast.get_docstring(node)):

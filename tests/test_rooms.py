@@ -18,7 +18,7 @@ def room_of(module: str) -> str | None:
 
 
 def named(node: ast.AST) -> Iterator[ast.AST]:
-    """Returns a node and all below it, without code that only type checkers read."""
+    """Yields a node and all below it, without code that only type checkers read."""
     if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
         for child in node.orelse:
             yield from named(child)
@@ -29,7 +29,7 @@ def named(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:
-    """Returns lines and modules that a source imports anywhere, or names in a string (`corpusmill.dedup.stage:DedupStage`)."""
+    """Yields lines and modules that a source imports anywhere, or names in a string (`corpusmill.dedup.stage:DedupStage`)."""
     for node in named(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -40,7 +40,7 @@ def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:
 
 
 def downward(room: str) -> Iterator[str]:
-    """Returns the imports of a room that do not go upwards, with their places."""
+    """Yields the imports of a room that do not go upwards, with their places."""
     for path in sorted(FOLDERS[room].rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         for line, module in modules(ast.parse(path.read_text()), strings=name not in TABLES):

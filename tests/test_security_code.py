@@ -58,7 +58,7 @@ KEYWORDS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "wei
 
 
 def unsafe(source: str) -> Iterator[str]:
-    """Returns the unsafe calls of a module's source."""
+    """Yields the unsafe calls of a module's source."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)

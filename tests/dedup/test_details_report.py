@@ -61,7 +61,7 @@ class Seen:
         return re.sub(r"\s+", " ", out.decode())
 
     def reproduced(self) -> bool:
-        """Checks that the queries give all numbers of the page."""
+        """Asserts that the queries give all numbers of the page; returns True."""
         found = not_reproduced(str(self.root))
         assert not found, "\n".join(found)
         return True

@@ -201,7 +201,7 @@ def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Writes dedup's rows: documents 40 to 43 are one cluster, of which 43 stays."""
+    """Returns dedup's rows: documents 40 to 43 are one cluster, of which 43 stays."""
     fields = [pa.field("cluster_size", pa.int64()), pa.field("kept_id", pa.string()), pa.field("similarity", pa.float64()),
               pa.field("verified", pa.string())]  # fmt: skip
     leader = next(row["id"] for row in rows if row["number"] == 43)
@@ -230,7 +230,7 @@ def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _clusters(run: RunBuilder, members: list[dict[str, Any]]) -> dict[str, pa.Table]:
-    """Writes the cluster tables of the dedup stage: the places of members in the input shards, and the losses of each crawl file."""
+    """Returns the cluster tables of the dedup stage: the places of members in the input shards, and the losses of each crawl file."""
     stage = "filter" if run.storage.exists("filter/data") else "ingest"
     places = {}
     for path in run.storage.list_files(f"{stage}/data"):

@@ -26,7 +26,7 @@ def page(number: int, words: int = 40) -> bytes:
 
 
 def write_warc(records: list[dict], gzip: bool = True) -> bytes:
-    """Writes a WARC of `records`: dicts with url, body and, where not usual, type, status, headers."""
+    """Returns a WARC of `records`: dicts with url, body and, where not usual, type, status, headers."""
     out = io.BytesIO()
     writer = WARCWriter(out, gzip=gzip)
     for record in records:

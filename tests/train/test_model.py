@@ -216,7 +216,7 @@ def random_heads(batch: int, heads: int, length: int, dtype: torch.dtype = torch
 
 
 def by_hand(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """Writes out softmax(QK' / sqrt(d)) V, each key-value head repeated for its queries."""
+    """Computes softmax(QK' / sqrt(d)) V step by step, each key-value head repeated for its queries."""
     times = queries.size(1) // keys.size(1)
     keys, values = keys.repeat_interleave(times, 1), values.repeat_interleave(times, 1)
     scores = (queries @ keys.mT / queries.size(-1) ** 0.5).masked_fill(~seen, -torch.inf)

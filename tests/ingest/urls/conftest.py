@@ -84,7 +84,7 @@ def entries() -> Entries:
 
 
 def of_lists(entries: Entries, count: int, chance: random.Random) -> Iterator[str]:
-    """Returns URLs whose host, words or whole are listed, or nearly so."""
+    """Yields URLs whose host, words or whole are listed, or nearly so."""
     words = [*entries.hard, *entries.soft, *entries.soft, *entries.subwords, "page", "index", "essex", "2024", "Title"]
     for _ in range(count):
         host = (
