@@ -17,23 +17,23 @@ SEED ?=
 REDO ?=
 KILLS ?= 200
 TARGET ?=
-export PYTHONDONTWRITEBYTECODE := # or each of hundreds of processes compiles what it imports
+export PYTHONDONTWRITEBYTECODE := # otherwise each of hundreds of processes compiles its imports
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
 .PHONY: help setup demo test test-all test-rounding fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new (REDO=1: replace what is finished):"
+	@echo "and a target for each stage, with RUN=folder; a new run also needs RECIPE=file and INPUT=paths (REDO=1 replaces a finished stage):"
 	@echo "  $(STAGES)"
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, 3.12 or 3.13."; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25' # Python 3.11 brings one that takes twice as long
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25' # the pip that comes with Python 3.11 takes twice as long
 
-# pip compiles one file after the other, compileall on all cores; some packages hold files that are no Python 3.
+# pip compiles files one by one, compileall on all cores. Some packages contain files that are not Python 3: those errors are ignored.
 define install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable $(1)
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib > /dev/null || true
@@ -53,7 +53,7 @@ $(VENV)/.models: | $(VENV)/.installed
 	$(BIN)/python -m corpusmill.filters.language
 	@touch $@
 
-setup: $(VENV)/.installed $(VENV)/.models ## make the virtual environment and fetch the language model
+setup: $(VENV)/.installed $(VENV)/.models ## create the virtual environment and fetch the language model
 
 demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own; REDO=1 replaces a finished demo of other inputs)
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
@@ -63,9 +63,9 @@ test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --durations=40 --durations-min=4 --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-# A processor with AVX2 and no more: libraries for matrices and numba's kernels take their other ways.
+# Simulates a processor with AVX2 but without AVX-512: matrix libraries and numba's kernels use other code there.
 OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell
-test-rounding: $(VENV)/.installed-test setup ## run the tests whose floats a processor rounds, as on one without AVX-512
+test-rounding: $(VENV)/.installed-test setup ## run the tests that depend on a processor's rounding, as on one without AVX-512
 	$(OTHER_PROCESSOR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m rounding --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300, or TARGET="records recipe", with SEED=n to repeat
@@ -77,7 +77,7 @@ audit: $(VENV)/.installed-test ## look for known weaknesses of dependencies, and
 soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 30 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with one that nobody killed (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server that fails now and then)
+soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with an undisturbed run (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server with random faults)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 lint: $(VENV)/.installed-test ## check style and types
@@ -85,7 +85,7 @@ lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
 
-bench: $(VENV)/.installed-test setup ## measure the stages beside their peers on the demo's crawl (minutes)
+bench: $(VENV)/.installed-test setup ## compare the stages with their peers on the demo's crawl (minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
 	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --redo --to dedup --workers 1 && \
@@ -101,20 +101,20 @@ report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }
 	@$(BIN)/corpusmill report $(RUN)
 
-explore: setup ## a page to look at RUN by hand: filter, read, move thresholds
+explore: setup ## open a page to explore RUN: filter, read, move thresholds
 	@test -n "$(RUN)" || { echo "Say which run: make explore RUN=runs/demo"; exit 2; }
 	@$(BIN)/corpusmill explore $(RUN)
 
 cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 worker nodes with cores of their own
 	@$(BIN)/python -m corpusmill.pipeline.cluster up --nodes $(NODES)
 
-submit: setup ## run RECIPE on INPUT (both by default the demo's) as a job of that cluster, or of the one at RAY_ADDRESS; PIP=extras installs libraries
+submit: setup ## run RECIPE on INPUT (by default the demo's) as a job on that cluster, or on the one at RAY_ADDRESS; PIP=extras installs libraries
 	@test -n "$(RUN)" || { echo "Say where the run lies: make submit RUN=runs/job [INPUT=crawl.warc.gz] [RECIPE=recipes/demo.yaml]"; exit 2; }
 	@crawl=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl)") && \
 	$(BIN)/python -m corpusmill.pipeline.cluster submit $(or $(RECIPE),recipes/demo.yaml) $$(echo "$$crawl" | tail -n 1) --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 
-cluster-down: setup ## end that cluster, whatever is left of it
+cluster-down: setup ## stop that cluster, even after a crash
 	@$(BIN)/python -m corpusmill.pipeline.cluster down
 
 clean: ## remove the virtual environment and caches (never a run)

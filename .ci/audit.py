@@ -1,10 +1,10 @@
-"""Known weaknesses of the installed dependencies, and secrets in the tracked files: `make audit`.
+"""Reports known weaknesses of the installed dependencies, and secrets in the tracked files: `make audit`.
 
     python .ci/audit.py [--write-baseline]
 
-Dependencies are looked up with pip-audit, in PyPI's advisories or OSV's, whichever can be reached; where none can, that is said and counts
-as no fault. What can't be mended yet stands in audit.yaml, with a reason and a day on which the reason is to be looked at again.
-Secrets are looked for with detect-secrets; what only looks like one (made-up keys of tests) stands in secrets.json, by hash.
+Dependencies are looked up with pip-audit in PyPI's advisories or OSV's, whichever can be reached. Where neither can, the program prints so
+and does not fail. Weaknesses that can't be mended yet are listed in audit.yaml, with a reason and a day on which to look at it again.
+Secrets are looked for with detect-secrets; made-up keys of tests, which only look like secrets, are listed in secrets.json, by hash.
 """
 
 import contextlib
@@ -23,24 +23,24 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 ACCEPTED, BASELINE = HERE / "audit.yaml", HERE / "secrets.json"
-#: A version of a package of which both services know a weakness, asked for to see whether they answer. `name`, then the request.
+#: For each service a package version with a known weakness, requested to see whether the service answers: `name`, then the request.
 SERVICES: dict[str, tuple[str, bytes | None]] = {
     "pypi": ("https://pypi.org/pypi/jinja2/3.1.0/json", None),
     "osv": ("https://api.osv.dev/v1/query", b'{"version": "3.1.0", "package": {"name": "jinja2", "ecosystem": "PyPI"}}'),
 }
 ANSWER_SECONDS, AUDIT_SECONDS = 5, 60
-#: How errors of pip-audit, and of the libraries below it, name a service that can't be reached, or does not answer; not a line of code.
+#: Words in errors of pip-audit and its libraries for a service that can't be reached or does not answer; no line of code contains them.
 NETWORK = re.compile(
     r"^\S.*(timed out|Timeout\b|Connection(Error| refused| reset| aborted)|Max retries exceeded|Could not connect|\b(429|5\d\d) \w+ Error)",
     re.MULTILINE,
 )
 PARTS = 16
-#: Entropy would report each sha256 that pins a download, and an address is no secret.
+#: Not used: entropy would report each sha256 that pins a download, and an address is no secret.
 LEFT_OUT = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")
 
 
 def service() -> str | None:
-    """The first advisory service that answers and knows what it has to know."""
+    """Returns the first advisory service that answers and knows the weakness in its request."""
     for name, (url, body) in SERVICES.items():
         try:
             with urllib.request.urlopen(urllib.request.Request(url, body), timeout=ANSWER_SECONDS) as answer:
@@ -53,7 +53,7 @@ def service() -> str | None:
 
 
 def weaknesses(found: Mapping[str, Any], accepted: Iterable[Mapping[str, Any]], today: date) -> list[str]:
-    """A sentence for each weakness in pip-audit's JSON that isn't accepted, or not any more."""
+    """Returns a sentence for each weakness in pip-audit's JSON that is not accepted, or whose acceptance has expired."""
     until = {(entry["package"], entry["id"]): entry["until"] for entry in accepted}
     said = []
     for package in found["dependencies"]:
@@ -87,9 +87,9 @@ def audit_dependencies() -> list[str]:
 
 
 def answer(command: list[str], seconds: float = AUDIT_SECONDS) -> dict[str, Any] | None:
-    """What pip-audit's `command` finds, with exit code 0 (no weakness) or 1; None where the network is why it finds nothing.
+    """Returns the output of pip-audit's `command` at exit code 0 (no weakness) or 1; None where the network fails.
 
-    RuntimeError where it fails in any other way: then nothing has been audited, and that is a fault.
+    Raises RuntimeError for any other failure: then nothing has been audited.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
@@ -105,7 +105,7 @@ def answer(command: list[str], seconds: float = AUDIT_SECONDS) -> dict[str, Any]
 
 
 def settings() -> dict[str, Any]:
-    """detect-secrets' plugins and filters: those of its defaults that ask about form, and nothing of the network."""
+    """Returns detect-secrets' plugins and its default filters, but only filters on form and none that use the network."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     names = sorted({kind.__name__ for kind in get_mapping_from_secret_type_to_class().values()} - set(LEFT_OUT))
@@ -122,7 +122,7 @@ def settings() -> dict[str, Any]:
 
 
 def secrets(paths: list[str]) -> dict[str, set[str]]:
-    """What looks like a secret, by file: hashes of it. Files are shared out to processes, since the patterns take half a minute."""
+    """Returns hashes of what looks like a secret, by file. Several processes share the files, since the patterns take half a minute."""
     with ProcessPoolExecutor() as pool:
         found = pool.map(_secrets_of, [paths[start::PARTS] for start in range(PARTS)])
         return {path: hashes for part in found for path, hashes in part.items()}

@@ -1,12 +1,11 @@
-"""Training a BPE tokenizer on one core: ours against `tokenizers` and rustbpe, on the same text in the same run.
+"""Compares the training of a BPE tokenizer on one core: corpusmill against `tokenizers` and rustbpe, on the same text in the same run.
 
     python benchmarks/bpe_training.py documents.parquet more.jsonl page.txt [--vocabulary 32768] [--megabytes 1000] [--rounds 1]
 
-Ours is the stage from Parquet to `tokenizer.json`: sizes, word counts, their sum, merges; only the judging is left out. The others are fed
-with the texts of the same Parquet files, as their manuals say. Each trains in a process of its own; seconds are of its processor time from
-the first file to the last merge, imports and (ours) a first small training, which loads the kernels, left out. Peak memory is all of the
-process.
-Where the files hold less than `--megabytes`, they come again.
+corpusmill's side is the tokenizer stage from Parquet to `tokenizer.json` (plan, word counts, their sum, merges), without the evaluation of
+the tokenizer. The peers get the texts of the same Parquet files, as their manuals recommend. Each side trains in a process of its own.
+Seconds are processor time from the first file to the last merge; imports are not counted, nor is corpusmill's first small training, which
+loads the kernels. Peak memory is that of the whole process. Files with less text than `--megabytes` are repeated.
 """
 
 import argparse
@@ -40,22 +39,22 @@ from corpusmill.tokenize.patterns import regex_of
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.words import splitter
 
-#: Text of one shard of documents.
+#: Bytes of text in one shard of documents.
 SHARD_BYTES = 50_000_000
 DATA = "ingest/data"
 
 
 class Training(TokenizerStage):
-    """The stage without judging what it has made."""
+    """The tokenizer stage without the evaluation of its tokenizer."""
 
-    __module__ = TokenizerStage.__module__  # the room whose code a run names
+    __module__ = TokenizerStage.__module__  # the package whose code goes into the identities of tasks
 
     def train(self, run: StageRun, words: Any, counted: Any, groups: Any, given: Any) -> Output:
         return Output({"tokenizer.json": self.trained(run, words)})
 
 
 def ours(folder: str, vocabulary: int, pattern: str) -> list[list[str]]:
-    """The merges that the stage finds."""
+    """Returns the merges that the stage learns."""
     run = Storage(folder)
     config = TokenizerStage.Config(vocab_size=vocabulary, pattern=pattern, sample={"mb": 100_000})
     stage_run = StageRun(Training(config), run, dict.fromkeys(("ingest", "tokenizer")), [], InlineEngine(), Progress(False))
@@ -104,7 +103,7 @@ TRAINERS = {"ours": ours, "tokenizers": with_tokenizers, "rustbpe": with_rustbpe
 
 
 def train_here(name: str, folder: str, vocabulary: int, pattern: str, out: str) -> None:
-    """What a process of its own does: trains, and writes its seconds, peak memory (MB) and merges to `out`."""
+    """Trains in this process, and writes seconds, peak memory (MB) and merges to `out`."""
     if name == "ours":
         load_kernels(pattern)
     started, wall = time.process_time(), time.perf_counter()
@@ -115,7 +114,7 @@ def train_here(name: str, folder: str, vocabulary: int, pattern: str, out: str) 
 
 
 def shards_of(files: list[str], megabytes: float | None) -> Iterator[list[str]]:
-    """The texts of the files in shards, again and again until there are so many megabytes; once where that is not said."""
+    """Yields the texts of the files in shards: once, or repeated up to `megabytes` where that is given."""
     size, waiting, waiting_bytes = 0, [], 0
     while True:
         for file in files:
@@ -133,7 +132,7 @@ def shards_of(files: list[str], megabytes: float | None) -> Iterator[list[str]]:
 
 
 def publish_shards(run: Storage, shards: Iterable[list[str]]) -> float:
-    """The shards as a finished `ingest`; returns how many MB they hold."""
+    """Publishes the shards as a finished `ingest`; returns their size in MB."""
     storage, tasks, size = run.child("ingest"), [], 0
     manifest = Manifest(storage)
     for number, texts in enumerate(shards):
@@ -183,7 +182,7 @@ def main() -> None:
 
 
 def best_of(name: str, folder: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fastest of the rounds, each in a process of its own."""
+    """Returns the fastest of the rounds, each in a process of its own."""
     rows = []
     with tempfile.TemporaryDirectory() as own:
         for number in range(arguments.rounds):

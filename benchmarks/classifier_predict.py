@@ -1,12 +1,12 @@
-"""Scores by several fastText models over the same texts, against fastText's own `predict(list, k=-1)`: one core, processor time.
+"""Compares the scores of several fastText models with fastText's own `predict(list, k=-1)` on the same texts: one core, processor time.
 
     taskset -c 0 python benchmarks/classifier_predict.py DOCUMENTS.parquet [MORE.jsonl ...] --models A.bin [B.bin ...]
                                                          [--form plain] [--megabytes 60] [--rounds 5]
 
-Each model is timed alone, and then all of them together, where there is more than one. A round takes texts that no round before has seen;
-a first one, of the same size, is not counted (it compiles, and is where the sums of frequent tokens come from). fastText is given lists of
-lines that were written beforehand; ours begins with Arrow and writes them itself. Printed are medians, and the greatest difference between
-the scores of a model's first label.
+Times each model alone, then all models together if there are several. Each round takes texts that no earlier round has seen. The first
+round is a warm-up and is not counted: it compiles kernels and fills the cache of frequent tokens. fastText gets lists of lines that are
+prepared beforehand; corpusmill starts from Arrow and prepares the lines itself. Prints medians, and the greatest difference between the
+scores of a model's first label.
 """
 
 import argparse
@@ -35,19 +35,19 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def deal(texts: list[str], rounds: int) -> list[pa.Array]:
-    """Rounds of about as much text each."""
+    """Splits the texts into rounds of about the same size."""
     sizes = np.cumsum([len(text.encode()) for text in texts])
     places = np.searchsorted(sizes, sizes[-1] * np.arange(rounds + 1) / rounds)
     return [pa.array(texts[start:end], pa.large_string()) for start, end in zip(places, [*places[1:-1], len(texts)])]
 
 
 def first_label(listed: tuple[Any, Any], label: str) -> npt.NDArray[np.float64]:
-    """fastText's scores of a label, at most 1 as ours; 0 where it is not listed."""
+    """Returns fastText's scores of a label: at most 1, as in corpusmill; 0 where fastText does not list the label."""
     return np.minimum([dict(zip(labels, scores)).get(label, 0.0) for labels, scores in zip(*listed)], 1.0)
 
 
 def compare(paths: list[Path], form: Any, texts: list[pa.Array]) -> float:
-    """Prints speeds of both in MB/s of the texts as they came; returns how many times faster ours is."""
+    """Prints the speeds of both in MB/s of the original texts; returns corpusmill's speed divided by fastText's."""
     theirs = [load_model(str(path)) for path in paths]
     heads = [LoadedHead(path.name, read_model(str(path)), 0, False, form, None, Calibration(), 0.5) for path in paths]
     scorer = Scorer(heads)

@@ -1,16 +1,16 @@
-"""How good the classifiers are, on data that they have not seen.
+"""Measures the classifiers on data that they have not seen.
 
     python benchmarks/classifiers.py --run RUN             # real data at ../shared/data (--data), packages from the registries
 
-Prints, with 95 % bootstrap intervals,
+Prints, with 95 % bootstrap intervals:
 
-* toxicity by recipes/classifiers/toxicity.yaml, trained on nine tenths of Davidson (by a hash of the text), TweetEval's training parts and
-  the word lists: on the other tenth, TweetEval's validation parts, surge_profanity against seeded phrases of WikiText, and functional cases
-  (functional_toxicity.py), with contrasts and without; and to how many clean pages it says yes;
-* the same with each source left out of everything in turn, threshold included: F1 on that source at the threshold that was chosen without
-  it, beside plain fastText's (its own defaults, yes from .5) trained on the same texts;
-* the label `sexual`, learned from one half of surge_profanity's categories, on the other half;
-* the built-in `quality` on DCLM's human labels.
+* toxicity by recipes/classifiers/toxicity.yaml. It is trained on nine tenths of Davidson (by a hash of the text), TweetEval's training
+  parts and the word lists, with contrasts and without. It is tested on Davidson's other tenth, TweetEval's validation parts,
+  surge_profanity against seeded phrases of WikiText, and functional cases (functional_toxicity.py), and for false positives on clean pages;
+* the same with each source left out in turn, also for the choice of the threshold: F1 on the omitted source, next to plain fastText (its
+  own defaults, positive from .5) trained on the same texts;
+* the label `sexual`, trained on one half of surge_profanity's categories and tested on the other half;
+* the built-in `quality` classifier on DCLM's human labels.
 """
 
 import argparse
@@ -52,12 +52,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judged:
-    """Texts and people's answers to one question (1 yes, 0 no)."""
+    """Texts with human answers to one question (1 yes, 0 no)."""
 
     name: str
     texts: list[str]
     answers: list[int]
-    without: str | None = None  # the source of the recipe that it is a part of
+    without: str | None = None  # the recipe's source that the texts belong to
 
 
 # ---- data ------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def prepare_data(data: Path, folder: Path) -> list[Judged]:
-    """Writes the recipe's training files to `folder`; gives what toxicity is judged by."""
+    """Writes the recipe's training files to `folder`; returns the test sets for toxicity."""
     toxicity = data / "toxicity"
     davidson = rows_of(toxicity / "davidson_train.jsonl.gz")
     held_out = [xxhash.xxh3_64_intdigest(row["text"], SEED) % 10 == 0 for row in davidson]
@@ -98,7 +98,7 @@ def surge(data: Path) -> list[dict[str, str]]:
 
 
 def ordinary_phrases(data: Path, lengths: Sequence[int]) -> list[str]:
-    """As many neighbouring words of WikiText-2's validation part as each of `lengths` says, from seeded places."""
+    """Returns phrases of WikiText-2's validation part, one for each number of words in `lengths`, from seeded places."""
     words = re.findall(r"[A-Za-z]{3,}", (data / "text/wikitext2_valid.txt").read_text("utf-8"))
     draw = random.Random(SEED)
     places = [draw.randrange(len(words) - length) for length in lengths]
@@ -109,7 +109,7 @@ def ordinary_phrases(data: Path, lengths: Sequence[int]) -> list[str]:
 
 
 def recipe(folder: Path, without: str | None = None, labels: Sequence[str] | None = None) -> TrainingSpec:
-    """The recipe over the files in `folder`, all of it or a part; texts are scored whole, as what is judged here is short."""
+    """Returns the recipe over all or some of the files in `folder`. Texts are scored whole, because the test texts are short."""
     spec = make_spec(yaml.safe_load(RECIPE.read_text("utf-8")), str(RECIPE))
     sources = []
     for source in spec.sources:
@@ -126,7 +126,7 @@ def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
 
 
 def scores(folder: Path, texts: list[str], label: str) -> tuple[Floats, float]:
-    """A label's scores (n,), and its threshold."""
+    """Returns a label's scores (n,), and its threshold."""
     classifier = read_classifier(folder)
     heads = load_heads(folder, classifier)
     place = [head.label for head in classifier.heads].index(label)
@@ -135,7 +135,7 @@ def scores(folder: Path, texts: list[str], label: str) -> tuple[Floats, float]:
 
 
 class PlainFastText:
-    """fastText as its own documentation trains it: lower-cased words, its default arguments, yes from .5 on."""
+    """fastText as its own documentation trains it: lower-cased words, default arguments, positive from .5 on."""
 
     def __init__(self, spec: TrainingSpec, label: str):
         table = gather_examples(spec.sources, labels=[label]).table
@@ -173,7 +173,7 @@ def head(title: str) -> None:
 
 
 def toxicity(data: Path, folder: Path, judged: list[Judged], run: str | None) -> None:
-    """The recipe, and the recipe without contrasts: on held-out parts and on functional cases; and on pages that nobody calls toxic."""
+    """Prints the results of the recipe with and without contrasts: held-out parts, functional cases, clean pages."""
     for title, without in (("", None), (" without contrasts", "contrasts")):
         model, seconds = trained(recipe(folder, without, ["toxicity"]), folder / f"toxicity{without or ''}")
         head(f"Toxicity by {RECIPE.name}{title}, trained in {seconds:.1f} s")
@@ -184,7 +184,7 @@ def toxicity(data: Path, folder: Path, judged: list[Judged], run: str | None) ->
 
 
 def labels(folder: Path, judged: list[Judged]) -> None:
-    """The recipe's other labels."""
+    """Prints the results of the recipe's other labels."""
     model, seconds = trained(recipe(folder), folder / "labels")
     head(f"{RECIPE.name}, four labels in {seconds:.1f} s")
     for part, label in ((judged[2], "hate"), (judged[1], "offensive"), (judged[3], "profane")):
@@ -205,7 +205,7 @@ def functional(data: Path, model: Path) -> None:
 
 
 def clean_pages(data: Path, run: str | None) -> dict[str, list[str]]:
-    """Pages that are ordinary as far as anybody knows: of Common Crawl, and of the documents that a run of manuals keeps."""
+    """Returns presumably ordinary pages: of Common Crawl, and documents that a run over manuals keeps."""
     found = {"C4": [row["text"] for row in rows_of(data / "text/c4_demo.jsonl")]}
     found["Common Crawl (DCLM)"] = [row["text"] for row in rows_of(data / "quality/dclm_human.jsonl")]
     if run:
@@ -214,7 +214,7 @@ def clean_pages(data: Path, run: str | None) -> dict[str, list[str]]:
 
 
 def pages(model: Path, found: dict[str, list[str]]) -> None:
-    """How many clean pages get yes in windows of 25 words, at the classifier's threshold and at the one that 1 % of C4's pages reach."""
+    """Prints how many clean pages are positive in windows of 25 words: at its own threshold, and at one that 1 % of C4's pages reach."""
     classifier = read_classifier(model).model_copy(update={"window": 25})
     scorer, threshold = Scorer(load_heads(model, classifier)[:1]), classifier.heads[0].threshold
     score = {name: np.nan_to_num(scorer.score(pa.array(texts, pa.large_string()))[0].score) for name, texts in found.items()}
@@ -230,7 +230,7 @@ def pair(found: tuple[Floats, float], part: Judged) -> tuple[Floats, list[int], 
 
 def unseen_sources(data: Path, folder: Path, judged: list[Judged]) -> None:
     head("Toxicity on a source that training, calibration and threshold have not seen; below it plain fastText on the same texts")
-    for part in judged[:2]:  # the others are no part of the recipe's `toxicity` at all
+    for part in judged[:2]:  # no other source has texts for the recipe's `toxicity`
         spec = recipe(folder, part.without, ["toxicity"])
         model, _ = trained(spec, folder / f"without-{part.without}")
         print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)))
@@ -239,7 +239,7 @@ def unseen_sources(data: Path, folder: Path, judged: list[Judged]) -> None:
 
 
 def sexual(data: Path, folder: Path) -> None:
-    """What a list with categories supports: half of it, by hash of the canonical form, to learn from, the other to judge by."""
+    """Trains `sexual` on one half of a list with categories (by hash of the canonical form), and tests it on the other half."""
     rows = surge(data)
     answers = [int(any("sexual anatomy" in row[f"category_{place}"] for place in (1, 2, 3))) for row in rows]
     learned = [xxhash.xxh3_64_intdigest(row["canonical_form_1"] or row["text"], SEED) % 2 == 0 for row in rows]

@@ -1,11 +1,11 @@
-"""What is connected by candidates: memory and time by documents, beside scipy's connected components, which has all links in memory.
+"""Measures memory and time of connected components by number of documents, next to scipy, which holds all links in memory.
 
     python benchmarks/components.py [--documents 16000000 64000000 256000000] [--peer-up-to 64000000]
 
-Three of ten documents are in clusters of four, whose members lie anywhere among all documents, and a fifth of the clusters is linked to the
-next: so components are of 4, 8, 12 and more. Each cluster is a star in 14 files, as if all bands had found it. Each line is a process of
-its own: seconds until each document has the root of its component (of ours also until it has its group), peak memory, and what the roots of
-the documents in a star add up to, which must be the same for both.
+Three of ten documents are in clusters of four, whose members are spread over all documents. A fifth of the clusters is linked to the next
+cluster, so components have 4, 8, 12 and more members. Each cluster is a star that stands in 14 files, as if all bands had found it. Each
+line of output is a process of its own. It shows the seconds until each document has the root of its component (for corpusmill also its
+group), peak memory, and a sum over the roots of the documents in a star, which must be equal for both.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from corpusmill.pipeline.engine import peak_memory_mb
 Index = npt.NDArray[np.int64]
 
 SHARE, EACH, BANDS = 0.3, 4, 14
-#: Clusters of which one file tells.
+#: Clusters in one file.
 FILE_CLUSTERS = 500_000
-#: A prime: its multiples, modulo the documents, lie anywhere.
+#: A prime: its multiples, modulo the number of documents, spread the members over all documents.
 STRIDE = 982_451_653
-#: What a document weighs: its signature, and its shingles.
+#: Bytes that a document counts for: its signature and its shingles.
 WORDS = 1_000
 LINE = "{:>12,} documents {:6} {:7.1f} s to the roots, {}peak {:6,} MB; the roots add up to {:,}"
 
 
 class Clusters:
-    """The stars of each file, made when they are asked for."""
+    """The stars of each file, computed on request."""
 
     def __init__(self, documents: int):
         self.documents = documents
@@ -56,7 +56,7 @@ class Clusters:
 
 
 def ours(documents: int) -> None:
-    connect(2, [], [(np.zeros(2, np.int64), np.arange(2))])  # compiles, or loads what was
+    connect(2, [], [(np.zeros(2, np.int64), np.arange(2))])  # compiles the kernels, or loads them
     began = time.perf_counter()
     root, flags = connect(documents, [], Clusters(documents))
     seconds, roots = time.perf_counter() - began, int(root[flags > 0].sum())
@@ -68,7 +68,7 @@ def ours(documents: int) -> None:
 
 
 def links_of(star: Index, document: Index) -> npt.NDArray[np.int32]:
-    """A link from each document of a star to the one before it."""
+    """Links each document of a star to the one before it."""
     same = star[1:] == star[:-1]
     return np.column_stack([document[1:][same], document[:-1][same]]).astype(np.int32)
 

@@ -1,8 +1,8 @@
-"""What of a run's seconds of processors is the work of kernels: counted in the run itself, around the calls of its workers.
+"""Counts which part of a run's processor seconds its kernels take, by timing the calls of the workers in the run itself.
 
-`python -c "import counted; counted.main()" run ...` is the command `corpusmill run ...`, whose workers add up what their calls take, in
-files below `counted/` in the run's folder. On a machine that others use, a run and a separate process with the same kernels differ by some
-percent from one time to the next, which is as much as what is looked for; within one run that can't be.
+`python -c "import counted; counted.main()" run ...` is the command `corpusmill run ...` with workers that add up the seconds of their
+calls, in files below `counted/` in the run's folder. A separate process with the same kernels would be no measure: on a shared machine it
+differs from the run by some percent each time, which is as much as the overhead to be measured.
 """
 
 import atexit
@@ -29,18 +29,18 @@ from corpusmill.pipeline.storage import Storage
 
 FOLDER = "counted"
 HERE = "counted:Counted"
-#: Seconds of this process so far: of kernels with what they load, and of making Parquet of their tables.
+#: Seconds of this process so far: in kernels with what they load, and in making Parquet of their tables.
 seconds: Counter[str] = Counter()
 
 
 def processors() -> float:
-    """Seconds of this process and of all that it has waited for."""
+    """Returns the processor seconds of this process and of all children that it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def timed(what: str, work: Callable[[], Any]) -> Any:
-    """Adds the seconds that `work` takes, but for those that are counted within it."""
+    """Adds the seconds of `work`, without those that are counted inside it."""
     before, within = processors(), seconds.total()
     try:
         return work()
@@ -56,7 +56,7 @@ ParquetBuffer.add, ParquetBuffer.close = counted_parquet(ParquetBuffer.add), cou
 
 
 def encoded(output: Output) -> Output:
-    """The same output with the bytes of Parquet in place of its tables."""
+    """Returns the same output with Parquet bytes in place of its tables."""
     for path, content in output.files.items():
         if isinstance(content, pa.Table):
             output.files[path] = timed("Parquet", partial(in_parquet, content))
@@ -64,7 +64,7 @@ def encoded(output: Output) -> Output:
 
 
 def tell(root: str) -> None:
-    """Writes what this process has counted so far, since nobody says to a worker on Ray that it ends."""
+    """Writes the seconds counted so far after each call, because a worker on Ray gets no notice of its end."""
     folder = Path(root, FOLDER)
     folder.mkdir(exist_ok=True)
     (folder / f"{os.getpid()}.json").write_text(json.dumps(seconds))
@@ -76,7 +76,7 @@ def tell_at_end(root: str) -> None:
 
 
 class Counted(Worker):
-    """Another worker, whose calls are counted."""
+    """Wraps a worker and counts the seconds of its calls."""
 
     def __init__(self, config: Config, run: Storage, params: dict[str, Any]):
         super().__init__(config, run, params)
@@ -100,10 +100,10 @@ class Counted(Worker):
 
 
 def counting(perform: Callable[..., None]) -> Callable[..., None]:
-    """An engine's method, for which each job has counted workers."""
+    """Wraps an engine's method so that it gives each job counted workers."""
 
     def performed(engine: Any, job: Job, tasks: Sequence[Task], listener: Any) -> None:
-        if job.worker != HERE:  # one engine may hand its tasks to another one
+        if job.worker != HERE:  # one engine may pass its tasks to another one
             job = replace(job, worker=HERE, params={"worker": job.worker, "params": job.params})
         perform(engine, job, tasks, listener)
 
@@ -111,7 +111,7 @@ def counting(perform: Callable[..., None]) -> Callable[..., None]:
 
 
 def counting_once(once: Callable[..., Any]) -> Callable[..., Any]:
-    """`StageRun.once`: tasks that the driver performs itself."""
+    """Wraps `StageRun.once`, which performs tasks in the driver."""
 
     def performed(run: StageRun, task: str, inputs: Any, function: Callable[[str], Output], *more: Any, **named: Any) -> Any:
         row = once(run, task, inputs, lambda identity: encoded(timed("kernels", lambda: function(identity))), *more, **named)
@@ -122,7 +122,7 @@ def counting_once(once: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def counted(root: str) -> Counter[str]:
-    """The seconds that all processes of a run have counted."""
+    """Returns the seconds that all processes of a run have counted."""
     found: Counter[str] = Counter()
     for path in Path(root, FOLDER).glob("*.json"):
         found.update(json.loads(path.read_text()))

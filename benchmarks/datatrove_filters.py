@@ -1,4 +1,4 @@
-"""datatrove's filters as the benchmarks run them: with its own tokenizer or another, with early exit or to the last value."""
+"""Provides datatrove's filters to the benchmarks: with its own tokenizer or another, with early exit or without thresholds."""
 
 import re
 from typing import Any
@@ -27,21 +27,21 @@ FIND_SENTENCES = re.compile(r"[^.!?]+[.!?]*").findall
 
 
 def stock_words() -> None:
-    """datatrove's own words and sentences, which are spaCy's."""
+    """Restores datatrove's own words and sentences, which are spaCy's."""
     for module in MODULES:
         module.split_into_words = split_into_words
     c4_filters.split_into_sentences = split_into_sentences
 
 
 def regex_words() -> None:
-    """Words and sentences by regular expressions, so that not only spaCy is measured."""
+    """Makes the filters find words and sentences by regular expressions, which is faster than spaCy."""
     for module in MODULES:
         module.split_into_words = lambda text, language: FIND_WORDS(text)
     c4_filters.split_into_sentences = lambda text, language: FIND_SENTENCES(text)
 
 
 def all_values(family: str) -> list[Any]:
-    """The filters of a family without thresholds, so that none stops before its last value."""
+    """Returns the filters of a family without thresholds, so that each computes all of its values."""
     filters = {"Gopher": [GopherRepetitionFilter(), GopherQualityFilter(min_doc_words=1)], "FineWeb quality": [FineWebQualityFilter()]}[
         family
     ]
@@ -61,17 +61,17 @@ def all_values(family: str) -> list[Any]:
 
 
 def language_filter() -> LanguageFilter:
-    """datatrove's filter with its defaults, on our copy of the model (lid.176.ftz)."""
+    """Returns datatrove's language filter with its defaults, on corpusmill's copy of the model (lid.176.ftz)."""
     from fasttext.FastText import _FastText
 
-    LanguageFilter._requires_dependencies = []  # it asks for another distribution of the same module
+    LanguageFilter._requires_dependencies = []  # datatrove asks for another distribution of the same module
     rule = LanguageFilter()
     rule.model._model = _FastText(language_model())
     return rule
 
 
 class Chain:
-    """FineWeb's steps on text as datatrove's examples/fineweb.py has them; a document that fails goes no further."""
+    """FineWeb's steps on text, as in datatrove's examples/fineweb.py; a document stops at the first step that it fails."""
 
     def __init__(self) -> None:
         self.filters = [
@@ -81,7 +81,7 @@ class Chain:
         self.formatter = PIIFormatter()
 
     def run(self, texts: list[str]) -> int:
-        """How many documents pass."""
+        """Returns the number of documents that pass."""
         kept = 0
         for text in texts:
             document = Document(text=text, id="")

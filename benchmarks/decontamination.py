@@ -1,21 +1,21 @@
-"""How many planted test items are found, by set and by length; how often something is found where nothing was planted; how fast.
+"""Measures decontamination: the share of planted test items found, by set and length; false finds; speed.
 
     python benchmarks/decontamination.py docs/*.parquet --sets gsm8k_test.jsonl nq_open/*.arrow HumanEval.jsonl.gz --lines th.txt ja.txt
 
-Two sets are made here: `tables` (an instruction that all items share, a table of names and numbers, a question) and `brackets` (a
-sequence of brackets, after an instruction that all items share, or alone). `--lines`: each line of a text file is an item of the set
+The program makes two more sets: `tables` (an instruction that all items share, a table of names and numbers, a question) and `brackets` (a
+sequence of brackets, after an instruction that all items share, or alone). With `--lines`, each line of a text file is an item of the set
 `languages`. One text of each chosen item is planted at a random place of a real document of its own, once for every edit:
 
-* verbatim, case (upper, lower or title), spaces (wrapped anew), marks (every mark a space), deleted (every mark deleted, so that words
-  may grow together);
-* words: one in ten, drawn at random, is replaced by a word of the documents;
+* verbatim, case (upper, lower or title), spaces (new line breaks), marks (every mark a space), deleted (every mark deleted, so that words
+  may be joined);
+* words: one word in ten, drawn at random, is replaced by a word of the documents;
 * all: case, marks and words.
 
-Left out are texts of fewer than 8 words (but those of brackets), texts whose words more than 20 items of their set have, and edits of
-marks where an item differs from others by its marks alone.
+Not planted are texts of fewer than 8 words (except brackets), texts whose words occur in more than 20 items of their set, and edits of
+marks where items differ by their marks alone.
 
-In the same run and on the same documents, any shared n-gram is counted as found, as GPT-3 (13 words; Brown et al. 2020, appendix C) and
-many since do (8 to 13): `\\w+` words in lower case. Seconds are of processor time in one thread.
+In the same run and on the same documents, a peer reports an item for any shared n-gram, as GPT-3 (13 words; Brown et al. 2020, appendix C)
+and many since do (8 to 13): `\\w+` words in lower case. Seconds are processor time in one thread.
 """
 
 import argparse
@@ -42,30 +42,30 @@ from corpusmill.dedup.contamination.sets import read_passages, reader, set_files
 from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.text.words import UNSPACED
 
-#: Words as the items are counted and edited: a character of a script without spaces is one.
+#: A word of an item for counts and edits; a character of a script without spaces is a word.
 WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&\w--\p{{M}}]\p{{M}}*|[\w--_--[{UNSPACED}]]+")
 MARK = regex.compile(r"[^\w\s\p{M}]")
-#: What is planted of an item: its first field that is one of these.
+#: Fields of an item; the first one present is planted.
 PLANTED = ("question", "text", "prompt", "sentence_good", "problem", "ctx", "input")
 EDITS = ("verbatim", "case", "spaces", "marks", "deleted", "words", "all")
-#: Lengths in words, each up to but not including the next.
+#: Lengths in words: each range ends before the next one.
 LENGTHS = (0, 8, 13, 15, 21, 51)
 COMMON = 20
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A text of an item in a document of its own."""
+    """A text of an item, planted in a document."""
 
     set: str
-    items: frozenset[tuple[str, int]]  # more than one where items of a set have the same text
+    items: frozenset[tuple[str, int]]  # several where items of a set have the same text
     words: int
     edit: str
     document: str
 
 
 def read_texts(paths: list[str]) -> list[str]:
-    """The texts of Parquet files with a column `text`, and of JSONL with that key; of other files, paragraphs of 200 characters or more."""
+    """Reads the texts: column `text` of Parquet files, key `text` of JSONL; of other files, paragraphs of 200 characters or more."""
     texts: list[str] = []
     for path in map(Path, paths):
         if path.suffix == ".parquet":
@@ -78,7 +78,7 @@ def read_texts(paths: list[str]) -> list[str]:
 
 
 def made_sets(folder: Path, lines: list[str], seed: int) -> list[str]:
-    """Writes the sets that are made here to a folder; returns their paths."""
+    """Writes the sets `tables` and `brackets` to a folder; returns their paths."""
     sets = {"tables": list(tables(random.Random(f"{seed}:tables"))), "brackets": list(brackets(random.Random(f"{seed}:brackets")))}
     if lines:
         sets["languages"] = [line for path in lines for line in Path(path).read_text().splitlines() if line.strip()]
@@ -88,7 +88,7 @@ def made_sets(folder: Path, lines: list[str], seed: int) -> list[str]:
 
 
 def tables(draw: random.Random) -> Iterator[str]:
-    """After BIG-Bench's `penguins_in_a_table`."""
+    """Makes items like BIG-Bench's `penguins_in_a_table`."""
     names = ["Louis", "Bernard", "Vincent", "Gwen", "James", "Anna", "Robert", "Donna", "Fred", "Jennifer", "Michael", "Alfred", "Ema"]
     columns = ["age", "height (cm)", "weight (kg)", "score", "points", "year", "price", "length (m)"]
     intro = "Here is a table where the first line is a header and each subsequent line is an animal:"
@@ -101,7 +101,7 @@ def tables(draw: random.Random) -> Iterator[str]:
 
 
 def brackets(draw: random.Random) -> Iterator[str]:
-    """After BIG-Bench's `dyck_languages`, with its instruction and without."""
+    """Makes items like BIG-Bench's `dyck_languages`, with its instruction and without."""
     intro = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
     for number in range(500):
         sequence: list[str] = []
@@ -117,7 +117,7 @@ def brackets(draw: random.Random) -> Iterator[str]:
 
 
 def items_of(sets: list[str], all_fields: bool) -> dict[str, list[tuple[int, str]]]:
-    """Of each set, `(item, text)` of what may be planted."""
+    """Returns for each set the pairs `(item, text)` that may be planted."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     numbers: dict[str, int] = defaultdict(int)
     config = ContaminationConfig(sets=[*sets])
@@ -154,7 +154,7 @@ def edits(vocabulary: list[str]) -> dict[str, Callable[[str, random.Random], str
 
 
 def plant(texts: list[str], items: dict[str, list[tuple[int, str]]], count: int, seed: int) -> list[Planted]:
-    """Every edit of up to `count` texts of each set, each at a space of the first 5,000 characters of a document."""
+    """Plants every edit of up to `count` texts of each set, each at a space in the first 5,000 characters of a document."""
     vocabulary = sorted({word for text in texts[:2000] for word in WORD.findall(text) if word.isalpha()})
     changes = edits(vocabulary)
     planted = []
@@ -207,13 +207,13 @@ class Ours:
         return found
 
     def passage(self, text: str) -> str:
-        """The first passage that is found in a document, at most 200 characters."""
+        """Returns the first passage found in a document, at most 200 characters."""
         start, end = self.finder.spans(text, self.finder.find(pa.array([text], pa.large_string()))[:1])[0]
         return text[start:end][:200]
 
 
 class AnyNgram:
-    """An item is found where one n-gram of words of one of its texts stands."""
+    """Finds an item where a document has any n-gram of words of one of the item's texts."""
 
     def __init__(self, sets: list[str], ngram: int):
         self.ngram = ngram
@@ -238,7 +238,7 @@ class AnyNgram:
 
 
 def show_recall(name: str, planted: list[Planted], found: list[set[tuple[str, int]]]) -> None:
-    """Recall by set and length, and at the end by length alone; how many texts of how many that were planted."""
+    """Prints recall by set and length, then by length alone, with the numbers of planted and found texts."""
     totals: dict[tuple[str, int, str], list[bool]] = defaultdict(list)
     sets = list(dict.fromkeys(one.set for one in planted))
     for one, items in zip(planted, found, strict=True):

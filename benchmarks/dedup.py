@@ -1,16 +1,16 @@
-"""Deduplication, Parquet to Parquet on one core: ours against datatrove, datasketch and rensa, on the same documents in the same run.
+"""Compares deduplication, Parquet to Parquet on one core: corpusmill against datatrove, datasketch and rensa, on the same documents.
 
     python benchmarks/dedup.py documents.parquet more.jsonl     # files with a column `text`
     python benchmarks/dedup.py wiki.train.txt --documents 20000 # documents mixed and mutated from the sentences of a text
     python benchmarks/dedup.py RUN/ingest/data --peer-documents 4000 --peers datatrove rensa
 
-All take 14 bands of 8 minima and shingles of 5 words. Ours, datasketch and rensa use the same words (runs of \\w, lower-cased) and 32 bits;
-datatrove has its own normalisation and words (spaCy's, and once more the cheapest: what lies between spaces). The peers verify nothing
-on the texts; ours verifies every removal there, and writes clusters and a report row for each document as well.
+All use 14 bands of 8 minima and shingles of 5 words. corpusmill, datasketch and rensa use the same words (runs of \\w, lower-cased) and
+32-bit hashes. datatrove has its own normalisation, and is measured with its own words (spaCy) and with the cheapest (split at spaces).
+The peers verify nothing on the texts; corpusmill verifies every removal there, and also writes clusters and a report row for each document.
 
 Each system works in a process of its own, bound to one core with one thread in every library, after a warm-up on 200 documents. Seconds are
-of processor time, peaks are of the process. datatrove takes minutes where the others take seconds, so it gets every k-th document
-(`--peer-documents`) and ours is measured on these, too: each ratio is between two rows on the same documents.
+processor time, peaks are of the process. datatrove takes minutes where the others take seconds, so it gets every k-th document
+(`--peer-documents`), and corpusmill is measured on these documents too: each ratio compares two rows on the same documents.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def ours(run: Storage, keys: list[str], p: Parameters) -> set[str]:
     return all_ids(run, keys) - kept
 
 
-#: What is measured, by the name that `--peers` knows; several lines where a peer has several ways.
+#: Systems by the names that `--peers` accepts; several lines where a system is measured in several ways.
 PEERS: dict[str, dict[str, System]] = {
     "datatrove": {"datatrove": dedup_peers.datatrove, "datatrove, spaces": dedup_peers.datatrove_spaces},
     "datasketch": {"datasketch": dedup_peers.datasketch},
@@ -76,7 +76,7 @@ ON_SUBSET = ("datatrove",)
 
 @dataclass(frozen=True)
 class Measured:
-    """Processor and wall seconds of the fastest run, peak memory of the process in MB, and the ids that were removed."""
+    """Processor and wall seconds of the fastest run, peak memory of the process in MB, and the ids of removed documents."""
 
     cpu: float
     wall: float
@@ -85,7 +85,7 @@ class Measured:
 
 
 def measure(system: System, run: Storage, keys: list[str], warm: Storage, repeat: int) -> Measured:
-    """In this process, which is bound to one core and may use one thread."""
+    """Measures one system in this process, which is bound to one core and one thread."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -100,12 +100,12 @@ def measure(system: System, run: Storage, keys: list[str], warm: Storage, repeat
 
 
 def peak_mb() -> int:
-    """What this process held at most; `ru_maxrss` would count what its parent held."""
+    """Returns this process's peak memory; `ru_maxrss` would include its parent's."""
     return int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0]) // 1024
 
 
 def measure_alone(system: System, run: Storage, keys: list[str], warm: Storage, repeat: int) -> Measured:
-    """`measure` in a process of its own."""
+    """Runs `measure` in a process of its own."""
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, system, run, keys, warm, repeat).result()
@@ -117,14 +117,14 @@ def jaccard(a: str, b: str) -> float:
 
 
 def wrongly_removed(run: Storage, keys: list[str], texts: dict[str, str]) -> int:
-    """Of ours: near copies removed whose similarity to the kept one, computed here from scratch, is below the threshold."""
+    """Counts near copies that corpusmill removed although their recomputed similarity to the kept document is below the threshold."""
     tables = [read_table(run, f"dedup/report/{key}.parquet", ["id", "kept", "kept_id", "verified"]) for key in keys]
     rows = [row for table in tables for row in table.to_pylist() if not row["kept"] and row["verified"] != "exact"]
     return sum(jaccard(texts[row["id"]], texts[row["kept_id"]]) < PARAMETERS.threshold for row in rows)
 
 
 def compare(folder: Path, texts: list[str], shards: int, peers: dict[str, System], repeat: int) -> None:
-    """Measures ours and the peers on these documents and prints a row for each."""
+    """Measures corpusmill and the peers on these documents and prints a row for each."""
     warm, run = write_texts(folder / "warm", texts[:200], 1), write_texts(folder / "run", texts, shards)
     keys = [f"part-{number:05d}" for number in range(shards)]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6

@@ -1,4 +1,4 @@
-"""Documents for the benchmarks of deduplication: read from files or made from a text, and written as a finished `ingest`."""
+"""Makes documents for the benchmarks of deduplication, read from files or generated from a text, and writes them as a finished `ingest`."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from corpusmill.pipeline.storage import Storage
 
 
 def read_texts(paths: Sequence[str], count: int = 0) -> list[str]:
-    """The texts of Parquet (files or folders of them) and JSONL files; of a plain text, `count` documents made from its sentences."""
+    """Reads the texts of Parquet (files or folders) and JSONL files; from a plain text, generates `count` documents of its sentences."""
     texts: list[str] = []
     for path in _files(paths):
         if path.suffix == ".parquet":
@@ -35,7 +35,7 @@ def _files(paths: Sequence[str]) -> Iterator[Path]:
 
 
 def mutated(text: str, count: int, seed: int = 1) -> list[str]:
-    """Documents of a dozen sentences each; three in ten are earlier ones in which up to a tenth of the words is changed."""
+    """Generates documents of a dozen sentences; three in ten are earlier documents with up to a tenth of the words changed."""
     draw = random.Random(seed)
     sentences = [s for s in re.split(r"(?<=\.)\s+", text) if len(s.split()) > 4]
     documents: list[str] = []
@@ -50,12 +50,12 @@ def mutated(text: str, count: int, seed: int = 1) -> list[str]:
 
 
 def number_id(number: int, text: str) -> str:
-    """The id that `write_texts` gives to its document `number`."""
+    """Returns the id that `write_texts` gives to document `number`."""
     return document_id(str(number), text.encode())
 
 
 def write_texts(root: Path, texts: Sequence[str], shards: int) -> Storage:
-    """A run whose `ingest` stage is finished with these documents, in this order."""
+    """Writes a run whose `ingest` stage is finished with these documents, in this order."""
     size = -(-len(texts) // shards)
     empty: dict[str, Any] = dict.fromkeys(DOCUMENTS.names)
 
@@ -71,7 +71,7 @@ def write_texts(root: Path, texts: Sequence[str], shards: int) -> Storage:
 
 
 def write_upstream(root: Path, shards: Iterator[tuple[Content, int]]) -> Storage:
-    """A run whose `ingest` stage is finished with these shards (Parquet and number of rows), of which one is in memory at a time."""
+    """Writes a run whose `ingest` stage is finished with these shards (Parquet and number of rows); holds one shard in memory at a time."""
     run = Storage(str(root))
     manifest = Manifest(run.child("ingest"))
     keys = []

@@ -1,7 +1,7 @@
-"""What others do with the documents of a run's finished `ingest`, Parquet to Parquet: datatrove, datasketch, rensa.
+"""Runs the peers datatrove, datasketch and rensa on the documents of a run's finished `ingest`, Parquet to Parquet.
 
 Each function takes the run, its shard keys and the parameters, and returns the ids of the documents that it removes. datasketch and
-rensa do what their manuals show, with words and shingles made once by the fastest Python: `re` and `str.join`.
+rensa are called as in their manuals, with words and shingles made once by the fastest Python: `re` and `str.join`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Parameters:
-    """Of MinHash-LSH: shingles of `ngram` words, `bands` bands of `rows` minima, removal from a similarity of `threshold`."""
+    """Parameters of MinHash-LSH: shingles of `ngram` words, `bands` bands of `rows` minima, removal from similarity `threshold` on."""
 
     bands: int = 14
     rows: int = 8
@@ -46,7 +46,7 @@ def all_ids(run: Storage, keys: list[str]) -> set[str]:
 
 
 def through_parquet(run: Storage, keys: list[str], keep: Callable[[list[str]], list[bool]]) -> set[str]:
-    """The frame of the libraries: read all shards, decide on all texts, write the shards without the removed."""
+    """Wraps a library that works in memory: reads all shards, decides on all texts, writes the shards without the removed documents."""
     tables = [read_table(run, f"ingest/data/{key}.parquet") for key in keys]
     kept = keep([text for table in tables for text in table["text"].to_pylist()])
     removed: set[str] = set()
@@ -59,7 +59,7 @@ def through_parquet(run: Storage, keys: list[str], keep: Callable[[list[str]], l
 
 
 def datasketch(run: Storage, keys: list[str], p: Parameters) -> set[str]:
-    """Minima in bulk with xxhash; a document goes when LSH finds an earlier one that stays. Nothing is verified."""
+    """Computes minima in bulk with xxhash; a document is removed when LSH finds an earlier one that stays. Nothing is verified."""
     import xxhash
     from datasketch import MinHash, MinHashLSH
 
@@ -78,7 +78,7 @@ def datasketch(run: Storage, keys: list[str], p: Parameters) -> set[str]:
 
 
 def rensa_lsh(run: Storage, keys: list[str], p: Parameters) -> set[str]:
-    """The same loop over rensa's sketches (made in one batch) and its LSH index. Nothing is verified."""
+    """Does the same with rensa's sketches (made in one batch) and its LSH index. Nothing is verified."""
     from rensa import RMinHash, RMinHashLSH
 
     def keep(texts: list[str]) -> list[bool]:
@@ -96,7 +96,7 @@ def rensa_lsh(run: Storage, keys: list[str], p: Parameters) -> set[str]:
 
 
 def rensa_deduplicator(run: Storage, keys: list[str], p: Parameters) -> set[str]:
-    """The deduplicator of rensa's manual: its LSH proposes, its sketches' estimate decides."""
+    """Uses the deduplicator of rensa's manual: its LSH proposes pairs, and the estimate of its sketches decides."""
     from rensa import RMinHashDeduplicator
 
     def keep(texts: list[str]) -> list[bool]:
@@ -109,10 +109,10 @@ def rensa_deduplicator(run: Storage, keys: list[str], p: Parameters) -> set[str]
 
 
 def rensa_flags(run: Storage, keys: list[str], p: Parameters, rho: bool = False) -> set[str]:
-    """rensa's batch interface: one matrix of sketches, one call that flags rows which share a band with another.
+    """Uses rensa's batch interface: one matrix of sketches, and one call that flags rows which share a band with another row.
 
-    It does not say with which, so what is removed here is every flagged document, not all but one. With `rho`, sketches are of sampled
-    shingles alone: faster, and no longer MinHash with these parameters.
+    The call does not name the other row, so every flagged document is removed, and no member of a cluster is kept. With `rho`, only some
+    shingles are sampled: faster, but no longer MinHash with these parameters.
     """
     from rensa import RMinHash, RMinHashLSH
 
@@ -130,9 +130,9 @@ def rensa_rho(run: Storage, keys: list[str], p: Parameters) -> set[str]:
 
 
 def datatrove(run: Storage, keys: list[str], p: Parameters, spaces: bool = False) -> set[str]:
-    """Signatures, buckets, clusters and filter, one task after the other in this process, with its default normalisation and 64-bit hashes.
+    """Performs datatrove's tasks one by one in this process: signatures, buckets, clusters, filter; default normalisation, 64-bit hashes.
 
-    Words are spaCy's, as by default, or with `spaces` the cheapest that there are: what lies between spaces.
+    Words are spaCy's, the default; with `spaces` they are split at spaces, the cheapest way.
     """
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline import dedup
@@ -165,7 +165,7 @@ def datatrove(run: Storage, keys: list[str], p: Parameters, spaces: bool = False
         ([rows, dedup.MinhashDedupFilter(f"{work}/remove"), writer], len(keys)),
     ]
     for number, (pipeline, tasks) in enumerate(steps):
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        with contextlib.redirect_stderr(io.StringIO()):  # no progress bars
             LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=f"{work}/logs/{number}").run()
     output = run.child("datatrove/data")
     kept = {id_ for path in output.list_files() for id_ in read_table(output, path, ["id"])["id"].to_pylist()}
@@ -173,7 +173,7 @@ def datatrove(run: Storage, keys: list[str], p: Parameters, spaces: bool = False
 
 
 def _as_row(_: Any, document: Any) -> dict[str, Any]:
-    """A document of datatrove as a row of the shard that it came from."""
+    """Returns a datatrove document as a row of its original shard."""
     return {**{name: document.metadata.get(name) for name in DOCUMENTS.names}, "id": document.id, "text": document.text}
 
 

@@ -1,17 +1,17 @@
-"""What LSH finds and verification lets through, against the exact similarity of all pairs of real documents.
+"""Compares the pairs that LSH proposes and verification accepts with the exact similarity of all pairs of real documents.
 
     python benchmarks/dedup_recall.py RUN/ingest/data                # Parquet (files or folders) or JSONL with a column `text`
     python benchmarks/dedup_recall.py RUN/ingest/data --seeds 60     # more draws of the permutations
 
-Takes `--documents` texts that differ in words from each other (evenly from all), computes the Jaccard similarity of the word 5-gram sets of
-every pair here, with `re` and xxhash and an inverted index, nothing of ours in it, and runs the stage once a seed. Prints
+Takes `--documents` texts with different words (evenly from all) and computes the Jaccard similarity of the word 5-gram sets of every pair,
+with `re`, xxhash and an inverted index, and none of corpusmill's code. Runs the stage once for each seed. Prints
 
-* for each range of similarity: pairs, the share that LSH proposed (they share a bucket), the S-curve's share (the mean of
-  1 - (1 - s^rows)^bands over these pairs), the difference in points and its standard error over the seeds. Pairs of one template are
-  proposed together or not at all, so one seed's difference is no mean of independent draws: only several seeds show what is chance;
-* the removals: how many are at or above the threshold by the oracle, and how many reported similarities equal it;
-* the pairs at or above the threshold of which both stay, and how many the S-curve lets LSH miss;
-* the 100 texts with 10 known pairs, where `--known` has them.
+* for each range of similarity: pairs; the share that LSH proposed (they share a bucket); the S-curve's share (the mean of
+  1 - (1 - s^rows)^bands over these pairs); the difference in points and its standard error over the seeds. Pairs of one template are
+  proposed together or not at all, so one seed's difference is no mean of independent draws: only several seeds show chance;
+* the removals: how many are at or above the exact threshold, and how many reported similarities equal the exact one;
+* the pairs at or above the threshold of which both stay, and how many misses the S-curve allows LSH;
+* the 100 texts with 10 known pairs, if `--known` names them.
 """
 
 import argparse
@@ -43,7 +43,7 @@ RANGES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 SHARDS = 4
 
 
-# ---- the oracle: exact similarities of all pairs ---------------------------------------------------
+# ---- exact similarities of all pairs ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Pairs:
 
 
 def shingle_set(text: str, ngram: int) -> npt.NDArray[np.uint64]:
-    """The distinct hashes of a text's word n-grams, ascending."""
-    words = [word.lower() for word in re.findall(r"\w+", text)]  # not the other way round: lower-casing makes two characters of "İ"
+    """Returns the distinct hashes of a text's word n-grams, ascending."""
+    words = [word.lower() for word in re.findall(r"\w+", text)]  # lower-casing first would split the word: it makes two characters of "İ"
     grams = (" ".join(words[i : i + ngram]) for i in range(len(words) - ngram + 1))
     return np.unique(np.array([xxhash.xxh3_64_intdigest(gram) for gram in grams], np.uint64))
 
@@ -68,7 +68,7 @@ def jaccard(a: npt.NDArray[np.uint64], b: npt.NDArray[np.uint64]) -> float:
 
 
 def distinct_texts(texts: list[str], count: int, least_words: int) -> list[str]:
-    """At most `count` of the texts, evenly from all, no two of which have the same words, and none fewer than `least_words`."""
+    """Returns at most `count` texts, evenly from all, with different words each and at least `least_words` words."""
     by_words: dict[int, str] = {}
     for text in texts:
         words = re.findall(r"\w+", text.lower())
@@ -79,10 +79,10 @@ def distinct_texts(texts: list[str], count: int, least_words: int) -> list[str]:
 
 
 def similar_pairs(sets: list[npt.NDArray[np.uint64]], least: float) -> Pairs:
-    """Every pair of a similarity of `least` or more: no candidate is left out on a guess."""
+    """Returns every pair of similarity `least` or more. The search is exhaustive."""
     bounds = np.concatenate([[0], np.cumsum([len(s) for s in sets])]).astype(np.int64)
     _, gram = np.unique(np.concatenate(sets), return_inverse=True)
-    by_gram = np.argsort(gram, kind="stable")  # so the documents of a gram ascend
+    by_gram = np.argsort(gram, kind="stable")  # so the documents of an n-gram ascend
     document = np.repeat(np.arange(len(sets)), np.diff(bounds))[by_gram]
     first = np.concatenate([[0], np.cumsum(np.bincount(gram))]).astype(np.int64)
     return Pairs(*_count_pairs(bounds, gram.astype(np.int64), document, first, least))
@@ -90,7 +90,7 @@ def similar_pairs(sets: list[npt.NDArray[np.uint64]], least: float) -> Pairs:
 
 @kernel
 def _count_pairs(bounds, gram, document, first, least):  # type: ignore[no-untyped-def]
-    """For each document: in how many of its grams each earlier document is."""
+    """Counts, for each document, the n-grams that it shares with each earlier document."""
     common = np.zeros(len(bounds) - 1, np.int64)
     lefts, rights, values = [], [], []
     for b in range(len(bounds) - 1):
@@ -110,12 +110,12 @@ def _count_pairs(bounds, gram, document, first, least):  # type: ignore[no-untyp
     return np.array(lefts), np.array(rights), np.array(values)
 
 
-# ---- what the stage did ------------------------------------------------------------------------------
+# ---- the stage's results -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one run: which pairs LSH proposed, and the report's rows."""
+    """The result of one run: the pairs that LSH proposed, and the report's rows."""
 
     proposed: npt.NDArray[np.bool_]
     report: list[dict[str, Any]]
@@ -130,7 +130,7 @@ def run_stage(run: Storage, config: dict[str, Any], pairs: Pairs, documents: int
 
 
 def proposed(dedup: Storage, pairs: Pairs, documents: int) -> npt.NDArray[np.bool_]:
-    """Which pairs share a bucket; buckets of different files are different."""
+    """Returns whether each pair shares a bucket; buckets of different files are different."""
     bucket, document, before = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for path in sorted(path for path in dedup.list_files("candidates") if "/buckets-" in path):
         table = read_table(dedup, path, ["bucket", "document"])
@@ -145,7 +145,7 @@ def proposed(dedup: Storage, pairs: Pairs, documents: int) -> npt.NDArray[np.boo
 
 @kernel
 def _share(a, b, buckets, first):  # type: ignore[no-untyped-def]
-    """Whether the ascending lists `buckets[first[x]:first[x + 1]]` of a and b have a bucket in common, for each pair."""
+    """Returns for each pair a, b whether the ascending lists `buckets[first[x]:first[x + 1]]` of both have a bucket in common."""
     out = np.zeros(len(a), np.bool_)
     for pair in range(len(a)):
         i, j = first[a[pair]], first[b[pair]]
@@ -158,11 +158,11 @@ def _share(a, b, buckets, first):  # type: ignore[no-untyped-def]
     return out
 
 
-# ---- what is printed ---------------------------------------------------------------------------------
+# ---- output ------------------------------------------------------------------------------------------
 
 
 def print_recall(pairs: Pairs, runs: list[Found], bands: int, rows: int) -> float:
-    """The table of LSH against its S-curve; returns the largest difference in points."""
+    """Prints LSH's shares next to its S-curve; returns the largest difference in points."""
     curve = 1 - (1 - pairs.similarity**rows) ** bands
     worst = 0.0
     print(f"{'similarity':>11} {'pairs':>10} {'proposed':>9} {'S-curve':>8} {'points':>7} {'error':>6}")
@@ -180,7 +180,7 @@ def print_recall(pairs: Pairs, runs: list[Found], bands: int, rows: int) -> floa
 
 
 def print_removals(sets: list[npt.NDArray[np.uint64]], pairs: Pairs, runs: list[Found], threshold: float, curve: Values) -> None:
-    """Precision of the removals, and pairs at or above the threshold of which both stay."""
+    """Prints the precision of the removals, and the pairs at or above the threshold of which both stay."""
     near = pairs.similarity >= threshold
     for number, run in enumerate(runs, 1):
         place = {row["id"]: i for i, row in enumerate(run.report)}
@@ -197,7 +197,7 @@ def print_removals(sets: list[npt.NDArray[np.uint64]], pairs: Pairs, runs: list[
 
 
 def print_known(folder: Path) -> None:
-    """The 100 texts: the pairs that the stage finds, by file name."""
+    """Prints the pairs that the stage finds among the 100 texts, by file name."""
     files = sorted(folder.glob("*.txt"))
     config = {"minhash": {"ngram": 3, "bands": 20, "rows": 5}}
     with tempfile.TemporaryDirectory() as work:

@@ -1,20 +1,20 @@
-"""How the stage grows: corpora of real text with known copies (`dedup_synthetic.py`), each deduplicated by the command line.
+"""Measures how the dedup stage scales, by the command line, on corpora of real text with known copies (`dedup_synthetic.py`).
 
     python benchmarks/dedup_scale.py RUN/ingest/data --documents 100000 1000000 10000000 --folder /tmp/scale
 
-The files are the real text that the corpora are made of. For each number of documents: makes the corpus (unless the folder has it), runs
-`corpusmill dedup` with `--workers` on Ray, and prints
+The files hold the real text from which the corpora are made. For each number of documents: makes the corpus (unless the folder has it),
+runs `corpusmill dedup` with `--workers` on Ray, and prints
 
-* seconds of the command (wall and processor, all processes) and of each phase, documents/s and MB/s. Before all else it runs 1,000
-  documents: what they take is the fixed cost (Ray and its workers start, libraries are imported), which the net rates leave out;
+* seconds of the command (wall and processor, all processes) and of each phase, documents/s and MB/s. A first run on 1,000 documents
+  measures the fixed cost (start of Ray and its workers, imports), which the net rates leave out;
 * the peak memory of all processes together, sampled each quarter of a second: proportional set size (PSS), which counts a shared page
-  once, and of that what is not pages of files, which the system may take back; and of the largest process;
-* disk that the stage uses at its peak and in the end, beside the size of its input;
-* against the truth: removals without a true partner (one of the same origin); of a sample of removals those whose similarity is below the
-  threshold by a computation from scratch, or not what was reported; members of templates that went; copies that stayed; and of near copies
-  that are alone with their original the share that was found, by similarity, next to the S-curve.
+  once; the part of PSS that is not pages of files, which the system may take back; and the peak of the largest process;
+* disk that the stage uses at its peak and in the end, next to the size of its input;
+* against the truth: removals without a true partner (one of the same origin); in a sample of removals, those whose recomputed similarity
+  is below the threshold or not the reported one; members of templates that were removed; copies that stayed; and, by similarity and next
+  to the S-curve, the share found of near copies that are alone with their original.
 
-Last, the throughput of the smallest corpus over each other's. Needs Linux, and about 2 KB of disk a document.
+Last, the throughput of the smallest corpus divided by that of each other one. Needs Linux, and about 2 KB of disk a document.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from dedup_documents import read_texts
 from dedup_synthetic import EXACT, FRESH, KINDS, NEAR, PAGE, TEMPLATE, Synthesis, numbers_of, read_source, write_corpus
 
 THRESHOLD, BANDS, ROWS, NGRAM = 0.75, 14, 8, 5
-FIXED_COST = 1_000  # documents whose run shows it
+FIXED_COST = 1_000  # documents of the run that measures the fixed cost
 RANGES = (0.0, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 RECIPE = f"""ingest: {{}}
 dedup:
@@ -46,12 +46,12 @@ dedup:
 """
 
 
-# ---- the run, and what it takes ----------------------------------------------------------------------
+# ---- the run and its resources -----------------------------------------------------------------------
 
 
 @dataclass
 class Use:
-    """What a tree of processes took: bytes at their peaks, and seconds."""
+    """Resources of a tree of processes: peak bytes, and seconds."""
 
     pss: int = 0
     unshared: int = 0  # PSS without pages of files
@@ -59,11 +59,11 @@ class Use:
     processes: int = 0
     disk: int = 0
     wall: float = 0.0
-    cpu: dict[int, float] = field(default_factory=dict)  # by process, as last seen
+    cpu: dict[int, float] = field(default_factory=dict)  # by process, at the last sample
 
     @property
     def processor(self) -> float:
-        """Processor seconds of all processes."""
+        """Returns the processor seconds of all processes."""
         return sum(self.cpu.values())
 
     def sample(self, root: int) -> None:
@@ -72,7 +72,7 @@ class Use:
             self.cpu[pid] = seconds
             try:
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
             sizes = {name: int(kb) << 10 for name, kb in re.findall(r"^(Pss\w*):\s*(\d+) kB", rollup, re.M)}
             pss += sizes.get("Pss", 0)
@@ -84,11 +84,11 @@ class Use:
 
 
 def process_tree(root: int) -> dict[int, float]:
-    """Processor seconds of a process and of all below it, by process."""
+    """Returns the processor seconds of a process and of all its descendants, by process."""
     parent, seconds = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()  # behind the name, which may hold anything
+            fields = stat.read_text().rpartition(")")[2].split()  # fields start after the name, which may hold any character
         except OSError:
             continue
         pid = int(stat.parent.name)
@@ -104,13 +104,13 @@ def folder_bytes(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # it has just been renamed
+        except OSError:  # the file has just been renamed
             continue
     return total
 
 
 def run_stage(run: Path, workers: int) -> Use:
-    """The stage from scratch, by the command line, watched."""
+    """Runs the whole stage by the command line and samples its resources."""
     shutil.rmtree(run / "dedup", ignore_errors=True)
     (run / "metrics.jsonl").unlink(missing_ok=True)
     recipe = run / "recipe.yaml"
@@ -133,11 +133,11 @@ def run_stage(run: Path, workers: int) -> Use:
 
 
 def print_use(run: Path, use: Use, documents: int, megabytes: float, fixed: Use) -> dict[str, float]:
-    """Returns documents a second, by what seconds they are: of the whole command, and without its fixed cost."""
+    """Prints the resources; returns documents a second, of the whole command and without its fixed cost."""
     final, given = folder_bytes(run / "dedup"), folder_bytes(run / "ingest")
     phases = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = {"wall": use.wall, "net wall": use.wall - fixed.wall, "net processor": use.processor - fixed.processor}
-    seconds = {name: value if value > 0 else float("nan") for name, value in seconds.items()}  # a busy machine's clock says nothing
+    seconds = {name: value if value > 0 else float("nan") for name, value in seconds.items()}  # wall time of a busy machine says little
     print(f"  command {use.wall:.1f} s wall, {use.processor:.1f} s CPU; phases: ", end="")
     print(", ".join(f"{phase['phase'] or 'removal'} {phase['seconds']:.1f} s (peak {phase['peak_mb']:,} MB)" for phase in phases))
     print(f"  fixed cost {fixed.wall:.1f} s wall, {fixed.processor:.1f} s CPU; by a second of ", end="")
@@ -148,12 +148,12 @@ def print_use(run: Path, use: Use, documents: int, megabytes: float, fixed: Use)
     return {name: documents / value for name, value in seconds.items()}
 
 
-# ---- what came out, against the truth ------------------------------------------------------------------
+# ---- the result, against the truth -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """For each document: its kind and base, whether it stayed, the document kept for it, and the similarity as reported."""
+    """For each document: its kind and base, whether it stayed, the document kept for it, and the reported similarity."""
 
     kind: npt.NDArray[np.int8]
     base: npt.NDArray[np.int64]
@@ -201,7 +201,7 @@ def print_truth(made: Synthesis, out: Outcome, sample: int) -> None:
 
 
 def print_recall(similarity: npt.NDArray[np.float64], found: npt.NDArray[np.bool_]) -> None:
-    """Near copies alone with their original: whether one of the two went; below the threshold none may."""
+    """Prints, of near copies alone with their original, whether one of the two was removed; below the threshold none may be."""
     for low, high in pairwise(RANGES):
         here = (similarity >= low) & ((similarity < high) | (high == 1.0))
         if here.any():
@@ -212,7 +212,7 @@ def print_recall(similarity: npt.NDArray[np.float64], found: npt.NDArray[np.bool
 
 
 def similarities(made: Synthesis, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Jaccard similarities of the word n-gram sets of documents a[i] and b[i], made again and compared by Python."""
+    """Returns the Jaccard similarities of the word n-gram sets of documents a[i] and b[i], regenerated and compared in Python."""
     values = []
     for begin in range(0, len(a), 1000):
         pairs = zip(*(made.texts(index[begin : begin + 1000]).to_pylist() for index in (a, b)), strict=True)
@@ -222,7 +222,7 @@ def similarities(made: Synthesis, a: npt.NDArray[np.int64], b: npt.NDArray[np.in
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    words = [word.lower() for word in re.findall(r"\w+", text)]  # not the other way round: lower-casing makes two characters of "İ"
+    words = [word.lower() for word in re.findall(r"\w+", text)]  # lower-casing first would split the word: it makes two characters of "İ"
     return {tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)}
 
 
@@ -230,7 +230,7 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def make(run: Path, texts: list[str], documents: int) -> Synthesis:
-    """The corpus, taken over where the folder has it."""
+    """Makes the corpus, unless the folder has it."""
     made = read_source(texts, documents)
     manifest = run / "ingest/manifest.jsonl"
     if not manifest.exists() or '"complete"' not in manifest.read_text():
@@ -258,7 +258,7 @@ def main() -> None:
     texts = read_texts(args.files)
     first = args.folder / f"documents-{FIXED_COST}"
     make(first, texts, FIXED_COST)
-    run_stage(first, args.workers)  # compiles what has never run here
+    run_stage(first, args.workers)  # compiles kernels that have never run here
     fixed = min((run_stage(first, args.workers) for _ in range(2)), key=lambda use: use.wall)
     rates = {}
     for documents in sorted(args.documents):

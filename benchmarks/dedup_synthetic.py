@@ -1,15 +1,16 @@
 # mypy: disallow-untyped-defs=False
-"""A corpus of any size with known copies, made of real text, as a finished `ingest` stage.
+"""Makes a corpus of any size with known copies from real text, as a finished `ingest` stage.
 
-Document i is a pure function of the seed and i, so nothing is held in memory but the source, and any document can be made again alone.
-A fresh document is a row of passages of 6 to 18 words drawn from all over the source: two of them share no 5-gram to speak of. Others are
+Document i is a pure function of the seed and i, so only the source is in memory, and any document can be made again alone.
+A fresh document is a sequence of passages of 6 to 18 words drawn from the whole source; two fresh documents share almost no 5-gram.
+The other kinds are
 
-    near       a fresh document in which words are replaced or a passage is left out, to a similarity of about what is drawn (.4 to 1)
+    near       a fresh document with words replaced or a passage left out, to about a drawn similarity (.4 to 1)
     exact      a fresh document again
     page       one page, again and again
     template   a long text that thousands share around a passage of their own, too long for any two to be similar (.4 to .55)
 
-Texts of about 1 KB (log-normal, 300 B to 5 KB), shards of 60,000 documents (of half the documents, where there are fewer).
+Texts have about 1 KB (log-normal, 300 B to 5 KB). Shards have 60,000 documents, or half of the documents where there are fewer.
 """
 
 from collections import deque
@@ -34,15 +35,15 @@ from corpusmill.pipeline.text.hashing import mix64
 
 FRESH, NEAR, EXACT, PAGE, TEMPLATE = range(5)
 KINDS = ("fresh", "near", "exact", "page", "template")
-#: Shares of the kinds that are not fresh.
+#: Shares of the kinds other than fresh.
 NEAR_SHARE, EXACT_SHARE, PAGE_SHARE, TEMPLATE_SHARE = 0.30, 0.10, 0.01, 0.01
 LEAST_SIMILAR = 0.4
-TEMPLATE_MEMBERS = 5_000  # of one template, where there are documents enough
+TEMPLATE_MEMBERS = 5_000  # documents of one template, if there are enough
 TEMPLATE_BYTES = 900
 SHARD_ROWS = 60_000
 LONGEST_WORD = 24
 LONGEST_TEXT = 6_000
-THREADS = 2  # that make shards
+THREADS = 2  # processes that make shards
 
 Result = TypeVar("Result")
 
@@ -51,7 +52,7 @@ TRUTH = pa.schema([pa.field("kind", pa.int8()), pa.field("base", pa.int64())])
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What decides every document: the words of the source (`data[starts[w]:ends[w]]`), how many documents there are, and the seed."""
+    """Everything that decides a document: the words of the source (`data[starts[w]:ends[w]]`), the number of documents, and the seed."""
 
     data: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
@@ -64,12 +65,12 @@ class Synthesis:
         return max(1, round(self.documents * TEMPLATE_SHARE / TEMPLATE_MEMBERS))
 
     def truth(self, first: int, last: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-        """`(kind, base)` of the documents from `first` to before `last`; the base of what is no copy is itself, of the page `documents`."""
+        """Returns `(kind, base)` of documents `first` to `last - 1`; a fresh document is its own base, a page has the base `documents`."""
         kinds: tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]] = _truths(first, last, self.documents, self.seed)
         return kinds
 
     def texts(self, index: npt.NDArray[np.int64]) -> pa.Array:
-        """The texts of these documents, as `large_string`."""
+        """Returns the texts of these documents, as `large_string`."""
         out = np.empty(len(index) * LONGEST_TEXT, np.uint8)
         offsets = np.zeros(len(index) + 1, np.int64)
         _write_texts(index, self.documents, self.seed, self.templates, self.data, self.starts, self.ends, out, offsets)
@@ -77,7 +78,7 @@ class Synthesis:
         return pa.LargeStringArray.from_buffers(len(index), pa.py_buffer(offsets), data)
 
     def ids(self, first: int, last: int) -> pa.Array:
-        """32 hex digits each: half of them drawn, so that order by id is no order of the corpus, and half the document's number."""
+        """Returns 32 hex digits a document: a drawn half, so that ids do not sort in the order of the corpus, and the document's number."""
         out = np.empty((last - first, 32), np.uint8)
         _write_ids(first, self.seed, out)
         offsets = pa.py_buffer(np.arange(len(out) + 1, dtype=np.int32) * 32)
@@ -85,7 +86,7 @@ class Synthesis:
 
 
 def numbers_of(ids: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
-    """The documents' numbers in ids that `Synthesis.ids` made."""
+    """Returns the documents' numbers from ids that `Synthesis.ids` made."""
     array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     digits = np.array(pc.utf8_slice_codeunits(array, 16, 32).cast(pa.binary(16), safe=True).to_numpy(False), "S16")
     nibbles = digits.view(np.uint8).reshape(-1, 16).astype(np.int64)
@@ -94,14 +95,14 @@ def numbers_of(ids: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
 
 
 def read_source(texts: Sequence[str], documents: int, seed: int = 1) -> Synthesis:
-    """Distinct texts as a row of words; a word is what lies between spaces, if it is not longer than 24 bytes."""
+    """Splits distinct texts at spaces into words; drops words longer than 24 bytes."""
     data = np.frombuffer("\n".join(dict.fromkeys(texts)).encode() + b"\n", np.uint8)
     starts, ends = _split(data)
     return Synthesis(data, starts, ends, documents, seed)
 
 
 def write_corpus(root: Path, made: Synthesis) -> Storage:
-    """The run folder with the finished stage, and the truth beside it (`truth/part-*.parquet`)."""
+    """Writes the run folder with the finished stage, and the truth next to it (`truth/part-*.parquet`)."""
     (root / "truth").mkdir(parents=True, exist_ok=True)
     rows = min(SHARD_ROWS, -(-made.documents // THREADS))
 
@@ -116,7 +117,7 @@ def write_corpus(root: Path, made: Synthesis) -> Storage:
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[int], Result], items: Sequence[int]) -> Iterator[Result]:
-    """`map`, with no more results in memory than two for each thread."""
+    """Maps in order, with at most two results for each thread in memory."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
@@ -127,7 +128,7 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable[[int], Result], items
 
 
 def _shard(made: Synthesis, number: int, first: int, last: int) -> bytes:
-    """A shard as Parquet, a row group at a time; compressed less than the stages do, to be made faster."""
+    """Encodes a shard as Parquet, one row group at a time, with less compression than the stages, to save time."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, DOCUMENTS, compression="zstd", compression_level=1, use_dictionary=["source", "timestamp"]) as writer:
         for begin in range(first, last, ROW_GROUP_ROWS):
@@ -153,7 +154,7 @@ def _shard(made: Synthesis, number: int, first: int, last: int) -> bytes:
 
 @kernel
 def _split(data):
-    """`(starts, ends)` of the words."""
+    """Returns `(starts, ends)` of the words."""
     starts, ends = np.empty(len(data) // 2 + 1, np.int64), np.empty(len(data) // 2 + 1, np.int64)
     count = begin = 0
     for i in range(len(data)):
@@ -172,7 +173,7 @@ def _key(seed, purpose, number):
 
 @kernel
 def _uniform(key, draw):
-    """Draw number `draw` of a key: uniform in [0, 1)."""
+    """Returns draw number `draw` of a key, uniform in [0, 1)."""
     return np.float64(mix64(key + np.uint64(draw) * np.uint64(0xD1342543DE82EF95)) >> np.uint64(11)) * 2.0**-53
 
 
@@ -190,7 +191,7 @@ def _kind(document, seed):
 
 @kernel
 def _truth(document, documents, seed):
-    """`(kind, base)`: copies are of fresh documents from anywhere in the corpus."""
+    """Returns `(kind, base)`; the originals of copies are fresh documents from anywhere in the corpus."""
     kind, key, draw = _kind(document, seed), _key(seed, 1, document), 0
     if kind == PAGE:
         return kind, documents
@@ -211,7 +212,7 @@ def _truths(first, last, documents, seed):
 
 @kernel
 def _passages(key, size, starts, ends, words, count):
-    """Appends passages of together at least `size` bytes to `words` (places in the source); returns how many words there are then."""
+    """Appends passages of at least `size` bytes in total to `words` (places in the source); returns the new number of words."""
     draw = 2
     while size > 0:
         begin = np.int64(_uniform(key, draw) * (len(starts) - 18))
@@ -226,21 +227,21 @@ def _passages(key, size, starts, ends, words, count):
 
 @kernel
 def _text_size(key):
-    """Bytes: log-normal, median 800."""
+    """Draws the size of a text in bytes: log-normal, median 800."""
     normal = np.sqrt(-2 * np.log(1 - _uniform(key, 0))) * np.cos(2 * np.pi * _uniform(key, 1))
     return min(max(800 * np.exp(0.7 * normal), 300), 5000)
 
 
 @kernel
 def _edit(key, words, count, source):
-    """Edits `words[:count]` in place to a similarity of about what is drawn; returns their number."""
+    """Edits `words[:count]` in place to about the drawn similarity; returns the new number of words."""
     similar = LEAST_SIMILAR + (1 - LEAST_SIMILAR) * _uniform(key, 0)
-    if _uniform(key, 1) < 0.5:  # a passage is left out
+    if _uniform(key, 1) < 0.5:  # leaves out a passage
         cut = np.int64(round((1 - similar) * count))
         begin = np.int64(_uniform(key, 2) * (count - cut + 1))
         words[begin : count - cut] = words[begin + cut : count].copy()
         return count - cut
-    rate = 1 - (2 * similar / (1 + similar)) ** 0.2  # a 5-gram stays with all of its words
+    rate = 1 - (2 * similar / (1 + similar)) ** 0.2  # a 5-gram survives only if all of its words do
     for w in range(count):
         if _uniform(key, 2 * w + 3) < rate:
             words[w] = np.int64(_uniform(key, 2 * w + 4) * source)
@@ -249,12 +250,12 @@ def _edit(key, words, count, source):
 
 @kernel
 def _words(document, documents, seed, templates, starts, ends, words):
-    """Writes the document as places in the source to `words`; returns their number."""
+    """Writes the document's places in the source to `words`; returns their number."""
     kind, base = _truth(document, documents, seed)
     if kind == TEMPLATE:
         template = np.int64(_uniform(_key(seed, 2, document), 0) * templates)
         key = _key(seed, 3, documents + 1 + template)
-        similar = 0.4 + 0.15 * _uniform(key, 0)  # so low that one passage that two draw by chance makes them no copies
+        similar = 0.4 + 0.15 * _uniform(key, 0)  # so low that one passage drawn by both does not make two documents copies
         half = _passages(key, TEMPLATE_BYTES // 2, starts, ends, words, 0)
         own = _passages(_key(seed, 3, document), TEMPLATE_BYTES * (1 - similar) / (2 * similar), starts, ends, words, half)
         return _passages(_key(seed, 4, documents + 1 + template), TEMPLATE_BYTES // 2, starts, ends, words, own)
@@ -270,7 +271,7 @@ def _write_texts(index, documents, seed, templates, data, starts, ends, out, off
     for d in range(len(index)):
         count = _words(index[d], documents, seed, templates, starts, ends, words)
         begin = 0
-        while begin < count:  # words that follow each other in the source are copied at once, with what lies between them there
+        while begin < count:  # copies neighbouring words of the source at once, with the bytes between them
             last = begin
             while last + 1 < count and words[last + 1] == words[last] + 1 and starts[words[last + 1]] == ends[words[last]] + 1:
                 last += 1

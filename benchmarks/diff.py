@@ -1,9 +1,9 @@
-"""Seconds, processor time and memory of the commands that look at documents: inspect, why, sample, and diff of two runs.
+"""Measures seconds, processor time and memory of the commands that show documents: inspect, why, sample, and diff of two runs.
 
     python benchmarks/large_run.py RUN_A LARGE_A; python benchmarks/large_run.py RUN_B LARGE_B
     python benchmarks/diff.py LARGE_A LARGE_B [--rule gopher_short_doc] [--rounds 3]
 
-Each command is a process of its own, as on a terminal; the best of the rounds counts. The two runs are finished up to `dedup` at least.
+Each command is a process of its own, as in a terminal; the best of the rounds counts. The two runs are finished up to `dedup` at least.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command: seconds of the clock and of the processors, and MiB at its peak."""
+    """Cost of one command: wall seconds, processor seconds, and peak MiB."""
 
     wall: float
     processor: float
     peak: int
 
 
-#: Prints what a process took, behind what it printed.
+#: Runs the command and prints its cost after its output.
 MEASURED = """
 import resource, sys
 from corpusmill.cli import main
@@ -38,7 +38,7 @@ finally:
 
 
 def measure(command: list[str]) -> tuple[Cost, str]:
-    """Carries a command out; returns its cost and its output. Raises CalledProcessError where it fails."""
+    """Runs a command; returns its cost and its output. Raises CalledProcessError where it fails."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

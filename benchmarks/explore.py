@@ -1,9 +1,9 @@
-"""Milliseconds that the explorer's answers take over HTTP, by kind of question, on a run of a million report rows.
+"""Measures the explorer's answers over HTTP in milliseconds, by kind of question, on a run of a million report rows.
 
     python benchmarks/large_run.py RUN LARGE && python benchmarks/explore.py LARGE [--stage filter] [--rounds 15]
 
-The server is a process of its own (`corpusmill explore`); a question is asked with other values each time, so that no answer is one that is
-remembered. `CPU` is the processor time of the server for one answer, which tells how much of the waiting is due to other processes.
+The server is a process of its own (`corpusmill explore`). Each question is asked with other values each time, so that no answer comes from
+a cache. `CPU` is the server's processor time for one answer; the rest of the wall time is due to other processes.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Server:
         return answer.json()
 
     def wait(self, stage: str) -> Any:
-        """Until all is loaded; prints when the page opens, and when each stage is there."""
+        """Waits until all is loaded; prints when the page opens, and when each stage is ready."""
         print(f"the page opens after {self.opened:.1f} s", flush=True)
         known: set[str] = set()
         while True:
@@ -57,7 +57,7 @@ class Server:
                 break
             time.sleep(0.2)
         before = -1.0
-        while self.cpu() - before > 0.05:  # where texts lie, and the orders of rows
+        while self.cpu() - before > 0.05:  # places of texts, and orders of rows
             before = self.cpu()
             time.sleep(2)
         print(
@@ -66,18 +66,18 @@ class Server:
         return next(one for one in run["stages"] if one["name"] == stage)
 
     def memory(self, what: str = "VmRSS") -> int:
-        """Resident memory in MB."""
+        """Returns resident memory in MB."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(what)) // 1024
 
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
+        """Returns processor seconds so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def questions(stage: dict[str, Any], server: Server) -> Iterator[tuple[str, Callable[[random.Random], Question]]]:
-    """Kinds of questions, each with a function that makes one."""
+    """Yields the kinds of questions, each with a function that makes one."""
     name = stage["name"]
     numbers = [c for c in stage["columns"] if c["kind"] == "number" and c["low"] is not None and c["high"] > c["low"]]
     fired = sorted((rule for rule in stage["rules"] if rule["fired"]), key=lambda rule: -rule["fired"])
@@ -159,7 +159,7 @@ def main() -> None:
 
 
 def search(server: Server, stage: str) -> None:
-    """A search through all texts."""
+    """Prints the time of a search through all texts."""
     began, cursor, answers = time.perf_counter(), None, 0
     while True:
         parameters = {"stage": stage, "text": "not in any of these texts", **({"cursor": cursor} if cursor is not None else {})}

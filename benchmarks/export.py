@@ -1,10 +1,10 @@
-"""MB of tokens a second of each export, beside the other side's own writer for the same documents, and beside a plain copy.
+"""Measures MB of tokens a second of each export, next to the format's own writer on the same documents, and to a plain copy.
 
     python benchmarks/export.py RUN [--rounds 3]
 
-Ours reads the run's shards, checks each sha256, writes, and waits for the disk (fsync). The others get each document as an array that is
-in memory already, and do neither. Processor seconds and seconds by the clock, the best of the rounds. Writers of packages that aren't
-installed are left out.
+corpusmill reads the run's shards, checks each sha256, writes, and waits for the disk (fsync). The other writers get each document as an
+array in memory, and do none of this. Prints processor and wall seconds, the best of the rounds. Leaves out writers of packages that aren't
+installed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.export.export import FORMATS, export
 
-Documents = list[tuple[str, str, npt.NDArray[Any]]]  # id, URL, ids
+Documents = list[tuple[str, str, npt.NDArray[Any]]]  # id, URL, token ids
 
 
 def read_documents(run: str) -> Documents:
@@ -36,7 +36,7 @@ def read_documents(run: str) -> Documents:
 
 
 def copy(run: str, out: Path) -> None:
-    """What the disk allows: the shards' files as they are, with fsync."""
+    """Copies the shards' files with fsync: the limit that the disk sets."""
     for path in sorted(Path(run, "tokens/train").glob("*.bin")):
         shutil.copyfile(path, out / path.name)
         with open(out / path.name, "rb") as file:

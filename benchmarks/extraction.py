@@ -1,11 +1,11 @@
-"""Extraction beside its peers: how well on pages whose main text is known, and how fast.
+"""Compares extraction with its peers: quality on pages with known main text, and speed.
 
     pip install -e '.[fit]'
     python benchmarks/extraction.py GOLD_FOLDER
 
 GOLD_FOLDER is described in `gold.py`. Quality is shown for scorers that have seen no page of the site (five folds), and
 for the one that ships, which was fitted to these very pages. Speed is that of the whole stage, WARC.gz in, Parquet and
-report out, on one core, beside trafilatura alone on the decoded bodies: CPU seconds of this process and its children.
+report out, on one core, next to trafilatura alone on the decoded bodies: CPU seconds of this process and its children.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def show_quality(pages: list[GoldPage]) -> None:
         print(f"{name:28} {gold.quality({page.url: extract(page) for page in pages}, pages)}", flush=True)
 
 
-#: So often is a set given to the stage, so that its pages and not its start are measured; the start is shown too.
+#: Repetitions of a set in the input of the stage, so that pages dominate the start-up time, which is also shown.
 COPIES = 10
 
 
@@ -75,7 +75,7 @@ def show_speed(folder: Path, pages: list[GoldPage]) -> None:
 
 
 def timed_stage(path: Path, copies: int) -> tuple[float, int]:
-    """CPU seconds and pages of the stage on so many copies of a WARC."""
+    """Returns CPU seconds and pages of the stage on `copies` copies of a WARC."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(copies):
             shutil.copy(path, Path(folder) / f"{number}.warc.gz")

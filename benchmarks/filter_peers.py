@@ -1,4 +1,4 @@
-"""Gopher's heuristics of dolma and of NeMo Curator, run by a Python that has them: prints {what: CPU seconds} as JSON.
+"""Times Gopher's heuristics of dolma or NeMo Curator in a Python that has them; prints {measured function: CPU seconds} as JSON.
 
 python benchmarks/filter_peers.py dolma|nemo TEXTS.json
 """

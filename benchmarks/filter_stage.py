@@ -1,11 +1,11 @@
-"""The filter stage as a whole against datatrove's local executor: the same Parquet in, the same filters, as many workers.
+"""Compares the whole filter stage with datatrove's local executor: the same Parquet, the same filters, the same number of workers.
 
     python benchmarks/filter_stage.py RUN [--megabytes 250] [--workers 2] [--reference-megabytes 250] [--regex-words]
 
-RUN is a run with a finished `ingest`; its documents are repeated, with the number of the copy written at the end of each, until
-there is so much text. Ours is the command's whole work: Ray started, data and report written, Ray ended. datatrove reads the
+RUN is a run with a finished `ingest`. Its documents are repeated up to `--megabytes`, with the number of the copy at the end of each.
+corpusmill's side is the command's whole work: Ray started, data and report written, Ray ended. datatrove reads the
 same shards with its Parquet reader and writes Parquet; its chain stops at the first filter that drops a document, and keeps no
-values. With `--reference-megabytes` it is given the first shards only, and its time (some seconds of start included) is
+values. With `--reference-megabytes` it gets the first shards only, and its time (including some seconds of start-up) is
 extrapolated by bytes of text. `--regex-words` gives it regular expressions in place of spaCy, as a second ratio.
 """
 
@@ -47,12 +47,12 @@ def shards(source: str) -> Iterator[pa.Table]:
 
 
 def slices(table: pa.Table) -> Iterator[pa.Table]:
-    """Pieces of at most 500 documents, so that shards are of much the same size."""
+    """Splits a table into slices of at most 500 documents, so that shards have nearly the same size."""
     yield from (table.slice(start, 500) for start in range(0, table.num_rows, 500))
 
 
 def write_input(source: str, target: str, megabytes: float, shard_megabytes: float = SHARD_MEGABYTES) -> list[int]:
-    """Makes a run with a finished `ingest` of so much text. Returns the bytes of text a shard, of which each has `shard_megabytes`."""
+    """Makes a run with a finished `ingest`, in shards of `shard_megabytes` of text. Returns the bytes of text in each shard."""
     storage = Storage(target).child("ingest")
     manifest, sizes, size, copy = Manifest(storage), [], 0, 0
     waiting: list[pa.Table] = []
@@ -89,7 +89,7 @@ def write_input(source: str, target: str, megabytes: float, shard_megabytes: flo
 
 
 def ours(folder: str, workers: int, word_rule: str) -> tuple[float, int, int]:
-    """(seconds from start to end, peak MB of a worker, documents kept)."""
+    """Returns (seconds from start to end, peak MB of a worker, documents kept)."""
     section = FilterConfig.model_validate({"steps": STEPS, "word_rule": word_rule})
     shutil.rmtree(f"{folder}/filter", ignore_errors=True)
     Path(folder, "metrics.jsonl").unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def ours(folder: str, workers: int, word_rule: str) -> tuple[float, int, int]:
 
 
 class RegexWords:
-    """Stands for datatrove's tokenizer in each of its worker processes, which import the modules of the filters anew."""
+    """Replaces datatrove's tokenizer in each of its worker processes, which import the modules of the filters anew."""
 
     def __init__(self, step: Any):
         self.step = step
@@ -123,7 +123,7 @@ class RegexWords:
 
 
 def datatrove(source: str, target: str, tasks: int, workers: int, regex: bool) -> tuple[float, int]:
-    """(seconds, documents kept) of the local executor on the first `tasks` shards, one a task."""
+    """Returns (seconds, documents kept) of the local executor on the first `tasks` shards, one shard a task."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
     from datatrove.pipeline.readers import ParquetReader
@@ -164,7 +164,7 @@ def main() -> None:
         print(f"{total:.1f} MB of text in {len(sizes)} shards, {arguments.workers} workers", flush=True)
         seconds: dict[str, float] = {}
         for word_rule in ("spacy", "words"):
-            with tempfile.TemporaryDirectory() as small:  # compiles
+            with tempfile.TemporaryDirectory() as small:  # compiles the kernels
                 write_input(arguments.run, small, 1)
                 ours(small, 1, word_rule)
             seconds[word_rule], peak, kept = ours(folder, arguments.workers, word_rule)
@@ -174,7 +174,7 @@ def main() -> None:
             )  # fmt: skip
         wanted = (arguments.reference_megabytes or arguments.megabytes) * 1e6
         tasks = next((n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= wanted), len(sizes))
-        tasks = min(len(sizes), -(-tasks // arguments.workers) * arguments.workers)  # every worker has as much to do
+        tasks = min(len(sizes), -(-tasks // arguments.workers) * arguments.workers)  # each worker gets the same number of shards
         part = sum(sizes[:tasks]) / 1e6
         for regex in (False, True) if arguments.regex_words else (False,):
             rule = "words" if regex else "spacy"

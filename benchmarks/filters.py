@@ -1,13 +1,12 @@
-"""Speed of the filter kernels, steps and FineWeb's chain against datatrove, dolma and NeMo Curator: one process, one core, same documents.
+"""Compares filter kernels, steps and FineWeb's chain with datatrove, dolma and NeMo Curator: one process, one core, same documents.
 
     python benchmarks/filters.py DOCUMENTS.parquet [MORE.jsonl ...] [--megabytes 20] [--reference-megabytes 2]
                                  [--dolma PYTHON] [--nemo PYTHON]
 
-datatrove runs as it comes (its words are spaCy's) and with `re.findall` for its tokenizer. "All values" means that no filter
-stops before its last value, as ours never do; "early exit" is each filter and the chain as datatrove runs them. dolma and NeMo
+datatrove runs with its default words (spaCy) and with `re.findall` for its tokenizer. "All values" means that each filter
+computes all of its values, as corpusmill's always do; "early exit" is each filter and the chain as datatrove runs them. dolma and NeMo
 Curator need other versions of shared libraries: give the Python of an environment that has them. Times are CPU times, the best of
-several repetitions for both, after a first call that compiles and fills caches; the chain is also timed cold, in batches that were
-never seen before.
+several repetitions on both sides, after a first call that compiles and fills caches. The chain is also timed cold, on new batches.
 """
 
 import argparse
@@ -46,7 +45,7 @@ def read_texts(paths: list[Path]) -> Iterator[str]:
 
 
 def up_to(texts: list[str], megabytes: float) -> list[str]:
-    """About so much text: documents at equal distances where there is more, all of them again and again where there is less."""
+    """Returns about `size` bytes of text: evenly chosen documents where there is more, all documents repeated where there is less."""
     size = sum(len(text.encode()) for text in texts)
     step = max(int(size / megabytes / 1e6), 1)
     chosen: list[str] = []
@@ -60,7 +59,7 @@ def up_to(texts: list[str], megabytes: float) -> list[str]:
 
 
 def speed(function: Callable[[], Any], megabytes: float, repetitions: int = REPETITIONS) -> float:
-    """MB of text a second of CPU time, the best of some repetitions; the first call (compiling) is not counted."""
+    """Returns MB of text a CPU second, the best of some repetitions; the first call (compiling) is not counted."""
     function()
     times = []
     for _ in range(repetitions):
@@ -82,7 +81,7 @@ def documents_table(texts: list[str]) -> pa.Table:
 
 
 def ours(texts: list[str]) -> dict[str, Callable[[], Any]]:
-    """Measured functions by name. A step's time has its report rows and verdicts in it."""
+    """Returns corpusmill's measured functions by name. A step's time includes its report rows and verdicts."""
     column, documents, shard = pa.array(texts, pa.large_string()), documents_table(texts), FileRef("", "")
     everything = Needs(GOPHER.groups | NEWLINE_LINES, STOP_WORDS, 30)
     gopher = ["gopher_repetition", "gopher_quality"]
@@ -103,7 +102,7 @@ def ours(texts: list[str]) -> dict[str, Callable[[], Any]]:
 
 
 def cold_chain(texts: list[str], megabytes: float) -> float:
-    """MB/s of FineWeb's chain on texts that follow others: the second half, once, after the first half."""
+    """Returns MB/s of FineWeb's chain on new texts: the second half, once, after the first half."""
     chain, shard, middle = worker(preset="fineweb"), FileRef("", ""), len(texts) // 2
     chain.filter(documents_table(texts[:middle]), shard)
     unseen = documents_table(texts[middle:])
@@ -113,7 +112,7 @@ def cold_chain(texts: list[str], megabytes: float) -> float:
 
 
 def references(texts: list[str]) -> Iterator[tuple[tuple[str, ...], str, Callable[[], Any]]]:
-    """`(ours to compare with, what, function)` for each of datatrove's filters."""
+    """Yields `(corpusmill's function to compare with, name, function)` for each of datatrove's filters."""
     from datatrove.data import Document
 
     def run(filters: list[Any]) -> None:
@@ -133,7 +132,7 @@ def references(texts: list[str]) -> Iterator[tuple[tuple[str, ...], str, Callabl
 
 
 def other_peers(texts: list[str], pythons: dict[str, str | None]) -> Iterator[tuple[str, float]]:
-    """`(what, CPU seconds)` of peers in environments of their own."""
+    """Yields `(name, CPU seconds)` of peers in environments of their own."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts.json"
         file.write_text(json.dumps(texts))

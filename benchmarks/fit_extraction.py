@@ -31,7 +31,7 @@ from corpusmill.ingest.html.walk import CHARS, END, START
 
 FOLDS = 5
 NESTING = 5000
-#: Weight of a block of which a segment is known, and of one for which trafilatura's verdict stands in.
+#: Weight of a block with a known segment, and of one labelled by trafilatura's verdict.
 KNOWN, TEACHER = 2.5, 0.25
 PARAMETERS = {
     "iterations": 200, "depth": LEVELS, "learning_rate": 0.12, "rsm": 0.4, "border_count": 64, "random_seed": 1, "thread_count": 2,
@@ -40,7 +40,7 @@ PARAMETERS = {
 
 
 class Example:
-    """A page in blocks with a label (1 main text, 0 not, -1 unknown) and a weight for each."""
+    """A page in blocks, with a label (1 main text, 0 not, -1 unknown) and a weight for each."""
 
     def __init__(self, page: GoldPage):
         self.page = page
@@ -74,7 +74,7 @@ class Example:
 
 
 def in_order(texts: list[str], text: str) -> Any:
-    """1 for each text most of whose words match `text` in order, 0 for others, -1 for those without a word."""
+    """Returns 1 for each text most of whose words match `text` in order, 0 for others, -1 for those without a word."""
     found = [gold.words(text) for text in texts]
     owners = np.repeat(np.arange(len(found)), [len(some) for some in found])
     matches = np.zeros(len(found))
@@ -101,7 +101,7 @@ def predict(model: Any, example: Example) -> Any:
 
 
 def held_out_scores(examples: Sequence[Example]) -> dict[str, Any]:
-    """By URL the scores of a page's blocks by a scorer that has seen no page of its site."""
+    """Returns by URL the scores of a page's blocks, by a scorer that has seen no page of its site."""
     found = {}
     for fold in range(FOLDS):
         model = fit([example for example in examples if example.fold != fold])
@@ -121,7 +121,7 @@ def texts_at(examples: Sequence[Example], scores: dict[str, Any], threshold: flo
 
 
 def flattened(model: Any) -> dict[str, list[Any]]:
-    """CatBoost's symmetric trees as the arrays of `scorer.Trees`; its bias goes into the first."""
+    """Returns CatBoost's symmetric trees as the arrays of `scorer.Trees`; its bias goes into the first tree."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"
         model.save_model(str(path), format="json")
@@ -130,7 +130,7 @@ def flattened(model: Any) -> dict[str, list[Any]]:
     trees: dict[str, list[Any]] = {"feature": [], "cut": [], "values": []}
     for tree in saved["oblivious_trees"]:
         splits = tree["splits"] or []
-        missing = LEVELS - len(splits)  # of a tree that stopped early: questions that are always denied
+        missing = LEVELS - len(splits)  # fills up a tree that stopped early with questions that are always false
         trees["feature"].append([split["float_feature_index"] for split in splits] + [0] * missing)
         trees["cut"].append([split["border"] for split in splits] + [1e30] * missing)
         values = [round(scale * value + (bias if not trees["values"] else 0), 5) for value in tree["leaf_values"]]
@@ -139,7 +139,7 @@ def flattened(model: Any) -> dict[str, list[Any]]:
 
 
 def check(path: Path, model: Any, examples: Sequence[Example]) -> None:
-    """Our kernel gives CatBoost's scores. Raises SystemExit where it does not."""
+    """Checks that the kernel gives CatBoost's scores. Raises SystemExit where it does not."""
     for example in examples:
         ours = score(np.ascontiguousarray(example.features.T), load_trees(path))
         if np.abs(ours - predict(model, example)).max(initial=0.0) > 1e-3:

@@ -1,7 +1,7 @@
-"""Functional cases for toxicity in the manner of HateCheck (Röttger et al. 2021): what a word list gets wrong.
+"""Functional test cases for toxicity in the manner of HateCheck (Röttger et al. 2021): texts that a word list judges wrongly.
 
-Each functionality is a set of templates of this project's own; slurs come from surge_profanity at run time, so none stands here. Cases
-share their words and differ in what is meant. A classifier may be trained on `package://contrasts.jsonl`, whose templates are others: a
+Each functionality is a set of templates written for this project; slurs come from surge_profanity at run time, so this file has none. Cases
+share their words and differ in meaning. A classifier may be trained on `package://contrasts.jsonl`, whose templates are different: a
 test compares them.
 """
 
@@ -92,12 +92,12 @@ TEMPLATES: dict[str, tuple[int, tuple[str, ...]]] = {
         ),
     ),
 }
-#: The functionalities that the words alone get wrong.
+#: The functionalities that a word list judges wrongly.
 HARD = ("negation", "counter speech, quoted", "counter speech, referring", "reclaimed", "mentioned slur")
 
 
 def slurs(data: Path) -> list[str]:
-    """Severe slurs of one word against people: the canonical forms of surge_profanity."""
+    """Returns severe one-word slurs against people: the canonical forms of surge_profanity."""
     with open(data / "toxicity/surge_profanity/profanity_en.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = ("racial / ethnic slurs", "sexual orientation / gender")
@@ -106,7 +106,7 @@ def slurs(data: Path) -> list[str]:
 
 
 def cases(words: list[str]) -> list[Case]:
-    """All cases: every template with every group or slur that it has a place for."""
+    """Returns all cases: every template with every group or slur that fits it."""
     found = []
     for functionality, (toxic, templates) in TEMPLATES.items():
         for template in templates:

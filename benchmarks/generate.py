@@ -1,9 +1,9 @@
-"""Tokens a second of generation: ours beside `transformers`' `generate`, on the same model folder and prompts, both with a cache.
+"""Compares tokens a second of generation with `transformers`' `generate`, on the same model folder and prompts, both with a cache.
 
     python benchmarks/generate.py RUN/align/model [--tokens 200] [--batch 16] [--rounds 5] [--threads 1]
 
-One text, and a batch of prompts of different lengths (padded on the left for `transformers`, as it asks for). No text ends early. The two
-take turns; seconds are of processor time, the best of the rounds. Greedy texts have to be the same, or the program stops.
+Measures one text, and a batch of prompts of different lengths (padded on the left for `transformers`, as it requires). No text ends early.
+The two sides take turns; seconds are processor time, the best of the rounds. The program stops if the greedy texts differ.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Texts = list[list[int]]
 
 
 def best(rounds: int, *works: Callable[[], object]) -> list[float]:
-    """Seconds of processor time of each work, which take turns."""
+    """Returns the best processor seconds of each function; the functions take turns."""
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
         for number, work in enumerate(works):

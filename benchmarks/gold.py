@@ -1,6 +1,6 @@
-"""Pages whose main text is known, and how well a text agrees with it. Used by `extraction.py` and `fit_extraction.py`.
+"""Reads pages with known main text, and measures how well a text agrees with it. Used by `extraction.py` and `fit_extraction.py`.
 
-A folder holds, for each of three public sets, a WARC of the pages and a JSONL of what should be extracted:
+A folder holds, for each of three public sets, a WARC of the pages and a JSONL of the expected text:
 
     scrapinghub.warc.gz, scrapinghub_gold.jsonl        url, text: the whole article (article-extraction-benchmark)
     readability.warc.gz, readability_gold.jsonl.gz     url, expected_html (Mozilla's Readability)
@@ -22,11 +22,11 @@ WORD = re.compile(r"\w+")
 
 @dataclass
 class GoldPage:
-    """One page: `text` is its whole main text, or else `required` and `forbidden` segments are known."""
+    """One page: either its whole main text `text` is known, or segments `required` and `forbidden`."""
 
     set: str
     url: str
-    site: str  # pages of one site are never on both sides of a split
+    site: str  # a split never has pages of one site on both sides
     body: bytes
     html: str
     text: str | None = None
@@ -61,11 +61,11 @@ def _load_set(folder: Path, name: str) -> list[GoldPage]:
 
 
 def _site(name: str, url: str) -> str:
-    return url if name == "readability" else urlsplit(url if "://" in url else f"http://{url}").netloc  # its pages have no hosts
+    return url if name == "readability" else urlsplit(url if "://" in url else f"http://{url}").netloc  # the set's pages have no hosts
 
 
 def _text_of(html: str) -> str:
-    """All text of an HTML fragment."""
+    """Returns all text of an HTML fragment."""
     from resiliparse.extract.html2text import extract_plain_text
 
     text: str = extract_plain_text(html, main_content=False, alt_texts=False, links=False, list_bullets=False, noscript=True)
@@ -82,7 +82,7 @@ def _grams(text: str) -> Counter[tuple[str, ...]]:
 
 
 def agreement(text: str, gold: str) -> tuple[float, float, float]:
-    """F1, precision and recall of the 4-grams of words, as the article-extraction-benchmark counts them."""
+    """Returns F1, precision and recall of the 4-grams of words, computed as in the article-extraction-benchmark."""
     ours, theirs = _grams(text), _grams(gold)
     if not ours and not theirs:
         return 1.0, 1.0, 1.0
@@ -92,7 +92,7 @@ def agreement(text: str, gold: str) -> tuple[float, float, float]:
 
 
 def segments(texts: Iterable[str], pages: Sequence[GoldPage]) -> dict[str, float]:
-    """As trafilatura's evaluation counts: `f1` of required segments found, their share, and the share of forbidden ones left out."""
+    """As trafilatura's evaluation: `f1` of the segments, the share of required ones found, the share of forbidden ones left out."""
     found = missed = wrong = right = 0
     for text, page in zip(texts, pages):
         found += sum(segment in text for segment in page.required)
@@ -104,7 +104,7 @@ def segments(texts: Iterable[str], pages: Sequence[GoldPage]) -> dict[str, float
 
 
 def quality(texts: dict[str, str], pages: Sequence[GoldPage]) -> str:
-    """One line on all three sets; `texts` is by URL."""
+    """Returns one line on all three sets; `texts` is keyed by URL."""
     parts = []
     for name in SETS:
         chosen = [page for page in pages if page.set == name]

@@ -1,9 +1,9 @@
-"""Log-likelihoods of benchmark items, ours beside lm-evaluation-harness's on the same model and contexts.
+"""Compares log-likelihoods of benchmark items with lm-evaluation-harness's, on the same model and contexts.
 
     python benchmarks/harness.py RUN/pretrain/model blimp=blimp.zip hellaswag lambada=lambada_test.jsonl --limit 1000
 
-Both get the same contexts and continuations as text: tokenizing counts, reading the files does not. Seconds are of processor time on one
-thread, of the best of the rounds; the two take turns.
+Both get the same contexts and continuations as text: time includes tokenizing, but not reading the files. Seconds are processor time on
+one thread, the best of the rounds; the two sides take turns.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def choices(ours: ModelUnderTest, theirs: HFLM, items: list[Item], rounds: int) -> tuple[float, float, str]:
-    """Seconds of both, and how far they are apart."""
+    """Returns the seconds of both, and the difference of their results."""
     pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     seconds: list[tuple[float, float]] = []

@@ -1,8 +1,8 @@
-"""Ingest against what people write by hand: WARC.gz in, text out, on one core.
+"""Compares ingest with loops that people write by hand: WARC.gz to text, on one core.
 
     python benchmarks/ingest.py CRAWL.warc.gz... [--pages 300]
 
-Ours is the whole stage in this process: Parquet of documents and a report row for every record. The peers are plain
+corpusmill's side is the whole stage in this process: Parquet of documents and a report row for every record. The peers are plain
 loops that keep nothing but the texts: warcio with resiliparse, and warcio with trafilatura where it is installed (on
 --pages pages from all over the crawl). Prints CPU seconds, pages and compressed MB a CPU second, and the ratios.
 """
@@ -29,7 +29,7 @@ def ours(paths: list[str]) -> int:
 
 
 def pages(paths: list[str]) -> Iterator[bytes]:
-    """Bodies of the HTML responses with status 200, by warcio."""
+    """Yields the bodies of HTML responses with status 200, read by warcio."""
     from warcio.archiveiterator import ArchiveIterator
 
     for path in paths:
@@ -68,13 +68,13 @@ def with_trafilatura(paths: list[str], stride: int) -> int:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of those that it started and that have ended, as ours does with the one that reads."""
+    """Returns the CPU time of this process and of its ended children, such as the stage's reader process."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def timed(name: str, work: Callable[[], int], size: int | None) -> float:
-    """Pages a CPU second, printed; CPU time is what a busy machine does not distort."""
+    """Prints and returns pages a CPU second; CPU time does not depend on the load of the machine."""
     started = cpu_seconds()
     count = work()
     seconds = cpu_seconds() - started

@@ -1,10 +1,10 @@
-"""What repeats inside documents: the boilerplate of a crawl, what goes, how fast, and whether every repeated passage is found.
+"""Measures repetition inside documents: a crawl's boilerplate, the text removed, speed, and whether every repeated passage is found.
 
     python benchmarks/inside.py RUN/ingest/data/*.parquet         # document shards, for instance of an ingested `make_crawl.sh small`
 
 Each variant of the stage runs in a process of its own, on one core, Parquet to Parquet; its phases are timed by the run's own
-metrics. MB are 10^6 bytes of text that came into the stage. Passages are compared with those of a suffix array (pydivsufsort,
-Kasai's longest common prefixes) over the words of some documents: a window repeats where its suffix has a neighbour that begins alike.
+metrics. MB are 10^6 bytes of the stage's input text. Passages are compared with those of a suffix array (pydivsufsort,
+Kasai's longest common prefixes) over the words of some documents: a window repeats where a neighbour of its suffix begins alike.
 """
 
 import argparse
@@ -48,7 +48,7 @@ BUCKETS = [50, 60, 80, 120, 200, 400, 10**9]
 
 
 def write_upstream(root: Path, paths: list[str]) -> Storage:
-    """A run whose `ingest` stage is finished with these shards."""
+    """Writes a run whose `ingest` stage is finished with these shards."""
     run = Storage(str(root))
     manifest = Manifest(run.child("ingest"))
     keys = [f"part-{number:05d}" for number in range(len(paths))]
@@ -105,8 +105,9 @@ def print_top(run: Storage, count: int = 15) -> None:
 
 
 def word_numbers(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """`(numbers, bounds)`: the words of n texts as numbers, equal where the words are; text i is `numbers[bounds[i]:bounds[i + 1]]`.
-    Made from the words themselves, not from their hashes."""
+    """Returns `(numbers, bounds)`: the words of n texts as numbers, equal for equal words; text i is `numbers[bounds[i]:bounds[i + 1]]`.
+    Numbers are made from the words themselves, not from their hashes.
+    """
     data, offsets = text_buffers(texts)
     scratch, raw, table = WordScratch(offsets), data.tobytes(), kinds()
     known: dict[bytes, int] = {}
@@ -120,11 +121,11 @@ def word_numbers(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
 
 
 def longest_repeats(numbers: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each word how many words from it on occur elsewhere, too, within their documents: by a suffix array."""
+    """Returns for each word the number of words, from it on, that occur elsewhere too, within their documents: by a suffix array."""
     from pydivsufsort import divsufsort, kasai
 
     ends = bounds[1:] + np.arange(len(bounds) - 1)
-    parted = np.insert(numbers, bounds[1:], numbers.max() + 1 + np.arange(len(ends)))  # an end of its own behind each document
+    parted = np.insert(numbers, bounds[1:], numbers.max() + 1 + np.arange(len(ends)))  # a different end mark after each document
     suffixes = divsufsort(parted.astype(np.uint32))
     common = kasai(parted.astype(np.uint32), suffixes).astype(np.int64)  # of a suffix and the next one
     longest = np.zeros(len(parted), np.int64)
@@ -133,7 +134,7 @@ def longest_repeats(numbers: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64
 
 
 def compare(texts: pa.Array) -> None:
-    """Our repeated windows against those of the suffix array, by the length of the repeat that begins at them."""
+    """Compares corpusmill's repeated windows with those of the suffix array, by the length of the repeat that begins at them."""
     numbers, bounds = word_numbers(texts)
     longest = longest_repeats(numbers, bounds)
     left = np.repeat(bounds[1:], np.diff(bounds)) - np.arange(len(numbers))  # words up to the end of the document
@@ -156,10 +157,10 @@ def compare(texts: pa.Array) -> None:
 
 
 def kernels(texts: pa.Array) -> None:
-    """Speed of the compiled passes alone, in processor seconds: on all documents, copies included."""
+    """Prints the speed of the compiled passes alone, in processor seconds: on all documents, copies included."""
     data, offsets = text_buffers(texts)
     hosts, rows, size = np.zeros(len(texts), np.uint64), np.arange(len(texts)), int(offsets[-1] - offsets[0]) / 1e6
-    for _ in range(2):  # the first time compiles
+    for _ in range(2):  # the first call compiles
         speeds = {}
         started = time.process_time()
         keys, _, fresh, _ = unit_keys(data, offsets, hosts, "ccnet", False, 1)

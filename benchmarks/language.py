@@ -1,9 +1,9 @@
-"""The step `language` against datatrove's LanguageFilter: one process, one core, the same model and documents.
+"""Compares the step `language` with datatrove's LanguageFilter: one process, one core, the same model and documents.
 
     python benchmarks/language.py DOCUMENTS.jsonl [MORE.parquet ...] [--megabytes 20] [--lid FOLDER]
 
-Printed are speeds (CPU time; `first time`: no token is known yet, as in a worker that has just begun; else the best of some repetitions),
-how often labels and verdicts agree, and with a folder of `CODE.txt` files, one sentence a line, how many passages of a known language are
+Prints speeds in CPU time: for `first time` with an empty token cache, as in a new worker, else the best of some repetitions. Prints how
+often labels and verdicts agree. With a folder of `CODE.txt` files, one sentence a line, prints the number of passages whose language is
 recognised.
 """
 
@@ -50,7 +50,7 @@ def compare(texts: list[str]) -> None:
     theirs = speed(lambda: [reference.filter(document) for document in documents], megabytes)
     print(f"{'':34} {'MB/s':>7} {'ratio':>6}   same label  same verdict at {reference.language_threshold}")
     print(f"{'datatrove':34} {theirs:7.1f} {1:6.2f}")
-    step(min_letters=0).measure(DocumentBatch(pa.table({}), column[:1], "words"))  # compiles
+    step(min_letters=0).measure(DocumentBatch(pa.table({}), column[:1], "words"))  # compiles the kernels
     for name, options in {"": {}, "top: 5": {"top": 5}, "match: any": {"match": "any", "keep": ["en", "de", "fr"]}}.items():
         ours = step(min_letters=0, **options)
         began = time.process_time()
@@ -65,7 +65,7 @@ def compare(texts: list[str]) -> None:
 
 
 def accuracy(folder: Path) -> None:
-    """Recognised passages of languages that the model has. `und` counts as wrong."""
+    """Prints the recognised passages of languages that the model has. `und` counts as wrong."""
     language = step()
     print()
     for lines in LINES:

@@ -1,12 +1,12 @@
-"""One large file of documents: what each stage takes of it, in time and in memory of the largest process.
+"""Measures what each stage takes for one large file of documents: time, and memory of the largest process.
 
     python benchmarks/large_file.py make TEXTS FILE [--megabytes 1600]
     python benchmarks/large_file.py run RECIPE FILE RUN [--to filter] [--workers 2]
 
-`make` writes JSONL (.jsonl.gz, .jsonl.zst: one stream) or Parquet (.parquet: one row group) with so many megabytes of text. Its documents
-are those of TEXTS, a folder of Parquet shards such as RUN/ingest/data, again and again with every second word replaced by another of TEXTS.
-`run` prints for each phase of RECIPE: seconds, how many workers were busy on average, tasks, shards that the stage wrote, and the resident
-set of the largest worker, and of the largest process beside one (the reader of ingest). At last that of the driver.
+`make` writes `--megabytes` of text as JSONL (.jsonl.gz, .jsonl.zst: one stream) or Parquet (.parquet: one row group). Its documents
+are those of TEXTS, a folder of Parquet shards such as RUN/ingest/data, repeated with every second word replaced by another of TEXTS.
+`run` prints for each phase of RECIPE: seconds, the average number of busy workers, tasks, shards that the stage wrote, and the resident
+set of the largest worker and of the largest child of a worker (the reader of ingest). Last comes the resident set of the driver.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import zstandard
 
 
 def varied(texts: list[str], size: int) -> Iterator[str]:
-    """Texts of the given ones with other words, `size` bytes of UTF-8 together."""
+    """Yields `size` bytes of UTF-8: the given texts with words replaced."""
     words, at = np.unique(np.array(" ".join(texts).split(" "), object), return_inverse=True)
     bounds = np.cumsum([0, *(text.count(" ") + 1 for text in texts)])
     random = np.random.default_rng(7)

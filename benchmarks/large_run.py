@@ -1,11 +1,11 @@
-"""A run folder of a million report rows, made by repeating the shards of a finished run.
+"""Makes a run folder of a million report rows, by repeating the shards of a finished run.
 
     python benchmarks/large_run.py RUN OUT [--rows 1000000] [--texts | --no-texts] [--workers 2]
 
 In repetition 7 the id `5f2c09d1...` is `000709d1...` in every table, the URL `http://host/x` is `http://r0007.host/x`, the crawl file
-`crawl.warc.gz` is `r0007-crawl.warc.gz`, and shards are numbered on. So no two repetitions share a document, a URL, a cluster or a crawl
-file, and within each of them all is as in RUN. Manifests, sizes and hashes are those of the new files; the filter stage can be retuned.
-Left out are intermediate files (signatures, keys, encoded parts), so later stages can't be made anew. The tokenizer is that of RUN.
+`crawl.warc.gz` is `r0007-crawl.warc.gz`, and the numbers of shards continue. So no two repetitions share a document, a URL, a cluster or a
+crawl file, and each is equal to RUN otherwise. Manifests, sizes and hashes are those of the new files; the filter stage can be retuned.
+Intermediate files (signatures, keys, encoded parts) are left out, so later stages can't be redone. The tokenizer is that of RUN.
 """
 
 import argparse
@@ -40,9 +40,9 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.read import RunReader
 
 STAGES = ("ingest", "filter", "dedup", "tokens")
-#: What is repeated; everything else that these stages write are intermediate files.
+#: Files that are repeated; all other files of these stages are intermediate.
 REPEATED = re.compile(r"(data|report|clusters)/part-\d+(-\d+)?\.parquet|(train|validation)/tokens-\d+\.(bin|index\.parquet)")
-#: The one table of a stage that has no number.
+#: The one table of a stage without a number in its name.
 SOURCES = "clusters/sources.parquet"
 NUMBER = re.compile(r"-(\d{5})")
 IDS = ("id", "kept_id", "cluster_id", "full_cluster")
@@ -51,13 +51,13 @@ URLS = ("url", "canonical_url")
 
 @dataclass(frozen=True)
 class Repetition:
-    """One of them: `number`, and how many shards of each kind (`part`, or a split's name) one repetition has."""
+    """One repetition: `number`, and the number of shards of each kind (`part`, or a split's name) in a repetition."""
 
     number: int
     shards: dict[str, int]
 
     def path(self, path: str) -> str:
-        """A shard's path (or name) in this repetition."""
+        """Returns a shard's path (or name) in this repetition."""
         kind = next((folder for folder in (*SPLITS, "clusters") if f"{folder}/" in path), "part")
         return NUMBER.sub(lambda found: f"-{int(found[1]) + self.number * self.shards[kind]:05d}", path)
 
@@ -66,7 +66,7 @@ class Repetition:
         return f"{folder}{slash}r{self.number:04d}-{name}"
 
     def table(self, table: pa.Table) -> pa.Table:
-        """A shard's table in this repetition; columns that it does not have are nobody's concern."""
+        """Returns a shard's table in this repetition; ignores columns that the table does not have."""
         changes: dict[str, Callable[[pa.ChunkedArray], Any]] = {
             **dict.fromkeys(IDS, lambda ids: pc.utf8_replace_slice(ids, 0, 4, f"{self.number:04x}")),
             **dict.fromkeys(URLS, lambda urls: pc.replace_substring(urls, "://", f"://r{self.number:04d}.", max_replacements=1)),
@@ -77,12 +77,12 @@ class Repetition:
         }
         for name, change in changes.items():
             place = table.schema.get_field_index(name)
-            if place >= 0 and not pa.types.is_integer(table.field(place).type):  # `url` is a count in one table
+            if place >= 0 and not pa.types.is_integer(table.field(place).type):  # in one table `url` is a count
                 table = table.set_column(place, table.field(place), change(table[name]))
         return table
 
     def _token_shards(self, lists: pa.ListArray, splits: pa.ChunkedArray) -> pa.ListArray:
-        """The numbers of the token shards that have a document, counted on for its split."""
+        """Returns the numbers of the token shards that have a document, continued within its split."""
         offsets = pc.coalesce(*(pc.if_else(pc.equal(splits, split), self.number * self.shards[split], None) for split in SPLITS), 0)
         values = pc.add(lists.flatten(), offsets.take(pc.list_parent_indices(lists)).combine_chunks())
         lengths = pc.fill_null(pc.list_value_length(lists), 0)
@@ -91,7 +91,7 @@ class Repetition:
 
 
 def each_value(change: Callable[[str], str], column: pa.ChunkedArray) -> pa.Array:
-    """A column of few different strings, each of them changed."""
+    """Changes each value of a column that has few different strings."""
     encoded = column.combine_chunks().dictionary_encode()
     return pa.array([change(value) for value in encoded.dictionary.to_pylist()], column.type).take(encoded.indices)
 
@@ -107,7 +107,7 @@ class Job:
 
 
 def write(source: str, target: str, job: Job) -> OutputFile:
-    """Writes one shard; a token shard's array is a link. Its `path` is that of the job, relative to the run."""
+    """Writes one shard; a token shard's array becomes a link. The job's paths are relative to the run."""
     if job.old.endswith(".bin"):
         return OutputFile(job.new, linked(Path(source, job.old), Path(target, job.new)), "")
     table = job.repetition.table(read_table(Storage(source), job.old))
@@ -118,7 +118,7 @@ def write(source: str, target: str, job: Job) -> OutputFile:
 
 
 def linked(source: Path, target: Path) -> int:
-    """Links a file, or copies it where the folders lie on different disks. Returns its bytes."""
+    """Links a file, or copies it where the folders are on different disks. Returns its bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -136,7 +136,7 @@ def repeat_run(
     counted: str = "ingest",
     workers: int = os.cpu_count() or 1,
 ) -> int:
-    """Makes the run `target` of about `rows` rows of the report of `counted` (always of whole repetitions). Returns their number."""
+    """Makes the run `target` of about `rows` report rows of the stage `counted`, in whole repetitions. Returns their number."""
     reader = RunReader(source)
     rows_one = sum(task.rows_in for task in reader.stages[counted].tasks)
     if not rows_one:
@@ -164,7 +164,7 @@ def repeat_run(
 
 
 def count_shards(reader: RunReader, stages: tuple[str, ...]) -> dict[str, int]:
-    """How far the numbers of one repetition's shards go, by kind (see `Repetition`)."""
+    """Counts the shards of one repetition, by kind (see `Repetition`)."""
     counts = dict.fromkeys(("part", "clusters", *SPLITS), 0)
     for path in chain.from_iterable(reader.stages[stage].outputs("") for stage in stages):
         if REPEATED.fullmatch(path):
@@ -175,7 +175,7 @@ def count_shards(reader: RunReader, stages: tuple[str, ...]) -> dict[str, int]:
 
 
 def filter_params(source: str) -> Callable[[str, list[FileRef]], str]:
-    """How the filter stage of this run names a task: with it, the stage (and `retune`) takes the repeated shards for its own."""
+    """Returns the parameters by which the filter stage identifies a task, so that it (and `retune`) takes over the repeated shards."""
     plan = plan_of_existing(source)
     stage = FilterStage(plan.sections["filter"])
     run = StageRun(stage, Storage(source), dict(plan.sections), plan.inputs, InlineEngine(), Progress(False))
@@ -187,7 +187,7 @@ def filter_params(source: str) -> Callable[[str, list[FileRef]], str]:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """The manifests of the new run; `outputs` are the written files by repetition and old path, their paths relative to the run."""
+    """Data for the manifests of the new run; `outputs` are the written files by repetition and old path, with paths relative to the run."""
 
     reader: RunReader
     target: Storage
@@ -195,7 +195,7 @@ class Rewritten:
     outputs: dict[tuple[int, str], OutputFile]
 
     def manifest(self, stage: str, identity: Callable[[str, list[FileRef]], str] | None = None) -> None:
-        """Writes a stage's manifest. `identity` names a task as the stage does; without it the names are new, and mean nothing."""
+        """Writes a stage's manifest. `identity` returns a task's identity as in the stage; without it, no stage knows the identities."""
         manifest = Manifest(self.target.child(stage))
         for row in self._rows(stage):
             manifest.append(replace(row, identity=identity(row.task, row.inputs)) if identity else row)
@@ -221,14 +221,14 @@ class Rewritten:
         return replace(new, path=new.path.removeprefix(f"{stage}/"), sha256=new.sha256 or old.sha256)
 
     def _input(self, repetition: Repetition, ref: FileRef) -> FileRef:
-        """What a task has read: a shard of its repetition, a file of the crawl, or an intermediate file that is not there any more."""
+        """Returns an input of a task: a shard of its repetition, a file of the crawl, or an intermediate file that is gone."""
         made = self.outputs.get((repetition.number, ref.path))
         if made:
             return FileRef(made.path, made.sha256, made.bytes)
         return ref if ref.path.split("/")[0] in STAGES else replace(ref, path=repetition.source(ref.path))
 
     def _times(self, row: TaskRow) -> TaskRow:
-        """A task that has counted all of one repetition; the largest of anything is as large in all of them."""
+        """Returns a task's counts multiplied for all repetitions; maxima stay the same."""
         times = len(self.repetitions)
         counts = {name: count if name.startswith("largest") else count * times for name, count in row.counts.items()}
         return replace(row, rows_in=row.rows_in * times, kept=row.kept * times, dropped=row.dropped * times, counts=counts)
@@ -255,7 +255,7 @@ class Rewritten:
 
 
 def copy_rest(reader: RunReader, source: Path, target: Path, times: int) -> None:
-    """The run's description, its measures (as long as the larger run would have taken), and its tokenizer."""
+    """Copies the run's description, its metrics (with times that the larger run would have taken), and its tokenizer."""
     shutil.copy(source / RUN_FILE, target / RUN_FILE)
     lines = []
     for measure in reader.json_lines("metrics.jsonl"):

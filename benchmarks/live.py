@@ -1,9 +1,9 @@
-"""What it costs a run to be watched, and a looker to look: milliseconds a phase and a task, and seconds a look, of CPU time.
+"""Measures the CPU time that watching costs: milliseconds a phase and a task for the run, and seconds for each look of the watcher.
 
     python benchmarks/live.py [--tasks 2000] [--manifest 10000]
 
-Tasks that write one small file each are performed with and without lease, log (a line a task), Prometheus counts and `progress.json`, turn
-by turn; the median of the turns counts. Then a manifest of so many tasks is looked at, first from its beginning, then again with one row
+Performs tasks that write one small file each, with and without lease, log (a line a task), Prometheus counts and `progress.json`, turn
+by turn; the median of the turns counts. Then reads a manifest of `--manifest` tasks, first from its beginning, then again with one row
 more.
 """
 
@@ -47,14 +47,14 @@ class Files(Stage):
 
 
 class Silent(Observer):
-    """Says nothing of tasks."""
+    """Ignores all events of tasks."""
 
     def done(self, stage: str, phase: str, done: TaskDone) -> None:
         pass
 
 
 def seconds(tasks: int, told: bool) -> float:
-    """CPU seconds of one stage of so many tasks."""
+    """Returns the CPU seconds of one stage of `count` tasks."""
     with tempfile.TemporaryDirectory() as folder:
         storage, engine = Storage(folder), InlineEngine()
         began = time.process_time()
@@ -70,7 +70,7 @@ def seconds(tasks: int, told: bool) -> float:
 
 
 def looks(tasks: int) -> tuple[float, float]:
-    """Seconds of the first look, and of one after another row has come."""
+    """Returns the seconds of the first look, and of a second one after another row has come."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage(folder)
         storage.write_bytes("run.json", b'{"recipe": {"ingest": {}}}')
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--manifest", type=int, default=10_000)
     arguments = parser.parse_args()
-    os.fsync = lambda _: None  # what a disk takes to make a file durable is no matter of this, and hides it
+    os.fsync = lambda _: None  # fsync is left out: its time depends on the disk and would hide the difference
     turns = [(seconds(arguments.tasks, False), seconds(arguments.tasks, True)) for _ in range(TURNS)]
     without, told = (statistics.median(turn[side] for turn in turns) for side in (0, 1))
     each, beside = without / arguments.tasks * 1e3, told / arguments.tasks * 1e3

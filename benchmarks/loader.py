@@ -1,10 +1,10 @@
-"""Batches from token shards: ours beside nanoGPT's get_batch, datatrove's dataset and litdata's, on the same tokens in the same run.
+"""Compares batches from token shards: corpusmill, nanoGPT's get_batch, and the datasets of datatrove and litdata, on the same tokens.
 
     python benchmarks/loader.py RUN/tokens/train [--context 1024] [--batch 64] [--rounds 3] [--shards 1000] [--folder DIR]
 
-All give int64 inputs and targets of the same windows' size in random order and read from the page cache: what is compared is what a loader
-itself costs. Torch has one thread; seconds are of processor time, the best of the rounds. nanoGPT's function is that of its train.py (a new
-memory map each batch, a copy for each row, torch.stack); it draws windows with replacement and keeps no place to go on from. datatrove's
+All give int64 inputs and targets, in windows of the same size, in random order, read from the page cache: this compares the cost of the
+loaders themselves. Torch has one thread; seconds are processor time, the best of the rounds. nanoGPT's function is that of its train.py (a
+new memory map each batch, a copy for each row, torch.stack); it draws windows with replacement and can't resume. datatrove's
 and litdata's datasets are read through a DataLoader without workers. Opening is timed on a set of `--shards` shards that is made for it.
 """
 
@@ -43,12 +43,12 @@ from corpusmill.pipeline.token_shards import (
 )
 from corpusmill.train.data import PackedLoader, TokenDataset, WindowLoader
 
-LATE = 1_000_000  # the step at which a training is taken up again
+LATE = 1_000_000  # the step at which a training is resumed
 Batches = Callable[[int], Any]
 
 
 def best(rounds: int, steps: int, work: Batches) -> float:
-    """Seconds of processor time for `steps` batches."""
+    """Returns the processor seconds for `steps` batches."""
     seconds = []
     for number in range(rounds):
         started = time.process_time()
@@ -69,7 +69,7 @@ def ours(shards: TokenShards, given: argparse.Namespace) -> Iterator[tuple[str, 
 
 
 def nanogpt(file: Path, dtype: Any, given: argparse.Namespace) -> Batches:
-    """get_batch of nanoGPT's train.py on a CPU, its names and lines kept."""
+    """Makes a batch as get_batch of nanoGPT's train.py does on a CPU, with its names and lines."""
     block_size, batch_size = given.context, given.batch
 
     def get_batch(_: int) -> Any:
@@ -83,7 +83,7 @@ def nanogpt(file: Path, dtype: Any, given: argparse.Namespace) -> Batches:
 
 
 def from_loader(loader: DataLoader[Any], split: Callable[[Any], Any]) -> Batches:
-    """Batches of a DataLoader without end, epoch after epoch."""
+    """Returns a function that gives batches of a DataLoader without end, epoch after epoch."""
     batches = chain.from_iterable(iter(loader) for _ in repeat(None))
 
     def take(_: int) -> Any:
@@ -118,7 +118,7 @@ def litdata(shards: TokenShards, folder: Path, given: argparse.Namespace) -> Bat
 
 
 def check(shards: TokenShards, given: argparse.Namespace) -> None:
-    """Every window that ours gives is in the flat row where it should be."""
+    """Checks that every window of corpusmill's loader stands at its place in the flat row of tokens."""
     loader, whole = WindowLoader(shards, given.context, given.batch, 0, False), shards.window(0, len(shards))
     for step in (0, LATE):
         ids, targets, _ = loader.load(step)
@@ -152,7 +152,7 @@ def throughput(shards: TokenShards, folder: Path, given: argparse.Namespace) -> 
 
 
 def many_shards(folder: Path, shards: int, context: int) -> None:
-    """A set of small shards of random tokens, with index and plan as the tokens stage writes them."""
+    """Writes a set of small shards of random tokens, with index and plan as the tokens stage writes them."""
     storage, rng, described = Storage(str(folder)), np.random.default_rng(0), []
     for number in range(shards):
         counts = rng.integers(20, 3000, 40)
@@ -173,7 +173,7 @@ def many_shards(folder: Path, shards: int, context: int) -> None:
 
 
 def starting(folder: Path, given: argparse.Namespace) -> None:
-    """From nothing to the first batch, and to that of a late step; the kernels are loaded."""
+    """Times the opening of a loader up to the first batch, and up to that of a late step; kernels are already loaded."""
     many_shards(folder, given.shards, given.context)
 
     def seconds(make: Callable[[TokenShards], Any], step: int) -> list[float]:
@@ -202,7 +202,7 @@ def starting(folder: Path, given: argparse.Namespace) -> None:
 
 
 def resuming(shards: TokenShards, given: argparse.Namespace) -> None:
-    """A batch at the beginning and at a late step, from a loader that was open before."""
+    """Times a batch at the beginning and at a late step, from a loader that is already open."""
     loader = WindowLoader(shards, given.context, given.batch, 0, False)
     for step in (0, LATE, 1000 * LATE):
         print(f"a batch at step {step:,}: {1e6 * min(best(1, 1, lambda _, step=step: loader.load(step)) for _ in range(50)):.0f} us")  # type: ignore[misc]

@@ -1,11 +1,11 @@
-"""What the loop around a training step costs: guards, clipping, totals, logs, the thread that makes batches.
+"""Measures what the loop around a training step costs: guards, clipping, totals, logs, the thread that makes batches.
 
     python benchmarks/loop_overhead.py [--preset 10m] [--batch 8] [--context 512] [--vocabulary 8192] [--steps 10] [--threads 2] [--bar]
 
-Steps of `fit` (its log on, evaluation off) and of forward, backward and optimiser alone take turns in one process, on the same batches,
-each side with its own copy of the model; a second bare one says how even equal steps are. Prints processor and wall seconds a step, what
-the loop adds to the median step in percent, and the share of a step that was spent waiting for the loader. Clipping is part of both sides:
-the bare one calls torch's `clip_grad_norm_`.
+Steps of `fit` (its log on, evaluation off) and bare steps (forward, backward, optimiser) take turns in one process, on the same batches,
+each side with its own copy of the model. A second bare side shows how much equal steps differ. Prints processor and wall seconds a step,
+what the loop adds to the median step in percent, and the share of a step spent waiting for the loader. Both sides clip gradients: the bare
+one calls torch's `clip_grad_norm_`.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Clock:
 
 
 class Windows(TokenObjective):
-    """The windows of a loader, a batch a step."""
+    """The windows of a loader, one batch for each step."""
 
     def __init__(self, loader: WindowLoader):
         self.loader = loader
@@ -65,7 +65,7 @@ class Windows(TokenObjective):
 
 
 def bare_step(loader: WindowLoader, model: Llama, kind: str) -> Callable[[int], None]:
-    """Forward, backward, clipping and update, and nothing else."""
+    """Returns a step of forward, backward, clipping and update, and nothing else."""
     optimizer = Optimizer(dict(model.named_parameters()), OptimizerConfig(kind=kind))  # type: ignore[arg-type]
     parameters = list(model.parameters())
 
@@ -81,7 +81,7 @@ def bare_step(loader: WindowLoader, model: Llama, kind: str) -> Callable[[int], 
 
 def looped(clock: Clock, others: dict[str, Callable[[int], None]], loader: WindowLoader, model: Llama, config: LoopConfig, folder: Path,
            bar: bool) -> None:  # fmt: skip
-    """The whole loop, and after each of its steps one of each of the `others`, which are no part of its time."""
+    """Runs the whole loop, and after each of its steps one step of each of the `others`, whose time is not counted for the loop."""
 
     class Turning(loop.Watch):
         def __enter__(self) -> "Turning":

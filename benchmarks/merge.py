@@ -1,9 +1,9 @@
-"""How fast a task merges files of keys and of gathered documents, and what it takes of memory.
+"""Measures speed and memory of a task that merges files of keys and of co-located documents.
 
     python benchmarks/merge.py [--files 16] [--documents 30000] [--groups 1000]
 
-Files as shards of so many documents have them: 14 keys a document; a quarter of the documents has a candidate, with a text of 5 KB. A line
-for each kind: bytes read, seconds (CPU of the process), MB/s, and by how much the peak of the memory grew, mapped files not counted.
+The files are like those of shards with `--documents` documents: 14 keys a document; a quarter of the documents has a candidate, with a text
+of 5 KB. Prints a line for each kind: bytes read, seconds (CPU of the process), MB/s, and the growth of peak memory without mapped files.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def keys_file(number: int, documents: int) -> bytes:
 
 
 def documents_table(number: int, documents: int, groups: int) -> pa.Table:
-    """The documents of a shard that have a candidate: random words, spread over the groups, by group."""
+    """Makes the documents of a shard that have a candidate: random words, spread over the groups, sorted by group."""
     draw = random.Random(number)
     words = [f"w{draw.randrange(10**6)}" for _ in range(VOCABULARY)]
     rows = [
@@ -105,7 +105,7 @@ def measure(name: str, worker: MergeWorker, task: Task) -> None:
 
 
 def _own_memory() -> int:
-    """Bytes of this process that are in memory and of no file."""
+    """Returns the bytes of this process that are in memory and not of a file."""
     resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
     return (resident - shared) * resource.getpagesize()
 

@@ -1,9 +1,10 @@
-"""The candidate pairs of datatrove's MinHash against ours: two documents are one where a band of their signatures is equal.
+"""Compares the candidate pairs of datatrove's MinHash with corpusmill's: two documents are a pair if a band of signatures is equal.
 
     python benchmarks/minhash_parity.py DOCUMENTS.parquet ... [--documents 5200] [--hash xxhash|sha1] [--bits 64]
 
-Signatures and pairs of datatrove come from its own `MinhashDedupSignature`, once with its word tokenizer as it comes (against our
-word rule `spacy`) and once with a regular expression for one (`words`, `whitespace`). Texts, shingles and signatures are compared too.
+Signatures and pairs of datatrove come from its own `MinhashDedupSignature`, once with its default word tokenizer (against
+corpusmill's word rule `spacy`) and once with a regular expression (against `words`, `whitespace`). Texts, shingles and signatures are
+compared too.
 """
 
 import argparse
@@ -43,7 +44,7 @@ class RegexTokenizer:
 
 
 def pairs_of(bands: npt.NDArray[np.uint64], compared: npt.NDArray[np.bool_]) -> Pairs:
-    """`bands`: documents x bands x what a band is."""
+    """Returns the pairs; `bands` has the shape documents x bands x size of a band."""
     pairs: Pairs = set()
     for band in range(bands.shape[1]):
         buckets = defaultdict(list)
@@ -57,7 +58,7 @@ def pairs_of(bands: npt.NDArray[np.uint64], compared: npt.NDArray[np.bool_]) -> 
 def theirs(
     texts: list[str], config: MinhashConfig, tokenize: Callable[[str], list[str]] | None
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """datatrove's signatures (documents x bands x rows, zeros where it has none), and the numbers of shingles."""
+    """Returns datatrove's signatures (documents x bands x rows, zeros where it has none), and the numbers of shingles."""
     with tempfile.TemporaryDirectory() as folder:
         step = MinhashDedupSignature(folder, config)
         if tokenize is not None:

@@ -1,11 +1,11 @@
-"""The data stages on two worker nodes against one, each node pinned to a core of its own, on the same input; and what the machine allows.
+"""Compares the data stages on two worker nodes with one, each node pinned to one core, on the same input; and measures the machine's limit.
 
     python benchmarks/nodes.py CRAWL... [--recipe recipes/demo.yaml] [--no-ceiling] [--keep FOLDER]
 
 Each cluster is real: a head and raylets as `make cluster-up` starts them. The head and the run's own process share the first node's core
-in both cases, so one core is compared with two. A run before compiles the kernels. All files that the two runs wrote are compared
-byte by byte. Two cores of one machine share its memory and caches, so the ceiling is measured, too: the same stages in one process on one
-core alone, and then two such runs side by side on two cores; twice the first time over the second is what two nodes can reach here.
+in both cases, so one core is compared with two. A first run compiles the kernels. All files of the two runs are compared
+byte by byte. Two cores of one machine share its memory and caches, so the ceiling is measured too: the same stages in one process on one
+core alone, and then two such runs side by side on two cores. Twice the first time divided by the second is the largest possible gain.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from corpusmill.pipeline.storage import Storage
 
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 ASKED = 1.8
-#: Seconds of each stage, and of all of them under "all".
+#: Seconds of each stage, and of all stages under "all".
 Times = dict[str, float]
 
 
 def start(recipe: str, inputs: Sequence[str], run: Path, cores: Sequence[int], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """`corpusmill run` of the data stages, pinned; with an empty environment it is inline."""
+    """Starts `corpusmill run` of the data stages, pinned; with an empty environment it runs inline."""
     engine = "ray" if environment else "inline"
     command = [sys.executable, "-m", "corpusmill", "run", recipe, *inputs, "--output", str(run), "--to", STAGES[-1], "--engine", engine]
     threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -42,7 +42,7 @@ def start(recipe: str, inputs: Sequence[str], run: Path, cores: Sequence[int], e
 
 
 def finish(process: subprocess.Popen[bytes], run: Path) -> Times:
-    """The seconds of a run that ends well, from its own log."""
+    """Waits for a run, which must succeed; returns its seconds from its own log."""
     if process.wait() != 0:
         sys.exit(f"{run}.log: the run failed:\n{Path(f'{run}.log').read_text()[-2000:]}")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -52,7 +52,7 @@ def finish(process: subprocess.Popen[bytes], run: Path) -> Times:
 
 @contextmanager
 def cluster(folder: Path, cores: Sequence[Sequence[int]]) -> Iterator[dict[str, str]]:
-    """A cluster with a node for each group of cores; gives the environment of a run on it."""
+    """Starts a cluster with a node for each group of cores; yields the environment for a run on it."""
     here = clusters.up(folder, len(cores), cores)
     try:
         yield {"RAY_ADDRESS": here["address"], **clusters.environment(here)}
@@ -66,19 +66,19 @@ def on_nodes(recipe: str, inputs: Sequence[str], run: Path, cores: Sequence[int]
 
 
 def side_by_side(recipe: str, inputs: Sequence[str], runs: Sequence[Path], cores: Sequence[int]) -> Times:
-    """The slower one's seconds of each stage, of runs that begin together, each on its core."""
+    """Starts runs together, each on its core; returns the slower one's seconds of each stage."""
     processes = [start(recipe, inputs, run, [core], {}) for run, core in zip(runs, cores, strict=True)]
     try:
         times = [finish(process, run) for process, run in zip(processes, runs, strict=True)]
     finally:
-        for process in processes:  # where one fails, the other would work on
+        for process in processes:  # where one run fails, the other would go on
             process.terminate()
             process.wait()
     return {stage: max(found[stage] for found in times) for stage in times[0]}
 
 
 def outputs(run: Path) -> dict[str, bytes]:
-    """Every file that the manifests name."""
+    """Returns every file that the manifests name."""
     found = {}
     for stage in STAGES:
         for row in Manifest(Storage(str(run / stage)), read_only=True).rows():
@@ -88,7 +88,7 @@ def outputs(run: Path) -> dict[str, bytes]:
 
 
 def compare(one: Path, two: Path) -> tuple[int, int, int]:
-    """Files, bytes, and how many bytes differ; a file that only one run has differs as a whole."""
+    """Returns files, bytes, and differing bytes; a file that only one run has counts as a whole."""
     left, right = outputs(one), outputs(two)
     different = 0
     for name in left.keys() | right.keys():

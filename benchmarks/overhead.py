@@ -1,17 +1,17 @@
-"""What Ray and a run's bookkeeping cost on top of the kernels: seconds of processors of a stage on so much text, and what they went to.
+"""Measures what Ray and a run's bookkeeping cost on top of the kernels: processor seconds of a stage, and their parts.
 
     python benchmarks/overhead.py RUN [--megabytes 1000] [--shard-mb 30] [--stages filter dedup all] [--workers 1 2] [--folder DIR]
 
-RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py, in shards of so much text: 30 MB is what ingest
-makes of a piece of WARC.gz or JSONL, as its default cuts them. Each line is the command `corpusmill run` as a user calls it, from start to
-end, inline or on a Ray of its own; `all` is filter to tokens in one command. Seconds are what the system counted of all processes at their
-end: of the command, and of all that Ray starts for it. Those of Ray's workers, for which nobody waits, are looked up 20 times a second: of
-each its last 0.05 s are missing. Of these seconds `counted.py` counts in the same run:
+RUN is a run with a finished `ingest`; its documents are repeated as in filter_stage.py, in shards of `--shard-mb`: 30 MB is the text of
+one task of ingest by default (WARC.gz or JSONL). Each line is the command `corpusmill run` as a user calls it, from start to
+end, inline or on a Ray of its own; `all` is filter to tokens in one command. Seconds are what the system counted for all processes at their
+end: the command's, and those of all that Ray starts for it. Nobody waits for Ray's workers, so their seconds are sampled 20 times a second,
+and the last 0.05 s of each are missing. Of these seconds `counted.py` counts in the same run:
 
 * kernels: the calls of the workers, with what each loads (libraries, models, JIT);
 * Parquet: making the files of the documents and of the report, in memory, which any tool has to do.
 
-All else is bookkeeping and Ray. Ratios are of all seconds to the kernels', and to those of kernels and Parquet. Text is in UTF-8.
+The rest is bookkeeping and Ray. Ratios are all seconds divided by the kernels', and by those of kernels and Parquet. Text is in UTF-8.
 """
 
 import argparse
@@ -42,27 +42,28 @@ from corpusmill.pipeline.storage import Storage
 SECTIONS: dict[str, Any] = {
     "filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb", "alarm": "warn"}, "tokenizer": {"vocab_size": 4096}, "tokens": {},
 }  # fmt: skip
-#: What is measured: these stages, one after the other.
+#: Groups of stages to measure, one after the other.
 MEASURED = {"filter": ["filter"], "dedup": ["dedup"], "all": list(SECTIONS)}
 #: prctl: processes whose parent ends become children of this one, so that their seconds are counted.
 PR_SET_CHILD_SUBREAPER = 36
 TICKS, LOOK = os.sysconf("SC_CLK_TCK"), 0.05
-Seconds = tuple[float, float]  # of processors, of the clock
+Seconds = tuple[float, float]  # processor seconds, wall seconds
 
 
 def children() -> float:
-    """Seconds of processors of all that this process has waited for."""
+    """Returns the processor seconds of all children that this process has waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 class Unwaited(threading.Thread):
-    """Adds up the seconds of processes below this one that nobody waits for: Ray's raylet ignores SIGCHLD, so the system adds the seconds
-    of its workers to nobody's when they end."""
+    """Adds up the seconds of descendants that nobody waits for. Ray's raylet ignores SIGCHLD, so the system adds the seconds of its ended
+    workers to no process.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.seconds: dict[tuple[int, int], float] = {}  # by process and the moment of its start
+        self.seconds: dict[tuple[int, int], float] = {}  # by process and start time
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -92,14 +93,14 @@ def ignores_children(process: int) -> bool:
 
 
 def command(arguments: list[str], folder: str, what: str) -> Seconds:
-    """Runs a process on fresh stages and waits for all that it started."""
+    """Runs a process on fresh stages and waits for all processes that it started."""
     for stage in MEASURED[what]:
         shutil.rmtree(f"{folder}/{stage}", ignore_errors=True)
     before, unwaited, wall = children(), Unwaited(), time.perf_counter()
     unwaited.start()
     subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     wall = time.perf_counter() - wall
-    waited = set()  # workers that outlived their raylet are among them
+    waited = set()  # includes workers that outlived their raylet
     with contextlib.suppress(ChildProcessError):
         while True:
             waited.add(os.waitpid(-1, 0)[0])
@@ -110,7 +111,7 @@ def command(arguments: list[str], folder: str, what: str) -> Seconds:
 
 
 def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, Seconds, Counter[str]]]:
-    """Of each way to run it: seconds of all processes, and what of them was counted."""
+    """Yields for each way to run the stages: seconds of all processes, and the counted ones."""
     stages = MEASURED[what]
     ours = ["run", f"{folder}/recipe.yaml", "--output", folder, "--from", stages[0], "--to", stages[-1]]
     ways = {"inline": ["--engine", "inline"]} | {
@@ -143,7 +144,7 @@ def main() -> None:
 
 
 def made(source: str, folder: str, what: str, megabytes: float, shard_mb: float) -> int:
-    """A run with so much text for the stages, and its recipe. Returns the bytes of text."""
+    """Makes a run with `megabytes` of text for the stages, and its recipe. Returns the bytes of text."""
     size = sum(write_input(source, folder, megabytes, shard_mb))
     sections = {"ingest": {}, **{stage: SECTIONS[stage] for stage in MEASURED[what]}}
     Path(folder, "recipe.yaml").write_text(json.dumps(sections))
@@ -152,7 +153,7 @@ def made(source: str, folder: str, what: str, megabytes: float, shard_mb: float)
 
 
 def compile_kernels(source: str, folder: str, what: str) -> None:
-    """Numba compiles what it has not compiled on this machine, on little text."""
+    """Lets numba compile the kernels that are not compiled on this machine, on little text."""
     made(source, folder, what, 1, 1)
     for _ in measured(folder, what, []):
         pass
@@ -160,7 +161,7 @@ def compile_kernels(source: str, folder: str, what: str) -> None:
 
 
 def show(lines: Iterator[tuple[str, Seconds, Counter[str]]], size: int) -> None:
-    """Prints each line as it comes; `size`: bytes of text."""
+    """Prints each line as it comes; `size` is in bytes of text."""
     for name, (cpu, wall), of in lines:
         kernels, parquet = of["kernels"], of["Parquet"]
         rest = cpu - kernels - parquet

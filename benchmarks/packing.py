@@ -1,11 +1,11 @@
-"""Packing documents into rows: places that stay empty, tokens lost, and time, ours beside TRL's pack_dataset and the greedy way.
+"""Compares packing of documents into rows with TRL's pack_dataset and the greedy way: empty places, lost tokens, and time.
 
     python benchmarks/packing.py RUN/tokens/train [--length 2048] [--rounds 3]
 
-All pack the documents of each shard by themselves. Ours plans from the lengths and copies tokens when a batch is loaded, so both are
-timed: planning, and the loading of every row once, in which every token has to be a target exactly once. TRL's (strategies `bfd`, which
-crops what is longer than a row, and `bfd_split`) makes a new data set. The greedy way puts a document into the row that is open, or
-begins a new one; documents longer than a row are cut as ours are. Seconds are of processor time, the best of the rounds.
+All pack the documents of each shard separately. corpusmill plans from the lengths and copies tokens when a batch is loaded, so both are
+timed: planning, and the loading of every row once, in which every token has to be a target exactly once. TRL's strategies `bfd`, which
+crops documents longer than a row, and `bfd_split` make a new data set. The greedy way puts a document into the current row if it fits, or
+begins a new one, and cuts long documents as corpusmill does. Seconds are processor time, the best of the rounds.
 """
 
 import argparse
@@ -29,7 +29,7 @@ LOADED_AT_A_TIME = 64
 
 
 def best(rounds: int, work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of processor time, and what the last round gave."""
+    """Returns processor seconds, and the result of the last round."""
     seconds, found = [], None
     for _ in range(rounds):
         started = time.process_time()
@@ -39,7 +39,7 @@ def best(rounds: int, work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def next_fit(documents: np.ndarray[Any, Any], length: int) -> int:
-    """Rows of the greedy way."""
+    """Returns the rows of the greedy way."""
     rows, free = 0, 0
     for size in cut(documents, length)[1].tolist():
         if size > free:
@@ -49,7 +49,7 @@ def next_fit(documents: np.ndarray[Any, Any], length: int) -> int:
 
 
 def load_all(loader: PackedLoader, places: np.ndarray[Any, Any]) -> None:
-    """Every row once; how often each token value is a target is added to `places`."""
+    """Loads every row once; adds to `places` how often each token value is a target."""
     for first in range(0, loader.rows, LOADED_AT_A_TIME):
         _, targets, _ = loader.samples(first, min(LOADED_AT_A_TIME, loader.rows - first))
         values = targets.numpy()
@@ -57,7 +57,7 @@ def load_all(loader: PackedLoader, places: np.ndarray[Any, Any]) -> None:
 
 
 def lost_by_ours(shards: TokenShards, length: int) -> int:
-    """Tokens that are not a target exactly once: by place in the plans, and by value in the rows that are loaded."""
+    """Counts corpusmill's tokens that are not a target exactly once: by place in the plans, and by value in the loaded rows."""
     wrong = 0
     for number, shard in enumerate(shards.shards):
         found = np.zeros(shard.tokens + 1, np.int64)
@@ -73,7 +73,7 @@ def lost_by_ours(shards: TokenShards, length: int) -> int:
 
 
 def trl(shards: TokenShards, length: int, strategy: str) -> tuple[float, int, int]:
-    """Seconds, rows and tokens of TRL's packing of all shards."""
+    """Returns seconds, rows and tokens of TRL's packing of all shards."""
     from datasets import Dataset, disable_progress_bars
     from trl import pack_dataset
 

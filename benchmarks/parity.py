@@ -1,10 +1,10 @@
-"""Every value and verdict of datatrove's heuristic filters against ours, document by document.
+"""Compares every value and verdict of datatrove's heuristic filters with corpusmill's, document by document.
 
     python benchmarks/parity.py DOCUMENTS.parquet ... [--documents 5000] [--word-rule spacy|words]
 
-The documents are spread over all that are given. Compared are the language, all values of Gopher repetition, Gopher quality, C4 (with
-the text that it leaves) and FineWeb quality, each with datatrove's own functions on the same text, and of FineWeb's chain behind the
-language the verdict and the first reason. With `spacy` datatrove runs as it comes; with `words` its tokenizer is `re.findall`.
+The documents are chosen evenly from the given files. Compared are the language, all values of Gopher repetition, Gopher quality, C4 (with
+its remaining text) and FineWeb quality, each with datatrove's own functions on the same text, and the verdict and first reason of
+FineWeb's chain after the language. With `spacy` datatrove runs with its defaults; with `words` its tokenizer is `re.findall`.
 """
 
 import argparse
@@ -45,12 +45,12 @@ STEPS = [
     "fineweb_quality",
 ]
 MODULES = (gopher_repetition_filter, gopher_quality_filter, fineweb_quality_filter)
-#: Where our rules' names say which family they belong to.
+#: The prefixes of corpusmill's rules, by family.
 OUR_NAMES = {"repetition_empty": "empty", "fineweb_empty": "empty"}
 
 
 def spread(paths: list[Path], wanted: int) -> list[str]:
-    """About so many documents with text, at equal distances."""
+    """Returns about `count` documents with text, at equal distances."""
     texts = ds.dataset([str(path) for path in paths]).to_table(columns=["text"])["text"]
     step = max(len(texts) // wanted, 1)
     return [text for text in texts.take(pa.array(range(0, len(texts), step))).to_pylist() if text][:wanted]
@@ -101,7 +101,7 @@ def fineweb_values(text: str, words: list[str]) -> dict[str, float]:
 
 
 def c4_values(text: str) -> tuple[str, dict[str, float]]:
-    """The text that datatrove leaves, and its number of sentences, with no rule that drops the document."""
+    """Returns datatrove's remaining text and its number of sentences, without the rules that drop a document."""
     sentences = 0
 
     def count(line: str, language: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""The step `pii`: its speed and its finds by kind, beside datatrove's PIIFormatter and the matcher of the library phonenumbers.
+"""Compares speed and finds of the step `pii`, by kind, with datatrove's PIIFormatter and the matcher of the library phonenumbers.
 
     python benchmarks/pii.py DOCUMENTS.jsonl [MORE.parquet ...] [--megabytes 50] [--show KIND]
 
-Speeds are CPU times on one core, the best of some repetitions. `--show phone` lists every find of a kind with the text around it, so that
-somebody can judge. Last come digit strings of random digits in a sentence, none of which belongs to anybody: what share of them is found.
+Speeds are CPU times on one core, the best of some repetitions. `--show phone` lists every find of a kind with the text around it, for
+judgement by eye. Last come random digit strings in a sentence, none of which is personal data: prints the share that is found.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def batches(texts: list[str]) -> list[DocumentBatch]:
 
 
 def totals(step: Pii, parts: list[DocumentBatch]) -> dict[str, tuple[int, int]]:
-    """Finds and documents with finds, by column."""
+    """Returns finds, and documents with finds, by column."""
     columns = [step.measure(part).columns for part in parts]
     return {
         kind.column: (sum(int(each[kind.column].sum()) for each in columns), sum(int((each[kind.column] > 0).sum()) for each in columns))
@@ -57,7 +57,7 @@ def speeds(texts: list[str]) -> None:
 
 
 def show(texts: list[str], name: str) -> None:
-    """Every find of a kind once, between brackets."""
+    """Prints every find of a kind once, between brackets."""
     column = TextColumn(pa.array(texts, pa.large_string()))
     found = without_overlaps([kind.find(column) for kind in KINDS])
     lines = {}

@@ -1,14 +1,14 @@
-"""How large dedup's plan is with so many shards: its manifest, its lists of files, and the tasks on their way to workers; and how many
-files its tasks open.
+"""Measures how large dedup's plan grows with the number of shards: its manifest, its lists of files, the tasks that go to workers, and the
+number of files that its tasks open.
 
     python benchmarks/plan_size.py [--shards 200 400] [--documents 8] [--fan-in 64 0] [--few 32] [--inside]
 
-Shards are tiny, and so is what fits a range of keys or a group, so that there is a range for eight or so shards, as there is where shards
-have 30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
-passages, too. `--fan-in`: how many neighbouring files are merged where there are more than that, and `--few` tasks that read them (fan-in
-0: none are). A line for each number of shards and fan-in: tasks, bytes of the manifest and of the lists, of the pickled tasks of all
-phases and of the largest of them, how often a task opened a working file or a table, and the CPU seconds of the process and of the phases
-that took most. To compare with another version of the code, name it in PYTHONPATH.
+Shards are tiny, and ranges of keys and groups are small in proportion, so that there is a range for about eight shards, as with shards of
+30,000 documents (10,000 shards and 1,024 ranges). All else is real, on the inline engine without fsync. `--inside` cuts lines and
+passages, too. `--fan-in`: that many neighbouring files are merged into one, where there are more files than that and more than
+`--few` tasks read them (fan-in 0: nothing is merged). Prints a line for each number of shards and fan-in: tasks, bytes of the manifest and
+of the lists, bytes of the pickled tasks of all phases and of the largest task, how often a task opened a working file or a table, and the
+CPU seconds of the process and of the slowest phases. To compare with another version of the code, name it in PYTHONPATH.
 """
 
 import argparse
@@ -49,12 +49,12 @@ LINE = (
 )
 #: A fan-in that no number of files exceeds.
 NEVER = 1 << 60
-#: Phases that are named with their seconds.
+#: Number of phases that are printed with their seconds.
 MOST = 8
 
 
 class Counting(InlineEngine):
-    """Counts what would travel to workers, and the CPU seconds of each phase."""
+    """Counts the bytes that would travel to workers, and the CPU seconds of each phase."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -68,7 +68,7 @@ class Counting(InlineEngine):
 
 
 class Opened:
-    """Counts the Arrow and Parquet files, and those of sections, that are opened while it is there."""
+    """Counts the Arrow, Parquet and sectioned files that are opened while it is active."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -93,7 +93,7 @@ class Opened:
 
 
 def shard(number: int, documents: int) -> pa.Table:
-    """A quarter of the documents has a near copy in the next shard, or in the one before."""
+    """Makes a shard in which a quarter of the documents has a near copy in the next shard, or in the one before."""
     rows = []
     for place in range(documents):
         copied = place < documents // 4
@@ -106,7 +106,7 @@ def shard(number: int, documents: int) -> pa.Table:
 
 
 def filtered(run: Storage, shards: int, documents: int) -> None:
-    """A run in which the stage before is finished."""
+    """Makes a run whose stage before `dedup` is finished."""
     manifest, storage = Manifest(run.child("filter")), run.child("filter")
     keys = [f"part-{number:05d}" for number in range(shards)]
     for number, key in enumerate(keys):

@@ -1,16 +1,16 @@
-"""Steps of instruction tuning and of DPO beside TRL's trainers: same model, examples, optimiser and fp32, on the CPU.
+"""Compares steps of instruction tuning and DPO with TRL's trainers: same model, examples, optimiser and fp32, on the CPU.
 
     python benchmarks/post_training.py MODEL INSTRUCTIONS PAIRS [--batch 16] [--steps 20] [--rounds 3] [--threads 1]
 
-MODEL is a model folder with a chat template, as `RUN/sft/model`; the files are JSONL of instructions and of preference pairs.
+MODEL is a model folder with a chat template, such as `RUN/sft/model`; the files are JSONL of instructions and of preference pairs.
 
-A step is that of the whole training: batch, forward, backward, clipping, AdamW, what is logged. Ours are those of the stages `sft` and
-`align`; TRL's have what makes them fast on a CPU: no checkpointing, fused AdamW, no evaluation, saving or logging, no loader processes,
-and reference log-probabilities precomputed, as ours are. Tuning packs examples into rows, so a step of ours has as many rows as hold
-about `batch` examples; TRL is measured with padded batches of what they hold, and with its own packing into as many rows, and its faster
-way counts.
-Both train in turns of `steps` steps, of which the first three are left out. Prints medians of milliseconds a step, of the clock and of
-processor time, one JSON object a line.
+A step is that of the whole training: batch, forward, backward, clipping, AdamW, logging. corpusmill's steps are those of the stages `sft`
+and `align`. TRL gets the options that are fast on a CPU: no checkpointing, fused AdamW, no evaluation, saving or logging, no loader
+processes, and precomputed reference log-probabilities, as in corpusmill. Tuning packs examples into rows, so a step of corpusmill has the
+rows that hold about `batch` examples. TRL is measured with padded batches of the same examples, and with its own packing into as many
+rows, and its faster way counts.
+Both train in turns of `steps` steps, of which the first three are left out. Prints medians of milliseconds a step, wall and processor
+time, one JSON object a line.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from corpusmill.train.tuning import StartModel
 
 CPU = ParallelDims.single(torch.device("cpu"))
 LR = 3e-4
-#: Times of the clock and of the processor at the end of each step.
+#: Wall and processor time at the end of each step.
 Clock = list[tuple[float, float]]
 
 
@@ -56,7 +56,7 @@ def now() -> tuple[float, float]:
 
 
 class Ours:
-    """A stage's objective in the loop, going on from turn to turn."""
+    """A stage's objective in the loop, continued from turn to turn."""
 
     def __init__(self, made: Any, objective: Any, steps: int, folder: Path):
         self.made, self.objective, self.folder, self.turn = made, objective, folder, 0
@@ -73,7 +73,7 @@ class Ours:
 
 
 class Theirs(TrainerCallback):
-    """A trainer of TRL's, going on from turn to turn."""
+    """A trainer of TRL, continued from turn to turn."""
 
     def __init__(self, kind: type, model: Path, rows: list[dict[str, Any]], config: Any):
         tokenizer = AutoTokenizer.from_pretrained(model)
@@ -99,11 +99,11 @@ def settings(folder: Path, batch: int, steps: int) -> dict[str, Any]:
 
 
 def in_turns(rounds: int, work: dict[str, Callable[[], Clock]]) -> dict[str, dict[str, float]]:
-    """Median milliseconds a step of each, of the clock and of the processor."""
+    """Returns each side's median milliseconds a step, wall and processor."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, turn in work.items():
-            with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):  # TRL prints what it has done
+            with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):  # TRL prints its progress
                 clock = turn()
             taken[name] += [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(clock[3:])]
     return {

@@ -1,4 +1,4 @@
-"""Pre-training speed: our step beside a plain loop over `transformers`' Llama of the same shape, loop overhead, loader.
+"""Measures pre-training speed: a step next to a plain loop over `transformers`' Llama of the same shape, loop overhead, loader.
 
     python benchmarks/pretrain.py [--preset 2m] [--batch 8] [--context 256] [--vocabulary 2048] [--steps 30] [--threads 2]
 
@@ -31,7 +31,7 @@ from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
 
 
 def random_tokens(tokens: int, vocabulary: int) -> TokenArray:
-    """Ids as the shards hold them, a document of about 500 tokens after the other."""
+    """Makes random ids as in shards: documents of about 500 tokens."""
     rng = np.random.default_rng(0)
     ids = rng.integers(4, vocabulary, tokens, dtype=np.uint16)
     ids[rng.random(tokens) < 1 / 500] = 0
@@ -39,7 +39,7 @@ def random_tokens(tokens: int, vocabulary: int) -> TokenArray:
 
 
 def in_turns(steps: int, *work: Callable[[int], None]) -> list[float]:
-    """The median seconds of each of several kinds of step, taken in turns; the first three rounds are warm-up."""
+    """Returns the median seconds of each of several kinds of step, taken in turns; the first three rounds are warm-up."""
     seconds: list[list[float]] = [[] for _ in work]
     for step in range(steps + 3):
         for kind, one in enumerate(work):
@@ -50,7 +50,7 @@ def in_turns(steps: int, *work: Callable[[int], None]) -> list[float]:
 
 
 def plain_step(loader: WindowLoader, model: Llama, kind: str) -> Callable[[int], None]:
-    """Our model and optimiser in three lines, without the loop around them."""
+    """Returns a step of corpusmill's model and optimiser in three lines, without the loop around them."""
     optimizer = Optimizer(dict(model.named_parameters()), OptimizerConfig(kind=kind))  # type: ignore[arg-type]
 
     def step(number: int) -> None:
@@ -80,7 +80,7 @@ def transformers_step(loader: WindowLoader, folder: Path) -> Callable[[int], Non
 
 
 class _Windows(TokenObjective):
-    """The windows of a loader, a batch a step."""
+    """The windows of a loader, one batch for each step."""
 
     def __init__(self, loader: WindowLoader):
         self.loader = loader
@@ -90,7 +90,7 @@ class _Windows(TokenObjective):
 
 
 def loop_seconds(loader: WindowLoader, model: Llama, folder: Path, steps: int, kind: str) -> float:
-    """Seconds a step inside the whole loop: guards, clipping, log and the final save included."""
+    """Returns the seconds a step in the whole loop: guards, clipping, log and the final save included."""
 
     config = LoopConfig(steps=steps, optimizer=OptimizerConfig(kind=kind), save_every=steps + 1)  # type: ignore[arg-type]
     return fit(model, _Windows(loader), config, state=folder / "state", log=folder / "log.jsonl").seconds / steps

@@ -1,9 +1,9 @@
-"""Seconds to open a large run (`large_run.py` makes one) and to answer typical queries, and the peak memory of it all.
+"""Measures seconds to open a large run (from `large_run.py`) and to answer typical queries, and the peak memory of the whole.
 
     python benchmarks/query.py RUN [--times 3]
 
-Each query is asked `--times` times; printed are the first answer, which reads the shards' footers, and the fastest, with CPU seconds
-beside them for a machine that others use, too.
+Each query is asked `--times` times. Prints the first answer, which reads the shards' footers, and the fastest, with CPU seconds
+next to them, which depend less on the load of the machine.
 """
 
 import argparse
@@ -25,7 +25,7 @@ QUERIES = {
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds, CPU seconds, and what came of it."""
+    """Returns seconds, CPU seconds, and the result."""
     started, cpu = time.perf_counter(), time.process_time()
     found = action()
     return time.perf_counter() - started, time.process_time() - cpu, found

@@ -1,8 +1,8 @@
-"""Seconds and memory that a run's report takes, whole and by what is read for it, and the bytes of the page. Writes nothing.
+"""Measures seconds and memory of a run's report, in total and by the tables read for it, and the bytes of the page. Writes nothing.
 
     python benchmarks/report.py RUN [--profile]
 
-The first line is what a newcomer waits for: libraries loaded, run read, page made. With `--profile` the functions that took most follow.
+The first line is a user's waiting time: libraries loaded, run read, page made. With `--profile` the slowest functions follow.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BEGAN = time.perf_counter()
 
 
 def timed(name: str, function: Callable[..., Any], seconds: dict[str, float]) -> Callable[..., Any]:
-    """`function`, whose seconds are added up under its name."""
+    """Returns `function`, with its seconds added up under its name."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         began = time.perf_counter()

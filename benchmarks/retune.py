@@ -1,8 +1,8 @@
-"""Seconds that `retune` takes on a report of a million rows, made by repeating the filter stage's shards of a real run.
+"""Measures the seconds of `retune` on a report of a million rows, made by repeating the filter stage's shards of a real run.
 
     python benchmarks/retune.py RUN [--rows 1000000] [--set filter.thresholds.gopher_long_doc=90000]...
 
-Each `--set` is one retuning, one after the other.
+Each `--set` is a retuning of its own; they run one after the other.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SETS = [
 
 
 class Clock:
-    """Remembers when the verdicts were known."""
+    """Records the time when the verdicts are known."""
 
     seconds = cpu = 0.0
 

@@ -1,17 +1,17 @@
-"""Tiny Shakespeare by characters: our recipe beside nanoGPT's train_shakespeare_char with its README's flags for a CPU, in one run.
+"""Compares Tiny Shakespeare by characters: corpusmill's recipe and nanoGPT's train_shakespeare_char with its README's CPU flags.
 
     python benchmarks/shakespeare.py tinyshakespeare.txt [--nanogpt CHECKOUT] [--long-steps 2000] [--rounds 60] [--threads 2]
 
-Three things are shown. Ours reaches nanoGPT's loss in a fraction of its time (`corpusmill run recipes/shakespeare-char.yaml` as it is);
-given nanoGPT's own time it ends lower (`--long-steps`); and with nanoGPT's sizes and optimiser settings our step takes no longer.
+Shows three things. corpusmill reaches nanoGPT's loss in a fraction of its time (`corpusmill run recipes/shakespeare-char.yaml`
+unchanged); in nanoGPT's own time it ends lower (`--long-steps`); and with nanoGPT's sizes and optimiser settings its step takes no longer.
 
 Losses are nats a character over the whole validation text, the last 10% of the file, in windows of 64 one after the other. nanoGPT's
-windows predict each character from 1 to 64 before it, and leave out the text's first character and its last 51; ours predict all 111,540
-from as many, but for the first of all, which has none before it. Training times are of all steps, without start-up, evaluations and
-saving; a command's is of all that it does: nanoGPT's `python train.py`, ours from the file to the report.
+windows predict each character from the 1 to 64 before it, and leave out the text's first character and its last 51. corpusmill predicts
+all 111,540 from as many, except the very first, which has none before it. Training times are of all steps, without start-up, evaluation
+and saving. A command's time is of all its work: nanoGPT's `python train.py`, corpusmill's from the file to the report.
 
-Without `--nanogpt`, what was once recorded of it (2 cores of an EPYC) and a plain PyTorch loop over the GPT-2 of `transformers`, with the
-same sizes, settings and text, stand in. The recipe's settings were chosen by the loss on this validation text.
+Without `--nanogpt`, recorded results (2 cores of an EPYC) and a plain PyTorch loop over the GPT-2 of `transformers`, with the
+same sizes, settings and text, replace it. The recipe's settings were chosen by the loss on this validation text.
 """
 
 import argparse
@@ -55,7 +55,7 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one training; `command` is None where only a loop was timed."""
+    """Results of one training; `command` is None where only a loop was timed."""
 
     name: str
     parameters: int
@@ -69,7 +69,7 @@ RECORDED = Figures("nanoGPT (recorded)", 804_096, STEPS, 1.898, 65.0, 70.0)
 
 
 def timed(command: list[str], folder: Path | None = None) -> tuple[float, str]:
-    """Seconds that a command took, and what it printed."""
+    """Returns a command's seconds and its output."""
     started = time.perf_counter()
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     seconds = time.perf_counter() - started
@@ -87,7 +87,7 @@ def ours(name: str, text: Path, folder: Path, *sets: str) -> Figures:
 
 
 def nanogpt(checkout: Path, text: Path, work: Path) -> Figures:
-    """nanoGPT itself, in a copy of its checkout."""
+    """Runs nanoGPT itself, in a copy of its checkout."""
     folder = work / "nanoGPT"
     shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".git", "out*"))
     data = folder / "data" / "shakespeare_char"
@@ -103,7 +103,7 @@ def nanogpt(checkout: Path, text: Path, work: Path) -> Figures:
     return Figures("nanoGPT", parameters, STEPS, nats, training, seconds)
 
 
-#: Run in nanoGPT's folder: the model that it kept, over the whole validation text.
+#: Run in nanoGPT's folder: evaluates its saved model on the whole validation text.
 MEASURE = """
 import json, numpy as np, torch, torch.nn.functional as F
 from model import GPT, GPTConfig
@@ -132,7 +132,7 @@ class Text:
         self.train, self.validation, self.vocabulary = ids[:border], ids[border:], len(numbers)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Without end, at random places; always the same ones."""
+        """Yields batches without end, at random but reproducible places."""
         generator = torch.Generator().manual_seed(1337)
         while True:
             starts = torch.randint(len(self.train) - CONTEXT, (BATCH,), generator=generator)
@@ -146,7 +146,7 @@ class Text:
 
 
 def make_gpt2(vocabulary: int) -> Any:
-    """`transformers`' GPT-2 with nanoGPT's sizes and weights as it begins: without dropout, biases at zero and never trained."""
+    """Returns `transformers`' GPT-2 with nanoGPT's sizes and initial weights: without dropout, biases at zero and never trained."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(1337)
@@ -162,7 +162,7 @@ def make_gpt2(vocabulary: int) -> Any:
 
 
 def adamw(model: Any) -> torch.optim.Optimizer:
-    """With nanoGPT's settings for this text; decay on matrices only."""
+    """Returns AdamW with nanoGPT's settings for this text; decay on matrices only."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": 0.1},
@@ -181,7 +181,7 @@ def gpt2_step(model: Any, optimizer: torch.optim.Optimizer, batch: tuple[Tensor,
 
 
 def gpt2(text: Text) -> Figures:
-    """A plain loop over GPT-2, at nanoGPT's learning rates: 100 steps of warm-up, then a cosine to a tenth."""
+    """Runs a plain loop over GPT-2, at nanoGPT's learning rates: 100 steps of warm-up, then a cosine to a tenth."""
     model = make_gpt2(text.vocabulary)
     optimizer, batches = adamw(model), text.batches()
     started = time.perf_counter()
@@ -201,19 +201,19 @@ def gpt2(text: Text) -> Figures:
 
 
 class Driven(torch.nn.Module):
-    """GPT-2 with the face of our model, so that our loop can drive it."""
+    """GPT-2 with the interface of corpusmill's model, so that corpusmill's loop can train it."""
 
     def __init__(self, gpt2: Any, arch: Architecture):
         super().__init__()
         self.gpt2, self.device = gpt2, gpt2.device
-        self.arch = arch  # what the log's FLOP/s are counted by
+        self.arch = arch  # the log's FLOP/s are computed from it
 
     @property
     def model(self) -> "Driven":
         return self
 
     def switch(self, **_: bool) -> None:
-        """Nothing is compiled or computed again here."""
+        """Does nothing: this model is neither compiled nor recomputed."""
 
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
         logits: Tensor = self.gpt2(ids, use_cache=False).logits
@@ -221,9 +221,9 @@ class Driven(torch.nn.Module):
 
 
 class Turns(TokenObjective):
-    """Batches of the text for our loop; between any two of its steps the plain loop takes one, and both are timed.
+    """Batches of the text for corpusmill's loop; between any two of its steps the plain loop takes one, and both are timed.
 
-    Ours is timed from one forward pass to the next: the loop makes batches ahead in a thread, so they say nothing of its steps.
+    corpusmill's steps are timed from one forward pass to the next: a thread makes batches ahead, so batches do not mark its steps.
     """
 
     def __init__(self, text: Text, other: Callable[[], None]):
@@ -243,12 +243,12 @@ class Turns(TokenObjective):
         return super().loss(model, batch)
 
     def medians(self) -> tuple[float, float]:
-        """Milliseconds of a step of ours and of the plain loop; the first three are warm-up."""
+        """Returns milliseconds of a step of corpusmill's and of the plain loop; the first three are warm-up."""
         return 1e3 * statistics.median(self.ours[3:]), 1e3 * statistics.median(self.theirs[3:])
 
 
 def beside(text: Text, model: Any, rounds: int, work: Path, **changes: Any) -> tuple[float, float]:
-    """Our whole loop (clipping, guards, log) on `model` with nanoGPT's optimiser, in turns with the plain loop over GPT-2."""
+    """Runs corpusmill's whole loop (clipping, guards, log) on `model` with nanoGPT's optimiser, in turns with the plain loop over GPT-2."""
     gpt2 = make_gpt2(text.vocabulary)
     optimizer, batches = adamw(gpt2), text.batches()
     turns = Turns(text, lambda: gpt2_step(gpt2, optimizer, next(batches)))

@@ -1,12 +1,12 @@
-"""A crawl of which one file is 1,000 times the others: how far a run is from the ideal, in which all workers have work to the end.
+"""Measures a crawl with one file 1,000 times as large as the others: how far a run is from the ideal, in which all workers are always busy.
 
     python benchmarks/skew.py WARCS RUN [--megabytes 64] [--formats warc wet jsonl jsonl.gz parquet] [--to tokens] [--workers 2]
                               [--piece-mb 4]
 
 WARCS is a folder of *.warc.gz, from which `warc` is made; the other formats hold the texts of RUN, which has a finished `ingest`. The large
-file has so many megabytes, and beside it lie 40 files of a thousandth. A line a phase: `ideal` is the sum of the seconds that its tasks
-took, divided by the workers (or by the number of tasks where there are fewer than workers); `ratio` is the phase's seconds to that. Phases
-of the driver's own have one task. What Ray takes to come up is in the first phase. In a file, `largest` is the largest task's share of
+file has `--megabytes`; next to it are 40 files of a thousandth of that. Prints a line a phase: `ideal` is the sum of the seconds of its
+tasks, divided by the workers (or by the number of tasks where there are fewer); `ratio` is the phase's seconds divided by the ideal. Phases
+of the driver's own have one task. The first phase includes the start of Ray. `largest` is the largest task's share of a file's
 bytes.
 """
 
@@ -41,7 +41,7 @@ WET = "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: {}\r\nContent-Type:
 
 
 def members(folder: Path) -> Iterator[bytes]:
-    """The records of the folder's WARC.gz files as they are, compressed each by itself; again from the first when all are read."""
+    """Yields the records of the folder's WARC.gz files unchanged, compressed each by itself; after the last it starts again."""
     for path in cycle(sorted(folder.glob("*.warc.gz"))):
         content = path.read_bytes()
         starts = [record.stream_pos for record in ArchiveIterator(open(path, "rb"), parse_http=False)]
@@ -49,7 +49,7 @@ def members(folder: Path) -> Iterator[bytes]:
 
 
 def documents(run: str) -> Iterator[dict[str, str]]:
-    """The texts of a run, with URLs that do not repeat."""
+    """Yields the texts of a run, with URLs that do not repeat."""
     for turn in cycle(range(1 << 30)):
         for table in RunReader(run).tables("ingest", "data", ["url", "text"]):
             for row in table.to_pylist():
@@ -57,7 +57,7 @@ def documents(run: str) -> Iterator[dict[str, str]]:
 
 
 def encoded(kind: str, rows: Iterator[dict[str, str]]) -> Iterator[bytes]:
-    """Rows one by one, as they are appended to a file."""
+    """Yields encoded rows one by one, to be appended to a file."""
     for row in rows:
         if kind == "wet":
             text = row["text"].encode()
@@ -67,7 +67,7 @@ def encoded(kind: str, rows: Iterator[dict[str, str]]) -> Iterator[bytes]:
 
 
 def write(kind: str, path: Path, source: Iterator[bytes], size: int) -> None:
-    """A file of about so many bytes; those of JSONL.gz and Parquet are before compression."""
+    """Writes a file of about `size` bytes; those of JSONL.gz and Parquet are before compression."""
     parts, total = [], 0
     while total < size:
         parts.append(next(source))
@@ -93,7 +93,7 @@ def show(run: str, workers: int) -> None:
     seconds: dict[str, list[float]] = {}
     for line in reader.json_lines("metrics.jsonl"):
         parallel = line["worker_seconds"] / min(workers, max(line["tasks"], 1))
-        ideal = parallel or line["seconds"]  # what the driver does itself
+        ideal = parallel or line["seconds"]  # a phase of the driver itself
         sums = seconds.setdefault(line["stage"], [0.0, 0.0])
         sums[:] = sums[0] + line["seconds"], sums[1] + ideal
         name = f"{line['stage']} {line['phase']}".strip()

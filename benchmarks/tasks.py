@@ -1,12 +1,12 @@
-"""What a run costs that does nothing, with so many tasks: driver's milliseconds a task, seconds of a resume, and peak memory.
+"""Measures a run whose tasks do nothing, by number of tasks: driver's milliseconds a task, seconds of a resume, and peak memory.
 
     python benchmarks/tasks.py [--tasks 10000 100000] [--engine inline ray] [--workers 2] [--files 1] [--folder DIR] [--profile]
 
-Two stages, each of so many tasks: `ingest`, whose tasks name a crawl file, and `filter`, which reads what ingest wrote. A task writes
-`--files` files of a few bytes. All else is real: runner, engine, manifest, publication, `progress.json`, the cleaning at the end. Each line
-is a process of its own: `first` performs everything, `again` finds all of it done, `killed` finds it done but for the `complete` rows.
-Milliseconds are of the driver's process for one task of one stage: wall (other processes' work on tasks included) and CPU. `--folder` may
-be on a store (s3://...).
+There are two stages with the same number of tasks: `ingest`, whose tasks name a crawl file, and `filter`, which reads ingest's output. A
+task writes `--files` files of a few bytes. All else is real: runner, engine, manifest, publication, `progress.json`, the cleaning at the
+end. Each line is a process of its own: `first` performs everything, `again` finds everything finished, `killed` finds everything finished
+except the `complete` rows. Milliseconds are of the driver's process for one task of one stage: wall (including the workers' time) and CPU.
+`--folder` may be on a store (s3://...).
 """
 
 import argparse
@@ -36,7 +36,7 @@ LINE = "{:7} {:>7} tasks {:7} {:6.3f} ms wall {:6.3f} ms CPU a task {:8.1f} s in
 
 
 class Empty(Worker):
-    """Does nothing, and says of it what a stage's task says."""
+    """Does nothing, and reports the counts of a stage's task."""
 
     def process(self, task: Task) -> Output:
         kinds = ("data", "report")[: self.params["files"]]
@@ -69,10 +69,10 @@ def engine_named(name: str, workers: int) -> Engine:
 
 
 def child(folder: str, tasks: int, name: str, workers: int, files: int, profile: bool) -> None:
-    """Performs both stages in this process and prints what they cost as JSON."""
+    """Performs both stages in this process and prints their cost as JSON."""
     run, engine = Storage(folder), engine_named(name, workers)
     connect = getattr(engine, "connect", lambda: None)
-    connect()  # how long Ray takes to come up is another question
+    connect()  # the start of Ray is not measured
     profiler = cProfile.Profile()
     wall, cpu, performed = time.perf_counter(), time.process_time(), 0
     if profile:
@@ -102,7 +102,7 @@ def measured(folder: str, tasks: int, engine: str, given: argparse.Namespace) ->
 
 
 def reopen(folder: str) -> None:
-    """What a kill just before the end of the stages would have left."""
+    """Leaves the stages as a kill just before their end would."""
     for stage in STAGES:
         Manifest(Storage(folder).child(stage)).reopen()
 

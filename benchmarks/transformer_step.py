@@ -1,9 +1,9 @@
-"""The step `transformer` against transformers' own pipeline and FineWeb-Edu's script: one core, one model, the same documents.
+"""Compares the step `transformer` with transformers' own pipeline and FineWeb-Edu's script: one core, one model, the same documents.
 
     python benchmarks/transformer_step.py DOCUMENTS.parquet [--limit 500] [--layers 2] [--width 128] [--model FOLDER]
 
-The model is BERT with random weights of the given shape and a tokenizer trained on the documents, unless a folder is given. Printed are
-CPU time, speed, the share of computed tokens that are padding, and the largest difference of a score from the pipeline's without batches.
+The model is BERT with random weights of the given shape and a tokenizer trained on the documents, unless a folder is given. Prints
+CPU time, speed, the share of padding among computed tokens, and the largest difference of a score from the pipeline's without batches.
 """
 
 import os
@@ -38,7 +38,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
 def build_model(folder: Path, texts: list[str], layers: int, width: int) -> None:
-    """A regression as FineWeb-Edu's, with 512 positions."""
+    """Builds a regression model as FineWeb-Edu's, with 512 positions."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=16_000, show_progress=False, special_tokens=SPECIAL))
@@ -54,7 +54,7 @@ def build_model(folder: Path, texts: list[str], layers: int, width: int) -> None
 
 
 def timed(function: Callable[[], list[float]]) -> tuple[float, list[float]]:
-    """CPU seconds of the better of two runs, and the result."""
+    """Returns CPU seconds of the better of two runs, and the result."""
     seconds = []
     for _ in range(2):
         began = time.process_time()
@@ -75,7 +75,7 @@ def by_pipeline(model: str, texts: list[str], batch: int) -> Callable[[], list[f
 
 
 def by_script(model: str, texts: list[str], batch: int = 256) -> Callable[[], list[float]]:
-    """What run_edu_bert.py does with a batch of `datasets.map` (in bfloat16 there)."""
+    """Does the work of run_edu_bert.py on a batch of `datasets.map` (in bfloat16 there)."""
     tokenizer, opened = AutoTokenizer.from_pretrained(model), AutoModelForSequenceClassification.from_pretrained(model)
 
     @torch.no_grad()
@@ -90,7 +90,7 @@ def by_script(model: str, texts: list[str], batch: int = 256) -> Callable[[], li
 
 
 def padding(tokens: np.ndarray, batch: int) -> float:
-    """The share of padding where batches are taken as the documents come, padded to their longest."""
+    """Returns the share of padding for batches in the order of the documents, padded to their longest."""
     parts = [tokens[start : start + batch] for start in range(0, len(tokens), batch)]
     return 1 - tokens.sum() / sum(part.max() * len(part) for part in parts)
 

@@ -1,9 +1,9 @@
-"""The URL filter against datatrove's on 100,000 URLs: verdicts, speed, and what the lists take in memory.
+"""Compares the URL filter with datatrove's on 100,000 URLs: verdicts, speed, and memory of the lists.
 
     python benchmarks/urls.py [CRAWL.warc.gz...] [--urls 100000] [--workers 4]
 
 Paths are those of the crawl (or made up), a fifth of the hosts is on the lists, and every URL has another host, which is
-the harder case: for URLs in the order of the crawl, where a site's pages follow each other, it prints the speed too.
+the harder case. The speed for URLs in the order of the crawl, where a site's pages follow each other, is printed too.
 Each filter runs in a process of its own; CPU seconds, one core. Needs the test extra.
 """
 
@@ -29,7 +29,7 @@ Filter = Callable[[str], str | None]
 
 
 def crawled(paths: list[str]) -> Iterator[str]:
-    """URLs of the responses."""
+    """Yields the URLs of the responses."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     for path in paths:
@@ -39,7 +39,7 @@ def crawled(paths: list[str]) -> Iterator[str]:
 
 
 def scattered(paths: list[str], count: int) -> list[str]:
-    """`count` URLs of as many hosts, the same in every run."""
+    """Returns `count` URLs of as many hosts, the same in every run."""
     chance = random.Random(0)
     domains, urls, *words = (list(source.entries()) for source in shipped_sources())
     some = [word for kind in words for word in kind]
@@ -69,7 +69,7 @@ def ours(preset: str) -> Filter:
 
 
 def datatroves(folder: str) -> Filter:
-    """datatrove's filter with the suffixes that ship with tldextract; its lists are unpacked in `folder` already."""
+    """Returns datatrove's filter with the suffixes that ship with tldextract; its lists are already unpacked in `folder`."""
     from datatrove.data import Document
     from datatrove.pipeline.filters import url_filter
     from tldextract import TLDExtract
@@ -87,7 +87,7 @@ def datatroves(folder: str) -> Filter:
 
 
 def memory() -> dict[str, int]:
-    """Resident, proportional, private and peak resident memory of this process (MB)."""
+    """Returns resident, proportional, private and peak resident memory of this process (MB)."""
     text = Path("/proc/self/smaps_rollup").read_text() + Path("/proc/self/status").read_text()
     kb = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
     return {
@@ -99,7 +99,7 @@ def memory() -> dict[str, int]:
 
 
 def measure(kind: str, folder: str) -> None:
-    """The process of one filter: prints what it found, then waits until it may end."""
+    """Runs one filter: prints its results, then waits until it may end."""
     warnings.simplefilter("ignore")
     urls = json.loads(Path(folder, "urls.json").read_text())
     before, started = memory(), time.process_time()
@@ -182,7 +182,7 @@ def compare(folder: str) -> None:
 
 
 def share(folder: str, workers: int) -> None:
-    """What each of several processes has of its own when all have the lists open."""
+    """Prints the private memory of each of several processes while all have the lists open."""
     Path(folder, "urls.json").write_text('{"scattered": [], "crawl": []}')
     for kind in ("datatrove", "datatrove's"):
         processes = [start(kind, folder) for _ in range(workers)]

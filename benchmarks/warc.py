@@ -1,9 +1,9 @@
-"""Reading records: ours beside FastWARC's own iteration and warcio, on one core, the same files, the same run.
+"""Compares reading of records with FastWARC's own iteration and warcio, on one core, on the same files.
 
     python benchmarks/warc.py CRAWL.warc.gz... [--rounds 5]
 
-All three read every record with its body. FastWARC parses HTTP headers as it goes (`parse_http=True`); ours gives exact
-offsets and lengths besides and checks each record's place. The second pair also takes type, URL and date of each record.
+All three read every record with its body. FastWARC parses HTTP headers as it goes (`parse_http=True`); corpusmill also gives exact
+offsets and lengths and checks each record's place. The second pair also takes type, URL and date of each record.
 Prints CPU seconds (the best of all rounds, taken in turns), records and decompressed MB a second, and ratios.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    logging.disable()  # warcio's remarks on URLs
+    logging.disable()  # warcio's warnings about URLs
     sources = [found for path in options.paths if isinstance(found := examine(file_ref(path)), InputFile)]
     megabytes = sum(os.path.getsize(source.ref.path) for source in sources) / 1e6
     print(f"{len(sources)} files, {megabytes:,.1f} MB: {', '.join(sorted({f'{s.format} {s.layout}' for s in sources}))}")

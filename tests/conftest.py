@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures shared by all tests."""
 
 import os
 import secrets
@@ -19,19 +19,19 @@ from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.interrupts import kept_handler
 from corpusmill.pipeline.on_ray.engine import QUIET, RayEngine
 
-# A suite that a shell started in the background ignores Ctrl-C, and so would the commands that its tests start and interrupt.
+# A shell that starts the suite in the background makes it ignore Ctrl-C; commands that tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests that give the user's cache another folder find the compiled kernels all the same.
+# Tests that set another cache folder for the user still find the compiled kernels.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels_folder()))
 
-# Processes die in these tests, the machine does not: writing thousands of small files durably takes minutes and proves nothing.
+# Processes die in these tests but the machine does not: syncing thousands of small files takes minutes and proves nothing.
 os.fsync = lambda _: None
 
-# Clients of S3 find the server of the tests, and nothing else (tests/helpers/s3.py).
+# S3 clients find the server of the tests, and nothing else (tests/helpers/s3.py).
 s3_server.announce()
 
-# The same examples in every run, so that a change is judged by what it changed; `make soak` looks for new ones, seventy times as many.
+# Every run uses the same examples, so that a failure is due to a change; `make soak` looks for new ones, seventy times as many.
 settings.register_profile(
     "fixed", max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -39,18 +39,18 @@ settings.register_profile("soak", max_examples=2000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 ROOT = Path(__file__).resolve().parent.parent
-# Ray reads these once a process, as it is imported, which any test may do; so all Rays that a process of tests starts share a token.
+# Ray reads these once per process, when any test imports it; so all Rays that a test process starts share a token.
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.update({"RAY_AUTH_MODE": "token", **QUIET})
 
-# Processes that tests start find the helpers, Ray's workers among them: so one Ray does for nearly all tests.
+# Processes that tests start find the helpers, including Ray's workers: so one Ray serves nearly all tests.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH")]))
 
 SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Takes the files of all rooms in turn: processes that are in one room at a time would wait for each other's kernels."""
+    """Orders the test files so that rooms take turns: processes in the same room would wait for each other's kernels."""
     rooms: dict[str, dict[Path, None]] = {}
     for item in items:
         room = item.path.relative_to(ROOT / "tests").parts[0]
@@ -61,15 +61,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """A test that carries the command out leaves no handler of SIGTERM behind: a process that a pool of a later test forks would have it,
-    and Python may be about to wait for a lock as the pool's one SIGTERM comes, which it then does for ever."""
+    """Restores the handler of SIGTERM after a test that runs the command. A process forked by a later test's pool would inherit it, and
+    hang for ever if the pool's only SIGTERM came while Python was about to wait for a lock.
+    """
     with kept_handler():
         yield
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data beside a checkout; tests that need it are skipped where it is not there."""
+    """Returns the folder of real data next to the checkout; skips the test where there is none."""
     if not SHARED.is_dir():
         pytest.skip(f"real test data is not there ({SHARED})")
     return SHARED
@@ -82,7 +83,7 @@ def tree() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def ray_engine() -> Iterator[RayEngine]:
-    """A Ray of two CPUs for all tests that need no other; a test that starts one of its own closes it, and it comes up again."""
+    """Starts a Ray of two CPUs that tests share; a test that starts its own Ray closes this one, and it starts again afterwards."""
     engine = RayEngine(2)
     yield engine
     engine.close()
@@ -90,7 +91,7 @@ def ray_engine() -> Iterator[RayEngine]:
 
 @pytest.fixture(scope="session")
 def crawl(tmp_path_factory) -> Path:
-    """The tiny crawl: a WARC of Python's documentation, and a JSONL file with a broken line."""
+    """Makes the tiny crawl: a WARC of Python's documentation, and a JSONL file with a broken line."""
     folder = tmp_path_factory.mktemp("crawl")
     make_crawl(folder)
     return folder
@@ -98,7 +99,7 @@ def crawl(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def corpusmill(monkeypatch: pytest.MonkeyPatch, capsysbinary) -> Callable[..., tuple[int, bytes, str]]:
-    """Runs the command in this process; gives its exit code, standard output and standard error."""
+    """Runs the command in this process; returns its exit code, standard output and standard error."""
 
     def call(*arguments: object) -> tuple[int, bytes, str]:
         monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""What `make audit` makes of a pip-audit that does not work: processes that end as pip-audit ends stand in for it."""
+"""Tests `make audit` with a failing pip-audit: processes that end as pip-audit ends replace it."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The command line: help everywhere, and every fault in one sentence with its exit code."""
+"""Tests the command line: help everywhere, and every fault in one sentence with its exit code."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ RECIPE = "ingest: {}\n"
 
 @pytest.fixture
 def corpusmill(monkeypatch, capsys):
-    """Runs the command in this process; gives its exit code, standard output and standard error."""
+    """Runs the command in this process; returns its exit code, standard output and standard error."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
@@ -149,7 +149,7 @@ def test_an_internal_error_is_one_sentence_too(corpusmill, monkeypatch, tmp_path
 
 
 def test_only_a_stage_of_another_configuration_is_called_stale(corpusmill, tmp_path):
-    """Phases of dedup depend on parts of its section; the note is about all of it."""
+    """Phases of dedup depend on parts of its section; the note is about the whole section."""
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps({"text": f"{doc} {i}"}) + "\n" for i, doc in enumerate(json.__doc__.split(".")))
     )
@@ -166,7 +166,7 @@ def test_only_a_stage_of_another_configuration_is_called_stale(corpusmill, tmp_p
 @pytest.mark.parametrize("arguments", [["{run}"], ["{command}", "{run}"], ["--workers", "1", "{run}"]])
 @pytest.mark.parametrize(("group", "command"), [("tokens", "encode"), ("sft", "tune")])
 def test_a_stage_that_is_a_group_takes_a_run(corpusmill, tmp_path, group, command, arguments):
-    """`tokens` and `sft` are groups of commands, too: whatever is no subcommand goes to the stage."""
+    """`tokens` and `sft` are groups of commands, too: any argument that is no subcommand goes to the stage."""
     code, _, err = corpusmill(group, *(argument.format(run=tmp_path, command=command) for argument in arguments))
     assert code == 2 and one_sentence(err) and "not a run" in err
 

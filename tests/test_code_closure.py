@@ -1,4 +1,4 @@
-"""What tasks execute and read, seen by running every stage, is in the code by which they are known."""
+"""Tests by running every stage that the files which tasks execute and read are all in the code of their identities."""
 
 import os
 import sys
@@ -27,12 +27,12 @@ BEGINNINGS = tuple(end for path in SKIPPED for end in (f"{path}.py", f"{path}/")
 ROOMS = ("pipeline/", "ingest/", "filters/", "dedup/", "tokenize/", "train/")
 #: A few steps are enough.
 SHORT = ["pretrain.loop.steps=3", "sft.loop.steps=2", "align.loop.steps=2"]
-#: Calls of a worker in which it computes.
+#: The methods of a worker that compute.
 CALLS = ("setup", "process")
 
 
 class Seen:
-    """The files that executed or were read, by the module of the worker or function."""
+    """The files that were executed or read, by the module of the worker or function."""
 
     def __init__(self) -> None:
         self.files: dict[str, set[str]] = defaultdict(set)
@@ -52,7 +52,7 @@ class Seen:
         return call
 
     def opened(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Takes note of data files of the package."""
+        """Records opened data files of the package."""
         if event == "open" and self.now and isinstance(arguments[0], str) and not arguments[0].endswith((".py", ".pyc", ".nbi", ".nbc")):
             path = os.path.realpath(arguments[0])
             if path.startswith(ROOT):
@@ -66,7 +66,7 @@ def test_all_that_the_tasks_of_a_run_execute_is_in_their_code(tmp_path: Path, mo
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").symlink_to(executed.__file__)
-    monkeypatch.syspath_prepend(str(site))  # for the processes that read what ingest is given
+    monkeypatch.syspath_prepend(str(site))  # for the processes that read ingest's inputs
     monkeypatch.setenv("EXECUTED", str(tmp_path / "executed"))
     monkeypatch.setenv("EXECUTED_ROOT", ROOT)
     monkeypatch.setenv("EXECUTED_CARRIERS", ":".join(BEGINNINGS))

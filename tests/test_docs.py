@@ -1,4 +1,4 @@
-"""README, SECURITY and docs: links resolve, commands, their options and imports exist, recipes in examples are valid."""
+"""Tests README, SECURITY and docs: links resolve, commands, their options and imports exist, recipes in examples are valid."""
 
 import importlib
 import re
@@ -15,7 +15,7 @@ from corpusmill.pipeline.recipe import STAGES, validate_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))}
-#: Examples name files that are not here: these answers of a recipe's reader are not about its options.
+#: Examples name files that are not here: these errors of the recipe's reader do not concern its options.
 ELSEWHERE = re.compile(r"can't be read|64 hexadecimal digits|no such folder|can't be loaded")
 
 
@@ -33,7 +33,7 @@ def prose(path: Path) -> str:
 
 
 def slug(title: str) -> str:
-    """The anchor that GitHub gives a heading."""
+    """Returns the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""What is installed: the wheel holds every room, and the room `tokenize` never hides the standard library's module."""
+"""Tests the installed package: the wheel holds every room, and the room `tokenize` never hides the standard library's module."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report"
 
 
 def python(code: str, folder: Path, **environment: str) -> list[str]:
-    """What a fresh Python that was started in `folder` prints."""
+    """Returns the output of a fresh Python started in `folder`."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True, check=True
     )
@@ -35,7 +35,7 @@ def test_no_room_but_tokenize_lacks_an_init() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of a copy of the checkout, so that building leaves nothing here; needs the build backend."""
+    """Builds a wheel from a copy of the checkout, so that the build leaves nothing here; needs the build backend."""
     folder = tmp_path_factory.mktemp("build")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)

@@ -1,4 +1,4 @@
-"""Docstrings and comments name files, modules and functions of the project that are there."""
+"""Tests that the project's files, modules and functions named by docstrings and comments exist."""
 
 import ast
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report")
-#: Stages with a room's name: what follows a dot may be an option.
+#: Stages with a room's name: after a dot there may be an option.
 STAGES = ("ingest", "dedup")
 
 
@@ -27,7 +27,7 @@ def test_what_is_named_is_there() -> None:
 
 
 def _is_missing(quoted: str, names: dict[str, set[str]]) -> bool:
-    """Whether it names a file, a module, or something in a module, of this project that is not there."""
+    """Whether a text names a file, a module, or a member of a module, of this project that does not exist."""
     if match := re.fullmatch(r"((?:\w+/)*)\w+\.py", quoted):
         ours = match[1].partition("/")[0] in ("", *ROOMS)
         return ours and not any(name == quoted or name.endswith(f"/{quoted}") for name in names)
@@ -42,7 +42,7 @@ def _is_missing(quoted: str, names: dict[str, set[str]]) -> bool:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """All names that a module gives to anything, and those of its attributes."""
+    """Yields all names that a module gives to anything, and those of its attributes."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
@@ -54,7 +54,7 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def _prose(path: Path) -> Iterator[tuple[int, str]]:
-    """Docstrings and comments with their lines."""
+    """Yields docstrings and comments with their lines."""
     text = path.read_text()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (found := ast.get_docstring(node)):

@@ -1,4 +1,4 @@
-"""The promise of the mill: killed anywhere, on any engine, with any number of workers, a run gives the same bytes."""
+"""Tests the main promise: a run killed anywhere, on any engine, with any number of workers, gives the same bytes."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen) -> str:
 
 @pytest.fixture(scope="module")
 def reference(recipe, crawl, tmp_path_factory) -> Path:
-    """A run that nobody disturbs."""
+    """Makes an undisturbed run."""
     run = tmp_path_factory.mktemp("reference") / "run"
     finish(start(recipe, crawl, run, "--engine", "inline"))
     return run
@@ -59,7 +59,7 @@ def undisturbed(reference, tree) -> dict[str, str]:
 
 
 def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> None:
-    """SIGKILLs the run and all its processes as soon as the stage's manifest has so many rows."""
+    """Sends SIGKILL to the run and all its processes as soon as the stage's manifest has `rows` rows."""
     manifest = run / stage / "manifest.jsonl"
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
@@ -71,7 +71,7 @@ def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> No
     process.communicate()
 
 
-#: Where each run is killed, one kill after the other: its stage, and how many rows the stage's manifest has by then.
+#: The kills of each run, in order: the stage, and the number of rows in its manifest at the kill.
 POINTS = [
     [("ingest", 1), ("filter", 4), ("dedup", 3), ("tokens", 1)],
     [("ingest", 2), ("filter", 1), ("dedup", 1), ("tokens", 3)],

@@ -6,9 +6,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {"pipeline": 0, "ingest": 1, "filters": 1, "dedup": 1, "tokenize": 1, "train": 1, "report": 2, "cli": 3}
-#: Where each room's sources lie.
+#: The folders of each room's sources.
 FOLDERS = {room: ROOT / ("src/corpusmill/cli" if room == "cli" else room) for room in FLOOR}
-#: The tables that name a class or module of a room as a string, which is imported when it is looked up: stages, and services of rooms.
+#: The tables that name a class or module of a room as a string, which is imported on use: stages, and services of rooms.
 TABLES = ("pipeline/recipe.py", "pipeline/services.py")
 
 
@@ -18,7 +18,7 @@ def room_of(module: str) -> str | None:
 
 
 def named(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all below it, without what is only for type checkers."""
+    """Yields a node and all below it, without code that only type checkers read."""
     if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
         for child in node.orelse:
             yield from named(child)
@@ -29,7 +29,7 @@ def named(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:
-    """The lines and the modules that a source imports at its top or later, or names in a string (`corpusmill.dedup.stage:DedupStage`)."""
+    """Yields lines and modules that a source imports anywhere, or names in a string (`corpusmill.dedup.stage:DedupStage`)."""
     for node in named(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -40,7 +40,7 @@ def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:
 
 
 def downward(room: str) -> Iterator[str]:
-    """The imports of a room that do not go upwards, and where they stand."""
+    """Yields the imports of a room that do not go upwards, with their places."""
     for path in sorted(FOLDERS[room].rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         for line, module in modules(ast.parse(path.read_text()), strings=name not in TABLES):

@@ -1,4 +1,4 @@
-"""What no module of the package does, seen in its source: code or shells out of data, pickles, archives unpacked where they want."""
+"""Tests the package's sources for unsafe code: code or shell commands from data, pickles, archives unpacked to their own paths."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ ROOMS = (
     "src/corpusmill/__init__.py",
     "src/corpusmill/__main__.py",
 )
-#: What is done in one place alone, and why.
+#: Calls that are allowed in one place alone, and the reason.
 ALLOWED = {
     ("filters/own.py", "exec"): "the user's own step, which a recipe names: a recipe is a program (SECURITY.md)",
     ("pipeline/kernel.py", "pickle"): "names the error of a damaged entry of numba's cache, which numba itself reads and writes",
@@ -58,7 +58,7 @@ KEYWORDS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "wei
 
 
 def unsafe(source: str) -> Iterator[str]:
-    """What a module's source does that is not to be done."""
+    """Yields the unsafe calls of a module's source."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)
@@ -130,13 +130,13 @@ def test_what_security_md_names_is_there() -> None:
 
 
 def braces(path: str) -> list[str]:
-    """`a/{b,c}.py` as the two paths that a shell makes of it."""
+    """Expands `a/{b,c}.py` to two paths, as a shell does."""
     found = re.fullmatch(r"(.*)\{(.*)\}(.*)", path)
     return [f"{found[1]}{part}{found[3]}" for part in found[2].split(",")] if found else [path]
 
 
 def test_every_exception_to_a_rule_of_safety_says_why() -> None:
-    """`noqa: S...` in the package stands with its reason."""
+    """Every `noqa: S...` in the package has its reason next to it."""
     lines = [line for path in modules() for line in path.read_text().splitlines() if "noqa: S" in line and ", S1" not in line]
     assert all(re.search(r"noqa: S\d+(, \w+)* - \w+", line) for line in lines if re.search(r"noqa: S\d", line))
     assert any("S102" in line for line in lines)

@@ -1,4 +1,4 @@
-"""What strangers' archives, descriptions and run folders can't do: lead out of their folders, name other files, run code."""
+"""Tests strangers' archives, descriptions and run folders: they can't leave their folders, name other files, or run code."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ def test_paths_that_stay() -> None:
 
 
 def hostile_tar() -> bytes:
-    """A package whose members want out: by their names, and by links that others go through."""
+    """Makes a package whose members point outside: by their names, and by links in the paths of other members."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for name in ("package/../../escaped", "/tmp/escaped-absolute", "package/data/good.txt", "package/data/link/escaped"):
@@ -86,7 +86,7 @@ def test_a_file_of_a_wheel_goes_where_its_name_says(tmp_path: Path, monkeypatch:
 
 
 def test_of_a_source_archive_no_build_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By pip itself, which asks an archive's setup.py for its name before anybody can look at a hash."""
+    """pip would run an archive's setup.py to learn its name, before anybody could check a hash."""
     mark, packages = tmp_path / "ran", tmp_path / "packages"
     packages.mkdir()
     setup = f"open({str(mark)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='x', version='1.0')\n".encode()
@@ -123,7 +123,7 @@ def test_an_evaluation_set_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("file", ["../../victim", "/tmp/victim", "a/b", ".."])
 def test_a_strangers_classifier_replaces_no_file(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The description of a URL's folder names files that links are made for."""
+    """The description in a URL's folder names files for which there are links."""
     cache, victim = tmp_path / "a" / "b" / "cache", tmp_path / "a" / "victim"
     monkeypatch.setenv("CORPUSMILL_CACHE", str(cache))
     cache.mkdir(parents=True)
@@ -166,11 +166,11 @@ def test_shards_json_names_no_file_outside_of_its_folder(run: Path) -> None:
 
 
 def test_only_what_a_run_has_read_is_opened_for_a_report(run: Path) -> None:
-    """`corpusmill raw` opens the file that a row of the report names."""
+    """`corpusmill raw` opens the file that a row of the report names, if the run has read it."""
     reader = RunReader(str(run))
     with pytest.raises(InputError, match=r"/etc/passwd: a report names this file, but the run has not read it"):
         check_source(reader, "/etc/passwd", fetch=True)
-    check_source(reader, "in", fetch=False)  # what the manifest of this run says that it has read
+    check_source(reader, "in", fetch=False)  # files that this run's manifest names as read
 
 
 def test_no_server_is_asked_for_what_a_run_names_unless_the_user_says_so(run: Path) -> None:
@@ -224,7 +224,7 @@ def test_what_queries_spill_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_files_of_a_run_are_as_readable_as_the_user_wants(tmp_path: Path) -> None:
-    """Modes come from the umask: nothing is made readable or writable for more."""
+    """Modes follow the umask: no file is made readable or writable for more users."""
     before = os.umask(0o077)
     try:
         storage = Storage(str(tmp_path / "run"))

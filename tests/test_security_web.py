@@ -1,4 +1,4 @@
-"""What servers that are asked can't do: send requests elsewhere, or fill the memory; and what our own servers listen to."""
+"""Tests that hostile servers can't redirect requests or fill the memory; and the addresses that the package's servers listen on."""
 
 import gzip
 import socket
@@ -20,7 +20,7 @@ PUBLIC = "https://93.184.215.14/file"
 
 
 class Server(ThreadingHTTPServer):
-    """Sends requests for /to on to `target`; anything else is a small file. `asked` are the paths."""
+    """Redirects requests for /to to `target`; every other path is a small file. `asked` are the paths."""
 
     daemon_threads = True
 
@@ -142,7 +142,7 @@ def by_the_standard_library(url: str) -> bytes:
 @pytest.mark.parametrize("read", [whole_file, in_ranges, by_the_standard_library])
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "http://localhost:{port}/secret", "ftp://localhost/secret"])
 def test_no_reader_follows(read, place: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    """The address that the server listens to stands for a public one here, and its name for one of this machine."""
+    """Here the server's address stands for a public one, and its name for one of this machine."""
     monkeypatch.setattr(redirects, "is_internal", lambda host: host == "localhost")
     server.target = place.format(port=server.server_port)
     with pytest.raises((InputError, OSError, ValueError)):

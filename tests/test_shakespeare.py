@@ -1,4 +1,4 @@
-"""The recipe of characters, end to end with few steps: nanoGPT's split, a model that it may have, and a loss that transformers confirms."""
+"""Tests the recipe of characters, end to end with few steps: nanoGPT's split, an allowed model, and a loss that transformers confirms."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ NANOGPT, CONTEXT = 804_096, 64
 
 @pytest.fixture(scope="module")
 def text(shared_data: Path) -> str:
-    """The beginning of the file and its end, with all of its 65 characters."""
+    """Returns the beginning of the file and its end, with all of its 65 characters."""
     whole = (shared_data / "text" / "tinyshakespeare.txt").read_text()
     return "\n " + whole[:20_000] + "".join(sorted(set(whole))) + whole[-10_000:]
 
@@ -47,7 +47,7 @@ def test_the_model_has_no_more_parameters_than_nanogpts(run: Path) -> None:
     weights = load_file(run / "pretrain" / "model" / "model.safetensors")
     count = sum(array.size for array in weights.values())
     assert count == json.loads((run / "pretrain" / "metrics.json").read_text())["parameters"] <= NANOGPT
-    assert weights["lm_head.weight"].shape == (69, 128)  # all 65 characters are there, so the whole text gives no larger one
+    assert weights["lm_head.weight"].shape == (69, 128)  # all 65 characters are there, so the whole text gives no larger vocabulary
 
 
 def test_the_loss_is_that_of_every_character_of_the_last_tenth_in_windows(run: Path, text: str) -> None:
@@ -66,4 +66,4 @@ def test_the_loss_is_that_of_every_character_of_the_last_tenth_in_windows(run: P
     metrics = json.loads((run / "pretrain" / "metrics.json").read_text())["validation"]
     assert (metrics["tokens"], metrics["utf8_bytes"]) == (count, count)
     assert metrics["nats_per_token"] == pytest.approx(nats / count, abs=1e-5)
-    assert nats / count < np.log(65)  # four steps taught it something
+    assert nats / count < np.log(65)  # the four steps have lowered the loss

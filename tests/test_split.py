@@ -1,4 +1,4 @@
-"""Tasks that are done in parts, because they have no room in memory, give the bytes of the whole."""
+"""Tests that tasks done in parts, for lack of memory, give the bytes of whole tasks."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ SECTIONS = {
 
 
 class InParts(InlineEngine):
-    """Does every task in so many parts, as one that has run out of memory again and again."""
+    """Does every task in a number of parts, as after repeated failures for lack of memory."""
 
     def __init__(self, parts: int):
         self.parts = parts
@@ -68,7 +68,7 @@ def written(run: Path, stage: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def inputs(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The crawl's WARC and JSON lines, and its texts in Parquet, of several row groups."""
+    """Returns the crawl's WARC and JSON lines, and its texts in Parquet, in several row groups."""
     folder = tmp_path_factory.mktemp("inputs")
     shutil.copytree(crawl, folder, dirs_exist_ok=True)
     texts = [f"{number} is the number of this text. " * 20 for number in range(60)]
@@ -98,12 +98,12 @@ def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> Non
 
 
 ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups
-#: Beside what is held, in MB: less than the texts.
+#: MB on top of the memory already held: less than the texts.
 LIMIT = 35
 
 
 def documents() -> pa.Table:
-    """Texts of random words, which don't compress to nothing."""
+    """Returns texts of random words, which compress poorly."""
     words = np.array([f"w{number:05d}" for number in range(4096)])
     chosen = words[np.random.default_rng(5).integers(0, len(words), (ROWS, WORDS))]
     texts = [" ".join(row) for row in chosen]

@@ -1,4 +1,4 @@
-"""Documents that dedup knows to be like each other, and that stay all the same, are all for training or all for validation."""
+"""Tests that similar documents which dedup keeps are all in training or all in validation."""
 
 import json
 import random
@@ -29,7 +29,7 @@ def words(count: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 families of 8 near copies, of which `max_cluster` lets 4 go, and 40 pages that are like no other; up to the tokens."""
+    """Makes 20 families of 8 near copies, of which `max_cluster` removes 4, and 40 pages unlike any other; up to the tokens."""
     folder = tmp_path_factory.mktemp("clusters")
     texts = [" ".join([*words(80, family), *(f"m{i}" for i in range(8 - step))]) for family in range(20) for step in range(8)]
     texts += [" ".join(words(80, 100 + n)) for n in range(40)]
@@ -51,7 +51,7 @@ def stayed(run: Path) -> pa.Table:
 
 
 def sides(run: Path) -> dict[str, set[str]]:
-    """For each cluster, or document that is in none, the splits that it is in, by the shards."""
+    """Returns the splits of each cluster, or of each document without a cluster, by the shards."""
     found: dict[str, set[str]] = {}
     for split in ("train", "validation"):
         shards = TokenShards(run / "tokens" / split)

@@ -1,4 +1,4 @@
-"""A run whose upstream stage is finished, and what the dedup stage makes of it."""
+"""Provides a run whose earlier stage is finished, and the results of its dedup stage."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ Rows = list[dict[str, Any]]
 
 
 def document(text: str, **more: Any) -> dict[str, Any]:
-    """A row of the documents table."""
+    """Returns a row of the documents table."""
     url = more.get("url", f"http://example.org/{document_id(None, text.encode())[:8]}")
     row = dict.fromkeys(DOCUMENTS.names)
     return {**row, "id": document_id(url, text.encode()), "url": url, "source": "crawl.warc.gz", "offset": 0, "text": text, **more}
 
 
 def finish_upstream(root: Path | str, shards: Sequence[Rows], schema: pa.Schema = DOCUMENTS, stage: str = "filter") -> Storage:
-    """A run folder in which `stage` is finished with these document shards."""
+    """Makes a run folder in which `stage` is finished with these document shards."""
     run = Storage(str(root))
     manifest = Manifest(run.child(stage))
     keys = []
@@ -42,7 +42,7 @@ def finish_upstream(root: Path | str, shards: Sequence[Rows], schema: pa.Schema 
 
 
 def run_dedup(run: Storage, **config: Any) -> StageRun:
-    """What an alarm does is tested by itself: here it warns."""
+    """Runs the stage; an alarm only warns here, because alarms have tests of their own."""
     config.setdefault("alarm", "warn")
     stage = DedupStage(DedupStage.Config.model_validate(config))
     stage_run = StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False))
@@ -51,7 +51,7 @@ def run_dedup(run: Storage, **config: Any) -> StageRun:
 
 
 class Result:
-    """What a finished dedup stage left behind."""
+    """The results of a finished dedup stage."""
 
     def __init__(self, run: StageRun):
         self.run = run
@@ -80,7 +80,7 @@ Dedup = Callable[..., Result]
 
 @pytest.fixture
 def dedup(tmp_path: Path) -> Dedup:
-    """`dedup([[row, ...], ...], **config)`: the stage on shards of texts or partial rows, in a run folder of its own (or `folder`)."""
+    """Returns `dedup([[row, ...], ...], **config)`: runs the stage on shards of texts or partial rows, in a new run or in `folder`."""
     runs = iter(range(1_000_000))
 
     def perform(shards: Sequence[Sequence[str | dict[str, Any]]], schema: pa.Schema = DOCUMENTS, folder: str = "", **config: Any) -> Result:

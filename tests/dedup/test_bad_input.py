@@ -1,4 +1,4 @@
-"""What is too much, too little, or broken."""
+"""Tests inputs that are too large, too small, or broken."""
 
 import time
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_everything_off_keeps_everything(dedup) -> None:  # type: ignore[no-unty
 
 
 def test_many_copies_of_one_page_cost_no_more_than_reading_them(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(components, "GROUP_WORDS", 100_000)  # far less than the copies weigh
+    monkeypatch.setattr(components, "GROUP_WORDS", 100_000)  # far less memory than the copies need
     text = "one page of a few words that everybody has " * 3
     copies = [{"text": text, "id": f"{i:032x}", "url": f"http://h/{i}"} for i in range(20_000)]
     started = time.monotonic()
@@ -88,7 +88,7 @@ def test_a_file_that_was_cut_is_made_again(pattern: str, dedup, tree) -> None:  
 @pytest.mark.usefixtures("several_groups")
 @pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "candidates/buckets-*", "groups/*", "gathered/*", "clusters/part-*"])
 def test_a_damaged_working_file_is_one_sentence(pattern: str, dedup) -> None:  # type: ignore[no-untyped-def]
-    """Of the same size, so that it is taken for whole; what comes after it is to be done again."""
+    """The damaged file keeps its size, so its damage is only found on reading; the phases that follow it are done again."""
     run = dedup([near_copies(12), near_copies(9)], **ALL).run
     folder = Path(run.storage.root)
     for file in folder.glob(pattern):

@@ -1,4 +1,4 @@
-"""Candidates, and the groups of documents that they connect."""
+"""Tests candidates, and the groups of documents that they connect."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def arrays(files: list[Star]) -> Files:
 
 
 def parted(groups: Files, buckets: Files, weight: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
-    """The root of each document where components keep to the limit, and how many candidates were left apart."""
+    """Returns the root of each document with a limit on components, and the number of candidates that the limit separates."""
     root, flags = connect(COUNT, groups, buckets)
     total = np.bincount(root[flags > 0], weight[flags > 0], COUNT)
     if not (total > limit).any():
@@ -93,7 +93,7 @@ def parted(groups: Files, buckets: Files, weight: np.ndarray, limit: int) -> tup
 
 
 def by_networkx(files: list[Star]) -> list[int]:
-    """The lowest member of each document's component."""
+    """Returns the lowest member of each document's component."""
     graph = networkx.Graph()
     graph.add_nodes_from(range(COUNT))
     graph.add_edges_from(((number, star), document) for number, file in enumerate(files) for star, document in file)
@@ -114,7 +114,7 @@ def test_components_are_those_of_the_graph(groups: list[Star], buckets: list[Sta
 
 
 def test_many_documents_in_components_of_all_sizes() -> None:
-    """Random pairs: beyond one for two documents, one component takes a part of all (Erdos and Renyi), here a third."""
+    """Random pairs: with more than one pair for two documents, one component takes a share of all (Erdos and Renyi), here a third."""
     pairs = np.sort(np.random.default_rng(7).integers(0, 20_000, (12_000, 2)), axis=1)
     graph = networkx.Graph()
     graph.add_nodes_from(range(20_000))
@@ -146,7 +146,7 @@ def test_components_keep_to_the_limit_but_for_copies(groups: list[Star], buckets
     if np.bincount(whole, weight, COUNT).max() <= limit:
         assert root.tolist() == whole and apart == 0
     else:
-        assert parts <= apart  # what was left apart in one bucket may come together by another
+        assert parts <= apart  # documents separated in one bucket may be joined by another
 
 
 def test_small_buckets_are_joined_first() -> None:
@@ -154,7 +154,7 @@ def test_small_buckets_are_joined_first() -> None:
     weight = np.ones(COUNT, np.int64)
     root, apart = parted([], arrays([large, small]), weight, 2)
     assert root.tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8, 9, 10, 11]
-    assert apart == 3  # before 2, 4 and 6
+    assert apart == 3  # earlier than 2, 4 and 6
 
 
 def test_copies_beyond_the_limit_stay_together() -> None:

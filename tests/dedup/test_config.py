@@ -1,4 +1,4 @@
-"""Presets and options."""
+"""Tests presets and options."""
 
 import pytest
 from datasketch import MinHashLSH
@@ -35,7 +35,7 @@ def test_what_the_recipe_says_goes_first() -> None:
     config = DedupConfig.model_validate({"preset": "fineweb", "threshold": 0.9, "minhash": {"bands": 20}, "keep": "newest"})
     assert (config.threshold, config.minhash.bands, config.minhash.rows, config.keep) == (0.9, 20, 8, "newest")
     assert config.minhash.normalisation == "datatrove"
-    again = DedupConfig.model_validate(config.model_dump(mode="json"))  # as run.json and tasks have it
+    again = DedupConfig.model_validate(config.model_dump(mode="json"))  # as in run.json and in tasks
     assert again == config
 
 

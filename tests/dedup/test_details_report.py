@@ -1,4 +1,4 @@
-"""What people see of what the stage does beside removing copies: on the page, on the terminal and in `why`, on real runs of the stage."""
+"""Tests the display of dedup's other work (lines, passages, contamination, clusters): page, terminal and `why`, on real runs."""
 
 import html
 import io
@@ -35,7 +35,7 @@ def prose(count: int, seed: int) -> str:
 
 
 class Seen:
-    """A run of the stage, with run.json beside it as a recipe's run has it."""
+    """A run of the stage, with a run.json as a recipe's run has it."""
 
     def __init__(self, result: Any, corpusmill: Command):
         self.root = Path(result.run.run.root)
@@ -61,7 +61,7 @@ class Seen:
         return re.sub(r"\s+", " ", out.decode())
 
     def reproduced(self) -> bool:
-        """Whether the queries give all numbers of the page."""
+        """Asserts that the queries give all numbers of the page; returns True."""
         found = not_reproduced(str(self.root))
         assert not found, "\n".join(found)
         return True
@@ -75,7 +75,7 @@ See = Callable[..., Seen]
 
 
 def section_of(page: str, name: str) -> str:
-    """A section of a page, up to the next one."""
+    """Returns a section of a page, up to the next one."""
     begin = page.index(f'<h2 id="{name}"')
     return page[begin : re.compile(r"<h2 |</main>").search(page, begin + 1).start()]  # type: ignore[union-attr]
 
@@ -93,8 +93,9 @@ def see(dedup: Callable[..., Any], corpusmill: Command) -> See:
 
 @pytest.fixture
 def cut(see: See) -> Seen:
-    """12 documents with a line of their own and a hostile one, of which 10 have the line `menu` twice; two share a passage of 60 words;
-    one has nothing but the line."""
+    """Makes 12 documents, each with a line of its own and a hostile one. 10 have the line `menu` twice; two share a passage of 60 words;
+    one has nothing but the line `menu`.
+    """
     shared = prose(60, 1)
     pages = [{"text": f"{prose(20, 10 + n)}\n{HOSTILE}\n" + "menu\nmenu\n" * (n < 10), "url": f"http://a.test/{n}"} for n in range(12)]
     both = [{"text": f"{prose(30, 50 + n)} {shared} {prose(30, 60 + n)}", "url": f"http://b.test/{n}"} for n in range(2)]
@@ -171,7 +172,7 @@ def sets(tmp_path: Path) -> list[str]:
 
 
 def dirty(place: int) -> str:
-    """`ITEM` with one word fewer for each place, hostile characters before it."""
+    """Returns `ITEM` with one word fewer for each place, after hostile characters."""
     some = ITEM.split()
     return f"{prose(60, place)} {' '.join(some[: len(some) - place])} <script>alert({place})</script> {prose(60, 100 + place)}"
 
@@ -231,7 +232,7 @@ def test_documents_that_full_clusters_left(see: See) -> None:
 
 
 def test_earlier_runs(see: See, tmp_path: Path) -> None:
-    """`one` keeps b and d; `two` has a longer copy of b and a shorter one of d. c went because of b, which goes because of a."""
+    """`one` keeps b and d; `two` has a longer copy of b and a shorter one of d. c was removed because of b, and b because of a."""
     text, other = words(100, 1), words(80, 2)
     a, b, c = " ".join([*text[:60], "l0", "l1", "l2", "l3"]), " ".join([*text[6:66], "l"]), " ".join(text[12:72])
     config = {"minhash": {"bands": 30, "rows": 2}, "threshold": 0.7}

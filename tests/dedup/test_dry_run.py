@@ -1,4 +1,4 @@
-"""`corpusmill dedup RUN --dry-run`: says what would go, writes no documents, and its work is not done again."""
+"""Tests `corpusmill dedup RUN --dry-run`: it shows the removals, writes no documents, and a real run reuses its work."""
 
 import json
 import random
@@ -17,7 +17,7 @@ def words(count: int, seed: int) -> str:
 
 @pytest.fixture
 def ingested(corpusmill, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
-    """A run of which only `ingest` is finished: 60 rows, half of them copies."""
+    """Makes a run with only `ingest` finished: 60 rows, half of them copies."""
     rows = [{"text": words(200, i % 30) + (" and more" if i >= 30 and i % 2 else ""), "url": f"http://a.test/{i}"} for i in range(60)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "r.yaml"

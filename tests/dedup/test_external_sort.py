@@ -1,4 +1,4 @@
-"""Where there are many shards, files that many tasks read are merged: fewer are opened, and nothing else differs."""
+"""Tests the merge of files that many tasks read, in runs of many shards: fewer files are opened, and nothing else differs."""
 
 import os
 import random
@@ -27,7 +27,7 @@ CONFIG = {"url": {"enabled": True}, "keep": ["longest", "first"], "lines": {"sco
 
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So little fits a range or a group that there are several of each."""
+    """Makes ranges and groups so small that there are several of each."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 20)
     monkeypatch.setattr(components, "GROUP_WORDS", 500)
     monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -41,7 +41,7 @@ def merge_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shards(seed: int, count: int = SHARDS) -> list[list[dict]]:  # type: ignore[type-arg]
-    """Shards of 0 to 8 documents: near and exact copies in other shards, captures of one address, a line that all have."""
+    """Makes shards of 0 to 8 documents: near and exact copies in other shards, captures of one address, a line that all have."""
     draw = random.Random(seed)
     found: list[list[dict]] = [[] for _ in range(count)]  # type: ignore[type-arg]
     for number in range(4 * count):
@@ -58,7 +58,7 @@ def results(folder: Path, tree) -> dict[str, str]:  # type: ignore[no-untyped-de
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, module, name: str) -> Counter[str]:  # type: ignore[no-untyped-def, type-arg]
-    """How often each file is opened from now on by a function of that module, by folder and kind."""
+    """Counts, from now on, how often functions of that module open each file, by folder and kind."""
     found: Counter[str] = Counter()
     function = getattr(module, name)
 
@@ -92,7 +92,7 @@ def test_less_is_opened_and_the_results_are_the_same_bytes(dedup, tree, monkeypa
 
 
 def test_earlier_runs_are_merged_with_this_one(dedup, tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    """Their gathered files have a column that those of this run have not."""
+    """The co-located files of earlier runs have a column that those of this run lack."""
     found = []
     for name in ("plain", "merged"):
         index = {"path": str(tmp_path / name), "earlier": "fixed"}
@@ -108,7 +108,7 @@ def test_earlier_runs_are_merged_with_this_one(dedup, tree, tmp_path: Path, monk
 
 
 def again(run: StageRun) -> int:
-    """How many tasks the run performs when it goes on."""
+    """Returns the number of tasks that the run performs when it is resumed."""
     found = StageRun(run.stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
     found.execute()
     return found.performed
@@ -124,7 +124,7 @@ def test_a_merged_file_that_was_cut_is_made_again(dedup, tree, monkeypatch: pyte
     assert again(run) == 3 and tree(folder) == before
     content = bytearray((folder / "gathered/part-00003.arrow").read_bytes())
     middle = len(content) // 2
-    content[middle - 500 : middle + 500] = bytes(1_000)  # its end says that all is well
+    content[middle - 500 : middle + 500] = bytes(1_000)  # its end mark shows success
     (folder / "gathered/part-00003.arrow").write_bytes(content)
     (folder / "merged/gathered-00000.arrow").unlink()
     with pytest.raises(InputError, match=r"gathered/part-00003\.arrow: not a working file of this run \("):

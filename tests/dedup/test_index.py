@@ -1,4 +1,4 @@
-"""An index of earlier crawls: the union that it keeps, what a run changes, and what is refused."""
+"""Tests an index of earlier crawls: the union that it keeps, a run's changes to it, and refused inputs."""
 
 import json
 import random
@@ -27,7 +27,7 @@ def words(count: int, seed: int) -> list[str]:
 
 
 def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
-    """Three crawls of two shards that share families of copies, near copies in chains, and captures of one address."""
+    """Makes three crawls of two shards with families of copies, near copies in chains, and captures of one address."""
     draw = random.Random(seed)
     found: dict[str, list[list[dict]]] = {name: [[], []] for name in CRAWLS}  # type: ignore[type-arg]
     for family in range(9):
@@ -37,7 +37,7 @@ def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
             if step in (4, 7):
                 row["url"] = f"HTTP://{(family + step) % 9}.test/3#{step}"  # a capture of a page of this or another family
             found[draw.choice(CRAWLS)][draw.randrange(2)].append(row | {"source": f"s{family % 2}"})
-            if step % 3 != 2:  # else the next one is an exact copy
+            if step % 3 != 2:  # otherwise the next one is an exact copy
                 text = [*text]
                 for _ in range(draw.randrange(1, 3)):
                     text[draw.randrange(60)] = f"new{draw.randrange(10**6)}"
@@ -100,7 +100,7 @@ def test_what_a_run_changes_names_the_better_copy_and_its_place(dedup, tmp_path:
 
 
 def test_what_stays_again_is_written_down(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """c went because of b, which goes because of a, to which c is not similar."""
+    """c was removed because of b; b is removed because of a, to which c is not similar. So c stays again, and the report says so."""
     text, index = words(100, 1), {"path": str(tmp_path / "index")}
     a = " ".join([*text[:60], *(f"l{i}" for i in range(4))])
     b = " ".join([*text[6:66], "l"])

@@ -1,4 +1,4 @@
-"""What people see of deduplication: `corpusmill clusters`, a dry run's lines, the page and `why`, on real runs of the stage."""
+"""Tests views of deduplication: `corpusmill clusters`, a dry run's lines, the page and `why`, on real runs of the stage."""
 
 import html
 import io
@@ -39,7 +39,7 @@ def changed(base: list[str], places: list[int], name: str) -> str:
 
 
 def pages() -> list[Rows]:
-    """Two crawl files. `five`: one page and 4 exact copies of it; `near0` ... `near7`: pairs of which n words differ; single pages."""
+    """Makes two crawl files. `five`: one page and 4 exact copies of it; `near0` ... `near7`: pairs that differ in n words; single pages."""
     five = [{"text": " ".join(words(80, 1)), "url": f"http://a.test/five/{n}", "source": "crawl/a.warc.gz"} for n in range(5)]
     pairs: Rows = []
     for n in range(8):
@@ -227,7 +227,7 @@ def test_documents_that_are_gone_leave_the_evidence(run: Path, corpusmill: Comma
 
 
 def dry(run: Path, width: int = 80, **config: Any) -> str:
-    """What a dry run of the stage prints."""
+    """Returns the output of a dry run of the stage."""
     config = {"threshold": 0.7, "alarm": "warn", **config}
     stage = DedupStage(DedupStage.Config.model_validate(config), dry_run=True)
     StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
@@ -303,5 +303,5 @@ def test_why_names_the_kept_document_and_the_command(run: Path, corpusmill: Comm
     assert code == 0 and f"a copy of {row['kept_id']}, which was kept: http://a.test/near4/long" in text
     assert re.search(r"similarity 0\.8\d*, verified: exact_jaccard", text)
     assert f"corpusmill clusters {run} --id {row['id']}" in text
-    code, out, _ = corpusmill("clusters", run, "--id", row["id"])  # the command that it offers
+    code, out, _ = corpusmill("clusters", run, "--id", row["id"])  # the command that it suggests
     assert code == 0 and b"http://b.test/near4/short" in out

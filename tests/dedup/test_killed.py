@@ -1,4 +1,4 @@
-"""Killed at any step of the stage, a run goes on to the same bytes, those of an index too."""
+"""Tests that a run killed at any step of the stage gives the same bytes when resumed, and the same index."""
 
 import json
 import random
@@ -33,7 +33,7 @@ def rows(seed: int) -> list[dict]:  # type: ignore[type-arg]
 
 @pytest.fixture
 def ready(tmp_path: Path, dedup) -> Path:  # type: ignore[no-untyped-def]
-    """A folder with a run whose `filter` is finished in two shards, and an index that holds an earlier run."""
+    """Makes a folder with a run whose `filter` is finished in two shards, and an index with an earlier run."""
     dedup([rows(2)], index={"path": str(tmp_path / "ready/index"), "name": "earlier"}, **CONFIG)
     result = dedup([rows(1)[:15], rows(1)[15:]], **CONFIG)
     shutil.copytree(result.run.run.path("filter"), tmp_path / "ready/run/filter")
@@ -58,8 +58,8 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(ready: Path, tree, t
     expected = tree(copies / "first")
     found = sorted(copies.glob("0*"))
     rows = [json.loads(line) for line in (copies / "first/run/dedup/manifest.jsonl").read_text().splitlines()]
-    # signatures 2, lists of keys 3, candidates 3, groups, gathered 3, merged 2, their list, clusters 3, sources, earlier runs, the list of
-    # cluster tables, documents 2, the index; the other rows are the codes of tasks, and the mark of the end
+    # signatures 2, lists of keys 3, candidates 3, groups, co-located 3, merged 2, their list, clusters 3, sources, earlier runs, the list
+    # of cluster tables, documents 2, the index; the other rows are the codes of tasks, and the end mark
     assert sum("task" in row for row in rows) == 24
     assert int(done.stdout) == len(rows) and len(found) == 2 * len(rows)
     assert (
@@ -81,5 +81,5 @@ def test_ray_gives_the_same_bytes_as_one_process(ready: Path, tree, tmp_path: Pa
 
     expected = finished(InlineEngine())
     assert "index/run/entry.json" in expected and "run/dedup/data/part-00001.parquet" in expected
-    ray_engine.connect()  # for so little it would not come up
+    ray_engine.connect()  # so few tasks would not start Ray
     assert finished(ray_engine) == expected

@@ -30,7 +30,7 @@ def shingler(**config: Any) -> Shingler:
 
 
 def overlapping(words: int, shared: int, seed: int) -> tuple[str, str]:
-    """Two texts of random words whose first `shared` words are the same."""
+    """Returns two texts of random words with the same first `shared` words."""
     draw = random.Random(seed)
     common = [f"w{draw.randrange(10**9)}" for _ in range(shared)]
     rest = [[f"w{draw.randrange(10**9)}" for _ in range(words - shared)] for _ in range(2)]

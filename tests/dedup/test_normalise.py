@@ -1,4 +1,4 @@
-"""The forms of a text, against the Python functions that they stand for, datatrove's own among them."""
+"""Compares the forms of a text with the Python functions that they replace, including datatrove's own."""
 
 import re
 from itertools import pairwise
@@ -80,7 +80,7 @@ def test_texts_of_symbols_are_not_equal_for_having_no_words() -> None:
     assert len(set(np.frombuffer(exact_hashes(*text_buffers(column), "lowercase"), "V16").tolist())) == 5
 
 
-#: Characters whose neighbours matter: digits and separators, sigma and what is skipped around it, marks, spaces, jamo.
+#: Characters whose form depends on neighbours: digits and separators, sigma and what is skipped around it, marks, spaces, jamo.
 TRICKY = (
     "Σσς.ΑaА'’­ 12٣,،⎖\u0301\u0323\u0327\u05b7\u05bc\u302e\u302f\u1b44\u2000\u3000İIé한ǆ;\u037e\u1fef\x00\x1c\x85_$€𝟙𝅘𝅥\U0001d165\U0001d166"
 )

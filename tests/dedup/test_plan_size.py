@@ -1,4 +1,4 @@
-"""What a plan takes grows with the corpus, not with its square, though tasks read what all others have written."""
+"""Tests that a plan's size grows with the corpus and not with its square, although tasks read the files of all others."""
 
 import os
 import random
@@ -14,7 +14,7 @@ INSIDE = {"lines": {"scope": "host", "keep": "none", "min_share": 0.1}, "substri
 
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So little fits a range or a group that there are several times as many of them where there are several times as many shards."""
+    """Makes ranges and groups so small that their number grows with the number of shards."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 100)
     monkeypatch.setattr(components, "GROUP_WORDS", 1_000)
     monkeypatch.setattr(sections, "RANGE_BYTES", 16_384)
@@ -22,7 +22,7 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shards(count: int) -> list[list[dict]]:  # type: ignore[type-arg]
-    """Of the eight documents of a shard two have a near copy in the next one; all are of few hosts, and share a line."""
+    """Makes shards of eight documents, of which two have a near copy in the next shard; all share few hosts and a line."""
     found = []
     for shard in range(count):
         rows = []

@@ -1,4 +1,4 @@
-"""Policies as arithmetic, beside Python's own."""
+"""Compares the arithmetic of policies with Python's own."""
 
 import ast
 import math
@@ -34,7 +34,7 @@ PATTERNS = ["y.*", "*.warc"]
 
 
 def present(value, sign: int = 1):  # type: ignore[no-untyped-def]
-    """A sort key that puts nothing last."""
+    """Returns a sort key that puts None last."""
     nothing = value is None or value != value
     return (nothing, 0 if nothing else sign * value if isinstance(value, int | float) else value)
 
@@ -137,7 +137,7 @@ PYTHON = {"abs": abs, "log": math.log, "sqrt": math.sqrt, "min": min, "max": max
 
 
 class RealPowers(ast.NodeTransformer):
-    """`a ** b` as `power(a, b)`: Python's own operator leaves the real numbers where `a` is negative, `math.pow` refuses."""
+    """Rewrites `a ** b` as `power(a, b)`: for a negative `a`, Python's own operator returns complex numbers, and `math.pow` fails."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
@@ -147,7 +147,7 @@ class RealPowers(ast.NodeTransformer):
 
 
 def by_python(expression: str, row: dict) -> float | None:  # type: ignore[type-arg]
-    """None where the row lacks a value; raises where Python can't say what the value is."""
+    """Computes a value in Python; None where the row lacks a value; raises where Python can't compute it."""
     used = columns_of(expression)
     if any(row[name] is None for name in used):
         return None
@@ -170,7 +170,7 @@ def test_values_are_those_of_python(expression: str, rows: list[dict]) -> None: 
         elif math.isinf(expected):
             assert value == expected, expression
         elif value != pytest.approx(expected, rel=1e-9, abs=1e-9):
-            # what overflows on the way is infinite in Arrow and an error in Python
+            # an intermediate overflow is infinite in Arrow and an error in Python
             assert value is None or math.isinf(value) or abs(expected) > 1e100, expression
 
 

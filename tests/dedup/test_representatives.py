@@ -1,4 +1,4 @@
-"""Clusters by their representatives, and the similarity that decides."""
+"""Tests the representatives of clusters, and the similarity that decides."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -22,9 +22,9 @@ def flat(own: list[set[int]]) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def slow_representatives(order, own, similarity, threshold, bucket_limit, cluster_limit, forced):  # type: ignore[no-untyped-def]
-    """The same by the book: the first kept document that is similar and whose cluster is one of the first of one of my buckets."""
+    """Computes the same by definition: the first kept document that is similar and whose cluster is among the first of a shared bucket."""
     kept: list[int] = []
-    in_bucket: list[list[int]] = [[] for _ in range(BUCKETS)]  # the kept documents of the clusters that have a member in it
+    in_bucket: list[list[int]] = [[] for _ in range(BUCKETS)]  # the kept documents of the clusters that have a member in the bucket
     members: dict[int, int] = {}
     found: dict[int, tuple[int, float, bool]] = {}
     limited = 0

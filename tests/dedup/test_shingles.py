@@ -1,4 +1,4 @@
-"""Shingles by every unit, rule, normal form and hash against plain Python, and datatrove's pairs against datatrove's own code."""
+"""Compares shingles by every unit, rule, normal form and hash with plain Python, and datatrove's pairs with datatrove's own code."""
 
 import re
 import time
@@ -97,7 +97,7 @@ def test_shingles_are_those_of_plain_python(normalisation, rule, name, bits, tex
 
 
 def crawl_texts(shared_data: Path) -> list[str]:
-    """At least 300 real texts, some of them near copies of each other: paragraphs of Wikipedia, and the same with words left out."""
+    """Returns at least 300 real texts, some of them near copies: paragraphs of Wikipedia, and the same with words left out."""
     files = sorted((shared_data / "lid").glob("*.txt"))
     texts = ["\n".join(path.read_text().splitlines()[part : part + 12]) for path in files for part in (0, 12)]
     changed = [re.sub(r"(\w+\W+){1}", "", text[: len(text) // 2], count=2) + text[len(text) // 2 :] for text in texts]
@@ -172,7 +172,7 @@ def test_nothing_depends_on_the_batch(config: dict[str, Any]) -> None:
 def test_odd_texts_take_linear_time(config: dict[str, Any], content: bytes) -> None:
     made = shingler(**config)
     data, offsets = np.frombuffer(content, np.uint8), np.array([0, 0, len(content), len(content)])
-    made.signatures(data[:1000], np.minimum(offsets, 1000))  # compiles
+    made.signatures(data[:1000], np.minimum(offsets, 1000))  # compiles the kernel
     start = time.process_time()
     signatures, shingles = made.signatures(data, offsets)
     made.sets(data, offsets)

@@ -1,4 +1,4 @@
-"""Addresses, beside the examples of RFC 3986 and Python's own resolution of references."""
+"""Compares addresses with the examples of RFC 3986 and Python's own resolution of references."""
 
 from urllib.parse import urljoin, urlsplit
 
@@ -28,7 +28,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", ".", "..", "", "...", ".b", "%2e"]),
         ("https://example.com:443?q", "https://example.com/?q"),
         ("ftp://h:21/f", "ftp://h/f"),
         ("http://example.com:443/", "http://example.com:443/"),
-        ("http://example.com/?", "http://example.com/?"),  # an empty query is not none
+        ("http://example.com/?", "http://example.com/?"),  # an empty query differs from none
         # section 1.1.2
         ("ftp://ftp.is.co.za/rfc/rfc1808.txt", "ftp://ftp.is.co.za/rfc/rfc1808.txt"),
         ("http://www.ietf.org/rfc/rfc2396.txt", "http://www.ietf.org/rfc/rfc2396.txt"),

@@ -1,4 +1,4 @@
-"""The whole stage, Parquet to Parquet."""
+"""Tests the whole stage, Parquet to Parquet."""
 
 import random
 import re
@@ -163,7 +163,7 @@ def test_a_missing_column_is_one_sentence(dedup) -> None:  # type: ignore[no-unt
 
 
 def mutated_corpus() -> list[dict]:  # type: ignore[type-arg]
-    """60 documents: copies, chains of mutations, short ones, one row twice."""
+    """Makes 60 documents: copies, chains of mutations, short ones, one row twice."""
     draw = random.Random(5)
     rows = []
     for family in range(8):
@@ -177,7 +177,7 @@ def mutated_corpus() -> list[dict]:  # type: ignore[type-arg]
 
 
 def decisions(result) -> list[tuple]:  # type: ignore[no-untyped-def, type-arg]
-    """What is layout-free of a report: all of it, as a multiset."""
+    """Returns a report as a multiset of rows, which does not depend on the layout of shards."""
     return sorted(tuple(map(str, row.values())) for row in result.report)
 
 

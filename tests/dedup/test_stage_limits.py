@@ -1,4 +1,4 @@
-"""The whole stage: full clusters, containment, estimates, and what is too much for one task."""
+"""Tests limits of the whole stage: full clusters, containment, estimates, and tasks that are too large."""
 
 import random
 from itertools import pairwise, permutations
@@ -21,7 +21,7 @@ def shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:
 
 
 def family(size: int, length: int = 80) -> list[dict]:  # type: ignore[type-arg]
-    """Near copies of one text, the longest first."""
+    """Makes near copies of one text, the longest first."""
     text = words(length, 1)
     return [{"text": " ".join([*text, *(f"m{i}" for i in range(size - step))]), "url": f"u/{step}"} for step in range(size)]
 
@@ -84,7 +84,7 @@ def test_keep_is_a_list_or_an_expression(dedup) -> None:  # type: ignore[no-unty
 
 
 def captures_and_copies() -> list[dict]:  # type: ignore[type-arg]
-    """80 documents: near copies in chains, exact copies, and captures of one address across them."""
+    """Makes 80 documents: near copies in chains, exact copies, and captures of one address across them."""
     draw = random.Random(8)
     rows = []
     for number in range(8):
@@ -123,7 +123,7 @@ def test_near_copies_that_no_task_can_hold_leave_few_of_each_other(dedup, monkey
     rows = family(40, 200)
     copies = [{"text": "quite short", "url": f"s/{i}"} for i in range(100)]
     assert len(dedup([rows, copies]).kept) == 2
-    monkeypatch.setattr(components, "GROUP_WORDS", 3000)  # some ten of the near copies; the exact ones weigh more
+    monkeypatch.setattr(components, "GROUP_WORDS", 3000)  # about ten of the near copies; the exact ones need more
     result = dedup([rows, copies])
     assert result.counts["exact"] == 99 and result.counts["apart"] > 2
     assert 4 <= len(result.kept) <= 10
@@ -148,7 +148,7 @@ def test_one_range_or_many_give_one_result(dedup, monkeypatch: pytest.MonkeyPatc
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6))
 def test_what_goes_is_like_what_stays(dedup, seed: int) -> None:  # type: ignore[no-untyped-def]
-    """On random families, against the sets themselves: every removal is as similar as the report says."""
+    """On random families, computed from the sets themselves: every removal has the similarity that the report gives."""
     draw = random.Random(seed)
     rows: list[str] = []
     for number in range(5):
@@ -174,7 +174,7 @@ def test_what_goes_is_like_what_stays(dedup, seed: int) -> None:  # type: ignore
 
 
 def test_copies_that_differ_in_their_shingles_are_judged_alike_in_any_order(dedup) -> None:  # type: ignore[no-untyped-def]
-    """Exact copies by letters alone, whose characters differ in case: which of them comes first must not matter."""
+    """The texts have equal letters in different case: they are exact copies, and their order must not matter."""
     text = " ".join(words(60, 3))
     near = text[:-40] + "x" * 40
     rows = [{"text": t, "url": str(n)} for n, t in enumerate([text.upper(), text, text.title(), near, near.upper()])]

@@ -1,4 +1,4 @@
-"""The whole stage: captures of one address, and what the removal is counted by."""
+"""Tests the whole stage: captures of one address, and the counts of removals."""
 
 import pyarrow as pa
 import pytest
@@ -58,10 +58,10 @@ def test_documents_without_an_address_have_none_in_common(dedup) -> None:  # typ
 def test_a_capture_whose_newer_one_is_a_near_copy_goes_with_it(dedup) -> None:  # type: ignore[no-untyped-def]
     words = page(1).split()
     rows = [
-        {"url": "u/1", "text": page(7), "timestamp": "2020-01-01"},  # an older capture with quite another text
+        {"url": "u/1", "text": page(7), "timestamp": "2020-01-01"},  # an older capture with another text
         {"url": "u/1", "text": " ".join(words), "timestamp": "2024-01-01"},
         {"url": "u/2", "text": " ".join([*words, "more"]), "timestamp": "2022-01-01"},
-        {"url": "u/3", "text": page(7), "timestamp": "2023-01-01"},  # the exact copy of what goes for its URL stays
+        {"url": "u/3", "text": page(7), "timestamp": "2023-01-01"},  # the exact copy of a document removed for its URL stays
     ]
     result = dedup([rows], url={"enabled": True})
     by_url = {(row["url"], i): row for i, row in enumerate(result.report)}

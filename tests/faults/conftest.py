@@ -1,4 +1,4 @@
-"""Inputs of the tests in which things break, and what a run leaves that nothing disturbed."""
+"""Provides inputs of the tests with faults, and the results of an undisturbed run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def recipe_and_crawl(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str
 
 @pytest.fixture(scope="session")
 def carry_out(recipe_and_crawl: tuple[str, str]) -> Callable[..., str]:
-    """`carry_out(run, override, ...)`: all stages in this process; what is said at the end of tasks that were given up."""
+    """Returns `carry_out(run, override, ...)`: runs all stages in this process; returns the last message about tasks given up."""
 
     def call(run: Path | str, *overrides: str, last: str | None = None) -> str:
         recipe, crawl = recipe_and_crawl
@@ -32,7 +32,7 @@ def carry_out(recipe_and_crawl: tuple[str, str]) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def reference(carry_out: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbs."""
+    """Makes an undisturbed run."""
     run = tmp_path_factory.mktemp("reference") / "run"
     assert carry_out(run) == ""
     return run
@@ -45,7 +45,7 @@ def undisturbed(reference: Path, tree: Callable[[Path], dict[str, str]]) -> dict
 
 @pytest.fixture
 def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file by which the filter's function is told to go wrong (`faulty_run.plant`)."""
+    """Returns the file that makes the filter's function fail (`faulty_run.plant`)."""
     path = tmp_path / "fault.json"
     monkeypatch.setenv(VARIABLE, str(path))
     return path
@@ -53,5 +53,5 @@ def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def faults_of() -> Callable[[Path | str], list[str]]:
-    """What `corpusmill verify` finds."""
+    """Returns the findings of `corpusmill verify`."""
     return lambda run: [fault for check in verify(str(run)) for fault in check.faults]

@@ -1,4 +1,4 @@
-"""A finished run that goes on under another recipe: what depends on the change is done again and named, and the rest is left alone."""
+"""Tests a finished run resumed under another recipe: stages that depend on the change are redone and named, others stay."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-#: What is changed, the phases that are performed again, and stages that are named.
+#: Changed options, the phases that run again, and the stages that are named.
 CHANGES = {
     "dedup.threshold=0.6": ({"dedup"}, "ingest filter"),
     "tokens.validation_share=0.2": ({"tokens"}, "ingest filter dedup tokenizer"),
@@ -33,14 +33,14 @@ def test_what_depends_on_a_change_is_done_again(
 
     stay = {"run.json", *kept.split()}
     shutil.copytree(reference, fresh, ignore=lambda folder, names: set(names) - stay if Path(folder) == reference else set())
-    carry_out(fresh, change)  # the stages before the change as they are, all others from nothing
+    carry_out(fresh, change)  # the stages before the change unchanged, all others from the start
     assert tree(run) == tree(fresh) and faults_of(run) == []
 
 
 def test_a_stage_that_was_killed_in_its_first_phases_has_not_changed(
     corpusmill, recipe_and_crawl, reference: Path, undisturbed, tree, tmp_path: Path
 ) -> None:
-    """Its first phases depend on a part of its section alone."""
+    """The manifest has only the first phases, which depend on a part of the stage's section; that must not look like a changed recipe."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
     shutil.copytree(reference, run)
     manifest = run / "tokens/manifest.jsonl"

@@ -1,4 +1,4 @@
-"""Clocks that jump by hours, forwards and backwards, while a run works, and files with times of nowhere: no byte of it hangs on them."""
+"""Tests that clocks that jump by hours while a run works, and files with impossible times, change no byte of a run."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ YEAR = 365 * 24 * 3600
 
 @pytest.fixture(scope="session")
 def jumping_clock(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A library that makes the clock of the day jump in a process that is started with it (`LD_PRELOAD`)."""
+    """Compiles a library that makes the wall clock jump in a process that preloads it (`LD_PRELOAD`)."""
     compiler = shutil.which("cc")
     if not compiler:
         pytest.skip("no C compiler is here to make the library by which clocks jump")
@@ -37,7 +37,7 @@ def test_the_clock_does_jump(jumping_clock: str) -> None:
 
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
 def test_a_run_whose_clock_jumps(recipe_and_crawl, jumping_clock: str, tmp_path: Path, undisturbed, tree, faults_of, engine) -> None:
-    """On Ray the workers' clocks jump, too, which inherit the library."""
+    """On Ray the workers' clocks jump, too, because they inherit the library."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
     command = [sys.executable, "-m", "corpusmill", "run", recipe, crawl, "--output", str(run), "--engine", engine, "--workers", "2"]
     process = subprocess.run(command, env={**os.environ, "LD_PRELOAD": jumping_clock}, capture_output=True, text=True, check=False)
@@ -46,7 +46,7 @@ def test_a_run_whose_clock_jumps(recipe_and_crawl, jumping_clock: str, tmp_path:
 
 
 def test_times_of_files_decide_nothing_of_a_finished_run(reference: Path, carry_out, tmp_path: Path, undisturbed, tree) -> None:
-    """A run that was copied by something that keeps no times, or another time."""
+    """Copies a run in ways that lose or change the times of files."""
     run = tmp_path / "run"
     shutil.copytree(reference, run)
     for number, path in enumerate(sorted(run.rglob("*"))):

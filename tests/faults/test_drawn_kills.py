@@ -1,4 +1,4 @@
-"""The kills of the soak (`make soak-faults`): what is killed how often, where, and in which order."""
+"""Tests the draw of kills for the soak (`make soak-faults`): targets, frequencies, stages and order."""
 
 from collections import Counter
 

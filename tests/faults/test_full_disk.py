@@ -1,4 +1,4 @@
-"""A disk without room: one sentence that names the file, no half file under a final name, and the same bytes once there is room."""
+"""Tests a full disk: one sentence names the file, no partial file gets a final name, and with space the run gives the same bytes."""
 
 import os
 import resource
@@ -10,20 +10,20 @@ import pytest
 from forked import Driver
 from trees import leftovers
 
-#: Sizes that the disk has one after the other, as shares of what the run needs: they end in different stages.
+#: Successive sizes of the disk, as shares of the run's needs: each fills up in a different stage.
 SHARES = (0.0, 0.3, 0.6, 0.97)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 64 KB at first."""
+    """Makes a separate file system, of 64 KB at first."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here ({mounted.stderr.strip()})")
     yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)  # files that this process has mapped may be open still
+    subprocess.run(["umount", "--lazy", disk], check=True)  # files that this process has mapped may still be open
 
 
 def resize(disk: Path, size: int) -> None:
@@ -57,7 +57,7 @@ def test_a_run_on_a_disk_that_is_full_again_and_again(
 def test_a_file_that_may_not_grow(
     corpusmill, recipe_and_crawl, tmp_path: Path, reference: Path, tree, faults_of, limit: int, ended: int
 ) -> None:
-    """What a quota says of a file: nothing can be done, or one piece can't. It needs no privileges."""
+    """Limits the size of a file, as a quota does: either nothing can be done, or one task can't. It needs no privileges."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
     command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "filter")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

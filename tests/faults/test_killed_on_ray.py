@@ -1,4 +1,4 @@
-"""A run on a Ray cluster, of which a worker process, a raylet and at last the driver are killed (SIGKILL): the same bytes."""
+"""Tests a run on a Ray cluster whose worker process, raylet and finally driver are killed (SIGKILL): it gives the same bytes."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ import pytest
 import victims
 from raylets import Raylets
 
-#: Which process is killed when the manifest of which stage has how many rows.
+#: The process to kill, when the manifest of a stage has a number of rows.
 KILLS = (("ingest", 2, "worker"), ("dedup", 1, "raylet"), ("tokens", 2, "driver"))
 
 
 def until(done: Callable[[], Any], process: "subprocess.Popen[str]", log: Path) -> Any:
-    """What `done` gives as soon as it gives something."""
+    """Waits until `done` returns a true value, and returns it."""
     over = time.monotonic() + 240
     while not (found := done()):
         assert process.poll() is None and time.monotonic() < over, log.read_text()

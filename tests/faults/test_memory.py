@@ -1,4 +1,4 @@
-"""A task that needs more memory than there is: it is done in parts, with the same bytes, or given up and named."""
+"""Tests a task that needs more memory than there is: it is done in parts, with the same bytes, or given up and named."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import pytest
 from faulty_run import plant
 from killing import in_child
 
-#: Memory that a process may have beside what it has, bytes, and what the filter's function takes a text.
+#: Bytes that a process may allocate beyond what it holds, and bytes that the filter's function allocates for a text.
 ROOM, A_TEXT = 1 << 30, 100 << 20
-#: The same for Ray, which watches the machine's memory: all of Ray and two workers take the half of the room.
+#: The same for Ray, which watches the machine's memory: all of Ray and two workers take half of the limit.
 RAYS_ROOM, RAYS_TEXT = 3 << 30, 500 << 20
 
 
 def limited(room: int) -> None:
-    """From now on this process may have so much address space more."""
+    """Limits this process, from now on, to that many more bytes of address space."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + room, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
@@ -41,7 +41,7 @@ def test_a_task_without_enough_memory_is_done_in_parts(carry_out, fault: Path, t
 
 @pytest.mark.long
 def test_a_worker_that_ray_ends_for_its_memory(recipe_and_crawl, fault: Path, tmp_path: Path, undisturbed, tree, faults_of) -> None:
-    """Nothing else may take or free gigabytes meanwhile: Ray looks at all that the machine has."""
+    """Nothing else may allocate or free gigabytes meanwhile, because Ray watches the whole machine's memory."""
     memory = psutil.virtual_memory()
     if memory.available < 2 * RAYS_ROOM:
         pytest.skip("the machine has too little memory to take some away")

@@ -1,4 +1,4 @@
-"""A task that fails whenever it is done: it is given up and named, the rest goes on, and it is done as soon as it can be."""
+"""Tests a task that always fails: it is given up and named, the rest goes on, and a later run does it once it can be done."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from faulty_run import plant
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 
-#: Stands in the pages of one piece alone.
+#: Occurs in the pages of one task alone.
 WHEN = "class ZipFile"
 
 

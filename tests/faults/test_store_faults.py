@@ -1,4 +1,4 @@
-"""A run whose folder is on a store that is not well: it answers 500 and 503, cuts connections, and loses answers."""
+"""Tests a run on a failing store, which answers 500 and 503, cuts connections, and loses answers."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_a_run_on_a_store_that_fails_now_and_then(
     counts = s3.counts()
     assert code == 0, err
     assert counts["faults"] > 10 and counts["500"] + counts["503"] and counts["reset"] + counts["cut_response"], counts
-    assert s3.uploads("store-faults") == []  # nothing half done is left, or paid for
+    assert s3.uploads("store-faults") == []  # no incomplete upload is left, which would cost money
     found = s3.download(run, tmp_path / "run")
     for folder in ("ingest/data", "ingest/report", "filter/data", "filter/report"):
         assert tree(found / folder) == tree(reference / folder) != {}

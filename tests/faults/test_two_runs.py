@@ -1,5 +1,6 @@
-"""Two commands on one run: the second is refused while the first works. Where the first stands still it takes over, and the first, when it
-goes on, finds out before it records anything."""
+"""Tests two commands on one run: the second is refused while the first works. If the first stalls, the second takes over; when the first
+continues, it notices before it records anything.
+"""
 
 import re
 import signal
@@ -14,11 +15,11 @@ TTL = 2
 
 
 def files(tree, stage: Path) -> dict[str, str]:
-    """All but the manifest, which on a store is an object for some rows."""
+    """Returns all files but the manifest, which on a store has an object for some rows."""
     return {name: digest for name, digest in tree(stage).items() if not name.startswith("manifest")}
 
 
-@pytest.mark.parametrize("store", ["local", pytest.param("s3", marks=pytest.mark.long)])  # test_lease.py takes one over on a store
+@pytest.mark.parametrize("store", ["local", pytest.param("s3", marks=pytest.mark.long)])  # test_lease.py tests a takeover on a store
 def test_a_second_run_is_refused_and_takes_over_what_stands_still(
     recipe_and_crawl, tmp_path: Path, request, reference: Path, tree, faults_of, store: str
 ) -> None:
@@ -49,7 +50,7 @@ def test_a_second_run_is_refused_and_takes_over_what_stands_still(
         first.signal(signal.SIGSTOP)
         third = begin("third", lease)
         assert third.wait(100) == 0, third.said()
-        fault.unlink()  # the first can go on with its task as soon as it can go on at all
+        fault.unlink()  # the first can continue its task as soon as it runs again
         first.signal(signal.SIGCONT)
         assert first.wait(60) not in (0, None), first.said()
         assert re.search("another corpusmill has taken this run over|whoever worked on it has ended", first.said().splitlines()[-1])

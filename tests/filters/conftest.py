@@ -1,4 +1,4 @@
-"""Real documents and hard ones, a finished upstream stage, and ways to run one step or the whole stage."""
+"""Provides real documents and hard ones, a finished earlier stage, and functions to run one step or the whole stage."""
 
 import json
 import re
@@ -53,13 +53,13 @@ def hard_texts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def texts(shared_data: Path) -> list[str]:
-    """About 700 real documents in 75 languages, and the hard ones."""
+    """Returns about 700 real documents in 75 languages, and the hard ones."""
     return real_texts(shared_data) + HARD_TEXTS
 
 
 @pytest.fixture(scope="session")
 def find_words() -> Callable[[str], list[str]]:
-    """The word rule `words`, slowly: what datatrove's filters are given for their tokenizer."""
+    """Splits by the word rule `words`, slowly: datatrove's filters get it for their tokenizer."""
     return re.compile(r"\w+|[^\w\s]").findall
 
 
@@ -73,7 +73,7 @@ def lid_model() -> str:
 
 @pytest.fixture(scope="session")
 def quality_step(tmp_path_factory) -> dict[str, Any]:
-    """A step that scores quality and keeps all, by a classifier that has been trained in a moment."""
+    """Makes a step that scores quality and keeps all, with a classifier trained in a moment."""
     folder = make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
     return {"classifier": {"model": str(folder), "keep_where": "high", "threshold": 0.0}}
 
@@ -88,7 +88,7 @@ def _measure(name: str, options: dict[str, Any], texts: list[str]) -> tuple[dict
 
 @pytest.fixture(scope="session")
 def measure_step() -> Callable[..., tuple[dict[str, list[Any]], list[str]]]:
-    """`measure_step(name, options, texts)`: the step's columns as lists, and the texts after it."""
+    """Returns `measure_step(name, options, texts)`: the step's columns as lists, and the texts after it."""
     return _measure
 
 
@@ -109,7 +109,7 @@ def make_documents() -> Callable[[list[str]], pa.Table]:
 
 @pytest.fixture(scope="session")
 def finished_ingest() -> Callable[[Path, list[pa.Table]], Storage]:
-    """A run whose stage ingest is finished and wrote these tables."""
+    """Makes a run whose stage ingest is finished with these tables."""
 
     def make(root: Path, shards: list[pa.Table]) -> Storage:
         run = Storage(str(root))
@@ -129,7 +129,7 @@ def finished_ingest() -> Callable[[Path, list[pa.Table]], Storage]:
 
 @pytest.fixture(scope="session")
 def run_filter() -> Callable[..., StageRun]:
-    """`run_filter(run, options)`: executes the stage on a run."""
+    """Returns `run_filter(run, options)`, which executes the stage on a run."""
 
     def execute(run: Storage, options: dict[str, Any], engine: Engine | None = None) -> StageRun:
         config = FilterConfig.model_validate(options)

@@ -1,4 +1,4 @@
-"""Verdicts against datatrove's C4BadWordsFilter with the same lists, numbers against its regular expression tried at every character."""
+"""Compares verdicts with datatrove's C4BadWordsFilter on the same lists, and counts with its regular expression at every character."""
 
 import re
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measure(texts: list[str], languages: list[str | None] | None = None, **options: object) -> tuple[dict[str, list], list[list[str]]]:
-    """What the step finds in documents, and the rules that they fail."""
+    """Returns the step's counts in documents, and the rules that they fail."""
     step = BadWords(BadWordsConfig.model_validate(options))
     step.setup()
     columns = {"id": [f"id {place}" for place in range(len(texts))]} | ({"language": languages} if languages else {})
@@ -45,7 +45,7 @@ def measure(texts: list[str], languages: list[str | None] | None = None, **optio
 
 @pytest.fixture(scope="session")
 def datatrove_filter() -> Callable[[Path], reference.C4BadWordsFilter]:
-    """datatrove's filter with lists of a folder in place of its downloads (blank lines left out)."""
+    """Returns datatrove's filter with lists from a folder in place of its downloads (blank lines left out)."""
 
     def make(lists: Path) -> reference.C4BadWordsFilter:
         made = reference.C4BadWordsFilter(fail_on_missing_language=False)
@@ -62,7 +62,7 @@ def datatrove_filter() -> Callable[[Path], reference.C4BadWordsFilter]:
 
 
 def slow_count(text: str, pattern: re.Pattern[str]) -> int:
-    """The characters of the lower-cased text at which a word begins that datatrove's expression finds there."""
+    """Counts the characters of the lower-cased text at which datatrove's expression finds a word."""
     bare = pattern.pattern.removeprefix(r"(?:\W|^)").removesuffix(r"(?:\W|$)")
     separate = bare != pattern.pattern
     return len(re.findall(rf"(?<!\w)(?={bare}(?!\w))" if separate else f"(?={bare})", text.lower()))
@@ -103,7 +103,7 @@ def test_any_text(folder: Path, datatrove_filter: Callable, documents: list[tupl
 
 
 def slow_paper_count(text: str, words: list[str]) -> int:
-    """The characters of lower-cased lines at which C4's expression finds a word."""
+    """Counts the characters of lower-cased lines at which C4's expression finds a word."""
     pattern = rf"(?<=[^a-z])(?={'|'.join(rf'(?:{re.escape(word)}[^a-z])' for word in words)})"
     return sum(len(re.findall(pattern, line)) for line in text.lower().split("\n"))
 

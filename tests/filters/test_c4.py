@@ -1,4 +1,4 @@
-"""C4's lines and mC4's paragraphs against datatrove and C4's own code."""
+"""Compares C4's lines and mC4's paragraphs with datatrove's and C4's own code."""
 
 import re
 from collections import Counter
@@ -20,13 +20,13 @@ from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_tokens import mark_tokens
 
-# ---- Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and ours; C4's own order of rules.
+# ---- Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and corpusmill's; C4's own order of rules.
 
 SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
 
 
 def count_sentences(line: str) -> int:
-    """The rule of `pipeline.text.sentences`, slowly."""
+    """Counts by the rule of `pipeline.text.sentences`, slowly."""
     count, last = 0, 0
     for end in SENTENCE_END.finditer(line):
         count, last = count + 1, end.end()
@@ -50,7 +50,7 @@ EXTRA = [
 
 
 class Recorded(reference.C4QualityFilter):
-    """datatrove's filter with its line statistics kept."""
+    """datatrove's filter with its line statistics recorded."""
 
     def stat_update(self, *names: str, **_: object) -> None:
         self.lines.update(names)
@@ -75,7 +75,7 @@ LINE_COLUMNS = {
 
 @pytest.fixture(scope="session")
 def counting() -> Iterator[dict[str, int]]:
-    """datatrove's filter counts sentences by the rule `counting["rule"]` (ours in place of spaCy's), and `counting["found"]` sums them."""
+    """Makes datatrove's filter count sentences by the rule `counting["rule"]` in place of spaCy's; `counting["found"]` sums them."""
     state: dict[str, Any] = {"rule": "spacy", "found": 0}
     by_spacy = reference.split_into_sentences
 
@@ -90,7 +90,7 @@ def counting() -> Iterator[dict[str, int]]:
 
 
 def assert_equal(measure_step: Callable, counting: dict[str, Any], texts: list[str], options: dict[str, Any]) -> dict[str, list[int]]:
-    """Every value, every text and every reason of every text."""
+    """Compares every value, text and reason."""
     columns, new_texts = measure_step("c4", options, texts)
     counting["rule"] = options.get("sentence_rule", "spacy")
     options = {name: value for name, value in options.items() if name != "sentence_rule"}
@@ -123,7 +123,7 @@ def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, coun
     )
 
 
-#: Pieces out of which hypothesis puts lines together that come near the rules.
+#: Fragments from which hypothesis builds lines near the rules' limits.
 PIECES = st.sampled_from(
     ["[", "]", "[1]", "[٣]", "[edit]", "[citation needed]", ".", "...", "!", "?", '"', "'", "…", "。", "」", ")", " ", "\u3000",
      "\x85", "\n", "\r\n", "\u2028", "\x1c", "word", "é", "\u212a", "\u0130", "{", "JavaScript",
@@ -149,7 +149,7 @@ def test_any_text_and_options(measure_step: Callable, counting: dict[str, Any], 
 
 
 def clean_page(text: str) -> tuple[str, bool, bool]:
-    """C4's rules on lines in their original order, slowly: the new text, whether lorem ipsum and { were seen."""
+    """Applies C4's rules to lines in their original order, slowly; returns the new text, and whether it saw lorem ipsum and {."""
     kept, lorem, curly = [], False, False
     for raw in text.splitlines():
         line = raw.strip()

@@ -1,4 +1,4 @@
-"""datatrove's filters and formatters as steps, equal to datatrove itself, document by document."""
+"""Tests datatrove's filters and formatters as steps: equal to datatrove itself, document by document."""
 
 import copy
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table
 
-NUMBER = 120  # spaCy makes a second of some hundred documents
+NUMBER = 120  # spaCy takes a second for a few hundred documents
 
 
 def measure(item: Any, documents: pa.Table) -> tuple[dict[str, list[Any]], list[str]]:
@@ -81,7 +81,7 @@ def test_columns_are_metadata(make_documents: Callable) -> None:
 
 
 def test_in_the_stage(tmp_path: Path, make_documents, finished_ingest, run_filter, texts: list[str]) -> None:
-    """Report rows, rules and texts; each shard begins anew, and a second step of a class has names of its own."""
+    """Compares report rows, rules and texts; each shard starts with a new filter, and a second step of a class has names of its own."""
     steps = [
         {"datatrove": {"pipeline.formatters.PIIFormatter": {}}},
         {"datatrove": {"pipeline.filters.SamplerFilter": {"rate": 0.5, "seed": 1}}},

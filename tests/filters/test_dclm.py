@@ -1,4 +1,4 @@
-"""Values against DCLM's filters (baselines/mappers/filters/content_filters.py), with fastText's and uniseg's own words."""
+"""Compares values with DCLM's filters (baselines/mappers/filters/content_filters.py), with fastText's and uniseg's own words."""
 
 import math
 import re
@@ -48,7 +48,7 @@ def repeated_ngrams(words: list[str], n: int) -> float:
 
 
 def reference(text: str) -> list[float]:
-    """The values in the order of the columns."""
+    """Returns the values in the order of the columns."""
     words = text.split()
     lines = split_paragraphs(text, "\n")
     ngram_words = [word for word in uniseg_words(text) if word[0].isalnum()]
@@ -93,7 +93,7 @@ def test_any_text(measure_step: Callable, texts: list[str]) -> None:
 
 def test_values(measure_step: Callable) -> None:
     words = [f"w{n:06d}" + "x" * (n % 4 == 0) for n in range(88)]
-    block = " ".join(words[:40] + words[10:22] + words[40:])  # 100 words, of which a block of 12 stands there twice
+    block = " ".join(words[:40] + words[10:22] + words[40:])  # 100 words, in which a block of 12 occurs twice
     eight = "abcd efghi jklm nopq rstu vwxy zabc defgij"
     columns, _ = measure_step("dclm", {}, [block, eight, "", "The OF\n\nthe of\n\nx"])
     assert columns["dclm_dup_5_gram_char_frac"][0] == columns["dclm_dup_10_gram_char_frac"][0] == pytest.approx(0.240, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Values against a slow reading of dolma/taggers/gopher.py (dolma 1.2.1), and against numbers that dolma itself printed."""
+"""Compares values with a slow version of dolma/taggers/gopher.py (dolma 1.2.1), and with numbers that dolma itself printed."""
 
 import math
 import re
@@ -15,7 +15,7 @@ TEXT = st.lists(st.one_of(PIECES, st.characters(exclude_categories=["Cs"])), max
 
 
 def reference(text: str, tagger: str) -> list[float]:
-    """The values in the order of the columns, as `get_attributes` makes them; NaN for n-grams that it does not name."""
+    """Returns the values in the order of the columns, as `get_attributes` makes them; NaN for n-grams that it does not name."""
     if not text:
         return [0.0] * 9 + [math.nan] * 9
     words = text.split()

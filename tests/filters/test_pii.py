@@ -1,4 +1,4 @@
-"""Personal data and secrets: what is found, and what stands in its place."""
+"""Tests personal data and secrets: finds, and their replacements."""
 
 import base64
 import ipaddress
@@ -27,7 +27,7 @@ from corpusmill.filters.step import DocumentBatch
 
 # ---- The step as a whole: all kinds on one text, overlaps, placeholders, rules, real and hostile documents.
 
-#: One text a kind that has one find of this kind and none of another.
+#: One text for each kind, with one find of this kind and none of another.
 ONE_OF_EACH = {
     "pii_secrets": "the key AKIA" + "IOSFODNN7EXAMPLE was revoked",
     "pii_emails": "write to jane.doe@mail.example-shop.co.uk today",
@@ -115,7 +115,7 @@ def test_the_first_kind_of_the_table_has_it(measure_step: Callable, text: str, c
     columns, new = measure_step("pii", {}, [text])
     assert new == [expected] and [name for name in columns if columns[name] != [0]] == [column]
     kind = next(kind for kind in KINDS if kind.column == column)
-    _, left = measure_step("pii", {kind.name: None}, [text])  # a later kind does not take what an earlier one leaves as it is
+    _, left = measure_step("pii", {kind.name: None}, [text])  # a later kind does not match text that an earlier kind leaves unchanged
     assert left == [text]
 
 
@@ -147,7 +147,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> None:
-    """Four times the text takes nowhere near sixteen times the time."""
+    """A text that is four times as long takes far less than sixteen times as long."""
     measure_step("pii", {}, [unit])
     times = []
     for size in (150_000, 600_000):
@@ -178,7 +178,7 @@ def test_bad_options(options: dict, sentence: str) -> None:
     assert sentence in str(error.value)
 
 
-# ---- Email and internet addresses, against tables by hand and the standard library.
+# ---- Email and internet addresses, against hand-written tables and the standard library.
 
 EMAILS = [
     ("write to jane.doe+news@mail.example-shop.co.uk today", 1),
@@ -195,7 +195,7 @@ IPV4 = [
     ("http://93.184.216.34/index.html and 93.184.216.34:8080", 2),
     ("ends with 93.184.216.34.", 1),
     ("地址93.184.216.34。", 1),
-    ("192.168.0.1 10.0.0.1 127.0.0.1 172.16.3.4 169.254.1.1 0.0.0.0 255.255.255.255", 0),  # nobody's
+    ("192.168.0.1 10.0.0.1 127.0.0.1 172.16.3.4 169.254.1.1 0.0.0.0 255.255.255.255", 0),  # belongs to nobody
     ("192.0.2.1 198.51.100.7 203.0.113.9", 0),  # for documentation
     ("300.1.1.1 93.184.216 93.184.216.34.5 1.93.184.216.34", 0),
     ("version 91.0.4472.124, v92.1.44.77, release: 10.15.77.21, Chrome/91.0.4472.124", 0),
@@ -210,7 +210,7 @@ IPV6 = [
     ("2001:db8::1 fe80::1 ::1 fc00::1234:1 ff02::1 64:ff9b::1:2 3fff::1:2", 0),  # documentation, local, multicast, translation
     ("12:30:15 at 10:20:30:40, 00:1b:63:84:45:e6, std::vector::add, a::b::c, 2001:2002:2003", 0),
     ("2001:4860:4860::8888::1 2001:4860:4860::88888 x2001:4860:4860::8888 2001:4860:4860::8888g", 0),
-    ("2400::", 0),  # fewer groups than three
+    ("2400::", 0),  # fewer than three groups
 ]
 
 
@@ -242,7 +242,7 @@ def test_any_ipv4_address(measure_step: Callable, address: ipaddress.IPv4Address
     assert columns["pii_ipv4"] == [int(public)]
 
 
-# ---- Phone numbers: every country's example number of the library phonenumbers, the forms of the web, and what only looks like one.
+# ---- Phone numbers: every country's example number of the library phonenumbers, the web's forms, and strings that only look like one.
 
 EXAMPLES = [
     (region, number)
@@ -325,7 +325,7 @@ def test_regions_are_a_choice(measure_step: Callable) -> None:
 
 
 def test_the_librarys_matcher_finds_little_more_in_real_texts(measure_step: Callable, texts: list[str]) -> None:
-    """Whatever the matcher finds behind a `+` in real documents is found here."""
+    """Whatever the matcher finds after a `+` in real documents is found here."""
     places = [place for place, text in enumerate(texts) if re.search(r"\+\d", text)]
     counts = found(measure_step, [texts[place] for place in places])
     for place, count in zip(places, counts):
@@ -333,14 +333,14 @@ def test_the_librarys_matcher_finds_little_more_in_real_texts(measure_step: Call
         assert count >= len(theirs)
 
 
-# ---- Cards, accounts and national numbers: the libraries' own examples are found, with another check digit they are not.
+# ---- Cards, accounts and national numbers: the libraries' own examples are found; with another check digit they are not.
 
 DIGITS = st.text(string.digits, min_size=30, max_size=30)
 
 
 @pytest.fixture(scope="module")
 def found_numbers(measure_step: Callable) -> Callable[[str], dict[str, int]]:
-    """Counts by kind of what a text holds, without zeros."""
+    """Returns the counts of finds in a text by kind, without zeros."""
 
     def count(text: str) -> dict[str, int]:
         columns, _ = measure_step("pii", {}, [text])
@@ -495,7 +495,7 @@ def test_national_numbers_after_a_word(found_numbers: Callable, text: str) -> No
 def test_any_aadhaar(found_numbers: Callable, digits: str, change: int) -> None:
     number = str(2 + int(digits[0]) % 8) + digits[1:11]
     number += verhoeff.calc_check_digit(number)
-    assume(number != number[::-1])  # palindromes are not given out
+    assume(number != number[::-1])  # palindromes are not issued
     assert found_numbers(f"Aadhaar: {number[:4]} {number[4:8]} {number[8:]}") == {"pii_national_ids": 1}
     assert found_numbers(f"Aadhaar: {number[:-1]}{(int(number[-1]) + change) % 10}") == {}
 
@@ -503,7 +503,7 @@ def test_any_aadhaar(found_numbers: Callable, digits: str, change: int) -> None:
 @pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)
 @given(st.data())
 def test_any_number_of_a_form_has_a_verdict(found_numbers: Callable, entry: NationalId, data: st.DataObject) -> None:
-    """Also where stdnum itself raises: 110200... is of no county of China that its register has."""
+    """Numbers on which stdnum itself raises have a verdict: 110200... is of no county of China in its register."""
     number = data.draw(st.from_regex(re.compile(entry.form, re.ASCII), fullmatch=True))
     word = re.split(r"\\|\||\?|\(", entry.words)[0]
     try:
@@ -518,7 +518,7 @@ def test_every_number_of_the_table_has_a_check() -> None:
     assert len({entry.module.partition(".")[0] for entry in IDS}) >= 30
 
 
-# ---- Secrets by format. The examples are made up here, in pieces, so that no scanner takes this file for a leak.
+# ---- Secrets by format. The examples are assembled here from made-up parts, so that no scanner takes this file for a leak.
 
 RANDOM = random.Random(7)
 

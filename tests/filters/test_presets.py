@@ -1,4 +1,4 @@
-"""Presets of the stage: what they expand to, and what a recipe can change about them."""
+"""Tests presets of the stage: their expansion, and the changes that a recipe can make."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from corpusmill.pipeline.storage import Storage
 def test_a_preset_is_the_section_it_stands_for(name: str) -> None:
     config = FilterConfig.model_validate({"preset": name})
     assert FilterConfig.model_validate(PRESETS[name]).model_dump() == config.model_dump() | {"preset": None}
-    assert FilterConfig.model_validate(config.model_dump(mode="json")) == config  # as run.json has it
+    assert FilterConfig.model_validate(config.model_dump(mode="json")) == config  # as in run.json
     rules = [rule.rule.name for rule in rule_table(config)]
     assert rules and len(rules) == len(set(rules))
 
@@ -101,7 +101,7 @@ def test_fineweb_2_has_thresholds_a_language(name: str) -> None:
 
 
 def test_fineweb_2_decides_as_datatrove_does(measure_step, shared_data: Path, find_words) -> None:
-    """French documents through datatrove's filters with the arguments of FineWeb-2's script, and the same words."""
+    """Runs French documents through datatrove's filters with the arguments of FineWeb-2's script, and the same words."""
     from datatrove.data import Document
     from datatrove.pipeline.filters import fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter
     from datatrove.pipeline.filters.base_filter import get_filter_result

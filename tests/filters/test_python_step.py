@@ -1,4 +1,4 @@
-"""Functions of the user's as steps: from files and modules, on Ray too, and one sentence for whatever is wrong with them."""
+"""Tests users' functions as steps: from files and modules, on Ray too, with one sentence for each mistake."""
 
 import json
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def test_in_the_stage(tmp_path: Path, file: Path, make_documents, finished_inges
     run = finished_ingest(tmp_path / "run", [make_documents(TEXTS), make_documents([])])
     ray = request.getfixturevalue("ray_engine") if engine == "ray" else None
     if ray:
-        ray.connect()  # for so little it would not come up
+        ray.connect()  # so few tasks would not start Ray
     done = run_filter(run, {"steps": steps, "thresholds": {"too_loud": 4, **dict.fromkeys(f"top_{n}_gram" for n in (2, 3, 4))}}, ray)
     report = read_table(done.storage, "report/part-00000.parquet")
     assert report["exclamations"].to_pylist() == [0, 3, 2, 5] and report["twice"].to_pylist() == [0, 6, 4, 10]

@@ -1,4 +1,4 @@
-"""Ratios of compressed bytes and of tokens."""
+"""Tests ratios of compressed bytes and of tokens."""
 
 import math
 import zlib

@@ -1,4 +1,4 @@
-"""Values against a slow reading of RedPajama-Data's app/src/core/quality_signals (natural_language, lines, repetitions, content)."""
+"""Compares values with a slow version of RedPajama-Data's app/src/core/quality_signals (natural_language, lines, repetitions, content)."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Texts, counts and verdicts against DCLM's modifiers, written out slowly from their definitions (with its regular expressions)."""
+"""Compares texts, counts and verdicts with DCLM's modifiers, written slowly from their definitions (with its regular expressions)."""
 
 import math
 import re
@@ -22,7 +22,7 @@ PHRASES = [re.compile(r"\s?(?:items in cart)", re.I), re.compile(r"\s?(?:read mo
 
 
 def correct(text: str) -> tuple[str, Counter[str]]:
-    """The text that DCLM's chain leaves ("" where it drops the document for that), and the counts by column."""
+    """Returns the text that DCLM's chain leaves ("" where it drops the document), and the counts by column."""
     counts: Counter[str] = Counter()
 
     def drop(name: str, text: str, unwanted: Callable[[str], bool]) -> str:
@@ -51,7 +51,7 @@ def correct(text: str) -> tuple[str, Counter[str]]:
 
 
 def count_words(text: str) -> int:
-    """DCLM's `split_words` with its defaults: fastText's tokens that begin with a letter or digit."""
+    """Computes DCLM's `split_words` with its defaults: fastText's tokens that begin with a letter or digit."""
     return sum(word[0].isalnum() for word in fasttext.FastText.tokenize(text))
 
 

@@ -1,4 +1,4 @@
-"""Rules decide by plain comparisons, and say in words what a document fails for."""
+"""Tests that rules decide by plain comparisons, and name in words what a document fails."""
 
 import json
 import math
@@ -70,9 +70,9 @@ def test_an_unknown_comparison_is_refused() -> None:
         Rule("x", "a", "!", 1)
 
 
-# ---- What rules mean, in words: every rule that ships has a phrase, with the threshold that decides.
+# ---- The meaning of rules in words: every rule that ships has a phrase, with the threshold that decides.
 
-#: Options that make rules which a step does not have by default.
+#: Options for rules that a step does not have by default.
 OPTIONS = {
     "language": [{"keep": ["en"]}, {"keep": ["en"], "match": "any"}],
     "pii": [{"most": {"email": 3, "phone": 0}}],

@@ -1,4 +1,4 @@
-"""The stage on a run: data, report, rules, resume, and what it says about inputs that are not fit."""
+"""Tests the stage on a run: data, report, rules, resume, and messages on unsuitable inputs."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def test_the_report_names_its_rules(run, run_filter, lid_model: str) -> None:
     assert by_name["gopher_short_doc"]["threshold"] == 10 and by_name["gopher_short_doc"]["step"] == "gopher_quality"
     assert "list_ratio" not in by_name
     values = read_table(stage_run.storage, "report/part-00000.parquet")
-    assert "list_ratio" in values.schema.names  # measured all the same
+    assert "list_ratio" in values.schema.names  # it is measured nevertheless
 
 
 def test_finished_shards_are_taken_over(run, run_filter, lid_model: str) -> None:

@@ -1,4 +1,4 @@
-"""All statistics against datatrove's own functions and sets, on real documents and on texts of every Unicode plane."""
+"""Compares all statistics with datatrove's own functions and sets, on real documents and on texts of every Unicode plane."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Steps by name: their options, their places in a recipe, and how they are shown."""
+"""Tests steps by name: their options, their places in a recipe, and their display."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_columns_of_steps_before_go_before_those_of_the_documents() -> None:
 
 @pytest.fixture
 def options(name: str, tmp_path: Path) -> dict[str, str]:
-    """What a step can't do without where there is no network."""
+    """Returns the options that a step needs where there is no network."""
     (tmp_path / "en").write_text("badword\n")
     tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "?": 3}, [("a", "b")], unk_token="?"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -120,7 +120,7 @@ def test_a_configuration_loads_no_heavy_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-# ---- Where the files of a recipe lie plays no part in a task's identity, what is in them does.
+# ---- The place of a recipe's files is no part of a task's identity; their content is.
 
 STEP = """
 from corpusmill.filters.own import measures

@@ -1,4 +1,4 @@
-"""Other thresholds: tried (sweep), and decided again (retune)."""
+"""Tests other thresholds: tried (sweep), and applied (retune)."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
-# ---- What each threshold keeps, against runs of the stage with that threshold.
+# ---- The share that each threshold keeps, against runs of the stage with that threshold.
 
 STEPS = ["gopher_repetition", "gopher_quality", "fineweb_quality"]
 
@@ -116,7 +116,7 @@ def test_what_it_refuses(run: Storage, tmp_path: Path, make_documents, finished_
         sweep(str(tmp_path), "language_score", 0, 1, 2)
 
 
-# ---- Deciding again equals a fresh run of the stage, byte for byte, wherever it is interrupted.
+# ---- Retuning gives the bytes of a fresh run of the stage, wherever it is interrupted.
 
 STEPS_RETUNE: list[Any] = [
     "gopher_repetition",
@@ -169,8 +169,8 @@ def base(tmp_path_factory, make_documents, finished_ingest, texts, quality_step)
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["filter.thresholds.gopher_short_doc=10"],  # documents come back
-        ["filter.thresholds.gopher_short_doc=200"],  # documents go
+        ["filter.thresholds.gopher_short_doc=10"],  # documents return
+        ["filter.thresholds.gopher_short_doc=200"],  # documents are dropped
         ["filter.thresholds.gopher_below_alpha_threshold=0.5", "filter.thresholds.line_punct_ratio=0.4"],  # both
         ["filter.thresholds.curly_bracket=off", "filter.thresholds.list_ratio=null"],
         ["filter.thresholds.quality=0.2"],
@@ -192,7 +192,7 @@ def test_equals_a_fresh_run(tmp_path: Path, base: Path, tree: Callable, override
 
 
 def test_steps_with_a_memory(tmp_path: Path, make_documents, finished_ingest, tree: Callable, texts: list[str]) -> None:
-    """datatrove's formatter takes its placeholders in turn, and its sampler draws on: what comes back is as in a fresh run."""
+    """datatrove's formatter takes its placeholders in turn, and its sampler keeps drawing: returned documents are as in a fresh run."""
     mails = [f"{text} Write to mail@some{n}.org, please." for n, text in enumerate(texts[:60])]
     steps = [
         {"datatrove": "pipeline.formatters.PIIFormatter"},
@@ -239,7 +239,7 @@ def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch
 
 @pytest.mark.parametrize("writes", range(1, 7))
 def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monkeypatch, writes: int) -> None:
-    """Whatever is half done, the retuning, another one, and the stage itself end with the bytes of a fresh run."""
+    """Whatever is half done, a repeated retuning, another retuning, and the stage itself end with the bytes of a fresh run."""
     option = "filter.thresholds.gopher_short_doc=120"
     shutil.copytree(base, tmp_path / "fresh")
     filter_stage(tmp_path / "fresh", option)
@@ -267,12 +267,12 @@ def test_killed_after_any_file(tmp_path: Path, base: Path, tree: Callable, monke
 
 
 def test_killed_between_the_files_of_a_shard_and_its_row(tmp_path: Path, base: Path, tree: Callable) -> None:
-    """A threshold of as many digits that changes no verdict: the new report has the size of the old one, and other rules."""
+    """The new threshold has as many digits and changes no verdict: the new report has the old one's size, but other rules."""
     folder, report = tmp_path / "run", "filter/report/part-00000.parquet"
     shutil.copytree(base, folder)
 
     def killed() -> None:
-        killed_at(1, after=False)  # row 0 says which shards are about to change
+        killed_at(1, after=False)  # row 0 names the shards that are about to change
         again(folder, "filter.thresholds.gopher_long_doc=999999")
 
     assert os.WTERMSIG(in_child(killed)) == signal.SIGKILL

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of everything that reads files: `make fuzz`.
+"""Runs coverage-guided fuzzing of all readers of files: `make fuzz`.
 
     python tests/fuzz/fuzz_all.py [TARGET ...] [--seconds 300] [--seed N] [--out runs/fuzz]
 
-gives each target an equal part of the time, in a process of its own, one after the other. What was found to lead to new code is kept in
-OUT/corpus/TARGET, so the next call goes on from there. An input that breaks a target (an exception that nobody promised, more than
+Each target gets an equal part of the time, in a process of its own, one after the other. Inputs that reach new code are kept in
+OUT/corpus/TARGET, so the next call continues from there. An input that breaks a target (an undocumented exception, more than
 10 seconds, 3 GiB of memory, a crash) is kept in OUT/found/TARGET and named at the end, with exit code 1: mend the code, and move the
 input to tests/fuzz/cases/TARGET.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from fuzzing import HERE, SECONDS, names
 
-#: Of a whole process under libFuzzer (MiB); torch alone takes some 500.
+#: MiB of a whole process under libFuzzer; torch alone takes about 500.
 MOST_MEMORY = 3072
-#: Seconds that a process may take to import what it needs, and to compile kernels.
+#: Seconds for a process's imports and the compilation of kernels.
 STARTING = 300
 LAST = re.compile(r"#(\d+).*?cov: (\d+)")
 

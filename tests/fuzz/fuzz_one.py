@@ -1,4 +1,4 @@
-"""One target under atheris, until the time is up or an input breaks it: the process that `fuzz_all.py` starts.
+"""Fuzzes one target under atheris, until the time is up or an input breaks it: the process that `fuzz_all.py` starts.
 
 python tests/fuzz/fuzz_one.py TARGET [options of libFuzzer] CORPUS
 """
@@ -15,13 +15,13 @@ from fuzzing import LONGEST, Target, load, offline
 
 import corpusmill
 
-#: Libraries whose branches count, too, for a target: to instrument PyYAML's takes a minute.
+#: Libraries whose branches count too, by target; to instrument PyYAML's takes a minute.
 LIBRARIES = {"recipe": ["yaml"]}
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def compiled() -> set[str]:
-    """Modules with kernels: numba compiles their bytecode, so nothing may be put between."""
+    """Returns modules with kernels, which must not be instrumented because numba compiles their bytecode."""
     root = Path(corpusmill.__file__).parent
     found = set()
     for folder, _, files in os.walk(root, followlinks=True):
@@ -32,7 +32,7 @@ def compiled() -> set[str]:
 
 
 def keeping(target: Target, options: list[str]) -> Callable[[bytes], None]:
-    """The target, whose input is kept where it raises anything: libFuzzer itself keeps only what crashes, hangs or fills the memory."""
+    """Wraps the target so that it keeps any input that raises: libFuzzer itself keeps only crashes, hangs and memory overflows."""
     prefix = next((option.partition("=")[2] for option in options if option.startswith("-artifact_prefix=")), "./")
 
     def fuzz(data: bytes) -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     name, *options = sys.argv[1:]
     with atheris.instrument_imports(include=["corpusmill", *LIBRARIES.get(name, [])], exclude=sorted(compiled())):
         target = load(name)
-        seeds = target.seeds()  # what is imported on the way is seen, too
+        seeds = target.seeds()  # modules imported inside are instrumented, too
         for seed in seeds:
             target.fuzz(seed)
     corpus = Path(options[-1])

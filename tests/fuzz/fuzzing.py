@@ -1,11 +1,11 @@
-"""What a fuzz target is, and what calls it: `fuzz_all.py` under atheris, `test_cases.py` without.
+"""Defines fuzz targets, for `fuzz_all.py` under atheris and for `test_cases.py` without.
 
 A target is a module in `targets/` with two functions:
 
-    seeds() -> list[bytes]     inputs that are sound, small, made by code
-    fuzz(data: bytes) -> None  reads `data`; asserts what must hold, and lets nothing out but what it was asked for
+    seeds() -> list[bytes]     sound, small inputs, made by code
+    fuzz(data: bytes) -> None  reads `data`; asserts its properties, and catches the reader's documented exceptions
 
-A found case is a file in `cases/NAME/`: the input that broke the target NAME, as short as it was made, kept for ever.
+A found case is a file in `cases/NAME/`: the input that broke the target NAME, as short as possible, kept for ever.
 """
 
 import atexit
@@ -27,11 +27,11 @@ from typing import Any, TypeVar
 
 HERE = Path(__file__).resolve().parent
 CASES = HERE / "cases"
-#: Of one input: seconds, and MiB of memory beside what the process holds anyway.
+#: Limits for one input: seconds, and MiB of memory on top of what the process already holds.
 SECONDS, MEGABYTES = 10, 1024
 #: Bytes of the longest input that is tried.
 LONGEST = 1 << 14
-#: Values that decide more often than others.
+#: Values that reach more branches than others.
 TELLING = [
     b"\0",
     b"\xff",
@@ -68,7 +68,7 @@ class Target:
 
 
 def names() -> list[str]:
-    """All targets, sorted."""
+    """Returns all targets, sorted."""
     return sorted(path.stem for path in (HERE / "targets").glob("*.py"))
 
 
@@ -82,24 +82,24 @@ def load(name: str) -> Target:
 
 @cache
 def scratch() -> Path:
-    """A folder of this process for the files of its inputs. A process that libFuzzer ends leaves it: who started that removes $TMPDIR."""
+    """Returns a folder of this process for the files of its inputs. A process ended by libFuzzer leaves it; its parent removes $TMPDIR."""
     folder = Path(tempfile.mkdtemp(prefix="corpusmill-fuzz-"))
     atexit.register(shutil.rmtree, folder, True)
     return folder
 
 
 def choose(data: bytes, options: list[Option]) -> tuple[Option, bytes]:
-    """What the first byte chooses, and the rest."""
+    """Returns the option chosen by the first byte, and the rest."""
     return options[(data[0] if data else 0) % len(options)], data[1:]
 
 
 def choosing(place: int, data: bytes) -> bytes:
-    """The input by which `choose` chooses the option at `place`."""
+    """Returns the input by which `choose` chooses the option at `place`."""
     return bytes([place]) + data
 
 
 def mutants(seeds: list[bytes], seed: str, count: int) -> Iterator[bytes]:
-    """`count` inputs near the seeds, the same for the same `seed`: a few places flipped, cut, doubled, or joined with another's end."""
+    """Yields `count` inputs near the seeds, reproducible by `seed`: a few places flipped, cut, doubled, or joined with another's end."""
     random_ = random.Random(seed)
     for _ in range(count):
         data = bytearray(random_.choice(seeds))
@@ -130,7 +130,7 @@ def _mutate(data: bytearray, seeds: list[bytes], random_: random.Random) -> None
 
 
 def json_mutants(seed: str, value: Any, count: int) -> Iterator[bytes]:
-    """`count` JSON texts, each with one place of `value` replaced by something of another kind, left out, or moved out of its folder."""
+    """Yields `count` JSON texts, each with one place of `value` replaced by another kind of value, left out, or moved out of its folder."""
     random_ = random.Random(seed)
     odd = [None, True, -1, 0, 1 << 70, 1.5, float("nan"), "", "x", "../../x", "/etc/passwd", "\ud800", [], {}, [None], {"a": 1}]
     for _ in range(count):
@@ -154,8 +154,9 @@ def _containers(value: Any) -> Iterator[Any]:
 
 @contextmanager
 def limits(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[None]:
-    """Raises TimeoutError in a block that takes more seconds of CPU, and AssertionError after one that took more memory. Of the main
-    thread alone."""
+    """Raises TimeoutError in a block that takes more seconds of CPU, and AssertionError after one that took more memory. For the
+    main thread alone.
+    """
 
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {seconds} seconds")
@@ -171,13 +172,13 @@ def limits(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[Non
 
 
 def _peak() -> int:
-    """MiB that this process had in memory at most."""
+    """Returns the peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Nothing in the block connects anywhere: what a file names is not fetched."""
+    """Blocks all connections, so that nothing named by a file is fetched."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was asked for")

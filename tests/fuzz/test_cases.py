@@ -1,11 +1,11 @@
-"""Every target on its seeds, on the cases that were found, and on some seeded mutations of both: what `make fuzz` goes on with."""
+"""Tests every target on its seeds, on the found cases, and on some seeded mutations of both; `make fuzz` tries many more."""
 
 import os
 
 import pytest
 from fuzzing import CASES, limits, load, mutants, names, offline
 
-#: Mutations a target, and fewer of those that copy folders or load models.
+#: Mutations for each target, fewer for those that copy folders or load models.
 MUTATIONS = 150
 FEWER = {
     "training_state": 10,

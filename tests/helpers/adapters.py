@@ -1,4 +1,4 @@
-"""Adapters of a folder, ours or `peft`'s, on one of our models."""
+"""Puts the adapter of a folder, written by corpusmill or `peft`, on a corpusmill model."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from corpusmill.train.options import LoraConfig
 
 
 def put_adapter(model: Llama, folder: Path) -> None:
-    """Puts the adapter of a folder beside the model's weights in place; it has one for each projection that it targets."""
+    """Adds the weights of an adapter folder to the model in place, for each targeted projection."""
     told = json.loads((folder / "adapter_config.json").read_bytes())
     adapt(model, LoraConfig(rank=told["r"], alpha=told["lora_alpha"], targets=tuple(told["target_modules"])), 0)
     tensors = load_file(folder / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""The explorer's API in this process, and what it should answer, worked out row by row from the report's files."""
+"""Calls the explorer's API in this process, and computes the expected answers row by row from the report's files."""
 
 import math
 import re
@@ -16,19 +16,19 @@ Row = dict[str, Any]
 
 
 def client_of(folder: Path, stage: str | None = None) -> TestClient:
-    """A client of a run's explorer, all of it loaded."""
+    """Returns a client of a run's explorer, fully loaded."""
     explorer = Explorer(str(folder), stage)
     explorer.load()
     return client_for(explorer)
 
 
 def client_for(explorer: Explorer) -> TestClient:
-    """A client of an explorer, loaded or not."""
+    """Returns a client of an explorer, loaded or not."""
     return TestClient(LoopbackGuard(make_app(explorer), PORT), base_url=f"http://127.0.0.1:{PORT}")
 
 
 def rows_of(folder: Path, stage: str) -> list[Row]:
-    """A stage's report in the order of its shards, with the key, the host, and the language and crawl file that other reports know."""
+    """Returns a stage's report rows in the order of its shards, with key, host, and the language and crawl file from other reports."""
     read = {name: _read(folder / name / "report") for name in ("ingest", "filter", "dedup")}
     languages = {row["id"]: row["language"] for row in reversed(read["filter"]) if "language" in row}
     sources = {row["id"]: row["source"] for row in reversed(read["ingest"])}
@@ -45,7 +45,7 @@ def _read(folder: Path) -> list[Row]:
 
 
 def passes(row: Row, asked: dict[str, Any]) -> bool:
-    """Whether a row passes a filter, by the words of the API's description. `asked` holds parameters, ranges as `low.words`."""
+    """Whether a row passes a filter, as the API's description defines it. `asked` holds parameters; ranges are `low.words` and the like."""
     wanted = set(asked.get("rule", ()))
     tests = [
         asked.get("decision") in (None, "kept" if row["kept"] else "dropped"),

@@ -1,4 +1,4 @@
-"""Chromium, Debian's or an npm package's (npm_chromium.py), driven by Playwright: pages as they are seen, and what they say and ask for."""
+"""Drives a headless Chromium (Debian's, or npm_chromium.py's) by Playwright; records console messages and requests of pages."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ PHONE, DESK = (390, 844), (1300, 900)
 
 @dataclass
 class Seen:
-    """A page, and what it said and asked for: `console` has warnings, errors and exceptions, `requests` all addresses."""
+    """A page with its messages and requests: `console` has warnings, errors and exceptions, `requests` all addresses."""
 
     page: Any
     console: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Seen:
 
 
 def _program() -> tuple[str, dict[str, str]]:
-    """Where Chromium lies, and what its environment needs."""
+    """Returns the path of Chromium, and the environment that it needs."""
     if CHROMIUM is not None:
         return CHROMIUM, {}
     try:
@@ -39,11 +39,11 @@ def _program() -> tuple[str, dict[str, str]]:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium; no tab of it reaches beyond this machine. Skips the test where none can be had."""
+    """Yields a headless Chromium whose tabs can't reach beyond this machine. Skips the test where there is none."""
     from playwright.sync_api import sync_playwright
 
     program, environment = _program()
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 or environment else []  # what comes without installation has no sandbox
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 or environment else []  # a Chromium from an npm package has no sandbox
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=program, args=[*arguments, "--disable-quic"], env={**os.environ, **environment})
         try:
@@ -54,7 +54,7 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def opened(chromium: Any, url: str, size: tuple[int, int] = DESK, theme: str = "light", **options: Any) -> Iterator[Seen]:
-    """A new tab with `url`, once it is loaded."""
+    """Yields a new tab with `url`, once it is loaded."""
     context = chromium.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=theme, **options)
     page = context.new_page()
     seen = Seen(page)

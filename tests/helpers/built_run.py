@@ -1,4 +1,4 @@
-"""A small run with known decisions, written through the run's own contracts (shards, manifests, token shards)."""
+"""Writes a small run with known decisions through the run's own contracts (shards, manifests, token shards)."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ RULES = [
     {"step": "language", "rule": "language", "column": "language_score", "comparison": "<", "threshold": 0.65},
     {"step": "gopher", "rule": "never", "column": "words", "comparison": ">", "threshold": 100000},
 ]
-#: What the rules fail documents for, in words; of one nobody says it, and one is hostile.
+#: The meanings of rules, in words; one rule has none, and one name is hostile.
 MEANINGS = {"short": "fewer than 20 words", "symbols": "more than 10% of <b>symbols</b>"}
 
 
@@ -33,7 +33,7 @@ def _figures(tokens: int, size: int = 10_000) -> dict[str, Any]:
     return {"documents": 10, "utf8_bytes": size, "tokens": tokens, "bytes_per_token": size / tokens, **words}
 
 
-#: What judging the tokenizer has found; one of the names is hostile, as are a language, a host and a token.
+#: The evaluation of the tokenizer; one tokenizer's name is hostile, as are a language, a host and a token.
 QUALITY = {
     "vocabulary_size": 400,
     "judged": {"held_out": True, "documents": 10, "utf8_bytes": 10_000},
@@ -65,13 +65,13 @@ class RunBuilder:
         self.storage.write_bytes(path, json.dumps(value).encode())
 
     def ref(self, path: str) -> FileRef:
-        """A file as an input of a task; one that is not the run's has a fingerprint of no meaning."""
+        """Returns a file as an input of a task; a file from outside the run gets a made-up fingerprint."""
         known = self.storage.exists(path) and "/" in path
         return FileRef(path, hashlib.sha256(self.storage.read_bytes(path)).hexdigest() if known else "x", 1)
 
     def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
               read: Sequence[str] = ("in",), read_each: Sequence[Sequence[str]] = ()) -> None:  # fmt: skip
-        """`parts` are the files of each task by path, `read` the files that each has read (or `read_each` a task)."""
+        """Writes a stage: `parts` are the files of each task by path, `read` the inputs of every task (`read_each`: of each task)."""
         storage = self.storage.child(name)
         manifest = Manifest(storage)
         for number, files in enumerate(parts):
@@ -101,7 +101,7 @@ def report(rows: list[dict[str, Any]], extra: list[pa.Field], metadata: dict[byt
 
 
 def pages() -> list[dict[str, Any]]:
-    """60 records: 4 of them no pages; of the 56 pages 5 are short, 4 full of symbols (one of them short too), 3 in no clear language."""
+    """Returns 60 records: 4 are no pages; of 56 pages 5 are short, 4 full of symbols (one of them short too), 3 in no clear language."""
     rows = []
     for number in range(60):
         words = 3 if number in (10, 11, 12, 13, 14) else 30 + number
@@ -122,7 +122,7 @@ def pages() -> list[dict[str, Any]]:
 
 
 def write_run(folder: Path, stages: tuple[str, ...] = ("ingest", "filter", "dedup", "tokens", "training")) -> RunBuilder:
-    """The whole run, or its first stages."""
+    """Writes the whole run, or its first stages."""
     run = RunBuilder(folder)
     run.json(
         "run.json", {"inputs": ["crawl/"], "recipe": {name: {} for name in ("ingest", "filter", "dedup")}, "versions": {"corpusmill": "0"}}
@@ -201,7 +201,7 @@ def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The documents 40 to 43 are one cluster, of which 43 stays."""
+    """Returns dedup's rows: documents 40 to 43 are one cluster, of which 43 stays."""
     fields = [pa.field("cluster_size", pa.int64()), pa.field("kept_id", pa.string()), pa.field("similarity", pa.float64()),
               pa.field("verified", pa.string())]  # fmt: skip
     leader = next(row["id"] for row in rows if row["number"] == 43)
@@ -230,7 +230,7 @@ def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _clusters(run: RunBuilder, members: list[dict[str, Any]]) -> dict[str, pa.Table]:
-    """The cluster tables of the dedup stage: where its members lie in the shards that it read, and what each crawl file loses."""
+    """Returns the cluster tables of the dedup stage: the places of members in the input shards, and the losses of each crawl file."""
     stage = "filter" if run.storage.exists("filter/data") else "ingest"
     places = {}
     for path in run.storage.list_files(f"{stage}/data"):

@@ -1,4 +1,4 @@
-"""The form `ccnet` of a line in plain Python, as `cc_net/text_normalizer.py` describes it: the slow reference of the kernel."""
+"""Computes the form `ccnet` of a line in plain Python, as `cc_net/text_normalizer.py` describes it: the slow reference of the kernel."""
 
 import re
 

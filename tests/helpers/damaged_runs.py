@@ -1,4 +1,4 @@
-"""Runs that something is wrong with, each with the words by which its report has to say so."""
+"""Damaged or unusual runs, each with the words that its report has to print."""
 
 import json
 import os
@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 from built_run import RunBuilder, write_run
 
 STAGES = ("ingest", "filter", "dedup", "tokens", "training")
-#: What no file of text holds, but JSON and Parquet may.
+#: Characters that no text file contains, but JSON and Parquet may.
 NUL, SURROGATE, NO_UTF8 = "nul\0nul", "lone\ud800surrogate", b"no utf-8: \xff\xfe\xc3"
 
 
 @lru_cache
 def _template(stages: tuple[str, ...]) -> TemporaryDirectory[str]:
-    """A run that copies are made of; it is removed when Python ends."""
+    """Returns a run that serves as a template for copies; it is removed when Python ends."""
     folder = TemporaryDirectory(prefix="corpusmill-run-")
     write_run(Path(folder.name) / "run", stages)
     return folder
 
 
 def whole(run: Path, stages: tuple[str, ...] = STAGES) -> None:
-    """A run, or its first stages, that nothing is wrong with."""
+    """Makes an undamaged run, or its first stages."""
     shutil.copytree(Path(_template(stages).name) / "run", run)
 
 
@@ -47,7 +47,7 @@ def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
 
 
 def half_done(run: Path) -> None:
-    """Killed in the filter stage while it wrote its manifest's second row."""
+    """Makes a run that was killed in the filter stage while it wrote its manifest's second row."""
     whole(run, STAGES[:2])
     manifest = run / "filter" / "manifest.jsonl"
     first, second = manifest.read_bytes().splitlines(keepends=True)[:2]
@@ -61,7 +61,7 @@ def no_footer(run: Path) -> None:
 
 
 def damaged_inside(run: Path) -> None:
-    """Pages of data that say nothing any more behind a footer that is whole."""
+    """Overwrites the data pages of a shard and leaves its footer whole."""
     whole(run)
     for kind in ("report", "data"):
         shard = _shard(run, kind=kind)
@@ -83,7 +83,7 @@ def older_version(run: Path) -> None:
 
 
 def other_types(run: Path) -> None:
-    """Shards of one report whose column has another type in each."""
+    """Gives a column another type in each shard of one report."""
     whole(run)
     _rewrite(_shard(run), lambda table: table.set_column(
         table.column_names.index("words"), "words", pa.array([str(value) for value in table["words"].to_pylist()])))  # fmt: skip
@@ -96,7 +96,7 @@ def none_kept(run: Path) -> None:
 
 
 def no_rows(run: Path) -> None:
-    """A crawl without a record."""
+    """Makes a crawl without a record."""
     whole(run, STAGES[:2])
     for stage in STAGES[:2]:
         for kind in ("report", "data"):
@@ -111,7 +111,7 @@ def many_rules(run: Path) -> None:
 
 
 def many_shards(run: Path) -> None:
-    """A stage of 1,000 tasks, whose shards are one and the same."""
+    """Makes a stage of 1,000 tasks with equal shards."""
     whole(run, STAGES[:1])
     manifest = run / "ingest" / "manifest.jsonl"
     row = manifest.read_text().splitlines()[0]
@@ -128,13 +128,13 @@ def nothing_but_a_recipe(run: Path) -> None:
 
 
 def only_trained(run: Path) -> None:
-    """Tuning of a model from elsewhere: the recipe has no stage of data."""
+    """Makes a run that only tunes an existing model: its recipe has no data stage."""
     whole(run, ("training",))
     (run / "run.json").write_text(json.dumps({"recipe": {"sft": {}, "align": {}, "evaluate": {}}, "versions": {"corpusmill": "0"}}))
 
 
 def huge_text(run: Path) -> None:
-    """Two documents of 10 MB that a rule drops, without a space, and URLs of 1 MB."""
+    """Makes two documents of 10 MB without a space, which a rule drops, and URLs of 1 MB."""
     whole(run, STAGES[:2])
     long = {"url": "http://long.test/" + "x" * 1_000_000, "text": "wordwithoutend" * 750_000}
     for stage, kind, column in (("ingest", "data", "text"), ("ingest", "data", "url"), ("filter", "report", "url")):
@@ -154,7 +154,7 @@ def odd_characters(run: Path) -> None:
 
 
 def no_utf8(run: Path) -> None:
-    """Text columns whose bytes are no UTF-8, which Parquet does not forbid."""
+    """Makes text columns with invalid UTF-8, which Parquet does not forbid."""
     whole(run)
     for kind, columns in (("report", ("url", "language")), ("data", ("url", "text"))):
 
@@ -183,7 +183,7 @@ def lost_stage(stage: str) -> Callable[[Path], None]:
     return lose
 
 
-#: name: what makes the run, and what its report has to say first.
+#: name: the function that makes the run, and the first words that its report has to print.
 DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "half done": (half_done, ("filter: not finished (tasks done: 1)",)),
     "no footer": (no_footer, ("filter/report/part-00000.parquet",)),

@@ -1,6 +1,6 @@
-"""Which files of the package execute functions: what a task's code has to hold, seen by running it.
+"""Finds the files of the package that execute functions, to compare them with the code that a task's identity contains.
 
-As `sitecustomize` (a folder on PYTHONPATH has a link of that name to it) it watches a whole process and appends to the file EXECUTED.
+As `sitecustomize` (a link of that name in a folder on PYTHONPATH) it watches a whole process and appends to the file EXECUTED.
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import Any
 
 
 def watcher(root: str, carriers: tuple[str, ...], found: Callable[[str], None]) -> Callable[[FrameType, str, Any], None]:
-    """A profile function that tells of each file below `root` (with a `/` at its end) in which a function begins, by its path there.
+    """Returns a profile function that reports each file below `root` (which ends with `/`) in which a function starts, by relative path.
 
-    `carriers`: beginnings of paths of files that are no part of it; what these call is none, either.
+    `carriers`: path prefixes of files that are not reported, nor are the functions that they call.
     """
     seen: set[str] = set()
     inside: dict[str, str] = {}  # file names, and their paths below the root
@@ -46,7 +46,7 @@ def watcher(root: str, carriers: tuple[str, ...], found: Callable[[str], None]) 
 
 @contextmanager
 def watched(root: str, carriers: tuple[str, ...]) -> Iterator[set[str]]:
-    """The files that execute in the block, in this thread and in those that it starts."""
+    """Yields the files that execute in the block, in this thread and in threads that it starts."""
     found: set[str] = set()
     before, profile = sys.getprofile(), watcher(root, carriers, found.add)
     threading.setprofile(profile)
@@ -59,7 +59,7 @@ def watched(root: str, carriers: tuple[str, ...]) -> Iterator[set[str]]:
 
 
 def inner(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Calls a function; who called this one is no matter."""
+    """Calls a function, and marks the frame at which the watcher stops: it ignores this function's callers."""
     return function(*arguments, **options)
 
 

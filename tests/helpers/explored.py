@@ -1,4 +1,4 @@
-"""The explorer of a run, served in this process on a free port of the loopback address; what its page has to show, by pandas."""
+"""Serves the explorer of a run in this process on a free loopback port, and computes the expected page by pandas."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ from waiting import until
 
 @contextmanager
 def explored(folder: Path) -> Iterator[str]:
-    """The address of the page, once all reports are read."""
+    """Yields the address of the page, once all reports are read."""
     import uvicorn
 
     from corpusmill.report.explore.explorer import Explorer
@@ -26,7 +26,7 @@ def explored(folder: Path) -> Iterator[str]:
     explorer.load()
     listening = listen(0)
     port = listening.getsockname()[1]
-    # its configuration of logs would close handlers of other libraries, and with absl's the stream that pytest captures
+    # uvicorn's log configuration would close handlers of other libraries, and with absl's the stream that pytest captures
     server = uvicorn.Server(uvicorn.Config(LoopbackGuard(make_app(explorer), port), log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -40,29 +40,29 @@ def explored(folder: Path) -> Iterator[str]:
 
 
 def answer(address: str, path: str) -> Any:
-    """What the API says."""
+    """Returns an answer of the API."""
     with urlopen(f"{address}api/{path}") as response:
         return json.load(response)
 
 
 def decisions(folder: Path) -> pd.DataFrame:
-    """The filter stage's report, with each document's host."""
+    """Returns the filter stage's report, with each document's host."""
     report = pd.concat([pq.read_table(path).to_pandas() for path in sorted((folder / "filter/report").iterdir())], ignore_index=True)
     return report.assign(host=report["url"].str.extract("//([^/]+)/", expand=False))
 
 
 def fired(decided: pd.DataFrame, *rules: str) -> pd.Series:
-    """bool (rows): all of these rules failed."""
+    """Returns bool (rows): all of these rules failed."""
     return decided["failed"].map(lambda failed: set(rules) <= set(failed))
 
 
 def only(decided: pd.DataFrame, rule: str) -> pd.Series:
-    """bool (rows): this rule failed, and no other."""
+    """Returns bool (rows): this rule failed, and no other."""
     return decided["failed"].map(lambda failed: list(failed) == [rule])
 
 
 def expect_counts(page: Any, decided: pd.DataFrame, wanted: pd.Series) -> None:
-    """The sentence over the list, the listed keys and the counts of rules are those of the rows that are wanted."""
+    """Checks that the sentence above the list, the listed keys and the counts of rules are those of the expected rows."""
     rows = decided[wanted]
     until(
         page,

@@ -1,6 +1,6 @@
-"""A run of the data stages in a second or two, one filter of which is a function that can be made to go wrong from outside.
+"""A run of the data stages in a second or two, with a filter function that fails on request from outside.
 
-What the function does is decided by a file that its environment names, so that recipe, code and inputs are the same with and without the
+A file named by the function's environment decides its fault, so recipe, code and inputs are the same with and without the
 fault: `{"kind": "raise" or "memory" or "die" or "wait", "when": "part of a text"}`.
 """
 
@@ -64,7 +64,7 @@ tokens: {validation_share: 0.1, shard_tokens: 100000}
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
-    """The recipe, with the function beside it, and the folder of the crawl: a WARC of several pieces, and rows."""
+    """Writes the recipe with the function next to it, and the folder of the crawl: a WARC that becomes several tasks, and JSON rows."""
     recipe, crawl = folder / "data.yaml", folder / "crawl"
     crawl.mkdir(parents=True, exist_ok=True)
     make_crawl(crawl)

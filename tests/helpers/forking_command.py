@@ -1,6 +1,6 @@
-"""The command of another copy of the package, many times: libraries are loaded once, and each command runs in a fork of this process.
+"""Runs commands of another copy of the package: loads its libraries once, and forks this process for each command.
 
-Usage: python forking_command.py, with the copy on PYTHONPATH. Each line on standard input is JSON, `[arguments, file for what is said]`;
+Usage: python forking_command.py, with the copy on PYTHONPATH. Each line on standard input is JSON, `[arguments, file for the output]`;
 each line on standard output is an exit code.
 """
 

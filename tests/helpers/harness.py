@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on items in files of ours: its own YAML, with the data set's place exchanged."""
+"""Runs lm-evaluation-harness on local files of items: its own YAML, with another path of the data set."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ def harness_model(folder: Path, batch: int = 4) -> HFLM:
 
 
 def harness_task(name: str, items: Path, examples: Path | None, cache: Path, **changes: Any) -> ConfigurableTask:
-    """The task `name` on the JSON lines of `items`; examples come from another file, or from the items themselves."""
+    """Returns the task `name` on the JSON lines of `items`; few-shot examples come from another file, or from the items themselves."""
     config = load_yaml(Path(lm_eval.__file__).parent / "tasks" / YAMLS[name], resolve_func=True)
     config = {key: value for key, value in config.items() if key not in ("dataset_name", "training_split", "test_split", "tag", "group")}
     files = {"test": str(items)} | ({"train": str(examples)} if examples else {})
@@ -42,7 +42,7 @@ def harness_task(name: str, items: Path, examples: Path | None, cache: Path, **c
 
 
 def harness_scores(model: HFLM, task: ConfigurableTask, shots: int) -> tuple[dict[str, Any], list[Any]]:
-    """(metrics as `name,filter`, samples in the order of the items). What `simple_evaluate` does, without its look at the machine."""
+    """Returns (metrics as `name,filter`, samples in the order of the items). Like `simple_evaluate` without its look at the machine."""
     name = task.config.task
     task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)

@@ -1,4 +1,4 @@
-"""A run in which every name and text is an attack on the page that shows it."""
+"""Writes a run in which every name and text is an attack on the page that shows it."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
 
-#: Whatever of these runs sets `window.ran`. Each is short enough to be shown whole in a chart's label.
+#: Each attack would set `window.ran`. Each is short enough to be shown whole in a chart's label.
 ATTACKS = (
     "<script>window.ran=1</script>",
     "</script></style></title><svg onload=ran=2>",
@@ -32,7 +32,7 @@ def attack(number: int) -> str:
 
 
 def write_hostile_run(folder: Path) -> Path:
-    """All stages; columns, rules, languages, hosts, crawl files, warnings, classifiers, curves, scores and texts are attacks."""
+    """Writes all stages; columns, rules, languages, hosts, crawl files, warnings, classifiers, curves, scores and texts are attacks."""
     run = write_run(folder)
     _attack_filter(folder)
     _attack_classifier(folder)
@@ -53,7 +53,7 @@ def _write_lines(run: RunBuilder, path: str, rows: list[dict[str, Any]]) -> None
 
 
 def _attack_filter(folder: Path) -> None:
-    """Columns, rules and what stands in the rows of the filter stage."""
+    """Puts attacks into columns, rules and rows of the filter stage."""
     names = {"words": attack(0), "symbol_ratio": attack(1)}
     rules = [
         {"step": attack(at), "rule": name, "column": names["words"], "comparison": "<", "threshold": 10 + at}
@@ -75,7 +75,7 @@ def _attack_filter(folder: Path) -> None:
 
 
 def _attack_classifier(folder: Path) -> None:
-    """A classifier, and the warnings of the filter stage."""
+    """Puts attacks into a classifier, and into the warnings of the filter stage."""
     head = {"label": attack(0), "file": attack(1), "sha256": attack(2), "calibration": {"method": attack(3)}, "threshold": 0.5}
     described = {"format": 1, "name": attack(4), "form": "words", "window": None, "heads": [head], "card": {"licence": attack(5)}}
     storage = Storage(str(folder / "filter"))

@@ -1,4 +1,4 @@
-"""Trains BPE again and again, each time interrupted (SIGINT) while merges are made; prints how often that ended in KeyboardInterrupt.
+"""Trains BPE repeatedly and interrupts each training (SIGINT) while it makes merges; prints the number of KeyboardInterrupts.
 
 python tests/helpers/interrupted_training.py TIMES
 """
@@ -17,7 +17,7 @@ WORDS, LENGTH = 100_000, 8
 
 
 def interrupted(data: np.ndarray, delay: float) -> bool:
-    """Whether training ended in KeyboardInterrupt, which is sent `delay` seconds after the first merges."""
+    """Whether training ends in KeyboardInterrupt, which is sent `delay` seconds after the first merges."""
     begun = threading.Event()
 
     def interrupt() -> None:

@@ -1,5 +1,5 @@
-/* A clock of the day that jumps by hours, forwards and backwards, each second: preloaded into a process (LD_PRELOAD). Other clocks go on.
-   It jumps in Pythons alone: Ray's own servers count their deadlines by it, and may wait for a year. */
+/* Makes the wall clock of a process jump by hours, forwards and backwards, each second (LD_PRELOAD). Other clocks stay right.
+   It jumps in Python processes alone: Ray's own servers use it for their deadlines, and might wait for a year. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

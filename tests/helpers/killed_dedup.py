@@ -1,10 +1,10 @@
-"""Runs the dedup stage of a copy of a run again and again, killed (SIGKILL) at each step once, and then to its end.
+"""Runs the dedup stage of a copy of a run, once for each step that is killed (SIGKILL), and then to its end.
 
     python tests/helpers/killed_dedup.py RUN INDEX COPIES CONFIG
 
-RUN's upstream is finished, INDEX is a folder with earlier runs; the runs have a copy of it at COPIES/index, which CONFIG (JSON) names.
-For each row that the stage's manifest will get, COPIES/<row>-before/{run,index} are of a run that was killed when the files of that task
-were there and its row was not, COPIES/<row>-after/ of one that was killed right after it. Prints how many rows there are.
+RUN's earlier stages are finished; INDEX is a folder with earlier runs. Each run has a copy of it at COPIES/index, as CONFIG (JSON) says.
+For each row of the stage's manifest, COPIES/<row>-before/{run,index} belong to a run that was killed after it had published the files of
+that task and before it wrote the row; COPIES/<row>-after/ belongs to one that was killed right after the row. Prints the number of rows.
 """
 
 import os
@@ -33,9 +33,9 @@ def interrupted(copy: Path, config: str, row: int, after: bool) -> None:
 
 
 def main(run: Path, index: Path, copies: Path, config: str) -> None:
-    os.fsync = lambda _: None  # these processes die, the machine does not
-    candidates.GROUP_WORDS = 3_000  # so that documents are gathered in several groups
-    external_sort.FAN_IN, external_sort.FEW = 2, 1  # and what was gathered of three shards is merged
+    os.fsync = lambda _: None  # the processes die, but the machine does not
+    candidates.GROUP_WORDS = 3_000  # so that documents are split into several groups
+    external_sort.FAN_IN, external_sort.FEW = 2, 1  # and the groups of three shards are merged
     shutil.copytree(run, copies / "first/run")
     shutil.copytree(index, copies / "index")
     perform(copies / "first", config)  # so that the children find all libraries loaded

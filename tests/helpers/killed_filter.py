@@ -1,10 +1,10 @@
-"""Runs the filter stage of a copy of a run again and again, killed (SIGKILL) at each step once, and then to its end.
+"""Runs the filter stage of a copy of a run, once for each step that is killed (SIGKILL), and then to its end.
 
     python tests/helpers/killed_filter.py RUN COPIES CONFIG
 
-RUN's stage ingest is finished; CONFIG is the section `filter` as JSON. For each row that the stage's manifest will get,
-COPIES/<row>-before is of a run that was killed when the files of that task were there and its row was not, COPIES/<row>-after of one that
-was killed right after it; COPIES/first was never killed. Prints how many rows there are.
+RUN's stage ingest is finished; CONFIG is the section `filter` as JSON. For each row of the stage's manifest,
+COPIES/<row>-before is a run that was killed after it had published the files of that task and before it wrote the row;
+COPIES/<row>-after was killed right after the row; COPIES/first was never killed. Prints the number of rows.
 """
 
 import os
@@ -32,7 +32,7 @@ def interrupted(copy: Path, config: str, row: int, after: bool) -> None:
 
 
 def main(run: Path, copies: Path, config: str) -> None:
-    os.fsync = lambda _: None  # these processes die, the machine does not
+    os.fsync = lambda _: None  # the processes die, but the machine does not
     shutil.copytree(run, copies / "first")
     perform(copies / "first", config)  # so that the children find all libraries loaded
     for row in range(1_000):

@@ -1,4 +1,4 @@
-"""A process that is killed (SIGKILL) at a row of the manifest, for the helpers that kill a stage at each of them."""
+"""Kills a process (SIGKILL) at a row of the manifest, for the helpers that kill a stage at each row."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ from corpusmill.pipeline.manifest import Manifest
 
 
 def killed_at(row: int, after: bool) -> None:
-    """This process ends before or after the manifest's row of that number is written."""
+    """Ends this process before or after it writes the manifest's row of that number."""
     write, written = Manifest._write, iter(range(1_000_000))
 
     def watched(manifest: Manifest, kind: str, content: Any, durable: bool = True) -> int:
@@ -28,7 +28,7 @@ def killed_at(row: int, after: bool) -> None:
 def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
     child = os.fork()
     if not child:
-        gc.freeze()  # what is inherited stays: the end of a DuckDB connection would wait for threads that only the parent has
+        gc.freeze()  # keeps inherited objects alive: the end of a DuckDB connection would wait for threads that only the parent has
         try:
             function(*arguments)
         except BaseException as error:  # noqa: BLE001 - a child never returns

@@ -1,4 +1,4 @@
-"""Labelled texts that are made: two kinds of notes about a workshop and a kitchen, in several manners of writing."""
+"""Makes labelled texts: notes about a workshop or a kitchen, in several styles."""
 
 import gzip
 import json
@@ -22,8 +22,9 @@ FILLERS = [
 
 
 def notes(count: int, seed: int, manner: str = "", share: float = 0.5) -> list[tuple[str, int]]:
-    """`(text, 1 for a kitchen or 0 for a workshop)`; each text has a number, so that no two are equal. `manner` is added to all words of
-    its source, `share` is of the kitchen's."""
+    """Returns `(text, 1 for a kitchen or 0 for a workshop)`; a number in each text makes it unique. `manner` is appended to all words of
+    the source; `share` is the share of kitchen notes.
+    """
     draw = np.random.Generator(np.random.PCG64(seed))
     found = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""A run that has its tokens, small enough to be trained by several processes in a test, and what such a training leaves."""
+"""Makes a run with token shards, small enough for several training processes in a test, and names the files of such a training."""
 
 import os
 import subprocess
@@ -25,12 +25,12 @@ PRETRAIN = {
     "parallel": {"replicate": 2},
     "device": "cpu",
 }
-#: What equal trainings leave in equal bytes.
+#: Files that are equal to the byte in equal trainings.
 FILES = ("metrics.json", "logs/train.jsonl", "model/model.safetensors", "model/config.json")
 
 
 def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., None], documents_of: Callable[[range], Any]) -> Storage:
-    """A run whose stages before `pretrain` are finished, and that the command line can go on with."""
+    """Makes a run whose stages before `pretrain` are finished, so that the command line can continue it."""
     run = Storage(str(folder))
     finish(run, "ingest", {"data/part-00000.parquet": documents_of(range(40))})
     finish(run, "tokenizer", {"tokenizer.json": tokenizer_json})
@@ -42,7 +42,7 @@ def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., N
 
 
 def on_store(s3: Any, run: Storage, url: str) -> Storage:
-    """A run with the same tokens on a store, where a manifest has another form."""
+    """Makes a run with the same tokens on a store, where a manifest has another form."""
     for stage in ("ingest", "tokenizer", "tokens"):
         s3.upload(Path(run.path(stage)), f"{url}/{stage}")
         given, manifest = Manifest(run.child(stage)), Manifest(Storage(f"{url}/{stage}"))
@@ -64,7 +64,7 @@ def left(run: Storage) -> dict[str, bytes]:
 
 
 def command(*arguments: object, torchrun: int = 0) -> list[str]:
-    """`corpusmill ...` as a command, under torchrun with so many processes."""
+    """Returns `corpusmill ...` as a command under torchrun with `processes` processes."""
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={torchrun}"] if torchrun else []
     return [sys.executable, *launcher, "-m", "corpusmill", *map(str, arguments)]
 

@@ -1,4 +1,4 @@
-"""Jobs for the tests of launchers, in a module of their own: other processes have to import it."""
+"""Jobs for the tests of launchers, in a module of their own, because other processes import it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from corpusmill.train.parallel.dims import ParallelDims
 
 
 def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker: str = "") -> dict[str, Any]:
-    """Adds up the ranks, twice; in between, the rank `rank` does its `deed`, once where there is a marker."""
+    """Adds up the ranks, twice; in between, rank `rank` performs its `deed`, only once if there is a marker file."""
     total = _sum(dims.rank + 1)
     if dims.rank == rank and not (marker and Path(marker).exists()):
         if marker:
@@ -25,7 +25,7 @@ def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker
 
 
 def log_and_wait(dims: ParallelDims, progress: Any, log: str) -> dict[str, Any]:
-    """Writes the line of the third step of a training, and gives a bar time to be drawn."""
+    """Logs the third step of a training, and waits so that a bar has time to be drawn."""
     speed = {"step": 2, "seconds_left": 4.0, "flops_per_second": 1.0, "memory_bytes": 1, "tokens_per_second": 1.0}
     if dims.is_main:
         Path(log).write_text(json.dumps({"step": 2, "loss": 1.0, "lr": 0.1}) + "\n")
@@ -53,12 +53,12 @@ def _sum(value: int) -> int:
 
 
 def train_and_wait(dims: ParallelDims, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
-    """A pre-training of which rank 1 waits in step 6 for somebody to kill it, once."""
+    """Runs a pre-training in which rank 1 waits in step 6 to be killed, once."""
     return _disturbed(dims, progress, marker, f"wait {marker}", arguments)
 
 
 def train_and_die(dims: ParallelDims, progress: Any, marker: str, **arguments: Any) -> dict[str, Any]:
-    """A pre-training of which rank 1 kills itself in the middle of step 6, once."""
+    """Runs a pre-training in which rank 1 kills itself in the middle of step 6, once."""
     return _disturbed(dims, progress, marker, "die", arguments)
 
 

@@ -1,7 +1,7 @@
-"""A process that holds the lease of a run and appends a row to a manifest every 0.3 s, as long as it may: `lease_holder.py RUN TTL [HOST]`.
+"""Holds the lease of a run and appends a row to a manifest every 0.3 s, while the lease is valid: `lease_holder.py RUN TTL [HOST]`.
 
-With HOST it says that it is another machine of that name. It prints `held`, then `row N` for each row, and at last why it stopped.
-A line on its standard input makes it stop (SIGSTOP) between two rows.
+With HOST it claims to be another machine of that name. It prints `held`, then `row N` for each row, and at last why it stopped.
+After a line on its standard input it stops itself (SIGSTOP) between two rows.
 """
 
 import os

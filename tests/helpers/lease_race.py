@@ -1,6 +1,6 @@
-"""Many processes that want the lease of one run at the same moment, again and again: `lease_race.py RUN PROCESSES ROUNDS`.
+"""Lets many processes ask for the lease of one run at the same moment, repeatedly: `lease_race.py RUN PROCESSES ROUNDS`.
 
-Prints for each round how many have got it. Each round has a run of its own, `RUN/0`, `RUN/1`, ...
+Prints for each round the number of processes that got it. Each round has a run of its own, `RUN/0`, `RUN/1`, ...
 """
 
 import importlib
@@ -16,7 +16,7 @@ LOST, BROKEN, PATIENCE = 2, 3, 30.0
 
 
 def contend(run: str, start: int, end: int) -> int:
-    """One process: waits for the start, tries, and where it has won keeps the lease until the end."""
+    """Runs one process: it waits for the start, asks for the lease, and if it gets it, keeps it until the end."""
     lease = Lease(Storage(run), ttl=30.0)
     lease.file.read()  # connected
     os.read(start, 1)

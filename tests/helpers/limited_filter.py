@@ -1,8 +1,9 @@
-"""Filters a run in a process that may allocate so many MB beside what it holds; prints what the engine says: kind and parts of each event.
+"""Filters a run in a process that may allocate only MEGABYTES more than it holds; prints kind and parts of each event of the engine.
 
     python tests/helpers/limited_filter.py RUN WARM MEGABYTES
 
-The stage ingest of both runs is finished. WARM, a small one, is filtered before there is a limit: kernels and threads are there by then.
+The stage ingest of both runs is finished. WARM, a small run, is filtered before the limit is set, so that kernels are loaded and threads
+started.
 """
 
 import os
@@ -35,7 +36,7 @@ def filtered(run: Path) -> None:
 
 def main(run: Path, warm: Path, megabytes: int) -> None:
     os.fsync = lambda _: None
-    pa.set_cpu_count(1)  # a thread's stack that comes later takes 8 MB of the limit
+    pa.set_cpu_count(1)  # the stack of each later thread takes 8 MB of the limit
     pa.set_io_thread_count(1)
     filtered(warm)
     resource.setrlimit(resource.RLIMIT_DATA, (held() + (megabytes << 20),) * 2)

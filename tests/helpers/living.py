@@ -1,4 +1,4 @@
-"""Processes that live: those that have ended and wait for their parent to ask do not."""
+"""Lists living processes; zombies (ended, but not yet waited for by their parent) are not among them."""
 
 import os
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ import psutil
 
 
 def in_sessions(sessions: Iterable[int]) -> set[int]:
-    """Those in one of these sessions (setsid), whatever they show of their environment and their command."""
+    """Returns the living processes in these sessions (setsid), whatever their environment and command."""
     wanted = set(sessions)
     return {process.pid for process in psutil.process_iter() if _lives(process) and _session(process.pid) in wanted}
 
@@ -17,12 +17,12 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def still(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those of `processes` that live; another that has got the number of one is not it."""
+    """Returns those of `processes` that still live; a new process with the number of an old one does not count."""
     return [process for process in processes if process.is_running() and _lives(process)]
 
 
 def command(process: psutil.Process) -> str:
-    """What it shows as its command; nothing where it has ended meanwhile."""
+    """Returns a process's command; empty where it has ended meanwhile."""
     try:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:

@@ -16,7 +16,7 @@ ARCH = Architecture(vocab_size=31, layers=2, width=32, heads=2, kv_heads=1, head
 
 
 class Rows(TokenObjective):
-    """Random rows; the loss times `factor`."""
+    """Random rows; the loss is multiplied by `factor`."""
 
     def __init__(self, factor: float = 1.0):
         self.factor, self.seen = factor, list[int]()
@@ -35,7 +35,7 @@ class Rows(TokenObjective):
 def fresh() -> Llama:
     model = Llama(ARCH)
     initialise(model, 7)
-    for name, p in model.named_parameters():  # no zeros, so that every gradient is one
+    for name, p in model.named_parameters():  # no zeros, so that no gradient is zero
         if not p.any():
             torch.nn.init.normal_(p, 0.0, 0.1, generator=torch.Generator().manual_seed(len(name)))
     return model

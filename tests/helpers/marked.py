@@ -1,6 +1,6 @@
-"""Processes known by a mark in their environment, which their children inherit: found and ended whoever their parent is. Linux only.
+"""Finds and ends processes by a mark in their environment, which children inherit, whoever their parent is. Linux only.
 
-A process that gives itself a title (setproctitle) writes it over what /proc tells of its environment, its mark included.
+A process that sets its title (setproctitle) overwrites its environment in /proc, with the mark.
 """
 
 import os
@@ -9,32 +9,34 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-#: Seconds between two looks at whether processes have ended.
+#: Seconds between two checks whether processes have ended.
 PAUSE = 0.05
-#: How often a process that loads its program is looked at again, and the seconds between.
+#: How often a process that loads its program is read again, and the seconds between.
 LOOKS, LOADING = 1000, 0.001
 Choose = Callable[[], set[int]]
 
 
 def marked(name: str, value: str) -> set[int]:
-    """The processes (not this one) that were started with the environment variable `name` set to `value`."""
+    """Returns the processes (not this one) that were started with the environment variable `name` set to `value`."""
     wanted = f"{name}={value}".encode()
     return {pid for pid in _processes() if pid != os.getpid() and wanted in environment(pid)}
 
 
 def environment(pid: int) -> list[bytes]:
-    """The variables, NAME=VALUE, that a process was started with. While it loads its program it shows none, nor a command, for a moment;
-    that is waited for."""
+    """Returns the variables, NAME=VALUE, with which a process was started. While it loads its program it has no variables and no
+    command; the function waits until it has.
+    """
     for _ in range(LOOKS):
         if (found := _read(pid, "environ")) or not _loads(pid):
             break
         time.sleep(LOADING)
-    return (found or _read(pid, "environ")).split(b"\0")  # again, for it may have come between the two questions
+    return (found or _read(pid, "environ")).split(b"\0")  # again, for they may have appeared between the two reads
 
 
 def end(choose: Choose, number: signal.Signals, patience: float) -> set[int]:
-    """Sends a signal to each process that `choose` gives, also to those that come up meanwhile, until it gives none or `patience` seconds
-    are over; returns those that it was sent to."""
+    """Sends a signal to the processes that `choose` returns, and again to new ones, until it returns none or `patience` seconds
+    are over; returns the processes that got the signal.
+    """
     told: set[int] = set()
     deadline = time.monotonic() + patience
     while (there := choose()) and time.monotonic() < deadline:
@@ -53,7 +55,7 @@ def _processes() -> list[int]:
 
 
 def _loads(pid: int) -> bool:
-    """Whether it is between two programs: it has one (a zombie and a thread of the kernel have none), but no command yet."""
+    """Whether the process is between two programs: it has one (unlike a zombie or a kernel thread), but no command yet."""
     try:
         Path(f"/proc/{pid}/exe").readlink()
     except OSError:
@@ -62,7 +64,7 @@ def _loads(pid: int) -> bool:
 
 
 def _read(pid: int, what: str) -> bytes:
-    """A file of /proc; nothing for a process that has ended (a zombie's are empty) or belongs to others."""
+    """Reads a file of /proc; empty for a process that has ended (also for a zombie) or belongs to another user."""
     try:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:

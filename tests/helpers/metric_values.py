@@ -1,4 +1,4 @@
-"""What a text in Prometheus' format says."""
+"""Reads metrics in Prometheus' text format."""
 
 from collections import Counter
 from typing import Any
@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def values(text: str, name: str, *labels: str) -> dict[Any, float]:
-    """Samples of one metric, by the values of some of its labels (summed over the others)."""
+    """Returns samples of one metric, keyed by the values of some of its labels (summed over the others)."""
     found: Counter[Any] = Counter()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

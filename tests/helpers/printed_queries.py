@@ -1,4 +1,4 @@
-"""A report as it was written: its queries, and the numbers that stand in what names a query by `data-query`."""
+"""Parses a written report: its queries, and the numbers in elements that name a query by `data-query`."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
 
-#: A number as the page prints it, in a text where names stand, too.
+#: A number as the page prints it, in a text that may contain names too.
 NUMBER = re.compile(r"(?<![\w.,/-])([-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w/-])")
 #: Cells that hold names and texts.
 WORDS = {"name", "quoted", "small"}
@@ -17,7 +17,7 @@ VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 @dataclass
 class Marked:
-    """An element and what it shows: of a table a list of texts a row, of anything else one row; `chart` is the number of its chart."""
+    """An element and its texts: a list for each row of a table, one list for any other element; `chart` is its chart's number."""
 
     tag: str
     query: str | None
@@ -26,12 +26,12 @@ class Marked:
     chart: int | None = None
 
     def numbers(self) -> list[list[str]]:
-        """The numbers of each row that has some."""
+        """Returns the numbers of each row that has any."""
         return [found for row in self.rows if (found := [number for text in row for number in NUMBER.findall(text)])]
 
 
 class Printed(HTMLParser):
-    """`sql` by the id of its element; `marked` in the order of the page, with all tables and figures, marked or not."""
+    """A printed page. `sql` is by the id of its element; `marked` has all tables and figures in the order of the page, marked or not."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -39,7 +39,7 @@ class Printed(HTMLParser):
         self.marked: list[Marked] = []
         self.figures: list[dict[str, Any]] = []
         self._stack: list[tuple[str, dict[str, str | None]]] = []
-        self._open: list[Marked | None] = []  # what each element of the stack began
+        self._open: list[Marked | None] = []  # the element that opened each level of the stack
         self._heading = ""
         self.feed(html)
         self.close()
@@ -99,7 +99,7 @@ class Printed(HTMLParser):
 
 
 def is_shown(number: str, values: list[Any]) -> bool:
-    """Whether a printed number is one of the values, rounded to its last digit, or stands in a name; shares may stand as percent."""
+    """Whether a printed number is one of the values, rounded to its last digit, or stands in a name; shares may be percentages."""
     mantissa, _, exponent = number.replace(",", "").replace("−", "-").partition("e")
     digits = len(mantissa.partition(".")[2])
     close = 0.5 * 10.0 ** (int(exponent or 0) - digits) * (1 + 1e-6)
@@ -110,13 +110,13 @@ def is_shown(number: str, values: list[Any]) -> bool:
 
 
 def charted(figure: dict[str, Any]) -> list[float]:
-    """The numbers that a chart draws: the heights of its bars and points, the lengths of bars that lie."""
+    """Returns the numbers that a chart draws: heights of bars and points, and lengths of horizontal bars."""
     axes = [trace.get("x" if trace.get("orientation") == "h" else "y", []) for trace in figure["data"]]
     return [value for values in axes for value in values if isinstance(value, int | float)]
 
 
 def not_given(folder: str, html: str) -> list[str]:
-    """What the page of a run shows and the queries printed on it do not give: a sentence for each number, table and chart."""
+    """Returns a sentence for each number, table and chart of a page that its printed queries do not give."""
     from corpusmill.report.query.run import open_run
 
     page, run, missing = Printed(html), open_run(folder), []
@@ -125,7 +125,7 @@ def not_given(folder: str, html: str) -> list[str]:
         if marked.query not in page.sql:
             missing.append(f"{what}: no query")
             continue
-        if page.sql[marked.query].startswith("FROM json_"):  # numbers of a file as they are; the tests of each section know them
+        if page.sql[marked.query].startswith("FROM json_"):  # numbers straight from a file; the tests of each section check them
             continue
         rows = run.sql(page.sql[marked.query]).fetchall()
         every = [value for row in rows for value in row]
@@ -134,7 +134,7 @@ def not_given(folder: str, html: str) -> list[str]:
             numbers = [number for text in row for number in NUMBER.findall(text)]
             if any(all(is_shown(number, values) for number in numbers) for values in rows):
                 continue
-            strict = marked.tag == "table" and len(rows) == len(shown)  # a row of the query for each row of the table
+            strict = marked.tag == "table" and len(rows) == len(shown)  # the query has a row for each row of the table
             missing += [f"{what}, row {place}: {number}" for number in numbers if strict or not is_shown(number, every)]
         if marked.chart is not None:
             values = [value for value in every if isinstance(value, int | float | Decimal)]
@@ -144,7 +144,7 @@ def not_given(folder: str, html: str) -> list[str]:
 
 
 def not_reproduced(folder: str) -> list[str]:
-    """What of a run's page its queries do not give."""
+    """Returns such sentences for a run's page."""
     from corpusmill.report.page.html import render
     from corpusmill.report.queries.summary import read_summary
 

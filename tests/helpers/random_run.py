@@ -1,4 +1,4 @@
-"""A run of random decisions: thousands of rows in many shards, with values that are missing, ties, hostile names, personal data."""
+"""Makes a run of random decisions: thousands of rows in many shards, with missing values, ties, hostile names and personal data."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from built_run import HOSTILE, RunBuilder, documents, report
 from corpusmill.filters.rules import Rule, StepRule, decide
 from corpusmill.pipeline.schemas import document_id
 
-#: Rules of all kinds of comparison; one is named after nothing good, one never fires.
+#: Rules with every kind of comparison; one has an unknown name, one never fires.
 RULES = [
     Rule("short", "words", "<", 20), Rule("long", "words", ">", 90), Rule("ratio", "ratio", ">=", 0.8), Rule("low", "score", "<=", 0.1),
     Rule(HOSTILE, "ratio", "<", 0.05), Rule("never", "words", ">", 10**6), Rule("language", "language", "not in", ("en", "de")),
@@ -20,7 +20,7 @@ HOSTS = [f"host{number}.test" for number in range(40)]
 
 
 def write_random_run(folder: Path, rows: int = 4000, shards: int = 7, seed: int = 0) -> RunBuilder:
-    """ingest and filter; of the pages of `host7.test` hardly one is kept."""
+    """Writes ingest and filter; almost no page of `host7.test` is kept."""
     run = RunBuilder(folder)
     steps = [{"pii": {"email": "email@example.com", "phone": None}}]
     run.json("run.json", {"inputs": ["crawl/"], "recipe": {"ingest": {}, "filter": {"steps": steps}}, "versions": {}})

@@ -1,8 +1,8 @@
-"""Functions on several processes at once, joined by gloo: each a real process, none of which can make a test hang.
+"""Runs functions on several real processes at once, joined by gloo; none of them can make a test hang.
 
-The processes are forked from a server that has imported torch and nothing has used it yet, so they begin in milliseconds and inherit no
+The processes are forked from a server that has imported torch but not used it, so they start in milliseconds and inherit no
 threads. They end with `os._exit` once their results are written: about one gloo process in ten aborts in its teardown
-(https://github.com/pytorch/pytorch/issues/190489), whatever it has computed.
+(https://github.com/pytorch/pytorch/issues/190489), even after a correct computation.
 """
 
 import importlib.util
@@ -26,11 +26,11 @@ import torch
 PRELOADED = ["pytest", "ranks", "torch.distributed.fsdp", "torch.distributed.tensor.parallel", "torch.distributed.pipelining",
              "torch.distributed.checkpoint", "torch.distributed.device_mesh", "torch._dynamo", "corpusmill.train.pretrain_job"]  # fmt: skip
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-FAILED = 3  # the exit code of a rank that has written down its exception
+FAILED = 3  # the exit code of a rank that has written its exception to a file
 
 
 def run_ranks(function: Callable[..., Any], world: int, *args: Any, timeout: float = 100) -> list[Any]:
-    """`function(*args)` on each of `world` processes of one gloo group; what each returns, by rank.
+    """Runs `function(*args)` on each of `world` processes of one gloo group; returns their results by rank.
 
     Arguments and results travel by pickle. The exception of a rank is raised here, with a note of its rank and its trace;
     after `timeout` seconds all are killed and TimeoutError is raised.
@@ -54,7 +54,7 @@ def run_ranks(function: Callable[..., Any], world: int, *args: Any, timeout: flo
 
 
 def _context() -> Any:
-    """Where processes are forked from; begun at first use, with an environment that keeps each rank on one thread."""
+    """Returns the context that forks processes; started at first use, with an environment that keeps each rank on one thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def _context() -> Any:
 
 
 def _wait(processes: list[Any], timeout: float) -> None:
-    """Until all have ended, or a moment after one has failed: the others may wait for it for ever."""
+    """Waits until all have ended, or a moment after one has failed, because the others may wait for it for ever."""
     deadline, failed = time.monotonic() + timeout, False
     while running := [process for process in processes if process.exitcode is None]:
         left = deadline - time.monotonic()
@@ -79,7 +79,7 @@ def _wait(processes: list[Any], timeout: float) -> None:
 
 
 def _culprit_first(folder: Path, processes: list[Any]) -> list[int]:
-    """The ranks in order; before them one that has died without a word or was the first to fail, as others fail because of it."""
+    """Returns the ranks in order, but first a rank that died without an exception or was the first to fail: it made the others fail."""
     died = [rank for rank, process in enumerate(processes) if process.exitcode not in (None, 0, FAILED)]
     failed = sorted(folder.glob("failed-*"), key=lambda path: path.stat().st_mtime_ns)
     return [*died, *(int(path.name.removeprefix("failed-")) for path in failed), *range(len(processes))][: len(processes)]
@@ -98,7 +98,7 @@ def _result(folder: Path, rank: int, exitcode: int | None) -> Any:
 
 
 def _rank(rank: int, world: int, folder: str, target: tuple[str, str, str], arguments: bytes, timeout: float) -> None:
-    """One process, from its birth to its end."""
+    """Runs one process from its start to its end."""
     code = 0
     try:
         torch.set_num_threads(1)
@@ -121,14 +121,14 @@ def _rank(rank: int, world: int, folder: str, target: tuple[str, str, str], argu
 
 
 def _write(folder: str, name: str, write: Callable[[Path], Any]) -> None:
-    """A file that is there whole or not at all."""
+    """Writes a file atomically."""
     temporary = Path(folder) / f"new-{name}"
     write(temporary)
     temporary.rename(Path(folder) / name)
 
 
 def _function(target: tuple[str, str, str]) -> Callable[..., Any]:
-    """A function of a test module, which pytest imported under a name that is not on the path."""
+    """Returns a function of a test module, which pytest imported under a name that is not on the path."""
     module, file, name = target
     if module not in sys.modules:
         spec = importlib.util.spec_from_file_location(module, file)

@@ -1,4 +1,4 @@
-"""A stage for the tests of the engines: in a module of its own, because Ray's processes have to import it."""
+"""A stage for the tests of the engines, in a module of its own because Ray's processes import it."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ from corpusmill.pipeline.stage import DocumentFiles, Output, Stage, Task, Worker
 
 
 def arrive(folder: str) -> None:
-    """The first process that gets here lives, all others die, and leave a file in the folder."""
+    """Lets the first process that calls it live; all later ones leave a file in the folder and die."""
     try:
         Path(folder, "first").touch(exist_ok=False)
     except FileExistsError:
@@ -38,7 +38,7 @@ class FirstAlone:
 
 
 def lose_node(markers: str, losses: int) -> None:
-    """Kills the node that this process is on (its parent is Ray's raylet), as long as it was done less often than that."""
+    """Kills the node that this process is on (its parent is Ray's raylet), up to a number of times."""
     lost = len(list(Path(markers).iterdir()))
     if lost < losses:
         Path(markers, str(lost)).touch()
@@ -51,7 +51,7 @@ class LinesConfig(Config):
 
 
 class LinesWorker(Worker):
-    """Splits a text file into lines; the task's `deed` says what goes wrong meanwhile."""
+    """Splits a text file into lines; the task's `deed` names a fault to cause meanwhile."""
 
     def process(self, task: Task) -> Output:
         deed, marker = task.params.get("deed"), task.params.get("marker", "")
@@ -64,7 +64,7 @@ class LinesWorker(Worker):
                 time.sleep(0.1)
         if deed == "lose node":
             lose_node(marker, task.params["losses"])
-        if deed == "deaf":  # as native code that does not return: no signal's handler is called
+        if deed == "deaf":  # like native code that does not return: no signal handler is called
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
             time.sleep(1000)
         if deed == "sleep":

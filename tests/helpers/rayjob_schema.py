@@ -1,4 +1,4 @@
-"""What the example uses of KubeRay's RayJob (ray.io/v1, KubeRay 1.5.1 to 1.6) as a JSON schema: names, types, and what is needed.
+"""A JSON schema of the part of KubeRay's RayJob (ray.io/v1, KubeRay 1.5.1 to 1.6) that the example uses: names, types, required keys.
 
 Every object is closed, so a misspelt key is found. The pod part has the types of Kubernetes' core/v1.
 """

@@ -1,7 +1,7 @@
-"""A Ray cluster of several raylets on this machine: a head and workers, each with a loopback address, resources and a folder of its own.
+"""A Ray cluster of several raylets on this machine: a head and workers, each with its own loopback address, resources and folder.
 
-They are what `ray start` starts on several machines. Every process of a node has the node's mark in its environment, by which it is found
-again: so a node can be killed, and nothing stays when the cluster is closed, whatever has died in between.
+They are the processes that `ray start` starts on several machines. Every process of a node has the node's mark in its environment. By this
+mark a node's processes are found and killed, and none is left when the cluster is closed, whatever has died before.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from types import TracebackType
 import marked
 
 MARK = "CORPUSMILL_TEST_NODE"
-#: Object store of a node, bytes: nearly unused, so the smallest that Ray takes.
+#: Object store of a node, bytes: nearly unused, so the smallest that Ray accepts.
 OBJECT_STORE = 80 * 1024 * 1024
-#: A node that does not answer three times, a second between, is dead (by default it takes Ray 15 seconds to notice).
+#: A node that fails to answer three times, one second apart, is dead (with its defaults, Ray takes 15 seconds to notice).
 NOTICE = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
-#: Seconds that a node may take to come up, and its processes to end once they are killed.
+#: Seconds for a node to come up, and for its processes to end after a kill.
 UP, DOWN = 180.0, 20.0
 HEAD = 0
 
 
 class Raylets:
-    """As a context it is closed at the end. Node 0 is the head, workers are numbered from 1 in the order in which they were added.
+    """As a context manager, closes itself at the end. Node 0 is the head; workers are numbered from 1 in the order of their start.
 
     `workers` are the resources of the first workers: `{"CPU": 1, "GPU": 2, "big": 1}`; the head has `head`.
-    `variables` are added to the environment of all nodes, so of whatever runs there; they find the modules that this process finds.
+    `variables` are added to the environment of all nodes and of their processes, which also find the modules that this process finds.
     `dashboard` is needed for jobs (`ray job submit`), whose address is `dashboard_url`.
     """
 
@@ -46,9 +46,9 @@ class Raylets:
         variables: Mapping[str, str] | None = None,
         dashboard: bool = False,
     ):
-        self.mark, self.folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="rl-"))  # short: names of sockets have 107 bytes
+        self.mark, self.folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="rl-"))  # sockets' names have at most 107 bytes
         self.variables, self.count, self.dashboard_url = dict(variables or {}), 1, ""
-        self.token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # read once a process, so all clusters share it
+        self.token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # read once per process, so all clusters share it
         try:
             self._start_head(head or {"CPU": 0}, dashboard)
             self.add(*workers)
@@ -64,7 +64,7 @@ class Raylets:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a driver's environment needs to reach the cluster: its address, and its token."""
+        """Returns the environment that a driver needs to reach the cluster: its address and its token."""
         return {"RAY_ADDRESS": self.address, "RAY_AUTH_TOKEN": self.token, "RAY_AUTH_MODE": "token"}
 
     def add(self, *workers: Mapping[str, float]) -> list[int]:
@@ -75,7 +75,7 @@ class Raylets:
         for number, resources, process in begun:
             try:
                 _finish(process)
-            except AssertionError:  # Ray gives a node 30 seconds, which may be short on a busy machine
+            except AssertionError:  # Ray gives a node 30 seconds, which may be too short on a busy machine
                 self._end(number)
                 _finish(self._begin(number, resources, self._joining))
         return numbers
@@ -85,16 +85,16 @@ class Raylets:
         return [f"--address={self.address}"]
 
     def raylet(self, node: int) -> int | None:
-        """The process id of a node's raylet; None where it is dead."""
+        """Returns the process id of a node's raylet; None where it is dead."""
         return next((pid for pid in self.processes(node) if _command(pid)[:1] and _command(pid)[0].endswith("/raylet/raylet")), None)
 
     def processes(self, node: int | None = None) -> list[int]:
-        """The process ids of all that live of a node (of all nodes), of whatever was started there, too."""
+        """Returns the ids of all living processes of a node (or of all nodes), including those that its processes started."""
         mark = f"{MARK}={self.mark}-{'' if node is None else node}".encode()
         return [pid for pid, variables in _environments() if any(v == mark or (node is None and v.startswith(mark)) for v in variables)]
 
     def kill(self, node: int, whole: bool = False) -> None:
-        """SIGKILL to a node's raylet, without which its workers end by themselves; or as when a machine is lost, to the `whole` node."""
+        """Sends SIGKILL to a node's raylet, after which its workers end by themselves; or to the `whole` node, as if a machine died."""
         raylet = self.raylet(node)
         assert raylet is not None, f"the raylet of node {node} is dead already"
         os.kill(raylet, signal.SIGKILL)
@@ -102,7 +102,7 @@ class Raylets:
             self._end(node)
 
     def close(self) -> None:
-        """Ends all processes of all nodes, and removes their folder. AssertionError where one lives on."""
+        """Ends all processes of all nodes, and removes their folder. Raises AssertionError where one lives on."""
         self._end(None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -116,7 +116,7 @@ class Raylets:
         self.address = (self.folder / str(HEAD) / "ray_current_cluster").read_text().strip()
 
     def _begin(self, node: int, resources: Mapping[str, float], options: list[str]) -> "subprocess.Popen[str]":
-        """`ray start` of a node, which ends when the node is up."""
+        """Runs `ray start` for a node; it ends when the node is up."""
         others = {name: value for name, value in resources.items() if name not in ("CPU", "GPU")}
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--node-ip-address={_address(node)}",
@@ -136,7 +136,7 @@ class Raylets:
         return process
 
     def _end(self, node: int | None) -> None:
-        """Kills again until nobody is left: a process that is just being started is in no list."""
+        """Kills repeatedly until no process is left: one that is just starting is in no list."""
         until = time.monotonic() + DOWN
         while left := self.processes(node):
             assert time.monotonic() < until, f"processes {left} of node {node} live on"
@@ -147,7 +147,7 @@ class Raylets:
 
 
 def _address(node: int) -> str:
-    return f"127.0.0.{node + 2}"  # not 127.0.0.1, in place of which Ray takes the machine's own
+    return f"127.0.0.{node + 2}"  # not 127.0.0.1, which Ray replaces by the machine's own address
 
 
 def _finish(process: "subprocess.Popen[str]") -> None:
@@ -161,7 +161,7 @@ def _finish(process: "subprocess.Popen[str]") -> None:
 
 
 def _environments() -> Iterator[tuple[int, list[bytes]]]:
-    """Each process that lives with the environment that it was started with; of other users' there is none to see."""
+    """Yields each living process with the environment of its start; skips processes of other users."""
     for name in filter(str.isdigit, os.listdir("/proc")):
         yield int(name), marked.environment(int(name))
 

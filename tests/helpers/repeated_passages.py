@@ -1,4 +1,4 @@
-"""Repeated passages by brute force: a dictionary of all windows of words."""
+"""Finds repeated passages by brute force: a dictionary of all windows of words."""
 
 import regex
 
@@ -10,13 +10,14 @@ WORD = regex.compile(rf"{ALONE}{MARK}*|(?:(?!{ALONE})[^\s\x1c-\x1f])+", regex.V1
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text begin and end: runs between spaces, and each character of a script without spaces."""
+    """Returns start and end of each word of a text: runs between spaces, and each character of a script without spaces."""
     return [match.span() for match in WORD.finditer(text)]
 
 
 def repeats(texts: list[str], tokens: int, keep: str) -> list[set[int]]:
-    """For each text which of its words are cut: those of a window of `tokens` words that occurs twice in all, but (`first`) not where it
-    comes first, nor the words of its first occurrence that it overlaps."""
+    """Returns for each text the words that are cut: those in a window of `tokens` words that occurs at least twice. With `first`, its
+    first occurrence stays, and so do the words of it that a later one overlaps.
+    """
     seen: dict[tuple[str, ...], list[tuple[int, int]]] = {}
     for number, text in enumerate(texts):
         split = [text[a:b] for a, b in words(text)]
@@ -35,7 +36,7 @@ def repeats(texts: list[str], tokens: int, keep: str) -> list[set[int]]:
 
 
 def without(text: str, cut: set[int]) -> str:
-    """The text without some words; between two that meet the one space is left, before or behind, that has more newlines."""
+    """Returns the text without some words; of the two spaces around a cut, the one with more newlines stays."""
     if not cut:
         return text
     spans = words(text)

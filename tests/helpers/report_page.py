@@ -1,27 +1,27 @@
-"""What browser tests do with the report's page, and what they ask of it."""
+"""Actions and JavaScript expressions of browser tests on the report's page."""
 
 from typing import Any
 
 from browser import DESK, Seen
 
-#: Some colours of the two themes as `COLORS` finds them.
+#: Some colours of the two themes, as `COLORS` finds them.
 LIGHT = {"kept": "rgb(31, 111, 178)", "page": "rgb(251, 251, 249)", "ink": "rgb(29, 35, 41)"}
 DARK = {"kept": "rgb(109, 179, 238)", "page": "rgb(20, 24, 28)", "ink": "rgb(230, 233, 236)"}
 COLORS = "({kept: theme.color('kept'), page: getComputedStyle(document.body).backgroundColor, ink: theme.color('ink')})"
 
 
 def drawn_in(colors: dict[str, str]) -> str:
-    """An expression: whether the first chart stands there in these colours."""
+    """Returns an expression: whether the first chart is drawn in these colours."""
     return f"document.querySelector('.chart').innerHTML.includes('{colors['kept']}')"
 
 
-#: The element with the focus: its tag, its class, its text, and whether one sees that it has it.
+#: The focused element: its tag, its class, its text, and whether the focus is visible.
 FOCUSED = """() => {
   const it = document.activeElement, style = getComputedStyle(it);
   const text = it.textContent.trim().slice(0, 60);
   return [it.tagName, it.className, text, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2];
 }"""
-#: Adds a table with these rows (name, number) to the page; gives its selector.
+#: Adds a table with these rows (name, number) to the page; returns its selector.
 ROWS = """rows => {
   const box = document.querySelector('main').appendChild(document.createElement('div'));
   box.className = 'scroll';
@@ -40,7 +40,7 @@ ROWS = """rows => {
 
 
 def visit(tab: Seen, url: str, size: tuple[int, int] = DESK, **media: str) -> Any:
-    """The page, loaded anew; `media` as Playwright's `emulate_media` has them."""
+    """Loads the page anew; `media` are arguments of Playwright's `emulate_media`."""
     tab.page.set_viewport_size({"width": size[0], "height": size[1]})
     tab.page.emulate_media(**{"media": "screen", "color_scheme": "light", "forced_colors": "none", "reduced_motion": "reduce", **media})
     tab.console.clear()
@@ -50,12 +50,12 @@ def visit(tab: Seen, url: str, size: tuple[int, int] = DESK, **media: str) -> An
 
 
 def until(page: Any, condition: str) -> None:
-    """Waits for a JavaScript expression to be true (as a function: the page's policy lets no text be evaluated)."""
+    """Waits until a JavaScript expression is true (as a function, because the page's policy forbids to evaluate text)."""
     page.wait_for_function(f"() => {condition}")
 
 
 def scroll_through(page: Any) -> None:
-    """Shows each chart of the page, as somebody who reads all of it."""
+    """Scrolls to each chart of the page, as a reader does."""
     page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
     for chart in page.locator(".chart").all():
         chart.scroll_into_view_if_needed()
@@ -63,7 +63,7 @@ def scroll_through(page: Any) -> None:
 
 
 def quiet(tab: Seen, url: str) -> bool:
-    """Whether the page said nothing on the console and asked for nothing but itself."""
+    """Whether the page printed nothing to the console and requested only itself."""
     assert tab.console == []
     assert {request.partition(",")[0] for request in tab.requests} <= {url, "data:"}  # its icon is an empty data address
     return True

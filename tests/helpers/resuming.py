@@ -25,8 +25,9 @@ def rows_of(step: int) -> torch.Tensor:
 
 
 class Rows(TokenObjective):
-    """Each step's rows, in micro-batches of two. Which a process had is written into `folder`; at step `kill` the one of rank `victim`
-    is killed before its last micro-batch."""
+    """Each step's rows, in micro-batches of two. A process records its rows in `folder`; at step `kill` the process of rank `victim`
+    is killed before its last micro-batch.
+    """
 
     def __init__(self, folder: Path, rank: int, kill: int | None, victim: int):
         self.folder, self.kill, self.dies = folder, kill, rank == victim
@@ -45,27 +46,27 @@ class Rows(TokenObjective):
 
 
 class Dropout(Llama):
-    """Draws from torch's generator in every forward pass."""
+    """A model part that draws from torch's generator in every forward pass."""
 
     def forward(self, *arguments: Any, **options: Any) -> torch.Tensor:
         return torch.nn.functional.dropout(super().forward(*arguments, **options), 0.3, self.training)
 
 
 def rows_seen(folder: Path, step: int, shares: int) -> list[list[int]]:
-    """The rows of a step that so many processes had, in the order of their shares."""
+    """Returns the rows of a step that `world` processes had, in the order of their shares."""
     files = [folder / "rows" / f"{step}-{index}-of-{shares}.json" for index in range(shares)]
     return [row for file in files for row in json.loads(file.read_text())]
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that a training has left, but for its times."""
+    """Returns all files of a training, without times."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "speed.jsonl")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def train(folder: str | Path, parallel: dict[str, Any], options: dict[str, Any], kill: int | None = None, victim: int = 0,
           model: type[Llama] = Llama) -> dict[str, Any]:  # fmt: skip
-    """Trains in `folder` until step `kill` or the end: what the run was, and its next random number."""
+    """Trains in `folder` until step `kill` or the end; returns the result of the run and its next random number."""
     torch.set_num_threads(1)
     config, device = ParallelConfig.model_validate(parallel), torch.device("cpu")
     dims = ParallelDims.distributed(config, device) if config.world > 1 else ParallelDims.single(device)

@@ -1,8 +1,8 @@
-"""A real S3 server for tests: moto's, in a process of its own, behind a proxy that counts requests and makes faults (s3_proxy.py).
+"""A real S3 server for tests: moto's, in a process of its own, behind a proxy that counts requests and causes faults (s3_proxy.py).
 
-Clients find it as users' programs do, by the environment: `conftest.py` calls `announce()` before anything starts, which names a file
-of configuration for this session; the fixture `s3` starts server and proxy and writes their address there. So processes that came
-up before (Ray's) find it, too, and nobody ever asks a real AWS or reads somebody's own keys.
+Clients find it by the environment, as users' programs do: `conftest.py` calls `announce()` before anything starts, which names a
+configuration file for this session; the fixture `s3` starts server and proxy and writes their address there. So processes that started
+earlier (Ray's) find it too, and none ever asks a real AWS or reads somebody's own keys.
 """
 
 import atexit
@@ -26,15 +26,15 @@ import pytest
 from trees import VOLATILE
 
 HERE = Path(__file__).parent
-KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # those of AWS's own documentation
-#: Folders of a run on a store that hold what differs between equal runs (pipeline/watch/log.py).
+KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # the example keys of AWS's own documentation
+#: Folders and files of a run on a store that differ between equal runs (pipeline/watch/log.py).
 GROWING = ("log", "metrics", "errors")
 
 
 def announce() -> Path:
-    """Names the file in which this session's clients find the server (empty until it runs); the folder goes with the process."""
+    """Names the file in which this session's clients find the server (empty until it runs); the folder is removed with the process."""
     folder = Path(tempfile.mkdtemp(prefix="s3-"))
-    atexit.register(shutil.rmtree, folder, True)  # no fixture: the one that shares tests out to processes runs none
+    atexit.register(shutil.rmtree, folder, True)  # no fixture: pytest-xdist's controller runs none
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ |= {
@@ -45,7 +45,7 @@ def announce() -> Path:
 
 
 class S3:
-    """The running server. `environment` is what a process needs that does not inherit this one's."""
+    """The running server. `environment` is for processes that do not inherit this one's."""
 
     def __init__(self) -> None:
         self.port = _free_port()
@@ -64,19 +64,19 @@ class S3:
     # ---- the server ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the server where it was killed: at the same address, and empty."""
+        """Starts the server after a kill: at the same address, and empty."""
         self.server = _started("s3_server.py", str(self.port))
         assert self.server.stdout is not None and self.server.stdout.readline() == b"ready\n"
 
     def kill(self) -> None:
-        """The server is gone from one moment to the next; clients that connect to the proxy are cut off."""
+        """Kills the server at once; clients that connect to the proxy are cut off."""
         _end(self.server)
 
     def close(self) -> None:
         _end(self.server)
         _end(self.proxy)
 
-    # ---- what it holds; past the proxy, so it is neither counted nor disturbed --------------------------
+    # ---- its content; these calls bypass the proxy, so they are neither counted nor disturbed -------------
 
     @cached_property
     def client(self) -> Any:
@@ -87,7 +87,7 @@ class S3:
         )
 
     def bucket(self, name: str) -> str:
-        """A new bucket, empty also where one of this name was there; its URL."""
+        """Makes a new bucket, empty even if one of this name was there; returns its URL."""
         with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
             self.client.create_bucket(Bucket=name)
         for upload in self.uploads(name):
@@ -97,7 +97,7 @@ class S3:
         return f"s3://{name}"
 
     def keys(self, url: str) -> list[str]:
-        """The names of all objects below a URL, relative to it."""
+        """Returns the names of all objects below a URL, relative to it."""
         name, _, prefix = url.removeprefix("s3://").partition("/")
         prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix)
@@ -125,7 +125,7 @@ class S3:
         return folder
 
     def tree(self, url: str) -> dict[str, str]:
-        """As `trees.tree` of the same run in a local folder: what has to be equal in equal runs."""
+        """Returns the same as `trees.tree` does for a local folder: content that must be equal in equal runs."""
         from corpusmill.pipeline.manifest import Manifest
         from corpusmill.pipeline.storage import Storage
 
@@ -140,7 +140,7 @@ class S3:
         return found
 
     def uploads(self, bucket: str) -> list[tuple[str, str]]:
-        """Key and id of multipart uploads that are neither complete nor aborted."""
+        """Returns key and id of multipart uploads that are neither complete nor aborted."""
         found = self.client.list_multipart_uploads(Bucket=bucket)
         return [(upload["Key"], upload["UploadId"]) for upload in found.get("Uploads", [])]
 
@@ -148,7 +148,7 @@ class S3:
 
     @contextlib.contextmanager
     def faults(self, only: str = "", seed: int = 0, seconds: float = 0.2, **rates: float) -> Iterator[None]:
-        """For the time of the block a share of the requests suffers: `faults(error_500=0.1, cut_response=0.05)`.
+        """Causes faults in a share of the requests within the block: `faults(error_500=0.1, cut_response=0.05)`.
 
         Kinds: error_500, error_503, error_429, error_403 (answers), cut_upload, reset (not done at all), lost (done, without an answer),
         cut_response, truncate, delay (of `seconds`). `only`: a regular expression that "METHOD /bucket/key" has to match.
@@ -161,15 +161,15 @@ class S3:
             self._tell({"forget": False})
 
     def counts(self) -> Counter[str]:
-        """Requests since the last `forget` or `faults`: `requests`, by method, `faults`, by fault, `bytes_up`, `bytes_down`."""
+        """Returns counts since the last `forget` or `faults`: `requests`, by method, `faults`, by fault, `bytes_up`, `bytes_down`."""
         return Counter(self._tell(None)["counts"])
 
     def log(self) -> list[str]:
-        """The same requests, each as "METHOD /bucket/key?query"."""
+        """Returns the same requests, each as "METHOD /bucket/key?query"."""
         return list(self._tell(None)["log"])
 
     def forget(self) -> None:
-        """Counting begins anew."""
+        """Resets the counts."""
         self._tell({})
 
     def _tell(self, wanted: dict[str, Any] | None) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _started(script: str, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(HERE / script), *arguments]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,  # moto logs each request
-        start_new_session=True,  # Ctrl-C is for who uses it; it ends with this process
+        start_new_session=True,  # Ctrl-C is meant for the parent; this server ends with its parent
     )  # fmt: skip
 
 

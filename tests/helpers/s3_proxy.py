@@ -1,9 +1,9 @@
-"""A process between clients and an S3 server, which counts requests and makes faults: `python s3_proxy.py SERVER_PORT`.
+"""A process between clients and an S3 server that counts requests and causes faults: `python s3_proxy.py SERVER_PORT`.
 
-It prints the port that it listens on, and ends when its standard input does. `GET /_proxy` answers with what it counted (JSON); `PUT
+It prints the port that it listens on, and ends when its standard input does. `GET /_proxy` answers with its counts (JSON); `PUT
 /_proxy` sets its faults: {"rates": {fault: share of requests}, "only": regular expression for "METHOD /bucket/key", "seed": N,
-"seconds": of a delay, "forget": whether counting begins anew}. Whether a request suffers depends on the seed, on its method and key and
-on how often these came before: not on what other requests came between.
+"seconds": of a delay, "forget": whether to reset the counts}. The fault of a request depends on the seed, on its method and key and
+on the number of earlier requests with the same method and key, but on no other requests.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from s3_server import end_with_parent
 
 CONTROL = "/_proxy"
-#: Answers of a store that is not well. `lost`: done, and the answer is cut off; `truncate`: an answer ends too early, in order.
+#: Answers of a failing store. `lost`: done, but the answer is cut off; `truncate`: an answer ends too early but looks complete.
 ANSWERS = {
     "500": (b"500 Internal Server Error", b"InternalError", b"We encountered an internal error. Please try again."),
     "503": (b"503 Slow Down", b"SlowDown", b"Please reduce your request rate."),
@@ -51,7 +51,7 @@ class Proxy:
             self.log.clear()
 
     def fault(self, method: str, target: str) -> str | None:
-        """What this request is to suffer."""
+        """Returns the fault for this request."""
         url = urlsplit(target)
         what = f"{method} {url.path} {''.join(parse_qs(url.query).get('partNumber', ()))}".rstrip()
         if method == "GET" and url.query.startswith("uploads"):
@@ -73,14 +73,14 @@ class Proxy:
         return None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client: its requests, one after the other."""
+        """Serves one client connection, request by request."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             while await self._request(reader, writer):
                 pass
         writer.close()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection goes on."""
+        """Handles one request; returns whether the connection stays open."""
         head = await reader.readuntil(b"\r\n\r\n")
         first, _, fields = head.partition(b"\r\n")
         method, target, _ = first.decode("latin-1").split(" ")
@@ -112,7 +112,7 @@ class Proxy:
         return True
 
     async def _body(self, fields: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, half: bool = False) -> bytes:
-        """The body of a request, as it came; its first half where it is to be cut off."""
+        """Reads the body of a request unchanged, or its first half where the fault cuts it off."""
         if re.search(rb"(?im)^expect: *100-continue", fields):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if re.search(rb"(?im)^transfer-encoding:.*chunked", fields):
@@ -157,7 +157,7 @@ class Proxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> bool:
-    """Ends a connection as a machine that dies does: what is under way is lost."""
+    """Resets a connection, as a machine that dies does: data in transit are lost."""
     if (transport := writer.get_extra_info("socket")) is not None:
         transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

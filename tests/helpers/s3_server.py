@@ -1,4 +1,4 @@
-"""A process that is an S3 server (moto's) on loopback: `python s3_server.py PORT`. It ends when its standard input does."""
+"""Runs an S3 server (moto's) on loopback: `python s3_server.py PORT`. It ends when its standard input does."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from moto.server import ThreadedMotoServer
 
 
 def end_with_parent() -> None:
-    """Ends this process as soon as the one that started it is gone, however it went."""
+    """Ends this process as soon as its parent has ended, for any reason."""
 
     def watch() -> None:
         sys.stdin.read()
@@ -18,13 +18,13 @@ def end_with_parent() -> None:
 
 
 def make_writes_atomic() -> None:
-    """S3 decides about a conditional write and carries it out in one; moto looks first and writes then."""
+    """Makes conditional writes atomic, as in S3: moto checks the condition first and writes later."""
     from moto.s3.responses import S3Response
 
     put, mutex = S3Response.put_object, threading.Lock()
 
     def put_object(self: S3Response) -> object:
-        _ = self.body  # has arrived
+        _ = self.body  # the body has arrived
         with mutex:
             return put(self)
 

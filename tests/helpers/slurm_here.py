@@ -1,9 +1,9 @@
-"""Stands for Slurm on this machine: `srun` and `scontrol` that a job script finds first in its PATH.
+"""Replaces Slurm on this machine: writes `srun` and `scontrol` that a job script finds first in its PATH.
 
     slurm_here.py FOLDER         writes both into FOLDER
 
-A step is started here and now, whichever node it names; what nodes a list means is the list itself. As with Slurm, signals reach the step's
-process, and when that ends, what else the step has started is killed. Each call is noted in FOLDER/calls.
+A step starts here and now, whichever node it names; the expansion of a node list is the list itself. As with Slurm, signals reach the
+step's process, and when that ends, the other processes of the step are killed. Each call is noted in FOLDER/calls.
 """
 
 import sys

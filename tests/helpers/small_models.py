@@ -1,4 +1,4 @@
-"""Small models with random weights, none of them zero, and ids for them."""
+"""Small models with random weights, none of them zero, and token ids for them."""
 
 import torch
 
@@ -22,7 +22,7 @@ def random_ids(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
 
 
 def new_model(arch: Architecture, seed: int) -> Llama:
-    """A model to train from nothing, as a training begins with it."""
+    """Returns a model in the state in which a training from scratch begins."""
     model = blank_model(arch)
     fill(model, seed, "cpu")
     return model

@@ -1,12 +1,11 @@
-"""Kills runs of all stages at random times, again and again, until each has come to its end, and compares them with one that nobody killed.
+"""Kills runs of all stages at random times, restarts each until it ends, and compares them with a run that was never killed.
 
     python tests/helpers/soak_kills.py --kills 200 --seed 1 [--store] [--only ray] [--from 7] [--folder FOLDER]
 
-Each run gets one to four kills (SIGKILL) a stage: the stage is chosen first, then what is killed, then when, as a share of the time
-that the stage usually takes. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets.
-Drivers are forked from this process, which has their libraries loaded. With `--store` the runs and the crawl lie in a bucket of an S3
-server of which every 25th request fails; the run that nobody killed is local. Prints what was killed where, and what was wrong; exit
-code 1 where anything was.
+Each run gets one to four kills (SIGKILL) a stage. The program draws the stage, then the kind of process to kill, then the time, as a share
+of the stage's usual seconds. A run whose driver was killed is started again. Every third run is on a Ray cluster of two raylets.
+Drivers are forked from this process, which has their libraries loaded. With `--store` the runs and the crawl are in a bucket of an S3
+server that fails every 25th request; the undisturbed run is local. Prints each kill and each fault found; exits with 1 if there is a fault.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from whole_run import STAGES, write_inputs
 
 from corpusmill.pipeline.recipe import stage_class
 
-#: Seconds in which a run has to end or to get on.
+#: Seconds in which a run has to end or to make progress.
 PATIENCE = 300.0
 #: Engines of runs, in turn.
 ENGINES = ("inline", "inline", "ray")
@@ -41,7 +40,7 @@ ENGINES = ("inline", "inline", "ray")
 
 @dataclass
 class Tally:
-    """What was done and what was found."""
+    """Counts of kills, and faults found."""
 
     kills: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by engine, stage and target
     runs: int = 0
@@ -52,9 +51,9 @@ class Tally:
 
 
 def load() -> None:
-    """Imports what drivers need, so that they are forked with it."""
+    """Imports the libraries of drivers, so that forked drivers have them."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}  # Ray reads them once a process
+    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}  # Ray reads them once per process
     for stage in STAGES:
         stage_class(stage)
     for name in ("ray", "torch", "tokenizers", "transformers", "corpusmill.train.pretrain_job", "corpusmill.report.page.html"):
@@ -62,18 +61,18 @@ def load() -> None:
 
 
 class Soak:
-    """`folder` takes the inputs and the undisturbed run (`reference`); the run that is being killed lies at `place`."""
+    """`folder` holds the inputs and the undisturbed run (`reference`); the killed run is at `place`."""
 
     def __init__(self, folder: Path, place: Disk | Store):
         self.began = time.monotonic()
         self.folder, self.place, self.tally = folder, place, Tally()
         self.cluster: Raylets | None = None
-        self.driver: Driver | None = None  # the last one; those before it have ended
+        self.driver: Driver | None = None  # the last driver; earlier ones have ended
         self.wanted = Found({}, set(), {}, [])
         self.usual: dict[str, dict[str, float]] = {}  # seconds of each stage, by engine
 
     def prepare(self) -> None:
-        """Makes the inputs and the run that nobody kills, unless the folder has them."""
+        """Makes the inputs and the undisturbed run, unless the folder has them."""
         reference = self.folder / "reference"
         there = (reference / "report.html").exists()
         if not there:
@@ -86,7 +85,7 @@ class Soak:
         self.wanted = look(reference)
 
     def one_run(self, seed: str, engine: str, most: int) -> None:
-        """A run that is killed up to `most` times, carried to its end and compared."""
+        """Kills a run up to `most` times, resumes it to its end and compares it."""
         if engine not in self.usual:
             self._measure(engine)
         self.place.clear()
@@ -101,7 +100,7 @@ class Soak:
         self._say(seed, f"compared; {self.tally.kills.total()} kills so far, this was on {engine}")
 
     def _measure(self, engine: str) -> None:
-        """How long stages take when nobody kills them; not in the reference, which may have compiled what later runs find compiled."""
+        """Measures the seconds of stages without kills. The reference is no measure: it may have compiled kernels that later runs find."""
         self.place.clear()
         self._end(None, engine, f"undisturbed on {engine}")
         self._compare(f"undisturbed on {engine}")
@@ -133,7 +132,7 @@ class Soak:
                 return
             time.sleep(self.place.pause)
         until = time.monotonic() + kill.share * self.usual[engine][kill.stage]
-        while time.monotonic() < until and self._stage(process) == stage:  # faster than usual: at its end
+        while time.monotonic() < until and self._stage(process) == stage:  # a stage that is faster than usual is killed at its end
             time.sleep(self.place.pause)
         if process.poll() is None:
             what = self._strike(kill, process, engine)
@@ -142,7 +141,7 @@ class Soak:
             self._say(seed, f"{what} killed in {stage}")
 
     def _strike(self, kill: Kill, process: Driver, engine: str) -> str:
-        """Kills; says what. Where there is no such process to come any more, it is the driver."""
+        """Kills a process and returns its kind. If no process of the drawn kind will appear any more, kills the driver."""
         nodes = self.cluster if engine == "ray" else None
         if kill.target not in ("driver", "cluster") and (found := self._await(kill, process, engine)):
             with contextlib.suppress(ProcessLookupError):
@@ -158,7 +157,7 @@ class Soak:
         return "driver"
 
     def _await(self, kill: Kill, process: Driver, engine: str) -> list[int]:
-        """The processes of the kind that is to be killed, as soon as there are any; none when the run has left the stages with them."""
+        """Returns the processes of the drawn kind as soon as there are any; none when the run has passed the stages with such processes."""
         until = time.monotonic() + PATIENCE
         while process.poll() is None and self._stage(process) in victims.places(kill.target, engine):
             if found := victims.find(kill.target, process.pid, self.cluster if engine == "ray" else None):
@@ -169,7 +168,7 @@ class Soak:
         return []
 
     def _end(self, process: Driver | None, engine: str, seed: str) -> None:
-        """Starts the run again until it has come to its end."""
+        """Restarts the run until it ends successfully."""
         for _ in range(3):
             if process is None or process.poll() is not None:
                 self._check_end(seed, process)
@@ -184,7 +183,7 @@ class Soak:
         self._fault(seed, f"it does not come to its end: {process.said() if process else None}")
 
     def _check_end(self, seed: str, process: Driver | None) -> None:
-        """A run that was not killed itself but lost a process may end with a sentence, and never with a trace."""
+        """Checks that a run that lost a process, but was not killed itself, ends with a sentence if it fails, and never with a trace."""
         if process is not None and process.poll() not in (0, -signal.SIGKILL):
             said = process.said()
             kind = self._fault if "Traceback" in said else self._note
@@ -214,7 +213,7 @@ class Soak:
                 self._fault(seed, f"{what}: {', '.join(names[:8])}")
 
     def close(self) -> None:
-        """Ends what was started: a driver has a session of its own, so Ctrl-C and the end of this process do not reach it."""
+        """Ends all started processes: a driver has a session of its own, so neither Ctrl-C nor the end of this process reaches it."""
         if self.driver is not None and self.driver.poll() is None:
             self.driver.kill()
         if self.cluster is not None:
@@ -239,7 +238,7 @@ def show(tally: Tally, seconds: float, more: str) -> None:
 
 
 def terminate(*_: object) -> None:
-    """So that all is closed at SIGTERM, too: `timeout` sends it twice, and the second would end the closing."""
+    """Closes everything at SIGTERM, too, and ignores further ones: `timeout` sends it twice, and the second would interrupt the closing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(143)
 
@@ -270,7 +269,7 @@ def main() -> int:
                     soak.one_run(f"{options.seed}-{number}", engine, options.kills - soak.tally.kills.total())
                 if soak.tally.kills.total() >= options.kills:
                     break
-        finally:  # what was found until Ctrl-C is shown, too
+        finally:  # shows the faults found before Ctrl-C, too
             soak.close()
             show(soak.tally, time.monotonic() - soak.began, place.said())
     return 1 if soak.tally.faults else 0

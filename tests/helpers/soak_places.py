@@ -1,4 +1,4 @@
-"""Where the soak's runs lie: in a local folder, or in a bucket of a real S3 server that is not well. What is looked at is the same."""
+"""Places of the soak's runs: a local folder, or a bucket of a real S3 server with faults. Both return the same information on a run."""
 
 import contextlib
 import json
@@ -26,8 +26,9 @@ FAULTS = {"error_500": 0.01, "error_503": 0.01, "cut_response": 0.005, "cut_uplo
 
 @dataclass
 class Found:
-    """What a run is compared by: content hashes, files that only a run at work has, documents that came into each stage, and what
-    `corpusmill verify` finds."""
+    """Data by which runs are compared: content hashes, files left from unfinished work, documents that came into each stage, and
+    the findings of `corpusmill verify`.
+    """
 
     tree: dict[str, str]
     rest: set[str]
@@ -36,7 +37,7 @@ class Found:
 
 
 def look(run: Path) -> Found:
-    """At a run in a local folder."""
+    """Inspects a run in a local folder."""
     return Found(tree(run), leftovers(run), ids(run), _verified(str(run)))
 
 
@@ -45,7 +46,7 @@ def _verified(run: str) -> list[str]:
 
 
 class Disk:
-    """A local folder, in which the crawl lies, too."""
+    """A local folder, which also holds the crawl."""
 
     pause = 0.01
 
@@ -53,13 +54,13 @@ class Disk:
         self.folder, self.run, self.crawl = folder, str(folder / "run"), str(folder / "crawl")
 
     def bring(self) -> None:
-        """The crawl is there."""
+        """Does nothing: the crawl is already there."""
 
     def clear(self) -> None:
         shutil.rmtree(self.run, ignore_errors=True)
 
     def progress(self) -> dict[str, Any]:
-        """What the run says of itself; nothing where it has not said anything yet."""
+        """Returns the run's progress.json; empty before the run has written it."""
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads(Path(self.run, "progress.json").read_text()))
         return {}
@@ -73,7 +74,7 @@ class Disk:
 
     @contextmanager
     def unwell(self) -> Iterator[None]:
-        """For the time of the block it does what it can to disturb a run."""
+        """Disturbs runs within the block, if this place can."""
         yield
 
     def said(self) -> str:
@@ -84,8 +85,9 @@ class Disk:
 
 
 class Store:
-    """A bucket. This process forks drivers, so it asks with boto3, which has no threads, and what needs the project's own client is done
-    in a child."""
+    """A bucket. This process forks drivers, so it uses boto3, which has no threads; calls that need the project's own client run
+    in a child process.
+    """
 
     pause = 0.05
 
@@ -94,7 +96,7 @@ class Store:
         self.s3 = servers.S3()
         self.s3.bucket(BUCKET)
         self.requests: Counter[str] = Counter()
-        store_requests.FIRST_PAUSE = 0.02  # of drivers, which are forked from here
+        store_requests.FIRST_PAUSE = 0.02  # of drivers, which are forked from this process
 
     def bring(self) -> None:
         self.s3.upload(self.folder / "crawl", self.crawl)

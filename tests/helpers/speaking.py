@@ -1,4 +1,4 @@
-"""A model folder that writes: random weights and a tokenizer of bytes, with some words merged."""
+"""A model folder that can generate text: random weights and a tokenizer of bytes, with some words merged."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def speaking_folder(folder: Path, template: bool = True, **changes: object) -> Path:
-    """The folder of a random model, with a chat template where asked."""
+    """Returns the folder of a random model, with a chat template on request."""
     model = random_model(**{"vocab_size": VOCABULARY, "layers": 2, "width": 32, "head_dim": 8, "ffn": 48, "context": 128, **changes})
     files = template_files(model.arch.context) if template else {}
     save_model(model, folder, {"tokenizer.json": byte_tokenizer().to_str().encode(), **files})

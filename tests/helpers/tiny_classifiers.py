@@ -9,7 +9,7 @@ import fasttext
 from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 
-#: Words by what a text is about, so that a model learns something.
+#: Words by topic, so that a model can learn them.
 WORDS = {
     "good": [
         "theorem",
@@ -32,7 +32,7 @@ WORDS = {
 
 
 def sentence(kinds: Sequence[str], length: int, seed: int) -> str:
-    """Words of some kinds, drawn by a fixed sequence."""
+    """Returns words of some topics, drawn by a fixed sequence."""
     words = [word for kind in kinds for word in WORDS[kind]]
     state, chosen = seed * 2654435761 % 2**32, []
     for _ in range(length):
@@ -42,7 +42,7 @@ def sentence(kinds: Sequence[str], length: int, seed: int) -> str:
 
 
 def train(path: Path, kinds: Mapping[str, Sequence[str]], **options: object) -> Path:
-    """A fastText model at `path` with these labels, each trained on sentences of its kinds of words."""
+    """Trains a fastText model at `path` with these labels, each on sentences of its topics."""
     lines = [
         f"{label} {sentence(words, 12 + n % 9, 7 * n + place)}" for n in range(150) for place, (label, words) in enumerate(kinds.items())
     ]
@@ -54,7 +54,7 @@ def train(path: Path, kinds: Mapping[str, Sequence[str]], **options: object) -> 
 
 
 def make_classifier(folder: Path, name: str, heads: Mapping[str, Sequence[str]], *, window: int | None = None, **head: object) -> Path:
-    """A classifier's folder: a model a label, which says yes to words of the given kinds."""
+    """Makes a classifier's folder: one model for each label, which is positive on words of the given topics."""
     folder.mkdir(parents=True, exist_ok=True)
     described = []
     for label, kinds in heads.items():

@@ -1,4 +1,4 @@
-"""A crawl of a few dozen real pages, made in a moment from what Python ships with."""
+"""Makes a crawl of a few dozen real pages in a moment, from pages that ship with Python."""
 
 import importlib
 import inspect
@@ -80,7 +80,8 @@ MODULES = [
 
 def make_crawl(folder: Path) -> None:
     """Writes a WARC of real pages, Python's own documentation as `pydoc` renders it, a third of them from a mirror too,
-    and a JSONL file with a broken line."""
+    and a JSONL file with a broken line.
+    """
     with open(folder / "pydoc.warc.gz", "wb") as file:
         writer = WARCWriter(file, gzip=True)
         for number, module in enumerate(MODULES):

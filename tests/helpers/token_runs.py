@@ -1,4 +1,4 @@
-"""Reading what the tokens stage has written, for tests."""
+"""Reads the output of the tokens stage, for tests."""
 
 import pyarrow as pa
 
@@ -12,12 +12,12 @@ def tokens_stage(**options):
 
 
 def splits(run, folder="tokens"):
-    """The token shards of a run, or of a set in `folder`."""
+    """Returns the token shards of a run, or of a set in `folder`."""
     return {split: TokenShards(run.path(f"{folder}/{split}")) for split in ("train", "validation")}
 
 
 def content(run, folder="tokens"):
-    """The documents of both splits in order: id, and its tokens."""
+    """Returns the documents of both splits in order: id, and its tokens."""
     found = {}
     for split, shards in splits(run, folder).items():
         shards.verify()
@@ -26,6 +26,6 @@ def content(run, folder="tokens"):
 
 
 def report(run):
-    """All rows of the stage's report."""
+    """Returns all rows of the stage's report."""
     names = sorted(path for path in run.list_files("tokens/report"))
     return pa.concat_tables(read_table(run, name) for name in names)

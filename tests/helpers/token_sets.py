@@ -34,7 +34,7 @@ def write_token_set(
     pack: Sequence[int] = (),
     split: str = "train",
 ) -> ShardSet:
-    """`shards` are lists of documents, each a list of ids that ends with 0; the id of a document is `shard/row`."""
+    """Writes a set; `shards` are lists of documents, each a list of ids that ends with 0; the id of a document is `shard/row`."""
     storage, written = Storage(str(folder)), []
     for number, documents in enumerate(shards):
         dtype = token_dtype(vocabulary_size)
@@ -63,7 +63,7 @@ def write_token_set(
 
 
 def random_documents(shards: int, documents: int, longest: int, seed: int = 0, vocabulary_size: int = 4096) -> list[list[list[int]]]:
-    """Documents of 1 to `longest` tokens, END_OF_TEXT included."""
+    """Returns documents of 1 to `longest` tokens, END_OF_TEXT included."""
     rng = np.random.default_rng(seed)
     return [[[*rng.integers(4, vocabulary_size, rng.integers(0, longest)).tolist(), 0] for _ in range(documents)] for _ in range(shards)]
 

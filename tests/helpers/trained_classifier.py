@@ -1,4 +1,4 @@
-"""A small classifier with two labels in a folder, trained by fastText itself on made-up posts, and more posts to try it on."""
+"""Makes the folder of a small classifier with two labels, trained by fastText itself on made-up posts, and more posts for tests."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ SPAM = ["buy", "cheap", "click", "deal", "free", "offer", "pills", "winner"]
 
 
 def make_posts(seed: int, count: int) -> list[dict[str, Any]]:
-    """Posts of 5 to 60 words: `rude` and `spam` are 1 or 0, and some rude or spammy words stand in other posts, too."""
+    """Makes posts of 5 to 60 words: `rude` and `spam` are 1 or 0; some rude or spammy words occur in other posts, too."""
     chance = random.Random(seed)
     posts = []
     for number in range(count):
@@ -41,7 +41,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def write_classifier(folder: Path, posts: list[dict[str, Any]], card: dict[str, Any] | None = None, hashes: bool = True) -> Path:
-    """Trains a head a label on the first three quarters of `posts` and calibrates it on the rest."""
+    """Trains a head for each label on the first three quarters of `posts` and calibrates it on the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = write_form("words", pa.array([post["text"] for post in posts], pa.large_string()))
     cut, heads = 3 * len(posts) // 4, []

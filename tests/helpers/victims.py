@@ -1,4 +1,4 @@
-"""What is killed in a run, and when: the kills are drawn beforehand, the process is looked for when its time has come."""
+"""Chooses the processes to kill in a run, and the times: kills are drawn beforehand, the process is looked for at its time."""
 
 import contextlib
 import random
@@ -10,15 +10,15 @@ from typing import Any
 from raylets import Raylets
 from whole_run import STAGES
 
-#: What is killed, and how often in 10. `driver`: with all its processes; `cluster`: with the driver.
+#: Kinds of processes to kill, with weights out of 10. `driver`: with all its processes; `cluster`: with the driver.
 TARGETS = {"inline": {"driver": 10}, "ray": {"driver": 3, "worker": 4, "raylet": 2, "cluster": 1}}
-#: In these stages it is as often a `child`: the process that reads archives, of the driver or of a Ray worker.
+#: In these stages a `child` is killed equally often: the process that reads archives, of the driver or of a Ray worker.
 WITH_CHILDREN = STAGES[:1]
 #: Stages that are killed: on Ray those that the cluster works on, as the others are the same there.
 KILLED = {"inline": STAGES, "ray": STAGES[:5]}
-#: Further kills of a stage in one run, by these chances.
+#: Chances of further kills of a stage in one run.
 MORE = {"inline": (0.45, 0.2), "ray": (0.7, 0.5, 0.3)}
-#: Titles of a raylet's child processes that hold no actor. Those that do bear the name of their class, or of the task that they perform.
+#: Titles of a raylet's child processes that hold no actor. An actor's process has the name of its class, or of its current task.
 OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::JobSupervisor")
 
 
@@ -26,12 +26,12 @@ OTHERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::JobS
 class Kill:
     stage: str
     target: str
-    share: float  # of the stage's usual time
-    which: float  # of those that there are, as a share, too
+    share: float  # as a share of the stage's usual time
+    which: float  # which of the processes, as a share, too
 
 
 def drawn(seed: str, engine: str) -> list[Kill]:
-    """The kills of one run, in the order of its stages."""
+    """Draws the kills of one run, in the order of its stages."""
     draw = random.Random(seed)
     kills = []
     for stage in KILLED[engine]:
@@ -45,23 +45,23 @@ def drawn(seed: str, engine: str) -> list[Kill]:
 
 
 def places(target: str, engine: str) -> tuple[str, ...]:
-    """The stages in which there may be such a process."""
+    """Returns the stages in which there may be such a process."""
     return WITH_CHILDREN if target == "child" else KILLED[engine]
 
 
 def stage_of(said: dict[str, Any], driver: int) -> str | None:
-    """The stage in which the process `driver` is, by what the run says of itself (progress.json); None before its first."""
+    """Returns the current stage of the process `driver`, from progress.json; None before its first stage."""
     return next(reversed(said["stages_began"]), None) if said.get("process") == driver else None
 
 
 def stage_seconds(said: dict[str, Any]) -> dict[str, float]:
-    """How long each stage of a finished run took."""
+    """Returns the seconds of each stage of a finished run."""
     times = [datetime.fromisoformat(time) for time in [*said["stages_began"].values(), said["ended"]]]
     return {stage: (times[number + 1] - times[number]).total_seconds() for number, stage in enumerate(said["stages_began"])}
 
 
 def find(target: str, driver: int, cluster: Raylets | None) -> list[int]:
-    """The processes of that kind that there are now: `child` of the driver or of a worker, Ray `worker`, or `raylet` (not the head's)."""
+    """Returns the living processes of a kind: `child` of the driver or of a worker, Ray `worker`, or `raylet` (not the head's)."""
     raylets = [] if cluster is None else [pid for node in range(1, cluster.count) if (pid := cluster.raylet(node))]
     if target == "raylet":
         return raylets
@@ -76,7 +76,7 @@ def is_worker(title: str) -> bool:
 
 
 def _is_reader(title: str) -> bool:
-    """A program of ours, and not multiprocessing's resource tracker, or a process that is just being forked."""
+    """Whether a process runs a program of corpusmill; multiprocessing's resource tracker and a process that is just being forked do not."""
     return "corpusmill" in title and not title.startswith("ray::")
 
 

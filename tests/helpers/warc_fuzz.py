@@ -1,8 +1,8 @@
-"""Real WARCs and ARCs cut and damaged at random, and what must still come out of them.
+"""Cuts and damages real WARCs and ARCs at random, and checks what is still read from them.
 
     python tests/helpers/warc_fuzz.py FOLDER [--seconds 300] [--seed N]
 
-takes every file below FOLDER over and over until the time is up, and names seed and file where something is wrong.
+takes every file below FOLDER again and again until the time is up, and prints seed and file of each fault.
 `tests/ingest/test_fuzz.py` does the same with a fixed seed and few rounds.
 """
 
@@ -41,7 +41,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass
 class Sample:
-    """A sound file: its bytes and all that is read from it."""
+    """A sound file: its bytes and all records read from it."""
 
     name: str
     format: str
@@ -66,7 +66,7 @@ def load(path: Path) -> Sample:
 
 
 def repacked(sample: Sample, layout: str) -> Sample | None:
-    """A plain file compressed, as one stream or with a frame for each record; None where it is damaged already."""
+    """Compresses a plain file, as one stream or with a frame for each record; returns None where it is already damaged."""
     if sample.layout != "plain" or not all(isinstance(part, Record) for part in sample.parts):
         return None
     name = layout.removesuffix("-frames")
@@ -78,14 +78,14 @@ def repacked(sample: Sample, layout: str) -> Sample | None:
 
 
 def same(found: Record | Gap, expected: Record | Gap) -> bool:
-    """Whether two records are the same but for the newlines behind them, which a cut or a flip may have taken."""
+    """Whether two records are the same except for the newlines after them, which a cut or a flip may have taken."""
     if not (isinstance(found, Record) and isinstance(expected, Record)):
         return found == expected
     return found.content() == expected.content()
 
 
 def check_cut(sample: Sample, place: int) -> None:
-    """A file that ends at `place`: all whole records before are there, and one damage row for the rest."""
+    """Checks a file that ends at `place`: it gives all whole records before, and one damage row for the rest."""
     content = sample.content[:place]
     parts = sample.read(content)
     there = place if sample.layout in CUTTABLE else len(sample.plain(content))
@@ -107,14 +107,14 @@ def check_cut(sample: Sample, place: int) -> None:
 
 
 def check_flips(sample: Sample, places: list[int], random_: random.Random, folder: Path) -> None:
-    """A file with other bytes at `places`: every record that holds none of them is there."""
+    """Checks a file with other bytes at `places`: it gives every record that holds none of them."""
     damaged = bytearray(sample.content)
     for place in places:
         damaged[place] ^= random_.randrange(1, 256)
     content = bytes(damaged)
     parts = sample.read(content)
     if sample.layout in CUTTABLE:
-        before = sample.format == "arc"  # the line break before it is what tells where a line begins
+        before = sample.format == "arc"  # the reader finds a line's start by the line break before it
         safe = [p for p in sample.parts if not any(p.offset - before <= place < p.offset + p.length for place in places)]
         check_ranges(sample, content, parts, random_)
         check_index(sample, content, parts, random_, folder)
@@ -128,13 +128,13 @@ def check_flips(sample: Sample, places: list[int], random_: random.Random, folde
 
 
 def common(one: bytes, other: bytes, step: int = 1 << 12) -> int:
-    """About how many first bytes are equal; never more than there are."""
+    """Returns about how many first bytes are equal; never more than there are."""
     equal = takewhile(lambda at: one[at : at + step] == other[at : at + step], range(0, min(len(one), len(other)) + 1, step))
     return min(sum(step for _ in equal), len(one), len(other))
 
 
 def check_ranges(sample: Sample, content: bytes, parts: Parts, random_: random.Random) -> None:
-    """Every part lies behind the one before, and any choice of cuts gives the same parts."""
+    """Checks that every part starts after the one before, and that any choice of cuts gives the same parts."""
     places = sorted({part.offset for part in parts})
     assert all(a.offset + a.length <= b.offset or a.offset == b.offset for a, b in pairwise(parts)), "parts overlap"
     cuts = sorted({0, len(content), *random_.sample(places, random_.randrange(min(len(places), 6) + 1))})
@@ -145,7 +145,7 @@ def check_ranges(sample: Sample, content: bytes, parts: Parts, random_: random.R
 
 
 def check_index(sample: Sample, content: bytes, parts: Parts, random_: random.Random, folder: Path) -> None:
-    """Ranges that are indexed side by side fit together only at places where a record, or damage, begins."""
+    """Checks that ranges indexed separately fit together only at places where a record, or damage, begins."""
     path = folder / "indexed"
     path.write_bytes(content)
     edges = sorted({0, len(content), *(random_.randrange(len(content)) for _ in range(3))})
@@ -155,7 +155,7 @@ def check_index(sample: Sample, content: bytes, parts: Parts, random_: random.Ra
 
 
 def check_rows(content: bytes, name: str, folder: Path) -> int:
-    """The whole of ingest on a file with this content: rows or one sentence, and no exception."""
+    """Runs the whole of ingest on a file with this content: it must give rows or one sentence, and no exception."""
     path = folder / name
     path.write_bytes(content)
     source = examine(file_ref(str(path)))
@@ -184,7 +184,7 @@ def fuzz(sample: Sample, random_: random.Random, rounds: int, folder: Path) -> N
 
 
 def run(paths: list[Path], seed: int, rounds: int, seconds: float = float("inf")) -> int:
-    """Fuzzes every file and some of them compressed anew; returns how many samples were done."""
+    """Fuzzes every file, some of them compressed anew; returns the number of samples."""
     started = time.monotonic()
     done = 0
     with tempfile.TemporaryDirectory() as folder:

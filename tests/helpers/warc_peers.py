@@ -1,4 +1,4 @@
-"""What warcio makes of a WARC or ARC, beside what we make of it; for tests and for `make fuzz`."""
+"""Compares how warcio and corpusmill read a WARC or ARC; for tests and for `make fuzz`."""
 
 import io
 import logging
@@ -21,14 +21,14 @@ LIMIT = 1 << 26
 
 
 def real_files(folder: Path) -> list[Path]:
-    """Every WARC, WET, WAT and ARC of the shared data; cc-mrjob's are lists of paths in spite of their names."""
+    """Returns every WARC, WET, WAT and ARC of the shared data; cc-mrjob's are lists of paths in spite of their names."""
     named = (p for p in sorted((folder / "warc").rglob("*")) if any(s in p.name for s in (".warc", ".wet", ".wat", ".arc")))
     return [path for path in named if "cc-mrjob" not in str(path)]
 
 
 @dataclass
 class Tally:
-    """Records by type, bytes of their blocks (as declared and present) and, of HTTP responses, of their payloads."""
+    """Counts of records by type, bytes of their blocks (as declared and present) and, for HTTP responses, of their payloads."""
 
     types: Counter[str] = field(default_factory=Counter)
     block_bytes: int = 0
@@ -53,12 +53,12 @@ def ours(path: Path) -> tuple[Tally, list[Record | Gap]]:
 
 
 def theirs(file: IO[bytes]) -> Tally:
-    """warcio's tally of the same; raises what warcio raises."""
+    """Returns warcio's tally of the same file; raises warcio's exceptions."""
     logging.getLogger("warcio").setLevel(logging.CRITICAL)
     content = file.read()
     tally = Tally()
     for record in ArchiveIterator(io.BytesIO(content), no_record_parse=True):
-        # of an ARC's version block warcio takes the first lines as headers, and one byte too few from the length
+        # for an ARC's version block, warcio takes the first lines as headers, and one byte too few from the length
         extra = (record.rec_headers.total_len or 0) - 1 if record.rec_type == "arc_header" else 0
         tally.add(record.rec_type, len(record.raw_stream.read()) + extra)
     for record in ArchiveIterator(io.BytesIO(content)):
@@ -73,7 +73,7 @@ def has_http(kind: str, url: str | None) -> bool:
 
 
 def compare_bodies(path: Path, parts: list[Record | Gap]) -> int:
-    """Compares decoded bodies of the responses with warcio's content streams; how many there were."""
+    """Compares decoded bodies of the responses with warcio's content streams; returns their number."""
     compared = 0
     records = [part for part in parts if isinstance(part, Record)]
     with open(path, "rb") as file:

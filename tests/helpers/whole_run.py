@@ -1,4 +1,4 @@
-"""A run of all stages in seconds: the tiny crawl, a recipe that has every kind of task, and models of a few thousand weights."""
+"""A run of all stages in seconds: the tiny crawl, a recipe with every kind of task, and models of a few thousand weights."""
 
 import gzip
 from collections import Counter
@@ -9,7 +9,7 @@ from tiny_classifiers import make_classifier
 from tiny_crawl import make_crawl
 
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
-#: The stages before the tokens; `quality` is a classifier beside the recipe (`make_quality`).
+#: The stages before the tokens; `quality` is a classifier next to the recipe (`make_quality`).
 DATA = """
 ingest: {piece_mb: 1}
 filter:
@@ -48,17 +48,17 @@ RECIPE = DATA + LATER
 
 
 def make_quality(folder: Path) -> None:
-    """The classifier that the recipe names."""
+    """Makes the classifier that the recipe names."""
     make_classifier(folder / "quality", "quality", {"quality": ["good"]})
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
-    """The recipe and the folder of the crawl, with the classifier beside them; several files, so that every stage has several tasks."""
+    """Writes the recipe with the classifier next to it, and a crawl of several files, so that every stage has several tasks."""
     recipe, crawl = folder / "whole.yaml", folder / "crawl"
     crawl.mkdir(parents=True, exist_ok=True)
     make_crawl(crawl)
     packed = crawl / "pydoc.warc.gz"
-    (crawl / "pydoc.warc").write_bytes(gzip.decompress(packed.read_bytes()))  # plain, it is large enough for several pieces
+    (crawl / "pydoc.warc").write_bytes(gzip.decompress(packed.read_bytes()))  # uncompressed, it is large enough for several tasks
     packed.unlink()
     recipe.write_text(RECIPE)
     make_quality(folder)
@@ -66,6 +66,6 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
 
 
 def ids(run: Path) -> dict[str, Counter[str]]:
-    """The documents that came into each data stage, by how often."""
+    """Counts the documents that came into each data stage, by id."""
     stages = [stage for stage in STAGES if any((run / stage).glob("report/*.parquet"))]
     return {stage: Counter(pq.read_table(run / stage / "report", columns=["id"])["id"].to_pylist()) for stage in stages}

@@ -1,4 +1,4 @@
-"""WARCs written by warcio, and the stage run in this process."""
+"""Writes WARCs by warcio, and runs the stage in this process."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def page(number: int, words: int = 40) -> bytes:
 
 
 def write_warc(records: list[dict], gzip: bool = True) -> bytes:
-    """A WARC of `records`: dicts with url, body and, where not usual, type, status, headers."""
+    """Returns a WARC of `records`: dicts with url, body and, where not usual, type, status, headers."""
     out = io.BytesIO()
     writer = WARCWriter(out, gzip=gzip)
     for record in records:
@@ -46,7 +46,7 @@ def write_warc(records: list[dict], gzip: bool = True) -> bytes:
 
 
 def mixed_records(count: int) -> list[dict]:
-    """`count` pages, each with its request before it."""
+    """Makes `count` pages, each with its request before it."""
     records: list[dict] = []
     for number in range(count):
         url = f"http://example.test/{number}"
@@ -55,7 +55,7 @@ def mixed_records(count: int) -> list[dict]:
 
 
 def arc_records(records: list[tuple[str, str, bytes]], date: str = "20140216050221") -> list[bytes]:
-    """The version block of an ARC and its records: URL, content type, block."""
+    """Returns the version block of an ARC and its records from URL, content type, block."""
     spec = b"1 0 Test\nURL IP-address Archive-date Content-type Archive-length\n"
     blocks = [("filedesc://test.arc", "text/plain", spec), *records]
     return [f"{url} 192.0.2.1 {date} {kind} {len(block)}\n".encode() + block + b"\n" for url, kind, block in blocks]
@@ -68,7 +68,7 @@ def warcs() -> SimpleNamespace:
 
 @pytest.fixture
 def ingest(tmp_path: Path) -> Callable[..., SimpleNamespace]:
-    """Runs the stage on `inputs`; gives its documents, report, manifest rows, warnings, folder, and the reader's memory."""
+    """Runs the stage on `inputs`; returns its documents, report, manifest rows, warnings, folder, and the reader's memory."""
 
     def run(*inputs: object, name: str = "run", **config: object) -> SimpleNamespace:
         stage = IngestStage(IngestStage.Config.model_validate(config))

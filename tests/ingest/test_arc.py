@@ -1,4 +1,4 @@
-"""ARC: its lines as they really are, and damaged ones."""
+"""Tests ARC files: real forms of its lines, and damaged ones."""
 
 import gzip
 import io

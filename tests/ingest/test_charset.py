@@ -1,4 +1,4 @@
-"""Encodings in the order of the browsers, wrong claims, and text that every later stage can hold."""
+"""Tests encodings in the order of the browsers, wrong claims, and text that every later stage can hold."""
 
 import codecs
 import time
@@ -18,7 +18,7 @@ from corpusmill.pipeline.text.damage import storable
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
 GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. " * 20
-#: Encodings that pages of a language were written in, by their names in the Encoding standard, and Python's codec.
+#: Historic encodings of each language's pages: their names in the Encoding standard, and Python's codec.
 LEGACY = {
     "ru": {"windows-1251": "cp1251", "koi8-r": "koi8_r", "iso-8859-5": "iso8859_5", "ibm866": "cp866", "x-mac-cyrillic": "mac_cyrillic"},
     "uk": {"windows-1251": "cp1251", "koi8-u": "koi8_u"},
@@ -91,7 +91,7 @@ def test_wrong_claims_are_repaired() -> None:
 
 @pytest.mark.parametrize("claim", [None, "utf-8", "windows-1252", "shift_jis"])
 def test_utf8_with_a_broken_place_stays_utf8(claim: str | None) -> None:
-    """One byte of another encoding, and a page that its crawler cut within a character."""
+    """Tests one byte of another encoding, and a page that its crawler cut within a character."""
     body = RUSSIAN.encode() + b" caf\xe9 " + RUSSIAN.encode()[:-3]
     found = decode_text(body, claim)
     assert found.encoding == "utf-8" and found.text.startswith(RUSSIAN + " caf\ufffd ") and found.text.count("\ufffd") == 2
@@ -109,13 +109,13 @@ def test_a_few_undefined_bytes_leave_a_claim_as_it_is() -> None:
 
 
 def test_the_controls_of_windows_encodings_are_the_standards() -> None:
-    """Encoding standard, index windows-1252: 0x81 is U+0081, where Microsoft and Python have nothing."""
+    """Encoding standard, index windows-1252: 0x81 is U+0081, where Microsoft and Python have no character."""
     assert decode(b"\x81\x8d\x8f\x90\x9d\x80", "windows-1252") == "\x81\x8d\x8f\x90\x9d€"
     assert decode(b"\xaa\xd2\xff", "windows-1253") == "\ufffd\ufffd\ufffd"
 
 
 def test_labels_are_those_of_the_standard() -> None:
-    """webencodings has the standard's table; resiliparse a table of its own that departs from it in known places."""
+    """webencodings has the standard's table; resiliparse's own table differs from it in known places."""
     odd = {label for label in webencodings.LABELS if canonical(label) is None}
     assert odd == {"replacement", "iso-2022-cn", "iso-2022-cn-ext"}
     departs = {"x-mac-cyrillic", "x-user-defined", "hz", "iso2022_kr", "windows-874", "iso-8859-8-i"}
@@ -131,7 +131,7 @@ def test_labels_are_those_of_the_standard() -> None:
 
 @pytest.mark.parametrize(("language", "name", "codec"), [(lang, n, c) for lang, names in LEGACY.items() for n, c in names.items()])
 def test_real_text_without_a_claim_is_detected(shared_data: Path, language: str, name: str, codec: str) -> None:
-    """Pages of 20 sentences in the encodings of their time: nine of ten right, whether they claim nothing or UTF-8."""
+    """Tests pages of 20 sentences in historic encodings: nine of ten are right, whether they claim nothing or UTF-8."""
     lines = (shared_data / "lid" / f"{language}.txt").read_text("utf-8").splitlines()
     right: Counter[str | None] = Counter()
     pages = 0
@@ -141,7 +141,7 @@ def test_real_text_without_a_claim_is_detected(shared_data: Path, language: str,
         for claim in (None, "utf-8", name):
             found = decode_text(b"<html><body><p>" + body, claim)
             right[claim] += found.text == "<html><body><p>" + body.decode(codec)
-    least = 0.75 if name == "iso-8859-7" else 0.9  # of a page without Ά, nobody can tell windows-1253 from it
+    least = 0.75 if name == "iso-8859-7" else 0.9  # without Ά in the page, nobody can distinguish windows-1253 from it
     assert min(right[None], right["utf-8"]) >= least * pages, (right, pages)
     assert right[name] >= 0.95 * pages, (right, pages)
 
@@ -156,8 +156,9 @@ def test_real_utf8_is_utf8_whatever_is_claimed(shared_data: Path, claim: str) ->
 
 
 def test_real_pages_are_read_as_html5lib_reads_them(shared_data: Path) -> None:
-    """793 pages: the same encoding wherever one is claimed, but for a page of UTF-8 that claims gb2312, and two whose claim
-    is an XML declaration, which html5lib does not know."""
+    """Tests 793 pages: each claimed encoding gives the same result, except for a page of UTF-8 that claims gb2312, and two whose claim
+    is an XML declaration, which html5lib does not know.
+    """
     differ: Counter[str | None] = Counter()
     claimed = 0
     for path in sorted((shared_data / "realweb").glob("*.warc.gz")):

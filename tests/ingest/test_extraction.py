@@ -1,4 +1,4 @@
-"""Pages to text through both extractors, on small pages and on pages whose main text is known."""
+"""Tests both extractors, on small pages and on pages with known main text."""
 
 import time
 from pathlib import Path
@@ -72,8 +72,9 @@ def test_tidy(text: str) -> None:
 
 
 def test_main_text_of_known_pages(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scorer was fitted to these pages, so this only shows that nothing broke since (0.97 when it was written);
-    benchmarks/extraction.py shows how it does on sites that it has not seen."""
+    """The scorer was fitted to these pages, so this only shows that nothing has broken since (0.97 when it was written);
+    benchmarks/extraction.py measures sites that it has not seen.
+    """
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import gold
 

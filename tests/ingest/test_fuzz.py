@@ -1,4 +1,4 @@
-"""Every real file cut and damaged at random, with a fixed seed; `make fuzz` goes on with new ones."""
+"""Cuts and damages every real file at random, with a fixed seed; `make fuzz` continues with new ones."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from warc_peers import real_files
 
 
 def test_real_files_cut_and_damaged_lose_nothing_else(shared_data: Path) -> None:
-    """Cuts, flips, files compressed anew, cuts into ranges, and the rows of the stage: see `warc_fuzz`."""
+    """Tests cuts, flips, recompressed files, ranges, and the rows of the stage: see `warc_fuzz`."""
     paths = real_files(shared_data)
     assert len(paths) >= 80
     assert warc_fuzz.run(paths, seed=3, rounds=12) > len(paths)

@@ -1,4 +1,4 @@
-"""The process that reads: equal to reading in this process, replaced when it dies, never in the way when its worker ends."""
+"""Tests the reader process: equal to reading in this process, replaced when it dies, ended with its worker."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def segment(path: Path, layout: str = "gzip-frames", kind: str = "warc") -> tupl
 
 
 def rows_of(guard: ReaderGuard, path: Path) -> list[dict]:
-    """The report of a file, read to its end."""
+    """Reads the report of a file to its end."""
     return [row for batch in guard.read([segment(path)]) for row in batch.report.to_pylist()]
 
 
@@ -57,7 +57,7 @@ def guard() -> Iterator[Callable[..., ReaderGuard]]:
 
 @pytest.fixture
 def slow(tmp_path: Path, warcs) -> Path:
-    """A slow page between others: record 3 of 7."""
+    """Makes a slow page among others: record 3 of 7."""
     path = tmp_path / "slow.warc.gz"
     pages = [{"url": f"http://x.test/{number}", "body": SLOW if number == 3 else warcs.page(number)} for number in range(7)]
     path.write_bytes(warcs.write(pages))
@@ -65,7 +65,7 @@ def slow(tmp_path: Path, warcs) -> Path:
 
 
 class Assassin(threading.Thread):
-    """Sends a signal to the process that reads whenever it extracts record `place`, `times` times."""
+    """Sends a signal to the reader process at each extraction of record `place`, `times` times."""
 
     def __init__(self, guard: ReaderGuard, place: int, number: int, times: int):
         super().__init__(daemon=True)
@@ -102,7 +102,7 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
 
 
 def test_what_is_left_of_a_piece_does_not_come_into_the_next(tmp_path: Path, warcs, guard) -> None:
-    """A worker that fails to publish what it has read so far takes up another piece."""
+    """A worker fails to publish its output and then takes another task, whose output must not contain the first one's."""
     path, other = tmp_path / "a.warc.gz", tmp_path / "b.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(700)))
     other.write_bytes(warcs.write(warcs.mixed(1)))
@@ -127,7 +127,7 @@ def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow:
 
 
 def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path, guard) -> None:
-    """An administrator, or the system that is out of memory, has done it, and not the record."""
+    """An administrator, or the system when out of memory, kills the process: this is not the record's fault."""
     undisturbed = rows_of(guard(max_page_seconds=100), slow)
     disturbed = guard(max_page_seconds=100)
     killers = [Assassin(disturbed, 3, number, 1) for number in (signal.SIGKILL, signal.SIGTERM)]
@@ -139,14 +139,14 @@ def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path,
 def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_the_task(
     tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is never a row that says that the page is bad; and the same command does all of it as soon as nobody kills."""
+    """No row calls the page bad; and the same command does all of it once nobody kills."""
     path = tmp_path / "a.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(7)))
     monkeypatch.setattr(guard_module, "KILLED", 1)
     monkeypatch.setitem(failures.AGAIN, failures.Cause.DEATH, 1)
     over = threading.Event()
 
-    spared: list[int] = []  # the first, which looks at the inputs
+    spared: list[int] = []  # the first one, which inspects the inputs
 
     def strike() -> None:
         while not over.wait(0.005):
@@ -202,7 +202,7 @@ def test_the_places_for_cuts_are_found_by_the_process_too(tmp_path: Path, warcs,
     found = index_range(str(path), **where)
     assert len(found.places) > 5 and found.landed == path.stat().st_size
     assert guard().index(str(path), where) == found == index_range(str(path), **where, by_hand=True)
-    killed = guard(max_page_seconds=0.05)  # half a second for one record, and this one has the time of twenty
+    killed = guard(max_page_seconds=0.05)  # half a second for one record; this one has the time of twenty
     endless = tmp_path / "endless.warc.zst"
     endless.write_bytes(zstandard.compress(bytes(1 << 24)) * 1200)
     size = endless.stat().st_size
@@ -222,7 +222,7 @@ def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:
         list(reader.read([(gone[0], 0, {"colour": "red"})]))
     assert "Traceback" in caught.value.__notes__[0] and "reader.py" in caught.value.__notes__[0]
     pid = reader.process and reader.process.popen.pid
-    assert len(rows_of(reader, tmp_path / "b.warc.gz")) == 4  # by the same process, which is none the worse for it
+    assert len(rows_of(reader, tmp_path / "b.warc.gz")) == 4  # by the same process, which is unharmed
     assert reader.process and reader.process.popen.pid == pid
 
 
@@ -243,7 +243,7 @@ def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(slow: Path, 
 
 
 def readers(parent: str = "", mark: str = "") -> list[int]:
-    """Processes that read, of one worker or with a mark in their environment."""
+    """Returns the reader processes of one worker, or those with a mark in their environment."""
     found = []
     for process in Path("/proc").iterdir():
         try:

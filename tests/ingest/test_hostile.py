@@ -1,4 +1,4 @@
-"""Pages and files made to hurt: each is a row with its reason, within the limits of time and memory, and its neighbours stay."""
+"""Tests hostile pages and files: each is a row with its reason, within the limits of time and memory, and its neighbours stay."""
 
 import gzip
 import zlib
@@ -14,12 +14,12 @@ import zstandard
 
 MIB = 1 << 20
 HTML = ("Content-Type", "text/html; charset=utf-8")
-#: What a page may take by default (`extraction.max_memory_mb`), and the record from which it comes.
+#: A page's default memory limit (`extraction.max_memory_mb`), and the memory of its record.
 ROOM_MB = 224 + 48
 
 
 def gzip_zeros(gigabytes: int) -> bytes:
-    """A gzip stream of zeros, put together from copies of one compressed block; its checksum is wrong."""
+    """Builds a gzip stream of zeros from copies of one compressed block; its checksum is wrong."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = compressor.compress(bytes(16 * MIB)) + compressor.flush(zlib.Z_FULL_FLUSH)
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * (gigabytes * 64) + zlib.compress(b"", wbits=-15) + bytes(8)
@@ -43,7 +43,7 @@ def numbered(template: bytes, count: int) -> bytes:
 
 
 N = 100_000
-#: What each page is, and the rule that it fails; None where it is harmless at its size.
+#: A description of each page, and the rule that it fails; None where the page is harmless at its size.
 PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "div": (lambda: b"<div>" * N + b"x" + b"</div>" * N, "too_deep"),
     "b": (lambda: b"<b>" * N, "too_deep"),
@@ -71,7 +71,7 @@ def by_url(found: SimpleNamespace) -> dict[str, dict]:
 
 
 def crawl(warcs: SimpleNamespace, pages: dict[str, dict]) -> bytes:
-    """Each page between two that nothing is wrong with."""
+    """Makes a crawl with each page between two ordinary ones."""
     records = [{"url": "http://x.test/0", "body": warcs.page(0)}]
     for number, (name, page) in enumerate(pages.items(), 1):
         records += [{"url": name, **page}, {"url": f"http://x.test/{number}", "body": warcs.page(number)}]
@@ -84,8 +84,9 @@ def neighbours_are_there(found: SimpleNamespace, count: int) -> None:
 
 @pytest.fixture
 def idle_mb(tmp_path: Path, warcs, ingest) -> int:
-    """The memory of a process that reads a page which hurts nobody: mapped files, most of it, of which a kernel maps as much as it likes
-    (by 60 MB more where it holds them in larger pieces)."""
+    """Returns the memory of a process that reads a harmless page: mostly mapped files, of which the kernel maps any amount
+    (60 MB more where it holds them in larger pages).
+    """
     path = tmp_path / "sound.warc"
     path.write_bytes(warcs.write(warcs.mixed(1), gzip=False))
     return ingest(path, name="sound").reader_mb
@@ -188,7 +189,7 @@ def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest, idle_mb: int)
 
 
 def test_records_that_are_bombs(tmp_path: Path, warcs, ingest, idle_mb: int) -> None:
-    """One that says how large it is, and one that says that it is small."""
+    """One record declares its large size, and one declares a small size."""
     header = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://bomb.test/\r\nWARC-Date: 2024-05-01T00:00:00Z\r\n"
     header += b"WARC-Record-ID: <urn:uuid:b7e2b7e2-0000-0000-0000-000000000000>\r\nContent-Type: application/http; msgtype=response\r\n"
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Crawls read over HTTP, in pieces, from servers that can and can't give parts of files."""
+"""Tests crawls read over HTTP, in ranges, from servers that do and don't support ranges."""
 
 import random
 import re
@@ -20,7 +20,7 @@ from corpusmill.pipeline.store_requests import StoreError, filesystem
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder; `ranges` decides whether parts of files are given."""
+    """Serves a folder; `ranges` decides whether range requests work."""
 
     ranges = True
 
@@ -101,7 +101,7 @@ def test_globs_and_folders_of_a_server_that_lists_them(served, warcs, ingest) ->
 
 
 def test_addresses_of_the_hugging_face_hub_reach_its_filesystem() -> None:
-    """Without a network that is as far as it goes."""
+    """Checks that the filesystem of the Hub gets the address; without a network no more can be tested."""
     from huggingface_hub import HfFileSystem
 
     fs, name = filesystem("hf://datasets/allenai/c4/en/*.json.gz")

@@ -1,4 +1,4 @@
-"""Transfer and content encodings against warcio's readers and the codecs themselves."""
+"""Compares transfer and content encodings with warcio's readers and the codecs themselves."""
 
 import gzip
 import io
@@ -97,7 +97,7 @@ def test_a_body_that_breaks_off_keeps_its_beginning(coding: str) -> None:
     body = CODECS[coding](text)
     payload = decode_payload(body[: len(body) // 2], {"content-encoding": coding}, LIMIT)
     assert text.startswith(payload.body) and len(payload.body) > 50_000
-    if coding != "zstd":  # its reader does not say that a frame is not finished
+    if coding != "zstd":  # its reader does not report an unfinished frame
         assert payload.remarks == (f"its {coding} breaks off",)
 
 

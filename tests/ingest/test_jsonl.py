@@ -1,4 +1,4 @@
-"""Lines and ranges of them, and lines that are no documents."""
+"""Tests lines and ranges of lines, and lines that are no documents."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Rows of Parquet, by row groups."""
+"""Tests rows of Parquet, by row groups."""
 
 import datetime
 import io

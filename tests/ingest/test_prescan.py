@@ -1,4 +1,4 @@
-"""What a page says about its encoding, against html5lib's prescan, and where the standard has gone on since."""
+"""Compares the encoding that a page declares with html5lib's prescan, and where the standard has changed since."""
 
 import re
 
@@ -53,7 +53,7 @@ PIECES = [
 def test_pages_of_rubbish_give_what_html5lib_finds(head: bytes) -> None:
     head += b"  <p>text</p>"
     if any(newer in head for newer in (b"<!-->", b"<meta/", b"<!--->")) or _repeats(head) or _is_lenient(head):
-        return  # the standard has changed there since html5lib; the table above has these
+        return  # the standard has changed here since html5lib; the table above has these cases
     theirs = EncodingParser(EncodingBytes(head)).getEncoding()
     name, _ = claimed_by(head, None, html=True)
     expected = theirs.name if theirs else None
@@ -61,12 +61,12 @@ def test_pages_of_rubbish_give_what_html5lib_finds(head: bytes) -> None:
 
 
 def _repeats(head: bytes) -> bool:
-    """html5lib lets a later attribute of the same name count, and a `charset` beside a pragma's."""
+    """Whether attributes repeat: html5lib uses a later attribute of the same name, and a `charset` next to a pragma's."""
     return any(tag.lower().count(name) > 1 for tag in head.split(b"<meta")[1:] for name in (b"charset", b"content", b"http-equiv"))
 
 
 def _is_lenient(head: bytes) -> bool:
-    """html5lib ends names and values at `<`."""
+    """Whether names or values contain `<`, at which html5lib ends them."""
     return re.search(rb"<[^!>][^>]*<", head) is not None
 
 

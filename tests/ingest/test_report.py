@@ -1,4 +1,4 @@
-"""What the report says about every record that came in."""
+"""Tests the report's row for every record of the input."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_encodings_claimed_and_used_and_what_is_broken(tmp_path: Path, ingest, w
 
 
 def test_no_real_page_is_mojibake(ingest, shared_data: Path) -> None:
-    """793 real pages, mostly German: those above one character in a thousand are few, and really broken."""
+    """Of 793 real pages, mostly German, few have more than one damaged character in a thousand, and these are really broken."""
     report = ingest(shared_data / "realweb" / "*.warc.gz").tables["report"]
     pages = [row for row in report.to_pylist() if row["mojibake"] is not None]
     assert len(pages) > 750
@@ -56,7 +56,7 @@ def test_no_real_page_is_mojibake(ingest, shared_data: Path) -> None:
 
 
 def test_reports_hold_no_times(tmp_path: Path, ingest, warcs) -> None:
-    """Equal runs, equal bytes."""
+    """Equal runs give equal bytes."""
     (tmp_path / "a.warc.gz").write_bytes(warcs.write(warcs.mixed(5)))
     for name in ("one", "two"):
         ingest(tmp_path / "a.warc.gz", name=name)

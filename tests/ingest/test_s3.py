@@ -1,4 +1,4 @@
-"""Inputs in a bucket."""
+"""Tests inputs in a bucket."""
 
 from contextlib import closing
 from dataclasses import asdict
@@ -24,7 +24,7 @@ def bucket(s3) -> SimpleNamespace:
 
 
 def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same ids, texts and places, in as many tasks; and each record is found again."""
+    """Compares ids, texts and places, in as many tasks; and finds each record again."""
     (tmp_path / "in").mkdir()
     files = {
         "a.warc.gz": warcs.write(warcs.mixed(30)),
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_one_sentence(bucket) -> None:
 
 
 def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_path) -> None:
-    """Of the same size, so that no range of it fails: by ranges alone it would be a mixture."""
+    """The new object has the same size, so that no range request fails: ranges alone would give a mixture of both."""
     bucket.put("x/a.jsonl", b'{"text": "old"}\n' * 9)
     listed = file_ref("s3://crawls/x/a.jsonl")
     bucket.put("x/a.jsonl", b'{"text": "new"}\n' * 9)

@@ -1,4 +1,4 @@
-"""A file that is one stream, or one row group, becomes several shards of bounded size, with the same bytes however it is read."""
+"""Tests a file of one stream or one row group: it becomes several shards of bounded size, with the same bytes however it is read."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 
 def texts(count: int, words: int) -> list[str]:
-    """Texts of about 7 bytes a word, some of which are empty and come to nothing."""
+    """Makes texts of about 7 bytes a word; some are empty and give no document."""
     chance = random.Random(3)
     return ["" if number % 17 == 5 else " ".join(f"w{chance.randrange(99999):05}" for _ in range(words)) for number in range(count)]
 
@@ -77,7 +77,7 @@ tokens: {validation_share: 0, shard_tokens: 400000}
 
 @pytest.fixture(scope="module")
 def one_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A recipe, and an input of 6 MB of text in one stream."""
+    """Makes a recipe, and an input of 6 MB of text in one stream."""
     folder = tmp_path_factory.mktemp("one_file")
     (folder / "recipe.yaml").write_text(RECIPE)
     return str(folder / "recipe.yaml"), str(write(folder / "a.jsonl.gz", texts(1800, 500), None))
@@ -140,7 +140,7 @@ def test_killed_between_two_shards_the_task_is_done_again_with_the_same_bytes(
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, warcs, ingest, name: str) -> None:
-    """The process that reads and the one that writes, each for itself, for a file with 4 times as much text (46 and 12 shards)."""
+    """Compares the reader process and the writer, each by itself, for a file with 4 times as much text (46 and 12 shards)."""
     peaks = []
     for times in (3, 12):
         (tmp_path / str(times)).mkdir()
@@ -152,7 +152,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, warcs, ingest, name:
         assert row["rows_in"] == 600 * times
         peaks.append((row["peak_mb"] - row["beside_mb"], row["beside_mb"]))
     for small, large in zip(*peaks, strict=True):
-        assert large - small < 12, peaks  # of 36 MB of text more
+        assert large - small < 12, peaks  # for 36 MB more text
 
 
 def test_a_token_leads_back_to_its_line(one_file: tuple[str, str], inline: Path) -> None:

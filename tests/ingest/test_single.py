@@ -1,4 +1,4 @@
-"""Folders of pages and texts."""
+"""Tests folders of pages and texts."""
 
 import gzip
 from pathlib import Path

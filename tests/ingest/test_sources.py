@@ -1,4 +1,4 @@
-"""Inputs as users give them, formats by content, and one sentence for each thing that can't be used."""
+"""Tests inputs as users give them, formats by content, and one sentence for each unusable input."""
 
 import gzip
 import io

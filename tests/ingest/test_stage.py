@@ -1,4 +1,4 @@
-"""The stage as a whole: tables, tasks, damaged and refused files, and records found again by their place."""
+"""Tests the whole stage: tables, tasks, damaged and refused files, and records found again by their place."""
 
 import gzip
 import json
@@ -142,14 +142,14 @@ def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, 
 def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
     tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index of a range begins where a record seems to: in such a page that is a mistake, and has to be found out."""
+    """The index of a range begins where a record seems to begin: inside such a page that is wrong, and must be noticed."""
     inner = {False: warcs.write(warcs.mixed(90), gzip=False), True: warcs.write(warcs.mixed(90))}
     folder = tmp_path / "in"
     folder.mkdir()
     for packed, name in ((False, "a.warc"), (True, "b.warc.gz"), (True, "c.warc.gz")):
         evil = {"url": "http://evil.test/", "body": b"<p>" + inner[packed] + random.Random(1).randbytes(20_000)}
         middle = warcs.write([evil], gzip=False) if name[0] < "c" else b""
-        middle = gzip.compress(middle, 0) if packed and middle else middle  # stored, so that its bytes lie there as they are
+        middle = gzip.compress(middle, 0) if packed and middle else middle  # uncompressed, so that its bytes stand there unchanged
         (folder / name).write_bytes(warcs.write(warcs.mixed(20), gzip=packed) + middle + warcs.write(warcs.mixed(60), gzip=packed))
     whole = ingest(folder, name="whole")
     assert len(whole.report) == 3 * 160 + 2
@@ -261,7 +261,7 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
 
 
 def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:
-    """It is read by the process that may be killed, under its limit, and not by the one that carries the run."""
+    """The reader process reads the footer under its memory limit and may be killed; the process that runs the stage does not read it."""
     (tmp_path / "in").mkdir()
     wide = pa.table({f"column_{number}_{'x' * 20}": pa.array([1], pa.int8()) for number in range(40_000)})
     pq.write_table(wide, tmp_path / "in" / "wide.parquet", compression="none", use_dictionary=False, write_statistics=False)

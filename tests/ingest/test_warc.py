@@ -1,4 +1,4 @@
-"""Records against warcio, and what happens to damaged files."""
+"""Compares records with warcio's, and tests damaged files."""
 
 import gzip
 import io
@@ -87,7 +87,7 @@ def test_a_cut_anywhere_loses_no_whole_record(warcs, compressed: bool) -> None:
         before = [p for p in whole if p.offset + p.length <= place]
         rest = place - sum(p.length for p in before)
         assert parts[: len(before)] == before, place
-        # of a plain record whose last line break is cut off, all that counts is there
+        # a plain record whose last line break is cut off is complete in all that counts
         behind = parts[len(before) :]
         assert [p.offset for p in behind] == ([place - rest] if rest else []), place
         assert all((isinstance(p, Gap) and p.kind == "truncated") or (not compressed and rest >= behind[0].length) for p in behind), place
@@ -147,7 +147,7 @@ def test_a_record_beyond_the_limit_is_cut_and_its_neighbours_are_not(warcs) -> N
 
 
 def lengthened(content: bytes, number: int, change: int) -> bytes:
-    """A plain WARC whose record `number` declares another Content-Length."""
+    """Returns a plain WARC whose record `number` declares another Content-Length."""
     victim = read(content)[number]
     start, end = victim.offset, victim.offset + victim.length
     old = b"Content-Length: %d\r\n" % victim.size
@@ -161,7 +161,7 @@ def test_a_false_length_costs_at_most_its_record(warcs, change: int) -> None:
     whole = read(content)
     for number in (0, 3, 9):
         plain = lengthened(content, number, change)
-        for damaged in [plain, *([gzip.compress(plain)] if change <= LIMIT else [])]:  # in a stream, a false length is believed beyond it
+        for damaged in [plain, *([gzip.compress(plain)] if change <= LIMIT else [])]:  # a stream's false length is believed past its end
             parts = read(damaged)
             there = [(p.url, p.type, p.body) for p in parts if isinstance(p, Record)]
             assert all((p.url, p.type, p.body) in there for n, p in enumerate(whole) if n != number), (number, change)
@@ -169,7 +169,7 @@ def test_a_false_length_costs_at_most_its_record(warcs, change: int) -> None:
 
 
 def test_a_cut_record_that_seems_to_hold_others_is_read_on_from_them(warcs) -> None:
-    """A plain file can't tell a cut record with a WARC in it from a record with a false length: nothing is lost either way."""
+    """In a plain file, a cut record with a WARC in it looks like a record with a false length: nothing is lost either way."""
     inner = warcs.write(warcs.mixed(2), gzip=False)
     content = warcs.write([{"url": "http://x.test/", "body": b"begin " * 50 + inner + b" end" * 900}], gzip=False)[:-2000]
     assert [type(p) for p in read(content)] == [Gap, Record, Record, Record, Record, Gap]

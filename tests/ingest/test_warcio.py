@@ -1,4 +1,4 @@
-"""Every record of every real file against warcio: types, bytes of blocks and payloads, and bodies decoded."""
+"""Compares every record of every real file with warcio: types, bytes of blocks and payloads, and decoded bodies."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,7 +10,7 @@ from warcio.exceptions import ArchiveLoadFailed
 from corpusmill.ingest.archive_walk import Gap
 
 ONE_STREAM = "all records lie in one gzip member, which warcio refuses to read"
-#: Where warcio and we differ: why, what we find there (types and gaps), and whether warcio raises.
+#: Where warcio and corpusmill differ: the reason, corpusmill's result (types and gaps), and whether warcio raises.
 UNDERSTOOD: dict[str, tuple[str, dict[str, int], bool]] = {
     "broken.warc": (
         "its last Content-Length is false; warcio raises at what lies behind the bytes that it claims, here that is a gap",

@@ -1,5 +1,6 @@
-"""WAT files: rows of their own, and what they say joined to the documents of WET files. The records are laid out as
-Common Crawl's are (ia-web-commons), with what real ones have."""
+"""Tests WAT files: rows of their own, and their data joined to the documents of WET files. The records have the layout of
+Common Crawl's (ia-web-commons), with values of real ones.
+"""
 
 import json
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_each_wet_is_joined_with_the_wat_of_its_name(tmp_path: Path, ingest, mon
     pieces = ingest(folder, name="pieces")
     assert len(pieces.rows) > 10
     assert all(pieces.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
-    # another WAT file makes exactly the pieces of its WET file again
+    # another WAT file makes exactly the tasks of its WET file again
     before = {row.task: row.identity for row in pieces.run.manifest.rows()}
     (folder / "wat1" / "CC-1.warc.wat").write_bytes(wat([1]))
     again = ingest(folder, name="pieces")
@@ -132,7 +133,7 @@ def test_each_wet_is_joined_with_the_wat_of_its_name(tmp_path: Path, ingest, mon
 
 
 def test_a_record_that_the_process_which_reads_has_no_memory_for_costs_what_it_says_alone(tmp_path: Path, ingest) -> None:
-    """Lists within a list: a few megabytes that are a hundred when they are parsed."""
+    """The record has lists within a list: a few megabytes that become a hundred when parsed."""
     poison = record("metadata", 2, b"[" + b"[]," * 1_400_000 + b"0]", "<urn:uuid:page-2>", "application/json")
     folder = put(tmp_path / "in", wat=wat([1]) + poison + wat([3]), wet=wet([1, 2, 3]))
     found = ingest(folder, extraction={"max_memory_mb": 64})
@@ -147,8 +148,8 @@ def test_a_record_that_the_process_which_reads_has_no_memory_for_costs_what_it_s
 def test_a_wat_file_that_can_not_be_read_is_given_up_and_the_documents_come_without_it(
     tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is gone when it is to be read; the other inputs are read, and when it is there again the same command joins it."""
-    monkeypatch.setattr(inputs, "SMALLEST", len(wat([1])))  # a task for each file, and none is cut
+    """One WAT file disappears before it is read; the other inputs are read, and once it is back the same command joins it."""
+    monkeypatch.setattr(inputs, "SMALLEST", len(wat([1])))  # a task for each file, none of them cut
     folder = put(tmp_path / "in", wat0=wat([1]), wet0=wet([1]), wat1=wat([2]), wet1=wet([2]))
     gone, kept = folder / "wat0" / "CC-0.warc.wat", tmp_path / "kept"
     look = stage.discover
@@ -163,7 +164,7 @@ def test_a_wat_file_that_can_not_be_read_is_given_up_and_the_documents_come_with
         found = ingest(folder)
     assert {row["url"]: row["title"] for row in found.data} == {"http://x.test/1": None, "http://x.test/2": "Page 2"}
     lost = found.run.manifest.quarantined
-    assert len(lost) == 2 and {row.message for row in lost.values()} == {f"{gone}: no such file."}  # its records, and what they say
+    assert len(lost) == 2 and {row.message for row in lost.values()} == {f"{gone}: no such file."}  # its records, and their data
     kept.rename(gone)
     whole = ingest(folder)
     assert {row["url"]: row["title"] for row in whole.data} == {"http://x.test/1": "Page 1", "http://x.test/2": "Page 2"}

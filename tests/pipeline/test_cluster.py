@@ -1,4 +1,4 @@
-"""A real Ray cluster of three raylets on this machine: jobs on it, their end, and its own end. One for all of these tests."""
+"""Tests a real Ray cluster of three raylets on this machine, shared by all of these tests: jobs on it, their end, and its end."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import InputError
 
 Here = dict[str, Any]
 PIECES = 8
-#: A step of the user's beside the recipe; while the file SLOW is there it does two shards, and all others wait.
+#: A user's step next to the recipe; while the file SLOW exists it does two shards, and all others wait.
 STEP = """
 import os, time
 import pyarrow.compute as pc
@@ -65,7 +65,7 @@ def cluster(folder: Path) -> Iterator[Here]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patch.delenv(name)
-        patch.setattr(clusters.secrets, "token_hex", lambda size: token)  # Ray reads it once a process; other tests have Rays, too
+        patch.setattr(clusters.secrets, "token_hex", lambda size: token)  # Ray reads it once per process; other tests have Rays, too
         here = clusters.up(folder, 2)
         for name, value in clusters.environment(here).items():
             patch.setenv(name, value)
@@ -76,7 +76,7 @@ def cluster(folder: Path) -> Iterator[Here]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe with a step of its own above it, and an input of several files."""
+    """Makes a recipe with a user's step in the folder above, and an input of several files."""
     project = tmp_path_factory.mktemp("project")
     (project / "recipes").mkdir()
     (project / "steps.py").write_text(STEP)
@@ -90,7 +90,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """What the job has to write: an undisturbed run in one process."""
+    """Returns the files that the job has to write: those of an undisturbed run in one process."""
     command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", str(project / "in"), "--output", "inline", "--to", "filter"]
     command += ["--engine", "inline"]
     subprocess.run(command, cwd=project, check=True, capture_output=True)
@@ -98,14 +98,14 @@ def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str,
 
 
 def written(run: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """Data and reports; manifests hold the place of the step's file, which is another one on the cluster."""
+    """Returns data and reports; manifests are left out because they contain the path of the step's file, which differs on the cluster."""
     found = {path: digest for path, digest in tree(run).items() if path.endswith(".parquet")}
     assert len(found) == 4 * PIECES
     return found
 
 
 def start(cluster: Here, project: Path, run: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """`make submit` to the cluster at RAY_ADDRESS, as a process."""
+    """Starts `make submit` to the cluster at RAY_ADDRESS, as a process."""
     command = [sys.executable, "-m", "corpusmill.pipeline.cluster", "submit", "recipes/mine.yaml", "in", "--output", run, "--to", "filter"]
     command += options
     given = {"RAY_ADDRESS": cluster["jobs"]} if environment is None else environment
@@ -169,7 +169,7 @@ def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_t
     cluster: Here, folder: Path, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:
     (project / "runs").mkdir()
-    (project / "runs" / "cluster").symlink_to(folder)  # as where make cluster-up was called
+    (project / "runs" / "cluster").symlink_to(folder)  # as in the folder where make cluster-up was called
     (project / "slow").touch()
     job = start(cluster, project, "job", environment={})
     until(
@@ -199,7 +199,7 @@ def test_a_job_of_another_cluster_gets_the_package_and_this_folder(
 
 
 def tasks_of(cluster: Here, node: str, run: Path, event: str = "done") -> set[tuple[str, str]]:
-    """Stage and task of what a node's workers say in their logs about a run."""
+    """Returns stage and task of each line on a run in the logs of a node's workers."""
     found = set()
     for log in Path(cluster["temp"], node).glob("session_*/logs/worker-*.out"):
         for line in log.read_text().splitlines():
@@ -235,7 +235,7 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     client.stop_job(name)
     code, out = finish(job)
     assert client.get_job_status(name).value == "STOPPED" and code != 0
-    # It has ended by itself: whoever is killed says nothing.
+    # The job has ended by itself: a killed one prints nothing.
     assert "ed; run the same command again to go on where it stopped." in out and "Traceback" not in out, out  # Ray's wait says interrupted
     until(lambda: not workers(cluster), "workers are left", 20)
     assert len(tasks(rows)) == 2
@@ -243,23 +243,23 @@ def test_a_job_is_counted_by_ray_stopped_in_order_and_goes_on_later(
     code, out = finish(start(cluster, project, "stopped"))
     assert code == 0, out
     assert written(project / "stopped", tree) == expected
-    assert not list((project / "stopped").rglob(".tmp-*"))  # what a killed worker was about to publish
-    assert len(tasks(rows)) == PIECES  # none was done twice
+    assert not list((project / "stopped").rglob(".tmp-*"))  # files that a killed worker was about to publish
+    assert len(tasks(rows)) == PIECES  # no task was done twice
 
 
 def tasks(manifest: Path) -> list[str]:
-    """The tasks of a manifest's rows; whole lines only, as another process may be writing."""
+    """Returns the tasks of a manifest's rows; whole lines only, as another process may be writing."""
     lines = manifest.read_bytes().split(b"\n")[:-1] if manifest.exists() else []
     return [row["task"] for row in map(json.loads, lines) if "task" in row]
 
 
 def workers(cluster: Here) -> list[int]:
-    """The processes of the cluster in which pieces are performed."""
+    """Returns the processes of the cluster that perform tasks."""
     return [pid for pid in clusters.processes(cluster) if victims.is_worker(victims.title(pid))]
 
 
 def metrics(cluster: Here, awaited: str) -> dict[str, float] | None:
-    """Our counts on the metrics ports of all nodes, with our labels alone; None while the awaited one is not there or 0."""
+    """Returns corpusmill's counts on the metrics ports of all nodes, with its own labels alone; None while one is missing or 0."""
     from prometheus_client.parser import text_string_to_metric_families
 
     ours = ("fate", "phase", "run", "stage")
@@ -275,7 +275,7 @@ def metrics(cluster: Here, awaited: str) -> dict[str, float] | None:
 
 @pytest.mark.long
 def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Here, project: Path, tmp_path: Path) -> None:
-    """A run that is started beside the cluster, from a checkout whose filters are others than those that the nodes import."""
+    """The run is started next to the cluster, from a checkout whose filters differ from those that the nodes import."""
     newer = Path(shutil.copytree(Path(clusters.__file__).resolve().parents[1] / "src" / "corpusmill", tmp_path / "newer" / "corpusmill"))
     with open(newer / "filters" / "rules.py", "a") as source:
         source.write("ANOTHER_VERSION = True\n")
@@ -287,7 +287,7 @@ def test_other_code_on_a_node_is_refused_in_one_sentence(cluster: Here, project:
 
 
 def test_the_end_of_a_cluster_that_has_crashed(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The last test here. The head's server and a worker's raylet are killed: nobody is left who would end the others."""
+    """This test comes last. The head's server and a worker's raylet are killed: nobody is left to end the other processes."""
     for node, name in ((0, "gcs_server"), (1, "raylet")):
         mine = living.in_sessions([cluster["nodes"][node]["session"]])
         [pid] = [pid for pid in mine if victims.title(pid).split("\0")[0].endswith(name)]

@@ -1,4 +1,4 @@
-"""The examples in recipes/cluster: a RayJob for KubeRay and a script for Slurm, which is also run with a real Ray."""
+"""Tests the examples in recipes/cluster: a RayJob for KubeRay, and a script for Slurm, which is also run with a real Ray."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_the_slurm_script_is_bash_without_a_fault() -> None:
 
 
 def test_the_readmes_commands_are_there() -> None:
-    """Make targets, scripts and options that the pages name exist."""
+    """The make targets, scripts and options in the pages exist."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     section = (ROOT / "README.md").read_text().partition("## On a Ray cluster\n")[2].partition("\n## ")[0]
     text = section + (EXAMPLES / "README.md").read_text()
@@ -110,7 +110,7 @@ def exclaims(batch):
 
 @pytest.mark.long
 def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Path, tree: Callable[[Path], dict[str, str]]) -> None:
-    """Two nodes stand for Slurm's, both on this machine: Ray and the run are real."""
+    """Both of Slurm's nodes are simulated on this machine; Ray and the run are real."""
     (tmp_path / "in").mkdir()
     (tmp_path / "recipes").mkdir()
     (tmp_path / "steps.py").write_text(STEP)
@@ -128,7 +128,7 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
     while not (calls.exists() and " start " in calls.read_text()):
         assert early.poll() is None and time.monotonic() < deadline, (tmp_path / "early.log").read_text()
         time.sleep(0.1)
-    early.send_signal(signal.SIGUSR1)  # before the run has begun
+    early.send_signal(signal.SIGUSR1)  # before the run has started
     assert early.wait(timeout=120) == 143 and not (tmp_path / "run").exists()
     assert_nothing_is_left(tmp_path, "early", early.pid)
     assert calls.read_text().splitlines()[-1] == f"scontrol requeue {early.pid}"
@@ -153,13 +153,13 @@ def test_the_slurm_script_runs_is_stopped_by_the_clock_and_goes_on(tmp_path: Pat
     assert again.wait(timeout=400) == 0, (tmp_path / "second.log").read_text()
     assert_nothing_is_left(tmp_path, "second", again.pid)
     assert tree(tmp_path / "run") == tree(tmp_path / "inline")
-    raylets = [*dict.fromkeys(call for call in calls.read_text().splitlines() if " start " in call)]  # one that gives up is started again
+    raylets = [*dict.fromkeys(call for call in calls.read_text().splitlines() if " start " in call)]  # a raylet that ends is started again
     assert [" --head " in call for call in raylets] == [True, False] * 2
     assert ["--nodelist=node1" in call for call in raylets] == [True, False] * 2
 
 
 def slurm(folder: Path, mark: str) -> subprocess.Popen[bytes]:
-    """The script with what sbatch gives it, its processes marked."""
+    """Runs the script with sbatch's variables, and marks its processes."""
     slurm_here.install(folder / "bin")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
     environment = kept | {

@@ -1,4 +1,4 @@
-"""What is done again after a change of code, of data or of a library, and what is not; and why, in words."""
+"""Tests which tasks are redone after a change of code, data or a library, which are not, and the reason in words."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ filter:
 
 
 class Installed:
-    """A copy of the package in a folder of its own, and the command that runs it on two documents."""
+    """A copy of the package in its own folder, and the command that runs it on two documents."""
 
     def __init__(self, folder: Path):
         self.folder, self.package = folder, folder / "site" / "corpusmill"
@@ -58,7 +58,7 @@ class Installed:
         self.process.wait(60)
 
     def run(self) -> str:
-        """What the run says of what it does again; empty where it says nothing of that."""
+        """Returns the run's message on what it redoes; empty where there is none."""
         assert self.process.stdin is not None and self.process.stdout is not None
         arguments = ["run", "mill.yaml", "in.jsonl", "--output", "run", "--engine", "inline"]
         print(json.dumps([arguments, str(self.folder / "said")]), file=self.process.stdin, flush=True)
@@ -84,13 +84,13 @@ def test_a_run_does_again_what_a_change_can_reach_and_says_why(installed: Instal
     assert installed.run() == ""
 
     for path in ("pipeline/lease.py", "pipeline/crawl.py", "report/read.py", "filters/c4.py", "filters/whatif.py"):
-        installed.append(path, "\nCHANGED = 1\n")  # play no part in what is computed, or are not in the recipe
+        installed.append(path, "\nCHANGED = 1\n")  # these play no part in the results, or are not in the recipe
     installed.append("ingest/warc.py", "\n# a comment\n")
     rules = installed.package / "filters" / "rules.py"
     rules.write_text(rules.read_text().replace('"""', '"""Another docstring. ', 1))
     assert installed.run() == ""
 
-    installed.append("filters/statistics.py", "\nCHANGED = 1\n")  # imported by a function of a module that others import
+    installed.append("filters/statistics.py", "\nCHANGED = 1\n")  # imported in a function of a module that others import
     assert installed.run() == "ingest: taken over (1 task); filter: redone, filters/statistics.py changed"
 
     scorer = installed.package / "ingest" / "html" / "scorer.json"
@@ -172,7 +172,7 @@ def test_only_comments_and_docstrings_are_left_out_and_no_import_is_missed() -> 
 
 
 def _program(tree: ast.Module) -> str:
-    """A module without its docstrings."""
+    """Returns a module without its docstrings."""
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
@@ -181,7 +181,7 @@ def _program(tree: ast.Module) -> str:
 
 
 def _imported(body: list[ast.stmt]) -> set[str]:
-    """The names that statements import when they run."""
+    """Returns the names that import statements bind when they run."""
     found = set()
     for statement in body:
         if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":

@@ -1,4 +1,4 @@
-"""What counts in the digest of a configuration."""
+"""Tests what counts in the digest of a configuration."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Which source a crawl comes from, that it is made once, the three sources, and the WARC files that they write."""
+"""Tests the choice of a crawl's source, that it is made once, the three sources, and their WARC files."""
 
 import base64
 import gzip
@@ -23,7 +23,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Sources of which the first can't be reached, the second breaks off, and the third works."""
+    """Makes three sources: the first can't be reached, the second fails midway, and the third works."""
     made: list[str] = []
 
     def source(name: str, error: Exception | None) -> Any:
@@ -106,7 +106,7 @@ def test_pydoc_renders_real_pages(tmp_path: Path) -> None:
 
 
 def test_a_package_becomes_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package made here takes the place of the registry's: unpacking and writing are real."""
+    """A package made here replaces the registry's: unpacking and writing are real."""
     if not shutil.which("dpkg-deb") or not shutil.which("apt-get"):
         pytest.skip("needs the tools of Debian or Ubuntu")
     root = tmp_path / "root"

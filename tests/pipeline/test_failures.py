@@ -1,4 +1,4 @@
-"""What becomes of tasks that fail: done again, quarantined, or the end of the run; on the inline engine."""
+"""Tests failed tasks on the inline engine: tried again, quarantined, or the end of the run."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ class TroubleConfig(Config):
     separable: bool = True
 
 
-#: What goes wrong in a task, given how often it was tried before; "setup": in the worker's setup.
+#: The fault of a task by number of earlier tries; "setup": in the worker's setup.
 TROUBLE: dict[str, Callable[[int], None]] = {}
 TRIED: Counter[str] = Counter()
 
@@ -94,7 +94,7 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
 
 
 def failing(error: Exception, times: int = 99) -> Callable[[int], None]:
-    """Raises so often, and then works."""
+    """Raises a number of times, and then works."""
 
     def deed(before: int) -> None:
         if before < times:
@@ -151,7 +151,7 @@ def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(p
     ("holder", "said"), [("another's", r"another corpusmill has taken this run over \(.+\)"), ("", "whoever worked on it has ended")]
 )
 def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_path: Path, holder: str, said: str) -> None:
-    """It does not ask its driver, which may be gone."""
+    """The worker does not ask its driver, which may be gone."""
     run = tmp_path / "run"
     with holding(Storage(str(run))) as lease:
         other = replace(lease.mine, holder=holder).content()
@@ -161,7 +161,7 @@ def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_pa
 
 
 def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: Path) -> None:
-    """As aiohttp says it of an address to which it was redirected."""
+    """The error is aiohttp's message about a redirected address."""
     signed = "https://me:hunter2@store.test/x?X-Amz-Signature=hunter2"
     said = OSError(errno.EIO, f"400, message='Bad Request', url='{signed}'")
     run, events = perform(deeds={"part-1": failing(said)})
@@ -209,7 +209,7 @@ def test_strictly_the_first_failure_ends_the_run(perform: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("key", "error", "said", "tries"),
     [
-        ("setup", InputError("model.bin: no such file."), r"^model\.bin: no such file\.$", 1),  # no matter of a task
+        ("setup", InputError("model.bin: no such file."), r"^model\.bin: no such file\.$", 1),  # no fault of a task
         ("part-1", OSError(errno.ENOSPC, "No space left on device"), r"part-1 \(in-1\): OSError: .*No space left on device$", 2),
     ],
 )
@@ -221,7 +221,7 @@ def test_what_hits_all_pieces_ends_the_run_at_once(perform: Any, key: str, error
 
 class SignalsAtItsEnd:
     def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)  # what the handler raises here is lost
+        os.kill(os.getpid(), signal.SIGTERM)  # the exception of this handler is lost
 
 
 def test_a_sigterm_whose_exception_is_lost_ends_the_run_with_the_next_result(perform: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Compiled kernels follow their sources: what a cache holds is never taken for what the sources no longer say."""
+"""Tests that compiled kernels follow their sources: a cached kernel is never used after its source has changed."""
 
 import importlib
 import os
@@ -92,7 +92,7 @@ Load = Callable[[str], ModuleType]
 
 
 def write_package(folder: Path, **changes: tuple[str, str]) -> None:
-    """`module=(old, new)` changes the source of a module."""
+    """Writes the package; `module=(old, new)` changes the source of a module."""
     (folder / "mill_sample").mkdir(parents=True)
     for name, source in SOURCES.items():
         old, new = changes.get(name.removesuffix(".py"), ("", ""))
@@ -102,7 +102,7 @@ def write_package(folder: Path, **changes: tuple[str, str]) -> None:
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModuleType]]:
-    """Writes a clone of the package with changes into a folder of its own, and imports it; all clones share a cache."""
+    """Writes a changed copy of the package into its own folder, and imports it; all copies share a cache."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -126,7 +126,7 @@ def results(module: ModuleType) -> dict[str, float]:
 
 
 def compiled(module: ModuleType) -> list[str]:
-    """The kernels that were compiled in this process and not loaded."""
+    """Returns the kernels that this process has compiled, not loaded."""
     return [name for name in KERNELS if sum(getattr(module, name).stats.cache_misses.values())]
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_entry_is_compiled_again(load, tmp_path: Path) -> None:
 
 
 def test_an_entry_that_names_a_class_which_stands_elsewhere_now_is_compiled_again(load, tmp_path: Path) -> None:
-    """As after `git mv`: the kernel is the same, and so is the name of its entry; the class of its argument has another module."""
+    """After `git mv`, the kernel and the name of its entry are the same, but the class of its argument is in another module."""
     there = (
         "    LIMITS = (3",
         "    from typing import NamedTuple\n        class Pair(NamedTuple):\n            a: int\n        LIMITS = (3",
@@ -215,7 +215,7 @@ def test_entries_that_nobody_reads_are_removed_when_something_is_compiled(load, 
 
 
 def python(clone: Path, code: str, environment: dict[str, str], wrapper: tuple[str, ...] = (), **changes: tuple[str, str]) -> str:
-    """What a new process says that has the package's `callers`."""
+    """Returns the output of a new process that has the package's `callers`."""
     if not clone.exists():
         write_package(clone, **changes)
     environment = {**os.environ, "PYTHONPATH": str(clone), "PYTHONDONTWRITEBYTECODE": "1", **environment}
@@ -268,8 +268,8 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups") if os.g
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    """What lies there is read, what is missing is compiled into a temporary folder; a process that is started then says nothing."""
-    home = Path(cache.tempfile.mkdtemp(prefix="home-"))  # others may pass its parents, which they may not with pytest's own
+    """Cached kernels are read, missing ones are compiled into a temporary folder, and a process started afterwards prints nothing."""
+    home = Path(cache.tempfile.mkdtemp(prefix="home-"))  # other users may pass its parents, which is not so for pytest's own folders
     try:
         kernels, temporary = home / ".cache/corpusmill/kernels", home / "tmp"
         write_package(home / "clone")
@@ -321,7 +321,7 @@ def test_every_kernel_is_declared_by_the_decorator_that_caches_by_content() -> N
 
 
 def run_command(kernels: Path, *arguments: object) -> str:
-    """What the command prints in a process of its own, which finds compiled kernels in that folder alone."""
+    """Returns the output of the command in its own process, which finds compiled kernels in that folder alone."""
     command = [sys.executable, "-m", "corpusmill", *map(str, arguments)]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The lease of a run between real processes: killed, stopped, on another machine, on a store, and all at the same moment."""
+"""Tests the lease of a run between real processes: killed, stopped, on another machine, on a store, and all at the same moment."""
 
 import fcntl
 import json
@@ -20,7 +20,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
-#: Seconds of a lease that is to be lost, and of one whose holder has to renew it in time, on a busy machine, too.
+#: Seconds of a lease that a test lets expire, and of one whose holder must renew it in time even on a busy machine.
 TTL, LONG = 1.5, 4.0
 
 
@@ -42,7 +42,7 @@ def holder() -> Iterator[Any]:
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """Has it stop (SIGSTOP) between two rows."""
+    """Makes it stop (SIGSTOP) between two rows."""
     assert process.stdin and process.stdout and process.stdout.readline().startswith("row ")
     process.stdin.write("stop\n")
     process.stdin.flush()
@@ -65,7 +65,7 @@ def test_a_second_process_is_refused_and_goes_on_as_soon_as_the_first_is_killed(
     assert look(Storage(str(tmp_path)))["state"] == "free"
     begun = time.monotonic()
     with holding(Storage(str(tmp_path))) as taken:
-        assert time.monotonic() - begun < 5.0 and taken.before is not None and taken.before.pid == first.pid  # 30 s were not waited for
+        assert time.monotonic() - begun < 5.0 and taken.before is not None and taken.before.pid == first.pid  # it did not wait for 30 s
         assert look(Storage(str(tmp_path)))["state"] == "held"
     assert look(Storage(str(tmp_path))) | {"seconds": None} == {
         "state": "free",
@@ -116,7 +116,7 @@ def test_a_holder_that_slept_writes_no_row_after_it_was_taken_over(tmp_path: Pat
         )
         assert first.returncode == 1 and rows(tmp_path) == before and len(before) > 0
         taken.check()
-        assert read_holder((tmp_path / LEASE).read_bytes()) == taken.mine  # the other has not given back what was not its own
+        assert read_holder((tmp_path / LEASE).read_bytes()) == taken.mine  # the other process has not released a lease that was not its own
 
 
 def test_a_holder_that_slept_and_was_not_taken_over_goes_on(tmp_path: Path, holder: Any) -> None:
@@ -135,7 +135,7 @@ def test_a_holder_that_slept_and_was_not_taken_over_goes_on(tmp_path: Path, hold
 def test_a_lease_that_can_not_be_renewed_ends_before_the_next_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = Lease(Storage(str(tmp_path)), TTL)
     lease.acquire()
-    lease._to_interrupt = False  # pytest is what would be interrupted
+    lease._to_interrupt = False  # the signal would interrupt pytest
     (tmp_path / LEASE).unlink()
     (tmp_path / LEASE).mkdir()  # nothing can be read or written there
     begun = time.monotonic()
@@ -221,7 +221,7 @@ def test_on_a_store_writes_are_conditional(s3: Any) -> None:
     assert one is not None and file.write(b"other", None) is None and file.read() == (b"one", one)
     two = file.write(b"two", one)
     assert two is not None and file.write(b"other", one) is None and file.read() == (b"two", two)
-    with s3.faults(lost=0.5, seed=3, only="PUT .*lease"):  # carried out, and the answer never comes: it is tried again
+    with s3.faults(lost=0.5, seed=3, only="PUT .*lease"):  # done, but the answer never comes: the request is repeated
         three = file.write(b"three", two)
     assert three is not None and file.read() == (b"three", three)
     storage.remove(LEASE)

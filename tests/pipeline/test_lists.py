@@ -1,4 +1,4 @@
-"""A list of files stands for them: tasks that read it depend on each, and what is not the list that was written is refused."""
+"""Tests lists of files that stand for the files: a task that reads the list depends on each file, and a changed list is refused."""
 
 import hashlib
 import re

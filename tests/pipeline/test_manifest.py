@@ -1,4 +1,4 @@
-"""The manifest: what was written is read back, and a crash in the middle of a row costs that row alone."""
+"""Tests the manifest: rows are read back as written, and a crash in the middle of a row costs that row alone."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_identity_changes_with_everything_that_matters():
 
 # ---- crashes -------------------------------------------------------------------------------------------------
 
-#: What a stage may write: a task's row under one of two identities, a task given up, the end, a new beginning, a dry run's end.
+#: Rows that a stage may write: a task's row under one of two identities, a task given up, the end, a new start, a dry run's end.
 TASKS = ("a", "b", "c")
 STEPS = st.one_of(
     st.tuples(st.just("task"), st.sampled_from(TASKS), st.sampled_from("xy")),
@@ -122,7 +122,7 @@ def perform(manifest: Manifest, step: tuple[str, str, str]) -> None:
 
 
 def state(manifest: Manifest) -> tuple[object, ...]:
-    """All that a manifest says."""
+    """Returns the whole content of a manifest."""
     return dict(manifest.tasks), dict(manifest.quarantined), set(manifest.doubtful), manifest.plan, manifest.tried, manifest.complete
 
 
@@ -201,7 +201,7 @@ def test_rows_that_come_together_share_an_fsync_and_the_block_ends_durable(tmp_p
     with manifest.grouped():
         for number in range(3000):
             manifest.append(row(f"part-{number}"))
-            if number == 1500:  # what is appended outlives this process at once
+            if number == 1500:  # an appended row survives this process at once
                 assert len(Manifest(Storage(str(tmp_path)), read_only=True).tasks) == 1502
         manifest.reopen(["first"])
         assert synced[-1] == manifest.place  # a row that takes something back is durable before anything is done

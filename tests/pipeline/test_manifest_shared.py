@@ -1,4 +1,4 @@
-"""Manifests into which two processes write: the one that has lost the run, and the one that has it."""
+"""Tests manifests into which two processes write: one that has lost the run, and one that has it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ ROW = TaskRow("part-0", "", [], "", "", 1, 1, 0, 1, [])
 def test_two_processes_never_write_the_same_object_of_a_manifest(s3: Any) -> None:
     storage = Storage(f"{s3.bucket('leases')}/run/ingest")
     one, other = Manifest(storage), Manifest(storage)
-    with s3.faults(lost=0.5, seed=5, only="PUT .*manifest"):  # carried out, and the answer never comes
+    with s3.faults(lost=0.5, seed=5, only="PUT .*manifest"):  # done, but the answer never comes
         one.append(ROW)
         one.append(replace(ROW, task="part-1"))
     with pytest.raises(InputError, match=r"manifest/00000000.json: another process has written this object"):
@@ -52,7 +52,7 @@ def test_a_holder_whose_row_meets_the_row_of_who_took_over_stops(s3: Any) -> Non
     taken = replace(lease.mine, holder="another", host="mill-2")
     run.write_bytes(LEASE, taken.content())
     Manifest(run.child("ingest")).append(replace(ROW, task="part-1"))
-    with pytest.raises(LeaseLost, match=r"another corpusmill has taken this run over \(mill-2"):  # though its lease looks fresh
+    with pytest.raises(LeaseLost, match=r"another corpusmill has taken this run over \(mill-2"):  # although its lease looks fresh
         manifest.append(ROW)
     assert list(Manifest(run.child("ingest")).tasks) == ["part-1"]
     lease.release()

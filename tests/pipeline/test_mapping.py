@@ -1,4 +1,4 @@
-"""Maps: the file's content, for as long as an array of it lives, without a descriptor for each."""
+"""Tests maps: they hold the file's content as long as an array of it lives, without a descriptor for each."""
 
 import gc
 import resource

@@ -1,4 +1,4 @@
-"""How much memory there is, from files as Linux writes them."""
+"""Tests the memory limit as read from Linux's files."""
 
 import os
 from pathlib import Path

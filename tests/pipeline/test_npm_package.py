@@ -1,4 +1,4 @@
-"""A registry on this machine, asked by npm's own program."""
+"""Tests packages from a registry on this machine, requested by npm's own program."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ def package(sha256: str = hashlib.sha256(ARCHIVE).hexdigest()) -> NpmPackage:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """The address of a registry with one package, and the paths that it is asked for."""
+    """Returns the address of a registry with one package, and the requested paths."""
     asked: list[str] = []
 
     class Registry(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
 
 @pytest.fixture
 def npm(registry: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths that the registry is asked for by the program npm."""
+    """Returns the paths that the program npm requests from the registry."""
     if not shutil.which("npm"):
         pytest.skip("the program npm is not there")
     monkeypatch.setenv("NPM_CONFIG_CACHE", str(Path.home() / "npm-cache"))

@@ -1,4 +1,4 @@
-"""What operators see of runs: the log, metrics, the last line, and why something is done again; checked against manifests."""
+"""Tests an operator's view of runs: the log, metrics, the last line, and the reason why tasks are redone; checked against manifests."""
 
 import io
 import json
@@ -32,7 +32,7 @@ from corpusmill.report.read import RunReader
 
 SECRET = "hunter2-and-more"
 FILES, ROWS = 3, 80
-#: A step that fails at the documents of file 1 where `bad` is there, and waits where `wait` is.
+#: A step that fails at the documents of file 1 while the file `bad` exists, and waits while `wait` does.
 STEP = """
 import time
 from pathlib import Path
@@ -52,7 +52,7 @@ RECIPE = "ingest: {piece_mb: 1}\nfilter: {steps: [{python: 'step.py:gate'}, {gop
 
 @dataclass
 class Mill:
-    """A folder with a recipe of three stages, three files of input, and a finished run: what it printed, and its metrics."""
+    """A folder with a recipe of three stages, three input files, and a finished run: its output, and its metrics."""
 
     folder: Path
     out: str = ""
@@ -62,7 +62,7 @@ class Mill:
         return ["run", str(self.folder / "recipe.yaml"), str(self.folder / "in"), "--output", str(run), "--engine", "inline", *options]
 
     def copy(self, run: Path, *without: str) -> Path:
-        """The finished run, without some of its stages."""
+        """Copies the finished run, without some of its stages."""
         shutil.copytree(self.folder / "run", run)
         for stage in without:
             shutil.rmtree(run / stage)
@@ -70,7 +70,7 @@ class Mill:
         return run
 
     def carry_out(self, run: object, *sets: str, inputs: str = "in", **stages: Any) -> list[str]:
-        """In this process; returns the sentences that were said."""
+        """Runs in this process; returns the printed sentences."""
         said: list[str] = []
         plan = new_plan(str(run), str(self.folder / "recipe.yaml"), [str(self.folder / inputs)], sets, **stages)
         execute(plan, InlineEngine(), Progress(False), said.append, lambda _: None)
@@ -78,7 +78,7 @@ class Mill:
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
-    """The command in this process: exit code, output, errors."""
+    """Runs the command in this process; returns exit code, output, errors."""
     out, error, code = io.StringIO(), io.StringIO(), 0
     with patch.object(sys, "argv", ["corpusmill", *arguments]), redirect_stdout(out), redirect_stderr(error):
         try:
@@ -106,7 +106,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
 
 @contextmanager
 def told_to(mill: Mill, what: str) -> Iterator[None]:
-    """The step of the recipe does so for the time of the block."""
+    """Makes the recipe's step fail or wait within the block."""
     (mill.folder / what).touch()
     try:
         yield
@@ -280,7 +280,7 @@ def test_uploads_that_were_broken_off_are_given_up_by_who_may(mill: Mill, s3: An
     plan = new_plan(run, str(mill.folder / "recipe.yaml"), [str(mill.folder / "in")], last="ingest")
 
     def carry_out() -> None:
-        """A worker dies meanwhile."""
+        """Runs with a worker that dies meanwhile."""
         execute(
             plan, InlineEngine(), Progress(False), lambda _: None,
             lambda _: s3.client.create_multipart_upload(Bucket="halves", Key="run/ingest/data/x"),
@@ -296,7 +296,7 @@ def test_uploads_that_were_broken_off_are_given_up_by_who_may(mill: Mill, s3: An
 
 
 def test_a_metrics_file_that_can_not_be_written_later_is_a_note(mill: Mill, tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()  # nothing can be written there when the run has begun
+    (tmp_path / "taken").mkdir()  # nothing can be written there when the run has started
     code, out, error = command(*mill.run(mill.folder / "run", "--metrics-file", str(tmp_path / "taken")))
     assert code == summary(out)["exit_code"] == 0 and not error
     assert out.count(f"Note: {tmp_path}/taken: metrics can't be written there (Is a directory); the run goes on.") == 1

@@ -1,4 +1,4 @@
-"""Documents packed into rows: best fit against a slow one, and the plan of a shard."""
+"""Tests documents packed into rows: best fit against a slow version, and the plan of a shard."""
 
 import bisect
 import hashlib
@@ -17,7 +17,7 @@ from corpusmill.pipeline.token_shards import PLAN, PackingPlan, plan_bytes, plan
 
 
 def plain_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    """The items of each row, by a sorted list of what rows have free."""
+    """Returns the items of each row, by a sorted list of the rows' free places."""
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []
     for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
@@ -48,7 +48,7 @@ def test_as_many_rows_as_the_plain_algorithm_each_as_full(case):
 
 @given(st.lists(st.integers(1, 16), max_size=60))
 def test_rows_are_few(lengths):
-    """11/9 of the optimum and one more is proved for decreasing best fit (Johnson 1973); the optimum is at least both bounds."""
+    """At most 11/9 of the optimum plus one is proved for decreasing best fit (Johnson 1973); both bounds are at most the optimum."""
     optimum = max(-(-sum(lengths) // 16), sum(length > 8 for length in lengths))
     assert len(packed(lengths, 16)) <= 11 / 9 * (optimum + 1) + 1
 

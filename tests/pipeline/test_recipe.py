@@ -1,4 +1,4 @@
-"""Recipes: what is wrong in one is said with its place and what was expected."""
+"""Tests errors in recipes: each is reported with its place and the expected value."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""URLs that others may see carry no secret, and no run takes one that does."""
+"""Tests that URLs shown to others contain no secret, and that no run accepts a URL with one."""
 
 from pathlib import Path
 

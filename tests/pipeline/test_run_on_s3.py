@@ -1,4 +1,4 @@
-"""A run whose inputs and folder lie in a bucket: the bytes of a local one, from any engine and from a store that is not well."""
+"""Tests a run with inputs and folder in a bucket: the bytes of a local run, on any engine and on a failing store."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ RUN = "s3://run-store/a/run"
 
 @pytest.fixture(scope="module")
 def carry_out(s3, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, int]]:
-    """`carry_out(run, engine, last stage)`: the tasks that each stage performed."""
+    """Returns `carry_out(run, engine, last stage)`: the tasks that each stage performed."""
     folder = tmp_path_factory.mktemp("stored")
     recipe, crawl = faulty_run.write_inputs(folder)
     s3.bucket("run-store")
@@ -59,7 +59,7 @@ def undisturbed(local: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str
 
 @pytest.fixture(scope="module")
 def stored(s3, carry_out) -> str:
-    """The run in the bucket, made by a store of which every eighth request fails."""
+    """Makes the run in the bucket, on a store of which every eighth request fails."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stores, "FIRST_PAUSE", 0.01)
         busy = {"error_500": 0.03, "error_503": 0.03}
@@ -81,14 +81,14 @@ def test_a_store_that_is_not_well_changes_no_byte(s3, stored: str, undisturbed: 
 
 @pytest.mark.parametrize("last", ["filter", pytest.param("tokens", marks=pytest.mark.long)])
 def test_workers_on_ray_change_no_byte(s3, carry_out, ray_engine: RayEngine, undisturbed: dict[str, str], last: str) -> None:
-    ray_engine.connect()  # else so little is done without it
+    ray_engine.connect()  # otherwise so little work would be done without Ray
     carry_out(f"s3://run-store/{last}", ray_engine, last)
     stages = (*STAGES[: STAGES.index(last) + 1], "run.json")
     assert s3.tree(f"s3://run-store/{last}") == {name: sha for name, sha in undisturbed.items() if name.split("/")[0] in stages}
 
 
 def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
-    """With a few requests a stage; what is missing is made again, what nobody names goes."""
+    """Each stage needs a few requests; missing files are made again, and files that no manifest names are removed."""
     s3.forget()
     assert set(carry_out(stored).values()) == {0}
     tasks = sum(len(Manifest(Storage(f"{stored}/{stage}"), read_only=True).rows()) for stage in STAGES)
@@ -103,7 +103,7 @@ def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
 
 @pytest.mark.long
 def test_it_is_looked_at_as_a_local_one(s3, stored: str, local: Path, corpusmill) -> None:
-    """The same words, but for where it lies, and for times."""
+    """The commands print the same words as for a local run, except for its place and for times."""
     assert faults(stored) == [fault.replace(str(local), stored) for fault in faults(str(local))]
     with open_run(stored) as there, open_run(str(local)) as here:
         query = "SELECT * FROM filter_report ORDER BY id"
@@ -138,7 +138,7 @@ def test_inputs_that_can_not_be_read_are_one_sentence(s3, carry_out, corpusmill,
 
 
 def test_no_key_is_shown_anywhere(s3, stored: str, local: Path) -> None:
-    """Neither in what lies in the bucket nor in the local run."""
+    """Neither the bucket nor the local run contains a key."""
     from s3 import KEY, SECRET
 
     content = [s3.get(f"{stored}/{key}") for key in s3.keys(stored)]

@@ -1,4 +1,4 @@
-"""The runner: resume, redo, cleaning and failure, with a real (tiny) stage on the inline engine."""
+"""Tests the runner: resume, redo, cleaning and failure, with a real (tiny) stage on the inline engine."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_another_input_redoes_its_task_and_what_is_no_longer_planned_is_removed(
 
 
 def test_files_of_a_try_that_was_broken_off_are_not_taken_for_the_old_ones(tmp_path, monkeypatch):
-    """Another input, killed between a file and its row, and back to the first: its file has the right size, and is of the other try."""
+    """A run on another input is killed between a file and its row; for the first input, the file has the right size but is wrong."""
     execute(tmp_path)
     before = {path: path.read_bytes() for path in sorted((tmp_path / "ingest/data").iterdir())}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -167,7 +167,7 @@ class PartWorker(Worker):
 
 
 class PartStage(Stage):
-    """Two phases and two single tasks, of which the first of each depend on a part of the section."""
+    """Two phases and two single tasks; the first of each depends on a part of the section only."""
 
     name = "ingest"
     Config = WholeConfig
@@ -231,7 +231,7 @@ def test_a_dry_run_beside_a_finished_stage_lists_a_folder_once_a_phase(monkeypat
 def test_the_manifest_of_a_stage_before_is_read_once_and_left_as_it_is(tmp_path):
     execute(tmp_path)
     manifest = tmp_path / "ingest/manifest.jsonl"
-    manifest.write_bytes(manifest.read_bytes() + b'{"kind":"ta')  # somebody writes on
+    manifest.write_bytes(manifest.read_bytes() + b'{"kind":"ta')  # another process still writes
     before = manifest.read_bytes()
     stage = SquareStage(SquareConfig())
     stage.name = "filter"
@@ -242,7 +242,7 @@ def test_the_manifest_of_a_stage_before_is_read_once_and_left_as_it_is(tmp_path)
 
 def test_what_is_named_stays_and_working_state_but_for_what_a_kill_left(tmp_path: Path) -> None:
     stay = ["manifest.jsonl", "data/part-00000.parquet", "checkpoints/step-10/model.safetensors", "logs/rank-0.txt"]
-    stay.append(f"checkpoints/{TEMPORARY}step-20/model.safetensors")  # a state's folder, which its owner tidies up
+    stay.append(f"checkpoints/{TEMPORARY}step-20/model.safetensors")  # a state's folder, which its owner cleans up
     go = ["data/part-00001.parquet", f"data/{TEMPORARY}7-part-00000.parquet", f"checkpoints/{TEMPORARY}7-reference-1.safetensors"]
     for path in (*stay, *go):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

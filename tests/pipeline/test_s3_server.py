@@ -1,4 +1,4 @@
-"""The store that other tests run against: its faults are those that it says, the same in every run, and it counts all of them."""
+"""Tests the store that other tests use: it causes exactly the requested faults, the same in every run, and counts all of them."""
 
 import threading
 
@@ -37,7 +37,7 @@ def test_a_write_is_cut_off_or_done_unseen(s3) -> None:
 
 
 def test_faults_depend_on_seed_and_request_alone(s3) -> None:
-    """In whatever order requests come: here from two threads."""
+    """The order of requests plays no part: here they come from two threads."""
 
     def failed(seed: int, threads: int) -> set[tuple[str, int]]:
         found = set()

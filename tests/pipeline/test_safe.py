@@ -37,7 +37,7 @@ def test_nothing_harmful_is_left(text: str) -> None:
     clean = safe_text(text)
     assert all(unicodedata.category(c) != "Cc" or c in "\n\t" for c in clean)
     assert not any(unicodedata.bidirectional(c) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"} for c in clean)
-    assert strip_control_codes(clean) == clean  # rich's own list of what moves the cursor
+    assert strip_control_codes(clean) == clean  # rich's own list of codes that move the cursor
     assert safe_text(clean) == clean
     assert "\n" not in safe_line(text)
     clean.encode("utf-8")

@@ -1,4 +1,4 @@
-"""Token shards in a bucket (a real S3 server, moto's, on loopback), read through copies on this machine."""
+"""Tests token shards in a bucket (a real S3 server, moto's, on loopback), read through copies on this machine."""
 
 import errno
 import multiprocessing
@@ -33,7 +33,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def remote(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """The set SHARDS in a bucket of its own, and the folder from which it was uploaded."""
+    """Makes the set SHARDS in its own bucket, and returns the folder from which it was uploaded."""
     from s3fs import S3FileSystem
 
     for name, value in {
@@ -94,7 +94,7 @@ def test_workers_of_a_data_loader_share_the_copies(remote, tmp_path: Path) -> No
 
 
 def test_a_failed_write_to_a_bucket_leaves_the_old_file(remote) -> None:
-    """Of any size: larger files go to the store in parts."""
+    """This holds for files of any size: larger ones go to the store in parts."""
     storage = Storage(remote.url)
     for size in (10, 60 << 20):
         with pytest.raises(RuntimeError), storage.write_atomic("tokens-00000.bin") as file:
@@ -162,7 +162,7 @@ def test_the_least_recently_used_copies_make_room(remote, tmp_path: Path) -> Non
     assert sum((folder / name).stat().st_size for name in kept) <= shards._cache.limit  # type: ignore[union-attr]
     for number in range(5):
         shards.tokens(number)
-    assert first.tolist() == flat(SHARDS[:1])  # mapped still
+    assert first.tolist() == flat(SHARDS[:1])  # still mapped
     assert TokenShards(remote.url, cache=shards._cache).window(0, len(shards)).tolist() == flat(SHARDS)
 
 
@@ -201,7 +201,7 @@ def _fetch(folder: str, cache: str, sha256: str, size: int, started, results) ->
 
 
 def test_processes_that_need_one_file_download_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All begin together; whoever comes second waits and finds the copy. Downloads are counted by what they leave in a log."""
+    """All start together; later ones wait and find the copy. Downloads are counted by their lines in a log."""
     (tmp_path / "a").write_bytes(np.random.default_rng(0).bytes(3_000_000))
     whole = caches._copy_checked
 

@@ -1,4 +1,4 @@
-"""Shards: equal tables give equal bytes, and the recorded hash is the file's."""
+"""Tests shards: equal tables give equal bytes, and the recorded hash is the file's."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""Slips: other inputs or another recipe on a finished run, a folder that is not the run's, a recipe that keeps nothing, a wrong key."""
+"""Tests mistakes: other inputs or another recipe for a finished run, a wrong folder, a recipe that keeps nothing, a wrong key."""
 
 import gzip
 import json
@@ -35,7 +35,7 @@ def write(path: Path, *texts: str) -> Path:
 
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe and inputs."""
+    """Makes a folder with a recipe and inputs."""
     folder = tmp_path_factory.mktemp("slips")
     (folder / "step.py").write_text(STEP)
     (folder / "recipe.yaml").write_text(RECIPE)
@@ -46,7 +46,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(mill: Path, corpusmill: Call, tmp_path: Path) -> Path:
-    """A finished run on `old.jsonl`: 8 documents, of which the filter keeps 7."""
+    """Makes a finished run on `old.jsonl`: 8 documents, of which the filter keeps 7."""
     if not (mill / "run").exists():
         code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", mill / "run", *INLINE)
         assert code == 0, err
@@ -55,7 +55,7 @@ def run(mill: Path, corpusmill: Call, tmp_path: Path) -> Path:
 
 
 def content(run: Path) -> dict[str, bytes]:
-    """All files but who worked on the run last."""
+    """Returns all files except the one that names the last process of the run."""
     files = (path for path in run.rglob("*") if path.is_file() and path.name not in ("lease.json", ".lock"))
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
 
@@ -114,7 +114,7 @@ def test_redo_replaces_and_nothing_that_no_longer_follows_stands_as_complete(mil
     code, out, err = corpusmill(*arguments, "--to", "ingest", "--redo")
     assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 2, err
     assert states(run) == {"ingest": "complete", "filter": "unfinished", "dedup": "unfinished"}
-    code, out, err = corpusmill(*arguments)  # what is left is no longer a finished run's
+    code, out, err = corpusmill(*arguments)  # the remaining files are no longer a finished run's
     assert code == 0 and summary(out)["stages"]["dedup"]["kept"] == 2, err
     assert set(states(run).values()) == {"complete"}
 
@@ -130,7 +130,7 @@ def test_the_same_command_and_what_has_not_run_yet_go_on(mill: Path, run: Path, 
 
 
 def test_an_option_that_the_code_has_gained_is_no_other_recipe(mill: Path, run: Path, corpusmill: Call) -> None:
-    """`run.json` of an older version has no such key; what the default is then decides."""
+    """`run.json` of an older version lacks the new key; the key's default decides."""
     described = json.loads((run / "run.json").read_text())
     del described["recipe"]["dedup"]["keep"], described["recipe"]["ingest"]["extraction"]["minimum_chars"]
     (run / "run.json").write_text(json.dumps(described))
@@ -190,7 +190,7 @@ def test_a_filter_that_keeps_nothing_is_no_success(corpusmill: Call, tmp_path: P
     assert code == told["exit_code"] == 3 and told["status"] == "empty" and err == f"corpusmill: {told['message']}\n"
     assert told["message"] == "filter: none of 13 documents was kept, and the rule that took most is language (13); not run: dedup."
     assert told["report"] == f"{run}/report.html" and Path(told["report"]).exists() and not (run / "dedup").exists()
-    assert corpusmill("run", tmp_path / "r.yaml", pages, "--output", run, *INLINE)[0] == 3  # finished before, and no success now
+    assert corpusmill("run", tmp_path / "r.yaml", pages, "--output", run, *INLINE)[0] == 3  # it was finished before, and is no success now
     code, _, err = corpusmill("dedup", run, *INLINE)
     assert code == 3 and "filter has kept no document" in err
 

@@ -1,4 +1,4 @@
-"""Atomic publication, checked by what is left on disk."""
+"""Tests atomic publication by the files on disk."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_is_remote(path, remote):
 
 
 def test_an_interrupt_as_soon_as_a_file_is_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal is taken at the end of the call that makes the file, before its result is anybody's."""
+    """The signal is handled at the end of the call that makes the file, before the caller has its result."""
 
     def interrupted(path: Path, mode: str) -> None:
         with open(path, mode):

@@ -1,4 +1,4 @@
-"""Objects of a store: what is read and written, in how many requests, and what becomes of a store that is not well."""
+"""Tests objects of a store: reads and writes, numbers of requests, and failures of the store."""
 
 import pickle
 import random
@@ -35,7 +35,7 @@ def in_s3(s3) -> Storage:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes at which a few hundred kilobytes are a large object."""
+    """Sets sizes at which a few hundred kilobytes are a large object."""
     monkeypatch.setattr(store_streams, "WHOLE", 10_000)
     monkeypatch.setattr(store_streams, "FIRST", 4_000)
     monkeypatch.setattr(store_streams, "RANGE", 16_000)
@@ -91,7 +91,9 @@ def test_lines_of_an_object(storage: Storage, small_parts: None) -> None:
 
 
 def test_how_many_requests_that_takes(s3, in_s3: Storage) -> None:
-    """One to read a small object, to write one, to list a folder; two to open one, and to ask for one or a folder that is not there."""
+    """Reading a small object, writing one and listing a folder take one request each; opening one, or looking up a missing one,
+    takes two.
+    """
     in_s3.write_bytes("x", CONTENT)
     for action, requests in {
         lambda: in_s3.open_read("x").read(): 2, lambda: in_s3.read_bytes("x"): 1, lambda: in_s3.exists("x"): 1,
@@ -111,7 +113,7 @@ def test_reads_go_on_where_they_were_cut(s3, in_s3: Storage, small_parts: None, 
         with in_s3.open_read("x") as file:
             assert file.read(50_000) + file.read() == CONTENT
         counts = s3.counts()
-    assert counts["faults"] >= 5 and counts["cut_response"] and counts["bytes_down"] < 2 * SMALL + 50_000  # only what was cut came again
+    assert counts["faults"] >= 5 and counts["cut_response"] and counts["bytes_down"] < 2 * SMALL + 50_000  # only the cut part came again
 
 
 def test_a_large_object_appears_when_it_is_whole(s3, in_s3: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +141,7 @@ def test_what_fails_half_sent_leaves_nothing(s3, in_s3: Storage, monkeypatch: py
 
 
 def test_what_a_kill_left_is_found_by_the_next(s3, in_s3: Storage) -> None:
-    """Of this run's folder, and of no other whose name begins like its own."""
+    """Finds the files of this run's folder, and of no other whose name begins with its own."""
     for key in ("run/data/x", "run/y", "run2/x"):
         s3.client.create_multipart_upload(Bucket="stores", Key=key)
     assert in_s3.store.abort_uploads() == 2

@@ -1,4 +1,4 @@
-"""SIGTERM (`ray job stop`, Slurm, Kubernetes) and Ctrl-C end a run: one sentence, an exit code, no process; the next run goes on."""
+"""Tests SIGTERM (`ray job stop`, Slurm, Kubernetes) and Ctrl-C: one sentence, an exit code, no process left; the next run resumes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ MARK = "CORPUSMILL_TEST_MARK"
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A recipe, and JSON lines that are cut into six pieces, which is more than is done without Ray."""
+    """Makes a recipe, and JSON lines that become six tasks, too many to be done without Ray."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "recipe.yaml").write_text("ingest: {piece_mb: 4}\n")
     draw = random.Random(4)
@@ -45,7 +45,7 @@ def finished(inputs: tuple[Path, Path], run: Path) -> None:
 
 
 def ended(process: subprocess.Popen[str], run: Path, number: int) -> tuple[int, str]:
-    """Sends the signal as soon as a task is finished; the exit code and what standard error says."""
+    """Sends the signal as soon as a task is finished; returns the exit code and standard error."""
     manifest = run / "ingest/manifest.jsonl"
     until = time.monotonic() + 200
     while not (manifest.exists() and b"\n" in manifest.read_bytes()):
@@ -57,7 +57,7 @@ def ended(process: subprocess.Popen[str], run: Path, number: int) -> tuple[int, 
 
 
 def alive(mark: str) -> list[str]:
-    """What processes with this mark in their environment are called."""
+    """Returns the commands of processes with this mark in their environment."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -74,7 +74,7 @@ def test_a_run_on_ray_is_terminated_and_goes_on(inputs: tuple[Path, Path], tmp_p
     mark = uuid.uuid4().hex
     code, err = ended(start(inputs, tmp_path / "run", mark), tmp_path / "run", signal.SIGTERM)
     assert (code, err) == (143, "corpusmill: terminated; run the same command again to go on where it stopped.\n")
-    until = time.monotonic() + 60  # a process that had just begun sees that it is alone when its libraries are there
+    until = time.monotonic() + 60  # a process that has just started notices that it is alone when its libraries are loaded
     while alive(mark) and time.monotonic() < until:
         time.sleep(0.1)
     assert alive(mark) == []

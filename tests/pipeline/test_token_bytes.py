@@ -1,4 +1,4 @@
-"""Bytes of tokens, and the characters that stand for them."""
+"""Tests the bytes of tokens, and the characters that stand for them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Token shards: what is written is read back, every token finds its document, and damage is told in one sentence."""
+"""Tests token shards: they are read back as written, every token finds its document, and damage is reported in one sentence."""
 
 import hashlib
 import json

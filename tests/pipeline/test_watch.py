@@ -1,4 +1,4 @@
-"""Metrics: where they are served and written, what they are called; and files that are appended to on a store."""
+"""Tests metrics: their places and names; and files that are appended to on a store."""
 
 import urllib.error
 import urllib.request
@@ -74,7 +74,7 @@ def test_files_that_grow_on_a_store(s3: Any) -> None:
     second = AppendedFile(run, LOG)
     with s3.faults(error_403=1.0, only="PUT .*/log/"):
         second.append("three\n")
-        second.flush()  # the store says no, and nothing breaks
+        second.flush()  # the store refuses, and nothing breaks
     second.append("four\n")
     second.flush()
     assert [path for _, _, path in objects(run, LOG)] == ["log/00001-00000.jsonl", "log/00001-00001.jsonl", "log/00002-00000.jsonl"]
@@ -83,7 +83,7 @@ def test_files_that_grow_on_a_store(s3: Any) -> None:
 
 
 def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
-    """Where both have looked before either wrote: one may have lost its lease meanwhile."""
+    """Both processes look before either writes: one may have lost its lease meanwhile."""
     run = Storage(f"{s3.bucket('growing')}/run")
     one, other = AppendedFile(run, LOG), AppendedFile(run, LOG)
     one._attempt = other._attempt = 1

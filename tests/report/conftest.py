@@ -1,4 +1,4 @@
-"""A small run with known decisions."""
+"""Makes a small run with known decisions."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""An evaluation on the terminal and as a page: the numbers that were measured, and no name that a terminal or a page would obey."""
+"""Tests an evaluation on the terminal and as a page: the measured numbers, and no name that controls a terminal or a page."""
 
 import base64
 import hashlib
@@ -95,7 +95,7 @@ def figures(page: str) -> list[dict]:
 def test_the_charts_are_those_of_scikit_learn(page: str) -> None:
     every = figures(page)
     for figure in every:
-        go.Figure(figure)  # refuses what is no plotly figure
+        go.Figure(figure)  # raises where it is no plotly figure
     known = EVERY.answers["rude"] >= 0
     score, yes = EVERY.scores["rude"][known], EVERY.answers["rude"][known]
     curves = {figure["layout"]["xaxis"].get("title", {}).get("text"): figure["data"] for figure in every[:2]}

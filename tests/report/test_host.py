@@ -1,4 +1,4 @@
-"""One meaning of a host: every place that counts hosts has it."""
+"""Tests that every place that counts hosts has the same definition of a host."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`corpusmill export`: the folder in transformers, and a card whose figures are those of the run."""
+"""Tests `corpusmill export`: the folder in transformers, and a card with the run's figures."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ JUDGED = {"scores": {"toxicity": {**TOXICITY, "equal_length": {}}}, "answers": [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunBuilder:
-    """A run whose three models are the same random one."""
+    """Makes a run whose three models are the same random one."""
     run = write_run(tmp_path_factory.mktemp("export") / "run")
     run.json("run.json", {"inputs": ["crawl/", "hf://datasets/some/pages/data/*"], "recipe": RECIPE, "versions": {"corpusmill": "0.1"}})
     files = {"tokenizer.json": run.storage.read_bytes("tokenizer/tokenizer.json"), **template_files(64)}
@@ -74,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunBuilder:
 
 
 def evaluated(run: RunBuilder) -> None:
-    """Notes that the run's models, as they are, have been measured."""
+    """Records that the run's current models have been evaluated."""
     models = [f"{stage}/model/model.safetensors" for stage in METRICS]
     inputs = [run.ref(path) for path in models]
     manifest = Manifest(run.storage.child("evaluate"))

@@ -1,4 +1,4 @@
-"""Every view of a run says first which stages no longer follow from those before them, and the command that it names mends it."""
+"""Tests that every view of a run first names the stages that are out of date, and a command that mends it."""
 
 import json
 import shlex
@@ -55,7 +55,7 @@ VIEWS = {
 
 
 def carry_out(*arguments: str) -> int:
-    """A command in this process; its exit code."""
+    """Runs a command in this process; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["corpusmill", *arguments])
         try:
@@ -67,7 +67,7 @@ def carry_out(*arguments: str) -> int:
 
 @pytest.fixture
 def corpusmill(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Exit code, standard output and standard error of a command."""
+    """Returns exit code, standard output and standard error of a command."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -78,7 +78,7 @@ def corpusmill(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, s
 
 
 def write_pages(path: Path, numbers: range) -> None:
-    """Page N has 50 + N words."""
+    """Writes pages; page N has 50 + N words."""
     letters = np.random.default_rng(0)
     words = ["mill", *("".join(letters.choice(list("aeioudlmnrst"), letters.integers(3, 9))) for _ in range(600))]
     texts = {number: " ".join(np.random.default_rng(number).choice(words, 50 + number).tolist()) for number in numbers}
@@ -88,7 +88,7 @@ def write_pages(path: Path, numbers: range) -> None:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that nobody has touched since."""
+    """Makes a finished run that is up to date."""
     folder = tmp_path_factory.mktemp("fresh")
     (folder / "recipe.yaml").write_text(RECIPE)
     write_pages(folder / "crawl/a.jsonl", range(40))
@@ -99,7 +99,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def retuned(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run, and its filter decided again with another threshold: only this stage has followed."""
+    """Makes the run, with its filter retuned to another threshold: later stages have not followed."""
     run = tmp_path_factory.mktemp("retuned") / "run"
     shutil.copytree(fresh, run)
     assert carry_out("retune", str(run), "--set", "filter.thresholds.gopher_short_doc=90", *INLINE) == 0
@@ -116,7 +116,7 @@ def filled(view: tuple[str, ...], run: Path) -> list[str]:
 
 
 def first_line(out: str, err: str) -> str:
-    """Of what a command says; where it says something on both, standard error is first."""
+    """Returns the first line of a command's output; if it writes to both, that of standard error."""
     return (err or out).splitlines()[0]
 
 
@@ -240,7 +240,7 @@ def scored(score: float) -> pa.Table:
 
 
 def trained_run(folder: Path) -> RunBuilder:
-    """The stages' manifests of a run that trains; `sft` has files of its own, so it rests on nothing but the model."""
+    """Makes the stages' manifests of a run that trains; `sft` has files of its own, so it depends only on the model."""
     run = RunBuilder(folder)
     names = ("filter", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
     run.json("run.json", {"inputs": [], "recipe": {name: {} for name in names}, "versions": {}})
@@ -345,7 +345,7 @@ def test_the_explorer_says_it_also_when_it_comes_while_the_page_is_open(fresh, c
     run = copy(fresh)
     with explored(run) as address:
         assert answer(address, "run")["stale"] is None and answer(address, "status")["stale"] is None
-        # by another process, as beside an open page; a command in this one shares its standard output with the server's thread
+        # in another process, as next to an open page; a command in this one shares its standard output with the server's thread
         command = ["retune", str(run), "--set", "filter.thresholds.gopher_short_doc=90", *INLINE]
         subprocess.run([sys.executable, "-m", "corpusmill", *command], check=True, capture_output=True)
         assert answer(address, "status")["stale"]["sentence"].startswith(STALE)
@@ -374,7 +374,7 @@ def test_the_banner_is_seen_first_in_both_themes(theme: str, retuned, corpusmill
 
 
 def expect_banner(page: Any, selector: str) -> None:
-    """In sight, above the title, and with letters that can be told from what is behind them (WCAG: 4.5 to 1)."""
+    """Checks that the banner is visible, above the title, with enough contrast (WCAG: 4.5 to 1)."""
     box, title = page.locator(selector).bounding_box(), page.locator("h1").bounding_box()
     assert 0 <= box["y"] < box["y"] + box["height"] <= title["y"] and box["height"] > 15
     style = page.eval_on_selector(selector, "node => [getComputedStyle(node).color, getComputedStyle(node).backgroundColor]")

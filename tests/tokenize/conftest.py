@@ -1,4 +1,4 @@
-"""A run whose documents are there, for the stages of this room."""
+"""Makes runs with finished documents, for the stages of tokenization."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 
 def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
-    """Documents as `ingest` writes them, each with its own URL and place; `columns` are what later stages append."""
+    """Makes documents as `ingest` writes them, each with its own URL and place; `columns` are appended by later stages."""
     size = len(texts)
     table = pa.table(
         {
@@ -40,7 +40,7 @@ def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
 
 
 def publish_documents(run: Storage, shards: Sequence[pa.Table]) -> None:
-    """A finished `ingest` stage with these shards."""
+    """Writes a finished `ingest` stage with these shards."""
     storage = run.child("ingest")
     manifest = Manifest(storage)
     plan = [f"ingest-{number}" for number in range(len(shards))]
@@ -98,7 +98,7 @@ def execute_fixture() -> Callable[[Storage, Stage], StageRun]:
 
 @pytest.fixture(scope="session")
 def english(shared_data: Path) -> list[str]:
-    """Real text (Wikipedia, WikiText, tiny Shakespeare) in pieces of about 2,000 characters: 0.6 MB."""
+    """Returns real text (Wikipedia, WikiText, tiny Shakespeare) in documents of about 2,000 characters: 0.6 MB."""
     texts = []
     for name in ("wiki_demo.txt", "wikitext2_valid.txt", "tinyshakespeare.txt"):
         text = (shared_data / "text" / name).read_text()[:200_000]
@@ -108,13 +108,13 @@ def english(shared_data: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def foreign(shared_data: Path) -> list[str]:
-    """A few sentences in each of 75 languages."""
+    """Returns a few sentences in each of 75 languages."""
     return [path.read_text()[:2000] for path in sorted((shared_data / "lid").glob("*.txt"))]
 
 
 @pytest.fixture(scope="session")
 def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[str], bytes]:
-    """`tokenizer.json` of 2,000 tokens for a pattern, trained by this project on real text."""
+    """Returns `tokenizer.json` of 2,000 tokens for a pattern, trained by this project on real text."""
     from corpusmill.tokenize.bpe_train import train_bpe
     from corpusmill.tokenize.patterns import PATTERNS
     from corpusmill.tokenize.words import WordCounts

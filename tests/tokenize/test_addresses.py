@@ -1,4 +1,4 @@
-"""Addresses in sets of several runs, and of documents that a mixture repeats or leaves out."""
+"""Tests addresses in sets of several runs, and of documents that a mixture repeats or leaves out."""
 
 import shlex
 import shutil
@@ -21,7 +21,7 @@ def tokenized(run, execute, **options):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, publish_run, make_documents, execute, english, foreign):
-    """A set to which two runs were appended, and the folder of the second."""
+    """Returns a set to which two runs were appended, and the folder of the second."""
     folder = tmp_path_factory.mktemp("sets")
     table = make_documents([*english[:40], *foreign[:20]])
     first = tokenized(publish_run([table.slice(0, 30)], folder / "first"), execute, vocab_size=600)
@@ -90,7 +90,7 @@ def test_packing_plans_are_verified(folders, tmp_path):
 
 
 def test_documents_that_a_mixture_repeats_or_leaves_out(make_run, make_documents, execute, english):
-    """Every copy has its place, and says which it is; a document that no component takes is in no shard."""
+    """Every copy has its address, with its number; a document that no component takes is in no shard."""
     texts = [f"{text} unmistakable{number}." for number, text in enumerate(english[:40])]
     run = make_run([make_documents(texts, language=["en"] * 30 + ["xx"] * 10)])
     execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))

@@ -1,4 +1,4 @@
-"""Appending to a set of token shards: everything is there afterwards, nothing twice, nothing on both sides, and a kill costs nothing."""
+"""Tests appending to a set of token shards: all documents once, none in both splits, and no damage by a kill."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def first(mill, make_documents, english) -> Storage:
 
 @pytest.fixture
 def another(make_run, execute, first):
-    """A second run with the tokenizer of the first."""
+    """Makes a second run with the tokenizer of the first."""
 
     def make(documents: pa.Table, name: str = "second", **options) -> Storage:
         run = make_run([documents], name)
@@ -37,7 +37,7 @@ def another(make_run, execute, first):
 
 
 def other_documents(make_documents, texts, number=1000, **columns):
-    """Documents with URLs, and so ids, of their own."""
+    """Makes documents with their own URLs, and so ids."""
     table = make_documents([*[""] * number, *texts]).slice(number)
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.string()))
@@ -130,7 +130,7 @@ def test_a_killed_append_goes_on_and_readers_never_see_half_a_set(first, another
 def test_documents_that_are_there_are_refused_or_left_out(first, another, make_documents, english, tmp_path):
     documents = make_documents([*english[:40], *english[150:180]])
     new = documents.take([*range(40), *range(40, 70)])
-    second = another(new)  # 40 documents of the first run, in the same split as there, since the seed is the same
+    second = another(new)  # 40 documents of the first run, in the same split, since the seed is the same
     folder = tmp_path / "set"
     append(str(folder), first.root)
     before = tree(folder)
@@ -147,7 +147,7 @@ def test_documents_that_are_there_are_refused_or_left_out(first, another, make_d
 
 
 def test_what_is_held_out_stays_out(first, another, make_documents, english, tmp_path):
-    """With another seed the second run splits otherwise; clusters count as ids do."""
+    """With another seed the second run splits differently; clusters count as ids do."""
     second = another(make_documents(english[:100]), seed=5)
     folder = tmp_path / "set"
     append(str(folder), first.root)

@@ -1,4 +1,4 @@
-"""The merges are those of `tokenizers.trainers.BpeTrainer`, and of the CS336 fixture where ties go by bytes."""
+"""Compares the merges with `tokenizers.trainers.BpeTrainer`, and with the CS336 fixture, where bytes decide ties."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ NAMES = sorted(byte_characters())
 
 
 def merges_of(counts, size, minimum=1, ties="ids"):
-    """`counts`: words (str or bytes) and how often each occurs."""
+    """Returns the merges; `counts`: words (str or bytes) and how often each occurs."""
     words = [word.encode() if isinstance(word, str) else word for word in counts]
     offsets = np.cumsum([0, *map(len, words)])
     numbers = np.array(list(counts.values()), np.int64)
@@ -38,7 +38,7 @@ def merges_of(counts, size, minimum=1, ties="ids"):
 
 
 def theirs(texts, size, minimum, pre_tokenizer):
-    """Pairs of ids that `tokenizers` merges."""
+    """Returns the pairs of ids that `tokenizers` merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizer
     trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=minimum, show_progress=False, initial_alphabet=byte_characters())
@@ -54,7 +54,7 @@ WORDS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("fall", [2, 16])  # with 2 the table of pairs is made anew most often
+@pytest.mark.parametrize("fall", [2, 16])  # with 2 the table of pairs is rebuilt most often
 @given(counts=WORDS, more=st.integers(0, 80), minimum=st.integers(1, 3))
 def test_random_words(fall, counts, more, minimum):
     texts = [" ".join([to_characters(word)] * number) for word, number in counts.items()]
@@ -82,7 +82,7 @@ def test_real_text(pattern, english, foreign):
 
 
 def by_definition(counts, merges, by_bytes):
-    """BPE without any cleverness: `(pair, count)` of each merge, pairs of ids."""
+    """Trains BPE by its plain definition: `(pair, count)` of each merge, pairs of ids."""
     words = {tuple(BYTE_IDS[byte] for byte in word.encode()): number for word, number in counts.items()}
     names = [bytes([byte_characters().index(name)]) for name in NAMES]
     found = []
@@ -121,7 +121,7 @@ def test_the_definition(ties, counts, more):
 
 
 def test_the_cs336_fixture(shared_data):
-    """Its merges and its vocabulary, whose token after the bytes' is the first merge; special tokens begin."""
+    """Compares merges and vocabulary: special tokens come first, then bytes, then the first merge."""
     folder = shared_data / "tokenizer" / "cs336_fixtures"
     reference = [tuple(line.split(" ")) for line in (folder / "train-bpe-reference-merges.txt").read_text().splitlines()]
     vocabulary = json.loads((folder / "train-bpe-reference-vocab.json").read_text())
@@ -141,7 +141,7 @@ def test_the_cs336_fixture(shared_data):
 
 
 def test_counts_beyond_32_bits():
-    """Where `tokenizers` counts pairs in 32 bits: 2^32 + 1 would be 1, and the sum of the two below negative."""
+    """`tokenizers` counts pairs in 32 bits: there 2^32 + 1 would be 1, and the sum of the two below negative."""
     counts = {"ab": 2**32 + 1, "cd": 5, "xef": 2**31 - 1, "yef": 2**31 - 1, "zz": 2**61}
     found = merges_of(counts, 256 + 6, 2)
     pairs = [NAMES[left] + NAMES[right] if max(left, right) < 256 else "" for left, right in found.pairs.tolist()]
@@ -174,7 +174,7 @@ def test_nothing_to_merge():
 
 
 def test_an_interrupted_training_is_interrupted_and_nothing_else():
-    """Ctrl-C while a kernel runs is raised after it; raised in what numba does after a kernel it would kill the process."""
+    """Ctrl-C while a kernel runs is raised after it; raised in numba's own code after a kernel it would kill the process."""
     helper = Path(__file__).parent.parent / "helpers" / "interrupted_training.py"
     done = subprocess.run([sys.executable, str(helper), "10"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr

@@ -1,4 +1,4 @@
-"""Characters as tokens: the ids of `tokenizers` for every text, and a file that all readers here take."""
+"""Tests characters as tokens: the ids of `tokenizers` for every text, and a file that all readers here accept."""
 
 import json
 from pathlib import Path

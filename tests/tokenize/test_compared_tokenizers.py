@@ -1,4 +1,4 @@
-"""Tokenizers that can be compared, and metrics of what they make of texts."""
+"""Tests tokenizers that can be compared, and metrics of their tokens."""
 
 import base64
 import hashlib
@@ -21,13 +21,13 @@ from corpusmill.pipeline.token_bytes import to_bytes
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED, cut_words, read_tokenizer, word_kinds
 from corpusmill.tokenize.encode import Encoder
 
-#: Where tiktoken keeps the file of each encoding: the sha1 of its address.
+#: The name of each encoding's file in tiktoken's cache: the sha1 of its address.
 ENCODINGS = {"gpt2": ("r50k_base", "r50k_base"), "cl100k": ("cl100k_base", "cl100k_base"), "o200k": ("o200k_base", "o200k_base")}
 
 
 @pytest.fixture
 def tiktoken_encoding(tmp_path, monkeypatch):
-    """tiktoken's own encoding over the file that we have fetched; tiktoken checks its hash."""
+    """Returns tiktoken's own encoding from the fetched file; tiktoken checks its hash."""
 
     def make(name):
         import tiktoken
@@ -141,7 +141,7 @@ TEXTS = st.lists(
 
 
 def counted(texts, cuts):
-    """Words, tokens that they lie in, words split: `cuts` are the bytes of each text at which a token ends."""
+    """Counts words, tokens that words lie in, words split: `cuts` are the bytes of each text at which a token ends."""
     rows = []
     for text, ends in zip(texts, cuts, strict=True):
         spans = [(len(text[: m.start()].encode()), len(text[: m.end()].encode())) for m in WORD.finditer(text)]
@@ -184,8 +184,9 @@ def test_any_text_cut_anywhere(texts, data):
 
 @pytest.mark.parametrize("pattern", ["gpt2", "o200k"])
 def test_real_text_by_the_offsets_of_tokenizers(tokenizers_by_pattern, english, foreign, pattern):
-    """`tokenizers` says which characters each token lies in: a word of several tokens has one that begins inside it, or inside one of
-    its characters."""
+    """`tokenizers` gives the characters of each token: a word of several tokens has one that begins inside it, or inside one of
+    its characters.
+    """
     content = tokenizers_by_pattern(pattern)
     texts = english[::20] + foreign[:20]
     tokenizer, encoder = Tokenizer.from_str(content.decode()), Encoder.from_json(content)

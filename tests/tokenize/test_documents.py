@@ -1,4 +1,4 @@
-"""Choices by hash."""
+"""Tests choices by hash."""
 
 import numpy as np
 import pyarrow as pa

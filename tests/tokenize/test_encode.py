@@ -1,4 +1,4 @@
-"""Ids equal to those of `tokenizers`, for every text."""
+"""Compares the ids of every text with those of `tokenizers`."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.words import splitter
 
-#: What patterns treat in some special way: letters of all kinds, digits, marks, white space of all kinds, apostrophes, case folding.
+#: Characters that patterns treat specially: letters of all kinds, digits, marks, white space of all kinds, apostrophes, case folding.
 AWKWARD = " \t\n\r\v\f\x1c\x85\xa0\u2003\u2028\u3000'’sStTſreEvVmMlLdDkK\u212a0١Ⅷ²aÄǅʰ中\u0301\u200d\ufeff🙂👩‍👩‍👧/!.-_<|>"
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
@@ -54,7 +54,7 @@ def test_random_text(pair, text):
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
-#: Words as they are common, with whatever may end them: the path for ASCII words looks 16 bytes ahead, into the next texts.
+#: Common words with every possible end: the path for ASCII words looks 16 bytes ahead, into the next texts.
 WORDS = st.lists(
     st.sampled_from(
         ["word", "Word", "WORD", "wordsofeighty", "aLongerOneWithCapitals", "x", "X", " ", "  ", "'s", "'S", "é", "1", ".", "\n", ""]
@@ -90,7 +90,7 @@ HARD = ["ab", " ", "\r\n", " \n", "中", "e\u0301", "1", "!", "aB", " x"]
 
 @pytest.mark.parametrize("unit", HARD, ids=ascii)
 def test_long_texts_in_one_breath(pair, unit):
-    """Far beyond the length at which texts are cut; with and without a letter at the end, which matters for white space."""
+    """The texts are far longer than the length at which texts are cut; a letter at the end, or none, matters for white space."""
     encoder, tokenizer = pair
     for text in (unit * (101_000 // len(unit)), unit * (205_000 // len(unit)) + "x y"):
         assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
@@ -106,7 +106,7 @@ def test_a_million_characters_without_a_word_end_are_encoded_in_linear_time(toke
         return time.perf_counter() - started
 
     short = min(seconds(250_000) for _ in range(2))
-    assert seconds(1_000_000) < 12 * short + 0.5  # 4 times the length; a quadratic one would take 16 times the time and more
+    assert seconds(1_000_000) < 12 * short + 0.5  # 4 times the length; quadratic work would take 16 times the time and more
 
 
 def test_column_is_the_texts_with_their_ends(pair):
@@ -121,7 +121,7 @@ def test_column_is_the_texts_with_their_ends(pair):
 
 
 def test_gpt2s_own_vocabulary(shared_data, english, foreign):
-    """The published GPT-2 vocabulary and merges: ids equal to those of `tokenizers` on real text."""
+    """Uses the published GPT-2 vocabulary and merges: ids equal those of `tokenizers` on real text."""
     folder = shared_data / "tokenizer" / "cs336_fixtures"
     merges = [tuple(line.split(" ")) for line in (folder / "gpt2_merges.txt").read_text().splitlines() if not line.startswith("#version")]
     tokenizer = Tokenizer(models.BPE(json.loads((folder / "gpt2_vocab.json").read_text()), merges))
@@ -141,7 +141,7 @@ def test_gpt2s_own_vocabulary(shared_data, english, foreign):
     pieces=st.lists(st.text("abc", min_size=1, max_size=200), min_size=1, max_size=6),
 )
 def test_merges_of_few_letters_are_done_in_the_same_order(words, pieces):
-    """Where ties abound, and pieces are short, long, and longer than what the table of known pieces takes."""
+    """The texts have many ties, and pretokens that are short, long, and too long for the table of known ones."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter("gpt2"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=byte_characters(), show_progress=False)
@@ -169,7 +169,7 @@ def test_more_pieces_than_are_remembered(tokenizers_by_pattern):
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k", "o200k"])
 def tiktoken_pair(request, tokenizers_by_pattern):
-    """tiktoken and our encoder with the same ranks, of which some can't be reached by merging."""
+    """Returns tiktoken and this encoder with the same ranks, some of which can't be reached by merging."""
     ranks = Encoder.from_json(tokenizers_by_pattern(request.param)).ranks
     least = min(ranks.values())
     ranks = {token: rank - least for token, rank in ranks.items()}
@@ -197,7 +197,7 @@ def test_ranks_without_a_byte_are_refused():
 
 
 def test_merges_are_ignored_where_the_tokenizer_says_so(tokenizers_by_pattern):
-    """As Llama 3's: a piece that is a token is that token, though merging would not lead to it."""
+    """As in Llama 3, a pretoken that is a token stays that token, even if merging would not lead to it."""
     found = json.loads(tokenizers_by_pattern("gpt2"))
     found["model"]["ignore_merges"] = True
     found["model"]["vocab"]["Ġzqxj"] = len(found["model"]["vocab"])
@@ -232,7 +232,7 @@ def test_other_expressions_take_no_longer_for_a_text_the_more_there_are(tokenize
 
     seconds(1)
     short = min(seconds(2_000) for _ in range(3))
-    assert seconds(16_000) < 16 * short + 0.2  # a quadratic one takes far more
+    assert seconds(16_000) < 16 * short + 0.2  # quadratic work takes far more
 
 
 @pytest.mark.parametrize("regex", [None, r"\w+|\W"])

@@ -1,4 +1,4 @@
-"""`tokens find`: every document that holds a text is found, and its address leads back to the text."""
+"""Tests `tokens find`: every document with a text is found, and its address leads back to the text."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def texts(english, foreign):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, publish_run, make_documents, execute, texts):
-    """A run of three files of documents, in several shards of both splits; a last file is of documents that were not encoded."""
+    """Makes a run of three files of documents, in several shards of both splits; documents of a last file are not encoded."""
     table = make_documents(texts)
     run = publish_run([table.slice(0, 40), table.slice(40, 30), table.slice(70)], tmp_path_factory.mktemp("find") / "a run")
     execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=700)))
@@ -48,7 +48,7 @@ def arguments(command):
 @settings(max_examples=8)
 @given(data=st.data())
 def test_any_stretch_of_any_document(run, texts, data):
-    """Against Python's own search; each address is traced back to the text, also where it begins inside a token or a word."""
+    """Compares with Python's own search; each address is traced back to the text, also where it begins inside a token or a word."""
     source = data.draw(st.sampled_from([text for text in texts if text]))
     start = data.draw(st.integers(0, len(source) - 1))
     wanted = source[start : start + data.draw(st.integers(1, 40))]
@@ -85,7 +85,7 @@ def test_the_limit_shows_the_first_and_counts_all(run, texts):
 
 
 def test_documents_that_no_shard_has_are_said(run, texts, tmp_path):
-    """An index that leaves documents out, as a mixture does."""
+    """Uses an index that leaves documents out, as a mixture does."""
     copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
     left_out = 0
     for path in sorted(copy.glob("tokens/*/*.index.parquet")):
@@ -179,7 +179,7 @@ def test_a_run_without_tokens(make_run, make_documents, english):
 
 
 def test_the_commands(corpusmill, run):
-    """What `find` prints is a command that works, in both forms of both."""
+    """The `trace` command that `find` prints works, with `--json` and without."""
     code, out, err = corpusmill("tokens", "find", run.root, "naïve 🙂", "--json")
     assert (code, err) == (0, "")
     command = json.loads(out)["found"][0]["places"][0]["trace"]

@@ -1,4 +1,4 @@
-"""Judging a run's tokenizer: on which documents, with which figures, and what is redone."""
+"""Tests the evaluation of a run's tokenizer: its documents, its figures, and what is redone."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_figures_are_those_of_tokenizers_on_the_same_text(run, execute, texts, t
 
 
 def test_judged_on_documents_that_training_has_not_seen(make_run, make_documents, execute, english):
-    """Of 3.6 MB one is trained on, and another of the rest is judged; which is a choice by hash, whatever the layout."""
+    """One of 3.6 MB is for training, and one of the rest for evaluation; hashes choose the documents, in any layout."""
     texts = [f"{text} {number}" * 30 for number, text in enumerate(english[:60])]
     table = make_documents(texts)
     runs = [make_run([table], "one"), make_run([table.take(list(range(59, 20, -1))), table.slice(0, 21)], "many")]
@@ -162,7 +162,7 @@ def test_a_file_to_compare_with_has_to_be_there(run, execute, tmp_path):
 
 
 def test_large_documents_are_judged_too(make_run, make_documents, execute, english):
-    """Of which none may fall into the share that a megabyte is of them."""
+    """The documents are so large that the chosen share of one megabyte may contain none."""
     big = "\n".join(english)
     texts = [f"{number} {big}" for number in range(6)]
     run = make_run([make_documents(texts)])
@@ -198,7 +198,7 @@ def test_tiktoken_takes_a_whole_piece_so_only_the_pattern_can_part_a_token():
 
 
 def test_merges_that_lose_to_others_are_those_that_tokenizers_loses():
-    """`qrs` has no merge; of `wxyz`, `xy` is merged first, and then nothing is left of `wx` and `yz`."""
+    """`qrs` has no merge; in `wxyz`, `xy` is merged first, and then `wx` and `yz` do not occur."""
     vocabulary = {character: number for number, character in enumerate(byte_characters())}
     merges = [("x", "y"), ("w", "x"), ("y", "z"), ("wx", "yz"), ("a", "b")]
     for token in [*("".join(pair) for pair in merges), "qrs"]:

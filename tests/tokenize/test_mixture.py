@@ -1,4 +1,4 @@
-"""Conditions of a mixture, against what they say in words; shares, against a count of documents one by one."""
+"""Compares conditions of a mixture with their meaning in words, and shares with a count of documents one by one."""
 
 import fnmatch
 

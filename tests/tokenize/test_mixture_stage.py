@@ -1,4 +1,4 @@
-"""The tokens stage with a mixture: shares, epochs, the report, and that nothing else decides them."""
+"""Tests the tokens stage with a mixture: shares, epochs, the report, and that nothing else decides them."""
 
 import json
 from collections import Counter
@@ -29,7 +29,7 @@ def texts(english):
 
 @pytest.fixture
 def mixed(make_documents, texts):
-    """Every third document is good; of the others every fifth is in no component; two are empty."""
+    """Every third document is good; every fifth of the others is in no component; two are empty."""
     texts = ["", *texts, ""]
     quality = [0.9 if n % 3 == 0 else 0.1 for n in range(len(texts))]
     language = ["en" if n % 5 else "de" for n in range(len(texts))]
@@ -69,7 +69,7 @@ def test_shares_epochs_and_copies(mill, mixed):
     for share, wanted in zip(plan_of(run)["mixture"], (150_000, 50_000), strict=True):
         taken = sum(times[name] * size for name, size in sizes.items() if component(documents[name]) == share["name"])
         assert (share["wanted"], share["there"], share["tokens"], share["short"]) == (wanted, there[share["name"]], taken, 0)
-        assert abs(taken - wanted) <= max(sizes.values()) / 2  # a bucket holds a document here
+        assert abs(taken - wanted) <= max(sizes.values()) / 2  # a bucket holds one document here
         counts = set(by_component[share["name"]])
         assert counts <= {share["whole"], share["whole"] + 1} and max(counts) > 0
     assert set(by_component["good"]) != {1} and max(by_component["good"]) >= 2
@@ -189,7 +189,7 @@ def test_a_budget_for_no_document_is_one_sentence(mill, mixed):
 
 
 def test_a_run_on_a_store_has_the_same_bytes(mill, mixed, execute):
-    """Stretches of parts are read there, not whole files."""
+    """On a store, ranges of parts are read, not whole files."""
     local = mill([mixed.slice(0, 90), mixed.slice(90)], **OPTIONS)
     store = Storage("memory://tokens-run")
     for path in local.list_files():

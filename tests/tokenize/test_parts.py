@@ -1,4 +1,4 @@
-"""A split by place is exact to the character, and every token still leads to where it is from."""
+"""Tests that a split by place is exact to the character, and that every token still leads to its origin."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_splits_hold_the_characters_before_and_behind_the_border(run, execute, t
     if not shuffle:
         assert (text["train"], text["validation"]) == (WHOLE[:border], WHOLE[border:])
     assert sorted(text["train"]) == sorted(WHOLE[:border]) and sorted(text["validation"]) == sorted(WHOLE[border:])
-    assert tokens == len(WHOLE) + sum(len(documents) for documents in content(run).values())  # an END_OF_TEXT behind each part
+    assert tokens == len(WHOLE) + sum(len(documents) for documents in content(run).values())  # an END_OF_TEXT after each part
     assert len(table["model"]["vocab"]) == 4 + len(set(WHOLE))
 
 

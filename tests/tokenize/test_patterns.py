@@ -1,4 +1,4 @@
-"""Patterns by name, with a rule for digits, or given; what is refused."""
+"""Tests patterns by name, with a rule for digits, or given; and refused ones."""
 
 import pytest
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ def cut(text, regex):
 @pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("digits", [1, 2, 3])
 def test_digits(name, digits):
-    """The longest run of digits changes, and nothing else; the kernels know the expression."""
+    """Only the longest run of digits changes; the kernels know the expression."""
     regex = regex_of(name, digits)
     pieces = cut("12345 x6789 ٠١٢٣", regex)
     runs = ["".join(c for c in piece if c.isdigit()) for piece in pieces]
@@ -44,8 +44,8 @@ def test_expressions_that_match_all_are_taken(regex):
         (".", r"leaves out some of '\\n'"),
         ("(", "no regular expression for tokenizers"),
         (r"\X|[\s\S]", "no regular expression for tiktoken"),
-        (r"\w+|\W", "do not cut .* alike"),  # nor is it agreed what a word is
-        (r"(?m:a.)|[\s\S]", "do not cut .* alike"),  # what m means depends on whom one asks
+        (r"\w+|\W", "do not cut .* alike"),  # nor do engines agree on what a word is
+        (r"(?m:a.)|[\s\S]", "do not cut .* alike"),  # engines differ on the meaning of m
     ],
 )
 def test_others_are_refused_with_a_sentence(regex, sentence):

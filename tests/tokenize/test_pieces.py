@@ -1,4 +1,4 @@
-"""Pieces, beside the regular expressions of `tokenizers`."""
+"""Compares the pieces of a text with the regular expressions of `tokenizers`."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from corpusmill.tokenize.patterns import CLASSES, NUMBERS, PATTERNS, SPELLINGS, 
 from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, next_piece, piece_ends
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-#: Each rule's expression, with numbers as they come and cut.
+#: Each rule's expression, with numbers whole and cut.
 EXPRESSIONS = {
     "gpt2": PATTERNS["gpt2"],
     "gpt2, 1 digit": PATTERNS["gpt2"].replace(r" ?\p{N}+", r" ?\p{N}"),
@@ -27,7 +27,7 @@ LETTERS = "aZsStTmMdDlLrRvVeEñÉßıſʰ中ªǅ"
 OTHERS = "'' \t\n\r  /./!1234̀ͅा²⅔٣\u00a0\u2028\u3000\u0085\u200d😀\u0378\U000323af"
 ALPHABET = st.sampled_from([*LETTERS, *OTHERS, "'s", "'LL", "'Ve", "'re", "'ſ", "\r\n"])
 TEXTS = st.lists(ALPHABET, max_size=24).map("".join) | st.text(max_size=24)
-#: Of some blocks of 64 bytes, with words of a length that text has.
+#: Several blocks of 64 bytes, with words of usual length.
 WORDS = st.sampled_from([" the", " it's", "word", "  ", ". ", ",", " 12", "longer", " дом", "、", "東京", "\n", "\u00a0\u3000", " x'll've"])
 LONG_TEXTS = st.lists(ALPHABET | WORDS | WORDS, min_size=20, max_size=120).map("".join)
 
@@ -44,7 +44,7 @@ def by_kernel(expression: str, text: str) -> list[str]:
 
 
 def by_the_hundred(expression: str, text: str, before: str, behind: str) -> list[str]:
-    """The same of many pieces at once, with other texts before and behind in the buffer, and room for few."""
+    """Returns the same pieces from calls that find up to 70 each, with other texts before and after in the buffer."""
     rule = rule_of(expression)
     assert rule is not None
     data = np.frombuffer((before + text + behind).encode(), np.uint8)
@@ -90,7 +90,7 @@ def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_d
 
 @pytest.mark.parametrize("expression", CLASSES.values())
 def test_what_was_not_probed_has_no_class(expression: str) -> None:
-    """Planes that `piece_classes` leaves out hold nothing that any class matches."""
+    """Planes that `piece_classes` leaves out contain nothing that any class matches."""
     text = "".join(map(chr, [*range(0x40000, 0xE0000), *range(0xE1000, 0x110000)]))
     assert by_tokenizers(f"{expression}+", text) == [text]
 

@@ -1,4 +1,4 @@
-"""Splits and shard ranges."""
+"""Tests splits and shard ranges."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def test_two_documents_are_enough_for_both_splits(size, share):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 300), st.integers(1, 400), st.sampled_from([1, 3000, BUCKETS]))
 def test_ranges_cover_the_order_without_gaps_and_evenly(size, shard_tokens, spread):
-    """`spread`: into how many buckets the documents fall at most."""
+    """`spread`: the largest number of buckets with documents."""
     orders = hashes(keys(size), 0) // np.uint64(BUCKETS // spread)
     histogram = np.bincount(buckets(orders), minlength=BUCKETS) * 10
     ranges = shard_ranges({"train": histogram, "validation": np.zeros(BUCKETS, np.int64)}, shard_tokens)
@@ -42,7 +42,7 @@ def test_ranges_cover_the_order_without_gaps_and_evenly(size, shard_tokens, spre
     sizes = [10 * sum(found.low <= order < found.high for order in orders.astype(object)) for found in ranges]
     assert sum(sizes) == 10 * size and min(sizes) > 0
     if spread == BUCKETS:
-        assert max(sizes) <= shard_tokens + 20  # a document's length at each end, but for two in one of 65,536 buckets
+        assert max(sizes) <= shard_tokens + 20  # a document's length at each end, except for two in one of 65,536 buckets
 
 
 def test_one_shard_where_all_fits():

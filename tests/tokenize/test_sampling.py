@@ -1,4 +1,4 @@
-"""The sample depends on ids, lengths, groups and the seed alone, and has the shares that were asked for."""
+"""Tests that the sample depends on ids, lengths, groups and the seed alone, and has the requested shares."""
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ def config(**options):
 
 
 def sample(table, options, shards=1):
-    """The groups by name and the sampled documents, from a corpus in some shards."""
+    """Returns the groups by name and the sampled documents, from a corpus in some shards."""
     grouped = groups_config(options)
     step = -(-table.num_rows // shards) or 1
     pieces = [table.slice(start, step) for start in range(0, table.num_rows, step)]
@@ -116,8 +116,8 @@ def test_filling_up(groups, wanted):
     assert sum(found.values()) == pytest.approx(min(wanted, sum(total.values())))
     assert all(found[name] <= total[name] * (1 + 1e-9) for name in total)
     open_ = [found[name] / weights[name] for name in total if found[name] < total[name] * (1 - 1e-9)]
-    assert not open_ or min(open_) == pytest.approx(max(open_))  # who is not taken whole has a fair share
-    assert all(found[name] / weights[name] <= max(open_) * (1 + 1e-9) for name in total if open_)  # and nobody has more
+    assert not open_ or min(open_) == pytest.approx(max(open_))  # a group that is not taken whole has a fair share
+    assert all(found[name] / weights[name] <= max(open_) * (1 + 1e-9) for name in total if open_)  # and none has more
 
 
 def test_buckets_keep_the_order_of_hashes():

@@ -1,4 +1,4 @@
-"""The tokenizer stage: what it publishes, and what it depends on."""
+"""Tests the tokenizer stage: its files, and the inputs that they depend on."""
 
 import io
 import itertools
@@ -52,7 +52,7 @@ def test_opens_in_tokenizers_and_transformers_with_equal_ids(run, english):
     assert len(transformer) == 700
     assert transformer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3]
     assert (transformer.eos_token_id, transformer.bos_token_id, transformer.pad_token_id) == (EOT_ID, EOT_ID, PAD_ID)
-    assert transformer("<|im_start|>")["input_ids"] == [IM_START_ID]  # a template's markers; Encoder never gives them
+    assert transformer("<|im_start|>")["input_ids"] == [IM_START_ID]  # a template's markers, which Encoder never returns
     assert transformer.decode([IM_START_ID, *ids], skip_special_tokens=True) == text
 
 
@@ -130,7 +130,7 @@ def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents
     documents = make_documents(english[:120], language=["en", "de", None] * 40)
     monkeypatch.setattr(tokenizer_stage, "RANGE_BYTES", 50_000)
     found = []
-    ray_engine.connect()  # for so little it would not come up
+    ray_engine.connect()  # so few tasks would not start Ray
     for engine in (InlineEngine(), ray_engine):
         run = make_run([documents.slice(0, 50), documents.slice(50)], type(engine).__name__)
         StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], engine, Progress(False)).execute()

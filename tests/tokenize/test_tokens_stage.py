@@ -1,4 +1,4 @@
-"""The tokens stage: every token of every document is there once, in an order that depends on ids and the seed alone."""
+"""Tests the tokens stage: every token of every document once, in an order that depends on ids and the seed alone."""
 
 import json
 from itertools import pairwise
@@ -69,7 +69,7 @@ def test_one_report_row_for_every_document(mill, documents):
 
 
 def token_files(run):
-    """All tokens; indexes say which data file each document is from, so they differ where the layout does."""
+    """Returns all tokens; indexes are left out because they name each document's data file, which depends on the layout."""
     return {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith(".bin") and "encoded" not in path}
 
 
@@ -171,7 +171,7 @@ def test_shards_are_packed_by_plan(mill, documents, execute):
 
 
 def check_plan(shards, number, length):
-    """Every token of a shard is in one piece, no piece spans two documents, no row is too long; gives the rows."""
+    """Checks that every token of a shard is in one piece, no piece spans two documents, no row is too long; returns the rows."""
     plan, shard = shards.plan(number, length), shards.shards[number]
     order = np.argsort(plan.first)
     assert np.array_equal(np.cumsum(plan.tokens[order]), [*plan.first[order][1:], shard.tokens])
@@ -233,7 +233,7 @@ def test_a_text_that_is_no_utf8_is_named(mill, make_run, make_documents, execute
 
 
 def test_shards_have_fewer_tokens_than_31_bits_count():
-    """Formats that others read count a file's tokens in 31 bits."""
+    """Readers of other formats count a file's tokens in 31 bits."""
     assert tokens_stage(shard_tokens=2**31 - 1).config.shard_tokens == 2**31 - 1
     with pytest.raises(ValidationError, match="less than 2147483648"):
         tokens_stage(shard_tokens=2**31)
@@ -260,7 +260,7 @@ def test_only_what_depends_on_it_is_done_again(mill, documents, execute):
 
 
 def test_a_document_once_more_in_the_crawl_lies_behind_itself(mill, documents):
-    """Equal ids have one place in the order; where they lie in the crawl decides."""
+    """Equal ids have one place in the order; their place in the crawl decides."""
     again = documents.slice(10, 20)
     moved = again.set_column(4, again.schema.field("offset"), pa.array(range(5, 25)))
     one = mill([documents, moved], "one")

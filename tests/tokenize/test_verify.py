@@ -1,4 +1,4 @@
-"""`tokens verify`: nothing to say of what the stage wrote, and one sentence for each fault."""
+"""Tests `tokens verify`: no finding on the stage's output, and one sentence for each fault."""
 
 import hashlib
 import io
@@ -39,7 +39,7 @@ def faults(target, **options):
 
 
 def forge(folder, number=0, tokens=None, index=None):
-    """Other tokens or another index for a shard, with the hashes that go with them: only the content is wrong."""
+    """Writes other tokens or another index for a shard, with matching hashes: only the content is wrong."""
     path = folder / "shards.json"
     described = json.loads(path.read_text())
     shard = described["shards"][number]
@@ -92,7 +92,7 @@ def test_files_that_are_not_those_that_were_written(run):
 
 @pytest.fixture
 def first(run):
-    """The folder, tokens and index of a run's first shard."""
+    """Returns the folder, tokens and index of a run's first shard."""
     folder = run / "tokens/train"
     return folder, np.fromfile(folder / "tokens-00000.bin", "<u2"), pq.read_table(folder / "tokens-00000.index.parquet")
 

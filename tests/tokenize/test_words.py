@@ -1,4 +1,4 @@
-"""Word counts, against those that `tokenizers` takes when it trains on the text."""
+"""Compares word counts with those that `tokenizers` uses when it trains on the text."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from corpusmill.pipeline.token_bytes import to_characters
 from corpusmill.tokenize.patterns import PATTERNS, regex_of
 from corpusmill.tokenize.words import COUNTS, LONGEST_WORD, WordCounts, splitter
 
-#: No kernel knows it, so `tokenizers` cuts.
+#: No kernel knows this pattern, so `tokenizers` cuts.
 OWN = r"\p{L}+|[^\p{L}]"
 
 
@@ -65,7 +65,7 @@ def test_random_words_add_up(found, ranges):
 
 
 def test_many_words_of_all_lengths():
-    """More than the table first has room for, with lengths around those that it treats in another way."""
+    """Counts more words than the table first has room for, with lengths around those that it treats specially."""
     words = [f"{number:x}" + "abcdefghijklmnopqrstuvwxyz"[: number % 27] for number in range(60_000)]
     counts = WordCounts()
     for start in range(0, 60_000, 7_000):

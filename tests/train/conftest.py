@@ -1,4 +1,4 @@
-"""A run that has come as far as its pre-trained model, small enough for a test."""
+"""Makes a run up to its pre-trained model, small enough for a test."""
 
 import random
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def sentences(generator: random.Random, count: int) -> str:
 
 
 def prose(number: int) -> str:
-    """A page with a heading and paragraphs, different for every number."""
+    """Returns a page with a heading and paragraphs, different for every number."""
     generator = random.Random(number)
     return f"{sentences(generator, 5)}\n\nHistory of mill {number}\n\n{sentences(generator, 9)}\n\n{sentences(generator, 4)}"
 
@@ -78,7 +78,7 @@ def encoder(tokenizer_json: bytes) -> Any:
 
 @pytest.fixture
 def pretrained_run(tmp_path: Path, make_pretrained_run: Callable[[Path], Storage]) -> Storage:
-    """A run with documents (stage `ingest`) and a randomly initialised model (stage `pretrain`)."""
+    """Makes a run with documents (stage `ingest`) and a randomly initialised model (stage `pretrain`)."""
     return make_pretrained_run(tmp_path)
 
 
@@ -105,7 +105,7 @@ def _pretrained_run(folder: Path, tokenizer_json: bytes) -> Storage:
 
 @pytest.fixture(scope="session")
 def execute() -> Callable[..., StageRun]:
-    """Runs stages of a run in this process: `execute(run, Stage(config), ...)`; the last one's StageRun comes back."""
+    """Runs stages of a run in this process: `execute(run, Stage(config), ...)`; returns the last one's StageRun."""
 
     def run_stages(run: Storage, *stages: Any, earlier: tuple[str, ...] = ("ingest", "pretrain")) -> StageRun:
         recipe: dict[str, Any] = dict.fromkeys(earlier)
@@ -130,7 +130,7 @@ def documents_of() -> Callable[[range], pa.Table]:
 
 @pytest.fixture
 def token_run(tmp_path: Path, tokenizer_json: bytes) -> Storage:
-    """A run that has its tokens."""
+    """Makes a run with finished tokens."""
     from launch_runs import run_with_tokens
 
     return run_with_tokens(tmp_path / "run", tokenizer_json, finish_stage, document_table)
@@ -138,7 +138,7 @@ def token_run(tmp_path: Path, tokenizer_json: bytes) -> Storage:
 
 @pytest.fixture(scope="session")
 def trained_by_two(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes) -> dict[str, bytes]:
-    """What a pre-training on two processes of this machine leaves, by path."""
+    """Returns the files of a pre-training on two processes of this machine, by path."""
     from launch_runs import left, run_with_tokens, train
 
     run = run_with_tokens(tmp_path_factory.mktemp("two") / "run", tokenizer_json, finish_stage, document_table)

@@ -1,4 +1,4 @@
-"""The token at (step, row, position) is the one that training saw there."""
+"""Tests that the token at (step, row, position) is the one that training saw there."""
 
 import inspect
 import json
@@ -30,7 +30,7 @@ TEXTS = [f"{name}: {inspect.getdoc(getattr(str, name))} 東京 🙂" for name in
 
 @pytest.fixture
 def run(tmp_path, finish, execute) -> Storage:
-    """A run that has made its tokens, in shards smaller than some windows."""
+    """Makes a run with finished tokens, in shards smaller than some windows."""
     from corpusmill.tokenize.tokenizer_stage import TokenizerStage
     from corpusmill.tokenize.tokens_stage import TokensStage
 
@@ -46,7 +46,7 @@ def run(tmp_path, finish, execute) -> Storage:
 
 
 def trained(run, execute, monkeypatch, config):
-    """The ids, targets and segments of all batches of a training, `[20, 6, 48]` each, as it has used them."""
+    """Returns the ids, targets and segments of all batches that a training used, `[20, 6, 48]` each."""
     seen, whole = [], pretrain_job.to_device
 
     def note(batch, device):
@@ -119,7 +119,7 @@ def test_what_may_not_belong_together_is_said(run, execute):
     from corpusmill.tokenize.tokens_stage import TokensStage
 
     execute(run, TokensStage(TokensStage.Config(shard_tokens=130, seed=3)), earlier=("ingest", "tokenizer"))
-    stale = RunReader(run.root).stale  # which every view says first
+    stale = RunReader(run.root).stale  # which every view prints first
     assert stale is not None and stale.because == {"pretrain": "tokens was done again after it"}
 
 

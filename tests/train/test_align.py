@@ -1,4 +1,4 @@
-"""Log-probabilities against torch's own, one sequence at a time."""
+"""Tests alignment: log-probabilities against torch's own, one sequence at a time; and the stage."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def test_tensor_ranks_can_share_out_a_row():
 
 # ---- align -------------------------------------------------------------------------------------------
 
-# The stage on a small run: preferences are learned, the first loss is ln 2, killing changes nothing.
+# The stage on a small run: preferences are learned, the first loss is ln 2, a kill changes nothing.
 
 QUICK = {
     "batch": 8,
@@ -204,7 +204,7 @@ def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
 
 # ---- align losses ------------------------------------------------------------------------------------
 
-# The stage with losses other than DPO's, with single completions, and with a reference model of its own.
+# The stage with losses other than DPO's, with single completions, and with its own reference model.
 
 ONE_STEP = {"threads": 1, "steps": 1}
 
@@ -250,7 +250,7 @@ def test_values_that_are_not_given_are_those_usual_with_the_loss():
     }  # fmt: skip
     assert AlignConfig(loss="simpo", beta=3).gamma == AlignConfig.model_validate({"loss": "simpo", "beta": "3"}).gamma == 1.5
     assert AlignConfig(loss="simpo", gamma=0).gamma == 0
-    for config in (*chosen.values(), AlignConfig(files=["a.jsonl"])):  # as processes are given it
+    for config in (*chosen.values(), AlignConfig(files=["a.jsonl"])):  # as processes get it
         assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
 
 
@@ -258,7 +258,7 @@ def test_values_that_are_not_given_are_those_usual_with_the_loss():
 
 
 def changed(folder: Path, target: Path, config: dict | None = None, scale: float = 1.0) -> Path:
-    """A copy of a model folder with other values in its configuration, and its embedding scaled."""
+    """Copies a model folder with other values in its configuration, and its embedding scaled."""
     target.mkdir()
     for path in folder.iterdir():
         (target / path.name).write_bytes(path.read_bytes())

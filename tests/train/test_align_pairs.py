@@ -1,4 +1,4 @@
-"""Pairs from documents and from files."""
+"""Tests pairs from documents and from files."""
 
 import json
 import random
@@ -131,7 +131,7 @@ def test_formats(tmp_path, row):
 
 @pytest.mark.parametrize("given", ["Then?", [GOOD, turn("user", "Then?")]])
 def test_a_prompt_comes_before_what_the_completions_share(given):
-    """Turns that both begin with are a part of the prompt, and do not take its place."""
+    """Turns with which both begin are a part of the prompt, and do not replace it."""
     rest = [GOOD, turn("user", "Then?")]
     row = {"prompt": [USER], "chosen": [*rest, GOOD], "rejected": [*rest, BAD]}
     assert pair_messages("a:1", row) == ([USER, *rest], [GOOD], [BAD])
@@ -238,7 +238,7 @@ def test_real_pairs(shared_data, encoder):
 
 # ---- scored pairs ------------------------------------------------------------------------------------
 
-# Pairs from a score: which documents and continuations they are from, and that nothing but the score tells the sides apart.
+# Pairs from a score: their documents and continuations, and that nothing but the score distinguishes the sides.
 
 QUALITY = FilterScore("quality", True, 0.5, False, ("quality",))
 TOXICITY = FilterScore("toxicity", False, 0.5, True, ("toxicity",))
@@ -254,7 +254,7 @@ def paragraph(words: str, number: int) -> str:
 
 
 def scored_documents(numbers: range, score: float | None = None) -> pa.Table:
-    """Two paragraphs each, one of them rude in every fifth document; a document's score is its number's hundredth."""
+    """Makes documents of two paragraphs, one of them rude in every fifth document; a document's score is its number's hundredth."""
     rows = []
     for n in numbers:
         text = paragraph("grinds", n) + "\n\n" + paragraph("grinds rude rude" if n % 5 == 0 else "keeps", n)
@@ -358,7 +358,7 @@ def test_pairs_name_both_documents_and_both_scores():
             assert f"Mill {name[1:]} " in side[0]["content"] and rude_share([side[0]["content"]])[0] == score
         assert pair.id != pair.rejected_id and pair.url[:14] == pair.rejected_url[:14]  # of one host, as there are enough
         from_chosen += f"Mill {pair.id[1:]} " in pair.prompt[0]["content"]
-    assert 4 <= from_chosen <= 16  # to go on with the prompt is no cue
+    assert 4 <= from_chosen <= 16  # continuing the prompt is no cue
 
 
 def scored_task(number, length, language, host):
@@ -396,7 +396,7 @@ def test_lengths_give_nothing_away():
 
 # ---- scored alignment --------------------------------------------------------------------------------
 
-# Alignment on pairs from a run's own classifier, with real filter steps: what is rejected, what is reported, how answers are judged.
+# Alignment on pairs from a run's own classifier, with real filter steps: rejected texts, reports, and the judging of answers.
 
 #: Documents from here on are so rude that the filter drops them.
 DROPPED = 60
@@ -408,7 +408,7 @@ ALIGN: dict[str, Any] = {
 
 
 def prose(number: int) -> str:
-    """Paragraphs of kind sentences, in every second document one of them rude; all rude, and with an address, where it is to be dropped."""
+    """Returns paragraphs of kind sentences, every other document with a rude one; all rude, and with an address, for a dropped document."""
     generator = random.Random(number)
 
     def sentence(kind: str, words: int) -> str:
@@ -531,7 +531,7 @@ def test_scores_that_are_not_there_are_one_sentence(run, execute, classifier, st
 
 
 def test_too_few_scores_are_one_sentence_with_the_counts(run, execute, finish, classifier):
-    finish(run, "ingest", {"data/part-00000.parquet": crawled_documents().slice(1, 1)})  # of which nothing is rude
+    finish(run, "ingest", {"data/part-00000.parquet": crawled_documents().slice(1, 1)})  # of which none is rude
     with pytest.raises(NothingKept, match=r"none of 0 pairs can be learned from. rude: 0 of 40 pairs; \d continuations have a score, with"):
         execute(run, filter_stage(classifier), align(pairs_from=["rude"]))
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods of choices that share a beginning, against each choice computed alone; and where a context ends."""
+"""Compares log-likelihoods of choices with a shared beginning with those of each choice alone; tests where a context ends."""
 
 import json
 
@@ -21,7 +21,7 @@ from corpusmill.train.template import CHATML, template_files
 
 # ---- loglikelihood -----------------------------------------------------------------------------------
 
-IDS = st.integers(0, 3)  # so few that beginnings are shared, and guesses right now and then
+IDS = st.integers(0, 3)  # so few that beginnings are shared, and some guesses are right
 
 
 @pytest.fixture(scope="module", params=[0, 3], ids=["all", "window"])
@@ -31,7 +31,7 @@ def model(request):
 
 @st.composite
 def choices(draw):
-    """Of one item: a beginning, and endings of which any part may be scored."""
+    """Returns the choices of one item: a beginning, and endings of which any part may be scored."""
     beginning = draw(st.lists(IDS, min_size=1, max_size=6))
     endings = draw(st.lists(st.lists(IDS, min_size=1, max_size=6), min_size=1, max_size=4))
     wholes = [np.array([*beginning, *ending], np.int64) for ending in endings]
@@ -53,7 +53,7 @@ def test_each_choice_has_what_it_has_alone(model, items, batch_tokens):
 
 
 @pytest.mark.parametrize("wholes, shared", [
-    (["abcd", "abce"], 2),  # what c predicts is scored
+    (["abcd", "abce"], 2),  # c's prediction is scored
     (["abcd", "abcd"], 2),
     (["abcd", "ab"], 0), (["ab", "abcd"], 0), (["xbcd", "abcd"], 0), (["abcde", "abcxe", "abcdx"], 3),
 ])  # fmt: skip
@@ -96,7 +96,7 @@ def test_nothing_to_score_is_refused(encoder):
 
 # ---- lm eval -----------------------------------------------------------------------------------------
 
-# Every task beside lm-evaluation-harness, on one exported model: the same log-likelihoods, item by item, and the same scores.
+# Every task against lm-evaluation-harness, on one exported model: the same log-likelihoods, item by item, and the same scores.
 
 CONTEXT = 128
 
@@ -124,7 +124,7 @@ def theirs(folder):
 
 @pytest.fixture
 def both(ours, theirs, tmp_path):
-    """Scores a task with both programs: (our result, their metrics, their samples)."""
+    """Scores a task with both programs: (this result, their metrics, their samples)."""
 
     def score(name, items=None, examples=None, ours=ours, theirs=theirs, **options):
         paths = {}
@@ -193,7 +193,7 @@ def test_last_words(both):
 
 
 def test_a_word_that_the_model_would_write_itself(both, ours):
-    """A random model hardly ever guesses a word, so a passage is looked for that ends with what it writes."""
+    """A random model hardly ever guesses a word, so the test searches a passage that ends with the model's own output."""
     encoder, model = ours.encoder, ours.generator.model
     starts = (f"{row['endings'][n]} {row['ctx_a']}" for row in ITEMS["hellaswag"] for n in range(4))
     contexts = [" ".join(words[:n]) for text in starts if (words := text.split()) for n in range(2, len(words))]
@@ -207,7 +207,7 @@ def test_a_word_that_the_model_would_write_itself(both, ours):
 
 
 def test_minimal_pairs(both):
-    """BLiMP is 67 tasks to them, whose means are averaged."""
+    """The harness has BLiMP as 67 tasks, and averages their means."""
     from lm_eval.api.metrics import aggregate_subtask_metrics, unweighted_mean_stderr
 
     found, _, samples = both("blimp")
@@ -222,7 +222,7 @@ def test_minimal_pairs(both):
 
 @pytest.mark.parametrize("name", ["arc_easy", "blimp"])
 def test_a_tokenizer_that_begins_every_text_itself(both, tokenizer_json, tmp_path, name):
-    """As Llama's does."""
+    """Llama's tokenizer does so."""
     from tokenizers import Tokenizer, processors
 
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())

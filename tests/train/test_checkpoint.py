@@ -1,4 +1,4 @@
-"""Saved states of one process: whole or not at all, the latest and the best kept, damage passed over, written beside the training."""
+"""Tests saved states of one process: whole or not at all, latest and best kept, damaged ones skipped, written in the background."""
 
 import json
 import os
@@ -100,10 +100,10 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, name: str, 
     path.write_bytes({"cut": content[:-9], "changed": b"x" + content[1:], "gone": b""}[how])
     if how == "gone":
         path.unlink()
-    (tmp_path / ".tmp-step-00000030").mkdir()  # what a kill while saving leaves
+    (tmp_path / ".tmp-step-00000030").mkdir()  # files that a kill during a save leaves
     assert latest(tmp_path) == 10 and ".tmp-step-00000030" not in names(tmp_path)
     states(tmp_path, keep=1).save(15, tensors_of(15), {})
-    assert latest(tmp_path) == 15  # the damaged later one neither counts nor is in the way
+    assert latest(tmp_path) == 15  # the damaged later one neither counts nor disturbs
     states(tmp_path, keep=1).save(20, tensors_of(20), {})
     assert latest(tmp_path) == 20 and names(tmp_path) == ["step-00000020"]
 
@@ -124,7 +124,7 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The training changes tensors and record while they are written; that is held up here until it has."""
+    """The training changes tensors and record during the write, which is delayed here until then."""
     changed, write = threading.Event(), RankTensors.write
     monkeypatch.setattr(RankTensors, "write", lambda *arguments: changed.wait(30) and write(*arguments))
     tensors, record = tensors_of(5), {"losses": [1.5]}
@@ -139,7 +139,7 @@ def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch
 
 
 def limited(folder: Path, background: bool) -> None:
-    """Files can't grow beyond 200 bytes, as on a disk that is full."""
+    """Files can't grow beyond 200 bytes, as on a full disk."""
     saving = states(folder, background=background)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -147,7 +147,7 @@ def limited(folder: Path, background: bool) -> None:
         saving.save(20, {"model/w": torch.zeros(1000)}, {})
         if not background:
             os._exit(9)
-        saving.save(30, {"model/w": torch.zeros(1000)}, {})  # what has failed is told by the next save
+        saving.save(30, {"model/w": torch.zeros(1000)}, {})  # the next save reports the failure
     except CorpusmillError as error:
         assert "step-00000020" in str(error) and "can't be written" in str(error) and "File too large" in str(error), error
         os._exit(7)
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_the_state_before_intact(tmp_path: Path, background: 
 
 
 def killed_while_writing(folder: Path, at: str) -> None:
-    """SIGKILL of this process in the background thread, with the file half written, before the renaming or after it."""
+    """Sends SIGKILL to this process in the background thread, with the file half written, before the renaming or after it."""
     if at == "half":
 
         def half(pieces: RankTensors, path: Path, taken: Any) -> None:
@@ -206,7 +206,7 @@ def test_a_configuration_that_differs_is_named(tmp_path: Path) -> None:
 
 # ---- saved -------------------------------------------------------------------------------------------
 
-# Saved states of a run: listed, made model folders, exported when best, and gone on from with other settings and layouts.
+# Saved states of a run: listed, made model folders, exported when best, and resumed with other settings and layouts.
 
 ONE = {"parallel": {}, "evaluate_every": 2, "loop": {**PRETRAIN["loop"], "keep": 2, "keep_best": 2, "save_every": 2}}
 
@@ -293,7 +293,7 @@ def test_the_best_state_becomes_the_model(run: Storage, tmp_path: Path, parallel
 def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives_the_same_files(
     run: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the reports on other loops: the second resume, and one in a later epoch; what is saved and how may change in between."""
+    """Other training loops had bugs here: a second resume, and one in a later epoch; settings of saves may change in between."""
     long = {**ONE["loop"], "steps": 150, "save_every": 10}
     whole = {**ONE, "evaluate_every": 50}
     train(run, **{**whole, "loop": long})

@@ -1,4 +1,4 @@
-"""The order of the windows is a bijection that seed and epoch change."""
+"""Tests that the order of the windows is a bijection that changes with seed and epoch."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +54,7 @@ def test_orders_differ_by_seed_and_epoch_and_look_random() -> None:
     n = 10_000
     orders = [permute(np.arange(n), n, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     for i, a in enumerate(orders):
-        assert abs(np.corrcoef(a, np.arange(n))[0, 1]) < 0.04  # four deviations of chance
+        assert abs(np.corrcoef(a, np.arange(n))[0, 1]) < 0.04  # four standard deviations
         assert abs(np.corrcoef(a[1:], a[:-1])[0, 1]) < 0.04
         for b in orders[i + 1 :]:
             assert (a == b).sum() < 12
@@ -63,7 +63,7 @@ def test_orders_differ_by_seed_and_epoch_and_look_random() -> None:
 
 
 def test_orders_stay_what_they_were() -> None:
-    """Values of the first version: with others, a training that is resumed would see some windows twice and others never."""
+    """The expected values are of the first version: with others, a resumed training would see some windows twice and others never."""
     assert permute(np.arange(6), 1000, 1, 0).tolist() == [248, 164, 715, 2, 896, 553]
     assert permute(np.array([10**9, 2]), 2**40, 7, 3).tolist() == [497988976818, 835641302277]
     assert permute(np.arange(5), 2**20 + 1, 2**63, 2).tolist() == [590840, 657201, 371029, 797719, 614757]
@@ -71,7 +71,7 @@ def test_orders_stay_what_they_were() -> None:
 
 # ---- order -------------------------------------------------------------------------------------------
 
-# Every epoch sees every example once, in an order of its own.
+# Every epoch sees every example once, in its own order.
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 5))
@@ -93,11 +93,11 @@ def test_steps():
 
 # ---- loader ------------------------------------------------------------------------------------------
 
-# Windows: the same for any cut into micro-batches, each once an epoch, with the borders of their documents.
+# Windows: the same for any division into micro-batches, each once an epoch, with the borders of their documents.
 
 
 class Row(TokenArray):
-    """Token `i` at position `i`, so that a token says where it comes from."""
+    """Token `i` at position `i`, so that a token shows its origin."""
 
     def __init__(self, tokens: int):
         super().__init__(np.arange(tokens, dtype=np.uint16))
@@ -244,7 +244,7 @@ PACKED_SETS = st.lists(st.lists(DOCUMENT, max_size=8), min_size=1, max_size=4).f
 
 
 def pieces_of(batch):
-    """(row, ids, targets) of each piece in a batch, and of what rows have left."""
+    """Returns (row, ids, targets) of each piece in a batch, and of the free places of rows."""
     found, left = [], []
     ids, targets, segments = (part.numpy() for part in batch)
     for row in range(len(ids)):
@@ -291,7 +291,7 @@ def test_any_micro_batches_are_the_batch_and_documents_are_named(tmp_path) -> No
     for _, _, targets in pieces_of(loader.load(1))[0]:
         text = ",".join(map(str, targets))
         wanted.add(next(name for document, name in names.items() if text in ",".join(map(str, document))))
-    assert len(set(loader.documents(1)) ^ wanted) <= 2  # a document that is only an end, or two alike, may have another's name
+    assert len(set(loader.documents(1)) ^ wanted) <= 2  # a document that is only an end, or equal ones, may have another's name
     copy = pickle.loads(pickle.dumps(loader))  # noqa: S301 - our own bytes
     assert all(torch.equal(a, b) for a, b in zip(copy.load(2), loader.load(2)))  # type: ignore[arg-type]
     assert PackedLoader(TokenShards(tmp_path), 16, 12, seed=0, document_mask=False).load(0)[2] is None
@@ -330,7 +330,7 @@ def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
 
 
 def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
-    """In float64: the sum over packed rows is that of each document alone, a long one in the pieces that the plan cuts."""
+    """In float64, the sum over packed rows is that of each document alone, a long one in the pieces of the plan."""
     from corpusmill.train.model import Llama, initialise
     from corpusmill.train.options import Architecture
     from corpusmill.train.parallel.model import LocalModel
@@ -358,7 +358,7 @@ def test_packed_rows_give_the_losses_of_lone_documents(tmp_path) -> None:
 
 # ---- packing -----------------------------------------------------------------------------------------
 
-# Packing loses no token, mixes no sequences, and is as tight as it says.
+# Packing loses no token, mixes no sequences, and is as tight as its figures say.
 
 
 def sequence(ids, mask) -> Encoded:
@@ -412,7 +412,7 @@ def test_packed_rows_give_the_losses_of_lone_sequences():
 
 # ---- dataset -----------------------------------------------------------------------------------------
 
-# The same samples in the same order for any number of processes, workers and micro-batches; one integer goes on from anywhere.
+# The same samples in the same order for any number of processes, workers and micro-batches; one integer resumes anywhere.
 
 
 @pytest.fixture(params=["stream", "documents"])

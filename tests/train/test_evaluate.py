@@ -1,4 +1,4 @@
-"""Scores against the functions that pre-training uses, intervals against theory, and equal bytes in equal runs."""
+"""Compares scores with the functions that pre-training uses, intervals with theory; equal runs give equal bytes."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ EARLIER = ("ingest", "tokens", "pretrain")
 
 
 def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[str, object]:
-    """The files of a validation folder that holds some documents."""
+    """Returns the files of a validation folder with some documents."""
     ids, rows = [], []
     for number, document in enumerate(documents):
         encoded = [*encoder.tokenizer.encode(document["text"], add_special_tokens=False).ids, EOT_ID]

@@ -1,4 +1,4 @@
-"""LoRA on one process: what it leaves as it was, what it trains and saves, and what it refuses."""
+"""Tests LoRA on one process: unchanged weights, trained and saved ones, and refusals."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def test_the_adapter_alone_is_trained_saved_and_resumed(tmp_path: Path) -> None:
     plain = random_model(layers=2).state_dict()
     assert all(torch.equal(p, plain[name]) for name, p in model.named_parameters() if name not in names)
     shutil.rmtree(tmp_path / "whole" / "state" / "step-00000006")  # as if it had been killed before
-    resumed = adapted(seed=8)  # what is loaded replaces what was drawn
+    resumed = adapted(seed=8)  # loaded values replace drawn ones
     again = trained(resumed, tmp_path / "whole")
     assert again.resumed_from == 3 and again.losses == result.losses
     assert all(torch.equal(resumed.get_parameter(name), model.get_parameter(name)) for name in names)
@@ -100,7 +100,7 @@ def test_merged_it_computes_the_same_and_keeps_its_bits(tmp_path: Path) -> None:
 
 # ---- peft --------------------------------------------------------------------------------------------
 
-# Adapters beside `peft`'s on the same model: values, gradients, steps, merged weights, and `peft` reading what we wrote.
+# Adapters against `peft`'s on the same model: values, gradients, steps, merged weights, and `peft` reading corpusmill's files.
 
 PEFT_LORA = LoraConfig(rank=3, alpha=6)
 FEW = LoraConfig(rank=2, alpha=5.5, targets=("q_proj", "down_proj"))
@@ -189,7 +189,7 @@ Weights = dict[str, torch.Tensor]
 
 @pytest.fixture
 def run(pretrained_run: Storage, finish: Callable[..., None]) -> Storage:
-    """A run whose pre-trained model has no weight of zero: nothing could be learned through a head that is frozen there."""
+    """Makes a run whose pre-trained model has no zero weight: through a frozen head of zeros nothing could be learned."""
     model, folder = load_model(pretrained_run.path("pretrain/model")), Path(pretrained_run.path("random"))
     generator = torch.Generator().manual_seed(1)
     for p in model.parameters():
@@ -204,7 +204,7 @@ def weights_of(run: Storage, path: str) -> Weights:
 
 
 def check_adapter(run: Storage, stage: str, base: str) -> None:
-    """Whether the stage's adapter on the model it started from is the stage's model."""
+    """Checks that the stage's adapter on its initial model gives the stage's model."""
     model = load_model(run.path(base))
     put_adapter(model, Path(run.path(f"{stage}/adapter")))
     merged, left = merged_weights(model), weights_of(run, f"{stage}/model")
@@ -231,7 +231,7 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
 
 
 def trained_by_two(run: str, work: str) -> None:
-    """What each of two ranks that share out every matrix does; the first leaves model and adapter in `work`."""
+    """Trains on two ranks that shard every matrix; the first leaves model and adapter in `work`."""
     config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"tensor": 2}}
     dims = ParallelDims.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
     sft_job.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)

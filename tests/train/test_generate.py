@@ -1,4 +1,4 @@
-"""What options do to logits and what a model then says: value for value as `transformers` has it."""
+"""Compares the effect of options on logits and on generated text with `transformers`, value for value."""
 
 import json
 import random
@@ -63,13 +63,13 @@ SAMPLINGS = st.builds(
 
 
 def random_logits(seed: int, rows: int = 3, step: float = 0.0) -> torch.Tensor:
-    """Multiples of `step`, so that many are equal; 0: all differ."""
+    """Returns multiples of `step`, so that many are equal; with 0 all differ."""
     logits = torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 4
     return (logits / step).round() * step if step else logits
 
 
 def theirs(sampling: Sampling, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """The processors of `transformers` in the order of its `generate`."""
+    """Applies the processors of `transformers` in the order of its `generate`."""
     chain = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
         chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -106,7 +106,7 @@ def test_a_token_is_the_one_whose_share_a_number_falls_into(sampling: Sampling, 
             continue
         before = shares[row, :token].sum()
         assert shares[row, token] > 0 and before - 1e-6 <= uniform[row] <= before + shares[row, token] + 1e-6
-    assert choose(logits[1:2], sampling, uniform[1:2]).tolist() == chosen[1:2].tolist()  # whoever is beside it
+    assert choose(logits[1:2], sampling, uniform[1:2]).tolist() == chosen[1:2].tolist()  # whatever its neighbours are
 
 
 def test_limits_by_their_definition() -> None:
@@ -167,7 +167,7 @@ def test_greedy_texts_equal_transformers(tmp_path: Path, shape: dict[str, int], 
 
 # ---- text stream -------------------------------------------------------------------------------------
 
-# Text that streams: whole characters, stop strings across tokens, nothing that drives a terminal.
+# Text that streams: whole characters, stop strings across tokens, no control of a terminal.
 
 TOKENIZER = byte_tokenizer()
 
@@ -183,7 +183,7 @@ class Pieces:
 
 
 def written(stream: TextStream, tokens: list[int]) -> list[str]:
-    """What is there after each token, and at the end."""
+    """Returns the text after each token, and at the end."""
     pieces = []
     for token in tokens:
         pieces.append(stream.add(token))
@@ -193,7 +193,7 @@ def written(stream: TextStream, tokens: list[int]) -> list[str]:
 
 
 def before_first_stop(text: str, stops: list[str]) -> str:
-    """Character by character: the text before the stop string that is complete first."""
+    """Returns, character by character, the text before the stop string that is complete first."""
     for end in range(1, len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
@@ -246,7 +246,7 @@ def test_tokenizers_that_mark_spaces_keep_them() -> None:
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     ids = [0, 1, 2, 3, 4, 5, 1]
     assert written(TextStream(tokenizer), ids) == ["the", " cat", "s", "", "", "東", " cat", ""]
-    assert written(TextStream(tokenizer, before=[1, 2]), [1, 0]) == [" cat", " the", ""]  # it goes on from a word
+    assert written(TextStream(tokenizer, before=[1, 2]), [1, 0]) == [" cat", " the", ""]  # it continues a word
 
 
 def test_nothing_that_a_terminal_obeys_gets_through() -> None:
@@ -259,7 +259,7 @@ def test_nothing_that_a_terminal_obeys_gets_through() -> None:
 
 # ---- decode step -------------------------------------------------------------------------------------
 
-# A step without modules gives what the model gives, or leaves it to the model.
+# A step without modules gives the model's result, or leaves the work to the model.
 
 SHAPES = [
     {},
@@ -271,7 +271,7 @@ SHAPES = [
 
 
 def filled(model: Llama, starts: list[int]) -> KVCache:
-    """A cache in which three rows end at place 20 and begin where `starts` says."""
+    """Returns a cache in which three rows end at place 20 and begin at `starts`."""
     cache = model.new_cache()
     cache.starts = starts
     with torch.no_grad():
@@ -304,7 +304,7 @@ def test_weights_that_were_trained_in_between_count() -> None:
 
 
 class Adapted(nn.Linear):
-    """A layer with more than its weight, as adapters have it."""
+    """A layer with more than its weight, as with adapters."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) + 1
@@ -327,11 +327,11 @@ def test_a_model_with_other_parts_or_hooks_computes_itself() -> None:
 
 # ---- generate ----------------------------------------------------------------------------------------
 
-# Tokens one after the other: the cache changes nothing, and the context is no cliff.
+# Tokens one after the other: the cache changes nothing, and the end of the context is no break.
 
 
 def without_cache(model: Llama, prompt: list[int], count: int) -> list[int]:
-    """The most likely tokens, each from the whole window anew: beyond the context the older half is forgotten."""
+    """Returns the most likely tokens, each from the whole window anew: beyond the context the older half is forgotten."""
     context, seen = model.arch.context, list(prompt)
     window = seen[-max(1, context - 1) :]
     for _ in range(count):
@@ -368,7 +368,7 @@ def test_banned_tokens_never_come_and_a_stop_token_is_not_given_out() -> None:
 
 
 def test_a_penalty_lasts_beyond_the_window() -> None:
-    """With such a penalty a positive logit is as good as 0 and a negative one hopeless, also once its token has left the context."""
+    """The penalty makes a positive logit as good as 0 and a negative one hopeless, even after its token has left the context."""
     model = random_model(context=8)
     tokens = list(generate(model, [5, 6], max_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6)))
     assert len({5, 6, *tokens}) == 42
@@ -385,7 +385,7 @@ def test_what_outgrows_the_context_is_refused_before_anything_is_written() -> No
 
 # ---- generate batch ----------------------------------------------------------------------------------
 
-# Many prompts at a time: each text is the one that its prompt gives alone, and nothing is computed for nothing.
+# Many prompts at a time: each text is the same as for its prompt alone, and nothing is computed needlessly.
 
 
 def prompts_of(lengths: list[int]) -> list[list[int]]:
@@ -446,7 +446,7 @@ def test_a_window_slides_where_the_cache_is_full_and_the_others_need_little() ->
 
 
 def watched(model: Llama) -> list[tuple[int, int]]:
-    """Rows and tokens of every call of the model, as they come."""
+    """Records rows and tokens of every call of the model."""
     calls: list[tuple[int, int]] = []
     model.model.register_forward_pre_hook(lambda module, given: calls.append(tuple(given[0].shape)))
     return calls

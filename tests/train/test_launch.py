@@ -1,4 +1,4 @@
-"""Trainings on several processes of this machine: the same bytes, whatever is killed; sentences; nobody is left behind."""
+"""Tests trainings on several processes of this machine: the same bytes after any kill, errors in sentences, no process left."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_two_processes_share_the_cores_and_nothing_is_left(tmp_path: Path, capfd
 
 
 def test_the_bar_follows_the_log(tmp_path: Path) -> None:
-    """What the processes log is drawn by the one that started them."""
+    """The process that starts the others draws the bar from their logs."""
     progress = Progress(True)
     with open(tmp_path / "terminal", "w") as terminal:
         progress.console = Console(file=terminal, force_terminal=True)
@@ -69,7 +69,7 @@ def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
 
 
 def dying_once(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:
-    """From now on pre-trainings lose a process in step 6, once."""
+    """Makes each pre-training, from now on, lose a process in step 6, once."""
     real = launching.launch
 
     def with_death(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_the_late_error_of_a_lost_process_is_not_the_next_attempts(tmp_path: Pat
     monkeypatch.setenv("RANK", "1")
 
     class Losing:
-        """Loses a node in its first attempt, whose process goes on writing."""
+        """A launcher that loses a node in its first attempt, whose process keeps writing."""
 
         left = Storage(str(tmp_path / "processes"))
         attempts: list[Storage] = []
@@ -117,7 +117,7 @@ def test_restarts_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A Python that trains on two processes, of which the second has begun to wait; and its process id."""
+    """Starts a Python that trains on two processes, of which the second has begun to wait; returns it with its process id."""
     pid = tmp_path / "pid"
     code = f"import test_launch_child; test_launch_child.main({str(tmp_path)!r}, {str(pid)!r})"
     (tmp_path / "test_launch_child.py").write_text(CHILD)
@@ -178,17 +178,17 @@ def test_ctrl_c_of_the_command(token_run: Storage) -> None:
 
 # ---- torchrun ----------------------------------------------------------------------------------------
 
-# The command under torchrun: the same bytes as on the processes that we start, one voice, one exit status.
+# The command under torchrun: the same bytes as on the processes that it starts itself, one output, one exit status.
 
 
 def voice(stderr: str) -> list[str]:
-    """What the command itself says; torchrun has words of its own when a process fails."""
+    """Returns the output of the command itself; torchrun adds its own when a process fails."""
     return [line for line in stderr.splitlines() if line.startswith("corpusmill: ")]
 
 
 @pytest.mark.long  # test_launch.py kills one of processes that are started without torchrun
 def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path) -> None:
-    """torchrun starts all of them again, by itself."""
+    """torchrun itself restarts all processes."""
     done = run_script(tmp_path, DYING, "pretrain", token_run.root, restarts=1)
     assert done.returncode == 0 and (tmp_path / "died").exists(), done.stderr
     assert left(token_run) == trained_by_two

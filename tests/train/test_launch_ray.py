@@ -1,4 +1,4 @@
-"""Trainings by Ray Train on a real Ray, started once for all of these tests."""
+"""Tests trainings by Ray Train on a real Ray, started once for all of these tests."""
 
 import contextlib
 import platform
@@ -24,7 +24,7 @@ from corpusmill.train.options import ParallelConfig
 
 @pytest.fixture(scope="module")
 def engine(ray_engine: RayEngine) -> Iterator[RayEngine]:
-    """The Ray of two CPUs; an address makes a training one for Ray Train."""
+    """Returns the Ray of two CPUs; with an address, a training uses Ray Train."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", "local")
         yield ray_engine

@@ -1,4 +1,4 @@
-"""Batches that a thread makes are those of the objective, in its order; what goes wrong there is raised where it is needed."""
+"""Tests the loop: a thread's batches are those of the objective, in its order, and its exceptions are raised where a batch is needed."""
 
 import json
 import math
@@ -29,7 +29,7 @@ ALONE = DataShare()
 
 
 class Numbers(TokenObjective):
-    """Batches that are their own numbers, as many a step as `counts` says."""
+    """Batches that are their own numbers, `counts` of them in each step."""
 
     def __init__(self, counts: list[int], broken: int = -1, seconds: float = 0.0):
         self.counts, self.broken, self.seconds, self.made, self.threads = counts, broken, seconds, [], set()
@@ -141,7 +141,7 @@ def test_even_values_few_values_and_no_threshold_never_count() -> None:
 
 
 def test_a_loss_that_falls_fast_gives_no_alarm_and_hides_no_spike() -> None:
-    """The losses of tinyshakespeare's first steps (4 layers, width 128, Muon) fall about so: from 4.17 to 2.1 at step 80."""
+    """The losses of tinyshakespeare's first steps (4 layers, width 128, Muon) fall about like this: from 4.17 to 2.1 at step 80."""
     generator, some = random.Random(0), guard([], floor=LOSS_FLOOR)
     for step in range(300):
         loss = 1.7 + 2.47 * math.exp(-step / 45) + generator.gauss(0, 0.04)
@@ -172,7 +172,7 @@ def test_nothing_that_is_not_finite_changes_a_later_verdict(values: list[float],
 
 @given(st.lists(st.floats(0.1, 10), min_size=WINDOW, max_size=WINDOW), st.lists(st.floats(0, 1e9), max_size=WINDOW // 5), st.randoms())
 def test_outliers_hide_no_spike(values: list[float], outliers: list[float], generator: random.Random) -> None:
-    """A fifth of the window is anything at all, and what lies 10 deviations above the largest possible measure is still seen."""
+    """A fifth of the window is arbitrary, and a value 10 deviations above the largest possible measure is still found."""
     mixed = values[len(outliers) :] + outliers
     generator.shuffle(mixed)
     assert guard(mixed).judge(10 + 10 * 1.05 * 9.9 + 1, "x") is not None
@@ -289,7 +289,7 @@ def test_lines_hold_loss_rate_norm_metrics_and_evaluations(tmp_path: Path) -> No
 
 
 def gradient(goal: Goal, tmp_path: Path, name: str) -> list[torch.Tensor]:
-    """The gradient that one plain step of size 1 followed, from the change of the weights (Adam's first step hides it)."""
+    """Returns the gradient of one plain step of size 1, from the change of the weights (Adam's first step hides it)."""
     model = fresh()
     before = [p.detach().clone() for p in model.parameters()]
     options = {"steps": 1, "clip": 0, "warmup": 0, "schedule": "constant"}

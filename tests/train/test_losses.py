@@ -1,4 +1,4 @@
-"""The loss of tokens against float64 and autograd."""
+"""Compares the loss of tokens with float64 and autograd."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_nats_are_minus_the_log_of_the_softmax() -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 10**6), st.floats(0.1, 100), st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
 def test_nats_of_16_bit_logits_are_those_of_their_values(seed: int, scale: float, dtype: torch.dtype) -> None:
-    """The sum of exponentials is taken in fp32: what comes out is as near to float64 as fp32 can be, not as the logits' own type."""
+    """The sum of exponentials is taken in fp32: the result is as near to float64 as fp32 can be, not as the logits' own type."""
     logits, targets = some(seed, scale, dtype)
     nats = token_nats(logits, targets)
     assert nats.dtype == torch.float32
@@ -66,7 +66,7 @@ def test_z_loss_is_in_the_gradient_and_not_in_the_value(z_loss: float) -> None:
     assert value.item() == token_nats(logits, targets).sum().item()
     assert ours.grad is not None and theirs.grad is not None
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
-    assert not ours.grad[0, 2:].any()  # masked targets pull at nothing
+    assert not ours.grad[0, 2:].any()  # masked targets have no gradient
     assert torch.equal(log_z(logits), logits.logsumexp(-1))
 
 
@@ -80,7 +80,7 @@ def test_a_batch_without_targets_has_loss_and_gradient_zero(z_loss: float) -> No
 
 # ---- losses ------------------------------------------------------------------------------------------
 
-# Golden values (computed by hand from the papers' formulas, equal to what TRL gives) and invariants.
+# Expected values (computed by hand from the papers' formulas, equal to TRL's) and invariants.
 
 PLAIN, SMOOTHED, MARGIN = LossOptions(beta=0.1), LossOptions(beta=0.1, label_smoothing=0.1), LossOptions(beta=2.0, gamma=1.0)
 

@@ -1,4 +1,4 @@
-"""Layers that are computed again in the backward pass, or compiled, give the gradients of plain ones."""
+"""Tests the model: layers that are recomputed in the backward pass, or compiled, give the gradients of plain ones."""
 
 import subprocess
 import sys
@@ -74,7 +74,7 @@ def test_checkpointing_keeps_no_more_than_the_input_of_each_layer() -> None:
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def kept() -> int:
-        """Bytes that the forward pass leaves for the backward pass, weights aside."""
+        """Returns the bytes that the forward pass keeps for the backward pass, without weights."""
         found: dict[int, Tensor] = {}  # by storage; the tensors are held so that no address comes twice
 
         def pack(tensor: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.rounding
 def test_compiled_gradients_equal_eager_ones(shape: dict[str, object], whole: bool) -> None:
-    """Traced and differentiated by the compiler, without graph breaks, then run by PyTorch's own kernels."""
+    """The compiler traces and differentiates without graph breaks; PyTorch's own kernels run the result."""
     torch._dynamo.reset()
     model = random_model(**shape)
     expected, expected_documents = gradients(model), gradients(model, SEGMENTS)
@@ -127,7 +127,7 @@ def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_check
 @pytest.mark.long
 @pytest.mark.rounding
 def test_generated_flex_attention_equals_the_dense_mask() -> None:
-    """The way that documents and windows take on a GPU, called by itself and in a compiled layer; forward alone, as the CPU has no more."""
+    """Tests the attention for documents and windows on a GPU, called alone and in a compiled layer; forward only, all that a CPU has."""
     torch._dynamo.reset()
     model = random_model(context=150, layers=1)
     layer, (cos, sin) = model.model.layers["0"], rotary_table(model.arch, model.device, torch.float32)
@@ -142,7 +142,7 @@ def test_generated_flex_attention_equals_the_dense_mask() -> None:
 
 # ---- rope --------------------------------------------------------------------------------------------
 
-# Rotary angles are those of `transformers`, to the bit.
+# Rotary angles equal those of `transformers`, to the bit.
 
 LENGTHS = st.sampled_from([16, 64, 1000, 8192, 32768])
 LLAMA3 = st.fixed_dictionaries({
@@ -206,7 +206,7 @@ def test_beyond_the_table_is_one_sentence(scaling: dict[str, Any] | None) -> Non
 
 # ---- attention ---------------------------------------------------------------------------------------
 
-# Masks, windows, documents and the cache say the same; the kernels agree; nothing seen gives 0.
+# Masks, windows, documents and the cache agree; the kernels agree; a position that sees nothing gives 0.
 
 CPU = torch.device("cpu")
 
@@ -216,7 +216,7 @@ def random_heads(batch: int, heads: int, length: int, dtype: torch.dtype = torch
 
 
 def by_hand(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """softmax(QK' / sqrt(d)) V written out, each key-value head repeated for its queries."""
+    """Computes softmax(QK' / sqrt(d)) V step by step, each key-value head repeated for its queries."""
     times = queries.size(1) // keys.size(1)
     keys, values = keys.repeat_interleave(times, 1), values.repeat_interleave(times, 1)
     scores = (queries @ keys.mT / queries.size(-1) ** 0.5).masked_fill(~seen, -torch.inf)
@@ -261,7 +261,7 @@ def test_a_query_that_sees_nothing_gets_0_and_no_nan_flows_back(dtype: torch.dty
 
 
 def segments_of(lengths: list[int]) -> Tensor:
-    """One row of documents of these lengths; numbers that only change, as loaders give them."""
+    """Returns the segments of one row of documents of these lengths; consecutive numbers differ, as loaders give them."""
     return torch.repeat_interleave(torch.arange(len(lengths)) % 3 * 7, torch.tensor(lengths))[None]
 
 
@@ -287,7 +287,7 @@ def test_documents_begin_where_the_number_changes_even_to_one_that_was_there_bef
 @pytest.mark.parametrize("window", [0, 1, 8, 100])
 @pytest.mark.parametrize("documents", [False, True])
 def test_flex_attention_equals_the_dense_mask(documents: bool, window: int) -> None:
-    """Forward alone and in fp32: that is what the CPU has of it."""
+    """Tests the forward pass in fp32 only, because the CPU supports no more."""
     length = 150  # more than a block of 128
     starts = document_starts(torch.cat([segments_of([70, 1, 79]), segments_of([5, 145])])) if documents else torch.zeros(1, length).long()
     assert starts is not None
@@ -303,7 +303,7 @@ def test_a_row_of_one_document_takes_the_causal_path() -> None:
     one, two = torch.full((2, 9), 4), torch.cat([segments_of([9]), segments_of([4, 5])])
     assert document_starts(None) is None and document_starts(one) is None and document_starts(two) is not None
     assert visible(None, 0, 9, 0, CPU) is None
-    assert visible(None, 0, 9, 9, CPU) is None  # a window that is no shorter than the text
+    assert visible(None, 0, 9, 9, CPU) is None  # a window as long as the text or longer
     mask = visible(None, 0, 9, 8, CPU)
     assert isinstance(mask, Tensor) and not mask[8, 0] and mask[7, 0]
     model = random_model()
@@ -341,7 +341,7 @@ def test_padding_on_the_right_changes_nothing() -> None:
 
 # ---- model -------------------------------------------------------------------------------------------
 
-# The model's norm, its parts and how it begins.
+# The model's norm, its parts and its initial weights.
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -355,7 +355,7 @@ def test_rms_norm_equals_transformers_to_the_bit(dtype: torch.dtype, wide_weight
     x, again = x.clone().requires_grad_(), x.clone().requires_grad_()
     assert torch.equal(ours(x), theirs(again))
     ours(x).sum().backward(), theirs(again).sum().backward()
-    tolerance = {torch.bfloat16: 1e-2, torch.float16: 4e-3}.get(dtype, 1e-6)  # ours does not round n before the sum
+    tolerance = {torch.bfloat16: 1e-2, torch.float16: 4e-3}.get(dtype, 1e-6)  # corpusmill does not round n before the sum
     torch.testing.assert_close(x.grad, again.grad, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=tolerance, atol=tolerance)
 
@@ -373,7 +373,7 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss(tied:
     if not tied:
         assert torch.equal(logits, torch.zeros(1, 9, 97))
     queries = [layer.self_attn.q_proj.weight for layer in first.model.layers.values()]
-    assert not torch.equal(queries[0], queries[1])  # each name has numbers of its own
+    assert not torch.equal(queries[0], queries[1])  # each name has its own numbers
     assert queries[0].std().item() == pytest.approx((3 * arch.width) ** -0.5, rel=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Broken model folders are sentences; the training state is whole or not there."""
+"""Tests model folders: broken ones give a sentence; the training state is whole or not there."""
 
 import json
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_the_tokenizer_of_another_model(folder: Path) -> None:
 
 # ---- hugging face ------------------------------------------------------------------------------------
 
-# Models as `transformers` has them: our folders give its logits, its folders give ours, for every kind of model.
+# Exchange with `transformers`: corpusmill's folders give its logits, its folders give corpusmill's, for every kind of model.
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = SHAPE | {"num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -225,7 +225,7 @@ def test_the_file_says_the_scaling_to_both_generations_of_transformers(tmp_path:
 
 # ---- presets -----------------------------------------------------------------------------------------
 
-# Presets with a family's name take its published weights; all are as large as they say.
+# Presets with a family's name accept its published weights; all have the size in their name.
 
 LLAMA3_SHAPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"}
 LLAMA_8B: dict[str, Any] = {
@@ -234,7 +234,7 @@ LLAMA_8B: dict[str, Any] = {
     "tie_word_embeddings": False,
 }  # fmt: skip
 
-#: What the `config.json` of the published weights says, as far as it decides anything.
+#: The `config.json` of the published weights, as far as it decides anything.
 PUBLISHED: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "llama3-8b": (LlamaConfig, LLAMA_8B),  # meta-llama/Meta-Llama-3-8B
     "llama3.1-8b": (LlamaConfig, LLAMA_8B | {"max_position_embeddings": 131072, "rope_scaling": LLAMA3_SHAPE | {"factor": 8.0}}),
@@ -267,7 +267,7 @@ def test_published_weights_have_our_names_and_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_shrunk_published_models_give_our_logits(tmp_path: Path, name: str) -> None:
-    """Few narrow layers, and a context and window that 40 tokens go beyond; all other settings as published."""
+    """The models have few narrow layers, and a context and window shorter than 40 tokens; all other settings are as published."""
     kind, settings = PUBLISHED[name]
     shrunk = settings | {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
     shrunk |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -305,7 +305,7 @@ def test_every_preset_is_built_by_transformers_with_as_many_parameters(name: str
 
 
 def test_the_smallest_preset_is_no_larger_than_nanogpt_s_model_on_characters() -> None:
-    """804,096 parameters has nanoGPT's CPU configuration with the 65 characters of Shakespeare."""
+    """nanoGPT's CPU configuration has 804,096 parameters with the 65 characters of Shakespeare."""
     for changes in ({}, {"qk_norm": True}):
         assert ModelConfig.model_validate({"preset": "0.8m", **changes}).architecture(65).parameters() <= 804_096
 

@@ -1,4 +1,4 @@
-"""Trainings by Ray Train on a cluster of two raylets, a process on each, with no disk that they share; and one of them is killed."""
+"""Tests trainings by Ray Train on a cluster of two raylets, a process on each, without a shared disk; one raylet is killed."""
 
 import os
 import threading
@@ -19,13 +19,13 @@ from corpusmill.train.launch import launch
 from corpusmill.train.launch_ray import RayGroup, WorkerResources, find_resources
 from corpusmill.train.options import ParallelConfig
 
-#: Of a node: as many as each of two processes of this machine has, so that they have as many threads, and the same last bits.
+#: CPUs of a node: as many as each of two processes of this machine has, for the same number of threads, and the same last bits.
 CPUS = max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 @pytest.fixture(scope="module")
 def cluster(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raylets]:
-    """The driver's machine, whose head has no CPU, and two others."""
+    """Starts the driver's machine, whose head has no CPU, and two others."""
     folder, node = tmp_path_factory.mktemp("caches"), {"CPU": CPUS}
     variables = {"CORPUSMILL_CACHE": str(folder / "workers"), **s3.environment}
     with Raylets([node, node], variables=variables) as raylets, pytest.MonkeyPatch.context() as patch:
@@ -57,7 +57,7 @@ def test_a_killed_raylet_and_a_new_one(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The training waits for a node and goes on there from its last state, with the bytes of one that nobody has disturbed."""
+    """The training waits for a node and resumes there from its last state, with the bytes of an undisturbed one."""
     marker, said, real = tmp_path / "in step 6", list[str](), launching.launch
 
     def with_wait(job: str, arguments: dict[str, Any], *rest: Any, **options: Any) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
 ) -> None:
     ray = engine.connect()
     nodes = ray.nodes()
-    come = iter([[], nodes[:2], nodes])  # what an autoscaler shows, one look after the other
+    come = iter([[], nodes[:2], nodes])  # an autoscaler's successive states
     monkeypatch.setattr(ray, "nodes", lambda: next(come))
     task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2, "cpus": CPUS}, "device": "cpu"}
     assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._room(ray) == WorkerResources(CPUS, 0)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Trainings of a run on a store (a real S3 server on loopback): the bytes of a run on a disk, whatever machine goes on with them."""
+"""Tests trainings of a run on a store (a real S3 server on loopback): the bytes of a run on a disk, whichever machine resumes them."""
 
 import os
 import shutil
@@ -45,19 +45,19 @@ STAGES = ("pretrain", "sft", "align", "evaluate")
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: bytes, finish: Any, documents_of: Any) -> Storage:
-    """A run on a disk that has its tokens."""
+    """Makes a run on a disk with finished tokens."""
     return run_with_tokens(tmp_path_factory.mktemp("local") / "run", tokenizer_json, finish, documents_of)
 
 
 @pytest.fixture(scope="module")
 def remote(s3: Any, local: Storage) -> Storage:
-    """The same run on a store."""
+    """Makes the same run on a store."""
     return on_store(s3, local, f"{s3.bucket('training')}/runs/one")
 
 
 @pytest.fixture(scope="module")
 def trained(local: Storage, remote: Storage, execute: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both runs have been tuned and measured; the cache of the machine that did it."""
+    """Tunes and evaluates both runs; returns the cache of the machine that did it."""
     cache = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CORPUSMILL_CACHE", str(cache))
@@ -68,7 +68,7 @@ def trained(local: Storage, remote: Storage, execute: Any, tmp_path_factory: pyt
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes this process one of another machine: with a cache of its own, empty at first."""
+    """Makes this process act as another machine: with its own cache, empty at first."""
 
     def enter(name: str) -> Path:
         monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / name))
@@ -79,7 +79,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
 
 def left(run: Storage, stages: tuple[str, ...] = STAGES) -> dict[str, Any]:
-    """What stages of a run have published, by path, and their logs."""
+    """Returns the published files of stages of a run, by path, and their logs."""
     found: dict[str, Any] = {f"{s}/{o.path}": o.sha256 for s in stages for row in Manifest(run.child(s)).rows() for o in row.outputs}
     return found | {f"{s}/log": run.read_bytes(f"{s}/logs/train.jsonl") for s in stages if s != "evaluate"}
 
@@ -89,7 +89,7 @@ def scratch(machine: Path) -> list[str]:
 
 
 def states(run: Storage) -> dict[str, list[str]]:
-    """The files of each saved state of a run's pre-training on the store."""
+    """Returns the files of each saved state of a run's pre-training on the store."""
     found: dict[str, list[str]] = {}
     for path in run.list_files("pretrain/checkpoints"):
         if "/state/" in path:
@@ -188,7 +188,7 @@ def test_states_and_models_are_used_from_the_store(
     remote: Storage, local: Storage, trained: Path, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
 ) -> None:
     place = checkpoints(remote.root)[0].place
-    place.begin({})  # as if the training were at work here
+    place.begin({})  # as if the training were in progress here
     half_written = place.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
     at_work = scratch(machine("first"))
     assert half_written["bytes"] == 4 and len(at_work) > 1
@@ -220,7 +220,7 @@ def test_a_copy_of_a_model_follows_the_store_and_a_former_one_goes_when_unused(s
 
 
 def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str], Path]) -> None:
-    """Trackers write it when they are closed, after the last state."""
+    """Trackers write the end of their logs when they are closed, after the last state."""
     run = Storage(f"{s3.bucket('logs')}/run/pretrain")
     place = CheckpointDir(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
     place.log_file.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Learning rates against torch's schedulers and nanoGPT's formula."""
+"""Compares learning rates with torch's schedulers and nanoGPT's formula."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Lower precisions: what they compute, what they lose, and what keeps fp32."""
+"""Tests lower precisions: their results, their errors, and the values that stay in fp32."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from corpusmill.train.parallel.model import LocalModel
 
 
 def gradients(precision: str, scale: float) -> dict[str, Tensor]:
-    """Those of the loss times `scale`, divided by it again."""
+    """Returns the gradients of the loss times `scale`, divided by it again."""
     parallel_model = LocalModel(fresh(), precision)
     parallel_model.backward(Rows(scale), 0)
     return {name: p.grad / scale for name, p in parallel_model.parameters.items() if p.grad is not None}
 
 
 def error(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """Relative to the norm of the whole gradient."""
+    """Returns the error relative to the norm of the whole gradient."""
     norm = sum(float(g.square().sum()) for g in wanted.values())
     return (sum(float((found[name] - g).square().sum()) for name, g in wanted.items()) / norm) ** 0.5
 
@@ -82,13 +82,13 @@ def test_trainings_in_16_bits_end_near_fp32_and_save_fp32(tmp_path: Path, precis
     assert result.skipped == 0 and result.loss == pytest.approx(wanted.loss, rel=0.01) and result.loss != wanted.loss
     assert all(p.dtype == torch.float32 for p in model.parameters())
     rounded_away = [float((p - p.bfloat16().float()).detach().abs().max()) for p in model.parameters()]
-    assert min(rounded_away) > 0  # masters hold what bf16 can't
+    assert min(rounded_away) > 0  # masters hold values that bf16 can't
     files = list((tmp_path / "low" / "state").rglob("*.safetensors"))
     assert files and all(t.dtype != torch.bfloat16 for file in files for t in load_file(file).values())
 
 
 def test_updates_that_bf16_would_round_away_are_learned(tmp_path: Path) -> None:
-    """Weights near 1 move by 1e-4 a step; the next bf16 is 1/128 away. All bf16 would stand still for ever."""
+    """Weights near 1 move by 1e-4 a step; the next bf16 is 1/128 away. With bf16 alone they would never change."""
     options = {"optimizer": {"kind": "adamw", "lr": 1e-4, "weight_decay": 0}, "schedule": "constant", "steps": 50, "warmup": 0}
     model, _ = run(tmp_path, "bf16-params", **options)
     moved = (model.model.layers["0"].input_layernorm.weight - 1).detach().abs()
@@ -97,11 +97,11 @@ def test_updates_that_bf16_would_round_away_are_learned(tmp_path: Path) -> None:
 
 # ---- compiled loop -----------------------------------------------------------------------------------
 
-# A compiled model through the loop: the losses of the plain one within rounding, and one compilation for all steps.
+# A compiled model in the loop: the losses of the plain one within rounding, and one compilation for all steps.
 
 
 class Documents(Rows):
-    """Rows of documents whose lengths are others in each step."""
+    """Rows of documents with different lengths in each step."""
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(50 + step)
@@ -128,7 +128,7 @@ def test_compiled_steps_have_the_losses_of_plain_ones_and_compile_once(
     torch._dynamo.reset()
     counters.clear()
     found = losses(tmp_path / "compiled", kind(), True, precision)
-    assert found == pytest.approx(wanted, rel=1e-4 if precision == "fp32" else 0.01)  # Muon makes much of the last bits
+    assert found == pytest.approx(wanted, rel=1e-4 if precision == "fp32" else 0.01)  # Muon amplifies the last bits
     graphs = counters["stats"]["unique_graphs"]
     assert 1 <= graphs <= 2, dict(counters["stats"])  # one layer's code serves all layers and steps
     assert not counters["recompile_limit"] and not counters["graph_break"], dict(counters["graph_break"])

@@ -1,4 +1,4 @@
-"""What pre-training looks at on the way: scores, and how the model goes on with held-out texts."""
+"""Tests the intermediate results of pre-training: scores, and the model's continuations of held-out texts."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ def test_samples_go_on_with_the_beginnings_of_held_out_documents(run: Storage, d
             prompt = sample["prompt"]
             assert prompt and texts[sample["document"]].startswith(prompt) and len(prompt) < len(texts[sample["document"]]) / 2
     assert {s["prompt"] for s in found[0]["samples"]} == {s["prompt"] for s in found[1]["samples"]}
-    train(run, **ALONE, samples=0)  # what is shown on the way is no part of what is trained
+    train(run, **ALONE, samples=0)  # intermediate outputs have no influence on the training
     assert lines(run, "samples") == found
 
 
@@ -165,7 +165,7 @@ def shards_of(tokenizer: Tokenizer, sha256: str, split: str, texts: list[str]) -
 
 @pytest.fixture
 def pretrained(tmp_path: Path) -> Storage:
-    """A run whose stages tokenizer and tokens are finished."""
+    """Makes a run whose stages tokenizer and tokens are finished."""
     texts = [" ".join(f"the {word} of number {i} is the {word} again" for word in ("cat", "dog", "house") * 4) for i in range(12)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -251,7 +251,7 @@ def test_packed_documents_train_a_model_too(pretrained: Storage) -> None:
     rows = train.packed_rows(0, 32)
     epochs, rest = divmod(80 * 4, rows)
     assert measured["steps"] == 80 and measured["skipped"] == 0 and np.isfinite(measured["loss"])
-    assert epochs * len(train) <= measured["tokens"] <= epochs * len(train) + rest * 32 < 80 * 4 * 32  # free places count for nothing
+    assert epochs * len(train) <= measured["tokens"] <= epochs * len(train) + rest * 32 < 80 * 4 * 32  # free places are not counted
     assert 0 < measured["validation"]["bits_per_byte"] < 1.2
     lines = pretrained.read_bytes("pretrain/logs/train.jsonl").splitlines()
     first, last = (json.loads(line)["loss"] for line in (lines[0], lines[-1]))

@@ -1,4 +1,4 @@
-"""A training on one process, killed by SIGKILL at each of its steps: resumed, it leaves the same bytes."""
+"""Tests a training on one process, killed by SIGKILL at each of its steps: resumed, it gives the same bytes."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_a_model_that_draws_random_numbers_goes_on_with_the_same_ones(tmp_path: 
 
 
 def test_states_that_a_kill_left_are_removed_though_no_other_is_saved(tmp_path: Path) -> None:
-    """The kill came after the last state was written and before those that it replaces were removed."""
+    """The kill came after the last state was written and before the older ones were removed."""
     assert in_child(train, tmp_path / "whole", ONE, {"save_every": 3}) == 0
     assert in_child(train, tmp_path / "killed", ONE, {"save_every": 3, "keep": 5}) == 0
     assert files(tmp_path / "killed") != files(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""The usual formats, and what becomes of an example that can't be learned from whole."""
+"""Tests the usual formats, and examples that can't be learned whole."""
 
 import gzip
 import json
@@ -245,7 +245,7 @@ def test_spare_rows_are_used_and_set():
 
 @pytest.mark.parametrize(("tied", "rows"), [(False, 0), (True, 0), (False, 40)])
 def test_the_folder_opens_in_transformers_and_its_files_agree(tmp_path, tokenizer_json, tied, rows):
-    """`rows`: how many the embedding has beyond the tokenizer's tokens."""
+    """`rows` is the number of rows that the embedding has beyond the tokenizer's tokens."""
     size = len(json.loads(tokenizer_json)["model"]["vocab"])
     files = {"tokenizer.json": tokenizer_json, **template_files(64, end_token="<|endoftext|>")}
     save_model(random_model(vocab_size=size + rows, tied=tied), tmp_path / "parent", files)
@@ -268,7 +268,7 @@ def test_the_folder_opens_in_transformers_and_its_files_agree(tmp_path, tokenize
 
 # ---- sft ---------------------------------------------------------------------------------------------
 
-# The stage on a small run: what it learns, what it writes, and that it survives being killed.
+# The stage on a small run: what it learns and writes, and resuming after kills.
 
 QUICK = {
     "epochs": 4,

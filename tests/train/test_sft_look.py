@@ -1,4 +1,4 @@
-"""What `sft inspect` shows is what is learned, and nothing of it drives a terminal or a page."""
+"""Tests that `sft inspect` shows exactly the trained tokens, and nothing that controls a terminal or a page."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What a step follows: the gradient of the mean over all valid targets, clipped as torch clips."""
+"""Tests the gradient of a step: that of the mean over all valid targets, clipped as torch clips."""
 
 import json
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Pieces(TokenObjective):
 
 
 def followed(folder: Path, objective: Pieces, clip: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The gradient that one plain step of size 1 followed, from the change of the weights (Adam's first step hides it), and its line."""
+    """Returns the gradient of one plain step of size 1, from the change of the weights (Adam's first step hides it), and its log line."""
     model = fresh().double()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = OptimizerConfig(kind="adamw", betas=(0.0, 0.0), eps=1e9, lr=1e9, weight_decay=0)
@@ -58,7 +58,7 @@ def followed(folder: Path, objective: Pieces, clip: float) -> tuple[dict[str, Te
 
 
 def reference(z_loss: float = 0.0) -> tuple[Llama, float]:
-    """The gradient of the mean over all rows at once, in the model, and the mean loss."""
+    """Computes the gradient of the mean over all rows at once, in the model, and the mean loss."""
     model = fresh().double()
     ids, targets = Pieces([6]).rows()
     logits = model(ids)
@@ -79,7 +79,7 @@ def test_the_mean_over_all_targets_is_followed_and_clipped_as_torch_clips(
     assert line["loss"] == pytest.approx(nats, rel=1e-12) and line["grad_norm"] == pytest.approx(norm, rel=1e-12)
     for name, p in model.named_parameters():
         assert p.grad is not None
-        torch.testing.assert_close(moved[name], p.grad, rtol=1e-6, atol=1e-9, msg=name)  # Adam's eps of 1e9 leaves so much
+        torch.testing.assert_close(moved[name], p.grad, rtol=1e-6, atol=1e-9, msg=name)  # the error of Adam's eps of 1e9
 
 
 @settings(max_examples=30)

@@ -1,4 +1,4 @@
-"""Tasks from documents: deterministic, true to their source, and capped."""
+"""Tests tasks from documents: deterministic, true to their source, and limited in number."""
 
 import random
 

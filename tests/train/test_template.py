@@ -1,4 +1,4 @@
-"""The template against transformers, and the mask against what the assistant said."""
+"""Compares the template with transformers, and the mask with the assistant's turns."""
 
 import importlib.util
 import json
@@ -69,7 +69,7 @@ def encoder(folder) -> ChatEncoder:
 
 @pytest.fixture(scope="module", params=["chatml", "llama3"])
 def named(request, folder, tmp_path_factory):
-    """An encoder with a template that goes by a name, and `transformers`' tokenizer of the folder that is saved of it."""
+    """Returns an encoder with a template of that name, and `transformers`' tokenizer of the folder saved from it."""
     from transformers import AutoTokenizer
 
     path = tmp_path_factory.mktemp(request.param)
@@ -177,7 +177,7 @@ def test_a_tokenizer_that_is_none_is_named(tmp_path: Path):
 
 # ---- chat folder -------------------------------------------------------------------------------------
 
-# Which template a tuning gets, how answers are told in one that marks none, and what is refused.
+# The template that a tuning gets, the answers in a template that marks none, and refusals.
 
 FOLDER_CONVERSATION = [
     {"role": "system", "content": "You are brief."},
@@ -195,7 +195,7 @@ def chat_folder(tmp_path, tokenizer_json) -> Storage:
 
 
 def published(name: str) -> str:
-    """A published template, as TRL keeps it."""
+    """Returns a published template, as TRL keeps it."""
     spec = importlib.util.find_spec("trl")
     if spec is None or spec.origin is None:
         pytest.skip("trl is not installed")
@@ -211,7 +211,7 @@ def learned(encoder: ChatEncoder, messages) -> list[str]:
     "name", ["llama3", "llama3_1", "llama3_2", "qwen2_5_vl", "qwen3_instruct_2507", "lfm2", "gemma3", "cohere", "cohere2"]
 )
 def test_answers_of_a_template_that_marks_none_are_those_that_trl_marks(tokenizer_json, name):
-    """TRL has a second version of each of these by hand, some of which also learn the line break behind the end token."""
+    """TRL has hand-written second versions of these templates, some of which also learn the line break after the end token."""
     source, marked = published(name), published({"llama3_1": "llama3", "llama3_2": "llama3"}.get(name, name) + "_training")
     tokens = sorted(set(re.findall(r"<\|\w+\|>|<\w+_of_turn>", source)))
     special = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
@@ -223,14 +223,14 @@ def test_answers_of_a_template_that_marks_none_are_those_that_trl_marks(tokenize
 
 
 def test_an_answer_that_is_rewritten_later_is_refused(tokenizer_json):
-    """Qwen3 leaves thoughts out of all but the last answer, so no rule can say what was said."""
+    """Qwen3 leaves thoughts out of all but the last answer, so no rule can tell which tokens were the answer."""
     encoder = ChatEncoder(tokenizer_json, ChatTemplate(published("qwen3"), "qwen3"))
     with pytest.raises(TemplateRefusal, match=r"qwen3: marks nothing that the assistant says, and message 3 can't be told"):
         encoder.encode(FOLDER_CONVERSATION)
 
 
 def between(content: str) -> str:
-    """A template with this for a turn's content."""
+    """Returns a template with this for a turn's content."""
     return "{% for m in messages %}<|im_start|>{{ m.role }}\n" + content + "<|im_end|>{% endfor %}"
 
 

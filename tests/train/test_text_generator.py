@@ -1,4 +1,4 @@
-"""A model folder that completes texts and answers messages, and its command."""
+"""Tests a model folder that completes texts and answers messages, and its command."""
 
 import gzip
 import json
@@ -140,7 +140,7 @@ def test_prompts_of_a_compressed_file(tmp_path: Path, name: str) -> None:
 
 
 def test_nobody_reads_on(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`corpusmill generate ... | head`"""
+    """Tests a reader that stops early, as in `corpusmill generate ... | head`."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed, monkeypatch.context() as patch:

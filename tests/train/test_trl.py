@@ -1,4 +1,4 @@
-"""TRL as the oracle: its trainers' loss methods on the same log-probabilities, and its trainers step by step."""
+"""Uses TRL as the oracle: its trainers' loss methods on the same log-probabilities, and its trainers step by step."""
 
 import json
 from collections import defaultdict
@@ -32,13 +32,13 @@ COMPLETIONS = MASK & (torch.arange(13) > 0)
 
 
 def random_logps(seed: int) -> Tensor:
-    """Of tokens, float64 [8, 12]; 0 where there is none, as TRL's models give them."""
+    """Returns log-probabilities of tokens, float64 [8, 12]; 0 where there is none, as TRL's models give them."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(8, 12, generator=generator, dtype=torch.float64).square().neg() * COMPLETIONS[:, 1:]
 
 
 def trainer(kind: type, **attributes: object):
-    """A trainer with what its loss method reads and nothing else: no dataset, no model."""
+    """Returns a trainer with only the attributes that its loss method reads: no dataset, no model."""
     made = kind.__new__(kind)
     accelerator = SimpleNamespace(device=torch.device("cpu"), gather=lambda values: values, gather_for_metrics=lambda values: values)
     vars(made).update(
@@ -49,7 +49,7 @@ def trainer(kind: type, **attributes: object):
 
 
 def model_of(*token_logps: Tensor):
-    """What TRL calls a model: gives the log-probabilities of each call in turn."""
+    """A model for TRL's loss methods: returns the log-probabilities of each call in turn."""
     calls = iter(token_logps)
 
     def model(**_):
@@ -70,7 +70,7 @@ def pairs_of(token_logps: Tensor, reference: Tensor | None) -> PairLogps:
 
 
 def assert_same(ours: Tensor, theirs: Tensor, leaf: Tensor) -> None:
-    """Equal losses and equal gradients for the log-probabilities that both are made from."""
+    """Checks for equal losses and equal gradients with respect to the shared log-probabilities."""
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
     mine, their = (torch.autograd.grad(loss, leaf)[0] for loss in (ours, theirs))
     torch.testing.assert_close(mine, their, rtol=1e-10, atol=1e-12)
@@ -98,7 +98,7 @@ def test_dpo(name, theirs, smoothing, beta):
 
 
 def test_conservative():
-    """TRL's `sigmoid` has no label smoothing, its CPO has it: the authors' formula, where it is given log-ratios."""
+    """TRL's `sigmoid` has no label smoothing, its CPO has it: given log-ratios, it is the authors' formula."""
     logps, reference = random_logps(1).requires_grad_(), random_logps(2).sum(1)
     made = trainer(CPOTrainer, loss_type="sigmoid", beta=0.3, label_smoothing=0.2, alpha=0.0)
     losses, *_ = made.cpo_loss(*(logps.sum(1) - reference).chunk(2))
@@ -113,7 +113,7 @@ def test_simpo():
 
 
 def test_orpo():
-    """TRL casts to float32; its loss is the tuning's minus what `odds_ratio_loss` gives."""
+    """TRL casts to float32; its loss is that of tuning minus the result of `odds_ratio_loss`."""
     logps = random_logps(1).float().requires_grad_()
     made = trainer(ORPOTrainer, beta=0.4)
     means = logps.sum(1) / LENGTHS
@@ -132,7 +132,7 @@ OBJECTS = ("the grain", "heavy stones", "clear water", "white flour", "many stor
 
 @pytest.fixture
 def start(pretrained_run, tokenizer_json) -> Path:
-    """The folder of a model with random weights, in a run whose `pretrain` has left it."""
+    """Returns the folder of a model with random weights, in a run with a finished `pretrain`."""
     folder = Path(pretrained_run.path("pretrain/model"))
     shape = {"vocab_size": 600, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": 160}
     save_model(random_model(**shape), folder, {"tokenizer.json": tokenizer_json, **template_files(160)})
@@ -151,14 +151,14 @@ def assert_same_training(run: Any, stage: Stage, execute: Any, theirs: tuple[lis
     assert ours == pytest.approx(losses, rel=1e-5) and len(ours) == STEPS
     trained, before = load_model(run.path(f"{stage.name}/model")).state_dict(), load_model(run.path("pretrain/model")).state_dict()
     for name, weight in model.state_dict().items():
-        # A processor rounds the sums in its own order, and Adam divides by gradients' sizes: where one is next to nothing, a step of the
-        # learning rate (1e-3) may be another one. 6.1e-5 was seen on AVX2.
+        # A processor rounds the sums in its own order, and Adam divides by gradients' sizes: where a gradient is nearly zero, a step of the
+        # learning rate (1e-3) may differ. 6.1e-5 was seen on AVX2.
         torch.testing.assert_close(trained[name], weight, rtol=0, atol=2e-4, msg=name)
     assert (trained["model.norm.weight"] - before["model.norm.weight"]).abs().max() > 1e-3
 
 
 def their_training(kind: type, config: Any, start: Path, rows: list[dict[str, Any]], numbers: list[int], **more: Any):
-    """The loss of each step and the model after them, of a trainer of TRL's on the rows of these numbers in their order."""
+    """Returns the loss of each step and the final model of a TRL trainer on the rows of these numbers in their order."""
 
     class Recording(kind):
         def compute_loss(self, *arguments, **keywords):
@@ -177,7 +177,7 @@ def their_training(kind: type, config: Any, start: Path, rows: list[dict[str, An
 
 
 def _without_line_break(row: dict[str, Any], line_break: list[int]) -> dict[str, Any]:
-    """A completion is for TRL all that the template writes behind the prompt; for us it ends with its end token."""
+    """For TRL, a completion is all that the template writes after the prompt; for corpusmill it ends with its end token."""
     row = dict(row)
     for side in {"chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids"} & row.keys():
         assert row[side][-1:] == line_break
@@ -204,7 +204,7 @@ OURS = {
 
 
 def in_order(count: int, seed: int) -> list[int]:
-    """The numbers of a training's examples, step by step."""
+    """Returns the numbers of a training's examples, step by step."""
     return [number for step in range(STEPS) for number in places(step * BATCH, BATCH, count, seed).tolist()]
 
 
@@ -228,7 +228,7 @@ def test_dpo_step_by_step(pretrained_run, execute, start, tmp_path):
 
 
 def test_sft_step_by_step(pretrained_run, execute, start, tmp_path):
-    """With examples of more than half the context, so that none shares a row; rows begin with the longest."""
+    """The examples have more than half the context, so that none shares a row; rows begin with the longest."""
     rows = [
         {
             "messages": [

@@ -1,4 +1,4 @@
-"""The bytes of tokens, and the nats of targets."""
+"""Tests the bytes of tokens, and the nats of targets."""
 
 import json
 import math
@@ -89,7 +89,7 @@ def test_documents_without_bytes_are_left_out():
 
 # ---- validation --------------------------------------------------------------------------------------
 
-# Scores of held-out tokens: by hand, by group, and the same however windows are shared out.
+# Scores of held-out tokens: by hand, by group, and the same for any distribution of windows.
 
 CPU, VOCABULARY = torch.device("cpu"), 40
 ARCH = Architecture(vocab_size=VOCABULARY, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=8)
@@ -113,7 +113,7 @@ SETS = st.lists(
 
 
 def described(folder: Path, **columns: list[str | None]) -> TokenShards:
-    """A shard with a document of three tokens for each value of the columns, which its index has."""
+    """Returns a shard with a document of three tokens for each value of the columns, which its index has."""
     count = len(next(iter(columns.values())))
     write_token_set(folder, [[[4 + n % 9, 5, EOT_ID] for n in range(count)]], vocabulary_size=VOCABULARY)
     shards = TokenShards(folder)
@@ -125,7 +125,7 @@ def described(folder: Path, **columns: list[str | None]) -> TokenShards:
 
 
 class Ranks(LocalModel):
-    """One of several processes, whose totals are those that all of them have left in `parts`."""
+    """One of several processes; its totals are those that all of them have left in `parts`."""
 
     parts: list[torch.Tensor]
 
@@ -189,7 +189,7 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
     validation = Validation(described(tmp_path, language=languages, url=urls, source=["one"] * 6), SIZES, 8, True)
     sums = validation.sums(LocalModel(MODEL, "fp32"), CPU)
     found = validation.by_group(sums)
-    assert list(found) == ["language", "host"]  # all are of one source: nothing to tell apart
+    assert list(found) == ["language", "host"]  # all are of one source, so there are no groups
     assert {name: score.documents for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}
     assert {name: score.documents for name, score in found["host"].items()} == {"b.test": 3, "a.test": 2, UNKNOWN: 1}
     for name in ("en", "de"):

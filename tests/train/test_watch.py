@@ -1,4 +1,4 @@
-"""What is written while a training runs: speed, samples, TensorBoard, Weights & Biases, the bar."""
+"""Tests the records of a training in progress: speed, samples, TensorBoard, Weights & Biases, the bar."""
 
 import io
 import json
@@ -193,7 +193,7 @@ def test_the_bar_tells_the_numbers_within_80_columns() -> None:
     assert text.splitlines()[1].endswith("val 1.057")
     assert max(map(len, text.splitlines())) <= 80 and text.count("\n") == 2
     assert not re.search("[\x00-\x08\x0b-\x1f]", text)
-    bar.step({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": "nan"}, speed, 0.0)  # as a log has it
+    bar.step({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": "nan"}, speed, 0.0)  # as in a log
     assert shown(bar).splitlines()[1].endswith("val nan")
 
 
@@ -227,7 +227,7 @@ def write(folder: Path, steps: range, mode: str = "a") -> None:
 
 @pytest.fixture
 def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps that reach the bar."""
+    """Returns the steps that reach the bar."""
     seen: list[int] = []
     real = watch.loop_bar
 
@@ -267,7 +267,7 @@ def test_each_new_step_once_also_those_done_again(tmp_path: Path, steps_seen: li
             lines.write('{"step": 6, "lo')  # a line that is still being written
         look()
         assert steps_seen == [3, 4, 5]
-        write(tmp_path, range(4), mode="w")  # begun again at step 4: later lines are gone
+        write(tmp_path, range(4), mode="w")  # restarted at step 4: later lines are gone
         look()
         write(tmp_path, range(4, 8))
         look()

@@ -1,4 +1,4 @@
-"""Finding against the definition, computed by brute force over all windows."""
+"""Compares the search for test items with its definition, computed by brute force over all windows."""
 
 import math
 from collections import defaultdict
@@ -22,7 +22,7 @@ def make_config(**options: Any) -> ContaminationConfig:
 
 
 def make_passages(texts: list[Words], sets: list[int] | None = None) -> ItemTexts:
-    """Each text is an item of its own."""
+    """Builds an index of texts, each an item of its own."""
     of = np.array(sets or [0] * len(texts), np.int32)
     count = len(texts)
     return ItemTexts(
@@ -41,7 +41,7 @@ def find(finder: Finder, documents: list[Words]) -> list[tuple[int, ...]]:
 
 
 class Oracle:
-    """The rules as the documentation has them."""
+    """The rules as documented, computed slowly."""
 
     def __init__(self, texts: list[Words], config: ContaminationConfig, sets: list[int] | None = None):
         self.texts, self.config, self.sets = texts, config, sets or [0] * len(texts)
@@ -110,7 +110,7 @@ class Oracle:
         return {(min(run)[0], max(run)[0] + 1, agreed_own) for agreed_own, run in runs}
 
     def agreeing(self, document: Words, text: Words, laid: int) -> list[tuple[int, int]]:
-        """The equal words, where the text is laid at word `laid`, round n-grams of its own."""
+        """Returns the places of equal words with the text aligned at word `laid`, in stretches with an n-gram that proves the item."""
         equal = [i for i in range(len(text)) if 0 <= laid + i < len(document) and document[laid + i] == text[i]]
         stretches: list[list[int]] = []
         for i in equal:
@@ -135,7 +135,7 @@ CONFIG = st.builds(
 
 @st.composite
 def documents(draw: Any, texts: list[Words]) -> list[Words]:
-    """Random words with edited texts among them."""
+    """Generates random words with edited texts among them."""
     found = []
     for _ in range(draw(st.integers(1, 3))):
         document: Words = []
@@ -176,7 +176,7 @@ def long_text(seed: int, count: int) -> Words:
 
 def test_blocks_of_a_long_document_hide_nothing() -> None:
     texts = [long_text(s, 30) for s in range(40)]
-    finder = make_finder(texts, make_config(), block=100)  # a window has 38 words, so a block begins every 62 words
+    finder = make_finder(texts, make_config(), block=100)  # a window has 38 words, so a block starts every 62 words
     document: Words = []
     expected = []
     for number, text in enumerate(texts):
@@ -201,7 +201,7 @@ def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
 
 def test_a_text_of_common_n_grams_is_found_where_blocks_meet() -> None:
     parts = [long_text(s, 4) for s in range(50)]
-    texts = [parts[i] + parts[j] + parts[k] for i in range(8) for j in range(8) for k in range(8)]  # every n-gram is in 8 or more
+    texts = [parts[i] + parts[j] + parts[k] for i in range(8) for j in range(8) for k in range(8)]  # every n-gram occurs in 8 items or more
     finder = make_finder(texts, make_config(common=7), block=64)
     for before in range(40, 80):
         assert find(finder, [long_text(99, before) + texts[300] + long_text(98, 50)]) == [(0, 300, before, before + 12, 12)]
@@ -221,7 +221,7 @@ def test_boilerplate_of_a_set_proves_nothing_but_what_goes_with_it_does() -> Non
     finder = make_finder(texts, make_config(share=0.4))
     assert find(finder, [instruction + long_text(99, 100)]) == []
     assert find(finder, [long_text(98, 30) + texts[7]]) == [(0, 7, 30, 70, 23)]
-    few = make_finder(texts[:20], make_config(share=0.4))  # no more than `common` items have it
+    few = make_finder(texts[:20], make_config(share=0.4))  # at most `common` items have it
     assert {p for _, p, *_ in find(few, [instruction + long_text(99, 100)])} == set(range(20))
 
 

@@ -1,4 +1,4 @@
-"""Which items are found: everything that stands whole, most of what was edited, and nothing else."""
+"""Tests which items are found: every complete one, most of the edited ones, and nothing else."""
 
 import json
 import random
@@ -29,7 +29,7 @@ def finder_of(tmp_path: Path, items: list[str]) -> Finder:
 
 
 def found(finder: Finder, *documents: str) -> list[set[int]]:
-    """The items that each document holds."""
+    """Returns the items found in each document."""
     result: list[set[int]] = [set() for _ in documents]
     for row in finder.find(pa.array(documents, pa.large_string())):
         result[row[0]].add(int(finder.index.number[row[PASSAGE]]))
@@ -54,7 +54,7 @@ def one_word_in_ten(text: str) -> str:
 
 
 def questions(count: int, words: int) -> list[str]:
-    """Questions of so many words: they begin in few ways and ask for different things, as real ones do."""
+    """Makes questions of a given number of words, with few different beginnings and different ends, as real ones have."""
     draw = random.Random(words)
     common = min(words // 2, 10)
     starts = [" ".join(draw.sample(QUESTION, common)) for _ in range(5)]
@@ -85,7 +85,7 @@ def test_items_with_a_long_instruction_are_found_and_the_instruction_alone_is_no
 
 
 def test_a_text_all_of_whose_parts_are_common_is_found_whole(tmp_path: Path) -> None:
-    """Four names in a frame: every n-gram stands in more than 20 items, and only the whole text is one item's."""
+    """Four names in a frame: every n-gram occurs in more than 20 items, and only the whole text belongs to one item."""
     names = [f"{noun} the {other}" for noun, other in zip(NOUNS[:6], NOUNS[6:12], strict=True)]
     items = [f"first comes {a} then comes {b} then comes {c}" for a in names for b in names for c in names]
     finder = finder_of(tmp_path, items)

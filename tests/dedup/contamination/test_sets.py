@@ -1,4 +1,4 @@
-"""The files of evaluation sets, their formats and texts."""
+"""Tests the files of evaluation sets: formats and texts."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Decontamination as part of the stage, on real sets and documents."""
+"""Tests decontamination as part of the stage, on real sets and documents."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ def test_a_document_with_an_item_is_dropped(dedup, hens: Path) -> None:  # type:
     result = dedup([[clean, dirty], [prose(3, 100)]], contamination={"sets": [str(hens)]})
     assert result.kept == [clean, prose(3, 100)]
     assert [row["failed"] for row in result.report] == [[], ["contaminated"], []]
-    # question and answer are there whole, and the question has more words; two items of the set are there
+    # question and answer are whole, and the question has more words; two items of the set are found
     assert columns(result.report[1]) == ["hens", 1, "question", 1.0, QUESTION.upper(), 2]
     assert columns(result.report[0]) == columns(result.report[2]) == [None] * 6
     tasks = result.run.manifest.tasks
@@ -113,7 +113,7 @@ def test_what_changes_redoes_what_depends_on_it(dedup, hens: Path) -> None:  # t
     assert changed.manifest.tasks["contamination"].outputs != index.outputs
     assert changed.manifest.tasks["part-00001"].counts == {"contaminated": 1, "contaminated: hens": 1}
     hens.write_text(rows)
-    os.utime(hens, ns=(1, 1))  # another time, the same bytes: the index is made again, and nothing that depends on it
+    os.utime(hens, ns=(1, 1))  # the same bytes with another time: the index is made again, but nothing that depends on it
     same = run_again(changed, sets=sets)
     assert same.manifest.tasks["contamination"].outputs == index.outputs
     touched = hens.stat().st_mtime_ns + 10**9

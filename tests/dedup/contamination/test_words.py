@@ -1,4 +1,4 @@
-"""The walk over words against Python's `re`, `unicodedata` and `regex`."""
+"""Compares the walk over words with Python's `re`, `unicodedata` and `regex`."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ SINGLE = regex.compile(f"[{UNSPACED}]", regex.V1)
 
 
 def plain(character: str) -> str:
-    """Case-folded and without accents, if letters and digits are left; the capital of "ı" is that of "i"."""
+    """Returns the case-folded word without accents, if it keeps letters or digits; the capital of "ı" is that of "i"."""
     form = character
     for change in (bare, str.casefold, bare):
         form = change(form)
@@ -30,7 +30,7 @@ def bare(text: str) -> str:
 
 
 def slow_words(text: str) -> list[tuple[str, str]]:
-    """`(plain form, as it stands)` of each word."""
+    """Returns `(plain form, original form)` of each word."""
     found: list[tuple[str, str]] = []
     open_ = False
     for character in text:

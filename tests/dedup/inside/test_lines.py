@@ -1,4 +1,4 @@
-"""Repeated lines in the whole stage, Parquet to Parquet, against plain Python."""
+"""Compares repeated lines in the whole stage, Parquet to Parquet, with plain Python."""
 
 import random
 import time
@@ -18,7 +18,7 @@ from corpusmill.pipeline.shards import read_table
 
 
 def crawl(seed: int, count: int = 60) -> list[dict]:  # type: ignore[type-arg]
-    """Pages of three hosts: lines of their own, of their host, and of all; some copies of whole pages."""
+    """Makes pages of three hosts: lines of their own, of their host, and of all hosts; some whole pages are copies."""
     draw = random.Random(seed)
     rows: list[dict] = []  # type: ignore[type-arg]
     for i in range(count):
@@ -38,7 +38,7 @@ def host_of(row: dict) -> str:  # type: ignore[type-arg]
 
 
 def slow(rows: list[dict], config: LinesConfig) -> list[str | None]:  # type: ignore[type-arg]
-    """What becomes of the documents that stay: their lines without the repeated ones; None where none is left."""
+    """Returns the remaining documents without their repeated lines; None where no line remains."""
     scope = host_of if config.scope == "host" else lambda _: ""
     documents: dict[tuple[str, str], set[int]] = defaultdict(set)
     times: Counter[tuple[str, str]] = Counter()
@@ -127,7 +127,7 @@ def test_nothing_one_empty_and_identical_documents(dedup) -> None:  # type: igno
         assert dedup([[]], lines=options).report == []
         assert dedup([["one\nline\n"], [""]], lines=options).kept == ["one\nline\n", ""]
     same = [{"text": "a\nb", "url": str(i)} for i in range(30)]
-    assert dedup([same[:10], same[10:]], lines={}).kept == ["a\nb"]  # one document is left whose lines are nobody else's
+    assert dedup([same[:10], same[10:]], lines={}).kept == ["a\nb"]  # one document remains, whose lines no other has
     exact = {"enabled": False}
     assert dedup([same[:10], same[10:]], exact=exact, minhash=exact, lines={"keep": "first"}).kept == ["a\nb"]
     assert dedup([same[:10], same[10:]], exact=exact, minhash=exact, lines={}).kept == []

@@ -1,4 +1,4 @@
-"""Repeated passages in the whole stage, Parquet to Parquet, against brute force."""
+"""Compares repeated passages in the whole stage, Parquet to Parquet, with brute force."""
 
 import random
 from pathlib import Path
@@ -21,7 +21,7 @@ OFF = {"exact": {"enabled": False}, "minhash": {"enabled": False}}
 
 
 def corpus(seed: int, count: int) -> list[dict]:  # type: ignore[type-arg]
-    """Documents of passages of one source and words of their own, some under a menu, some of them copies."""
+    """Makes documents of passages from one source and words of their own; some have a menu on top, some are copies."""
     draw = random.Random(seed)
     source = [f"w{draw.randrange(3000)}" for _ in range(1500)]
     rows = []
@@ -78,7 +78,7 @@ def test_nothing_one_empty_and_identical_documents(dedup) -> None:  # type: igno
     assert result.kept == [passage]
     assert [row["failed"] for row in result.report] == [[], *[["only_repeated_substrings"]] * 24]
     assert dedup([same[:10], same[10:]], **OFF, substrings={"keep": "none"}).kept == []
-    assert dedup([same[:10], same[10:]], substrings={"keep": "none"}).kept == [passage]  # copies of documents are no repeats
+    assert dedup([same[:10], same[10:]], substrings={"keep": "none"}).kept == [passage]  # copies of documents do not count as repeats
 
 
 def test_a_short_passage_stays(dedup) -> None:  # type: ignore[no-untyped-def]
@@ -96,7 +96,7 @@ def test_many_copies_of_one_passage(dedup) -> None:  # type: ignore[no-untyped-d
 
 
 class Backwards(InlineEngine):
-    """Performs the last piece first, as several workers may."""
+    """Performs the last task first, as several workers may."""
 
     def perform(self, job, pieces, listener):  # type: ignore[no-untyped-def]
         return super().perform(job, pieces[::-1], listener)
@@ -120,7 +120,7 @@ def test_the_order_of_the_tasks_decides_no_byte_and_a_lost_file_is_made_again(op
 
 
 def again(run: StageRun, engine: InlineEngine) -> StageRun:
-    """The stage once more on the run that it was on."""
+    """Runs the stage again on the same run."""
     other = StageRun(run.stage, run.run, run.recipe, [], engine, Progress(False))
     other.execute()
     return other

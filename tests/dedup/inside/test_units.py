@@ -1,4 +1,4 @@
-"""The kernels over lines against plain Python."""
+"""Compares the kernels over lines with plain Python."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ FORMS = {
 
 
 def form(line: str, how: str) -> str:
-    """A unit's form; the unit itself, marked, where its form is empty."""
+    """Returns a unit's form; the unit itself, marked, where its form is empty."""
     return FORMS[how](line) or f"bytes {line.strip()}"
 
 
@@ -59,7 +59,7 @@ def test_keys_are_equal_where_forms_are(lines: list[list[str]], how: str, paragr
 
 
 def slow_cut(text: str, cut: set[str], how: str, paragraphs: bool) -> str:
-    """The text without some units: a unit goes with the newlines before it, and blank units around it melt into one."""
+    """Removes units from a text: each with the newlines before it; blank units around it are merged into one."""
     parts = re.split("(\n{2,})" if paragraphs else "(\n)", text)
     out, blank, gap, some = "", True, False, False
     for place in range(0, len(parts), 2):
@@ -128,7 +128,7 @@ def test_a_table_of_no_units_cuts_nothing_and_a_large_text_works() -> None:
 
 
 def datatrove(texts: list[str], folder: Path) -> list[str]:
-    """The texts after its three steps, one line a span, compared as they are."""
+    """Returns the texts after datatrove's three steps, with one line per span, compared unchanged."""
     as_is = TextNormConfig(
         lowercase=False, norm_whitespace=False, remove_punctuation=False, norm_unicode_diacritics=False, norm_numbers=False
     )

@@ -1,4 +1,4 @@
-"""The kernels over windows of words against brute force."""
+"""Compares the kernels over windows of words with brute force."""
 
 import random
 import time
@@ -48,7 +48,7 @@ def test_without_scripts_of_their_own_words_are_those_of_split() -> None:
 
 
 def cut(texts: list[str], tokens: int, keep: str) -> tuple[list[str], list[int]]:
-    """All four phases on one shard, by way of the kernels alone."""
+    """Performs all four phases on one shard by the kernels alone."""
     data, offsets = buffers(texts)
     anchor = (tokens + 1) // 2
     found, counts = np.unique(anchors(data, offsets, tokens, anchor), return_counts=True)
@@ -117,7 +117,7 @@ def test_a_large_text_takes_seconds(text: str) -> None:
 
 
 def cut_one(text: str) -> tuple[str, int]:
-    """As `cut`, on one text with arrays in place of dictionaries."""
+    """Does the same as `cut` on one text, with arrays in place of dictionaries."""
     data, offsets = buffers([text])
     found, counts = np.unique(anchors(data, offsets, 50, 25), return_counts=True)
     keys, _, places = windows(data, offsets, 50, 25, KeyTable(found[counts > 1]).table)
@@ -129,12 +129,12 @@ def cut_one(text: str) -> tuple[str, int]:
 
 
 def suffix_array_repeats(texts: list[str], tokens: int) -> list[set[int]]:
-    """For each text its words that lie in a window of `tokens` words that occurs twice in all."""
+    """Returns for each text the words in any window of `tokens` words that occurs at least twice."""
     known: dict[str, int] = {}
     split = [[known.setdefault(word, len(known)) for word in text.split()] for text in texts]
     numbers: list[int] = []
     for document, found in enumerate(split):
-        numbers += [*found, len(known) + document]  # an end of its own
+        numbers += [*found, len(known) + document]  # a different end mark for each text
     everything = np.array(numbers, np.uint32)
     suffixes = divsufsort(everything)
     common = kasai(everything, suffixes).astype(np.int64)

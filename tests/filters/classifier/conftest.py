@@ -1,4 +1,4 @@
-"""Tiny models that are trained here, with the labels of public ones, and a classifier's folder."""
+"""Trains tiny models with the labels of public ones, and makes a classifier's folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +9,13 @@ from tiny_classifiers import make_classifier, sentence, train
 
 @pytest.fixture(scope="session")
 def dclm_model(tmp_path_factory) -> Path:
-    """The labels of DCLM's fasttext-oh-eli5."""
+    """Trains a model with the labels of DCLM's fasttext-oh-eli5."""
     return train(tmp_path_factory.mktemp("dclm") / "oh_eli5.bin", {"__label__hq": ["good"], "__label__cc": ["bad", "other"]})
 
 
 @pytest.fixture(scope="session")
 def jigsaw_model(tmp_path_factory) -> Path:
-    """The labels of Dolma's Jigsaw model for hate speech."""
+    """Trains a model with the labels of Dolma's Jigsaw model for hate speech."""
     return train(
         tmp_path_factory.mktemp("jigsaw") / "hatespeech.bin", {"__label__toxic": ["rude"], "__label__non_toxic": ["good", "other"]}
     )
@@ -23,14 +23,14 @@ def jigsaw_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scale_model(tmp_path_factory) -> Path:
-    """Six labels from 0 to 5, as a fastText of FineWeb-Edu's marks has them."""
+    """Trains a model with six labels from 0 to 5, like fastText models of FineWeb-Edu's scores."""
     kinds = {0: ["bad"], 1: ["bad", "other"], 2: ["other"], 3: ["other", "good"], 4: ["good", "good", "other"], 5: ["good"]}
     return train(tmp_path_factory.mktemp("edu") / "edu.bin", {f"__label__{mark}": words for mark, words in kinds.items()})
 
 
 @pytest.fixture(scope="session")
 def toxicity(tmp_path_factory) -> Path:
-    """A classifier of two labels that scores windows of 10 words."""
+    """Makes a classifier of two labels that scores windows of 10 words."""
     return make_classifier(
         tmp_path_factory.mktemp("toxicity") / "toxicity", "toxicity", {"toxicity": ["rude", "bad"], "hate": ["rude"]}, window=10
     )
@@ -43,7 +43,7 @@ def quality(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def mixed_texts() -> list[str]:
-    """Texts of all kinds, mixtures and lengths, with line breaks, and some with nothing that a model knows."""
+    """Makes texts of all kinds, mixtures and lengths, with line breaks; some have no word that a model knows."""
     kinds = [["good"], ["bad"], ["rude"], ["other"]]
     kinds += [["good"] * share + ["bad", "other", "rude"][: 1 + share % 3] * (7 - share) for share in range(1, 7)]
     texts = [sentence(kinds[n % len(kinds)], 3 + n * 7 % 90, n).replace(" a ", "\na\n") for n in range(400)]

@@ -1,4 +1,4 @@
-"""What a raw score means, and where yes begins."""
+"""Tests the calibration of raw scores, and the choice of thresholds."""
 
 import gzip
 import json
@@ -19,11 +19,11 @@ from corpusmill.filters.classifier.evaluate import measures, rank
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.pipeline.errors import InputError
 
-# ---- Calibrations: scikit-learn's own predictions, honest on what they were not fitted on, and never falling.
+# ---- Calibrations: scikit-learn's own predictions, accurate on held-out scores, and monotonic.
 
 
 def overconfident(n, seed):
-    """Raw scores as fastText gives them: pushed towards 0 and 1, and too high; the truth is a logistic curve of their log-odds."""
+    """Simulates raw scores of fastText: pushed towards 0 and 1, and too high; the truth is a logistic curve of their log-odds."""
     random = np.random.default_rng(seed)
     odds = random.normal(0, 4, n)
     return 1 / (1 + np.exp(-odds)), random.random(n) < 1 / (1 + np.exp(-(0.4 * odds - 1)))
@@ -94,7 +94,7 @@ def test_a_model_that_is_the_wrong_way_round_is_not_turned_around(method):
 def test_scores_that_part_yes_from_no_still_have_a_finite_curve():
     found = fit_calibration("platt", [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])
     low, high = found.apply([0.1, 0.9])
-    assert 0.1 < low < 0.3  # Platt's target for no is 1 / (2 + 2)
+    assert 0.1 < low < 0.3  # Platt's target for a negative is 1 / (2 + 2)
     assert 0.7 < high < 0.9
 
 
@@ -119,7 +119,7 @@ def test_none_is_the_raw_score():
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_real_posts(shared_data, tmp_path, method):
-    """fastText on 9,000 tweets (OLID), calibrated on 1,500 others: on the last 1,416 its scores are probabilities, which they were not."""
+    """Calibrates fastText, trained on 9,000 tweets (OLID), on 1,500 others: on the last 1,416 its scores become probabilities."""
     with gzip.open(shared_data / "toxicity/tweeteval_offensive_train.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
     lines = write_form("words", pa.array([row["text"] for row in rows], pa.large_string())).to_pylist()
@@ -131,10 +131,10 @@ def test_real_posts(shared_data, tmp_path, method):
     before, after = (measures(rank(score[10_500:], yes[10_500:])) for score in (raw, calibration.apply(raw)))
     assert before[3] > 0.1 and after[3] < 0.06
     assert after[2] < before[2] - 0.01  # Brier
-    assert after[0] == pytest.approx(before[0], abs=0.01)  # the AUC is that of the order
+    assert after[0] == pytest.approx(before[0], abs=0.01)  # the AUC depends on the order alone
 
 
-# ---- Thresholds against trying each score.
+# ---- Thresholds, compared with a trial of each score.
 
 EXAMPLES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.7, 0.9, 1.0, float("nan")]), st.sampled_from([0, 1, 1, -1])), min_size=1, max_size=25

@@ -1,4 +1,4 @@
-"""The commands, and what the documentation shows of them."""
+"""Tests the commands, and the figures of the documentation."""
 
 import json
 import re
@@ -137,14 +137,14 @@ def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_p
     assert code == 2 and "not the model that the classifier was made with" in error
 
 
-# ---- The figures of docs/classifiers.md, README.md and the built-in's card are those that benchmarks/classifiers.py printed.
+# ---- Figures in docs/classifiers.md, README.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.
 
 ROOT = Path(__file__).resolve().parents[3]
 PRINTED = ROOT / "benchmarks/classifiers.txt"
 
 
 def printed() -> set[tuple[str, str, str]]:
-    """AUCs with the ends of their intervals, as the documentation writes them."""
+    """Returns AUCs with the ends of their intervals, as the documentation writes them."""
     rows = re.findall(r" (0\.\d{3}) \[(0\.\d{3}) (0\.\d{3})\]", PRINTED.read_text("utf-8"))
     return {tuple(number.removeprefix("0") for number in row) for row in rows}
 

@@ -1,4 +1,4 @@
-"""Corpora out of packages, and the classifier that is trained on them."""
+"""Tests corpora from packages, and the classifier trained on them."""
 
 import bz2
 import hashlib
@@ -25,7 +25,7 @@ from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 
-# ---- What is made of mails, wikitext, tagged text and word lists, on small samples.
+# ---- Texts made from mails, wikitext, tagged text and word lists, on small samples.
 
 MAIL = b"""From someone@somewhere Mon Aug 26 2002
 Received: from list.test
@@ -156,7 +156,7 @@ def test_the_packages_word_lists(shared_data: Path) -> None:
     assert not sure & unsure and sure | unsure >= {word.lower() for word in rated}
 
 
-# ---- The sentences that teach a classifier what negation and counter speech are, and the cases that measure it: none is in both.
+# ---- Training sentences for negation and counter speech, and the test cases that measure them: no sentence is in both.
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("xylo", "quux", "zorb")  # in place of listed words
@@ -185,13 +185,13 @@ def test_sentences_are_filled_and_both_answers_come(rows) -> None:
     lists = json.loads(Path(contrasts.__file__).with_name("contrasts.json").read_bytes())
     assert len(rows) == sum(part["sentences"] for part in lists["templates"]) and rows == list(contrasts._contrasts())
     assert not [row for row in rows if "{" in row["text"] or "}" in row["text"]]
-    for word in ("not", "never", WORDS[0]):  # no word that gives the answer away by itself
+    for word in ("not", "never", WORDS[0]):  # no word alone gives the answer away
         assert {row["toxic"] for row in rows if word in plain(row["text"]).replace("s ", " ").split()} == {0, 1}
     assert all(f"{{{name}}}" in str(lists) for name in (*lists["slots"], "word"))
 
 
 def test_no_functional_case_is_taught(rows, functional) -> None:
-    """Neither whole nor in a run of five words, whatever group or slur stands in it."""
+    """No case is in the training sentences, whole or by a run of five words, with any group or slur in it."""
     taught = {run for row in rows for run in runs(plain(row["text"]))}
     cases = functional.cases(list(WORDS))
     assert len(cases) > 300 and {case.toxic for case in cases} == {0, 1}
@@ -205,10 +205,10 @@ def runs(text: str, length: int = 5) -> set[str]:
     return {" ".join(words[at : at + length]) for at in range(len(words) - length + 1)}
 
 
-# ---- The built-in classifier: its spec, and a real training where the packages can be had.
+# ---- The built-in classifier: its spec, and a real training where the packages are available.
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "classifiers").glob("*.yaml"))
-#: What each is asked: texts that mean yes, texts that mean no.
+#: Texts for each label: positive ones, negative ones.
 ASKED = {
     "quality": (
         "The river rises in the mountains of the north and flows through three provinces before it reaches the sea. Its basin was settled "

@@ -1,4 +1,4 @@
-"""Measures of a classifier against scikit-learn and SciPy, and what an evaluation says of files."""
+"""Compares measures of a classifier with scikit-learn and SciPy, and tests the evaluation of files."""
 
 import json
 from pathlib import Path
@@ -34,9 +34,9 @@ from corpusmill.filters.classifier.score import TRAINING_HASHES, in_training
 from corpusmill.filters.classifier.spec import ExampleSource as Source
 from corpusmill.pipeline.errors import InputError
 
-# ---- All measures against scikit-learn, with ties and with the weights that a resample gives.
+# ---- All measures against scikit-learn, with ties and with the weights of a resample.
 
-#: Few different scores, so that ties are many.
+#: Few different scores, so that there are many ties.
 TIED = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=40)
 
 
@@ -111,7 +111,7 @@ def test_one_answer_alone_has_no_auc_and_no_crash():
     assert np.isnan(none).all()
 
 
-# ---- Intervals: as scipy.stats.bootstrap gives them for a statistic computed by scikit-learn, and true to their level.
+# ---- Intervals: equal to scipy.stats.bootstrap's for a statistic computed by scikit-learn, and with the coverage that they claim.
 
 
 def examples(n, seed):
@@ -140,7 +140,7 @@ def test_equal_seeds_give_equal_intervals_and_others_others():
 
 
 def test_intervals_hold_the_true_auc_about_as_often_as_they_say():
-    """Of scores drawn evenly, of which each is its own probability of yes, the AUC is 5/6."""
+    """With uniform scores, each of which is its own probability of a positive, the AUC is 5/6."""
     hits = 0
     for seed in range(200):
         low, high = intervals(rank(*examples(150, 1000 + seed)), 200, 0.9, seed)
@@ -149,7 +149,7 @@ def test_intervals_hold_the_true_auc_about_as_often_as_they_say():
 
 
 def test_the_interval_of_a_calibration_error_reaches_down_to_none():
-    """Scores that are probabilities have no error but chance; percentiles of resamples lie above even the measured one."""
+    """Scores that are probabilities have no error but chance; percentiles of resamples even exceed the measured error."""
     score, yes = examples(600, 4)
     low, high = intervals(rank(score, yes), 300, 0.95, 0)
     value = measures(rank(score, yes))[3:5]
@@ -159,7 +159,7 @@ def test_the_interval_of_a_calibration_error_reaches_down_to_none():
 
 
 def test_the_interval_of_a_true_calibration_error_holds_it():
-    """Scores that are all .2 too low are .2 wrong in each bin."""
+    """Scores that are all .2 too low have an error of .2 in each bin."""
     score, yes = examples(3000, 5)
     high_enough = score > 0.2
     low, high = intervals(rank(score[high_enough] - 0.2, yes[high_enough]), 300, 0.95, 0)
@@ -179,7 +179,7 @@ def test_resamples_without_a_yes_do_not_spoil_the_interval():
     assert low[0] == high[0] == 1
 
 
-# ---- What an evaluation says of each source and length, and of examples that can't be judged.
+# ---- Evaluation by source and length, and of examples that can't be judged.
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_examples_without_a_source_are_a_source():
     assert set(result["by_source"]) == {"(no source)", "a"}
 
 
-# ---- Evaluating labelled files: the numbers of scikit-learn over fastText's own scores, and what has been seen before.
+# ---- Evaluation of labelled files: scikit-learn's numbers over fastText's own scores, and overlap with training examples.
 
 OLD, NEW = make_posts(1, 400), make_posts(2, 300)
 

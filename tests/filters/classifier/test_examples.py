@@ -1,4 +1,4 @@
-"""Rows of every kind of file, and what is known of them."""
+"""Tests the rows of every kind of file, with their labels."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Models by URL: fetched once into the cache under their content's hash, checked, and refused in one sentence."""
+"""Tests models by URL: fetched once into the cache under their content's hash, checked, and refused in one sentence."""
 
 import hashlib
 import shutil
@@ -24,7 +24,7 @@ class Served(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """`(folder, its URL, the paths that were asked for)`, and an empty cache."""
+    """Returns `(folder, its URL, the requested paths)`, and an empty cache."""
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder, Served.asked = tmp_path / "served", []

@@ -1,4 +1,4 @@
-"""The forms against a few lines of Python: random Unicode, every character, and what fastText reads of a line."""
+"""Compares the forms with a few lines of Python: random Unicode, every character, and the tokens that fastText reads from a line."""
 
 import re
 import sys
@@ -62,8 +62,9 @@ def test_as_a_few_lines_of_python(texts: list[str]) -> None:
 
 
 def test_every_kind_of_character() -> None:
-    """Alone, in a word, and on both sides of a sigma, where it decides whether the sigma is a final one. Beyond the first two planes all
-    are letters of Chinese or nothing, with a few exceptions at their ends: every 61st of them is taken."""
+    """Tests each character alone, in a word, and on both sides of a sigma, where it decides whether the sigma is a final one. Planes after
+    the first two hold only Chinese letters or nothing, with a few exceptions at their ends: every 61st of their characters is tested.
+    """
     points = [*range(0x20000), *range(0x20000, sys.maxunicode + 1, 61), *range(0xE0000, 0xE0200)]
     characters = [chr(point) for point in points if not 0xD800 <= point < 0xE000]
     for pattern in ("{0}", "a{0}b", "A{0}Σ{0} Σ{0}A AΣ{0}a", "@{0} http://{0}"):
@@ -86,7 +87,7 @@ def test_examples() -> None:
 
 @given(st.lists(pieces, min_size=1, max_size=4))
 def test_written_again(texts: list[str]) -> None:
-    """What is written stays as it is, where no token was left out at an end: behind it there may be a space that fastText does not know."""
+    """Writing twice changes nothing more, unless a token was left out at an end: a space unknown to fastText may follow it."""
     for form in ("plain", "lower"):
         once = write(form, [text for text in texts if "__" not in text and "</" not in text])
         assert write(form, once) == once
@@ -94,7 +95,7 @@ def test_written_again(texts: list[str]) -> None:
 
 @given(st.lists(pieces, max_size=4), st.integers(0, 3))
 def test_a_text_does_not_depend_on_others(texts: list[str], start: int) -> None:
-    """Nor on the Arrow layout."""
+    """A text's form depends neither on other texts nor on the Arrow layout."""
     column = pa.array(texts, pa.large_string())
     for form in FORMS:
         whole = write_form(form, column)
@@ -112,7 +113,7 @@ def test_nulls_are_refused() -> None:
 
 
 def test_fasttext_learns_no_label_from_a_text(tmp_path: Path) -> None:
-    """Nor does a line end within one: the labels and words of the model are those that were meant."""
+    """No text becomes a label or ends a line: the model has only the intended labels and words."""
     evil = [f"{before}{token}{after}word{place}" for place, (before, token, after) in enumerate(
         (before, token, after)
         for token in ("__label__evil", "</s>", "</s> __label__evil")

@@ -1,4 +1,4 @@
-"""Equal examples become one, near copies stay together, and the training's choice is balanced."""
+"""Tests that equal examples become one, near copies stay together, and the training set is balanced."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +10,13 @@ from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, distinct, mixed, near_clusters, part_of, training_order
 from corpusmill.filters.classifier.spec import SplitShares
 
-# ---- Equal examples become one, near copies stay together, and the training's choice is balanced and reproducible.
+# ---- Equal examples become one, near copies stay together, and the training set is balanced and reproducible.
 
 SHARES = SplitShares()
 
 
 def table(rows, labels=("a", "b")):
-    """Of `(text, answers...)`."""
+    """Makes a table from `(text, answers...)`."""
     columns = {label: pa.array([row[place] for row in rows], pa.int8()) for place, label in enumerate(labels, 1)}
     text = pa.array([row[0] for row in rows], pa.large_string())
     return pa.table({"text": text, "source": pa.array(["s"] * len(rows)), "document": np.arange(len(rows)), **columns})
@@ -39,7 +39,7 @@ def test_copies_are_merged_and_contradictions_dropped():
 def test_pieces_of_one_document_and_near_copies_are_one_cluster():
     texts = ["knead it", "plane the plank and sand it", "plane the plank and sand it!", "the oven is hot", "the oven is hot?"]
     examples = table([(text, 1, 0) for text in texts]).set_column(2, "document", pa.array([0, 0, 1, 2, 3]))
-    found = distinct(examples, examples["text"].combine_chunks(), ["a"])  # the second piece of document 0 is like document 1
+    found = distinct(examples, examples["text"].combine_chunks(), ["a"])  # the second example of document 0 is like document 1
     assert len(set(found.cluster[:3])) == 1 and len(set(found.cluster[3:])) == 1 and found.cluster[0] != found.cluster[3]
 
 
@@ -70,7 +70,7 @@ def test_shares_are_met_and_seeds_differ():
 
 
 def test_no_near_copy_lies_across_the_split():
-    """Texts of one to three edits of each other: every pair of at least .7 is in one part."""
+    """The texts differ by one to three edits: every pair of similarity .7 or more is on one side."""
     draw = np.random.Generator(np.random.PCG64(9))
     vocabulary = ["".join(draw.choice(list("abcdefghij"), int(draw.integers(3, 9)))) for _ in range(500)]
     texts = []
@@ -87,7 +87,7 @@ def test_no_near_copy_lies_across_the_split():
     assert len(pairs) > 300 and len(set(part.tolist())) == 3
     assert all(part[a] == part[b] for a, b in pairs)
     by_hash = part_of(found.hashes, np.arange(len(sets)), SHARES, 1)
-    assert any(by_hash[a] != by_hash[b] for a, b in pairs)  # without clusters they would
+    assert any(by_hash[a] != by_hash[b] for a, b in pairs)  # without clusters some pairs would be
 
 
 ANSWERS = np.array([True] * 100 + [False] * 1000)
@@ -119,11 +119,11 @@ def test_weights_of_sources_and_an_order_that_depends_on_content_alone():
     assert np.abs(np.corrcoef(np.arange(len(order)), ANSWERS[order])[0, 1]) < 0.1  # answers are mixed
 
 
-# ---- Clusters of near copies against all pairs compared by brute force.
+# ---- Clusters of near copies, compared with all pairs by brute force.
 
 
 def shingles(text: str) -> set[str]:
-    """5-character shingles of a text that is in normal form: lower-case words, one space apart."""
+    """Returns the 5-character shingles of a text in normal form: lower-case words, one space apart."""
     return {text[place : place + 5] for place in range(len(text) - 4)}
 
 
@@ -148,8 +148,9 @@ def test_finds_what_comparing_all_pairs_finds(texts, threshold):
 
 
 def test_edited_texts_of_a_large_set():
-    """A thousand texts, each with a copy of which a word or two was changed: nearly all pairs are found by a threshold in between, and all
-    that are found by brute force."""
+    """A thousand texts, each with a copy in which a word or two is changed. A threshold in between finds nearly all pairs, and all
+    that brute force finds.
+    """
     draw = np.random.Generator(np.random.PCG64(5))
     vocabulary = ["".join(draw.choice(list("abcdefghijklmnop"), int(draw.integers(2, 9)))) for _ in range(3000)]
     texts = []

@@ -1,4 +1,4 @@
-"""Scores against fastText, of texts and of files."""
+"""Compares scores with fastText, of texts and of files."""
 
 import dataclasses
 import gzip
@@ -30,7 +30,7 @@ from corpusmill.pipeline.errors import InputError
 
 # ---- Several heads at once against fastText's own predict for each: all losses, whole and quantised, with and without n-grams.
 
-#: fastText adds in single precision, and reads the sigmoid of ova and ns from a table whose entries are so far apart.
+#: fastText adds in single precision, and reads the sigmoid of ova and ns from a table with entries this far apart.
 ROUNDING, TABLE_STEP = 1e-5, 1 / (1 + math.exp(-1 / 32)) - 0.5
 WORDS = [
     "the", "of", "a", "in", "is", "was", "good", "bad", "House", "house", "maison", "Straße", "ΟΔΟΣ", "река", "ДОМ", "漢字", "日本語",
@@ -38,7 +38,7 @@ WORDS = [
     "supercalifragilistic", "é", "e\u0301", "😀", "</s>", "__label__yes", "__label__x", "<nl>", "<url>",
 ]  # fmt: skip
 SPACES = [" ", " ", " ", " ", "  ", "\n", "\n\n", "\t", "\r\n", "\u2028", "\0", "\xa0"]
-#: Options of a model each; the files are all in use at once.
+#: Options of each model; all files are in use at once.
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"form": "plain", "dim": 5},
     "pairs": {"form": "lower", "dim": 16, "wordNgrams": 2, "bucket": 1000},
@@ -98,8 +98,9 @@ def make_heads(models: dict[str, Path], **options: Any) -> list[LoadedHead]:
 
 
 def expected_raw(path: Path, texts: list[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """fastText's probability of the label that `make_classifier` calls positive (0 where it is not listed), and whether the text has a
-    word of the dictionary, or anything at all where there are character n-grams."""
+    """Returns fastText's probability of the positive label of `make_classifier` (0 where it is not listed), and whether the text has a
+    word of the dictionary, or, with character n-grams, any character.
+    """
     model = load_model(str(path))
     positive, known = model.get_labels()[-1], set(model.get_words())
     found = [dict(zip(labels, scores)).get(positive, 0.0) for labels, scores in zip(*model.predict(texts, k=-1))]
@@ -120,7 +121,7 @@ def close(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], kno
 
 
 def windows_of(line: str, words: int, mark_lines: bool) -> list[str]:
-    """A written text in windows, slowly."""
+    """Splits a written text into windows, slowly."""
     tokens = re.findall(r"[^ \t\n\r\f\v\0]+", line)
     counted = [place for place, token in enumerate(tokens) if not (mark_lines and token == "<nl>")]
     starts = [0, *counted[words::words]]
@@ -141,14 +142,14 @@ def test_all_models_at_once(models: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("words", [1, 2, 7, 40])
 def test_windows(models: dict[str, Path], words: int) -> None:
-    """The greatest calibrated score of the windows, and the share above the threshold, for heads with other windows and calibrations."""
+    """Tests the greatest calibrated score of windows, and the share above the threshold, for various windows and calibrations."""
     calibration = Calibration(method="platt", slope=1.7, intercept=-0.4)
     heads = [*make_heads(models, window=words, calibration=calibration, threshold=0.3, complement=True), *make_heads(models, window=25)]
     found = Scorer(heads).score(pa.array(TEXTS))
     for head, scores in zip(heads, found):
         lines = write_form(head.form, pa.array(TEXTS)).to_pylist()
         windows = [windows_of(line, head.window, head.form == "words") for line in lines]
-        alone = Scorer([dataclasses.replace(head, window=None, form="plain")])  # judged above; of each window by itself
+        alone = Scorer([dataclasses.replace(head, window=None, form="plain")])  # judged above; here each window by itself
         apart = alone.score(pa.array([window for part in windows for window in part]))[0]
         ends = np.cumsum([len(part) for part in windows])
         for place, part in enumerate(windows):
@@ -169,7 +170,7 @@ spaced = tokens.flatmap(lambda words: st.sampled_from(SPACES).map(lambda space: 
 
 @pytest.fixture(scope="module")
 def loaded(models: dict[str, Path]) -> tuple[dict[str, Any], Scorer, Scorer]:
-    """fastText's models, all heads, and the same with room for next to no sums, so that tokens push each other out."""
+    """Returns fastText's models, all heads, and all heads with a tiny cache of sums, in which tokens evict each other."""
     heads = make_heads(models)
     small = Scorer(heads)
     for place, (form, groups, scorer) in enumerate(small._parts):
@@ -192,7 +193,7 @@ def test_random_texts(loaded: tuple[dict[str, Any], Scorer, Scorer], texts: list
 
 
 def test_heads_of_one_model(models: dict[str, Path]) -> None:
-    """All labels of a model, in another order, and with windows and without: each as if it were alone."""
+    """Tests all labels of a model, in another order, with and without windows: each scores as if it were alone."""
     (head,) = load_heads(*make_classifier(models, "hs"))
     heads = [dataclasses.replace(head, column=column, window=window) for window in (None, 5) for column in (3, 0, 4, 3)]
     found = Scorer(heads).score(pa.array(TEXTS))
@@ -214,7 +215,7 @@ def test_windows_are_cut_as_slowly(lines: list[bool], words: int, mark_lines: bo
 
 
 def test_a_text_does_not_depend_on_others(models: dict[str, Path]) -> None:
-    """Not on the batch, on what was scored before, or on the other heads: to the last bit."""
+    """A score depends on no other text of the batch or before it, and on no other head, to the last bit."""
     heads = [*make_heads(models, window=10), *make_heads(models)]
     scorer = Scorer(heads)
     whole = scorer.score(pa.array(TEXTS))
@@ -246,7 +247,7 @@ def test_what_can_not_be_loaded(models: dict[str, Path], tmp_path: Path) -> None
         load_heads(tmp_path, classifier.model_copy(update={"heads": (wrong,)}))
 
 
-# ---- Scores of many files: each text's own, in order, the same bytes each time, and nothing half written.
+# ---- Scores of many files: each text's own, in order, the same bytes each time, and no partial file.
 
 POSTS = make_posts(3, 250)
 

@@ -1,4 +1,4 @@
-"""Classifiers in the stage: a kept share of the corpus, resume, workers, deciding again, and what a run remembers of its models."""
+"""Tests classifiers in the stage: a kept share of the corpus, resume, workers, retuning, and a run's record of its models."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def accents(documents):
 
 
 def section(quality: Path, toxicity: Path | None = None, short: int = 20, **options: Any) -> dict[str, Any]:
-    """Documents that are not short, of these the best tenth; mails are cut out of them."""
+    """Returns a section that keeps documents that are not short, and of these the best tenth; it redacts email addresses."""
     steps: list[Any] = [SHORT, {"classifier": {"model": str(quality), "keep_where": "high", "keep": 0.1, **options}}, "pii"]
     if toxicity:
         steps.insert(1, {"classifier": {"model": str(toxicity), "keep_where": "low", "max_share": 0.9}})
@@ -105,7 +105,7 @@ def test_as_with_the_threshold_that_was_found(tmp_path, three_shards, run_filter
         name = f"filter/data/part-{number:05d}.parquet"
         assert kept.read_bytes(name) == plain.read_bytes(name)
     for ours, theirs in zip(stored(kept, "report"), stored(plain, "report"), strict=True):
-        assert repr(ours.to_pylist()) == repr(theirs.to_pylist()) and ours.schema.equals(theirs.schema)  # NaN is like NaN
+        assert repr(ours.to_pylist()) == repr(theirs.to_pylist()) and ours.schema.equals(theirs.schema)  # NaN equals NaN
 
 
 def test_of_all_documents(tmp_path, three_shards, run_filter, quality) -> None:
@@ -122,7 +122,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, three_shards,
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = sorted((tmp_path / "copies").glob("0*"))
-    # classifiers, measured 4, thresholds, documents 4, answers, the mark of the end, and the code of the two modules that compute them
+    # classifiers, measured 4, thresholds, documents 4, answers, the end mark, and the code of the two modules that compute them
     assert int(done.stdout) == 14 and len(found) == 28
     expected = tree(tmp_path / "copies/first")
     assert "filter/classifiers/quality.json" in expected and "filter/measured/part-00000.parquet" in expected
@@ -134,13 +134,13 @@ def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, three_shards,
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path, three_shards, run_filter, quality, toxicity, tree, ray_engine) -> None:
     run_filter(three_shards(tmp_path / "one"), section(quality, toxicity))
     expected = tree(tmp_path / "one")
-    ray_engine.connect()  # for so little it would not come up
+    ray_engine.connect()  # so few tasks would not start Ray
     run_filter(three_shards(tmp_path / "two"), section(quality, toxicity), ray_engine)
     assert tree(tmp_path / "two") == expected
 
 
 def measured(monkeypatch) -> list[str]:
-    """The shards that are measured from now on."""
+    """Returns the shards that are measured from now on."""
     names: list[str] = []
     for worker in (MeasureWorker, FilterWorker):
         original = worker.process
@@ -165,7 +165,7 @@ def test_another_share_or_threshold_measures_nothing(tmp_path, three_shards, run
 def test_texts_that_a_changed_step_rewrites_otherwise_are_written_anew(
     tmp_path: Path, texts: list[str], make_documents: Callable, finished_ingest: Callable, run_filter: Callable, quality: Path
 ) -> None:
-    """What was measured has the same bytes, lengths included, so no input of the deciding tasks tells of the change."""
+    """The changed step measures the same bytes, lengths included, so no input of the deciding tasks shows the change."""
     run, step, options = finished_ingest(tmp_path / "run", [make_documents(texts[:60])]), tmp_path / "step.py", section(quality)
     options["steps"].append({"python": f"{step}:accents"})
     found = []
@@ -203,7 +203,7 @@ def test_retune_is_a_fresh_run_and_says_before_what_changes(tmp_path, three_shar
     assert tree(tmp_path / "run") == tree(tmp_path / "fresh") and not names and said == [dry] == [result]
     kept = sum(row.kept for row in Manifest(Storage(str(tmp_path / "run/filter"))).rows())
     assert result.kept == kept == result.kept_before + result.came_back - result.gone and result.kept != result.kept_before
-    assert "quality" in result.changed  # the threshold that keeps the share is another one, too
+    assert "quality" in result.changed  # the threshold that keeps the share changes, too
     back = retune(
         str(tmp_path / "run"), [f"filter.thresholds={json.dumps(section(quality)['thresholds'])}"], InlineEngine(), Progress(False)
     )

@@ -1,4 +1,4 @@
-"""Steps that score: columns, rules, options."""
+"""Tests steps that score: columns, rules, options."""
 
 import json
 import math
@@ -22,35 +22,35 @@ from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table
 
-# ---- Scores of the step against what the authors of public models compute with fastText, and what a recipe makes of them.
+# ---- Scores of the step, compared with those that authors of public models compute with fastText, and recipes that use them.
 
 
 def predict(model, text: str, k: int = 1):
-    """fastText's `predict` (the binding's own refuses numpy 2): labels and probabilities, the likeliest first."""
+    """Returns fastText's `predict` (the binding's own fails with numpy 2): labels and probabilities, the likeliest first."""
     labels, chances = model.predict(text, k=k)
     return labels, np.asarray(chances)
 
 
 def dclm_reference(model, content: str) -> float:
-    """DCLM's classify_fasttext_hq_prob, in its words."""
+    """Computes DCLM's classify_fasttext_hq_prob, with its names."""
     text = " ".join(content.strip().splitlines())
     (label, *_), (chance, *_) = predict(model, text)
     return 1 - chance if label == "__label__cc" else chance
 
 
 def dolma_reference(model, text: str) -> float:
-    """Dolma's FastTextJigsawHatespeechDocumentTagger: of two labels the one without "non" in its name."""
+    """Computes Dolma's FastTextJigsawHatespeechDocumentTagger: the label without "non" in its name, of two."""
     labels, chances = predict(model, text.replace("\n", " ").strip(), k=-1)
     return chances[1 if "non" in labels[0] else 0]
 
 
 def expected_reference(model, text: str, values: dict[str, float]) -> float:
-    """The card of llm-data-textbook-quality-fasttext-classifer-v2."""
+    """Computes the score on the card of llm-data-textbook-quality-fasttext-classifer-v2."""
     return sum(values[label] * chance for label, chance in zip(*predict(model, re.sub("\n+", " ", text), k=-1)))
 
 
 def best_reference(model, text: str) -> int:
-    """The card of fineweb-edu-fasttext-classifier."""
+    """Computes the score on the card of fineweb-edu-fasttext-classifier."""
     return int(predict(model, re.sub("\n+", " ", text))[0][0].removeprefix("__label__"))
 
 
@@ -290,14 +290,14 @@ def test_the_command_line_says_it_in_one_sentence(tmp_path, finished_ingest, mak
     assert code == 2 and message in " ".join(errors.split()) and "Traceback" not in errors
 
 
-# ---- The steps `quality`, `toxicity` and `spam`: what needs a model says so, and none fires on clean pages by itself.
+# ---- The steps `quality`, `toxicity` and `spam`: an error where a model is needed, and no positive on clean pages by default.
 
 DEMO = Path(__file__).parents[3] / "recipes/demo.yaml"
 
 
 @pytest.fixture
 def builtins(tmp_path: Path, monkeypatch, make_folder) -> Path:
-    """A cache in which the built-in classifier lies, as a small one."""
+    """Makes a cache with a small built-in classifier."""
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
     for name in BUILTIN:
         folder = make_folder(tmp_path / FOLDER / f"{name}-{builtin_key(builtin_spec(name))}", name, {name: ["good"]}, threshold=0.7)
@@ -371,7 +371,7 @@ def test_quality_has_its_model() -> None:
 
 
 def clean_pages(shared: Path) -> list[str]:
-    """Ordinary pages of Common Crawl where they are there, and pages of a manual that this test makes."""
+    """Returns ordinary pages of Common Crawl where they are available, and pages of a manual that this test makes."""
     made = [
         f"Chapter {n}. Before you install the {part}, check that the disk has {n} GB free. " + "Then run the installer and answer its "
         f"questions; the {part} is set up in a few minutes. If it hangs, kill the process and start it again. " * (1 + n % 4)
@@ -383,7 +383,7 @@ def clean_pages(shared: Path) -> list[str]:
 
 
 def test_scores_without_a_model_given_fire_on_no_clean_pages(builtins, shared_data, run_filter, finished_ingest, make_documents, tmp_path):
-    """Every step that scores by itself, and those of the demo."""
+    """Tests every step that needs no given model, and those of the demo."""
     scoring = [name for name in STEPS if STEPS[name].startswith("corpusmill.filters.classifier.") and _needs_nothing(name)]
     demo = [item for item in yaml.safe_load(DEMO.read_text("utf-8"))["filter"]["steps"] if set(item) & {"quality", "toxicity", "spam"}]
     pages = clean_pages(shared_data)
@@ -424,11 +424,11 @@ def test_a_score_that_fires_on_more_than_a_tenth_warns(toxicity, run_filter, fin
     counts, warnings = of("own", toxic_and_clean(12, 88))
     assert (counts["toxicity"]["scored"], counts["toxicity"]["fires"]) == (100, 12)
     said = "toxicity fires on 12 of 100 documents (12.0%; toxicity >= 0.6): that is more than a tenth of the corpus"
-    assert len(warnings) == 2 and warnings[0].startswith(said) and warnings[1].startswith("toxicity_hate fires on ")  # a label each
+    assert len(warnings) == 2 and warnings[0].startswith(said) and warnings[1].startswith("toxicity_hate fires on ")  # one for each label
     with corpusmill.open_run(str(tmp_path / "own")) as run:
         assert any(warning.startswith(f"filter: {said}") for warning in run.warnings)
         assert any(warning.startswith(f"filter: {said}") for warning in read_summary(str(tmp_path / "own")).warnings)
     assert of("few", toxic_and_clean(5, 95))[1] == []
     assert "toxicity_share > 0.2" in of("share", toxic_and_clean(30, 70), max_share={"toxicity": 0.2})[1][0]
     assert of("number", toxic_and_clean(30, 70), threshold={"toxicity": 1.0})[0]["toxicity"]["fires"] == 0  # by the recipe's rule
-    assert "toxicity" not in (of("kept", toxic_and_clean(30, 70), keep=0.5)[0] or {})  # what a kept share drops was asked for
+    assert "toxicity" not in (of("kept", toxic_and_clean(30, 70), keep=0.5)[0] or {})  # the recipe asked for the drops of a kept share

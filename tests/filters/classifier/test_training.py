@@ -1,4 +1,4 @@
-"""From labelled files to a classifier's folder, or one sentence."""
+"""Tests the way from labelled files to a classifier's folder, or to one sentence."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from corpusmill.filters.classifier.score import Scorer, load_heads
 
 # ---- `corpusmill classifier train`, from files to a folder.
 
-#: Arguments with which a small model is trained in a moment.
+#: Arguments that train a small model in a moment.
 SMALL = {"dim": 8, "epoch": 3, "bucket": 2000, "minCount": 1}
 
 
@@ -36,7 +36,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.long
 def test_two_runs_in_different_folders_give_the_same_bytes(tmp_path):
-    """The whole folder: model, classifier.json and card; compressed, in two processes, from data that lies elsewhere."""
+    """Compares the whole folder: model, classifier.json and card; from compressed data at another place, in another process."""
     for name in ("one", "other place"):
         (tmp_path / name).mkdir()
         write_notes(tmp_path / name / "notes.jsonl", notes(600, 1))
@@ -102,7 +102,7 @@ def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
 
 @pytest.fixture
 def spec_of_three(tmp_path):
-    """Three sources: a value a label, a column a label with unknown answers, and lists of labels."""
+    """Returns a spec of three sources: one value for a label, one column for a label with unknown answers, and lists of labels."""
     rows = {name: notes(400, seed, manner) for name, seed, manner in (("a", 3, ""), ("b", 4, "er"), ("c", 5, ""))}
     write_jsonl(tmp_path / "a.jsonl", [{"text": text, "class": "kitchen" if yes else "other"} for text, yes in rows["a"]])
     unknown = [None, *range(len(rows["b"]))]
@@ -136,7 +136,7 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     ]  # in a all answers to it are no
     rows = classifier.card["labels"]["kitchen"]
     assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
-    assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a are the same words
+    assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a the words are the same
     parts, trained = rows["parts"]["train"], rows["trained_on"]
     assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
 
@@ -157,7 +157,7 @@ def test_training_again_with_what_autotune_found_gives_the_same_models(tmp_path,
 
 
 def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
-    """Two sources that write in different manners, so that a model of one is less sure of the other."""
+    """Uses two sources with different styles, so that a model of one is less sure of the other."""
     for name, seed, manner in (("a", 11, ""), ("b", 12, "ing")):
         write_notes(tmp_path / f"{name}.jsonl", notes(500, seed, manner))
     sources = [{"files": [f"{name}.jsonl"], "label_column": "label"} for name in "ab"]
@@ -183,7 +183,7 @@ def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
 
 
 def test_a_run_against_reference_texts(tmp_path, crawl, corpusmill):
-    """Python's documentation as a crawl against notes, from the command line."""
+    """Trains Python's documentation as a crawl against notes, from the command line."""
     (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
     assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
     write_notes(tmp_path / "notes.jsonl", notes(100, 1))
@@ -233,12 +233,12 @@ def test_an_earlier_classifier_is_replaced_on_demand_alone(tmp_path, corpusmill)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.jsonl"]
 
 
-# ---- What users get wrong in `corpusmill classifier train`: one sentence each, exit code 2, and nothing written.
+# ---- Mistakes in `corpusmill classifier train`: one sentence each, exit code 2, and nothing written.
 
 
 @pytest.fixture
 def refused(tmp_path, corpusmill):
-    """Runs the command, which must be refused; the sentence."""
+    """Runs the command, which must be refused; returns the sentence."""
 
     def run(*arguments: object) -> str:
         code, out, err = corpusmill("classifier", "train", "--output", tmp_path / "model", *arguments)

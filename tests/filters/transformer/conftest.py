@@ -1,4 +1,4 @@
-"""Tiny models with random weights, and tokenizers trained here, saved as transformers saves them."""
+"""Makes tiny models with random weights, and trains tokenizers, saved as transformers saves them."""
 
 import importlib
 import inspect
@@ -41,7 +41,7 @@ LONGEST = 96
 
 @pytest.fixture(scope="session")
 def real_texts() -> list[str]:
-    """Python's own documentation: 1 to about 2,000 words."""
+    """Returns Python's own documentation: 1 to about 2,000 words."""
     texts = []
     for name in MODULES:
         module = importlib.import_module(name)
@@ -52,7 +52,7 @@ def real_texts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def hostile_texts() -> list[str]:
-    """What a crawl may hold: special tokens as text, control characters, one endless word."""
+    """Returns hostile texts of a crawl: special tokens as text, control characters, one endless word."""
     return [
         "[SEP] [PAD] [PAD] [CLS] a </s> <pad> <|endoftext|>", "\x1b[31mred\x07 \u202ereversed\u202c", "\0a\0\0b", "x" * 100_000,
         "漢" * 20_000, "ab " * 40_000, "é\u0301" * 5000, "😀👩‍👩‍👧 שלום عربي", " ", "\n\n\n", "\ufeff\u200b\u200d",
@@ -86,7 +86,7 @@ def _byte_pairs(texts: list[str]) -> PreTrainedTokenizerFast:
 def _save(folder: Path, tokenizer: Any, kind: Any, config: Any, seed: int) -> str:
     torch.manual_seed(seed)
     model = kind(config)
-    with torch.no_grad():  # transformers' own beginning gives nearly equal scores to all texts
+    with torch.no_grad():  # transformers' own initial weights give nearly equal scores to all texts
         for parameter in model.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
     model.save_pretrained(folder)
@@ -96,7 +96,7 @@ def _save(folder: Path, tokenizer: Any, kind: Any, config: Any, seed: int) -> st
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory, real_texts: list[str]) -> Callable[..., str]:
-    """`make_model(kind, **config)`: the folder of a new model: bert, roberta, gpt2, or bert without a head (`bare`)."""
+    """Returns `make_model(kind, **config)`: the folder of a new model: bert, roberta, gpt2, or bert without a head (`bare`)."""
 
     def make(kind: str, seed: int = 1, **more: Any) -> str:
         folder = tmp_path_factory.mktemp(f"{kind}-model")
@@ -118,18 +118,18 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, real_texts: list[str]) 
 
 @pytest.fixture(scope="session")
 def regression(make_model: Callable[..., str]) -> str:
-    """As FineWeb-Edu's classifier: BERT, one label, problem_type regression."""
+    """Makes a model like FineWeb-Edu's classifier: BERT, one label, problem_type regression."""
     return make_model("bert", num_labels=1, problem_type="regression")
 
 
 @pytest.fixture(scope="session")
 def topics(make_model: Callable[..., str]) -> str:
-    """RoBERTa with three labels."""
+    """Makes a RoBERTa with three labels."""
     return make_model("roberta", seed=2, id2label={0: "news", 1: "how to", 2: "shop"}, label2id={"news": 0, "how to": 1, "shop": 2})
 
 
 @pytest.fixture(scope="session")
 def toxicity(make_model: Callable[..., str]) -> str:
-    """BERT with labels that may hold at once."""
+    """Makes a BERT whose labels may be true together."""
     names = {0: "insult", 1: "threat"}
     return make_model("bert", seed=3, id2label=names, label2id={"insult": 0, "threat": 1}, problem_type="multi_label_classification")

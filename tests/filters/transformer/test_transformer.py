@@ -1,4 +1,4 @@
-"""The step transformer against transformers itself."""
+"""Compares the step transformer with transformers itself."""
 
 import importlib.util
 import json
@@ -25,14 +25,14 @@ from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 
-# ---- Scores against transformers' own pipeline and against what FineWeb-Edu's script does, text by text.
+# ---- Scores against transformers' own pipeline and against FineWeb-Edu's script, text by text.
 
 pytestmark = pytest.mark.rounding
 
 
 @pytest.fixture(scope="module")
 def scored() -> Callable[..., dict[str, list[Any]]]:
-    """`scored(texts, **options)`: the step's columns as lists; a step is set up once for its options."""
+    """Returns `scored(texts, **options)`: the step's columns as lists; a step is set up once for its options."""
     steps: dict[str, Any] = {}
 
     def score(texts: list[str], **options: Any) -> dict[str, list[Any]]:
@@ -47,14 +47,14 @@ def scored() -> Callable[..., dict[str, list[Any]]]:
 
 
 def by_pipeline(model: str, texts: list[str], **options: Any) -> list[dict[str, float]]:
-    """Scores by label of each text: one at a time, so without padding."""
+    """Returns scores by label of each text, one text at a time, so without padding."""
     classify = pipeline("text-classification", model=model, top_k=None, device="cpu")
     found = classify(texts, truncation=True, batch_size=1, **options)
     return [{item["label"]: item["score"] for item in labels} for labels in found]
 
 
 def test_regression_as_fineweb_edu_does_it(regression: str, real_texts: list[str], hostile_texts: list[str], scored: Callable) -> None:
-    """The arithmetic of run_edu_bert.py (huggingface/cosmopedia, classification), in float32 and for one text at a time."""
+    """Uses the arithmetic of run_edu_bert.py (huggingface/cosmopedia, classification), in float32 and for one text at a time."""
     texts = [*real_texts, *hostile_texts, ""]
     tokenizer, model = AutoTokenizer.from_pretrained(regression), AutoModelForSequenceClassification.from_pretrained(regression)
     with torch.no_grad():
@@ -161,7 +161,7 @@ def test_a_long_text_is_seen_to_its_end_by_windows_alone(toxicity: str, real_tex
 
 
 def test_a_text_without_tokens_has_no_score(make_model: Callable, real_texts: list[str], scored: Callable) -> None:
-    """GPT-2's tokenizers add no special tokens; BERT scores an empty text by those that it adds."""
+    """GPT-2's tokenizers add no special tokens; BERT scores an empty text by the special tokens that it adds."""
     folder = make_model("gpt2", num_labels=1)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer._tokenizer.post_processor = None
@@ -229,7 +229,7 @@ def test_ray_and_one_process_write_the_same_bytes(
         {"transformer": {"model": topics, "name": "topic", "window": 40, "threshold": {"shop": 0.4}, "comparison": ">"}},
     ]
     inline = run_filter(make_run("inline"), {"steps": steps})
-    ray_engine.connect()  # for so little it would not come up
+    ray_engine.connect()  # so few tasks would not start Ray
     ray = run_filter(make_run("ray"), {"steps": steps}, ray_engine)
     assert files(ray) == files(inline)
     assert [row.identity for row in ray.manifest.rows()] == [row.identity for row in inline.manifest.rows()]
@@ -265,7 +265,7 @@ def test_any_file_of_the_model_redoes_the_stage(regression: str, tmp_path: Path,
     assert scores[1] - scores[0] == pytest.approx(1, abs=1e-5)
 
 
-# ---- What can be wrong with a model, each in one sentence.
+# ---- Faults of a model, each in one sentence.
 
 
 def resolve(**options: Any) -> None:
@@ -310,7 +310,7 @@ def test_a_name_on_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_model_in_the_hubs_cache_is_used_and_its_commit_recorded(
     regression: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The cache as huggingface_hub lays it out; nothing is asked of the network."""
+    """Uses the cache as huggingface_hub lays it out; the network gets no request."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--someone--edu"
     shutil.copytree(regression, repository / "snapshots" / commit)
@@ -329,7 +329,7 @@ def test_a_model_in_the_hubs_cache_is_used_and_its_commit_recorded(
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    (repository / "snapshots" / commit / "model.safetensors").unlink()  # as another program leaves it that wanted the tokenizer alone
+    (repository / "snapshots" / commit / "model.safetensors").unlink()  # as left by another program that wanted only the tokenizer
     with pytest.raises(ConfigError, match=r"someone/edu, as far as .* give it here: has no weights in safetensors"):
         resolve(model="someone/edu")
 

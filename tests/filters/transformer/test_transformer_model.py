@@ -1,4 +1,4 @@
-"""Batches by length, and texts as sequences of tokens."""
+"""Tests batches by length, and texts as sequences of tokens."""
 
 from itertools import pairwise
 
@@ -43,7 +43,7 @@ def test_every_sequence_is_in_one_batch_that_fits(drawn: tuple[np.ndarray, int],
 
 @given(lengths(), st.integers(1, 20000))
 def test_the_shape_of_a_batch_depends_on_its_members_alone(drawn: tuple[np.ndarray, int], budget: int) -> None:
-    """Each member alone gets the shape that it gets in company, and padding where its company has padding."""
+    """Each member alone gets the shape that it has in its batch, with padding where the other members have padding."""
     tokens, longest = drawn
     for batch in batches(tokens, longest, budget):
         assert len(set(tokens[batch.members] == batch.length)) == 1
@@ -74,7 +74,7 @@ def test_a_text_is_cut_off_as_the_tokenizer_cuts_it(
     texts = real_texts + hostile_texts + hard_texts
     expected = [tokenizer(text, truncation=True, max_length=60)["input_ids"] for text in texts]
     assert sum(len(ids) == 60 for ids in expected) > 50
-    for at_once in (1 << 20, 3000):  # in one go, and a text or a few at a time
+    for at_once in (1 << 20, 3000):  # all at once, and a text or a few at a time
         monkeypatch.setattr("corpusmill.filters.transformer_model.BYTES_AT_ONCE", at_once)
         found = encode(tokenizer, pa.array(texts, pa.large_string()), 60, windows=False)
         assert lists(found) == expected

@@ -1,4 +1,4 @@
-"""Bytes to text: always valid Unicode without NUL, by an encoding that is named; UTF-8 comes back as it was."""
+"""Fuzzes bytes to text: always valid Unicode without NUL, in a named encoding; UTF-8 comes back unchanged."""
 
 from fuzzing import choose, choosing
 

@@ -1,4 +1,4 @@
-"""A classifier's folder: a description whose files lie in the folder, or one sentence; hashes of its texts likewise."""
+"""Fuzzes a classifier's folder: a description whose files lie in the folder, or one sentence; the same for hashes of its texts."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""An index of earlier crawls, one of whose files is anything at all: its entries, or one sentence."""
+"""Fuzzes an index of earlier crawls with one arbitrary file: its entries, or one sentence."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""An evaluation set as it is published, of any kind of file: rows that are objects, or one sentence."""
+"""Fuzzes a published evaluation set in any kind of file: rows that are objects, or one sentence."""
 
 import io
 import json

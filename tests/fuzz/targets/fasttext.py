@@ -1,4 +1,4 @@
-"""A fastText file: a model that scores texts within its arrays, or half a sentence."""
+"""Fuzzes a fastText file: a model that scores texts within the bounds of its arrays, or half a sentence."""
 
 import struct
 from functools import cache
@@ -20,7 +20,7 @@ LOSSES = ({"loss": "softmax", "bucket": 20}, {"loss": "hs", "wordNgrams": 1}, {"
 
 @cache
 def sound() -> list[bytes]:
-    """Models of every loss, with n-grams and without, whole and quantised."""
+    """Makes models of every loss, with n-grams and without, whole and quantised."""
     import fasttext
 
     found = []

@@ -1,4 +1,4 @@
-"""HTML to text: valid Unicode, no NUL, no line's end of spaces, no more than the page could say."""
+"""Fuzzes HTML to text: valid Unicode, no NUL, no spaces at a line's end, no more text than the page has."""
 
 from targets.ingest_file import PAGE
 
@@ -11,7 +11,7 @@ CONFIGS = [ExtractionConfig(), ExtractionConfig(main_content=False, comments=Tru
 
 
 def seeds() -> list[bytes]:
-    warm_up(CONFIGS[0])  # compiles what numba has not in its cache
+    warm_up(CONFIGS[0])  # compiles kernels that are not in numba's cache
     return [
         PAGE,
         b"<table><tr><td>a<td>b<tr><th colspan=2>c</table><ul><li>x<li>y<ol><li>z</ol></ul><pre> kept\n  so </pre>",

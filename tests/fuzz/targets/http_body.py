@@ -1,4 +1,4 @@
-"""The body of an HTTP answer: transfer and content encodings undone within the limit, whatever the headers claim."""
+"""Fuzzes the body of an HTTP answer: transfer and content encodings undone within the limit, whatever the headers claim."""
 
 import gzip
 import zlib

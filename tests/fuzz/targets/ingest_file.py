@@ -1,4 +1,4 @@
-"""A file of any kind through all of ingest: rows with an id and a decision, or one sentence; documents that Parquet can hold."""
+"""Fuzzes all of ingest with a file of any kind: rows with an id and a decision, or one sentence; documents that Parquet can hold."""
 
 import gzip
 import io

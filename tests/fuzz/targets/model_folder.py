@@ -1,4 +1,4 @@
-"""A model's folder one of whose files is anything at all: a model of the shape that it says, or one sentence."""
+"""Fuzzes a model's folder with one arbitrary file: a model of the shape that its configuration gives, or one sentence."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Real WARCs and ARCs of ../shared, where they are, cut and damaged at random: the input is the seed. See tests/helpers/warc_fuzz.py."""
+"""Fuzzes real WARCs and ARCs of ../shared, if present, cut and damaged at random: the input is the seed. See tests/helpers/warc_fuzz.py."""
 
 import random
 from functools import cache
@@ -9,7 +9,7 @@ from fuzzing import scratch
 from warc_peers import real_files
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
-#: Bytes of the largest file that is taken: each input reads one several times over.
+#: Bytes of the largest file used: each input reads one several times over.
 LARGEST = 200_000
 
 

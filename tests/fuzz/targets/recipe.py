@@ -1,4 +1,4 @@
-"""A recipe and `--set` overrides (lines behind a NUL): validated sections, which give themselves again, or one sentence."""
+"""Fuzzes a recipe and `--set` overrides (lines after a NUL): validated sections that survive a round trip, or one sentence."""
 
 import contextlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.recipe import read_recipe, validate_recipe
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
-#: Steps that load code or models: what a recipe asks of them is done, so strangers' recipes are not to be run (SECURITY.md).
+#: Steps that load code or models: these do what a recipe says, so strangers' recipes must not be run (SECURITY.md).
 LOADING = (b"python", b"transformer", b"datatrove", b"classifier", b"://")
 
 

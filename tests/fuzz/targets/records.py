@@ -1,4 +1,4 @@
-"""WARC and ARC records, plain and compressed: parts in order, the same by FastWARC, by hand, and however the file is cut."""
+"""Fuzzes WARC and ARC records, plain and compressed: parts in order, the same by FastWARC, by hand, and for any cuts of the file."""
 
 import io
 from itertools import pairwise
@@ -10,7 +10,7 @@ from warc_peers import LIMIT
 from corpusmill.ingest.archive_walk import Gap
 from corpusmill.ingest.warc import Record, read_records
 
-#: Format, layout, and whether the input is to be compressed first, so that what is inside a compressed file is reached.
+#: Format, layout, and whether to compress the input first, so that the inside of a compressed file is reached.
 KINDS = [("warc", "plain", False), ("arc", "plain", False), *(("warc", name + frames, packed) for name in COMPRESS
          for frames in ("", "-frames") for packed in (True, False))]  # fmt: skip
 
@@ -27,7 +27,7 @@ def record(kind: str, block: bytes, more: str = "") -> bytes:
 
 
 def warc() -> list[bytes]:
-    """The records of a small WARC."""
+    """Returns the records of a small WARC."""
     url = "WARC-Target-URI: http://host.test/\r\n"
     return [
         record("warcinfo", b"software: x\r\n"),

@@ -1,4 +1,4 @@
-"""A run's folder one of whose small files is anything at all: what looks at runs says what it can, or one sentence."""
+"""Fuzzes a run's folder with one small arbitrary file: commands that show runs print what they can, or one sentence."""
 
 import contextlib
 import json
@@ -73,7 +73,7 @@ def seeds() -> list[bytes]:
 def fuzz(data: bytes) -> None:
     name, content = choose(data, FILES)
     if name == "run.json" and any(word in content.lower() for word in (b"python", b"transformer", b"datatrove", b"classifier", b"://")):
-        return  # what a recipe asks for is done: see recipe.py
+        return  # a recipe's requests are performed: see recipe.py
     folder = scratch() / "changed-run"
     shutil.copytree(sound(), folder, dirs_exist_ok=True)
     (folder / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Token shards: a set one of whose files is anything at all is read as what it says, or refused in one sentence."""
+"""Fuzzes token shards: a set with one arbitrary file is read as its files say, or refused in one sentence."""
 
 import contextlib
 import json

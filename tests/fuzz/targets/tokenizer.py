@@ -1,4 +1,4 @@
-"""A `tokenizer.json`: bytes of tokens, and a vocabulary that gives a text's bytes back, or one sentence."""
+"""Fuzzes a `tokenizer.json`: bytes of tokens, and a vocabulary that gives a text's bytes back, or one sentence."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The saved states of a training, one of whose files is anything at all: passed over, refused in one sentence, or read as written."""
+"""Fuzzes the saved states of a training with one arbitrary file: skipped, refused in one sentence, or read as written."""
 
 import contextlib
 import json

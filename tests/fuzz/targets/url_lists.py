@@ -1,4 +1,4 @@
-"""Lists of domains, URLs and words, as users write them and as they are kept: entries and answers, or one sentence."""
+"""Fuzzes lists of domains, URLs and words, as users write them and as they are stored: entries and answers, or one sentence."""
 
 import contextlib
 import gzip

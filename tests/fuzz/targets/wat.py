@@ -1,4 +1,4 @@
-"""What a WAT record says of a page: a row that its table can hold, or nothing."""
+"""Fuzzes the WAT record of a page: a row that its table can hold, or nothing."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A server with Common Crawl's layout that can be busy, cut connections, and lie about sizes."""
+"""A server with Common Crawl's layout that can be busy, cut connections, and give wrong sizes."""
 
 import email.utils
 import hashlib
@@ -16,11 +16,11 @@ from corpusmill.pipeline.web import Patience
 
 
 class CrawlServer(ThreadingHTTPServer):
-    """Serves `files` by path. `faults` are popped one a request: what happens instead of, or to, the answer.
+    """Serves `files` by path. Each request takes one of `faults`, which replaces or changes the answer.
 
-    A number cuts the body behind so many bytes. `busy` is a 503 that asks for a pause, `wait` for a long one, `rubbish` for
-    none that can be read; `limit` is a 429 with a date, `fail` a bare 500, `stale` a bare 416. `long` is a wrong
-    Content-Length, `nosize` is none, and `silent` stops in the middle without hanging up.
+    A number cuts the body after that many bytes. `busy` is a 503 that asks for a pause, `wait` for a long one, `rubbish` for
+    an unreadable one; `limit` is a 429 with a date, `fail` a bare 500, `stale` a bare 416. `long` is a wrong
+    Content-Length, `nosize` is none, and `silent` stops in the middle without closing the connection.
     """
 
     daemon_threads = True
@@ -42,10 +42,10 @@ class CrawlServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Readers that hang up are no news."""
+        """Ignores clients that close the connection."""
 
     def asked(self, path: str) -> list[str | None]:
-        """The Range headers of the requests for a path."""
+        """Returns the Range headers of the requests for a path."""
         return [asked for name, asked in self.requests if name == path]
 
 
@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CrawlServer]:
-    """The server, and a cache of its own for each test."""
+    """Yields the server, with a new cache for each test."""
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CORPUSMILL_CC_BASE", raising=False)
     with CrawlServer() as server:
@@ -146,5 +146,5 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CrawlSer
 
 @pytest.fixture
 def patience() -> Patience:
-    """As in earnest, but for the pauses."""
+    """Keeps the real patience, but shortens the pauses."""
     return Patience(tries=5, connects=2, pause=0.01, longest=0.05)

@@ -1,4 +1,4 @@
-"""`cc:` inputs from a server with Common Crawl's layout."""
+"""Tests `cc:` inputs from a server with Common Crawl's layout."""
 
 import gzip
 from pathlib import Path
@@ -17,7 +17,7 @@ CRAWL = "CC-MAIN-2026-04"
 
 
 def layout(segments: int, files: int, kind: str = "warc") -> list[str]:
-    """Paths as Common Crawl names them."""
+    """Returns paths as Common Crawl names them."""
     return [
         f"crawl-data/{CRAWL}/segments/17678{s:05d}.{s}/{kind}/CC-MAIN-20260115-{n:05d}.warc{'' if kind == 'warc' else '.' + kind}.gz"
         for s in range(segments)
@@ -31,7 +31,7 @@ def publish(server, bodies: dict[str, bytes], kind: str = "warc") -> None:
 
 
 def test_a_crawl_equals_its_files(server, warcs, ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Busy, cut and all: the documents are those of the files, their source is the URL, and the next run asks for nothing."""
+    """Despite a busy server and cut answers, documents equal those of the files, with URLs as sources; the next run requests nothing."""
     paths = layout(4, 2)
     publish(
         server,
@@ -53,11 +53,11 @@ def test_a_crawl_equals_its_files(server, warcs, ingest, tmp_path: Path, monkeyp
     asked = len(server.requests)
     again = ingest(given, name="again")
     assert again.data == found.data and len(server.requests) == asked
-    assert again.rows == found.rows  # fingerprints and all: a run's finished tasks stay finished
+    assert again.rows == found.rows  # with the fingerprints: a run's finished tasks stay finished
 
 
 def test_a_lost_cache_costs_no_work_and_no_provenance(server, warcs, ingest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Another cache: the same fingerprints, so nothing is done again; without any the record comes by a range request."""
+    """With another cache the fingerprints are the same, so nothing is redone; without any cache the record comes by a range request."""
     publish(server, {path: warcs.write(warcs.mixed(5)) for path in layout(1, 1)})
     given = f"cc:{CRAWL}?base={server.base}"
     first = ingest(given)
@@ -92,7 +92,7 @@ def test_text_and_metadata_files(server, warcs, ingest, kind: str, record_type: 
 
 
 def test_real_captures(server, ingest, shared_data: Path) -> None:
-    """One real capture of Common Crawl, as it is served, in two of its forms."""
+    """Tests one real capture of Common Crawl, as it is served, in two of its forms."""
     folder = shared_data / "warc" / "commoncrawl+whirlwind-python"
     for kind in ("warc", "wet"):
         name = "whirlwind.warc.gz" if kind == "warc" else f"whirlwind.warc.{kind}.gz"

@@ -1,4 +1,4 @@
-"""Downloads from a server that is busy, breaks off, changes its mind and lies: what arrives is whole, or a sentence."""
+"""Tests downloads from a server that is busy, cuts answers, changes files and gives wrong sizes: a whole file, or a sentence."""
 
 import gzip
 import multiprocessing
@@ -25,7 +25,7 @@ FILE = "/crawl-data/x/file.warc.gz"
 
 
 class Counting(Bytes):
-    """A bar that adds up what it is told."""
+    """A bar that adds up its updates."""
 
     done = 0
 
@@ -81,7 +81,7 @@ def test_it_goes_on_where_a_connection_was_cut(server, url: str, patience: Patie
 
 
 def test_whatever_goes_wrong_in_whatever_order(server, url: str, patience: Patience) -> None:
-    """60 random lines of faults (the seed is fixed), each shorter than patience: the file is whole, and no byte twice."""
+    """Tests 60 random sequences of faults (fixed seed), each shorter than the patience: the file is whole, and no byte comes twice."""
     chance = random.Random(1)
     for number in range(60):
         name = f"/f{number}"
@@ -131,7 +131,7 @@ def test_a_file_that_changed_in_between_is_not_glued_together(server, url: str, 
 
 
 def test_another_run_goes_on_where_a_killed_one_stopped(server, url: str, patience: Patience) -> None:
-    """A process that is killed in the middle of the body."""
+    """Kills a process in the middle of the body."""
     server.faults[FILE] = [2_000_000]
     process = multiprocessing.get_context("spawn").Process(target=_download_and_die, args=(url,))
     process.start()
@@ -150,7 +150,7 @@ def _download_and_die(url: str) -> None:
 
 
 def test_a_size_that_does_not_hold_is_no_file(server, url: str, patience: Patience) -> None:
-    """Shorter than it is: the gzip members at the end would be missing, and nobody would know."""
+    """The server gives a size below the true one: without a check, the last gzip members would be missing."""
     server.faults[FILE] = ["nosize"]
     with pytest.raises(InputError, match=r"file\.warc\.gz: the server doesn't say how large it is"):
         download([url], None, patience)
@@ -216,7 +216,7 @@ def test_two_runs_fetch_a_file_once(server, url: str, patience: Patience) -> Non
 
 
 def test_a_proxy_of_the_environment_is_used(server, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server as the proxy: it is asked for whole addresses of a host that does not exist."""
+    """Uses the server as the proxy: it gets requests for complete addresses of a host that does not exist."""
     url = "http://no-such-host.invalid/x.warc.gz"
     server.files[url] = BODY
     monkeypatch.setenv("http_proxy", server.base)
@@ -228,7 +228,7 @@ def test_a_proxy_of_the_environment_is_used(server, patience: Patience, monkeypa
 
 
 def test_an_interrupted_command_ends_at_once_and_goes_on(server, url: str, tmp_path: Path) -> None:
-    """Ctrl-C while the server keeps the command waiting for a minute."""
+    """Sends Ctrl-C while the server keeps the command waiting for a minute."""
     server.files["/crawl-data/CC-MAIN-2026-04/warc.paths.gz"] = gzip.compress(FILE[1:].encode())
     server.faults[FILE] = [1_000_000, "wait"]
     (tmp_path / "recipe.yaml").write_text("ingest: {}\n")

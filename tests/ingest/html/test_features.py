@@ -1,4 +1,4 @@
-"""Values of features, by hand on a small page, and that none is ever infinite."""
+"""Tests values of features, computed by hand on a small page, and that all are finite."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is counted in a text, against Python's own string functions."""
+"""Compares the counts of a text with Python's own string functions."""
 
 import re
 from collections import Counter
@@ -47,6 +47,6 @@ def test_ascii_counts_are_those_of_python(text: str) -> None:
 
 @given(st.lists(st.integers(0, 5) | st.integers(0, 2**64 - 1), max_size=40))
 def test_equal_things_are_counted(keys: list[int]) -> None:
-    odd = [key | 1 for key in keys]  # the lowest bit says that a place is taken
+    odd = [key | 1 for key in keys]  # the lowest bit marks a place as taken
     counts = Counter(odd)
     assert count_equal(np.array(odd, np.uint64)).tolist() == [counts[key] for key in odd]

@@ -1,4 +1,4 @@
-"""Title, author, date and canonical address, by hand and beside trafilatura's own."""
+"""Tests title, author, date and canonical address, by hand and against trafilatura's own."""
 
 import json
 import re

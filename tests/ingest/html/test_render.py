@@ -1,4 +1,4 @@
-"""How blocks are written."""
+"""Tests the text form of blocks."""
 
 import numpy as np
 from page_blocks import walked

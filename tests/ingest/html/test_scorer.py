@@ -1,4 +1,4 @@
-"""The trees' kernel against a walk in plain Python, and the model that ships."""
+"""Tests the trees' kernel against a walk in plain Python, and the model that ships."""
 
 import json
 import math

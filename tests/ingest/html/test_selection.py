@@ -1,4 +1,4 @@
-"""Which blocks are kept."""
+"""Tests which blocks are kept."""
 
 import numpy as np
 from page_blocks import texts, walked

@@ -1,4 +1,4 @@
-"""The walk over serialised HTML, against lxml's tree and by hand."""
+"""Tests the walk over serialised HTML, against lxml's tree and by hand."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def seen(text: str) -> str:
 
 
 def text_of(element) -> str:
-    """All text of an lxml element but that of what the walk leaves out."""
+    """Returns all text of an lxml element except in elements that the walk leaves out."""
     parts = [element.text or ""] if isinstance(element.tag, str) and element.tag not in LEFT_OUT else []
     if parts:
         for child in element:
@@ -51,7 +51,7 @@ def text_of(element) -> str:
 
 
 def walked_and_serialised(html: bytes) -> tuple[Page, str]:
-    """A page in blocks, and its body as lexbor writes it."""
+    """Returns a page in blocks, and its body as lexbor writes it."""
     with Tree(html) as tree:
         return walk(tree.root, *tables(), 1000), tree.serialised(tree.root).decode()
 
@@ -158,7 +158,7 @@ def test_no_text_is_lost_or_made_up(parts: list[str]) -> None:
 
 
 def test_no_text_of_real_pages_is_lost(shared_data: Path) -> None:
-    """Against lxml's text of the same serialised tree, which its parser takes as it is."""
+    """Compares with lxml's text of the same serialised tree, which lxml's parser takes unchanged."""
     with open(shared_data / "realweb" / "scrapinghub.warc.gz", "rb") as file:
         pages = [record.reader.read() for record in ArchiveIterator(file, record_types=WarcRecordType.response)]
     different = []

@@ -1,4 +1,4 @@
-"""datatrove's own filter as the oracle, and URLs of all kinds: of crawls, of its lists, and spoilt ones."""
+"""Provides datatrove's own filter as the oracle, and URLs of all kinds: of crawls, of its lists, and damaged ones."""
 
 import random
 import string
@@ -11,7 +11,7 @@ import pytest
 from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
 from corpusmill.ingest.urls.lists import shipped_sources
 
-#: Hosts and whole URLs that parsers disagree about.
+#: Hosts and whole URLs that parsers read differently.
 ODD_HOSTS = [
     "1.54.99.33", "[::1]", "[2001:db8::1]:8080", "localhost", "com", "co.uk", "a.b.c", "EXAMPLE.com", "example.com.", "..", ".com", "ck",
     "www.ck", "foo.bar.ck", "xn--bcher-kva.de", "bücher.de", "中国.中国", "例え。テスト", "xn--", "xn--a.com", "under_score.example.com",
@@ -55,7 +55,7 @@ TAILS = [
 
 
 def spoilt(url: str, chance: random.Random) -> str:
-    """`url` with a few characters changed, put in, taken out or in the other case."""
+    """Returns `url` with a few characters changed, inserted, removed or in the other case."""
     letters = list(url)
     for _ in range(chance.randint(1, 4)):
         place = chance.randrange(len(letters) + 1)
@@ -72,7 +72,7 @@ def spoilt(url: str, chance: random.Random) -> str:
 
 
 class Entries:
-    """What datatrove's lists hold."""
+    """The entries of datatrove's lists."""
 
     def __init__(self) -> None:
         self.domains, self.urls, self.hard, self.soft, self.subwords = (list(source.entries()) for source in shipped_sources())
@@ -84,7 +84,7 @@ def entries() -> Entries:
 
 
 def of_lists(entries: Entries, count: int, chance: random.Random) -> Iterator[str]:
-    """URLs whose host, words or whole are listed, or nearly."""
+    """Yields URLs whose host, words or whole are listed, or nearly so."""
     words = [*entries.hard, *entries.soft, *entries.soft, *entries.subwords, "page", "index", "essex", "2024", "Title"]
     for _ in range(count):
         host = (
@@ -107,7 +107,7 @@ def of_lists(entries: Entries, count: int, chance: random.Random) -> Iterator[st
 
 @pytest.fixture(scope="session")
 def many_urls(entries: Entries) -> Callable[[int], list[str]]:
-    """This many URLs, always the same ones: every odd host with every scheme and tail, then URLs made from the lists."""
+    """Returns this many URLs, reproducibly: every odd host with every scheme and tail, then URLs made from the lists."""
 
     def make(count: int) -> list[str]:
         odd = [scheme + host + tail for scheme in SCHEMES for host in ODD_HOSTS for tail in TAILS if scheme + host + tail]
@@ -119,7 +119,7 @@ def many_urls(entries: Entries) -> Callable[[int], list[str]]:
 
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str | None]:
-    """datatrove's reason for a URL, None where it keeps it; with the suffixes that ship with tldextract, as nothing is fetched here."""
+    """Returns datatrove's reason for a URL, None where it keeps it; uses the suffixes that ship with tldextract, without fetching."""
     from datatrove.data import Document
     from datatrove.pipeline.filters import url_filter
     from tldextract import TLDExtract
@@ -143,7 +143,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str | No
 
 @pytest.fixture(scope="session")
 def url_filter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., UrlFilter]:
-    """A filter that is set up, with the options of a recipe; its lists are in a cache of the tests' own."""
+    """Returns a filter with the options of a recipe, already set up; its lists are in the tests' own cache."""
     cache = tmp_path_factory.mktemp("cache")
 
     def make(**options: object) -> UrlFilter:

@@ -28,7 +28,7 @@ def test_what_a_list_may_hold_of_an_address() -> None:
     assert address_prefixes("a.test/b/c?q", 5) == ["a.test/b", "a.test/b/c", "a.test/b/c?q"]
     assert address_prefixes("a.test/b/c", 1) == ["a.test/b", "a.test/b/c"]
     assert address_prefixes("a.test", 3) == ["a.test"]
-    assert len(address_prefixes("a.test" + "/x" * 100_000, 4)) == 5  # never one for each of very many slashes
+    assert len(address_prefixes("a.test" + "/x" * 100_000, 4)) == 5  # never one lookup for each of very many slashes
 
 
 @given(st.from_regex(r"https?://[a-z0-9._-]{1,20}(:[0-9]{0,4})?([/?#](?s:.){0,8})?", fullmatch=True))

@@ -1,4 +1,4 @@
-"""The URL filter within the stage: rows with their reasons, nothing extracted in vain, and what a task depends on."""
+"""Tests the URL filter in the stage: rows with their reasons, no useless extraction, and the inputs of a task's identity."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from corpusmill.report.answers.why import why
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch) -> dict:
-    """A filter with lists of its own in a cache of its own."""
+    """Returns a filter with its own lists in its own cache."""
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "domains").write_text("bad.test.com\nworst.com\n")
     (tmp_path / "allow").write_text("fine.worst.com\n")

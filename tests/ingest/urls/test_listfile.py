@@ -1,4 +1,4 @@
-"""The file of hashes: built once and the same everywhere, shared by processes."""
+"""Tests the file of hashes: built once and the same everywhere, shared by processes."""
 
 import gzip
 import random
@@ -39,7 +39,7 @@ def test_entries_as_they_are_written_or_as_they_are_equal(cache: Path, sources: 
 
 def test_every_domain_that_datatrove_ships_is_found(url_filter, entries) -> None:
     (lists,) = url_filter(preset="datatrove").lists
-    assert len(entries.domains) == len(lists.domains.values) == 4_558_940  # no two have one hash
+    assert len(entries.domains) == len(lists.domains.values) == 4_558_940  # no two have the same hash
     assert len(lists.urls.values) == 19_587
     chance = random.Random(1)
     assert all(domain in lists.domains for domain in chance.sample(entries.domains, 20_000))

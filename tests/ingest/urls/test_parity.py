@@ -1,4 +1,4 @@
-"""The preset `datatrove` against datatrove's own filter: the same verdict with the same reason on every URL."""
+"""Compares the preset `datatrove` with datatrove's own filter: the same verdict with the same reason on every URL."""
 
 from collections import Counter
 from contextlib import suppress
@@ -11,7 +11,7 @@ from corpusmill.ingest.urls.filter import DATATROVE_REASONS
 
 
 def same(failures: list) -> str | None:
-    """The reason that datatrove gives where these are ours."""
+    """Translates this filter's reasons to datatrove's."""
     return DATATROVE_REASONS[failures[0].rule] if failures else None
 
 
@@ -20,7 +20,7 @@ def test_a_hundred_thousand_urls_have_the_same_reasons(many_urls, exact, oracle)
     theirs = [oracle(url) for url in urls]
     assert [(url, reason) for url, reason in zip(urls, theirs) if same(exact.failures(url)) != reason] == []
     counts = Counter(theirs)
-    assert set(counts) == {None, *DATATROVE_REASONS.values()} and min(counts.values()) > 500  # each rule was tried
+    assert set(counts) == {None, *DATATROVE_REASONS.values()} and min(counts.values()) > 500  # each rule was used
 
 
 def test_urls_of_real_crawls_have_the_same_reasons(shared_data, exact, oracle) -> None:
@@ -45,7 +45,7 @@ def test_whatever_stands_in_a_crawl_has_the_same_reason(exact, oracle, url: str)
 
 @given(URLS)
 def test_the_own_preset_only_looks_closer(exact, closer, url: str) -> None:
-    """It drops whatever datatrove drops, but for words that end where a percent-encoded letter begins."""
+    """corpusmill's preset drops whatever datatrove drops, except for words that end where a percent-encoded letter begins."""
     rules = {failure.rule for failure in closer.failures(url)}
     if "%" not in url:
         assert not exact.failures(url) or rules

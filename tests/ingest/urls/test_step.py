@@ -9,7 +9,7 @@ from corpusmill.pipeline.errors import InputError
 
 @pytest.fixture
 def lists(tmp_path: Path) -> dict[str, list[str]]:
-    """Small lists of a user's own, as options."""
+    """Makes a user's own small lists, as options."""
     (tmp_path / "domains").write_text("bad.test.com\nworst.com\n192.0.2.1\nxn--bcher-kva.com\nbox.internal\n")
     (tmp_path / "urls").write_text("blog.example.com/2015\nhttp://example.com/Page/\nhttps://exact.com/x\nwiki.internal/x\n")
     return {"domains": [str(tmp_path / "domains")], "urls": [str(tmp_path / "urls")]}

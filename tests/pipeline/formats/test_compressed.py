@@ -1,4 +1,4 @@
-"""Compressed streams that are whole, cut and damaged."""
+"""Tests compressed streams: whole, cut and damaged."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""A window on a stream against the bytes themselves."""
+"""Compares a window on a stream with the bytes themselves."""
 
 import io
 
@@ -41,7 +41,7 @@ def test_a_window_gives_what_lies_at_its_position(content: bytes, operations: li
                 place = content.find(b"\nab", at, at + number + 2) if number else content.find(b"\nab", at)
                 assert window.seek_pattern(b"\nab", 1000 + at + number if number else None) == (place >= 0)
                 at = place if place >= 0 else min(at + number, len(content)) if number else len(content)
-            else:  # ahead and back again, as behind a record that turns out to be none
+            else:  # ahead and back again, as after a record header that turns out to be none
                 with window.hold():
                     start, _ = window.position, window.skip(number)
                     window.go(start)

@@ -1,4 +1,4 @@
-"""The Ray that all tests share, for stages whose workers do as they are told (`ray_lines.py`)."""
+"""Provides the shared Ray to tests of stages whose workers fail on request (`ray_lines.py`)."""
 
 from collections.abc import Iterator
 from types import ModuleType

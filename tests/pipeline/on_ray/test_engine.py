@@ -1,4 +1,4 @@
-"""The Ray engine: what it decides before Ray is there, and what it does on a real Ray, started once for all of these tests."""
+"""Tests the Ray engine: its decisions before Ray starts, and its work on a real Ray, which all of these tests share."""
 
 import contextlib
 import hashlib
@@ -43,7 +43,7 @@ def run(stages: Any, engine: Engine, folder: Path, inputs: list[str], gpus: floa
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """The digest of every file; of the manifest its rows in any order."""
+    """Returns the digest of every file; for the manifest its rows in any order."""
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted((folder / "lines").rglob("*")) if p.is_file()}
     manifest = sorted(files.pop("lines/manifest.jsonl").splitlines())
     return {"manifest": manifest, **{name: hashlib.sha256(content).hexdigest() for name, content in files.items()}}
@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, Any]:
 def test_same_bytes_inline_and_with_one_and_two_workers_and_a_quiet_terminal(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_dispatch, "PATIENCE", 300.0)  # else a busy machine says that it waits for a process
+    monkeypatch.setattr(on_dispatch, "PATIENCE", 300.0)  # otherwise a busy machine prints that it waits for a process
     run(stages, InlineEngine(), tmp_path / "inline", inputs)
     run(stages, engine, tmp_path / "two", inputs)
     engine.workers = 1
@@ -78,7 +78,7 @@ def test_a_killed_worker_is_replaced_and_the_bytes_stay(
     )
     log = (tmp_path / "killed" / "errors.log").read_text()
     assert log.startswith("lines part-00002\nlines, task part-00002 (") and log.endswith("it is done again.\n\n")
-    run(stages, InlineEngine(), tmp_path / "inline", inputs, p2=dying)  # the marker is there now: it lives
+    run(stages, InlineEngine(), tmp_path / "inline", inputs, p2=dying)  # the marker is there now, so this process lives
     assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
 
 
@@ -95,7 +95,7 @@ def test_the_next_phase_has_the_same_processes_and_one_that_has_died_meanwhile_i
         os.kill(process, signal.SIGKILL)
     others = processes("fourth")
     assert not others & workers and not (tmp_path / "fourth" / "errors.log").exists()
-    engine.connect()  # somebody needs all CPUs
+    engine.connect()  # another job needs all CPUs
     assert not processes("fifth") & others
 
 
@@ -107,7 +107,7 @@ def test_a_piece_that_always_kills_its_process_ends_the_run_when_the_rest_is_don
         run(stages, engine, tmp_path / "run", inputs, p1={"deed": "die"})
     manifest = Manifest(Storage(str(tmp_path / "run/lines")))
     assert sorted(manifest.tasks) == [f"part-0000{i}" for i in (0, 2, 3, 4)] and manifest.quarantined["part-00001"].tries == 4
-    run(stages, engine, tmp_path / "run", inputs)  # what was done is taken over, the rest is done
+    run(stages, engine, tmp_path / "run", inputs)  # finished tasks are taken over, the others are done
     run(stages, InlineEngine(), tmp_path / "inline", inputs)
     finished, expected = contents(tmp_path / "run"), contents(tmp_path / "inline")
     assert finished.keys() == expected.keys() and all(finished[name] == expected[name] for name in finished if name != "manifest")
@@ -127,7 +127,7 @@ def test_errors_come_back_as_one_sentence(stages: Any, engine: RayEngine, tmp_pa
 def test_a_worker_has_the_standard_tokenize_ours_beside_it_and_one_thread(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    engine.connect()  # for one small task it would not come up
+    engine.connect()  # one small task would not start Ray
     done = run(stages, engine, tmp_path / "run", inputs[:1], p0={"deed": "tell"})
     standard, ours, threads, gpus = done.manifest.rows()[0].warnings
     assert standard == tokenize.__file__
@@ -153,7 +153,7 @@ def test_where_ray_has_no_gpu_a_worker_that_would_like_one_sees_none(
 def test_relative_paths_are_those_of_the_folder_where_the_run_was_started(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray's processes were started elsewhere."""
+    """Ray's processes were started in another folder."""
     monkeypatch.chdir(tmp_path)
     names = [Path(path).name for path in inputs]
     run(stages, engine, Path("ray"), names)
@@ -196,7 +196,7 @@ def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
 ) -> None:
     engine.connect()
     monkeypatch.setattr(on_ray, "_address", lambda: "another cluster's")
-    monkeypatch.setattr(engine, "workers", 1)  # when it had less
+    monkeypatch.setattr(engine, "workers", 1)  # with the smaller limit
     run(stages, engine, tmp_path / "given", inputs)
     assert engine.workers == 1
     monkeypatch.setattr(engine, "_asked", 0)
@@ -205,7 +205,7 @@ def test_each_phase_asks_the_cluster_how_many_cpus_it_has(
 
 
 def dispatched(stages: Any, engine: RayEngine, folder: Path, listener: Listener, share: Callable[[], Share], tasks: int) -> Dispatch:
-    """Tasks of small files that are to be done; the first in order is task 0, and task 1 is broken."""
+    """Dispatches tasks of small files; task 0 is first in order, and task 1 is broken."""
     (folder / "a.txt").write_text("a line\n")
     ref = FileRef(str(folder / "a.txt"), "fixed")
     todo = [Task(f"part-{number:05}", (ref,), {"deed": "bad input"} if number == 1 else {}) for number in range(tasks)]
@@ -255,7 +255,7 @@ def test_an_idle_actor_with_enough_memory_is_reused_and_one_with_less_makes_room
 
 @pytest.mark.long
 def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a Ray that is told of a GPU. One worker has it, with all CPUs; then two have a half each."""
+    """Uses a Ray that claims to have a GPU. One worker has it, with all CPUs; then two have half of it each."""
     import ray
 
     engine.close()
@@ -275,7 +275,7 @@ def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inp
 def test_calls_have_the_names_of_phases(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray counts by name and forgets none, so names of tasks would be memory of the driver for each."""
+    """Ray counts by name and forgets none, so each task's own name would cost the driver memory."""
     import ray
 
     names: list[str] = []
@@ -343,7 +343,7 @@ def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:
         ([node(16, 2)], 0.5, 16, Share(4, 4, 0.5)),
         ([node(30, 1)], 0.1, 16, Share(10, 3, 0.1)),  # 1 / 0.1 is a little less than 10
         ([node(16, 2)], 1, 1, Share(1, 16, 1)),  # one task
-        ([node(64), node(16, 4), node(32, 4)], 1, 112, Share(8, 4, 1)),  # so much fits on either
+        ([node(64), node(16, 4), node(32, 4)], 1, 112, Share(8, 4, 1)),  # either node has room for this many
         ([node(4, 8)], 1, 4, Share(4, 1, 1)),
         ([node(2, 8)], 1, 8, Share(8, 1, 1)),  # fewer CPUs than GPUs
         ([node(16, 0.25)], 0.5, 16, Share(16)),

@@ -1,4 +1,4 @@
-"""Work that does not end, workers that do not start, nodes that go away: the rest is done, and nobody pays for another's fault."""
+"""Tests work that hangs, workers that do not start, and lost nodes: other tasks are done, and none is charged for another's fault."""
 
 import contextlib
 import re
@@ -31,7 +31,7 @@ def inputs(tmp_path: Path) -> list[str]:
 
 
 def run(stages: Any, engine: Any, folder: Path, inputs: list[str], deeds: dict[int, str]) -> str:
-    """Runs the stage, of which tasks can't be done; returns the sentence with which it ends."""
+    """Runs the stage, some of whose tasks can't be done; returns the final sentence."""
     params = [{"deed": deeds[number]} if number in deeds else {} for number in range(len(inputs))]
     stage = stages.LinesStage(stages.LinesConfig(), params)
     with pytest.raises(CorpusmillError) as caught:
@@ -60,7 +60,7 @@ def pieces_of(inputs: list[str], deeds: dict[int, dict[str, Any]]) -> list[Task]
 
 
 class Heard:
-    """What is heard of a phase: tasks that are done, tasks that are given up, and events."""
+    """Records a phase: finished tasks, tasks that are given up, and events."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -75,7 +75,7 @@ class Heard:
 def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two that have three seconds, and three that are so large that they have minutes."""
+    """Two tasks have three seconds, and three are so large that they have minutes."""
     monkeypatch.setattr(engine, "task_timeout", 3.0)
     engine.connect()
     tasks = pieces_of(inputs, {0: {"deed": "regex"}, 2: {"deed": "deaf"}})
@@ -93,7 +93,7 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
 def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
 ) -> None:
-    """One works, and four die beside it."""
+    """One worker works while four others die."""
     folder = tmp_path / "arrivals"
     folder.mkdir()
     tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
@@ -111,7 +111,7 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
 def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], losses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task for which any death is one too many, but for those of nodes."""
+    """The task is given up after any death, except the death of its node."""
     monkeypatch.setitem(failures.AGAIN, Cause.DEATH, 0)
     markers = tmp_path / "markers"
     markers.mkdir()

@@ -1,4 +1,4 @@
-"""A Ray of the run's own: who gets in, and what it leaves."""
+"""Tests a run's own Ray: access to it, and the processes that it leaves."""
 
 import os
 import subprocess
@@ -11,10 +11,10 @@ import psutil
 
 from corpusmill.pipeline.on_ray.engine import RayEngine
 
-#: Seconds in which what a raylet started notices that it has ended.
+#: Seconds in which processes started by a raylet notice its end.
 NOTICE = 10.0
 
-#: A run that has a Ray of its own until its input ends; it says where that is, and its token.
+#: A run with its own Ray until its input ends; it prints Ray's address and token.
 OWNER = """
 import os, sys
 from corpusmill.pipeline.on_ray.engine import RayEngine
@@ -23,7 +23,7 @@ print(engine.connect().get_runtime_context().gcs_address, os.environ["RAY_AUTH_T
 sys.stdin.read()
 engine.close()
 """
-#: Somebody who knows where it is.
+#: A client that knows the address.
 STRANGER = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -32,7 +32,7 @@ print("in with", int(ray.cluster_resources()["CPU"]), "CPU", flush=True)
 
 
 def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
-    """Whatever else this process has set: the run is started as a user starts it, with nothing of Ray's in its environment."""
+    """The run starts as a user starts it: with nothing of Ray's in its environment, whatever this process has set."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     hasty = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1", "RAY_gcs_server_request_timeout_seconds": "2", "HOME": str(tmp_path)}
     owner = subprocess.Popen([sys.executable, "-c", OWNER], env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -51,7 +51,7 @@ def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:
-    """A later use of the engine would start Ray again."""
+    """Closing ends all of Ray's processes; a later use of the engine would start Ray again."""
     processes = of_ray(engine)
     assert len(processes) >= 4
     engine.close()
@@ -62,7 +62,7 @@ def test_closing_leaves_no_process(engine: RayEngine) -> None:
 
 
 def of_ray(engine: RayEngine) -> list[psutil.Process]:
-    """The processes that Ray has started here, and theirs."""
+    """Returns the processes that Ray has started here, with their children."""
     engine.connect()
     started = [process for process in living.descendants(psutil.Process()) if "/session_" in living.command(process)]
     return list({process.pid: process for one in started for process in [one, *living.descendants(one)]}.values())

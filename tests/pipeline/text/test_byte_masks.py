@@ -1,4 +1,4 @@
-"""Masks of 64 bytes, beside what Python says of each byte."""
+"""Compares masks of 64 bytes with Python's result for each byte."""
 
 import numba
 import numpy as np

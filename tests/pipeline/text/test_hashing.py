@@ -30,7 +30,7 @@ def test_equal_spans_have_equal_hashes_and_others_differ() -> None:
     assert hash_span(data, 0, 10) == hash_span(data, 11, 21)
     hashes = {int(hash_span(data, start, end)) for start in range(8) for end in range(start, 11)}
     assert len(hashes) == len({bytes(data[start:end]) for start in range(8) for end in range(start, 11)})
-    assert hash_span(data, 33, 34) != hash_span(data, 33, 35)  # length counts: NULs differ from nothing
+    assert hash_span(data, 33, 34) != hash_span(data, 33, 35)  # length counts: trailing NULs change the hash
 
 
 def test_nuls_in_front_count() -> None:

@@ -1,4 +1,4 @@
-"""Repetition of word n-grams and exact counts, against plain Python."""
+"""Compares repetition of word n-grams and exact counts with plain Python."""
 
 import re
 from collections import Counter
@@ -65,7 +65,7 @@ def test_repeated_blocks(block: list[str], between: list[str], times: int) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        "12 3 4 5 6 7 1 23 4 5 6 7 12 3 4 5 67",  # equal when joined, other words
+        "12 3 4 5 6 7 1 23 4 5 6 7 12 3 4 5 67",  # equal when joined, but other words
         "1 2 3 4 5 67 12 3 4 5 6 7",
         "a b c d e fghij klmno pqrst uvwxy z abcd efgh ijkl mnop q r s t u vwxyz",  # five words are short here, long there
         "new line s of text in here newline s of text in here new lines of text in here",
@@ -80,7 +80,7 @@ def test_golden_values() -> None:
     eight_words = "abcd efghi jklm nopq rstu vwxy zabc defgij"  # the most frequent 2-gram counts although it occurs once
     assert measured(eight_words)[0][0] / len(eight_words) == pytest.approx(0.238, abs=1e-3)
     words = [f"w{n:06d}" + "x" * (n % 4 == 0) for n in range(88)]
-    text = " ".join(words[:40] + words[10:22] + words[40:])  # 100 words, of which a block of 12 stands there twice
+    text = " ".join(words[:40] + words[10:22] + words[40:])  # 100 words, in which a block of 12 occurs twice
     duplicated = measured(text)[1]
     assert duplicated[0] / len(text) == duplicated[5] / len(text) == pytest.approx(0.088, abs=1e-3)
     assert measured("") == ([0, 0, 0], [0] * 6)

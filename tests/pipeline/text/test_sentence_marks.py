@@ -1,4 +1,4 @@
-"""The kernel against the regular expression that defines the rule."""
+"""Compares the kernel with the regular expression that defines the rule."""
 
 import re
 

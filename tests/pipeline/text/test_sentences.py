@@ -1,4 +1,4 @@
-"""Sentences against datatrove's, which are spaCy's."""
+"""Compares sentences with datatrove's, which are spaCy's."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tokens against datatrove's own spaCy tokenizer: real texts, and mixtures of all that the rule has rules for."""
+"""Compares tokens with datatrove's own spaCy tokenizer: real texts, and mixtures of everything that has a rule."""
 
 import json
 import random
@@ -68,7 +68,7 @@ def test_what_looks_like_hosts(text: str) -> None:
 
 
 def test_marks_around_words() -> None:
-    """A sample of all pairs of marks around words of each kind (all of them were equal, too)."""
+    """Tests a sample of all pairs of marks around words of each kind (all pairs were equal, too)."""
     marks = [*MARKS, ""]
     words = ["hello", "Hello", "HELLO", "x", "X", "2019", "x2", "5km", "漢字", "ก", "Dr", "can't"]
     texts = [f"{a}{b}{word}{c}{d}" for a in marks for b in ("", "(", "'") for word in words for c in marks for d in ("", ".", ")", "'s")]
@@ -77,7 +77,7 @@ def test_marks_around_words() -> None:
 
 
 def test_each_character_between_marks_and_letters() -> None:
-    """Characters of all of Unicode."""
+    """Tests characters of all of Unicode."""
     kinds = spacy_rules().kinds
     points = [*range(0x100), *range(0x100, 0x3100, 5), *range(0x3100, 0xD800, 97), *range(0xE000, 0x110000, 997)]
     characters = [chr(point) for point in points if not kinds[point] & SPACE]
@@ -100,7 +100,7 @@ def test_real_documents(shared_data: Path) -> None:
 
 
 def test_a_small_table_gives_the_same(shared_data: Path) -> None:
-    """Forgetting all the time changes nothing."""
+    """The small table evicts entries all the time, which must change nothing."""
     texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:100]
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
     expected = mark_tokens(data, offsets[:-1], offsets[1:])
@@ -129,7 +129,7 @@ def test_no_texts() -> None:
 
 
 def test_long_chunks() -> None:
-    """Where spaCy's time would grow with the square of the length, units are words; one run is one word at any length."""
+    """Where spaCy's time would grow with the square of the length, units are words; one run of letters is one word at any length."""
     long = ["a" * 3_000_000, "(" * 300_000, "ab," * 100_000, "漢字，" * 3000, "=" * 1500, "a:" * 40_000 + "@b.co"]
     found = tokens(long)
     assert [len(words) for words in found[:3]] == [1, 300_000, 200_000]

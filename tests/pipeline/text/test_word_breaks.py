@@ -1,4 +1,4 @@
-"""Properties and words against uniseg 0.8.0."""
+"""Compares properties and words with uniseg 0.8.0."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Words by the word rules and by `str.split`, against plain Python."""
+"""Compares words by the word rules and by `str.split` with plain Python."""
 
 import re
 import unicodedata
@@ -94,7 +94,7 @@ def test_a_character_of_an_unspaced_script_is_a_word() -> None:
     assert find_characters("Das ist 東京タワー, ภาษาไทย!") == ["Das", "ist", *"東京タワー", ",", *"ภาษาไทย", "!"]
     count, _ = walk("Das ist 東京タワー, ภาษาไทย!", "characters")
     assert count == 2 + 5 + 1 + 7 + 1
-    assert walk("ที่นี่", "characters")[0] == 2  # marks above and below are not counted
+    assert walk("ที่นี่", "characters")[0] == 2  # marks above and below letters are not counted
 
 
 TEXTS = st.text(st.sampled_from("ab é漢😀 \u3000\x1f\x85\n\0") | st.characters(exclude_categories=["Cs"]))

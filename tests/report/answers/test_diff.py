@@ -1,4 +1,4 @@
-"""Two runs compared: the figures are those of pandas on the reports' rows."""
+"""Tests the comparison of two runs: its figures are those of pandas on the reports' rows."""
 
 import io
 import json
@@ -27,7 +27,7 @@ FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + 
 
 
 def crawl(generator: np.random.Generator, rows: int) -> pd.DataFrame:
-    """Documents with measured values; about one in eight has the id of another, as a page that a crawl holds twice."""
+    """Makes documents with measured values; about one in eight has the id of another, like a page that a crawl holds twice."""
     ids = [f"{number:032x}" for number in generator.integers(0, 4 * rows, rows)]
     frame = pd.DataFrame({"id": ids, "words": generator.integers(0, 60, rows), "good": generator.random(rows) < 0.5})
     frame["score"] = np.where(generator.random(rows) < 0.1, np.nan, generator.normal(size=rows))
@@ -37,7 +37,7 @@ def crawl(generator: np.random.Generator, rows: int) -> pd.DataFrame:
 
 
 def decided(frame: pd.DataFrame, least: int, most: float) -> pd.DataFrame:
-    """The filter's report with two rules."""
+    """Makes the filter's report with two rules."""
     short, bad = frame["words"] < least, frame["score"] > most
     failed = [[*(["short"] if s else []), *(["bad"] if b else [])] for s, b in zip(short, bad, strict=True)]
     kept = ~(short | bad)
@@ -45,7 +45,7 @@ def decided(frame: pd.DataFrame, least: int, most: float) -> pd.DataFrame:
 
 
 def deduplicated(frame: pd.DataFrame, every: int) -> pd.DataFrame:
-    """The dedup stage's report: of equal ids one stays, and of the others all but each `every`th word count."""
+    """Makes the dedup stage's report: of equal ids one stays, and of the others all but those at each `every`th word count."""
     first = ~frame["id"].duplicated()
     near = frame["words"] % every == 0
     failed = [["exact_duplicate"] if not f else ["near_duplicate"] if n else [] for f, n in zip(first, near, strict=True)]
@@ -76,7 +76,7 @@ def chained(frame: pd.DataFrame, least: int, most: float, every: int) -> dict[st
 
 
 def fates(stages: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a document with its number among those of its id, kept ones first: the slow way."""
+    """Returns one row for each document with its number among those of its id, kept ones first: the slow way."""
     parts = [frame[~frame["kept"]].assign(stage=stage) for stage, frame in stages.items()]
     last = list(stages)[-1]
     every = pd.concat([*parts, stages[last][stages[last]["kept"]].assign(stage=last)])
@@ -115,7 +115,7 @@ def test_figures_are_those_of_pandas(tmp_path: Path, seed: int) -> None:
 
 
 def _check_rules(found: Difference, expected: dict[str, pd.DataFrame]) -> None:
-    for name, side in (("only_b", "a"), ("only_a", "b")):  # what the other keeps
+    for name, side in (("only_b", "a"), ("only_a", "b")):  # documents that the other run keeps
         rows = expected[name]
         exploded = rows.explode(f"failed_{side}").groupby([f"stage_{side}", f"failed_{side}"]).size().to_dict()
         assert {(r.stage, r.rule): r.other_keeps[side] for r in found.rules if r.other_keeps[side]} == exploded
@@ -124,7 +124,7 @@ def _check_rules(found: Difference, expected: dict[str, pd.DataFrame]) -> None:
 
 
 def _check_columns(found: Difference, a: dict[str, pd.DataFrame], b: dict[str, pd.DataFrame]) -> None:
-    """Values of what the last stage keeps, of equal ids as many as stay."""
+    """Compares values of the documents that the last stage keeps; of equal ids, as many as stay."""
     columns = {change.column: change for change in found.columns if change.stage == "filter"}
     assert list(columns) == sorted(columns, key=lambda name: -columns[name].distance) and "words" in columns  # type: ignore[operator]
     for name in ("score", "length_ratio", "words", "good"):
@@ -161,7 +161,7 @@ def printed(a: Path | str, b: Path | str, width: int = 80, form: str = "text", *
 
 @pytest.fixture(scope="module")
 def stricter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of the fixtures, with another threshold in its recipe and report: documents with fewer than 40 words are short."""
+    """Makes the run of the fixtures with another threshold in its recipe and report: documents with fewer than 40 words are short."""
     folder = tmp_path_factory.mktemp("diff") / "run"
     write_run(folder, ("ingest", "filter"))
     run = RunBuilder(folder)
@@ -240,7 +240,7 @@ def test_half_a_run_is_said(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:
-    """What the filter of one run drops, the other has seen only where it decided about it."""
+    """A document that one run's filter drops has a counterpart only if the other run decided about it."""
     write_run(tmp_path / "run", ("ingest",))
     found = compare(str(run_folder), str(tmp_path / "run"), DiffOptions(samples=0))
     assert found.stages == ["ingest"] and {name: c.documents for name, c in found.counts.items()} == {"both": 56, "neither": 4}

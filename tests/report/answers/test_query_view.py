@@ -1,4 +1,4 @@
-"""`corpusmill query`: rows for a terminal and for programs."""
+"""Tests `corpusmill query`: rows for a terminal and for programs."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""`corpusmill raw` through the command line: the original of everything that came in, out of every kind of file."""
+"""Tests `corpusmill raw` by the command line: the original of every record, from every kind of file."""
 
 import gzip
 import io
@@ -29,7 +29,7 @@ LINES = [json.dumps({"url": f"http://lines.test/{n}", "text": f"Line {n}. " + "G
 
 
 def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
-    """A WARC with a request and a gzip-encoded, chunked response for each page, and its records as warcio wrote them."""
+    """Writes a WARC with a request and a gzip-encoded, chunked response for each page; returns its records as warcio wrote them."""
     out, records = io.BytesIO(), []
     for number, page in enumerate(PAGES):
         packed = gzip.compress(page, mtime=0)
@@ -53,7 +53,7 @@ def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A run over one file of each kind."""
+    """Makes a run over one file of each kind."""
     tmp_path = tmp_path_factory.mktemp("raw")
     folder = tmp_path / "in"
     folder.mkdir()
@@ -92,7 +92,7 @@ def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
 
 @pytest.mark.parametrize("name", ["a.warc.gz", "b.warc", "c.warc.gz", "d.warc.gz"])
 def test_every_record_of_a_warc_byte_for_byte(run: SimpleNamespace, corpusmill, name: str) -> None:
-    """Requests too, which were dropped; the decoded payload gives the id again, and warcio reads the same in what is shown."""
+    """Includes dropped requests; the decoded payload gives the id again, and warcio reads the output as the same record."""
     rows = [row for row in of_file(run, name) if row["record_type"] in ("request", "response")]
     assert len(rows) >= 10
     for row, record in zip(rows[-10:], run.records[name], strict=True):
@@ -149,7 +149,7 @@ def test_what_can_not_be_shown_is_one_sentence(run: SimpleNamespace, corpusmill,
     for arguments, sentence in {
         ("0123456789abcdef",): "nothing that was ingested has the id or URL '0123456789abcdef'",
         ("http://a.test/none",): "nothing that was ingested",
-        (page["id"][:3],): "nothing that was ingested",  # too short for a beginning
+        (page["id"][:3],): "nothing that was ingested",  # too short for the beginning of an id
         (request["id"], "--text"): "it was dropped, so it has no text (a request record holds no page)",
         (file["id"],): "there is nothing in it",
         (page["id"], "--head", "--body"): "--head and --body exclude each other",
@@ -172,7 +172,7 @@ def test_an_ambiguous_beginning(tmp_path: Path, corpusmill) -> None:
 
 @pytest.fixture
 def originals(run: SimpleNamespace) -> Iterator[None]:
-    """The run's inputs are as they were when a test has ended."""
+    """Checks after each test that the run's inputs are unchanged."""
     contents = {path: path.read_bytes() for path in run.inputs.iterdir()}
     yield
     for path, content in contents.items():
@@ -196,7 +196,7 @@ def test_a_source_that_changed_or_went_away(run: SimpleNamespace, corpusmill) ->
 
 
 def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
-    """On a real pseudo-terminal: the escape sequence that the server sent is gone, in a pipe it is there."""
+    """On a real pseudo-terminal the server's escape sequence is removed; in a pipe it stays."""
     row = of_file(run, "a.warc.gz", record_type="response")[0]
     command = [sys.executable, "-m", "corpusmill", "raw", str(run.folder), row["id"], "--head"]
     piped = subprocess.run(command, capture_output=True, check=True).stdout
@@ -210,7 +210,7 @@ def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
 
 
 def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page larger than a record may be, and one that decompresses to far more than it should: dropped, and shown all the same."""
+    """A page larger than the record limit, and one that decompresses beyond the limit, are dropped but can still be shown."""
     large, bomb = b"<p>" + bytes(range(256)) * 6000, gzip.compress(b"\0" * 40_000_000, 9)
     with open(tmp_path / "a.warc.gz", "wb") as file:
         writer = WARCWriter(file, gzip=True)
@@ -233,7 +233,7 @@ def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pyte
 
 
 def test_every_record_of_real_archives(shared_data: Path, tmp_path: Path, corpusmill) -> None:
-    """Each record that came in, of whatever kind, is found again and gives its id again."""
+    """Every record of the input, of any kind, is found again and gives its id again."""
     (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
     inputs = [shared_data / "warc", shared_data / "realweb" / "readability.warc.gz"]
     assert corpusmill("run", tmp_path / "recipe.yaml", *inputs, "--output", tmp_path / "run", "--engine", "inline")[0] == 0

@@ -1,4 +1,4 @@
-"""`stats`: against numpy and pandas over the same reports."""
+"""Compares `stats` with numpy and pandas over the same reports."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def test_rules_stand_beside_their_column(run_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with everything that is no plain number."""
+    """Makes a report with every value that is no plain number."""
     chance = np.random.default_rng(3)
     values = {
         "floats": [*chance.normal(1e6, 1e-3, 500), math.nan, math.inf, -math.inf, None],
@@ -78,7 +78,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_values_that_are_no_numbers(odd: Path) -> None:
-    """NaN and null are missing, yes is 1, and infinite values count in all but the deviation."""
+    """NaN and null are missing, true is 1, and infinite values count in all statistics but the deviation."""
     table = frame(odd, "filter")
     columns = {column.name: column for column in read_columns(open_run(str(odd)), "filter")[1]}
     for name in ("whole", "flag", 'a "quoted" name', "nothing"):
@@ -103,7 +103,7 @@ def test_many_values_go_in_several_queries(odd: Path, monkeypatch: pytest.Monkey
 
 
 def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the last column's pages are damaged, the first ones are without that shard, too."""
+    """Where the last column's pages are damaged, the first columns leave out that shard, too."""
     run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     shard = run / "filter/report/part-00000.parquet"
     column = pq.ParquetFile(shard).metadata.row_group(0).column(pq.ParquetFile(shard).schema_arrow.names.index("language_score"))
@@ -120,7 +120,7 @@ def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize(("stage", "by"), [("filter", "language"), ("dedup", "language"), ("filter", "source"), ("ingest", "source")])
 def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
-    """Also of one that only another stage's report has, by id; tokens from the index of the token shards."""
+    """The property may be one that only another stage's report has, joined by id; tokens come from the index of the token shards."""
     _, groups = read_groups(open_run(str(run_folder)), stage, by)
     table = frame(run_folder, stage)
     if by not in table:
@@ -198,7 +198,7 @@ def test_a_report_without_measured_columns(tmp_path: Path) -> None:
     "command", [("inspect", "--json", "--limit", "0"), ("inspect", "--csv"), ("sample", "--json"), ("stats", "--json"), ("stats", "--csv")]
 )
 def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any, command: tuple[str, ...]) -> None:
-    """On standard error: what is missing among the rows is no row."""
+    """The message on missing data is on standard error, because it is no row."""
     run = write_run(tmp_path / "run", ("ingest", "filter"))
     shard = run.folder / "filter" / "report" / "part-00001.parquet"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])

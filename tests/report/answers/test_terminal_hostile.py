@@ -1,4 +1,4 @@
-"""Nothing that a crawl, a recipe or a folder's name holds can move a cursor, set a title or turn text round on a terminal."""
+"""Tests that no text of a crawl, recipe or folder name can move a cursor, set a title or reverse text on a terminal."""
 
 import json
 import sys

@@ -131,7 +131,7 @@ def refused(folder: Path, document: str) -> str:
 
 
 def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The settings, applied to the report's own values, keep this document and as many more as is said."""
+    """The settings, applied to the report's own values, keep this document and as many more as the answer says."""
     found = as_json(run_folder, "http://host2.test/page-14.html", capsys)
     (story,) = found["documents"]
     filtered = next(stage for stage in story["stages"] if stage["stage"] == "filter")

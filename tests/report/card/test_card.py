@@ -1,4 +1,4 @@
-"""The data card and its Croissant file: numbers beside queries, read back by the hub's library and by mlcroissant, and harmless."""
+"""Tests the data card and its Croissant file: numbers with queries, read back by the hub's library and by mlcroissant, and harmless."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """The known run, whose filter stage has a step for personal data, too."""
+    """Makes the known run with an additional filter step for personal data."""
     folder = tmp_path_factory.mktemp("card") / "run"
     builder = write_run(folder, ("ingest", "filter", "dedup", "tokens"))
     recipe = {
@@ -55,7 +55,7 @@ def card(run) -> str:
 
 @pytest.fixture(scope="module")
 def sql(run) -> Any:
-    """Rows of a query in which `STAGE.KIND` stands for the files of a stage's table."""
+    """Returns rows of a query in which `STAGE.KIND` stands for the files of a stage's table."""
     connection = duckdb.connect(":memory:")
 
     def ask(query: str) -> list[tuple[Any, ...]]:
@@ -65,7 +65,7 @@ def sql(run) -> Any:
 
 
 def tables(markdown: str) -> dict[str, list[list[str]]]:
-    """The body rows of each table as texts, by the text of its first head cell, as a renderer of Markdown sees them."""
+    """Returns the body rows of each table as texts, by the text of its first head cell, as a Markdown renderer sees them."""
     found: dict[str, list[list[str]]] = {}
     body, row, name = [], [], ""
     for token in MARKDOWN.parse(markdown):
@@ -126,14 +126,14 @@ def test_deduplication_and_limits(card) -> None:
         and pairs["known to be copies by"] == "exact_jaccard 3"
     )
     assert pairs["further lists: domains"] == "mine.txt"
-    assert "Found, counted, and left as they were" not in card  # no kind was looked for in this report
+    assert "Found, counted, and left as they were" not in card  # this report has no search for any kind
     assert "Languages were judged by fastText's lid.176 (a score above 0.65 was asked for)" in card
     assert "searched for the items of `a\\|b.jsonl`" in card and "Nothing was done against offensive text" in card
     assert "corpusmill run recipe.yaml 'crawl/it'\"'\"'s one.warc.gz' --output RUN --to dedup" in card
 
 
 def _pairs(card: str) -> list[list[str]]:
-    """The rows of tables of two columns."""
+    """Returns the rows of tables of two columns."""
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", card, re.M)
     return [[re.sub(r"\\(.)", r"\1", cell) for cell in row] for row in rows]
 
@@ -232,7 +232,7 @@ def test_hostile_names_are_text(run, tmp_path) -> None:
 
 @given(st.text(max_size=60))
 def test_nothing_leaves_its_cell_or_the_header(text: str) -> None:
-    """A cell, a name in a cell, and the header: for all texts there is one table of two columns, and one string that comes back."""
+    """Every text, as a cell, as a name in a cell and in the header, gives one table of two columns, and one string that is read back."""
     for cell in (escaped(text), code(text)):
         tokens = MARKDOWN.parse(f"| a | b |\n|--|--|\n| {cell} | z |")
         assert sum(token.type == "td_open" for token in tokens) == 2 and tokens[-1].type == "table_close"

@@ -1,4 +1,4 @@
-"""One Chromium and one server of the small run for all tests of the explorer's page."""
+"""Starts one Chromium and one server of the small run for all tests of the explorer's page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +24,13 @@ def address(run_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def decided(run_folder: Path) -> pd.DataFrame:
-    """The filter stage's report."""
+    """Returns the filter stage's report."""
     return decisions(run_folder)
 
 
 @pytest.fixture
 def seen(chromium: Any, address: str) -> Iterator[Seen]:
-    """The page as it opens; whatever a test did, it said nothing on the console and asked nobody else."""
+    """Opens the page; after the test, it must have printed nothing to the console and sent requests only to its server."""
     with opened(chromium, address) as seen:
         seen.page.wait_for_selector("#list tr")
         yield seen

@@ -1,4 +1,4 @@
-"""The explorer's answers against a filter in plain Python over the report's files; nothing that is asked for ends in an error of ours."""
+"""Compares the explorer's answers with a filter in plain Python over the report's files; no request ends in an internal error."""
 
 from collections import Counter
 from itertools import pairwise
@@ -126,7 +126,7 @@ def test_the_run(client: TestClient, rows: list[Row], run_folder: Path) -> None:
     assert rules["short"]["low"] <= 3 and rules["never"]["high"] >= 100_000
     ingest = answer["stages"][0]
     assert [(rule["rule"], rule["fired"], rule["slider"]) for rule in ingest["rules"]] == [("http_status", 4, False)]
-    assert any("cut short" in warning for warning in answer["warnings"]) is False  # what a task has said of its input is the report's
+    assert any("cut short" in warning for warning in answer["warnings"]) is False  # only the report shows tasks' warnings on their inputs
 
 
 def test_other_stages_know_the_language_and_the_crawl_file(client: TestClient, run_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask the explorer, and what a browser may do with its answers."""
+"""Tests who may ask the explorer, and what a browser may do with its answers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The explorer's page in Chromium: what it shows against pandas and the API, and hostile text."""
+"""Tests the explorer's page in Chromium against pandas and the API, and with hostile text."""
 
 import re
 from typing import Any
@@ -193,7 +193,7 @@ def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.Da
     until(page, "document.getElementById('searched').textContent.includes('searched')")
     page.get_by_role("button", name="Search on").click()
     until(page, "document.getElementById('searched').textContent.includes('that is all')")
-    assert page.locator("#list tr").count() == len(decided) - 5  # texts of three words have no space behind the third
+    assert page.locator("#list tr").count() == len(decided) - 5  # texts of three words have no space after the third
     assert "51 documents" in page.inner_text("#count")
     page.locator("#list a").first.click()
     until(page, "document.documentElement.dataset.busy === 'false'")  # the same document was there with the marks of half the search

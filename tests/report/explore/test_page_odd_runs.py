@@ -1,4 +1,4 @@
-"""The explorer's page with runs as they should not be: hostile names, half done, damaged, going on."""
+"""Tests the explorer's page with unusual runs: hostile names, half done, damaged, in progress."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ from waiting import until
 
 pytestmark = [needs_chromium, pytest.mark.long]
 
-#: Names as a recipe, a crawl or an upload could bring them.
+#: Names that a recipe, a crawl or an upload could contain.
 RULE = 'r"><img src=x onerror=alert(1)>\u202e'
 COLUMN = "c'</script><script>alert(2)</script>\x1b[2J"
 PROTOTYPE = "__proto__"
 
 
 def hostile_names(folder: Path) -> None:
-    """A filter stage whose rules, columns, languages and sources are named by an enemy; one rule, column and language is `__proto__`."""
+    """Makes a filter stage with hostile names of rules, columns, languages and sources; one rule, column and language is `__proto__`."""
     run = RunBuilder(folder)
     rules = [
         {"step": HOSTILE, "rule": RULE, "column": COLUMN, "comparison": "<", "threshold": 3},
@@ -138,7 +138,7 @@ def test_ten_thousand_rules_that_all_fired(chromium: Any, tmp_path: Path) -> Non
 
 
 def running(done: int) -> dict[str, Any]:
-    """What `corpusmill status --json` says of a run in the middle of its filter stage, with `done` of 8 tasks."""
+    """Returns the output of `corpusmill status --json` for a run in the middle of its filter stage, with `done` of 8 tasks."""
     speed = {"tasks": done, "rows_per_second": 1234.0, "mb_per_second": 2.5}
     stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
     return {
@@ -153,7 +153,7 @@ def running(done: int) -> dict[str, Any]:
 
 
 def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
-    """The server's status is replaced, so that a run goes on here at the test's speed."""
+    """The test replaces the server's status, so that the run progresses at the test's speed."""
     said = [running(2), running(6), {**running(8), "state": "complete", "sentence": "Complete.", "phase": None}]
     said[2]["stages"] = [{**stage, "status": "complete"} for stage in said[2]["stages"]]
     asked: list[int] = []

@@ -1,4 +1,4 @@
-"""The explorer's page as people use it: links, keyboard, screen reader, phone, theme, and the newcomer's way."""
+"""Tests everyday use of the explorer's page: links, keyboard, screen reader, phone, theme, and a newcomer's way."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     page.get_by_label(re.compile("^dropped")).check()
     page.get_by_label(re.compile("^short")).check()
     expect_counts(page, decided, fired(decided, "short"))
-    assert "kept" not in page.inner_text("#count")  # as nobody asks how many of the dropped ones are
+    assert "kept" not in page.inner_text("#count")  # of dropped documents none is kept
     page.locator("#list a").first.click()
     page.wait_for_selector("#document .text")
     with opened(chromium, page.url) as other:
@@ -46,13 +46,13 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#document .text")
     assert page.inner_text("#said").startswith("Opened http://")
-    assert focused() == "filter/1"  # the list is drawn anew, and the focus is where it was
+    assert focused() == "filter/1"  # the list is drawn anew, and the focus stays
     page.keyboard.press("Escape")
     page.wait_for_selector("#document .guide")
     page.keyboard.press("/")
     until(page, "document.activeElement.id === 'text'")
     page.keyboard.type("word30x0 j?")
-    assert page.input_value("#text") == "word30x0 j?"  # in a box, letters are letters
+    assert page.input_value("#text") == "word30x0 j?"  # in a text box, letters are text
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()

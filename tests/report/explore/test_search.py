@@ -1,4 +1,4 @@
-"""Search in texts: what it finds over several answers is what is there, in the order of the report."""
+"""Tests search in texts: over several answers it finds exactly the matching documents, in the order of the report."""
 
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ def client(run_folder: Path) -> TestClient:
 
 
 def texts(folder: Path, stage: str) -> dict[str, str]:
-    """By id, the texts that came into a stage; of `ingest` those that it made."""
+    """Returns by id the input texts of a stage; for `ingest`, its output texts."""
     before = {"ingest": "ingest", "filter": "ingest", "dedup": "filter", "tokens": "dedup"}[stage]
     table = ds.dataset(sorted((folder / before / "data").glob("*.parquet"))).to_table(["id", "text"])
     return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def search_all(client: TestClient, **parameters: Any) -> tuple[list[str], list[Any]]:
-    """The keys of all answers until there is no cursor, and the answers."""
+    """Returns the keys of all answers until there is no cursor, and the answers."""
     keys, answers = [], []
     while True:
         answer = client.get("/api/documents", params=parameters)
@@ -37,7 +37,7 @@ def search_all(client: TestClient, **parameters: Any) -> tuple[list[str], list[A
         assert len(answers) < 100
 
 
-@pytest.mark.parametrize("budget", [10.0, 0.0])  # 0: nothing is searched in time, so nothing is ever found
+@pytest.mark.parametrize("budget", [10.0, 0.0])  # 0: no time for a search, so nothing is ever found
 @pytest.mark.parametrize(
     ("stage", "asked", "needle"),
     [

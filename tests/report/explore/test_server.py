@@ -1,4 +1,4 @@
-"""`corpusmill explore` as a process, and runs that are not as they should be."""
+"""Tests `corpusmill explore` as a process, and with unusual runs."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from corpusmill.report.explore.table import StageTable
 
 @contextmanager
 def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process of the command, and the line that it prints."""
+    """Yields a process of the command, and the line that it prints."""
     command = [sys.executable, "-m", "corpusmill", "explore", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -44,7 +44,7 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """One line with the address; answers on the loopback address alone; a port that is taken; Ctrl-C; nothing written in the run."""
+    """Tests the printed address, answers on the loopback address alone, a port in use, Ctrl-C, and that nothing is written in the run."""
     write_run(tmp_path / "run")
     before = bytes_of(tmp_path)
     with started(str(tmp_path / "run")) as (process, line):
@@ -133,7 +133,7 @@ def test_a_report_of_another_version(tmp_path: Path) -> None:
 
 
 def test_one_shard_of_another_version(tmp_path: Path) -> None:
-    """A column that it lacks is missing there; rows without a decision are left out."""
+    """A column that the shard lacks is missing in its rows; rows without a decision are left out."""
     write_run(tmp_path, ("ingest", "filter"))
     rows = rows_of(tmp_path, "filter")
     path = tmp_path / "filter/report/part-00001.parquet"
@@ -176,7 +176,7 @@ def test_zero_rows(tmp_path: Path) -> None:
 
 
 def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
-    """Rules and columns may be called anything; more rules than any integer has bits."""
+    """Rules and columns may have any name; there are more rules than any integer has bits."""
     hostile = ['"; DROP TABLE report_filter; --', "c0", "number", "id\u202e", "a,b:k", "", "low.words", "x" * 900]
     names = hostile + [f"rule {number}" for number in range(10_000 - len(hostile))]
     rules = [{"step": "s", "rule": name, "column": hostile[0], "comparison": ">", "threshold": n} for n, name in enumerate(names)]
@@ -213,7 +213,7 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
 
 
 def test_damaged_text_in_a_report(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 cost their rows, not the rest."""
+    """Invalid UTF-8 costs its rows, not the others."""
     write_run(tmp_path, ("ingest", "filter"))
     path = tmp_path / "filter/report/part-00000.parquet"
     table = pq.read_table(path)
@@ -241,7 +241,7 @@ def test_while_it_is_loading(run_folder: Path) -> None:
     "query", ["FROM read_csv('/etc/passwd')", "COPY (SELECT 1) TO 'out.csv'", "SET enable_external_access = true", "ATTACH 'x.db'"]
 )
 def test_the_database_is_closed(run_folder: Path, query: str) -> None:
-    """Even a query from outside, which there is no way for, would reach no file."""
+    """Even a query from outside, for which there is no interface, would reach no file."""
     with pytest.raises(duckdb.Error, match=r"(?i)disabled|cannot"):
         Explorer(str(run_folder)).connection.execute(query)
 

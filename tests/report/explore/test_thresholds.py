@@ -1,4 +1,4 @@
-"""What the explorer says of other thresholds is what `retune` then does, and what rules.py decides."""
+"""Compares the explorer's results for other thresholds with those of `retune`, and with the decisions of rules.py."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ filter:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, crawl: Path) -> Path:
-    """A run that the pipeline has made; one of its rules keeps a share of what passes the others."""
+    """Makes a run by the pipeline; one of its rules keeps a share of the documents that pass the others."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "recipe.yaml").write_text(RECIPE)
     plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in sorted(crawl.iterdir())])
@@ -65,8 +65,8 @@ def kept_ids(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "moves",
     [
-        {"gopher_short_doc": 300},  # documents go, and the share of the rest is another one
-        {"gopher_short_doc": 1, "gopher_enough_stop_words": "off", "line_punct_ratio": 0.01},  # documents come back
+        {"gopher_short_doc": 300},  # documents are dropped, and the share is taken of fewer
+        {"gopher_short_doc": 1, "gopher_enough_stop_words": "off", "line_punct_ratio": 0.01},  # documents return
         {"top_2_gram": 0.05, "dup_line_frac": 0.9, "quality": "off"},
         {"quality": 0.5, "gopher_below_alpha_threshold": 0.85},
         {"gopher_long_doc": 1e12},
@@ -83,7 +83,7 @@ def test_equals_retune(client: TestClient, made: Path, tmp_path: Path, moves: di
     }
     shutil.copytree(made, tmp_path / "run")
     assert answer["command"].split()[:3] == ["corpusmill", "retune", str(made)] and answer["note"] is None
-    with suppress(NothingKept):  # some of these leave nothing
+    with suppress(NothingKept):  # some of these keep nothing
         retune(str(tmp_path / "run"), answer["command"].split()[4::2], InlineEngine(), Progress(False))
     after = kept_ids(tmp_path / "run")
     assert changed == {"gained": set(after) - set(before), "lost": set(before) - set(after)}
@@ -114,7 +114,7 @@ def test_nothing_moved_changes_nothing(client: TestClient, made: Path) -> None:
 
 
 def test_values_of_every_type_at_their_threshold(tmp_path: Path, make_report: Callable[..., Path]) -> None:
-    """Nulls, NaN, infinities, float32 beside a threshold that it can't hold, integers and flags: as rules.py decides."""
+    """Nulls, NaN, infinities, float32 next to a threshold that it can't represent, integers and flags are decided as by rules.py."""
     values: dict[str, pa.Array] = {
         "a": pa.array([0.1, 0.1, np.nan, None, np.inf, -np.inf, 0.2, -0.0], pa.float64()),
         "b": pa.array([0.1, 0.3, np.nan, None, np.inf, -np.inf, 0.2, 0.0], pa.float32()),
@@ -139,7 +139,7 @@ def test_values_of_every_type_at_their_threshold(tmp_path: Path, make_report: Ca
 @pytest.fixture
 def make_report() -> Callable[..., Path]:
     def make(folder: Path, rules: list[StepRule], values: dict[str, pa.Array]) -> Path:
-        """A run with nothing but a filter stage, of documents with these values."""
+        """Makes a run with only a filter stage, of documents with these values."""
         count = len(next(iter(values.values())))
         failed = decide(rules, values, count).to_pylist()
         rows = [
@@ -180,7 +180,7 @@ def test_a_rule_of_a_list_can_only_be_switched_off(tmp_path: Path, make_report: 
 
 
 def test_a_step_that_scored_only_what_passed(tmp_path: Path, make_report: Callable[..., Path]) -> None:
-    """retune would refuse, so the command is another one, and a sentence says why."""
+    """`retune` would refuse, so the page suggests another command and gives the reason."""
     rules = [StepRule("gopher", Rule("short", "words", "<", 5)), StepRule("classifier:x", Rule("x", "x", "<", 0.5))]
     values = {"words": pa.array([9, 2], pa.int64()), "x": pa.array([0.7, None], pa.float64())}
     folder = make_report(tmp_path / "run", rules, values)
@@ -203,7 +203,7 @@ def test_the_report_counts_no_threshold_that_moves_a_share(client: TestClient, m
     d = summary.decisions["filter"]
     body, page = render_body(summary)
     off = client.get("/api/thresholds", params={"stage": "filter", "set.gopher_below_alpha_threshold": "off"}).json()
-    assert off["found"] != {} and off["after"]["kept"] != d.kept + d.rules["gopher_below_alpha_threshold"].alone > d.kept  # no sum says it
+    assert off["found"] != {} and off["after"]["kept"] != d.kept + d.rules["gopher_below_alpha_threshold"].alone > d.kept  # no sum gives it
     changes = summary.page.changes
     assert d.sharing == ["quality"] == list(changes) and len(d.rules) > 10
     for row in changes["quality"].table():  # its own threshold moves no other, so they are counted

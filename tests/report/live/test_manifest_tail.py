@@ -1,4 +1,4 @@
-"""A manifest that is read while it is written gives the rows that it has when all of it is there."""
+"""Tests that a manifest read while it is written gives the same rows as when it is complete."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def row(number: int, identity: str = "a") -> TaskRow:
 
 
 def write(manifest: Manifest) -> None:
-    """Four tasks, a finished plan that is opened again, one of the tasks done anew."""
+    """Writes four tasks, a finished plan that is opened again, and one task done again."""
     for number in range(4):
         manifest.append(row(number))
     manifest.finish([f"part-{number}" for number in range(3)])
@@ -75,7 +75,7 @@ def test_on_a_store_a_place_is_the_number_of_a_row() -> None:
 
 
 def test_objects_that_become_one_while_they_are_read() -> None:
-    """Each row is taken once: those that were read from objects that are gone, and those that only came in the larger one."""
+    """Each row is taken once, whether read from small objects that are gone or only from the large one."""
     storage = Storage("memory://tail-tidy/filter")
     manifest, tail, late = Manifest(storage), ManifestTail(storage), ManifestTail(storage)
     for number in range(3):
@@ -94,7 +94,7 @@ def test_objects_that_become_one_while_they_are_read() -> None:
 
 
 def test_an_object_that_is_written_again_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores tell times in whole seconds, so the time of an object that has more rows now may be the one of before."""
+    """Stores give times in whole seconds, so an object with more rows may have its old time."""
     monkeypatch.setattr(storage_module, "last_written", lambda info: 1_700_000_000.0)
     storage = Storage("memory://tail-second/filter")
     manifest, tail = Manifest(storage), ManifestTail(storage)

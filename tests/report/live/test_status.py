@@ -1,4 +1,4 @@
-"""How far a run is, looked at while it goes: killed, failed, gone on with, on Ray and on a store; counts are those of its manifest."""
+"""Tests the status of a run in progress: killed, failed, resumed, on Ray and on a store; counts are those of its manifest."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from corpusmill.report.page.html import render_body
 from corpusmill.report.queries.summary import read_summary
 
 SHARDS, PATIENCE = 6, 90.0
-#: A step that waits at each shard until it is let through, or fails there.
+#: A step that waits at each shard until its gate opens, or fails there.
 STEP = """
 import time
 from pathlib import Path
@@ -53,7 +53,7 @@ def rows_of(shard: int) -> int:
 
 @pytest.fixture(scope="module")
 def crawl(tmp_path_factory) -> Path:
-    """Six files of different sizes, each of which is a task of its own."""
+    """Makes six files of different sizes, each of which is a task."""
     folder = tmp_path_factory.mktemp("gated") / "in"
     folder.mkdir()
     for number in range(SHARDS):
@@ -65,7 +65,7 @@ def crawl(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def gated(crawl, tmp_path) -> Iterator[SimpleNamespace]:
-    """A run whose filter stage stops at each shard's gate."""
+    """Makes a run whose filter stage stops at each shard's gate."""
     (tmp_path / "gates").mkdir()
     (tmp_path / "step.py").write_text(STEP)
     recipe = tmp_path / "recipe.yaml"
@@ -87,7 +87,7 @@ def gated(crawl, tmp_path) -> Iterator[SimpleNamespace]:
 
 
 def until(folder: object, seen: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Looks at a run again and again; returns the first look that shows what is waited for."""
+    """Reads a run's status repeatedly; returns the first one that meets the condition."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if Storage(str(folder)).exists("run.json"):
@@ -104,7 +104,7 @@ def filtering(done: int) -> Callable[[dict[str, Any]], bool]:
 
 
 def check_counts(status: dict[str, Any], folder: object, before: int, done: int) -> None:
-    """The phase's figures are those of the manifest, and the share is that of the bytes read."""
+    """Checks that the phase's figures are those of the manifest, and the share is that of the bytes read."""
     manifest = Manifest(Storage(f"{folder}/filter"), read_only=True)
     phase, rows = status["phase"], list(manifest.tasks.values())[before:]
     assert phase["tasks"] == {"planned": SHARDS, "before": before, "done": done, "left": SHARDS - before - done} and len(rows) == done
@@ -125,13 +125,13 @@ def stages(status: dict[str, Any]) -> dict[str, str]:
 
 
 def carry_out(gated, crawl, folder: str, engine: Engine, **stages: str) -> None:
-    """A run in this process; `stages`: its `first` and `last`."""
+    """Runs in this process; `stages`: its `first` and `last`."""
     plan = new_plan(folder, str(gated.recipe), [str(crawl)], **stages)
     execute(replace(plan, strict=True), engine, Progress(False), lambda _: None, lambda _: None)
 
 
 def started(*arguments: Any, **stages: str) -> threading.Thread:
-    """The same in a thread."""
+    """Starts the same in a thread."""
     thread = threading.Thread(target=carry_out, args=arguments, kwargs=stages, daemon=True)
     thread.start()
     return thread
@@ -187,7 +187,7 @@ def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
     ray_engine.connect()
     lent = SimpleNamespace(perform=ray_engine.perform, known_workers=ray_engine.known_workers, workers=2, close=lambda: None)
     thread = started(gated, crawl, str(gated.run), lent, first="filter", last="filter")
-    gated.gate("5", "4")  # the largest are handed out first
+    gated.gate("5", "4")  # the largest are dispatched first
     seen = until(gated.run, filtering(2))
     check_counts(seen, gated.run, before=0, done=2)
     assert seen["phase"]["workers"] == 2 and seen["phase"]["latest"]["tasks"] == 2
@@ -198,7 +198,7 @@ def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
 
 
 def test_a_run_on_a_store(gated, crawl) -> None:
-    """The lease says who works on it there, too."""
+    """The lease names the process that works on it, as on a disk."""
     folder = "memory://live-run"
     thread = started(gated, crawl, folder, InlineEngine())
     gated.gate("0", "1")

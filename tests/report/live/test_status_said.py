@@ -1,4 +1,4 @@
-"""What is told of a run on which nobody works: what it said of itself may be damaged, hostile, or nothing at all."""
+"""Tests the status of a run on which nobody works: its own records may be damaged, hostile, or missing."""
 
 import io
 import json
@@ -95,7 +95,7 @@ def test_watching_ends_with_the_run(tmp_path, capsys, as_json: bool) -> None:
         assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["unknown"] * 3 + ["failed"]
     else:
         drawn = console.file.getvalue()
-        assert drawn.count("56 documents kept") >= 5  # four looks, and the last once more below
+        assert drawn.count("56 documents kept") >= 5  # four reads, and the last once more below
         assert "It failed" in drawn and "\x1b]0" not in drawn
 
 

@@ -1,4 +1,4 @@
-"""The report in a real Chromium: as it looks, by keyboard, on paper, for screen readers, and with crawl text that attacks it."""
+"""Tests the report in a real Chromium: layout, keyboard, print, screen readers, and hostile crawl text."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,7 +14,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.page.html import write_report
 
 pytestmark = needs_chromium
-#: WCAG 2.2, levels A and AA; and what axe calls best practice.
+#: WCAG 2.2, levels A and AA; and axe's best practices.
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -26,7 +26,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def tab(chromium: Any) -> Iterator[Seen]:
-    """One tab for all tests: plotly.js is compiled once in it."""
+    """Opens one tab for all tests, because plotly.js is compiled once in it."""
     with opened(chromium, "about:blank") as seen:
         yield seen
 
@@ -70,7 +70,7 @@ def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
 
 
 def test_without_storage(chromium: Any, report: str) -> None:
-    """As in a browser that keeps nothing for pages from disk."""
+    """The browser stores nothing, as for pages from disk."""
     with opened(chromium, "about:blank") as seen:
         seen.page.add_init_script(
             "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('none', 'SecurityError'); }})"
@@ -91,7 +91,7 @@ def test_on_a_phone(tab: Seen, report: str) -> None:
     sections.locator("a", has_text="Training").click()
     assert not sections.is_visible()
     top, bar = (f"document.querySelector('{name}').getBoundingClientRect()" for name in ("#training", "#sections"))
-    until(page, f"{top}.top >= {bar}.bottom - 1 && {top}.top < {bar}.bottom + 40")  # what was chosen is not behind the bar
+    until(page, f"{top}.top >= {bar}.bottom - 1 && {top}.top < {bar}.bottom + 40")  # the bar does not cover the chosen section
     until(page, "document.querySelector('button.menu').textContent === 'Training'")
     menu.press("Enter")
     menu.press("Escape")
@@ -101,7 +101,7 @@ def test_on_a_phone(tab: Seen, report: str) -> None:
     wide.focus()
     page.keyboard.press("ArrowRight")
     until(page, "document.activeElement.scrollLeft > 0")
-    assert page.locator(".scroll:not([tabindex])").count()  # what fits is no stop of the Tab key
+    assert page.locator(".scroll:not([tabindex])").count()  # a table that fits is no stop of the Tab key
     assert quiet(tab, report)
 
 
@@ -215,7 +215,7 @@ def test_headings_and_landmarks(tab: Seen, report: str) -> None:
 
 
 def test_on_paper(tab: Seen, report: str) -> None:
-    """All charts are there, in light colours though the screen is dark, and the screen is as before afterwards."""
+    """All charts are printed, in light colours although the screen is dark, and afterwards the screen is as before."""
     page = visit(tab, report, color_scheme="dark")
     until(page, drawn_in(DARK))
     page.evaluate(f"""() => addEventListener('beforeprint', () => {{ window.onPaper = [{drawn_in(LIGHT)},

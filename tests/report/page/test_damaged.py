@@ -1,4 +1,4 @@
-"""Runs that something is wrong with: their page says so first, and opens in a browser without a complaint."""
+"""Tests damaged runs: their page reports it first, and opens in a browser without an error."""
 
 from collections.abc import Iterator
 from html import unescape
@@ -38,11 +38,11 @@ def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
 @needs_chromium
 @pytest.mark.long
 def test_they_open_in_a_browser(folder: Path) -> None:
-    """Those that differ most: each costs a second."""
+    """Opens only the most different runs, because each costs a second."""
     names = ("damaged inside", "ten thousand rules", "huge text", "only trained", "odd characters")
     with browser() as chromium, opened(chromium, "about:blank") as seen:
         for name in names:
-            if not (folder / name).exists():  # those tests were not asked for
+            if not (folder / name).exists():  # those tests were not selected
                 DAMAGED[name][0](folder / name)
                 write_report(str(folder / name))
             seen.page.goto((folder / name / "report.html").as_uri())

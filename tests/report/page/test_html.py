@@ -1,4 +1,4 @@
-"""The page: its numbers, its safety, and what it does with runs that are half done, damaged or empty."""
+"""Tests the page: its numbers, its safety, and half done, damaged or empty runs."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ from corpusmill.report.queries.summary import read_summary
 
 
 class Reader(HTMLParser):
-    """The page's text by section, its tags, and its scripts and styles."""
+    """Collects the page's text by section, its tags, and its scripts and styles."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -108,7 +108,7 @@ def test_every_chart_has_a_valid_figure(read: Reader) -> None:
     numbers = [int(a["data-figure"] or -1) for _, a in read.tags if "data-figure" in a]
     assert numbers == list(range(len(figures))) and len(figures) > 10
     for figure in figures:
-        go.Figure(figure)  # refuses what is no plotly figure
+        go.Figure(figure)  # raises where it is no plotly figure
     words = next(f for f in figures if any(s["x0"] == 20 for s in f["layout"].get("shapes", [])))
     kept, dropped = (sum(trace["y"][:-1]) for trace in words["data"])
     assert (kept, dropped) == (45, 11)

@@ -1,4 +1,4 @@
-"""What packing leaves empty, and what a mixture takes, is on the page and on the terminal."""
+"""Tests that page and terminal show the empty places of packing, and the shares of a mixture."""
 
 import io
 import json

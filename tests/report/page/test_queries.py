@@ -1,4 +1,4 @@
-"""Every number of the page stands in what the query beside it gives."""
+"""Tests that the query next to each number of the page gives that number."""
 
 from pathlib import Path
 

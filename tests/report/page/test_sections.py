@@ -1,4 +1,4 @@
-"""The sections about decisions, of runs that are unusual or broken."""
+"""Tests the sections about decisions, with unusual or broken runs."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def test_without_pii_the_page_says_so(run_folder: Path) -> None:
 
 
 def rewrite(folder: Path, change: Any) -> None:
-    """Every report shard of the filter stage, changed."""
+    """Changes every report shard of the filter stage."""
     for shard in sorted((folder / "filter" / "report").iterdir()):
         pq.write_table(change(pq.read_table(shard)), shard)
 
@@ -83,7 +83,7 @@ def test_zero_documents_kept(random_run: Path, tmp_path: Path) -> None:
     shutil.copytree(random_run, tmp_path / "run")
 
     def drop(table: pa.Table) -> pa.Table:
-        """Documents without words, which all are short."""
+        """Leaves out documents without words, which all are short."""
         failed = [["short", *(name for name in names if name not in ("short", "long"))] for names in table["failed"].to_pylist()]
         none = {"kept": [False], "words": [0], "chars_out": [0]}
         for name, (value,) in none.items():

@@ -1,4 +1,4 @@
-"""The colours of both themes: enough contrast for all that is text."""
+"""Tests the colours of both themes: all text has enough contrast."""
 
 import re
 from importlib import resources
@@ -10,14 +10,14 @@ PAIRS = [*((text, under) for text in TEXT for under in ("page", "panel")), ("war
 
 
 def colors(theme: int) -> dict[str, str]:
-    """Name to #rrggbb of the light (0) or dark (1) theme."""
+    """Returns name to #rrggbb of the light (0) or dark (1) theme."""
     css = resources.files("corpusmill.report.page").joinpath("theme.css").read_text("utf-8")
     found = re.findall(r"--([a-z0-9-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)", css)
     return {name: both[theme] for name, *both in found}
 
 
 def luminance(color: str) -> float:
-    """WCAG's relative luminance."""
+    """Returns WCAG's relative luminance."""
     channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

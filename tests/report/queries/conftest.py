@@ -1,4 +1,4 @@
-"""A run of random decisions, shared by the tests of all queries."""
+"""Makes a run of random decisions, shared by the tests of all queries."""
 
 from collections.abc import Iterator
 from pathlib import Path

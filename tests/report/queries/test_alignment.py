@@ -1,4 +1,4 @@
-"""Pairs from scores and judged answers on the page."""
+"""Tests the page's section on pairs from scores and judged answers."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The report about benchmarks: scores with errors, chance, what the corpus holds; and scores that are damaged or hostile."""
+"""Tests the report on benchmarks: scores with errors, chance, test items in the corpus; and damaged or hostile scores."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_scores_by_task_metric_and_model(folder):
     assert words.scores["perplexity"]["pretrain"].text("perplexity") == "5.12e+07 ± 2.4e+06"
     assert minimal_pairs.scores["acc"]["sft"].text("acc") == "70.0% ± 0.4"
     assert arc_easy.scores["acc_norm"]["sft"].text("acc_norm") == "25.0%"
-    assert [name for name, _ in scores.rows] == ["bits_per_byte.value"]  # what a benchmark has is no row there
+    assert [name for name, _ in scores.rows] == ["bits_per_byte.value"]  # a benchmark's own entry is no row there
 
 
 def test_items_in_the_corpus_with_their_passages(folder):
@@ -105,7 +105,7 @@ def test_terminal(folder):
     lines = console.export_text().splitlines()
     assert any(line.split() == ["BLiMP", "65.0%", "±", "0.4", "70.0%", "±", "0.4", "50.0%", "90", "0"] for line in lines)
     assert any(line.split() == ["ARC-Easy", "26.2%", "25.0%", "25.0%", "570", "2"] for line in lines)
-    assert any(line.split() == ["LAMBADA", "0.0%", "±", "0.4", "5"] for line in lines)  # nothing was looked for in documents
+    assert any(line.split() == ["LAMBADA", "0.0%", "±", "0.4", "5"] for line in lines)  # documents were not searched
 
 
 @pytest.mark.parametrize("tasks", [

@@ -1,4 +1,4 @@
-"""What a run's report says of the classifiers that it used."""
+"""Tests a run's report on the classifiers that it used."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def measured(count: int, auc: float = 1.0) -> dict[str, Any]:
 
 
 def described(**card: Any) -> dict[str, Any]:
-    """A classifier.json as the training writes it."""
+    """Returns a classifier.json as the training writes it."""
     head = {"label": "rude", "file": "rude.ftz", "sha256": "0" * 64, "calibration": {"method": "platt"}, "threshold": 0.3125}
     return {"format": 1, "name": "posts", "form": "words", "window": None, "heads": [head], "card": card}
 
@@ -53,7 +53,7 @@ def card(**labels: Any) -> dict[str, Any]:
 
 
 def add(folder: Path, files: dict[str, Any], rule: dict[str, Any] | None = None) -> None:
-    """Adds what the filter stage leaves of its classifiers to a run, and their scores to its report."""
+    """Adds the filter stage's files on its classifiers to a run, and their scores to its report."""
     storage = Storage(str(folder / "filter"))
     manifest = Manifest(storage)
     rows = list(manifest.rows())

@@ -1,4 +1,4 @@
-"""What the queries say of the cluster tables beside plain Python over all of their rows."""
+"""Compares queries on the cluster tables with plain Python over all of their rows."""
 
 import io
 import random
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 
 
 def tables(seed: int, parts: int, earlier: float, size: int = 400) -> list[Rows]:
-    """Random cluster tables in which every cluster lies whole in one, as the stage writes them; some are kept by an earlier run."""
+    """Makes random cluster tables, each cluster whole in one table, as the stage writes them; an earlier run keeps some."""
     draw = random.Random(seed)
     made: list[Rows] = []
     for part in range(parts):

@@ -1,4 +1,4 @@
-"""Decisions beside counts that pyarrow and plain Python make of whole tables."""
+"""Compares decisions with counts by pyarrow and plain Python over whole tables."""
 
 from collections import Counter
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""What other thresholds keep, beside the filter stage's own rules applied to every document anew; and documents near the thresholds."""
+"""Compares the share that other thresholds keep with the filter stage's own rules on every document; tests documents near thresholds."""
 
 import shutil
 from collections import Counter
@@ -70,7 +70,7 @@ def test_the_table_has_a_few_thresholds_on_either_side(opened_random_run: Run, d
     counts = [row.documents for row in rows]
     assert counts == sorted(counts, reverse=True)  # the loosest first
     assert {row.more > 0 for row in rows if not row.now} == {True, False}
-    assert all(type(row.threshold) is int for row in rows[1:])  # as the recipe has it
+    assert all(type(row.threshold) is int for row in rows[1:])  # as in the recipe
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
@@ -108,7 +108,7 @@ def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisio
     kept = {row["id"]: abs(row["words"] - 20) for row in rows if row["kept"]}
     best = sorted(kept, key=lambda id_: (kept[id_], id_))[:SAMPLES]
     assert [sample.id for sample in entries["short"].shown if sample.side == "kept"] == best
-    assert all(not sample.others for sample in entries["short"].shown)  # those that this rule alone dropped come first
+    assert all(not sample.others for sample in entries["short"].shown)  # documents that only this rule dropped come first
 
 
 def test_texts_are_found_where_the_stage_before_is_gone(random_run: Path, tmp_path: Path) -> None:

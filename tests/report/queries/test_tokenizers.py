@@ -1,4 +1,4 @@
-"""What judging the tokenizer found, on the terminal and on the page."""
+"""Tests the evaluation of the tokenizer, on the terminal and on the page."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The report about trainings: curves, scores by group, speed, what the model wrote; and logs that are damaged or hostile."""
+"""Tests the report on trainings: curves, scores by group, speed, generated texts; and damaged or hostile logs."""
 
 import json
 import math

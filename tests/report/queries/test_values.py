@@ -1,4 +1,4 @@
-"""Histograms, lengths and personal data beside what numpy makes of the same values."""
+"""Compares histograms, lengths and personal data with numpy's results on the same values."""
 
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
     assert (sum(kept["y"][:-1]), sum(dropped["y"][:-1]), kept["x"][0]) == (40, 0, 3.0)
     assert caption(histogram, False) == "940 values; 900 below 3 (5 dropped) not drawn"
     rule = ReportRule("step", "much", "cut", ">", 100.0)
-    assert sum(histogram_figure(histogram, [rule])["data"][0]["y"][:-1]) == 935  # a threshold needs all that it judges
+    assert sum(histogram_figure(histogram, [rule])["data"][0]["y"][:-1]) == 935  # a threshold needs all values that it judges
     assert caption(histogram, True) == "940 values"
     few = counted(values[-80:], np.ones(80, bool))
     assert few.bins.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few, False)

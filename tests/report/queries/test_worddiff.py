@@ -1,4 +1,4 @@
-"""The word diff: what it says of two texts gives back both, and it says little."""
+"""Tests the word diff: it gives back both texts, and it is short."""
 
 import difflib
 import itertools
@@ -17,7 +17,7 @@ texts = st.text(alphabet="abc \n中文かdé", max_size=60)
 
 
 def longest_common(a: list[str], b: list[str]) -> int:
-    """By dynamic programming over all pairs of places."""
+    """Computes by dynamic programming over all pairs of places."""
     row = [0] * (len(b) + 1)
     for x in a:
         before = row
@@ -28,7 +28,7 @@ def longest_common(a: list[str], b: list[str]) -> int:
 
 
 def check(changes: list[WordChange], a: list[str], b: list[str]) -> None:
-    """Applying the changes to one text gives the other, and the other way round."""
+    """Checks that the changes applied to one text give the other, in both directions."""
     assert [w for c in changes for w in (a[c.a0 : c.a1] if c.equal else b[c.b0 : c.b1])] == b
     assert [w for c in changes for w in (b[c.b0 : c.b1] if c.equal else a[c.a0 : c.a1])] == a
     assert all(c.equal != d.equal and (c.a1, c.b1) == (d.a0, d.b0) for c, d in itertools.pairwise(changes))
@@ -106,7 +106,7 @@ def test_a_hundred_thousand_words_take_seconds_at_most(kind: str) -> None:
     check(changes, a, other)
     equal = sum(c.a1 - c.a0 for c in changes if c.equal)
     if kind.endswith("changes"):
-        assert equal >= 0.99 * sum(x == y for x, y in zip(a, other, strict=True))  # but for single words that `tidy` joined
+        assert equal >= 0.99 * sum(x == y for x, y in zip(a, other, strict=True))  # except for single words that `tidy` joined
 
 
 def test_about_as_good_as_difflib_on_real_edits(shared_data) -> None:

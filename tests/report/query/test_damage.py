@@ -1,4 +1,4 @@
-"""Damaged shards: the rest is answered, and what is missing is said."""
+"""Tests damaged shards: the others are answered, and missing data is reported."""
 
 import random
 import shutil
@@ -21,12 +21,12 @@ def run(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def rest(run: Path) -> list[str]:
-    """The ids of the other shard."""
+    """Returns the ids of the other shard."""
     return pq.read_table(run / "filter/report/part-00001.parquet")["id"].to_pylist()
 
 
 def overwrite(shard: Path, byte: int = 0xFF) -> None:
-    """Every page of a shard is rubbish, behind a footer that is whole."""
+    """Overwrites every page of a shard, and leaves its footer whole."""
     content = bytearray(shard.read_bytes())
     end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     content[4:end] = bytes([byte]) * (end - 4)
@@ -56,7 +56,7 @@ def test_a_footer_of_the_right_length_that_is_damaged(run: Path) -> None:
 
 
 def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
-    """Relations that were made before go on to work: of rows, of frames, of counts, and of what is derived from them."""
+    """Relations of rows, frames and counts made before the damage is noticed still work, and so do relations derived from them."""
     overwrite(run / SHARD)
     opened = open_run(str(run))
     report = opened.report("filter")
@@ -99,7 +99,7 @@ def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
 
 
 def test_bits_that_flip_anywhere(run: Path) -> None:
-    """Whatever bit it is: the query is answered, and where it can't be read as it was, the shard is named; `verify` finds every one."""
+    """For any flipped bit, the query is answered or names the unreadable shard; `verify` finds every one."""
     whole = (run / SHARD).read_bytes()
     first = pq.read_table(run / SHARD)["id"].to_pylist()
     chance = random.Random(7)
@@ -132,7 +132,7 @@ def test_a_manifest_that_is_damaged(run: Path) -> None:
 
 
 def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although its files are what the stage wrote: it is left out, and all others can be asked."""
+    """The table's files are as the stage wrote them: it is left out, and all others can be queried."""
     scan = Table.scan
     unreadable = "read_parquet('no such file')"
     monkeypatch.setattr(Table, "scan", lambda table, storage: unreadable if table.name == "filter_report" else scan(table, storage))
@@ -143,7 +143,7 @@ def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["other types", "no rows", "only trained", "odd characters", "no UTF-8", "broken JSON"])
 def test_whatever_a_run_looks_like(name: str, tmp_path: Path) -> None:
-    """All of its tables can be read, or say in a sentence why not."""
+    """Every table can be read, or gives the reason in a sentence."""
     DAMAGED[name][0](tmp_path / "run")
     opened = open_run(str(tmp_path / "run"))
     refused = set()

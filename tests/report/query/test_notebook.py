@@ -1,4 +1,4 @@
-"""docs/notebook.md: its examples are executed as they stand there."""
+"""Executes the examples of docs/notebook.md unchanged."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ def demo(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def executed(example: int) -> dict[str, Any]:
-    """The names that an example leaves."""
+    """Returns the names that an example defines."""
     names: dict[str, Any] = {}
     exec(compile(PYTHON[example], f"example {example}", "exec"), names)
     return names

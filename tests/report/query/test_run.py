@@ -1,4 +1,4 @@
-"""What `open_run` gives, against pyarrow and pandas over the same files."""
+"""Compares the tables of `open_run` with pyarrow and pandas over the same files."""
 
 import json
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_a_half_done_run(tmp_path: Path) -> None:
 
 
 def test_shards_of_different_versions(tmp_path: Path) -> None:
-    """A column that only later shards have is null in the others, whichever comes first, also where the manifest does not tell."""
+    """A column that only later shards have is null in the others, in any order of shards, and even where the manifest does not say so."""
     run = write_run(tmp_path / "run", ())
     old, new = pa.table({"id": ["a"], "kept": [True]}), pa.table({"id": ["b"], "kept": [False], "words": [7]})
     run.stage("ingest", [{"report/part-00000.parquet": old}, {"report/part-00001.parquet": new}])
@@ -165,7 +165,7 @@ def test_mistakes_are_one_sentence(run: Run, run_folder: Path, query: str, words
 
 
 def test_a_query_that_is_shut_in(run_folder: Path, tmp_path: Path) -> None:
-    """Nothing outside of the run, by whatever way; the run itself through a link."""
+    """The query reaches nothing outside of the run, in any way; the run itself is opened through a link."""
     (tmp_path / "outside.txt").write_text("secret")
     copy = tmp_path / "it's a run"
     write_run(copy, ("ingest",))
@@ -173,7 +173,7 @@ def test_a_query_that_is_shut_in(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(copy)
     run = Run(str(tmp_path / "linked"), only_run=True)
     assert run.sql("SELECT count(*) FROM ingest_report, json_run").fetchall() == [(60,)]
-    assert "tasks" in run.names and len(run.table("tasks")) == 2  # made after the door was shut
+    assert "tasks" in run.names and len(run.table("tasks")) == 2  # made after external access was disabled
     for path in (tmp_path / "outside.txt", copy / "link.txt", copy / ".." / "outside.txt", Path("/etc/hostname")):
         for reader in ("read_text", "read_csv", "read_blob", "glob"):
             with pytest.raises(InputError, match="a query may read the files of its run alone"):

@@ -1,4 +1,4 @@
-"""Words of SQL: what is printed is what runs."""
+"""Tests words of SQL: the printed query is the one that runs."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A run in a bucket."""
+"""Tests a run in a bucket."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RUN = "s3://runs/a/run"
 
 @pytest.fixture(scope="module")
 def stored(s3, run_folder: Path) -> str:
-    """The run in a bucket, its manifests as stores without append have them, and something beside it."""
+    """Makes the run in the bucket, with manifests as on stores that can't append, and another object next to it."""
     s3.bucket("runs")
     s3.put("s3://runs/a/run2/secret.txt", b"of another")
     for file in run_folder.rglob("*"):
@@ -64,7 +64,7 @@ def test_what_is_damaged_in_a_bucket(s3, stored: str, run_folder: Path) -> None:
 
 @pytest.mark.long
 def test_runs_here_and_in_a_bucket_are_compared(run_folder: Path, stored: str) -> None:
-    """In either order: the connection of the first run reads the second one's files."""
+    """Compares in both orders: the connection of the first run reads the second one's files."""
     for a, b in ((str(run_folder), stored), (stored, str(run_folder))):
         found = compare(a, b, DiffOptions())
         assert found.of("both").documents == found.kept("a") == found.kept("b") > 0

@@ -1,4 +1,4 @@
-"""A token in its text, for tokens that cut characters anywhere."""
+"""Tests a token in its text, for tokens that cut characters anywhere."""
 
 from hypothesis import given
 from hypothesis import strategies as st

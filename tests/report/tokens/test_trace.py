@@ -1,4 +1,4 @@
-"""`trace` from the shard's side: any token leads to its text, its document and its values."""
+"""Tests `trace` from the shard's side: any token leads to its text, its document and its values."""
 
 import io
 import json
@@ -24,7 +24,7 @@ def walk(run: Path, token: int, split: str = "train", shard: int = 0, width: int
 
 @pytest.fixture
 def copy(run_folder: Path, tmp_path: Path) -> Path:
-    """The run, to be damaged."""
+    """Copies the run, so that a test may damage it."""
     return Path(shutil.copytree(run_folder, tmp_path / "run"))
 
 
@@ -49,7 +49,7 @@ def test_every_token_leads_to_its_document(run_folder: Path, split: str) -> None
 
 
 def test_the_text_around_is_that_of_the_document_at_the_right_byte(run_folder: Path) -> None:
-    """Each token of a document in turn: the bytes found are the text's, and put together they are the text."""
+    """Takes each token of a document in turn: the found bytes are the text's, and joined they are the text."""
     index = pq.read_table(run_folder / "tokens/train/tokens-00000.index.parquet").to_pylist()
     texts = {r["id"]: r["text"] for r in pq.read_table(run_folder / "dedup/data/part-00000.parquet").to_pylist()}
     row = index[3]
@@ -96,7 +96,7 @@ def test_what_is_not_there(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_in_which_something_is_gone_or_changed(copy: Path) -> None:
-    """The address is told all the same, with a sentence on what is not as it was."""
+    """The address is still given, with a sentence on missing or changed files."""
     before = walk(copy, 5)
     data = copy / "dedup/data/part-00000.parquet"
     table = pq.read_table(data)

@@ -1,4 +1,4 @@
-"""A whole run is verified: nothing is found in one that is right, and each planted fault is."""
+"""Tests the verification of a whole run: a correct run has no findings, and each planted fault is found."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ tokens: {validation_share: 0.1}
 
 
 def _passages(characters: int) -> list[str]:
-    """So much of the standard library's sources, in pieces of 8,000 characters."""
+    """Returns `count` passages of 8,000 characters of the standard library's sources."""
     sources = sorted(Path(json.__file__).parents[1].glob("*.py"))
     text = "".join(path.read_text("utf-8", "replace") for path in sources)[:characters]
     return [text[begin : begin + 8000] for begin in range(0, len(text), 8000)]
@@ -74,7 +74,7 @@ def test_a_run_that_is_right(finished: Path) -> None:
 
 
 def pick(run: Path, draw: random.Random, pattern: str = "*/**/*") -> Path:
-    """A file that a manifest names."""
+    """Returns a file that a manifest names."""
     return draw.choice(sorted(path for path in run.glob(pattern) if path.is_file() and path.name != MANIFEST and path.stat().st_size))
 
 
@@ -103,7 +103,7 @@ def swap_shards(run: Path, draw: random.Random) -> None:
 
 
 def change_listed_keys(run: Path, draw: random.Random) -> None:
-    """A file that tasks have read by a list, which is left as it was."""
+    """Changes a file that tasks have read by a list, and leaves the list unchanged."""
     path = pick(run, draw, "dedup/keys/*.arrow")
     content = bytearray(path.read_bytes())
     content[draw.randrange(len(content))] ^= 1
@@ -117,7 +117,7 @@ def add_a_file(run: Path, draw: random.Random) -> None:
 
 
 def hide(run: Path, path: Path) -> None:
-    """Makes every manifest believe that a file which was changed is the one that was written and read."""
+    """Updates every manifest for a changed file, as if it had been written and read so."""
     name, sha256 = path.relative_to(run).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
     stage, _, own = name.partition("/")
     for manifest in run.glob(f"*/{MANIFEST}"):
@@ -133,7 +133,7 @@ def hide(run: Path, path: Path) -> None:
 
 
 def rewritten(run: Path, pattern: str, draw: random.Random, change: Callable[[list[dict], int], object]) -> None:
-    """Changes one row of a table with rows, and hides it."""
+    """Changes one row of a table with rows, and hides the change."""
     path = draw.choice([p for p in sorted(run.glob(pattern)) if pq.read_metadata(p).num_rows > 1])
     table = pq.read_table(path)
     rows = table.to_pylist()
@@ -186,7 +186,7 @@ def edit_the_recipe(run: Path, draw: random.Random) -> None:
 
 
 def double_a_record(run: Path, draw: random.Random) -> None:
-    """A record of a crawl file that has come in twice, with all that follows from it in its stage."""
+    """Doubles a record of a crawl file in the stage's output, with all its consequences in that stage."""
     shard = draw.choice(sorted(path.name for path in (run / "ingest/data").iterdir()))
     document = draw.choice(pq.read_table(run / "ingest/data" / shard)["id"].to_pylist())
     for folder in ("data", "report"):
@@ -200,7 +200,7 @@ def double_a_record(run: Path, draw: random.Random) -> None:
 
 
 def read_a_shard_twice(run: Path, draw: random.Random) -> None:
-    """A task that has read another's shard, and its outputs are that one's."""
+    """Makes a task read another task's shard, with that shard's outputs."""
     first, second = draw.sample(sorted(path.name for path in (run / "dedup/data").iterdir()), 2)
     for folder in ("data", "report"):
         shutil.copyfile(run / "dedup" / folder / first, run / "dedup" / folder / second)
@@ -250,7 +250,7 @@ def test_what_is_said(run: Path) -> None:
 
 
 def test_a_file_that_a_list_names(run: Path) -> None:
-    """It is found out where the file alone is another, and where the manifest agrees with it and the list does not."""
+    """Finds a change of the file alone, and a change on which the manifest agrees but the list does not."""
     keys = pick(run, random.Random(1), "dedup/keys/*.arrow")
     keys.write_bytes(keys.read_bytes() + b"\0")
     assert any(sentence.startswith(f"{keys}: this file is of ") for sentence in faults(run))

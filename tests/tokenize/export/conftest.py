@@ -1,4 +1,4 @@
-"""Runs with tokens to export: a real one, and one whose ids need 32 bits."""
+"""Makes runs with tokens to export: a real one, and one whose ids need 32 bits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Run:
-    """A run with tokens, and what TokenShards finds in it."""
+    """A run with tokens, and its content by TokenShards."""
 
     folder: str
 
@@ -54,7 +54,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, publish_documents, make_documents, execute, english, foreign) -> Run:
-    """Real text in 95 languages and English, a document without a URL and one of a single letter; several shards."""
+    """Makes a run of real text in 95 languages and English, a document without a URL and one of a single letter; several shards."""
     run = Storage(str(tmp_path_factory.mktemp("export") / "run"))
     table = make_documents([*english[:200], "", *foreign, "a", "".join(english[200:230])])
     urls = table["url"].to_pylist()
@@ -67,7 +67,7 @@ def real_run(tmp_path_factory, publish_documents, make_documents, execute, engli
 
 @pytest.fixture(scope="session")
 def wide_run(tmp_path_factory, real_run) -> Run:
-    """Ids up to 199,999, which 16 bits don't hold, in two shards."""
+    """Makes a run with ids up to 199,999, which need more than 16 bits, in two shards."""
     folder, random = tmp_path_factory.mktemp("wide"), np.random.default_rng(7)
     tokenizer = Path(real_run.folder, "tokenizer", "tokenizer.json").read_bytes()
     sha256 = publish(Storage(str(folder)), "tokenizer/tokenizer.json", tokenizer).sha256
@@ -79,7 +79,7 @@ def wide_run(tmp_path_factory, real_run) -> Run:
 
 @pytest.fixture(scope="session")
 def make_shards() -> Callable[..., None]:
-    """Token shards of given documents: `make_shards(folder, split, shards, vocabulary_size, tokenizer_sha256)`."""
+    """Makes token shards of given documents: `make_shards(folder, split, shards, vocabulary_size, tokenizer_sha256)`."""
 
     def make(folder: Path, split: str, shards: list[list[npt.NDArray[Any]]], vocabulary_size: int, tokenizer_sha256: str) -> None:
         write_token_set(folder, shards, vocabulary_size, tokenizer_sha256, split=split)

@@ -1,4 +1,4 @@
-"""datatrove's files, read by its datasets and its merger, and compared with what its TokenizedFile writes."""
+"""Tests datatrove's files, read by its datasets and its merger, and compared with those of its TokenizedFile."""
 
 import numpy as np
 from datatrove.io import get_datafolder

@@ -1,4 +1,4 @@
-"""What holds for every format: equal bytes, all or nothing, one sentence where it can't be."""
+"""Tests properties of every format: equal bytes, all or nothing, one sentence for an impossible export."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def copied(real_run, tmp_path):
-    """A copy of the real run's tokens that a test may damage."""
+    """Copies the real run's tokens, so that a test may damage them."""
     folder = tmp_path / "run"
     for name in ("tokens/train", "tokens/validation", "tokenizer"):
         shutil.copytree(Path(real_run.folder, name), folder / name)
@@ -142,7 +142,7 @@ def test_a_remote_run_gives_the_same_bytes(copied, tmp_path):
 def test_folders_with_anything_in_them_are_kept(real_run, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    export(real_run.folder, "nanogpt", str(folder))  # an empty one is taken
+    export(real_run.folder, "nanogpt", str(folder))  # an empty folder is accepted
     before = content(folder)
     with pytest.raises(InputError, match="holds an earlier export; --force replaces it"):
         export(real_run.folder, "megatron", str(folder))
@@ -242,13 +242,13 @@ before = peak_memory_mb()
 export(run, name, out + "/large", ["train"])
 print(peak_memory_mb() - before)
 """
-#: MB: the maps of two shards (20 each) and what a format gathers beside: a row group and its encoding, a shard of MDS (64).
+#: MB: the maps of two shards (20 each) and a format's own buffers: a row group and its encoding, a shard of MDS (64).
 HELD = {"parquet": 90, "mds": 130}
 
 
 @pytest.fixture(scope="module")
 def large_run(tmp_path_factory, real_run):
-    """160 MB of tokens in 8 shards."""
+    """Makes 160 MB of tokens in 8 shards."""
     folder = tmp_path_factory.mktemp("large")
     shutil.copytree(Path(real_run.folder, "tokenizer"), folder / "tokenizer")
     sha256 = hashlib.sha256((folder / "tokenizer/tokenizer.json").read_bytes()).hexdigest()

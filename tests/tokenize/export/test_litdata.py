@@ -1,4 +1,4 @@
-"""litdata's chunks, read by its StreamingDataset as blocks, and compared with what its BinaryWriter writes."""
+"""Tests litdata's chunks, read by its StreamingDataset as blocks, and compared with those of its BinaryWriter."""
 
 import json
 
@@ -22,7 +22,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(ours, "CHUNK_BYTES", 50_000)
 
 
-@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # theirs, about the map that they copy from
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # their warning about the map that they copy from
 def test_the_tokens_loader_reads_the_blocks_of_each_chunk(any_run, exported, small_chunks):
     folder, block = exported(any_run, "litdata"), 64
     for split in SPLITS:
@@ -42,7 +42,7 @@ def test_the_tokens_loader_reads_the_blocks_of_each_chunk(any_run, exported, sma
 def test_the_bytes_are_those_of_litdatas_writer(any_run, exported, tmp_path):
     folder = exported(any_run, "litdata")
     for split in SPLITS:
-        for number, shard in enumerate(any_run.shards(split).shards):  # a shard is smaller than a chunk here, so it is one
+        for number, shard in enumerate(any_run.shards(split).shards):  # a shard is smaller than a chunk here, so each is one chunk
             place = tmp_path / f"{split}-{number}"
             writer = litdata.streaming.writer.BinaryWriter(
                 str(place), chunk_bytes=ours.CHUNK_BYTES, item_loader=litdata.TokensLoader(block_size=8)

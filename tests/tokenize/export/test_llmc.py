@@ -1,4 +1,4 @@
-"""llm.c's files: the header as its data_common.py describes it, and each document behind an END_OF_TEXT."""
+"""Tests llm.c's files: the header as its data_common.py describes it, and each document after an END_OF_TEXT."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ KINDS = {20240520: (1, np.uint16), 20240801: (7, np.uint32)}
 
 
 def read(path):
-    """The ids of a file, by what its header says."""
+    """Returns the ids of a file, read by its header."""
     content = path.read_bytes()
     header = np.frombuffer(content[:1024], np.int32)
     version, dtype = KINDS[int(header[0])]

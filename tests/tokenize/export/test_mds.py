@@ -1,4 +1,4 @@
-"""MDS: the bytes that MDSWriter wrote, and samples read by MosaicML's StreamingDataset where it is installed."""
+"""Tests MDS: the bytes that MDSWriter wrote, and samples read by MosaicML's StreamingDataset where it is installed."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from corpusmill.tokenize.export.row_files import ShardFiles, array_head, document_samples
 
 SPLITS = ("train", "validation")
-#: What mosaicml-streaming 0.13.0's MDSWriter made of DOCUMENTS with size_limit=1500 (columns id, url: str; tokens: ndarray:uint16).
+#: Output of mosaicml-streaming 0.13.0's MDSWriter for DOCUMENTS with size_limit=1500 (columns id, url: str; tokens: ndarray:uint16).
 WRITTEN = Path(__file__).parent / "mds"
 DOCUMENTS = [("a", "http://a.test/é", 3), ("b", "", 255), ("c" * 32, "http://c.test/", 256), ("d", "x", 700), ("e", "", 1)]
 

@@ -1,4 +1,4 @@
-"""Megatron's files, read by megatron-core's IndexedDataset and compared with what its builder writes."""
+"""Tests Megatron's files, read by megatron-core's IndexedDataset and compared with those of its builder."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_the_bytes_are_those_of_megatrons_builder(any_run, exported, tmp_path):
 
 
 class Tokenizer:
-    """What GPTDataset asks of one."""
+    """The attributes that GPTDataset needs of a tokenizer."""
 
     eod, pad, vocab_size, unique_identifiers = 0, 1, 600, {"tokenizer": "ours"}
 

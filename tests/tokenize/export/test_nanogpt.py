@@ -1,4 +1,4 @@
-"""nanoGPT's files, read as its train.py does: memory maps of uint16 and slices of them."""
+"""Tests nanoGPT's files, read as its train.py does: memory maps of uint16 and slices of them."""
 
 import hashlib
 import pickle

@@ -1,4 +1,4 @@
-"""Parquet of ids, read by Hugging Face `datasets`."""
+"""Tests Parquet of ids, read by Hugging Face `datasets`."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Stretches: whole documents in their order, none lost, none longer than asked for unless it is alone."""
+"""Tests stretches: whole documents in their order, none lost, and no stretch too long unless it is a single document."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Saved states of several processes: sharded, replicated and lonely tensors, read back by any other layout."""
+"""Tests saved states of several processes: sharded, replicated and single-rank tensors, read back by any other layout."""
 
 import hashlib
 import json
@@ -32,14 +32,15 @@ SHAPES = {"tall": (7, 3), "wide": (4, 8), "short": (2, 5), "vector": (6,), "scal
 
 
 def whole(name: str) -> Tensor:
-    """The values of a tensor, which every rank knows."""
+    """Returns the values of a tensor, which every rank knows."""
     values = torch.randn(SHAPES[name], generator=torch.Generator().manual_seed(len(name) + ord(name[0])))
     return values.bfloat16() if name == "half" else values
 
 
 def spread(world: int, rank: int, fill: bool) -> dict[str, Tensor]:
-    """The tensors as the ranks of a layout have them: matrices sharded over all dimensions of the mesh, vectors and scalars on every
-    rank, and one that a rank has alone; zeros to be filled where not `fill`."""
+    """Returns the tensors as the ranks of a layout have them: matrices sharded over all dimensions of the mesh, vectors and scalars on
+    every rank, and one on a single rank; all zeros without `fill`.
+    """
     tensors = {f"model/{name}": whole(name) if fill else torch.zeros_like(whole(name)) for name in SHAPES}
     if world == 1:
         return {**tensors, "optimizer/lonely": torch.arange(9.0) if fill else torch.zeros(9)}
@@ -73,7 +74,7 @@ def save(folder: Path, world: int, background: bool) -> None:
 
 
 def load(folder: Path, world: int) -> dict[str, Tensor]:
-    """What a rank has after loading, and its next random number."""
+    """Returns a rank's values after loading, and its next random number."""
     place = dims(world)
     torch.manual_seed(1000 + place.rank)
     states, tensors = States(folder, place), spread(world, place.rank, False)
@@ -129,7 +130,7 @@ def save_copies(folder: Path) -> None:
 
 
 def fill_the_disk(folder: Path, background: bool) -> str:
-    """The second save fails on one rank, whose files can't grow beyond 100 bytes: what every rank is told, and what is left."""
+    """The second save fails on one rank, whose files can't grow beyond 100 bytes: returns every rank's error, and the remaining files."""
     place = dims(2)
     states = States(folder, place, background=background)
     tensors = {f"model/{number}": torch.full((1000,), 1.0) for number in range(4)}
@@ -208,7 +209,7 @@ def test_processes_that_do_not_share_a_folder_are_told_so(tmp_path: Path) -> Non
 
 # ---- resume ranks ------------------------------------------------------------------------------------
 
-# Trainings of several processes that are killed: bit by bit on the same layout, within rounding on another.
+# Trainings of several processes that are killed: equal to the bit on the same layout, within rounding on another.
 
 ONE: dict[str, Any] = {}
 COPIES, ZERO1, ZERO2, SHARDS, TENSOR = {"replicate": 2}, {"shard": 2, "zero": 1}, {"shard": 2, "zero": 2}, {"shard": 2}, {"tensor": 2}
@@ -220,7 +221,7 @@ def resumed(folder: Path, parallel: dict[str, Any], *arguments: Any) -> list[dic
 
 
 def shares(parallel: dict[str, Any]) -> int:
-    """Processes that see different rows."""
+    """Returns the number of processes that see different rows."""
     return int(parallel.get("replicate", 1) * parallel.get("shard", 1))
 
 
@@ -264,7 +265,7 @@ def test_resumed_twice_on_other_layouts_goes_on_with_the_same_rows_and_losses(
     resumed(tmp_path / "one", ONE, options)
     folder = tmp_path / "many"
     for number, (parallel, kill) in enumerate(zip(layouts, (5, 9, None), strict=True)):
-        now = {**options, "keep": number + 1}  # how many are kept may change
+        now = {**options, "keep": number + 1}  # the number of kept states may change
         if kill:
             with pytest.raises(RuntimeError, match="rank 0 ended with -9"):
                 resumed(folder, parallel, now, kill)

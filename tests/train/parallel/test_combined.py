@@ -1,4 +1,4 @@
-"""Pipelines whose stages are sharded, copied, or spread over tensor groups, against one process in float64."""
+"""Compares pipelines whose stages are sharded, copied, or spread over tensor groups with one process in float64."""
 
 from dataclasses import replace
 from functools import cache
@@ -12,11 +12,11 @@ MUON = {**LOOP, "optimizer": {"kind": "muon"}}
 
 
 def case(parallel: dict[str, Any], loop: dict[str, Any] = LOOP, arch: dict[str, Any] | None = None, **rest: Any) -> Case:
-    micro = 2 if "tensor" in parallel and "shard" not in parallel else 1  # four micro-batches where there would be eight
+    micro = 2 if "tensor" in parallel and "shard" not in parallel else 1  # four micro-batches in place of eight
     return Case(parallel={"pipeline": 2, **parallel}, arch={"layers": 4, **(arch or {})}, micro=micro, documents=True, loop=loop, **rest)
 
 
-ONE_A_STAGE = {"layers": 2}  # tensor groups cost a hundred times the arithmetic of a layer as small as these
+ONE_A_STAGE = {"layers": 2}  # in layers this small, tensor groups cost a hundred times the arithmetic
 SHARD, TENSOR, COPIES = {"shard": 2}, {"tensor": 2}, {"replicate": 2}
 FOUR = {
     "shards 1f1b": case({**SHARD, "schedule": "1f1b"}),
@@ -42,14 +42,14 @@ CASES = FOUR | EIGHT
 
 @cache
 def found(processes: int) -> dict[str, dict[str, Any]]:
-    """All cases on so many processes, which are started once."""
+    """Runs all cases on a number of processes, which are started once."""
     cases = FOUR if processes == 4 else EIGHT
     return dict(zip(cases, run(*cases.values())))
 
 
 @cache
 def alone() -> dict[str, dict[str, Any]]:
-    """All cases on one process; equal ones are trained once."""
+    """Runs all cases on one process; equal ones are trained once."""
     cases = {name: replace(case, parallel={}) for name, case in CASES.items()}
     distinct = {str(case): case for case in cases.values()}
     trained = dict(zip(distinct, run(*distinct.values())))
@@ -60,6 +60,6 @@ def alone() -> dict[str, dict[str, Any]]:
 @pytest.mark.long
 def test_every_combination_equals_one_process(name: str) -> None:
     one = alone()[name]
-    assert one["lines"][0]["grad_norm"] > 0.1  # so clipping is at work
+    assert one["lines"][0]["grad_norm"] > 0.1  # so gradients are really clipped
     assert one["skipped"] == (CASES[name].poison >= 0)
     check_equal(found(4 if name in FOUR else 8)[name], one)

@@ -1,4 +1,4 @@
-"""Copies and shards of a model that see different rows, against one process in float64."""
+"""Compares copies and shards of a model that see different rows with one process in float64."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -46,7 +46,7 @@ CASES = TWO | THREE | FOUR
 
 @cache
 def together(world: int) -> dict[str, dict[str, Any]]:
-    """All cases of so many processes by the same ones, which are warm then; for 1 every case on one process."""
+    """Runs all cases of a number of processes in the same ones, which are warm then; for 1 every case on one process."""
     cases = {2: TWO, 3: THREE, 4: FOUR}.get(world) or {name: replace(case, parallel={}) for name, case in CASES.items()}
     return dict(zip(cases, run(*cases.values())))
 
@@ -55,7 +55,7 @@ def together(world: int) -> dict[str, dict[str, Any]]:
 def test_loss_gradients_and_five_steps_equal_one_process(name: str) -> None:
     case = CASES[name]
     one = together(1)[name]
-    assert one["lines"][0]["grad_norm"] > 0.5  # so clipping is at work
+    assert one["lines"][0]["grad_norm"] > 0.5  # so gradients are really clipped
     assert one["skipped"] == (case.poison >= 0)
     check_equal(together(ParallelConfig(**case.parallel).world)[name], one)
 
@@ -69,11 +69,11 @@ def test_another_run_gives_the_same_bits(name: str) -> None:
 
 
 class Stopped(BaseException):
-    """As abrupt as a signal."""
+    """Ends a training as abruptly as a signal."""
 
 
 def stopped_and_resumed(case: Case, folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a training that ends after its fourth step and goes on from the state after its third."""
+    """Returns the weights of a training that ends after its fourth step and resumes from the state after its third."""
 
     class UntilFour(Rows):
         def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
@@ -94,7 +94,7 @@ def stopped_and_resumed(case: Case, folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("parallel", [{"replicate": 4}, {"replicate": 2, "shard": 2}])
 def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(parallel: dict[str, int], tmp_path: Path) -> None:
-    """With four copies the order of a sum depends on its place in DDP's buckets, which change after a first backward pass."""
+    """With four copies, the order of a sum depends on its place in DDP's buckets, which change after the first backward pass."""
     case = Case(parallel, loop={**ADAMW, "save_every": 3, "async_save": False}, dtype=torch.float32, arch={"layers": 6})
     straight = run(case)[0]["weights"]
     for weights in run_ranks(stopped_and_resumed, 4, case, tmp_path):
@@ -102,7 +102,7 @@ def test_a_run_that_was_stopped_has_the_bits_of_one_that_was_not(parallel: dict[
 
 
 def changed_after_a_look(case: Case) -> torch.Tensor:
-    """The nats of a model that was measured once, and then got other weights."""
+    """Returns the nats of a model that was measured once, and then got other weights."""
     dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
     parallel_model = prepare(fresh(case), dims, case.config)
     rows = Rows(case, fresh(case).arch).rows(0)
@@ -133,7 +133,7 @@ def test_lower_precisions_stay_as_close_as_their_rounding() -> None:
 
 
 def held(case: Case) -> dict[str, int]:
-    """How many numbers a rank has of weights, gradients and moments."""
+    """Returns how many numbers a rank has of weights, gradients and moments."""
     dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
     model = fresh(case)
     parallel_model = prepare(model, dims, case.config)

@@ -1,4 +1,4 @@
-"""Which process has which part."""
+"""Tests which process has which part."""
 
 import os
 import time
@@ -62,7 +62,7 @@ def test_one_process_has_all() -> None:
 
 # ---- ranks -------------------------------------------------------------------------------------------
 
-# The harness of the parallel tests: results by rank, errors with their rank, and an end for what would hang.
+# The harness of the parallel tests: results by rank, errors with their rank, and an end for processes that hang.
 
 
 def summed(value: float) -> tuple[int, torch.Tensor, int]:
@@ -111,7 +111,7 @@ def test_what_hangs_is_killed_in_time() -> None:
 
 # ---- begin -------------------------------------------------------------------------------------------
 
-# What is refused before anything starts, and models that are laid out before they have weights.
+# Layouts refused before anything starts, and models that are distributed before they have weights.
 
 LAYOUTS: list[dict[str, Any]] = [
     {"replicate": 4},
@@ -127,7 +127,7 @@ LAYOUTS: list[dict[str, Any]] = [
 
 
 def begun(sizes: list[dict[str, Any]], arch: Architecture) -> list[dict[str, torch.Tensor]]:
-    """A rank's weights on each layout, made whole."""
+    """Returns a rank's weights on each layout, gathered."""
     found = []
     for parallel in sizes:
         dims = ParallelDims.distributed(ParallelConfig(**parallel), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The optimiser on shards, among them uneven ones and parameters that are not sharded, against the whole ones in float64."""
+"""Compares the optimiser on shards, including uneven ones and unsharded parameters, with whole parameters in float64."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from corpusmill.train.parallel.dims import ParallelDims, local_of
 
 # ---- optimizer ranks ---------------------------------------------------------------------------------
 
-#: By name: the shape, and how it lies on a mesh of 2 (None: it is a plain tensor).
+#: By name: the shape, and the placement on a mesh of 2 (None: a plain tensor).
 SPREAD: dict[str, tuple[tuple[int, ...], Any]] = {
     "model.embed_tokens.weight": ((11, 6), Shard(0)),  # 6 and 5 rows
     "model.layers.0.q_proj.weight": ((6, 6), Shard(0)),
@@ -98,15 +98,15 @@ def test_a_gradient_that_ranks_have_parts_of_is_summed_first() -> None:
 
 # ---- safety ranks ------------------------------------------------------------------------------------
 
-# A step that one rank alone finds dangerous is skipped by all, and leaves every weight and moment as it was.
+# A step that one rank alone finds dangerous is skipped by all, and leaves every weight and moment unchanged.
 
-#: Steps before the poisoned ones: so many that the guards have something to judge by.
+#: Steps before the poisoned ones, enough for the guards to judge by.
 HEALTHY = 22
 LAYOUTS: dict[str, dict[str, Any]] = {"copies": {"replicate": 2}, "shards": {"shard": 2}}
 
 
 class Poisoned(TokenObjective):
-    """Random rows; from step HEALTHY on those of the last share are bad, in `steps` steps."""
+    """Random rows; from step HEALTHY on, those of the last share are bad, for `steps` steps."""
 
     def __init__(self, poison: str, steps: int):
         self.poison, self.steps = poison, steps
@@ -137,7 +137,7 @@ def named(step: int, share: DataShare, piece: int) -> list[str]:
 
 
 def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, steps: int, bad: int, max_skips: int = 10) -> dict[str, Any]:
-    """What this rank has of weights and moments after so many steps, and the log."""
+    """Returns this rank's weights and moments after the steps, and the log."""
     dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
     model = Llama(Architecture.model_validate(SHAPE))
     initialise(model, 1)

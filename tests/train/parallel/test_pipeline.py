@@ -1,4 +1,4 @@
-"""Which layers are a stage, and whose it is."""
+"""Tests pipelines: the layers of each stage, and its rank."""
 
 from functools import cache
 from itertools import combinations
@@ -86,7 +86,7 @@ def test_what_a_pipeline_cannot_do_is_one_sentence(arch: dict[str, Any], loop: d
 
 # ---- pipeline ----------------------------------------------------------------------------------------
 
-# A model whose layers lie on two or four ranks, under every schedule, against one process in float64.
+# A model whose layers are on two or four ranks, under every schedule, compared with one process in float64.
 
 SCHEDULES = ("1f1b", "interleaved", "zero-bubble")
 
@@ -97,7 +97,7 @@ def case(parallel: dict[str, Any], **changes: Any) -> Case:
 
 
 def in_fp32(precision: str) -> dict[str, Any]:
-    """The same sums in the same order: to the last bit."""
+    """The same sums in the same order: equal to the last bit."""
     return {"dtype": torch.float32, "loop": {"optimizer": {"kind": "adamw"}, "clip": 0.1, "threads": 1, "precision": precision}}
 
 
@@ -121,7 +121,7 @@ FOUR = {schedule: case({"pipeline": 4, "schedule": schedule}) for schedule in ("
 
 @cache
 def found(world: int) -> dict[str, dict[str, Any]]:
-    """All cases on so many ranks, in the same processes; on one, those of `ALONE`."""
+    """Runs all cases on a number of ranks, in the same processes; on one, those of `ALONE`."""
     cases = {1: ALONE, 2: TWO | {f"{name} again": TWO[name] for name in ("1f1b", "zero-bubble")}, 4: FOUR}[world]
     return dict(zip(cases, run(*cases.values())))
 
@@ -133,7 +133,7 @@ def alone(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", TWO)
 def test_two_ranks_equal_one_process(name: str) -> None:
     one = alone(name)
-    assert max(line["grad_norm"] for line in one["lines"]) > 0.1  # so that clipping is at work
+    assert max(line["grad_norm"] for line in one["lines"]) > 0.1  # so that gradients are really clipped
     check_equal(found(2)[name], one)
 
 
@@ -150,7 +150,7 @@ def test_another_run_gives_the_same_bits(name: str) -> None:
 
 
 def refusals() -> list[str]:
-    """What a pipeline of two says of steps that it can't take."""
+    """Returns the errors of a pipeline of two for steps that it can't take."""
 
     def refusal(schedule: str, micro: int, objective: Objective | None = None, rows: int = 8) -> str:
         config = ParallelConfig.model_validate({"pipeline": 2, "schedule": schedule})
@@ -177,7 +177,7 @@ def test_steps_that_a_pipeline_cannot_take_are_refused_in_a_sentence() -> None:
 
 # ---- pipeline resume ---------------------------------------------------------------------------------
 
-# Pipelines that are killed and go on: bit by bit on the same layout, within rounding on another.
+# Pipelines that are killed and resumed: equal to the bit on the same layout, within rounding on another.
 
 AT_ONCE = {"async_save": False}  # a process that is killed in step 6 has surely saved the state after step 3
 

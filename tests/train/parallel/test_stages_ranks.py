@@ -1,4 +1,4 @@
-"""The score of held-out text is the same for any number of processes, however they share the model and the rows."""
+"""Tests that the score of held-out text is the same for any number of processes and any layout of model and rows."""
 
 import json
 import math
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 def measured(folder: str, layouts: list[dict]) -> list[TextSums]:
-    """The sums of whole evaluations and glances on each layout."""
+    """Returns the sums of full and short evaluations on each layout."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
     found = []
     for parallel in layouts:
@@ -74,7 +74,7 @@ def test_any_layout_gives_the_sums_of_one_process_and_all_its_ranks_the_same_bit
 
 # ---- tuning ranks ------------------------------------------------------------------------------------
 
-# Instruction tuning and alignment on every kind of layout, against one process in float64: losses, gradient norms, all that is logged.
+# Instruction tuning and alignment on every kind of layout, against one process in float64: losses, gradient norms, all logged values.
 
 LOOP = {"threads": 1, "steps": 4, "warmup": 1, "save_every": 2, "optimizer": {"kind": "adamw"}}
 CONFIGS: dict[str, Any] = {
@@ -95,7 +95,7 @@ LAYOUTS: dict[int, dict[str, dict[str, Any]]] = {
 
 
 def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> None:
-    """Both trainings on each layout; each leaves its log and metrics in a folder of its name."""
+    """Runs both trainings on each layout; each leaves its log and metrics in a folder of its name."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
     for module in (sft_job, align_job):
         module.start_from = lambda *args: start_from(*args).double()  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ def test_a_layout_equals_one_process(trained: Path, dims: str, kind: str) -> Non
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures of `metrics.json`, those of a section under `section.name`."""
+    """Returns the figures of `metrics.json`, those of a section under `section.name`."""
     sections = {key: value for key, value in metrics.items() if isinstance(value, dict)}
     inside = {f"{section}.{name}": figure for section, figures in sections.items() for name, figure in figures.items()}
     return inside | {key: value for key, value in metrics.items() if isinstance(value, int | float)}
@@ -174,7 +174,7 @@ def pairs() -> Any:
 
 
 def align(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The log and the metrics of a training in a folder of its own below that of the model."""
+    """Returns the log and the metrics of a training, in its own folder below that of the model."""
     from corpusmill.train.align_job import AlignmentJob
     from corpusmill.train.checkpoint_dir import CheckpointDir
 

@@ -1,4 +1,4 @@
-"""Matrices, sequence and vocabulary spread over a tensor group, alone and with shards and copies, against one process in float64."""
+"""Compares matrices, sequence and vocabulary spread over a tensor group, alone and with shards and copies, with one process in float64."""
 
 from dataclasses import replace
 from functools import cache
@@ -37,7 +37,7 @@ CASES = TWO | FOUR
 
 @cache
 def together(world: int) -> dict[str, dict[str, Any]]:
-    """All cases of so many processes by the same ones, which are warm then; for 1 every case on one process."""
+    """Runs all cases of a number of processes in the same ones, which are warm then; for 1 every case on one process."""
     cases = {2: TWO, 4: FOUR}.get(world) or {name: replace(case, parallel={}) for name, case in CASES.items()}
     return dict(zip(cases, run(*cases.values())))
 
