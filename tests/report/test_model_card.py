@@ -221,7 +221,7 @@ def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path:
     manifest = Manifest(again.storage.child("align"))
     manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
     reasons = "Stale: align (sft was done again after it), evaluate (sft was done again after it)."
-    sentence = f"{reasons} To mend it: corpusmill align {again.folder} --to evaluate"
+    sentence = f"{reasons} To redo these stages: corpusmill align {again.folder} --to evaluate"
     with pytest.raises(InputError, match=re.escape(sentence)):
         export(str(again.folder), tmp_path / "align")
     assert not (tmp_path / "align").exists()
