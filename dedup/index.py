@@ -280,7 +280,7 @@ def index_summary(run: StageRun) -> dict[str, str]:
     if CHANGES_TASK not in run.plan:
         return {}
     counts = run.task(CHANGES_TASK).counts
-    found = f"{counts['replaced']:,} documents are replaced by better copies, {counts['restored']:,} stay again"
+    found = f"{counts['replaced']:,} documents are replaced by better copies, {counts['restored']:,} restored"
     return {"earlier runs": found} if counts["replaced"] or counts["restored"] else {}
 
 

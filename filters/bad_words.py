@@ -49,7 +49,7 @@ HOW = f"give a folder with one list a language with `- bad_words: {{lists: FOLDE
 class BadWordsConfig(Config):
     """Bad words: lists for 28 languages."""
 
-    preset: Literal["datatrove-0.10", "c4-paper"] = Field("datatrove-0.10", description="Whose search finds the words.")
+    preset: Literal["datatrove-0.10", "c4-paper"] = Field("datatrove-0.10", description="The pipeline whose search finds the words.")
     lists: str | None = Field(
         None,
         description="Folder with a list for each language, named by its code (en, de, ...), or package://naughty-words; by default "
@@ -63,7 +63,7 @@ class BadWordsConfig(Config):
     max_density: float | None = Field(
         None,
         ge=0,
-        description="In place of the rule that one bad word is enough: a document fails with more of them than this to 1,000 characters.",
+        description="The most bad words for each 1,000 characters; replaces the rule that one is enough.",
     )
 
     @model_validator(mode="after")

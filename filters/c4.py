@@ -55,7 +55,7 @@ class C4Config(Config):
     """C4: keep lines of natural sentences, and documents with enough of these lines."""
 
     preset: Literal["datatrove-0.10", "c4-datatrove", "fineweb", "c4-paper"] = Field(
-        "datatrove-0.10", description="Whose rules decide, and whose options hold where none are given."
+        "datatrove-0.10", description="The pipeline whose rules decide, and whose options are the defaults."
     )
     filter_no_terminal_punct: bool = Field(
         True, description="Drop lines that do not end in an end mark, or that end in ... (FineWeb does not)."
@@ -393,8 +393,8 @@ MC4 = (Rule("too_few_paragraphs", "mc4_paragraphs", "<", 3),)
 class Mc4ParagraphsConfig(Config):
     """mC4: pages with at least three lines of at least 200 characters."""
 
-    preset: Literal["mc4"] = Field("mc4", description="Whose rules decide.")
-    min_paragraph_length: int = Field(200, ge=1, description="A line of at least so many characters is a paragraph.")
+    preset: Literal["mc4"] = Field("mc4", description="The pipeline whose rules decide.")
+    min_paragraph_length: int = Field(200, ge=1, description="The fewest characters of a line that counts as a paragraph.")
 
 
 class Mc4Paragraphs(Step):

@@ -37,7 +37,7 @@ class DatatroveConfig(Config):
     def _fits(self) -> Self:
         kind = load_class(self.step)
         if "exclusion_writer" in self.options:
-            raise ValueError("options: exclusion_writer has no place here: the report has what is dropped, and why")
+            raise ValueError("options: exclusion_writer can't be used: the report lists the dropped documents and the reasons")
         try:
             inspect.signature(kind).bind(**self.options)
         except TypeError as error:

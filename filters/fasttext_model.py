@@ -92,7 +92,7 @@ def read_model(path: str) -> FastTextModel:
     dim, _, _, _, _, word_ngrams, loss, model, bucket_count, shortest, longest, _ = map(int, file.array(np.int32, 12))
     file.array(np.float64, 1)
     if model != SUPERVISED:
-        raise ValueError("it holds word vectors and tells no labels")
+        raise ValueError("it has word vectors, but no labels")
     if loss not in (HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL):
         raise ValueError(f"its loss {loss} is unknown")
     if bucket_count < 0 or not (0 <= word_ngrams <= LONGEST_NGRAM and shortest >= 0 and 0 <= longest <= LONGEST_NGRAM):

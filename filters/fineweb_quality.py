@@ -25,8 +25,8 @@ DATATROVE = (
 class FinewebQualityConfig(Config):
     """FineWeb quality: lines without a terminal mark, short lines, repeated lines, lists."""
 
-    preset: Literal["datatrove-0.10", "fineweb"] = Field("fineweb", description="Whose rules decide.")
-    short_line_length: int = Field(30, ge=0, description="A line of at most so many characters is short.")
+    preset: Literal["datatrove-0.10", "fineweb"] = Field("fineweb", description="The pipeline whose rules decide.")
+    short_line_length: int = Field(30, ge=0, description="The most characters of a short line.")
 
 
 class FinewebQuality(StatisticsStep):

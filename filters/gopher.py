@@ -51,8 +51,10 @@ QUALITY_CHARACTERS = (
 class GopherQualityConfig(Config):
     """Gopher quality: number and length of words, symbols, bullets, ellipses, alphabetic words, stop words."""
 
-    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper", "characters"] = Field("datatrove-0.10", description="Whose rules decide.")
-    stop_words: tuple[str, ...] = Field(STOP_WORDS, description="Words of which a text has to have some, as they are written.")
+    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper", "characters"] = Field(
+        "datatrove-0.10", description="The pipeline whose rules decide."
+    )
+    stop_words: tuple[str, ...] = Field(STOP_WORDS, description="Stop words, in the case as written; a text must have some of them.")
 
 
 class GopherQuality(StatisticsStep):
@@ -135,7 +137,9 @@ REPEATED_CHARACTERS = (*_LINES, *_TOP, *_duplicated((0.35, 0.31, 0.28, 0.25, 0.2
 class GopherRepetitionConfig(Config):
     """Gopher repetition: repeated lines, paragraphs and word n-grams."""
 
-    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper", "characters"] = Field("datatrove-0.10", description="Whose rules decide.")
+    preset: Literal["datatrove-0.10", "fineweb", "gopher-paper", "characters"] = Field(
+        "datatrove-0.10", description="The pipeline whose rules decide."
+    )
 
 
 class GopherRepetition(StatisticsStep):

@@ -61,7 +61,7 @@ class LanguageConfig(Config):
     )
     threshold: float = Field(0.65, ge=0, le=1, description="A document goes on where the score is above this.")
     min_letters: int = Field(10, ge=0, description="With fewer letters than this the language is `und` with score 0.")
-    top: int = Field(0, ge=0, description="So many of the most likely labels, with scores, go into the report.")
+    top: int = Field(0, ge=0, description="The number of most likely labels that the report lists, with scores.")
     model: str | None = Field(None, description="Path of a fastText model, such as GlotLID; by default lid.176.ftz from the user's cache.")
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class Language(Step):
         try:
             self.model = read_model(path)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"{path}: not a fastText model that tells languages ({error}).") from error
+            raise ConfigError(f"{path}: not a fastText model for languages ({error}).") from error
         self._scorer = FastTextScorer([Unit(self.model, None, 0, len(self.model.labels), bare=True)])
         self._classes = character_classes()
         labels = [label.removeprefix(PREFIX) for label in self.model.labels]

@@ -63,7 +63,7 @@ def labels_for(codes: list[str] | tuple[str, ...], labels: frozenset[str]) -> tu
         script = code.strip().partition("_")[2].title()
         if script and found and code not in labels:
             if all(split_script(label)[1] is None for label in found):
-                raise ValueError(f"{code!r} names a script, which the model does not tell (without it: {canonical(code)})")
+                raise ValueError(f"{code!r} names a script, but the model's labels have none (without it: {canonical(code)})")
             found = [label for label in found if split_script(label)[1] == script]
         if not found:
             raise ValueError(f"{code!r} is no language that the model knows (codes are ISO 639, such as en or eng)")

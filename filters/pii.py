@@ -405,7 +405,7 @@ KINDS = (
 
 class _Options(Config):
     kinds: tuple[str, ...] = Field(
-        tuple(kind.name for kind in KINDS), description="The kinds that are looked for; what is left out is neither counted nor replaced."
+        tuple(kind.name for kind in KINDS), description="The kinds to find; other kinds are neither counted nor replaced."
     )
     phone_regions: tuple[str, ...] | None = Field(
         None, description="Countries (ISO 3166) whose national phone numbers are looked for; by default about 40 large ones."
@@ -438,9 +438,9 @@ class _Options(Config):
 PiiConfig = create_model(
     "PiiConfig",
     __base__=_Options,
-    __doc__="What stands for each kind of personal data and secrets.",
+    __doc__="The placeholder for each kind of personal data and secrets.",
     **{
-        kind.name: (str | None, Field(kind.placeholder, description=f"What stands for {kind.description}; null leaves it as it is."))
+        kind.name: (str | None, Field(kind.placeholder, description=f"The placeholder for {kind.description}; null leaves it as it is."))
         for kind in KINDS
     },
 )  # type: ignore[call-overload]

@@ -58,8 +58,8 @@ def fineweb2_section(language: str | None) -> dict[str, Any]:
         if language in (name, name.partition("_")[0], row["code"]):
             return _section(name, row)
     if language is None:
-        raise ValueError(f"preset: fineweb-2 needs a language beside it, for example fra (it has {', '.join(languages)})")
-    raise ValueError(f"language: {language!r} is none that the preset fineweb-2 has thresholds for (it has {', '.join(languages)})")
+        raise ValueError(f"preset: fineweb-2 also needs `language`, for example fra (it has {', '.join(languages)})")
+    raise ValueError(f"language: the preset fineweb-2 has no thresholds for {language!r} (it has {', '.join(languages)})")
 
 
 def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ DCLM = (
 class RefinedwebLinesConfig(Config):
     """RefinedWeb: drop lines of capitals, digits, counters and single words, and documents that lose much text with them."""
 
-    preset: Literal["dclm", "refinedweb"] = Field("dclm", description="Whose rules decide.")
+    preset: Literal["dclm", "refinedweb"] = Field("dclm", description="The pipeline whose rules decide.")
 
 
 @cache

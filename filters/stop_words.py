@@ -36,9 +36,9 @@ UNSPACED = frozenset({"zho", "jpn", "tha", "lao", "khm", "mya", "bod"})
 class StopWordsConfig(Config):
     """Stop words: how many of them a text has, by lists for 60 languages (spaCy's) or a file."""
 
-    language: str = Field("en", description="Whose stop words, where `column` is not given.")
+    language: str = Field("en", description="The language of the stop words, if `column` is not given.")
     column: str | None = Field(
-        None, description="Column with each document's language: a step's before, or the documents' own, as `language`."
+        None, description="Column with each document's language, from an earlier step or the documents, for example `language`."
     )
     lists: str | None = Field(None, description="JSON file {language: [words]}; spaCy's lists where it is missing.")
     min_different: int | None = Field(2, ge=0, description="Fewest different stop words; null: no rule.")

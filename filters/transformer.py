@@ -143,16 +143,16 @@ class TransformerConfig(Config):
     max_length: int | None = Field(
         None, ge=1, description="Tokens of a text that count, special ones included; by default as many as tokenizer and model take."
     )
-    window: int | None = Field(None, ge=1, description="All of a text counts, in windows of so many tokens, special ones included.")
+    window: int | None = Field(None, ge=1, description="Tokens of a window, special ones included; the whole text counts.")
     overlap: int = Field(0, ge=0, description="Tokens that a window has in common with the one before.")
     windows: Literal["max", "mean"] = Field("max", description="A text's score: the greatest of its windows, or their mean by tokens.")
-    head_characters: int | None = Field(None, ge=1, description="Only so many characters of a text are tokenised.")
+    head_characters: int | None = Field(None, ge=1, description="The number of characters at the start of a text that are tokenised.")
     batch_tokens: int | None = Field(
         None, ge=1, description="Tokens of a batch, padding included; by default 16,384 on a GPU, and on a CPU each text by itself."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: float32 on a CPU, bfloat16 on a GPU.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: a GPU where there is one.")
-    gpus: float = Field(1, gt=0, le=1, description="What a worker takes of a GPU: with 0.5, two share one.")
+    gpus: float = Field(1, gt=0, le=1, description="The share of a GPU for each worker; with 0.5, two workers share one.")
     labels: tuple[str, ...] = Field((), description="The model's labels in order; filled in from its configuration.")
 
     @model_validator(mode="before")
@@ -198,7 +198,7 @@ class TransformerConfig(Config):
         if not all(math.isfinite(threshold) for threshold in self.thresholds.values()):
             raise ValueError("threshold: expected a number")
         if self.window is not None and self.max_length is not None:
-            raise ValueError("window: all of a text counts, so max_length has no place")
+            raise ValueError("window: the whole text counts, so max_length can't be given too")
         if self.overlap and (self.window is None or self.overlap >= self.window):
             raise ValueError("overlap: has to be smaller than `window`")
         return self

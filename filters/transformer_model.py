@@ -161,7 +161,7 @@ class SequenceClassifier:
         limits = [limit for limit in (self.tokenizer.model_max_length, self.positions) if limit and limit < UNKNOWN_LENGTH]
         if wanted is None:
             if not limits:
-                raise ConfigError(f"{self.name}: says nowhere how many tokens it takes, so the recipe has to (max_length).")
+                raise ConfigError(f"{self.name}: does not state its longest input; set max_length in the recipe.")
             return int(min(limits))
         if self.positions is not None and wanted > self.positions:
             raise ConfigError(f"{self.name}: takes at most {self.positions:,} tokens, not {wanted:,}.")

@@ -115,7 +115,7 @@ def show_retuned(result: Retuned, console: Console) -> None:
         f"({result.came_back:,} came back, {result.gone:,} no longer go on); data shards to write anew: {result.data_shards:,}."
     )
     if result.to_measure:
-        console.print(f"{result.to_measure:,} shards have to be measured again, as what is stored of them is not what the manifest says.")
+        console.print(f"{result.to_measure:,} shards have to be measured again because their files differ from the manifest.")
 
 
 def _threshold(value: Any) -> str:

@@ -48,9 +48,10 @@ class FilterConfig(Config):
     """The measured values, their order, and the thresholds that decide."""
 
     preset: str | None = Field(
-        None, description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below go before its own."
+        None,
+        description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below override its values.",
     )
-    language: str | None = Field(None, description="Of the preset fineweb-2: whose thresholds, as fra_Latn, fra or fr.")
+    language: str | None = Field(None, description="For the preset fineweb-2: the language of the thresholds (fra_Latn, fra or fr).")
     word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
         "words",
         description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "

@@ -75,7 +75,7 @@ def paragraph(expected: Sequence[Expected]) -> str | None:
     """Returns the sentences for the terminal; None where no stage is redone for a change of its own."""
     if not any(e.state == "redone" for e in expected):
         return None
-    return "This run is there already, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
+    return "This run already exists, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
 
 
 def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str, Any] | None, inputs: Sequence[str]) -> str:

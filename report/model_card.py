@@ -362,7 +362,7 @@ def _safety(summary: Summary) -> list[str]:
     else:
         found.append("Nothing was done against offensive documents, so the model can write such text.")
     if "pii" in steps:
-        found.append("Addresses, numbers and secrets were replaced by patterns before training; what no pattern knows may be left.")
+        found.append("Addresses, numbers and secrets were replaced by patterns before training; those that no pattern matches remain.")
     else:
         found.append("Personal data was not removed from the documents.")
     return found

@@ -362,5 +362,5 @@ def read_meanings(reader: RunReader, stage: str) -> dict[str, str]:
     try:
         return {str(rule): str(phrase) for rule, phrase in json.loads(raw).items()}
     except (ValueError, AttributeError) as error:
-        reader.warn(f"{stage}: what its rules mean, beside its report, can't be read ({error}).")
+        reader.warn(f"{stage}: the meanings of its rules can't be read ({error}).")
         return {}

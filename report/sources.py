@@ -20,14 +20,14 @@ def check_source(reader: RunReader, source: str, fetch: bool) -> None:
     if not any(ref.path == source for task in reader.stages["ingest"].tasks for ref in task.inputs):
         raise InputError(f"{shown}: a report names this file, but the run has not read it, so it is not opened.")
     if not fetch and leaves(reader.storage.root, source) and cached(source) is None:
-        raise InputError(f"{shown}: lies on another server, which is asked for it only with --fetch.")
+        raise InputError(f"{shown}: lies on another server; --fetch allows the request.")
 
 
 def other_run(root: Storage, run: str) -> Storage:
     """Returns the run from which documents were appended to the token shards at `root`. Raises InputError where it lies on another server
     than the shards."""
     if leaves(root.root, run):
-        raise InputError(f"{safe_line(run, 300)}: {root.root} names this run on another server, which is not asked for it.")
+        raise InputError(f"{safe_line(run, 300)}: {root.root} names this run on another server, so it is not opened.")
     return Storage(run)
 
 

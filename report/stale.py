@@ -33,7 +33,7 @@ class Stale:
     def sentence(self) -> str:
         """The warning that every view of the run shows first."""
         stages = ", ".join(f"{stage} ({why})" for stage, why in self.because.items())
-        return f"Stale: {stages}." + (f" To mend it: {self.mend}" if self.mend else "")
+        return f"Stale: {stages}." + (f" To redo these stages: {self.mend}" if self.mend else "")
 
 
 def written_files(rows: Mapping[str, Iterable[TaskRow]]) -> dict[str, dict[str, str]]:
@@ -91,7 +91,7 @@ def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) 
     if reader.stale is None or stage not in reader.stale.because:
         return None
     if not although:
-        otherwise = " (with --stale it is, and says so)" if although is not None else ""
+        otherwise = " (--stale writes it, with a warning in it)" if although is not None else ""
         raise InputError(f"{reader.storage.root}: {stage} is stale, so nothing is written{otherwise}. {reader.stale.sentence}")
     return reader.stale.sentence
 

@@ -178,10 +178,10 @@ def test_no_server_is_asked_for_what_a_run_names_unless_the_user_says_so(run: Pa
     url = "http://169.254.169.254/latest/meta-data"
     path.write_text(path.read_text().replace('"path":"in"', f'"path":"{url}"'))
     reader = RunReader(str(run))
-    with pytest.raises(InputError, match=r"meta-data: lies on another server, which is asked for it only with --fetch\."):
+    with pytest.raises(InputError, match=r"meta-data: lies on another server; --fetch allows the request\."):
         check_source(reader, url, fetch=False)
     check_source(reader, url, fetch=True)
-    with pytest.raises(InputError, match="on another server, which is not asked"):
+    with pytest.raises(InputError, match="on another server, so it is not opened"):
         other_run(Storage(str(run)), "s3://elsewhere/run")
     assert other_run(Storage("s3://bucket/set"), "s3://bucket/run").root == "s3://bucket/run"
 

@@ -107,7 +107,7 @@ def _choose(run: Storage, splits: list[_Split], todo: list[_Split], skip: bool, 
             there, held, documents = there + int(twice.sum()), held + int((out & ~twice).sum()), documents + names.num_rows
             masks[split.name].append(~(twice | out))
     if (there or held) and not skip:
-        also = f", and {held:,} whose like is in its other split (equal seeds and shares split equally)" if held else ""
+        also = f", and {held:,} with a near copy in its other split (use equal seeds and shares)" if held else ""
         raise InputError(
             f"{folder}: has {there:,} of the {documents:,} documents of {run.root} already{also}; --skip-known leaves them out."
         )

@@ -56,7 +56,7 @@ class Encoder:
         try:
             vocabulary = from_tokenizer_json(tokenizer_json)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            why = error if isinstance(error, ValueError) else f"it lacks something, or has it of another kind ({error})"
+            why = error if isinstance(error, ValueError) else f"a field is missing or has a wrong type ({error})"
             raise InputError(f"{path}: this tokenizer can't be used, because {why}.") from error
         return cls(vocabulary, hashlib.sha256(tokenizer_json).hexdigest())
 

@@ -55,7 +55,7 @@ class MixtureComponent(Config):
         4.0,
         gt=0,
         le=1000,
-        description="So often each of its documents comes at most, on average (4 epochs are almost as good as new text).",
+        description="Most passes over its documents, on average (4 epochs are almost as good as new text).",
     )
 
 
@@ -63,7 +63,9 @@ class Mixture(Config):
     """The section `tokens.mixture`. A document belongs to the first component whose conditions it meets, or to none."""
 
     budget_tokens: int = Field(ge=1, description="Tokens of the training split, about.")
-    components: list[MixtureComponent] = Field(min_length=1, max_length=1000, description="In order: the first that fits counts.")
+    components: list[MixtureComponent] = Field(
+        min_length=1, max_length=1000, description="A document belongs to the first component that it fits."
+    )
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -22,7 +22,7 @@ class JudgeConfig(Config):
         default=20,
         ge=1,
         le=100_000,
-        description="Text to judge on, in MB, about: of documents that were not trained on, where there are any.",
+        description="About how much text to judge on, in MB; from documents outside the training sample where there are any.",
     )
     compare: list[str] = Field(
         default=[],
@@ -58,7 +58,7 @@ class SampleConfig(Config):
     """The documents on which the tokenizer is trained. A hash of the id chooses them, in each group up to the group's share."""
 
     mb: int = Field(default=500, ge=1, le=100_000, description="Text to train on, in MB (10^6 UTF-8 bytes); all of it where there is less.")
-    seed: int = Field(default=0, ge=0, lt=1 << 32, description="Goes into the hash.")
+    seed: int = Field(default=0, ge=0, lt=1 << 32, description="Seed of the hash that chooses documents.")
     by: str | None = Field(
         default=None,
         description="Groups are the values of this column (language, ...), of `source` (crawl files) or of `host` (of the URL).",
@@ -71,7 +71,7 @@ class SampleConfig(Config):
         default=1.0,
         ge=1,
         le=1000,
-        description="With `by`, without weights: a group's share is as its text to the power of 1 / temperature.",
+        description="With `by`, without weights: a group's share is proportional to its text to the power of 1 / temperature.",
     )
     components: list[SampleComponent] | None = Field(
         default=None,

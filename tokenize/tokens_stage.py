@@ -74,11 +74,11 @@ class TokensConfig(EncodeConfig):
         0.01, ge=0, lt=1, description="Share of the documents (groups of documents that are alike) held out for validation."
     )
     validation_tail: float | None = Field(
-        None, gt=0, lt=1, description="Held out is, instead, this last share of all characters in the order of the files; the document in "
+        None, gt=0, lt=1, description="Holds out this last share of all characters, in file order, instead; the document in "
         "which the border lies is cut in two.",
     )  # fmt: skip
-    mixture: Mixture | None = Field(None, description="How much of which documents there is for training; without it each of them once.")
-    pack_lengths: list[PackLength] = Field([], description="Rows of so many tokens into which whole documents are packed: a plan for each.")
+    mixture: Mixture | None = Field(None, description="Shares of the training tokens by kind of document; without it every document once.")
+    pack_lengths: list[PackLength] = Field([], description="Row lengths in tokens; for each, a plan packs whole documents into rows.")
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> Self:
@@ -166,7 +166,7 @@ class TokensStage(Stage):
             "end_of_text_id": known["end_of_text_id"],
         }
         warnings = [
-            f"the component {share.name} gives {share.tokens:,} of the {share.wanted:,} tokens that its weight says (max_epochs)"
+            f"the component {share.name} gives only {share.tokens:,} of its {share.wanted:,} tokens, limited by max_epochs"
             for share in plan.mixture
             if share.short
         ]

@@ -29,11 +29,11 @@ class JudgedConfig(Config):
 
     prompts: int = Field(default=64, ge=0, description="Prompts of held-out pairs that both models answer; 0: none.")
     max_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
-    temperature: Temperature = Field(default=0.7, description="Of the answers; 0 takes the most likely token.")
+    temperature: Temperature = Field(default=0.7, description="Temperature of the answers; 0 takes the most likely token.")
     top_k: int = Field(default=50, ge=0, description="Answers are drawn from this many most likely tokens; 0: from all.")
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of prompts for the interval of a difference.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
-    seed: int = Field(default=0, ge=0, description="Of answers and resamples; before and after are drawn with the same.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
+    seed: int = Field(default=0, ge=0, description="Seed of answers and resamples; the same before and after alignment.")
 
 
 def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
@@ -137,7 +137,7 @@ class AlignConfig(Config):
     pairs_from: list[str] = Field(
         default=[CORRUPTED],
         min_length=1,
-        description="What a completion is preferred for, a like number of pairs each. `corrupted`: the true continuation against "
+        description="Sources of pairs, with an equal number of pairs each. `corrupted`: the true continuation against "
         "another document's or a degenerate one. A score of the filter stage (`quality`, `toxicity`): its best part against its worst.",
     )
     best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
@@ -145,7 +145,7 @@ class AlignConfig(Config):
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
-    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs that is only measured, by hash.")
+    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs held out for measuring, chosen by hash.")
     loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo"] = Field(
         default="sigmoid",
         description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
@@ -161,9 +161,7 @@ class AlignConfig(Config):
         "5 with `mean-sigmoid`, 2 with `simpo`, 1 with `ipo`.",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
-    gamma: float = Field(
-        default=0.0, ge=0, description="By how much rewards are to differ at least (simpo, where it is beta / 2 if not given)."
-    )
+    gamma: float = Field(default=0.0, ge=0, description="Margin by which rewards should differ (simpo, where it is beta / 2 if not given).")
     nll_weight: float = Field(
         default=0.2,
         ge=0,
@@ -175,7 +173,7 @@ class AlignConfig(Config):
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=INERT, description="Processes, and what they share out."
+        default_factory=ParallelConfig, json_schema_extra=INERT, description="Number of processes for each kind of parallelism."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
@@ -216,9 +214,9 @@ class AlignConfig(Config):
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
         if len(set(self.pairs_from)) < len(self.pairs_from):
-            raise ValueError("pairs_from names one thing twice")
+            raise ValueError("pairs_from names an entry twice")
         if self.best + self.worst > 1:
-            raise ValueError(f"best and worst are parts of the same documents, and {self.best} and {self.worst} are more than all")
+            raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
         for option, (neutral, losses) in OPTIONS_OF.items():
             if getattr(self, option) != neutral and self.loss not in losses:
                 which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"

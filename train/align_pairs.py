@@ -447,6 +447,6 @@ def _short(found: dict[str, dict[str, Any]]) -> list[str]:
             sentences.append(f"no pairs of a score: {left_out}")
             continue
         parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
-        why = parts if of["good"] is not None else "no best part above the worst: it cannot tell them apart"
+        why = parts if of["good"] is not None else "no difference between the best and the worst part"
         sentences.append(f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}.")
     return sentences

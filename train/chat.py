@@ -121,7 +121,7 @@ def warning(folder: Path, name: str | None = None) -> str | None:
     name = name or str(folder)
     config = read_settings(folder, TOKENIZER_CONFIG_FILE)
     if config.get("eos_token") == END_OF_TEXT:
-        return f"{name} was not tuned on conversations: it goes on with a text, and does not answer."
+        return f"{name} was not tuned on conversations: it continues texts instead of answering."
     if not config.get("chat_template") and not Storage(str(folder)).exists(TEMPLATE_FILE):
         return f"{name} has no chat template: ChatML is used, which it may not know."
     return None
@@ -130,9 +130,9 @@ def warning(folder: Path, name: str | None = None) -> str | None:
 # ---- the terminal ------------------------------------------------------------------------------------
 
 COMMANDS = {
-    "/help": "what can be said here",
+    "/help": "list the commands",
     "/new": "forget the conversation; a system message stays",
-    "/system [TEXT]": "what the model is told before the first message; without TEXT nothing",
+    "/system [TEXT]": "set the system message; without TEXT remove it",
     "/again": "another answer to the last message",
     "/undo": "take the last message and its answer back",
     "/save FILE": "add the conversation to FILE (.jsonl) as sft.files reads it",

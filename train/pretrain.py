@@ -28,20 +28,24 @@ class PretrainConfig(Config):
         ge=0,
         description="Weight of the squared log of the softmax's sum in the gradient (PaLM: 1e-4), not in the logged loss.",
     )
-    seed: int = Field(default=1, ge=0, description="Of the initial weights and of the order of the rows.")
+    seed: int = Field(default=1, ge=0, description="Seed of the initial weights and of the order of the rows.")
     document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
-    evaluate_every: int = Field(default=250, ge=0, description="Steps between two looks at the validation tokens; 0 looks only at the end.")
+    evaluate_every: int = Field(
+        default=250, ge=0, description="Steps between two evaluations on the validation tokens; 0 evaluates only at the end."
+    )
     evaluate_windows: int = Field(
-        default=0, ge=0, description="Validation windows of such a look, evenly spread; 0 means all, which the last look always takes."
+        default=0,
+        ge=0,
+        description="Validation windows of such an evaluation, evenly spread; 0 means all, which the last evaluation always takes.",
     )
     samples: int = Field(
-        default=3, ge=0, json_schema_extra=INERT, description="Held-out beginnings that the model goes on with at every look."
+        default=3, ge=0, json_schema_extra=INERT, description="Held-out documents whose beginnings the model continues at every evaluation."
     )
     export: Literal["last", "best"] = Field(
         default="last", description="The model is that of the `last` step, or of the saved state with the `best` validation bits per byte."
     )
     parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=INERT, description="Processes, and what they share out."
+        default_factory=ParallelConfig, json_schema_extra=INERT, description="Number of processes for each kind of parallelism."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 

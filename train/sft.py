@@ -56,13 +56,13 @@ class SftConfig(Config):
     examples: int = Field(default=2000, ge=2, description="At most this many tasks are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many tasks come from one document.")
     max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
-    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples that is only measured, by hash.")
+    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples held out for measuring, chosen by hash.")
     batch: int = Field(default=8, ge=1, description="Rows of packed examples, each as long as the model's context, in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
     seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=INERT, description="Processes, and what they share out."
+        default_factory=ParallelConfig, json_schema_extra=INERT, description="Number of processes for each kind of parallelism."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements of the held-out loss in the log; 0: none.")

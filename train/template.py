@@ -432,7 +432,7 @@ def seam(encoder: ChatEncoder) -> list[str]:
         return []
     return [
         f"{encoder.template.name}: a prompt's tokens are not the beginning of the whole conversation's, as the tokenizer cuts line breaks "
-        "otherwise once an answer follows them, so a model is asked in another way than it learned "
+        "otherwise once an answer follows them, so prompts in use then differ from training "
         "(tokenizer.pattern cl100k, o200k and llama3 do not, nor does the template chatml)."
     ]
 

@@ -58,7 +58,7 @@ class DecisionOptions(Config):
         None, ge=1, description="Words of a window: a score is the greatest of the windows'. By default as the classifier has it."
     )
     keep_where: Where | None = Field(
-        None, description="Which scores are good: `high` (quality) or `low` (toxicity). A built-in or a preset knows."
+        None, description="Which scores are good: `high` (quality) or `low` (toxicity). Built-in classifiers and presets set it."
     )
     threshold: Literal["own"] | float | dict[str, Literal["own"] | float] | None = Field(
         None,
@@ -69,7 +69,7 @@ class DecisionOptions(Config):
         None, description="In place of a threshold: the share of the corpus that is kept (0.1: the best tenth), or one by label."
     )
     of: Literal["passing", "all"] = Field(
-        "passing", description="Of what `keep` is a share: of documents that pass all rules with a threshold, or of all documents."
+        "passing", description="The documents of which `keep` is a share: those that pass all rules with a threshold, or all documents."
     )
     max_share: float | dict[str, float] | None = Field(
         None, description="With windows: a document fails where more than this share of them is at the classifier's threshold or above."
@@ -110,7 +110,7 @@ class ModelOptions(DecisionOptions):
         description="Folder of a classifier (`corpusmill classifier train`), or a fastText model (.bin, .ftz); its path, relative to the "
         "recipe, or its URL (https, s3, hf and what fsspec knows), from which it is fetched once.",
     )
-    sha256: str | None = Field(None, description="What the file's content (of a folder: of classifier.json) has to hash to.")
+    sha256: str | None = Field(None, description="The expected sha256 of the file (for a folder: of its classifier.json).")
     preset: Preset | None = Field(None, description="The conventions of a public model (filters/classifier/options.py).")
     name: str | None = Field(None, description="Name of its columns; by default the classifier's or the preset's, else the file's.")
     form: Form | None = Field(
@@ -119,9 +119,9 @@ class ModelOptions(DecisionOptions):
     positive: str | dict[str, str] | None = Field(
         None, description="Of a fastText model: its label that means yes; or several, by the name of their column (NAME_KEY)."
     )
-    complement: bool = Field(False, description="`positive` names the answer no: the score is one less its probability.")
+    complement: bool = Field(False, description="`positive` names the answer no: the score is 1 minus its probability.")
     values: dict[str, float] | None = Field(
-        None, description="Of a fastText model whose labels are a scale: the number that each stands for. NAME is the expected one."
+        None, description="Of a fastText model whose labels are a scale: the number that each stands for. NAME is the expected value."
     )
 
     @field_validator("model")

@@ -65,14 +65,12 @@ class ExampleSource(Config):
     values: dict[ValueKey, dict[str, Answer]] = Field(
         {}, description="What each value says: `offensive: {toxic: 1, hate: 0}`; a label that is left out is unknown."
     )
-    label_columns: dict[str, str] = Field(default={}, description="A column a label, of 0 and 1: `toxic: is_toxic`.")
+    label_columns: dict[str, str] = Field(default={}, description="A column of 0 and 1 for each label: `toxic: is_toxic`.")
     answers: dict[str, Answer] = Field(default={}, description="The answers of all its examples, where no column gives one.")
     weak: dict[str, str] = Field(
-        default={}, description="A file with a word list a label: a text that has one of its words has the answer yes."
+        default={}, description="For each label, a file with a word list: a text that has one of its words has the answer yes."
     )
-    limit: int | None = Field(
-        default=None, ge=1, description="At most so many rows, drawn by the hash of the text; of a run 20,000 by default."
-    )
+    limit: int | None = Field(default=None, ge=1, description="The most rows, drawn by the hash of the text; for a run 20,000 by default.")
     pieces: PieceLength | None = None
     repeat: float = Field(default=1.0, gt=0, le=100, description="How often its examples are in the training; .5 draws half of them.")
     licence: str | None = None
@@ -140,7 +138,7 @@ class Quantisation(Config):
     """
 
     cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")
-    retrain: bool = Field(default=True, description="Train what the cutoff leaves once more.")
+    retrain: bool = Field(default=True, description="Train the remaining rows again after the cutoff.")
     dsub: int = Field(default=2, ge=1, le=16)
     qnorm: bool = True
 
@@ -171,11 +169,12 @@ class TrainingSpec(Config):
     seed: int = Field(default=1, ge=0, lt=1 << 31)
     split: SplitShares = SplitShares()
     balance: Literal["repeat", "sample", "none"] = Field(
-        default="repeat", description="What is done beyond `ratio`: the rarer answer is repeated, fewer of the other are drawn, or nothing."
+        default="repeat",
+        description="What to do if the answers differ by more than `ratio`: repeat the rarer one, draw fewer of the other, or nothing.",
     )
-    ratio: float = Field(default=4, ge=1, description="So many times as often as a label's rarer answer the other may be trained on.")
+    ratio: float = Field(default=4, ge=1, description="How many times as often as a label's rarer answer the other may be trained on.")
     fasttext: Arguments = Arguments()
-    autotune: float | None = Field(default=None, gt=0, description="Seconds that fastText searches for better arguments, a label.")
+    autotune: float | None = Field(default=None, gt=0, description="Seconds of fastText's search for better arguments, for each label.")
     calibration: Method = "platt"
     calibrate_on: Literal["held_out", "unseen_source"] = Field(
         default="held_out",

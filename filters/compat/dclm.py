@@ -65,7 +65,7 @@ RULES = (
 class DclmConfig(Config):
     """DCLM's RefinedWeb heuristics: words, symbols, bullets, stop words, repeated lines, paragraphs and n-grams."""
 
-    preset: Literal["dclm"] = Field("dclm", description="Whose rules decide.")
+    preset: Literal["dclm"] = Field("dclm", description="The pipeline whose rules decide.")
 
 
 class Dclm(Step):

@@ -60,7 +60,7 @@ RULES = (
 class DolmaConfig(Config):
     """Dolma's Gopher heuristics: words, symbols, bullets, repeated lines and n-grams."""
 
-    preset: Literal["dolma"] = Field("dolma", description="Whose rules decide.")
+    preset: Literal["dolma"] = Field("dolma", description="The pipeline whose rules decide.")
     tagger: Literal["gopher_v1", "gopher_v2"] = Field("gopher_v1", description="`gopher_v2` leaves empty lines out.")
 
 

@@ -102,7 +102,7 @@ RULES = (
 class NemoConfig(Config):
     """NeMo Curator's heuristics: kinds of characters, words, lines, boilerplate, repetition."""
 
-    preset: Literal["nemo-1.4"] = Field("nemo-1.4", description="Whose rules decide.")
+    preset: Literal["nemo-1.4"] = Field("nemo-1.4", description="The pipeline whose rules decide.")
 
 
 @cache

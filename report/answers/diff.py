@@ -367,7 +367,7 @@ def _outcomes(found: Difference) -> Shown:
 
 def _settings(found: Difference) -> Shown:
     rows = [[cell(key, 120), Text(_said(a)), Text(_said(b))] for key, a, b in found.settings[:SETTINGS]]
-    made = table("What the recipes, inputs and versions say differently", "key", "A", "B", rows=rows)
+    made = table("Differences of recipes, inputs and versions", "key", "A", "B", rows=rows)
     for column in made.columns:
         column.no_wrap = False
     return made, _left(len(found.settings) - SETTINGS, "--json has all")
@@ -382,7 +382,8 @@ def _rules(found: Difference, wide: bool) -> Shown:
     rules = [rule for rule in found.rules if rule.weight]
     names = _short([(rule.stage, rule.rule) for rule in rules])
     heads = (">A fails", ">B fails", ">A drops,\nB keeps", ">B drops,\nA keeps")
-    made = table("Rules: documents that fail them, and those that the other run keeps", "rule", *(["A", "B"] if wide else []), *heads)
+    title = "Rules: documents that fail a rule, and how many of them the other run keeps"
+    made = table(title, "rule", *(["A", "B"] if wide else []), *heads)
     for rule, name in zip(rules[:RULES], names, strict=False):
         limits = [_limit(found, side, rule) for side in found.folders] if wide else []
         counts = [*rule.fired.values(), *rule.other_keeps.values()]
@@ -406,7 +407,7 @@ def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
     shown = [change for change in found.columns if change.distance or wanted.all_columns]
     shown = shown if wanted.all_columns else shown[:COLUMNS]
     heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]
-    made = table("Values of what they keep (K-S: how far their distributions are apart)", "value", ">K-S", *heads)
+    made = table("Values of the kept documents (K-S: how far their distributions are apart)", "value", ">K-S", *heads)
     for change, name in zip(shown, _short([(change.stage, change.column) for change in shown]), strict=True):
         distance = "" if change.distance is None else f"{change.distance:.4f}"
         made.add_row(Text(name), distance, *_quantiles(change, wide))
@@ -425,7 +426,7 @@ def _values(name: str, rows: list[tuple[str, int, int]]) -> Shown:
     titles = {"language": "Languages", "host": "Hosts", "source": "Crawl files"}
     changed = [row for row in rows if row[1] != row[2]]
     cells = [[cell(value, 60), a, b, f"{b - a:+,}"] for value, a, b in changed[:VALUES]]
-    made = table(f"{titles[name]} of what they keep: the largest changes", name, ">A", ">B", ">change", rows=cells)
+    made = table(f"{titles[name]} of the kept documents: the largest changes", name, ">A", ">B", ">change", rows=cells)
     return made, _left(len(changed) - VALUES, "--json has all")
 
 

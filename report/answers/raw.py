@@ -53,7 +53,7 @@ def _parts(reader: RunReader, row: dict[str, Any], part: str, fetch: bool) -> It
     check_source(reader, row["source"], fetch)
     if row["record_type"] in NO_RECORDS:
         if row["offset"] is None or part != "record":
-            raise InputError(f"{where}: there is no such part to show ({safe_line(row['reason'] or 'no record', 300)}).")
+            raise InputError(f"{where}: there is no such part ({safe_line(row['reason'] or 'no record', 300)}).")
         return read_stretch(row["source"], row["offset"], row["length"] or 0)
     if part == "head" and row["record_type"] in ROWS:
         raise InputError(f"{where}: a {row['record_type']} has no headers.")

@@ -196,7 +196,7 @@ def _line(text: Text, console: Console) -> None:
 def _notes(found: Samples) -> list[str]:
     notes = list(found.notes)
     if found.choice.kept and found.choice.rules and not found.draw.near:
-        notes.append("a document that fails a rule is dropped; with --near, --kept shows those that the rule just lets pass.")
+        notes.append("a document that fails a rule is dropped; with --near, --kept shows documents that only just pass the rule.")
     return notes
 
 

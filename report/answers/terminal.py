@@ -86,11 +86,11 @@ def _dedup(summary: Summary) -> Iterator[Table]:
         yield table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed), rows=[row])
     if full := summary.full_clusters:
         limit = f" (max_cluster {full.limit:,})" if full.limit is not None else ""
-        yield table(f"Full clusters{limit}", "clusters", ">documents like theirs that stay", rows=[[full.clusters, full.documents]])
+        yield table(f"Full clusters{limit}", "clusters", ">similar documents that stay", rows=[[full.clusters, full.documents]])
     if earlier := summary.earlier:
         rows = [[cell(run.name, 40), run.copies, run.replaced, run.restored] for run in earlier.runs[:MOST]]
         rows += [[f"{len(earlier.runs) - MOST:,} more runs", "", "", ""]] if len(earlier.runs) > MOST else []
-        yield table("Earlier runs of the index", "run", ">copies removed here", ">replaced there", ">stay again there", rows=rows)
+        yield table("Earlier runs of the index", "run", ">copies removed", ">its documents replaced", ">its documents restored", rows=rows)
     rows = [[c.kind, c.documents, c.cut, c.characters, share(c.characters, c.before), c.dropped] for c in summary.cuts]
     heads = (">documents", ">cut", ">characters", ">of all", ">dropped")
     yield table("Repeats cut inside documents that stay", "what", *heads, rows=rows)
@@ -116,7 +116,7 @@ def _tokens(summary: Summary) -> Iterator[Table]:
         made.add_row(split, *counts, number(len(t.get("shards") or [])))
     yield made
     rows = [[cell(m.name, 40), m.there, m.wanted, m.tokens, f"{m.epochs:.2f}", m.short or ""] for m in summary.mixture]
-    yield table("Mixture for training", "component", ">tokens there", ">wanted", ">taken", ">epochs", ">short of it", rows=rows)
+    yield table("Mixture for training", "component", ">tokens available", ">wanted", ">taken", ">epochs", ">tokens missing", rows=rows)
     rows = [[p.split, p.length, p.rows, p.padding, f"{p.waste:.3%}"] for p in packings(summary.tokens)]
     yield table("Documents packed into rows", "split", ">places in a row", ">rows", ">places left empty", ">share", rows=rows)
 

@@ -267,7 +267,7 @@ def _notes(reader: RunReader, others: list[Story], pages: list[Story]) -> list[s
             notes.append(f"{safe_line(story.id, 40)}: the crawl holds this page {records:,} times, byte for byte under one URL.")
     unfinished = [name for name, state in reader.stages.items() if state.status == "unfinished"]
     if unfinished:
-        notes.append(f"{', '.join(unfinished)} not finished, so the story may go on.")
+        notes.append(f"{', '.join(unfinished)} not finished, so later decisions may be missing.")
     return [*notes, *(safe_line(warning, 400) for warning in reader.warnings)]
 
 

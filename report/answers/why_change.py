@@ -83,12 +83,14 @@ def _thresholds(run: Run, row: dict[str, Any]) -> RecipeChange:
     for name in row["failed"]:
         known = [rule for rule in rules if rule.rule == name]
         if not known:
-            made.sentences.append(f"{safe_line(name, 80)} has no threshold: the step that decides so would have to be changed or left out.")
+            made.sentences.append(f"{safe_line(name, 80)} has no threshold: change or remove its step to keep the document.")
             continue
         made.settings[f"filter.thresholds.{name}"] = passing(known[0], row.get(known[0].column))
         if known[0].comparison == "not in":
             value = safe_line(str(row.get(known[0].column)), 40)
-            made.sentences.append(f"{safe_line(name, 80)} compares with a list: {value!r} in that list of the step would do, too.")
+            made.sentences.append(
+                f"{safe_line(name, 80)} compares with a list: the document also passes with {value!r} in the step's list."
+            )
     if made.settings:
         command = decides_again(run.reader, rules, row["failed"])
         made.command = _command(command, run, made.settings)

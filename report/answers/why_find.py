@@ -56,7 +56,7 @@ def resolve(run: Run, stages: Sequence[str], document: str) -> list[str]:
     found = _ids(run, stages, "starts_with(id, $document)", document)
     if len(found) > 1:
         some = ", ".join(sorted(found)[:4])
-        raise InputError(f"{document}: {len(found):,} documents have an id that begins so ({some}, ...); give more of it.")
+        raise InputError(f"{document}: {len(found):,} documents have an id with this beginning ({some}, ...); give more characters.")
     return found
 
 
@@ -150,7 +150,7 @@ def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str]
         said += f", but {given_up:,} tasks were given up, which may have read it (corpusmill verify lists them)"
     if is_text(document):
         return InputError(f"{said}, and no text holds it (capitals count; {_by_part(root, document)}).")
-    return InputError(f"{said} ({_by_part(root, document)}; --text looks for it in texts).")
+    return InputError(f"{said} ({_by_part(root, document)}; --text searches the texts for it).")
 
 
 def _by_part(root: str, document: str) -> str:

@@ -54,7 +54,9 @@ def write_card(
     ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
     for path in (CARD, CROISSANT):
         if target.exists(path) and not ours:
-            raise InputError(f"{target.path(path)}: this file is not of corpusmill card, so it is left as it is; name another --output.")
+            raise InputError(
+                f"{target.path(path)}: corpusmill card did not write this file and does not overwrite it; choose another --output."
+            )
     target.write_bytes(CARD, render(summary, contents, title, licence, told, stale).encode("utf-8", "replace"))
     version = str(dict(versions(summary.reader)).get("corpusmill", ""))
     about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
@@ -379,7 +381,7 @@ def _copies(reader: RunReader) -> list[str]:
     if not (settings.get("minhash") or {}).get("enabled", True):
         found.append("Near copies were not looked for, only exact ones.")
     elif settings.get("verification") not in (None, "exact"):
-        found.append("Near copies were told by signatures alone, not by comparing texts, so some removed documents were no copies.")
+        found.append("Near copies were found by signatures alone, not by comparing texts, so some removed documents were no copies.")
     if not settings.get("contamination"):
         found.append("The documents were not searched for items of evaluation sets: scores on public benchmarks may be too good.")
     return found

@@ -489,12 +489,12 @@ def _state_sentence(status: dict[str, Any]) -> str:
             return f"Complete, but {empty['name']} has kept none of {empty['documents_in']:,} {unit_of(empty['name'])}."
         return f"Complete but for {len(status['quarantined']):,} tasks that were given up." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
-        return f"What was asked for is done.{left}"
+        return f"The requested stages are done.{left}"
     if status["state"] == "failed":
         failure = str(status["failure"]).removesuffix(": ")  # an error without a message
         return "It was interrupted." if failure in ("KeyboardInterrupt", "Terminated") else f"It failed: {failure}"
     if status["state"] == "abandoned":
-        return f"Half done, and nobody works on it: the same command goes on where it stopped.{left}"
+        return f"Unfinished, and no process works on it: the same command resumes it.{left}"
     age = status["last_sign_seconds"]
     sign = f"its last sign is {age:,.0f} seconds old" if age is not None else "and when it last wrote anything is not known"
     return f"It has not said that it ended; {sign}. Whether it still works can't be told from here ({where})."

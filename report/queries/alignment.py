@@ -134,7 +134,7 @@ def _read(reader: RunReader, path: str, kind: Any, without: Any) -> Any:
     try:
         return without if value is None else TypeAdapter(kind).validate_python(value)
     except ValidationError:
-        reader.warn(f"{path}: not what alignment writes, so it is left out.")
+        reader.warn(f"{path}: not a valid file of alignment, so it is left out.")
         return without
 
 

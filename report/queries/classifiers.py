@@ -48,15 +48,15 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
         sentences.append(f"it was measured on few examples ({yes:,} yes, {no:,} no), so the intervals are wide.")
     auc, error, precision = found["roc_auc"], found["calibration_error"], found["at_threshold"]["precision"]
     if auc is None:
-        sentences.append(f"all examples have the answer {'yes' if yes else 'no'}, so nothing says how well it tells yes from no.")
+        sentences.append(f"all examples have the answer {'yes' if yes else 'no'}, so how well it separates yes from no is unknown.")
     elif auc["value"] < LOW_AUC:
         sentences.append(f"it tells yes from no poorly: its AUC is {interval(auc)}.")
     if error is not None and error["low"] > HIGH_ERROR:
-        sentences.append(f"its scores are no probabilities here: they are off by {interval(error)} on average.")
+        sentences.append(f"its scores are not calibrated here: they are off by {interval(error)} on average.")
     if precision is not None and precision["high"] < LOW_PRECISION:
-        sentences.append(f"most of what it answers with yes is no: its precision is {interval(precision)} at the threshold.")
+        sentences.append(f"most of its yes answers are wrong: its precision is {interval(precision)} at the threshold.")
     if found["without_score"]:
-        sentences.append(f"{found['without_score']:,} texts hold nothing that it knows; they count as a score of 0.")
+        sentences.append(f"{found['without_score']:,} texts hold no known features; they count as a score of 0.")
     return sentences
 
 

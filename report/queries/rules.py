@@ -243,7 +243,7 @@ def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) 
     """Counts records without a page; None where the stage ingest did not run or all records hold a page."""
     if "ingest" not in decisions or not getattr(decisions["ingest"].rules.get(NO_PAGE), "fired", 0):
         return None
-    query = ask(run, "pages", "Records that hold no page", f"""
+    query = ask(run, "pages", "Records without a page", f"""
         SELECT *, {funnel.rows[-1].documents_out} / nullif(pages, 0) AS share
         FROM (
           SELECT count(*) AS records, count(*) FILTER (list_contains(failed, '{NO_PAGE}')) AS no_pages, records - no_pages AS pages

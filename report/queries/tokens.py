@@ -157,7 +157,7 @@ def read_judgement(reader: RunReader) -> Judgement | None:
     try:
         return judgement(quality)
     except (KeyError, TypeError, AttributeError) as error:
-        reader.warn(f"{QUALITY}: not what judging a tokenizer writes ({type(error).__name__}: {error}), so it is left out.")
+        reader.warn(f"{QUALITY}: not a valid result of judging a tokenizer ({type(error).__name__}: {error}), so it is left out.")
         return None
 
 

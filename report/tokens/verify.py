@@ -133,7 +133,7 @@ def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitChec
         return [_check(root, next((parent for parent in parents if parent.exists(TOKENIZER)), root), sample, every)]
     splits = split_folders(root)
     if not splits:
-        raise InputError(f"{folder}: it holds no token shards, and is no run that has any (run: corpusmill tokens {folder}).")
+        raise InputError(f"{folder}: neither token shards nor a run with token shards (run: corpusmill tokens {folder}).")
     return [_check(root.child(path), root, sample, every) for path in splits.values()]
 
 

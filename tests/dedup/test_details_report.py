@@ -226,7 +226,7 @@ def test_documents_that_full_clusters_left(see: See) -> None:
     assert seen.reproduced() and [row["full_cluster"] for row in seen.report] == [None] * 4 + [head["id"]] * 2
     assert "1 cluster was full (max_cluster 3): 2 documents stay that are like its kept one." in seen.text
     assert [f"http://a.test/0 · {head['id']}", "2"] in seen.rows
-    assert "Full clusters (max_cluster 3) clusters documents like theirs that stay 1 2" in seen.terminal()
+    assert "Full clusters (max_cluster 3) clusters similar documents that stay 1 2" in seen.terminal()
     said = f"like {head['id']} (http://a.test/0): similarity {left['similarity']:.4g}"
     assert f"{said} that one's cluster was full (max_cluster 3), so this one stays" in seen.why("http://a.test/4")
 
@@ -245,15 +245,15 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     ids = {row["url"]: row["id"] for row in one.report + two.report}
     assert one.reproduced() and two.reproduced()
     assert "1 document was removed here for copies that earlier runs keep." in two.text
-    assert "Of documents of earlier runs 1 is replaced by better copies, 1 stays again." in two.text
+    assert "Of documents of earlier runs 1 is replaced by better copies, 1 is restored." in two.text
     assert ["one", "1", "1", "1"] in two.rows
     assert (
         f"removed: verified word by word, 0.987 · http://two.test/d · {ids['http://two.test/d']} kept in one: {ids['http://one.test/d']}"
         in two.text
     )
     assert f"replaced in one: {ids['http://one.test/b']} kept in this run: http://two.test/a · {ids['http://two.test/a']}" in two.text
-    assert f"stays again in one: {ids['http://one.test/c']}" in two.text
-    assert "stay again there one 1 1 1" in two.terminal()
+    assert f"restored in one: {ids['http://one.test/c']}" in two.text
+    assert "its documents restored one 1 1 1" in two.terminal()
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
 
 

@@ -117,7 +117,7 @@ def test_in_the_stage(tmp_path: Path, make_documents, finished_ingest, run_filte
             r"unexpected keyword argument 'rat' \(datatrove's SamplerFilter has",
         ),
         ("pipeline.filters.RegexFilter", "options: missing a required argument: 'regex_exp'"),
-        ({"pipeline.filters.SamplerFilter": {"exclusion_writer": "x"}}, "exclusion_writer has no place here"),
+        ({"pipeline.filters.SamplerFilter": {"exclusion_writer": "x"}}, "exclusion_writer can't be used"),
         (7, "datatrove"),
     ],
 )

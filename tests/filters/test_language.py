@@ -133,7 +133,7 @@ def test_rules() -> None:
     assert [rule.rule.name for rule in everything.rules] == ["language_score"]
     with pytest.raises(ValidationError, match="any asks for languages in `keep`"):
         LanguageConfig(match="any")
-    with pytest.raises(ValidationError, match="'zh_Hans' names a script, which the model does not tell"):
+    with pytest.raises(ValidationError, match="'zh_Hans' names a script, but the model's labels have none"):
         LanguageConfig(keep=("zh_Hans",))
 
 
@@ -209,7 +209,7 @@ def test_a_model_of_word_vectors_is_refused(tmp_path: Path) -> None:
     train_unsupervised(str(tmp_path / "text.txt"), dim=4, minCount=1, epoch=1, bucket=100, thread=1, verbose=0).save_model(
         str(tmp_path / "words.bin")
     )
-    with pytest.raises(ConfigError, match=r"words\.bin: not a fastText model that tells languages \(it holds word vectors"):
+    with pytest.raises(ConfigError, match=r"words\.bin: not a fastText model for languages \(it has word vectors"):
         Language(LanguageConfig(model=str(tmp_path / "words.bin"))).setup()
 
 
@@ -220,7 +220,7 @@ def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Cal
         measure_step("language", {"model": lid_model, "keep": ["klingon"]}, [])
     broken = tmp_path / "broken.ftz"
     broken.write_bytes(b"no model")
-    with pytest.raises(ConfigError, match=r"broken\.ftz: not a fastText model that tells languages"):
+    with pytest.raises(ConfigError, match=r"broken\.ftz: not a fastText model for languages"):
         Language(LanguageConfig(model=str(broken))).setup()
     with pytest.raises(InputError, match="there is no such language model"):
         Language(LanguageConfig(model=str(tmp_path / "none"))).model_files()
@@ -254,7 +254,7 @@ def test_codes_of_other_models() -> None:
     assert labels_for(["en", "zho_Hant"], labels) == ("eng_Latn", "zho_Hant")
     with pytest.raises(ValueError, match="'zh_Latn' is no language that the model knows"):
         labels_for(["zh_Latn"], labels)
-    with pytest.raises(ValueError, match="'eng_Latn' names a script, which the model does not tell"):
+    with pytest.raises(ValueError, match="'eng_Latn' names a script, but the model's labels have none"):
         labels_for(["eng_Latn"], LID_176)
 
 

@@ -144,8 +144,8 @@ def test_fineweb_2_decides_as_datatrove_does(measure_step, shared_data: Path, fi
 
 def test_fineweb_2_refuses_what_it_has_not() -> None:
     for section, message in (
-        ({"preset": "fineweb-2"}, "needs a language"),
-        ({"preset": "fineweb-2", "language": "jpn"}, "'jpn' is none that the preset fineweb-2 has thresholds for"),
+        ({"preset": "fineweb-2"}, "also needs `language`"),
+        ({"preset": "fineweb-2", "language": "jpn"}, "the preset fineweb-2 has no thresholds for 'jpn'"),
         ({"language": "fra"}, "only the preset fineweb-2 asks for one"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -73,7 +73,7 @@ def test_warnings_say_what_to_doubt() -> None:
     guess = evaluate(random.random(1000), random.random(1000) < 0.1, ["a"] * 1000, np.ones(1000), 0.5, 0, resamples=50)
     sentences = " ".join(warnings({**few.result, "labels": {"rude": guess}}))
     assert (
-        "tells yes from no poorly" in sentences and "are no probabilities" in sentences and "most of what it answers with yes" in sentences
+        "tells yes from no poorly" in sentences and "are not calibrated" in sentences and "most of its yes answers are wrong" in sentences
     )
 
 

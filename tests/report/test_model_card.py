@@ -221,7 +221,7 @@ def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path:
     manifest = Manifest(again.storage.child("align"))
     manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
     reasons = "Stale: align (sft was done again after it), evaluate (sft was done again after it)."
-    sentence = f"{reasons} To mend it: corpusmill align {again.folder} --to evaluate"
+    sentence = f"{reasons} To redo these stages: corpusmill align {again.folder} --to evaluate"
     with pytest.raises(InputError, match=re.escape(sentence)):
         export(str(again.folder), tmp_path / "align")
     assert not (tmp_path / "align").exists()
@@ -254,7 +254,7 @@ def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpu
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
     code, _, error = corpusmill("export", run.folder, tmp_path / "notes")
-    assert code == 2 and "is there already, and not empty; --force replaces it" in error
+    assert code == 2 and "already exists, and is not empty; --force replaces it" in error
     code, _, error = corpusmill("export", run.folder, tmp_path / "notes", "--force")
     assert code == 2 and "is no model folder" in error and (tmp_path / "notes" / "mine.txt").read_text() == "keep"
     code, _, error = corpusmill("export", run.folder, tmp_path / "out", "--model", "evaluate")

@@ -31,7 +31,7 @@ tokens: {validation_share: 0.2}
 """
 INLINE = ("--engine", "inline")
 URL = "http://host.test/page-70.html"
-STALE = "Stale: dedup (filter was done again after it), tokenizer (dedup is stale), tokens (dedup is stale). To mend it: "
+STALE = "Stale: dedup (filter was done again after it), tokenizer (dedup is stale), tokens (dedup is stale). To redo these stages: "
 
 VIEWS = {
     "report": ("report", "RUN"),
@@ -169,7 +169,7 @@ def test_a_card_or_export_is_refused_or_says_so_itself(retuned, copy, tmp_path, 
     append = ("tokens", "append", str(tmp_path / "set"), str(run))
     for command, stage, hint in ((("card", str(run)), "dedup", True), (export, "tokens", True), (append, "tokens", False)):
         code, _, err = corpusmill(*command)
-        otherwise = " (with --stale it is, and says so)" if hint else ""
+        otherwise = " (--stale writes it, with a warning in it)" if hint else ""
         assert (code, err) == (2, f"corpusmill: {run}: {stage} is stale, so nothing is written{otherwise}. {sentence}\n")
     assert sorted(run.iterdir()) == before and not (tmp_path / "out").exists() and not (tmp_path / "set").exists()
     assert corpusmill("card", str(run), "--stale")[0] == corpusmill(*export, "--stale")[0] == 0
@@ -195,7 +195,7 @@ def test_a_command_that_leaves_later_stages_stale_says_so_at_its_end(fresh, copy
     code, _, err = corpusmill("filter", str(run), "--set", "filter.thresholds.gopher_short_doc=100", "--redo", *INLINE)
     said = err.splitlines()[-1]
     assert code == 0 and said.startswith("Stale: dedup (filter was done again after it), tokenizer (")
-    assert said.endswith(f"To mend it: corpusmill dedup {run} --to tokens")
+    assert said.endswith(f"To redo these stages: corpusmill dedup {run} --to tokens")
     assert corpusmill("dedup", str(run), "--to", "tokens", *INLINE)[0] == 0
     assert RunReader(str(run)).stale is None
 

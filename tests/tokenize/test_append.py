@@ -155,7 +155,7 @@ def test_what_is_held_out_stays_out(first, another, make_documents, english, tmp
     crossed = [name for split, found in content(second).items() for name, _ in found if sides[name] != split]
     assert len(crossed) > 5
     with pytest.raises(
-        InputError, match=rf"has {100 - len(crossed)} of the 100 documents .* and {len(crossed)} whose like is in its other"
+        InputError, match=rf"has {100 - len(crossed)} of the 100 documents .* and {len(crossed)} with a near copy in its other"
     ):
         append(str(folder), second.root)
     append(str(folder), second.root, skip_known=True)
@@ -169,7 +169,7 @@ def test_the_like_of_a_held_out_document_stays_out(first, another, make_document
     new = other_documents(make_documents, english[100:160], cluster_id=["one", member, *[None] * 58])
     run = next(run for run in (another(new, f"s{seed}", seed=seed) for seed in range(40)) if both_in(run, new, other))
     append(str(tmp_path / "set"), first.root)
-    with pytest.raises(InputError, match=r"has 0 of the 60 documents .*, and 2 whose like is in its other split"):
+    with pytest.raises(InputError, match=r"has 0 of the 60 documents .*, and 2 with a near copy in its other split"):
         append(str(tmp_path / "set"), run.root)
     added = append(str(tmp_path / "set"), run.root, skip_known=True)
     assert {split.split: split.left_out for split in added} == {other: 2, side: 0}
@@ -193,7 +193,7 @@ def test_what_replaced_a_held_out_document_of_an_earlier_run_stays_out(first, an
     table = pa.table({"id": [held, held], "kept_id": [train, held], "full_cluster": pa.array([None, None], pa.string())})
     publish(second, "dedup/earlier/part-00000.parquet", table)
     append(str(tmp_path / "set"), first.root)
-    with pytest.raises(InputError, match="and 1 whose like is in its other split"):
+    with pytest.raises(InputError, match="and 1 with a near copy in its other split"):
         append(str(tmp_path / "set"), second.root)
 
 

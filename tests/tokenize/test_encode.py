@@ -246,7 +246,7 @@ def test_a_null_among_texts_is_refused(tokenizers_by_pattern, regex):
 
 @pytest.mark.parametrize("content", [b"{}", b"not json", b'{"model": {"type": "BPE"}}', b'{"model": {"vocab": [], "merges": []}}', b"[]"])
 def test_other_files_are_refused(content):
-    with pytest.raises(InputError, match=r"^some/tokenizer\.json: this tokenizer can't be used, because it "):
+    with pytest.raises(InputError, match=r"^some/tokenizer\.json: this tokenizer can't be used, because (it|a field) "):
         Encoder.from_json(content, "some/tokenizer.json")
 
 

@@ -187,7 +187,7 @@ def test_a_table_and_a_sentence_a_fault(run):
 
 
 def test_a_folder_without_shards(tmp_path):
-    with pytest.raises(InputError, match="holds no token shards"):
+    with pytest.raises(InputError, match="neither token shards nor a run"):
         verify(str(tmp_path))
 
 

@@ -230,5 +230,5 @@ def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str]
     place.leave(ParallelDims.single(torch.device("cpu")))
     assert run.read_bytes("logs/events") == b"the last one"
     shutil.rmtree(place.folder)
-    with pytest.raises(CorpusmillError, match=r"train\.jsonl: is gone, though the training writes its log there\.$"):
+    with pytest.raises(CorpusmillError, match=r"train\.jsonl: was removed while the training writes its log there\.$"):
         place.keep_logs()

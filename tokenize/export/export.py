@@ -87,7 +87,7 @@ def _tokenizer(storage: Storage, folders: dict[str, str]) -> bytes:
                 content = run.read_bytes(TOKENIZER) if run.exists(TOKENIZER) else b""
                 if hashlib.sha256(content).hexdigest() == described.tokenizer_sha256:
                     return content
-    raise InputError(f"{storage.path(TOKENIZER)}: no such file, so there is nothing that could read the tokens of {storage.root}.")
+    raise InputError(f"{storage.path(TOKENIZER)}: no such file, so the tokens of {storage.root} can't be read.")
 
 
 def _may_replace(target: Path, force: bool) -> bool:

@@ -95,7 +95,7 @@ def _require_free(output: Path, force: bool) -> None:
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not force:
-        raise InputError(f"{output}: is there already, and not empty; --force replaces it.")
+        raise InputError(f"{output}: already exists, and is not empty; --force replaces it.")
     if not (output / "config.json").is_file():
         raise InputError(f"{output}: is no model folder (it has no config.json), so it is not replaced.")
 

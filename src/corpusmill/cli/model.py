@@ -26,7 +26,7 @@ def inspect(
     template: Annotated[str, typer.Option(help="Without a run: keep, chatml, llama3, or a file that ends with .jinja.")] = "keep",
     id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="Examples with this id, or of which it is the beginning.")] = None,
     row: Annotated[int | None, typer.Option(min=1, help="The example of this number, from 1.")] = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Examples that are only measured.")] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Examples held out for measuring.")] = False,
     dropped: Annotated[bool, typer.Option("--dropped", help="Examples that can't be learned from, and why.")] = False,
     packed: Annotated[int | None, typer.Option(min=1, metavar="ROW", help="The examples that share this packed row, from 1.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Examples to show.")] = 3,
@@ -131,7 +131,7 @@ def _shown(text: "Completion", chat: bool, title: str) -> str:
 @app.command(epilog="Example: corpusmill chat runs/demo/align/model")
 def chat(
     model: ModelFolder,
-    system: Annotated[str, typer.Option(help="What the model is told before the first message.", show_default=False)] = "",
+    system: Annotated[str, typer.Option(help="The system message.", show_default=False)] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in an answer at most.")] = 256,
     temperature: Temperature = 0.7,
     top_k: TopK = 50,
@@ -160,7 +160,7 @@ def chat(
 def score(
     model: ModelFolder,
     task: Annotated[list[str], typer.Option(metavar="NAME[=PATH]", help="A benchmark, and the file of its items; can be repeated.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each, chosen by hashes.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many items of each, chosen by hashes.", show_default=False)] = None,
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each item.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
 ) -> None:
@@ -182,7 +182,7 @@ def score(
             raise ConfigError(f"--task {given}: {error.errors()[0]['msg'].replace('Input', 'the name')}.") from error
     names = [config.task for config in configs]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"--task {twice[0]}: stands there twice.")
+        raise ConfigError(f"--task {twice[0]}: is named twice.")
     sets = [read_task(config) for config in configs]  # before the model is loaded, so that an unreadable file costs no time
     tested = ModelUnderTest(model)
     found: dict[str, Any] = {}

@@ -77,7 +77,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 seconds until the run ends.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one a line.")] = False,
 ) -> None:
-    """Say how far a run is, here or on a cluster: tasks, speed, time left, failures. Exit code 1: it failed, or nobody goes on with it."""
+    """Say how far a run is, here or on a cluster: tasks, speed, time left, failures. Exit code 1: it failed, or no process works on it."""
     from rich.console import Console
 
     from corpusmill.report.live.status_view import show_status

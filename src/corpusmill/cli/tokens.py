@@ -159,7 +159,8 @@ def export(
     output: Annotated[str, typer.Option(metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
     split: Annotated[ExportSplit, typer.Option(help="Which tokens.")] = ExportSplit.both,
     sequence_length: Annotated[
-        int | None, typer.Option(metavar="TOKENS", min=2, help="Rows of so many tokens instead of a row a document (parquet, mds).")
+        int | None,
+        typer.Option(metavar="TOKENS", min=2, help="Length of rows in tokens, instead of a row for each document (parquet, mds)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     stale: AlthoughStale = False,

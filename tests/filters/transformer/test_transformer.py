@@ -379,7 +379,7 @@ def test_without_the_extra(regression: str, monkeypatch: pytest.MonkeyPatch) -> 
         ({"threshold": {"sports": 0.5}}, r"threshold: no score of a label 'sports' \(there are news, how to, shop\)"),
         ({"label": "news", "threshold": {"shop": 0.5}}, r"threshold: no score of a label 'shop' \(there are news\)"),
         ({"label": "news", "threshold": float("nan")}, r"threshold: expected a number"),
-        ({"window": 20, "max_length": 30}, r"window: all of a text counts, so max_length has no place"),
+        ({"window": 20, "max_length": 30}, r"window: the whole text counts, so max_length can't be given too"),
         ({"window": 20, "overlap": 20}, r"overlap: has to be smaller than `window`"),
         ({"overlap": 5}, r"overlap: has to be smaller than `window`"),
         ({"name": "a-b"}, r"transformer\.name: string should match pattern"),

@@ -167,7 +167,7 @@ def test_an_ambiguous_beginning(tmp_path: Path, corpusmill) -> None:
     ids = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table(columns=["id"])["id"].to_pylist()
     begins = next(b for b in sorted({i[:4] for i in ids}) if sum(i.startswith(b) for i in ids) > 1)
     code, _, err = corpusmill("raw", tmp_path / "run", begins)
-    assert code == 2 and "have an id that begins so" in err and err.count("\n") == 1
+    assert code == 2 and "have an id with this beginning" in err and err.count("\n") == 1
 
 
 @pytest.fixture

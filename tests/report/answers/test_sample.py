@@ -81,7 +81,7 @@ def test_what_is_printed(run_folder: Path) -> None:
     near = printed(run_folder, rules=("short",), near=True, chars=40)
     assert "words = 34 (fails if < 20, passes by 14)" in near and "--set filter.thresholds.short=3 --dry-run" in near
     assert "a copy of" in printed(run_folder, stage="dedup", kept=False)
-    assert "with --near, --kept shows those that the rule just lets pass" in " ".join(
+    assert "with --near, --kept shows documents that only just pass the rule" in " ".join(
         printed(run_folder, rules=("short",), kept=True).split()
     )
     assert "filter: no such documents." in printed(run_folder, rules=("never",))

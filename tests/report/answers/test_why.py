@@ -85,7 +85,7 @@ def test_a_beginning_of_several_ids_is_refused(tmp_path: Path, builder: Any, mon
     monkeypatch.setattr(module, "_ID", re.compile(r"[0-9a-f]{1,32}"))
     ids = sorted(ds.dataset(tmp_path / "run" / "ingest" / "report").to_table()["id"].to_pylist())
     first = next(c for c in "0123456789abcdef" if sum(i.startswith(c) for i in ids) > 1)
-    with pytest.raises(InputError, match="documents have an id that begins so"):
+    with pytest.raises(InputError, match="documents have an id with this beginning"):
         explain(tmp_path / "run", first)
 
 

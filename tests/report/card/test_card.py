@@ -274,11 +274,11 @@ def test_a_run_half_done(tmp_path, corpusmill) -> None:
 
 def test_what_is_there_is_not_lost(run, tmp_path) -> None:
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(InputError, match="is not of corpusmill card"):
+    with pytest.raises(InputError, match="corpusmill card did not write this file"):
         write_card(str(run), str(tmp_path))
     assert (tmp_path / "README.md").read_text() == "mine" and not (tmp_path / "croissant.json").exists()
     (tmp_path / "README.md").rename(tmp_path / "croissant.json")
-    with pytest.raises(InputError, match="croissant.json: this file is not of corpusmill card"):
+    with pytest.raises(InputError, match="croissant.json: corpusmill card did not write this file"):
         write_card(str(run), str(tmp_path))
     assert (tmp_path / "croissant.json").read_text() == "mine" and not (tmp_path / "README.md").exists()
     (tmp_path / "about.md").write_text("Pages of *three* hosts.")

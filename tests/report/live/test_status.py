@@ -152,7 +152,7 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
 
     killed = read_status(str(gated.run))
     assert killed["state"] == "abandoned" and killed["lock"] == "free" and killed["phase"] is None
-    assert "nobody works on it" in killed["sentence"] and stages(killed)["filter"] == "unfinished"
+    assert "no process works on it" in killed["sentence"] and stages(killed)["filter"] == "unfinished"
     code, out, _ = corpusmill("status", gated.run, "--watch")
     assert code == 1 and b"filter     unfinished  2 tasks done" in out
 
@@ -194,7 +194,7 @@ def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
     gated.gate("0", "1", "2", "3")
     thread.join(PATIENCE)
     done = read_status(str(gated.run))
-    assert done["state"] == "stopped" and done["sentence"] == "What was asked for is done. Not finished: dedup."
+    assert done["state"] == "stopped" and done["sentence"] == "The requested stages are done. Not finished: dedup."
 
 
 def test_a_run_on_a_store(gated, crawl) -> None:
