@@ -1,1 +1,1 @@
-"""Exact and near duplicates: candidates, verification, clusters, and which copy stays."""
+"""Removes exact and near duplicates: finds candidates, verifies them, forms clusters, and chooses the copy that stays."""

@@ -1,7 +1,11 @@
 # mypy: disallow-untyped-defs=False
-"""The second and third phase: documents that share a key or an LSH bucket, and what must be judged together.
+"""The second and third phase: which documents may be copies of each other (candidates), and which of them one task judges (groups).
 
-Keys are split by range, so that a task holds one range and never a text.
+A *key* is a hash of a document's text, of its URL, or of one band of its signature. The documents with one band key form a *bucket*.
+A *star* is the set of documents that share any one key: copies with an equal text or URL, or a bucket. Documents that stars connect,
+directly or through other documents, form a *component*. A *group* is some components that one task judges.
+
+Keys are split by range, so that a task holds one range of keys and never a text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,25 +29,25 @@ from corpusmill.pipeline.shards import batches_stream, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
-#: Keys that one task sorts: 24 bytes each, and about as much again for the order.
+#: Keys that one task sorts. A key takes 24 bytes, and its place in the order about as many.
 TASK_KEYS = 6_000_000
 
 GROUPS = pa.schema(
     [
-        pa.field("first", pa.int64(), nullable=False),  # the copy with the lowest index
+        pa.field("first", pa.int64(), nullable=False),  # the document with the lowest index among those that share the key
         pa.field("document", pa.int64(), nullable=False),
     ]
 )
 BUCKETS = pa.schema(
     [
         pa.field("bucket", pa.int64(), nullable=False),  # numbered within the file
-        pa.field("document", pa.int64(), nullable=False),  # of exact copies only the first
+        pa.field("document", pa.int64(), nullable=False),  # of exact copies only the one with the lowest index
     ]
 )
 
 
 def ranges_for(keys: int) -> int:
-    """The number of ranges for so many keys; it depends on the documents alone, never on the workers."""
+    """Returns how many ranges `keys` keys are split into: a power of two. It does not depend on the number of workers."""
     ranges = 1
     while ranges * TASK_KEYS < keys and ranges < MAX_RANGES:
         ranges *= 2
@@ -51,7 +55,7 @@ def ranges_for(keys: int) -> int:
 
 
 def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredShard]) -> dict[str, list[FileRef]]:
-    """Runs the phase; returns the files of each kind of candidates."""
+    """Runs the second phase; returns the files of candidates by the kind of their keys."""
     documents, begin = sum(shard.rows for shard in shards), starts(shards)[:-1].tolist()
     kinds = key_kinds(config)
     ranges = {kind: ranges_for(per * documents) for kind, per in kinds.items()}
@@ -62,15 +66,22 @@ def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredSha
 
 
 def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Task]:
-    """The tasks of one kind. `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets
-    (they do if exact copies are removed, too)."""
+    """Returns the tasks for one kind of keys, one for each range.
+
+    `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets (so where exact copies are
+    removed).
+    """
     name = "buckets" if kind == BAND_KEYS else kind
     params = {"kind": kind, "parts": ranges, "collapse": collapse}
     return [Task(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
 
 
 def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]:
-    """`(first, document)` for each document that shares key and check with another; sorted. `first` is the lowest of them."""
+    """Returns `(first, document)` for each document that shares key and check with another one, sorted.
+
+    `first` is the lowest index among the documents that share them.
+    """
+    # sort, so that the documents with one key and check follow each other, the lowest first
     order = np.lexsort((documents, check, keys))
     keys, check, documents = keys[order], check[order], documents[order]
     begins = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]) | (check[1:] != check[:-1])]) if len(keys) else np.zeros(0, np.int64)
@@ -82,24 +93,29 @@ def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]
 
 
 def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
-    """`(bucket, document)` of every key that two documents with different texts have, sorted; buckets by their first document.
+    """Returns `(bucket, document)` for each key that documents with different texts share, sorted. Buckets are numbered in the order of
+    their lowest documents.
 
-    Of exact copies only the first is in a bucket: a million copies of one page are one document here.
+    Of exact copies only the lowest document is in a bucket, so a million copies of one page count as one document here.
     """
+    # drop keys that only one document has
     order = np.argsort(keys)
     same = keys[order[1:]] == keys[order[:-1]]
     order = order[np.r_[same, False] | np.r_[False, same]] if len(order) else order
     order = order[np.lexsort((documents[order], texts[order], keys[order]))]
     if not len(order):
         return documents[:0], documents[:0]
+    # of each text in a bucket, take the lowest document
     new_key = np.r_[True, keys[order[1:]] != keys[order[:-1]]]
     new_text = new_key | np.r_[True, texts[order[1:]] != texts[order[:-1]]]
     number = (np.cumsum(new_key) - 1)[new_text]
     document = documents[order[new_text]]
+    # drop buckets of one text
     wanted = np.bincount(number)[number] > 1
     number, document = number[wanted], document[wanted]
     order = np.lexsort((document, number))
     number, document = number[order], document[order]
+    # number the buckets by their lowest documents
     begins = np.flatnonzero(np.r_[True, number[1:] != number[:-1]]) if len(number) else number
     sizes = np.diff(np.r_[begins, len(number)])
     lowest = np.repeat(document[begins], sizes)
@@ -109,9 +125,10 @@ def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
 
 
 class CandidateWorker(Worker):
-    """Finds the groups or buckets in one range of the keys of all shards.
+    """Finds the copies (`GROUPS`) or the buckets (`BUCKETS`) in one range of the keys of all shards.
 
-    The input is the list of the files of keys; its `params`: `starts`, the index of the first document of each.
+    The input is the list of the key files; its `params`: `starts`, the index of the first document of each file. `params` of a task:
+    `kind`, `collapse` (as in `candidate_pieces`), `part` (the range) and `parts` (the number of ranges).
     """
 
     def process(self, task: Task) -> Output:
@@ -136,35 +153,39 @@ _NOTHING = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64
 
 # ---- the third phase: groups of documents that are judged together ---------------------------------------
 #
-# Documents that candidates connect are judged together, in groups that fit into the memory of one task. One process joins all documents
-# by union-find. It holds 13 bytes for each document (21 beyond two billion) and 16 for each component, never a text or a signature.
-# A component that is larger than a group may be is joined anew, from its smallest buckets on.
+# All documents of a component are judged by one task, in a group that fits into its memory. One process finds the components by
+# union-find. It holds 13 bytes for each document (21 beyond two billion) and 16 for each component, never a text or a signature.
+# A component that is too large for a group is built again, from the smallest buckets to the largest, and stops growing at that size.
 
 
 GROUPS_FILE = "groups/documents.arrow"
-#: One batch a shard: its documents that have a candidate, by row.
+#: The file of groups has a batch for each shard: those of its documents that have a candidate, in the order of their rows.
 GROUPED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
         pa.field("group", pa.int64(), nullable=False),
-        pa.field("near", pa.bool_(), nullable=False),  # whether it is in a bucket, so that its signature and text are needed
-        pa.field("words", pa.int64(), nullable=False),  # what it weighs, as GROUP_WORDS
+        pa.field("near", pa.bool_(), nullable=False),  # whether the document is in a bucket, so that its signature and text are needed
+        pa.field("words", pa.int64(), nullable=False),  # the memory that the document needs, in 64-bit words
     ]
 )
 
-#: 64-bit words (signatures, shingles, columns) that one task has in memory at once.
+#: How large a group may be: 64-bit words (of signatures, shingles and columns) that one task has in memory at once.
 GROUP_WORDS = 16_000_000
-#: What a document weighs beside its signature and its shingles: id, source, times, counts.
+#: 64-bit words that a document needs besides its signature and its shingles: id, source, times, counts.
 DOCUMENT_WORDS = 32
-#: What is known of a document: it has a copy, it is in a bucket of near copies, its component is larger than a group may be.
+#: Flags of a document: it has an exact copy (by text or URL); it is in a bucket; its component is too large for a group.
 COPY, NEAR, OVERSIZED = 1, 2, 4
 
-#: Files of stars, `(star, document)`, which can be read again: where `star`, which ascends, has one number, the documents belong together.
+#: Stars, as arrays `(star, document)` for each file; can be iterated several times. Documents with one number in `star` (which ascends)
+#: form a star.
 Stars = Iterable[tuple[Index, Index]]
 
 
 def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
-    """Runs the phase; the first `own` documents of `shards` are this run's. Counts: `groups`, `apart`."""
+    """Runs the third phase; the first `own` documents of `shards` are this run's.
+
+    The counts of its task: `groups`, and `apart` (how often two candidates were left apart, see `Groups`).
+    """
     buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
     copies = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]
     bands, rows = band_shape(config.minhash)
@@ -180,7 +201,10 @@ def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard],
 
 
 def groups_output(run: Storage, shards: list[MeasuredShard], own: int, copies: Sequence[str], buckets: Sequence[str], words: int) -> Output:
-    """The file of groups. `copies`, `buckets`: the files of candidates. `words`: 64-bit words of a signature."""
+    """Returns the output of the third phase, the file of groups.
+
+    `copies`, `buckets`: the files of candidates. `words`: 64-bit words of a signature.
+    """
     weight = np.concatenate([np.zeros(0, np.uint32), *(_shingles(run, shard) for shard in shards)])
     weight += np.uint32(words)
     groups = group_documents(weight, CandidateStars(run, copies, "first"), CandidateStars(run, buckets, "bucket"), own)
@@ -196,7 +220,7 @@ def _shingles(run: Storage, shard: MeasuredShard) -> npt.NDArray[np.uint32]:
 
 
 class CandidateStars:
-    """The candidates of some files, read anew each time; `star` is the column that says what belongs together."""
+    """Reads the stars of some files of candidates, anew for each iteration; `star` is the name of the column with the star's number."""
 
     def __init__(self, run: Storage, files: Sequence[str], star: str):
         self.run, self.files, self.star = run, files, star
@@ -209,8 +233,12 @@ class CandidateStars:
 
 @dataclass(frozen=True)
 class Groups:
-    """Of n documents: what is known of each (`flags`), its component, what it weighs; of components, in the order of their first
-    documents, the group of each that is judged. `apart`: candidates that were left apart, because a component exceeded a group."""
+    """The groups of n documents.
+
+    `flags`, `component`, `weight` (64-bit words of memory): one value for each document. `group`: one value for each component that is
+    judged; components are numbered in the order of their first documents. `apart`: how often two candidates were left apart, because
+    their components together would exceed the size of a group.
+    """
 
     flags: npt.NDArray[np.uint8]
     component: npt.NDArray[np.integer]
@@ -223,7 +251,7 @@ class Groups:
         return int(self.group[-1]) + 1 if len(self.group) else 0
 
     def table(self, begin: int, end: int) -> pa.Table:
-        """The rows of GROUPED of the documents from `begin` to `end`."""
+        """Returns the rows of `GROUPED` for the documents from `begin` to `end`."""
         rows = np.flatnonzero((self.flags[begin:end] > 0) & (self.component[begin:end] < len(self.group)))
         at = rows + begin
         near = self.flags[at] & NEAR > 0
@@ -231,14 +259,18 @@ class Groups:
 
 
 def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: Stars, own: int) -> Groups:
-    """Puts each document of a star into a group. Components with none of the first `own` documents are left out: earlier runs have judged
-    them. `weight` (n): what each document weighs more where it is in a star of candidates; it is overwritten."""
+    """Puts each document of a star into a group.
+
+    Components with none of the first `own` documents are left out, because earlier runs have judged them. `copies` are the stars of equal
+    texts and URLs, `candidates` the buckets. `weight` (n): the words that each document needs in addition where it is in a bucket; it is
+    overwritten with all words that it needs.
+    """
     parent, flags = connect(len(weight), copies, candidates)
     weight *= flags & NEAR > 0
     weight += np.uint32(DOCUMENT_WORDS)
     component, total = _weigh(parent, flags, weight)
     heaviest = max((int(weight[a:b][flags[a:b] > 0].max(initial=0)) for a, b in _blocks(len(weight))), default=0)
-    limit = max(GROUP_WORDS, 2 * heaviest)  # the longest document can be compared with another one
+    limit = max(GROUP_WORDS, 2 * heaviest)  # so that even the longest document can be compared with another one
     apart = 0
     if (total > limit).any():
         apart = part_oversized(parent, flags, weight, component, total > limit, copies, candidates, limit)
@@ -248,7 +280,7 @@ def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: S
 
 
 def connect(documents: int, copies: Stars, candidates: Stars) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.uint8]]:
-    """`(root, flags)` of each document: the lowest document that candidates of both kinds connect it with, and COPY or NEAR."""
+    """Returns `(root, flags)` for each document: the lowest document of its component, and COPY and NEAR."""
     parent = np.arange(documents, dtype=np.int32 if documents < 1 << 31 else np.int64)
     flags = np.zeros(documents, np.uint8)
     for bit, stars in ((COPY, copies), (NEAR, candidates)):
@@ -258,11 +290,11 @@ def connect(documents: int, copies: Stars, candidates: Stars) -> tuple[npt.NDArr
 
 
 def part_oversized(parent, flags, weight, component, oversized, copies: Stars, candidates: Stars, limit: int) -> int:
-    """Joins the documents of components that are `oversized` anew (in `parent`), and returns how many candidates were left apart.
+    """Splits the components that are `oversized` (in `parent`); returns how often two candidates were left apart.
 
-    `copies` always stay together. `candidates` join documents from the smallest stars to the largest, leaving apart what would exceed
-    `limit`: the smaller a star, the more its documents share. Of stars alike in size the first ones win, so what is left apart depends
-    on the order of the documents.
+    Joins their documents again: all `copies`, then the stars of `candidates` from the smallest to the largest, unless the result would
+    exceed `limit`. Small stars come first, because their documents share more. Among stars of one size the first ones win, so the split
+    depends on the order of the documents.
     """
     for begin, end in _blocks(len(parent)):
         again = begin + np.flatnonzero(flags[begin:end] > 0)
@@ -272,7 +304,7 @@ def part_oversized(parent, flags, weight, component, oversized, copies: Stars, c
     for star, document in copies:
         again = flags[document] & OVERSIZED > 0
         join_stars(parent, flags, star[again], document[again], OVERSIZED)
-    of_root = np.zeros(len(parent), np.int64)  # only pages that are written take memory
+    of_root = np.zeros(len(parent), np.int64)  # takes memory only for the pages that are written
     _add_weights(parent, flags, weight, of_root)
     apart, smallest, largest = 0, 2, 2
     while largest >= smallest:
@@ -285,7 +317,7 @@ def part_oversized(parent, flags, weight, component, oversized, copies: Stars, c
 
 
 def pack(words: Index) -> Index:
-    """The group of each of some components: each group is filled up to about GROUP_WORDS."""
+    """Returns the group of each component, given the words of each. Groups are filled one after the other, up to about GROUP_WORDS."""
     full = np.cumsum(words) // GROUP_WORDS
     return np.cumsum(np.diff(full, prepend=-1) > 0) - 1
 
@@ -295,7 +327,10 @@ def _blocks(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _weigh(parent, flags, weight) -> tuple[npt.NDArray[np.integer], Index]:
-    """`(component, total)`: the number of each document's component, by their first documents, and what each component weighs."""
+    """Returns `(component, total)`: the number of each document's component, and the weight of each component.
+
+    Components are numbered in the order of their first documents.
+    """
     component = np.zeros_like(parent)
     count = _number(parent, flags, component)
     total = np.zeros(count, np.int64)
@@ -303,7 +338,7 @@ def _weigh(parent, flags, weight) -> tuple[npt.NDArray[np.integer], Index]:
     return component, total
 
 
-# ---- kernels: `parent` (n) leads from each document to the lowest one of its component, its root -----
+# ---- kernels for union-find: following `parent` (n) from a document leads to the root, the lowest document of its component -----
 
 
 @kernel
@@ -323,7 +358,7 @@ def roots(parent):
 
 @kernel
 def join_stars(parent, flags, star, document, flag):
-    """Joins the documents of each star (`star` ascends), and gives all of them a flag."""
+    """Joins the documents of each star (`star` ascends), and sets `flag` for all of them."""
     for i in range(len(star)):
         flags[document[i]] |= flag
         if i and star[i] == star[i - 1]:
@@ -333,11 +368,12 @@ def join_stars(parent, flags, star, document, flag):
 
 @kernel
 def join_up_to(parent, weight, flags, star, document, limit, smallest):
-    """Joins the documents of one star each (`star` ascends), but of oversized stars of `smallest` to `2 * smallest - 1` documents alone and
-    never to more than `limit` of weight. Returns how often documents were left apart, and the size of the largest star.
+    """Joins the documents of each oversized star (`star` ascends) that has `smallest` to `2 * smallest - 1` documents, into components of
+    at most `limit` words. Returns how often two documents were left apart, and the size of the largest oversized star.
 
-    What has no room with a star's first documents begins anew with those behind it, so that a million near copies come together in a few
-    components. `weight` holds the weight of each root."""
+    A document that does not fit in begins a new component for the documents after it in the star, so that a million near copies end up in
+    a few components. `weight` holds the weight of each root.
+    """
     apart, begin, largest = 0, 0, 0
     while begin < len(star):
         end = begin
@@ -371,7 +407,7 @@ def _number(parent, flags, component):
                 component[i] = count
                 count += 1
             else:
-                component[i] = component[parent[i]]  # the root comes first
+                component[i] = component[parent[i]]  # the root is lower, so it already has its number
     return count
 
 

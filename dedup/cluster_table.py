@@ -1,6 +1,6 @@
-"""The table of clusters: a row for each document that has a copy, with the document that stays for it and the evidence.
+"""The cluster table: a row for each document that has a copy, with the document that stays in its place and the evidence.
 
-Also read from it: the documents of a shard that stay, and what each source loses."""
+Later phases read from it which documents of a shard stay, and how many documents each source loses."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,46 +23,45 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
-#: How it is known that a document is a copy of the kept one.
+#: The kinds of evidence that a document is a copy of the kept one.
 EXACT, URL, JACCARD, CONTAINMENT, ESTIMATE = "exact", "url", "exact_jaccard", "containment", "minhash_estimate"
-#: One row for each document of a cluster of two or more, and for those that a full cluster left; by shard and row.
+#: One row for each document of a cluster of two or more, and for each that stays because a cluster was full; sorted by shard and row.
 CLUSTERS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string()),  # or what else the removal is counted by
+        pa.field("source", pa.string()),  # or the host or value by which removals are counted
         pa.field("kept", pa.bool_(), nullable=False),
         pa.field("cluster_size", pa.int64(), nullable=False),
-        pa.field("kept_id", pa.string(), nullable=False),  # names the cluster
+        pa.field("kept_id", pa.string(), nullable=False),  # identifies the cluster
         pa.field("kept_in", pa.string()),  # the entry of the index that has the kept document; null where this run has it
-        # to the kept document, or to that of `full_cluster`; null for the kept one, and where only the URL is the same
+        # to the kept document, or to the one in `full_cluster`; null for the kept one, and where only the URL is the same
         pa.field("similarity", pa.float64()),
         pa.field("verified", pa.string()),  # exact | url | exact_jaccard | containment | minhash_estimate; null for the kept one
-        pa.field("full_cluster", pa.string()),  # the kept document of the cluster that had no room for this one
+        pa.field("full_cluster", pa.string()),  # the kept document of the cluster that was full for this one
     ]
 )
-#: What became of documents of earlier runs that are judged again; `entry` is that of the index.
+#: The same rows for documents of earlier runs, which are judged again; `entry` is their entry in the index.
 EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 
 
 @dataclass(frozen=True)
 class ClusterVerdicts:
-    """For each of n documents: the document that is kept for it (itself if it stays), how similar they are, what proves that, and the kept
-    document of a full cluster that it resembles (-1: none)."""
+    """The verdicts about n documents."""
 
-    kept: Index
-    similarity: npt.NDArray[np.float64]  # NaN where unknown
-    verified: npt.NDArray[np.object_]
-    full: Index
+    kept: Index  # the document that stays in its place; itself if it stays
+    similarity: npt.NDArray[np.float64]  # to the kept document, or to the one in `full`; NaN where unknown
+    verified: npt.NDArray[np.object_]  # the kind of evidence; None if it stays
+    full: Index  # the kept document of the full cluster because of which it stays, or -1
 
 
 def cluster_table(
     table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: ClusterVerdicts, by_what: str
 ) -> pa.Table:
-    """The rows of `CLUSTERS`, with `entry`, of the documents that are in a cluster of two or more, or left by a full one.
+    """Returns the rows of `CLUSTERS`, with `entry`, for the documents in a cluster of two or more, or that a full cluster did not take.
 
-    Of earlier runs all documents have a row: one that stays by itself now may have gone before.
+    Each document of an earlier run has a row, because one that stays alone now may have been removed then.
     """
     kept = verdicts.kept
     size = np.bincount(kept, minlength=len(kept))[kept]
@@ -91,7 +90,7 @@ def cluster_table(
 
 
 def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> pa.Table:
-    """Reads the rows of some shards from the cluster tables, sorted by shard and row as the tables are; skips other row groups."""
+    """Reads the rows of some shards from the cluster tables, sorted by shard and row. Skips row groups without these shards."""
     tables, names = [CLUSTERS.empty_table()], pa.array(shards, pa.string())
     first, last = min(shards), max(shards)
     for path in paths:
@@ -107,7 +106,10 @@ def read_clusters(run: Storage, paths: Sequence[str], shards: Sequence[str]) -> 
 
 
 def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[str]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
-    """`(rows, table)` for each row group of a shard: the rows (ascending) that no copy replaces, and their columns."""
+    """Yields `(rows, table)` for each row group of a shard: the rows (ascending) of documents that stay, and their columns.
+
+    `clusters`: the paths of the cluster tables.
+    """
     found = read_clusters(run, clusters, [shard_key(shard)])
     removed = found["row"].filter(pc.invert(found["kept"])).to_numpy()
     begin = 0
@@ -126,9 +128,9 @@ def survivors(run: Storage, shard: str, clusters: Sequence[str], columns: list[s
 
 
 def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[TaskRow]) -> list[FileRef]:
-    """For each shard the file with its rows: a table of 64 shards, or the list of all cluster tables if there are few.
+    """Returns for each shard a file with its rows: a table for 64 shards, or the list of all cluster tables if there are few.
 
-    So a task of a shard need not open every table for a few rows.
+    So the task of a shard does not have to open every table for a few rows.
     """
     tables = files(clusters, "clusters/")
     listed = write_list(run, "cluster-tables", tables)
@@ -141,35 +143,35 @@ def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[T
 
 
 class ShardRowsWorker(Worker):
-    """Collects the rows of some shards (`shards` of a task) from the list of cluster tables."""
+    """Collects the rows of some shards (`shards` of a task) from all cluster tables."""
 
     def process(self, task: Task) -> Output:
         table = read_clusters(self.run, input_paths(self.run, task.inputs), task.params["shards"])
         return Output({f"{task.key}.parquet": table}, rows_in=table.num_rows)
 
 
-# ---- what each source loses ------------------------------------------------------------------------------
+# ---- the documents that each source loses ----------------------------------------------------------------
 
 
 SOURCES_TASK = "sources"
 SOURCES_FILE = "clusters/sources.parquet"
 SOURCES = pa.schema(
     [
-        pa.field("source", pa.string()),  # null: documents without one, where it is counted by something else than crawl files
+        pa.field("source", pa.string()),  # or host or value; null for documents without one
         pa.field("documents", pa.int64(), nullable=False),
         pa.field("url", pa.int64(), nullable=False),  # removed as captures of one URL
-        pa.field("exact", pa.int64(), nullable=False),  # as exact copies
-        pa.field("near", pa.int64(), nullable=False),  # as near copies
-        pa.field("share", pa.float64(), nullable=False),  # of the documents that is removed
+        pa.field("exact", pa.int64(), nullable=False),  # removed as exact copies
+        pa.field("near", pa.int64(), nullable=False),  # removed as near copies
+        pa.field("share", pa.float64(), nullable=False),  # of the source's documents that are removed
         pa.field("alarm", pa.bool_(), nullable=False),
     ]
 )
-#: Warnings of one kind that are spelled out.
+#: Warnings of one kind that are listed; the others are only counted.
 NAMED = 10
 
 
 class SourceLosses:
-    """Counts over all cluster tables."""
+    """Counts the removed documents and the clusters in all cluster tables."""
 
     def __init__(self) -> None:
         self.removed: dict[str, Counter[str | None]] = {"url": Counter(), "exact": Counter(), "near": Counter()}
@@ -193,7 +195,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
 
 
 def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
-    """Runs the phase `sources`: the table of what each source loses, with counts and warnings."""
+    """Runs the phase `sources`: counts how many documents each source loses, and warns of large losses."""
     tables = files(clusters, "clusters/")
     more = {"limited": sum(row.counts["limited"] for row in clusters), "apart": groups.counts["apart"]}
     return run.once(
@@ -207,7 +209,7 @@ def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], cl
 def sources_output(
     run: Storage, config: DedupConfig, shards: Sequence[MeasuredShard], cluster_files: Sequence[str], more: dict[str, int]
 ) -> Output:
-    """The output of the phase. `more`: counts of earlier phases (`limited`, `apart`)."""
+    """Returns the output of the phase `sources`. `more`: counts of earlier phases (`limited`, `apart`)."""
     documents: Counter[str | None] = Counter()
     for shard in shards:
         for table in iter_tables(*located(run, shard.signatures.path), ["source", BY]):

@@ -1,7 +1,11 @@
 # mypy: disallow-untyped-defs=False
-"""The phase that decides, within each group of documents: which are copies of which, what proves it, and which one stays.
+"""The phase that judges each group of documents: finds the copies, the evidence for each, and the document that stays.
 
-A single group is read where its documents lie. With several groups, a phase before co-locates the documents of each."""
+Exact copies have one *text*. Texts are numbered within the group, and most of the work is done once for each text. A *cluster* is a
+document that stays, together with its copies. The terms *bucket* and *group* are defined in `candidates.py`.
+
+Where there is one group, its task reads the shards themselves. Where there are several, a phase before (`gathered`) writes the documents
+of each group next to each other."""
 
 import math
 from collections import namedtuple
@@ -32,18 +36,18 @@ from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 
-#: Standard errors of the estimate below the threshold at which signatures alone decide against a pair.
+#: A pair whose estimated similarity lies more than this many standard errors below the threshold is rejected by its signatures alone.
 MARGIN = 3.0
 
 
 def least_equal(threshold: float, places: int) -> int:
-    """In how many places two signatures must agree before their texts are compared."""
+    """Returns in how many of `places` minima two signatures must agree for their texts to be compared."""
     error = math.sqrt(threshold * (1 - threshold) / places)
     return max(0, math.ceil((threshold - MARGIN * error) * places))
 
 
 def numbered(hashes: npt.NDArray[np.uint64]) -> Index:
-    """A number for each of n hashes of 128 bits (n x 2), from 0 on; equal hashes have equal numbers."""
+    """Returns a number, from 0 on, for each of n hashes of 128 bits (n x 2); equal hashes have equal numbers."""
     order = np.lexsort((hashes[:, 1], hashes[:, 0]))
     begins = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
     number = np.empty(len(order), np.int64)
@@ -52,7 +56,10 @@ def numbered(hashes: npt.NDArray[np.uint64]) -> Index:
 
 
 def best_of(group: Index, rank: Index, count: int) -> Index:
-    """The member with the lowest rank of each of `count` groups (-1 where there is none); members of group -1 belong to none."""
+    """Returns the member with the lowest rank of each of `count` sets, or -1 for a set without members.
+
+    `group`: the set of each member, or -1 where it is in none.
+    """
     best = np.full(count, -1)
     order = np.argsort(-rank)
     order = order[group[order] >= 0]
@@ -61,7 +68,7 @@ def best_of(group: Index, rank: Index, count: int) -> Index:
 
 
 def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], groups: TaskRow) -> Sequence[TaskRow]:
-    """Runs the phase; returns its tasks, one per group."""
+    """Runs the phase; returns its tasks, one for each group."""
     table, count = groups.ref("dedup", GROUPS_FILE), groups.counts["groups"]
     compared = config.minhash.enabled and config.verification == "exact"
     files = [[shard.signatures, shard.texts] if compared and shard.texts else [shard.signatures] for shard in shards]
@@ -79,7 +86,10 @@ def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard
 
 
 def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[FileRef]], table: FileRef, groups: int) -> list[FileRef]:
-    """Co-locates the documents that have a candidate; returns a file per shard, or per 64 neighbours. `table`: the file of groups."""
+    """Runs the phase that writes the documents of a group next to each other; returns a file for each shard, or for 64 neighbours.
+
+    `files`: for each shard the files to read. `table`: the file of groups.
+    """
     names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
     merged = worth_merging(len(shards), groups)
     beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
@@ -91,15 +101,15 @@ def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[File
     return merge_documents(run, gathered, table, groups) if merged else gathered
 
 
-#: The column that says of which shard a document is.
+#: The column with the number of a document's shard.
 NUMBER = "shard_number"
 
 
 class ColocationWorker(Worker):
-    """Copies the documents of a shard that have a candidate: a batch per group, or per block of groups if the file is merged later.
+    """Copies the documents of a shard that have a candidate: a batch for each group, or for each block of groups if a merge follows.
 
-    `inputs`: as `read_members` needs them, the file of groups first. `params`: `groups`, how many there are; of a task: `shard`, its
-    number, and `merged`, if it is merged with others: from which shard to which.
+    Inputs: the file of groups, the shard's signatures, and its texts if they are compared. `params`: `groups`, the number of groups; of a
+    task: `shard`, the number of the shard, and if a merge follows, `merged`: the first shard of the merged file, and its last plus 1.
     """
 
     def process(self, task: Task) -> Output:
@@ -115,10 +125,10 @@ class ColocationWorker(Worker):
 
 
 def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
-    """`(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
+    """Returns `(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
 
-    `groups` is the file of groups, in which the shard has the number `shard`. The columns are those of the signatures, with `row`, `near`
-    (whether the document is in a bucket) and `text`, null where it is in none or there are no `texts`; and `shard_number`.
+    `groups` is the file of groups, in which the shard has the number `shard`. The table has the columns of the signatures, and `row`,
+    `near` (whether the document is in a bucket), `shard_number` and `text` (null where `near` is false or `texts` is not given).
     """
     with open_batches(run, groups) as reader:
         members = pa.Table.from_batches([reader.get_batch(shard)])
@@ -135,17 +145,18 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
         return table.append_column("text", pa.nulls(len(rows), pa.large_string())), group[order]
     found = [column for part in read_rows(run, texts, rows[near], ["text"]) for column in part["text"].cast(pa.large_string()).chunks]
     column = pa.chunked_array(found, pa.large_string())
-    if not (in_order and near.all()):  # else there is nothing to copy
+    if not (in_order and near.all()):  # else the texts read are the column as it is
         column = column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
     return table.append_column("text", column), group[order]
 
 
 class ClusterWorker(Worker):
-    """Decides about one group; writes its rows of the cluster table.
+    """Judges one group; writes its rows of the cluster table.
 
-    Inputs: the list of the co-located files (with a single group: of each shard's signatures and texts), and the file of groups.
-    `params`: `bands`, `rows` (of a band); of a task: `group`; of the list, for each shard: `shards` (its name), `entries` (of the index,
-    or null), and with a single group `files` (how many of the files are the shard's).
+    Inputs: the list of the files from the phase `gathered` (with a single group: of each shard's signatures and texts), and the file of
+    groups. `params`: `bands`, `rows` (minima in a band), `fixed` (whether documents of earlier runs always stay); of a task: `group`; of
+    the list, one value for each shard: `shards` (its name), `entries` (its entry in the index, or null), and with a single group `files`
+    (how many files of the list belong to the shard).
     """
 
     config: ClusterConfig
@@ -167,14 +178,14 @@ class ClusterWorker(Worker):
         return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})
 
     def _read(self, task: Task) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-        """The group's documents with the shard and the entry of each."""
+        """Returns the documents of the task's group, and for each its shard and its entry in the index (or None)."""
         listed, groups = read_list(self.run, task.inputs[0]), task.inputs[1].path
         paths, params = iter(ref.path for ref in listed.files), listed.params
         if "files" in params:
             tables = [read_members(self.run, n, groups, *islice(paths, count))[0] for n, count in enumerate(params["files"])]
         else:
             tables = [self._colocated(path, task.params["group"]) for path in paths]
-        # entries of an index may have columns that other policies needed
+        # entries of an index may have further columns, which the policies of their runs needed
         table = pa.concat_tables(tables, promote_options="permissive")
         number = table[NUMBER].to_numpy()
         shards, entries = (np.array(params[name], object)[number] for name in ("shards", "entries"))
@@ -185,37 +196,51 @@ class ClusterWorker(Worker):
             return pa.Table.from_batches([reader.get_batch(group)])
 
     def _judge(self, table: pa.Table, later: npt.NDArray[np.bool_]) -> tuple[ClusterVerdicts, int]:
-        """The decisions about a group, and how often `bucket_limit` was met. `later`: documents that yield to all others."""
+        """Returns the verdicts about the documents of a group, and how often `bucket_limit` was met.
+
+        `later`: the documents that rank after all others.
+        """
         config = self.config
         rank = _after(ranks(table, config.keep, config.sources), later)
+        # 1. URL: of the documents with one URL, the best-ranked one stays alive. `by_url`: for each document, the one that stays.
         by_url = np.arange(table.num_rows)
         if config.url.enabled:
             by_url = same_url(table["url"], _after(ranks(table, config.url.keep, config.sources), later))
         alive = by_url == np.arange(table.num_rows)
+        # 2. Exact copies: number the texts. `best`: for each text, the best-ranked of its documents that are alive (-1: none is).
         text = self._texts_of(table)
         best = best_of(np.where(alive, text, -1), rank, int(text.max(initial=-1)) + 1)
+        # 3. Near copies: choose a representative for each text, which is again a text: itself where the text stays.
         representative, similarity, known, full, limited = self._near(table, text, best, rank, later)
+        # 4. From texts to documents. `kept`: for each document, the best document of its text's representative; but a text that found its
+        # cluster full stays. A document that lost to another one with its URL takes that one's `kept`.
         kept = best[np.where(full, np.arange(len(best)), representative)[text]]
         kept[~alive] = kept[by_url[~alive]]
+        # 5. Evidence: an exact copy where the kept document has the same text (`own`), else what `_near` found, or the URL. Documents that
+        # stay have none.
         own = np.where(full[text], True, representative[text] == text)
         verified = np.where(own, EXACT, known[text]).astype(object)
         values = np.where(own, 1.0, similarity[text])
         verified[~alive], values[~alive] = URL, np.nan
         mine = kept == np.arange(len(kept))
         verified[mine], values[mine] = None, np.nan
+        # 6. A document that stays because its cluster is full: the document kept in that cluster, and its similarity to that one.
         over = np.where(full[text] & mine, best[representative][text], -1)
         values[over >= 0] = similarity[text][over >= 0]
         return ClusterVerdicts(kept, values, verified, over), limited
 
     def _texts_of(self, table: pa.Table) -> Index:
-        """The number of each document's text; documents with equal numbers are exact copies."""
+        """Returns the number of each document's text; documents with equal numbers are exact copies."""
         if not self.config.exact.enabled:
             return np.arange(table.num_rows)
         return numbered(fixed_binary(table["exact"], np.dtype(np.uint64)))
 
     def _rows_of(self, table: pa.Table, text: Index, count: int) -> Index:
-        """For each of `count` texts the row that has its signature, or -1. Where exact copies differ in their shingles it is the one
-        with the lowest signature: whichever came first in the input plays no part."""
+        """Returns for each of `count` texts the row whose signature stands for it, or -1 where none of its documents is in a bucket.
+
+        Where exact copies may differ in their shingles, this is the row with the lowest signature, so that the order of the input does not
+        matter.
+        """
         row = np.full(count, -1)
         if not self.config.minhash.enabled:
             return row
@@ -223,16 +248,22 @@ class ClusterWorker(Worker):
         if not self.config.copies_share_shingles:
             order = pc.sort_indices(table["signature"].take(pa.array(near)).cast(pa.binary())).to_numpy()
             near = near[order[::-1]]
-        row[text[near]] = near  # of several the last one counts
+        row[text[near]] = near  # of several rows of a text, the last one is written last and counts
         return row
 
     def _near(
         self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
     ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
-        """For each text its representative, how similar they are, what proves it, whether that cluster is full; and `limited`."""
+        """Returns `(representative, similarity, known, full, limited)`.
+
+        For each text: its representative (itself where the text stays), how similar the two are, the kind of evidence, and whether the text
+        stays only because its representative's cluster is full. `limited`: how often `bucket_limit` was met.
+        """
+        # at first, each text represents itself
         count = len(best)
         representative, similarity = np.arange(count), np.ones(count)
         known, full = np.full(count, None, object), np.zeros(count, bool)
+        # `nodes`: the texts that are compared, those with a signature and a document that is alive; below, text i is `nodes[i]`
         row = self._rows_of(table, text, count)
         nodes = np.flatnonzero((row >= 0) & (best >= 0))
         if not len(nodes):
@@ -250,12 +281,12 @@ class ClusterWorker(Worker):
 
 
 def _after(rank: Index, later: npt.NDArray[np.bool_]) -> Index:
-    """The ranks with those of `later` behind all others."""
+    """Returns the ranks, changed so that the documents of `later` rank after all others."""
     return rank + np.where(later, len(rank), 0)
 
 
 def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
-    """For each document the best-ranked one with its URL; itself where it has none."""
+    """Returns for each document the best-ranked one with the same URL; the document itself where it has no URL."""
     have = np.flatnonzero(urls.is_valid().to_numpy())
     chosen = np.arange(len(urls))
     if len(have):
@@ -266,16 +297,16 @@ def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
 
 # ---- clusters in which every member is similar to the document that stays --------------------------------
 #
-# Documents are taken in the policy's order. Each goes to the best-ranked cluster whose representative it is similar to; else it stays and
-# represents a cluster of its own. Compared are the clusters that have a member in one of the document's LSH buckets. Chains end here:
-# if b is like a, and c like b but not like a, then c stays.
+# Documents are taken in the policy's order. Each one is compared with the representatives of the clusters that have a member in one of its
+# LSH buckets. It joins the best-ranked cluster whose representative is similar; if there is none, it stays and represents a new cluster.
+# So there are no chains: if b is similar to a, and c is similar to b but not to a, then c stays.
 
 
 @kernel(error_model="numpy")
 def shared(a, b):
-    """|a & b| of two ascending arrays without repeats."""
+    """Returns how many values two ascending arrays without repeats have in common."""
     i = j = common = 0
-    while i < len(a) and j < len(b):  # which array is behind can't be predicted, so there is no branch on it
+    while i < len(a) and j < len(b):  # no branch on x < y: the processor could not predict it
         x, y = a[i], b[j]
         common += int(x == y)
         i += int(x <= y)
@@ -283,16 +314,16 @@ def shared(a, b):
     return common
 
 
-#: How two of n documents are compared. `signatures`: n x places. `hashes`, `bounds` (n x 2): the shingle set of document d is
-#: `hashes[bounds[d, 0]:bounds[d, 1]]` where `made[d]`. Where both are `comparable` their sets decide; as long as one is not made, both
-#: are `wanted` and the signatures stand in. `least_equal`: signatures that agree in fewer places decide against.
-#: `containment`: whether the share of the first one's shingles counts, not Jaccard's.
+#: The data by which two of n documents are compared. `signatures`: n x places. `hashes`, `bounds` (n x 2): the shingle set of document d
+#: is `hashes[bounds[d, 0]:bounds[d, 1]]` where `made[d]`. If both documents are `comparable`, their sets decide; while one set is not yet
+#: made, it is marked as `wanted`, and the signatures decide for now. `least_equal`: a pair whose signatures agree in fewer places is
+#: rejected. `containment`: whether similarity is the share of the first document's shingles that the second has, not Jaccard's.
 Evidence = namedtuple("Evidence", "signatures hashes bounds comparable made wanted least_equal threshold containment")
 
 
 @kernel(error_model="numpy")
 def similarity(a, b, evidence):
-    """The verified similarity of document a to document b, or -1 where they are not similar."""
+    """Returns the similarity of document a to document b, or -1 where it is below the threshold."""
     equal = equal_places(evidence.signatures[a], evidence.signatures[b])
     if equal < evidence.least_equal:
         return -1.0
@@ -312,22 +343,26 @@ def similarity(a, b, evidence):
 
 @kernel(error_model="numpy")
 def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket_limit, cluster_limit, forced, evidence):
-    """`(representative, similarity, full, limited)`: for each document the kept document of its cluster (itself where it is kept), how
-    similar the two are (1 for itself), whether it stays only because `cluster_limit` others have left for that one, and how often a bucket
-    held more than `bucket_limit` clusters and the rest was not compared.
+    """Returns `(representative, similarity, full, limited)`.
 
-    `order` lists the documents, the best first, of which the first `forced` are kept whatever they are like; the buckets of document d
-    are `buckets_of[first_bucket[d]:first_bucket[d + 1]]`.
+    For each document: the representative of its cluster (itself where it stays), how similar the two are (1 to itself), and whether it
+    stays only because the cluster already has `cluster_limit` members that were removed. `limited`: how often a bucket held more than
+    `bucket_limit` clusters, of which the last ones were not compared.
+
+    `order` lists the documents, the best first; the first `forced` of them stay in any case. The buckets of document d are
+    `buckets_of[first_bucket[d]:first_bucket[d + 1]]`.
     """
+    # each bucket is a linked list of clusters: `head` and `tail` (entries by bucket), `entry_next` and `entry_cluster` (by entry)
     count = len(first_bucket) - 1
     representative, value, full = np.arange(count), np.ones(count), np.zeros(count, np.bool_)
     head, tail = np.full(bucket_count, -1), np.full(bucket_count, -1)
     entry_next, entry_cluster = np.empty(len(buckets_of), np.int64), np.empty(len(buckets_of), np.int64)
     entries = clusters = limited = 0
     cluster_representative, cluster_members = np.empty(count, np.int64), np.zeros(count, np.int64)
-    cluster_seen = np.full(count, -1)  # the last document that was compared with a cluster
+    cluster_seen = np.full(count, -1)  # for each cluster, the last document that was compared with it
     for place in range(len(order)):
         document = order[place]
+        # compare the document with the clusters of its buckets, the best-ranked first
         best, best_value = clusters, 1.0
         for b in range(first_bucket[document], first_bucket[document + 1]):
             entry, compared = head[buckets_of[b]] if place >= forced else -1, 0
@@ -341,12 +376,14 @@ def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket
                 entry = entry_next[entry]
                 compared += 1
             limited += entry >= 0
+        # join the best-ranked similar cluster, or begin a new one
         if best == clusters:
             cluster_representative[clusters] = document
             clusters += 1
         representative[document], value[document] = cluster_representative[best], best_value
         full[document] = cluster_members[best] > cluster_limit
         cluster_members[best] += not full[document]
+        # list the cluster in each of the document's buckets
         for b in range(first_bucket[document], first_bucket[document + 1]):
             bucket = buckets_of[b]
             if not _holds(head[bucket], entry_next, entry_cluster, best, bucket_limit):
@@ -362,7 +399,7 @@ def choose_representatives(order, buckets_of, first_bucket, bucket_count, bucket
 
 @kernel
 def _holds(entry, entry_next, entry_cluster, cluster, limit):
-    """Whether one of a bucket's first `limit` entries is `cluster`."""
+    """Whether `cluster` is among the first `limit` entries of a bucket, whose first entry is `entry`."""
     while entry >= 0 and limit > 0:
         if entry_cluster[entry] == cluster:
             return True
@@ -371,24 +408,23 @@ def _holds(entry, entry_next, entry_cluster, cluster, limit):
     return False
 
 
-# ---- the choice for texts that are judged together ---------------------------------------------------
+# ---- the choice for the texts of a group ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Representatives:
-    """Of n texts: the one that represents each (itself where it stays), how similar the two are, whether that is by their shingles (or by
-    signatures alone), whether the representative's cluster had no room, and how often `bucket_limit` was met."""
+    """The representatives of n texts."""
 
-    representative: Index
-    similarity: npt.NDArray[np.float64]
-    exactly: npt.NDArray[np.bool_]
-    full: npt.NDArray[np.bool_]
-    limited: int
+    representative: Index  # itself where the text stays
+    similarity: npt.NDArray[np.float64]  # to the representative
+    exactly: npt.NDArray[np.bool_]  # whether it was computed from their shingles; else from their signatures
+    full: npt.NDArray[np.bool_]  # whether the text stays only because its representative's cluster is full
+    limited: int  # how often `bucket_limit` was met
 
 
 class ShingleSets:
-    """The shingle sets of n texts, each made when it is asked for: text i is row `rows[i]` of `texts` (`large_string`), null where there
-    is none."""
+    """The shingle sets of n texts, of which `make` computes some. Text i is row `rows[i]` of `texts` (`large_string`, null where it is
+    missing)."""
 
     def __init__(self, shingler: Shingler, texts: pa.ChunkedArray, rows: Index):
         self.shingler, self.texts, self.rows = shingler, texts, rows
@@ -407,11 +443,13 @@ class ShingleSets:
 def find_representatives(
     config: ClusterConfig, bands: int, rows: int, signatures: npt.NDArray, sets: ShingleSets, order: Index, forced: int, fewest: int
 ) -> Representatives:
-    """`order` lists the n texts, the best first; the first `forced` stay whatever they are like. `fewest`: in how many places
-    signatures must agree for the texts to be compared.
+    """Chooses a representative for each of n texts.
 
-    Most pairs are decided by signatures far below the threshold, and their sets are never made: the choice is made again with the sets that
-    it asked for until it asks for no more, and so is the one that all sets would give.
+    `order` lists the texts, the best first; the first `forced` stay in any case. `fewest`: in how many places two signatures must agree for
+    their texts to be compared.
+
+    Most pairs are rejected by their signatures, and the shingle sets of their texts are never made. So the choice is repeated with the sets
+    that it wanted until it wants no more. The result is the one that all sets would give.
     """
     keys = band_keys(signatures, bands, rows).reshape(-1)
     node = np.tile(np.arange(len(order)), bands)

@@ -1,4 +1,4 @@
-"""What a recipe may say about deduplication."""
+"""The section `dedup` of a recipe."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -10,12 +10,12 @@ from corpusmill.pipeline.config import Config
 ExactForm = Literal["none", "whitespace", "lowercase", "words"]
 NearForm = Literal["none", "whitespace", "lowercase", "words", "datatrove", "redpajama", "refinedweb"]
 
-#: Minima of a signature at most: a document's take 128 KB where they have 64 bits.
+#: The most minima that a signature may have: with 64 bits each they take 128 KB for a document.
 MOST_MINIMA = 16_384
 
 
 class ExactConfig(Config):
-    """Copies of one text, found by a 128-bit hash of its normalised form."""
+    """Exact copies: documents whose normalised texts have the same 128-bit hash."""
 
     enabled: bool = Field(default=True, description="remove exact copies")
     normalisation: ExactForm = Field(
@@ -26,7 +26,7 @@ class ExactConfig(Config):
 
 
 class MinHashConfig(Config):
-    """Near copies: proposed by MinHash-LSH on n-grams, then verified."""
+    """Near copies: MinHash-LSH on n-grams proposes them, and the texts verify them."""
 
     enabled: bool = Field(default=True, description="remove near copies")
     unit: Literal["words", "characters"] = Field(default="words", description="what a shingle is made of")
@@ -72,7 +72,7 @@ class MinHashConfig(Config):
 
 
 class UrlConfig(Config):
-    """Captures of one address."""
+    """Several captures of one URL."""
 
     enabled: bool = Field(default=False, description="of documents with one URL keep one")
     normalisation: Literal["none", "syntax"] = Field(
@@ -84,7 +84,7 @@ class UrlConfig(Config):
 
 
 class MeasureConfig(Config):
-    """What is measured of each document: the part of the section on which signatures, keys and indexes depend."""
+    """The options on which the measurements of documents depend: signatures, keys and indexes."""
 
     exact: ExactConfig = Field(default_factory=ExactConfig, description="exact copies")
     minhash: MinHashConfig = Field(default_factory=MinHashConfig, description="near copies")
@@ -92,15 +92,15 @@ class MeasureConfig(Config):
 
     @property
     def copies_share_shingles(self) -> bool:
-        """Whether texts that are equal in the exact form have equal shingles, so that one of them stands for all in the buckets."""
+        """Whether exact copies always have equal shingles, so that one of them can stand for all in the buckets."""
         order: list[str] = list(get_args(ExactForm))
-        near = self.minhash.normalisation if self.minhash.normalisation in order else "lowercase"  # published forms do that and more
-        spaces = self.minhash.unit == "words" and self.exact.normalisation == "whitespace"  # words are the same between any spaces
+        near = self.minhash.normalisation if self.minhash.normalisation in order else "lowercase"  # other pipelines' forms do so, too
+        spaces = self.minhash.unit == "words" and self.exact.normalisation == "whitespace"  # the spaces between words do not matter
         return spaces or order.index(near) >= order.index(self.exact.normalisation)
 
 
 class ClusterConfig(MeasureConfig):
-    """And how clusters are made of it."""
+    """The options on which clusters depend: those of the measurements, and how copies are compared and chosen."""
 
     threshold: float = Field(default=0.75, gt=0, le=1, description="similarity to the kept document from which a near copy is removed")
     similarity: Literal["jaccard", "containment"] = Field(
@@ -133,7 +133,7 @@ class ClusterConfig(MeasureConfig):
 
 
 class IndexConfig(Config):
-    """What is remembered of earlier crawls."""
+    """The index of earlier crawls."""
 
     path: str = Field(description="the index's folder, local or on a store; made where it is not there")
     name: str | None = Field(default=None, description="of this run's entry; the name of the run's folder where it is left out")
@@ -148,17 +148,17 @@ class IndexConfig(Config):
     )
 
 
-# ---- what is looked for inside documents ---------------------------------------------------------------
+# ---- repeats inside documents --------------------------------------------------------------------------
 
 LineUnit = Literal["line", "paragraph"]
 LineForm = Literal["ccnet", "words", "none"]
 
-#: How often a unit must occur where the recipe does not say.
+#: The default of `min_count`, by `keep`.
 LEAST_COUNT = {"first": 2, "none": 10}
 
 
 class UnitsConfig(Config):
-    """What is counted."""
+    """The options on which the counts of lines or paragraphs depend."""
 
     unit: LineUnit = Field(
         default="line", description="line: between newlines (CCNet's paragraph); paragraph: between two newlines or more (DCLM's, Dolma's)"
@@ -205,7 +205,7 @@ class LinesConfig(UnitsConfig):
 
     @property
     def units(self) -> UnitsConfig:
-        """The part that decides what is counted, and so what the counting tasks depend on."""
+        """The options on which the counting tasks depend."""
         return UnitsConfig(**{name: getattr(self, name) for name in UnitsConfig.model_fields})
 
     @model_validator(mode="after")
@@ -238,7 +238,7 @@ class SubstringsConfig(Config):
 
 
 class FieldsConfig(Config):
-    """Where the parts of an item lie. `a.b` is the field `b` of the object (or of each object of the list) `a`."""
+    """The fields that hold the parts of an item. `a.b` is the field `b` of the object `a`, or of each object in the list `a`."""
 
     question: str | None = Field(default=None, description="the question, problem or prompt")
     context: str | None = Field(default=None, description="the passage that the question is about")
@@ -263,11 +263,13 @@ class SetConfig(Config):
 class ContaminationConfig(Config):
     """The section `dedup.contamination` of a recipe.
 
-    A text of an item is found where it stands whole, up to case, marks and spaces. Else it is laid beside the document at n-grams of
-    `seed` words that no more than `common` items of its set have. It is found where then, in a window a quarter longer than the text, at
-    least `ngram` words agree (of a short text `short_share` of its words, and at least `min_ngram`), and at least `share` of the words in
-    such n-grams. So published practice, any one n-gram of 8 to 13 words, is `seed`, `ngram`, `min_ngram` and `min_words` of so many words
-    with a `share` of 0.
+    A text of an item is found in a document that contains all of it, ignoring case, punctuation and spaces. Otherwise the text is aligned
+    with the document at each shared n-gram of `seed` words, unless more than `common` items of the set have that n-gram. It is found if, in
+    a window a quarter longer than the text, at least `ngram` words agree (for a short text `short_share` of its words, and at least
+    `min_ngram`), and at least `share` of those of the text's words that lie in n-grams as rare as that.
+
+    Published practice counts any single n-gram of 8 to 13 words. To do the same, set `seed`, `ngram`, `min_ngram` and `min_words` to that
+    number and `share` to 0.
     """
 
     sets: list[str | SetConfig] = Field(min_length=1, description="the evaluation sets: paths, or objects of path, name and fields")
@@ -295,7 +297,7 @@ class ContaminationConfig(Config):
         return self
 
     def of_index(self) -> "ContaminationConfig":
-        """The part that the index of the sets depends on; everything else has its default."""
+        """The options on which the index of the sets depends; all others have their defaults."""
         return self.model_copy(update={"action": "drop", "share": 0.6, "keep_words": 50})
 
     def set_configs(self) -> list[SetConfig]:
@@ -304,10 +306,10 @@ class ContaminationConfig(Config):
 
 # ---- the section, and its presets ----------------------------------------------------------------------
 
-#: Preset to keys of the section `dedup`.
+#: By preset: the keys of the section `dedup` that it sets.
 PRESETS: dict[str, dict[str, Any]] = {
     # FineWeb (arXiv 2406.17557, 3.4: 5-grams, 14 x 8, "at least 75% similar"), with datatrove 0.10's text and permutations.
-    # FineWeb was made when SHA-1 was datatrove's one hash. A text of five words has a signature.
+    # SHA-1 was datatrove's only hash when FineWeb was made. Texts of five words or more have a signature.
     "fineweb": {
         "threshold": 0.75,
         "minhash": {
@@ -322,15 +324,15 @@ PRESETS: dict[str, dict[str, Any]] = {
             "ngram": 13, "word_rule": "whitespace", "normalisation": "redpajama", "target": 0.8, "permutations": 128, "min_words": 1,
         },
     },
-    # Olmo 3 (26 x 11 for .80) with duplodocus, whose README has these parameters with 5-grams of the tokens of cl100k_base; here of words.
+    # Olmo 3 (26 x 11 for .80) used duplodocus. Its README gives these parameters, with 5-grams of cl100k_base tokens; here of words.
     "olmo3": {"threshold": 0.8, "minhash": {"ngram": 5, "bands": 26, "rows": 11, "seed": 42, "min_words": 1}},
-    # NeMo Curator's FuzzyDeduplicationWorkflow: 24 characters of the text as it is, 20 x 13, whose S-curve turns at .79.
+    # NeMo Curator's FuzzyDeduplicationWorkflow: 24 characters of the raw text, 20 x 13, whose S-curve is steepest at .79.
     "nemo": {
         "threshold": 0.8,
         "minhash": {"unit": "characters", "ngram": 24, "normalisation": "none", "bands": 20, "rows": 13, "seed": 42, "min_words": 1},
     },
-    # RefinedWeb (arXiv 2306.01116, G.3.1): 5-grams of GPT-2's tokens, here of words; 450 x 20, whose S-curve turns at .74. The paper names
-    # no threshold.
+    # RefinedWeb (arXiv 2306.01116, G.3.1): 5-grams of GPT-2 tokens, here of words; 450 x 20, whose S-curve is steepest at .74. The paper
+    # names no threshold.
     "refinedweb": {
         "threshold": 0.75,
         "minhash": {"ngram": 5, "word_rule": "whitespace", "normalisation": "refinedweb", "bands": 450, "rows": 20, "min_words": 1},
@@ -339,7 +341,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def with_preset(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section `dedup` with what its preset says filled in. Raises ValueError where there is no such preset."""
+    """Returns a section `dedup` with the keys of its preset filled in. Raises ValueError for an unknown preset."""
     name, own = section.get("preset"), section.get("minhash") or {}
     if name is None or not isinstance(own, Mapping):
         return dict(section)
@@ -347,7 +349,7 @@ def with_preset(section: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"preset: no such preset as {name!r} (expected one of {', '.join(PRESETS)})")
     preset = PRESETS[name]
     minhash = {**preset["minhash"], **own}
-    if "target" in preset["minhash"] and "target" not in own:  # bands by similarity: they follow the threshold, or are the recipe's own
+    if "target" in preset["minhash"] and "target" not in own:  # it follows the recipe's threshold, unless bands or rows are given
         threshold = section.get("threshold")
         if {"bands", "rows"} & own.keys():
             minhash["target"] = None
@@ -385,7 +387,7 @@ class DedupConfig(ClusterConfig):
         return self
 
     def part(self, schema: type["Part"]) -> "Part":
-        """The options of which a phase depends."""
+        """Returns the options on which a phase depends, those of `schema`."""
         return schema.model_validate({name: getattr(self, name) for name in schema.model_fields})
 
 

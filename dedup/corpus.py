@@ -1,4 +1,5 @@
-"""Shards of documents. A document's index counts rows through all shards: this run's in the order of the plan, then earlier runs'."""
+"""Shards of documents. The index of a document is its number among the rows of all shards: first those of this run, in the order of the
+plan, then those of earlier runs."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,28 +21,28 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MeasuredShard:
-    """A shard of documents with its measurements, row by row."""
+    """A shard of documents with the files of its measurements, which have the same rows."""
 
     name: str
     rows: int
-    texts: FileRef | None  # a Parquet file with a column `text`; None where an index has none
+    texts: FileRef | None  # a Parquet file with a column `text`; None where an index keeps no texts
     signatures: FileRef
     keys: dict[str, FileRef]  # by kind
-    entry: str | None = None  # of the index; None for a shard of this run
+    entry: str | None = None  # the entry of the index; None for a shard of this run
 
 
 def shard_key(path: str) -> str:
-    """`part-00042` of `filter/data/part-00042.parquet`."""
+    """Returns the name of a shard, such as `part-00042` for `filter/data/part-00042.parquet`."""
     return PurePosixPath(path).stem
 
 
 def starts(shards: list[MeasuredShard]) -> Index:
-    """The index of each shard's first document, and the number of documents."""
+    """Returns the index of each shard's first document, then the number of all documents."""
     return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 
 
 def located(run: Storage, path: str) -> tuple[Storage, str]:
-    """The folder and name of a file of the run (`path` is relative) or of an index."""
+    """Returns the folder and the name of a file: of the run where `path` is relative, else of an index."""
     if path.startswith("/") or is_remote(path):
         folder, _, name = path.rpartition("/")
         return Storage(folder), name
@@ -50,13 +51,13 @@ def located(run: Storage, path: str) -> tuple[Storage, str]:
 
 @contextmanager
 def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
-    """Opens a working file, of which a task reads some batches."""
+    """Opens a working file (Arrow), from which a task reads some of the batches."""
     with pipeline_shards.open_batches(*located(run, path)) as reader:
         yield reader
 
 
 def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Iterator[pa.Table]:
-    """Reads some rows (ascending) of a shard; skips row groups without any."""
+    """Reads some rows (ascending) of a shard; yields a table for each row group that has any of them."""
     with open_parquet(*located(run, path)) as file:
         begin = 0
         for group in range(file.num_row_groups):
@@ -69,11 +70,11 @@ def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Itera
 
 
 def only(row: TaskRow) -> FileRef:
-    """The first file that a task has written, or the only one."""
+    """Returns the first (often the only) file that a task has written."""
     return row.ref("dedup", row.outputs[0].path)
 
 
 def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:
-    """What the stage's tasks have written below `prefix`."""
+    """Returns the files that tasks have written below the folder `prefix`."""
     outputs = [(row, output.path) for row in rows for output in row.outputs]
     return [row.ref("dedup", path) for row, path in outputs if path.removeprefix(TRIAL).startswith(prefix)]

@@ -1,12 +1,11 @@
-"""The external sort of dedup: each task of a phase writes a file that is cut by partition, and each task of a later phase reads its
-partition of all these files. So no task holds more than a shard or a partition.
+"""The external sort of dedup. Each task of one phase writes a file that is cut into partitions; each task of a later phase reads one
+partition from all these files. So no task holds more than a shard or a partition.
 
-Keys by which copies meet (of exact texts, of URLs and of LSH bands) are cut by equal ranges of 64-bit numbers, documents by the group in
-which they are judged. A file is an Arrow file with a batch for each partition.
+The partitions of keys (hashes of texts, of URLs and of LSH bands) are equal ranges of 64-bit numbers. The partitions of documents are the
+groups in which they are judged. A file is an Arrow file with a batch for each partition.
 
-Where many tasks would read many files, a phase merges neighbouring files first. Without it, every task opens every file; with it, a
-`FAN_IN`-th of them. One such phase is enough: of 10,000 files it leaves 157, which a task opens in less time than it takes to read its
-batches.
+Where many tasks would read many files, a phase merges neighbouring files first, `FAN_IN` into one, so that each task opens fewer files. One
+such phase is enough: it turns 10,000 files into 157, and a task opens these in less time than it takes to read its batches.
 """
 
 from abc import abstractmethod
@@ -37,23 +36,23 @@ EXACT_KEYS, URL_KEYS, BAND_KEYS = "exact", "url", "bands"
 KEYS = pa.schema(
     [
         pa.field("key", pa.uint64(), nullable=False),
-        # of bands: which text it is, so that exact copies count as one; else the other half of the key
+        # for bands, a hash of the text, so that exact copies count as one; for texts and URLs, the other 64 bits of their hash
         pa.field("check", pa.uint64(), nullable=False),
         pa.field("row", pa.uint32(), nullable=False),
     ]
 )
 
-#: Keys in a batch: a task that wants a range reads at most one batch beside it.
+#: About how many keys a batch has: a task that needs a range reads at most this many others with it.
 BATCH_KEYS = 4_096
 MAX_RANGES = 65_536
 
-#: Files that one task merges. It has all of them open, and of each, on a store, up to 9 MiB that were read ahead.
+#: Files that one task merges. It holds all of them open; on a store, up to 9 MiB of each are read ahead.
 FAN_IN = 64
-#: With so few readers, it takes less time that each opens all files than to merge the files first.
+#: For this many reading tasks or fewer, opening all files in each takes less time than merging the files first.
 FEW = 32
-#: How much one task merges at once: bytes of keys, and 64-bit words of documents (`GROUP_WORDS`).
+#: How much one task merges at once: bytes of keys, and 64-bit words of documents (`GROUPED` in `candidates.py`).
 BLOCK_BYTES, BLOCK_WORDS = 32 << 20, 4_000_000
-#: The column that says of which group a document is, in files that are still to be merged.
+#: The column with the number of a document's group, in files that are still to be merged.
 GROUP = "group_number"
 
 Keys = npt.NDArray[np.uint64]
@@ -64,26 +63,26 @@ Item = TypeVar("Item")
 
 
 def range_of(keys: Keys, ranges: int) -> npt.NDArray[np.uint16]:
-    """In which of `ranges` (a power of two up to 65,536) equal ranges of the 64-bit numbers each key lies."""
+    """Returns the range of each key: the 64-bit numbers are divided into `ranges` (a power of two up to 65,536) equal ranges."""
     if ranges == 1:
         return np.zeros(len(keys), np.uint16)
     return (keys >> np.uint64(64 - (ranges.bit_length() - 1))).astype(np.uint16)
 
 
 def batch_ranges(keys: int) -> int:
-    """How many ranges (a power of two) the keys of a shard are split into."""
+    """Returns the number of ranges, a power of two, into which the keys of a shard are split."""
     return min(1 << max(keys // BATCH_KEYS, 1).bit_length() - 1, MAX_RANGES)
 
 
 def keys_bytes(keys: Keys, check: Keys, rows: npt.NDArray[np.uint32]) -> bytes:
-    """The file of one shard: a batch a range, of about `BATCH_KEYS`; in a batch the keys stand as they came."""
+    """Returns the key file of one shard: a batch of about `BATCH_KEYS` for each range. The keys of a batch keep their order."""
     ranges = batch_ranges(len(keys))
     table = pa.table([keys, check, rows], schema=KEYS)
     return batches_buffer(KEYS, list(parted(table, range_of(keys, ranges), 0, ranges))).to_pybytes()
 
 
 def parted(table: pa.Table, partition: npt.NDArray[Any], first: int, end: int) -> Iterator[pa.Table]:
-    """The rows of each partition from `first` to `end`, as they came. All rows lie in these."""
+    """Yields the rows of each partition from `first` to `end`, in their order. All rows must lie in these partitions."""
     order = np.argsort(partition, kind="stable")
     table = table.take(pa.array(order)).combine_chunks()
     for a, b in pairwise(np.searchsorted(partition[order], np.arange(first, end + 1)).tolist()):
@@ -91,7 +90,7 @@ def parted(table: pa.Table, partition: npt.NDArray[Any], first: int, end: int) -
 
 
 def read_keys(run: Storage, path: str, part: int, parts: int) -> tuple[Keys, Keys, Index]:
-    """`(key, check, row)` of one of `parts` ranges, whatever number of ranges the file was written with."""
+    """Returns `(key, check, row)` for range `part` of `parts`. The file may have been written with another number of ranges."""
     with open_batches(run, path) as reader:
         key, check, row = (column.to_numpy() for column in _keys(reader, part, parts).columns)
         return key, check, row.astype(np.int64)
@@ -110,35 +109,37 @@ def _keys(reader: ipc.RecordBatchFileReader, part: int, parts: int) -> pa.Table:
 
 
 def worth_merging(files: int, readers: int) -> bool:
-    """Whether it pays to merge so many files for so many tasks that read all of them."""
+    """Whether merging `files` files takes less time than it saves the `readers` tasks that each read all of them."""
     return files > FAN_IN and readers > FEW
 
 
 def neighbours(items: Sequence[Item]) -> list[Sequence[Item]]:
-    """Blocks of `FAN_IN` neighbouring items; each block is merged into one."""
+    """Returns the items in blocks of `FAN_IN` neighbours. Each block is merged into one."""
     return [items[begin : begin + FAN_IN] for begin in range(0, len(items), FAN_IN)]
 
 
 class MergeWorker(Worker):
-    """Neighbouring files to one with a batch for each partition. The file is written while they are read: a block, some neighbouring
-    partitions of all files, is in memory at a time."""
+    """Merges neighbouring files into one with a batch for each partition.
+
+    It works block by block: a block is some neighbouring partitions of all files. Only one block is in memory at a time.
+    """
 
     memory_mb = 900
-    #: Inputs of a task that are none of the files; these come first.
+    #: The number of a task's inputs that are not files to merge; they come first.
     others = 0
     compression: str | None = None
 
     @abstractmethod
     def blocks(self, task: Task) -> list[int]:
-        """With which partition each block begins, and the number of partitions."""
+        """Returns the first partition of each block, then the number of partitions."""
 
     @abstractmethod
     def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
-        """A block of a file whose rows are counted from `start`."""
+        """Reads one of `blocks` blocks of a file. `start`: the number of the file's first row among the rows of all merged files."""
 
     @abstractmethod
     def partitions(self, task: Task, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:
-        """The rows of a block of all files as they are written, and the partition of each."""
+        """Returns the rows to write for a block (`table`: its rows from all files), and the partition of each row."""
 
     def process(self, task: Task) -> Output:
         return Output({f"{task.key}.arrow": self._content(task)})
@@ -161,12 +162,12 @@ class MergeWorker(Worker):
                     found.append(self.read(reader, block, len(bounds) - 1, start))
             table = pa.concat_tables(found, promote_options="permissive").cast(schema)
             parts = parted(*self.partitions(task, table), first, end)
-            del table, found  # the block is in memory once more, sorted
+            del table, found  # `parts` holds a sorted copy
             yield from parts
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:
-        """One sentence where a file whose end is whole can't be read all the same."""
+        """Raises InputError with the file's name where its footer is intact but a batch can't be read."""
         try:
             yield
         except StoreError:
@@ -177,8 +178,11 @@ class MergeWorker(Worker):
 
 
 def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int], ranges: dict[str, int]) -> dict[str, FileRef]:
-    """The list of the files of each kind of keys, merged where that is worth it; its `params`: `starts`, the index of the first document
-    of each. `ranges`: how many tasks read a kind."""
+    """Merges the key files where that saves time; returns the list of files for each kind of keys.
+
+    `starts`: the index of the first document of each shard. `ranges`: by kind, the number of tasks that read the list. `params` of a list:
+    `starts`, the index of the first document of each of its files.
+    """
     blocks = neighbours(starts)
     tasks = {
         kind: [
@@ -195,7 +199,10 @@ def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int]
 
 
 class KeyMergeWorker(MergeWorker):
-    """Files of keys, of whatever ranges, to one of `ranges`. Rows are counted on through all files: `starts` says from where in each."""
+    """Merges files of keys, each with its own number of ranges, into one file with `ranges` ranges.
+
+    Rows are numbered through all files; `starts` has the number of the first row of each file.
+    """
 
     def blocks(self, task: Task) -> list[int]:
         count, size, ranges = 1, sum(ref.bytes for ref in task.inputs), int(task.params["ranges"])
@@ -212,7 +219,7 @@ class KeyMergeWorker(MergeWorker):
 
 
 def merge_documents(run: StageRun, files: Sequence[FileRef], groups: FileRef, count: int) -> list[FileRef]:
-    """Files of documents, merged. `groups`: the file of the `count` groups."""
+    """Merges files of documents; returns the merged files. `groups`: the file of the `count` groups."""
     tasks = [
         Task(f"merged/gathered-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
         for number, (some, shards) in enumerate(zip(neighbours(files), merged_shards(len(files)), strict=True))
@@ -222,16 +229,18 @@ def merge_documents(run: StageRun, files: Sequence[FileRef], groups: FileRef, co
 
 
 def merged_shards(count: int) -> list[tuple[int, int]]:
-    """Of `count` shards those that are merged: the first, and the one behind the last."""
+    """Returns `(first, last + 1)` of the shards in each merged file."""
     return [(block[0], block[-1] + 1) for block in neighbours(range(count))]
 
 
 def group_blocks(run: Storage, groups: str, shards: tuple[int, int], count: int) -> list[int]:
-    """Where each block of the `count` groups begins, and the end, by what the shards from one number to another have of the groups.
-    `groups`: the file of groups.
+    """Returns the first group of each block, then `count`, the number of groups.
 
-    Where there are many shards and groups, a group has a few documents of a shard, and a batch of its own for these would cost more than to
-    copy them. So shards that are merged write a batch for a block: as many groups as fit into memory with the documents of all of them.
+    `groups`: the file of groups. `shards`: `(first, last + 1)` of the shards that are merged.
+
+    With many shards and groups, a shard has only a few documents in each group, and writing a batch for these few would cost more than
+    copying them. So shards that are merged write a batch for each block: as many groups as fit into memory with the documents of all these
+    shards.
     """
     words = np.zeros(count, np.int64)
     with open_batches(run, groups) as reader:
@@ -243,7 +252,7 @@ def group_blocks(run: Storage, groups: str, shards: tuple[int, int], count: int)
 
 
 class DocumentMergeWorker(MergeWorker):
-    """The file of groups and files of documents to one with a batch for each of `groups`; the files' columns may differ."""
+    """Merges files of documents, whose columns may differ, into one with a batch for each group. The first input is the file of groups."""
 
     others = 1
     compression = "lz4"

@@ -1,9 +1,9 @@
-"""The index of earlier crawls, with which later ones are compared.
+"""The index of earlier crawls, with which later crawls are compared. It has an entry for each run.
 
-INDEX/index.json                        the parameters that signatures, keys and decisions depend on
-INDEX/<entry>/entry.json                written last: an entry without it is none
-INDEX/<entry>/{signatures,keys,texts}/  the shards of a run, row by row
-INDEX/<entry>/decisions.parquet         which of the documents in clusters stay, those of earlier entries too, as of this entry
+INDEX/index.json                        the parameters on which signatures, keys and decisions depend
+INDEX/<entry>/entry.json                written last: an entry without it does not count
+INDEX/<entry>/{signatures,keys,texts}/  the shards of a run, with the same rows in each
+INDEX/<entry>/decisions.parquet         whether each document in a cluster stays, and what the run changed for earlier entries
 """
 
 import json
@@ -35,7 +35,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote, stays_inside
 
 INDEX_FILE, ENTRY_FILE, DECISIONS_FILE = "index.json", "entry.json", "decisions.parquet"
-#: The option on which it depends what else must be equal.
+#: The option that decides which other options must be equal in all runs (see `parameters`).
 EARLIER = "dedup.index.earlier"
 
 DECISIONS = pa.schema(
@@ -51,17 +51,17 @@ DECISIONS = pa.schema(
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in the index. `number`: how many entries came before; later entries' decisions override earlier ones."""
+    """A run in the index. The decisions of later entries override those of earlier ones."""
 
     name: str
-    number: int
-    documents: str  # digest of those that the run had, which tells it from other runs of its name
-    columns: list[str]  # that its policies compare
+    number: int  # counts the entries in their order
+    documents: str  # digest of the run's documents, by which it differs from other runs with its name
+    columns: list[str]  # the columns that its policies compare
     shards: list[MeasuredShard]
     decisions: FileRef
 
     def with_refs(self, change: Callable[[FileRef], FileRef]) -> "Entry":
-        """The same entry with other references to its files."""
+        """Returns the same entry, with `change` applied to the references to its files."""
         shards = [
             replace(
                 shard, texts=shard.texts and change(shard.texts), signatures=change(shard.signatures),
@@ -72,16 +72,16 @@ class Entry:
         return replace(self, shards=shards, decisions=change(self.decisions))
 
     def content(self, root: str) -> bytes:
-        """The content of `entry.json`. Paths are relative to the index at `root`, so an index can be moved."""
+        """Returns the content of `entry.json`. Paths are relative to the index at `root`, so that an index can be moved."""
         inside = self.with_refs(lambda ref: replace(ref, path=ref.path.removeprefix(f"{root}/")))
         return canonical_json(asdict(inside)).encode() + b"\n"
 
 
 def parameters(config: DedupConfig) -> dict[str, Any]:
-    """What must be equal in all runs of an index, by the names that a recipe has for it.
+    """Returns the options that must be equal in all runs of an index, by their names in a recipe.
 
-    Under `earlier: union` that is how clusters are made, too: a later run judges again what an earlier one has, and if the two had other
-    thresholds or policies, what the union keeps would depend on their order.
+    Under `earlier: union` these include the options on which clusters depend. A later run judges the documents of earlier runs again; if it
+    had another threshold or policy, the order of the runs would decide which documents the union keeps.
     """
     earlier = config.index.earlier if config.index else None
     part = config.part(ClusterConfig if earlier == "union" else MeasureConfig).model_dump(mode="json", exclude={"by"})
@@ -95,13 +95,13 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
 
 
 class CrawlIndex:
-    """An index folder as it is now."""
+    """Reads and writes the folder of an index."""
 
     def __init__(self, path: str):
         self.storage = Storage(path if is_remote(path) else str(Path(path).absolute()))
 
     def check(self, config: DedupConfig) -> None:
-        """Raises InputError where the index was made with other parameters; both are named."""
+        """Raises InputError where the index was made with other parameters. The message names those that differ."""
         if not self.storage.exists(INDEX_FILE):
             return
         theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
@@ -114,7 +114,7 @@ class CrawlIndex:
             raise InputError(f"{self.storage.root}: this index was made with other parameters ({found}).")
 
     def entries(self) -> list[Entry]:
-        """All finished entries, the oldest first."""
+        """Returns all finished entries, the oldest first."""
         names = [path.split("/")[0] for path in self.storage.list_files() if path.count("/") == 1 and path.endswith(f"/{ENTRY_FILE}")]
         return sorted((self._entry(name) for name in names), key=lambda entry: (entry.number, entry.name))
 
@@ -122,13 +122,13 @@ class CrawlIndex:
         return self.storage.exists(f"{name}/{ENTRY_FILE}")
 
     def write(self, config: DedupConfig, entry: Entry) -> None:
-        """Makes an entry whose files are all there part of the index."""
+        """Adds an entry to the index. All its other files must be there already."""
         content = {"parameters": parameters(config)}
         self.storage.write_bytes(INDEX_FILE, (json.dumps(content, indent=2) + "\n").encode())
         self.storage.write_bytes(f"{entry.name}/{ENTRY_FILE}", entry.content(self.storage.root))
 
     def ref(self, output: OutputFile) -> FileRef:
-        """A file of the index as an input of tasks."""
+        """Returns a file of the index as an input for tasks."""
         return FileRef(self.storage.path(output.path), output.sha256, output.bytes)
 
     def _entry(self, name: str) -> Entry:
@@ -157,7 +157,7 @@ class CrawlIndex:
 
 
 def decisions(entries: Sequence[Entry]) -> pa.Table:
-    """The latest decision about each document in clusters; documents that are not listed are kept."""
+    """Returns the latest decision about each document that is or was in a cluster. Documents that are not listed stay."""
     tables = [DECISIONS.empty_table().append_column("number", pa.array([], pa.int64()))]
     for entry in entries:
         table = read_table(*_in_folder(entry.decisions.path))
@@ -171,7 +171,7 @@ def decisions(entries: Sequence[Entry]) -> pa.Table:
 
 
 def kept_ids(path: str) -> set[str]:
-    """The ids of all documents that the union of an index's runs keeps."""
+    """Returns the ids of all documents that stay, in all runs of an index together."""
     entries = CrawlIndex(path).entries()
     state = decisions(entries)
     gone = {(row["entry"], row["shard"], row["row"]) for row in state.to_pylist() if not row["kept"]}
@@ -196,16 +196,16 @@ def _in_folder(path: str) -> tuple[Storage, str]:
 
 CHANGES_TASK, INDEX_TASK = "earlier", "index"
 CHANGES_FILE = "earlier/changes.parquet"
-#: What the run's folder has of its entry.
+#: A copy of the entry's `entry.json` in the run folder.
 MARK_FILE = "index/entry.json"
 CHANGES = pa.schema(
     [*DECISIONS, pa.field("kept_id", pa.string(), nullable=False), pa.field("kept_in", pa.string())]
-)  # `kept`: what it is now, which it was not before
+)  # `kept`: the new decision; the earlier one was the opposite
 
 
 @contextmanager
 def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
-    """Holds the lease of the index, so that no other run extends it meanwhile; gives the function that checks the lease."""
+    """Holds the lease of the index, so that no other run extends it meanwhile; yields the function that checks the lease."""
     if config.index is None or not config.index.extend or dry_run:
         yield lambda: None
         return
@@ -218,7 +218,10 @@ def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Ca
 
 
 def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list[Entry]:
-    """The entries of other runs in the index; `columns`: what the policies compare."""
+    """Returns the entries of earlier runs in the index. `columns`: the columns that this run's policies compare.
+
+    Raises InputError where the index does not fit this run.
+    """
     if config.index is None:
         return []
     index = CrawlIndex(config.index.path)
@@ -230,7 +233,7 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
             f"{index.storage.path(name)}: this entry of the index is of a run with other documents; give this one a dedup.index.name "
             f"of its own, or remove that folder if it is to be replaced."
         )
-    entries = [entry for entry in every if own is None or entry.number < own.number]  # done again, a run sees what it saw before
+    entries = [entry for entry in every if own is None or entry.number < own.number]  # a repeated run sees the same entries as before
     for entry in entries:
         missing = [column for column in columns if column not in entry.columns]
         if missing:
@@ -239,7 +242,7 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
 
 
 def find_changes(run: StageRun, config: DedupConfig, entries: list[Entry], clusters: Sequence[TaskRow]) -> FileRef | None:
-    """Runs the phase that finds what changes for documents of earlier runs; returns its table, or None without an index."""
+    """Runs the phase that finds the changed decisions about documents of earlier runs; returns their table, or None without an index."""
     if config.index is None:
         return None
     tables = files(clusters, "earlier/")
@@ -257,11 +260,11 @@ def extend_index(
     clusters: list[FileRef],
     changes: FileRef,
 ) -> None:
-    """Adds the run to the index. `clusters`: for each of its shards the file with its rows of the cluster tables."""
+    """Adds the run to the index. `clusters`: for each of the run's shards the file with its rows of the cluster tables."""
     assert config.index is not None
     index, name, number = CrawlIndex(config.index.path), _entry_name(run, config), 1 + max((e.number for e in entries), default=-1)
     if not index.has(name) and run.storage.exists(MARK_FILE):
-        run.storage.remove(MARK_FILE)  # the run has put itself into an index that is gone
+        run.storage.remove(MARK_FILE)  # the run was added to an index that is gone
     new = Entry(name, number, _documents_digest(run), columns, own, changes)
     inputs = [file for shard in own for file in (shard.texts, shard.signatures, *shard.keys.values()) if file]
     run.once(
@@ -273,7 +276,7 @@ def extend_index(
 
 
 def index_summary(run: StageRun) -> dict[str, str]:
-    """A line for the terminal, if the run changes something about earlier ones."""
+    """Returns a line for the terminal, if the run changes decisions about documents of earlier runs."""
     if CHANGES_TASK not in run.plan:
         return {}
     counts = run.task(CHANGES_TASK).counts
@@ -297,9 +300,10 @@ def _documents_digest(run: StageRun) -> str:
 
 
 def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequence[str]) -> Output:
-    """The table of documents of earlier runs that a better copy now replaces, or that stay again because their replacement is gone.
+    """Returns the output of the phase `earlier`: a table of the documents of earlier runs that a better copy now replaces, and of those
+    that stay again because their replacement is gone.
 
-    Counts: `replaced`, `restored`.
+    Its counts: `replaced`, `restored`.
     """
     before = decisions(entries).select(["entry", "shard", "row", "kept"]).rename_columns(["entry", "shard", "row", "before"])
     found = [CHANGES.empty_table(), *(read_table(run, path, CHANGES.names) for path in earlier_files)]
@@ -312,8 +316,11 @@ def changes_output(run: Storage, entries: Sequence[Entry], earlier_files: Sequen
 
 
 def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entry, clusters: Sequence[FileRef], changed: str) -> Output:
-    """Puts an entry into the index. `new` has the run's own shards, `clusters` for each of them what has its rows of the cluster tables,
-    `changed` is the run's table of changes. The output is what the index says of the entry."""
+    """Puts an entry into the index; returns the output with a copy of its `entry.json`.
+
+    `new`: the entry, with the run's own shards. `clusters`: for each shard the file with its rows of the cluster tables. `changed`: the
+    path of the run's table of changes.
+    """
     assert config.index is not None
 
     def put(path: str, content: Content) -> FileRef:
@@ -351,7 +358,7 @@ def _indexed_shard(
     if options.texts and shard.texts is not None:
         table = read_table(run, shard.texts.path, ["text"]).filter(pa.array(kept))
         near = pc.greater(signatures["shingles"], 0)
-        table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # the others are never compared
+        table = pa.table({"text": pc.if_else(near, table["text"].cast(pa.large_string()), "")})  # texts without shingles are never compared
         texts = put(f"texts/{shard.name}.parquet", table)
     written = put(f"signatures/{shard.name}.parquet", parquet_bytes(signatures.replace_schema_metadata(None)))
     return replace(shard, rows=int(kept.sum()), texts=texts, keys=keys, entry=entry, signatures=written)

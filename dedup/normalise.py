@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""The forms of a text: those whose hash decides whether two documents are exact copies, and those that other pipelines compare."""
+"""Normal forms of texts: those for exact copies (texts are copies if their forms have one hash), and those that other pipelines compare."""
 
 import re
 import string
@@ -22,19 +22,19 @@ from corpusmill.pipeline.text.buffers import text_array, text_buffers
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
 
 HASH_BYTES = 16
-#: Bytes of text that are normalised at once, a longer document alone: they stay in the processor's cache until they are hashed.
+#: Bytes of text that are normalised at once (a longer document by itself): they stay in the processor's cache until they are hashed.
 CHUNK_BYTES = 1 << 18
-#: Bytes that are tried at once.
+#: Bytes of ASCII that `_write_block` normalises at once.
 BLOCK = 32
-#: Where the size of a character's form begins, and the form of a space.
+#: An entry of `_forms` has the size of the form in its upper 32 bits. The entry of a space.
 _SIZE = np.uint64(32)
 _SPACE_FORM = np.uint64(1 << 32 | 0x20)
 
 
 @cache
 def _forms(how: ExactForm, words: bool) -> npt.NDArray[np.uint64]:
-    """uint64 of length 0x110000: what each character becomes, a space where it is left out. UTF-8 from the low byte on, and above that
-    how many bytes it has."""
+    """Returns the form of each character (uint64 of length 0x110000): its UTF-8 in the low bytes, the first one lowest, and the number of
+    these bytes in the upper 32 bits. A character that is left out becomes a space."""
     classes = character_classes()
     kept = classes & WORD if words else ~classes & SPACE
     points = np.arange(CODE_POINTS, dtype=np.uint32) if how == "whitespace" else lowercase_table()
@@ -55,10 +55,11 @@ def _is_space(byte):
 
 @kernel
 def _write_block(data, at, case, out, place):
-    """Writes what BLOCK bytes become where they are ASCII and no space follows a space; says whether they are.
+    """Writes the form of BLOCK bytes from `data[at]` to `out[place]`; returns whether it is valid: it is where all bytes are ASCII and no
+    space follows a space.
 
-    `at` and `place` are unsigned, `at` is not the first of the data, and `case` (uint8) is 0x20 to lower it and else 0. The loop has no
-    jump, so the compiler makes vectors of it.
+    `at` and `place` are unsigned, and `at` is not 0. `case` (uint8) is 0x20 to lower the case, else 0. The loop has no jump, so that the
+    compiler vectorises it.
     """
     odd = False
     for k in range(BLOCK):
@@ -72,10 +73,10 @@ def _write_block(data, at, case, out, place):
 
 @kernel(error_model="numpy")
 def _write(data, start, end, forms, blocks, case, out, begin):
-    """Writes `data[start:end]` to `out` from `begin`, runs of spaces as one and none at the ends; returns the place behind.
+    """Writes the form of `data[start:end]` to `out` from `begin`; returns its end. A run of spaces becomes one, and none stays at the ends.
 
-    With `blocks`, for forms that differ from the text only in spaces and case (`_write_block`), most ASCII goes by blocks. Characters are
-    written without a branch on where words end, as in `words.word_hashes`: four bytes are always written.
+    With `blocks`, most ASCII is written by `_write_block`; this is for forms that differ from the text only in spaces and case. Characters
+    are written without a branch on where words end, as in `words.word_hashes`: four bytes are always written.
     """
     place, spaced, i, last = begin, np.int64(1), start, end - 1
     while i < end:
@@ -107,8 +108,8 @@ def _write(data, start, end, forms, blocks, case, out, begin):
 
 @kernel(error_model="numpy")
 def _normalise(data, offsets, forms, symbols, blocks, case, out, places):
-    """Normalises n texts. A text that has nothing in these `forms` (no words) is written in those of `symbols`: two such texts are not
-    equal for having none."""
+    """Normalises n texts. A text without words, whose form by `forms` would be empty, is written by `symbols`; otherwise all such texts
+    would be equal."""
     for d in range(len(offsets) - 1):
         begin = places[d]
         place = _write(data, offsets[d], offsets[d + 1], forms, blocks, case, out, begin)
@@ -120,7 +121,10 @@ def _normalise(data, offsets, forms, symbols, blocks, case, out, places):
 def normalised(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: ExactForm
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Arrow text `(data, offsets)` in normalised form, laid out alike. Lower-casing is `str.lower` where it gives one character."""
+    """Returns Arrow text `(data, offsets)` in normalised form, with the same layout.
+
+    A character is lower-cased by `str.lower`, unless that gives several characters.
+    """
     if how == "none":
         return data, offsets
     out = np.empty(int(offsets[-1] - offsets[0]) * 3 + BLOCK, np.uint8)  # invalid bytes grow to three
@@ -132,7 +136,7 @@ def normalised(
 
 
 def repaired(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The texts as they are, but valid UTF-8: bytes that are none count as U+FFFD."""
+    """Returns the texts as valid UTF-8: invalid bytes become U+FFFD."""
     try:
         text_array(data, offsets).validate(full=True)
     except pa.ArrowInvalid:
@@ -142,7 +146,7 @@ def repaired(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tup
 
 
 def exact_hashes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: ExactForm) -> bytes:
-    """The XXH3-128 (canonical bytes) of each normalised text, one after the other: 16 bytes a document."""
+    """Returns the XXH3-128 (canonical bytes) of each normalised text, one after the other: 16 bytes for each document."""
     hashes: list[bytes] = []
     for first, last in chunks(offsets, CHUNK_BYTES):
         form, places = normalised(data, offsets[first : last + 1], how)
@@ -151,21 +155,21 @@ def exact_hashes(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], ho
     return b"".join(hashes)
 
 
-# ---- what other pipelines compare: Python's reference and tables of characters ---------------------------
+# ---- the forms that other pipelines compare: a reference in Python, and tables of characters --------------
 
 
 Simplification = Literal["datatrove", "redpajama", "refinedweb"]
 SIMPLIFICATIONS = ("datatrove", "redpajama", "refinedweb")
 
-#: What a character is: parts words (and becomes one space with its neighbours); is gone before spaces are counted; a digit of a
-#: number, which becomes 0; may stand in a number once; capital sigma; has upper or lower case; is skipped where case is looked
-#: for; becomes other characters than itself.
+#: The kinds of a character. BLANK: it ends a word; a run of these becomes one space. GONE: it is dropped before spaces are counted. DIGIT:
+#: a number of these becomes one 0. SEPARATOR: it may stand in a number once. SIGMA: the capital sigma. CASED: it has upper or lower case.
+#: IGNORABLE: the search for a cased neighbour skips it. CHANGED: its form differs from the character.
 BLANK, GONE, DIGIT, SEPARATOR, SIGMA, CASED, IGNORABLE, CHANGED = 1, 2, 4, 8, 16, 32, 64, 128
-#: The code points that a table treats one by one; all others are themselves, and of no case.
+#: The code points that have an entry in the tables. Any other character is its own form and has no case.
 KNOWN = [*range(0xD800), *range(0xE000, 0x32000), *range(0xE0000, 0xE0200)]
 
-#: `kinds` uint8 and `begins` int32 of length 0x110000: what a character is, and where its form begins in `forms` (uint8, UTF-8),
-#: which is `sizes` (uint8) bytes long. `first` and `last` uint8: the canonical combining classes of the form's ends.
+#: Tables by code point (length 0x110000). `kinds` (uint8): the kinds of the character. `begins` (int32), `sizes` (uint8): where its form
+#: lies in `forms` (uint8, UTF-8). `first`, `last` (uint8): the canonical combining classes of the form's first and last character.
 Tables = namedtuple("Tables", "kinds begins sizes forms first last")
 
 _SPACES = re.compile(r"\s+")
@@ -179,7 +183,7 @@ def redpajama(text: str) -> str:
 
 
 def refinedweb(text: str) -> str:
-    """RefinedWeb, appendix G.3.1: no punctuation (Unicode's P and ASCII's), lower case, NFD, no accents, spaces normalised."""
+    """RefinedWeb's form (appendix G.3.1): no punctuation (Unicode's category P and ASCII's), lower case, NFD, no accents, single spaces."""
     text = text.translate(_ASCII_PUNCTUATION)
     text = "".join(c for c in text if unicodedata.category(c)[0] != "P").lower()
     text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
@@ -187,7 +191,7 @@ def refinedweb(text: str) -> str:
 
 
 def reference(how: Simplification) -> Callable[[str], str]:
-    """The simplification of one text, in Python: datatrove's own function, or ours after the others' descriptions."""
+    """Returns a function that simplifies one text in Python: datatrove's own, or ours, written after the other pipelines' sources."""
     if how == "datatrove":
         from datatrove.utils.text import simplify_text
 
@@ -197,7 +201,7 @@ def reference(how: Simplification) -> Callable[[str], str]:
 
 @cache
 def tables(how: Simplification) -> Tables:
-    """What the kernel needs to know of each character. About half a second; kept per process."""
+    """Returns the tables of characters for the kernel. Takes about half a second, once for each process."""
     kinds = np.zeros(CODE_POINTS, np.uint8)
     begins, sizes = np.zeros(CODE_POINTS, np.int32), np.zeros(CODE_POINTS, np.uint8)
     first, last = np.zeros(CODE_POINTS, np.uint8), np.zeros(CODE_POINTS, np.uint8)
@@ -209,7 +213,7 @@ def tables(how: Simplification) -> Tables:
         lower = letter.lower()
         if letter in gone:
             kinds[point] = GONE
-        elif letter in digits:  # before what parts words: datatrove's punctuation has a １
+        elif letter in digits:  # tested before `blank`: datatrove's punctuation includes a １
             kinds[point] |= DIGIT
         elif letter in blank or lower in blank:
             kinds[point] |= BLANK | (SEPARATOR if letter in separators else 0)
@@ -229,7 +233,7 @@ def tables(how: Simplification) -> Tables:
 
 
 def _classes(how: Simplification, known: str) -> tuple[set[str], set[str], set[str], set[str]]:
-    """The characters that part words, that are gone at once, digits, and what may stand between digits."""
+    """Returns `(blank, gone, digits, separators)`: the characters of these four kinds."""
     spaces = set(_SPACES.findall("a".join(known)))
     if how == "datatrove":
         import regex
@@ -243,8 +247,9 @@ def _classes(how: Simplification, known: str) -> tuple[set[str], set[str], set[s
 
 
 def _mark_case(known: str, kinds: npt.NDArray[np.uint8]) -> None:
-    """Marks what Python's `str.lower` looks at to tell a final sigma: behind a cased character, and not before one."""
-    others = known.replace("İ", "i")  # the one character that becomes two
+    """Marks characters as CASED or IGNORABLE in `kinds`, as `str.lower` treats them: a sigma is final if it follows a cased character and
+    none follows it."""
+    others = known.replace("İ", "i")  # the only character whose lower case has two characters
     after = "".join(f"{c}Σ " for c in others).lower()[1::3]
     skipping = "".join(f"A{c}Σ " for c in others).lower()[2::4]
     for point, cased, either in zip(KNOWN, after, skipping, strict=True):
@@ -252,19 +257,19 @@ def _mark_case(known: str, kinds: npt.NDArray[np.uint8]) -> None:
             kinds[point] = CASED if cased == "ς" else IGNORABLE
 
 
-# ---- what other pipelines compare: the kernel ------------------------------------------------------------
+# ---- the forms that other pipelines compare: the kernel --------------------------------------------------
 
 
 _SPACE, _ZERO = 0x20, 0x30
 _SIGMA, _FINAL_SIGMA = 0x3C3, 0x3C2
-#: What is asked of all characters but the usual ones.
+#: The kinds that need special treatment.
 _SPECIAL = BLANK | GONE | DIGIT | SIGMA
 _OUT_OF_ORDER = -1
 
 
 @kernel
 def _after_number(data, i, end, kinds):
-    """The end of the number of which one digit ends before `i`: digits, and at most one separator with digits behind it."""
+    """Returns the end of a number whose first digit ends at `i`: digits, and at most one separator with digits after it."""
     parted = False
     while i < end:
         point, step = decode(data, i, end)
@@ -291,9 +296,10 @@ def _cased_follows(data, i, end, kinds):
 
 @kernel(error_model="numpy")
 def _simplify_text(data, start, end, t, out, begin):
-    """Writes the text `data[start:end]` to `out` from `begin`; returns the place behind it, or _OUT_OF_ORDER."""
+    """Writes the form of `data[start:end]` to `out` from `begin`; returns its end, or _OUT_OF_ORDER where combining marks need sorting."""
     kinds, place, i = t.kinds, begin, start
-    blank, cased, order = True, False, 0  # whether a space would be one too many; of the last letter; the last combining class
+    # `blank`: no space may come next. `cased`: whether the last letter has case. `order`: the combining class of the last character
+    blank, cased, order = True, False, 0
     while i < end:
         point = np.int64(data[i])
         if point < 0x80:
@@ -342,7 +348,7 @@ def _simplify_text(data, start, end, t, out, begin):
 
 @kernel(error_model="numpy")
 def _simplify(data, offsets, first, t, out, places):
-    """Simplifies the texts from number `first` on; returns the number of the first that needs Python, or of texts."""
+    """Simplifies the texts from number `first` on; returns the number of the first text that needs Python, or the number of texts."""
     for d in range(first, len(offsets) - 1):
         place = _simplify_text(data, offsets[d], offsets[d + 1], t, out, places[d])
         if place == _OUT_OF_ORDER:
@@ -354,7 +360,7 @@ def _simplify(data, offsets, first, t, out, places):
 def simplified(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], how: Simplification
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Arrow text `(data, offsets)` in another pipeline's form, laid out alike and valid UTF-8. Bytes that are none count as U+FFFD."""
+    """Returns Arrow text `(data, offsets)` in another pipeline's form, with the same layout. Invalid UTF-8 becomes U+FFFD."""
     out = np.empty(int(offsets[-1] - offsets[0]) * 3 + 1, np.uint8)  # no character grows more than threefold
     places = np.zeros(len(offsets), np.int64)
     texts = len(offsets) - 1
@@ -369,5 +375,5 @@ def simplified(
 
 
 def texts_of(data: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> list[str]:
-    """The texts as Python has them."""
+    """Returns the texts as a list of `str`."""
     return [data[a:b].tobytes().decode() for a, b in pairwise(places.tolist())]

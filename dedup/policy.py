@@ -1,4 +1,4 @@
-"""Which copy stays: a total order of documents, the best first, that depends on nothing but the documents."""
+"""Which copy stays: a total order of documents, the best first. It depends on the documents and the recipe alone."""
 
 import ast
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from corpusmill.dedup.config import ClusterConfig
 from corpusmill.pipeline.errors import InputError
 
-#: Criteria by name; any other is an expression over columns of which the highest value wins.
+#: Criteria with a name. Any other criterion is an expression over columns; the document with the highest value wins.
 NAMED = ("longest", "quality", "newest", "oldest", "first", "sources")
-#: Columns that every document has for the order; a policy may need more (`needed_columns`).
+#: Columns that are there for every policy; a policy may need others (`needed_columns`).
 ALWAYS = ("id", "source", "offset", "timestamp", "chars")
-#: Columns of working files that mean something else there than in documents.
+#: Names of columns in the working files of dedup; a policy can't use columns of documents with these names.
 TAKEN_NAMES = ("exact", "url", "signature", "shingles", "by", "row", "near", "text")
 TIES = [("id", "ascending"), ("source", "ascending"), ("offset", "ascending"), ("exact", "ascending"), ("index", "ascending")]
 
@@ -29,7 +29,7 @@ def criteria(keep: str | Sequence[str]) -> list[str]:
 
 
 def check_policy(keep: str | Sequence[str], sources: Sequence[str]) -> None:
-    """Raises ValueError with one sentence where a policy makes no sense."""
+    """Raises ValueError where a policy names no criterion, names a column that it can't use, or lacks the list `sources`."""
     if not criteria(keep):
         raise ValueError("keep names no criterion")
     for criterion in criteria(keep):
@@ -41,19 +41,19 @@ def check_policy(keep: str | Sequence[str], sources: Sequence[str]) -> None:
 
 
 def needed_columns(keep: str | Sequence[str]) -> list[str]:
-    """The columns of documents that a policy compares beside `ALWAYS`, sorted."""
+    """Returns the columns of documents that a policy compares besides `ALWAYS`, sorted."""
     found = {"quality"} if "quality" in criteria(keep) else set()
     found.update(name for criterion in criteria(keep) if criterion not in NAMED for name in columns_of(criterion))
     return sorted(found - set(ALWAYS))
 
 
 def policy_columns(config: ClusterConfig) -> list[str]:
-    """The columns of documents that a run's policies compare beside `ALWAYS`, sorted."""
+    """Returns the columns of documents that a run's policies (for copies and for URLs) compare besides `ALWAYS`, sorted."""
     return sorted({*needed_columns(config.keep), *(needed_columns(config.url.keep) if config.url.enabled else [])})
 
 
 def microseconds(timestamp: str | None) -> int | None:
-    """Microseconds since 1970 of an ISO 8601 time (UTC where it names no zone); None where it is none."""
+    """Returns an ISO 8601 time as microseconds since 1970 (in UTC where it names no zone), or None where it is not a time."""
     if timestamp is None:
         return None
     try:
@@ -66,10 +66,10 @@ def microseconds(timestamp: str | None) -> int | None:
 
 
 def ranks(table: pa.Table, keep: str | Sequence[str], sources: Sequence[str] = ()) -> npt.NDArray[np.int64]:
-    """The place of each row of `table` in the policy's order; 0 is the best.
+    """Returns the rank of each row of `table` in the policy's order; 0 is the best.
 
-    `table` has `ALWAYS`, `exact` and `needed_columns(keep)`. Rows without a value come last. Ties go by id, crawl file, place in it
-    and text; rows equal in all of that are the same document, and by their row.
+    `table` has the columns `ALWAYS`, `exact` and `needed_columns(keep)`. Rows without a value come last. Ties are decided by id, crawl
+    file, place in the file, and hash of the text. Rows that are equal in all of these are the same document, and keep their order.
     """
     columns = {name: table[name] for name in ("id", "source", "offset")}
     columns["exact"] = table["exact"].cast(pa.binary())
@@ -109,7 +109,7 @@ def _trust(source: str, patterns: Sequence[str]) -> int | None:
 # ---- expressions over columns ----------------------------------------------------------------------------
 
 
-#: Characters of an expression: what is longer could nest deeper than Python can follow.
+#: Characters of an expression at most: a longer one could be nested more deeply than Python's parser allows.
 LONGEST = 1_000
 
 BINARY: dict[type, Callable[[Any, Any], Any]] = {
@@ -120,21 +120,21 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": pc.abs, "log": pc.ln, "sqrt": pc.sqrt,
     "min": partial(pc.min_element_wise, skip_nulls=False), "max": partial(pc.max_element_wise, skip_nulls=False),
 }  # fmt: skip
-#: Functions of any number of values; the others take one.
+#: Functions that take any number of values; all other functions take one.
 OF_MANY = ("min", "max")
 
 
 def columns_of(expression: str) -> list[str]:
-    """The names of the columns in an expression, sorted. Raises ValueError with one sentence where it is none."""
+    """Returns the names of the columns in an expression, sorted. Raises ValueError where the text is not a valid expression."""
     names: set[str] = set()
     _walk(_parse(expression), lambda name: names.add(name))
     return sorted(names)
 
 
 def evaluate(expression: str, table: pa.Table) -> pa.Array | pa.ChunkedArray:
-    """The expression's value for each row as float64; null where a column is null or the value is not a number.
+    """Returns the expression's value for each row, float64; null where a column is null or the value is NaN.
 
-    Raises InputError with one sentence where a column's type does not fit.
+    Raises InputError where the type of a column does not fit the expression.
     """
     try:
         values = {name: _number(table[name]) for name in columns_of(expression)}
@@ -172,7 +172,7 @@ def _parse(expression: str) -> ast.Expression:
 
 
 def _walk(tree: ast.Expression, column: Callable[[str], None]) -> None:
-    """Gives the names of columns to `column`; refuses everything that is not arithmetic."""
+    """Calls `column` with the name of each column; raises ValueError for everything that is not arithmetic."""
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     compared = {id(side) for node in ast.walk(tree) if isinstance(node, ast.Compare) for side in (node.left, *node.comparators)}
     for node in ast.walk(tree):

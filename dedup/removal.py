@@ -1,4 +1,4 @@
-"""The last phase: the documents that stay, edited, and a report row for each that came in."""
+"""The last phase: writes the documents that stay, edited, and a report row for each document that came in."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -23,23 +23,22 @@ from corpusmill.pipeline.storage import Storage
 
 @dataclass(frozen=True)
 class Edit:
-    """The result of an editor for n texts: the new texts (`large_string`), its measurements (a value per text, named as in the editor's
-    `fields`), and for each rule the documents that it drops."""
+    """The result of an editor for n texts."""
 
-    texts: pa.Array
-    columns: dict[str, pa.Array] = field(default_factory=dict)
-    dropped: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    texts: pa.Array  # the new texts, `large_string`
+    columns: dict[str, pa.Array] = field(default_factory=dict)  # measurements: a value for each text, named as in the editor's `fields`
+    dropped: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)  # by rule: which documents it drops
     counts: dict[str, int] = field(default_factory=dict)  # for the manifest
 
 
 class Editor(ABC):
-    """Cuts passages from the documents that no copy replaced, or drops documents for what they hold, while the last phase writes them.
+    """Cuts passages from the documents that stay, or drops documents because of their content, while the last phase writes them.
 
-    It reads and writes no shards itself: earlier phases have put what it must know of the whole corpus into files. It works in one process
-    on one shard after another. The constructor has no side effects.
+    An editor reads and writes no shards itself. Earlier phases have written files with the facts that it needs about the whole corpus. It
+    works in one process on one shard after another. The constructor has no side effects.
     """
 
-    #: What it adds to the report; null for documents that an earlier rule dropped. Nullable.
+    #: The columns that the editor adds to the report. They are null for documents that an earlier rule dropped.
     fields: ClassVar[tuple[pa.Field, ...]] = ()
 
     def __init__(self, config: DedupConfig, run: Storage):
@@ -47,17 +46,17 @@ class Editor(ABC):
         self.run = run
 
     def open(self, task: Task) -> None:  # noqa: B027 - most editors need nothing of the shard
-        """Opens a shard. `task.inputs`: the shard, the list of cluster tables, and the files of the editor's own phases."""
+        """Opens a shard. `task.inputs`: the shard, the file with its rows of the cluster tables, and the files of the editors' phases."""
 
     @abstractmethod
     def edit(self, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Edit:
         """Edits n documents (`texts`: one `large_string` array); `rows` (ascending) are their rows in the shard. Pure."""
 
 
-#: Why a copy goes, by how it is known to be one.
+#: The rules that remove copies, each with its kinds of evidence.
 RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [JACCARD, CONTAINMENT, ESTIMATE]}
 
-#: What a document is removed for, by rule.
+#: The reason for which each rule removes a document.
 MEANINGS = {
     "url_duplicate": "another document has the same address",
     "exact_duplicate": "another document has the same text",
@@ -68,24 +67,24 @@ MEANINGS = {
     "contaminated": "it holds a passage of a test set, so that scores on the test would not count",
 }
 
-#: Columns that are null for a document outside of all clusters.
+#: Columns that are null for a document that has no copies.
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
-#: How many copies a document that stays stands for.
+#: The number of documents in a document's cluster: 1 for a document without copies.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
-#: Documents that stay though they are alike, because their cluster was full, share the id of its kept document; null: like no other.
+#: The id of the kept document of a document's cluster, or of the full cluster because of which it stays; null for one without copies.
 CLUSTER = pa.field("cluster_id", pa.string())
 DEDUP_REPORT = with_columns(
     REPORT,
     [
         SIZE,
-        pa.field("kept_id", pa.string(), nullable=False),  # names the cluster; its own id where a document stays
+        pa.field("kept_id", pa.string(), nullable=False),  # identifies the cluster; for a document that stays, its own id
         *(CLUSTERS.field(name) for name in OPTIONAL),
     ],
 )
 
 
 def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
-    """The editors of a configuration, in the order in which they work."""
+    """Returns the editors that a configuration needs, in the order in which they work."""
     editors: list[Editor] = []
     if config.lines:
         from corpusmill.dedup.inside.lines import LineEditor
@@ -103,7 +102,7 @@ def make_editors(config: DedupConfig, run: Storage) -> list[Editor]:
 
 
 class RemovalWorker(Worker):
-    """Writes one shard without its copies. `inputs`: the shard, the file with its rows of the cluster tables, the files of the editors."""
+    """Writes one shard without its copies. Inputs: the shard, the file with its rows of the cluster tables, the files of the editors."""
 
     by_parts = True
     config: DedupConfig
@@ -139,7 +138,10 @@ class RemovalWorker(Worker):
         return made.output(task.key, bytes_in=size, counts=dict(counts))
 
     def _edit(self, column: pa.ChunkedArray, decided: "ShardDecisions", begin: int) -> pa.Array | None:
-        """Runs the editors over the documents that stay; returns their texts, or None without editors. Records the rest in `decided`."""
+        """Runs the editors over the documents that stay; returns the texts of those that still stay, or None if there are no editors.
+
+        Records in `decided` which documents the editors drop, their measurements and their counts.
+        """
         if not self.editors:
             return None
         places = np.flatnonzero(decided.kept)
@@ -159,11 +161,11 @@ class RemovalWorker(Worker):
 
 @dataclass
 class ShardDecisions:
-    """The decisions about n documents: which stay, which rules the others failed, and further columns of the report."""
+    """The decisions about n documents."""
 
     kept: npt.NDArray[np.bool_]
-    failed: dict[str, npt.NDArray[np.bool_]]
-    columns: dict[str, Any]
+    failed: dict[str, npt.NDArray[np.bool_]]  # by rule: which documents failed it
+    columns: dict[str, Any]  # further columns of the report
     counts: Counter[str] = field(default_factory=Counter)  # of the editors, for the manifest
 
     def fail(self, rule: str, places: npt.NDArray[np.int64]) -> None:
@@ -172,7 +174,10 @@ class ShardDecisions:
 
 
 def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> ShardDecisions:
-    """The decisions of the cluster table about a part of a shard. `rows`: where the rows of `clusters` lie in that part."""
+    """Returns the decisions of the cluster table about a part of a shard.
+
+    `table`: the documents of the part. `clusters`: their rows of the cluster table. `rows`: the row in `table` of each row of `clusters`.
+    """
     at = np.full(table.num_rows, -1)
     at[rows] = np.arange(len(rows))
     place = pa.array(at, mask=at < 0)
@@ -192,7 +197,7 @@ def decide(table: pa.Table, clusters: pa.Table, rows: npt.NDArray[np.int64]) -> 
 
 
 def report_rows(table: pa.Table, decided: ShardDecisions, texts: pa.Array | None, schema: pa.Schema) -> pa.Table:
-    """The report rows of a part of a shard. `texts`: the texts of the documents that stay, if they may have changed."""
+    """Returns the report rows of a part of a shard. `texts`: the texts of the documents that stay, or None if there are no editors."""
     before = pc.utf8_length(table["text"]).cast(pa.int64())
     kept = pa.array(decided.kept)
     after = pc.if_else(kept, before, 0)
@@ -205,7 +210,7 @@ def report_rows(table: pa.Table, decided: ShardDecisions, texts: pa.Array | None
 
 
 def _failed(decided: ShardDecisions) -> pa.Array:
-    """The rules that each document failed, in the order in which they were applied."""
+    """Returns a list for each document: the rules that it failed, in the order in which they were applied."""
     if not decided.failed:
         return pa.array([[]] * len(decided.kept), pa.list_(pa.string()))
     failed = np.stack(list(decided.failed.values()), axis=1)
@@ -215,7 +220,7 @@ def _failed(decided: ShardDecisions) -> pa.Array:
 
 
 def _documents(table: pa.Table, texts: pa.Array | None, report: pa.Table, kept: npt.NDArray[np.bool_], schema: pa.Schema) -> pa.Table:
-    """The documents that stay, with `texts` in place of their own if given."""
+    """Returns the documents that stay, with `texts` as their texts if these are given."""
     columns = {name: table[name] for name in table.column_names if name != "text" or texts is None}
     columns |= {SIZE.name: report[SIZE.name], CLUSTER.name: _cluster(report)}
     stays = pa.table(columns).filter(pa.array(kept))
@@ -228,12 +233,12 @@ def _cluster(report: pa.Table) -> pa.ChunkedArray:
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """A text column as one `large_string` array."""
+    """Returns a text column as one `large_string` array."""
     return pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in column.chunks] or [pa.array([], pa.large_string())])
 
 
 def scatter(values: pa.Array, places: npt.NDArray[np.int64], count: int) -> pa.Array:
-    """`count` values: those of `values` at `places`, null elsewhere."""
+    """Returns `count` values: value i of `values` at index `places[i]`, and null elsewhere."""
     at = np.full(count, -1)
     at[places] = np.arange(len(places))
     return values.take(pa.array(at, mask=at < 0))

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-defs=False
-"""From texts to MinHash signatures and shingle sets, as a recipe's `minhash` says.
+"""Makes MinHash signatures and shingle sets of texts, by the options `dedup.minhash` of a recipe.
 
-A text is normalised, parted into units (words by one of the filters' rules, or characters), and its n-grams are hashed. Work goes on
-by a few megabytes of text at a time: memory grows with the longest document, up to about 40 bytes for each of its own, never with the
-batch. Time is linear in the text.
+A text is normalised and split into units (words by one of the filters' rules, or characters); a shingle is the hash of an n-gram of units.
+A megabyte of text is processed at a time, so memory does not grow with the batch, only with the longest document: up to about 40 bytes for
+each of its bytes. Time is linear in the length of the text.
 """
 
 from collections import namedtuple
@@ -29,19 +29,19 @@ Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-#: How a shingle becomes a number: by our hash of hashes, or by a hash of its characters.
+#: The hashes for shingles: ours combines the hashes of the units; the others are datatrove's, which hash the bytes of the n-gram.
 OURS, XXH64, SHA1_64, SHA1_32 = range(4)
 _SPACE = 0x20
-#: Shingles of one slot beyond which they are sorted rather than inserted one by one.
+#: A slot with more shingles than this is sorted as a whole; a smaller one by insertion.
 _LARGE_SLOT = 24
 
-#: A word rule: the table of `word_rule_classes`, `base_powers`, and marks as long as the texts (`spacy_tokens`), none for other rules.
+#: A word rule: the table of `word_rule_classes`, the `base_powers`, and `marks`: for the rule `spacy` a mark for each byte, else empty.
 WordRule = namedtuple("WordRule", "classes powers marks")
 
-#: Bytes of text that are shingled at once, a longer document alone.
+#: Bytes of text that are shingled at once; a longer document is a chunk by itself.
 CHUNK_BYTES = 1 << 20
 
-#: Rules whose words are all alike in a text that has but letters and spaces.
+#: Rules that find the same words in a text of letters and spaces alone.
 PLAIN_RULES = ("words", "whitespace")
 
 _HASHES = {("xxhash", 64): XXH64, ("sha1", 64): SHA1_64, ("sha1", 32): SHA1_32}
@@ -53,18 +53,18 @@ def _rule_tables(rule: str) -> tuple[Bytes, Hashes]:
 
 
 class Shingler:
-    """Makes signatures and shingle sets of texts. Pure: the same texts and configuration give the same numbers anywhere."""
+    """Makes signatures and shingle sets of texts. The same texts and configuration give the same numbers on every machine."""
 
     def __init__(self, config: MinHashConfig) -> None:
         self.config = config
         self.how = _HASHES.get((config.hash, config.bits), OURS)
         self.least = max(config.ngram, config.min_words)
-        # the normal form `words` has words by both rules alike, which one kernel finds without writing the form
-        # (of a text without words the form has the symbols, which matters to nobody but must not differ between hashes and sets)
+        # in the normal form `words` both rules find the same words, and one kernel finds them without writing that form
+        # (they differ for a text without words, where the form has its symbols, so signatures and sets must both use it or neither)
         self.plain = (config.unit, config.normalisation, self.how) == ("words", "words", OURS) and config.word_rule in PLAIN_RULES
 
     def setup(self) -> None:
-        """Loads tables, about a second for the rule `spacy` and half a second for others; once a process."""
+        """Loads the tables, once for each process. Takes about a second for the rule `spacy` and half a second for the others."""
         config = self.config
         self.bands, self.rows = band_shape(config)
         if self.how == OURS:
@@ -79,10 +79,10 @@ class Shingler:
             self.classes, self.powers = _rule_tables("words" if config.word_rule == "spacy" else config.word_rule)
 
     def signatures(self, data: Bytes, offsets: Offsets) -> tuple[npt.NDArray[Any], Offsets]:
-        """`(signatures, shingles)` of n texts: n x bands * rows minima (uint32 or uint64 by `bits`), and int64 of length n.
+        """Returns `(signatures, shingles)` of n texts: n x (bands * rows) minima (uint32 or uint64 by `bits`), and int64 of length n.
 
-        `shingles` counts with repeats. A text that is too short to be compared (shorter than one shingle, or than `min_words`) has
-        none and a signature of zeros, which means nothing.
+        `shingles` is the number of shingles, repeats included. It is 0 for a text that is too short to be compared (shorter than one
+        shingle, or than `min_words`); the signature of such a text is zeros and means nothing.
         """
         dtype = np.dtype(f"u{self.config.bits // 8}")
         largest = np.iinfo(dtype).max
@@ -99,9 +99,9 @@ class Shingler:
         return out, shingles
 
     def sets(self, data: Bytes, offsets: Offsets) -> tuple[Hashes, Offsets]:
-        """`(hashes, bounds)`: the set of text i is `hashes[bounds[i]:bounds[i + 1]]`, ascending, empty where it is too short.
+        """Returns `(hashes, bounds)`: the set of text i is `hashes[bounds[i]:bounds[i + 1]]`, ascending, empty where the text is too short.
 
-        The shingles are those of the signatures, but always under our 64-bit hash.
+        The n-grams are those of the signatures, but their hash is always our 64-bit one.
         """
         sets, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
         for _, _, hashes, bounds in self._chunks(data, offsets, OURS):
@@ -112,7 +112,7 @@ class Shingler:
         return np.concatenate(sets), np.cumsum(np.concatenate(sizes))
 
     def _chunks(self, data: Bytes, offsets: Offsets, how: int) -> Iterator[tuple[int, int, Hashes, Offsets]]:
-        """`(first text, last text + 1, shingles, their bounds)`; the arrays are good until the next is asked for."""
+        """Yields `(first text, last text + 1, shingles, bounds of each text's shingles)` for each chunk."""
         for first, last in chunks(offsets, CHUNK_BYTES):
             chunk, places = data[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
             yield first, last, *self._shingles(chunk, places, how)
@@ -149,7 +149,7 @@ class Shingler:
         return WordRule(self.classes, self.powers, load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]))
 
     def _normal_form(self, data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
-        """The texts as they are compared: valid UTF-8."""
+        """Returns the texts in the form in which they are compared, as valid UTF-8."""
         match self.config.normalisation:
             case "none":
                 return repaired(data, offsets)
@@ -160,11 +160,14 @@ class Shingler:
 
 
 # ---- kernels: shingles as numbers, and sets of them ------------------------------------------------------
+#
+# The kernels that make shingles write those of all texts to `out`, one text after the other, and where each text's shingles end to `bounds`
+# (one more than texts). A text with fewer than `least` units has none.
 
 
 @kernel
 def plain_shingles(data, offsets, codes, ngram, least, out, bounds):
-    """Of runs of `\\w`, lower-cased: `words.word_hashes`."""
+    """Makes shingles of lower-cased runs of `\\w` (`words.word_hashes`)."""
     place = 0
     for d in range(len(offsets) - 1):
         count = word_hashes(data, offsets[d], offsets[d + 1], codes, out[place:])
@@ -182,7 +185,7 @@ def _walk(data, start, end, rule, words):
 
 @kernel(error_model="numpy")
 def word_shingles(data, offsets, rule, words, ngram, least, out, bounds):
-    """Of the words of a rule; `words` is scratch for the longest text."""
+    """Makes shingles of the words of a rule. `words` is scratch memory for the longest text."""
     place = 0
     for d in range(len(offsets) - 1):
         count = _walk(data, offsets[d], offsets[d + 1], rule, words)
@@ -195,9 +198,9 @@ def word_shingles(data, offsets, rule, words, ngram, least, out, bounds):
 
 @kernel(error_model="numpy")
 def word_strings(data, offsets, rule, words, how, ngram, least, joined, begins, out, bounds):
-    """As `word_shingles`, each the hash of its words with one space between them.
+    """Makes shingles of the words of a rule, each the hash of its words joined by single spaces.
 
-    `joined` (uint8, twice the bytes of the longest text and one more) and `begins` (int64, as many) are scratch.
+    `joined` (uint8, twice the bytes of the longest text, plus 1) and `begins` (int64, one for each word, plus 1) are scratch memory.
     """
     place = 0
     for d in range(len(offsets) - 1):
@@ -210,7 +213,7 @@ def word_strings(data, offsets, rule, words, how, ngram, least, joined, begins, 
 
 @kernel
 def _join(data, start, end, classes, ends, count, joined, begins):
-    """Writes the words, a space behind each, to `joined`, and where each begins to `begins`; `begins[count]` is the end."""
+    """Writes the words, each followed by a space, to `joined`, and where each begins to `begins`; `begins[count]` is the end."""
     word, characters, place, at = 0, 0, 0, start
     while at < end:
         point, width = decode(data, at)
@@ -231,7 +234,7 @@ def _join(data, start, end, classes, ends, count, joined, begins):
 
 @kernel
 def _hash_strings(data, begins, count, ngram, gap, how, out):
-    """Hashes the n-grams of the `count` units that begin at `begins`, between which `gap` bytes belong to none."""
+    """Hashes the n-grams of `count` units; returns their number. Units begin at `begins`, with `gap` bytes between two of them."""
     block, state = np.empty(16, np.uint64), np.empty(5, np.uint64)
     shingles = max(count - ngram + 1, 0)
     for w in range(shingles):
@@ -246,7 +249,7 @@ def _hash_strings(data, begins, count, ngram, gap, how, out):
 
 @kernel(error_model="numpy")
 def character_shingles(data, offsets, ngram, least, out, bounds):
-    """Of characters: the polynomial of n code points, which moves on by one character in two multiplications."""
+    """Makes shingles of characters: a rolling polynomial hash of n code points, two multiplications for each character."""
     place, gone = 0, power(ngram)
     for d in range(len(offsets) - 1):
         at, behind, end, count = offsets[d], offsets[d], offsets[d + 1], 0
@@ -270,7 +273,7 @@ def character_shingles(data, offsets, ngram, least, out, bounds):
 
 @kernel(error_model="numpy")
 def character_strings(data, offsets, how, ngram, least, begins, out, bounds):
-    """As `character_shingles`, each the hash of its bytes. `begins` (int64, one more than the bytes of the longest text) is scratch."""
+    """Makes shingles of characters, each the hash of its bytes. `begins` (int64, the bytes of the longest text, plus 1) is scratch."""
     place = 0
     for d in range(len(offsets) - 1):
         count = 0
@@ -285,11 +288,11 @@ def character_strings(data, offsets, how, ngram, least, begins, out, bounds):
 
 @kernel(error_model="numpy")
 def to_sets(hashes, bounds, spare, counts):
-    """Makes the numbers of each text a set, ascending, moved up to close the gaps; `bounds` becomes theirs.
+    """Sorts the hashes of each text and drops repeats, in place. The sets follow each other without gaps; `bounds` is updated.
 
-    Hashes are spread evenly, so a pass by their upper bits leaves a few in each slot, which are inserted in order. Only where many
-    are alike, as in a text that repeats itself, a slot is sorted as a whole. `spare` (uint64) and `counts` (int64, three more) are
-    scratch of as many items as the largest text has shingles.
+    Hashes are spread evenly, so a pass by their upper bits puts a few into each slot, and these are sorted by insertion. A slot with many
+    hashes, as a repetitive text has, is sorted as a whole. `spare` (uint64, as many as the largest text has shingles) and `counts` (int64,
+    three more) are scratch memory.
     """
     place, first = 0, bounds[0]
     for d in range(len(bounds) - 1):
@@ -338,7 +341,7 @@ def _insert_in_order(values, low, high):
         values[at] = value
 
 
-# ---- kernels: the hashes that datatrove takes ------------------------------------------------------------
+# ---- kernels: the hashes that datatrove uses -------------------------------------------------------------
 
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -352,7 +355,7 @@ def _rotate32(value, bits):
 
 @kernel
 def _sha1_block(block, state):
-    """Takes 64 bytes, as sixteen big-endian numbers in `block` (uint64, which it overwrites), into `state` (uint64 of 5)."""
+    """Adds 64 bytes to the state of a SHA-1. `block` has them as 16 big-endian numbers (uint64; overwritten), `state` is uint64 of 5."""
     a, b, c, d, e = state[0], state[1], state[2], state[3], state[4]
     for step in range(80):
         place = step & 15
@@ -373,7 +376,7 @@ def _sha1_block(block, state):
 
 @kernel
 def sha1(data, start, end, block, state):
-    """The first eight bytes of the SHA-1 of `data[start:end]` as a little-endian number. `block` (16) and `state` (5) are scratch."""
+    """Returns the first eight bytes of the SHA-1 of `data[start:end]` as a little-endian number. `block` (16) and `state` (5): scratch."""
     state[0], state[1], state[2], state[3], state[4] = 0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0
     size = end - start
     for first in range(0, size + 9, 64):
@@ -394,16 +397,17 @@ def sha1(data, start, end, block, state):
 
 # ---- MinHash signatures and LSH band keys (Broder 1997; Leskovec, Rajaraman and Ullman, chapter 3) --------
 #
-# A signature holds, for each of bands * rows permutations of the shingle hashes, the least value over the document's shingles. The share of
-# equal places of two signatures estimates their Jaccard similarity. Permutations are `a * h + b` with a odd, modulo 2^32 or 2^64; or as
-# datatrove has them: `(a * h + b mod 2^64) mod (2^61 - 1)`, of which 32-bit signatures hold the lower half.
+# A signature has a minimum for each of bands * rows permutations of the hashes: the least value that the permutation gives to any shingle
+# of the document. The share of places in which two signatures are equal estimates the Jaccard similarity of their documents. Our
+# permutations are `a * h + b` with an odd a, modulo 2^32 or 2^64. datatrove's are `(a * h + b mod 2^64) mod (2^61 - 1)`; its 32-bit
+# signatures hold the lower half of that.
 
 
 _MERSENNE_PRIME = np.uint64((1 << 61) - 1)
 
 
 def permutations(seed: int, count: int, bits: int) -> tuple[npt.NDArray, npt.NDArray]:
-    """`(multipliers, addends)`, uint32 or uint64 of length `count`: the same on every platform and library version."""
+    """Returns `(multipliers, addends)`, uint32 or uint64 of length `count`: the same on every platform and with every library version."""
     draws = [[xxhash.xxh3_64_intdigest(f"{part}:{i}", seed=seed) >> (64 - bits) for i in range(count)] for part in "ab"]
     dtype = np.uint32 if bits == 32 else np.uint64
     multipliers, addends = np.array(draws, dtype)
@@ -411,7 +415,7 @@ def permutations(seed: int, count: int, bits: int) -> tuple[npt.NDArray, npt.NDA
 
 
 def datatrove_permutations(seed: int, count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """`(multipliers, addends)` as `MinhashDedupSignature.parameters` draws them (numpy never changes the draws of RandomState)."""
+    """Returns `(multipliers, addends)` as datatrove's `MinhashDedupSignature.parameters` draws them; numpy keeps RandomState stable."""
     draw = np.random.RandomState(seed)
     prime = int(_MERSENNE_PRIME)
     return draw.randint(1, prime, dtype=np.uint64, size=count), draw.randint(0, prime, dtype=np.uint64, size=count)
@@ -419,9 +423,9 @@ def datatrove_permutations(seed: int, count: int) -> tuple[npt.NDArray[np.uint64
 
 @kernel(error_model="numpy")
 def minima(hashes, bounds, multipliers, addends, out):
-    """The signatures (`out`). All arrays but `bounds` are uint32 or all are uint64. Four shingles at a time: that spares loads and
-    stores."""
-    number = out.dtype.type  # numba computes with 64 bits
+    """Writes the signatures to `out`. Except for `bounds`, all arrays are uint32 or all are uint64. Taking four shingles at a time saves
+    loads and stores."""
+    number = out.dtype.type  # numba computes with 64 bits, so 32-bit results must be cut
     for d in range(len(bounds) - 1):
         w, last, least = bounds[d], bounds[d + 1], out[d]
         while w + 4 <= last:
@@ -439,7 +443,7 @@ def minima(hashes, bounds, multipliers, addends, out):
 
 @kernel(error_model="numpy")
 def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
-    """The signatures (uint32 or uint64) under datatrove's permutations. `mask`: of the bits that are compared."""
+    """Writes the signatures (uint32 or uint64) under datatrove's permutations to `out`. `mask`: the bits that are compared."""
     for d in range(len(bounds) - 1):
         least = np.full(len(multipliers), mask)
         for w in range(bounds[d], bounds[d + 1]):
@@ -447,7 +451,7 @@ def datatrove_minima(hashes, bounds, multipliers, addends, mask, out):
             for p in range(len(multipliers)):
                 value = multipliers[p] * h + addends[p]
                 value = (value & _MERSENNE_PRIME) + (value >> np.uint64(61))
-                value = min(value, value - _MERSENNE_PRIME)  # below zero is beyond all
+                value = min(value, value - _MERSENNE_PRIME)  # a negative difference wraps to a huge number
                 least[p] = min(least[p], value & mask)
         for p in range(len(multipliers)):
             out[d, p] = least[p]
@@ -464,7 +468,7 @@ def _band_keys(signature, bands, rows, out):
 
 
 def band_keys(signature: npt.NDArray, bands: int, rows: int) -> npt.NDArray[np.uint64]:
-    """One 64-bit key for each band of each signature (n x bands * rows): bands x n."""
+    """Returns a 64-bit key for each band of each signature: bands x n. `signature`: n x (bands * rows)."""
     out = np.empty((bands, len(signature)), np.uint64)
     _band_keys(signature, bands, rows, out)
     return out
@@ -472,7 +476,7 @@ def band_keys(signature: npt.NDArray, bands: int, rows: int) -> npt.NDArray[np.u
 
 @kernel(error_model="numpy")
 def equal_places(a, b):
-    """In how many places two signatures are equal."""
+    """Returns the number of places in which two signatures are equal."""
     count = 0
     for p in range(len(a)):
         count += a[p] == b[p]
@@ -480,7 +484,7 @@ def equal_places(a, b):
 
 
 def optimal_bands(target: float, count: int) -> tuple[int, int]:
-    """`(bands, rows)` with at most `count` minima that datasketch finds best for a similarity."""
+    """Returns `(bands, rows)` with at most `count` minima: datasketch's optimum for the similarity `target`."""
     from datasketch.lsh import _optimal_param
 
     bands, rows = _optimal_param(target, count, 0.5, 0.5)
@@ -488,7 +492,7 @@ def optimal_bands(target: float, count: int) -> tuple[int, int]:
 
 
 def band_shape(config: MinHashConfig) -> tuple[int, int]:
-    """`(bands, rows)`: as given, or the best for the similarity `target`; none where near copies are not looked for."""
+    """Returns `(bands, rows)`: those of the recipe, or the best ones for its `target`; (0, 0) where near copies are not looked for."""
     if not config.enabled:
         return 0, 0
     return (config.bands, config.rows) if config.target is None else optimal_bands(config.target, config.permutations)

@@ -1,4 +1,4 @@
-"""The first phase: measures each document (hashes, MinHash signature, counts), and writes the keys by which copies meet."""
+"""The first phase: measures each document (hashes, MinHash signature, counts), and writes its keys. Copies have equal keys."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.text.buffers import text_buffers
 
-#: Columns that the phase copies from the documents: they order copies and name them.
+#: Columns that the phase copies from the documents, because later phases order and name copies by them.
 TAKEN = ("id", "source", "offset", "timestamp")
 #: The column by which removals are counted; `host` comes from the URL.
 BY = "by"
@@ -34,7 +34,10 @@ _U64 = np.dtype(np.uint64)
 
 
 def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> pa.Schema:
-    """One row per document, in the order of its shard. A signature with `shingles` 0 means nothing; without `places` there is none."""
+    """Returns the schema of a shard of signatures: one row for each document, in the order of its shard.
+
+    A signature has `places` minima of `bits` bits; with 0 places there is no such column. Where `shingles` is 0, a signature means nothing.
+    """
     signature = [pa.field("signature", pa.binary(places * bits // 8), nullable=False)] if places else []
     return pa.schema(
         [
@@ -45,16 +48,16 @@ def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> p
             pa.field("chars", pa.int64(), nullable=False),
             pa.field("shingles", pa.int64(), nullable=False),
             pa.field("exact", pa.binary(HASH_BYTES), nullable=False),
-            pa.field("url", pa.binary(HASH_BYTES)),  # null where there is none, or URLs are not compared
+            pa.field("url", pa.binary(HASH_BYTES)),  # null without a URL, or where URLs are not compared
             *signature,
-            pa.field(BY, pa.string()),  # null where it is `source`
+            pa.field(BY, pa.string()),  # null where removals are counted by `source`
             *more,
         ]
     )
 
 
 def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndarray:
-    """A fixed-size binary column as a matrix of `dtype`, one row per value; a single chunk is not copied."""
+    """Returns a fixed-size binary column as a matrix of `dtype`, one row for each value. A single chunk is not copied."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
@@ -67,14 +70,14 @@ def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndar
 
 
 def to_fixed_binary(matrix: np.ndarray) -> pa.Array:
-    """A matrix as a fixed-size binary column, one value per row."""
+    """Returns a matrix as a fixed-size binary column, one value for each row."""
     width = matrix.shape[1] * matrix.itemsize
     data = pa.py_buffer(np.ascontiguousarray(matrix).tobytes())
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(matrix), [None, data])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A signature table as Parquet; hashes are not compressed."""
+    """Returns a table of signatures as a Parquet file. Hashes are not compressed."""
     hashes = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -89,13 +92,13 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def key_kinds(config: MeasureConfig) -> dict[str, int]:
-    """The kinds of keys, and how many of each kind a document has."""
+    """Returns the kinds of keys that a configuration needs, with the number of keys of that kind for each document."""
     enabled = {EXACT_KEYS: config.exact.enabled, URL_KEYS: config.url.enabled, BAND_KEYS: config.minhash.enabled}
     return {kind: band_shape(config.minhash)[0] if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
 
 
 def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
-    """Runs the phase; returns the run's own shards, measured."""
+    """Runs the phase; returns this run's shards with the files of their measurements."""
     documents, kinds = run.documents(), list(key_kinds(config))
     bands, rows = band_shape(config.minhash)
     params = {"bands": bands, "rows": rows, "kinds": kinds, "by": config.by, "columns": policy_columns(config)}
@@ -112,9 +115,10 @@ def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
 
 
 class SignatureWorker(Worker):
-    """Measures one shard of documents: a shard of signatures and the files of its keys.
+    """Measures one shard of documents; writes a shard of signatures and a file for each kind of keys.
 
-    `params`: `bands` and `rows` (of a band), `kinds` (of keys), `by`, and `columns` (those beside `TAKEN` that the policies compare).
+    `params`: `bands`, `rows` (minima in a band), `kinds` (of keys), `by` (as in the configuration), and `columns` (those that the policies
+    compare, besides `TAKEN`).
     """
 
     memory_mb = 600
@@ -169,7 +173,10 @@ class SignatureWorker(Worker):
         return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
     def _keys(self, table: pa.Table, bands: np.ndarray, texts: np.ndarray) -> Iterator[tuple[str, bytes]]:
-        """`(kind, content)` of the shard's key files. `texts`: a hash of each document's text; equal hashes imply equal signatures."""
+        """Yields `(kind, content)` of the shard's key files.
+
+        `bands`: the band keys, bands x n. `texts`: a hash of each document's text; documents with equal hashes have equal signatures.
+        """
         kinds, rows = self.params["kinds"], np.arange(table.num_rows, dtype=np.uint32)
         exact = fixed_binary(table["exact"], _U64)
         if EXACT_KEYS in kinds:
@@ -185,12 +192,12 @@ class SignatureWorker(Worker):
 
 
 def _hashes(data: np.ndarray, offsets: np.ndarray, how: ExactForm) -> np.ndarray:
-    """The exact hash of each of n texts: n x 2, uint64."""
+    """Returns the 128-bit hash of each of n texts in their normalised form `how`: n x 2, uint64."""
     return np.frombuffer(exact_hashes(data, offsets, how), np.uint64).reshape(-1, 2)
 
 
 def _url_hashes(urls: pa.ChunkedArray, how: str) -> pa.Array:
-    """The hash of each URL; null without one. An empty URL counts as none."""
+    """Returns the hash of each URL, null where the URL is null or empty."""
     form = normalised_url if how == "syntax" else str
     found = [xxhash.xxh3_128_digest(form(url)) if url and url.strip() else None for url in urls.to_pylist()]
     return pa.array(found, pa.binary(HASH_BYTES))
@@ -215,18 +222,18 @@ def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) ->
 
 
 DEFAULT_PORTS = {"http": "80", "https": "443", "ftp": "21"}
-#: RFC 3986, appendix B: scheme, authority, path and query of a URL without a fragment.
+#: Splits a URL without a fragment into scheme, authority, path and query (RFC 3986, appendix B).
 _PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?]*))?([^?]*)(.*)", re.DOTALL)
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PLACE = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?", re.DOTALL)
-#: An escape that is not itself part of a broken one, which it would make whole.
+#: A percent-escape, unless it follows a broken one (`%` or `%4`): decoding it there could complete the broken escape.
 _ESCAPE = re.compile("(?<!%)(?<!%[0-9a-fA-F])%([0-9a-fA-F]{2})")
-#: White space and control characters, which readers of URLs leave out at both ends.
+#: White space and control characters, which URL parsers strip at both ends.
 _AROUND = "".join(chr(point) for point in range(0x3001) if point <= 0x20 or chr(point).isspace())
 
 
 def normalised_url(url: str) -> str:
-    """The URL in the normal form of RFC 3986, sections 6.2.2 and 6.2.3, without its fragment. Any text has one."""
+    """Returns the URL in the normal form of RFC 3986, sections 6.2.2 and 6.2.3, without its fragment. Accepts any text."""
     match = _PARTS.fullmatch(url.partition("#")[0].strip(_AROUND))
     assert match is not None  # all parts are optional
     scheme, authority, path, query = match.groups("")
@@ -239,7 +246,7 @@ def normalised_url(url: str) -> str:
     if scheme and path.startswith("/"):
         path = without_dots(path)
         if match[2] is None and path.startswith("//"):
-            path = f"/.{path}"  # or else it would read as an authority
+            path = f"/.{path}"  # a path that begins with // would be read as an authority
     return start + path + _escapes(query)
 
 
@@ -254,7 +261,7 @@ def _authority(authority: str, scheme: str) -> str:
 
 
 def without_dots(path: str) -> str:
-    """An absolute path without its `.` and `..` (RFC 3986, section 5.2.4)."""
+    """Returns an absolute path with its `.` and `..` resolved (RFC 3986, section 5.2.4)."""
     if "/." not in path:
         return path
     out: list[str] = []
@@ -270,7 +277,7 @@ def without_dots(path: str) -> str:
 
 
 def _escapes(text: str) -> str:
-    """Percent-encodings in capitals, and none where a character needs none."""
+    """Decodes percent-escapes of characters that need none, and writes the others in capitals."""
     return _ESCAPE.sub(_escape, text) if "%" in text else text
 
 

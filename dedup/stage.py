@@ -1,8 +1,8 @@
-"""Deduplication: LSH proposes, the texts decide, a policy says which copy stays, and the report says why.
+"""Deduplication: LSH proposes pairs, their texts decide, a policy chooses which copy stays, and the report gives the reason.
 
-Phases, each resumable: signatures (a task a shard), candidates (a task a range of keys), groups (one task), gathered (a task a shard),
-clusters (a task a group), sources (one task), what looks inside documents, and the documents that stay (a task a shard).
-Where there are many shards, files that many tasks read are merged before (`external_sort.py`).
+The phases, each resumable: signatures (a task for each shard), candidates (a task for each range of keys), groups (one task), gathered
+(a task for each shard), clusters (a task for each group), sources (one task), the phases that look inside documents, and the removal
+(a task for each shard). Where there are many shards, extra phases merge files before many tasks read them (`external_sort.py`).
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from corpusmill.pipeline.stage import Stage, Task
 
 
 class DedupStage(Stage):
-    """Removes exact and near copies of documents; every removal names the document that was kept and how alike the two are."""
+    """Removes exact and near copies of documents. The report names for each the document that stays, and how similar the two are."""
 
     name = "dedup"
     Config = DedupConfig
@@ -24,7 +24,7 @@ class DedupStage(Stage):
     tries = True
 
     def execute(self, run: StageRun) -> None:
-        from corpusmill.dedup.index import hold_index  # the phases are imported here: a recipe is read without numba
+        from corpusmill.dedup.index import hold_index  # imported here, so that a recipe can be read without loading numba
 
         with hold_index(run, self.config, self.dry_run) as check_index:
             self._execute(run, check_index)
@@ -79,7 +79,7 @@ class DedupStage(Stage):
         return lines | index_summary(run) | inside
 
     def _what(self, count: int) -> str:
-        """What the removal is counted by, in words."""
+        """Returns the noun for the things that removals are counted by: crawl files, hosts, or values of a column."""
         one, more = {"source": ("crawl file", "crawl files"), "host": ("host", "hosts")}.get(self.config.by, ("value", "values"))
         return one if count == 1 else more
 
@@ -94,7 +94,10 @@ class DedupStage(Stage):
             )
 
     def _remove(self, run: StageRun, own: list[MeasuredShard], clusters: list[FileRef], sets: list[FileRef]) -> None:
-        """`clusters`: for each shard what has its rows of the cluster tables; `sets`: the index of evaluation sets."""
+        """Runs the phases that look inside documents, and the removal.
+
+        `clusters`: for each shard the file with its rows of the cluster tables. `sets`: the index of the evaluation sets.
+        """
         from corpusmill.dedup.inside.lines import prepare_lines
         from corpusmill.dedup.inside.passages import prepare_passages
         from corpusmill.dedup.removal import RemovalWorker

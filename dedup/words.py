@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-defs=False
-"""Words and shingles as 64-bit hashes, straight from UTF-8 bytes.
+"""Makes 64-bit hashes of words and shingles from UTF-8 bytes, without making a string.
 
-A word is a run of `\\w` characters, lower-cased; a shingle is n words in a row. Strings are never made.
+A word is a run of `\\w` characters, lower-cased; a shingle is n words in a row.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.text.utf8 import WORD, character_classes, lowercase_table
 
-REPLACEMENT = 0xFFFD  # what a byte that is no UTF-8 counts as
+REPLACEMENT = 0xFFFD  # stands for a byte that is not valid UTF-8
 
 
 def read_only(array: npt.NDArray) -> npt.NDArray:
-    """A view that can't be written, as Arrow's buffers can't: so each kernel is compiled for one type alone."""
+    """Returns a read-only view. Arrow's buffers are read-only too, so each kernel is compiled for one type only."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def chunks(offsets: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
-    """`(first, last + 1)` of as many texts in a row as have at most `limit` bytes together, at least one."""
+    """Yields `(first, last + 1)` of chunks of texts: as many neighbours as have at most `limit` bytes together, but at least one."""
     first = 0
     while first < len(offsets) - 1:
         last = max(int(np.searchsorted(offsets, offsets[first] + limit, side="right")) - 1, first + 1)
@@ -35,14 +35,17 @@ def chunks(offsets: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, in
 
 @kernel
 def decode(data, i, end):
-    """`(code point, bytes)` of the character at `data[i]`, never reading at or beyond `end`."""
+    """Returns `(code point, bytes)` of the character at `data[i]`. Never reads at `end` or beyond."""
     last = end - 1
     return character(data[i], data[min(i + 1, last)], data[min(i + 2, last)], data[min(i + 3, last)], end - i)
 
 
 @kernel(inline="always")
 def character(lead, second, third, fourth, left):
-    """`decode` on bytes alone: the compiler takes it into its callers, which it doesn't where the array is an argument."""
+    """Decodes a character from its first four bytes, of which `left` are there; returns `(code point, bytes)`.
+
+    It takes bytes and not an array, because the compiler only then inlines it.
+    """
     lead, second, third, fourth = np.int64(lead), np.int64(second) & 63, np.int64(third) & 63, np.int64(fourth) & 63
     if lead < 0x80:
         return lead, 1
@@ -58,7 +61,7 @@ def character(lead, second, third, fourth, left):
 
 @kernel
 def encode(point, out, place):
-    """Writes one character as UTF-8 at `out[place]`; returns the place behind it."""
+    """Writes one character as UTF-8 at `out[place]`; returns the place after it."""
     if point < 0x80:
         out[place] = point
         return place + 1
@@ -80,12 +83,12 @@ def encode(point, out, place):
 
 @cache
 def word_codes() -> npt.NDArray[np.uint32]:
-    """uint32 of length 0x110000: one more than the lower-cased code point of each `\\w` character, 0 for all others."""
+    """Returns a code for each code point (uint32 of length 0x110000): its lower case plus 1 for a `\\w` character, else 0."""
     return np.where(character_classes() & WORD, lowercase_table() + np.uint32(1), np.uint32(0))
 
 
-#: Codes of characters beyond one more than a code point: several characters (the lower bits say where in the table, first how many, then
-#: their codes); neither part of a word nor its end; a word of its own (with the lower bits).
+#: Further codes, above all code points. EXPANDED: the character stands for several; the lower bits are an index into the table, where their
+#: number and then their codes are. SKIPPED: it is ignored, and does not end a word. SINGLE: it is a word by itself.
 EXPANDED, SKIPPED, SINGLE = 1 << 29, 1 << 30, 1 << 31
 
 
@@ -94,8 +97,8 @@ def word_hashes(data, start, end, codes, out):
     """Writes the hash of each word of `data[start:end]` to `out` (uint64); returns their number.
 
     `codes` are those of `word_codes`, or of `contamination.words`. `out` has room for (end - start) // 2 + 1 words, or for twice as many
-    where marks are words. Where a word ends can't be predicted, so there is no branch on it: the hash so far is always written, and only
-    the place moves on at an end. That is twice as fast as the plain loop.
+    where marks are words. The processor can't predict where words end, so there is no branch on it: the hash so far is always written, and
+    `count` grows only at an end. That is twice as fast as the plain loop.
     """
     count = 0
     value = np.uint64(0)  # 0 between words: the first character makes it positive
@@ -134,9 +137,9 @@ def word_hashes(data, start, end, codes, out):
 
 @kernel(error_model="numpy")
 def shingle_hashes(words, count, ngram):
-    """Turns `words[:count]` in place into the hashes of its n-grams; returns their number (0 where there are fewer words than n)."""
+    """Replaces `words[:count]` by the hashes of its n-grams; returns their number (0 where there are fewer words than n)."""
     shingles = max(count - ngram + 1, 0)
-    for w in range(shingles):  # place w is read by no later shingle, so it can be overwritten
+    for w in range(shingles):  # no later shingle reads words[w], so it can be overwritten
         value = np.uint64(0)
         for k in range(ngram):
             value = value * BASE + words[w + k]

@@ -1,1 +1,1 @@
-"""The first stage: crawls and other collections become one table of documents and one report on every record."""
+"""The first stage: makes one table of documents from crawls and other collections, and one report with a row for each record."""

@@ -1,12 +1,12 @@
-"""Walks the records of a WARC or ARC: exact borders, and every byte accounted for where the file is damaged.
+"""Walks the records of a WARC or ARC with their exact borders. Each byte of a damaged file belongs to a record or to a `Gap`.
 
-FastWARC reads sound WARCs (`warc.py`); this walk decides where FastWARC stops or can't read. A stretch that is no record
-becomes one `Gap`. What the walk finds at a place depends on nothing before it, so a file that is cut into ranges where
-records begin gives what the whole file gives.
+FastWARC reads sound WARCs (`warc.py`); this walk decides where FastWARC stops or can't read. A stretch that is not a record becomes one
+`Gap`. The result of the walk at a place does not depend on anything before the place. So a file that is cut at the beginnings of records
+gives the same records as the whole file.
 
-Three parts follow each other: how records begin, the walk over plain bytes, and the walk over files that hold a record in
-each compressed frame (a gzip member, a zstd frame or an LZ4 frame). Offsets and lengths in such files are those of frames;
-frames without a record (a dictionary, newlines alone) and zero bytes count to the record before them.
+This file has three parts: how records begin, the walk over plain bytes, and the walk over files that hold a record in each compressed frame
+(a gzip member, a zstd frame or an LZ4 frame). In such files, offsets and lengths are those of frames. Zero bytes and frames without a
+record (a dictionary, or newlines alone) count to the record before them.
 """
 
 import io
@@ -20,13 +20,13 @@ from corpusmill.pipeline.formats.detect import NEWLINES, WARC_MAGIC, Ignored, In
 from corpusmill.pipeline.formats.streams import RangeFile, Window
 from corpusmill.pipeline.manifest import FileRef
 
-#: The longest block of WARC header lines that is believed, bytes.
+#: The longest header of a WARC record that is accepted, in bytes.
 MAX_HEADER = 1 << 20
-#: A record larger than this is more than any limit lets in, bytes.
+#: No limit of a recipe accepts a record larger than this, in bytes.
 HUGE = 1 << 30
-#: The longest line before an ARC record that is believed, and the longest of a damaged WARC header, bytes.
+#: The longest line before an ARC record that is accepted, and the longest line of a damaged WARC header, in bytes.
 MAX_LINE = 1 << 14
-#: All that FastWARC takes for a length, and more: what it reads must not be damage where the walk comes to it.
+#: A length in a WARC header. Accepts all that FastWARC accepts, and more, so that the walk finds no damage in records that FastWARC reads.
 CONTENT_LENGTH = re.compile(rb"\n[\r\f]*content-length[ \t\r\n\f]*:[ \t\r\n\f]*\+?(\d{1,18})[ \t\r\f]*(?=\n)", re.IGNORECASE)
 HEADER_END = re.compile(rb"\n\r*\n")
 STRICT_END = b"\r\n\r\n"
@@ -42,7 +42,7 @@ ARC_SCHEME = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]{0,31}:")
 
 @dataclass(frozen=True)
 class ArcLine:
-    """What the line before an ARC record says. The URL and the type may hold spaces."""
+    """The line before an ARC record. The URL and the type may contain spaces."""
 
     url: bytes
     date: bytes
@@ -51,7 +51,10 @@ class ArcLine:
 
 
 def parse_arc_line(line: bytes) -> ArcLine | None:
-    """URL, address, date, type and length (version 1 of ARC; 2 has more fields before the length)."""
+    """Parses a line of URL, IP address, date, type and length; returns None where it is malformed.
+
+    This is version 1 of ARC; version 2 has more fields before the length, which become a part of the type.
+    """
     words = line.split(b" ")
     length = ARC_LENGTH.fullmatch(words[-1])
     if not length or not ARC_SCHEME.match(line):
@@ -65,23 +68,23 @@ def parse_arc_line(line: bytes) -> ArcLine | None:
 @dataclass(frozen=True)
 class Head:
     header: bytes
-    size: int  # of the block behind it
+    size: int  # of the block after it
 
 
 class Grammar(Protocol):
-    """One of the two formats."""
+    """The rules of one of the two formats, by which the walk finds records."""
 
     name: str
 
     def heads(self, window: Window) -> list[Head] | str:
-        """What may be the header at the window's position, the likelier first, or in words why there is none
-        (`truncated` where the stream ends)."""
+        """Returns the possible headers at the window's position, the likelier first; or, in words, why there is none (`truncated` where the
+        stream ends)."""
 
     def may_begin(self, content: bytes) -> bool:
         """Whether a record may begin with these bytes."""
 
     def seek_start(self, window: Window, stop: int | None) -> bool:
-        """Moves to the next place before `stop` where a record surely begins, or to `stop` or the end."""
+        """Moves to the next place before `stop` where a record surely begins, and returns True; else moves to `stop` or the end."""
 
 
 class Warc:
@@ -96,7 +99,7 @@ class Warc:
             return "truncated" if window.ended else "the header does not end"
         headers = [window.peek(end)]
         if not headers[0].endswith(STRICT_END) and VERSION_LINE_CRLF.match(headers[0]):
-            block = window.peek(end + MAX_LINE)  # a damaged line may look like the end to us; not to FastWARC
+            block = window.peek(end + MAX_LINE)  # FastWARC reads on to a strict end, so a damaged line may not be the end
             place = block.find(STRICT_END, end - len(STRICT_END))
             headers[:0] = [block[: place + len(STRICT_END)]] if place >= 0 else []
         lengths = [CONTENT_LENGTH.findall(header) for header in headers]
@@ -164,7 +167,7 @@ class Arc:
 
 
 def _header_end(window: Window) -> int | None:
-    """Where the WARC header at the window's position ends."""
+    """Returns the length of the WARC header at the window's position, or None where it does not end."""
     size = 1 << 12
     while True:
         block = window.peek(size)
@@ -176,7 +179,7 @@ def _header_end(window: Window) -> int | None:
 
 
 def _line(window: Window) -> bytes:
-    """The next line, at most MAX_LINE bytes of it."""
+    """Returns the next line, or about MAX_LINE bytes of a longer one."""
     size = 1 << 9
     while True:
         content = window.peek(size)
@@ -193,24 +196,24 @@ ARC = Arc()
 GRAMMARS: dict[str, Grammar] = {"warc": WARC, "arc": ARC}
 
 
-#: Bytes behind a record in which the next one must begin, newlines before it included.
+#: The next record must begin within this many bytes after a record, including newlines before it.
 TRAILER = 64
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A whole record: where it lies, its header lines, and its block up to the limit that was asked for."""
+    """A whole record: its place, its header, and its block up to a limit."""
 
     offset: int
     length: int
     header: bytes
     block: bytes
-    size: int  # of the block as it lies in the file
+    size: int  # of the whole block
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Bytes that are no whole record: `kind` is `truncated` or `corrupt`."""
+    """Bytes that are not a whole record. `kind` is `truncated` or `corrupt`."""
 
     offset: int
     length: int
@@ -219,7 +222,7 @@ class Gap:
 
 
 def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
-    """Records of an uncompressed (or decompressed) file from the window's position to its end."""
+    """Yields the records of an uncompressed (or decompressed) file from the window's position to its end."""
     window.skip_any(NEWLINES)
     while window.ensure(1):
         start = window.position
@@ -241,8 +244,11 @@ def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
 
 
 def _chosen(window: Window, grammar: Grammar, heads: list[Head], limit: int) -> tuple[Head, str]:
-    """The header behind whose block the next record begins, and whether the file ends `beyond` its block or a false
-    length would take records behind this one with it; the window is moved past the header."""
+    """Chooses one of the possible headers: the first one after whose block the next record begins, else the last one.
+
+    Returns the header, and `beyond` where the file ends within its block, or where its block would include the beginning of another record;
+    else `well`. Moves the window past the header.
+    """
     start = window.position
     with window.hold(heads[-1].size <= limit + MAX_HEADER):
         for head in heads:
@@ -259,8 +265,10 @@ def _chosen(window: Window, grammar: Grammar, heads: list[Head], limit: int) -> 
 
 
 def _lands(window: Window, grammar: Grammar, head: Head, limit: int) -> str:
-    """What lies behind a record: the next one or nothing (`well`), anything else (`astray`), or the file ends
-    `beyond`. Of a record larger than the limit in a stream that can't seek, nothing is known: `well`."""
+    """Returns what follows a record: another record or nothing (`well`), anything else (`astray`); `beyond` if the file ends within it.
+
+    For a record larger than the limit, in a stream that can't seek, this is unknown: `well`.
+    """
     distance = len(head.header) + head.size
     if head.size > limit + MAX_HEADER:
         if window.end is None:
@@ -276,7 +284,7 @@ def _lands(window: Window, grammar: Grammar, head: Head, limit: int) -> str:
 
 
 def _gap(window: Window, grammar: Grammar, start: int, reason: str) -> Gap:
-    """Moves to the next place where a record begins and accounts for what lies before it."""
+    """Moves to the next place where a record begins; returns the Gap before it."""
     found = grammar.seek_start(window, None)
     length = window.position - start
     if found or reason != "truncated":
@@ -284,13 +292,13 @@ def _gap(window: Window, grammar: Grammar, start: int, reason: str) -> Gap:
     return Gap(start, length, "truncated", f"the file ends within the record at {start}")
 
 
-#: What the layout of a file with a compressed frame for each record ends with.
+#: The end of the name of a layout with a compressed frame for each record.
 FRAMED = "-frames"
-#: Decompressed bytes asked for at a time.
+#: Bytes that are decompressed at a time.
 PART = 1 << 20
-#: Bytes of what may be a frame that are looked at: a zstd block comes out whole, and may have 128 KiB.
+#: Bytes at a possible frame that are read to see whether it is one: zstd decompresses whole blocks, of up to 128 KiB.
 PROBE = 1 << 18
-#: A huge frame that decompresses to more than so many times its size is a bomb: the next frame is looked for, not its end.
+#: A huge frame that decompresses to more than this many times its size is a bomb. It is not read to its end; the next frame is searched.
 BOMB = 200
 
 
@@ -307,7 +315,7 @@ class Frame:
 
 
 def read_frame(file: RangeFile, codec: Codec, start: int, limit: int) -> Frame:
-    """The frame that begins at `start`; `fault` where it is cut (`truncated`), `corrupt`, or a `bomb`."""
+    """Reads the frame that begins at `start`. Its `fault` is `truncated`, `corrupt`, `bomb`, or None."""
     file.seek(start)
     decoder = codec.decoder()
     kept: list[bytes] = []
@@ -335,7 +343,7 @@ def read_frame(file: RangeFile, codec: Codec, start: int, limit: int) -> Frame:
 
 
 def walk_frames(file: RangeFile, codec: Codec, grammar: Grammar, start: int, limit: int) -> Iterator[list[Raw | Gap]]:
-    """The records of each frame from `start` on; several in one frame all have the frame's offset and length."""
+    """Yields the records of each frame from `start` on. If a frame has several, all have the frame's offset and length."""
     end = file.end - file.start
     start, frame = _behind_blanks(file, codec, start, end, limit)
     while frame:
@@ -355,7 +363,7 @@ def walk_frames(file: RangeFile, codec: Codec, grammar: Grammar, start: int, lim
 
 
 def _behind_blanks(file: RangeFile, codec: Codec, start: int, end: int, limit: int) -> tuple[int, Frame | None]:
-    """Where something begins behind zero bytes and frames without records, and the frame there; None at the end."""
+    """Skips zero bytes and frames without records; returns the next place and the frame there, which is None at the end of the file."""
     while start < end:
         file.seek(start)
         if file.read(1) == b"\0":
@@ -377,7 +385,7 @@ def _frame_gap(offset: int, length: int, kind: str) -> Gap:
 
 def _records_of(frame: Frame, grammar: Grammar, offset: int, length: int, limit: int) -> Iterator[Raw | Gap]:
     content = frame.content
-    if frame.size > len(content):  # cut at the limit on purpose: the record is too large, not the file broken
+    if frame.size > len(content):  # cut at the limit: the record is too large, the file is not damaged
         heads = grammar.heads(Window(io.BytesIO(content)))
         if isinstance(heads, str):
             yield Gap(offset, length, "corrupt", heads)
@@ -394,7 +402,7 @@ def _records_of(frame: Frame, grammar: Grammar, offset: int, length: int, limit:
 
 
 def next_frame(file: RangeFile, codec: Codec, grammar: Grammar, start: int) -> int:
-    """Where the next frame with a record begins, or the end of the file."""
+    """Returns the place of the next frame with a record, or the end of the file."""
     file.seek(start)
     window = Window(file, start)
     while window.seek_pattern(codec.magic):
@@ -406,7 +414,7 @@ def next_frame(file: RangeFile, codec: Codec, grammar: Grammar, start: int) -> i
 
 
 def _first_bytes(codec: Codec, window: Window) -> bytes:
-    """What a frame at the window's position begins with; nothing where there is none."""
+    """Returns the first decompressed bytes of the frame at the window's position; none where no frame begins there."""
     decoder = codec.decoder()
     place = 0
     while place < PROBE and not decoder.eof:
@@ -421,9 +429,9 @@ def _first_bytes(codec: Codec, window: Window) -> bytes:
 
 
 def begins_one_stream(file: IO[bytes], codec: Codec, grammar: Grammar) -> bool:
-    """Whether a compressed file holds its records in one long stream, not a frame each.
+    """Whether a compressed file holds its records in one long stream, instead of a frame for each.
 
-    Decided by its first frame that holds anything: it goes on after its first record, or ends within it.
+    The first frame that is not empty decides: in one long stream it continues after its first record, or ends within it.
     """
     decoder = codec.decoder()
     head = tail = rest = b""
@@ -434,7 +442,7 @@ def begins_one_stream(file: IO[bytes], codec: Codec, grammar: Grammar) -> bool:
             decoder = codec.decoder()
         rest = rest or file.read(CHUNK)
         if not rest:
-            return False  # cut within its first frame: nothing lies behind it either way
+            return False  # the file ends within its first frame, so both layouts give the same
         try:
             out = decoder.feed(rest, PART)
         except Corrupt:
@@ -457,7 +465,7 @@ def begins_one_stream(file: IO[bytes], codec: Codec, grammar: Grammar) -> bool:
 
 
 def layout_of(file: IO[bytes], format: str, compression: str) -> str:
-    """The layout of a WARC or ARC: `plain`, one compressed stream (`gzip`), or a compressed frame for each record (`gzip-frames`)."""
+    """Returns the layout of a WARC or ARC: `plain`, one compressed stream (such as `gzip`), or a frame for each record (`gzip-frames`)."""
     if compression == "plain":
         return compression
     codec = codec_of(file, compression)
@@ -466,5 +474,5 @@ def layout_of(file: IO[bytes], format: str, compression: str) -> str:
 
 
 def examine(ref: FileRef, text_key: str = "text") -> InputFile | Refused | Ignored:
-    """What a file is, with the layout of a WARC or ARC. `text_key`: the column of Parquet that should hold the text."""
+    """Returns the format of a file, and the layout of a WARC or ARC. `text_key`: the column of Parquet that should hold the text."""
     return detect(ref, text_key, layout_of)

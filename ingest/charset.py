@@ -1,18 +1,17 @@
-"""Bytes of a page to text: byte order mark, HTTP charset, meta charset, detection, in the order of the browsers.
+"""Decodes the bytes of a page to text, by byte order mark, HTTP charset, meta charset and detection, in this order, as browsers do.
 
-Labels, names and decoders are those of the Encoding standard (https://encoding.spec.whatwg.org/): `latin1` is
-windows-1252, `gb2312` is read as gb18030. Where a claim can't be true, a browser shows rubbish, for it must show
-something before it has all of a page, and pages are written so that a wrong claim is seen and mended. A crawl has
-whole bodies, nobody looks, and what servers say is wrong often enough (a default charset in the configuration, pages
-moved between servers). So here, unlike in a browser:
+Labels, names and decoders are those of the Encoding standard (https://encoding.spec.whatwg.org/): `latin1` is windows-1252, and `gb2312` is
+read as gb18030. Where a claimed encoding is wrong, a browser shows garbage, because it must show something before it has the whole page;
+the author sees this and mends the claim. A crawl has whole bodies that nobody looks at, and servers often claim a wrong encoding (by a
+default in their configuration, or because pages were moved between servers). So there are differences to a browser:
 
-* bytes beyond ASCII that are valid UTF-8, but for a few, are UTF-8 whatever was claimed: text in other encodings is
-  never valid UTF-8 by chance but where it has only a few characters beyond ASCII;
-* a claim of UTF-8 that does not hold, of UTF-16 for bytes without NUL, or one under which many characters are
-  undefined, yields to detection;
-* where bytes are C1 controls in the ISO encoding that was claimed or detected, its Windows sibling is meant, in which
-  they are quotation marks (the standard itself says so of ISO-8859-1, -9 and -11);
-* hz-gb-2312 and iso-2022-kr, which browsers refuse for what scripts could do with them, are read.
+* If almost all bytes beyond ASCII are valid UTF-8, the page is UTF-8, whatever is claimed. Text in other encodings is valid UTF-8 by chance
+  only if it has very few characters beyond ASCII.
+* Detection replaces a claim of UTF-8 for invalid UTF-8, of UTF-16 for bytes without NUL, and of an encoding in which many of the bytes are
+  undefined.
+* Where bytes are C1 controls in the ISO encoding that is claimed or detected, they are read as its Windows sibling, in which they are
+  quotation marks. The standard does the same for ISO-8859-1, -9 and -11.
+* hz-gb-2312 and iso-2022-kr are read. Browsers refuse them because of attacks by scripts.
 """
 
 import codecs
@@ -25,7 +24,7 @@ import webencodings
 
 from corpusmill.pipeline.text.damage import storable
 
-#: Bytes that are looked at.
+#: The number of bytes at the beginning of a page that are searched for a claim.
 WITHIN = 1024
 COMMENT = b"<!--"
 META = re.compile(rb"<meta(?=[\t\n\f\r /])", re.IGNORECASE)
@@ -41,7 +40,7 @@ UTF16_XML = {b"<\0?\0x\0": "utf-16le", b"\0<\0?\0x": "utf-16be"}
 
 
 def claims(body: bytes) -> Iterator[str]:
-    """The labels that a page gives for its encoding, as they are written, in the order in which browsers try them."""
+    """Yields the labels that a page gives for its encoding, as they are written, in the order in which browsers try them."""
     head = body[:WITHIN]
     if head[:6] in UTF16_XML:
         yield UTF16_XML[head[:6]]
@@ -56,7 +55,7 @@ def _metas(head: bytes) -> Iterator[str]:
     place = head.find(b"<")
     while 0 <= place < len(head):
         if head.startswith(COMMENT, place):
-            end = head.find(b"-->", place + 2)  # the dashes of `<!-->` may be those of its beginning
+            end = head.find(b"-->", place + 2)  # in `<!-->` the same dashes begin and end the comment
             place = end + 3 if end >= 0 else -1
         elif META.match(head, place):
             attributes, place = _attributes(head, place + len(b"<meta"))
@@ -73,19 +72,19 @@ def _metas(head: bytes) -> Iterator[str]:
 
 
 def _attributes(head: bytes, place: int) -> tuple[dict[bytes, bytes], int]:
-    """A tag's attributes (names in lower case), and where it ends: -1 where the bytes end within it."""
+    """Returns the attributes of a tag (names in lower case), and where the tag ends, or -1 where the bytes end within it."""
     values: dict[bytes, bytes] = {}
     while found := ATTRIBUTE.match(head, place):
         cut = (found[2] is not None and not found[3]) or (found[4] is not None and not found[5])
         if cut or found.end() == len(head):
             return {}, -1
         place = found.end()
-        values.setdefault(found[1].lower(), found[2] or found[4] or found[6] or b"")  # of equal names the first counts
+        values.setdefault(found[1].lower(), found[2] or found[4] or found[6] or b"")  # the first of equal names counts
     return values, head.find(b">", place)
 
 
 def _label(meta: dict[bytes, bytes]) -> str | None:
-    """The label that a meta tag's attributes give."""
+    """Returns the label in the attributes of a meta tag, or None."""
     if b"charset" in meta:
         return meta[b"charset"].decode("latin-1")
     if meta.get(b"http-equiv", b"").lower() == b"content-type":
@@ -98,31 +97,31 @@ def _label(meta: dict[bytes, bytes]) -> str | None:
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"))
 CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
 LABEL = 64
-FALLBACK = "windows-1252"  # of browsers, for a page that says nothing
-#: Encodings that browsers replace by one U+FFFD or read as private characters, and what they are here.
+FALLBACK = "windows-1252"  # the encoding that browsers use for a page without a claim
+#: Labels whose pages browsers replace by one U+FFFD, or read as private characters, with the encoding that is used here.
 REPLACED = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr", "x-user-defined": FALLBACK}
-#: Decoders where Python's codec of a name is not the standard's.
+#: Encodings for which Python's codec of the same name differs from the standard, with the codec to use.
 CODECS = {"gbk": "gb18030"}
-#: Parts of ISO 8859, and the windows-125x that differ in what ISO leaves to control characters, and in little else.
+#: Parts of ISO 8859, with the windows-125x that has characters in place of ISO's C1 controls, and is otherwise nearly the same.
 SIBLINGS = {"16": "1250", "15": "1252", "7": "1253", "8": "1255", "8-i": "1255", "13": "1257"}
 CONTROLS = re.compile(rb"[\x80-\x84\x86-\x9f]")
 C1 = "corpusmill-c1"
-#: An encoding is given up where it leaves more than one in so many characters beyond ASCII undefined.
+#: An encoding is rejected if more than one in this many characters beyond ASCII are undefined in it.
 FEW = 20
-#: Bytes that are UTF-8 have at least so many whole sequences for each broken one.
+#: A page is UTF-8 if it has more than this many valid sequences for each broken one.
 WHOLE = 4
 
 
 @dataclass(frozen=True)
 class DecodedText:
     text: str
-    encoding: str  # that was used: its name in the Encoding standard, in lower case
-    claimed: str | None = None  # the label that HTTP, or else the page, gave, as it is written (LABEL characters at most)
-    utf8: bytes | None = None  # the text in UTF-8, where the bytes were that already
+    encoding: str  # the one that was used: its name in the Encoding standard, in lower case
+    claimed: str | None = None  # the label that HTTP (or else the page) gives, as it is written (LABEL characters at most)
+    utf8: bytes | None = None  # the text in UTF-8, if the page's bytes are exactly that
 
 
 def _c1(error: UnicodeError) -> tuple[str, int]:
-    """The standard's windows-125x give C1 controls for 0x80 to 0x9F where Microsoft's, and Python's, give nothing."""
+    """Decodes a byte that Python's windows-125x leave undefined: as in the standard, a C1 control for 0x80 to 0x9F, else U+FFFD."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     byte = error.object[error.start]
@@ -133,13 +132,13 @@ codecs.register_error(C1, _c1)
 
 
 def charset_of(content_type: str | None) -> str | None:
-    """The charset parameter of a Content-Type, as it is written (at most `LABEL` characters)."""
-    found = CHARSET.search((content_type or "")[:1000])  # a longer one is an attack on the pattern
+    """Returns the charset parameter of a Content-Type, as it is written (at most `LABEL` characters)."""
+    found = CHARSET.search((content_type or "")[:1000])  # a very long header could make the pattern slow
     return storable(found.group(1))[:LABEL] if found else None
 
 
 def canonical(label: str | None) -> str | None:
-    """The encoding that a label stands for, by its name in the Encoding standard; None for a label that is unknown."""
+    """Returns the name in the Encoding standard of the encoding that a label means; None for an unknown label."""
     found = webencodings.lookup(label.encode("ascii", "replace").decode()) if label else None
     if found is None or label is None:
         return None
@@ -155,16 +154,16 @@ def _names_of_codecs() -> dict[str, str]:
 
 
 def decode(body: bytes, name: str) -> str:
-    """`body` read as the encoding `name` (of `canonical`); what is undefined there becomes U+FFFD."""
+    """Returns `body` decoded by the encoding `name` (as `canonical` returns it); undefined bytes become U+FFFD."""
     known = webencodings.lookup(name)
     codec = CODECS.get(name) or (known.codec_info.name if known else name)
     return body.decode(codec, C1 if name.startswith("windows-") else "replace")
 
 
 def claimed_by(body: bytes, charset: str | None, html: bool) -> tuple[str | None, str | None]:
-    """The encoding that HTTP or else the page names, and its label as it is written.
+    """Returns the encoding that HTTP (or else the page) claims, and its label as it is written.
 
-    Of a page alone: UTF-16 is a mistake for UTF-8, since the tag itself could be read as ASCII.
+    If a page itself claims UTF-16, this is a mistake for UTF-8, since its tag could be read as ASCII.
     """
     name = canonical(charset)
     if name is None and html:
@@ -178,14 +177,14 @@ def claimed_by(body: bytes, charset: str | None, html: bool) -> tuple[str | None
 
 
 def decode_text(body: bytes, charset: str | None = None, html: bool = True) -> DecodedText:
-    """`body` as text under the charset that HTTP gave; always valid Unicode without NUL characters."""
+    """Decodes `body`; the text is always valid Unicode without NUL characters. `charset`: the label that HTTP gives."""
     name, label = claimed_by(body, charset, html)
     label = storable(label)[:LABEL] if label else None
     for mark, marked in BOMS:
         if body.startswith(mark):
             return DecodedText(storable(decode(body[len(mark) :], marked)), marked, label)
     text, used = _read(body, name)
-    if used == "utf-8":  # whose decoder lets no surrogates through, and gives a NUL for one in the bytes, where it is found faster
+    if used == "utf-8":  # its decoder lets no surrogates through, and it is faster to look for NULs in the bytes
         if b"\0" in body:
             return DecodedText(text.replace("\0", ""), used, label)
         return DecodedText(text, used, label, body if "\ufffd" not in text else None)
@@ -193,11 +192,11 @@ def decode_text(body: bytes, charset: str | None = None, html: bool = True) -> D
 
 
 def _read(body: bytes, claimed: str | None) -> tuple[str, str]:
-    """The text, and the encoding that the claim, the bytes and the detection agree on best."""
+    """Returns the text, and the encoding that fits the claim, the bytes and the detection best."""
     if claimed is not None and claimed.startswith("utf-16"):
         if body.count(0) * FEW >= len(body):
             return decode(body, claimed), claimed
-        claimed = None  # markup in UTF-16 is half NULs
+        claimed = None  # in real UTF-16, half of the markup's bytes are NULs
     if body.isascii() and claimed in (None, "utf-8"):
         used = _detected(body, "utf-8") if b"\x1b$" in body else "utf-8"
         return decode(body, used), used
@@ -213,7 +212,7 @@ def _read(body: bytes, claimed: str | None) -> tuple[str, str]:
 
 
 def _utf8(body: bytes) -> tuple[str, int]:
-    """`body` as UTF-8, and how many places of it are broken."""
+    """Returns `body` decoded as UTF-8, and the number of broken places in it."""
     try:
         return body.decode("utf-8"), 0
     except UnicodeDecodeError:
@@ -233,7 +232,7 @@ def _claimed_or_detected(body: bytes, claimed: str) -> tuple[str, str]:
 
 
 def _detected(body: bytes, otherwise: str) -> str:
-    """What Mozilla's detector takes bytes for that are not UTF-8; `otherwise` where it says nothing."""
+    """Returns the encoding that Mozilla's detector finds for bytes that are not UTF-8, or `otherwise` where it finds none."""
     from resiliparse.parse.encoding import detect_encoding
 
     name = detect_encoding(body, html5_compatible=False) or otherwise
@@ -243,7 +242,7 @@ def _detected(body: bytes, otherwise: str) -> str:
         return otherwise
     found = canonical(name) or _names_of_codecs().get(codec, codec)
     if found == "koi8-r":
-        return "koi8-u"  # which is the same but for eight letters that pages do not use as lines of boxes
+        return "koi8-u"  # the same except for eight letters, which are box-drawing characters in KOI8-R and rare in pages
     return otherwise if found in ("utf-8", "ascii") else _sibling(found, body)
 
 

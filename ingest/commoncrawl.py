@@ -1,8 +1,8 @@
-"""`cc:CC-MAIN-2026-04?segments=3`: files of Common Crawl, or of any server with its layout, as an input.
+"""Inputs such as `cc:CC-MAIN-2026-04?segments=3`: files of Common Crawl, or of any server with the same layout.
 
-A crawl is cut into segments (100 of them, as a rule), each with some 900 files of about 1 GB; its list of files is
-`crawl-data/CRAWL/warc.paths.gz`. What is chosen is a sample that depends on nothing but the list and the seed, and
-grows: the files of `segments=3` are among those of `segments=5`.
+A crawl usually has 100 segments, each with some 900 files of about 1 GB; its list of files is `crawl-data/CRAWL/warc.paths.gz`. An input
+chooses a sample of these files, which depends on the list and the seed alone. Larger samples contain smaller ones: the files of
+`segments=3` are among those of `segments=5`.
 """
 
 import os
@@ -32,7 +32,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CrawlInput:
-    """What a `cc:` input asks for. `segments` and `files` (of each segment) are None for all of them."""
+    """The parts of a `cc:` input. `segments` and `files` (of each segment) are None for all of them."""
 
     crawl: str
     kind: str = "warc"
@@ -51,7 +51,7 @@ def is_crawl(given: str) -> bool:
 
 
 def parse_crawl(given: str) -> CrawlInput:
-    """`cc:CRAWL?segments=N&files=N&kind=warc|wet|wat&seed=N&base=URL`; raises InputError in one sentence."""
+    """Parses `cc:CRAWL?segments=N&files=N&kind=warc|wet|wat&seed=N&base=URL`; raises InputError where it is malformed."""
     crawl, _, query = given.removeprefix(PREFIX).partition("?")
     if not CRAWL.fullmatch(crawl):
         raise InputError(f"{given}: {crawl!r} is no name of a crawl (an example: {HOW}).")
@@ -84,7 +84,7 @@ def _number(given: str, values: dict[str, str], key: str, least: int = 1) -> int
 
 
 def files_of(given: str, patience: Patience | None = None) -> list[str]:
-    """The URLs of a `cc:` input's files, sorted. The crawl's list is fetched once and kept."""
+    """Returns the URLs of a `cc:` input's files, sorted. Downloads the crawl's list, unless it is in the cache."""
     wanted = parse_crawl(given)
     try:
         download([wanted.list_url], patience=patience)
@@ -96,17 +96,17 @@ def files_of(given: str, patience: Patience | None = None) -> list[str]:
 
 
 def find_files(given: str) -> list[str]:
-    """The files of any input: of a crawl, or of a path, glob or URL."""
+    """Returns the files of any input: a `cc:` input, or a path, glob or URL."""
     return files_of(given) if is_crawl(given) else expand(given)
 
 
 def fetch(given: str, bar: Bytes, patience: Patience | None = None) -> None:
-    """Sees to it that the files of a `cc:` input are in the cache."""
+    """Downloads the files of a `cc:` input, unless they are in the cache."""
     download(files_of(given, patience), bar, patience)
 
 
 def _paths(wanted: CrawlInput) -> list[str]:
-    """The paths that a crawl's list names; a list that is none is forgotten, so that the next run asks for it again."""
+    """Returns the paths in a crawl's list. An invalid list is removed from the cache, so that the next run downloads it again."""
     here = cached(wanted.list_url)
     why = "it is empty"
     try:
@@ -123,7 +123,7 @@ def _paths(wanted: CrawlInput) -> list[str]:
 
 
 def choose(paths: list[str], wanted: CrawlInput) -> list[str]:
-    """The files of the first segments, and of each its first ones, in an order that the seed makes."""
+    """Returns the first files of the first segments, in the order of hashes with the seed."""
     segments: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         found = SEGMENT.search(path)

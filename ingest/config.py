@@ -1,4 +1,4 @@
-"""The configuration of the stage."""
+"""The configuration of the stage `ingest`."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ from corpusmill.pipeline.config import Config
 
 
 class ExtractionConfig(Config):
-    """How a page becomes text, and what it may cost."""
+    """Options for the extraction of text from a page, and limits for each page."""
 
     extractor: Literal["lexbor", "trafilatura"] = Field(
         default="lexbor", description="What turns HTML into text: our blocks on lexbor's tree, or trafilatura."
@@ -43,7 +43,7 @@ class ExtractionConfig(Config):
 
 
 class IngestConfig(Config):
-    """What is read from a crawl or another collection."""
+    """The section `ingest` of a recipe: what is read from a crawl or another collection."""
 
     statuses: list[int] = Field(default=[200], min_length=1, description="HTTP statuses of the responses that are kept.")
     content_types: list[str] = Field(

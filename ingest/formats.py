@@ -1,6 +1,6 @@
-"""Reads the parts of a task: records of WARC and ARC, lines of JSONL, rows of Parquet, pages and texts that are files.
+"""Reads the segments of a task: records of WARC and ARC, lines of JSONL, rows of Parquet, and files that are one page or text.
 
-Reading a record and looking into it are two steps (`PendingRow`), because either may kill the process.
+Finding a record and extracting it are two steps (`PendingRow`), because either may kill the process.
 """
 
 import base64
@@ -35,9 +35,9 @@ from corpusmill.pipeline.text.damage import storable
 
 
 def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> IngestRow:
-    """Takes text, address, date and title out of `fields` into `row`; what is left becomes metadata.
+    """Moves text, URL, date and title from `fields` to `row`; the other fields become its metadata.
 
-    Address, date and title may also lie in a `metadata` object, where datatrove and dolma write them.
+    URL, date and title may also be in an object `metadata`, where datatrove and dolma write them.
     """
     text = fields.get(config.text_key)
     inner = fields.get("metadata")
@@ -66,7 +66,7 @@ def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> In
 
 
 def jsonable(value: Any) -> Any:
-    """`value` with everything that JSON can't hold replaced: dates as ISO 8601, bytes as base64, NaN as null."""
+    """Returns `value` with replacements for all that JSON can't hold: ISO 8601 for dates, base64 for bytes, null for NaN."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -83,7 +83,7 @@ def jsonable(value: Any) -> Any:
 
 
 def read_jsonl(source: str, file: IO[bytes], layout: str, start: int, end: int, config: IngestConfig) -> Iterator[PendingRow]:
-    """A row for every line that is not blank, and one for the rest of a damaged compressed file."""
+    """Yields a row for each line that is not blank, and one for the rest of a damaged compressed file."""
     stream = RangeFile(file, start, end) if layout == "plain" else inflating(file, layout)
     window = Window(stream, start if layout == "plain" else 0)
     limit = config.extraction.max_record_mb * MIB
@@ -127,7 +127,7 @@ def line_row(source: str, line: TextLine, content: bytes, config: IngestConfig) 
 
 
 def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]:
-    """The keys of the first line that is a JSON object; none where that is not among the first 100."""
+    """Returns the keys of the first line that is a JSON object, or none if the first 100 lines have no object."""
     stream = RangeFile(file, 0, size) if layout == "plain" else inflating(file, layout)
     for line in islice(split_lines(Window(stream, 0), limit), 100):
         with contextlib.suppress(ValueError, RecursionError):
@@ -137,14 +137,14 @@ def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]
     return []
 
 
-#: Rows turned into Python values at a time.
+#: Rows that are converted to Python values at a time.
 BATCH_ROWS = 256
 
 
 def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig, given_up: GivenUp) -> Iterator[PendingRow]:
-    """A row for every row of the row groups `[start, end)`; `offset` is the row's number in the file.
+    """Yields a row for each row of the row groups `[start, end)`; its `offset` is the number of the row in the file.
 
-    What is left of a row group that can't be read is one row.
+    The rest of a row group that can't be read gives one row.
     """
     parquet = open_parquet(source, file)
     number = sum(parquet.metadata.row_group(group).num_rows for group in range(start))
@@ -178,7 +178,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; text that is not UTF-8, which Parquet does not check, comes as bytes."""
+    """Returns the Python values of a column. Text that is not UTF-8 (Parquet does not check this) is returned as bytes."""
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
@@ -213,12 +213,12 @@ def _row(source: str, number: int, fields: dict[str, Any], config: IngestConfig)
     return fill_row(row, fields, config)
 
 
-#: What the files of a format hold.
+#: The content type of the files of a format.
 TYPES = {"html": "text/html", "text": "text/plain"}
 
 
 def read_single(file: IO[bytes], format: str, layout: str, limit: int) -> Record | Gap:
-    """The file as one record of type `html` or `text`, its body cut at `limit` bytes; a Gap where its compression breaks."""
+    """Returns the file as one record of type `html` or `text`, its body cut at `limit` bytes; a Gap where compressed data is damaged."""
     stream = file if layout == "plain" else inflating(file, layout)
     window = Window(stream)
     body = window.take(limit)
@@ -230,7 +230,7 @@ def read_single(file: IO[bytes], format: str, layout: str, limit: int) -> Record
 
 
 class SegmentReader:
-    """Reads segments; it lives in the process that may be killed (`reader.py`). `params` are the worker's."""
+    """Reads segments, in the process that may be killed (`reader.py`). `params`: those of the worker."""
 
     def __init__(self, config: IngestConfig, params: dict[str, Any]):
         self.config = config
@@ -239,7 +239,7 @@ class SegmentReader:
         self.wat: tuple[str, WatIndex] | None = None
 
     def setup(self) -> None:
-        """Loads what all segments need: called once a process, so that no page is charged with it."""
+        """Loads the extractor and the URL lists. It is called once for each process, so that no page is charged for it."""
         if self.params.get("pages", True):
             warm_up(self.config.extraction)
         if self.config.url_filter is not None:
@@ -249,8 +249,10 @@ class SegmentReader:
     def works(
         self, path: str, size: int, segment: Segment, by_hand: bool = False, given_up: GivenUp = lambda: None
     ) -> Iterator[PendingRow]:
-        """The records of a segment of a file of `size` bytes, in order. `by_hand`: without the native code that usually
-        finds them. What can't be read is a row: the rest of a row group of Parquet, and of anything else the rest of the segment."""
+        """Yields the records of a segment of a file of `size` bytes, in order. `by_hand`: finds them without FastWARC.
+
+        The part that can't be read is one row: the rest of a row group of Parquet, or the rest of the segment for other formats.
+        """
         works = self._works(path, size, segment, by_hand, given_up)
         last: PendingRow | None = None
         while segment.format == "parquet" or not (reason := given_up()):
@@ -291,19 +293,19 @@ class SegmentReader:
         return self._said(wat).join(row, record) if wat else row
 
     def _said(self, wat: str) -> WatIndex:
-        """What a WAT file says; that of the last one is kept."""
+        """Returns the descriptions in a WAT file. Those of the last file stay in memory."""
         if self.wat is None or self.wat[0] != wat:
-            self.wat = None  # not two of them at a time
+            self.wat = None  # frees the memory of the last one first
             self.wat = (wat, WatIndex(Storage(self.params["run"]).read_bytes(wat)))
         return self.wat[1]
 
     def _checked(self, work: PendingRow) -> PendingRow:
-        """The rows of collections have their text already, so their URLs are asked after it."""
+        """Returns the row with a check of its URL added. Rows of collections need no extraction, so the check can come after the text."""
         return PendingRow(lambda: check_url(work.row(), self.urls), work.unread) if self.urls else work
 
 
 def rest_row(path: str, segment: Segment, last: IngestRow | None) -> IngestRow:
-    """What of a segment can't be read, behind the `last` record that could."""
+    """Returns the row for the rest of a segment that can't be read. `last`: the row before it."""
     offset = segment.start if last is None or last.offset is None else last.offset + (last.length or 0)
-    length = segment.end - offset if segment.layout in CUTTABLE else None  # of a stream nobody knows
+    length = segment.end - offset if segment.layout in CUTTABLE else None  # unknown for a compressed stream
     return IngestRow(document_id(f"{path}#{offset}", b""), path, offset, length, "damage", length or 0)

@@ -1,12 +1,12 @@
-"""Has tasks read by a process of its own (`reader.py`), which a hostile page may kill, and goes on behind that page.
+"""Reads tasks in a separate process (`reader.py`), and starts another one after a hostile page has killed it.
 
-`ReaderProcess` starts the process, talks to it, watches it, and finds out of what it died. `Losses` decides which records are
-given up. `ReaderGuard` puts both together and keeps all rows that a dead process had finished.
+`ReaderProcess` starts the process, exchanges messages with it, watches it, and finds the cause of its death. `Losses` decides which records
+are given up. `ReaderGuard` uses both, and keeps all rows that a dead process has finished.
 
-A record whose extraction kills the process is given up at once where its CPU time ran out, and otherwise when a second process dies
-of it too. Where reading kills it, reading is tried again, then without native code, and then the rest of the segment is
-given up. Each is a row of the report. A process that was killed from outside is no record's fault: nothing is given up for it,
-and after some such deaths the whole task is tried elsewhere.
+If extraction of a record kills the process, the record is given up: at once if its CPU time ran out, else after a second process dies of
+it. If reading kills the process, reading is tried a second time; then without FastWARC; then the rest of the segment is given up. The
+report has a row for each loss. If a process was killed from outside, no record is given up; after several such deaths the task fails, and
+is tried elsewhere.
 """
 
 import contextlib
@@ -36,29 +36,33 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKille
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
 
-#: A process that sleeps instead of working is killed after this many times its CPU seconds.
+#: A process that makes no progress is killed after this many times its limit of CPU seconds.
 WALL_FACTOR = 10
-#: What Rust, C++ and glibc say on standard error when an allocation fails, before they abort.
+#: The messages of Rust, C++ and glibc on standard error when an allocation fails, before they abort.
 NO_MEMORY = re.compile(rb"memory allocation of \d+ bytes failed|std::bad_alloc|Cannot allocate memory|out of memory", re.IGNORECASE)
-#: Arrow's own allocators never give memory back. Rust must not trace a panic for want of memory: the trace wants some too, and then
-#: waits for itself forever. glibc gives the memory of each large page back and asks for it anew for the next one, which costs a
-#: twentieth of the time: so it keeps up to 64 MB. A block of more than 32 MB still goes back at once.
+#: Environment variables of the process. Arrow's own allocators never give memory back, so it uses the system's. Rust must not trace a panic
+#: that lack of memory has caused: the trace needs memory as well, and then waits for itself forever. glibc would give the memory of each
+#: large page back and ask for it again, which takes a twentieth of the time; so it keeps up to 64 MB. Blocks of more than 32 MB still go
+#: back at once.
 SURROUNDINGS = {
     "ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0",
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }  # fmt: skip
 
 
-#: Signals that a process gets for what it does itself. All others come from outside, but for SIGPROF, which is our limit of CPU time.
+#: Signals that a process causes itself. All others come from outside, except SIGPROF, which enforces our limit of CPU time.
 OWN_SIGNALS = frozenset(
     [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS, signal.SIGPIPE]
 )
 
 
 class Died(Exception):
-    """The reader process is no more; `rule` says of what (`timeout`, `out_of_memory`, `crashed`), `how` in a few words. `sure`: that the
-    record did it, so no second process has to die of it. `outside`: whoever killed it (the system for want of memory, an administrator, the
-    end of the machine), it was not the record."""
+    """The reader process has died.
+
+    `rule`: the cause (`timeout`, `out_of_memory`, `crashed`). `how`: the cause in a few words. `sure`: whether the record is surely the
+    cause, so that no second process has to die of it. `outside`: whether the process was killed from outside (by the system for lack of
+    memory, by an administrator, by a shutdown) and not by the record.
+    """
 
     def __init__(self, rule: str, how: str, sure: bool = False, outside: bool = False):
         self.rule, self.how, self.sure, self.outside = rule, how, sure, outside
@@ -88,11 +92,11 @@ class ReaderProcess:
         self.send(hello)
 
     def send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: `receive` says of what
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: `receive` raises the cause
             self.connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> bytes:
-        """The next message. Raises Died."""
+        """Returns the next message. Raises Died where the process has died."""
         try:
             while not self.connection.poll(1.0):
                 self._check_hang()
@@ -123,16 +127,16 @@ class ReaderProcess:
         return Died("crashed", how, outside=code < 0 and -code not in OWN_SIGNALS)
 
     def _reap(self) -> int:
-        """Waits for the end of a process that is ending; returns its exit code, negative for a signal."""
+        """Waits for the end of the process; returns its exit code, which is negative for a signal."""
         _, status, usage = os.wait4(self.popen.pid, 0)
         self.popen.returncode = os.waitstatus_to_exitcode(status)
         peak = usage.ru_maxrss // 1024
-        if peak > peak_memory_mb():  # what it says is at least this process's own peak, from which it was started
+        if peak > peak_memory_mb():  # the system's value includes the peak of this process, from which the other was started
             self.peak_mb = max(self.peak_mb, peak)
         return self.popen.returncode
 
     def said(self) -> bytes:
-        """The end of what it wrote to standard error."""
+        """Returns the end of the process's standard error."""
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - (1 << 16)))
         return self.errors.read()
 
@@ -144,19 +148,19 @@ class ReaderProcess:
         self.errors.close()
 
 
-#: Processes that die at the same place before the task fails.
+#: A task fails after more than this many processes have died at the same place.
 TRIES = 3
-#: Processes of a task that are killed from outside before the task fails.
+#: A task fails after this many of its processes were killed from outside.
 KILLED = 3
 
 
 def killed(death: Died) -> ProcessKilled:
-    """The end of a task whose reader processes were killed from outside, the last one like this."""
+    """Returns the exception for a task whose reader processes were killed from outside. `death`: the last one."""
     return ProcessKilled(f"the process that reads was killed from outside ({death.how}), perhaps because the machine has no memory left.")
 
 
 class Losses:
-    """Which records of a task are given up, and why."""
+    """Counts the deaths of a task's processes, and decides which records are given up, and for which reason."""
 
     def __init__(self, limits: ExtractionConfig):
         self.limits = limits
@@ -170,7 +174,10 @@ class Losses:
         return {"lost": self.lost, "unreadable": self.unreadable, "by_hand": self.by_hand}
 
     def note(self, place: int, extracting: bool, death: Died) -> None:
-        """Decides what the next process does differently. Raises ProcessKilled, and CorpusmillError where no process gets on."""
+        """Notes a death at record `place`, and decides what the next process does differently.
+
+        Raises ProcessKilled after too many deaths from outside, and CorpusmillError where no process gets past this place.
+        """
         if death.outside:
             self.killed += 1
             if self.killed >= KILLED:
@@ -197,12 +204,12 @@ class Losses:
 
 
 class ReaderBug(Exception):
-    """An exception in the reader process that is no sentence for the user; its trace is in the notes."""
+    """An unexpected exception in the reader process, which is a bug. Its trace is in the notes."""
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Some rows of a task: a report row for each, a document for each that is kept, and what the manifest says of them."""
+    """Some rows of a task: a report row for each, a document for each that is kept, and counts and warnings for the manifest."""
 
     documents: pa.Table
     report: pa.Table
@@ -211,23 +218,25 @@ class RowBatch:
 
 
 class ReaderGuard:
-    """Has tasks read by a process that is started when it is needed and replaced when it dies."""
+    """Reads tasks in a process that is started when it is needed, and replaced when it dies."""
 
     def __init__(self, config: IngestConfig, params: dict[str, Any]):
         self.config = config
         self.params = params
         self.process: ReaderProcess | None = None
-        self.answering = False  # the process has not sent the last batch of a task
-        self.peak_mb = 0  # the most that one of the processes had in memory
+        self.answering = False  # whether the process has still to send batches of a task
+        self.peak_mb = 0  # the peak memory of all processes so far
 
     def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[RowBatch]:
-        """The rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record. How many are in a batch
-        depends on the time that they take."""
+        """Yields the rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record.
+
+        The number of rows in a batch varies with the time that they take.
+        """
         for head, (documents, report) in self._answers({"segments": segments}):
             yield RowBatch(documents, report, head["counts"], head["warnings"])
 
     def read_wat(self, ref: FileRef, layout: str) -> tuple[pa.Table, list[str]]:
-        """What a WAT file says (`wat.SAID`), and warnings."""
+        """Returns the descriptions in a WAT file (`wat.SAID`), and warnings."""
         tables, warnings = [SAID.empty_table()], list[str]()
         for head, (said,) in self._answers({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}}):
             tables.append(said)
@@ -235,7 +244,7 @@ class ReaderGuard:
         return pa.concat_tables(tables), warnings
 
     def _answers(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[pa.Table]]]:
-        """What the answers to a request bring, in order and once, whatever processes die meanwhile."""
+        """Yields `(head, tables)` of all answers to a request, in order and each once, even if processes die meanwhile."""
         done = 0
         losses = Losses(self.config.extraction)
         while True:
@@ -252,12 +261,12 @@ class ReaderGuard:
                 self._bury(process, death, losses)
 
     def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
-        """`index_range` of a file, or that nothing is known where it can't be walked."""
+        """Returns `index_range` of a file, or UNKNOWN where it can't be walked."""
         found = self._ask({"index": {"path": path, **where}})
         return RangeIndex(**found) if isinstance(found, dict) else UNKNOWN
 
     def examine(self, ref: FileRef) -> InputFile | Refused | Ignored:
-        """`formats.examine` of a file; one that no process survives is refused."""
+        """Returns `archive_walk.examine` of a file; a file that kills each process is refused."""
         found = self._ask({"examine": asdict(ref)})
         if not isinstance(found, dict):
             rule, reason = found
@@ -269,7 +278,7 @@ class ReaderGuard:
         return InputFile(ref, found["format"], found["layout"], tuple(found["groups"]), found["fault"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
-        """What one answer says; or rule and reason where processes died of it."""
+        """Returns the answer to a request that has one answer; or `(rule, reason)` where processes died of it."""
         losses = Losses(self.config.extraction)
         while not losses.unreadable:
             process = self._running()
@@ -297,9 +306,9 @@ class ReaderGuard:
         self.answering = False
 
     def _running(self) -> ReaderProcess:
-        """The process, ready for a request."""
+        """Returns the process, ready for a request; starts one if there is none."""
         if self.answering:
-            self.close()  # the rest of another task, which failed, is not wanted
+            self.close()  # it is still sending rows of an earlier task, which failed
         if self.process:
             return self.process
         death: Died | None = None
@@ -319,9 +328,9 @@ class ReaderGuard:
         raise CorpusmillError(f"ingest: the process that reads can't be started ({(lines or [death.how])[-1]}).")
 
     def _receive(self, process: ReaderProcess) -> tuple[dict[str, Any], list[pa.Table]]:
-        """The next batch."""
+        """Returns the next batch."""
         message = process.receive()
-        self.answering = False  # where it is an error
+        self.answering = False  # if the message is an error, no more follow
         head = _checked(message)
         tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(head["tables"])]
         self.peak_mb = max(self.peak_mb, head["peak_mb"])
@@ -330,7 +339,7 @@ class ReaderGuard:
 
 
 def _checked(message: bytes) -> dict[str, Any]:
-    """A message of the other process; its exception is raised as if it were this one's."""
+    """Returns a message of the other process. If it reports an exception, raises that exception here."""
     head: dict[str, Any] = json.loads(message)
     if "error" in head:
         kinds = {"input": InputError, "ours": CorpusmillError, "bug": ReaderBug}

@@ -1,4 +1,4 @@
-"""Undoes HTTP transfer and content encodings with a limit, and copes with false claims of them."""
+"""Undoes HTTP transfer and content encodings, with a limit on the size. Headers may claim encodings that the body does not have."""
 
 import re
 import zlib
@@ -22,17 +22,17 @@ class NotEncoded(ValueError):
 
 @dataclass(frozen=True)
 class Payload:
-    """A body as the server meant it, and remarks on claims that did not hold (`says gzip but is not`)."""
+    """A body with its HTTP encodings undone, and remarks on claims that were false (`says gzip but is not`)."""
 
     body: bytes
     remarks: tuple[str, ...] = ()
 
 
 def decode_payload(body: bytes, http: Mapping[str, str], limit: int) -> Payload:
-    """`body` without the encodings that the HTTP header `http` (names in lower case) claims.
+    """Returns `body` without the encodings that the HTTP header `http` (names in lower case) claims.
 
-    A claim that does not hold at all leaves the body as it is; a body that breaks off keeps what could be decoded.
-    Raises TooLarge where more than `limit` bytes come out.
+    A false claim leaves the body as it is. Of a body that is damaged or cut, the part before that is decoded. Raises TooLarge where the
+    result has more than `limit` bytes.
     """
     remarks: list[str] = []
     if "chunked" in http.get("transfer-encoding", "").lower():
@@ -57,10 +57,10 @@ def decode_payload(body: bytes, http: Mapping[str, str], limit: int) -> Payload:
 
 
 def dechunk(body: bytes) -> bytes:
-    """The content of a chunked body; trailers are dropped.
+    """Returns the content of a chunked body, without trailers.
 
-    Where a chunk's size can't be read, what follows is taken as it is, as warcio does. Raises NotEncoded where that
-    is already so of the first chunk.
+    Where the size of a chunk can't be read, the rest of the body is taken as it is, as in warcio. Raises NotEncoded where this is the first
+    chunk.
     """
     parts: list[bytes] = []
     place = 0
@@ -105,13 +105,13 @@ def _zlib(body: bytes, limit: int, window_bits: int) -> tuple[bytes, bool]:
         if not decompressor.eof:
             return b"".join(parts), False
         body = decompressor.unused_data if window_bits > zlib.MAX_WBITS else b""
-        if body[:2] != b"\x1f\x8b":  # another member, or rubbish that all readers ignore
+        if body[:2] != b"\x1f\x8b":  # no other member follows, only bytes that all readers ignore
             break
     return b"".join(parts), True
 
 
 def _first_bytes(body: bytes, window_bits: int, limit: int) -> bytes:
-    """What a damaged stream gives before the damage."""
+    """Returns the content of a damaged stream before the damage."""
     return last_bytes(GzipDecoder(zlib.decompressobj(window_bits)), body)[:limit]
 
 
@@ -120,7 +120,7 @@ def gunzip(body: bytes, limit: int) -> tuple[bytes, bool]:
 
 
 def inflate(body: bytes, limit: int) -> tuple[bytes, bool]:
-    """`deflate` is a zlib stream by the standard and a bare deflate stream by many servers."""
+    """Decodes `deflate`: a zlib stream by the standard, but many servers send a bare deflate stream."""
     try:
         return _zlib(body, limit, zlib.MAX_WBITS)
     except NotEncoded:
@@ -147,7 +147,7 @@ def unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
             raise TooLarge
         if decompressor.is_finished():
             return b"".join(parts), True
-        if not part:  # not before: brotli 1.2 says that it can accept more while it still holds output back
+        if not part:  # `can_accept_more_data` is no test for the end: in brotli 1.2 it is true while output is still held back
             return b"".join(parts), False
         data = b""
 
@@ -155,7 +155,7 @@ def unbrotli(body: bytes, limit: int) -> tuple[bytes, bool]:
 def unzstd(body: bytes, limit: int) -> tuple[bytes, bool]:
     import zstandard
 
-    # RFC 9659: browsers take windows of at most 8 MiB; leave room for crawlers that were given more
+    # browsers take windows of at most 8 MiB (RFC 9659); a crawler may have accepted larger ones
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
     parts: list[bytes] = []
     size = 0

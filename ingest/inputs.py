@@ -1,6 +1,6 @@
-"""From the inputs that a user gives (files, folders, globs, URLs) to tasks: discovers files, and cuts them into balanced parts.
+"""Turns the inputs of a run (files, folders, globs, URLs) into tasks: finds the files, and cuts them into balanced segments.
 
-Large files are cut at records, lines or row groups; small ones are put together.
+Large files are cut at records, lines or row groups; small files are put together in one task.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from corpusmill.pipeline.storage import is_remote, printable
 
 @dataclass
 class Discovery:
-    """What the inputs hold: files to read, files that promise data and can't be read, and files left out."""
+    """The files of the inputs: those to read (`sources`), those that should hold data but can't be read (`refused`), and those left out."""
 
     sources: list[InputFile] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
@@ -35,7 +35,7 @@ def discover(
     look: Callable[[FileRef], InputFile | Refused | Ignored] = examine,
     find: Callable[[str], list[str]] = expand,
 ) -> Discovery:
-    """Finds the files of each input by `find` and looks at them by `look`; leaves out those in the folder of the run itself.
+    """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run`.
 
     Raises InputError where an input does not exist or no file can be read.
     """
@@ -57,7 +57,7 @@ def discover(
 
 
 def _inside(path: str, folder: str) -> bool:
-    """Whether a file lies in a folder; both local paths, or both URLs."""
+    """Whether a file lies in a folder; both are local paths or URLs."""
     path, folder = (given if is_remote(given) else str(Path(local_path(given)).absolute()) for given in (path, folder))
     return path.startswith(folder.rstrip("/") + "/")
 
@@ -92,41 +92,41 @@ def _nothing(inputs: list[str], found: Discovery) -> str:
 
 
 MIB = 1 << 20
-#: An input is cut into about this many tasks, so that all workers have something to do, unless they would be tiny.
+#: Small inputs are cut into about this many tasks, so that all workers have one, but not into tasks of less than SMALLEST bytes.
 PIECES = 16
 SMALLEST = 4 * MIB
-#: So many tasks of a large WARC are indexed by one task.
+#: One task indexes a range of a large WARC that makes this many tasks.
 INDEXED = 4
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of one source: bytes `[start, end)`, or row groups of Parquet; all of it where it is one stream."""
+    """A part of one file: its bytes `[start, end)`, or its row groups for Parquet. A file that is one compressed stream has one segment."""
 
     format: str
     layout: str
     start: int
     end: int
     bytes: int
-    rule: str = ""  # of a file that can't be read, with format `refused`
+    rule: str = ""  # for a file that can't be read (format `refused`): the rule that it fails, and the reason
     reason: str = ""
-    wat: str = ""  # of a WET file: what its WAT file says, a file in the run
+    wat: str = ""  # for a WET file: the file in the run folder with the descriptions of its WAT file, and its hash
     wat_sha256: str = ""
 
 
 def piece_bytes(sources: list[InputFile], piece_mb: int) -> int:
-    """The size of a task for these sources. The number of workers plays no part: it must not change the outputs."""
+    """Returns the size of a task for these files. It does not depend on the number of workers, which must not change the outputs."""
     total = sum(source.ref.bytes for source in sources)
     return min(piece_mb * MIB, max(SMALLEST, total // PIECES))
 
 
 def needs_index(source: InputFile, target: int) -> bool:
-    """Whether a WARC or ARC is so large that it has to be cut, which takes a walk over its records first."""
+    """Whether a file is a WARC or ARC that is large enough to be cut; its records must then be walked first."""
     return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
 
 
 def index_ranges(size: int, target: int) -> list[tuple[int, int]]:
-    """The ranges of a large file that are indexed one by one."""
+    """Returns the ranges of a large file, each of which one task indexes."""
     step = INDEXED * target
     edges = [*range(0, max(1, size - step // 2), step), size]
     return list(pairwise(edges))
@@ -134,15 +134,14 @@ def index_ranges(size: int, target: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class RangeIndex:
-    """Where a range can be cut: `first` is where its first record seems to begin, found by searching, so it may be a
-    mistake (a page that holds a WARC); `landed` is where the walk from there came out, at or behind the range's end."""
+    """The places at which a range of a file can be cut."""
 
-    first: int
+    first: int  # where the first record seems to begin: found by searching, so it may be wrong (in a page that holds a WARC)
     places: list[int]
-    landed: int
+    landed: int  # where the walk from `first` ended: the first record at or after the end of the range
 
 
-#: A range that can't be walked: it fits to none, and by itself it has no places.
+#: The index of a range that can't be walked: it fits no other range, and has no places.
 UNKNOWN = RangeIndex(-1, [], -2)
 
 
@@ -156,7 +155,7 @@ def index_range(
     by_hand: bool = False,
     on_record: Callable[[], None] = lambda: None,
 ) -> RangeIndex:
-    """Walks the records that begin in `[start, end)`; places about every `step` bytes. `by_hand`: see `read_records`."""
+    """Walks the records that begin in `[start, end)`; returns places about every `step` bytes. `by_hand`: see `read_records`."""
     with open_file(path) as file:
         first = first_start(file, format, layout, start)
         places, landed = [first], first
@@ -169,15 +168,21 @@ def index_range(
 
 
 def joined(ranges: list[RangeIndex], size: int) -> list[int] | None:
-    """Where a file can be cut: 0, ..., size; None where a range does not begin where the walk over those before it comes
-    out. Where all do, each begins at a record: the first does, and from record to record nothing but records are walked."""
+    """Returns the places at which a file can be cut: 0, ..., size; or None where the ranges do not fit together.
+
+    They fit if each range begins where the walk over the range before it ended. Then each place is the beginning of a record, because the
+    first range begins at one, and a walk goes from record to record.
+    """
     if any(one.landed != other.first for one, other in pairwise(ranges)):
         return None
     return sorted({place for one in ranges for place in one.places} | {0, size})
 
 
 def segments_of(source: InputFile, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
-    """The parts of one source, in order. `starts`: where a large WARC can be cut (`joined`); `wat`: what is joined to it."""
+    """Returns the segments of one file, in order.
+
+    `starts`: the places at which a large WARC can be cut (`joined`). `wat`: path and hash of the descriptions for a WET file.
+    """
     size = source.ref.bytes
     if source.format == "parquet":
         return _row_groups(source, target)
@@ -189,11 +194,11 @@ def segments_of(source: InputFile, target: int, starts: list[int] | None = None,
 
 
 def line_starts(file: IO[bytes], size: int, step: int) -> list[int]:
-    """Places where a line begins, about every `step` bytes: 0, ..., size."""
+    """Returns places at which a line begins, about every `step` bytes: 0, ..., size."""
     places = [0]
     while places[-1] + step < size:
         place = places[-1] + step
-        file.seek(place - 1)  # a line that begins exactly here is found too
+        file.seek(place - 1)  # one byte before, to find a line that begins exactly at `place`
         window = Window(file, place - 1)
         found = window.seek_pattern(b"\n")
         if not found or window.position + 1 >= size:
@@ -214,7 +219,7 @@ def _row_groups(source: InputFile, target: int) -> list[Segment]:
 
 
 def pack(parts: list[tuple[FileRef, Segment]], target: int) -> list[Task]:
-    """Tasks `part-00000`, ... of consecutive segments, each up to about `target` bytes."""
+    """Returns tasks `part-00000`, ... of consecutive segments, each of up to about `target` bytes."""
     groups: list[list[tuple[FileRef, Segment]]] = []
     size = 0
     for ref, segment in parts:

@@ -1,4 +1,4 @@
-"""Reads a record again from the place that documents and reports name, and gives it as the crawl has it."""
+"""Reads the original record of a document or report row again, from its place in the crawl."""
 
 import codecs
 import io
@@ -28,10 +28,10 @@ CHUNK = 1 << 20
 
 
 def read_record(source: str, offset: int | None, length: int | None, limit: int = 1 << 30) -> bytes:
-    """The bytes of a record as the crawl has them, decompressed: a WARC or ARC record with its headers, a line of JSONL, a
-    row of Parquet as JSON. Where several records lie in one compressed frame, all of them.
+    """Returns the bytes of a record as the crawl has them, decompressed: a WARC or ARC record with its headers, a line of JSONL, or a row
+    of Parquet as JSON. If several records lie in one compressed frame, returns all of them.
 
-    Raises InputError where the file is gone, is not what it was, has no such place, or `limit` bytes are not enough.
+    Raises InputError where the file is gone, has changed, or has no such place, or where the record has more than `limit` bytes.
     """
     found = examine(file_ref(source))
     if not isinstance(found, InputFile) or offset is None:
@@ -61,8 +61,8 @@ def read_record(source: str, offset: int | None, length: int | None, limit: int 
 
 
 def read_stretch(source: str, offset: int, length: int) -> Iterator[bytes]:
-    """The bytes of a damaged stretch of a file, in chunks: as they lie there, or, where the file is one compressed stream,
-    what it still gives. Raises InputError where the file is gone or has no such stretch."""
+    """Yields the bytes of a damaged stretch of a file, in chunks: as they are in the file, or, if the file is one compressed stream, those
+    that can still be decompressed. Raises InputError where the file is gone or has no such stretch."""
     found = examine(file_ref(source))
     if not isinstance(found, InputFile) or found.format == "parquet":
         raise InputError(f"{source}: what is damaged there can't be shown by itself.")
@@ -99,9 +99,9 @@ def _parquet_row(source: str, number: int) -> bytes:
     raise InputError(f"{source}: it has no row {number}; it is not the file that was ingested.")
 
 
-#: A record is held in memory up to this size, decompressed (bytes).
+#: The largest record that can be shown, decompressed (bytes); it is held in memory.
 LARGEST = 512 * MIB
-#: Record types of the report that are no records of a web archive.
+#: Record types in the report that come from JSONL and Parquet (ROWS), and that are not records at all (NO_RECORDS).
 ROWS = ("line", "row")
 NO_RECORDS = ("damage", "file")
 LINE_END = re.compile(rb"\n")
@@ -110,18 +110,17 @@ BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 @dataclass(frozen=True)
 class Original:
-    """A record: all of it, where its headers end (0 where it has none), and its payload with HTTP's encodings undone (None
-    where that is more than the limits of ingest let through)."""
+    """A record as the crawl has it."""
 
-    content: bytes
-    head: int
-    body: bytes | None
+    content: bytes  # the whole record
+    head: int  # where its headers end; 0 where it has none
+    body: bytes | None  # its payload with HTTP's encodings undone; None where that exceeds the limits of ingest
 
 
 def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
-    """The original of a row of the ingest report (`source`, `offset`, `length`, `record_type`, `url`, `id`).
+    """Returns the original of a row of the ingest report (`source`, `offset`, `length`, `record_type`, `url`, `id`).
 
-    Raises InputError where the file is gone or no longer holds, at that place, a record that gives the row's id.
+    Raises InputError where the file is gone, or no longer has a record with the row's id at that place.
     """
     content = read_record(row["source"], row["offset"], row["length"], LARGEST)
     limit = config.extraction.max_record_mb * MIB
@@ -138,7 +137,7 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
         if isinstance(record, Record) and _gives_id(record, row, config):
             part = content[record.offset : record.offset + record.length]
             start, head = _heads(part, record, format)
-            record.body = part[head : start + record.size]  # all of it
+            record.body = part[head : start + record.size]  # the whole body, not cut at the limit
             return Original(part, head, _payload(record, config))
     raise _another(row)
 
@@ -154,7 +153,7 @@ def _is_line(content: bytes, row: dict[str, Any], config: IngestConfig) -> bool:
 
 
 def _text_of(content: bytes, config: IngestConfig) -> bytes:
-    """What a line or row has as its text."""
+    """Returns the text of a line or row, in UTF-8."""
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError):
@@ -171,13 +170,13 @@ def _payload(record: Record, config: IngestConfig) -> bytes | None:
 
 
 def _gives_id(record: Record, row: dict[str, Any], config: IngestConfig) -> bool:
-    """Whether this is the record of the row: the id is made from the decoded body of a page, and from the body as it came
-    (up to the limit of a record) of what was dropped before."""
+    """Whether a record has the id of the row. The id of a page that was decoded is made from the decoded body; for other records, from the
+    body as it is in the file (up to the limit of a record)."""
     return row["id"] in (document_id(record.url, body) for body in (record.body, _payload(record, config) or b""))
 
 
 def _heads(part: bytes, record: Record, format: str) -> tuple[int, int]:
-    """Where the archive's header of a record ends, and where that of HTTP behind it."""
+    """Returns where the archive's header of a record ends, and where the HTTP header after it ends."""
     archive = (BLANK_LINE if format == "warc" else LINE_END).search(part)
     start = archive.end() if archive else 0
     if record.whole:

@@ -1,4 +1,4 @@
-"""Turns a WARC record into a row: decides which records are pages, and extracts their text."""
+"""Makes a row of a WARC record: decides whether the record is a page, and extracts its text."""
 
 import codecs
 import re
@@ -15,7 +15,7 @@ from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.damage import mojibake_rate, storable
 
-#: Where each extractor stands. It counts for the code of a task that is configured with it (`pipeline/code.py`).
+#: The module of each extractor. It is part of the code of those tasks whose configuration names it (`pipeline/code.py`).
 EXTRACTORS = {
     "lexbor": "corpusmill.ingest.html.main_text",
     "trafilatura": "corpusmill.ingest.html.trafilatura",
@@ -23,10 +23,10 @@ EXTRACTORS = {
 
 
 def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: bytes | None = None) -> Extracted:
-    """The text of a page, with blank lines between its blocks, and its title, author, date and canonical address.
+    """Returns the text of a page, with blank lines between its blocks, and its title, author, date and canonical URL.
 
-    `utf8` is `html` in UTF-8, where the caller has that already. Raises TooDeep where elements nest deeper than
-    `config.max_nesting`, and InputError where the extractor is not installed.
+    `utf8` is `html` in UTF-8, if the caller has it already. Raises TooDeep where elements are nested more deeply than `config.max_nesting`,
+    and InputError where the extractor is not installed.
     """
     page = html if config.extractor == "trafilatura" else html.encode() if utf8 is None else utf8
     found: Extracted = load_object(f"{EXTRACTORS[config.extractor]}:extract")(page, url, config)
@@ -34,16 +34,16 @@ def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: byt
 
 
 def warm_up(config: ExtractionConfig) -> None:
-    """Loads the extractor, so that no page is charged with that."""
+    """Loads the extractor, so that no page is charged for it."""
     load_object(f"{EXTRACTORS[config.extractor]}:warm_up")()
 
 
 MIB = 1 << 20
-#: Types that say nothing: what lies behind them is looked at.
+#: Content types that say nothing about the content: the body decides.
 UNSPECIFIC = (None, "", "application/octet-stream", "application/unknown", "unknown/unknown", "*/*")
-#: Bytes that are looked at.
+#: The number of bytes of such a body that are searched for HTML.
 SNIFFED = 1445
-#: How HTML begins (WHATWG MIME Sniffing, section 7.1), behind a byte order mark, spaces and an XML declaration.
+#: The beginnings of HTML (WHATWG MIME Sniffing, section 7.1), after a byte order mark, spaces and an XML declaration.
 HTML = re.compile(
     rb"(?:<\?xml[^>]{0,200}>\s*)?"
     rb"<(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p|!--)[\s>-]",
@@ -52,13 +52,13 @@ HTML = re.compile(
 
 
 def gap_row(source: str, gap: Gap) -> IngestRow:
-    """A stretch of a file that is no whole record."""
+    """Returns the row for a stretch of a file that is not a whole record."""
     row = IngestRow(document_id(f"{source}#{gap.offset}", b""), source, gap.offset, gap.length, "damage", gap.length)
     return row.fail(gap.kind, gap.reason)
 
 
 def unread_row(source: str, record: Record) -> IngestRow:
-    """What is known of a record without looking into its body."""
+    """Returns the row of a record with the values that are known without its body."""
     return IngestRow(
         document_id(record.url, record.body), source, record.offset, record.length, record.type, record.size,
         url=record.url, timestamp=record.timestamp, http_status=record.status,
@@ -67,9 +67,9 @@ def unread_row(source: str, record: Record) -> IngestRow:
 
 
 def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilter | None = None) -> IngestRow:
-    """The row of a record; every rule that it fails before its body has to be decoded is named.
+    """Returns the row of a record, with all rules that it fails on its headers, its size and its URL.
 
-    What its URL fails is never extracted.
+    The body is only decoded and extracted if it fails none of these.
     """
     row = IngestRow(
         "", source, record.offset, record.length, record.type, record.size,
@@ -120,7 +120,7 @@ def _check_response(row: IngestRow, record: Record, config: IngestConfig) -> Non
 
 
 def payload_of(record: Record, config: IngestConfig) -> Payload:
-    """The body of a response as the server meant it. Raises TooLarge, with the limit that it went over."""
+    """Returns the body of a response, with its HTTP encodings undone. Raises TooLarge, with the limit that it exceeds."""
     limits = config.extraction
     limit = min(limits.max_decoded_mb * MIB, max(MIB, limits.max_expansion * len(record.body)))
     try:
@@ -130,7 +130,7 @@ def payload_of(record: Record, config: IngestConfig) -> Payload:
 
 
 def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
-    """Decodes and extracts a page into its row; returns the body that its id is made of."""
+    """Decodes and extracts a page into its row; returns the body from which its id is made."""
     limits = config.extraction
     try:
         payload = payload_of(record, config)
@@ -169,7 +169,7 @@ def _plain(row: IngestRow, record: Record, config: IngestConfig) -> None:
 
 
 def check_text(row: IngestRow, minimum: int) -> None:
-    """The rules on the text alone, and how much of it was read in a wrong encoding."""
+    """Applies the rules on the text, and measures how much of it was read in a wrong encoding."""
     row.mojibake = mojibake_rate(row.text)
     if not row.text.strip():
         row.fail("empty_text", "no text is left")

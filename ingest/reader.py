@@ -1,8 +1,8 @@
-"""The process that reads and extracts: a page that runs away takes this process with it and nothing else.
+"""The process that reads and extracts. A page that exceeds the limits ends this process and nothing else.
 
-Python can't interrupt native code, so the limits are the system's: a timer of CPU time whose signal ends the process, and
-a limit of its memory. Where it is stands in memory that it shares with the worker that started it (`guard.py`), which
-learns from that what to give up, and starts another. Usage: python -m corpusmill.ingest.reader SOCKET PLACE PARENT
+Python can't interrupt native code, so the system enforces the limits: a timer of CPU time, whose signal ends the process, and a limit of
+its memory. The process writes the number of its current record to memory that it shares with the worker that started it (`guard.py`). From
+that the worker learns which record to give up, and starts another process. Usage: python -m corpusmill.ingest.reader SOCKET PLACE PARENT
 """
 
 import contextlib
@@ -37,20 +37,20 @@ from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
 
-#: Exit code of a process that ran into its memory limit.
+#: Exit code of a process that reached its memory limit.
 OUT_OF_MEMORY = 86
-#: What the shared memory holds: the number of the record in the task, and what is done with it.
+#: The two numbers in the shared memory: the number of the record in the task, and the phase of its processing.
 PLACE, PHASE = 0, 1
 IDLE, READING, EXTRACTING = 0, 1, 2
-#: Finding the next record may take this many times what a page may: it can lie behind gigabytes.
+#: Finding the next record may take this many times the limit of a page, because it may come after gigabytes of damage.
 READING_FACTOR = 10
-#: Finished rows go to the worker after so many rows, characters, or seconds: what a crash costs at most.
+#: Finished rows are sent to the worker when one of these numbers is reached. A crash loses no more than that.
 BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 1024, 1 << 22, 1.0
 PR_SET_PDEATHSIG = 1
 
 
 class RowSender:
-    """Finished rows that are not sent yet, and what the manifest says of them."""
+    """Collects finished rows until they are sent, with counts and warnings for the manifest."""
 
     def __init__(self) -> None:
         self.tables = RowTables()
@@ -82,7 +82,7 @@ class RowSender:
 def send_tables(
     connection: Connection, tables: list[pa.Table], rows: int, counts: Mapping[str, int], warnings: list[str], end: bool
 ) -> None:
-    """Sends what `rows` records have given (`Guard` takes them up)."""
+    """Sends the tables made from `rows` records to the worker (`ReaderGuard`)."""
     head = {"rows": rows, "counts": counts, "warnings": warnings, "tables": len(tables), "peak_mb": peak_memory_mb(), "end": end}
     connection.send_bytes(json.dumps(head).encode())
     for table in tables:
@@ -113,7 +113,7 @@ class Reader:
             raise
         except Exception as error:  # noqa: BLE001 - it is raised again in the worker
             if isinstance(error, MemoryError):
-                os._exit(OUT_OF_MEMORY)  # another process has to try: this one may be short of memory for other reasons
+                os._exit(OUT_OF_MEMORY)  # a new process must try again: this one may lack memory for other reasons
             kind = "input" if isinstance(error, InputError) else "ours" if isinstance(error, CorpusmillError) else "bug"
             told = {
                 "error": kind,
@@ -150,7 +150,7 @@ class Reader:
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
     def _wat(self, request: dict[str, Any]) -> None:
-        """Sends what the records of a WAT file say, behind the first `done`; `lost` and `unreadable` as for a task."""
+        """Sends the descriptions in a WAT file, without those of the first `done` records; `lost` and `unreadable` as for a task."""
         done, (lost, unreadable) = request["done"], given_up(request)
         path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
         number, sent = 0, done
@@ -174,7 +174,7 @@ class Reader:
         send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
 
     def _piece(self, request: dict[str, Any]) -> None:
-        """Sends the rows behind the first `done`; `lost` and `unreadable` say which records to give up, and why."""
+        """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""
         done, (lost, unreadable) = request["done"], given_up(request)
         number = 0
         batch = RowSender()
@@ -192,7 +192,7 @@ class Reader:
         batch.send(self.connection, end=True)
 
     def _read_on(self, number: int) -> None:
-        self._enter(READING, self.page_seconds * READING_FACTOR)  # first: nobody is to blame the next record for this one
+        self._enter(READING, self.page_seconds * READING_FACTOR)  # before PLACE changes, so that the next record is not blamed for this one
         self.place[PLACE] = number
 
     def _row(self, work: PendingRow, given_up: list[str] | None) -> IngestRow:
@@ -202,18 +202,18 @@ class Reader:
         return work.row()
 
     def _enter(self, phase: int, seconds: float) -> None:
-        """From here on the process may take so much CPU time (0: any)."""
+        """Begins a phase, in which the process may take `seconds` of CPU time (0: no limit)."""
         self.place[PHASE] = phase
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
-    """The records that are given up by number, each with rule and reason: those that are lost, and those behind which nothing is read."""
+    """Returns `[lost, unreadable]`: the records that are not extracted, and those where reading stops, by number, with rule and reason."""
     return [{int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable")]
 
 
 def limit_memory(megabytes: int) -> None:
-    """A limit of what this process may allocate beside what it holds now; mapped files don't count."""
+    """Limits the memory that this process may allocate in addition to what it holds now. Mapped files don't count."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = held() + (megabytes << 20)
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
@@ -221,7 +221,7 @@ def limit_memory(megabytes: int) -> None:
 
 
 def held() -> int:
-    """Bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not say."""
+    """Returns the bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
     except OSError:
@@ -229,7 +229,7 @@ def held() -> int:
 
 
 def depend_on(parent: int) -> None:
-    """Makes this process die with its worker, however that ends, and be the first that the system kills for memory."""
+    """Makes this process die with its worker, and makes it the first process that the system kills when memory runs out."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -240,13 +240,13 @@ def depend_on(parent: int) -> None:
 
 def main() -> None:
     socket, shared, parent = map(int, sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     depend_on(parent)
     place = memoryview(mmap.mmap(shared, mmap.PAGESIZE)).cast("Q")
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker is gone or needs no more
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the worker has ended or needs no more rows
         Reader(Connection(socket), place).run()
 
 

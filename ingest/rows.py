@@ -1,4 +1,4 @@
-"""One row for everything that came in, and the two tables that a task's rows become."""
+"""The row of a record, and the two tables (documents and report) that are made from a task's rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, with_columns
 
-#: What a record is left out for, by rule; of the URL's rules, too (ingest/urls).
+#: The reason for which each rule drops a record, including the rules on URLs (ingest/urls).
 MEANINGS = {
     "record_type": "it is a record of the archive's own, such as a request: no page that a server sent",
     "status": "the server's answer has no HTTP status, or one that the recipe does not take, such as 404",
@@ -37,18 +37,18 @@ MEANINGS = {
     "url_subword": "its address has a blocked word within its words, or across them",
 }
 
-#: The report of the stage; `reason` says in words what `failed` names, and remarks on rows that were kept.
+#: The report of the stage. `reason` explains in words the rules in `failed`; a row that is kept may have a remark there.
 INGEST_REPORT = with_columns(
     REPORT,
     [
         pa.field("source", pa.string(), nullable=False),
         pa.field("offset", pa.int64()),
         pa.field("length", pa.int64()),
-        pa.field("record_type", pa.string(), nullable=False),  # of WARC; `line`, `row`, `damage` or `file` elsewhere
+        pa.field("record_type", pa.string(), nullable=False),  # of WARC, or `line`, `row`, `html`, `text`, `damage`, `file`
         pa.field("http_status", pa.int32()),
         pa.field("content_type", pa.string()),
-        pa.field("encoding_claimed", pa.string()),  # by HTTP or the page, as it is written
-        pa.field("encoding", pa.string()),  # that the bytes were read with
+        pa.field("encoding_claimed", pa.string()),  # the label that HTTP or the page gives, as it is written
+        pa.field("encoding", pa.string()),  # the encoding with which the bytes were read
         pa.field("mojibake", pa.float64()),  # share of the text's characters that a wrong encoding made (`mojibake_rate`)
         pa.field("bytes_in", pa.int64(), nullable=False),
         pa.field("reason", pa.string()),
@@ -58,7 +58,7 @@ INGEST_REPORT = with_columns(
 
 @dataclass
 class IngestRow:
-    """A record, line or row of a source; it goes on as a document where `failed` is empty."""
+    """A record, line or row of a file; it becomes a document if `failed` is empty."""
 
     id: str
     source: str
@@ -102,18 +102,18 @@ class IngestRow:
 
 
 class PendingRow(NamedTuple):
-    """A record that was read and not yet looked into, which may take too long, too much memory, or the process with it."""
+    """A record that is found but not extracted yet. Extraction may take too long or too much memory, or may kill the process."""
 
-    row: Callable[[], IngestRow]  # looks into it
-    unread: Callable[[], IngestRow]  # what is known without that
+    row: Callable[[], IngestRow]  # extracts it
+    unread: Callable[[], IngestRow]  # returns the row with the values that are known without extraction
 
     @classmethod
     def of(cls, row: IngestRow) -> "PendingRow":
-        """A row that is there already."""
+        """Wraps a row that is complete already."""
         return cls(lambda: row, lambda: row)
 
 
-#: Asked before a record is read: the rule and the reason where reading it has killed the process again and again.
+#: A function that is called before a record is read. It returns rule and reason if reading that record has killed several processes.
 GivenUp: TypeAlias = Callable[[], list[str] | None]
 
 

@@ -1,4 +1,4 @@
-"""`ingest`: crawls and collections in; one table of documents and one report row for everything that came in."""
+"""The stage `ingest`: reads crawls and collections; writes one table of documents, and a report row for each record."""
 
 import json
 from collections import Counter
@@ -40,16 +40,16 @@ from corpusmill.pipeline.shards import content_bytes
 from corpusmill.pipeline.stage import DocumentFiles, Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
-#: Why a line of JSONL is no object, so that nobody knows whether it has a text.
+#: The rules of JSONL lines that can't be read as objects. Whether such a line has a text is unknown.
 NO_OBJECT = ("not_json", "invalid_utf8", "too_large")
-#: Formats that hold pages, for which the extractor is loaded.
+#: Formats with pages. For them the extractor is loaded.
 PAGES = ("warc", "arc", "html")
-#: Most rows of a shard, where documents are so short that `shard_mb` would hold millions.
+#: Rows of a shard at most. Without this limit, `shard_mb` could hold millions of very short documents.
 SHARD_ROWS = 1 << 18
 
 
 class GuardedWorker(Worker):
-    """Reads by a process of its own, which a hostile file may kill."""
+    """Reads files in a separate process, so that a hostile file kills only that process."""
 
     config: IngestConfig
 
@@ -65,17 +65,20 @@ class GuardedWorker(Worker):
 
     @staticmethod
     def check_unchanged(refs: Iterable[FileRef]) -> None:
-        """Raises InputError where a file is no longer the one that was listed. Called behind a read, so what was read is of one version."""
+        """Raises InputError where a file has changed since the run listed it.
+
+        Must be called after the files are read, so that all that was read is of one version.
+        """
         for ref in dict.fromkeys(refs):
             if file_ref(ref.path).fingerprint != ref.fingerprint:
                 raise InputError(f"{ref.path}: was changed or replaced since the run listed it; run again to read what it holds now.")
 
 
 class IndexWorker(GuardedWorker):
-    """Finds where a range of a large WARC can be cut."""
+    """Finds the places at which a range of a large WARC or ARC can be cut."""
 
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
-        super().__init__(config.model_copy(update={"url_filter": None}), run, {**params, "pages": False})  # nothing is judged here
+        super().__init__(config.model_copy(update={"url_filter": None}), run, {**params, "pages": False})  # no URL is judged here
 
     def process(self, task: Task) -> Output:
         (ref,) = task.inputs
@@ -85,7 +88,7 @@ class IndexWorker(GuardedWorker):
 
 
 class WatWorker(IndexWorker):
-    """Takes from a WAT file what is joined to the documents of its WET file."""
+    """Reads the descriptions in a WAT file (`wat.SAID`), which are joined to the documents of its WET file."""
 
     def process(self, task: Task) -> Output:
         (ref,) = task.inputs
@@ -95,12 +98,12 @@ class WatWorker(IndexWorker):
 
 
 class IngestWorker(GuardedWorker):
-    """Turns parts of sources into rows."""
+    """Turns segments of files into documents and report rows."""
 
     memory_mb = 700
 
     def process(self, task: Task) -> Iterator[Output]:
-        """The shards of the task, each as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
+        """Yields each shard of the task as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
         segments = task.params["segments"]
         counts: Counter[str] = Counter()
         warnings = list(task.params.get("warnings", []))
@@ -121,15 +124,15 @@ class IngestWorker(GuardedWorker):
 
 
 class Shard(DocumentFiles):
-    """A shard that takes documents of up to `limit` bytes, or one that is larger; and so many rows. What the rows hold decides where it
-    ends, and not how they came in batches."""
+    """A shard of at most SHARD_ROWS rows, with documents of at most `limit` bytes, or with one larger document. Where it ends depends on
+    the rows alone, not on the batches in which they arrive."""
 
     def __init__(self, limit: int):
         super().__init__(DOCUMENTS, INGEST_REPORT)
         self.left, self.rows_left = limit, SHARD_ROWS
 
     def fill(self, batch: RowBatch) -> RowBatch | None:
-        """Takes rows of the batch, and returns those that have no room; None where all have."""
+        """Takes rows of the batch until the shard is full; returns the other rows, or None if all fit."""
         kept = np.asarray(batch.report["kept"].to_numpy(), bool)
         sizes = np.zeros(len(kept), np.int64)
         sizes[kept] = content_bytes(batch.documents)
@@ -179,7 +182,7 @@ class IngestStage(Stage):
 
     @staticmethod
     def _download(run: StageRun) -> None:
-        """Fetches what is read from this machine's cache. On other machines of a cluster it is read over the network."""
+        """Downloads the files of `cc:` inputs into this machine's cache. Other machines of a cluster read them over the network."""
         crawls = [given for given in run.inputs if is_crawl(given)]
         if crawls:
             with run.progress.transfer("ingest download") as bar:
@@ -187,7 +190,7 @@ class IngestStage(Stage):
                     fetch(given, bar)
 
     def _discover(self, run: StageRun) -> Discovery:
-        """Looks at all files by a guarded process: a hostile head or footer ends that, and not the run."""
+        """Finds all files and their formats, in a guarded process: a hostile head or footer of a file kills that process, not the run."""
         with closing(ReaderGuard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
             found = discover(run.inputs, run.run.root, guard.examine, find_files)
         if fault := next((source.fault for source in found.sources if source.fault), ""):
@@ -195,7 +198,7 @@ class IngestStage(Stage):
         return found
 
     def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
-        """Raises the sentence of `text_fault` where nothing was kept because no line of the JSONL has the text key."""
+        """Raises InputError where no document was kept because no line of JSONL has the text key."""
         counts: Counter[str] = Counter()
         for row in rows:
             if row.kept:
@@ -212,8 +215,10 @@ class IngestStage(Stage):
             raise InputError(f"{source.ref.path}: no column {self.config.text_key!r} (ingest.text_key) in any line; it has {names}.")
 
     def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
-        """Where large sources can be cut. Ranges of them are walked side by side, and where that does not fit together,
-        the whole file from its beginning."""
+        """Returns the places at which each large file can be cut, by path.
+
+        Ranges of a file are walked in parallel. Where their results do not fit together, the whole file is walked from its beginning.
+        """
         large = [source for source in found.sources if needs_index(source, target)]
         starts = self._starts(run, "index", [(source, index_ranges(source.ref.bytes, target)) for source in large], target)
         again = [source for source in large if starts[source.ref.path] is None]
@@ -240,8 +245,10 @@ class IngestStage(Stage):
 
     @staticmethod
     def _wats(run: StageRun, found: Discovery) -> dict[str, tuple[str, str]]:
-        """What WAT files say of the pages of each WET file of the input: a file in the run and its hash. A WAT file that can't be read is
-        given up for now, and its WET file is read without."""
+        """Reads the WAT files; returns for each WET file the path and the hash of a file in the run folder, with descriptions of its pages.
+
+        Where a WAT file can't be read, its WET file is read without it.
+        """
         pairs = pairs_of(found.sources)
         if not pairs:
             return {}
@@ -254,7 +261,7 @@ class IngestStage(Stage):
 
     @staticmethod
     def _left_out(key: str, found: Discovery) -> Task:
-        """The task that accounts for files that were not read: a report row for each that promised data."""
+        """Returns the task for the files that are not read: it writes a row for each refused file, and a warning about ignored ones."""
         params: dict[str, Any] = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
         if found.ignored:
             names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")

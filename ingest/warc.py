@@ -1,9 +1,8 @@
-"""Reads the records of a WARC or ARC, whole or in a range of it, each with its exact place, and each damaged stretch as a `Gap`.
+"""Reads the records of a WARC or ARC, or of a range of it, each with its exact place. A damaged stretch becomes a `Gap`.
 
-FastWARC reads WARCs that are plain or have a gzip member for each record. Its records count only once the records
-behind them were seen where they must be. Where anything is odd, the walk (`archive_walk.py`) decides what lies at that
-place, and FastWARC goes on behind it. The walk reads all other files. FastWARC's own decoding of bodies stays off: it ends
-silently on gzip + chunked responses.
+FastWARC reads WARCs that are plain or have a gzip member for each record. A record counts only after the following records were found where
+they must be. Where anything is odd, the walk (`archive_walk.py`) decides what lies at that place, and FastWARC continues after it. The walk
+reads all other files. FastWARC does not decode bodies here, because it stops without an error at responses that are gzip and chunked.
 """
 
 import io
@@ -38,17 +37,18 @@ from corpusmill.pipeline.text.damage import storable
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
 ZERO = re.compile(r"\+?0{1,18}")
 KNOWN_TYPES = frozenset({"response", "request", "metadata", "warcinfo", "resource", "revisit", "conversion", "continuation"})
-#: Records whose blocks begin with the header of an HTTP response.
+#: Types of records whose block begins with the header of an HTTP response.
 WITH_HTTP = ("response", "revisit")
 TYPE, LENGTH, URI, DATE = WarcHeader.WARC_TYPE, WarcHeader.CONTENT_LENGTH, WarcHeader.WARC_TARGET_URI, WarcHeader.WARC_DATE
 BLOCK_TYPE, REFERS_TO = WarcHeader.CONTENT_TYPE, WarcHeader.WARC_REFERS_TO
 
 
 class Record:
-    """A whole record. `offset` and `length` are bytes of the file as it lies on disk (where it has a compressed frame
-    for each record: those of the frame), or of its decompressed stream where it is compressed as one.
+    """A whole record.
 
-    What its headers say is looked up when it is asked for: of most records of a crawl little is.
+    `offset` and `length` are bytes of the file on disk. If the file has a compressed frame for each record, they are those of the frame; if
+    it is one compressed stream, they are bytes of the decompressed stream. Header fields are looked up on demand, because most records need
+    few of them.
     """
 
     __slots__ = ("_fields", "_http", "_http_headers", "body", "length", "offset", "size", "type", "whole")
@@ -57,8 +57,8 @@ class Record:
         self.offset = offset
         self.length = length
         self.type = type
-        self.size = size  # of the block, declared
-        self.body = body  # the block behind its HTTP header, at most the limit
+        self.size = size  # of the block, as its header declares it
+        self.body = body  # the block after its HTTP header, up to the limit
         self.whole = whole  # False where the body was cut at the limit
         self._fields = fields  # FastWARC's map of the WARC header, or Fields
         self._http_headers = http_headers  # FastWARC's map of the HTTP header, or None
@@ -75,12 +75,12 @@ class Record:
 
     @property
     def block_type(self) -> str | None:
-        """Content-Type of the WARC header; of an ARC, its record's."""
+        """The Content-Type of the WARC header, or the type in the line before an ARC record."""
         return _field(self._fields, BLOCK_TYPE, "content-type")
 
     @property
     def refers_to(self) -> str | None:
-        """The id of the record that this one was made of."""
+        """The id of the record from which this one was made."""
         return _field(self._fields, REFERS_TO, "warc-refers-to")
 
     @property
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def http(self) -> dict[str, str]:
-        """The HTTP header: names in lower case, values of repeated ones joined by `, `."""
+        """The HTTP header: names in lower case; the values of a repeated name are joined by `, `."""
         if self._http is None:
             self._http = {}
             for name, value in self._http_headers.to_tuples() if self._http_headers is not None else ():
@@ -100,7 +100,7 @@ class Record:
         return self._http
 
     def content(self) -> tuple[object, ...]:
-        """All that is known of it but its length, which the newlines behind it count to."""
+        """All values of the record except its length, which includes the newlines after the record."""
         return (
             self.offset, self.type, self.size, self.body, self.whole, self.url, self.timestamp, self.block_type, self.status, self.http,
         )  # fmt: skip
@@ -116,7 +116,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Fields:
-    """What a record that is not of a WARC says of itself, to be asked for as in a WARC's header."""
+    """The header fields of a record that is not from a WARC, with the interface of a WARC header."""
 
     url: str | None = None
     date: str | None = None
@@ -137,7 +137,7 @@ def _field(fields: Any, key: Any, name: str) -> str | None:
 
 
 def _hidden_field(fields: Any, name: str) -> str | None:
-    """A field that a bare LF made a part of the one before it."""
+    """Returns a field that FastWARC took for a part of the field before it, because a bare LF separates the two."""
     for value in fields.values():
         for line in value.split("\n")[1:] if "\n" in value else ():
             key, colon, content = line.partition(":")
@@ -147,11 +147,11 @@ def _hidden_field(fields: Any, name: str) -> str | None:
 
 
 def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | None:
-    """What is needed of a FastWARC record, or None where it is not well formed or not whole (but for `cut`)."""
+    """Returns a Record made from a FastWARC record, or None where it is malformed or not whole. With `cut` it need not be whole."""
     fields = record.headers
     kind = fields.get(TYPE)
     size = remaining = record.content_length
-    if kind is None or (not size and not ZERO.fullmatch(fields.get(LENGTH) or "")):  # what is no number counts as 0
+    if kind is None or (not size and not ZERO.fullmatch(fields.get(LENGTH) or "")):  # FastWARC reads an invalid number as 0
         return None
     if size > HUGE and not cut:  # FastWARC would decompress all of it, and it may be a bomb
         return None
@@ -160,12 +160,12 @@ def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | N
     http = None
     if kind in WITH_HTTP and remaining:
         if not record.is_http and kind == "response" and _is_web(fields):
-            record.is_http = True  # the WARC header names the page's own type, as some writers do
+            record.is_http = True  # some writers put the type of the page into the WARC header
         try:
             record.parse_http("none", MAX_HEADER, True)
             http = record.http_headers
         except OSError:
-            pass  # an endless HTTP header: the block stays as it is
+            pass  # the HTTP header does not end: the whole block is the body
         remaining = record.content_length
     body = record.reader.read(remaining if remaining < limit else limit) if remaining else b""
     rest = remaining - len(body)
@@ -179,7 +179,7 @@ def _is_web(fields: Any) -> bool:
 
 
 def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:
-    """The record of bytes that were found by walking; a Gap where its header can't be read."""
+    """Returns the record that the walk found; a Gap where its header can't be read."""
     if format == "arc":
         return _arc_record(raw, limit)
     record = _parsed(raw.header, raw.block, raw.offset, limit)
@@ -190,22 +190,24 @@ def parse_record(raw: Raw, format: str, limit: int) -> Record | Gap:
 
 
 def _parsed(header: bytes, block: bytes, offset: int, limit: int) -> Record | None:
-    """Parsed as it is where records are read one after the other, and leniently where that does not give a record."""
+    """Parses a record strictly, as FastWARC reads records from a file, and leniently where that gives no record."""
     for lenient in (False, True) if header.endswith(b"\r\n\r\n") else (True,):
         with suppress(OSError, StopIteration):
             content = io.BytesIO(header + block)
             found = next(iter(ArchiveIterator(content, parse_http=False, quirks_mode=lenient, max_header_len=2 * MAX_HEADER)))
             record = capture(found, offset, limit, cut=True)
-            if record and record.offset == offset:  # else what looks like a record within this one
+            if record and record.offset == offset:  # else FastWARC has found something like a record within this one
                 return record
     return None
 
 
 def _arc_record(raw: Raw, limit: int) -> Record:
-    """ARC knows no types: what is not the file's own description is a `response`, with an HTTP header or without
-    (`dns:` records, and Alexa's `alexa/dat`, which then have no status)."""
+    """Returns a record of an ARC, which has no record types: all but the description of the file are `response`.
+
+    Some have no HTTP header, and so no status: `dns:` records, and Alexa's `alexa/dat`.
+    """
     line = parse_arc_line(raw.header)
-    assert line is not None  # or the walk had not found it
+    assert line is not None  # else the walk would not have found the record
     kind = "arc_header" if line.url.startswith(FILEDESC) else "response"
     record = None
     if kind == "response" and raw.block.startswith(b"HTTP/"):
@@ -218,26 +220,27 @@ def _arc_record(raw: Raw, limit: int) -> Record:
 
 
 def _timestamp(digits: str) -> str | None:
-    """`20140216050221` as ISO 8601; None where it is no date. Old ARCs have dates without seconds or hours."""
+    """Returns digits such as `20140216050221` as ISO 8601, or None where they are no date. Old ARCs may lack seconds and hours."""
     try:
         return datetime.strptime(digits[:14].ljust(14, "0"), "%Y%m%d%H%M%S").strftime("%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
         return None
 
 
-#: Layouts of files that can be read from any record on.
+#: Layouts of files that can be read from the beginning of any record.
 CUTTABLE = ("plain", "gzip-frames", "zstd-frames", "lz4-frames")
 
+#: The most records that are walked before FastWARC is tried again.
 MOST_PATIENCE = 1 << 10
 
 
 def read_records(
     file: IO[bytes], format: str, layout: str, start: int, end: int, limit: int, by_hand: bool = False
 ) -> Iterator[Record | Gap]:
-    """All records that begin in `[start, end)`, bodies cut at `limit` bytes. `start` is where a record begins.
+    """Yields all records that begin in `[start, end)`, with bodies cut at `limit` bytes. A record must begin at `start`.
 
-    `format` is `warc` or `arc`. `layout` is `plain`, `gzip-frames`, `zstd-frames` or `lz4-frames` (a frame a record),
-    or `gzip`, `zstd` or `lz4`: one compressed stream, which can only be read whole. `by_hand` walks, for files on which FastWARC hangs.
+    `format` is `warc` or `arc`. `layout` is `plain`, `gzip-frames`, `zstd-frames` or `lz4-frames` (a frame for each record), or `gzip`,
+    `zstd` or `lz4` (one compressed stream, which can only be read whole). `by_hand`: uses the walk alone, for files that hang FastWARC.
     """
     if layout not in CUTTABLE:
         yield from _read_stream(file, GRAMMARS[format], layout, limit)
@@ -245,7 +248,7 @@ def read_records(
     size = file.seek(0, os.SEEK_END)
     fast = format == "warc" and layout in ("plain", "gzip-frames") and not by_hand
     position = start
-    patience = 1  # records to walk before FastWARC is tried again: more and more where it gets nowhere
+    patience = 1  # records to walk before FastWARC is tried again; doubled each time that FastWARC finds none
     while position < end:
         if fast:
             before = position
@@ -268,7 +271,7 @@ def read_records(
 
 
 def first_start(file: IO[bytes], format: str, layout: str, place: int) -> int:
-    """Where at or behind `place` the first record seems to begin, or the end of the file: text may look like a record."""
+    """Returns where the first record at or after `place` seems to begin (a text may look like a record), or the end of the file."""
     size = file.seek(0, os.SEEK_END)
     if not place:
         return 0
@@ -289,12 +292,12 @@ def _walk(file: IO[bytes], grammar: Grammar, layout: str, position: int, size: i
 
 
 def _fast(file: RangeFile, base: int, end: int, limit: int) -> Generator[Record, None, int]:
-    """FastWARC's records from `base` on up to the first that is not surely right, or to `end`; returns where they end."""
-    # two are held back: where several records lie in one frame, FastWARC misplaces the second at the next one
+    """Yields FastWARC's records from `base` to `end`, up to the first that may be wrong; returns the place after the last one."""
+    # two records are held back: where several lie in one frame, FastWARC gives the second one the place of the next frame
     first: Record | None = None
     second: Record | None = None
     place = base
-    with suppress(OSError):  # whatever stops it here, the walk by hand looks at the same place and says what it is
+    with suppress(OSError):  # whatever stops FastWARC, the walk then looks at the same place and decides
         for found in ArchiveIterator(file, parse_http=False, max_header_len=MAX_HEADER):
             record = capture(found, base, limit)
             if record is None or (record.offset != base if second is None else record.offset <= second.offset):

@@ -1,9 +1,8 @@
-"""What Common Crawl's WAT files say about the pages whose text its WET files hold, joined to their documents.
+"""Joins the descriptions of pages in Common Crawl's WAT files to the documents of its WET files, which hold the texts of the pages.
 
-A WAT record describes a record of the crawl: its HTTP header, and of a page the title, links and metas of its head. A WET
-record names the same record of the crawl (WARC-Refers-To), or has the same URL and date. Files are paired by name, as
-Common Crawl names them (`NAME.warc.wat.gz` beside `NAME.warc.wet.gz`, in whatever folders), so a process holds what one
-WAT file says and no more.
+A WAT record describes a record of the crawl: its HTTP header, and for a page the title, links and metas of its head. A WET record names the
+same record of the crawl (WARC-Refers-To), or has the same URL and date. Files are paired by name, as Common Crawl names them
+(`NAME.warc.wat.gz` and `NAME.warc.wet.gz`, in any folders), so a process holds the descriptions of one WAT file at a time.
 """
 
 import io
@@ -23,12 +22,12 @@ from corpusmill.pipeline.formats.detect import InputFile
 from corpusmill.pipeline.text.damage import storable
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
-#: What a WAT file says of the HTTP responses of the crawl, a row each.
+#: The descriptions in a WAT file: a row for each HTTP response of the crawl.
 SAID = pa.schema(
     [
         pa.field("record", pa.string()),  # WARC-Record-ID of the record of the crawl
         pa.field("url", pa.string()),
-        pa.field("date", pa.string()),  # of the crawl
+        pa.field("date", pa.string()),  # WARC-Date of that record
         pa.field("status", pa.int32()),
         pa.field("title", pa.string()),
         pa.field("metadata", pa.string()),  # JSON: canonical, http_status, content_type, metas
@@ -37,7 +36,7 @@ SAID = pa.schema(
 
 
 def pairs_of(sources: list[InputFile]) -> dict[str, InputFile]:
-    """The path of each WET file that has a WAT file of the same name beside or elsewhere in the input, to that file."""
+    """Returns the WAT file for each WET file (by path) that has one with the same name anywhere in the input."""
     found: dict[str, dict[str, list[InputFile]]] = {"wat": {}, "wet": {}}
     for source in sources:
         name = NAME.fullmatch(PurePosixPath(source.ref.path).name) if source.format == "warc" else None
@@ -47,7 +46,7 @@ def pairs_of(sources: list[InputFile]) -> dict[str, InputFile]:
 
 
 def described(record: Record | Gap) -> dict[str, Any] | None:
-    """What a record of a WAT file says; None where it is no whole one, or not about an HTTP response."""
+    """Returns the description in a record of a WAT file, as a row of SAID; None where it is not whole or not about an HTTP response."""
     if not isinstance(record, Record) or record.type != "metadata" or not record.whole:
         return None
     try:
@@ -78,7 +77,7 @@ def described(record: Record | Gap) -> dict[str, Any] | None:
 
 
 def _metas(head: dict[str, Any]) -> dict[str, str]:
-    """Name (or property) of each meta to its content; the first of several counts."""
+    """Returns the content of each meta by its name (or property); of several with one name, the first counts."""
     metas: dict[str, str] = {}
     for meta in _list(head, "Metas"):
         name = next((text for key in ("name", "property", "http-equiv") if (text := _text(meta, key))), None)
@@ -103,7 +102,7 @@ def _text(value: dict[str, Any], key: str) -> str | None:
 
 
 class WatIndex:
-    """What one WAT file says, by record of the crawl."""
+    """The descriptions in one WAT file, by record of the crawl."""
 
     def __init__(self, content: bytes):
         self.table = pq.read_table(io.BytesIO(content))
@@ -114,7 +113,7 @@ class WatIndex:
                 self.places.setdefault(key, place)
 
     def join(self, row: IngestRow, record: Record) -> IngestRow:
-        """Adds to the row of a WET record what the WAT file says of its page."""
+        """Adds the description of its page to the row of a WET record."""
         if record.type != "conversion":
             return row
         place = self.places.get(record.refers_to) if record.refers_to else None

@@ -1,1 +1,1 @@
-"""Decontamination: passages of training documents that are items of evaluation sets."""
+"""Decontamination: finds items of evaluation sets in training documents."""

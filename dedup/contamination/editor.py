@@ -1,4 +1,4 @@
-"""The editor that drops contaminated documents, cuts items of evaluation sets out of them, or only names what it finds."""
+"""Drops contaminated documents, cuts items of evaluation sets out of them, or only reports the items."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from corpusmill.pipeline.storage import Storage
 INDEX_TASK = "contamination"
 INDEX_FILE = "contamination/index.arrow"
 RULE = "contaminated"
-#: Counts of tasks: contaminated documents by set.
+#: The prefix of the counts of contaminated documents by set, in the manifest.
 COUNT = "contaminated: "
 
 
 def prepare_sets(run: StageRun, config: ContaminationConfig) -> list[FileRef]:
-    """The index of the evaluation sets that the recipe names, for the last phase."""
+    """Runs the phase that makes the index of the recipe's evaluation sets; returns the index, as an input for the last phase."""
     files = set_files(config.set_configs())
     row = run.once(INDEX_TASK, [file.ref for file in files], lambda _: index_output(files, config), config=config.of_index())
     return [only(row)]
 
 
 def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Output:
-    """The index of the sets, made once."""
+    """Returns the output with the index of the sets."""
     passages = read_passages(files)
     index = build_index(passages, config)
     counts = {
@@ -50,12 +50,12 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
 
 
 def load_index(run: Storage, path: str) -> PassageIndex:
-    """Processes of one machine share its pages."""
+    """Loads an index. From a disk it is mapped, so that the processes of one machine share its memory."""
     return PassageIndex.from_buffer(pa.py_buffer(run.read_bytes(path)) if run.remote else pa.memory_map(run.path(path)))
 
 
 def contaminated_summary(counts: Sequence[dict[str, int]]) -> str:
-    """`gsm8k 12, HumanEval 1` from the counts of all tasks; the most frequent first. Empty where nothing was found."""
+    """Returns the contaminated documents by set, the most frequent first, such as `gsm8k 12, HumanEval 1`; empty where there are none."""
     total: Counter[str] = Counter()
     for row in counts:
         total.update({name.removeprefix(COUNT): count for name, count in row.items() if name.startswith(COUNT)})
@@ -63,14 +63,14 @@ def contaminated_summary(counts: Sequence[dict[str, int]]) -> str:
 
 
 class ContaminationEditor(Editor):
-    """Needs the index (`INDEX_FILE`) among the inputs of its tasks."""
+    """Edits the contaminated documents. The inputs of its tasks must include the index (`INDEX_FILE`)."""
 
     fields = (
         pa.field("contaminated_set", pa.string()),
         pa.field("contaminated_item", pa.int64()),  # its number in the set, from 0
         pa.field("contaminated_field", pa.string()),
-        pa.field("contamination", pa.float64()),  # the share of its words that was found, of those that prove something
-        pa.field("contamination_passage", pa.string()),  # of the document, at most `SHOWN` characters
+        pa.field("contamination", pa.float64()),  # the share of the item's own words that were found (`find.py`)
+        pa.field("contamination_passage", pa.string()),  # the passage of the document, at most `SHOWN` characters
         pa.field("contamination_matches", pa.int64()),  # how many items were found in the document
     )
 
@@ -103,7 +103,7 @@ class ContaminationEditor(Editor):
         return Edit(_replaced(texts, changed), columns, {RULE: dropped}, dict(sorted(counts.items())))
 
     def _finding(self, text: str, matches: Matches) -> dict[str, Any]:
-        """The values of `fields` for one document: its best match, and how many items it holds."""
+        """Returns the values of `fields` for one document: its best match, and the number of items that it holds."""
         index, best = self.finder.index, self.finder.ranked(matches)[0]
         passage = best[PASSAGE]
         return {
@@ -116,7 +116,7 @@ class ContaminationEditor(Editor):
         }
 
     def _cut(self, text: str, matches: Matches) -> str:
-        """The text without what was found, and without what is found again where its parts meet."""
+        """Returns the text without its matches, and without the matches that appear where parts of it meet after a cut."""
         while len(matches):
             text = without(text, self.finder.spans(text, matches))
             matches = self.finder.find(pa.array([text], pa.large_string()))
@@ -131,16 +131,16 @@ def _replaced(texts: pa.Array, changed: dict[int, str]) -> pa.Array:
     return pc.replace_with_mask(texts, pa.array(mask), pa.array([changed[d] for d in sorted(changed)], pa.large_string()))
 
 
-# ---- which items stand in documents, without changing anything: the stage `evaluate` states it beside a score
+# ---- which items documents hold, without changing the documents: the stage `evaluate` reports it with a score
 
 
-#: A row for every item of the set that a document holds: of an item's texts the one of which most was found.
+#: A row for each item of a set that a document holds, with the best match among the texts of the item.
 FOUND = pa.schema(
     [
         pa.field("item", pa.int64()),  # its number in the set, from 0
         pa.field("field", pa.string()),  # the part of the item that was found
-        pa.field("share", pa.float64()),  # of its words, of those that prove something
-        pa.field("passage", pa.string()),  # of the document, at most `SHOWN` characters
+        pa.field("share", pa.float64()),  # the share of the item's own words that were found
+        pa.field("passage", pa.string()),  # the passage of the document, at most `SHOWN` characters
         pa.field("id", pa.string()),
         pa.field("url", pa.string()),
     ]
@@ -152,7 +152,10 @@ def overlap_options(path: str) -> ContaminationConfig:
 
 
 def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
-    """The index of one set, `path`. Counts: `items`, and those that have a text to look for (`searched`)."""
+    """Returns the output with the index of one set, to be written to `path`.
+
+    Its counts: `items`, and `searched`, the items that have a text to look for.
+    """
     sets = [SetFile(ref, name, SetConfig(path=ref.path)) for ref in files]
     passages = read_passages(sets)
     index = build_index(passages, overlap_options(path))
@@ -161,7 +164,10 @@ def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
 
 
 class OverlapWorker(Worker):
-    """A task: a file of documents, and the set's index. `params["path"]`: where the table of what was found goes."""
+    """Finds the items of a set that the documents of one file hold.
+
+    Inputs: the file of documents, and the set's index. `task.params["path"]`: the path for the table of findings (`FOUND`).
+    """
 
     def process(self, task: Task) -> Output:
         documents, index = task.inputs

@@ -1,18 +1,19 @@
 # mypy: disallow-untyped-defs=False
-"""Finding the texts of evaluation sets in documents, and the index of the sets that this needs.
+"""Finds the texts of evaluation sets in documents, with an index of the sets.
 
-A text stands *whole* in a document where all its words follow each other there. Otherwise it is told by the words that agree:
+A text is found *whole* where all its words follow each other in the document. Otherwise it is found by the words that *agree*:
 
-1. An n-gram of `seed` words that is the text's own and stands in the document lays the text beside the document.
-2. So laid, words that are equal agree, from the n-gram on in both directions until more than `GAP` words in a row differ.
-3. The text is found where, in a window a quarter longer than itself, enough of its words agree, and enough of those that are its own
-   (`Finder`). The order of its parts does not matter.
+1. If the document has one of the text's own n-grams of `seed` words, the text is aligned with the document at that n-gram.
+2. In this alignment, equal words agree, from the n-gram on in both directions until more than `GAP` words in a row differ. The words from
+   the first to the last one that agree are a *stretch*.
+3. The text is found where, in a window a quarter longer than the text, enough of its words agree, and enough of its own words (`Finder`).
+   The order of its parts does not matter.
 
-The index says which n-grams belong to few items, and where in which texts they stand. What is common to a set proves nothing by itself: an
-n-gram that more than `common` items of one set have (of an instruction that every item repeats), and one of numbers alone. All other
-n-grams are a text's own. A text that has none, or fewer than `min_ngram` words, is found only where it stands whole, and looked up by its
-rarest n-gram. A text whose words more than `common` items of one set have is boilerplate. Equal texts are looked for once, as the first
-that has them. Texts that are no more than boilerplate, or a few words, without their marks are read once more with them (`_with_marks`).
+An n-gram is a text's *own*, unless more than `common` items of one set have it (as part of an instruction that every item repeats), or it
+has numbers alone: such n-grams prove nothing. The words in a text's own n-grams are its own words. The index has the n-grams and their
+places in the texts. A text without own n-grams, or of fewer than `min_ngram` words, is only found whole, and is looked up by its rarest
+n-gram. A text whose words more than `common` items of one set have is boilerplate. Of several equal texts, only the first is looked for.
+Texts that are boilerplate or too short without their marks are read once more with marks (`_with_marks`).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -30,31 +31,34 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
 
-#: Kinds of texts.
+#: Kinds of texts: not looked for, found only whole, found by the words that agree.
 LEFT_OUT, WHOLE, GRADED = 0, 1, 2
-#: Bits of the filter for each n-gram: one in 16 n-grams that are not in the index gets past it.
+#: Bits of the filter for each n-gram: of 16 n-grams that are not in the index, the filter lets about one pass.
 FILTER_BITS = 16
-#: A text is told by its marks if it has at least this many different n-grams that are mostly marks: as many as 8 different marks have.
-#: So "| --- | --- | ---" and "--------" tell nothing.
+#: A text is looked for with marks if it has at least this many different n-grams that are mostly marks: 8 different marks in a row have
+#: that many. Texts such as "| --- | --- | ---" and "--------" have fewer.
 MARK_GRAMS = 5
 
 
 @dataclass(frozen=True)
 class PassageIndex:
-    """All arrays that finding needs. n-grams are numbered by ascending hash; those of number g stand where
-    `post_passage[starts[g]:starts[g + 1]]` and `post_place` say. The words of text p are `words[bounds[p]:bounds[p + 1]]`."""
+    """The texts and their n-grams.
 
-    filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of a hash say which one is set
+    n-grams are numbered by ascending hash. n-gram g occurs in the texts `post_passage[starts[g]:starts[g + 1]]`, at the words
+    `post_place[starts[g]:starts[g + 1]]`. The words of text p are `words[bounds[p]:bounds[p + 1]]`.
+    """
+
+    filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of an n-gram's hash are the number of its bit
     table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/hashing.py)
     gram_at: npt.NDArray[np.int32]  # the number of the n-gram in each slot of the table
     starts: npt.NDArray[np.int64]
     post_passage: npt.NDArray[np.int32]
-    post_place: npt.NDArray[np.int32]  # words before the n-gram in its text
+    post_place: npt.NDArray[np.int32]  # the number of words before the n-gram in its text
     words: npt.NDArray[np.uint64]
-    own: npt.NDArray[np.uint8]  # of each of `words`: 1 where it stands in an n-gram of the text's own
+    own: npt.NDArray[np.uint8]  # for each of `words`: 1 where it lies in one of its text's own n-grams
     bounds: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int8]
-    marks: npt.NDArray[np.uint8]  # of each text: 1 where marks are words of it
+    marks: npt.NDArray[np.uint8]  # for each text: 1 where it is read with marks
     set_of: npt.NDArray[np.int32]
     number: npt.NDArray[np.int64]
     field_of: npt.NDArray[np.int32]
@@ -62,7 +66,7 @@ class PassageIndex:
     fields: list[str]
 
     def to_bytes(self) -> bytes:
-        """An Arrow file of one row, each array a list in it: read without a copy, from a memory map too."""
+        """Returns an Arrow file of one row, with each array as a list. It can be read without a copy, also from a memory map."""
         columns = {field.name: _one_row(getattr(self, field.name)) for field in fields(self)}
         sink = pa.BufferOutputStream()
         table = pa.table(columns)
@@ -84,7 +88,7 @@ def _one_row(values: npt.NDArray | list[str]) -> pa.Array:
 
 @kernel(error_model="numpy")
 def _gram_hashes(words, bounds, chosen, seed, hashes, passages, places):
-    """The n-grams of the texts that are `chosen`; returns how many there are."""
+    """Writes the n-grams of the `chosen` texts: hash, text and place of each; returns their number."""
     count = 0
     for p in range(len(bounds) - 1):
         if chosen[p]:
@@ -99,7 +103,7 @@ def _gram_hashes(words, bounds, chosen, seed, hashes, passages, places):
 
 @kernel(error_model="numpy")
 def _rarest(passages, counts, kind, chosen):
-    """Chooses the first of the rarest n-grams of each text that is to be found whole."""
+    """Marks in `chosen` the rarest n-gram of each text of kind WHOLE, the first one of equals."""
     best = -1
     for g in range(len(passages)):
         if kind[passages[g]] == WHOLE:
@@ -127,20 +131,21 @@ def _fill(hashes, shift, table, gram_at, filter_):
 
 @dataclass(frozen=True)
 class _Reading:
-    """Texts as words, which of them are looked for, and their n-grams in the order of the texts."""
+    """All texts as words, and the n-grams of those that are looked for, in the order of the texts."""
 
     words: npt.NDArray[np.uint64]
     bounds: npt.NDArray[np.int64]
-    wanted: npt.NDArray[np.bool_]
-    boilerplate: npt.NDArray[np.bool_]  # more than `common` items of one set have all these words
-    hashes: npt.NDArray[np.uint64]
+    wanted: npt.NDArray[np.bool_]  # for each text: whether it is looked for
+    boilerplate: npt.NDArray[np.bool_]  # for each text: whether more than `common` items of one set have the same words
+    hashes: npt.NDArray[np.uint64]  # for each n-gram: its hash, its text (`owner`), its first word in the text (`places`)
     owner: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
-    own: npt.NDArray[np.bool_]  # of each n-gram: whether few items have it and it says something
+    own: npt.NDArray[np.bool_]  # for each n-gram: whether it is its text's own
 
 
 def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Reading:
-    """All texts with or without their marks."""
+    """Reads all texts, with or without marks."""
+    # texts to look for, and their n-grams
     seed = config.seed
     words, bounds = passage_words(passages.texts, marks)
     lengths = np.diff(bounds)
@@ -151,6 +156,7 @@ def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Rea
     _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
     gram = np.unique(hashes, return_inverse=True)[1]
     own = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
+    # an n-gram proves something (`telling`) if it is mostly marks, and not one word repeated; without marks, if it is not numbers alone
     at = bounds[owner] + places
     if marks:
         is_mark = np.isin(words, hashes_of({mark for text in passages.texts for mark in MARK.findall(text)} | {"_"}, marks=True))
@@ -166,7 +172,7 @@ def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Rea
 
 
 def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
-    """The texts that their words do not tell: boilerplate, and fewer words than `min_words`; read with their marks."""
+    """Reads the texts once more with marks that are boilerplate, or shorter than `min_words`, without them."""
     untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
     chosen = replace(
         passages, set_of=passages.set_of[untold], number=passages.number[untold], field_of=passages.field_of[untold],
@@ -176,7 +182,8 @@ def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfi
 
 
 def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageIndex:
-    """The index of the texts that can be looked for. O(words of the sets)."""
+    """Builds the index of the texts that can be looked for. Time grows with the number of words of the sets."""
+    # all texts without marks, then some of them with marks
     seed = config.seed
     plain = _read(passages, config, marks=False)
     marked_passages, marked = _with_marks(passages, plain, config)
@@ -187,6 +194,7 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own"))
     owner = np.concatenate([plain.owner, len(plain.wanted) + marked.owner])
 
+    # the kind of each text, and its own words
     lengths = np.diff(bounds)
     kind = np.full(len(lengths), LEFT_OUT, np.int8)
     kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
@@ -195,6 +203,7 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     for k in range(seed):
         own[(bounds[owner] + places + k)[proves]] = 1
 
+    # the n-grams to look up: the own ones of GRADED texts, the rarest one of WHOLE texts
     _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     chosen = proves & (kind[owner] == GRADED)
     _rarest(owner, counts[gram], kind, chosen)
@@ -215,7 +224,7 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
 
 
 def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """How many of the `size` values from each place on are true."""
+    """Returns for each place in `at` how many of the `size` values from there on are true."""
     sums = np.concatenate([[0], np.cumsum(values)])
     found: npt.NDArray[np.int64] = sums[at + size] - sums[at]
     return found
@@ -224,7 +233,8 @@ def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) 
 def _equal(
     words: npt.NDArray, bounds: npt.NDArray, passages: ItemTexts, common: int
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which texts are the first of those with equal words, and whose words more than `common` items of one set have."""
+    """Returns for each text whether it is the first one with its words, and whether more than `common` items of one set have the same
+    words."""
     number: dict[bytes, int] = {}
     text = np.array([number.setdefault(words[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)
     first = np.zeros(len(text), bool)
@@ -233,7 +243,7 @@ def _equal(
 
 
 def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:
-    """For each value 0, 1, ...: whether it occurs in more than `common` items of one set."""
+    """Returns for each value 0, 1, ... whether it occurs in more than `common` items of one set."""
     pairs = np.unique(np.stack([value, set_, item], axis=1).astype(np.int64), axis=0)
     groups, counts = np.unique(pairs[:, :2], axis=0, return_counts=True)
     result = np.zeros(int(value.max(initial=-1)) + 1, bool)
@@ -244,13 +254,13 @@ def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int)
 # ---- finding -----------------------------------------------------------------------------------------------
 
 
-#: So many words in a row may differ between words that agree.
+#: The most words in a row that may differ within a stretch.
 GAP = 2
-#: Words of a document that are taken at a time, at least: bounds what is kept of a huge document.
+#: Words of a document that are searched at a time, at least. This bounds the memory for a huge document.
 BLOCK_WORDS = 1 << 16
-#: Words that agree are counted in so many counters, several texts in one, to see which have too few to be found.
+#: The number of counters for words that agree. Several texts share a counter; a text whose counter is too low can't be found.
 TALLY = 1 << 14
-#: A stretch of words that agree is two integers: (text, document word - text word + SHIFT, first text word), and the word behind the last.
+#: A stretch is two integers: the packed numbers (text, document word - text word + SHIFT, first word in the text), and the end in the text.
 PLACE_BITS, LAID_BITS, SHIFT = 17, 20, 1 << 17
 #: Columns of a match.
 DOCUMENT, PASSAGE, START, END, COVERED = range(5)
@@ -259,22 +269,22 @@ Matches = npt.NDArray[np.int64]
 
 
 def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> npt.NDArray[np.int64]:
-    """How many words of texts of so many words have to agree at least."""
+    """Returns for texts of these lengths (in words) how many words must agree."""
     short = np.ceil(config.short_share * lengths - 1e-9).astype(np.int64)
     return np.minimum(np.maximum(short, config.min_ngram), config.ngram)
 
 
 @dataclass(frozen=True)
 class Finder:
-    """An index with what the options make of it: of each text, how many words have to agree, and how many of its own, in a window."""
+    """Finds the texts of an index in documents. All arrays have a value for each text, in words."""
 
     index: PassageIndex
     seed: int
-    own: npt.NDArray[np.int64]  # how many words of each text are its own; all of a text that is found whole only
-    need: npt.NDArray[np.int64]
-    need_own: npt.NDArray[np.int64]
-    window: npt.NDArray[np.int64]
-    block: int
+    own: npt.NDArray[np.int64]  # how many are its own; for a text that is only found whole, all of them
+    need: npt.NDArray[np.int64]  # how many must agree in a window
+    need_own: npt.NDArray[np.int64]  # how many of its own must agree in a window
+    window: npt.NDArray[np.int64]  # the length of the window in the document
+    block: int  # words of a document that are searched at a time
 
     @classmethod
     def make(cls, index: PassageIndex, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
@@ -289,9 +299,9 @@ class Finder:
         return cls(index, config.seed, own, np.maximum(least, few), need_own, window, max(block, 2 * widest))
 
     def find(self, texts: pa.Array) -> Matches:
-        """k x 5: document, text of the index, first word, word behind the last, and how many of the text's own words agree.
+        """Returns the k matches in n documents, sorted, each once.
 
-        Ascending, each once. `spans` says where they lie in characters.
+        k x 5: document, text, first word, last word + 1, and how many of the text's own words agree. `spans` converts words to characters.
         """
         data, offsets = text_buffers(texts)
         index = self.index
@@ -316,7 +326,7 @@ class Finder:
         return np.unique(np.concatenate(found), axis=0)
 
     def spans(self, text: str, matches: Matches) -> list[Span]:
-        """Where the matches of one document lie in it, in characters; those by marks last."""
+        """Returns the spans of one document's matches, in characters; those of texts with marks last."""
         marks = self.index.marks[matches[:, PASSAGE]]
         return [
             span
@@ -325,17 +335,17 @@ class Finder:
         ]
 
     def passage(self, text: str, match: npt.NDArray[np.int64]) -> str:
-        """What one match has of the text of its document, as far as reports show it."""
+        """Returns the passage of a document that one match covers, cut to `SHOWN` characters for reports."""
         ((start, end),) = self.spans(text, match[np.newaxis])
         return text[start:end][:SHOWN]
 
     def ranked(self, matches: Matches) -> Matches:
-        """The matches from the best on: that of the largest share, then of the most words; then of the first set and item given."""
+        """Returns the matches, the best first: by the share of own words, then by their number, then in the order of sets and items."""
         order = np.lexsort((matches[:, START], matches[:, PASSAGE], -matches[:, COVERED], -self.share(matches)))
         return matches[order]
 
     def share(self, matches: Matches) -> npt.NDArray[np.float64]:
-        """What share of its text's own words each match has."""
+        """Returns for each match the share of its text's own words that agree."""
         share: npt.NDArray[np.float64] = matches[:, COVERED] / self.own[matches[:, PASSAGE]]
         return share
 
@@ -363,7 +373,7 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
                     passage, place = np.int64(post_passage[post]), np.int64(post_place[post])
                     if not here[passage]:
                         continue
-                    first = positions[c] - place  # the document's word where the text is laid
+                    first = positions[c] - place  # the document's word at which the text begins in this alignment
                     begin, size = bounds[passage], bounds[passage + 1] - bounds[passage]
                     if kind[passage] == WHOLE:
                         if _agrees(words, length, first, text_words, begin, 0, size):
@@ -372,9 +382,9 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
                     slot = passage & (TALLY - 1)
                     laid = (passage << LAID_BITS) | (first - start + SHIFT)
                     if last[slot, 0] == laid + 1 and place < last[slot, 1]:
-                        continue  # within the stretch of an n-gram before
+                        continue  # this n-gram lies in a stretch that is already found
                     if not _agrees(words, length, first, text_words, begin, place, place + seed):
-                        continue  # another n-gram of the same hash
+                        continue  # another n-gram with the same hash
                     left, right, agreed = _stretch(words, length, first, text_words, begin, size, place, seed)
                     last[slot, 0], last[slot, 1] = laid + 1, right
                     if count == len(stretches):
@@ -394,9 +404,9 @@ def _find(data, offsets, codes, arrays, texts, scratch, seed, block, overlap):
 
 @kernel(error_model="numpy")
 def _filtered(words, start, end, seed, filter_, positions, keys):
-    """The n-grams of `words[start:end]` that the filter lets pass: where they begin, and their hashes. Returns how many.
+    """Writes the n-grams of `words[start:end]` that pass the filter, their first words and their hashes; returns their number.
 
-    Without a branch: each is written, and only those that pass move the place on.
+    To avoid a branch, each n-gram is written, but `count` grows only for those that pass.
     """
     shift = np.uint64(64)
     size = filter_.size * 64
@@ -421,7 +431,7 @@ def _filtered(words, start, end, seed, filter_, positions, keys):
 
 @kernel(error_model="numpy")
 def _agrees(words, length, first, text_words, begin, left, right):
-    """Whether the words `left` to `right` of a text that is laid at word `first` of the document all agree."""
+    """Whether the words `left` to `right` of a text all agree, if the text begins at word `first` of the document."""
     if first + left < 0 or first + right > length:
         return False
     for k in range(left, right):  # noqa: SIM110 - a kernel
@@ -432,7 +442,7 @@ def _agrees(words, length, first, text_words, begin, left, right):
 
 @kernel(error_model="numpy")
 def _stretch(words, length, first, text_words, begin, size, place, seed):
-    """From which to behind which word of the text words agree round an n-gram, and how many."""
+    """Returns the stretch around the n-gram at `place`: its first word in the text, its last word + 1, and how many words agree."""
     left, right, agreed = place, place + seed, seed
     k = place - 1
     while k >= max(0, -first, left - GAP - 1):
@@ -451,7 +461,7 @@ def _stretch(words, length, first, text_words, begin, size, place, seed):
 
 @kernel(error_model="numpy")
 def _enough(stretches, ends, count, tally, last, need):
-    """Brings the stretches of texts that may have enough words to the front; returns how many. Clears `tally` and `last`."""
+    """Moves the stretches of texts whose counter is high enough to the front; returns their number. Clears `tally` and `last`."""
     kept = 0
     for s in range(count):
         stretch, end = stretches[s], ends[s]
@@ -467,7 +477,8 @@ def _enough(stretches, ends, count, tally, last, need):
 
 @kernel(error_model="numpy")
 def _judge(stretches, ends, document, start, words, texts, counts, matches, found):
-    """Judges each text by its words that agree: pairs of a word of the document and one of the text, by place in the document."""
+    """Adds the matches of each text. Collects its words that agree, as pairs (word of the document, word of the text), in the order of the
+    document, and judges them by windows."""
     order = np.argsort(stretches)
     text_words, bounds = texts[0], texts[1]
     pairs = np.empty(256, np.int64)
@@ -476,7 +487,7 @@ def _judge(stretches, ends, document, start, words, texts, counts, matches, foun
         passage = stretches[order[s]] >> (LAID_BITS + PLACE_BITS)
         begin, count = bounds[passage], 0
         while s < len(order) and stretches[order[s]] >> (LAID_BITS + PLACE_BITS) == passage:
-            laid = (stretches[order[s]] >> PLACE_BITS) & ((1 << LAID_BITS) - 1)  # SHIFT more than in the block
+            laid = (stretches[order[s]] >> PLACE_BITS) & ((1 << LAID_BITS) - 1)  # the text's first word in the block, plus SHIFT
             for place in range(stretches[order[s]] & ((1 << PLACE_BITS) - 1), ends[order[s]]):
                 if words[start + laid - SHIFT + place] == text_words[begin + place]:
                     if count == len(pairs):
@@ -490,15 +501,16 @@ def _judge(stretches, ends, document, start, words, texts, counts, matches, foun
 
 @kernel(error_model="numpy")
 def _windows(pairs, passage, document, offset, texts, counts, matches, found):
-    """All windows of one text, from the largest that ends in each pair; overlapping ones that suffice are one match.
+    """Adds the matches of one text. Looks at the largest window that ends in each pair; windows that suffice and overlap are one match.
 
-    What counts is the smaller of the words of the text and of the document that agree: one phrase of a page does not stand for all
-    places of a text that have it. `counts` (zeros, and zeros again at the end): in how many pairs of the window each word of the text is.
+    A window counts the smaller of two numbers: the words of the text that agree, and the words of the document that do. So one phrase of a
+    page can't count for every place of the text that has it. `counts` (zeros, before and after): the number of pairs in the window for each
+    word of the text.
     """
     need, need_own, window = texts[3][passage], texts[4][passage], texts[5][passage]
     own = texts[6][texts[1][passage] : texts[1][passage + 1]]
     left, agreed, agreed_own, there = 0, 0, 0, 0
-    begin, end, best = -1, -1, 0  # the match that is open: its first and last word in the document
+    begin, end, best = -1, -1, 0  # the current match: its first word in the document, its last word + 1, the most own words in a window
     for right in range(len(pairs)):
         position, place = pairs[right] >> PLACE_BITS, pairs[right] & ((1 << PLACE_BITS) - 1)
         if counts[place] == 0:

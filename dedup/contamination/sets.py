@@ -1,8 +1,8 @@
-"""The texts of evaluation sets: the files that a recipe names, the formats of their rows, and the texts that documents must not hold.
+"""Reads evaluation sets: the files that a recipe names, the formats of their rows, and the texts that documents must not hold.
 
-Formats are told by their keys, as the sets are published (Hugging Face's copies, and the authors' own files where they differ).
-A question with its choices is one text, and the question alone is another, because a page may have either. Contexts that come
-from Wikipedia or other public pages (SQuAD, BoolQ, DROP, SciQ) are not looked for: the page itself is no leak, the question is.
+A format is recognised by the keys of its rows, as the sets are published (by Hugging Face, and by the authors where their files differ).
+A question with its choices is one text, and the question alone is another, because a page may have either. Contexts that come from
+Wikipedia or other public pages (SQuAD, BoolQ, DROP, SciQ) are not looked for: a page with the context alone is no leak.
 """
 
 import re
@@ -34,7 +34,7 @@ SHARD = re.compile(r"-\d+-of-\d+$")
 
 @dataclass(frozen=True)
 class SetFile:
-    """One file of a set. `name` is what reports call it."""
+    """One file of a set. `name` is the name of the set in reports."""
 
     ref: FileRef
     name: str
@@ -42,7 +42,7 @@ class SetFile:
 
 
 def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
-    """The files that the paths of the sets name, each once. Files of a folder that hold no data are left out."""
+    """Returns the files of all sets, each once. Files in a folder that are no data files are left out."""
     found: dict[str, SetConfig] = {}
     for config in configs:
         paths = expand(config.path)
@@ -56,7 +56,7 @@ def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    """Folders and name of a file without endings and numbers of shards; the last is not `data`, which says nothing."""
+    """Returns the folders and the name of a file, without endings and shard numbers, and without a name `data`: it identifies nothing."""
     name = PurePosixPath(path).name
     for ending in (*COMPRESSIONS, *ENDINGS):
         name = name.removesuffix(ending)
@@ -65,7 +65,8 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 def _names(paths: list[str]) -> dict[str, str]:
-    """As many of the last parts of each path as tell it from the others and are not all names of splits: `ARC-Easy/test`."""
+    """Returns a name for each path: the shortest end of it that no other path shares and that is not only the name of a split, such as
+    `ARC-Easy/test`."""
     parts = {path: _parts(path) for path in paths}
     count = dict.fromkeys(parts.values(), 1)
     while True:
@@ -81,30 +82,30 @@ def _names(paths: list[str]) -> dict[str, str]:
 # ---- texts -----------------------------------------------------------------------------------------------
 
 
-#: Words of a text that are looked for; what is longer is looked for by its beginning.
+#: Words of a text that are looked for, at most; of a longer text, only the beginning.
 MAX_WORDS = 100_000
 NUMBER, WORD = re.compile(r"\d+"), re.compile(r"[^\W_]+")
 MARK = regex.compile(r"[^\w\s\p{M}]")
 APOSTROPHE = re.compile(r"(?<=\w)['‘’ʼ＇](?=\w)")
-#: In a text of fewer words, a word that grows together or falls apart hides the text.
+#: A text of fewer words may not be found if two of its words are joined or one is split (see `forms`).
 SHORT = 30
 
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """n texts of items. `item` is ascending and counts through all sets."""
+    """The n texts of the items of all sets. All arrays have a value for each text."""
 
     sets: list[str]  # the names of the sets
     fields: list[str]  # the names of the fields
-    set_of: npt.NDArray[np.int32]  # of each text: place in `sets`
-    number: npt.NDArray[np.int64]  # of each text: the number of its item in its set, from 0
-    field_of: npt.NDArray[np.int32]  # of each text: place in `fields`
-    item: npt.NDArray[np.int64]
+    set_of: npt.NDArray[np.int32]  # the index of its set in `sets`
+    number: npt.NDArray[np.int64]  # the number of its item in its set, from 0
+    field_of: npt.NDArray[np.int32]  # the index of its field in `fields`
+    item: npt.NDArray[np.int64]  # the number of its item among the items of all sets, ascending
     texts: list[str]
 
 
 def read_passages(files: Sequence[SetFile]) -> ItemTexts:
-    """Reads all sets; memory is that of the sets. Files of one name are one set, whose items are counted on."""
+    """Reads the texts of all sets into memory. Files with one name are one set, and their items are numbered on."""
     sets, fields, items = dict[str, int](), dict[str, int](), Counter[str]()
     texts: list[str] = []
     rows: list[tuple[int, int, int, int]] = []
@@ -128,7 +129,10 @@ def read_passages(files: Sequence[SetFile]) -> ItemTexts:
 
 
 def forms(text: str) -> list[str]:
-    """The text; and the text without its marks, and with spaces for its apostrophes, where that changes a short text or many words."""
+    """Returns the text and variants of it: without its marks, and with spaces for its apostrophes.
+
+    A variant is left out unless it changes the number of words, and does so in a short text or by more than a tenth.
+    """
     found = [text]
     words = _count(text)
     for form in (MARK.sub("", text), MARK.sub("", text).replace("_", ""), APOSTROPHE.sub(" ", text)):
@@ -139,12 +143,15 @@ def forms(text: str) -> list[str]:
 
 
 def _count(text: str) -> int:
-    """How many words a text has, about."""
+    """Returns about how many words a text has."""
     return len(WORD.findall(APOSTROPHE.sub("", text)))
 
 
 def passage_words(texts: Sequence[str], marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """`(words, bounds)` of n texts: the words of text i are `words[bounds[i]:bounds[i + 1]]`. With `marks`, each mark is a word."""
+    """Returns `(words, bounds)` of n texts: the hashes of the words of text i are `words[bounds[i]:bounds[i + 1]]`.
+
+    With `marks`, each mark is a word.
+    """
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
     data, codes = read_only(data), word_codes(marks)
     scratch = np.empty(int(np.diff(offsets).max(initial=0)) + 1, np.uint64)
@@ -154,7 +161,7 @@ def passage_words(texts: Sequence[str], marks: bool = False) -> tuple[npt.NDArra
 
 
 def hashes_of(words: Iterable[str], marks: bool = False) -> npt.NDArray[np.uint64]:
-    """The hashes of these words, in no order."""
+    """Returns the hashes of these words, in another order."""
     return words_of(" ".join(sorted(words)).encode(), marks)[0]
 
 
@@ -162,13 +169,13 @@ def hashes_of(words: Iterable[str], marks: bool = False) -> npt.NDArray[np.uint6
 
 
 Item = dict[str, Any]
-#: `(field, text)`: where in an item a text comes from, and the text.
+#: Pairs `(field, text)`: the field of an item from which a text comes, and the text.
 Texts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class ItemFormat:
-    """The published form of a set: its rows have all of `keys`, and `texts` gives what to look for."""
+    """The format in which a set is published: its rows have all of `keys`, and `texts` returns the texts of a row to look for."""
 
     name: str
     keys: frozenset[str]
@@ -179,7 +186,7 @@ class ItemFormat:
 
 
 def values(value: Any) -> list[str]:
-    """All texts in a value: itself, or those in its lists and objects, in their order. Numbers are texts."""
+    """Returns all texts in a value, in order: the value itself, or the texts in its lists and objects. Numbers become texts."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, bool) or value is None:
@@ -192,7 +199,7 @@ def values(value: Any) -> list[str]:
 
 
 def value_at(row: Any, path: str) -> Any:
-    """The value at `a.b.c`; of a list, that of each of its objects."""
+    """Returns the value at a path such as `a.b.c`. For a list on the way, returns a list with the value of each of its objects."""
     for key in path.split("."):
         if isinstance(row, list):
             row = [item.get(key) for item in row if isinstance(item, dict)]
@@ -208,12 +215,12 @@ def joined(row: Item, *paths: str) -> str:
 
 
 def fields(*paths: str) -> Callable[[Item], Texts]:
-    """Each of these fields is a text of its own."""
+    """Returns a function that makes a text of each of these fields."""
     return lambda row: [(path, joined(row, path)) for path in paths]
 
 
 def choice(question: str, choices: str, *more: str) -> Callable[[Item], Texts]:
-    """A question, and the question with its choices; `more` are fields whose texts stand alone."""
+    """Returns a function that makes two texts: the question, and the question with its choices; and a text of each field in `more`."""
     return lambda row: [
         (question, joined(row, question)),
         (f"{question}, {choices}", joined(row, question, choices)),
@@ -222,7 +229,7 @@ def choice(question: str, choices: str, *more: str) -> Callable[[Item], Texts]:
 
 
 def _hellaswag(row: Item) -> Texts:
-    """The context, and the context with the right ending; with all of them where the label is hidden."""
+    """Returns the context, and the context with the right ending, or with all endings where the label is hidden."""
     endings = values(row["endings"])
     label = str(row.get("label", ""))
     right = [endings[int(label)]] if label.isdecimal() and int(label) < len(endings) else endings
@@ -234,7 +241,7 @@ def _piqa(row: Item) -> Texts:
 
 
 def _winogrande(row: Item) -> Texts:
-    """The sentence with each of the two words in its gap."""
+    """Returns the sentence with each of the two words in its gap."""
     return [(f"sentence, {option}", joined(row, "sentence").replace("_", joined(row, option))) for option in ("option1", "option2")]
 
 
@@ -243,12 +250,12 @@ def _social_iqa(row: Item) -> Texts:
 
 
 def _copa(row: Item) -> Texts:
-    """The premise with each of the two causes or effects."""
+    """Returns the premise with each of the two causes or effects."""
     return [(f"premise, {option}", joined(row, "premise", option)) for option in ("choice1", "choice2")]
 
 
 def _ai2(row: Item) -> Texts:
-    """AI2's own files: the question is an object of a stem and choices."""
+    """Returns the texts of a row in AI2's own files, where the question is an object of a stem and choices."""
     return choice("question.stem", "question.choices.text")(row)
 
 
@@ -260,7 +267,7 @@ def _format(name: str, keys: Sequence[str], texts: Callable[[Item], Texts]) -> I
     return ItemFormat(name, frozenset(keys), texts)
 
 
-#: Tried in this order, so a format stands before those whose keys are among its own.
+#: Formats are tried in this order. If a format has all keys of another one and more, it must come first.
 FORMATS = (
     _format("HumanEval", ("prompt", "canonical_solution", "test"), fields("prompt", "canonical_solution", "test")),
     _format("MBPP", ("text", "code", "test_list"), fields("text", "code", "test_list")),
@@ -291,7 +298,7 @@ FORMATS = (
 
 
 def given_fields(names: FieldsConfig) -> Callable[[Item], Texts]:
-    """The texts of a row in fields that a recipe names."""
+    """Returns a function that makes the texts of a row from the fields that a recipe names."""
 
     def texts(row: Item) -> Texts:
         found = [(path, joined(row, path)) for path in (names.question, names.context, names.answer) if path]
@@ -304,7 +311,10 @@ def given_fields(names: FieldsConfig) -> Callable[[Item], Texts]:
 
 
 def reader(place: str, rows: Iterable[Item], names: FieldsConfig | None) -> Callable[[Item], Texts]:
-    """What gives the texts of the rows of a table. Raises InputError where nothing does."""
+    """Returns the function that makes the texts of the rows of a table. Raises InputError where the format is unknown.
+
+    `place`: the name of the table for messages. `names`: the fields that the recipe gives, if any.
+    """
     keys = {key for row in rows for key in row}
     if names:
         missing = [path for path in vars(names).values() if path and path.split(".")[0] not in keys]

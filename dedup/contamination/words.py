@@ -1,11 +1,11 @@
 # mypy: disallow-untyped-defs=False
-"""The words of documents and test items as 64-bit hashes, so that case, punctuation, accents and white space don't matter.
+"""Makes 64-bit hashes of the words of documents and test items, so that case, punctuation, accents and white space don't matter.
 
-A word is a run of letters and digits in the form that NFKD gives them, case-folded and without accents. Apostrophes and combining
-marks don't end a word and don't count. A character of a script that is written without spaces is a word of its own.
+A word is a run of letters and digits in NFKD, case-folded and without accents. Apostrophes and combining marks are ignored and don't end a
+word. A character of a script without spaces is a word by itself.
 
-Some texts can be told apart only by their marks (brackets, operators, emoji). For them there is a second reading, in which each mark is
-a word of its own, too.
+Some texts differ from others only by their marks (brackets, operators, emoji). They are read a second time *with marks*: each mark is then
+a word by itself.
 """
 
 import re
@@ -21,18 +21,18 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.words import UNSPACED
 
-#: Apostrophes, the soft hyphen, joiners: what edits and encodings add to and take from words.
+#: Apostrophes, the soft hyphen and joiners: characters that editing and encoding add to words or remove from them.
 INVISIBLE = "'‘’ʼ＇\u00ad\u200c\u200d\u2060\ufeff"
 
 
 @cache
 def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
-    """uint32: for each code point, 0 where it ends a word, or one more than its plain form, or one of the flags of `dedup.words`.
+    """Returns a code for each code point (uint32): 0 where it ends a word, its plain form plus 1, or a code with a flag of `dedup.words`.
 
-    Behind the code points stand the expansions ("ss" for "ß"). With `marks`, each mark is a word of its own. About a second; kept per
-    process.
+    After the code points come the expansions ("ss" for "ß"). With `marks`, each mark is a word by itself. Takes about a second, once for
+    each process.
     """
-    import regex  # `re` knows neither scripts nor categories
+    import regex  # `re` has neither scripts nor categories
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
     if marks:
@@ -60,8 +60,8 @@ def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
 
 
 def _plain(character: str) -> str:
-    """The character case-folded and without its accents, where what is left are letters and digits."""
-    if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # the capital of both is "I"
+    """Returns the character case-folded and without accents; unchanged if the result is not letters and digits alone."""
+    if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # both have the capital "I"
         return character
     form = _bare(_bare(character).casefold()).replace("ı", "i")
     return form if form.isalnum() else character
@@ -74,7 +74,7 @@ def _bare(text: str) -> str:
 
 @kernel(error_model="numpy")
 def word_spans(data, start, end, codes, spans):
-    """Writes where each word of `word_hashes` begins and ends to `spans` (int64, words x 2); returns their number."""
+    """Writes where each word that `word_hashes` finds begins and ends to `spans` (int64, words x 2); returns the number of words."""
     count = 0
     inside = False
     i = start
@@ -84,7 +84,7 @@ def word_spans(data, start, end, codes, spans):
         i += step
         code = codes[point]
         if code == SKIPPED:
-            if count and (inside or spans[count - 1, 1] == begin):  # a mark goes with its word
+            if count and (inside or spans[count - 1, 1] == begin):  # a mark belongs to the word before it
                 spans[count - 1, 1] = i
         elif code == 0:
             inside = False
@@ -98,7 +98,7 @@ def word_spans(data, start, end, codes, spans):
 
 
 def words_of(text: bytes, marks: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """The hashes of the words of one text, and their spans in bytes (words x 2)."""
+    """Returns the hashes of the words of one text, and their spans in bytes (words x 2)."""
     data, codes = read_only(np.frombuffer(text, np.uint8)), word_codes(marks)
     hashes, spans = np.empty(len(text) + 1, np.uint64), np.empty((len(text) + 1, 2), np.int64)
     count = word_hashes(data, 0, len(text), codes, hashes)
@@ -109,14 +109,14 @@ def words_of(text: bytes, marks: bool = False) -> tuple[npt.NDArray[np.uint64], 
 # ---- passages of a text ----------------------------------------------------------------------------------
 
 
-#: Characters of a passage that are shown in the report.
+#: Characters of a passage that the report shows, at most.
 SHOWN = 1000
 
 Span = tuple[int, int]
 
 
 def character_spans(text: str, ranges: Sequence[Span], marks: bool = False) -> list[Span]:
-    """Where ranges of words (`words_of`) lie in a text, in characters; with the marks around them as far as no space is between."""
+    """Returns the spans of ranges of words (numbered as by `words_of`) in a text, in characters, with the marks that touch them."""
     content = text.encode()
     _, spans = words_of(content, marks)
     places = [(int(spans[first, 0]), int(spans[behind - 1, 1])) for first, behind in ranges]
@@ -140,7 +140,7 @@ def _is_mark(character: str) -> bool:
 
 
 def united(spans: Sequence[Span]) -> list[Span]:
-    """Overlapping and touching spans as one, ascending."""
+    """Returns the spans in ascending order, with overlapping and touching ones joined."""
     result: list[Span] = []
     for start, end in sorted(spans):
         if result and start <= result[-1][1]:
@@ -151,8 +151,10 @@ def united(spans: Sequence[Span]) -> list[Span]:
 
 
 def without(text: str, spans: Sequence[Span]) -> str:
-    """The text without these characters. What was on two sides of a passage is parted by a space, or by a line break where the passage
-    had one; a line of which nothing is left goes."""
+    """Returns the text without these spans of characters.
+
+    The two sides of a cut are separated by a space, or by a line break if the span had one. Lines that become empty are dropped.
+    """
     kept: list[str] = []
     behind = 0
     for start, end in united(spans):
@@ -165,7 +167,7 @@ def without(text: str, spans: Sequence[Span]) -> str:
 
 
 def _append(kept: list[str], right: str, cut: bool) -> None:
-    """`cut`: something was taken out before `right`."""
+    """Appends `right` to the parts of the text that stay. `cut`: whether a span was cut before `right`."""
     if cut:
         last, right = _trim(kept), right.lstrip(" \t")
         if last in ("", "\n"):
@@ -176,7 +178,7 @@ def _append(kept: list[str], right: str, cut: bool) -> None:
 
 
 def _trim(kept: list[str]) -> str:
-    """Takes spaces off the end; returns the last character, or nothing where there is none."""
+    """Removes spaces from the end; returns the last character that stays, or an empty string where none does."""
     while kept:
         kept[-1] = kept[-1].rstrip(" \t")
         if kept[-1]:

@@ -1,1 +1,1 @@
-"""What repeats inside documents: lines and paragraphs, and passages of words."""
+"""Repeats inside documents: lines and paragraphs, and passages of words."""

@@ -1,5 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""Lines and paragraphs that repeat from document to document: counted by shard, decided by range of key, cut while shards are written."""
+"""Cuts lines or paragraphs (*units*) that repeat in many documents.
+
+The tasks of shards count units, the tasks of ranges of keys decide which units are cut, and `LineEditor` cuts them while the last phase
+writes the shards. The key of a unit is a hash of its normalised form."""
 
 from collections.abc import Sequence
 from functools import cache, partial
@@ -61,14 +64,14 @@ Offsets = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 
 TOP_FILE = "lines/top.parquet"
-#: How many of the most frequent lines the terminal shows, and how many characters of each.
+#: The terminal shows the SHOWN most frequent units, and SHOWN_CHARS characters of each.
 SHOWN, SHOWN_CHARS = 3, 60
 
 
 def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], clusters: list[FileRef]) -> list[tuple[FileRef, ...]]:
     """Runs the phases; returns for each shard the files that its LineEditor reads, none if the recipe has no `lines`.
 
-    `clusters`: for each shard what has its rows of the cluster tables.
+    `clusters`: for each shard the file with its rows of the cluster tables.
     """
     if config.lines is None:
         return [()] * len(documents)
@@ -89,7 +92,7 @@ def prepare_lines(run: StageRun, config: DedupConfig, documents: list[FileRef], 
 
 
 def lines_summary(run: StageRun) -> dict[str, str]:
-    """Lines for the terminal, if the run looked for repeated lines."""
+    """Returns lines for the terminal, if the run looked for repeated units."""
     rows = [row for key, row in run.manifest.tasks.items() if key.startswith("lines/cut-") and key in run.plan]
     if not rows:
         return {}
@@ -112,7 +115,7 @@ _hash = partial(xxhash.xxh3_64_intdigest, seed=0)
 
 
 def host_keys(table: pa.Table) -> Keys:
-    """A 64-bit key for each row's host: of its URL (lower case, with the port), else of its `source`."""
+    """Returns a 64-bit key for the host of each row: the host of its URL (lower case, with the port), or its `source` without a URL."""
     host = pc.utf8_lower(pc.struct_field(pc.extract_regex(table["url"], _HOST_OF), "host"))
     names = pc.dictionary_encode(pc.coalesce(host.cast(pa.string()), table["source"].cast(pa.string())))
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
@@ -125,7 +128,7 @@ def host_keys(table: pa.Table) -> Keys:
 class HostWorker(Worker):
     """Counts the documents of one shard that stay, by host.
 
-    `task.inputs`: the shard, the list of cluster tables. `params`: `ranges`.
+    Inputs: the shard, the file with its rows of the cluster tables. `params`: `ranges`.
     """
 
     def process(self, task: Task) -> Output:
@@ -139,7 +142,10 @@ class HostWorker(Worker):
 
 
 class HostTotalWorker(Worker):
-    """Adds up one range of hosts over all shards (listed); answers each shard with the totals of its hosts."""
+    """Adds up the documents of one range of hosts over all shards; answers each shard with the totals of its hosts.
+
+    The input is the list of the shards' files.
+    """
 
     def process(self, task: Task) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], HOST)
@@ -152,7 +158,10 @@ class HostTotalWorker(Worker):
 
 
 def host_totals(run: Storage, own: str, answers: list[str], shard: int) -> tuple[Keys, Keys]:
-    """`(hosts, documents)` of a shard's hosts, ascending: `own` is its file, `answers` are those of the ranges."""
+    """Returns `(hosts, documents)`: the keys of a shard's hosts, ascending, and how many documents each has in all shards.
+
+    `own`: the shard's file of hosts. `answers`: the files of the ranges.
+    """
     keys = [read_section(run, own, number, HOST)["key"] for number in range(len(answers))]
     totals = [read_section(run, path, shard, np.uint64) for path in answers]
     return np.concatenate(keys), np.concatenate(totals)
@@ -161,7 +170,8 @@ def host_totals(run: Storage, own: str, answers: list[str], shard: int) -> tuple
 # ---- counts and decisions --------------------------------------------------------------------------------
 
 
-#: A unit of a shard: its key, the first row that has it, how many documents have it, how often it occurs, its host's documents.
+#: A unit of a shard: its key, the first row that has it, how many documents have it, how often it occurs, and how many documents its host
+#: has (0 where hosts do not count).
 UNIT = np.dtype([("key", "<u8"), ("row", "<u4"), ("documents", "<u4"), ("times", "<u4"), ("host", "<u4")])
 #: The most frequent units of a range.
 RANGE_TOP = pa.schema(
@@ -170,17 +180,17 @@ RANGE_TOP = pa.schema(
         pa.field("documents", pa.int64(), nullable=False),
         pa.field("times", pa.int64(), nullable=False),
         pa.field("sources", pa.int64(), nullable=False),
-        pa.field("shard", pa.int64(), nullable=False),  # the first that has it, by its place in the input
+        pa.field("shard", pa.int64(), nullable=False),  # the number of the first shard that has it
         pa.field("row", pa.int64(), nullable=False),
     ]
 )
 
 
 class LineCountWorker(Worker):
-    """Finds the units of one shard: a section per range of keys, and a last one with the keys of its crawl files.
+    """Counts the units of one shard; writes a section for each range of keys, and a last section with the hashes of its crawl files.
 
-    `task.inputs`: the shard, the list of cluster tables, and where hosts count its hosts and the list of the answers of their ranges.
-    `task.params`: `shard` (its place in the input). `params`: `ranges`.
+    Inputs: the shard, the file with its rows of the cluster tables, and for `min_share` the shard's file of hosts and the list of their
+    totals. `task.params`: `shard` (its number). `params`: `ranges`.
     """
 
     config: UnitsConfig
@@ -207,7 +217,7 @@ class LineCountWorker(Worker):
         )
 
     def _units(self, rows: npt.NDArray[np.int64], table: pa.Table, hosts: npt.NDArray, totals: npt.NDArray) -> tuple[npt.NDArray, int]:
-        """The distinct units of a row group by key, and the bytes of its texts."""
+        """Returns the distinct units of a row group, by key, and the bytes of its texts."""
         config = self.config
         data, offsets = text_buffers(table["text"])
         mine = host_keys(table) if config.scope == "host" else np.zeros(len(rows), np.uint64)
@@ -220,7 +230,7 @@ class LineCountWorker(Worker):
 
 
 def merged(units: npt.NDArray) -> npt.NDArray:
-    """Merges records with equal keys: the first row, the sums of the counts."""
+    """Merges records with equal keys: takes the first row, and adds up the counts."""
     order, begins = groups(units["key"])
     out = units[order[begins]]
     if len(units):
@@ -231,9 +241,9 @@ def merged(units: npt.NDArray) -> npt.NDArray:
 
 
 class LineDecisionWorker(Worker):
-    """Decides for one range of keys of all shards (listed, in order) which units are cut; answers each shard, and lists the most frequent.
+    """Decides which units of one range of keys are cut; answers each shard, and lists the most frequent units.
 
-    `task.params`: `range`. `params`: `ranges`.
+    The input is the list of the shards' counts, in order. `task.params`: `range`. `params`: `ranges`.
     """
 
     config: LinesConfig
@@ -268,7 +278,7 @@ class LineDecisionWorker(Worker):
         counted: dict[str, npt.NDArray],
         cut: npt.NDArray[np.bool_],
     ) -> pa.Table:
-        """The most frequent units of those that are cut, as RANGE_TOP."""
+        """Returns the most frequent units among those that are cut, as RANGE_TOP."""
         keys, places = records["key"][order[begins]], np.flatnonzero(cut)
         places = places[np.lexsort((keys[places], -counted["times"][places], -counted["documents"][places]))[: self.config.top]]
         rows = []
@@ -286,15 +296,15 @@ def _sums(values: npt.NDArray, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return np.add.reduceat(values.astype(np.int64), begins) if len(values) else np.zeros(0, np.int64)
 
 
-# ---- the list to look at ---------------------------------------------------------------------------------
+# ---- the list of the most frequent units, for users --------------------------------------------------------
 
 
-#: Characters of a unit's text.
+#: Characters of a unit's text in the list, at most.
 TOP_CHARS = 300
 TOP_LINES = pa.schema(
     [
         pa.field("text", pa.string(), nullable=False),  # of its first occurrence, at most TOP_CHARS characters
-        pa.field("documents", pa.int64(), nullable=False),  # that have it, of those that stay
+        pa.field("documents", pa.int64(), nullable=False),  # how many have it, among those that no copy replaces
         pa.field("times", pa.int64(), nullable=False),
         pa.field("sources", pa.int64(), nullable=False),  # crawl files whose shards have it
         pa.field("example_id", pa.string(), nullable=False),
@@ -304,7 +314,7 @@ TOP_LINES = pa.schema(
 
 
 def top_output(run: Storage, config: LinesConfig, shards: Sequence[str], tops: Sequence[str]) -> Output:
-    """The list of the whole corpus from those of the ranges (`tops`). `shards`: the document shards."""
+    """Returns the output with the list for the whole corpus. `shards`: the document shards. `tops`: the lists of the ranges."""
     table = pa.concat_tables([read_table(run, path) for path in tops])
     table = table.sort_by([("documents", "descending"), ("times", "descending"), ("key", "ascending")]).slice(0, config.top)
     table = table.append_column("place", pa.array(range(table.num_rows), pa.int64()))
@@ -317,7 +327,10 @@ def top_output(run: Storage, config: LinesConfig, shards: Sequence[str], tops: S
 
 
 def _with_texts(run: Storage, config: LinesConfig, shard: str, wanted: pa.Table) -> list[dict[str, Any]]:
-    """The rows of TOP_LINES, with their `place` in the list, for units (TOP) that come first in one shard."""
+    """Returns the rows of TOP_LINES, with their `place` in the list, for the units that come first in one shard.
+
+    `wanted`: these units, as RANGE_TOP with `place`.
+    """
     rows = np.unique(wanted["row"].to_numpy())
     documents = pa.concat_tables(read_rows(run, shard, rows, ["id", "text", *COLUMNS]))
     hosts = host_keys(documents) if config.scope == "host" else np.zeros(len(rows), np.uint64)
@@ -347,8 +360,10 @@ ONLY_LINES, MOSTLY_LINES = "only_repeated_lines", "mostly_repeated_lines"
 
 
 class LineEditor(Editor):
-    """Cuts the units that the ranges chose. `task.inputs` hold the shard's own counts and the list of the answers of all ranges; `params`:
-    `shard`."""
+    """Cuts the units that the tasks of ranges chose.
+
+    The inputs include the shard's counts and the list of the answers of all ranges. `task.params`: `shard`.
+    """
 
     fields = (pa.field("lines_in", pa.int64()), pa.field("lines_cut", pa.int64()), pa.field("line_chars_cut", pa.int64()))
 
@@ -388,18 +403,18 @@ class LineEditor(Editor):
 
 
 # ---- units: lines and paragraphs as 64-bit keys of their normalised form ---------------------------------
-# 64 bits are CCNet's choice, too: of 10^11 different lines some 270 pairs share a key.
+# 64 bits are CCNet's choice, too: among 10^11 different lines, some 270 pairs share a key by chance.
 
 
-#: What CCNet's `normalize_for_dedup` takes out, after digits became 0: punctuation that is not ASCII's, and control characters.
+#: The characters that CCNet's `normalize_for_dedup` drops, after digits became 0: punctuation beyond ASCII, and control characters.
 CCNET_LEFT_OUT = "，。、„”“«»」「《》´∶：？！（）；–—．～’…━〈〉【】％►" + "".join(map(chr, [*range(32), *range(127, 160)]))
 
 
 @cache
 def unit_forms(how: LineForm) -> npt.NDArray[np.uint32]:
-    """uint32 of length 0x110000: one more than what each character becomes, 0 where it is left out; empty for `none`.
+    """Returns the form of each character (uint32 of length 0x110000): its code point plus 1, or 0 where it is dropped. Empty for `none`.
 
-    Lower-casing is `str.lower` where it gives one character.
+    A character is lower-cased by `str.lower`, unless that gives several characters.
     """
     if how == "none":
         return np.zeros(0, np.uint32)
@@ -415,7 +430,7 @@ def unit_forms(how: LineForm) -> npt.NDArray[np.uint32]:
 
 @kernel(error_model="numpy")
 def _unit_hash(data, start, end, forms):
-    """The hash of one unit; of one that its form leaves empty, the hash of its bytes: marks are not equal for having no letters."""
+    """Returns the hash of a unit's form; where the form is empty, the hash of its bytes, so that units of different marks differ."""
     value = ONE
     i = start
     if forms.size:
@@ -433,7 +448,7 @@ def _unit_hash(data, start, end, forms):
 
 @kernel
 def _unit_end(data, at, end, paragraphs):
-    """`(end of the unit, start of the next)`; the last unit ends at `end`."""
+    """Returns `(end of the unit, start of the next one)`; the last unit ends at `end`."""
     if paragraphs:
         return paragraph_end(data, at, end)
     stop = find_byte(data, at, end, NEWLINE)
@@ -470,8 +485,11 @@ def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scra
 def unit_keys(
     data: Data, offsets: Offsets, hosts: Keys, how: LineForm, paragraphs: bool, min_chars: int
 ) -> tuple[Keys, npt.NDArray[np.int32], npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """`(keys, texts, fresh, spans)` of all units of n texts in order: the text that each is in, 1 where it is its key's first in that text,
-    and where in `data` it begins and ends. `hosts` (n) tells texts apart whose equal units are not to be equal."""
+    """Returns `(keys, texts, fresh, spans)` for all units of n texts, in order.
+
+    For each unit: its key, the number of its text, 1 where no earlier unit of the text has its key (else 0), and where in `data` it begins
+    and ends. `hosts` (n): equal units of texts with different hosts have different keys.
+    """
     newlines = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == NEWLINE))
     most = newlines + len(offsets) - 1
     keys, texts = np.empty(most, np.uint64), np.empty(most, np.int32)
@@ -488,7 +506,8 @@ def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars
     place = 0
     for d in range(len(offsets) - 1):
         at, end, begin = offsets[d], offsets[d + 1], place
-        before = at  # where the unit before this one ends: what lies between is copied with a unit that stays
+        before = at  # the end of the unit before this one; the bytes between the two are copied with a unit that stays
+        # `some`: a unit of this text stays. `blank`: the last one that stays is empty, or there is none. `gap`: a unit after it was cut
         some, blank, gap = False, True, False
         while True:
             stop, after = _unit_end(data, at, end, paragraphs)
@@ -506,7 +525,7 @@ def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars
             if cut:
                 counts[d, 1] += 1
                 gap = True
-            elif not (empty and gap and blank):  # of the blank lines around what was cut one run is left
+            elif not (empty and gap and blank):  # of the blank lines around a cut, one run stays
                 if some:
                     place = copy_bytes(data, before, at, out, place)
                 place = copy_bytes(data, at, stop, out, place)
@@ -523,10 +542,10 @@ def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars
 def cut_units(
     data: Data, offsets: Offsets, hosts: Keys, rows: Offsets, how: LineForm, paragraphs: bool, min_chars: int, units: KeyTable
 ) -> tuple:
-    """`(texts, counts)`: n texts (Arrow) without the units of the table, and for each how many units it had and how many were cut.
+    """Returns `(texts, counts)`: n texts (Arrow) without the units of the table, and for each text the number of its units and of its cuts.
 
-    The table has for each key the row in which its first unit stays, or -1; `rows` (n) are those of the texts. A unit goes with the
-    newlines before it.
+    The table `units` has for each key the row in which its first unit stays, or -1. `rows` (n): the rows of the texts. The newlines before
+    a unit are cut with it.
     """
     out = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
     places = np.zeros(len(offsets), np.int64)

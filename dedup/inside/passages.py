@@ -1,5 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""Passages that repeat word for word across documents: found by sampled hashes, proved by hashes of every window, and cut."""
+"""Cuts passages that repeat word for word in the corpus.
+
+A *window* is `tokens` words in a row; a repeated passage is one repeated window or several that overlap. Sampled hashes (*anchors*) show
+which windows may repeat, the hashes of these windows show which do, and `SubstringEditor` cuts them."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -44,7 +47,7 @@ Data = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 
-#: There may be a window for each word, which are far more than lines.
+#: There may be a window for each word, so there are far more keys than lines have: this multiplies the number of ranges.
 FINER = 4
 
 
@@ -53,12 +56,12 @@ def prepare_passages(
 ) -> list[tuple[FileRef, ...]]:
     """Runs the phases; returns for each shard the files that its SubstringEditor reads, none if the recipe has no `substrings`.
 
-    `clusters`: for each shard what has its rows of the cluster tables. `lines`: what its LineEditor reads. Passages are looked for in the
-    texts that it leaves.
+    `clusters`: for each shard the file with its rows of the cluster tables. `lines`: for each shard the files that its LineEditor reads,
+    because passages are looked for in the texts after its cuts.
     """
     if config.substrings is None:
         return [()] * len(documents)
-    seen = DedupConfig(lines=config.lines, substrings=config.substrings)  # all that these phases depend on
+    seen = DedupConfig(lines=config.lines, substrings=config.substrings)  # the options on which these phases depend
     ranges = plan_ranges(documents, FINER)
     inputs = [(ref, rows, *own) for ref, rows, own in zip(documents, clusters, lines, strict=True)]
     shards = ExchangePhase("substrings: anchors", "substrings/anchors", AnchorWorker, seen)
@@ -75,14 +78,14 @@ def prepare_passages(
 
 ANCHORS_FOLDER, REPEATED_FOLDER = "dedup/substrings/anchors-", "dedup/substrings/repeated-"
 
-#: An anchor of a shard: its hash, and whether it occurs once or more often.
+#: An anchor of a shard: its hash, and `times`: 1 where it occurs once, 2 where more often.
 ANCHOR = np.dtype([("key", "<u8"), ("times", "u1")])
-#: A window of a shard whose anchor repeats: its hash, where it comes first, and whether it occurs once or more often.
+#: A window of a shard whose anchor repeats: its hash, the row and the word of its first occurrence, and `times` as in ANCHOR.
 WINDOW = np.dtype([("key", "<u8"), ("row", "<u4"), ("word", "<u4"), ("times", "u1")])
 
 
 def texts_of(worker: Worker, task: Task) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """`(rows, texts)` of the documents of a shard that stay, edited by the LineEditor, per row group."""
+    """Yields `(rows, texts)` for each row group of a shard: the documents that stay, as the LineEditor leaves them."""
     config, run = worker.config, worker.run
     assert isinstance(config, DedupConfig)
     shard, *tables = input_paths(run, task.inputs[:2])
@@ -104,8 +107,11 @@ def section_config(worker: Worker) -> SubstringsConfig:
 
 
 class AnchorWorker(Worker):
-    """Finds the anchors of one shard, by range. `task.inputs`: the shard, the list of cluster tables, what the editor of lines reads;
-    `task.params`: `shard` (its place in the input). `params`: `ranges`."""
+    """Finds the anchors of one shard; writes a section for each range of keys.
+
+    Inputs: the shard, the file with its rows of the cluster tables, and the files that its LineEditor reads. `task.params`: `shard` (its
+    number). `params`: `ranges`.
+    """
 
     def process(self, task: Task) -> Output:
         config = section_config(self)
@@ -122,7 +128,10 @@ class AnchorWorker(Worker):
 
 
 class RepeatedAnchorWorker(Worker):
-    """Finds the anchors of one range that occur twice in all shards (listed); answers each shard with their places in its section."""
+    """Finds the anchors of one range that occur at least twice in all shards together.
+
+    It answers each shard with their indexes in its section. The input is the list of the shards' anchors.
+    """
 
     def process(self, task: Task) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], ANCHOR)
@@ -133,15 +142,17 @@ class RepeatedAnchorWorker(Worker):
 
 
 def _repeated(records: npt.NDArray, order: Offsets, begins: Offsets) -> npt.NDArray[np.bool_]:
-    """For each of the `groups` whether its key occurs twice."""
+    """Returns for each group of equal keys (`groups`) whether the key occurs at least twice."""
     if not len(records):
         return np.zeros(0, bool)
     return np.add.reduceat(records["times"][order].astype(np.int64), begins) > 1
 
 
 class WindowWorker(Worker):
-    """Finds the windows of one shard whose anchor repeats, by range. `task.inputs`: those of AnchorWorker, the shard's
-    anchors, and the list of the answers of their ranges."""
+    """Finds the windows of one shard whose anchor repeats; writes a section for each range of keys.
+
+    Inputs: those of AnchorWorker, the shard's anchors, and the list of the answers about anchors.
+    """
 
     def process(self, task: Task) -> Output:
         config = section_config(self)
@@ -167,7 +178,7 @@ class WindowWorker(Worker):
 
 
 def _merged(records: npt.NDArray) -> npt.NDArray:
-    """Merges windows: one record for each key, with the place where it comes first."""
+    """Merges windows: one record for each key, with the place of its first occurrence."""
     order, begins = groups(records["key"])
     out = records[order[begins]]
     if len(out):
@@ -179,7 +190,10 @@ def _merged(records: npt.NDArray) -> npt.NDArray:
 
 
 class RepeatedWindowWorker(Worker):
-    """Finds the windows of one range that occur twice in all shards (listed, in order); answers each shard with its own as ANSWER."""
+    """Finds the windows of one range that occur at least twice in all shards together; answers each shard about its own, as ANSWER.
+
+    The input is the list of the shards' windows, in order.
+    """
 
     def process(self, task: Task) -> Output:
         records, bounds = gather(self.run, input_paths(self.run, task.inputs), task.params["range"], WINDOW)
@@ -197,9 +211,9 @@ ONLY_SUBSTRINGS = "only_repeated_substrings"
 
 
 class SubstringEditor(Editor):
-    """Cuts the windows that the ranges chose.
+    """Cuts the windows that the tasks of ranges chose.
 
-    `task.inputs` hold the shard's own windows and the list of the answers of all ranges; `task.params`: `shard`.
+    The inputs include the shard's windows and the list of the answers of all ranges. `task.params`: `shard`.
     """
 
     fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))
@@ -225,21 +239,21 @@ class SubstringEditor(Editor):
 
 # ---- words, the windows of words of a text, and the anchors that stand for the windows -------------------
 #
-# Of the `tokens - anchor + 1` runs of `anchor` words that lie in a window of `tokens` words, the one with the least hash is the window's
-# anchor (winnowing: Schleimer, Wilkerson and Aiken, 2003). It depends on the window's words alone: where a window occurs twice, its anchor
-# does, too. So only windows whose anchor repeats are looked at, and no repeat of at least `tokens` words is lost. Of the places of a text
-# about 2 in `tokens - anchor + 2` are an anchor (7.4% for 50 words).
+# A window of `tokens` words has `tokens - anchor + 1` runs of `anchor` words. The run with the least hash is the window's anchor
+# (winnowing: Schleimer, Wilkerson and Aiken, 2003). It depends on the window's words alone: if a window occurs twice, so does its anchor.
+# So it is enough to look at windows whose anchor repeats, and no repeat of at least `tokens` words is missed. About 2 in
+# `tokens - anchor + 2` places of a text are an anchor (7.4% for 50 words).
 
 
-#: What a character is to a word: space, part of one, one by itself, or a mark that belongs to the character before it.
+#: The kinds of a character: a space between words, a part of a word, a word by itself, a mark that belongs to the character before it.
 BETWEEN, PART, ALONE, MARK = range(4)
-#: The first code point of the first script without spaces. Before it are apostrophes and accents that such scripts only use, too.
+#: The first code point of the first script without spaces. Other scripts use the apostrophes and accents before it, too; they are PART.
 _FIRST_UNSPACED = 0x0E00
 
 
 @cache
 def kinds() -> npt.NDArray[np.uint8]:
-    """uint8 of length 0x110000: BETWEEN, PART, ALONE or MARK."""
+    """Returns the kind of each character (uint8 of length 0x110000): BETWEEN, PART, ALONE or MARK."""
     classes = character_classes()
     characters = word_rule_classes("characters", classes)
     table = np.full(len(classes), PART, np.uint8)
@@ -252,11 +266,14 @@ def kinds() -> npt.NDArray[np.uint8]:
 
 @kernel(error_model="numpy")
 def walk(data, start, end, table, prefixes, begins, ends):
-    """The words of `data[start:end]`: their number, where they begin and end (uint32, counted from `start`), and `prefixes`
-    (uint64, one more): `prefixes[w]` is the hash of the first w words. Each array has room for `most_words`."""
+    """Finds the words of `data[start:end]`; returns their number.
+
+    Writes where they begin and end to `begins` and `ends` (uint32, counted from `start`), and the hash of the first w words to
+    `prefixes[w]` (uint64, one more than words). Each array has room for `most_words`.
+    """
     count = 0
     value = np.uint64(0)
-    state = BETWEEN  # kind of the character that the word under way began with
+    state = BETWEEN  # the kind of the current word's first character; BETWEEN outside of words
     prefixes[0] = 0
     i = start
     while i < end:
@@ -288,19 +305,20 @@ def walk(data, start, end, table, prefixes, begins, ends):
 
 
 def most_words(offsets: Offsets) -> int:
-    """Room for the words of the longest text: of two that touch, one has three bytes or more."""
+    """Returns an upper bound for the number of words of the longest text: of two words without a space between, one has three bytes or
+    more."""
     return int(np.diff(offsets).max(initial=0)) // 2 + 2
 
 
 @kernel(inline="always")
 def window_key(prefixes, at, words, weight):
-    """The hash of the `words` words from `at`; `weight` is `power(words)`."""
+    """Returns the hash of the `words` words from word `at` on; `weight` is `power(words)`."""
     return mix64(prefixes[at + words] - prefixes[at] * weight)
 
 
 @kernel(error_model="numpy")
 def _least(hashes, first, last):
-    """Where the least of `hashes[first:last + 1]` is, the last of equal ones."""
+    """Returns the index of the least of `hashes[first:last + 1]`, the last one of equals."""
     best = first
     for at in range(first + 1, last + 1):
         if hashes[at] <= hashes[best]:
@@ -338,7 +356,7 @@ def _anchors(data, offsets, table, tokens, anchor, prefixes, begins, ends, hashe
 
 
 class WordScratch:
-    """Arrays for the words of the longest of some texts."""
+    """Scratch arrays for the words of the longest text."""
 
     def __init__(self, offsets: Offsets):
         size = most_words(offsets)
@@ -348,7 +366,7 @@ class WordScratch:
 
 
 def anchors(data: Data, offsets: Offsets, tokens: int, anchor: int) -> Keys:
-    """The hashes of the anchors of n texts, one for each place that is an anchor of some window."""
+    """Returns the hashes of the anchors of n texts, one for each place where some window has its anchor."""
     scratch = WordScratch(offsets)
     keys = np.empty(int((np.diff(offsets) // 2 + 2).sum()), np.uint64)
     found = _anchors(
@@ -388,7 +406,7 @@ def _windows(data, offsets, table, tokens, anchor, repeated, prefixes, begins, e
 def windows(
     data: Data, offsets: Offsets, tokens: int, anchor: int, repeated: Keys
 ) -> tuple[Keys, npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """`(keys, texts, words)` of the windows whose anchor is in the table `repeated`: their hash, their text and their first word."""
+    """Returns `(keys, texts, words)` of the windows whose anchor is in the table `repeated`: hash, number of the text, first word."""
     scratch = WordScratch(offsets)
     most = int((np.diff(offsets) // 2 + 2).sum())
     keys, texts, words = np.empty(most, np.uint64), np.empty(most, np.uint32), np.empty(most, np.uint32)
@@ -404,7 +422,10 @@ def windows(
 
 @kernel(error_model="numpy")
 def _mark(prefixes, count, tokens, weight, row, table, rows, words, changes):
-    """Writes to `changes` (int32, count + 1) by how much the number of windows to cut that cover a word changes there; says if any does."""
+    """Marks the words to cut, in `changes` (int32, count + 1); returns whether there are any.
+
+    The sum of `changes[:w + 1]` is the number of windows to cut that cover word w.
+    """
     changes[: count + 1] = 0
     some = False
     for window in range(count - tokens + 1):
@@ -415,7 +436,7 @@ def _mark(prefixes, count, tokens, weight, row, table, rows, words, changes):
         if rows[slot] == row:
             if words[slot] == window:
                 continue
-            if words[slot] + tokens > window:  # it overlaps its own first occurrence, which stays
+            if words[slot] + tokens > window:  # it overlaps its first occurrence, which stays
                 first = words[slot] + tokens
         changes[first] += 1
         changes[window + tokens] -= 1
@@ -425,8 +446,11 @@ def _mark(prefixes, count, tokens, weight, row, table, rows, words, changes):
 
 @kernel(error_model="numpy")
 def _join(data, left, cut, rest, right, out, place):
-    """Between two words that meet stays what was before (`data[left:cut]`) or behind (`data[rest:right]`) what was cut: the one with more
-    newlines. A space where there was nothing."""
+    """Writes the space between two words that meet after a cut; returns the place after it.
+
+    Takes the space before the cut (`data[left:cut]`) or after it (`data[rest:right]`), whichever has more newlines; one blank where there
+    is none.
+    """
     before, behind = count_byte(data, left, cut, NEWLINE), count_byte(data, rest, right, NEWLINE)
     if behind > before or (behind == before and left == cut):
         left, cut = rest, right
@@ -438,9 +462,9 @@ def _join(data, left, cut, rest, right, out, place):
 
 @kernel(error_model="numpy")
 def _write(data, start, end, count, begins, ends, changes, out, place):
-    """Writes the text without the words that `changes` cover; returns the place behind it and the number of passages cut."""
+    """Writes the text without the words that `changes` marks; returns the place after it, and the number of passages that were cut."""
     depth, spans, word = 0, 0, 0
-    kept = start  # from where on the text is still to be copied
+    kept = start  # the text before it is copied or cut
     some = False  # whether a word was kept
     while word < count:
         depth += changes[word]
@@ -480,8 +504,10 @@ def _cut(data, offsets, row_of, kind_table, tokens, table, rows, words, prefixes
 def cut_windows(
     data: Data, offsets: Offsets, rows: npt.NDArray[np.int64], tokens: int, windows: KeyTable
 ) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """`(texts, spans)`: n texts (Arrow) without the words of the table's windows, and how many passages each lost. The
-    table has for each window the row and the word where its first occurrence stays, or -1; `rows` are those of the texts."""
+    """Returns `(texts, spans)`: n texts (Arrow) without the words of the table's windows, and the number of passages that each lost.
+
+    The table `windows` has for each window the row and the word where its first occurrence stays, or -1. `rows`: the rows of the texts.
+    """
     scratch = WordScratch(offsets)
     out = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
     places, spans = np.zeros(len(offsets), np.int64), np.zeros(len(offsets) - 1, np.int64)

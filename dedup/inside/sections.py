@@ -1,10 +1,11 @@
-"""Exchange between tasks that read shards and tasks that own a range of 64-bit keys, in files of sections.
+"""An exchange of records between tasks of shards and tasks of ranges of 64-bit keys.
 
-A task of a shard writes its records cut by range of key; the task of a range reads its section of each shard, and answers
-with a file that has a section for each shard. So no task holds more than a shard or a range, and nothing is read twice.
+The task of a shard writes a file with a section for each range of keys. The task of a range reads its section from the file of each shard,
+decides about the keys, and writes its answers: a file with a section for each shard. So no task holds more than a shard or a range, and
+nothing is read twice.
 
-A file of sections: the number of sections, where each ends (both int64), then the records, all little-endian. Not Parquet, because a
-task reads one section of many small ones, and hashes do not compress.
+A file of sections has the number of sections, where each ends (both int64), then the records, all little-endian. It is not Parquet, because
+a task reads one of many small sections, and hashes do not compress.
 """
 
 from collections.abc import Sequence
@@ -24,20 +25,21 @@ from corpusmill.pipeline.stage import Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.hashing import find, insert, table_size
 
-#: Bytes of (compressed) document shards for each range of keys: so its task holds some hundred MB, one GB at the very worst.
+#: Bytes of (compressed) document shards for each range of keys. The task of a range then holds some hundred MB, and never more than one GB.
 RANGE_BYTES = 128 << 20
 
-#: An answer about a record of a shard: its place in the section of its range, and whether its first occurrence is in the shard and stays.
+#: An answer about a chosen record of a shard. `place`: the record's index in its section. `stays`: whether the first occurrence of its key
+#: is in this shard and stays.
 ANSWER = np.dtype([("place", "<u4"), ("stays", "u1")])
 
 _LENGTH = np.dtype("<i8")
 
 
 class ExchangePhase(NamedTuple):
-    """One side of an exchange: what users see of the phase, the prefix of its tasks, its worker and configuration."""
+    """One side of an exchange."""
 
-    title: str
-    name: str
+    title: str  # shown to users
+    name: str  # the prefix of its tasks
     worker: type[Worker]
     config: Config
 
@@ -45,9 +47,10 @@ class ExchangePhase(NamedTuple):
 def exchange(
     run: StageRun, shards: ExchangePhase, answers: ExchangePhase, inputs: Sequence[tuple[FileRef, ...]], ranges: int
 ) -> tuple[list[tuple[FileRef, ...]], Sequence[TaskRow]]:
-    """Runs both phases. Returns for each shard its own file and the list of the answers of all ranges, and the tasks of the ranges.
+    """Runs the phase of the shards and the phase of the ranges (`answers`).
 
-    `inputs`: for each shard what its task reads, the shard first.
+    Returns for each shard its file of records and the list of all answers; and the tasks of the ranges. `inputs`: for each shard the files
+    that its task reads, the shard first.
     """
     params = {"ranges": ranges}
     tasks = [Task(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
@@ -60,28 +63,28 @@ def exchange(
 
 
 def plan_ranges(documents: Sequence[FileRef], finer: int = 1) -> int:
-    """How many ranges the keys are cut into: depends on the size of the input alone, never on the number of workers.
+    """Returns the number of ranges of keys. It depends on the size of the input alone, never on the number of workers.
 
-    `finer`: by how much smaller the ranges have to be, because there are more keys.
+    `finer`: multiplies the number of ranges, for phases that have more keys.
     """
     return max(1, -(-sum(ref.bytes for ref in documents) * finer // RANGE_BYTES))
 
 
 def range_bounds(keys: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.int64]:
-    """Where each of `ranges` equal ranges of the 64-bit numbers begins in ascending `keys`, and the end: `ranges + 1` places."""
+    """Returns where each of `ranges` equal ranges of the 64-bit numbers begins in ascending `keys`, then the end: `ranges + 1` indexes."""
     starts = [-(-(part << 64) // ranges) for part in range(ranges)]
     return np.append(np.searchsorted(keys, np.array(starts, np.uint64)), len(keys)).astype(np.int64)
 
 
 def pack(sections: Sequence[npt.NDArray]) -> bytes:
-    """A file of sections, whose records have any one dtype each."""
+    """Returns the content of a file of sections. Sections may differ in the dtype of their records."""
     ends = np.cumsum([0, *(section.nbytes for section in sections)])[1:]
     head = [_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes()]
     return b"".join(head + [np.ascontiguousarray(section).tobytes() for section in sections])
 
 
 def read_section(run: Storage, path: str, number: int, dtype: npt.DTypeLike) -> npt.NDArray:
-    """One section of a file, as an array of `dtype`; only its bytes are read."""
+    """Reads one section of a file as an array of `dtype`, and no other section."""
     with run.open_read(path) as file:
         ends = _ends(file)
         start, end = (int(ends[number - 1]) if number else 0), int(ends[number])
@@ -90,7 +93,7 @@ def read_section(run: Storage, path: str, number: int, dtype: npt.DTypeLike) -> 
 
 
 def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray, npt.NDArray[np.int64]]:
-    """`(records, bounds)`: one section of each file, one after the other; those of file i are `records[bounds[i]:bounds[i + 1]]`."""
+    """Reads one section of each file; returns `(records, bounds)`. Those of file i are `records[bounds[i]:bounds[i + 1]]`."""
     found = [np.zeros(0, dtype), *(read_section(run, path, number, dtype) for path in paths)]
     return np.concatenate(found), np.cumsum([len(records) for records in found]).astype(np.int64)
 
@@ -98,8 +101,8 @@ def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike
 def read_answers(
     run: Storage, own: str, answers: Sequence[str], shard: int, dtype: npt.DTypeLike
 ) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
-    """`(records, stays)`: the records of a shard that the ranges chose, and whether the first occurrence stays there. `own`: the shard's
-    file of records; `answers`: the files of the ranges."""
+    """Returns `(records, stays)`: the records of a shard that the ranges chose, and for each whether its first occurrence is in this shard
+    and stays. `own`: the shard's file of records. `answers`: the files of the ranges."""
     records, stays = [np.zeros(0, dtype)], [np.zeros(0, bool)]
     for number, path in enumerate(answers):
         answer = read_section(run, path, shard, ANSWER)
@@ -109,7 +112,7 @@ def read_answers(
 
 
 def split(records: npt.NDArray, bounds: npt.NDArray[np.int64]) -> list[npt.NDArray]:
-    """The sections of an answer: `records` belong to the files that `gather` read, in its order."""
+    """Returns `records` cut at `bounds`: a section for each file that `gather` has read, in the same order."""
     return [records[a:b] for a, b in pairwise(bounds.tolist())]
 
 
@@ -119,7 +122,7 @@ def _ends(file: IO[bytes]) -> npt.NDArray[np.int64]:
 
 
 def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """`(order, begins)`: the order that sorts the keys, and where each group of equal ones begins in it (one place a group)."""
+    """Returns `(order, begins)`: the order that sorts the keys, and where in it each group of equal keys begins."""
     order = np.argsort(keys)
     ordered = keys[order]
     return order, np.flatnonzero(np.r_[np.ones(min(len(keys), 1), bool), ordered[1:] != ordered[:-1]])
@@ -128,20 +131,24 @@ def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDA
 def answer(
     records: npt.NDArray, bounds: Index, order: Index, begins: Index, chosen: npt.NDArray[np.bool_], keep_first: bool
 ) -> list[npt.NDArray]:
-    """For each file that `gather` read a section of ANSWER about its records in the `chosen` ones of the `groups`. A file
-    has a key once."""
+    """Returns for each file that `gather` has read a section of ANSWER, about its records with a chosen key.
+
+    `order`, `begins`: as `groups` returns them. `chosen`: whether each group of equal keys is chosen. A file has each key at most once.
+    """
+    # the indexes of the chosen records, and for each the lowest index with the same key
     sizes = np.diff(np.r_[begins, len(records)])
     places = order[np.repeat(chosen, sizes)]
     first = np.repeat(np.minimum.reduceat(order, begins)[chosen], sizes[chosen]) if len(records) else places
     answers = np.empty(len(places), ANSWER)
     answers["place"] = places - bounds[np.searchsorted(bounds, places, side="right") - 1]
     answers["stays"] = (places == first) & keep_first
+    # from the order of keys back to the order of files
     back = np.argsort(places)
     return split(answers[back], np.searchsorted(places[back], bounds))
 
 
 class KeyTable:
-    """An open hash table of keys (see `find`), and for each of its slots the values of the key: -1 where there is none."""
+    """A hash table of keys with open addressing (see `find`), and arrays with the values of the key in each slot, -1 in empty slots."""
 
     def __init__(self, keys: npt.NDArray[np.uint64], *values: npt.NDArray[np.int64]):
         self.table = np.zeros(table_size(len(keys)), np.uint64)
@@ -163,7 +170,7 @@ def _fill(table, keys, slots):  # type: ignore[no-untyped-def]
 
 @kernel
 def copy_bytes(data, start, end, out, place):  # type: ignore[no-untyped-def]
-    """Copies `data[start:end]` to `out` from `place` on; returns the place behind."""
+    """Copies `data[start:end]` to `out` from `place` on; returns the place after it."""
     for at in range(end - start):
         out[place + at] = data[start + at]
     return place + end - start

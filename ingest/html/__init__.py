@@ -1,15 +1,15 @@
-"""From the tree of a page to its main text: blocks, what speaks for and against each, and which are kept."""
+"""Extracts the main text of a page: parses it, cuts it into blocks, measures and scores each block, and keeps the good ones."""
 
 from dataclasses import dataclass
 
 
 class TooDeep(ValueError):
-    """A page nests its elements deeper than the limit."""
+    """The elements of a page are nested more deeply than the limit."""
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What an extractor makes of a page."""
+    """The text and the metadata that an extractor finds in a page."""
 
     text: str
     title: str | None = None

@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs=False
-"""What speaks for and against a block: numbers of its own text, of the nodes around it, of its place in the page, and
-the hints of names. No word of any language is looked at, so that the scorer holds on pages in all of them.
+"""The features of a block, by which it is scored: measures of its text, of the nodes around it and of its place in the page, and the hints
+of names. Features do not depend on the words of any language, so the scorer works for pages in all languages.
 """
 
 import math
@@ -34,16 +34,16 @@ from corpusmill.ingest.html.walk import (
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
 
-#: What `measure` counts. `WORDS` lie between spaces, `CAPITALIZED` of them begin with a capital (ASCII); `LETTERS` are ASCII letters and
-#: everything beyond Latin-1 controls; `ENDS`: 1 where the text ends with an end mark (quotes and brackets behind it aside), 2 with a
-#: colon, 3 with an ellipsis, else 0.
+#: The numbers that `measure` returns. `WORDS` are separated by spaces; `CAPITALIZED` of them begin with a capital (ASCII). `LETTERS` are
+#: ASCII letters and everything beyond Latin-1 controls. `ENDS`: 1 where the text ends with an end mark, 2 with a colon, 3 with an ellipsis
+#: (quotes and brackets after it are ignored), else 0.
 WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS = range(7)
 MEASURES = 7
 
 
 @kernel
 def measures_of(text, blocks):
-    """What `measure` counts in each block, int32 of shape (blocks, MEASURES)."""
+    """Returns the measures of each block, int32 of shape (blocks, MEASURES)."""
     out = np.empty((len(blocks), MEASURES), np.int32)
     _fill_measures(text, blocks, out)
     return out
@@ -58,7 +58,7 @@ def _fill_measures(text, blocks, out):
 
 @kernel
 def measure(text, start, end, out):
-    """Fills `out` (int32, MEASURES long) for `text[start:end]`, UTF-8 without spaces at its ends."""
+    """Writes the measures of `text[start:end]` (UTF-8 without spaces at its ends) to `out` (int32, length MEASURES)."""
     words = stops = commas = upper = letters = capitalized = 0
     inside = False
     for place in range(start, end):
@@ -84,7 +84,7 @@ def measure(text, start, end, out):
 
 @kernel
 def _is_wide_stop(text, place, end):
-    """Ideographic or full-width full stop, exclamation or question mark."""
+    """Whether an ideographic or full-width full stop, exclamation or question mark begins at `place`."""
     if place + 2 >= end:
         return False
     if text[place] == 0xE3:
@@ -94,7 +94,7 @@ def _is_wide_stop(text, place, end):
 
 @kernel
 def _is_wide_comma(text, place, end):
-    """Ideographic or full-width comma."""
+    """Whether an ideographic or full-width comma begins at `place`."""
     if place + 2 >= end:
         return False
     if text[place] == 0xE3:
@@ -105,7 +105,7 @@ def _is_wide_comma(text, place, end):
 @kernel
 def _end_mark(text, start, end):
     place = end
-    for _ in range(4):  # quotes and brackets behind the mark
+    for _ in range(4):  # skip quotes and brackets after the mark
         left = place - start
         if left > 0 and (text[place - 1] == 34 or text[place - 1] == 39 or text[place - 1] == 41 or text[place - 1] == 93):
             place -= 1
@@ -133,7 +133,7 @@ def _end_mark(text, start, end):
 
 @kernel
 def text_keys(text, blocks):
-    """A 64-bit hash of each block's text."""
+    """Returns a 64-bit hash of each block's text."""
     keys = np.empty(len(blocks), np.uint64)
     for block in range(len(blocks)):
         key = OFFSET
@@ -145,7 +145,7 @@ def text_keys(text, blocks):
 
 @kernel
 def count_equal(keys):
-    """How often each key is there, int32."""
+    """Returns for each key how often it occurs in `keys`, int32."""
     size = 8
     while size < 2 * len(keys):
         size *= 2
@@ -167,11 +167,11 @@ def count_equal(keys):
     return out
 
 
-#: Nodes above a block, itself included, whose sums are features.
+#: The number of nodes (the block's own and those above it) whose sums are features.
 LEVELS = 4
-#: Blocks on either side of a block whose sums are features.
+#: The windows whose sums are features: this many blocks on either side of a block.
 WINDOWS = (2, 5, 12)
-#: A paragraph: at least so many words, with an end mark.
+#: A block with at least this many words and an end mark is a paragraph; the characters of paragraphs outside of links are prose.
 PARAGRAPH_WORDS = 10
 
 _TAGS = ("p", "div", "li", "td", "dd", "figcaption", "pre", "body")
@@ -191,20 +191,21 @@ NAMES = (
     *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{hint}" for hint in HINT_NAMES),
 )  # fmt: skip
 
-#: What `math.log1p` gives for small numbers, of which nearly all are asked for.
+#: `math.log1p` of small numbers; nearly all calls have one.
 LOGS = np.array([math.log1p(number) for number in range(1 << 12)])
 
-#: Running sums over the blocks before each: characters, of them in links, blocks with an end mark, characters in prose.
+#: Columns of the running sums over the blocks: characters, characters in links, blocks with an end mark, characters in prose.
 ALL, OF_LINKS, WITH_END, PROSE = range(4)
 
 
-#: What is known of all blocks and nodes of a page before any is judged.
+#: Values for all blocks and nodes of a page, from which the features are computed. `measures`, `sums`, `equal` (how many blocks have the
+#: same text): by block. `alike` (how many siblings have the same name and classes): by node. `core`: a node. `h1`: a block, or -1.
 Context = namedtuple("Context", "measures sums equal alike core h1")
 
 
 @kernel
 def context_of(page):
-    """The `Context` of a page that has blocks."""
+    """Returns the `Context` of a page, which must have blocks."""
     blocks, nodes = page.blocks, page.nodes
     measures = measures_of(page.text, blocks)
     return Context(
@@ -219,7 +220,7 @@ def context_of(page):
 
 @kernel
 def features(page, context, first, last):
-    """float32 of shape (len(NAMES), last - first) for the blocks from `first` to `last`."""
+    """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first)."""
     out = np.empty((len(NAMES), last - first), np.float32)
     rows = np.zeros((last - first, len(NAMES) - 2 * HINT_COUNT), np.float32)
     _fill_rows(page, context, first, rows)
@@ -245,7 +246,7 @@ def _fill_rows(page, context, first, rows):
 
 @kernel(inline="always")
 def _log1p(number):
-    """Of an integer of at least 0."""
+    """Returns log(1 + number) of an integer of at least 0."""
     return LOGS[number] if number < len(LOGS) else math.log1p(number)
 
 
@@ -268,7 +269,7 @@ def _running_sums(blocks, measures):
 
 @kernel
 def _sibling_keys(page):
-    """A key for each node that it shares with the siblings of equal name and classes: the items of a list, cards, teasers."""
+    """Returns a key for each node. Siblings with equal names and classes have equal keys: the items of a list, cards, teasers."""
     keys = np.empty(len(page.nodes), np.uint64)
     for node in range(len(keys)):
         keys[node] = (np.uint64(page.nodes[node, ALIKE]) ^ np.uint64(page.nodes[node, PARENT] + 2) * PRIME) * PRIME
@@ -277,8 +278,10 @@ def _sibling_keys(page):
 
 @kernel
 def _core(blocks, nodes, measures):
-    """The node that holds the most prose, as reading modes find it: a paragraph counts for the node around it, half for
-    the one above, a third for the one above that (after Mozilla's Readability)."""
+    """Returns the node with the most prose, as the reading mode of a browser finds it (after Mozilla's Readability).
+
+    The characters of a paragraph count fully for the node around it, half for the next node above, and a third for the one above that.
+    """
     scores = np.zeros(len(nodes))
     for block in range(len(blocks)):
         if not _is_paragraph(measures[block]):
@@ -293,7 +296,7 @@ def _core(blocks, nodes, measures):
 
 @kernel
 def _first_h1(blocks, nodes, measures):
-    """The first <h1>, or the first of at least 4 words where that one is shorter (a logo); -1 where there is none."""
+    """Returns the block of the first <h1>, or -1. If that has fewer than 4 words (a logo), the first <h1> with at least 4 is preferred."""
     found = -1
     for block in range(len(blocks)):
         if nodes[blocks[block, NODE], TAG] == H1 and (found < 0 or (measures[block, WORDS] >= 4 and measures[found, WORDS] < 4)):
@@ -350,7 +353,7 @@ def _of_neighbours(row, place, block, sums):
 
 @kernel(inline="always")
 def _of_core(row, place, block, node, nodes, sums, core):
-    """Where a block lies as seen from the core: how far up and down the tree, before it, in it or behind it."""
+    """Writes the features of a block's place relative to the core: steps up and down the tree, and before, in or after the core."""
     first, last = nodes[core, FIRST], nodes[core, LAST]
     above = 0
     while node > 0 and not (nodes[node, FIRST] <= first and nodes[node, LAST] >= last and nodes[node, DEPTH] <= nodes[core, DEPTH]):
@@ -386,7 +389,7 @@ def _of_place(row, place, block, sums, h1):
 
 @kernel
 def _of_hints(out, blocks, nodes):
-    """One row a hint of the block's node or any node above it, then one a hint of the node or its parent alone."""
+    """Writes a row for each hint of a block's node or any node above it, then a row for each hint of the node or its parent alone."""
     around, near = np.empty(len(blocks), np.int64), np.empty(len(blocks), np.int64)
     for block in range(len(blocks)):
         node = blocks[block, NODE]

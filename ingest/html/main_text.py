@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Extracts the main text of a page: lexbor parses, a walk over its tree gives blocks, boosted trees score them, the good ones are kept."""
+"""Extracts the main text of a page: lexbor parses it, a walk cuts it into blocks, boosted trees score these, and the good ones are kept."""
 
 import json
 import subprocess
@@ -23,20 +23,20 @@ from corpusmill.pipeline.text.buffers import borrowed
 
 MODEL = Path(__file__).with_name("scorer.json")
 
-#: So many blocks are judged at a time: their features take 1 kB each.
+#: Blocks that are scored at a time. The features of a block take 1 kB.
 AT_A_TIME = 4096
-#: Levels of every tree. The trees are symmetric, as CatBoost makes them: all nodes of a level ask the same question, so a block's leaf
-#: is a number of LEVELS bits, and the questions are asked of all blocks at once.
+#: Levels of every tree. The trees are symmetric, as CatBoost makes them: all nodes of a level compare the same feature with the same cut.
+#: So the number of a block's leaf has LEVELS bits, and each level is computed for all blocks at once.
 LEVELS = 6
 
-#: `feature` int32 and `cut` float32 of shape (trees, LEVELS): bit i is set where the value is greater than the i-th cut; `values` float64
-#: of shape (trees, 2**LEVELS), log-odds.
+#: `feature` (int32) and `cut` (float32), of shape (trees, LEVELS): bit i of a leaf's number is set where the i-th feature is greater than
+#: the i-th cut. `values` (float64), of shape (trees, 2**LEVELS): the log-odds of each leaf.
 Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]
 
 
 @cache
 def load_trees(path: Path = MODEL) -> Trees:
-    """The trees of a model file. Raises CorpusmillError where it was made for other features."""
+    """Loads the trees of a model file. Raises CorpusmillError where it was made for other features."""
     model = json.loads(path.read_text())
     if model["features"] != list(NAMES):
         raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")
@@ -46,7 +46,7 @@ def load_trees(path: Path = MODEL) -> Trees:
 
 @kernel
 def scores_of(page, context, trees):
-    """The probability of each block of a page to be main text, float64."""
+    """Returns for each block of a page the probability that it is main text, float64."""
     scores = np.empty(len(page.blocks))
     for first in range(0, len(scores), AT_A_TIME):
         last = min(first + AT_A_TIME, len(scores))
@@ -56,7 +56,7 @@ def scores_of(page, context, trees):
 
 @kernel
 def score(columns, trees):
-    """Probabilities, float64 of length n, for `columns` of shape (features, n) float32."""
+    """Returns the probabilities (float64, length n) for n blocks. `columns`: their features, float32 of shape (features, n)."""
     odds = np.zeros(columns.shape[1])
     leaves = np.empty(columns.shape[1], np.int32)
     _add_trees(columns, trees, leaves, odds)
@@ -80,17 +80,21 @@ def _add_trees(columns, trees, leaves, odds):
 
 
 COMMENT = 1 << HINT_NAMES.index("comment")
-#: Comments are only left out of a page where more than so many characters of it are none: else it is a forum.
+#: Comments are dropped only if the other blocks have at least this many characters; else the page is a forum.
 ENOUGH_CHARS = 250
-#: A long document: so many characters, this share of them in its core, and of those this share in paragraphs. Manuals and books on one
-#: page are not what the scorer was fitted to, and hold little else: in their cores a block has to speak against itself to be left out.
+#: A page is a long document if it has LONG_CHARS characters, its core has CORE_SHARE of them, and paragraphs have PROSE_SHARE of the core.
+#: The scorer was not fitted to manuals and books on one page, and nearly all of their core is main text. So a block of the core is kept
+#: with any score of at least DOUBTFUL.
 LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 
 
 @kernel
 def keep(page, context, scores, threshold, comments):
-    """Which blocks are main text, bool: those with a score of at least `threshold`, but for those under a name that says that they
-    are comments, unless `comments`; in the core of a long document those with any score to speak of."""
+    """Returns for each block whether it is main text.
+
+    A block needs a score of at least `threshold`; in the core of a long document, DOUBTFUL is enough. Blocks that are named as comments
+    are dropped, unless `comments`.
+    """
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
     if _is_long(context.sums, first, last):
@@ -103,7 +107,10 @@ def keep(page, context, scores, threshold, comments):
 
 @kernel
 def _most_of_it(nodes, context):
-    """The blocks of the core, or of the innermost node around it that holds CORE_SHARE of the page: a book's core is one section."""
+    """Returns `(first, last + 1)` of the blocks of the innermost node that contains the core and has CORE_SHARE of the page's characters.
+
+    It is larger than the core in a book, where the core is one section.
+    """
     node, sums = context.core, context.sums
     while nodes[node, PARENT] > 0 and sums[nodes[node, LAST], ALL] - sums[nodes[node, FIRST], ALL] < CORE_SHARE * sums[-1, ALL]:
         node = nodes[node, PARENT]
@@ -135,7 +142,7 @@ LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
 
 @kernel
 def render(page, kept):
-    """UTF-8 of the kept blocks, uint8."""
+    """Returns the text of the kept blocks in UTF-8, uint8."""
     out = np.empty(len(page.text) + 4 * len(kept), np.uint8)
     size, last = 0, -1
     for block in range(len(kept)):
@@ -168,23 +175,23 @@ def _separate(out, size, page, last, block):
 
 @kernel
 def _is_tight(page, block):
-    """Whether it is a line among lines: an item or a cell."""
+    """Whether a block is a list item or a cell; no blank line separates two of these."""
     tag = page.nodes[page.blocks[block, NODE], TAG]
     return page.blocks[block, ITEM] or tag == LI or tag == DT or tag == DD or tag == TD or tag == TH
 
 
-#: What lies above the body, and below the deepest element: the document, <html>, text.
+#: The parser's levels that do not count as nesting: the document and <html> above the body, and text below the deepest element.
 ABOVE = 3
 
 
 @cache
 def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """What the walk looks things up in: `lexbor.api`, and the tables of elements and words."""
+    """Returns the tables that the walk needs: the addresses of lexbor's functions (`tree.api`), elements, and words."""
     return api(), build_tags(tag_ids), build_words()
 
 
 def blocks_of(tree: Tree, max_nesting: int) -> Page:
-    """The blocks of what is shown of a page. Raises TooDeep and MemoryError."""
+    """Returns the blocks of a page's body. Raises TooDeep and MemoryError."""
     page: Page = walk(tree.root, *tables(), max_nesting)
     if page.end == NO_MEMORY:
         raise MemoryError
@@ -194,7 +201,7 @@ def blocks_of(tree: Tree, max_nesting: int) -> Page:
 
 
 def main_text(page: Page, config: ExtractionConfig) -> str:
-    """The text of the blocks that are main content; of all blocks where the configuration wants more than that."""
+    """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these."""
     if config.main_content and len(page.blocks):
         text = render_main(page, load_trees(), config.keep_score, config.comments)
     else:
@@ -204,24 +211,25 @@ def main_text(page: Page, config: ExtractionConfig) -> str:
 
 @kernel
 def render_main(page, trees, threshold, comments):
-    """UTF-8 of the main content of a page that has blocks, uint8: all in one kernel, since each call of one costs some microseconds."""
+    """Returns the main content of a page in UTF-8, uint8; the page must have blocks. One kernel does it all, since each call of a kernel
+    takes some microseconds."""
     context = context_of(page)
     return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
 
 
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
-    """The main text of a page in UTF-8, and what it says of itself. Raises TooDeep and MemoryError."""
+    """Returns the main text and the metadata of a page (`html`: UTF-8). Raises TooDeep and MemoryError."""
     with Tree(html, config.max_nesting + ABOVE) as tree:
         page = blocks_of(tree, config.max_nesting)
         return Extracted(main_text(page, config), *read_metadata(tree, page, url))
 
 
 def warm_up() -> None:
-    """Has the kernels ready, from the cache where they are in it. To compile them takes 15 seconds and 150 MB that a process
-    does not give back, so another one does it, once for all workers of a machine."""
+    """Loads the kernels, from the cache if they are in it. Compiling them takes 15 seconds, and 150 MB that a process does not give back.
+    So another process compiles them, once for all workers of a machine."""
     if not walk.is_cached():
         compiling = f"from {__name__} import run_kernels; run_kernels()"
-        subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if that fails, so does what follows, and says why
+        subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if it fails, so does the next line, with the reason
     run_kernels()
 
 

@@ -1,4 +1,4 @@
-"""What a page says about itself in its head: title, author, date of publication, canonical address."""
+"""Reads the metadata of a page: title, author, date of publication, canonical URL."""
 
 import html
 import json
@@ -26,20 +26,20 @@ ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 DOTTED = re.compile(r"(?<!\d)(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.\s?(?P<year>(?:19|20)\d\d)(?!\d)")
-#: Where JSON-LD begins in a head.
+#: The attribute of a script of JSON-LD.
 LINKED_DATA = b'type="application/ld+json"'
-#: A tag of serialised HTML, where all values are quoted, and what is asked of it. Values are still escaped.
+#: A meta tag in serialised HTML (all values are quoted, and still escaped), and its attributes.
 META = re.compile(rb'<meta ([^">]*(?:"[^"]*"[^">]*)*)>')
 PROPERTY = re.compile(rb'(?:property|name|itemprop)="([^"]+)"')
 CONTENT = re.compile(rb'content="([^"]*)"')
 CANONICAL = b'rel="canonical"'
 HREF = re.compile(rb'<link [^>]*?href="([^"]*)"')
 DATE = 1 << HINT_NAMES.index("date")
-#: So many blocks are looked at for a date, and so many bytes of each.
+#: A date is searched in DATED_BLOCKS blocks at most, and in DATED_BYTES bytes of each.
 DATED_BLOCKS, DATED_BYTES = 20, 200
-#: Longer values are no names or titles.
+#: A longer value is not a name or title.
 LONGEST = 500
-#: JSON-LD in more scripts, or in larger ones, is not looked at.
+#: At most SCRIPTS scripts of JSON-LD are read; a script of more than SCRIPT_CHARS characters is skipped.
 SCRIPTS, SCRIPT_CHARS = 10, 200_000
 
 
@@ -51,9 +51,9 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(tree: Tree, page: Page, url: str | None) -> Metadata:
-    """What a page says of itself; `page` is its body in blocks, `url` where it was found.
+    """Returns the metadata of a page. `page`: its body in blocks. `url`: the URL of the page.
 
-    What is meant for machines goes first: Open Graph and Dublin Core metas, then JSON-LD; then elements marked as author or date.
+    Data for machines comes first: metas of Open Graph and Dublin Core, then JSON-LD. Next come elements that are marked as author or date.
     """
     head = tree.serialised(tree.head)
     metas = _metas(head)
@@ -71,12 +71,12 @@ def read_metadata(tree: Tree, page: Page, url: str | None) -> Metadata:
 
 
 def marked(page: Page, kind: int) -> list[int]:
-    """The addresses of the elements that the walk took note of."""
+    """Returns the addresses of the elements of one kind that the walk has noted (`walk.AUTHORS`, `SCRIPTS`, `TIMES`)."""
     return [element for element in page.marks[kind].tolist() if element]
 
 
 def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
-    """The first date in a text as YYYY-MM-DD; ISO 8601 by default, with or without dashes."""
+    """Returns the first date in a text as YYYY-MM-DD, or None. Without `patterns`, looks for ISO 8601 with or without dashes."""
     for pattern in patterns or (ISO, COMPACT):
         if isinstance(value, str) and (found := pattern.search(value[:LONGEST])):
             return f"{found['year']}-{int(found['month']):02}-{int(found['day']):02}"
@@ -84,7 +84,7 @@ def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
 
 
 def _metas(head: bytes) -> dict[str, str]:
-    """The contents of the metas that are wanted, by their names in lower case; of several the first that is not empty."""
+    """Returns the contents of the metas in WANTED, by their names in lower case; of several with one name, the first that is not empty."""
     metas: dict[str, str] = {}
     for attributes in META.findall(head):
         named = PROPERTY.search(attributes)
@@ -104,7 +104,7 @@ def _first(values: dict[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def _person(name: Any) -> str | None:
-    """A name that is none of an account, a page or an address."""
+    """Returns a name of a person, or None if it is the name of an account, a page or a URL."""
     text = _text(name)
     if not text or text.startswith(("@", "http://", "https://", "/")) or not any(c.isalpha() for c in text) or len(text) > 150:
         return None
@@ -112,7 +112,7 @@ def _person(name: Any) -> str | None:
 
 
 def _scripts(head: bytes) -> Iterator[bytes]:
-    """The JSON-LD of a serialised head."""
+    """Yields the scripts of JSON-LD in a serialised head."""
     place = 0
     for _ in range(SCRIPTS):
         place = head.find(LINKED_DATA, place)
@@ -125,7 +125,7 @@ def _scripts(head: bytes) -> Iterator[bytes]:
 
 
 def _linked_data(script: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of a script of JSON-LD, those inside `@graph` and lists too."""
+    """Yields the objects in a script of JSON-LD, including those in `@graph` and in lists."""
     try:
         waiting = [json.loads(script, strict=False)] if len(script) <= SCRIPT_CHARS else []
     except (ValueError, RecursionError):
@@ -153,7 +153,7 @@ def _marked_author(tree: Tree, page: Page) -> str | None:
 
 
 def _dated_block(page: Page) -> str | None:
-    """The first date in a block whose node, or the node around it, is named like one."""
+    """Returns the first date in a block whose node, or its parent, has a name that hints at a date."""
     own = page.nodes[:, OWN]
     near = own | own[page.nodes[:, PARENT]] * (page.nodes[:, PARENT] > 0)
     for block in np.flatnonzero(near[page.blocks[:, NODE]] & DATE)[:DATED_BLOCKS]:
@@ -165,7 +165,7 @@ def _dated_block(page: Page) -> str | None:
 
 
 def _canonical(head: bytes, url: str | None) -> str | None:
-    """The address that the page gives as its own, as an absolute one."""
+    """Returns the canonical URL that the page gives, as an absolute URL, or None."""
     place = head.find(CANONICAL)
     link = HREF.match(head, head.rfind(b"<link ", 0, place)) if place >= 0 else None
     try:

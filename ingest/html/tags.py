@@ -1,7 +1,7 @@
-"""What the walk over a page knows about element names and about the words in class names: two small tables.
+"""The two tables of the walk over a page: names of elements, and words in class names.
 
-An element's name decides whether its content is dropped, whether it stands on lines of its own, and which role it
-plays; words in `class`, `id`, `role` and `itemprop` only give hints (`HINTS`), one bit each, that a scorer weighs.
+The name of an element decides whether its content is dropped, whether it is a block element, and its role. Words in `class`, `id`, `role`
+and `itemprop` only give hints (`HINTS`), one bit each, which the scorer weighs.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ KINDS = {
 UNNUMBERED = "annotation"
 
 # ---- names that matter beyond their kind ------------------------------------------------------------------
-#: Small numbers of the block elements that the features and the rendering ask for; all other elements are 0.
+#: The elements that features and rendering distinguish, by their numbers; all other elements have number 0.
 NAMES = (
     "", "p", "div", "li", "td", "th", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption",
     "article", "main", "section", "header", "footer", "aside", "nav", "ul", "ol", "form", "table", "body", "html", "address",
@@ -36,7 +36,7 @@ NAMES = (
 )  # fmt: skip
 NAME = {name: number for number, name in enumerate(NAMES)}
 
-#: Hints: words in class names and the like, and elements that say the same. At most 64.
+#: By hint: the words in names that give it, and the elements that give it (`<nav>`). There can be 64 hints at most.
 HINTS = {
     "comment": "comment comments commentlist commentary disqus respond reply replies discussion kommentar kommentare commentaires "
     "comentarios leserkommentare reactions",
@@ -88,7 +88,7 @@ HINTS = {
     "infobox": "infobox factbox info note notes hint warning admonition",
     "footnote": "footnote footnotes references reflist citation citations refs bibliography",
     "forum": "forum thread message messages",
-    # what only elements say
+    # hints from elements alone
     "in_article": "<article>", "in_main": "<main>", "in_header": "<header>", "in_footer": "<footer>", "in_aside": "<aside>",
     "in_nav": "<nav>", "in_form": "<form>", "in_figure": "<figure>", "in_table": "<table>", "in_list": "<ul> <ol> <dl> <menu>",
     "in_quote": "<blockquote>", "in_section": "<section>",
@@ -101,7 +101,7 @@ _MASK = (1 << 64) - 1
 
 
 def fnv1a(name: bytes) -> int:
-    """64-bit FNV-1a, the hash by which the kernels look words up (Fowler, Noll, Vo)."""
+    """Returns the 64-bit FNV-1a (Fowler, Noll, Vo), the hash by which the kernels look words up."""
     value = FNV_OFFSET
     for byte in name:
         value = (value ^ byte) * FNV_PRIME & _MASK
@@ -109,7 +109,7 @@ def fnv1a(name: bytes) -> int:
 
 
 def _insert(table: NDArray[np.uint64], word: str) -> NDArray[np.uint64]:
-    """The row of a word in a table by open addressing, whose first column is the word's hash (0: empty)."""
+    """Inserts a word into a hash table (open addressing), unless it is there; returns its row. The first column is the hash (0: empty)."""
     key = np.uint64(fnv1a(word.encode()))
     place = int(key) & (len(table) - 1)
     while table[place, 0] not in (0, key):
@@ -119,7 +119,7 @@ def _insert(table: NDArray[np.uint64], word: str) -> NDArray[np.uint64]:
 
 
 def build_words() -> NDArray[np.int64]:
-    """What the kernels look words up in by hash: rows of (hash, hints)."""
+    """Returns the hash table of words for the kernels: rows of (hash, hints)."""
     words = np.zeros((2048, 2), np.uint64)
     for bit, hint in enumerate(HINTS.values()):
         for word in hint.split():
@@ -129,8 +129,10 @@ def build_words() -> NDArray[np.int64]:
 
 
 def build_tags(tag_ids: Callable[[list[str]], list[int]]) -> NDArray[np.int64]:
-    """Rows of (kind, number in `NAMES`, hints, hash of the name) by the parser's number of an element, which `tag_ids` gives for
-    names; the last row is that of UNNUMBERED, the only element here of which the parser knows nothing."""
+    """Returns rows of (kind, number in `NAMES`, hints, hash of the name), by the parser's number of an element.
+
+    `tag_ids` returns these numbers for names. The last row is for UNNUMBERED, the only element here for which the parser has no number.
+    """
     kinds = {name: kind for kind, names in KINDS.items() for name in names.split()}
     hints = [(word.strip("<>"), bit) for bit, hint in enumerate(HINTS.values()) for word in hint.split() if word.startswith("<")]
     names = sorted({*kinds, *filter(None, NAMES), *(name for name, _ in hints)})

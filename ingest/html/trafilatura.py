@@ -1,4 +1,4 @@
-"""Trafilatura as the extractor: ten times slower than ours, another opinion."""
+"""Trafilatura as the extractor: a second opinion, ten times slower than ours."""
 
 from typing import Any
 
@@ -14,8 +14,10 @@ def warm_up() -> None:
 
 
 def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
-    """The main text of a page, and what it says of itself. There is no way to keep more than what trafilatura takes for main content.
-    Raises TooDeep, and InputError where the library is not installed."""
+    """Returns the main text and the metadata of a page. Trafilatura has no way to keep more than the main content.
+
+    Raises TooDeep, and InputError where the library is not installed.
+    """
     try:
         import trafilatura
     except ImportError as error:
@@ -35,7 +37,7 @@ def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
 
 
 def _depth(tree: Any) -> int:
-    """The deepest nesting of a tree of lxml."""
+    """Returns the deepest nesting in a tree of lxml."""
     from lxml import etree
 
     depth = deepest = 0
@@ -46,7 +48,7 @@ def _depth(tree: Any) -> int:
 
 
 def tidy(text: str) -> str:
-    """Text without NULs, trailing spaces, more than one blank line in a row, and blank ends."""
+    """Returns the text without NULs and trailing spaces, with at most one blank line in a row, and none at its ends."""
     text = "\n".join([line.rstrip() for line in storable(text).split("\n")])
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")

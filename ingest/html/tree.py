@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""The tree of a page in lexbor, the parser in selectolax: its C functions, called from Python and from kernels."""
+"""Parses a page with lexbor, the parser that selectolax ships, by its C functions. Python and kernels call these."""
 
 import ctypes
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
@@ -29,17 +29,17 @@ def _call(builder, arguments):
 
 @intrinsic
 def call_1(typing_context, address, argument):
-    """`word function(word)`; int64 all."""
+    """Calls a C function with one argument; argument and result are int64."""
     return types.int64(types.int64, types.int64), lambda context, builder, signature, arguments: _call(builder, arguments)
 
 
 @intrinsic
 def call_2(typing_context, address, first, second):
-    """`word function(word, word)`; int64 all."""
+    """Calls a C function with two arguments; arguments and result are int64."""
     return types.int64(types.int64, types.int64, types.int64), lambda context, builder, signature, arguments: _call(builder, arguments)
 
 
-#: What kernels call, by its place in `api()`.
+#: The functions that kernels call, in the order of `api()`; the constants below are their indexes.
 FUNCTIONS = (
     "lxb_dom_node_first_child_noi", "lxb_dom_node_next_noi", "lxb_dom_node_parent_noi", "lxb_dom_node_type_noi", "lxb_dom_node_tag_id_noi",
     "lxb_dom_node_text_content", "lxb_dom_element_first_attribute_noi", "lxb_dom_element_next_attribute_noi",
@@ -50,7 +50,7 @@ FIRST_ATTRIBUTE, NEXT_ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ELEMENT_NAME, 
 #: Types of nodes.
 ELEMENT, TEXT_NODE = 1, 3
 
-#: What is called from here: result and arguments.
+#: The functions that Python calls: types of the result and of the arguments.
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lxb_html_document_create": (c_void_p, []),
     "lxb_html_document_destroy": (c_void_p, [c_void_p]),
@@ -69,8 +69,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-#: Bytes that are parsed before it is asked how deep the tree is: lexbor takes quadratic time for elements in elements.
-#: The first pieces are small, for some markup makes thousands of elements of a kilobyte.
+#: Bytes that are parsed before the depth of the tree is checked, because lexbor takes quadratic time for deeply nested elements. The first
+#: chunk is smaller, because some markup makes thousands of elements from one kilobyte.
 FIRST_CHUNK, CHUNK = 1 << 14, 1 << 16
 
 
@@ -82,7 +82,7 @@ class _String(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL:
-    """Lexbor. Raises CorpusmillError where the selectolax that is installed does not have it to be called."""
+    """Loads lexbor. Raises CorpusmillError where the installed selectolax does not export its functions."""
     found = find_spec("selectolax.lexbor")
     try:
         lexbor = ctypes.CDLL(found.origin if found and found.origin else "selectolax.lexbor")
@@ -96,15 +96,15 @@ def library() -> ctypes.CDLL:
 
 @cache
 def api() -> NDArray[np.int64]:
-    """The addresses of FUNCTIONS."""
+    """Returns the addresses of FUNCTIONS."""
     return np.array([ctypes.cast(getattr(library(), name), c_void_p).value for name in FUNCTIONS], np.int64)
 
 
 class Tree:
-    """The tree of a page as browsers repair it, in lexbor's memory until the end of a `with` block.
+    """The tree of a page, with the repairs that browsers make. It lies in lexbor's memory until the end of a `with` block.
 
-    `root` is the body, or the whole page where there is none (`body` is 0); elements are addresses. Raises MemoryError, and TooDeep
-    for a long page as soon as elements lie deeper than `max_nesting`.
+    Elements are addresses. `root` is the body, or the whole page if it has no body (then `body` is 0). Raises MemoryError; raises TooDeep
+    for a long page as soon as its elements are nested more deeply than `max_nesting`.
     """
 
     def __init__(self, html: bytes, max_nesting: int = 1 << 30):
@@ -130,7 +130,7 @@ class Tree:
             failed = lexbor.lxb_html_document_parse_chunk(document, start + place, size)
             place += size
         if failed or lexbor.lxb_html_document_parse_chunk_end(document):
-            raise MemoryError  # it has no other reason
+            raise MemoryError  # lexbor fails for no other reason
 
     def __enter__(self) -> "Tree":
         return self
@@ -146,14 +146,14 @@ class Tree:
         return self._string(self.lexbor.lxb_html_document_title, self.document)
 
     def serialised(self, element: int) -> bytes:
-        """An element with all that it holds, as HTML in UTF-8."""
+        """Returns an element and its content as HTML in UTF-8."""
         string = _String()
         if element and self.lexbor.lxb_html_serialize_tree_str(element, byref(string)):
             raise MemoryError
         return ctypes.string_at(string.data, string.length) if string.data else b""
 
     def text(self, element: int) -> str | None:
-        """All text of an element, as it is written."""
+        """Returns all text in an element, as it is written."""
         return self._string(self.lexbor.lxb_dom_node_text_content, element)
 
     def attribute(self, element: int, name: bytes) -> str | None:
@@ -168,7 +168,7 @@ class Tree:
 
 @kernel
 def deepest_last(node, functions):
-    """How many nodes lie in each other behind the last of each: about what the parser has open."""
+    """Returns the depth of the path that always goes to the last child: about the number of elements that the parser has open."""
     depth = 0
     while node:
         node = call_1(functions[LAST_CHILD], node)
@@ -177,7 +177,7 @@ def deepest_last(node, functions):
 
 
 def tag_ids(names: list[str]) -> list[int]:
-    """Lexbor's numbers of elements of HTML."""
+    """Returns lexbor's numbers for elements of HTML, by their names."""
     lexbor = library()
     with Tree(b"") as tree:
         elements = [lexbor.lxb_html_document_create_element_noi(tree.document, name.encode(), len(name), None) for name in names]

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""The walk over a page: one pass over the parser's tree that gives its text in blocks.
+"""The walk over a page: one pass over the parser's tree, which cuts the text into blocks.
 
-A block is a run of text without a block element or an empty line in it: a paragraph, a heading, an item, a cell, a `pre`.
-Blocks lie in nodes, which are the block elements.
+A *block* is a run of text without a block element or an empty line in it: a paragraph, a heading, an item, a cell, a `pre`. A *node* is a
+block element; nodes contain blocks and other nodes.
 """
 
 from collections import namedtuple
@@ -31,7 +31,7 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import array_at, borrowed
 
 OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
-#: An array of bytes: `array_at` makes one of its type.
+#: An array with the type that `array_at` is to make.
 BYTES = np.empty(0, np.uint8)
 SPACE, NEWLINE = (np.uint8(ord(c)) for c in " \n")
 #: Names of attributes.
@@ -49,7 +49,7 @@ def _lower(byte):
 
 @kernel
 def find(table, key):
-    """The row of an open addressing table whose first column is `key`, or -1."""
+    """Returns the row of a hash table (with open addressing) whose first column is `key`, or -1."""
     mask = len(table) - 1
     place = key & mask
     while table[place, 0] != 0:
@@ -61,8 +61,11 @@ def find(table, key):
 
 @kernel
 def words_of(text, words):
-    """The hints of the words in an attribute's value, and a hash of the value. A word is a run of letters, and each part of it
-    that begins with a capital behind a small letter: `sideBar` is `sidebar`, `side` and `bar`."""
+    """Returns the hints of the words in an attribute's value, and a hash of the value.
+
+    A run of letters is a word, and so is each part of it that begins with a capital after a small letter: `sideBar` has the words
+    `sidebar`, `side` and `bar`.
+    """
     hints = 0
     value = OFFSET
     word = part = OFFSET
@@ -97,7 +100,7 @@ def _hints(words, word):
 
 @kernel
 def hides(style):
-    """Whether a style says `display: none`."""
+    """Whether a style contains `display: none`."""
     for place in range(len(style) - 3):
         if style[place] == 110 and style[place + 1] == 111 and style[place + 2] == 110 and style[place + 3] == 101:  # none
             back = place - 1
@@ -110,7 +113,7 @@ def hides(style):
 
 @kernel
 def hash_of(text):
-    """Its 64-bit FNV-1a."""
+    """Returns the 64-bit FNV-1a of a text (uint8)."""
     key = OFFSET
     for byte in text:
         key = (key ^ np.uint64(byte)) * PRIME
@@ -119,7 +122,7 @@ def hash_of(text):
 
 @kernel
 def has_token(text, first, second):
-    """Whether one of the words between spaces has one of two hashes."""
+    """Whether one of the words of a text, which are separated by spaces, has the hash `first` or `second`."""
     key = OFFSET
     for place in range(len(text) + 1):
         byte = text[place] if place < len(text) else SPACE
@@ -134,7 +137,7 @@ def has_token(text, first, second):
 
 @kernel
 def invisible(text, place):
-    """The length of a character at `place` that is not to be seen (soft hyphen, zero width space, byte order mark), or 0."""
+    """Returns the length of an invisible character at `place` (soft hyphen, zero width space, byte order mark), or 0."""
     left = len(text) - place
     if left >= 2 and text[place] == 0xC2 and text[place + 1] == 0xAD:
         return 2
@@ -145,8 +148,8 @@ def invisible(text, place):
     return 0
 
 
-#: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, scripts of JSON-LD, and <time> with
-#: a date for machines, MARKED of each at most; 0 where there are fewer.
+#: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, of scripts of JSON-LD, and of <time> with
+#: an attribute `datetime`. A row has MARKED addresses, 0 where there are fewer elements.
 AUTHORS, SCRIPTS, TIMES = range(3)
 MARKS, MARKED = 3, 20
 TAG_SCRIPT, TAG_TIME = NAME["script"], NAME["time"]
@@ -154,7 +157,10 @@ TAG_SCRIPT, TAG_TIME = NAME["script"], NAME["time"]
 
 @kernel
 def attributes(element, api, words, judged, tag, marks, is_root, length):
-    """(hints, hash of the classes) where the element is `judged`; notes it in `marks` where it is marked. `length`: an int64 to use."""
+    """Reads the attributes of an element; returns `(hints, hash of the classes)`, or zeros unless the element is `judged`.
+
+    Notes the element in `marks` where its attributes mark it. `length` (int64, length 1) is scratch memory.
+    """
     hints, classes = 0, np.int64(0)
     attribute = call_1(api[FIRST_ATTRIBUTE], element)
     while attribute:
@@ -189,40 +195,42 @@ def _note(row, element):
             return
 
 
-#: Columns of `Page.blocks`: int32. `START`, `END`: bytes of `text`; `NODE`: the innermost node; `CHARS`: characters but spaces, and
-#: how many of them lie in links (`LINKED`) and in bold (`BOLDED`); `ANCHORS`: links that begin in it; `BREAKS`: single line breaks;
-#: `ITEM`: 1 where it is the first of a list item; `ROW`: the table row's node where its node is a cell, else -1.
+#: Columns of `Page.blocks` (int32). `START`, `END`: bytes of `text`. `NODE`: the innermost node. `CHARS`: characters except spaces, of
+#: which `LINKED` are in links and `BOLDED` in bold. `ANCHORS`: links that begin in the block. `BREAKS`: single line breaks. `ITEM`: 1 for
+#: the first block of a list item. `ROW`: the node of the table row if the block's node is a cell, else -1.
 START, END, NODE, CHARS, LINKED, BOLDED, ANCHORS, BREAKS, ITEM, ROW = range(10)
 BLOCK_COLUMNS = 10
-#: Columns of `Page.nodes`: int64. `FIRST`, `LAST`: the blocks below it, `[FIRST, LAST)`; `TAG`: a number of `tags.NAMES`; `OWN`, `HINTS`:
-#: the hints of its own names (bits of `tags.HINTS`), and with those of the nodes around it; `ALIKE`: equal for equal names and classes.
+#: Columns of `Page.nodes` (int64). `PARENT`: the node around it. `TAG`: a number of `tags.NAMES`. `[FIRST, LAST)`: the blocks in the node.
+#: `OWN`: the hints of its own names (bits of `tags.HINTS`). `HINTS`: these with the hints of the nodes around it. `ALIKE`: a number that is
+#: equal for nodes with equal element names and classes.
 PARENT, TAG, FIRST, LAST, DEPTH, OWN, HINTS, ALIKE = range(8)
 NODE_COLUMNS = 8
 
-#: How a walk ends: where a page nests too deeply, or memory runs out, it does not come to the end.
+#: How a walk ends: at the end of the page, or before it because elements are nested too deeply or memory runs out.
 WHOLE, TOO_DEEP, NO_MEMORY = range(3)
-#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64; `marks` int64 (see `marks.py`); `end`: how the walk ended.
+#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64, `marks` (MARKS, MARKED) int64, `end`: how the walk ended.
 Page = namedtuple("Page", "text blocks nodes marks end")
 
 TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html", "hr"))
 
-#: The state of a walk, int64 by these places. `WRITTEN`: bytes of text so far, of which the open block begins at `BEGIN`; `OWED_SPACE`
-#: and `OWED_LINES` come before the block's next character; the others count open elements or belong to the open block.
+#: The indexes of the state of a walk (int64). `WRITTEN`: bytes of text so far; the open block begins at `BEGIN`. `OWED_SPACE`,
+#: `OWED_LINES`: space and line breaks to write before the block's next character. The others count open elements, or values of the open
+#: block.
 DEPTH_NOW, NODE_NOW, NODE_COUNT, LINKS, BOLDS, PRES, DROPS, WRITTEN, COUNT, OWED_SPACE, OWED_LINES, BEGIN = range(12)
 IN_CHARS, IN_LINKED, IN_BOLDED, IN_ANCHORS, IN_BREAKS, IN_ITEM = range(12, 18)
 
-#: Columns of the stack of open elements, int64.
-#: `IS_RULE`: 1 for <hr>, which stays open to the end of what it lies in: for the scorer, what follows a rule lies below it.
+#: Columns of the stack of open elements (int64). `BEFORE`: the node that was current before the element. `IS_RULE`: 1 for <hr>, which stays
+#: open until the element around it ends: the scorer treats the blocks after a rule as if they were in it.
 KIND, BEFORE, IS_PRE, IS_RULE = range(4)
 UNNUMBERED_KEY = np.uint64(fnv1a(UNNUMBERED.encode()))
 
 
 @kernel
 def walk(root, api, tags, words, limit):
-    """What lies in the element at the address `root`, itself included, as a `Page`.
+    """Returns the element at the address `root` and its content as a `Page`.
 
-    `api` is `lexbor.api`; `tags` and `words` are the tables of `tags.py`. A page with elements that lie deeper than `limit` is
-    not walked to its end.
+    `api`: the addresses of lexbor's functions (`tree.api`). `tags`, `words`: the tables of `tags.py`. The walk stops where elements are
+    nested more deeply than `limit`.
     """
     elements, size = _sizes(root, api)
     text = np.empty(max(size, 0) + elements + 2, np.uint8)
@@ -237,7 +245,7 @@ def walk(root, api, tags, words, limit):
 
 @kernel
 def _sizes(root, api):
-    """How many elements there are, and bytes of text: -1 where there is not enough memory to look at one."""
+    """Returns the number of elements and the bytes of text; -1 bytes where there is not enough memory to read a text."""
     elements = size = 0
     length = np.zeros(1, np.int64)
     node = root
@@ -259,7 +267,7 @@ def _sizes(root, api):
 
 @kernel
 def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
-    """Fills the arrays that the caller holds; returns how it ended."""
+    """Walks the page, and fills the arrays of the caller; returns how the walk ended."""
     api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
     text, blocks, nodes, state, length = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(state), borrowed(length)
     node = root
@@ -295,7 +303,7 @@ def _text(data, text, blocks, nodes, state):
     """Adds a text to the open block."""
     place, size = 0, len(data)
     pre = state[PRES] > 0
-    if not pre:  # between tags there is mostly nothing but space
+    if not pre:  # most texts between tags are space
         while place < size and (data[place] == SPACE or 9 <= data[place] <= 13):
             place += 1
         if place:
@@ -317,7 +325,7 @@ def _text(data, text, blocks, nodes, state):
         if byte <= SPACE:
             place += length
             if pre and (byte == SPACE or byte == NEWLINE or byte == 9):
-                if written > state[BEGIN] or byte != NEWLINE:  # a line break right behind <pre> is none
+                if written > state[BEGIN] or byte != NEWLINE:  # a line break right after <pre> does not count
                     text[written] = byte
                     written += 1
             elif byte == SPACE or (9 <= byte <= 13):
@@ -352,7 +360,7 @@ def _count_chars(state, chars):
 
 @kernel(inline="always")
 def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
-    """Begins an element; returns its first child, or 0 where it has none to look at."""
+    """Begins an element; returns its first child, or 0 where it has none or its content is skipped."""
     tag_id = call_1(api[TAG_ID], element)
     row = tags[tag_id if 0 <= tag_id < len(tags) - 1 else _unnumbered(element, api, tags, length)]
     kind, tag = row[0], row[1]
@@ -382,14 +390,15 @@ def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack
 
 @kernel
 def _unnumbered(element, api, tags, length):
-    """The row of an element that the parser has no number for: the last, or the first, of an element that means nothing."""
+    """Returns the row in `tags` of an element for which the parser has no number: the last row for UNNUMBERED, else 0, a plain inline
+    element."""
     data = call_2(api[ELEMENT_NAME], element, length.ctypes.data)
     return len(tags) - 1 if hash_of(array_at(np.uint64(data), length[0], BYTES)) == UNNUMBERED_KEY else 0
 
 
 @kernel(inline="always")
 def _leave(text, blocks, nodes, stack, state):
-    """Ends the innermost element, and the rules in it."""
+    """Ends the innermost element, after the rules (<hr>) that are open in it."""
     rule = 1
     while rule:
         depth = state[DEPTH_NOW] - 1
@@ -421,7 +430,7 @@ def _open_node(nodes, state, tag, own, alike):
     nodes[node, PARENT], nodes[node, TAG], nodes[node, FIRST] = parent, tag, state[COUNT]
     nodes[node, DEPTH] = nodes[parent, DEPTH] + 1
     over = nodes[parent, TAG]
-    # what is said of the whole page says nothing about its parts
+    # hints on <body> and <html> are about the whole page, and not inherited
     nodes[node, HINTS] = own if over == TAG_BODY or over == TAG_HTML else own | nodes[parent, HINTS]
     nodes[node, OWN], nodes[node, ALIKE] = own, alike
     state[NODE_NOW], state[NODE_COUNT] = node, node + 1
@@ -429,7 +438,7 @@ def _open_node(nodes, state, tag, own, alike):
 
 @kernel(inline="always")
 def _climb(nodes, state, target):
-    """Ends nodes until `target` is the current one (-1: all)."""
+    """Ends nodes until `target` is the current node (-1: all nodes)."""
     node = state[NODE_NOW]
     while node > target:
         nodes[node, LAST] = state[COUNT]
@@ -439,7 +448,7 @@ def _climb(nodes, state, target):
 
 @kernel(inline="always")
 def _close(text, blocks, nodes, state):
-    """Ends the open block, if it has characters; the next one begins."""
+    """Ends the open block and begins the next one. A block without characters is dropped."""
     state[OWED_SPACE] = state[OWED_LINES] = 0
     begin, end = state[BEGIN], state[WRITTEN]
     if state[IN_CHARS] == 0:

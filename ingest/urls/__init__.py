@@ -1,1 +1,1 @@
-"""The URL filter: lists of domains and URLs, and words in the URL, asked before a page is extracted."""
+"""The URL filter: drops pages by lists of domains and URLs, and by words in the URL, before they are extracted."""

@@ -1,4 +1,4 @@
-"""The URL filter of `ingest`: names every rule that a URL fails, each with what failed it."""
+"""The URL filter of `ingest`: finds all rules that a URL fails, each with the reason."""
 
 import importlib.metadata
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.errors import InputError
 
 RuleName = Literal["url_domain", "url_subdomain", "url_exact", "url_hard_word", "url_soft_words", "url_subword"]
-#: Our rules in the order in which they are reported, and the reason that datatrove's URLFilter gives for each. It
-#: stops at the first that fails, so its reason is that of the first name in `failed`.
+#: Our rules in the order in which they are reported, with the reason that datatrove's URLFilter gives for each. datatrove stops at the
+#: first rule that fails, so its reason belongs to the first rule in `failed`.
 DATATROVE_REASONS: dict[RuleName, str] = {
     "url_domain": "domain",
     "url_subdomain": "subdomain",
@@ -53,9 +53,9 @@ Word = Annotated[str, AfterValidator(_word)]
 
 
 class UrlFilterConfig(Config):
-    """Which lists and words decide about a URL, and how they are compared with it.
+    """The lists and words that decide about a URL, and how a URL is compared with them.
 
-    A record without a URL passes under every preset: no rule can fail it.
+    A record without a URL passes under every preset.
     """
 
     preset: Literal["corpusmill", "datatrove"] = Field(
@@ -74,7 +74,7 @@ class UrlFilterConfig(Config):
     rules: list[RuleName] = Field(list(DATATROVE_REASONS), description="The rules that decide.")
 
 
-#: Hosts whose verdict is remembered: the pages of a site lie close to each other in a crawl.
+#: The number of hosts whose verdict is cached. The pages of a site are close to each other in a crawl.
 HOSTS = 4096
 
 
@@ -84,15 +84,15 @@ class Failure(NamedTuple):
 
 
 class Site(NamedTuple):
-    """What is known of a host."""
+    """The verdict about a host."""
 
     failures: list[Failure]
-    name: str  # in the form in which hosts are equal; empty under the preset `datatrove`, which does not ask for it
-    lists: list[Lists]  # that may have URLs of it
+    name: str  # its normal form (`same_host`); empty under the preset `datatrove`, which does not need it
+    lists: list[Lists]  # the lists that may have URLs of this host
 
 
 class UrlFilter:
-    """Decides about URLs, in about 10 microseconds each. `setup` comes before `failures`, once a process."""
+    """Decides about URLs, in about 10 microseconds each. `setup` must be called first, once in each process."""
 
     def __init__(self, config: UrlFilterConfig):
         self.config = config
@@ -102,8 +102,8 @@ class UrlFilter:
     def setup(self, fingerprint: list[str] | None = None) -> None:
         """Opens the lists and the public suffixes.
 
-        Raises InputError where a list can't be read, or where the lists are not those of `fingerprint`: another machine
-        may have another datatrove, or other files under the same paths.
+        Raises InputError where a list can't be read, or where the lists do not have the given `fingerprint`: another machine may have
+        another version of datatrove, or other files with the same paths.
         """
         self.lists, self.allow = self._open()
         here = _named(self.lists, self.allow)
@@ -118,21 +118,21 @@ class UrlFilter:
         self.site = lru_cache(HOSTS)(self._judged)
 
     def fingerprint(self) -> list[str]:
-        """What decides beside the configuration and the code: the content of the lists and the public suffixes.
+        """Returns the names of the lists, which contain a hash of their content, and the version of the public suffixes.
 
-        Builds lists that the user's cache does not have: on each machine of a cluster once.
+        The verdicts depend on these, besides configuration and code. Builds lists that are not in the user's cache.
         """
         return _named(*self._open())
 
     def _open(self) -> tuple[list[Lists], Lists | None]:
-        """The lists that block, and the one that allows."""
+        """Opens the lists that block, and the list that allows (None if there is none)."""
         own = [ListFile(kind, path) for kind in LISTS for path in getattr(self.config, kind)]
         groups = ([shipped_sources()] if self.config.shipped_lists else []) + ([own] if own else [])
         allow = [ListFile(kind, path) for path in self.config.allow for kind in LISTS]
         return [open_lists(group, self.exact) for group in groups], open_lists(allow, exact=False) if allow else None
 
     def failures(self, url: str | None) -> list[Failure]:
-        """Every rule that a URL fails, in the order of `config.DATATROVE_REASONS`; none where there is no URL."""
+        """Returns all rules that a URL fails, in the order of `DATATROVE_REASONS`; none where there is no URL."""
         if not url:
             return []
         site, tail = self._site(url)
@@ -143,7 +143,7 @@ class UrlFilter:
         return [failure for failure in failures if failure.rule in self.rules] if failures else failures
 
     def allowed(self, url: str) -> str | None:
-        """The domain or URL of the allow list that `url` belongs to; compared as the preset `corpusmill` does, always."""
+        """Returns the entry of the allow list to which `url` belongs, or None. Always compares as the preset `corpusmill` does."""
         if not self.allow:
             return None
         names = _names(self.hosts.read(url))
@@ -151,7 +151,7 @@ class UrlFilter:
         return listed or _listed_prefix(self.allow, same_address(names[0], split_url(url)[1]))
 
     def _site(self, url: str) -> tuple[Site, str]:
-        """What is known of a URL's host, and what follows the host in the URL."""
+        """Returns the verdict about a URL's host, and the part of the URL after the host."""
         plain = PLAIN.match(url)
         return (self.site(plain[1]), plain[2] or "") if plain else (self._judged(url), split_url(url)[1])
 
@@ -197,24 +197,24 @@ class UrlFilter:
 
 
 def resolve_url_filter(options: Any) -> dict[str, Any] | None:
-    """The options of a recipe, validated, with all defaults filled in; None where there is no filter."""
+    """Returns the options of a recipe, validated, with all defaults filled in; None where there is no filter."""
     return None if options is None else resolve_options(UrlFilterConfig, options)
 
 
 def make_url_filter(options: dict[str, Any]) -> UrlFilter:
-    """The filter for resolved options; nothing is loaded yet."""
+    """Returns the filter for resolved options. It loads nothing yet."""
     return UrlFilter(UrlFilterConfig.model_validate(options))
 
 
 def url_filter_params(options: dict[str, Any] | None) -> dict[str, Any]:
-    """What tasks depend on, and workers check, where a filter is on: its lists (built here where need be)."""
+    """Returns the params of tasks: if there is a filter, the fingerprint of its lists, which workers check. Builds missing lists."""
     if options is None:
         return {}
     return {"url_filter": {"lists": make_url_filter(options).fingerprint()}}
 
 
 def check_url(row: IngestRow, urls: UrlFilter | None) -> IngestRow:
-    """Fails a row by every rule that its URL fails; where the URL is an exception, the row says what would have failed it."""
+    """Fails a row by all rules that its URL fails. If the allow list has the URL, the row passes, with a remark that names the rules."""
     failures = urls.failures(row.url) if urls else []
     exception = urls.allowed(row.url) if urls and failures and row.url else None
     if exception:
@@ -235,11 +235,11 @@ def _listed_prefix(lists: Lists, address: str) -> str | None:
 
 
 def _names(host: Host) -> list[str]:
-    """A host and its parents down to the registered domain, in the form in which hosts are equal."""
+    """Returns a host and its parents down to the registered domain, in their normal form (`same_host`)."""
     if not host.name:
         return [same_host(host.rest)]
     if len(host.name) > LONGEST:
-        return [same_host(host.name), same_host(host.domain)]  # its parents would take quadratic time
+        return [same_host(host.name), same_host(host.domain)]  # all parents would take quadratic time
     names = [same_host(host.name)]
     for _ in range(host.name.count(".") - host.domain.count(".")):
         names.append(names[-1].partition(".")[2])

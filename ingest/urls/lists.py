@@ -1,8 +1,8 @@
-"""Lists of domains and URLs, each as one Arrow file: sorted 64-bit hashes that all processes of a machine map into memory and share.
+"""Lists of domains and URLs. Each is one Arrow file of sorted 64-bit hashes, which all processes of a machine map into memory and share.
 
-A domain is listed where the XXH3-64 of its UTF-8 bytes is. Of n = 4,558,940 hashes in 2^64, another domain has one
-with probability n / 2^64 = 2.5e-13: in a crawl of a billion pages, each of which is looked up twice, one false hit is
-expected once in 2,000 crawls. The file takes 36.6 MB, as a Python set of strings the domains take 623 MB a process.
+A domain is on a list if the XXH3-64 of its UTF-8 bytes is. With n = 4,558,940 hashes, a domain that is not on the list matches with
+probability n / 2^64 = 2.5e-13: in crawls of a billion pages with two look-ups each, one false match is expected in 2,000 crawls. The file
+takes 36.6 MB; a Python set of the strings would take 623 MB in each process.
 """
 
 import gzip
@@ -35,18 +35,18 @@ from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.shards import batches_buffer
 from corpusmill.pipeline.storage import Storage
 
-#: What separates the words of a URL: anything but ASCII letters and digits, as in datatrove.
+#: The separators of words in a URL: everything except ASCII letters and digits, as in datatrove.
 SEPARATORS = re.compile(r"[^a-zA-Z0-9]+")
 
 
 def squeeze(text: str) -> str:
-    """The ASCII letters and digits of `text` alone, in lower case."""
+    """Returns the ASCII letters and digits of `text`, in lower case."""
     return SEPARATORS.sub("", text).lower()
 
 
 class FoundWords(NamedTuple):
-    hard: list[str]  # in alphabetical order, as all of these
-    soft: list[str]  # different ones, whether they are enough or not
+    hard: list[str]  # all three lists are in alphabetical order
+    soft: list[str]  # each word once, even if they are too few to drop the URL
     subwords: list[str]
 
 
@@ -54,9 +54,9 @@ NOTHING = FoundWords([], [], [])
 
 
 class WordLists:
-    """Looks for all words at once. Words are squeezed: letters and digits in lower case.
+    """Looks for all words at once. All words are squeezed: letters and digits in lower case.
 
-    A whole word is compared in the case that the URL has it in; `subwords` are looked for in the squeezed URL.
+    Hard and soft words are compared with the words of the URL, in the URL's own case. Subwords are looked for in the squeezed URL.
     """
 
     def __init__(self, hard: Iterable[str], soft: Iterable[str], subwords: Iterable[str]):
@@ -66,7 +66,7 @@ class WordLists:
         self._any_subword = re.compile(_any_of(self._subwords)) if self._subwords else None
 
     def find(self, text: str) -> FoundWords:
-        """The listed words in `text`."""
+        """Returns the listed words in `text`."""
         words = SEPARATORS.split(text)
         squeezed = "".join(words).lower()
         whole = not self._whole.isdisjoint(words)
@@ -81,9 +81,9 @@ class WordLists:
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """A pattern for any of `words` (letters and digits) as a trie, which is tried 6 times faster than a list of them.
+    """Returns a pattern for any of `words` (letters and digits), as a trie, which matches 6 times faster than a list of alternatives.
 
-    A word that begins with another of them is left out: the shorter one is found wherever it is.
+    A word that begins with another word is left out, because the shorter one matches wherever the longer one does.
     """
     root: dict[str, Any] = {}
     for word in words:
@@ -101,26 +101,26 @@ def _pattern(node: dict[str, Any]) -> str:
     return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
 
 
-#: Characters of the longest host name that there can be (RFC 1035, section 2.3.4); longer ones are attacks.
+#: Characters of the longest valid host name (RFC 1035, section 2.3.4).
 LONGEST = 255
-#: A URL whose authority is a plain host with or without a port: nothing about it is open to interpretation.
+#: A URL whose authority is a plain host with or without a port, so that there is only one way to read it.
 PLAIN = re.compile(rf"(?s)https?://([a-zA-Z0-9._-]{{1,{LONGEST}}})(?::[0-9]*)?([/?#].*)?\Z")
 SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 TAIL = re.compile(r"[/?#]")
 
 
 class Host(NamedTuple):
-    """A host by the rules of tldextract; case and encoding are as they were given."""
+    """The parts of a host by the rules of tldextract, in the given case and encoding."""
 
     name: str  # the fully qualified domain name; empty where there is no public suffix
     domain: str  # the domain under the public suffix; empty where there is none
-    rest: str  # what stands for the host where it is no name under a public suffix: an IP address, `box.internal`
+    rest: str  # a host without a public suffix: an IP address, `box.internal`; else empty
 
 
 class HostReader:
-    """Splits hosts with the public suffix list that ships with tldextract; never fetches another one.
+    """Splits hosts with the public suffix list that ships with tldextract; never downloads another one.
 
-    Suffixes that companies registered (`blogspot.com`) are not public ones here, as in datatrove.
+    Suffixes that companies have registered (`blogspot.com`) do not count as public, as in datatrove.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class HostReader:
 
 
 def same_host(host: str) -> str:
-    """A host in the form in which hosts are equal: lower case, no dot at its end, other alphabets in Punycode."""
+    """Returns the normal form of a host: lower case, no dot at its end, other alphabets in Punycode."""
     host = host.strip().lower().rstrip(".")
     if host.isascii() or len(host) > LONGEST:
         return host
@@ -148,27 +148,27 @@ def same_host(host: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Host and what follows it (path, query, fragment), of anything that may stand in a list or a crawl."""
+    """Returns the host of a URL and the part after it (path, query, fragment). Accepts any text that a list or a crawl may have."""
     url = url.lstrip()
     scheme = SCHEME.match(url)
     rest = url[scheme.end() :] if scheme else url.removeprefix("//")
     found = TAIL.search(rest)
     place = found.start() if found else len(rest)
     host = rest[:place].rpartition("@")[2]
-    end = host.find(":", host.find("]") + 1)  # the colons of an IPv6 address stand in brackets
+    end = host.find(":", host.find("]") + 1)  # an IPv6 address has its colons in brackets
     return (host if end < 0 else host[:end]), rest[place:]
 
 
 def same_address(host: str, tail: str) -> str:
-    """A URL in the form that lists of URLs have: `host/path?query`, without a fragment or a slash at its end.
+    """Returns the normal form of a URL in lists: `host/path?query`, without a fragment or a slash at its end.
 
-    `host` is in the form of `same_host`, and loses its `www.`.
+    `host` is in the form of `same_host`; its `www.` is dropped.
     """
     return host.removeprefix("www.") + tail.partition("#")[0].rstrip("/")
 
 
 def address_prefixes(address: str, depth: int) -> list[str]:
-    """What a list may hold of an address: itself, and what it begins with, cut at slashes, of at most `depth` of them."""
+    """Returns the entries of a list that match an address: its beginnings up to a slash, with at most `depth` slashes, and the address."""
     path = address.partition("?")[0].rstrip("/")
     parts = path.split("/", depth + 1)
     prefixes = ["/".join(parts[: count + 1]) for count in range(1, min(depth, len(parts) - 1) + 1)]
@@ -176,34 +176,34 @@ def address_prefixes(address: str, depth: int) -> list[str]:
 
 
 def readable(url: str) -> str:
-    """A URL with its percent-encoding undone and its words in lower case."""
+    """Returns a URL with its percent-encoding undone, in lower case; characters beyond ASCII separate words."""
     text = unquote(url, errors="replace") if "%" in url else url
     if not text.isascii():
-        text = SEPARATORS.sub(" ", text)  # `İ` would become `i` and something
+        text = SEPARATORS.sub(" ", text)  # in lower case, `İ` would become `i` and a mark
     return text.lower()
 
 
 Kind = Literal["domains", "urls", "hard_words", "soft_words", "subwords"]
-#: The kinds of which a file may hold millions: they are hashed.
+#: The kinds with millions of entries, which are hashed.
 LISTS: tuple[Kind, ...] = ("domains", "urls")
-#: Where the library keeps its lists; the archive holds the files `domains` and `urls`.
+#: datatrove's folder of lists, and the archive in it with the files `domains` and `urls`.
 ASSETS = "assets"
 ARCHIVE = "url_filterblacklists*.tar.gz"
-#: The kinds of words, and the library's file of each.
+#: The kinds of words, with datatrove's file of each.
 WORDS: dict[Kind, str] = {"hard_words": "banned_words.txt", "soft_words": "soft_banned_words.txt", "subwords": "banned_subwords.txt"}
 
 
 @dataclass(frozen=True)
 class ListFile:
-    """A file of entries, one a line."""
+    """A file with an entry in each line."""
 
     kind: Kind
     path: str
-    member: str | None = None  # of the tar archive at `path`
+    member: str | None = None  # the name of the file in the tar archive at `path`
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The bytes of the file, decompressed; raises InputError where it can't be read."""
+        """Opens the file, decompressed; raises InputError where it can't be read."""
         with open_file(self.path) as file:
             try:
                 if self.member:
@@ -222,7 +222,7 @@ class ListFile:
                 raise InputError(f"{self.path}: this list of {self.kind} can't be read ({error}).") from error
 
     def entries(self) -> Iterator[str]:
-        """The entries without comments, blank lines and surrounding spaces; words squeezed to letters and digits."""
+        """Yields the entries, without comments, blank lines and surrounding spaces. Words are squeezed."""
         form: Callable[[str], str] = str.strip if self.kind in LISTS else squeeze
         with self.open() as file:
             for number, content in enumerate(io.BufferedReader(file), 1):  # type: ignore[type-var]
@@ -238,7 +238,7 @@ class ListFile:
 
 
 def shipped_sources() -> list[ListFile]:
-    """The lists of the datatrove that is installed. Raises InputError where it has them no longer."""
+    """Returns the lists of the installed datatrove. Raises InputError where it does not have them."""
     found = importlib.util.find_spec("datatrove")
     roots = list(found.submodule_search_locations or []) if found else []
     for folder in [Path(root) / ASSETS for root in roots]:
@@ -255,7 +255,7 @@ def shipped_sources() -> list[ListFile]:
 
 
 def digest_of(sources: list[ListFile]) -> str:
-    """sha256 (hex) of the kinds and the bytes of all files, whatever they are called."""
+    """Returns a SHA-256 (hex) of the kinds and the contents of all files. It does not depend on their names."""
     sha = hashlib.sha256()
     by_path: dict[str, str] = {}
     for source in sources:
@@ -273,14 +273,14 @@ def _digest(file: IO[bytes]) -> str:
     return sha.hexdigest()
 
 
-#: Counts for the file's name: a new layout, or another way to compare entries, is another file.
+#: A part of the name of the cached file. It must change when the layout changes, or the way in which entries are compared.
 VERSION = 1
 #: The columns of the file, each with one row: the hashes of the domains, of the URLs, and of the hosts of the URLs.
 HASHES = ("domains", "urls", "hosts")
 
 
 class Hashes:
-    """A sorted set of 64-bit hashes (`values`); asking takes about a microsecond."""
+    """A sorted set of 64-bit hashes (`values`). A look-up takes about a microsecond."""
 
     def __init__(self, values: npt.NDArray[np.uint64]):
         self.values = values.data
@@ -296,12 +296,12 @@ class Hashes:
 
 @dataclass(frozen=True)
 class Lists:
-    """What an open file holds."""
+    """The content of an open file."""
 
     name: str
     domains: Hashes
     urls: Hashes
-    hosts: Hashes  # of the URLs, in the form of `same_address`
+    hosts: Hashes  # the hosts of the URLs, in the form of `same_address`
     depth: int  # the largest number of slashes in a URL
     words: dict[str, list[str]]
 
@@ -311,10 +311,10 @@ def hash_of(entry: str) -> int:
 
 
 def open_lists(sources: list[ListFile], exact: bool) -> Lists:
-    """The lists of `sources`, built in the user's cache where they are not there yet (for datatrove's, in seconds).
+    """Opens the lists of `sources`. Builds their file if it is not in the user's cache, which takes seconds for datatrove's lists.
 
-    Domains and URLs are compared as they are written (`exact`), or by `same_host` and `same_address`. The file's name is made of
-    the content of the sources, so other sources are another file. Raises InputError in one sentence.
+    Domains and URLs are compared as they are written (`exact`), or by `same_host` and `same_address`. The name of the file is a hash of the
+    content of the sources, so other sources have another file. Raises InputError where a source can't be read.
     """
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
     path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.arrow"
@@ -326,8 +326,8 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
 
 
 def build(sources: list[ListFile], exact: bool) -> pa.Buffer:
-    """The content of the file: sorted hashes, and as metadata the words and the depth of the URLs. Takes about three times the size of the
-    hashes in memory."""
+    """Returns the content of the file: sorted hashes, with the words and the depth of the URLs as metadata. Takes about three times the
+    memory of the hashes."""
     domains = _entries(sources, "domains")
     listed = list(_entries(sources, "urls"))
     addresses = [_address(url) for url in listed]
@@ -363,7 +363,7 @@ def read_lists(path: Path) -> Lists:
     try:
         with pa.memory_map(str(path)) as file:
             batch = pa.ipc.open_file(file).get_batch(0)
-        batch.validate(full=True)  # Arrow trusts what a file says of its sizes
+        batch.validate(full=True)  # Arrow does not check the sizes in a file by itself
         about = json.loads(batch.schema.metadata[b"lists"])
         domains, urls, hosts = (Hashes(batch[name].values.to_numpy()) for name in HASHES)
         return Lists(path.stem, domains, urls, hosts, about["depth"], about["words"])
