@@ -24,7 +24,7 @@ STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths where the run is new (REDO=1: replace what is finished):"
+	@echo "and one for each stage, with RUN=folder, and RECIPE=file and INPUT=paths for a new run (REDO=1: replace what is finished):"
 	@echo "  $(STAGES)"
 
 $(BIN)/python:

@@ -143,7 +143,7 @@ class TransformerConfig(Config):
     max_length: int | None = Field(
         None, ge=1, description="Tokens of a text that count, special ones included; by default as many as tokenizer and model take."
     )
-    window: int | None = Field(None, ge=1, description="All of a text counts, in windows of so many tokens, special ones included.")
+    window: int | None = Field(None, ge=1, description="All of a text counts, in windows of this many tokens, special ones included.")
     overlap: int = Field(0, ge=0, description="Tokens that a window has in common with the one before.")
     windows: Literal["max", "mean"] = Field("max", description="A text's score: the greatest of its windows, or their mean by tokens.")
     head_characters: int | None = Field(None, ge=1, description="Only so many characters of a text are tokenised.")

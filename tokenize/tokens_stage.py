@@ -78,7 +78,7 @@ class TokensConfig(EncodeConfig):
         "which the border lies is cut in two.",
     )  # fmt: skip
     mixture: Mixture | None = Field(None, description="How much of which documents there is for training; without it each of them once.")
-    pack_lengths: list[PackLength] = Field([], description="Rows of so many tokens into which whole documents are packed: a plan for each.")
+    pack_lengths: list[PackLength] = Field([], description="Row lengths (tokens) into which whole documents are packed: a plan for each.")
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> Self:

@@ -370,7 +370,7 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
         raise InputError(f"{run}: no state was saved after {step} steps" + (f"; there are {there}." if there else ", nor any other."))
     chosen = [state for state in having if state.stage == having[0].stage][-1]
     if output.exists():
-        raise InputError(f"{output}: is there already.")
+        raise InputError(f"{output}: exists already.")
     work = Storage(chosen.place.work)
     with _here(chosen.saved) as saved:
         if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):

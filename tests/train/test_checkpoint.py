@@ -262,7 +262,7 @@ def test_what_can_not_be_exported_is_a_sentence(run: Storage, tmp_path: Path) ->
     train(run, **ONE)
     with pytest.raises(InputError, match="run: no state was saved after 5 steps; there are "):
         export_state(run.root, 5, tmp_path / "x")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         export_state(run.root, 12, tmp_path)
     with pytest.raises(InputError, match="dedup is no stage that trains; those are pretrain, sft, align"):
         checkpoints(run.root, "dedup")

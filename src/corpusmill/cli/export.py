@@ -95,7 +95,7 @@ def _require_free(output: Path, force: bool) -> None:
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not force:
-        raise InputError(f"{output}: is there already, and not empty; --force replaces it.")
+        raise InputError(f"{output}: exists and is not empty; --force replaces it.")
     if not (output / "config.json").is_file():
         raise InputError(f"{output}: is no model folder (it has no config.json), so it is not replaced.")
 
@@ -139,7 +139,7 @@ def card(
 def checkpoints(
     run: ShownRun,
     stage: Annotated[str | None, typer.Option(help="pretrain, sft or align; all are listed without it.", show_default=False)] = None,
-    step: Annotated[int | None, typer.Option(min=0, help="The state after so many steps.", show_default=False)] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="The state after this number of steps.", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="Where that state's model folder is written.", show_default=False)] = None,
 ) -> None:
     """List the saved states of a run's trainings, or make one of them a model folder that opens in transformers."""

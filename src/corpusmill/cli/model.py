@@ -33,7 +33,7 @@ def inspect(
     tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
 ) -> None:
-    """Show what of each example is learned and what is not, with special tokens and what the context cuts off."""
+    """Show which tokens of each example are trained on, with special tokens and what the context cuts off."""
     from corpusmill.pipeline.errors import InputError
 
     chosen = {"--id": id_ is not None, "--row": row is not None, "--dropped": dropped, "--packed": packed is not None}
@@ -160,7 +160,9 @@ def chat(
 def score(
     model: ModelFolder,
     task: Annotated[list[str], typer.Option(metavar="NAME[=PATH]", help="A benchmark, and the file of its items; can be repeated.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each, chosen by hashes.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most this many items of each benchmark, chosen by hash.", show_default=False)
+    ] = None,
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each item.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
 ) -> None:
@@ -182,7 +184,7 @@ def score(
             raise ConfigError(f"--task {given}: {error.errors()[0]['msg'].replace('Input', 'the name')}.") from error
     names = [config.task for config in configs]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"--task {twice[0]}: stands there twice.")
+        raise ConfigError(f"--task {twice[0]}: given twice.")
     sets = [read_task(config) for config in configs]  # before the model is loaded, so that an unreadable file costs no time
     tested = ModelUnderTest(model)
     found: dict[str, Any] = {}
