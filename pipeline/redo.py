@@ -75,7 +75,7 @@ def paragraph(expected: Sequence[Expected]) -> str | None:
     """Returns the sentences for the terminal; None where no stage is redone for a change of its own."""
     if not any(e.state == "redone" for e in expected):
         return None
-    return "This run is there already, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
+    return "This run exists, and something has changed since. " + "; ".join(e.sentence for e in expected) + "."
 
 
 def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str, Any] | None, inputs: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
     reasons += _code_changes(manifest, {code for _, code in rows})
     if name == "ingest" and former and list(former["inputs"]) != list(inputs):
         old, new = set(former["inputs"]), set(inputs)
-        reasons.append(f"the inputs changed ({len(new - old):,} more, {len(old - new):,} less; files that are the same are taken over)")
+        reasons.append(f"the inputs changed ({len(new - old):,} added, {len(old - new):,} removed; files that are the same are taken over)")
     return ", ".join(reasons)
 
 

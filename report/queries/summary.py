@@ -173,7 +173,7 @@ def warnings(summary: Summary) -> list[str]:
     """What a reader should know first: what is unfinished, damaged, suspicious, and what the stages themselves warned of."""
     reader = summary.reader
     found = [
-        f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (the same command tries it again)."
+        f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (run the same command to try it again)."
         for name, state in reader.stages.items()
         for row in state.quarantined
     ]

@@ -64,7 +64,7 @@ class Installed:
         print(json.dumps([arguments, str(self.folder / "said")]), file=self.process.stdin, flush=True)
         ended, said = self.process.stdout.readline().strip(), " ".join((self.folder / "said").read_text().split())
         assert ended == "0", said
-        start = said.find("This run is there already, and something has changed. ")
+        start = said.find("This run exists, and something has changed since. ")
         return said[start:].partition(". ")[2].partition(". ")[0].rstrip(".") if start >= 0 else ""
 
     def append(self, path: str, text: str) -> None:

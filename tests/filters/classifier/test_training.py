@@ -392,7 +392,7 @@ def test_an_output_that_holds_another_thing(tmp_path, corpusmill):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for output, sentence in (
         (path, f"{path}: there is a file of that name; name a new folder."),
-        (tmp_path / "mine", f"{tmp_path / 'mine'}: holds something else than a classifier; name a new or empty folder."),
+        (tmp_path / "mine", f"{tmp_path / 'mine'}: holds something other than a classifier; name a new or empty folder."),
     ):
         for force in ((), ("--force",)):
             code, _, err = corpusmill("classifier", "train", "--data", path, "--output", output, *force)
