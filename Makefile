@@ -114,7 +114,7 @@ submit: setup ## run RECIPE on INPUT (by default the demo's) as a job on that cl
 	$(BIN)/python -m corpusmill.pipeline.cluster submit $(or $(RECIPE),recipes/demo.yaml) $$(echo "$$crawl" | tail -n 1) --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 
-cluster-down: setup ## stop that cluster, even after a crash
+cluster-down: setup ## end that cluster, even after a crash
 	@$(BIN)/python -m corpusmill.pipeline.cluster down
 
 clean: ## remove the virtual environment and caches (never a run)

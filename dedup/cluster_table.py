@@ -262,7 +262,7 @@ def _warnings(config: DedupConfig, sources: pa.Table, found: SourceLosses, more:
         warnings.append(f"{more['limited']:,} times an LSH bucket held more clusters than bucket_limit, so near copies may be left")
     if more["apart"]:
         warnings.append(
-            f"{more['apart']:,} candidates were left apart, because what hangs together by candidates exceeds one task's memory"
+            f"{more['apart']:,} times two candidates were left apart, because the documents that candidates connect exceed a task's memory"
         )
     return warnings
 

@@ -80,7 +80,7 @@ class UrlConfig(Config):
         description="which URLs are one: none (the same bytes), syntax (RFC 3986, 6.2.2 and 6.2.3: case of scheme, host and escapes, "
         "default ports, an empty path, the fragment)",
     )
-    keep: str | list[str] = Field(default="newest", description="which one stays, as `keep`")
+    keep: str | list[str] = Field(default="newest", description="which one stays; see `keep`")
 
 
 class MeasureConfig(Config):
@@ -114,21 +114,21 @@ class ClusterConfig(MeasureConfig):
     keep: str | list[str] = Field(
         default="longest",
         description="which copy stays: longest, quality (the column of that name), newest, oldest, first (by crawl file and place), "
-        "sources, or an expression over columns of which the highest value wins (`quality * log(chars)`); in a list the next one "
-        "decides ties, at last the id",
+        "sources, or an expression over columns (the highest value wins), such as `quality * log(chars)`; in a list the next one "
+        "decides ties; the id decides the last ties",
     )
     sources: list[str] = Field(default=[], description="patterns of crawl files, the most trusted first, for `keep: sources`")
     max_cluster: int = Field(
-        default=10_000, ge=2, description="so many near copies leave for one document; what else is like it stays and is reported"
+        default=10_000, ge=2, description="how many near copies one document replaces at most; further ones stay and are reported"
     )
     bucket_limit: int = Field(
         default=1_000,
         ge=1,
-        description="with how many clusters of one LSH bucket a document is compared at most: bounds the work on templates",
+        description="a document is compared with at most this many clusters of one LSH bucket, which bounds the work on templates",
     )
     by: str = Field(
         default="source",
-        description="of what the removal is counted: source (crawl files), host (of the URL), or a column of the documents",
+        description="removals are counted by source (crawl files), host (of the URL), or a column of the documents",
     )
 
 
@@ -136,7 +136,7 @@ class IndexConfig(Config):
     """The index of earlier crawls."""
 
     path: str = Field(description="the index's folder, local or on a store; made where it is not there")
-    name: str | None = Field(default=None, description="of this run's entry; the name of the run's folder where it is left out")
+    name: str | None = Field(default=None, description="the name of this run's entry; by default the name of the run folder")
     extend: bool = Field(default=True, description="add this run to the index when it is finished")
     texts: bool = Field(
         default=True, description="keep texts in the index, to compare them exactly; without them later runs rest on signatures alone"
@@ -189,13 +189,16 @@ class LinesConfig(UnitsConfig):
         "within a document too (keep: first; 2 by default)",
     )
     min_share: float = Field(
-        default=0.0, ge=0, le=1, description="scope host, keep none: and which share of the host's documents must have it; rounded up"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="with scope: host and keep: none, also the share of the host's documents that must have it; rounded up",
     )
     max_cut: float = Field(
         default=1.0, gt=0, le=1, description="a document that would lose a larger share of its characters is treated as `beyond` says"
     )
     beyond: Literal["leave", "drop"] = Field(
-        default="leave", description="leave: it stays whole; drop: it goes, by the rule mostly_repeated_lines"
+        default="leave", description="leave: the document stays whole; drop: it is dropped, by the rule mostly_repeated_lines"
     )
     top: int = Field(default=100, ge=0, le=10_000, description="how many of the most frequent cut units are listed in lines/top.parquet")
 
@@ -277,13 +280,13 @@ class ContaminationConfig(Config):
         default="drop",
         description="drop the document, cut the passage out of it, or only say so in the report",
     )
-    seed: int = Field(default=4, ge=2, le=64, description="a text is laid beside a document at n-grams of this many words")
-    share: float = Field(default=0.6, ge=0, le=1, description="what share of the words that are a text's own must agree at least")
+    seed: int = Field(default=4, ge=2, le=64, description="a text is aligned with a document at shared n-grams of this many words")
+    share: float = Field(default=0.6, ge=0, le=1, description="the smallest share of a text's own words that must agree")
     ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must agree at least")
     short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
     min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
     short: Literal["whole", "ignore"] = Field(
-        default="whole", description="what becomes of texts of fewer than `min_ngram` words: found where they stand whole, or never"
+        default="whole", description="texts of fewer than `min_ngram` words: found only whole, or never looked for"
     )
     min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
     common: int = Field(default=20, ge=1, description="a text or n-gram that more items of one set than this have is boilerplate")
@@ -346,7 +349,7 @@ def with_preset(section: Mapping[str, Any]) -> dict[str, Any]:
     if name is None or not isinstance(own, Mapping):
         return dict(section)
     if name not in PRESETS:
-        raise ValueError(f"preset: no such preset as {name!r} (expected one of {', '.join(PRESETS)})")
+        raise ValueError(f"preset: {name!r} is unknown (expected one of {', '.join(PRESETS)})")
     preset = PRESETS[name]
     minhash = {**preset["minhash"], **own}
     if "target" in preset["minhash"] and "target" not in own:  # it follows the recipe's threshold, unless bands or rows are given
@@ -363,10 +366,15 @@ class DedupConfig(ClusterConfig):
 
     preset: str | None = Field(
         default=None,
-        description="the MinHash and the threshold of a published pipeline (dedup/config.py); what is written here goes first",
+        description="the MinHash and the threshold of a published pipeline (dedup/config.py); keys in the recipe override it",
     )
-    alarm_share: float = Field(default=0.6, ge=0, le=1, description="what loses a larger share of its documents raises an alarm")
-    alarm_documents: int = Field(default=20, ge=1, description="what has fewer documents raises none")
+    alarm_share: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="a source (or host or value, see `by`) that loses a larger share of its documents raises an alarm",
+    )
+    alarm_documents: int = Field(default=20, ge=1, description="a source (or host or value, see `by`) with fewer documents raises no alarm")
     alarm: Literal["stop", "warn"] = Field(default="stop", description="stop: an alarm ends the run before any document is removed")
     index: IndexConfig | None = Field(default=None, description="earlier crawls")
     lines: LinesConfig | None = Field(default=None, description="lines or paragraphs that repeat across documents; null: left alone")

@@ -179,7 +179,7 @@ def _walk(tree: ast.Expression, column: Callable[[str], None]) -> None:
         if isinstance(node, ast.Name) and id(node) not in functions:
             column(node.id)
         elif isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and not node.keywords):
-            raise ValueError(f"{ast.unparse(node)!r} calls something else than {', '.join(FUNCTIONS)}")
+            raise ValueError(f"{ast.unparse(node)!r} calls a function other than {', '.join(FUNCTIONS)}")
         elif isinstance(node, ast.Call) and not (node.args if node.func.id in OF_MANY else len(node.args) == 1):  # type: ignore[attr-defined]
             raise ValueError(f"{ast.unparse(node)!r} has {len(node.args)} values ({', '.join(OF_MANY)} take some, other functions one)")
         elif isinstance(node, ast.Compare) and len(node.ops) != 1:

@@ -60,7 +60,7 @@ RULES = {"url_duplicate": [URL], "exact_duplicate": [EXACT], "near_duplicate": [
 MEANINGS = {
     "url_duplicate": "another document has the same address",
     "exact_duplicate": "another document has the same text",
-    "near_duplicate": "another document has nearly the same text; how alike they are, says `similarity`",
+    "near_duplicate": "another document has nearly the same text; `similarity` tells how similar",
     "only_repeated_lines": "all of its lines also stand in many other documents",
     "mostly_repeated_lines": "most of its lines also stand in many other documents",
     "only_repeated_substrings": "all of its text consists of passages that other documents have, too",

@@ -30,7 +30,7 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
     elif name in PRESETS:
         preset = PRESETS[name]
     else:
-        raise ValueError(f"preset: no such preset (expected one of {', '.join([*PRESETS, BY_LANGUAGE])})")
+        raise ValueError(f"preset: {name!r} is unknown (expected one of {', '.join([*PRESETS, BY_LANGUAGE])})")
     # the preset's thresholds belong to the preset's steps, which the recipe replaces
     thresholds = {} if "steps" in section else preset.get("thresholds", {})
     return {**preset, **section, "thresholds": {**thresholds, **(section.get("thresholds") or {})}}

@@ -38,7 +38,7 @@ class ExtractionConfig(Config):
         default=224,
         ge=64,
         le=65536,
-        description="A page that takes more memory is dropped (MiB, beside what the process that extracts holds anyway).",
+        description="A page that takes more memory is dropped (MiB, in addition to what the extracting process already holds).",
     )
 
 
@@ -50,14 +50,14 @@ class IngestConfig(Config):
         default=["text/html", "application/xhtml+xml"], min_length=1, description="Content types of the responses that are kept."
     )
     piece_mb: int = Field(
-        default=32, ge=1, le=4096, description="Largest piece of input that one task reads (MiB); small inputs give smaller pieces."
+        default=32, ge=1, le=4096, description="Largest part of the input that one task reads (MiB); small inputs give smaller parts."
     )
     shard_mb: int = Field(
         default=128, ge=1, le=4096, description="Largest shard of documents (MiB of text and metadata); a file that has more gives several."
     )
     text_key: str = Field(default="text", min_length=1, description="Column of JSONL and Parquet that holds the text.")
-    url_key: str = Field(default="url", description="Column that holds the address.")
-    id_key: str = Field(default="id", description="Column that holds an identifier; it stands for the address where there is none.")
+    url_key: str = Field(default="url", description="Column that holds the URL.")
+    id_key: str = Field(default="id", description="Column that holds an identifier; used where there is no URL.")
     title_key: str = Field(default="title", description="Column that holds the title.")
     timestamp_key: str = Field(default="timestamp", description="Column that holds the date, as text.")
     trim: bool = Field(default=True, description="Blanks at both ends of a plain text are cut off; false keeps every character of it.")

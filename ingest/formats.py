@@ -99,8 +99,8 @@ def read_jsonl(source: str, file: IO[bytes], layout: str, start: int, end: int, 
 
 
 def _damage(fault: str, offset: int) -> str:
-    what = "ends before its time" if fault == "truncated" else "is damaged"
-    return f"the compressed stream {what} behind byte {offset} of its content"
+    what = "ends early" if fault == "truncated" else "is damaged"
+    return f"the compressed stream {what} after byte {offset} of its content"
 
 
 def _unread_line(source: str, line: TextLine, content: bytes) -> IngestRow:
@@ -224,8 +224,8 @@ def read_single(file: IO[bytes], format: str, layout: str, limit: int) -> Record
     body = window.take(limit)
     size = len(body) + window.skip(1 << 62)
     if isinstance(stream, Inflating) and stream.fault:
-        what = "ends before its time" if stream.fault == "truncated" else "is damaged"
-        return Gap(0, size, stream.fault, f"the compressed stream {what} behind byte {size} of its content")
+        what = "ends early" if stream.fault == "truncated" else "is damaged"
+        return Gap(0, size, stream.fault, f"the compressed stream {what} after byte {size} of its content")
     return Record(0, size, format, size, body, size == len(body), Fields(type=TYPES[format]), None)
 
 

@@ -118,7 +118,7 @@ class ReaderProcess:
         if -code == signal.SIGPROF:
             return Died("timeout", "it ran out of CPU time", sure=True)
         if self.hung:
-            return Died("timeout", "it did not get on")
+            return Died("timeout", "it made no progress")
         if code == OUT_OF_MEMORY or NO_MEMORY.search(self.said()):
             return Died("out_of_memory", "it ran out of memory")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"

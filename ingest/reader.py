@@ -160,7 +160,7 @@ class Reader:
             parts = read_records(file, "warc", request["wat"]["layout"], 0, request["wat"]["bytes"], limit, request["by_hand"])
             while number not in unreadable and (part := next(parts, None)) is not None:
                 if number in lost and number >= done:
-                    warnings.append(f"{path}: what the record at {part.offset} says is left out, as {lost[number][1]}.")
+                    warnings.append(f"{path}: the description at byte {part.offset} is left out: {lost[number][1]}.")
                 elif number >= done:
                     self._enter(EXTRACTING, self.page_seconds)
                     said += [row] if (row := described(part)) else []
@@ -170,7 +170,7 @@ class Reader:
                     send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - sent, {}, warnings, end=False)
                     said, warnings, sent = [], [], number
         if number in unreadable:
-            warnings.append(f"{path}: what it says behind its first {number} records is left out, as {unreadable[number][1]}.")
+            warnings.append(f"{path}: the descriptions after its first {number} records are left out: {unreadable[number][1]}.")
         send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
 
     def _piece(self, request: dict[str, Any]) -> None:

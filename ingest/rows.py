@@ -10,9 +10,9 @@ from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, wi
 
 #: The reason for which each rule drops a record, including the rules on URLs (ingest/urls).
 MEANINGS = {
-    "record_type": "it is a record of the archive's own, such as a request: no page that a server sent",
+    "record_type": "it is a record of the archive itself, such as a request, and not a page from a server",
     "status": "the server's answer has no HTTP status, or one that the recipe does not take, such as 404",
-    "content_type": "it is said to be another kind of file than a page, such as an image or a script",
+    "content_type": "its content type is not that of a page but, for example, that of an image or a script",
     "empty_text": "nothing is left of the page without its menus and markup",
     "too_short": "fewer characters of text than extraction.minimum_chars",
     "too_large": "more bytes than extraction.max_record_mb",
@@ -28,13 +28,13 @@ MEANINGS = {
     "crashed": "the process that read it ended, twice",
     "empty_file": "there is nothing in the file",
     "unreadable": "the file can't be read",
-    "wrong_format": "the file is of another format than its name says",
+    "wrong_format": "the file's format does not match its name",
     "url_domain": "its domain is on a list of blocked ones",
     "url_subdomain": "its host is on a list of blocked ones",
-    "url_exact": "its address is on a list of blocked ones",
-    "url_hard_word": "its address has a word of which one is enough to block it",
-    "url_soft_words": "its address has several words that are suspicious together",
-    "url_subword": "its address has a blocked word within its words, or across them",
+    "url_exact": "its URL is on a list of blocked ones",
+    "url_hard_word": "its URL has a word that blocks it by itself",
+    "url_soft_words": "its URL has several words that are suspicious together",
+    "url_subword": "its URL has a blocked word within its words, or across them",
 }
 
 #: The report of the stage. `reason` explains in words the rules in `failed`; a row that is kept may have a remark there.

@@ -324,7 +324,7 @@ def _read_stream(file: IO[bytes], grammar: Grammar, compression: str, limit: int
             yield parse_record(part, grammar.name, limit) if isinstance(part, Raw) else part
     if stream.fault:
         start = gap.offset if gap else window.position
-        what = "is damaged" if stream.fault == "corrupt" else "ends before its time"
-        gap = Gap(start, window.position - start, stream.fault, f"the compressed stream {what} behind byte {start} of its content")
+        what = "is damaged" if stream.fault == "corrupt" else "ends early"
+        gap = Gap(start, window.position - start, stream.fault, f"the compressed stream {what} after byte {start} of its content")
     if gap:
         yield gap

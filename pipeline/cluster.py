@@ -313,9 +313,9 @@ def requirements(extras: str) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.cluster", description="A Ray cluster on this machine, and jobs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("up", "start a cluster on this machine"), ("down", "end it, whatever is left of it")):
+    for name, what in (("up", "start a cluster on this machine"), ("down", "end the cluster")):
         command = commands.add_parser(name, help=what)
-        command.add_argument("--folder", type=Path, default=FOLDER, help="where the cluster is written down")
+        command.add_argument("--folder", type=Path, default=FOLDER, help="the folder with the cluster's description")
         if name == "up":
             command.add_argument("--nodes", type=int, default=2, help="worker nodes")
     job = commands.add_parser("submit", help="run a recipe as a job")
@@ -325,10 +325,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     job.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="where jobs are submitted (RAY_ADDRESS)")
     job.add_argument("--env", metavar="NAME[=VALUE]", action="append", default=[], help="an environment variable of the job")
     job.add_argument("--pip", metavar="EXTRAS", nargs="?", const="", help="install the libraries on the nodes (with extras, as s3)")
-    job.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as of corpusmill run")
-    job.add_argument("--strict", action="store_true", help="as of corpusmill run")
+    job.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as for corpusmill run")
+    job.add_argument("--strict", action="store_true", help="as for corpusmill run")
     for name in ("--workers", "--from", "--to"):
-        job.add_argument(name, help="as of corpusmill run")
+        job.add_argument(name, help="as for corpusmill run")
     given = parser.parse_args(argv)
     try:
         if given.command == "submit":
@@ -345,7 +345,7 @@ def _up_and_say(folder: Path, nodes: int) -> None:
     for node in here["nodes"]:
         cores = f"cores {', '.join(map(str, node['cores']))}, " if node["cores"] else ""
         print(f"{node['name']}: {cores}metrics at {node['metrics']}")
-    print(f"The cluster takes jobs (and shows its dashboard) at {here['jobs']}; it is written down in {folder}/cluster.json.")
+    print(f"The cluster takes jobs (and shows its dashboard) at {here['jobs']}; it is described in {folder}/cluster.json.")
     print("A job:     make submit RUN=runs/job INPUT=crawl.warc.gz RECIPE=recipes/demo.yaml")
     variables = " ".join(f"{name}={value}" for name, value in {"RAY_ADDRESS": here["address"], **environment(here)}.items())
     print(f"From here: {variables} corpusmill run ...")

@@ -341,7 +341,7 @@ def write_pages(folder: Path, host: str, root: Path, paths: Sequence[Path]) -> i
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.crawl", description="Get a small real crawl for a first run.")
-    parser.add_argument("folder", metavar="OUT", type=Path, help="where it is kept and found again")
+    parser.add_argument("folder", metavar="OUT", type=Path, help="the folder for the crawl")
     parser.add_argument("--source", choices=("auto", *SOURCES), default="auto", help="auto takes the first that works")
     parser.add_argument("--crawl", metavar="PATH", help="a crawl that you have: takes the place of all sources")
     given = parser.parse_args(argv)

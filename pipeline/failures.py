@@ -213,7 +213,7 @@ class Tries:
         if attempt.parts > 1:
             kind, how = "split", f" in {attempt.parts} parts"
         elif attempt.alone:
-            kind, how = "alone", " when nothing else is"
+            kind, how = "alone", " alone"
         fields: dict[str, Any] = {"cause": failed.cause.value, "tries": self.tries[failed.key], "trace": failed.trace}
         fields |= {"parts": attempt.parts} if attempt.parts > 1 else {}
         fields |= {"node": attempt.node} if attempt.node else {}
@@ -263,8 +263,8 @@ def sentence_of_all(lost: Sequence[tuple[str, Quarantined]]) -> str:
     """Returns the last sentence of a run that went on without these tasks (stage and task); empty where there are none."""
     if not lost:
         return ""
-    tasks = "1 task was" if len(lost) == 1 else f"{len(lost)} tasks were"
-    return f"{tasks} given up, and the run is finished without (the same command tries again): {_listed(lost)}."
+    tasks, them = ("1 task was", "it") if len(lost) == 1 else (f"{len(lost)} tasks were", "them")
+    return f"{tasks} given up; the run finished without {them} (run the same command to try again): {_listed(lost)}."
 
 
 def _listed(lost: Sequence[tuple[str, Quarantined]]) -> str:

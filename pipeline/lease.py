@@ -259,7 +259,7 @@ class Lease:
         """Waits for the ttl of the lease. Raises InputError as soon as another process has renewed it."""
         ttl = held.ttl if held else TTL
         who = held.words if held else "another process"
-        say(f"{self.storage.root}: {who} worked on this run; if it gives no sign for {ttl:.0f} s, this goes on.")
+        say(f"{self.storage.root}: {who} holds this folder; if it shows no activity for {ttl:.0f} s, this command goes on.")
         end = clock() + ttl
         while (left := end - clock()) > 0:
             time.sleep(min(left, ttl / 20))
@@ -335,7 +335,11 @@ def check_holder(storage: Storage, holder: str) -> None:
     found = SwapFile(storage, LEASE).read()
     held = read_holder(found[0]) if found else None
     if held is None or held.holder != holder:
-        now = f"another corpusmill has taken this run over ({held.words})" if held and held.holder else "whoever worked on it has ended"
+        now = (
+            f"another corpusmill has taken this run over ({held.words})"
+            if held and held.holder
+            else "the process that worked on it has ended"
+        )
         raise LeaseLost(f"{storage.root}: {now}; what this process has begun is not written.")
 
 

@@ -75,7 +75,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         place = _enter(place, part, override)
     if isinstance(place, list):
         if not last.isdigit() or int(last) >= len(place):
-            raise ConfigError(f"--set {override}: {last!r} is no place in a list of {len(place)}.")
+            raise ConfigError(f"--set {override}: {last!r} is not an index of a list of length {len(place)}.")
         place[int(last)] = value
     else:
         place[last] = value
@@ -84,7 +84,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 def _enter(place: Any, part: str, override: str) -> Any:
     if isinstance(place, list):
         if not part.isdigit() or int(part) >= len(place):
-            raise ConfigError(f"--set {override}: {part!r} is no place in a list of {len(place)}.")
+            raise ConfigError(f"--set {override}: {part!r} is not an index of a list of length {len(place)}.")
         return place[int(part)]
     child = place.get(part)
     if child is None:

@@ -91,7 +91,7 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
     reasons += _code_changes(manifest, {code for _, code in rows})
     if name == "ingest" and former and list(former["inputs"]) != list(inputs):
         old, new = set(former["inputs"]), set(inputs)
-        reasons.append(f"the inputs changed ({len(new - old):,} more, {len(old - new):,} less; files that are the same are taken over)")
+        reasons.append(f"the inputs changed ({len(new - old):,} added, {len(old - new):,} removed; files that are the same are taken over)")
     return ", ".join(reasons)
 
 

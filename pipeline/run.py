@@ -69,7 +69,7 @@ class Plan:
     def __post_init__(self) -> None:
         for path in (self.folder, *self.inputs):
             if printable(path) != path:
-                raise InputError(f"{printable(path)}: this name is not UTF-8, so no report could say it; rename it.")
+                raise InputError(f"{printable(path)}: this name is not UTF-8, so it can't be written to reports; rename it.")
         refuse_secrets(self.folder, "--output")
         refuse_secrets(self.inputs, "an input")
         refuse_secrets({name: section.model_dump(mode="json") for name, section in self.sections.items()}, "the recipe")
@@ -180,7 +180,7 @@ def new_plan(
         raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
-        raise InputError(f"{folder}: holds something else than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
+        raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
     return plan
 
 
@@ -315,7 +315,7 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     message = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
     if failed:
         ((rule, count),) = failed.most_common(1)
-        message += f", and the rule that took most is {rule} ({count:,})"
+        message += f", and the rule that dropped most is {rule} ({count:,})"
     message += f"; not run: {', '.join(after)}." if after else "."
     raise NothingKept(f"{message} {lost}".strip())
 
@@ -336,7 +336,7 @@ def _former(storage: Storage) -> dict[str, Any] | None:
         return None
     former = read_former(storage.read_bytes(RUN_FILE))
     if former is None:
-        raise InputError(f"{storage.path(RUN_FILE)}: not a run description, so this folder is not taken for a run's.")
+        raise InputError(f"{storage.path(RUN_FILE)}: not a run description, so this folder is not a run.")
     return former
 
 

@@ -160,7 +160,7 @@ class ShardSet:
             totals = {name: raw.pop(name) for name in ("tokens", "documents", "utf8_bytes")}
             raw.pop("packing")  # it follows from the plans, and is in the file for human readers
             if unknown := raw.keys() - {field.name for field in fields(cls)}:
-                raise ValueError(f"there is more in it: {min(unknown)}")
+                raise ValueError(f"unknown key {min(unknown)}")
             found = TypeAdapter(cls).validate_json(to_json(raw), strict=True)
             files = [file for shard in found.shards for file in (shard.file, shard.index, *(plan.file for plan in shard.plans))]
             if outside := [file for file in files if "/" in file]:

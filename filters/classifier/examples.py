@@ -117,7 +117,7 @@ def _lines(file: ExampleFile, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             raise InputError(f"{file.path}:{number}: the line has {line.length:,} bytes, more than {MOST_BYTES:,}.")
         yield number, line.content.removeprefix(b"\xef\xbb\xbf") if number == 1 else line.content
     if isinstance(content, Inflating) and content.fault:
-        what = "ends before its time" if content.fault == "truncated" else "is damaged"
+        what = "ends early" if content.fault == "truncated" else "is damaged"
         raise InputError(f"{file.path}: the compressed file {what}.")
 
 

@@ -282,7 +282,7 @@ def check_target(target: Path, force: bool) -> None:
     if not any(target.iterdir()):
         return
     if not (target / FILE).is_file():
-        raise InputError(f"{target}: holds something else than a classifier; name a new or empty folder.")
+        raise InputError(f"{target}: holds something other than a classifier; name a new or empty folder.")
     if not force:
         raise InputError(f"{target}: holds a classifier already; --force replaces it.")
 

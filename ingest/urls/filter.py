@@ -60,8 +60,8 @@ class UrlFilterConfig(Config):
 
     preset: Literal["corpusmill", "datatrove"] = Field(
         "corpusmill",
-        description="How a URL is compared: `datatrove` as that library's URLFilter does, letter by letter; `corpusmill` whatever "
-        "its case, percent-encoding and scheme, with all parent domains and with IP addresses.",
+        description="How a URL is compared: `datatrove` as that library's URLFilter does, letter by letter; `corpusmill` ignoring "
+        "case, percent-encoding and scheme, with all parent domains and with IP addresses.",
     )
     shipped_lists: bool = Field(True, description="Use the lists and words that datatrove ships (4.56 million domains).")
     domains: list[str] = Field([], description="Further lists: files with a domain a line (`#` begins a comment).")
@@ -70,7 +70,7 @@ class UrlFilterConfig(Config):
     soft_words: list[Word] = Field([], description="Further words of which several must be in the URL.")
     subwords: list[Word] = Field([], description="Further words that are looked for within the URL's words and across them.")
     soft_words_needed: int = Field(2, ge=1, description="How many different soft words drop a URL.")
-    allow: list[str] = Field([], description="Files with a domain or a URL a line: such a URL passes, whatever the rules say of it.")
+    allow: list[str] = Field([], description="Files with a domain or URL in each line; URLs that match one pass all rules.")
     rules: list[RuleName] = Field(list(DATATROVE_REASONS), description="The rules that decide.")
 
 

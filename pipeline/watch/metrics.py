@@ -44,21 +44,17 @@ FAMILIES = {
         Family("corpusmill_tasks_planned", "gauge", "Tasks of the phase, taken over ones included", _PHASE),
         Family("corpusmill_tasks_left", "gauge", "Tasks of the phase that are neither finished nor given up", _PHASE),
         Family("corpusmill_tasks_in_flight", "gauge", "Tasks that workers have now: at most as many as there are workers", _PHASE),
-        Family(
-            "corpusmill_rows_total", "counter", "Rows of finished tasks: in, kept, dropped, as their manifest has them", (*_PHASE, "fate")
-        ),
+        Family("corpusmill_rows_total", "counter", "Rows of finished tasks: in, kept, dropped, from the manifest", (*_PHASE, "fate")),
         Family("corpusmill_read_bytes_total", "counter", "Bytes that finished tasks have read", _PHASE),
         Family("corpusmill_task_duration_seconds", "histogram", "Seconds that a finished task took its worker", _PHASE),
         Family("corpusmill_task_peak_memory_bytes", "gauge", "The most memory that a worker of the phase has taken", _PHASE),
         Family("corpusmill_phase_duration_seconds_total", "counter", "Seconds that phases took from begin to end", _PHASE),
-        Family("corpusmill_retries_total", "counter", "Tasks begun again, by cause: retry, death, split, alone", (*_PHASE, "cause")),
+        Family("corpusmill_retries_total", "counter", "Tasks tried again, by cause: retry, death, split, alone", (*_PHASE, "cause")),
         Family(
             "corpusmill_failures_total", "counter", "Failures of any kind: those that were tried again, and those that were not", _PHASE
         ),
         Family("corpusmill_tasks_quarantined_total", "counter", "Tasks that were given up", _PHASE),
-        Family(
-            "corpusmill_documents", "gauge", "Documents of a finished stage: in, kept, dropped, as the report has them", ("stage", "fate")
-        ),
+        Family("corpusmill_documents", "gauge", "Documents of a finished stage: in, kept, dropped, from the report", ("stage", "fate")),
     )
 }
 

@@ -174,7 +174,7 @@ def warnings(summary: Summary) -> list[str]:
     """Returns the report's warnings: unfinished stages, damaged files, suspicious numbers, and the stages' own warnings."""
     reader = summary.reader
     found = [
-        f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (the same command tries it again)."
+        f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (run the same command to try it again)."
         for name, state in reader.stages.items()
         for row in state.quarantined
     ]

@@ -189,7 +189,7 @@ def test_the_entry_has_the_name_of_the_run(dedup, tmp_path: Path, monkeypatch, c
     (tmp_path / "index" / lease.LEASE).write_bytes(b"of a process that was cut off")
     result = dedup([["a"]], index={"path": str(tmp_path / "index")})
     assert [entry.name for entry in CrawlIndex(str(tmp_path / "index")).entries()] == [Path(result.run.run.root).name]
-    assert f"corpusmill: {tmp_path}/index: another process worked on this run" in capsys.readouterr().err
+    assert f"corpusmill: {tmp_path}/index: another process holds this folder" in capsys.readouterr().err
 
 
 def test_the_same_run_again_does_nothing_and_puts_back_what_is_lost(dedup, tmp_path: Path, tree) -> None:  # type: ignore[no-untyped-def]

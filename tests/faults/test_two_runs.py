@@ -53,7 +53,9 @@ def test_a_second_run_is_refused_and_takes_over_what_stands_still(
         fault.unlink()  # the first can continue its task as soon as it runs again
         first.signal(signal.SIGCONT)
         assert first.wait(60) not in (0, None), first.said()
-        assert re.search("another corpusmill has taken this run over|whoever worked on it has ended", first.said().splitlines()[-1])
+        assert re.search(
+            "another corpusmill has taken this run over|the process that worked on it has ended", first.said().splitlines()[-1]
+        )
     finally:
         for driver in drivers:
             if driver.poll() is None:

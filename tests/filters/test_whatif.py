@@ -233,7 +233,7 @@ def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch
     (tmp_path / "run" / lease.LEASE).write_bytes(b"of a process that was cut off")
     said: list[str] = []
     assert retune(str(tmp_path / "run"), [], InlineEngine(), Progress(False), say=said.append).changed == {}
-    assert len(said) == 1 and "another process worked on this run" in said[0]
+    assert len(said) == 1 and "another process holds this folder" in said[0]
     assert tree(tmp_path / "run") == tree(base)
 
 

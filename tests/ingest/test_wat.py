@@ -140,7 +140,7 @@ def test_a_record_that_the_process_which_reads_has_no_memory_for_costs_what_it_s
     assert [row["title"] for row in found.data] == ["Page 1", None, "Page 3"]
     (row,) = [row for row in found.run.manifest.rows() if row.task == "wat-00000"]
     assert row.warnings == [
-        f"{folder}/wat/CC-0.warc.wat: what the record at {len(wat([1]))} says is left out, as its extraction took more than 64 MB "
+        f"{folder}/wat/CC-0.warc.wat: the description at byte {len(wat([1]))} is left out: its extraction took more than 64 MB "
         "(extraction.max_memory_mb)."
     ]
 

@@ -148,7 +148,8 @@ def test_what_fails_for_good_is_quarantined_and_taken_up_again_by_the_next_run(p
 
 
 @pytest.mark.parametrize(
-    ("holder", "said"), [("another's", r"another corpusmill has taken this run over \(.+\)"), ("", "whoever worked on it has ended")]
+    ("holder", "said"),
+    [("another's", r"another corpusmill has taken this run over \(.+\)"), ("", "the process that worked on it has ended")],
 )
 def test_a_worker_that_outlives_its_lease_publishes_nothing(perform: Any, tmp_path: Path, holder: str, said: str) -> None:
     """The worker does not ask its driver, which may be gone."""

@@ -91,7 +91,7 @@ def test_another_machine_that_works_is_noticed(tmp_path: Path, holder: Any) -> N
     with pytest.raises(InputError, match=rf"right now \(mill-2, process {first.pid}\)"):
         Lease(Storage(str(tmp_path))).acquire(said.append)
     assert time.monotonic() - begun < LONG  # as soon as it renews
-    assert said == [f"{tmp_path}: mill-2, process {first.pid} worked on this run; if it gives no sign for 4 s, this goes on."]
+    assert said == [f"{tmp_path}: mill-2, process {first.pid} holds this folder; if it shows no activity for 4 s, this command goes on."]
 
 
 def test_another_machine_that_is_gone_is_given_up_after_a_while(tmp_path: Path, holder: Any) -> None:

@@ -164,7 +164,7 @@ def test_a_folder_that_holds_something_else_is_not_taken(mill: Path, corpusmill:
     (folder / other).parent.mkdir(parents=True)
     (folder / other).write_text("mine")
     code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", folder, *INLINE)
-    assert code == 2 and err.count("\n") == 1 and "holds something else" in err and other.split("/")[0] in err
+    assert code == 2 and err.count("\n") == 1 and "holds something other than a run" in err and other.split("/")[0] in err
     assert [path.read_text() for path in folder.rglob("*") if path.is_file()] == ["mine"]
 
 
@@ -188,7 +188,7 @@ def test_a_filter_that_keeps_nothing_is_no_success(corpusmill: Call, tmp_path: P
     code, out, err = corpusmill("run", tmp_path / "r.yaml", pages, "--output", run, *INLINE)
     told = summary(out)
     assert code == told["exit_code"] == 3 and told["status"] == "empty" and err == f"corpusmill: {told['message']}\n"
-    assert told["message"] == "filter: none of 13 documents was kept, and the rule that took most is language (13); not run: dedup."
+    assert told["message"] == "filter: none of 13 documents was kept, and the rule that dropped most is language (13); not run: dedup."
     assert told["report"] == f"{run}/report.html" and Path(told["report"]).exists() and not (run / "dedup").exists()
     assert corpusmill("run", tmp_path / "r.yaml", pages, "--output", run, *INLINE)[0] == 3  # it was finished before, and is no success now
     code, _, err = corpusmill("dedup", run, *INLINE)
@@ -199,17 +199,17 @@ def test_a_run_that_ends_with_a_stage_that_keeps_nothing(mill: Path, corpusmill:
     short = write(tmp_path / "short.jsonl", "one", "two words")
     run = tmp_path / "run"
     code, out, _ = corpusmill("run", mill / "recipe.yaml", short, "--output", run, "--to", "filter", *INLINE)
-    assert code == 3 and summary(out)["message"].endswith("took most is few_words (2).")
+    assert code == 3 and summary(out)["message"].endswith("dropped most is few_words (2).")
     empty = write(tmp_path / "empty.jsonl", "", " ")
     code, out, _ = corpusmill("run", mill / "recipe.yaml", empty, "--output", tmp_path / "second", *INLINE)
-    assert code == 3 and "ingest: none of 2 documents was kept, and the rule that took most is empty_text (2)" in summary(out)["message"]
+    assert code == 3 and "ingest: none of 2 documents was kept, and the rule that dropped most is empty_text (2)" in summary(out)["message"]
 
 
 def test_retuning_until_nothing_is_left_is_no_success(run: Path, corpusmill: Call) -> None:
     code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", "--dry-run", *INLINE)
     assert code == 0, err
     code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", *INLINE)
-    assert code == 3 and "filter: none of 8 documents was kept, and the rule that took most is few_words (8)" in err
+    assert code == 3 and "filter: none of 8 documents was kept, and the rule that dropped most is few_words (8)" in err
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -58,7 +58,7 @@ def test_a_set_is_the_row_of_its_runs(first, another, make_documents, english, t
     (folder / lease.LEASE).write_bytes(b"of a process that was cut off")
     said: list[str] = []
     added = append(str(folder), second.root, say=said.append)
-    assert said == [f"{folder}: another process worked on this run; if it gives no sign for 1 s, this goes on."]
+    assert said == [f"{folder}: another process holds this folder; if it shows no activity for 1 s, this command goes on."]
     whole = content(Storage(str(tmp_path)), "set")
     one, two = content(first), content(second)
     for split, before, now in zip(("train", "validation"), made, added, strict=True):

@@ -66,7 +66,7 @@ sft_app = typer.Typer(cls=stage_group("tune"), no_args_is_help=True, rich_markup
 app.add_typer(
     sft_app,
     name="sft",
-    help="Tune the model to follow instructions (`sft RUN` means `sft tune RUN`), or look at what it learns.",
+    help="Tune the model to follow instructions (`sft RUN` means `sft tune RUN`), or show its training examples.",
     epilog="Example: corpusmill sft runs/demo, and then: corpusmill sft inspect runs/demo",
 )
 #: `corpusmill classifier ...`: text classifiers, from their training to their evaluation.
@@ -119,13 +119,13 @@ ModelFolder = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False, callback=say_stale_model),
 ]
-ALTHOUGH_STALE = "Write it although a stage that it rests on is stale; the files then say so."
+ALTHOUGH_STALE = "Write it even if a stage that it depends on is stale; the files say so."
 AlthoughStale = Annotated[bool, typer.Option("--stale", help=ALTHOUGH_STALE)]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
 EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would remove (stages that can: dedup).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would be removed (dedup).")]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Redo = Annotated[
     bool,
@@ -145,11 +145,13 @@ TaskTimeout = Annotated[
 
 MetricsPort = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, metavar="PORT", help="Answer Prometheus there (/metrics) while the run works; 0: a free one."),
+    typer.Option(
+        min=0, max=65535, metavar="PORT", help="Serve Prometheus metrics (/metrics) on this port during the run; 0: any free port."
+    ),
 ]
 MetricsHost = Annotated[str, typer.Option(metavar="HOST", help="Where that port listens; by default on this machine alone.")]
 MetricsFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Write the metrics there, as each phase ends, for a node exporter's textfile collector.")
+    str | None, typer.Option(metavar="FILE", help="Write metrics to this file after each phase, for a node exporter's textfile collector.")
 ]
 LOOPBACK = "127.0.0.1"
 

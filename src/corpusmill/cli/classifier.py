@@ -63,12 +63,12 @@ def train(
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --data: the column of the answers.")] = None,
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the texts.")] = None,
     positive_label: Annotated[
-        str | None, typer.Option(metavar="VALUE", help="Of --data: the value that means yes; of two the greater one without.")
+        str | None, typer.Option(metavar="VALUE", help="Of --data: the value that means yes; default: the greater of two values.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The classifier's name; the folder's without.")] = None,
     form: Annotated[FormName | None, typer.Option(help="How texts are written for fastText.", show_default=False)] = None,
     window: Annotated[int | None, typer.Option(min=1, metavar="WORDS", help="Score documents by windows of so many words.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the order and the training.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split, the order and the training.")] = None,
     autotune: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="How long fastText searches for arguments.")] = None,
     calibration: Annotated[CalibrationName | None, typer.Option(help="How scores become probabilities.", show_default=False)] = None,
     threshold_rule: Annotated[str | None, typer.Option(metavar="RULE", help="best_f1, precision=.9 or kept=.1.")] = None,
@@ -78,7 +78,7 @@ def train(
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's licence, for its card.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the classifier in that folder.")] = False,
 ) -> None:
-    """Train a text classifier on labelled files, on files of yes and of no, or by a spec; its card says how far to trust it."""
+    """Train a text classifier on labelled files, on positive and negative files, or by a spec; its card says how far to trust it."""
     from rich.console import Console
 
     from corpusmill.filters.classifier.train import check_target, train_classifier
@@ -183,8 +183,8 @@ def evaluate(
     unseen: Annotated[bool, typer.Option("--unseen", help="Leave out texts that the classifier has learned from.")] = False,
     page: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with charts, too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    resamples: Annotated[int, typer.Option(min=10, max=100_000, help="Of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(min=10, max=100_000, help="Resamples of the bootstrap.")] = 1000,
 ) -> None:
     """Measure a classifier on labelled texts: AUC, precision, recall, calibration, by source and length, with intervals."""
     from json import dumps
@@ -235,7 +235,7 @@ def score(
     output: Annotated[str, typer.Option(metavar="FILE", help="The Parquet file to write.", show_default=False)],
     text_column: TextColumn = "text",
     id_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Of JSONL and Parquet: a column that goes along, where there is one.")
+        str, typer.Option(metavar="NAME", help="Of JSONL and Parquet: a column that is copied to the output, if it exists.")
     ] = "id",
 ) -> None:
     """Score the texts of files: a row each, with every label's score, raw score, share of windows, and answer."""

@@ -139,7 +139,7 @@ def card(
 def checkpoints(
     run: ShownRun,
     stage: Annotated[str | None, typer.Option(help="pretrain, sft or align; all are listed without it.", show_default=False)] = None,
-    step: Annotated[int | None, typer.Option(min=0, help="The state after so many steps.", show_default=False)] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="The state after this number of steps.", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="Where that state's model folder is written.", show_default=False)] = None,
 ) -> None:
     """List the saved states of a run's trainings, or make one of them a model folder that opens in transformers."""

@@ -98,7 +98,7 @@ def raw(
     head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
     body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,
     text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
-    fetch: Annotated[bool, typer.Option("--fetch", help="Ask the web server or store for it on which the crawl lies.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch it from the web server or store of the crawl.")] = False,
 ) -> None:
     """Show the original of a document again, byte for byte, out of the crawl file that it came from."""
     from corpusmill.pipeline.errors import InputError
@@ -160,7 +160,7 @@ def inspect(
     order: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column; else rows are in their order.")] = None,
     descending: Annotated[bool, typer.Option("--descending", help="With --order: the largest first.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out before.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
 ) -> None:
@@ -184,7 +184,7 @@ def why(
     document: Annotated[
         str, typer.Argument(metavar="URL|ID|TEXT", help="A document's URL, its id or the id's beginning, or a passage of its text.")
     ],
-    text: Annotated[bool, typer.Option("--text", help="It is a passage, whatever it looks like.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Treat it as a passage of text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what happened to one document in each stage, with every value that was measured, and what would keep it."""

@@ -33,7 +33,7 @@ def inspect(
     tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
 ) -> None:
-    """Show what of each example is learned and what is not, with special tokens and what the context cuts off."""
+    """Show which tokens of each example are trained on, with special tokens and what the context cuts off."""
     from corpusmill.pipeline.errors import InputError
 
     chosen = {"--id": id_ is not None, "--row": row is not None, "--dropped": dropped, "--packed": packed is not None}

@@ -47,7 +47,7 @@ def stats(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show how measured values lie, in kept and in dropped documents, or how many documents, characters and tokens groups have."""
+    """Show the distribution of measured values in kept and dropped documents, or how many documents, characters and tokens groups have."""
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
@@ -65,7 +65,7 @@ def explore(
     stage: Annotated[str | None, typer.Option(help="Load only this stage's report: faster, and less memory.", show_default=False)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve a page on this machine alone on which a run's documents can be filtered, read, and decided about anew. Ctrl-C ends it."""
+    """Serve a local page to filter and read a run's documents, and to try other thresholds on them. Ctrl-C ends it."""
     from corpusmill.report.explore.server import explore as serve
 
     serve(run, port, stage, open_)

@@ -116,7 +116,7 @@ def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
     from corpusmill.report.page.html import REPORT_FILE
 
     if Storage(folder).exists(REPORT_FILE):
-        say(f"{REPORT_FILE} shows the run as it was before; {shlex.join(['corpusmill', 'report', folder])} writes it anew.")
+        say(f"{REPORT_FILE} shows an earlier state of the run; update it with: {shlex.join(['corpusmill', 'report', folder])}")
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
 
 @app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
 def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that ships (demo, fineweb).")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in recipe (demo, fineweb).")],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="INPUT...", help="Files, folders, globs or URLs of crawls, or cc:CC-MAIN-2026-04?segments=3."),
@@ -229,10 +229,10 @@ STAGE_HELP = {
 def _stage_command(stage: str) -> None:
     def command(
         run: RunFolder,
-        recipe: Annotated[str | None, typer.Option(help="The recipe, where the run is new or its recipe changes.")] = None,
-        input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input, where the run is new.")] = None,
+        recipe: Annotated[str | None, typer.Option(help="The recipe of a new run, or a changed recipe.")] = None,
+        input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input of a new run.")] = None,
         set_: Sets = None,
-        to: Annotated[str | None, typer.Option(metavar="STAGE", help="Go on with the stages behind it, up to this one.")] = None,
+        to: Annotated[str | None, typer.Option(metavar="STAGE", help="Also run the stages after it, up to this one.")] = None,
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
         task_timeout: TaskTimeout = None,

@@ -124,7 +124,7 @@ def compare(
 def append(
     folder: Annotated[str, typer.Argument(metavar="SET", help="A folder of token shards; made where it is not there.", show_default=False)],
     run: RunFolder,
-    skip_known: Annotated[bool, typer.Option("--skip-known", help="Leave out documents that are there, in either split.")] = False,
+    skip_known: Annotated[bool, typer.Option("--skip-known", help="Skip documents that the set already has, in either split.")] = False,
 ) -> None:
     """Add a run's token shards to a set of token shards; no document comes twice, and none that is held out goes into training."""
     from corpusmill.report.stale import refuse_stale_run
@@ -155,7 +155,7 @@ class ExportSplit(StrEnum):
 @tokens_app.command(epilog="Example: corpusmill tokens export runs/demo --format megatron --output exports/demo")
 def export(
     run: RunOrSet,
-    format_: Annotated[ExportFormat, typer.Option("--format", help="Whose readers are to open it.", show_default=False)],
+    format_: Annotated[ExportFormat, typer.Option("--format", help="The format of the export.", show_default=False)],
     output: Annotated[str, typer.Option(metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
     split: Annotated[ExportSplit, typer.Option(help="Which tokens.")] = ExportSplit.both,
     sequence_length: Annotated[

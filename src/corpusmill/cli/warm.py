@@ -15,7 +15,7 @@ DATA_STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 
 @app.command(epilog="Example: corpusmill warm recipes/demo.yaml, and in a Dockerfile: ENV NUMBA_CACHE_DIR=/opt/kernels")
 def warm(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or the name of one that ships.")] = "demo",
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or the name of a built-in recipe.")] = "demo",
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[INPUT]...", help="A few pages of your own, where the filter would keep no English ones.")
     ] = None,

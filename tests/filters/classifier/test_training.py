@@ -319,7 +319,7 @@ def test_files_that_cannot_be_read(refused, tmp_path):
     assert refused("--data", path) == f"{path}: has no column 'text' (it has body, label)."
     whole = write_notes(tmp_path / "notes.jsonl.gz", ROWS)
     whole.write_bytes(whole.read_bytes()[:2000])
-    assert refused("--data", whole) == f"{whole}: the compressed file ends before its time."
+    assert refused("--data", whole) == f"{whole}: the compressed file ends early."
     (tmp_path / "page.html").write_text("<p>no example</p>")
     assert refused("--data", tmp_path / "page.html") == f"{tmp_path / 'page.html'}: not a JSONL, Parquet or text file (it holds html)."
     (tmp_path / "lines.txt").write_text("a line\n")
@@ -392,7 +392,7 @@ def test_an_output_that_holds_another_thing(tmp_path, corpusmill):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for output, sentence in (
         (path, f"{path}: there is a file of that name; name a new folder."),
-        (tmp_path / "mine", f"{tmp_path / 'mine'}: holds something else than a classifier; name a new or empty folder."),
+        (tmp_path / "mine", f"{tmp_path / 'mine'}: holds something other than a classifier; name a new or empty folder."),
     ):
         for force in ((), ("--force",)):
             code, _, err = corpusmill("classifier", "train", "--data", path, "--output", output, *force)
