@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.dedup import components
+from corpusmill.dedup import candidates
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -45,7 +45,7 @@ def test_everything_off_keeps_everything(dedup) -> None:  # type: ignore[no-unty
 
 
 def test_many_copies_of_one_page_cost_no_more_than_reading_them(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(components, "GROUP_WORDS", 100_000)  # far less memory than the copies need
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 100_000)  # far less memory than the copies need
     text = "one page of a few words that everybody has " * 3
     copies = [{"text": text, "id": f"{i:032x}", "url": f"http://h/{i}"} for i in range(20_000)]
     started = time.monotonic()
@@ -69,7 +69,7 @@ PATTERNS = ["signatures/*.parquet", "keys/*.bands.arrow", "keys/*.url.arrow", "c
 
 @pytest.fixture
 def several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components, "GROUP_WORDS", 1_500)
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 1_500)
 
 
 @pytest.mark.usefixtures("several_groups")

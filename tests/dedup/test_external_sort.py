@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpusmill.dedup import candidates, cluster_table, components, external_sort
+from corpusmill.dedup import candidates, cluster_table, external_sort
 from corpusmill.dedup.corpus import open_batches
 from corpusmill.dedup.external_sort import KeyMergeWorker, keys_bytes, read_keys
 from corpusmill.pipeline.config import Config
@@ -29,7 +29,7 @@ CONFIG = {"url": {"enabled": True}, "keep": ["longest", "first"], "lines": {"sco
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ranges and groups so small that there are several of each."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 20)
-    monkeypatch.setattr(components, "GROUP_WORDS", 500)
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 500)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from corpusmill.dedup import candidates, components
+from corpusmill.dedup import candidates
 from corpusmill.dedup.inside import sections
 from corpusmill.pipeline.manifest import MANIFEST
 
@@ -16,7 +16,7 @@ INSIDE = {"lines": {"scope": "host", "keep": "none", "min_share": 0.1}, "substri
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ranges and groups so small that their number grows with the number of shards."""
     monkeypatch.setattr(candidates, "TASK_KEYS", 100)
-    monkeypatch.setattr(components, "GROUP_WORDS", 1_000)
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 1_000)
     monkeypatch.setattr(sections, "RANGE_BYTES", 16_384)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 

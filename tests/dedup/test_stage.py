@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from corpusmill.dedup import candidates, components
+from corpusmill.dedup import candidates
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -200,7 +200,7 @@ def test_how_the_work_is_cut_decides_nothing(dedup, monkeypatch: pytest.MonkeyPa
     rows = mutated_corpus()
     expected = dedup([rows[:25], rows[25:]])
     monkeypatch.setattr(candidates, "TASK_KEYS", 25)
-    monkeypatch.setattr(components, "GROUP_WORDS", 1500)
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 1500)
     result = dedup([rows[:25], rows[25:]])
     assert (result.report, result.data, result.clusters) == (expected.report, expected.data, expected.clusters)
     assert len(result.run.plan) > len(expected.run.plan) + 20

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup import candidates, components
+from corpusmill.dedup import candidates
 
 
 def words(count: int, seed: int) -> list[str]:
@@ -123,7 +123,7 @@ def test_near_copies_that_no_task_can_hold_leave_few_of_each_other(dedup, monkey
     rows = family(40, 200)
     copies = [{"text": "quite short", "url": f"s/{i}"} for i in range(100)]
     assert len(dedup([rows, copies]).kept) == 2
-    monkeypatch.setattr(components, "GROUP_WORDS", 3000)  # about ten of the near copies; the exact ones need more
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 3000)  # about ten of the near copies; the exact ones need more
     result = dedup([rows, copies])
     assert result.counts["exact"] == 99 and result.counts["apart"] > 2
     assert 4 <= len(result.kept) <= 10
@@ -131,7 +131,7 @@ def test_near_copies_that_no_task_can_hold_leave_few_of_each_other(dedup, monkey
 
 
 def test_two_documents_are_compared_however_long_they_are(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(components, "GROUP_WORDS", 100)
+    monkeypatch.setattr(candidates, "GROUP_WORDS", 100)
     result = dedup([family(2, 5_000), family(2, 200)[:1]])
     assert len(result.kept) == 2 and result.counts["near"] == 1 and result.counts["apart"] == 0
 
