@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-import sys
 import zipfile
 
 import pyarrow as pa
@@ -12,7 +11,6 @@ import pytest
 from benchmark_items import ARC, BLIMP, HELLASWAG, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE
 from small_models import random_model
 
-from corpusmill import cli
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
@@ -251,21 +249,6 @@ def test_a_task_stands_there_once():
 
 
 @pytest.fixture
-def corpusmill(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["corpusmill", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def model(tmp_path, tokenizer_json):
     save_model(random_model(vocab_size=600, layers=1, context=24), tmp_path / "model", {"tokenizer.json": tokenizer_json})
     return tmp_path / "model"
@@ -280,7 +263,8 @@ def sets(tmp_path):
 
 def test_table_and_json(corpusmill, model, sets):
     asked = ["--task", sets["piqa"], "--task", sets["sciq"], "--task", sets["lambada"]]
-    code, out, err = corpusmill("score", model, *asked, "--limit", 2)
+    code, printed, err = corpusmill("score", model, *asked, "--limit", 2)
+    out = printed.decode()
     lines = [line.split() for line in out.splitlines()]
     assert code == 0 and err == "" and lines[1] == ["task", "items", "metric", "score", "chance"]
     tested = ModelUnderTest(model, "cpu")
