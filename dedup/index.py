@@ -210,10 +210,10 @@ def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Ca
         yield lambda: None
         return
 
-    def say(sentence: str) -> None:
+    def log_waiting(sentence: str) -> None:
         run.observer.event(Event("waiting", run.stage.name, "", "", sentence))
 
-    with holding(CrawlIndex(config.index.path).storage, say) as lease:
+    with holding(CrawlIndex(config.index.path).storage, log_waiting) as lease:
         yield lease.check
 
 

@@ -255,20 +255,20 @@ def retune(
     progress: Progress,
     on_decided: Callable[[Retuned], None] = lambda _: None,
     write: bool = True,
-    say: Callable[[str], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
 ) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
-    `on_decided` receives the changes before the reports are written. Without `write` nothing is written. `say` receives a sentence if
-    another process has to finish first. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything but
-    thresholds would change, and NothingKept if no document is left.
+    `on_decided` receives the changes before the reports are written. Without `write` nothing is written. `on_message` receives a sentence
+    if another process has to finish first. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything
+    but thresholds would change, and NothingKept if no document is left.
     """
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     _only_thresholds(before, now, folder)
     storage = Storage(folder)
-    with holding(storage, say) as lease:
+    with holding(storage, on_message) as lease:
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
         run.hold(lease)

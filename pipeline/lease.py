@@ -216,10 +216,11 @@ class Lease:
 
     # ---- begin and end --------------------------------------------------------------------------------
 
-    def acquire(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Takes the lease. Raises InputError where another process works on the run. Calls `say` where finding that out takes a while."""
+    def acquire(self, on_message: Callable[[str], None] = lambda _: None) -> None:
+        """Takes the lease. Raises InputError where another process works on the run. Calls `on_message` where finding that out takes a
+        while."""
         try:
-            version = self._free(say)
+            version = self._free(on_message)
             self._renewed = clock()
             self._version = self.file.write(self.mine.content(), version)
             if self._version is None:
@@ -239,7 +240,7 @@ class Lease:
             if self.lost is None:
                 self.file.write(replace(self.mine, holder="").content(), self._version)
 
-    def _free(self, say: Callable[[str], None]) -> str | None:
+    def _free(self, on_message: Callable[[str], None]) -> str | None:
         """Returns the version that may be overwritten; None where there is no lease. Raises InputError where another process works."""
         found = self.file.read()
         if found is None:
@@ -249,17 +250,17 @@ class Lease:
             return found[1]
         state = held.process_state() if held is not None and held.here else None
         if state is None or state in STILL:
-            self._watch(held, found[1], say)
+            self._watch(held, found[1], on_message)
         elif state not in GONE:
             raise self._refusal(held)
         self.before = held
         return found[1]
 
-    def _watch(self, held: LeaseHolder | None, version: str, say: Callable[[str], None]) -> None:
+    def _watch(self, held: LeaseHolder | None, version: str, on_message: Callable[[str], None]) -> None:
         """Waits for the ttl of the lease. Raises InputError as soon as another process has renewed it."""
         ttl = held.ttl if held else TTL
         who = held.words if held else "another process"
-        say(f"{self.storage.root}: {who} holds this folder; if it shows no activity for {ttl:.0f} s, this command goes on.")
+        on_message(f"{self.storage.root}: {who} holds this folder; if it shows no activity for {ttl:.0f} s, this command goes on.")
         end = clock() + ttl
         while (left := end - clock()) > 0:
             time.sleep(min(left, ttl / 20))
@@ -313,10 +314,10 @@ def _interrupt_main() -> None:
 
 
 @contextmanager
-def holding(storage: Storage, say: Callable[[str], None] = lambda _: None, ttl: float | None = None) -> Iterator[Lease]:
+def holding(storage: Storage, on_message: Callable[[str], None] = lambda _: None, ttl: float | None = None) -> Iterator[Lease]:
     """Holds the lease of the run during the block. Raises InputError where another process works on the run."""
     lease = Lease(storage, ttl)
-    lease.acquire(say)
+    lease.acquire(on_message)
     try:
         yield lease
     except BaseException as error:

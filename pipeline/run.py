@@ -245,18 +245,18 @@ def execute(
     plan: Plan,
     engine: Engine,
     progress: Progress,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     on_stage: Callable[[StageResult], None],
     watching: Watching | None = None,
 ) -> str:
-    """Executes the plan. `say` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the quarantined
-    tasks (empty where there are none). Raises NothingKept after a stage that has kept no document."""
+    """Executes the plan. `on_message` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the
+    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
     try:
-        with holding(storage, say) as lease:
+        with holding(storage, on_message) as lease:
             former = _former(storage)
             again: list[str] = []
             if former and names and not plan.dry_run:
@@ -268,7 +268,7 @@ def execute(
                     manifest = Manifest(storage.child(name))
                     manifest.guard(lease.check)
                     manifest.reopen()
-                _describe_again(plan, storage, names, former, observer, say)
+                _describe_again(plan, storage, names, former, observer, on_message)
                 _abort_uploads(storage, observer)
                 _check_documents(plan, storage, names)
                 for name in names:
@@ -341,13 +341,13 @@ def _former(storage: Storage) -> dict[str, Any] | None:
 
 
 def _describe_again(
-    plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, say: Callable[[str], None]
+    plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, on_message: Callable[[str], None]
 ) -> None:
     """Writes `run.json`, and notes which stages a resumed run redoes and which it leaves as they are."""
 
     def note(sentence: str) -> None:
         observer.log.write("note", sentence, "warning")
-        say(sentence)
+        on_message(sentence)
 
     kept = _left_alone(plan, storage, names)
     description = describe(plan, former, kept)
@@ -372,8 +372,8 @@ def _left_alone(plan: Plan, storage: Storage, names: Sequence[str]) -> list[str]
     return [name for name in earlier if Manifest(storage.child(name), read_only=True).complete]
 
 
-def _warn_if_stale(storage: Storage, name: str, section: Config, say: Callable[[str], None]) -> None:
+def _warn_if_stale(storage: Storage, name: str, section: Config, on_message: Callable[[str], None]) -> None:
     manifest = Manifest(storage.child(name))
     digest, rows = config_digest(section), manifest.rows()
     if rows and all(row.config != digest for row in rows):  # one phase at least depends on all of the section
-        say(f"{name}: finished under another configuration and left as it is (start from it with --from {name}).")
+        on_message(f"{name}: finished under another configuration and left as it is (start from it with --from {name}).")

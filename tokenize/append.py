@@ -59,9 +59,9 @@ class _Split:
         return not self.new.shards or any(shard.origin == self.origin for shard in self.there.shards)
 
 
-def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Appended]:
-    """Appends the token shards of the run to the set in `folder`, which is made if missing. Calls `say` with a sentence where it waits for
-    another process.
+def append(folder: str, run_folder: str, skip_known: bool = False, on_message: Callable[[str], None] = lambda _: None) -> list[Appended]:
+    """Appends the token shards of the run to the set in `folder`, which is made if missing. Calls `on_message` with a sentence where it
+    waits for another process.
 
     Raises InputError where the folder belongs to a run, the run's tokens are not finished, or the tokenizers differ. Also where the set has
     some of the documents already, or its other split has them or their near copies; `skip_known` leaves these documents out instead.
@@ -71,7 +71,7 @@ def append(folder: str, run_folder: str, skip_known: bool = False, say: Callable
         raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
-    with holding(target, say):
+    with holding(target, on_message):
         splits = [_open(split, run, target) for split in SPLITS]
         todo = [split for split in splits if not split.done]
         masks = _choose(run, splits, todo, skip_known, folder) if todo else {}

@@ -19,7 +19,7 @@ FOLDER = "classifiers"  # folder in the user's cache
 LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodings")
 
 
-def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
+def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Path:
     """Returns the folder of a built-in classifier (card.py); trains it if necessary, in under a minute on two cores if packages can be had.
 
     The folder's name has a digest of the spec, the data and the code, so another version of these has another folder. Several processes may
@@ -32,8 +32,8 @@ def builtin(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     if not (folder / FILE).is_file():
         with alone(folder):
             if not (folder / FILE).is_file():
-                say(f"{name}: trains the built-in classifier from registry packages, once.")
-                train_classifier(spec, folder, say)
+                on_message(f"{name}: trains the built-in classifier from registry packages, once.")
+                train_classifier(spec, folder, on_message)
     return folder
 
 

@@ -155,8 +155,8 @@ class ScoringStep(Step):
     def resolved(self) -> list[Resolved]:
         """Returns the classifiers with their files, fetched or trained if necessary. Raises InputError."""
 
-    def prepare(self, say: Callable[[str], None]) -> None:
-        """Trains or fetches the classifiers; `say` receives a sentence if that takes long."""
+    def prepare(self, on_message: Callable[[str], None]) -> None:
+        """Trains or fetches the classifiers; `on_message` receives a sentence if that takes long."""
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -309,10 +309,10 @@ class Quality(ScoringStep):
         outputs = Outputs("quality", ("quality",), config.window is not None, keep_where="high", threshold=0.0, comparison="<")
         super().__init__(config, [outputs], [config], config.only_passing)
 
-    def prepare(self, say: Callable[[str], None]) -> None:
+    def prepare(self, on_message: Callable[[str], None]) -> None:
         from corpusmill.filters.classifier.builtin import builtin  # it imports numba, which reading a recipe does not need
 
-        builtin("quality", say)
+        builtin("quality", on_message)
 
     def resolved(self) -> list[Resolved]:
         from corpusmill.filters.classifier.builtin import builtin

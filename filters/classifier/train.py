@@ -236,29 +236,29 @@ def autotuned(prepared: TrainingData, label: str, seconds: float) -> Arguments:
 
 # ---- From a spec to a folder
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 def train_classifier(
-    spec: TrainingSpec, output_folder: str | Path, say: Say = lambda _: None, force: bool = False
+    spec: TrainingSpec, output_folder: str | Path, on_message: OnMessage = lambda _: None, force: bool = False
 ) -> ClassifierDescription:
     """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
 
-    `say` receives sentences about the progress. `force` replaces an earlier classifier in the folder. Raises InputError in one sentence;
-    then nothing is written.
+    `on_message` receives sentences about the progress. `force` replaces an earlier classifier in the folder. Raises InputError in one
+    sentence; then nothing is written.
     """
     target = Path(output_folder)
     check_target(target, force)
     started = time.monotonic()
     prepared = prepare(spec)
-    say(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
+    on_message(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
     for label in spec.labels:
         check_sources(prepared, label)
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
     try:
         temporary.mkdir(parents=True)
         try:
-            found = [_train_label(prepared, label, temporary, say) for label in spec.labels]
+            found = [_train_label(prepared, label, temporary, on_message) for label in spec.labels]
             classifier = _described(prepared, found)
             content = json.dumps(classifier.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             (temporary / FILE).write_text(content, "utf-8")
@@ -269,7 +269,7 @@ def train_classifier(
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-    say(f"{target}: written, {time.monotonic() - started:.1f} s after the start")
+    on_message(f"{target}: written, {time.monotonic() - started:.1f} s after the start")
     return classifier
 
 
@@ -297,7 +297,7 @@ def _publish(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> tuple[ClassifierHead, dict[str, Any]]:
+def _train_label(prepared: TrainingData, label: str, folder: Path, on_message: OnMessage) -> tuple[ClassifierHead, dict[str, Any]]:
     """Trains one label's model into `folder`; returns its head and its part of the card."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
@@ -314,7 +314,7 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, say: Say) -> 
     threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
     head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
-    say(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
+    on_message(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
     return head, {
         "parts": prepared.counts(label),
         "trained_on": {"yes": int(yes[order].sum()), "no": int((~yes[order]).sum())},

@@ -192,9 +192,9 @@ class TextFile:
     Raises InputError where the file can't be written at the beginning. Of later failures only the first is reported; the run goes on.
     """
 
-    def __init__(self, prometheus: Prometheus, path: str, say: Callable[[str], None]):
+    def __init__(self, prometheus: Prometheus, path: str, on_message: Callable[[str], None]):
         check_writable(path)
-        self.prometheus, self.path, self.say = prometheus, path, say
+        self.prometheus, self.path, self.on_message = prometheus, path, on_message
         self._failed = False
 
     def write(self) -> None:
@@ -204,7 +204,7 @@ class TextFile:
             write_to_textfile(self.path, self.prometheus.registry)
         except OSError as error:
             if not self._failed:
-                self.say(f"{self.path}: metrics can't be written there ({error.strerror}); the run goes on.")
+                self.on_message(f"{self.path}: metrics can't be written there ({error.strerror}); the run goes on.")
             self._failed = True
 
 

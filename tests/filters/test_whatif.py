@@ -141,7 +141,7 @@ def gate(documents):
 
 def filter_stage(folder: Path, *overrides: str) -> None:
     plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
-    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
 
 
 def again(folder: Path, *overrides: str) -> module.Retuned:
@@ -232,7 +232,7 @@ def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch
     monkeypatch.setattr(lease, "TTL", 1.0)
     (tmp_path / "run" / lease.LEASE).write_bytes(b"of a process that was cut off")
     said: list[str] = []
-    assert retune(str(tmp_path / "run"), [], InlineEngine(), Progress(False), say=said.append).changed == {}
+    assert retune(str(tmp_path / "run"), [], InlineEngine(), Progress(False), on_message=said.append).changed == {}
     assert len(said) == 1 and "another process holds this folder" in said[0]
     assert tree(tmp_path / "run") == tree(base)
 

@@ -57,7 +57,7 @@ def test_a_set_is_the_row_of_its_runs(first, another, make_documents, english, t
     monkeypatch.setattr(lease, "TTL", 1.0)
     (folder / lease.LEASE).write_bytes(b"of a process that was cut off")
     said: list[str] = []
-    added = append(str(folder), second.root, say=said.append)
+    added = append(str(folder), second.root, on_message=said.append)
     assert said == [f"{folder}: another process holds this folder; if it shows no activity for 1 s, this command goes on."]
     whole = content(Storage(str(tmp_path)), "set")
     one, two = content(first), content(second)

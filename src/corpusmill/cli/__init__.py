@@ -15,7 +15,7 @@ for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
 #: Messages of interrupted commands by exit code. A command that can be resumed has a message of its own (base.Interrupted).
-SAID = {130: "interrupted.", 143: "terminated."}
+INTERRUPTIONS = {130: "interrupted.", 143: "terminated."}
 
 
 def _fail(message: str, code: int) -> None:
@@ -27,7 +27,7 @@ def _fail(message: str, code: int) -> None:
 
 def _fail_interrupted(error: BaseException) -> None:
     code = exit_code_of(error)
-    _fail(SAID[code], code)
+    _fail(INTERRUPTIONS[code], code)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ class Interrupted(CorpusmillError):
 
     def __init__(self, code: int, option: str = ""):
         """`option`: an option that the user has to add the next time; empty where none is needed."""
-        said = "interrupted" if code == 130 else "terminated"
-        super().__init__(f"{said}; run the same command again {option and f'with {option} '}to go on where it stopped.")
+        reason = "interrupted" if code == 130 else "terminated"
+        super().__init__(f"{reason}; run the same command again {option and f'with {option} '}to go on where it stopped.")
         self.exit_code = code
 
 
@@ -84,22 +84,22 @@ class EngineName(StrEnum):
     inline = "inline"
 
 
-def say_stale(run: str | None) -> str | None:
+def warn_if_stale(run: str | None) -> str | None:
     """Prints on standard error which stages of a run are stale, and returns `run`. Commands call it before they show a run. Prints nothing
     for a folder that is no run."""
-    _say_stale(run)
+    _warn_if_stale(run)
     return run
 
 
-def say_stale_model(model: str) -> str:
+def warn_if_model_stale(model: str) -> str:
     """Prints a note where the stage of a run's model (RUN/align/model) is stale, and returns `model`."""
     run, *names = model.rstrip("/").rsplit("/", 2)
     if len(names) == 2 and names[1] == "model":
-        _say_stale(run, names[0])
+        _warn_if_stale(run, names[0])
     return model
 
 
-def _say_stale(run: str | None, stage: str | None = None) -> None:
+def _warn_if_stale(run: str | None, stage: str | None = None) -> None:
     from contextlib import suppress
 
     from corpusmill.pipeline.safe import safe_line
@@ -114,10 +114,12 @@ def _say_stale(run: str | None, stage: str | None = None) -> None:
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 #: A run that a command shows, after a note about its stale stages.
-ShownRun = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=say_stale)]
+ShownRun = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=warn_if_stale)]
 ModelFolder = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False, callback=say_stale_model),
+    typer.Argument(
+        metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False, callback=warn_if_model_stale
+    ),
 ]
 ALTHOUGH_STALE = "Write it even if a stage that it depends on is stale; the files say so."
 AlthoughStale = Annotated[bool, typer.Option("--stale", help=ALTHOUGH_STALE)]

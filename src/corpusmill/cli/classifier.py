@@ -85,7 +85,7 @@ def train(
 
     console = Console(highlight=False, soft_wrap=True, stderr=True)
 
-    def say(sentence: str) -> None:
+    def print_message(sentence: str) -> None:
         console.print(sentence, markup=False)
 
     given: dict[str, Any] = {
@@ -102,8 +102,8 @@ def train(
     options = {key: value for key, value in given.items() if value is not None}
     columns = {"--label-column": label_column, "--text-column": text_column, "--positive-label": positive_label}
     check_target(output, force)
-    made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, say)
-    train_classifier(made, output, say, force)
+    made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, print_message)
+    train_classifier(made, output, print_message, force)
 
 
 def _spec(
@@ -114,7 +114,7 @@ def _spec(
     negative: list[str],
     columns: dict[str, str | None],
     options: dict[str, Any],
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> "TrainingSpec":
     """Returns the spec from the options, which must have exactly one form: --spec, --data, or --positive and --negative."""
     from corpusmill.filters.classifier.from_options import classifier_name, spec_of_classes, spec_of_data
@@ -132,8 +132,8 @@ def _spec(
     named = {"name": classifier_name(output), **options}
     text_column = columns["--text-column"] or "text"
     if data:
-        made, said = spec_of_data(data, text_column, columns["--label-column"] or "label", columns["--positive-label"], named)
-        say(said)
+        made, explanation = spec_of_data(data, text_column, columns["--label-column"] or "label", columns["--positive-label"], named)
+        on_message(explanation)
         return made
     if not positive or not negative:
         raise InputError("classifier train: --positive and --negative go together.")

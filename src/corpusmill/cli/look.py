@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corpusmill.cli.base import ShownRun, app, say_stale
+from corpusmill.cli.base import ShownRun, app, warn_if_stale
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -144,7 +144,8 @@ def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
 @app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
 def inspect(
     target: Annotated[
-        str, typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False, callback=say_stale)
+        str,
+        typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False, callback=warn_if_stale),
     ],
     stage: Stage = None,
     rule: Rules = None,

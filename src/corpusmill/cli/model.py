@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import ModelFolder, app, say_stale, sft_app
+from corpusmill.cli.base import ModelFolder, app, sft_app, warn_if_stale
 from corpusmill.pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     "--files chats.jsonl --template llama3 --tokens",
 )
 def inspect(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=say_stale)] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=warn_if_stale)
+    ] = None,
     model: Annotated[str | None, typer.Option(metavar="FOLDER", help="Without a run: the model that would learn.")] = None,
     files: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Without a run: what it would learn from.")] = None,
     template: Annotated[str, typer.Option(help="Without a run: keep, chatml, llama3, or a file that ends with .jinja.")] = "keep",

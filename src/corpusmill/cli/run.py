@@ -29,9 +29,9 @@ from corpusmill.cli.base import (
     Workers,
     app,
     make_engine,
-    say_stale,
     sft_app,
     tokens_app,
+    warn_if_stale,
 )
 
 
@@ -78,7 +78,7 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
 
     console = Console(highlight=False, soft_wrap=True)
 
-    def say(sentence: str) -> None:
+    def print_note(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
 
     performed: list[int] = []
@@ -91,9 +91,9 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
             stage_summary(plan.folder, result, console)
 
     lost, empty = "", None
-    with _watching(plan.folder, name, metrics, outcome, say) as watching:
+    with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
         try:
-            lost = execute(plan, engine, Progress(), say, on_stage, watching)
+            lost = execute(plan, engine, Progress(), print_note, on_stage, watching)
         except NothingKept as error:
             empty = error
     if not plan.dry_run:
@@ -103,24 +103,24 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
             outcome.report = write_report(plan.folder)
             closing_lines(plan.folder, outcome.report, console)
         elif any(performed):
-            _say_of_the_page(plan.folder, say)
-        say_stale(plan.folder)
+            _note_old_page(plan.folder, print_note)
+        warn_if_stale(plan.folder)
     if empty:
         raise empty
     if lost:
         raise Incomplete(lost)
 
 
-def _say_of_the_page(folder: str, say: Callable[[str], None]) -> None:
+def _note_old_page(folder: str, on_message: Callable[[str], None]) -> None:
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.page.html import REPORT_FILE
 
     if Storage(folder).exists(REPORT_FILE):
-        say(f"{REPORT_FILE} shows an earlier state of the run; update it with: {shlex.join(['corpusmill', 'report', folder])}")
+        on_message(f"{REPORT_FILE} shows an earlier state of the run; update it with: {shlex.join(['corpusmill', 'report', folder])}")
 
 
 @contextmanager
-def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, say: Callable[[str], None]) -> Iterator[Any]:
+def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, on_message: Callable[[str], None]) -> Iterator[Any]:
     """Yields the observers of a run. Metrics are served while the block runs; the metrics file is written once more when it ends."""
     from corpusmill.pipeline.run import Watching
 
@@ -135,12 +135,12 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, s
     from corpusmill.pipeline.watch.metrics import Prometheus, TextFile
 
     prometheus = Prometheus()
-    write = TextFile(prometheus, metrics.file, say).write if metrics.file else lambda: None
+    write = TextFile(prometheus, metrics.file, on_message).write if metrics.file else lambda: None
     with ExitStack() as open_:
         open_.callback(write)
         if metrics.port is not None:
             port = open_.enter_context(prometheus.served(metrics.host, metrics.port))
-            say(f"metrics: http://{metrics.host}:{port}/metrics")
+            on_message(f"metrics: http://{metrics.host}:{port}/metrics")
         yield Watching(outcome, [*meters, prometheus], write)
 
 
@@ -169,7 +169,7 @@ def run(
     """Run a recipe on raw crawls: every stage, or some of them; finished work is never done twice."""
     from corpusmill.pipeline.run import new_plan
 
-    folder = output or _own_folder(recipe, inputs or [])
+    folder = output or _new_folder(recipe, inputs or [])
     again = "" if output else f"--output {folder}"
     if again:
         print(f"This run is in {folder}; the same command with {again} goes on with it.", flush=True)
@@ -189,7 +189,7 @@ def run(
                 Path(folder).rmdir()
 
 
-def _own_folder(recipe: str, inputs: list[str]) -> str:
+def _new_folder(recipe: str, inputs: list[str]) -> str:
     """Creates a new run folder, `runs/RECIPE-INPUT-NUMBER`, and returns it. Raises InputError where it can't be created."""
     from corpusmill.pipeline.errors import InputError
 
@@ -282,7 +282,7 @@ def retune(
 
     console = Console(highlight=False, soft_wrap=True)
 
-    def say(sentence: str) -> None:
+    def print_note(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
 
     retuned = decide_again(
@@ -292,11 +292,11 @@ def retune(
         Progress(),
         on_decided=lambda result: show_retuned(result, console),
         write=not dry_run,
-        say=say,
+        on_message=print_note,
     )
     if not dry_run:
         if retuned.changed:
-            _say_of_the_page(run, say)
-        say_stale(run)
+            _note_old_page(run, print_note)
+        warn_if_stale(run)
     if retuned.lost:
         raise Incomplete(retuned.lost)

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app, say_stale, tokens_app
+from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app, tokens_app, warn_if_stale
 
 RUN_OR_SET: dict[str, Any] = {
     "metavar": "RUN|SET", "help": "The folder of a run, or of a set that runs were appended to.", "show_default": False,
 }  # fmt: skip
 RunOrSet = Annotated[str, typer.Argument(**RUN_OR_SET)]
-ShownRunOrSet = Annotated[str, typer.Argument(**RUN_OR_SET, callback=say_stale)]
+ShownRunOrSet = Annotated[str, typer.Argument(**RUN_OR_SET, callback=warn_if_stale)]
 
 
 @app.command(
@@ -71,7 +71,7 @@ def verify(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=say_stale
+            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=warn_if_stale
         ),
     ],
     every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, crawl: Path) -> Path:
     folder = tmp_path_factory.mktemp("made")
     (folder / "recipe.yaml").write_text(RECIPE)
     plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in sorted(crawl.iterdir())])
-    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
     return folder / "run"
 
 

@@ -45,7 +45,7 @@ def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "".join(json.dumps({"text": part, "url": f"http://rows.test/{n}"}) + "\n" for n, part in enumerate(_passages(2_000_000)))
     (folder / "rows.jsonl").write_text(rows)  # so that each stage has several shards
     plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(crawl), str(folder / "rows.jsonl")])
-    execute(plan, InlineEngine(), Progress(False), say=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
     return folder / "run"
 
 
