@@ -44,8 +44,8 @@ def service() -> str | None:
     for name, (url, body) in SERVICES.items():
         try:
             with urllib.request.urlopen(urllib.request.Request(url, body), timeout=ANSWER_SECONDS) as answer:
-                told = json.loads(answer.read(1 << 22))
-            if told.get("vulnerabilities") or told.get("vulns"):
+                advisories = json.loads(answer.read(1 << 22))
+            if advisories.get("vulnerabilities") or advisories.get("vulns"):
                 return name
         except (OSError, ValueError):
             continue
@@ -55,7 +55,7 @@ def service() -> str | None:
 def weaknesses(found: Mapping[str, Any], accepted: Iterable[Mapping[str, Any]], today: date) -> list[str]:
     """Returns a sentence for each weakness in pip-audit's JSON that is not accepted, or whose acceptance has expired."""
     until = {(entry["package"], entry["id"]): entry["until"] for entry in accepted}
-    said = []
+    problems = []
     for package in found["dependencies"]:
         for weakness in package.get("vulns", ()):
             day = next(
@@ -64,8 +64,8 @@ def weaknesses(found: Mapping[str, Any], accepted: Iterable[Mapping[str, Any]], 
             if day is None or day < today:
                 fixed = ", ".join(weakness["fix_versions"]) or "no version"
                 late = "" if day is None else f" (accepted until {day} only)"
-                said.append(f"{package['name']} {package['version']}: {weakness['id']}, mended in {fixed}{late}")
-    return said
+                problems.append(f"{package['name']} {package['version']}: {weakness['id']}, mended in {fixed}{late}")
+    return problems
 
 
 def audit_dependencies() -> list[str]:
@@ -81,9 +81,9 @@ def audit_dependencies() -> list[str]:
     if found is None:
         print(f"The advisories of {name} stopped answering, so dependencies are not audited.")
         return []
-    said = weaknesses(found, yaml.safe_load(ACCEPTED.read_text()) or [], date.today())
-    print(f"{len(found['dependencies'])} packages looked up in the advisories of {name}: {len(said)} weaknesses that are not accepted.")
-    return said
+    problems = weaknesses(found, yaml.safe_load(ACCEPTED.read_text()) or [], date.today())
+    print(f"{len(found['dependencies'])} packages looked up in the advisories of {name}: {len(problems)} weaknesses that are not accepted.")
+    return problems
 
 
 def answer(command: list[str], seconds: float = AUDIT_SECONDS) -> dict[str, Any] | None:

@@ -181,8 +181,10 @@ COPY, NEAR, OVERSIZED = 1, 2, 4
 Stars = Iterable[tuple[Index, Index]]
 
 
-def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own: int, candidates: dict[str, list[FileRef]]) -> TaskRow:
-    """Runs the third phase; the first `own` documents of `shards` are this run's.
+def find_groups(
+    run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own_documents: int, candidates: dict[str, list[FileRef]]
+) -> TaskRow:
+    """Runs the third phase; the first `own_documents` documents of `shards` are this run's.
 
     The counts of its task: `groups`, and `apart` (how often two candidates were left apart, see `Groups`).
     """
@@ -194,20 +196,22 @@ def find_groups(run: StageRun, config: DedupConfig, shards: list[MeasuredShard],
     return run.once(
         "groups",
         inputs,
-        lambda _: groups_output(run.run, shards, own, copies, buckets, words),
-        {"own": own, "words": words},
+        lambda _: groups_output(run.run, shards, own_documents, copies, buckets, words),
+        {"own_documents": own_documents, "words": words},
         MeasureConfig(),
     )
 
 
-def groups_output(run: Storage, shards: list[MeasuredShard], own: int, copies: Sequence[str], buckets: Sequence[str], words: int) -> Output:
+def groups_output(
+    run: Storage, shards: list[MeasuredShard], own_documents: int, copies: Sequence[str], buckets: Sequence[str], words: int
+) -> Output:
     """Returns the output of the third phase, the file of groups.
 
     `copies`, `buckets`: the files of candidates. `words`: 64-bit words of a signature.
     """
     weight = np.concatenate([np.zeros(0, np.uint32), *(_shingles(run, shard) for shard in shards)])
     weight += np.uint32(words)
-    groups = group_documents(weight, CandidateStars(run, copies, "first"), CandidateStars(run, buckets, "bucket"), own)
+    groups = group_documents(weight, CandidateStars(run, copies, "first"), CandidateStars(run, buckets, "bucket"), own_documents)
     bounds = starts(shards)
     tables = (groups.table(int(a), int(b)) for a, b in pairwise(bounds))
     counts = {"groups": max(groups.count, 1) if shards else 0, "apart": groups.apart}
@@ -258,12 +262,12 @@ class Groups:
         return pa.table([rows, self.group[self.component[at]], near, self.weight[at].astype(np.int64)], schema=GROUPED)
 
 
-def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: Stars, own: int) -> Groups:
+def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: Stars, own_documents: int) -> Groups:
     """Puts each document of a star into a group.
 
-    Components with none of the first `own` documents are left out, because earlier runs have judged them. `copies` are the stars of equal
-    texts and URLs, `candidates` the buckets. `weight` (n): the words that each document needs in addition where it is in a bucket; it is
-    overwritten with all words that it needs.
+    Components with none of the first `own_documents` documents are left out, because earlier runs have judged them. `copies` are the stars
+    of equal texts and URLs, `candidates` the buckets. `weight` (n): the words that each document needs in addition where it is in a bucket;
+    it is overwritten with all words that it needs.
     """
     parent, flags = connect(len(weight), copies, candidates)
     weight *= flags & NEAR > 0
@@ -275,7 +279,7 @@ def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: S
     if (total > limit).any():
         apart = part_oversized(parent, flags, weight, component, total > limit, copies, candidates, limit)
         component, total = _weigh(parent, flags, weight)
-    judged = _number(parent[:own], flags, component)  # the components that begin with a document of this run
+    judged = _number(parent[:own_documents], flags, component)  # the components that begin with a document of this run
     return Groups(flags, component, weight, pack(total[:judged]), apart)
 
 

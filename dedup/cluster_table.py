@@ -194,14 +194,14 @@ def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
 
 
-def find_losses(run: StageRun, config: DedupConfig, own: list[MeasuredShard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
+def find_losses(run: StageRun, config: DedupConfig, shards: list[MeasuredShard], clusters: Sequence[TaskRow], groups: TaskRow) -> TaskRow:
     """Runs the phase `sources`: counts how many documents each source loses, and warns of large losses."""
     tables = files(clusters, "clusters/")
     more = {"limited": sum(row.counts["limited"] for row in clusters), "apart": groups.counts["apart"]}
     return run.once(
         SOURCES_TASK,
-        [*(shard.signatures for shard in own), *tables],
-        lambda _: sources_output(run.run, config, own, [ref.path for ref in tables], more),
+        [*(shard.signatures for shard in shards), *tables],
+        lambda _: sources_output(run.run, config, shards, [ref.path for ref in tables], more),
         more,
     )
 

@@ -92,10 +92,10 @@ def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[File
     """
     names = [f"{shard.entry}/{shard.name}" if shard.entry else shard.name for shard in shards]
     merged = worth_merging(len(shards), groups)
-    beside = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
+    extra = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
     tasks = [
         Task(f"gathered/{name}", (table, *refs), {"shard": n} | more)
-        for n, (name, refs, more) in enumerate(zip(names, files, beside, strict=True))
+        for n, (name, refs, more) in enumerate(zip(names, files, extra, strict=True))
     ]
     gathered = [only(row) for row in run.map("gathered", ColocationWorker, tasks, {"groups": groups}, MeasureConfig())]
     return merge_documents(run, gathered, table, groups) if merged else gathered
@@ -216,11 +216,11 @@ class ClusterWorker(Worker):
         # cluster full stays. A document that lost to another one with its URL takes that one's `kept`.
         kept = best[np.where(full, np.arange(len(best)), representative)[text]]
         kept[~alive] = kept[by_url[~alive]]
-        # 5. Evidence: an exact copy where the kept document has the same text (`own`), else what `_near` found, or the URL. Documents that
-        # stay have none.
-        own = np.where(full[text], True, representative[text] == text)
-        verified = np.where(own, EXACT, known[text]).astype(object)
-        values = np.where(own, 1.0, similarity[text])
+        # 5. Evidence: an exact copy where the kept document has the same text (`same_text`), else what `_near` found, or the URL. Documents
+        # that stay have none.
+        same_text = np.where(full[text], True, representative[text] == text)
+        verified = np.where(same_text, EXACT, known[text]).astype(object)
+        values = np.where(same_text, 1.0, similarity[text])
         verified[~alive], values[~alive] = URL, np.nan
         mine = kept == np.arange(len(kept))
         verified[mine], values[mine] = None, np.nan

@@ -345,16 +345,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def with_preset(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a section `dedup` with the keys of its preset filled in. Raises ValueError for an unknown preset."""
-    name, own = section.get("preset"), section.get("minhash") or {}
-    if name is None or not isinstance(own, Mapping):
+    name, given = section.get("preset"), section.get("minhash") or {}
+    if name is None or not isinstance(given, Mapping):
         return dict(section)
     if name not in PRESETS:
         raise ValueError(f"preset: {name!r} is unknown (expected one of {', '.join(PRESETS)})")
     preset = PRESETS[name]
-    minhash = {**preset["minhash"], **own}
-    if "target" in preset["minhash"] and "target" not in own:  # it follows the recipe's threshold, unless bands or rows are given
+    minhash = {**preset["minhash"], **given}
+    if "target" in preset["minhash"] and "target" not in given:  # it follows the recipe's threshold, unless bands or rows are given
         threshold = section.get("threshold")
-        if {"bands", "rows"} & own.keys():
+        if {"bands", "rows"} & given.keys():
             minhash["target"] = None
         elif isinstance(threshold, float) and threshold < 1:
             minhash["target"] = threshold

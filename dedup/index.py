@@ -227,13 +227,15 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
     index = CrawlIndex(config.index.path)
     index.check(config)
     every, name = index.entries(), _entry_name(run, config)
-    own = next((entry for entry in every if entry.name == name), None)
-    if own and own.documents != _documents_digest(run):
+    existing = next((entry for entry in every if entry.name == name), None)
+    if existing and existing.documents != _documents_digest(run):
         raise InputError(
             f"{index.storage.path(name)}: this entry of the index is of a run with other documents; give this one a dedup.index.name "
             f"of its own, or remove that folder if it is to be replaced."
         )
-    entries = [entry for entry in every if own is None or entry.number < own.number]  # a repeated run sees the same entries as before
+    entries = [
+        entry for entry in every if existing is None or entry.number < existing.number
+    ]  # a repeated run sees the same entries as before
     for entry in entries:
         missing = [column for column in columns if column not in entry.columns]
         if missing:
@@ -255,7 +257,7 @@ def extend_index(
     run: StageRun,
     config: DedupConfig,
     columns: list[str],
-    own: list[MeasuredShard],
+    shards: list[MeasuredShard],
     entries: list[Entry],
     clusters: list[FileRef],
     changes: FileRef,
@@ -265,8 +267,8 @@ def extend_index(
     index, name, number = CrawlIndex(config.index.path), _entry_name(run, config), 1 + max((e.number for e in entries), default=-1)
     if not index.has(name) and run.storage.exists(MARK_FILE):
         run.storage.remove(MARK_FILE)  # the run was added to an index that is gone
-    new = Entry(name, number, _documents_digest(run), columns, own, changes)
-    inputs = [file for shard in own for file in (shard.texts, shard.signatures, *shard.keys.values()) if file]
+    new = Entry(name, number, _documents_digest(run), columns, shards, changes)
+    inputs = [file for shard in shards for file in (shard.texts, shard.signatures, *shard.keys.values()) if file]
     run.once(
         INDEX_TASK,
         [*inputs, *dict.fromkeys(clusters), changes],
@@ -326,14 +328,14 @@ def entry_output(run: Storage, config: DedupConfig, index: CrawlIndex, new: Entr
     def put(path: str, content: Content) -> FileRef:
         return index.ref(publish(index.storage, f"{new.name}/{path}", content))
 
-    shards, own = [], [DECISIONS.empty_table()]
+    shards, decisions = [], [DECISIONS.empty_table()]
     for shard, ref in zip(new.shards, clusters, strict=True):
         rows = read_clusters(run, input_paths(run, [ref]), [shard.name])
         shards.append(_indexed_shard(run, config.index, new.name, shard, rows, put))
         if config.index.earlier == "union":
             named = rows.select(["shard", "row", "id", "kept"])
-            own.append(named.add_column(0, "entry", pa.array([new.name] * rows.num_rows, pa.string())).cast(DECISIONS))
-    table = pa.concat_tables([*own, read_table(run, changed).select(DECISIONS.names).cast(DECISIONS)])
+            decisions.append(named.add_column(0, "entry", pa.array([new.name] * rows.num_rows, pa.string())).cast(DECISIONS))
+    table = pa.concat_tables([*decisions, read_table(run, changed).select(DECISIONS.names).cast(DECISIONS)])
     entry = replace(new, shards=shards, decisions=put(DECISIONS_FILE, table))
     index.write(config, entry)
     return Output({MARK_FILE: entry.content(index.storage.root)}, rows_in=sum(shard.rows for shard in shards))

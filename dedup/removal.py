@@ -228,8 +228,8 @@ def _documents(table: pa.Table, texts: pa.Array | None, report: pa.Table, kept: 
 
 
 def _cluster(report: pa.Table) -> pa.ChunkedArray:
-    own = pc.if_else(pc.greater(report["cluster_size"], 1), report["kept_id"], pa.scalar(None, pa.string()))
-    return pc.coalesce(report["full_cluster"], own)
+    cluster = pc.if_else(pc.greater(report["cluster_size"], 1), report["kept_id"], pa.scalar(None, pa.string()))
+    return pc.coalesce(report["full_cluster"], cluster)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

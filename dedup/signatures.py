@@ -129,9 +129,9 @@ class SignatureWorker(Worker):
         if self.config.minhash.enabled:
             self.shingler.setup()
         self.bands, self.rows = int(self.params["bands"]), int(self.params["rows"])
-        own = {"text": "text", "url": "url"} if self.config.url.enabled or self.params["by"] == HOST else {"text": "text"}
+        needed = {"text": "text", "url": "url"} if self.config.url.enabled or self.params["by"] == HOST else {"text": "text"}
         by = [self.params["by"]] if self.params["by"] not in ("source", HOST) else []
-        self.columns = list(dict.fromkeys([*TAKEN, *own, *by, *self.params["columns"]]))
+        self.columns = list(dict.fromkeys([*TAKEN, *needed, *by, *self.params["columns"]]))
 
     def process(self, task: Task) -> Output:
         path = task.inputs[0].path

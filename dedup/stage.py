@@ -45,21 +45,21 @@ class DedupStage(Stage):
             sets = prepare_sets(run, config.contamination)
         columns = policy_columns(config)
         entries = read_entries(run, config, columns)
-        own = find_signatures(run, config)
-        shards = own + [shard for entry in entries for shard in entry.shards]
+        own_shards = find_signatures(run, config)
+        shards = own_shards + [shard for entry in entries for shard in entry.shards]
         candidates = find_candidates(run, config, shards)
-        groups = find_groups(run, config, shards, sum(shard.rows for shard in own), candidates)
+        groups = find_groups(run, config, shards, sum(shard.rows for shard in own_shards), candidates)
         clusters = find_clusters(run, config, shards, groups)
-        losses = find_losses(run, config, own, clusters, groups)
+        losses = find_losses(run, config, own_shards, clusters, groups)
         changes = find_changes(run, config, entries, clusters)
         if self.dry_run:
             return
         self._stop_on_alarm(run, losses)
-        by_shard = clusters_by_shard(run, [shard.name for shard in own], clusters)
-        self._remove(run, own, by_shard, sets)
+        by_shard = clusters_by_shard(run, [shard.name for shard in own_shards], clusters)
+        self._remove(run, own_shards, by_shard, sets)
         if changes and config.index and config.index.extend:
             check_index()
-            extend_index(run, config, columns, own, entries, by_shard, changes)
+            extend_index(run, config, columns, own_shards, entries, by_shard, changes)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         from corpusmill.dedup.cluster_table import SOURCES_TASK
@@ -93,7 +93,7 @@ class DedupStage(Stage):
                 "and with --set dedup.alarm=warn it goes on."
             )
 
-    def _remove(self, run: StageRun, own: list[MeasuredShard], clusters: list[FileRef], sets: list[FileRef]) -> None:
+    def _remove(self, run: StageRun, shards: list[MeasuredShard], clusters: list[FileRef], sets: list[FileRef]) -> None:
         """Runs the phases that look inside documents, and the removal.
 
         `clusters`: for each shard the file with its rows of the cluster tables. `sets`: the index of the evaluation sets.
@@ -107,6 +107,6 @@ class DedupStage(Stage):
         substrings = prepare_passages(run, self.config, documents, clusters, lines)
         tasks = [
             Task(shard.name, (documents[number], clusters[number], *lines[number], *substrings[number], *sets), {"shard": number})
-            for number, shard in enumerate(own)
+            for number, shard in enumerate(shards)
         ]
         run.map("", RemovalWorker, tasks)

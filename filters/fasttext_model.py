@@ -197,9 +197,9 @@ def _decode(file: _File, codes: npt.NDArray[np.uint8], rows: int, dim: int) -> n
     need_memory(rows * dim * 4, f"its {rows:,} quantised rows of {dim} numbers take")
     matrix = np.empty((rows, dim), np.float32)
     for part in range(parts):
-        own = width if part < parts - 1 else last_width
-        book = centroids[part * CENTROIDS * width :][: CENTROIDS * own].reshape(CENTROIDS, own)
-        matrix[:, part * width : part * width + own] = book[codes.reshape(rows, parts)[:, part]]
+        part_width = width if part < parts - 1 else last_width
+        book = centroids[part * CENTROIDS * width :][: CENTROIDS * part_width].reshape(CENTROIDS, part_width)
+        matrix[:, part * width : part * width + part_width] = book[codes.reshape(rows, parts)[:, part]]
     return matrix
 
 

@@ -111,8 +111,8 @@ def as_fasttext_reads(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64
     """Yields the tokens of texts as fastText finds them; a newline is a space."""
     for start, end in text_slices(offsets):
         part = offsets[start : end + 1]
-        room = int(part[-1] - part[0]) // 2 + end - start
-        tokens = TextTokens(data, np.empty(room, np.int64), np.empty(room, np.int64), np.empty(end - start + 1, np.int64))
+        capacity = int(part[-1] - part[0]) // 2 + end - start
+        tokens = TextTokens(data, np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.empty(end - start + 1, np.int64))
         split_tokens(data, part, *tokens[1:])
         yield start, tokens
 

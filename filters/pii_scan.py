@@ -42,12 +42,12 @@ class TextColumn:
 
     def _scan(self, scan: Callable[..., int]) -> Spans:
         """Returns the finds of a scan. The scan is repeated if the array was too small for them."""
-        room = len(self.data) // BYTES_A_FIND + 16
+        size = len(self.data) // BYTES_A_FIND + 16
         while scan not in self._scanned:
-            spans = np.empty((room, 2), np.int64)
-            room = scan(self.data, self.offsets, spans)
-            if room <= len(spans):
-                self._scanned[scan] = spans[:room].copy()
+            spans = np.empty((size, 2), np.int64)
+            size = scan(self.data, self.offsets, spans)
+            if size <= len(spans):
+                self._scanned[scan] = spans[:size].copy()
         return self._scanned[scan]
 
     def documents_of(self, spans: Spans) -> npt.NDArray[np.int64]:

@@ -96,14 +96,14 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
 
 def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
     """Returns the rule with that name, even if it is off, and its current threshold; NaN if the rule keeps a share of the corpus."""
-    own = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
+    rules = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
-    if name not in own:
-        raise InputError(f"--rule {name}: no such rule (expected one of {', '.join(own) or 'none, as no step has rules'}).")
+    if name not in rules:
+        raise InputError(f"--rule {name}: no such rule (expected one of {', '.join(rules) or 'none, as no step has rules'}).")
     threshold = now.get(name)
-    if isinstance(own[name].threshold, tuple) or isinstance(threshold, tuple):
+    if isinstance(rules[name].threshold, tuple) or isinstance(threshold, tuple):
         raise InputError(f"--rule {name}: compares with a list, so it has no threshold to sweep over.")
-    return own[name], threshold
+    return rules[name], threshold
 
 
 def _thresholds(first: float, last: float, steps: int) -> list[float]:

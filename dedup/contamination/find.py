@@ -55,7 +55,7 @@ class PassageIndex:
     post_passage: npt.NDArray[np.int32]
     post_place: npt.NDArray[np.int32]  # the number of words before the n-gram in its text
     words: npt.NDArray[np.uint64]
-    own: npt.NDArray[np.uint8]  # for each of `words`: 1 where it lies in one of its text's own n-grams
+    own_words: npt.NDArray[np.uint8]  # for each of `words`: 1 where it lies in one of its text's own n-grams
     bounds: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int8]
     marks: npt.NDArray[np.uint8]  # for each text: 1 where it is read with marks
@@ -140,7 +140,7 @@ class _Reading:
     hashes: npt.NDArray[np.uint64]  # for each n-gram: its hash, its text (`owner`), its first word in the text (`places`)
     owner: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
-    own: npt.NDArray[np.bool_]  # for each n-gram: whether it is its text's own
+    own_grams: npt.NDArray[np.bool_]  # for each n-gram: whether it is its text's own
 
 
 def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Reading:
@@ -155,7 +155,7 @@ def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Rea
     hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
     _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
     gram = np.unique(hashes, return_inverse=True)[1]
-    own = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
+    own_grams = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
     # an n-gram proves something (`telling`) if it is mostly marks, and not one word repeated; without marks, if it is not numbers alone
     at = bounds[owner] + places
     if marks:
@@ -168,7 +168,7 @@ def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Rea
         numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
         telling = _count(~np.isin(words, numbers), at, seed) > 0
     kept = wanted[owner]
-    return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own & telling)[kept])
+    return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own_grams & telling)[kept])
 
 
 def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
@@ -191,7 +191,7 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     words = np.concatenate([plain.words, marked.words])
     bounds = np.concatenate([plain.bounds, len(plain.words) + marked.bounds[1:]])
     wanted = np.concatenate([plain.wanted, marked.wanted])
-    hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own"))
+    hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own_grams"))
     owner = np.concatenate([plain.owner, len(plain.wanted) + marked.owner])
 
     # the kind of each text, and its own words
@@ -199,9 +199,9 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     kind = np.full(len(lengths), LEFT_OUT, np.int8)
     kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
     kind[owner[proves & (lengths[owner] >= config.min_ngram)]] = GRADED
-    own = np.zeros(len(words), np.uint8)
+    own_words = np.zeros(len(words), np.uint8)
     for k in range(seed):
-        own[(bounds[owner] + places + k)[proves]] = 1
+        own_words[(bounds[owner] + places + k)[proves]] = 1
 
     # the n-grams to look up: the own ones of GRADED texts, the rarest one of WHOLE texts
     _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
@@ -217,7 +217,7 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     _fill(used, np.uint64(64 - bits), table, gram_at, filter_)
     return PassageIndex(
         filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
-        places[order].astype(np.int32), words, own, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
+        places[order].astype(np.int32), words, own_words, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
         np.concatenate([p.set_of for p in both]), np.concatenate([p.number for p in both]), np.concatenate([p.field_of for p in both]),
         passages.sets, passages.fields,
     )  # fmt: skip
@@ -280,7 +280,7 @@ class Finder:
 
     index: PassageIndex
     seed: int
-    own: npt.NDArray[np.int64]  # how many are its own; for a text that is only found whole, all of them
+    own_counts: npt.NDArray[np.int64]  # how many are its own; for a text that is only found whole, all of them
     need: npt.NDArray[np.int64]  # how many must agree in a window
     need_own: npt.NDArray[np.int64]  # how many of its own must agree in a window
     window: npt.NDArray[np.int64]  # the length of the window in the document
@@ -289,14 +289,14 @@ class Finder:
     @classmethod
     def make(cls, index: PassageIndex, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
-        sums = np.concatenate([[0], np.cumsum(index.own, dtype=np.int64)])
-        own = np.where(index.kind == GRADED, sums[index.bounds[1:]] - sums[index.bounds[:-1]], lengths)
+        sums = np.concatenate([[0], np.cumsum(index.own_words, dtype=np.int64)])
+        own_counts = np.where(index.kind == GRADED, sums[index.bounds[1:]] - sums[index.bounds[:-1]], lengths)
         least = least_words(lengths, config)
-        few = np.where(own < least, np.ceil(config.share * lengths - 1e-9).astype(np.int64), 0)
-        need_own = np.ceil(config.share * own - 1e-9).astype(np.int64)
+        few = np.where(own_counts < least, np.ceil(config.share * lengths - 1e-9).astype(np.int64), 0)
+        need_own = np.ceil(config.share * own_counts - 1e-9).astype(np.int64)
         window = lengths + np.maximum(-(-lengths // 4), config.seed)
         widest = int(window[index.kind == GRADED].max(initial=0))
-        return cls(index, config.seed, own, np.maximum(least, few), need_own, window, max(block, 2 * widest))
+        return cls(index, config.seed, own_counts, np.maximum(least, few), need_own, window, max(block, 2 * widest))
 
     def find(self, texts: pa.Array) -> Matches:
         """Returns the k matches in n documents, sorted, each once.
@@ -307,7 +307,7 @@ class Finder:
         index = self.index
         lengths = np.diff(index.bounds)
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
-        texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own)
+        texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own_words)
         overlap = max(self.seed, int(self.window[index.kind == GRADED].max(initial=0)))
         found = [np.zeros((0, 5), np.int64)]
         for marks in (False, True):
@@ -346,7 +346,7 @@ class Finder:
 
     def share(self, matches: Matches) -> npt.NDArray[np.float64]:
         """Returns for each match the share of its text's own words that agree."""
-        share: npt.NDArray[np.float64] = matches[:, COVERED] / self.own[matches[:, PASSAGE]]
+        share: npt.NDArray[np.float64] = matches[:, COVERED] / self.own_counts[matches[:, PASSAGE]]
         return share
 
 
@@ -508,14 +508,14 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
     word of the text.
     """
     need, need_own, window = texts[3][passage], texts[4][passage], texts[5][passage]
-    own = texts[6][texts[1][passage] : texts[1][passage + 1]]
+    own_words = texts[6][texts[1][passage] : texts[1][passage + 1]]
     left, agreed, agreed_own, there = 0, 0, 0, 0
     begin, end, best = -1, -1, 0  # the current match: its first word in the document, its last word + 1, the most own words in a window
     for right in range(len(pairs)):
         position, place = pairs[right] >> PLACE_BITS, pairs[right] & ((1 << PLACE_BITS) - 1)
         if counts[place] == 0:
             agreed += 1
-            agreed_own += int(own[place])
+            agreed_own += int(own_words[place])
         counts[place] += 1
         there += int(right == left or position != pairs[right - 1] >> PLACE_BITS)
         while position - (pairs[left] >> PLACE_BITS) >= window:
@@ -523,7 +523,7 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
             counts[place] -= 1
             if counts[place] == 0:
                 agreed -= 1
-                agreed_own -= int(own[place])
+                agreed_own -= int(own_words[place])
             there -= int(pairs[left + 1] >> PLACE_BITS != pairs[left] >> PLACE_BITS)
             left += 1
         if min(agreed, there) >= need and min(agreed_own, there) >= need_own:

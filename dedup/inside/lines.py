@@ -157,12 +157,12 @@ class HostTotalWorker(Worker):
         return Output({f"{task.key}.bin": pack(split(totals, bounds))}, counts={"hosts": len(begins)})
 
 
-def host_totals(run: Storage, own: str, answers: list[str], shard: int) -> tuple[Keys, Keys]:
+def host_totals(run: Storage, hosts_file: str, answers: list[str], shard: int) -> tuple[Keys, Keys]:
     """Returns `(hosts, documents)`: the keys of a shard's hosts, ascending, and how many documents each has in all shards.
 
-    `own`: the shard's file of hosts. `answers`: the files of the ranges.
+    `hosts_file`: the shard's file of hosts. `answers`: the files of the ranges.
     """
-    keys = [read_section(run, own, number, HOST)["key"] for number in range(len(answers))]
+    keys = [read_section(run, hosts_file, number, HOST)["key"] for number in range(len(answers))]
     totals = [read_section(run, path, shard, np.uint64) for path in answers]
     return np.concatenate(keys), np.concatenate(totals)
 
@@ -373,9 +373,9 @@ class LineEditor(Editor):
 
     def open(self, task: Task) -> None:
         paths = input_paths(self.run, task.inputs)
-        own = next(path for path in paths if path.startswith(COUNTS_FOLDER))
+        counts_file = next(path for path in paths if path.startswith(COUNTS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
-        units, stays = read_answers(self.run, own, answers, task.params["shard"], UNIT)
+        units, stays = read_answers(self.run, counts_file, answers, task.params["shard"], UNIT)
         self.units = KeyTable(units["key"].copy(), np.where(stays, units["row"].astype(np.int64), -1))
         self.hosts: npt.NDArray[np.uint64] | None = None
         if self.lines.scope == "host":

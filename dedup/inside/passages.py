@@ -63,7 +63,7 @@ def prepare_passages(
         return [()] * len(documents)
     seen = DedupConfig(lines=config.lines, substrings=config.substrings)  # the options on which these phases depend
     ranges = plan_ranges(documents, FINER)
-    inputs = [(ref, rows, *own) for ref, rows, own in zip(documents, clusters, lines, strict=True)]
+    inputs = [(ref, rows, *files) for ref, rows, files in zip(documents, clusters, lines, strict=True)]
     shards = ExchangePhase("substrings: anchors", "substrings/anchors", AnchorWorker, seen)
     answers = ExchangePhase("substrings: repeated anchors", "substrings/repeated", RepeatedAnchorWorker, seen)
     repeated, _ = exchange(run, shards, answers, inputs, ranges)
@@ -157,12 +157,12 @@ class WindowWorker(Worker):
     def process(self, task: Task) -> Output:
         config = section_config(self)
         paths = input_paths(self.run, task.inputs)
-        own = next(path for path in paths if path.startswith(ANCHORS_FOLDER))
+        anchors_file = next(path for path in paths if path.startswith(ANCHORS_FOLDER))
         answers = [path for path in paths if path.startswith(REPEATED_FOLDER)]
         known = []
         for number, path in enumerate(answers):
             places = read_section(self.run, path, task.params["shard"], "<u4")
-            known.append(read_section(self.run, own, number, ANCHOR)["key"][places])
+            known.append(read_section(self.run, anchors_file, number, ANCHOR)["key"][places])
         repeated = KeyTable(np.concatenate(known)).table
         parts, size = [np.zeros(0, WINDOW)], 0
         for rows, texts in texts_of(self, task):
@@ -224,9 +224,9 @@ class SubstringEditor(Editor):
 
     def open(self, task: Task) -> None:
         paths = input_paths(self.run, task.inputs)
-        own = next(path for path in paths if path.startswith(WINDOWS_FOLDER))
+        windows_file = next(path for path in paths if path.startswith(WINDOWS_FOLDER))
         answers = [path for path in paths if path.startswith(CUTS_FOLDER)]
-        windows, stays = read_answers(self.run, own, answers, task.params["shard"], WINDOW)
+        windows, stays = read_answers(self.run, windows_file, answers, task.params["shard"], WINDOW)
         rows, words = (np.where(stays, windows[name].astype(np.int64), -1) for name in ("row", "word"))
         self.windows = KeyTable(windows["key"].copy(), rows, words)
 

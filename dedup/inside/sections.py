@@ -54,12 +54,12 @@ def exchange(
     """
     params = {"ranges": ranges}
     tasks = [Task(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
-    own = [only(row) for row in run.map(shards.title, shards.worker, tasks, params, config=shards.config)]
-    listed = write_list(run, shards.name.replace("/", "-"), own)
+    records = [only(row) for row in run.map(shards.title, shards.worker, tasks, params, config=shards.config)]
+    listed = write_list(run, shards.name.replace("/", "-"), records)
     tasks = [Task(f"{answers.name}-{number:05d}", (listed,), {"range": number}) for number in range(ranges)]
     done = run.map(answers.title, answers.worker, tasks, params, config=answers.config)
     answered = write_list(run, answers.name.replace("/", "-"), [only(row) for row in done])
-    return [(ref, answered) for ref in own], done
+    return [(ref, answered) for ref in records], done
 
 
 def plan_ranges(documents: Sequence[FileRef], finer: int = 1) -> int:
@@ -99,14 +99,14 @@ def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike
 
 
 def read_answers(
-    run: Storage, own: str, answers: Sequence[str], shard: int, dtype: npt.DTypeLike
+    run: Storage, records_file: str, answers: Sequence[str], shard: int, dtype: npt.DTypeLike
 ) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
     """Returns `(records, stays)`: the records of a shard that the ranges chose, and for each whether its first occurrence is in this shard
-    and stays. `own`: the shard's file of records. `answers`: the files of the ranges."""
+    and stays. `records_file`: the shard's file of records. `answers`: the files of the ranges."""
     records, stays = [np.zeros(0, dtype)], [np.zeros(0, bool)]
     for number, path in enumerate(answers):
         answer = read_section(run, path, shard, ANSWER)
-        records.append(read_section(run, own, number, dtype)[answer["place"]])
+        records.append(read_section(run, records_file, number, dtype)[answer["place"]])
         stays.append(answer["stays"] > 0)
     return np.concatenate(records), np.concatenate(stays)
 
@@ -155,8 +155,8 @@ class KeyTable:
         slots = np.empty(len(keys), np.int64)
         _fill(self.table, keys, slots)
         self.values = [np.full(len(self.table), -1) for _ in values]
-        for own, given in zip(self.values, values, strict=True):
-            own[slots] = given
+        for array, given in zip(self.values, values, strict=True):
+            array[slots] = given
 
 
 @kernel

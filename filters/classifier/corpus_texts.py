@@ -54,7 +54,7 @@ def _text(content: bytes, charset: str | None, html: bool) -> str:
     text = storable(_decoded(content, charset))
     if html or re.match(r"\s*<(!doctype|html|head|body|table)\b", text, re.IGNORECASE):
         return page_text(text)
-    return unwrapped(own_lines(text.splitlines()))
+    return unwrapped(author_lines(text.splitlines()))
 
 
 def _decoded(content: bytes, charset: str | None) -> str:
@@ -76,7 +76,7 @@ def page_text(html: str) -> str:
     return "\n\n".join(words for part in parts if (words := " ".join(part.split())))
 
 
-def own_lines(lines: list[str]) -> list[str]:
+def author_lines(lines: list[str]) -> list[str]:
     """Returns a mail's lines up to its signature, without quotations."""
     end = next((place for place, line in enumerate(lines) if SIGNATURE.fullmatch(line)), len(lines))
     return [line.rstrip() for line in lines[:end] if not FOREIGN.fullmatch(line)]

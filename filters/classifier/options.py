@@ -207,9 +207,11 @@ class ClassifierConfig(ModelOptions):
             raise ValueError(
                 "model: give one, or several with `models`" if self.models else "model: say which (a folder, a .bin or .ftz file, or a URL)"
             )
-        beside = [key for key in ModelOptions.model_fields if self.models and getattr(self, key) != ModelOptions.model_fields[key].default]
-        if beside:
-            raise ValueError(f"{beside[0]}: with `models`, each of them has its own")
+        misplaced = [
+            key for key in ModelOptions.model_fields if self.models and getattr(self, key) != ModelOptions.model_fields[key].default
+        ]
+        if misplaced:
+            raise ValueError(f"{misplaced[0]}: with `models`, each of them has its own")
         if any(options.model is None for options in self.models):
             raise ValueError("models: each needs a model")
         return self
@@ -239,7 +241,7 @@ def column_name(text: str) -> str:
     return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
 
 
-def own_description(options: ModelOptions) -> ClassifierDescription | None:
+def folder_description(options: ModelOptions) -> ClassifierDescription | None:
     """Returns the description in a classifier's folder; None for a bare model. From a URL, only the description is fetched.
 
     Raises InputError.
@@ -258,7 +260,7 @@ def name_of(options: ModelOptions) -> str:
         return options.name
     if options.convention:
         return options.convention.name
-    described = own_description(options)
+    described = folder_description(options)
     assert options.model is not None
     return column_name(described.name if described else Path(urlsplit(options.model).path).stem)
 
@@ -279,7 +281,7 @@ def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
 def resolve(options: ModelOptions) -> Resolved:
     """Fetches all files of the classifier that are not on this disk. Raises InputError in one sentence."""
     assert options.model is not None
-    classifier = own_description(options)
+    classifier = folder_description(options)
     if classifier is None:
         return _bare(options)
     if options.window is not None:

@@ -250,10 +250,10 @@ def make_spec(raw: Mapping[str, Any], where: str) -> TrainingSpec:
     try:
         return TrainingSpec.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in _own(error.errors())) + ".") from error
+        raise ConfigError(f"{where}: " + "; ".join(_explain(e) for e in _root_causes(error.errors())) + ".") from error
 
 
-def _own(errors: Sequence[Any]) -> list[Any]:
+def _root_causes(errors: Sequence[Any]) -> list[Any]:
     """Returns the errors without those that only follow from others: a list counts as too short if all its items are refused."""
     return [one for one in errors if not any(other is not one and other["loc"][: len(one["loc"])] == one["loc"] for other in errors)]
 

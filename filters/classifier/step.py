@@ -22,9 +22,9 @@ from corpusmill.filters.classifier.options import (
     Resolved,
     Where,
     column_name,
+    folder_description,
     heads_of,
     name_of,
-    own_description,
     resolve,
 )
 from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
@@ -38,13 +38,14 @@ BEST = "best"  # for a scale: the value of the likeliest label
 
 @dataclass(frozen=True)
 class Outputs:
-    """A classifier's labels in order, and the columns that they give. `own`: the classifier's own thresholds by label, if it has any."""
+    """A classifier's labels in order, and the columns that they give. `own_thresholds`: the classifier's own thresholds by label, if it
+    has any."""
 
     name: str
     labels: tuple[str, ...]
     window: bool
     scale: tuple[float, ...] = ()  # the number of each label if the labels are a scale; NAME is then the expected value
-    own: Mapping[str, float] | None = None
+    own_thresholds: Mapping[str, float] | None = None
     keep_where: Where | None = None  # default for the recipe's option
     threshold: float | None = None  # default for the recipe's option
     comparison: str | None = None  # for the default threshold
@@ -106,7 +107,7 @@ class Outputs:
                 found = KeptShare(kept[label], options.of)
                 rules.append(Rule(column, column, "<" if where == "high" else ">", UNKNOWN, found))
             elif label in thresholds:
-                value = self._own(label) if thresholds[label] == "own" else float(thresholds[label])
+                value = self._own_threshold(label) if thresholds[label] == "own" else float(thresholds[label])
                 comparison = self.comparison if authors and self.comparison else "<" if where == "high" else ">="
                 rules.append(Rule(column, column, comparison, value))
             if label in shares:
@@ -124,10 +125,10 @@ class Outputs:
                 raise ValueError(f"{key}: {self.name} has no label {label!r} (it has {', '.join(self.decided)})")
         return value
 
-    def _own(self, label: str) -> float:
-        if self.own is None:
+    def _own_threshold(self, label: str) -> float:
+        if self.own_thresholds is None:
             raise ValueError(f"threshold: {self.name} has no threshold of its own; give a number, or the share to `keep`")
-        return self.own[label]
+        return self.own_thresholds[label]
 
 
 def twice(outputs: Sequence[Outputs]) -> str | None:
@@ -232,11 +233,11 @@ class ClassifierStep(ScoringStep):
 
 def outputs_of(options: ModelOptions) -> Outputs:
     """Returns a model's columns and rules. Reads its description, but not the model."""
-    described, name = own_description(options), name_of(options)
+    described, name = folder_description(options), name_of(options)
     if described is not None:
         labels = tuple(head.label for head in described.heads)
-        own = None if described.ranks else {head.label: head.threshold for head in described.heads}
-        return Outputs(name, labels, (options.window or described.window) is not None, own=own)
+        own_thresholds = None if described.ranks else {head.label: head.threshold for head in described.heads}
+        return Outputs(name, labels, (options.window or described.window) is not None, own_thresholds=own_thresholds)
     labels, convention = tuple(label for label, _ in heads_of(options)), options.convention
     scale = tuple((options.values or (convention.values if convention else {})).values())
     if convention is None:
@@ -305,7 +306,7 @@ class Quality(ScoringStep):
     config: QualityConfig
 
     def __init__(self, config: QualityConfig):
-        # Without `own`: the model's threshold separates encyclopedia from mail, its training texts, and means nothing for pages.
+        # Without `own_thresholds`: the model's threshold separates encyclopedia from mail, its training texts, and means nothing for pages.
         outputs = Outputs("quality", ("quality",), config.window is not None, keep_where="high", threshold=0.0, comparison="<")
         super().__init__(config, [outputs], [config], config.only_passing)
 

@@ -145,8 +145,8 @@ def sources_to_leave_out(prepared: TrainingData, label: str) -> list[int]:
     rows = prepared.rows(label, TRAIN, VALIDATION)
     found = []
     for source in range(len(prepared.spec.sources)):
-        own = prepared.source[rows] == source
-        if all(min(yes[rows[side]].sum(), (~yes[rows[side]]).sum()) >= FEWEST for side in (own, ~own)):
+        from_source = prepared.source[rows] == source
+        if all(min(yes[rows[side]].sum(), (~yes[rows[side]]).sum()) >= FEWEST for side in (from_source, ~from_source)):
             found.append(source)
     return found if 2 <= len(found) <= MOST_SOURCES else []
 
@@ -161,11 +161,11 @@ def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arg
     compression = spec.compress if spec.compress and spec.compress.cutoff else None
     rows, training = prepared.rows(label, TRAIN, VALIDATION), prepared.rows(label, TRAIN)
     for source in sources:
-        own = rows[prepared.source[rows] == source]
-        own = np.sort(own[np.argsort(mixed(distinct.hashes[own], spec.seed, "unseen"), kind="stable")[:MOST]])
-        others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[own])]
-        raw = trained_scores(prepared, label, prepared.order(label, others), own, arguments, compression)
-        yield HeldOutScores(own, raw, np.full(len(own), source))
+        held_out = rows[prepared.source[rows] == source]
+        held_out = np.sort(held_out[np.argsort(mixed(distinct.hashes[held_out], spec.seed, "unseen"), kind="stable")[:MOST]])
+        others = training[(prepared.source[training] != source) & ~np.isin(distinct.cluster[training], distinct.cluster[held_out])]
+        raw = trained_scores(prepared, label, prepared.order(label, others), held_out, arguments, compression)
+        yield HeldOutScores(held_out, raw, np.full(len(held_out), source))
 
 
 def trained_scores(
