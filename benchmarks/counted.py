@@ -92,8 +92,8 @@ class Counted(Worker):
             yield encoded(part)
         tell(self.run.root)
 
-    def beside_mb(self) -> int:
-        return self.worker.beside_mb()
+    def children_mb(self) -> int:
+        return self.worker.children_mb()
 
     def close(self) -> None:
         timed("kernels", self.worker.close)

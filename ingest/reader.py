@@ -30,7 +30,7 @@ from corpusmill.ingest.formats import SegmentReader
 from corpusmill.ingest.inputs import RangeIndex, Segment, index_range
 from corpusmill.ingest.rows import IngestRow, PendingRow, RowTables
 from corpusmill.ingest.warc import read_records
-from corpusmill.ingest.wat import SAID, described
+from corpusmill.ingest.wat import WAT_SCHEMA, described
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.files import open_file
@@ -115,12 +115,12 @@ class Reader:
             if isinstance(error, MemoryError):
                 os._exit(OUT_OF_MEMORY)  # a new process must try again: this one may lack memory for other reasons
             kind = "input" if isinstance(error, InputError) else "ours" if isinstance(error, CorpusmillError) else "bug"
-            told = {
+            failure = {
                 "error": kind,
                 "message": str(error) if kind != "bug" else f"{type(error).__name__}: {error}",
                 "trace": traceback.format_exc(),
             }
-            self.connection.send_bytes(json.dumps(told).encode())
+            self.connection.send_bytes(json.dumps(failure).encode())
 
     def _begin(self, hello: dict[str, Any]) -> None:
         config = IngestConfig.model_validate(hello["config"])
@@ -152,7 +152,7 @@ class Reader:
     def _wat(self, request: dict[str, Any]) -> None:
         """Sends the descriptions in a WAT file, without those of the first `done` records; `lost` and `unreadable` as for a task."""
         done, (lost, unreadable) = request["done"], given_up(request)
-        path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
+        path, rows, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
         number, sent = 0, done
         limit = self.segments.config.extraction.max_record_mb << 20
         self._read_on(0)
@@ -163,15 +163,15 @@ class Reader:
                     warnings.append(f"{path}: the description at byte {part.offset} is left out: {lost[number][1]}.")
                 elif number >= done:
                     self._enter(EXTRACTING, self.page_seconds)
-                    said += [row] if (row := described(part)) else []
+                    rows += [row] if (row := described(part)) else []
                 number += 1
                 self._read_on(number)
-                if len(said) >= BATCH_ROWS:
-                    send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - sent, {}, warnings, end=False)
-                    said, warnings, sent = [], [], number
+                if len(rows) >= BATCH_ROWS:
+                    send_tables(self.connection, [pa.Table.from_pylist(rows, WAT_SCHEMA)], number - sent, {}, warnings, end=False)
+                    rows, warnings, sent = [], [], number
         if number in unreadable:
             warnings.append(f"{path}: the descriptions after its first {number} records are left out: {unreadable[number][1]}.")
-        send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
+        send_tables(self.connection, [pa.Table.from_pylist(rows, WAT_SCHEMA)], max(0, number - sent), {}, warnings, end=True)
 
     def _piece(self, request: dict[str, Any]) -> None:
         """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""

@@ -57,7 +57,7 @@ class GuardedWorker(Worker):
         super().__init__(config, run, params)
         self.guard = ReaderGuard(config, {**params, "run": run.root})
 
-    def beside_mb(self) -> int:
+    def children_mb(self) -> int:
         return self.guard.peak_mb
 
     def close(self) -> None:
@@ -92,9 +92,9 @@ class WatWorker(IndexWorker):
 
     def process(self, task: Task) -> Output:
         (ref,) = task.inputs
-        said, warnings = self.guard.read_wat(ref, task.params["layout"])
+        descriptions, warnings = self.guard.read_wat(ref, task.params["layout"])
         self.check_unchanged([ref])
-        return Output({f"index/{task.key}.parquet": said}, counts={"said": said.num_rows}, warnings=warnings)
+        return Output({f"index/{task.key}.parquet": descriptions}, counts={"said": descriptions.num_rows}, warnings=warnings)
 
 
 class IngestWorker(GuardedWorker):
@@ -157,11 +157,11 @@ class IngestStage(Stage):
         found = self._discover(run)
         target = piece_bytes(found.sources, self.config.piece_mb)
         starts = self._index(run, found, target)
-        said = self._wats(run, found)
+        descriptions = self._wats(run, found)
         parts = [
             (source.ref, segment)
             for source in found.sources
-            for segment in segments_of(source, target, starts.get(source.ref.path), said.get(source.ref.path, ("", "")))
+            for segment in segments_of(source, target, starts.get(source.ref.path), descriptions.get(source.ref.path, ("", "")))
         ]
         tasks = pack(parts, target)
         if found.refused or found.ignored:
@@ -255,8 +255,8 @@ class IngestStage(Stage):
         wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
         tasks = [Task(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
         outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, tasks, separable=True, needed=False)}
-        said = {path: outputs[task.key] for (path, _), task in zip(wats, tasks) if task.key in outputs}
-        files = {wet: said[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in said}
+        descriptions = {path: outputs[task.key] for (path, _), task in zip(wats, tasks) if task.key in outputs}
+        files = {wet: descriptions[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in descriptions}
         return {wet: (f"{run.stage.name}/{file.path}", file.sha256) for wet, file in files.items()}
 
     @staticmethod

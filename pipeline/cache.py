@@ -154,8 +154,8 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
     with alone(note):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            told = json.loads(note.read_bytes())
-            known = str(told["sha256"]) if told["url"] == url else None
+            entry = json.loads(note.read_bytes())
+            known = str(entry["sha256"]) if entry["url"] == url else None
             if (wanted := sha256 or known) and (here := root / "files" / wanted / name).is_file():
                 return here
         if sha256 and (here := root / "files" / sha256 / name).is_file():

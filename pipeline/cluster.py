@@ -333,14 +333,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.command == "submit":
             return submit(given)
-        _up_and_say(given.folder, given.nodes) if given.command == "up" else _down_and_say(given.folder)
+        _bring_up(given.folder, given.nodes) if given.command == "up" else _take_down(given.folder)
     except CorpusmillError as error:
         print(f"corpusmill: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _up_and_say(folder: Path, nodes: int) -> None:
+def _bring_up(folder: Path, nodes: int) -> None:
     here = up(folder, nodes)
     for node in here["nodes"]:
         cores = f"cores {', '.join(map(str, node['cores']))}, " if node["cores"] else ""
@@ -352,7 +352,7 @@ def _up_and_say(folder: Path, nodes: int) -> None:
     print("Its end:   make cluster-down")
 
 
-def _down_and_say(folder: Path) -> None:
+def _take_down(folder: Path) -> None:
     here = read(folder)
     if here is None:
         print("No cluster is running.")

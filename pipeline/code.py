@@ -157,7 +157,7 @@ def _words(value: Any) -> Iterator[str]:
 _TRIPLE_DOUBLE = rb'"""[^"\\]*+(?:(?:\\.|"(?!""))[^"\\]*+)*+"""'
 _TRIPLE_SINGLE = rb"'''[^'\\]*+(?:(?:\\.|'(?!''))[^'\\]*+)*+'''"
 _PLAIN = rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"' + rb"|'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+'"
-_ASIDE = re.compile(rb"(" + b"|".join([_TRIPLE_DOUBLE, _TRIPLE_SINGLE, _PLAIN]) + rb")|(?<!\s)(?:\s*+#[^\n]*|\s+(?=\n))", re.DOTALL)
+_COMMENTS = re.compile(rb"(" + b"|".join([_TRIPLE_DOUBLE, _TRIPLE_SINGLE, _PLAIN]) + rb")|(?<!\s)(?:\s*+#[^\n]*|\s+(?=\n))", re.DOTALL)
 _DOCSTRING = re.compile(rb"(\A|:\n[ \t]*+)" + _TRIPLE_DOUBLE + rb"(?=\n)", re.DOTALL)
 _TYPING = re.compile(rb"^([ \t]*)if TYPE_CHECKING:\n(?:\1[ \t]+[^\n]*(?:\n|\Z))+", re.MULTILINE)
 _IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]+)|import[ \t]+([^\n]+))", re.MULTILINE)
@@ -201,7 +201,7 @@ def _read(module: str) -> Source:
 
 def plain(source: bytes) -> bytes:
     """Returns a module's source without comments, blank lines, spaces at line ends, and docstrings (which become `""`)."""
-    text = b"".join(filter(None, _ASIDE.split(source))).lstrip()
+    text = b"".join(filter(None, _COMMENTS.split(source))).lstrip()
     return text if b"'''" in text else _DOCSTRING.sub(_undocumented, text)  # such a string may hold a text that looks like a docstring
 
 
@@ -235,11 +235,11 @@ def _named(text: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _data(path: Path, shown: str, text: bytes) -> dict[str, str]:
-    """Returns the digests of the data files that a module reads, by their paths in the package. These are the files of `_beside` whose
+    """Returns the digests of the data files that a module reads, by their paths in the package. These are the files of `_data_files` whose
     name is in its source (`scorer.json`), or for whose ending the source builds a name (`f"{name}.yaml"`)."""
     folder = shown.rpartition("/")[0]
     found = {}
-    for file in _beside(folder):
+    for file in _data_files(folder):
         name = file.rpartition("/")[2]
         endings = {name[place:].encode() for place in (name.find("."), name.rfind(".")) if place >= 0}
         if name.encode() in text or any(end in text and re.search(_MADE % re.escape(end), text) for end in endings):
@@ -296,7 +296,7 @@ def _exists(module: str) -> bool:
 
 
 @cache
-def _beside(folder: str) -> tuple[str, ...]:
+def _data_files(folder: str) -> tuple[str, ...]:
     """Returns the paths of the data files in a folder of the package, and in those of its subfolders that hold no modules."""
     with_modules = {place for place, files in _folders().items() if any(name.endswith(".py") for name in files)}
     data = [

@@ -45,8 +45,8 @@ def _placed(place: tuple[str, ...], error: Any, schema: type[Config]) -> InitErr
     message, given = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
-    own = error["type"] == "value_error"  # its message names the value itself
-    kind = PydanticCustomError("value_error" if own else "option", "{message}", {"message": message[0].lower() + message[1:]})
+    by_validator = error["type"] == "value_error"  # its message names the value itself
+    kind = PydanticCustomError("value_error" if by_validator else "option", "{message}", {"message": message[0].lower() + message[1:]})
     return InitErrorDetails(type=kind, loc=(*place, *error["loc"]), input=given)
 
 
@@ -99,13 +99,13 @@ def counting(config: Config) -> dict[str, Any]:
 
 def seconds_of(variable: str, default: float, least: float, most: float) -> float:
     """Returns the seconds that an environment variable gives, else `default`. Raises InputError outside of `least` to `most`."""
-    said = os.environ.get(variable) or str(default)
+    text = os.environ.get(variable) or str(default)
     try:
-        seconds = float(said)
+        seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not least <= seconds <= most:
-        raise InputError(f"{variable}={said}: give seconds from {least:.0f} to {most:.0f}.")
+        raise InputError(f"{variable}={text}: give seconds from {least:.0f} to {most:.0f}.")
     return seconds
 
 

@@ -210,7 +210,7 @@ def download_packages(names: list[str], root: Path) -> list[Path]:
     available = listed(names, [])
     options: list[str] = []
     if not available:
-        options = own_lists(root)
+        options = local_lists(root)
         apt(["update", *options], into)
         available = listed(names, options)
     if not available:
@@ -231,7 +231,7 @@ def listed(names: list[str], options: list[str]) -> list[str]:
     return [name for name in names if name in known]
 
 
-def own_lists(root: Path) -> list[str]:
+def local_lists(root: Path) -> list[str]:
     """Returns options that keep apt's lists below `root`, so that the system stays unchanged and no root rights are needed."""
     for name in ("lists/partial", "cache/archives/partial"):
         (root / name).mkdir(parents=True)
@@ -247,8 +247,8 @@ def apt(command: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise OSError(f"apt-get {command[0]} took more than {APT_SECONDS} seconds") from error
     if result.returncode:
-        said = [line for line in result.stderr.splitlines() if line.startswith("E:")]
-        raise OSError(f"apt-get {command[0]} failed ({(said or ['E: no reason given'])[0][2:].strip()})")
+        errors = [line for line in result.stderr.splitlines() if line.startswith("E:")]
+        raise OSError(f"apt-get {command[0]} failed ({(errors or ['E: no reason given'])[0][2:].strip()})")
 
 
 # ---- the pages that pydoc renders for the standard library ----

@@ -59,7 +59,7 @@ class TaskDone:
     warnings: list[str]
     seconds: float
     peak_mb: int  # peak memory of the worker and its child processes
-    beside_mb: int = 0  # of the child processes alone
+    children_mb: int = 0  # of the child processes alone
     node: str = field(default_factory=platform.node)  # the machine that did it
 
 
@@ -88,12 +88,12 @@ def publish_output(
     key: str,
     made: Output | Iterator[Output],
     started: float,
-    beside_mb: Callable[[], int] = lambda: 0,
+    children_mb: Callable[[], int] = lambda: 0,
     fence: Callable[[], None] = lambda: None,
 ) -> TaskDone:
     """Publishes the files of a task one after the other, in the order of their paths (part by part, where the output comes in parts).
 
-    `started`: when the task began (perf_counter). `beside_mb`: returns the memory of the worker's child processes. `fence` is called
+    `started`: when the task began (perf_counter). `children_mb`: returns the memory of the worker's child processes. `fence` is called
     before each part. It raises where another process has taken over the run, which may have recorded other files of these names.
     """
     files: list[OutputFile] = []
@@ -108,10 +108,10 @@ def publish_output(
         whole.bytes_in += output.bytes_in
         counts.update(output.counts)
         whole.warnings += output.warnings
-    beside = beside_mb()
+    children = children_mb()
     return TaskDone(
         key, sorted(files, key=lambda file: file.path), whole.rows_in, whole.kept, whole.dropped, whole.bytes_in,
-        dict(sorted(counts.items())), whole.warnings, time.perf_counter() - started, peak_memory_mb() + beside, beside,
+        dict(sorted(counts.items())), whole.warnings, time.perf_counter() - started, peak_memory_mb() + children, children,
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ class Performer:
                 ready = True
                 started = time.perf_counter()
                 worker.parts = attempt.parts
-                return publish_output(self.storage, task.key, worker.process(task), started, worker.beside_mb, self._fence)
+                return publish_output(self.storage, task.key, worker.process(task), started, worker.children_mb, self._fence)
         except (Exception, Overdue) as error:
             if of_an_interrupt(error):
                 raise (Terminated if exit_code_of(error) == 143 else KeyboardInterrupt) from error

@@ -16,7 +16,7 @@ from corpusmill.pipeline.web import cached
 
 MAGIC_CHARACTERS = "*?["
 #: Protocols for which fsspec's own readers are used, since their requests and buffers suit the servers.
-OWN_READERS = ("http://", "https://", "hf://")
+FSSPEC_PROTOCOLS = ("http://", "https://", "hf://")
 
 
 def local_path(path: str) -> str:
@@ -42,7 +42,7 @@ def open_file(path: str) -> IO[bytes]:
         if here := cached(path):
             return open(here.path, "rb")
         fs, name = filesystem(path)
-        if not path.startswith(OWN_READERS):
+        if not path.startswith(FSSPEC_PROTOCOLS):
             return cast(IO[bytes], StoreFile(fs, name, path))
         file: IO[bytes] = fs.open(name, "rb")
         if path.startswith(("http://", "https://")):
@@ -153,7 +153,7 @@ def _below(folder: str) -> list[str]:
 def _expand_remote(given: str) -> list[str]:
     fs, name = filesystem(given)
     protocol = given.split("://", 1)[0]
-    look = _look_by_kind if given.startswith(OWN_READERS) else _look
+    look = _look_by_kind if given.startswith(FSSPEC_PROTOCOLS) else _look
     try:
         files = asked(given, lambda: look(given, fs, name))
     except CorpusmillError:

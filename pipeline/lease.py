@@ -83,11 +83,11 @@ class LeaseHolder:
 def read_holder(content: bytes) -> LeaseHolder | None:
     """Returns the holder that a lease names; None where the lease is damaged."""
     try:
-        said = json.loads(content)
+        fields = json.loads(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
-        if any(not isinstance(said[name], kind) for name, kind in kinds.items()):
+        if any(not isinstance(fields[name], kind) for name, kind in kinds.items()):
             return None
-        return LeaseHolder(**{name: said[name] for name in kinds} | {"ttl": min(max(float(said["ttl"]), SHORTEST), LONGEST)})
+        return LeaseHolder(**{name: fields[name] for name in kinds} | {"ttl": min(max(float(fields["ttl"]), SHORTEST), LONGEST)})
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
@@ -297,14 +297,14 @@ class Lease:
                 return
 
     def _renew(self) -> None:
-        begun, beaten = clock(), replace(self.mine, beat=self.mine.beat + 1)
+        started, beaten = clock(), replace(self.mine, beat=self.mine.beat + 1)
         version = self.file.write(beaten.content(), self._version)
         if version is None:
             found = self.file.read()
             held = read_holder(found[0]) if found else None
             self.lost = f"another corpusmill has taken this run over ({held.words})" if held else "its lease was removed"
         else:
-            self.mine, self._version, self._renewed = beaten, version, begun
+            self.mine, self._version, self._renewed = beaten, version, started
 
 
 def _interrupt_main() -> None:
@@ -347,18 +347,18 @@ def check_holder(storage: Storage, holder: str) -> None:
 def look(storage: Storage) -> dict[str, Any]:
     """Returns the state of the lease from one reading, without waiting or writing: `state` (`held`, `free`, `expired`, `unknown`), `host`,
     `process`, and `seconds` since it was renewed (by the time of its file; None where a store gives none)."""
-    told: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
+    status: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
     try:
         found = SwapFile(storage, LEASE).read()
         written = storage.times().get(LEASE)
     except (OSError, CorpusmillError):
-        return told
+        return status
     if found is None or (held := read_holder(found[0])) is None:
-        return told
+        return status
     age = None if written is None else max(0.0, time.time() - written)
-    told |= {"host": held.host, "process": held.pid, "seconds": age and round(age, 1)}
+    status |= {"host": held.host, "process": held.pid, "seconds": age and round(age, 1)}
     if not held.holder:
-        return {**told, "state": "free"}
+        return {**status, "state": "free"}
     if held.here and (state := held.process_state()) not in STILL:
-        return {**told, "state": "free" if state in GONE else "held"}
-    return told if age is None else {**told, "state": "held" if age <= held.ttl else "expired"}
+        return {**status, "state": "free" if state in GONE else "held"}
+    return status if age is None else {**status, "state": "held" if age <= held.ttl else "expired"}

@@ -72,9 +72,9 @@ def checked_redirects() -> dict[str, Any]:
     """Returns options that make an `aiohttp.ClientSession`, with which fsspec reads web servers, follow redirects by these rules."""
     import aiohttp
 
-    async def check(_: object, __: object, told: Any) -> None:
-        location = told.response.headers.get("Location") or told.response.headers.get("URI") or ""
-        check_redirect(str(told.response.url), urljoin(str(told.response.url), location))
+    async def check(_: object, __: object, params: Any) -> None:
+        location = params.response.headers.get("Location") or params.response.headers.get("URI") or ""
+        check_redirect(str(params.response.url), urljoin(str(params.response.url), location))
 
     config = aiohttp.TraceConfig()
     config.on_request_redirect.append(check)

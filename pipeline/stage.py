@@ -90,7 +90,7 @@ class Worker(ABC):
     def setup(self) -> None:  # noqa: B027 - most workers have nothing to load
         """Loads models and lists: called once a process, before the first task."""
 
-    def beside_mb(self) -> int:
+    def children_mb(self) -> int:
         """Returns the peak memory, in MB, of the child processes that the worker keeps."""
         return 0
 

@@ -20,7 +20,7 @@ from corpusmill.pipeline.store_requests import Truncated, asked, is_s3
 #: Bytes up to which an object is read as a whole, and bytes of the first range of a larger one.
 WHOLE, FIRST = 4 << 20, 64 << 10
 #: The longest range of one request, and the number of parallel requests.
-RANGE, BESIDE = 8 << 20, 4
+RANGE, PARALLEL = 8 << 20, 4
 #: Bytes of a part. S3 accepts at most 10,000 parts of an object (so 320 GB) of at least 5 MiB each.
 PART = 32 << 20
 
@@ -93,7 +93,7 @@ class StoreFile(Stream):
         places = range(begin, end, RANGE)
         if len(places) == 1:
             return self._range(begin, end)
-        with ThreadPoolExecutor(BESIDE) as pool:
+        with ThreadPoolExecutor(PARALLEL) as pool:
             return b"".join(pool.map(lambda at: self._range(at, min(at + RANGE, end)), places))
 
     def _range(self, begin: int, end: int) -> bytes:
@@ -134,9 +134,9 @@ class StoreWriter(io.RawIOBase):
         view = memoryview(content).cast("B")
         size = len(view)
         while view:  # part by part, so that a large content is not copied as a whole
-            room = PART - self._buffer.tell()
-            self._buffer.write(view[:room])
-            view = view[room:]
+            free = PART - self._buffer.tell()
+            self._buffer.write(view[:free])
+            view = view[free:]
             if self._buffer.tell() == PART:
                 self._send()
         self._written += size

@@ -24,7 +24,7 @@ from corpusmill.ingest.html.walk import (
     LINKED,
     NODE,
     OFFSET,
-    OWN,
+    OWN_HINTS,
     PARENT,
     PRIME,
     ROW,
@@ -393,9 +393,9 @@ def _of_hints(out, blocks, nodes):
     around, near = np.empty(len(blocks), np.int64), np.empty(len(blocks), np.int64)
     for block in range(len(blocks)):
         node = blocks[block, NODE]
-        around[block], near[block] = nodes[node, HINTS], nodes[node, OWN]
+        around[block], near[block] = nodes[node, HINTS], nodes[node, OWN_HINTS]
         if nodes[node, PARENT] > 0:
-            near[block] |= nodes[nodes[node, PARENT], OWN]
+            near[block] |= nodes[nodes[node, PARENT], OWN_HINTS]
     for bit in range(HINT_COUNT):
         for block in range(len(blocks)):
             out[bit, block] = (around[block] >> bit) & 1

@@ -12,7 +12,7 @@ import numpy as np
 from corpusmill.ingest.html import walk as marks
 from corpusmill.ingest.html.tags import HINT_NAMES
 from corpusmill.ingest.html.tree import Tree
-from corpusmill.ingest.html.walk import END, NODE, OWN, PARENT, START, Page
+from corpusmill.ingest.html.walk import END, NODE, OWN_HINTS, PARENT, START, Page
 
 TITLES = ("og:title", "twitter:title", "dc.title", "dcterms.title")
 AUTHORS = ("author", "article:author", "dc.creator", "dcterms.creator", "parsely-author", "sailthru.author", "byl", "citation_author")
@@ -154,8 +154,8 @@ def _marked_author(tree: Tree, page: Page) -> str | None:
 
 def _dated_block(page: Page) -> str | None:
     """Returns the first date in a block whose node, or its parent, has a name that hints at a date."""
-    own = page.nodes[:, OWN]
-    near = own | own[page.nodes[:, PARENT]] * (page.nodes[:, PARENT] > 0)
+    own_hints = page.nodes[:, OWN_HINTS]
+    near = own_hints | own_hints[page.nodes[:, PARENT]] * (page.nodes[:, PARENT] > 0)
     for block in np.flatnonzero(near[page.blocks[:, NODE]] & DATE)[:DATED_BLOCKS]:
         start, end = page.blocks[block, START], page.blocks[block, END]
         text = page.text[start : min(end, start + DATED_BYTES)].tobytes().decode("utf-8", "ignore")

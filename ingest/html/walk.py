@@ -201,9 +201,9 @@ def _note(row, element):
 START, END, NODE, CHARS, LINKED, BOLDED, ANCHORS, BREAKS, ITEM, ROW = range(10)
 BLOCK_COLUMNS = 10
 #: Columns of `Page.nodes` (int64). `PARENT`: the node around it. `TAG`: a number of `tags.NAMES`. `[FIRST, LAST)`: the blocks in the node.
-#: `OWN`: the hints of its own names (bits of `tags.HINTS`). `HINTS`: these with the hints of the nodes around it. `ALIKE`: a number that is
-#: equal for nodes with equal element names and classes.
-PARENT, TAG, FIRST, LAST, DEPTH, OWN, HINTS, ALIKE = range(8)
+#: `OWN_HINTS`: the hints of its own names (bits of `tags.HINTS`). `HINTS`: these with the hints of the nodes around it. `ALIKE`: a number
+#: that is equal for nodes with equal element names and classes.
+PARENT, TAG, FIRST, LAST, DEPTH, OWN_HINTS, HINTS, ALIKE = range(8)
 NODE_COLUMNS = 8
 
 #: How a walk ends: at the end of the page, or before it because elements are nested too deeply or memory runs out.
@@ -425,14 +425,14 @@ def _break(text, state):
 
 
 @kernel(inline="always")
-def _open_node(nodes, state, tag, own, alike):
+def _open_node(nodes, state, tag, hints, alike):
     parent, node = state[NODE_NOW], state[NODE_COUNT]
     nodes[node, PARENT], nodes[node, TAG], nodes[node, FIRST] = parent, tag, state[COUNT]
     nodes[node, DEPTH] = nodes[parent, DEPTH] + 1
     over = nodes[parent, TAG]
     # hints on <body> and <html> are about the whole page, and not inherited
-    nodes[node, HINTS] = own if over == TAG_BODY or over == TAG_HTML else own | nodes[parent, HINTS]
-    nodes[node, OWN], nodes[node, ALIKE] = own, alike
+    nodes[node, HINTS] = hints if over == TAG_BODY or over == TAG_HTML else hints | nodes[parent, HINTS]
+    nodes[node, OWN_HINTS], nodes[node, ALIKE] = hints, alike
     state[NODE_NOW], state[NODE_COUNT] = node, node + 1
 
 

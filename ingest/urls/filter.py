@@ -126,8 +126,8 @@ class UrlFilter:
 
     def _open(self) -> tuple[list[Lists], Lists | None]:
         """Opens the lists that block, and the list that allows (None if there is none)."""
-        own = [ListFile(kind, path) for kind in LISTS for path in getattr(self.config, kind)]
-        groups = ([shipped_sources()] if self.config.shipped_lists else []) + ([own] if own else [])
+        given = [ListFile(kind, path) for kind in LISTS for path in getattr(self.config, kind)]
+        groups = ([shipped_sources()] if self.config.shipped_lists else []) + ([given] if given else [])
         allow = [ListFile(kind, path) for path in self.config.allow for kind in LISTS]
         return [open_lists(group, self.exact) for group in groups], open_lists(allow, exact=False) if allow else None
 

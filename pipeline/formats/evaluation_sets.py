@@ -22,7 +22,7 @@ MOST_BYTES, MOST_ROWS, CHUNK = 1 << 30, 10_000_000, 1 << 20
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".zip")
 COMPRESSIONS = (".gz", ".zst", ".lz4")
 #: Files that the library `datasets` saves next to its rows.
-BESIDE = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
+METADATA_FILES = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
 
 Rows = list[dict[str, Any]]
 
@@ -32,7 +32,7 @@ def has_data(path: str) -> bool:
     name = PurePosixPath(path).name
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
-    return name.endswith(ENDINGS) and not name.startswith((".", "_")) and name not in BESIDE
+    return name.endswith(ENDINGS) and not name.startswith((".", "_")) and name not in METADATA_FILES
 
 
 def read_set(path: str) -> Iterator[tuple[str, Rows]]:
@@ -92,8 +92,8 @@ def _arrow_batches(place: str, file: IO[bytes], start: bytes) -> list[pa.RecordB
 
 
 def _unreadable(place: str, kind: str, error: BaseException) -> InputError:
-    said = (str(error) or "it asks for more memory than there is").splitlines()[0].rstrip(".")
-    return InputError(f"{place}: not a readable {kind} file ({said}).")
+    reason = (str(error) or "it asks for more memory than there is").splitlines()[0].rstrip(".")
+    return InputError(f"{place}: not a readable {kind} file ({reason}).")
 
 
 def _inflated(place: str, file: IO[bytes], start: bytes) -> bytes:

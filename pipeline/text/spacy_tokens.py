@@ -447,19 +447,19 @@ class KnownChunks:
                 while chunks.counts[WAITING]:
                     self._answer(data)
                     mark_waiting(data, starts, ends, self._rules, chunks, marks)
-            self._make_room()
+            self._empty_if_full()
 
     def _answer(self, data: npt.NDArray[np.uint8]) -> None:
         counts = self._chunks.counts
         questions = self._chunks.questions[: counts[QUESTIONS]].copy()
-        self._make_room()
+        self._empty_if_full()
         for some in _groups(questions):
             text, places = _joined(data, some)
             store_answers(np.frombuffer(text, np.uint8), self._token_starts(text), places, self._rules, self._chunks)
         self.asked += len(questions)
         counts[QUESTIONS] = counts[POOL_ASKED] = 0
 
-    def _make_room(self) -> None:
+    def _empty_if_full(self) -> None:
         """Empties the table when a further round of questions (each adds up to two entries) might not fit."""
         counts = self._chunks.counts
         if counts[ENTRIES] + 2 * MOST_QUESTIONS > self._most or counts[POOL_USED] + 2 * MOST_POOL > POOL:

@@ -263,7 +263,7 @@ class PhaseMetrics:
     rows_in: int = 0
     bytes_in: int = 0
     peak_mb: int = 0
-    beside_mb: int = 0
+    children_mb: int = 0
 
     def add(self, done: TaskDone) -> None:
         self.tasks += 1
@@ -271,14 +271,14 @@ class PhaseMetrics:
         self.rows_in += done.rows_in
         self.bytes_in += done.bytes_in
         self.peak_mb = max(self.peak_mb, done.peak_mb)
-        self.beside_mb = max(self.beside_mb, done.beside_mb)
+        self.children_mb = max(self.children_mb, done.children_mb)
 
     def row(self, stage: str, phase: str, seconds: float, workers: int) -> dict[str, Any]:
         """Returns the line as JSON. `seconds`: wall-clock time of the phase."""
         return {
             "stage": stage, "phase": phase, "seconds": round(seconds, 3), "worker_seconds": round(self.worker_seconds, 3),
             "tasks": self.tasks, "rows_in": self.rows_in, "bytes_in": self.bytes_in, "workers": workers, "peak_mb": self.peak_mb,
-            "beside_mb": self.beside_mb,
+            "beside_mb": self.children_mb,
         }  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_a_failing_apt_is_an_oserror(tmp_path: Path) -> None:
 
 
 def test_own_lists_leave_the_system_alone(tmp_path: Path) -> None:
-    options = crawl.own_lists(tmp_path)
+    options = crawl.local_lists(tmp_path)
     assert all(str(tmp_path) in option for option in options if option != "-o")
 
 

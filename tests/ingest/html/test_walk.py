@@ -22,7 +22,7 @@ from corpusmill.ingest.html.walk import (
     LAST,
     LINKED,
     NODE,
-    OWN,
+    OWN_HINTS,
     PARENT,
     ROW,
     TAG,
@@ -103,7 +103,7 @@ def _is_below(page, node: int, other) -> bool:
 def test_hints_of_names(attributes: str, hints: set[str]) -> None:
     page = walked(f"<div {attributes}><p>text</p></div>")
     found = page.nodes[page.blocks[0, NODE]]
-    assert {name for bit, name in enumerate(HINT_NAMES) if found[HINTS] >> bit & 1} == hints and found[OWN] == 0
+    assert {name for bit, name in enumerate(HINT_NAMES) if found[HINTS] >> bit & 1} == hints and found[OWN_HINTS] == 0
 
 
 def test_what_is_said_of_the_whole_page_is_no_hint() -> None:
