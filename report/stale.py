@@ -55,7 +55,7 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
     order = list(STAGES)
     written = written_files({name: state.tasks for name, state in stages.items() if state.tasks or state.status == "complete"})
     because: dict[str, str] = {}
-    begun: set[str] = set()  # unfinished stages whose output a later stage has read
+    unfinished: set[str] = set()  # unfinished stages whose output a later stage has read
     for name, state in stages.items():
         rows = [task for task in state.tasks if state.status == "complete" or not task.task.startswith(TRIAL)]
         read = {ref for row in (*rows, *(state.quarantined if rows else ())) for ref in row.inputs}
@@ -64,7 +64,7 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
         changed = {stage for _, stage, _ in changed_inputs(read, owners)} | _unread(read, owners)
         for owner in owners:
             if stages[owner].status == "unfinished":
-                begun.add(owner)
+                unfinished.add(owner)
                 because.setdefault(name, f"{owner} was begun again and is not finished")
             elif owner in changed:
                 because.setdefault(name, f"{owner} was done again after it")
@@ -75,7 +75,7 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
             because[name] += "; the recipe no longer has it, so its folder can go"
     if not because:
         return None
-    return Stale(because, mend_command(folder, [name for name in order if name in {*because, *begun} & {*recipe}]))
+    return Stale(because, mend_command(folder, [name for name in order if name in {*because, *unfinished} & {*recipe}]))
 
 
 def mend_command(folder: str, stages: list[str]) -> str:

@@ -349,8 +349,10 @@ def _verdict(found: Difference) -> str:
     if not moved and not any(unseen):
         return f"Both keep the same {a:,} documents ({what})."
     change = f" ({(b - a) / a:+.1%})" if a else ""
-    said = f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
-    return said + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")
+    verdict = (
+        f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
+    )
+    return verdict + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")
 
 
 def _outcomes(found: Difference) -> Shown:
@@ -366,14 +368,14 @@ def _outcomes(found: Difference) -> Shown:
 
 
 def _settings(found: Difference) -> Shown:
-    rows = [[cell(key, 120), Text(_said(a)), Text(_said(b))] for key, a, b in found.settings[:SETTINGS]]
+    rows = [[cell(key, 120), Text(_value_text(a)), Text(_value_text(b))] for key, a, b in found.settings[:SETTINGS]]
     made = table("Differences of recipes, inputs and versions", "key", "A", "B", rows=rows)
     for column in made.columns:
         column.no_wrap = False
     return made, _left(len(found.settings) - SETTINGS, "--json has all")
 
 
-def _said(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return safe_line(value if isinstance(value, str) else json.dumps(value, default=str), 200)
 
 

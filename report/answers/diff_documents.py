@@ -167,7 +167,7 @@ def read_counts(pair: Pair) -> dict[str, Counts]:
     for kept_a, kept_b, documents, characters_a, characters_b in pair.query(sql):
         characters = characters_a if kept_a or not kept_b else characters_b
         counts[_outcome(kept_a, kept_b)] = Counts(documents, int((characters if characters is not None else characters_b) or 0))
-    if _tells_tokens(pair):
+    if _has_tokens(pair):
         _count_tokens(pair, counts)
     return counts
 
@@ -179,7 +179,7 @@ def _outcome(kept_a: bool | None, kept_b: bool | None) -> str:
     return {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}[kept_a, kept_b]
 
 
-def _tells_tokens(pair: Pair) -> bool:
+def _has_tokens(pair: Pair) -> bool:
     """Whether both runs have encoded the output of the last compared stage: no stage lies between it and `tokens`."""
     last = ORDER.index(pair.stages[-1])
     later = [f"{name}_report" for name in ORDER[last + 1 : -1]]

@@ -238,16 +238,16 @@ def _show_rest(count: int, about: TableInfo, console: Console) -> None:
 
 
 def _show_decisions(rows: list[Row], about: TableInfo, console: Console) -> None:
-    beside = console.width >= SIDE_BY_SIDE
-    made = table(about.title, "document", *(["decision"] if beside else []))
+    wide = console.width >= SIDE_BY_SIDE
+    made = table(about.title, "document", *(["decision"] if wide else []))
     for row in rows:
         document = Text(f"{safe_line(row['url'] or '(no URL)', 120)}\n{safe_line(row['id'], 40)}")
         decision = _decision(row, about)
-        if beside:
+        if wide:
             made.add_row(document, decision)
         else:
             made.add_row(Text("\n").join([document, decision]))
-    if beside:
+    if wide:
         made.columns[0].min_width = 32
     _wrapped(made, console)
 

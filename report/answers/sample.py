@@ -15,7 +15,7 @@ from rich.text import Text
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.answers.choose import LATER, Choice, TableRows, asked_meanings, check_rules, choose, report_rows, shown, there
-from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again, distance, passing, room
+from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again, distance, margin, passing
 from corpusmill.report.machine import print_json_lines, warn
 from corpusmill.report.query.run import Run, identifier, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
@@ -185,7 +185,7 @@ def show_document(place: int, row: dict[str, Any], rules: list[ReportRule], near
 
 
 def _value(rule: ReportRule, value: Any, failed: bool) -> Text:
-    by = "" if distance(rule, value) is None else f", {room(rule, value, failed)}"
+    by = "" if distance(rule, value) is None else f", {margin(rule, value, failed)}"
     return Text(f"{safe_line(rule.column, 60)} = {safe_line(number(value), 60)} (fails if {limit(rule)}{by})")
 
 

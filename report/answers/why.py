@@ -14,7 +14,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import table_rows
-from corpusmill.report.answers.why_change import RecipeChange, change, distance, room
+from corpusmill.report.answers.why_change import RecipeChange, change, distance, margin
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
@@ -23,7 +23,7 @@ from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
 
 #: Columns of dedup that `dedup_facts` puts into words.
-DEDUP_TOLD = {
+DEDUP_FACTS = {
     "cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster",
     *(column for columns in COLUMNS.values() for column in columns if column),
     "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches",
@@ -32,7 +32,7 @@ PASSAGE = 600
 #: The stages with a row for each document, in their order.
 REPORTED = ("ingest", "filter", "dedup", "tokens")
 #: Columns that are put into words or left out of the table of values.
-TOLD = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_TOLD}
+NOT_VALUES = {*REPORT.names, "source", "offset", "length", "split", "shards", "copies", "reason", *DEDUP_FACTS}
 TEXT = 400
 #: Terminals of at least this width show all columns of the table of values.
 WIDE = 96
@@ -109,7 +109,7 @@ def _url(reader: RunReader, id_: str) -> str:
 
 
 @dataclass
-class Told:
+class Explanation:
     """A stage's row about the document. `facts`: sentences. `values`: the measured values by column, each with the rules on it."""
 
     stage: str
@@ -142,16 +142,16 @@ class Story:
 
     id: str
     url: str | None
-    told: list[Told]
+    explanations: list[Explanation]
     text: str
 
     @property
     def holds_no_page(self) -> bool:
         """Whether these are records such as requests, which a crawl stores under the URL of a page."""
-        return all(told.stage == "ingest" and told.row.get("failed") == [NO_PAGE] for told in self.told)
+        return all(explanation.stage == "ingest" and explanation.row.get("failed") == [NO_PAGE] for explanation in self.explanations)
 
     def as_json(self) -> dict[str, Any]:
-        return {"id": self.id, "url": self.url, "stages": [told.as_json() for told in self.told], "text": self.text}
+        return {"id": self.id, "url": self.url, "stages": [explanation.as_json() for explanation in self.explanations], "text": self.text}
 
 
 def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text") -> None:
@@ -171,7 +171,7 @@ def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool,
         raise InputError(f"{folder}: no stage of this run has a report yet.")
     ids, passages = _search(run, stages, document, in_texts)
     if passages is not None:
-        _tell_outcomes(run, stages, passages)
+        _add_outcomes(run, stages, passages)
     stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
     pages = [story for story in stories if not story.holds_no_page] or stories
     notes = _notes(reader, [story for story in stories if story not in pages], pages)
@@ -205,7 +205,7 @@ def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple
     return ([passages.holders[0].id] if passages.count == 1 else []), passages
 
 
-def _tell_outcomes(run: Run, stages: list[str], passages: Passages) -> None:
+def _add_outcomes(run: Run, stages: list[str], passages: Passages) -> None:
     """Adds to each listed document its outcome: kept to the end, or dropped in which stage by which rules."""
     holders = passages.holders or []
     for stage in stages:
@@ -226,9 +226,11 @@ def _as_json(passages: Passages | None) -> dict[str, Any] | None:
 
 def _story(run: Run, stages: list[str], id_: str) -> Story | None:
     """Reads the document's rows in the reports of all stages; None where no report has one."""
-    told = [_told(run, stage, row) for stage in stages if f"{stage}_report" in run.tables for row in _rows(run, f"{stage}_report", id_)]
-    url = next((one.row["url"] for one in told if one.row.get("url")), None)
-    return Story(id_, url, told, _text(run, id_, told)) if told else None
+    explanations = [
+        _explanation(run, stage, row) for stage in stages if f"{stage}_report" in run.tables for row in _rows(run, f"{stage}_report", id_)
+    ]
+    url = next((one.row["url"] for one in explanations if one.row.get("url")), None)
+    return Story(id_, url, explanations, _text(run, id_, explanations)) if explanations else None
 
 
 def _rows(run: Run, table: str, id_: str, columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -240,10 +242,10 @@ def _rows(run: Run, table: str, id_: str, columns: tuple[str, ...] = ()) -> list
     return list(rows.read(columns or rows.columns, "", 1_000_000))
 
 
-def _told(run: Run, stage: str, row: dict[str, Any]) -> Told:
+def _explanation(run: Run, stage: str, row: dict[str, Any]) -> Explanation:
     rules = run.rules(stage)
-    values = {n: (v, [rule for rule in rules if rule.column == n]) for n, v in row.items() if n not in TOLD and v is not None}
-    made = Told(stage, row, list(_facts(run.reader, row)), values, change(run, stage, row), meanings=run.meanings(stage))
+    values = {n: (v, [rule for rule in rules if rule.column == n]) for n, v in row.items() if n not in NOT_VALUES and v is not None}
+    made = Explanation(stage, row, list(_facts(run.reader, row)), values, change(run, stage, row), meanings=run.meanings(stage))
     if (row.get("cluster_size") or 1) > 1 or row.get("kept_in"):
         what = "its copies" if row.get("kept") else "the two word by word"
         made.commands.append(f"{what}: corpusmill clusters {safe_line(run.reader.storage.root, 200)} --id {safe_line(row['id'], 40)}")
@@ -259,10 +261,14 @@ def _told(run: Run, stage: str, row: dict[str, Any]) -> Told:
 def _notes(reader: RunReader, others: list[Story], pages: list[Story]) -> list[str]:
     notes = []
     if others:
-        reasons = "; ".join(safe_line(str(told.row.get("reason") or told.row["id"]), 120) for story in others for told in story.told)
+        reasons = "; ".join(
+            safe_line(str(explanation.row.get("reason") or explanation.row["id"]), 120)
+            for story in others
+            for explanation in story.explanations
+        )
         notes.append(f"also in the crawl under this URL: {reasons}.")
     for story in pages:
-        records = max(sum(told.stage == stage for told in story.told) for stage in REPORTED)
+        records = max(sum(explanation.stage == stage for explanation in story.explanations) for stage in REPORTED)
         if records > 1:
             notes.append(f"{safe_line(story.id, 40)}: the crawl holds this page {records:,} times, byte for byte under one URL.")
     unfinished = [name for name, state in reader.stages.items() if state.status == "unfinished"]
@@ -293,9 +299,9 @@ def _record(row: dict[str, Any]) -> str:
     return text + (f", length {row['length']}" if row.get("length") is not None else "")
 
 
-def _text(run: Run, id_: str, told: list[Told]) -> str:
+def _text(run: Run, id_: str, explanations: list[Explanation]) -> str:
     """Returns the beginning of the document's text from the last stage that kept it and can be read."""
-    kept = {one.stage for one in told if one.row.get("kept")}
+    kept = {one.stage for one in explanations if one.row.get("kept")}
     for stage in ("dedup", "filter", "ingest"):
         if stage in kept and f"{stage}_documents" in run.tables:
             for row in _rows(run, f"{stage}_documents", id_, ("text",)):
@@ -307,12 +313,12 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
     """Prints a numbered list of the documents with a passage; for a single document the place in its text."""
     holders = passages.holders or []
     documents = "1 document holds" if passages.count == 1 else f"{passages.count:,} documents hold"
-    said = (
+    heading = (
         f"{documents} this text as the stage {passages.stage} wrote it:"
         if passages.stage
         else f"{passages.count:,} documents have this URL:"
     )
-    console.print(Text(said, style="bold"))
+    console.print(Text(heading, style="bold"))
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
         console.print(Text(head))
@@ -347,10 +353,10 @@ def show_story(run: str, stories: list[Story], notes: list[str], console: Consol
 def _explain(run: str, story: Story, console: Console) -> None:
     console.print(Text(safe_line(story.url or "(no URL)", 400), style="bold"))
     console.print(Text(f"id {safe_line(story.id, 40)}", style="dim"))
-    for told in story.told:
-        same = [other for other in story.told if other.stage == told.stage]
+    for explanation in story.explanations:
+        same = [other for other in story.explanations if other.stage == explanation.stage]
         console.print()
-        _tell(told, f", record {same.index(told) + 1} of {len(same)}" if len(same) > 1 else "", console)
+        _print_explanation(explanation, f", record {same.index(explanation) + 1} of {len(same)}" if len(same) > 1 else "", console)
     if story.text:
         console.print()
         console.print(Text("The text begins:", style="bold"))
@@ -360,28 +366,28 @@ def _explain(run: str, story: Story, console: Console) -> None:
     console.print()
 
 
-def _tell(told: Told, which: str, console: Console) -> None:
-    row = told.row
+def _print_explanation(explanation: Explanation, which: str, console: Console) -> None:
+    row = explanation.row
     kept = bool(row.get("kept"))
-    head = Text(f"{told.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
+    head = Text(f"{explanation.stage}{which}: ", style="bold") + Text("kept" if kept else "dropped", style="green" if kept else "red")
     head.append(f"  {number(row.get('chars_in') or 0)} characters in, {number(row.get('chars_out') or 0)} out", style="dim")
     console.print(head)
     for name in row.get("failed") or []:
-        console.print(_indented(Text(f"failed {safe_line(name, 80)}{_reason(name, told)}", style="red"), 2))
-        if name in told.meanings:
-            console.print(_indented(Text(safe_line(told.meanings[name], 300)), 4))
-    for line in told.facts:
+        console.print(_indented(Text(f"failed {safe_line(name, 80)}{_reason(name, explanation)}", style="red"), 2))
+        if name in explanation.meanings:
+            console.print(_indented(Text(safe_line(explanation.meanings[name], 300)), 4))
+    for line in explanation.facts:
         console.print(_indented(Text(line), 2))
-    if told.change is not None:
-        _show_change(told.change, console)
-    for line in told.commands:
+    if explanation.change is not None:
+        _show_change(explanation.change, console)
+    for line in explanation.commands:
         console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
-    if told.values:
-        _print_values(told, console)
+    if explanation.values:
+        _print_values(explanation, console)
 
 
-def _reason(name: str, told: Told) -> str:
-    broken = [(rule, value) for value, rules in told.values.values() for rule in rules if rule.rule == name]
+def _reason(name: str, explanation: Explanation) -> str:
+    broken = [(rule, value) for value, rules in explanation.values.values() for rule in rules if rule.rule == name]
     parts = [
         f"{safe_line(rule.column, 60)} is {safe_line(number(value), 60)}, and fails if {limit(rule)}{_by(rule, value)}"
         for rule, value in broken
@@ -407,16 +413,16 @@ def _show_change(change: RecipeChange, console: Console) -> None:
         console.print(_indented(Text(f"to keep it: {safe_line(sentence, 500)}"), 2))
 
 
-def _print_values(told: Told, console: Console) -> None:
+def _print_values(explanation: Explanation, console: Console) -> None:
     """Prints the measured values, the rules on them, and how far they are from failing."""
-    decided = any(rules for _, rules in told.values.values())
+    decided = any(rules for _, rules in explanation.values.values())
     wide = console.width >= WIDE
     made = table("", "value", ">measured", *(["fails if"] if decided else []), *(["room"] if decided and wide else []))
-    failed = told.row.get("failed") or []
-    for name, (value, rules) in told.values.items():
+    failed = explanation.row.get("failed") or []
+    for name, (value, rules) in explanation.values.items():
         limits = "\n".join(f"{limit(rule)} ({safe_line(rule.rule, 60)})" for rule in rules)
-        rooms = "\n".join(room(rule, value, rule.rule in failed) for rule in rules)
-        line = [cell(name, 40), cell(value, 40), Text(limits), Text(rooms)][: len(made.columns)]
+        margins = "\n".join(margin(rule, value, rule.rule in failed) for rule in rules)
+        line = [cell(name, 40), cell(value, 40), Text(limits), Text(margins)][: len(made.columns)]
         made.add_row(*line, style="red" if any(rule.rule in failed for rule in rules) else None)
     if decided:
         made.columns[2].no_wrap = False

@@ -49,7 +49,7 @@ def distance(rule: ReportRule, value: Any) -> float | None:
     return abs(value - threshold) if numbers and rule.comparison in COMPARED and math.isfinite(value) else None
 
 
-def room(rule: ReportRule, value: Any, failed: bool) -> str:
+def margin(rule: ReportRule, value: Any, failed: bool) -> str:
     """Says whether a value fails, and its distance from the threshold: `fails by 17`."""
     far = distance(rule, value)
     return ("fails" if failed else "passes") + ("" if far is None else f" by {number(far)}")
@@ -164,12 +164,12 @@ def scored_late(reader: RunReader, rules: Sequence[ReportRule], moved: Collectio
 
 def _ingest(run: Run, rule: str, row: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
     """Yields sentences, or adds a setting where a list of the recipe lacks the page's value."""
-    own = run.reader.settings("ingest")
+    recipe = run.reader.settings("ingest")
     if rule == "status" and row.get("http_status") is not None:
-        settings["ingest.statuses"] = sorted({*own.get("statuses", []), row["http_status"]})
+        settings["ingest.statuses"] = sorted({*recipe.get("statuses", []), row["http_status"]})
     elif rule == "content_type" and row.get("content_type"):
         kind = safe_line(row["content_type"].partition(";")[0].strip().lower(), 80)
-        settings["ingest.content_types"] = f"[{', '.join(dict.fromkeys([*own.get('content_types', []), kind]))}]"
+        settings["ingest.content_types"] = f"[{', '.join(dict.fromkeys([*recipe.get('content_types', []), kind]))}]"
     elif rule.startswith("url_"):
         yield (
             f"{safe_line(rule, 40)}: the domain or URL in a file that ingest.url_filter.allow names lets it pass; "

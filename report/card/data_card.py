@@ -44,7 +44,7 @@ def write_card(
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
-    told = _read_description(description)
+    own_text = _read_description(description)
     summary = read_summary(run, deep=False)
     with Run(summary.reader) as opened:
         contents = read_contents(opened)
@@ -57,7 +57,7 @@ def write_card(
             raise InputError(
                 f"{target.path(path)}: corpusmill card did not write this file and does not overwrite it; choose another --output."
             )
-    target.write_bytes(CARD, render(summary, contents, title, licence, told, stale).encode("utf-8", "replace"))
+    target.write_bytes(CARD, render(summary, contents, title, licence, own_text, stale).encode("utf-8", "replace"))
     version = str(dict(versions(summary.reader)).get("corpusmill", ""))
     about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
     target.write_bytes(CROISSANT, croissant(contents, title, about, _languages(summary, contents), licence, version))

@@ -58,6 +58,6 @@ def tokenizer_rows(summary: Summary) -> list[Row]:
     sizes = [t.get("vocabulary_size") for t in summary.tokens.values()]
     rows += [("vocabulary", number(size)) for size in sizes[:1]]
     if judged:
-        own = judged.tokenizers[0].all
-        rows.append(("bytes a token", f"{number(own.bytes_per_token)} on {number(own.documents)} documents of the run"))
+        overall = judged.tokenizers[0].all
+        rows.append(("bytes a token", f"{number(overall.bytes_per_token)} on {number(overall.documents)} documents of the run"))
     return rows

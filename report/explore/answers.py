@@ -51,15 +51,15 @@ def _counts(codes: Codes, size: int) -> Counts:
     return np.bincount(codes, minlength=size).astype(np.int64)
 
 
-Told = dict[str, Any]
+Answer = dict[str, Any]
 
 
-def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Told]) -> list[Told | None]:
+def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Answer]) -> list[Answer | None]:
     """Returns for each row (`id`, `kept`) of a report the later stage that dropped it, with its rules; None where no later stage did.
 
     Only loaded stages are searched. `copy_of`: the document that dedup kept instead, or None.
     """
-    found: dict[str, Told] = {}
+    found: dict[str, Answer] = {}
     left = [row["id"] for row in rows if row["kept"]]
     for name in EXPLORED[EXPLORED.index(table.name) + 1 :]:
         if name not in explorer.loaded or not left:
@@ -75,28 +75,27 @@ def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Told]) -
     return [found.get(row["id"]) if row["kept"] else None for row in rows]
 
 
-def _originals(table: StageTable, dropped: dict[str, int]) -> dict[str, Told]:
+def _originals(table: StageTable, dropped: dict[str, int]) -> dict[str, Answer]:
     """Returns by the id of a dropped copy the document that was kept instead, and their similarity."""
     if not dropped or "kept_id" not in table.columns:
         return {}
     copies = {row.id: row.values for row in table.rows_of(list(dropped.values()))}
     wanted = sorted({values["kept_id"] for values in copies.values() if values["kept_id"]})
     kept = {row.id: row for row in table.rows_of(list(table.numbers_of(wanted).values()))}
-    told = {}
+    originals = {}
     for id_, values in copies.items():
         if (original := kept.get(values["kept_id"])) is not None and original.id != id_:
             similarity = values.get("similarity")
-            told[id_] = {
+            originals[id_] = {
                 "key": f"{table.name}/{original.number}", "id": original.id, "url": original.url, "similarity": similarity,
             }  # fmt: skip
-    return told
+    return originals
 
 
 #: Characters of a text in a row of a table.
 SHORT = 1000
 #: Warnings of tasks that an answer holds.
-SAID = 100
-Answer = dict[str, Any]
+FIRST_WARNINGS = 100
 
 
 def run(explorer: Explorer) -> Answer:
@@ -151,12 +150,14 @@ def _rule(table: StageTable, name: str, rule: ReportRule | None) -> Answer:
 
 
 def status(explorer: Explorer) -> Answer:
-    """Returns the run's status, as `corpusmill status RUN --json` prints it; `said` are the first warnings of its tasks."""
+    """Returns the run's status, as `corpusmill status RUN --json` prints it; `first_warnings` are those of its tasks."""
     with explorer.status_lock:
-        told: Answer = plain(explorer.status.read())
-        said = (f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.said)
-        told["said"] = [plain(text) for text in islice(said, SAID)]
-    return told
+        answer: Answer = plain(explorer.status.read())
+        warnings = (
+            f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.first_warnings
+        )
+        answer["first_warnings"] = [plain(text) for text in islice(warnings, FIRST_WARNINGS)]
+    return answer
 
 
 def documents(explorer: Explorer, query: asked.DocumentsAsked) -> Answer:
@@ -166,16 +167,16 @@ def documents(explorer: Explorer, query: asked.DocumentsAsked) -> Answer:
     if search is None:
         mask = stage.mask(query)
         rows = stage.orders.page(mask, query.order, query.descending, query.offset, query.limit)
-        told = None
+        progress = None
     else:
         given = int(query.cursor or 0)
         search.go_on(given + query.limit)
         mask = search.mask()
         rows = search.hits[given : given + query.limit]
-        told = search.told(given + len(rows))
+        progress = search.progress(given + len(rows))
     now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
     found = _rows(explorer, stage.table, rows, now)
-    return {**totals(stage.table, mask), "rows": found, "search": told, "seconds": time.perf_counter() - started}
+    return {**totals(stage.table, mask), "rows": found, "search": progress, "seconds": time.perf_counter() - started}
 
 
 def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
@@ -183,7 +184,7 @@ def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
     search = stage.search(query)
     if search is None:
         return stage.mask(query), {"search": None}
-    return search.mask(), {"search": search.told(0)}
+    return search.mask(), {"search": search.progress(0)}
 
 
 def _rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
@@ -208,8 +209,8 @@ def _row(table: StageTable, row: Row) -> Answer:
 def summary(explorer: Explorer, query: asked.Filter) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
-    mask, told = _mask(stage, query)
-    return {**counts(stage.table, mask), **told, "seconds": time.perf_counter() - started}
+    mask, progress = _mask(stage, query)
+    return {**counts(stage.table, mask), **progress, "seconds": time.perf_counter() - started}
 
 
 def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
@@ -218,7 +219,7 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
     stage = explorer.stage(query.stage)
     column = number_column(stage.table, query.column)
     assert column.bins is not None
-    mask, told = _mask(stage, query)
+    mask, progress = _mask(stage, query)
     edges = np.array(column.bins.edges)
     values, kept = stage.table.array(column.name)[mask].astype(float), stage.table.kept[mask]
     counts = {
@@ -228,7 +229,7 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
         "column": column.name, "edges": edges.tolist(), **counts, "below": int((values < edges[0]).sum()),
         "above": int((values > edges[-1]).sum()), "missing": int(np.isnan(values).sum()), "logarithmic": column.bins.logarithmic,
         "whole": column.whole,
-        "rules": [_rule(stage.table, rule.rule, rule) for rule in stage.table.rules if rule.column == column.name], **told,
+        "rules": [_rule(stage.table, rule.rule, rule) for rule in stage.table.rules if rule.column == column.name], **progress,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
@@ -236,11 +237,11 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
 def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
     started = time.perf_counter()
     table = explorer.stage(query.stage).table
-    told = thresholds.told(table, thresholds.retry(table, query.set_))
+    effects = thresholds.effects(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
     stale, going_on = next_command(explorer.reader, explorer.folder)
     return {
-        **told, "recipe": recipe_lines(query.set_), "command": line, "note": note, "stale": stale, "next": going_on,
+        **effects, "recipe": recipe_lines(query.set_), "command": line, "note": note, "stale": stale, "next": going_on,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

@@ -95,8 +95,8 @@ def _decision(explorer: Explorer, stage: str, row: Answer) -> Answer:
 
 
 def _judged(rule: ReportRule, value: Any, failed: list[str]) -> Answer:
-    told = {"rule": rule.rule, "comparison": rule.comparison, "threshold": plain(rule.threshold)}
-    return {**told, "failed": rule.rule in failed}
+    check = {"rule": rule.rule, "comparison": rule.comparison, "threshold": plain(rule.threshold)}
+    return {**check, "failed": rule.rule in failed}
 
 
 def _cluster(explorer: Explorer, row: Answer | None) -> Answer | None:
@@ -150,12 +150,12 @@ def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
 
 def _commands(explorer: Explorer, id_: str, stories: dict[str, Answer], tokens: Answer | None) -> list[str]:
     """Returns terminal commands that show more about the document."""
-    said = [["why", explorer.folder, id_]]
+    commands = [["why", explorer.folder, id_]]
     if "ingest" in stories:
-        said.append(["raw", explorer.folder, id_])
+        commands.append(["raw", explorer.folder, id_])
     if (stories.get("dedup", {}).get("cluster_size") or 1) > 1:
-        said.append(["clusters", explorer.folder, "--id", id_])
+        commands.append(["clusters", explorer.folder, "--id", id_])
     if tokens is not None:
         split = [] if tokens["split"] == "train" else ["--split", tokens["split"]]
-        said.append(["trace", explorer.folder, "--shard", str(tokens["shard"]), "--token", str(tokens["first"]), *split])
-    return [shlex.join(["corpusmill", *words]) for words in said]
+        commands.append(["trace", explorer.folder, "--shard", str(tokens["shard"]), "--token", str(tokens["first"]), *split])
+    return [shlex.join(["corpusmill", *words]) for words in commands]

@@ -53,7 +53,7 @@ class Explorer:
         try:
             with Run(self.reader) as run:
                 for name in self.wanted:
-                    self._load_or_say(run, name)
+                    self._load_or_leave_out(run, name)
             self.loading, self.seconds = None, time.monotonic() - started
             for loaded in list(self.loaded.values()):
                 self._go_on()
@@ -75,7 +75,7 @@ class Explorer:
         if self.stopped.is_set():
             raise Stopped
 
-    def _load_or_say(self, run: Run, name: str) -> None:
+    def _load_or_leave_out(self, run: Run, name: str) -> None:
         try:
             self._load(run, name)
         except (CorpusmillError, OSError, ValueError, duckdb.Error) as error:

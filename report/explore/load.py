@@ -22,7 +22,7 @@ from corpusmill.report.read import DATA_STAGES
 #: Rows read at a time, and values sampled for the edges of a histogram.
 ROWS, SAMPLE = 65_536, 200_000
 #: The columns of a report that are not values: every answer has fields for them.
-OWN = ("id", "url", "kept", "failed")
+ROW_FIELDS = ("id", "url", "kept", "failed")
 #: Columns that a report may lack and another report may have.
 BORROWED = ("language", "source")
 _FLOATS = ("FLOAT", "DOUBLE")
@@ -48,7 +48,7 @@ def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, adva
     table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
     table.meanings = run.meanings(stage)
     table.columns = {
-        column: Column(column, f"c{number}", _kind(kinds[column])) for number, column in enumerate(c for c in kinds if c not in OWN)
+        column: Column(column, f"c{number}", _kind(kinds[column])) for number, column in enumerate(c for c in kinds if c not in ROW_FIELDS)
     }
     _read(run, table, f"SELECT {_selected(table, kinds)} FROM {scan} WHERE {_DECIDED}", advance)
     _borrow(run, table)

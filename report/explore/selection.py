@@ -196,7 +196,7 @@ class Search:
         hits: list[int] = rows[np.asarray(pc.match_substring(some, self.needle).to_numpy(), bool)].tolist()
         return len(rows), hits
 
-    def told(self, given: int) -> dict[str, Any]:
+    def progress(self, given: int) -> dict[str, Any]:
         """Returns the progress of the search. `given`: hits that the page already has."""
         whole = self.done and given >= len(self.hits)
         return {"searched": self.searched, "of": len(self.rows), "cursor": None if whole else str(given)}

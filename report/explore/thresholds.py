@@ -113,7 +113,7 @@ def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
     return rules
 
 
-def told(table: StageTable, tried: Retried) -> dict[str, Any]:
+def effects(table: StageTable, tried: Retried) -> dict[str, Any]:
     """Returns what the page shows for other thresholds."""
     before, after = table.kept, tried.kept
     fired, alone = _fired(table, tried)

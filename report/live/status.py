@@ -43,7 +43,7 @@ class FinishedTask:
     documents: bool  # whether it wrote documents
     output: str | None  # one of its files
     written: float | None = None  # seconds since 1970, where the store gives it
-    said: tuple[str, ...] = ()  # the texts of its first warnings
+    first_warnings: tuple[str, ...] = ()  # the texts of its first warnings
 
 
 class ManifestTail:
@@ -162,16 +162,16 @@ SHOWN, END = 5, 1 << 20
 _HEAD = re.compile(rf"(?:\A|\n\n)(?P<stage>{'|'.join(STAGES)}) (?P<task>[^\n]*)\n")
 
 
-def read_failures(run: Storage, said: dict[str, Any] | None) -> dict[str, Any]:
+def read_failures(run: Storage, progress: dict[str, Any] | None) -> dict[str, Any]:
     """Counts the failures in errors.log; for the last ones returns stage, task, and the last line of the trace."""
     heads = list(_HEAD.finditer(text := _log(run)))
     ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
-    told = [
+    failures = [
         {"stage": head["stage"], "task": safe_line(head["task"], 200), "message": safe_line(_last_line(text[head.end() : end]), 400)}
         for head, end in zip(heads, ends, strict=True)
     ]
-    last = said["failure"] if said else None
-    return {"count": max(len(told), int(last is not None)), "last": told[-SHOWN:], "sentence": last}
+    last = progress["failure"] if progress else None
+    return {"count": max(len(failures), int(last is not None)), "last": failures[-SHOWN:], "sentence": last}
 
 
 def _log(run: Storage) -> str:
@@ -245,41 +245,43 @@ def seconds_of(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def read_phase(tail: ManifestTail, said: dict[str, Any], now: float) -> dict[str, Any]:
+def read_phase(tail: ManifestTail, phase: dict[str, Any], now: float) -> dict[str, Any]:
     """Returns the state of the run's present phase. Its `planned` tasks are those `before` (by an earlier process), those `done` since, and
     the rest.
 
     Speeds are None until a task is done. `seconds_left`: the rest, weighted by the tasks' input bytes where known, at the speed of the last
     five minutes.
     """
-    rows = tail.since(said["manifest"])[: said["tasks"]]
-    seconds = max(now - seconds_of(said["began"]), 1e-3)
-    weights = [_weight(row, said) for row in rows]
-    by_bytes = said["bytes"] > 0 and (not rows or sum(weights) > 0)
-    before, whole, done = (said["bytes_before"], said["bytes"], sum(weights)) if by_bytes else (said["before"], said["tasks"], len(rows))
+    rows = tail.since(phase["manifest"])[: phase["tasks"]]
+    seconds = max(now - seconds_of(phase["began"]), 1e-3)
+    weights = [_weight(row, phase) for row in rows]
+    by_bytes = phase["bytes"] > 0 and (not rows or sum(weights) > 0)
+    before, whole, done = (
+        (phase["bytes_before"], phase["bytes"], sum(weights)) if by_bytes else (phase["before"], phase["tasks"], len(rows))
+    )
     share = min(1.0, (before + done) / (before + whole)) if before + whole else 0.0
     latest = _latest(tail, rows, now - min(LATEST, seconds))
     recent = _latest(tail, rows, now - min(RECKONED, seconds))
-    counts = {"planned": said["before"] + said["tasks"], "before": said["before"], "done": len(rows), "left": said["tasks"] - len(rows)}
+    counts = {"planned": phase["before"] + phase["tasks"], "before": phase["before"], "done": len(rows), "left": phase["tasks"] - len(rows)}
     found = {
-        **{name: said[name] for name in ("stage", "phase", "began", "workers")}, "seconds": round(seconds, 3), "tasks": counts,
+        **{name: phase[name] for name in ("stage", "phase", "began", "workers")}, "seconds": round(seconds, 3), "tasks": counts,
         "rows": sum(row.rows_in for row in rows), "bytes": sum(row.bytes_in for row in rows),
         "warnings": sum(row.warnings for row in rows), "share": share, "share_of": "bytes" if by_bytes else "tasks",
         "whole": _speed(rows, seconds), "latest": _speed(latest, min(LATEST, seconds)) | {"over_seconds": round(min(LATEST, seconds), 1)},
         "seconds_left": None,
     }  # fmt: skip
-    if len(rows) == said["tasks"]:
+    if len(rows) == phase["tasks"]:
         found["seconds_left"] = 0.0
     elif rows:
         some, over = (recent, min(RECKONED, seconds)) if len(recent) >= ENOUGH else (rows, seconds)
-        speed = (sum(_weight(row, said) for row in some) if by_bytes else len(some)) / over
+        speed = (sum(_weight(row, phase) for row in some) if by_bytes else len(some)) / over
         found["seconds_left"] = round((whole - done) / speed, 3) if speed > 0 else None
     return found
 
 
-def _weight(row: FinishedTask, said: dict[str, Any]) -> int:
+def _weight(row: FinishedTask, phase: dict[str, Any]) -> int:
     """Returns the bytes that the task has read, in the measure in which the run counts all tasks."""
-    return row.bytes_in if said["bytes_are"] == "bytes_in" else row.input_bytes
+    return row.bytes_in if phase["bytes_are"] == "bytes_in" else row.input_bytes
 
 
 def _latest(tail: ManifestTail, rows: list[FinishedTask], after: float) -> list[FinishedTask]:
@@ -302,7 +304,7 @@ def _speed(rows: list[FinishedTask], seconds: float) -> dict[str, Any]:
 
 
 #: The fields read from `progress.json`, and from each phase in it.
-SAID = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
+RUN_FIELDS = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
 PHASE = ("stage", "phase", "tasks", "before", "bytes", "bytes_before", "bytes_are", "manifest", "workers", "began", "ended")
 #: States in which a run makes no more progress by itself, and those among them that are failures.
 ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", "failed", "abandoned")
@@ -332,43 +334,43 @@ class Status:
 
     def read(self) -> dict[str, Any]:
         """Returns the present status of the run."""
-        said, lease = self._said(), look(self.storage)
-        if said and not said["ended"] and lease["state"] == "free":  # the run may have ended between the two calls
-            said, lease = self._said(), look(self.storage)
+        progress, lease = self._progress(), look(self.storage)
+        if progress and not progress["ended"] and lease["state"] == "free":  # the run may have ended between the two calls
+            progress, lease = self._progress(), look(self.storage)
         lock = lease["state"]
-        recipe = self._recipe(said)
+        recipe = self._recipe(progress)
         for name in recipe:
             self.tails[name].update()
         now = time.time()
-        open_ = said is not None and said["ended"] is None
-        state = self._state(said, lock, recipe)
+        open_ = progress is not None and progress["ended"] is None
+        state = self._state(progress, lock, recipe)
         if self._finished() != self._seen:
             self._seen, self.reader = self._finished(), RunReader(self.storage.root)
         if self.reader.stale and state in ("complete", "stopped"):
             state = "stale"
         going = open_ and state in ("running", "unknown")
-        current = said["phases"][-1] if said and going and said["phases"] and said["phases"][-1]["ended"] is None else None
-        stage = self._stage_now(said) if going else None
+        current = progress["phases"][-1] if progress and going and progress["phases"] and progress["phases"][-1]["ended"] is None else None
+        stage = self._stage_now(progress) if going else None
         found = {
             "run": self.storage.root, "state": state, "sentence": "", "stale": self._stale(), "lock": lock, "lease": lease,
-            **{name: said[name] if said else None for name in ("host", "process", "began", "ended", "failure")},
-            "seconds": None if state == "abandoned" else _between(said, now), "last_sign_seconds": self._last_sign(stage, now),
-            "stages": [self._stage(name, said, stage, going) for name in recipe], "phase": None, "training": None,
-            "earlier_phases": [_earlier(phase) for phase in said["phases"] if phase["ended"]] if said else [],
+            **{name: progress[name] if progress else None for name in ("host", "process", "began", "ended", "failure")},
+            "seconds": None if state == "abandoned" else _between(progress, now), "last_sign_seconds": self._last_sign(stage, now),
+            "stages": [self._stage(name, progress, stage, going) for name in recipe], "phase": None, "training": None,
+            "earlier_phases": [_earlier(phase) for phase in progress["phases"] if phase["ended"]] if progress else [],
         }  # fmt: skip
         if current is not None:
             found["phase"] = read_phase(self.tails[current["stage"]], current, now)
             found["training"] = read_training(self.storage, self.reader.settings(current["stage"]), current, now)
-        found["failures"] = read_failures(self.storage, said)
+        found["failures"] = read_failures(self.storage, progress)
         found["warnings"] = sum(row.warnings for tail in self.tails.values() for row in tail.finished())
         found["quarantined"] = [
             {"stage": name, "task": row.task, "inputs": [ref.path for ref in row.inputs], "message": row.message, "tries": row.tries}
             for name in recipe
             for row in self.tails[name].quarantined.values()
         ]
-        begun = said is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
+        started = progress is not None or any(tail.rows for tail in self.tails.values()) or self.storage.exists(PROGRESS)
         found["work_seconds"] = None if going else self._work()
-        found["sentence"] = _sentence(found) if begun or state == "running" else "Nothing has run yet."
+        found["sentence"] = _sentence(found) if started or state == "running" else "Nothing has run yet."
         return found
 
     def _work(self) -> float:
@@ -384,49 +386,49 @@ class Status:
         stale = self.reader.stale
         return {"sentence": stale.sentence, "stages": stale.because, "mend": stale.mend} if stale else None
 
-    def _said(self) -> dict[str, Any] | None:
+    def _progress(self) -> dict[str, Any] | None:
         """Returns the content of `progress.json`; None where it is missing or not valid."""
         try:
-            said = json.loads(self.storage.read_bytes(PROGRESS))
-            whole: dict[str, Any] = {key: said[key] for key in SAID}
+            progress = json.loads(self.storage.read_bytes(PROGRESS))
+            whole: dict[str, Any] = {key: progress[key] for key in RUN_FIELDS}
             whole["stages"] = [name for name in whole["stages"] if name in STAGES]
             whole["phases"] = [{key: phase[key] for key in PHASE} for phase in whole["phases"] if phase["stage"] in STAGES]
-            for told in (whole, *whole["phases"]):
-                _ = [seconds_of(told[key]) for key in ("began", "ended") if key == "began" or told[key] is not None]
+            for part in (whole, *whole["phases"]):
+                _ = [seconds_of(part[key]) for key in ("began", "ended") if key == "began" or part[key] is not None]
             _ = [phase[key] + 0 for phase in whole["phases"] for key in ("tasks", "before", "bytes", "bytes_before", "manifest")]
         except (OSError, CorpusmillError, ValueError, KeyError, TypeError):
             return None
         return whole
 
-    def _recipe(self, said: dict[str, Any] | None) -> list[str]:
+    def _recipe(self, progress: dict[str, Any] | None) -> list[str]:
         """Returns the stages of the recipe and those that have begun."""
         described = self.reader.description.get("recipe") or (self.reader.json("run.json", dict) or {}).get("recipe")
-        wanted = {*(described if isinstance(described, dict) else ()), *(said["stages"] if said else ())}
+        wanted = {*(described if isinstance(described, dict) else ()), *(progress["stages"] if progress else ())}
         return [name for name in STAGES if name in wanted or self.reader.stages[name].status != "missing"]
 
-    def _state(self, said: dict[str, Any] | None, lock: str, recipe: list[str]) -> str:
+    def _state(self, progress: dict[str, Any] | None, lock: str, recipe: list[str]) -> str:
         if lock == "held":
             return "running"
         if recipe and all(self.tails[name].complete for name in recipe):
             return "complete"
-        if said is None:
+        if progress is None:
             if not any(tail.rows for tail in self.tails.values()):
                 return "unknown"
             touched = any(tail.rows and not tail.complete for tail in self.tails.values())
             return "abandoned" if touched and lock in ("free", "expired") else "unknown" if touched else "stopped"
-        if said["ended"] is not None:
-            return "failed" if said["failure"] else "stopped"
+        if progress["ended"] is not None:
+            return "failed" if progress["failure"] else "stopped"
         return "abandoned" if lock in ("free", "expired") else "unknown"
 
     @staticmethod
-    def _stage_now(said: dict[str, Any] | None) -> str | None:
-        begun = [name for name in STAGES if said and name in said["stages_began"]]
-        return begun[-1] if begun else None
+    def _stage_now(progress: dict[str, Any] | None) -> str | None:
+        started = [name for name in STAGES if progress and name in progress["stages_began"]]
+        return started[-1] if started else None
 
-    def _stage(self, name: str, said: dict[str, Any] | None, now: str | None, going: bool) -> dict[str, Any]:
+    def _stage(self, name: str, progress: dict[str, Any] | None, now: str | None, going: bool) -> dict[str, Any]:
         """Returns the status of one stage. Documents in and out are known for complete data stages."""
         tail = self.tails[name]
-        asked = said["stages"] if said else []
+        asked = progress["stages"] if progress else []
         if name == now and not tail.complete:
             status = "running"
         elif tail.complete:
@@ -458,11 +460,11 @@ def unit_of(stage: str) -> str:
     return "records" if stage == "ingest" else "documents"
 
 
-def _between(said: dict[str, Any] | None, now: float) -> float | None:
+def _between(progress: dict[str, Any] | None, now: float) -> float | None:
     """Returns the seconds from the run's start to its end, or to now where it still runs."""
-    if said is None:
+    if progress is None:
         return None
-    return round(max(0.0, (seconds_of(said["ended"]) if said["ended"] else now) - seconds_of(said["began"])), 1)
+    return round(max(0.0, (seconds_of(progress["ended"]) if progress["ended"] else now) - seconds_of(progress["began"])), 1)
 
 
 def _earlier(phase: dict[str, Any]) -> dict[str, Any]:

@@ -69,8 +69,8 @@ const figureData = (() => {
     const known = points.filter(([, value]) => typeof value === "number");
     if (!known.length) return `${name}: no values`;
     if (known.length <= 6) {
-      const told = known.map(([label, value, at]) => (typeof at === "number" ? `${shown(value)} at ${label}` : `${label} ${shown(value)}`));
-      return `${name}: ${told.join(", ")}`;
+      const values = known.map(([label, value, at]) => (typeof at === "number" ? `${shown(value)} at ${label}` : `${label} ${shown(value)}`));
+      return `${name}: ${values.join(", ")}`;
     }
     const [most, least] = [1, -1].map((sign) => known.reduce((best, point) => (sign * (point[1] - best[1]) > 0 ? point : best)));
     if (counts) {
@@ -85,10 +85,10 @@ const figureData = (() => {
   /** Describes the figure in words: each series, and the marks in it. */
   function summary(figure) {
     const { series, marks } = read(figure);
-    const told = series.slice(0, 8).map(sentence);
-    if (series.length > 8) told.push(`and ${series.length - 8} more`);
-    if (marks.length) told.push(`marked: ${marks.join(", ")}`);
-    return `${told.join(". ")}.`;
+    const sentences = series.slice(0, 8).map(sentence);
+    if (series.length > 8) sentences.push(`and ${series.length - 8} more`);
+    if (marks.length) sentences.push(`marked: ${marks.join(", ")}`);
+    return `${sentences.join(". ")}.`;
   }
 
   return { table, summary };

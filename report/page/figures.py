@@ -105,10 +105,10 @@ def _ticks(edges: list[float], zeros: bool) -> Figure:
     inside = [[value for value in values if low <= value <= high] for values in every]
     values = next((values for values in inside if len(values) > 1), inside[-1])
     values = values[:: -(-len(values) // TICKS) or 1]
-    told = [f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}" for value in values]
+    labels = [f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}" for value in values]
     if zeros:
-        values, told = [math.sqrt(edges[0] * edges[1]), *values], ["0", *told]
-    return {"tickmode": "array", "tickvals": values, "ticktext": told}
+        values, labels = [math.sqrt(edges[0] * edges[1]), *values], ["0", *labels]
+    return {"tickmode": "array", "tickvals": values, "ticktext": labels}
 
 
 def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:

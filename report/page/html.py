@@ -15,7 +15,7 @@ from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.queries import tokens as tokenizers
 from corpusmill.report.queries.ask import Query, json_query, slug
 from corpusmill.report.queries.classifiers import can_fail
-from corpusmill.report.queries.duplicates import LISTS, told
+from corpusmill.report.queries.duplicates import LISTS, evidence_in_words
 from corpusmill.report.queries.inside import stayed
 from corpusmill.report.queries.origins import biggest_loss
 from corpusmill.report.queries.rules import Combination, Decisions, Overlap, RuleCount
@@ -162,9 +162,9 @@ class Page:
             "height": 240,
             "title": histogram.column,
             "rules": [
-                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({said})" if said else "")
+                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({meaning})" if meaning else "")
                 for rule in rules
-                for said in [decisions.meanings.get(rule.rule)]
+                for meaning in [decisions.meanings.get(rule.rule)]
             ],
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
@@ -177,12 +177,12 @@ class Page:
         """Returns the data from which the page's script says what each threshold keeps."""
         self.sliders += 1
         rules = [rule for rule in decisions.thresholds if rule.column == changes.rule.column and is_number(rule.threshold)]
-        told = {
+        data = {
             "rule": safe_line(changes.rule.rule, 200), "fails": changes.rule.comparison, "now": changes.place,
             "thresholds": [change.threshold for change in changes.every], "documents": [change.documents for change in changes.every],
             "characters": [change.characters for change in changes.every], "of": decisions.rows, "line": rules.index(changes.rule),
         }  # fmt: skip
-        return {"id": f"slider-{self.sliders}", "json": json.dumps(told, separators=(",", ":"))}
+        return {"id": f"slider-{self.sliders}", "json": json.dumps(data, separators=(",", ":"))}
 
     def conditional(self) -> bool:
         """Whether a step of the filter stage measured only documents that passed the rules before it."""
@@ -198,16 +198,16 @@ class Page:
         """Returns the documents near the threshold of a rule of the filter stage."""
         return next((each for each in self.summary.page.near.get("filter", []) if each.rule is rule), None)
 
-    def scores(self, decisions: Decisions, column: str, own: float) -> dict[str, Any] | None:
-        """Returns the chart of a classifier's scores; None where there are none. `own`: its threshold, drawn where no rule has another
-        one."""
+    def scores(self, decisions: Decisions, column: str, threshold: float) -> dict[str, Any] | None:
+        """Returns the chart of a classifier's scores; None where there are none. `threshold`: its threshold, drawn where no rule has
+        another one."""
         histogram = self.summary.page.histograms.get(decisions.stage, {}).get(column)
         if histogram is None or not histogram.values:
             return None
         rules = [rule for rule in decisions.thresholds if rule.column == column and can_fail(rule)]
         shown = self._histogram(histogram, rules, decisions)
         if not rules:
-            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [ReportRule("", "", column, "yes: >=", own)])
+            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [ReportRule("", "", column, "yes: >=", threshold)])
         return shown
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
@@ -254,7 +254,8 @@ def render_body(summary: Summary) -> tuple[str, Page]:
         page=page, s=summary, figures=figures, recipe_line=recipe_line,
         biggest_loss=biggest_loss, quantiles=QUANTILES, tokenizers=tokenizers,
         data_stages=DATA_STAGES, figure_files=FIGURES, token_files=[shards_file(split) for split in summary.tokens],
-        max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=told, stayed=stayed, packings=packings(summary.tokens),
+        max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=evidence_in_words, stayed=stayed,
+        packings=packings(summary.tokens),
         progress=unfinished(summary.reader.storage.root), clock=clock,
         description=json.dumps(walked(summary.reader.description, redact), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip

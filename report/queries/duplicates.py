@@ -233,7 +233,7 @@ def evidence(member: "Member | Copy") -> str:
     return how if member.similarity is None or how in (EXACT, URL) else f"{how} {member.similarity:.3f}"
 
 
-def told(member: "Member | Copy") -> str:
+def evidence_in_words(member: "Member | Copy") -> str:
     """Returns `evidence` in words, for readers who do not know the values of the column `verified`."""
     similar = "" if member.similarity is None else f", {member.similarity:.3f}"
     return f"verified word by word{similar}" if member.verified == JACCARD else evidence(member)

@@ -223,10 +223,10 @@ def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: 
     if rule is not None and known and is_number(rule.threshold):
         value = number_of(rule.column, kinds)
         distance, where = f"abs({value} - {literal(float(rule.threshold))})", f"{where} AND {value} IS NOT NULL"
-    told = column(rule.column) if rule is not None and known else "reason" if "reason" in kinds and side == "dropped" else "NULL"
+    shown_value = column(rule.column) if rule is not None and known else "reason" if "reason" in kinds and side == "dropped" else "NULL"
     language = "language::VARCHAR" if "language" in kinds else "NULL::VARCHAR"
     return f"""\
-SELECT '{side}' AS side, id, url, {told} AS value, failed, {language} AS language, {first} AS later, {distance} AS distance
+SELECT '{side}' AS side, id, url, {shown_value} AS value, failed, {language} AS language, {first} AS later, {distance} AS distance
 FROM {stage}_report
 WHERE {where}
 ORDER BY later, distance, id

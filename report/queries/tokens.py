@@ -38,9 +38,9 @@ def packings(splits: dict[str, dict[str, Any]]) -> list[Packing]:
     """Returns the packing plans in the `shards.json` of each split."""
     found = []
     for split, description in splits.items():
-        for told in description.get("packing") or []:
+        for plan in description.get("packing") or []:
             with suppress(KeyError, TypeError, ValueError, OverflowError):  # skips entries that are damaged
-                found.append(Packing(split, int(told["length"]), int(told["rows"]), int(told["padding"]), float(told["waste"])))
+                found.append(Packing(split, int(plan["length"]), int(plan["rows"]), int(plan["padding"]), float(plan["waste"])))
     return found
 
 
@@ -60,10 +60,10 @@ def mixture(reader: RunReader) -> list[Component]:
     """Returns the mixture in the plan of the token shards; empty without one."""
     found = []
     components = (reader.json(PLAN, dict) or {}).get("mixture")
-    for told in components if isinstance(components, list) else []:
+    for component in components if isinstance(components, list) else []:
         with suppress(KeyError, TypeError, ValueError, OverflowError):  # skips entries that are damaged
-            wanted, there, tokens, short = (int(told[name]) for name in ("wanted", "there", "tokens", "short"))
-            found.append(Component(str(told["name"]), wanted, there, tokens, float(told["epochs"]), short))
+            wanted, there, tokens, short = (int(component[name]) for name in ("wanted", "there", "tokens", "short"))
+            found.append(Component(str(component["name"]), wanted, there, tokens, float(component["epochs"]), short))
     return found
 
 

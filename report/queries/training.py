@@ -326,8 +326,8 @@ def _take(found: dict[str, Benchmark], name: str, model: str, summary: dict[str,
     if first in (others := _scores(overlap.get("without"))):
         task.without[model] = others[first]
     for group, of in _object(summary.get("groups")).items():
-        if first in (own := _scores(_object(of).get("metrics"))):
-            task.groups.setdefault(str(group), {})[model] = own[first]
+        if first in (group_scores := _scores(_object(of).get("metrics"))):
+            task.groups.setdefault(str(group), {})[model] = group_scores[first]
 
 
 def _count(of: dict[str, Any], key: str) -> int:

@@ -97,17 +97,17 @@ def no_table(name: str, names: Collection[str]) -> str:
 
 def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
     """Returns a sentence with a full stop about a failed query, without DuckDB's internals. `names`: the tables that exist."""
-    said = str(error)
-    if column := _COLUMN.search(said):
-        near = _CANDIDATES.search(said)
+    message = str(error)
+    if column := _COLUMN.search(message):
+        near = _CANDIDATES.search(message)
         return f"there is no column {column[1]!r}" + (f" (near it: {near[1].replace(chr(34), '')})." if near else ".")
-    if table := _TABLE.search(said):
+    if table := _TABLE.search(message):
         return no_table(table[1], names)
-    if file := _FILE.search(said):
+    if file := _FILE.search(message):
         return f"{file[1]}: a query may read the files of its run alone."
     if isinstance(error, duckdb.OutOfMemoryException):
         return "the query needs more memory than there is; ask for fewer columns or rows."
-    first = safe_line(_KIND.sub("", said.strip().split("\n\n")[0].split("\n\t")[0]), 300).rstrip(".")
+    first = safe_line(_KIND.sub("", message.strip().split("\n\n")[0].split("\n\t")[0]), 300).rstrip(".")
     kind = "not valid SQL: " if isinstance(error, duckdb.ParserException) else ""
     return f"{kind}{first}."
 

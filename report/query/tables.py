@@ -75,8 +75,8 @@ def find_tables(reader: RunReader) -> dict[str, Table]:
 def _name(stage: str, path: PurePosixPath) -> str:
     folders = ["documents" if part == "data" else part for part in path.parts[:-1]]
     shard = _NUMBERED.fullmatch(path.stem)
-    own = [path.stem] if shard is None else [] if shard[1] in _PLAIN else [shard[1], "parts"]
-    return re.sub(r"\W", "_", "_".join([stage, *folders, *own]))
+    parts = [path.stem] if shard is None else [] if shard[1] in _PLAIN else [shard[1], "parts"]
+    return re.sub(r"\W", "_", "_".join([stage, *folders, *parts]))
 
 
 #: JSON files that the page reads from fixed places, whether or not a manifest names them.
@@ -120,7 +120,9 @@ def without_torn(reader: RunReader, table: Table) -> Table:
     """Returns the table without files that are missing or cut short, and warns of each."""
     storage = reader.storage.child(table.stage)
     return _without(
-        reader, table, {shard.path: said for shard in _of_another_size(storage, table.shards) if (said := _unreadable(storage, shard))}
+        reader,
+        table,
+        {shard.path: problem for shard in _of_another_size(storage, table.shards) if (problem := _unreadable(storage, shard))},
     )
 
 
@@ -128,8 +130,8 @@ def without_damaged(reader: RunReader, table: Table) -> Table:
     """Reads all files and returns the table without those that differ from what the stage wrote. Warns of each."""
     storage = reader.storage.child(table.stage)
     with ThreadPoolExecutor(THREADS) as pool:
-        said = zip(table.shards, pool.map(lambda shard: _changed(storage, shard), table.shards), strict=True)
-        return _without(reader, table, {shard.path: why for shard, why in said if why})
+        problems = zip(table.shards, pool.map(lambda shard: _changed(storage, shard), table.shards), strict=True)
+        return _without(reader, table, {shard.path: why for shard, why in problems if why})
 
 
 def without_unreadable(reader: RunReader, table: Table) -> Table:
@@ -140,8 +142,8 @@ def without_unreadable(reader: RunReader, table: Table) -> Table:
         return _changed(storage, shard, hashed=True) and _spoiled(storage, shard)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        said = zip(table.shards, pool.map(why, table.shards), strict=True)
-        return _without(reader, table, {shard.path: sentence for shard, sentence in said if sentence})
+        problems = zip(table.shards, pool.map(why, table.shards), strict=True)
+        return _without(reader, table, {shard.path: sentence for shard, sentence in problems if sentence})
 
 
 def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:

@@ -151,17 +151,19 @@ def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, 
                     wanted = rows[: max(0, limit - len(findings.found))]
                     if len(wanted):
                         described = parquet.read_row_group(group, columns=list(DESCRIBED), use_threads=False).take(pa.array(wanted))
-                        _tell(described, holding.slice(0, len(wanted)), file, begin + wanted, text, options, findings)
+                        _add_documents(described, holding.slice(0, len(wanted)), file, begin + wanted, text, options, findings)
                 begin += len(texts)
     except (InputError, pa.ArrowException, OSError) as error:
         findings.notes.append(f"documents are left out, as their file can't be read: {error}")
-        findings.documents, findings.occurrences, told = before
-        del findings.found[told:]
+        findings.documents, findings.occurrences, found = before
+        del findings.found[found:]
         return None
     return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
 
 
-def _tell(described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int64], text: str, options: Any, findings: Findings) -> None:
+def _add_documents(
+    described: pa.Table, texts: Any, file: File, rows: npt.NDArray[np.int64], text: str, options: Any, findings: Findings
+) -> None:
     starts = pc.find_substring(texts, text, **options).to_pylist()
     counts = pc.count_substring(texts, text, **options).to_pylist()
     for row, document, whole, start, count in zip(rows.tolist(), described.to_pylist(), texts.to_pylist(), starts, counts, strict=True):
@@ -176,7 +178,7 @@ def _place(root: Storage, sets: list[TokenShards], hits: dict[File, Bools], find
     table, reason = find_tokenizer(root, sets[0].description)
     if table is None:
         findings.notes.append(f"{reason}, so no token is named.")
-    told = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
+    listed = {(one.document.get("run"), one.document["data_file"], one.document["data_row"]): one for one in findings.found}
     missing = {file: matching.copy() for file, matching in hits.items()}
     columns = ["data_file", "data_row", "first", "tokens", "copy", "text_begin", "utf8_bytes"]
     for rows, home, place, number in _index_groups(sets, columns):
@@ -188,9 +190,9 @@ def _place(root: Storage, sets: list[TokenShards], hits: dict[File, Bools], find
             matching = np.zeros(len(at), np.bool_)
             matching[there] = hits[home, path][data_rows[there]]
             missing[home, path][data_rows[matching]] = False
-            shown = [(home, path, row) in told for row in data_rows[matching].tolist()] if told else []
+            shown = [(home, path, row) in listed for row in data_rows[matching].tolist()] if listed else []
             for row in rows.take(pa.array(at[matching][shown])).to_pylist() if any(shown) else ():
-                one = told[home, path, row["data_row"]]
+                one = listed[home, path, row["data_row"]]
                 if not row["text_begin"] <= one.byte < row["text_begin"] + max(row["utf8_bytes"], 1):
                     continue  # the match is in the other part of a document that was split in two
                 one.places.append(_token_at(sets[place], number, row, one, table, findings))

@@ -13,7 +13,7 @@ from corpusmill.pipeline.safe import quoted, safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenAddress, TokenShards
-from corpusmill.report.answers.why import TOLD
+from corpusmill.report.answers.why import NOT_VALUES
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.sources import other_run
 from corpusmill.report.tables import cell, limit, show, show_notes, table
@@ -95,20 +95,20 @@ class Traced:
 def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapping[str, Any] | None = None,
           notes: Sequence[str] = ()) -> Traced:  # fmt: skip
     """Traces token number `token` of shard number `shard`. Raises InputError where there is no such token."""
-    root, said = Storage(folder), list(notes)
+    root, remarks = Storage(folder), list(notes)
     shards = open_split(root, split)
     address = shards.locate(shard, token)
-    home = _home(folder, shards.shards[shard].run, said)
+    home = _home(folder, shards.shards[shard].run, remarks)
     table, reason = find_tokenizer(root, shards.description)
-    said += [f"{reason}, so the text is not shown."] if table is None else []
+    remarks += [f"{reason}, so the text is not shown."] if table is None else []
     number = int(shards.tokens(shard)[token])
-    found = None if table is None else _around(home, shards, table, address, token, said)
+    found = None if table is None else _around(home, shards, table, address, token, remarks)
     special = None if table is None else table.special.get(number)
     values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address, split))}
     rules = {stage: home.rules(stage) for stage in values} if home else {}
-    said += home.warnings if home else []
+    remarks += home.warnings if home else []
     stale = home.stale.sentence if home and home.stale else None
-    return Traced(split, shard, token, number, special, found, address, values, rules, batch, said, stale)
+    return Traced(split, shard, token, number, special, found, address, values, rules, batch, remarks, stale)
 
 
 def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
@@ -213,7 +213,7 @@ def _print_values(traced: Traced, console: Console) -> None:
     for stage, row in traced.values.items():
         rules = traced.rules[stage]
         for name, value in row.items():
-            if name not in TOLD and value is not None:
+            if name not in NOT_VALUES and value is not None:
                 limits = "; ".join(limit(rule) for rule in rules if rule.column == name)
                 made.add_row(stage, cell(name, 40), cell(value, 40), cell(limits, 100))
     if made.row_count:

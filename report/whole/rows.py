@@ -150,11 +150,11 @@ def example_faults(run: Storage, stage: str, tasks: Sequence[TaskRow], broken: s
 
 def _counts(run: Storage, stage: str, task: TaskRow, names: list[str]) -> Iterator[str]:
     """Checks the tables' rows against the manifest: `kept` for the first table, `dropped` for the second."""
-    for name, said in zip(names, (task.kept, task.dropped)):
+    for name, recorded in zip(names, (task.kept, task.dropped)):
         with open_parquet(run.child(stage), name) as file:
             rows = file.metadata.num_rows
-        if rows != said:
-            yield f"{run.path(f'{stage}/{name}')}: it has {rows:,} rows, and the manifest says {said:,}."
+        if rows != recorded:
+            yield f"{run.path(f'{stage}/{name}')}: it has {rows:,} rows, and the manifest says {recorded:,}."
 
 
 def _origins(run: Storage, stage: str, names: list[str], documents: list[str]) -> Iterator[str]:

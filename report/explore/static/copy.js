@@ -4,13 +4,13 @@ import { nodes } from "./text.js";
 
 /** `text` in a box with a button that copies it. */
 export function copyable(text, label) {
-  const said = el("span", { class: "said", role: "status" });
+  const status = el("span", { class: "copy-status", role: "status" });
   const copy = async () => {
-    said.textContent = (await copied(text)) ? "copied" : "not copied: select the text";
-    setTimeout(() => said.replaceChildren(), 3000);
+    status.textContent = (await copied(text)) ? "copied" : "not copied: select the text";
+    setTimeout(() => status.replaceChildren(), 3000);
   };
   const box = el("pre", { class: "command", tabIndex: 0, "aria-label": label, role: "group" }, el("code", {}, ...nodes(text)));
-  return el("div", { class: "copyable" }, box, button("Copy", copy, { "aria-label": `Copy ${label}` }), said);
+  return el("div", { class: "copyable" }, box, button("Copy", copy, { "aria-label": `Copy ${label}` }), status);
 }
 
 async function copied(text) {

@@ -33,7 +33,7 @@ function load(state) {
   return attempt(part, async () => {
     shown = await fetched(state);
     draw();
-    byId("said").textContent = plain(`Opened ${shown.url || shown.id}`);
+    byId("announcement").textContent = plain(`Opened ${shown.url || shown.id}`);
     if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
   });
 }
@@ -140,13 +140,13 @@ function hits(marks) {
     place = (place + 1) % marks.length;
     marks[place].classList.add("here");
     marks[place].scrollIntoView({ block: "nearest" });
-    said.textContent = ` ${count(place + 1)} of ${count(marks.length)}`;
+    position.textContent = ` ${count(place + 1)} of ${count(marks.length)}`;
   };
-  const said = el("span", { role: "status" }, ` ${many(marks.length, "place")}`);
+  const position = el("span", { role: "status" }, ` ${many(marks.length, "place")}`);
   return el(
     "p",
     { class: "hits" },
     marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown.",
-    marks.length > 0 && said,
+    marks.length > 0 && position,
   );
 }

@@ -109,9 +109,9 @@ function headers(columns, state) {
 }
 
 /**
- * A header that sorts the list: first ascending, then descending, then in the order of the crawl. `beside`: other content of the header.
+ * A header that sorts the list: first ascending, then descending, then in the order of the crawl. `extra`: other content of the header.
  */
-function sortable(name, text, state, kind = "number", beside = "") {
+function sortable(name, text, state, kind = "number", extra = "") {
   const on = state.order === name;
   const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
   const sign = on ? (state.descending ? " ▼" : " ▲") : "\u00a0⇅";
@@ -124,7 +124,7 @@ function sortable(name, text, state, kind = "number", beside = "") {
       title: "Order the list by it",
       data: { key: `sort ${name}` },
     }),
-    beside,
+    extra,
   );
 }
 

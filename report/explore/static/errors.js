@@ -10,19 +10,19 @@ export async function attempt(part, work) {
   part.setAttribute("aria-busy", "true");
   try {
     await work();
-    say(part.id, null);
+    showError(part.id, null);
     part.removeAttribute("aria-busy");
     return true;
   } catch (error) {
     if (isStale(error)) return false;
     part.removeAttribute("aria-busy");
-    say(part.id, error.message, () => attempt(part, work));
+    showError(part.id, error.message, () => attempt(part, work));
     return false;
   }
 }
 
 /** Shows a sentence for a part, or removes it. */
-export function say(part, sentence, again = null) {
+export function showError(part, sentence, again = null) {
   if (sentence) sentences.set(part, { sentence, again });
   else sentences.delete(part);
   const shown = [...sentences.values()].map(({ sentence: text, again: act }) =>

@@ -15,8 +15,8 @@ export async function whenReady(stage) {
   for (;;) {
     await loadRun();
     const there = stage ? run().stages.some((one) => one.name === stage) : run().stages.length > 0;
-    if (there || !run().loading) return tell();
-    tell();
+    if (there || !run().loading) return showLoading();
+    showLoading();
     await pause();
   }
 }
@@ -27,7 +27,7 @@ export async function loading() {
     await pause();
     const before = run().stages.length;
     if (!(await attempt(byId("stages"), loadRun))) return;
-    tell();
+    showLoading();
     if (run().stages.length !== before || !run().loading) {
       drawStages();
       drawWarnings();
@@ -35,7 +35,7 @@ export async function loading() {
   }
 }
 
-function tell() {
+function showLoading() {
   const now = run().loading;
   byId("reading").textContent = now ? `Reading the report of ${now.stage}: ${count(now.rows)} of ${count(now.of)} rows` : "";
 }

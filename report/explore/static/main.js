@@ -2,7 +2,7 @@
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
-import { attempt, say } from "./errors.js";
+import { attempt, showError } from "./errors.js";
 import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
 import { loading, whenReady } from "./loading.js";
@@ -29,7 +29,7 @@ async function begin() {
   for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress])
     part();
   start();
-  if (stage && current().stage !== stage) say("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
+  if (stage && current().stage !== stage) showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
   loading();
 }
 

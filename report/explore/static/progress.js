@@ -57,7 +57,7 @@ function draw() {
     training && trainingPart(training),
     stages(phase),
     failures?.count > 0 && failed(failures),
-    status.warnings > 0 && said(),
+    status.warnings > 0 && warnings(),
   );
 }
 
@@ -130,8 +130,8 @@ const trainingPart = (training) =>
   );
 
 /** The warnings of tasks, in their own words. */
-function said() {
-  const sentences = status.said ?? [];
+function warnings() {
+  const sentences = status.first_warnings ?? [];
   const rest = status.warnings - sentences.length;
   return [
     el("h3", {}, `${many(status.warnings, "warning")} of its tasks`),

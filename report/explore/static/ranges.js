@@ -27,7 +27,7 @@ export function startRanges(part) {
       el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
     ),
     el("div", { class: "chart", id: "range-chart", role: "img" }),
-    el("p", { class: "hint", id: "range-said" }),
+    el("p", { class: "hint", id: "range-summary" }),
     el("div", { class: "row" }, ends),
   );
   part.addEventListener("toggle", load);
@@ -64,7 +64,7 @@ function load() {
     const asked = filters({ ...current(), low: without(current().low, name), high: without(current().high, name) });
     asked.append("column", name);
     histogram = await ask("histogram", "histogram", asked);
-    byId("range-said").textContent = described(histogram);
+    byId("range-summary").textContent = described(histogram);
     byId("range-chart").setAttribute("aria-label", plain(`Histogram of ${name}: ${described(histogram)}`));
     await drawHistogram(byId("range-chart"), histogram, { marks: marks(name), range: chosen(name), onRange: drawnRange });
   });

@@ -96,7 +96,7 @@ export class Slider {
    * Shows how many documents the rule dropped in the run, and how many it drops now. `found`: the new threshold of a rule that keeps a
    * share of the documents; it changes when other rules drop other documents.
    */
-  tell(now, found) {
+  update(now, found) {
     const { fired, alone } = this.rule;
     const part = (label, before, after) => [`${label} ${count(before)}`, after !== before && [" → ", el("b", {}, count(after))]];
     this.counts.replaceChildren(

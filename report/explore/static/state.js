@@ -18,13 +18,13 @@ let state = parse(location.hash);
 
 /** Reads the state from an address's fragment; unknown parts are left out. */
 export function parse(fragment) {
-  const said = new URLSearchParams(fragment.replace(/^#/, ""));
+  const given = new URLSearchParams(fragment.replace(/^#/, ""));
   const found = {};
-  for (const name of SINGLE) found[name] = said.get(name) ?? "";
-  for (const name of FLAGS) found[name] = said.get(name) === "true";
-  for (const name of LISTS) found[name] = said.getAll(name);
+  for (const name of SINGLE) found[name] = given.get(name) ?? "";
+  for (const name of FLAGS) found[name] = given.get(name) === "true";
+  for (const name of LISTS) found[name] = given.getAll(name);
   for (const name of MAPS) found[name] = new Map();
-  for (const [key, value] of said) {
+  for (const [key, value] of given) {
     const place = key.indexOf(".");
     if (place > 0 && MAPS.includes(key.slice(0, place)) && isNumber(value)) found[key.slice(0, place)].set(key.slice(place + 1), value);
   }
@@ -86,7 +86,7 @@ export function go(changes, { replace = false } = {}) {
   if (fragment === link()) return;
   state = parse(fragment);
   history[replace ? "replaceState" : "pushState"](null, "", fragment);
-  tell(before);
+  notify(before);
 }
 
 /** Removes all filters but the stage. */
@@ -106,7 +106,7 @@ export const NO_FILTERS = {
 /** Calls `listener(state, changed)` at each change. `changed(...names)`: whether one of these parts has changed. */
 export const watch = (listener) => listeners.push(listener);
 
-function tell(before) {
+function notify(before) {
   const changed = (...names) => String(parameters(before, names)) !== String(parameters(state, names));
   changed.filters = () => changed(...FILTERS);
   for (const listener of listeners) listener(state, changed);
@@ -117,7 +117,7 @@ export function start() {
   addEventListener("popstate", () => {
     const before = state;
     state = parse(location.hash);
-    tell(before);
+    notify(before);
   });
   const changed = () => true;
   changed.filters = () => true;

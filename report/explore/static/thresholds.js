@@ -119,7 +119,7 @@ async function update() {
 
 function draw() {
   const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
-  sliders.forEach((slider) => slider.tell(rules.get(slider.rule.rule), member(answer.found, slider.rule.rule)));
+  sliders.forEach((slider) => slider.update(rules.get(slider.rule.rule), member(answer.found, slider.rule.rule)));
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
   refill(

@@ -9,9 +9,9 @@ const FIRST = 5;
 
 /** Names at the top of the page the stale stages; null: none. */
 export function drawStale(sentence) {
-  const told = plain(sentence ?? "");
-  byId("stale").hidden = !told;
-  if (byId("stale").textContent !== told) byId("stale").textContent = told;
+  const text = plain(sentence ?? "");
+  byId("stale").hidden = !text;
+  if (byId("stale").textContent !== text) byId("stale").textContent = text;
 }
 
 export function drawWarnings() {

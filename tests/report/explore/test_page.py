@@ -46,7 +46,7 @@ def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFr
     page.select_option("#range-column", "words")
     page.wait_for_selector("#range-chart[data-drawn]")
     said = answer(page.url.split("#")[0], "histogram?stage=filter&column=words")
-    assert f"{sum(said['kept'])} kept and {sum(said['dropped'])} dropped" in page.inner_text("#range-said")
+    assert f"{sum(said['kept'])} kept and {sum(said['dropped'])} dropped" in page.inner_text("#range-summary")
     page.fill("#range-low", "40")
     page.fill("#range-high", "60")
     expect_counts(page, decided, decided["words"].between(40, 60))

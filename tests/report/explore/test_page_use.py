@@ -45,7 +45,7 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
         until(page, f"document.activeElement.dataset.doc === 'filter/{place}'")
     page.keyboard.press("Enter")
     page.wait_for_selector("#document .text")
-    assert page.inner_text("#said").startswith("Opened http://")
+    assert page.inner_text("#announcement").startswith("Opened http://")
     assert focused() == "filter/1"  # the list is drawn anew, and the focus stays
     page.keyboard.press("Escape")
     page.wait_for_selector("#document .guide")
