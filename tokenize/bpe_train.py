@@ -404,7 +404,7 @@ def _give(index, pairs, heap, state, new, touched, changes, least, by_bytes, sta
             if count < least:
                 continue
             number = state[KNOWN]
-            index, pairs = with_room(index, pairs, number)
+            index, pairs = with_capacity(index, pairs, number)
             key = pair_key(new, other) if after else pair_key(other, new)
             index[-1 - find_pair(index, pairs, key)] = number
             pairs[number, KEY], pairs[number, COUNT], pairs[number, START], pairs[number, LENGTH] = key, count, state[WRITTEN], 0
@@ -552,7 +552,7 @@ def find_pair(index, pairs, key):
 
 
 @kernel
-def with_room(index, pairs, known):
+def with_capacity(index, pairs, known):
     """Returns the table with room for one more pair. At least half of the index stays empty."""
     if known == pairs.shape[0]:
         pairs = grown(pairs, 2 * known)
@@ -582,7 +582,7 @@ def tabulate(slots, large, used, sums, least, index, pairs):
             continue
         number = find_pair(index, pairs, key)
         if number < 0:
-            index, pairs = with_room(index, pairs, known)
+            index, pairs = with_capacity(index, pairs, known)
             number = known
             index[-1 - find_pair(index, pairs, key)] = number
             pairs[number, KEY], pairs[number, COUNT], pairs[number, LENGTH] = key, 0, 0

@@ -98,7 +98,7 @@ class Encoder:
                 raise ValueError("a text column must not hold nulls")
             return self._encode_cut(texts, end)
         data, offsets = text_buffers(texts)
-        out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
+        out, counts = self._id_buffer(offsets), np.empty(len(offsets) - 1, np.int64)
         rule, digits = self._rule
         total = encode_texts(rule, digits, piece_classes(), self._tables, self._memory, data, offsets, end, out, counts)
         return out[:total].astype(self.dtype, copy=False), counts
@@ -108,11 +108,11 @@ class Encoder:
         if self._characters:
             return self._characters.encode_column(pieces, -1, self.dtype)
         data, offsets = text_buffers(pieces)
-        out, counts = self._room(offsets), np.empty(len(offsets) - 1, np.int64)
+        out, counts = self._id_buffer(offsets), np.empty(len(offsets) - 1, np.int64)
         total = encode_pieces(self._tables, self._memory, data, offsets, out, counts)
         return out[:total].astype(self.dtype, copy=False), counts
 
-    def _room(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    def _id_buffer(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """Returns an array for the ids. It has 32 bits for any vocabulary, as 16-bit kernels take ten seconds to compile; copies cost
         little."""
         return np.empty(int(offsets[-1] - offsets[0]) + len(offsets) + SPARE, np.uint32)

@@ -55,7 +55,7 @@ class MergeScratch(NamedTuple):
     before: npt.NDArray[np.int64]
 
 
-def make_room() -> MergeScratch:
+def make_scratch() -> MergeScratch:
     return MergeScratch(np.empty(SHORT, np.int32), np.empty(SHORT, np.uint32), np.empty(SHORT, np.int64), np.empty(SHORT, np.int64))
 
 
@@ -123,13 +123,13 @@ def _of_bytes(of_bytes, data, at):
 
 
 @kernel
-def encode_short(merges, data, start, end, room, out, at):
+def encode_short(merges, data, start, end, scratch, out, at):
     """Writes the tokens of `data[start:end]` (up to SHORT bytes) to `out[at:]`. Returns where they end.
 
     A pair's key is its rank followed by its place, so the smallest key is the next merge. Finding it needs no branch.
     """
     bytes_, of_bytes, table, merged = merges
-    ids, keys, following, before = room
+    ids, keys, following, before = scratch
     count = end - start
     lanes = (count + LANES - 1) & -LANES
     for place in range(count):
@@ -428,12 +428,12 @@ class Memory(NamedTuple):
 
     known: KnownPieces
     cut: Cut
-    room: MergeScratch
+    scratch: MergeScratch
 
 
 def make_memory() -> Memory:
     cut = Cut(np.empty(AHEAD, np.int64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64))
-    return Memory(make_known_pieces(), cut, make_room())
+    return Memory(make_known_pieces(), cut, make_scratch())
 
 
 @kernel
@@ -458,12 +458,12 @@ def encode_pieces(vocabulary, memory, data, offsets, out, counts):
 def _borrowed(vocabulary, memory):
     """Returns `(Merges, WholeTokens, KnownPieces, MergeScratch)` with borrowed arrays, which the functions below pass on, and `Cut`."""
     merges, whole = vocabulary
-    known, cut, room = memory
+    known, cut, scratch = memory
     tables = (
         Merges(borrowed(merges.bytes_), borrowed(merges.of_bytes), borrowed(merges.table), borrowed(merges.merged)),
         WholeTokens(borrowed(whole.data), borrowed(whole.starts), borrowed(whole.lengths), borrowed(whole.ids), whole.longest),
         KnownPieces(borrowed(known.short), borrowed(known.long), borrowed(known.others), borrowed(known.used)),
-        MergeScratch(borrowed(room.ids), borrowed(room.keys), borrowed(room.following), borrowed(room.before)),
+        MergeScratch(borrowed(scratch.ids), borrowed(scratch.keys), borrowed(scratch.following), borrowed(scratch.before)),
     )
     return tables, Cut(borrowed(cut.ends), borrowed(cut.firsts), borrowed(cut.seconds), borrowed(cut.rows))
 
@@ -585,14 +585,14 @@ def _encode_piece(tables, data, start, end, out, at):
 @kernel(inline="always")
 def _merge_piece(tables, data, start, end, out, at):
     """Encodes a piece that is not cached: as one whole token, or by merging. Returns where its ids end."""
-    merges, whole, _, room = tables
+    merges, whole, _, scratch = tables
     token = whole_token(whole, data, start, end)
     if token >= 0:
         out[at] = token
         return at + 1
     if end - start > SHORT:
         return encode_long(merges, data, start, end, out, at)
-    return encode_short(merges, data, start, end, room, out, at)
+    return encode_short(merges, data, start, end, scratch, out, at)
 
 
 # ---- whole tokens, which merging does not reach ----------------------------------------------------------

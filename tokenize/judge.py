@@ -26,7 +26,7 @@ from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.sampling import columns_needed, in_sample
 from corpusmill.tokenize.tokenizer_config import GroupsConfig, JudgeConfig
 
-OWN = "this run"
+THIS_RUN = "this run"
 #: The `pattern` in `quality.json` of a tokenizer that was taken over.
 TAKEN_OVER = "given"
 QUALITY_FILE = "quality.json"
@@ -77,8 +77,8 @@ class JudgeWorker(Worker):
     config: JudgeConfig
 
     def setup(self) -> None:
-        own = from_json(OWN, self.run.read_bytes(TOKENIZER), self.run.path(TOKENIZER))
-        self.tokenizers = [own, *(read_tokenizer(given) for given in self.config.compare)]
+        tokenizer = from_json(THIS_RUN, self.run.read_bytes(TOKENIZER), self.run.path(TOKENIZER))
+        self.tokenizers = [tokenizer, *(read_tokenizer(given) for given in self.config.compare)]
 
     def process(self, task: Task) -> Output:
         path, found, rows = task.inputs[0].path, [], 0
@@ -113,12 +113,12 @@ def judge(
     def quality(identity: str) -> Output:
         uses = read_table(run.storage, USES_FILE)["uses"].to_numpy()
         encoder = Encoder.read(run.run, TOKENIZER)
-        found = by_tokenizer(add_up(read_table(run.storage, row.outputs[0].path) for row in rows), [OWN, *config.compare])
+        found = by_tokenizer(add_up(read_table(run.storage, row.outputs[0].path) for row in rows), [THIS_RUN, *config.compare])
         content = {
             "vocabulary_size": encoder.vocabulary_size,
             **trained,
             "usage": usage(encoder, uses, config.undertrained_below),
-            "judged": {"held_out": selected["held_out"], **{name: found[OWN][name] for name in ("documents", "utf8_bytes")}},
+            "judged": {"held_out": selected["held_out"], **{name: found[THIS_RUN][name] for name in ("documents", "utf8_bytes")}},
             "selection": selected,
             "tokenizers": found,
         }
@@ -172,9 +172,9 @@ def summary(quality: dict[str, Any], sample: dict[str, str]) -> dict[str, str]:
         text = "of the run"
 
     def compared(name: str, form: str) -> str:
-        own, *others = [f"{form.format(found[name])}" if found[name] is not None else "–" for found in tokenizers.values()]
-        beside = ", ".join(f"{other} {value}" for other, value in zip([*tokenizers][1:], others, strict=True))
-        return own + (f" ({beside})" if beside else "")
+        first, *others = [f"{form.format(found[name])}" if found[name] is not None else "–" for found in tokenizers.values()]
+        comparison = ", ".join(f"{other} {value}" for other, value in zip([*tokenizers][1:], others, strict=True))
+        return first + (f" ({comparison})" if comparison else "")
 
     rare = usage["undertrained"]
     return {

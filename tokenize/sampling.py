@@ -75,8 +75,8 @@ def groups_of(documents: pa.Table, config: GroupsConfig) -> tuple[list[str | Non
     found, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     if config.named is None:
         return found, codes
-    own = {name: number for number, name in enumerate(config.named)}
-    numbers = np.array([own.get(name if name is not None else OTHERS, own.get(OTHERS, -1)) for name in found], np.int64)
+    number_of = {name: number for number, name in enumerate(config.named)}
+    numbers = np.array([number_of.get(name if name is not None else OTHERS, number_of.get(OTHERS, -1)) for name in found], np.int64)
     return list(config.named), numbers[codes] if len(codes) else codes
 
 

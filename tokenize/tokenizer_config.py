@@ -32,7 +32,7 @@ class JudgeConfig(Config):
 
     @field_validator("compare")
     @classmethod
-    def _files_beside_the_recipe(cls, compare: list[str], info: ValidationInfo) -> list[str]:
+    def _resolved_files(cls, compare: list[str], info: ValidationInfo) -> list[str]:
         """Takes a relative path from the recipe's folder."""
         folder = Path((info.context or {}).get("folder", "."))
         return [given if given in PUBLISHED else str((folder / given).resolve()) for given in compare]
@@ -149,7 +149,7 @@ class TokenizerConfig(Config):
 
     @field_validator("file")
     @classmethod
-    def _file_beside_the_recipe(cls, file: str | None, info: ValidationInfo) -> str | None:
+    def _resolved_file(cls, file: str | None, info: ValidationInfo) -> str | None:
         """Takes a relative path from the recipe's folder. Refuses options of training, which mean nothing for a given tokenizer."""
         if file is None:
             return None

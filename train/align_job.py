@@ -180,12 +180,12 @@ def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.d
     """Loads a reference model from a given folder. Raises InputError where its vocabulary is not that of `encoder`, or its context is
     shorter than that of the aligned model."""
     model = load_model(folder, device)
-    own = encoder.tokenizer.get_vocab()
+    vocabulary = encoder.tokenizer.get_vocab()
     here = Storage(str(local_model(folder)))
     if here.exists("tokenizer.json"):
-        same = load_chat(here).tokenizer.get_vocab() == own
+        same = load_chat(here).tokenizer.get_vocab() == vocabulary
     else:
-        same = model.arch.vocab_size > max(own.values())
+        same = model.arch.vocab_size > max(vocabulary.values())
     if not same:
         raise InputError(
             f"align.reference: {folder} has another vocabulary than the model that is aligned, so its tokens are not comparable."
@@ -320,7 +320,7 @@ class AlignmentJob:
         self.model = start_from(start.folder, dims, config, "align")
         context = self.model.arch.context
         prepared = [prepare_pair(pair, self.encoder, context) for pair in pairs_from_table(pairs)]
-        learned, held_out = ([p for p in prepared if p.pair.held_out == aside] for aside in (False, True))
+        learned, held_out = ([p for p in prepared if p.pair.held_out == side] for side in (False, True))
         self.form = RowForm(dims.config.tensor, dims.config.pipeline > 1)
         numbered = partial(Numbered, context=context, device=dims.device, form=self.form)
         self.objective = PairObjective(config, learned, held_out, numbered, dims)

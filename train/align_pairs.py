@@ -284,22 +284,22 @@ def build_pairs(
     held-out split), or the true one with its first words repeated, or with its words shuffled.
     """
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
-    aside = [held_out(task.source.id) for task in built]
+    held_flags = [held_out(task.source.id) for task in built]
     pairs = []
     for place, task in enumerate(built):
-        other = _other(built, aside, place)
+        other = _other(built, held_flags, place)
         kind, rejected = _rejected(task, other.answer)
         source = (other if kind == "other" else task).source
         turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
-        pairs.append(PreferencePair(task.source.id, task.source.url, kind, aside[place], *turns, source.id, source.url))
+        pairs.append(PreferencePair(task.source.id, task.source.url, kind, held_flags[place], *turns, source.id, source.url))
     return pairs
 
 
-def _other(built: Sequence[tasks.BuiltTask], aside: Sequence[bool], place: int) -> tasks.BuiltTask:
+def _other(built: Sequence[tasks.BuiltTask], held_flags: Sequence[bool], place: int) -> tasks.BuiltTask:
     """Returns the next task of another document on the same side of the held-out split, so that nothing held out is learned; `place`'s own
     task where there is none."""
     following = ((place + step) % len(built) for step in range(1, len(built)))
-    fitting = (built[at] for at in following if aside[at] == aside[place] and built[at].source.id != built[place].source.id)
+    fitting = (built[at] for at in following if held_flags[at] == held_flags[place] and built[at].source.id != built[place].source.id)
     return next(fitting, built[place])
 
 

@@ -407,12 +407,12 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
         weights = run.outputs_of(model, "model/")
         for task in config.tasks:
             examples = [file_ref(path) for path in data_files(task.examples)] if task.examples else []
-            own = type(config)(tasks=(task,), device=config.device)
+            task_config = type(config)(tasks=(task,), device=config.device)
             row = run.once(
                 f"benchmarks/{model}/{task.task}",
                 [*weights, *sets[task.task], *examples],
                 partial(_score, run, model_of, model, task),
-                config=own,
+                config=task_config,
             )
             made += [row.ref(run.stage.name, output.path) for output in row.outputs]
     return made

@@ -72,16 +72,16 @@ class Conversation:
 
     def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
         first, ids = self._fitting(turns)
-        room = min(self.max_tokens, self.generator.model.arch.context - len(ids))
+        limit = min(self.max_tokens, self.generator.model.arch.context - len(ids))
         self.answers += 1  # gives each answer its own seed
         tokens = generate(
-            self.generator.model, ids, max_tokens=room, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
+            self.generator.model, ids, max_tokens=limit, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
             stop=self.generator.stop, banned=self.generator.banned, overflow="refuse",
         )  # fmt: skip
         self.forgotten, self.ended = first, ""
-        return self._told(turns, tokens, room, ids)
+        return self._streamed(turns, tokens, limit, ids)
 
-    def _told(self, turns: list[Message], tokens: Iterator[int], room: int, ids: list[int]) -> Generator[str, None, None]:
+    def _streamed(self, turns: list[Message], tokens: Iterator[int], limit: int, ids: list[int]) -> Generator[str, None, None]:
         pieces, written = list[str](), 0
 
         def counted() -> Iterator[int]:
@@ -95,7 +95,7 @@ class Conversation:
                 pieces.append(piece)
                 yield piece
         finally:
-            self.ended = "cut" if written == room else ""
+            self.ended = "cut" if written == limit else ""
             if answer := "".join(pieces).strip():
                 self.turns = [*turns, assistant_turn(answer)]
             else:
@@ -104,13 +104,13 @@ class Conversation:
     def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
         """Returns the number of turns to leave out, and the ids of the rest, which leaves room for an answer (at most half the context)."""
         context = self.generator.model.arch.context
-        room = context - min(self.max_tokens, context // 2)
+        limit = context - min(self.max_tokens, context // 2)
         for first in range(0, len(turns), 2):
             ids = self.generator.conversation(self._messages(turns[first:]))
-            if len(ids) <= room:
+            if len(ids) <= limit:
                 return first, ids
         what = "that message is" if not self.system else "that message and the system message are"
-        raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {room}.")
+        raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {limit}.")
 
     def _messages(self, turns: Iterable[Message]) -> list[Message]:
         return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]

@@ -79,15 +79,15 @@ class EvaluateStage(Stage):
         tuning.parent_stage(run, MODELS)
         tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
         pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
-        own = self.config.model_copy(update={"tasks": ()})
+        config = self.config.model_copy(update={"tasks": ()})
         examples = run.outputs_of("sft", "data/") if "sft" in run.recipe else []
         params = {"held_out": _held_out(run)}
-        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), params, own)
+        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), params, config)
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
         measured = []
         for model in models:
             inputs = [*run.outputs_of(model, "model/"), *shared]
-            row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)}, own)
+            row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)}, config)
             measured += [row.ref(self.name, output.path) for output in row.outputs]
         if self.config.tasks:
             from corpusmill.train.benchmarks import score_models

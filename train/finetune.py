@@ -198,10 +198,10 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
     folder of its training."""
     if not work.exists(ADAPTED):
         return None
-    told = json.loads(work.read_bytes(ADAPTED))
-    folder = told["base"] if Path(told["base"]).is_absolute() or is_remote(told["base"]) else run.path(told["base"])
-    here, lora = local_model(folder), LoraConfig.model_validate(told["lora"])
-    if any(sha256_of(here / name) != sha256 for name, sha256 in told["sha256"].items()):
+    adapter = json.loads(work.read_bytes(ADAPTED))
+    folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
+    here, lora = local_model(folder), LoraConfig.model_validate(adapter["lora"])
+    if any(sha256_of(here / name) != sha256 for name, sha256 in adapter["sha256"].items()):
         raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
     model = _with_weights(str(here), lora, 0, read_weights(state))
     return model_of(model.arch, merged_weights(model))

@@ -340,7 +340,7 @@ def generate(
     Equal seeds give equal tokens. Raises InputError, before any token, where the prompt is empty or refused.
     """
     drafts = [Draft(prompt, sampling.seed)]
-    check_room(model, drafts, max_tokens, overflow)
+    check_context(model, drafts, max_tokens, overflow)
     return (token for _, token in write(model, drafts, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned))
 
 
@@ -366,7 +366,7 @@ def generate_batch(
     """
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
     drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    check_room(model, drafts, max_tokens, overflow)
+    check_context(model, drafts, max_tokens, overflow)
     if stop_strings and tokenizer is None:
         raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
     streams = [TextStream(tokenizer, stop_strings, draft.prompt) for draft in drafts] if tokenizer is not None else []
@@ -394,7 +394,7 @@ def generate_batch(
     return finished()
 
 
-def check_room(model: Llama, drafts: Sequence[Draft], max_tokens: int, overflow: Overflow) -> None:
+def check_context(model: Llama, drafts: Sequence[Draft], max_tokens: int, overflow: Overflow) -> None:
     """Raises InputError where `overflow` is `refuse` and a text may outgrow the context."""
     for number, draft in enumerate(drafts if overflow == "refuse" else (), 1):
         if len(draft.prompt) + max_tokens > model.arch.context:

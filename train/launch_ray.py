@@ -114,15 +114,15 @@ class RayGroup:
     def run(self, left: Storage) -> None:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        room = self._room(self.engine.connect())
-        self.threads = self.threads or max(1, room.cpus)
+        per_worker = self._worker_resources(self.engine.connect())
+        self.threads = self.threads or max(1, per_worker.cpus)
         if not left.remote:
             os.makedirs(left.root)
         ended: list[Exception | None] = []
 
         def fit(folder: str) -> None:  # in another thread: in the main thread Ray Train would handle Ctrl-C itself
             try:
-                self._trainer(room, left, folder).fit()
+                self._trainer(per_worker, left, folder).fit()
                 ended.append(None)
             except Exception as error:  # noqa: BLE001 - handed to the main thread
                 ended.append(error)
@@ -137,22 +137,22 @@ class RayGroup:
         if error := ended[0]:
             raise _failure(error, self.parallel.world)
 
-    def _room(self, ray: Any) -> WorkerResources:
+    def _worker_resources(self, ray: Any) -> WorkerResources:
         """Returns the resources of each worker. Waits `parallel.wait` seconds for room: the cluster may have lost a node, or scale up.
 
         Then raises CorpusmillError, or InputError at the first start.
         """
         wait = 0 if os.environ.get(ADDRESS) == LOCAL else self.parallel.wait  # a Ray that this run started gets no new nodes
         until = time.monotonic() + wait
-        told = False
+        announced = False
         while True:
             nodes = living(ray.nodes())
-            if room := find_resources(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
-                return room
+            if per_worker := find_resources(nodes, self.parallel.world, self.task["device"], self.parallel.cpus):
+                return per_worker
             if time.monotonic() >= until:
                 break
-            if not told:
-                told = True
+            if not announced:
+                announced = True
                 print(f"corpusmill: {self.title}: waiting for room on the Ray cluster; {self._lack(nodes)}.", file=sys.stderr, flush=True)
             time.sleep(WAIT)
         lack = self._lack(nodes) + (f", for {wait} seconds" if wait else "")
@@ -169,19 +169,19 @@ class RayGroup:
             f"{self.parallel.world} processes need {' and '.join(each)} each, and the nodes of the cluster have {'; '.join(has) or 'none'}"
         )
 
-    def _trainer(self, room: WorkerResources, left: Storage, folder: str) -> Any:
+    def _trainer(self, per_worker: WorkerResources, left: Storage, folder: str) -> Any:
         """Returns Ray Train's trainer. It keeps its records in `folder`, which only the driver's machine needs."""
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
 
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-        task = self.task | {"device": "cuda" if room.gpus else "cpu"}
+        task = self.task | {"device": "cuda" if per_worker.gpus else "cpu"}
         return TorchTrainer(
             _work,
             train_loop_config={"task": task, "left": left.root, "cwd": str(Path.cwd()), "threads": self.threads},
-            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if room.gpus else "gloo"),
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if per_worker.gpus else "gloo"),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=self.parallel.world, use_gpu=bool(room.gpus), resources_per_worker=room.resources
+                num_workers=self.parallel.world, use_gpu=bool(per_worker.gpus), resources_per_worker=per_worker.resources
             ),
             run_config=ray.train.RunConfig(
                 name="ray", storage_path=folder, failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),

@@ -214,10 +214,10 @@ def report_table(prepared: Sequence[Prepared]) -> pa.Table:
 def prepared_folder(parent: Storage, encoder: ChatEncoder, target: Path) -> Storage:
     """Returns the model folder to tune: `parent` if it has this tokenizer and template, else `target`, where a model with them is
     written."""
-    own = load_chat(parent)
-    if own.fingerprint == encoder.fingerprint:
+    parent_chat = load_chat(parent)
+    if parent_chat.fingerprint == encoder.fingerprint:
         return parent
-    model = grown(load_model(parent.root), new_ids(own, encoder))
+    model = grown(load_model(parent.root), new_ids(parent_chat, encoder))
     save_model(model, target, chat_files(encoder, model.arch.context))
     return Storage(str(target))
 

@@ -364,14 +364,14 @@ _ADVICE = f"write its content and end token between {{% generation %}} and {{% e
 
 def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
     """Returns a model folder's tokenizer with its own template (`keep`), one of NAMED (with its tokens), or one from a file."""
-    own = load_chat(model)
+    chat = load_chat(model)
     if template == "keep":
-        return own
+        return chat
     if template not in NAMED:
         folder, _, name = template.rpartition("/")
         source = read_template(Storage(folder or "."), name)
-        return ChatEncoder(own.tokenizer_json, ChatTemplate(source, template, own.template.special))
-    named, special = NAMED[template], own.template.special
+        return ChatEncoder(chat.tokenizer_json, ChatTemplate(source, template, chat.template.special))
+    named, special = NAMED[template], chat.template.special
     tokens = [*named.tokens]
     if special.get("pad_token", named.end) in (named.end, special.get("eos_token")):  # padding needs a token of its own
         tokens.append(PAD)
@@ -379,7 +379,7 @@ def choose_chat(model: Storage, template: str = "keep") -> ChatEncoder:
     if named.bos:
         special = {**special, "bos_token": named.bos}
     made = ChatTemplate(named.source, f"the template {template}", {**special, "eos_token": named.end})
-    return ChatEncoder(add_special_tokens(own.tokenizer_json, tokens), made)
+    return ChatEncoder(add_special_tokens(chat.tokenizer_json, tokens), made)
 
 
 def add_special_tokens(tokenizer_json: bytes, tokens: list[str]) -> bytes:

@@ -11,7 +11,7 @@ from corpusmill.pipeline.stage import Task
 from corpusmill.report.queries.tokens import QUALITY
 from corpusmill.report.read import RunReader
 from corpusmill.tokenize.compared_tokenizers import add_up, by_tokenizer
-from corpusmill.tokenize.judge import OWN, JudgeWorker
+from corpusmill.tokenize.judge import THIS_RUN, JudgeWorker
 from corpusmill.tokenize.tokenizer_config import JudgeConfig
 
 
@@ -31,6 +31,6 @@ def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
     for number, path in enumerate(reader.inputs("tokenizer").values()):
         found = worker.process(Task(f"judge-{number:05d}", (FileRef(path, ""),))).files.values()
         tables += [table for table in found if isinstance(table, pa.Table)]
-    measured = by_tokenizer(add_up(tables), [OWN, *worker.config.compare])
-    judged = {**quality["judged"], **{name: measured[OWN][name] for name in ("documents", "utf8_bytes")}}
+    measured = by_tokenizer(add_up(tables), [THIS_RUN, *worker.config.compare])
+    judged = {**quality["judged"], **{name: measured[THIS_RUN][name] for name in ("documents", "utf8_bytes")}}
     return {**quality, "judged": judged, "tokenizers": measured}

@@ -16,7 +16,7 @@ from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.judge import OWN, never_produced, token_uses, usage
+from corpusmill.tokenize.judge import THIS_RUN, never_produced, token_uses, usage
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.words import splitter
@@ -52,7 +52,7 @@ def test_figures_are_those_of_tokenizers_on_the_same_text(run, execute, texts, t
     execute(run, stage(judge={"compare": [str(other)]}))
     found = quality(run)
     assert found["judged"] == {"held_out": False, "documents": 61, "utf8_bytes": sum(len(text.encode()) for text in texts)}
-    for name, path in ((OWN, run.path("tokenizer/tokenizer.json")), (str(other), str(other))):
+    for name, path in ((THIS_RUN, run.path("tokenizer/tokenizer.json")), (str(other), str(other))):
         tokenizer, told = Tokenizer.from_file(path), found["tokenizers"][name]
         assert told["tokens"] == tokens_of(tokenizer, texts)
         assert told["bytes_per_token"] == round(found["judged"]["utf8_bytes"] / told["tokens"], 4)
@@ -118,7 +118,7 @@ def test_documents_without_url_and_language(make_run, execute, english):
     rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
     run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
     execute(run, stage())
-    told = quality(run)["tokenizers"][OWN]
+    told = quality(run)["tokenizers"][THIS_RUN]
     assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
     assert read_judgement(RunReader(run.root)).groups("host") == []
 
@@ -129,7 +129,7 @@ def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corp
     told = compare(run.root, ["gpt2"])
     assert {path: run.read_bytes(path) for path in run.list_files()} == before
     execute(run, stage(judge={"compare": ["gpt2"]}))
-    assert quality(run) == told and list(told["tokenizers"]) == [OWN, "gpt2"]
+    assert quality(run) == told and list(told["tokenizers"]) == [THIS_RUN, "gpt2"]
     code, out, err = corpusmill("tokens", "compare", run.root, "--with", "gpt2", "--json")
     assert (code, err) == (0, "") and json.loads(out) == told
     code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
@@ -150,7 +150,7 @@ def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, 
     for name, value in (("PIP_INDEX_URL", "http://127.0.0.1:9/simple"), ("PIP_EXTRA_INDEX_URL", ""), ("PIP_RETRIES", "0")):
         monkeypatch.setenv(name, value)
     execute(run, stage(judge={"compare": ["gpt2"]}))
-    assert list(quality(run)["tokenizers"]) == [OWN]
+    assert list(quality(run)["tokenizers"]) == [THIS_RUN]
     (row,) = (row for row in RunReader(run.root).stages["tokenizer"].tasks if row.task == "quality")
     assert len(row.warnings) == 1 and row.warnings[0].startswith("gpt2 is not compared: gpt2.tiktoken: pip can't download mlx-whisper")
     assert "\n" not in row.warnings[0]

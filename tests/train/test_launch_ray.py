@@ -68,7 +68,7 @@ def test_errors_are_sentences_at_once(engine: RayEngine, tmp_path: Path, capfd: 
 def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def trainer(self: RayGroup, room: Any, left: Storage, folder: str) -> Any:
+    def trainer(self: RayGroup, per_worker: Any, left: Storage, folder: str) -> Any:
         (Path(folder) / "ray").touch()
         begun.set()
         return SimpleNamespace(fit=lambda: end.wait(60))

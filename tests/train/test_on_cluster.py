@@ -126,7 +126,7 @@ def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
     come = iter([[], nodes[:2], nodes])  # an autoscaler's successive states
     monkeypatch.setattr(ray, "nodes", lambda: next(come))
     task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2, "cpus": CPUS}, "device": "cpu"}
-    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._room(ray) == WorkerResources(CPUS, 0)  # type: ignore[arg-type]
+    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._worker_resources(ray) == WorkerResources(CPUS, 0)  # type: ignore[arg-type]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
     lack = f"2 processes need {f'{CPUS} CPUs' if CPUS > 1 else 'a CPU'} each, and the nodes of the cluster have none"
     assert lines == [f"corpusmill: pretrain: waiting for room on the Ray cluster; {lack}."]
