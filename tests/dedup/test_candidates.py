@@ -173,15 +173,15 @@ def small_groups() -> Iterator[None]:
 @settings(deadline=None, max_examples=200)
 @given(FILES, FILES, WEIGHTS, st.integers(0, COUNT))
 @pytest.mark.usefixtures("small_groups")
-def test_components_of_this_run_are_whole_in_groups(groups: list[Star], buckets: list[Star], near: list[int], own: int) -> None:
+def test_components_of_this_run_are_whole_in_groups(groups: list[Star], buckets: list[Star], near: list[int], own_documents: int) -> None:
     words = (DOCUMENT_WORDS * np.array(near) // 9).astype(np.uint32)
-    found = group_documents(words.copy(), arrays(groups), arrays(buckets), own)
+    found = group_documents(words.copy(), arrays(groups), arrays(buckets), own_documents)
     rows = [row for a, b in ((0, 5), (5, 5), (5, COUNT)) for row in ((r["row"] + a, r) for r in found.table(a, b).to_pylist())]
     assert {row["group"] for _, row in rows} == set(range(found.count))
     root = by_networkx([*groups, *buckets])
     within = {document for file in [*groups, *buckets] for _, document in file}
     if not found.apart:
-        assert [document for document, _ in rows] == sorted(d for d in within if root[d] < own)
+        assert [document for document, _ in rows] == sorted(d for d in within if root[d] < own_documents)
         of = {document: row["group"] for document, row in rows}
         assert all(of[d] == of[root[d]] for d in of)
     for document, row in rows:
