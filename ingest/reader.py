@@ -30,7 +30,7 @@ from corpusmill.ingest.formats import SegmentReader
 from corpusmill.ingest.inputs import RangeIndex, Segment, index_range
 from corpusmill.ingest.rows import IngestRow, PendingRow, RowTables
 from corpusmill.ingest.warc import read_records
-from corpusmill.ingest.wat import SAID, described
+from corpusmill.ingest.wat import DESCRIPTIONS, described
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.files import open_file
@@ -139,7 +139,7 @@ class Reader:
         elif "wat" in request:
             self._wat(request)
         else:
-            self._piece(request)
+            self._task(request)
 
     def _index(self, request: dict[str, Any]) -> None:
         self._read_on(0)
@@ -152,7 +152,7 @@ class Reader:
     def _wat(self, request: dict[str, Any]) -> None:
         """Sends the descriptions in a WAT file, without those of the first `done` records; `lost` and `unreadable` as for a task."""
         done, (lost, unreadable) = request["done"], given_up(request)
-        path, said, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
+        path, rows, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
         number, sent = 0, done
         limit = self.segments.config.extraction.max_record_mb << 20
         self._read_on(0)
@@ -163,17 +163,17 @@ class Reader:
                     warnings.append(f"{path}: the description at byte {part.offset} is left out: {lost[number][1]}.")
                 elif number >= done:
                     self._enter(EXTRACTING, self.page_seconds)
-                    said += [row] if (row := described(part)) else []
+                    rows += [row] if (row := described(part)) else []
                 number += 1
                 self._read_on(number)
-                if len(said) >= BATCH_ROWS:
-                    send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], number - sent, {}, warnings, end=False)
-                    said, warnings, sent = [], [], number
+                if len(rows) >= BATCH_ROWS:
+                    send_tables(self.connection, [pa.Table.from_pylist(rows, DESCRIPTIONS)], number - sent, {}, warnings, end=False)
+                    rows, warnings, sent = [], [], number
         if number in unreadable:
             warnings.append(f"{path}: the descriptions after its first {number} records are left out: {unreadable[number][1]}.")
-        send_tables(self.connection, [pa.Table.from_pylist(said, SAID)], max(0, number - sent), {}, warnings, end=True)
+        send_tables(self.connection, [pa.Table.from_pylist(rows, DESCRIPTIONS)], max(0, number - sent), {}, warnings, end=True)
 
-    def _piece(self, request: dict[str, Any]) -> None:
+    def _task(self, request: dict[str, Any]) -> None:
         """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""
         done, (lost, unreadable) = request["done"], given_up(request)
         number = 0

@@ -23,7 +23,7 @@ from corpusmill.pipeline.text.damage import storable
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
 #: The descriptions in a WAT file: a row for each HTTP response of the crawl.
-SAID = pa.schema(
+DESCRIPTIONS = pa.schema(
     [
         pa.field("record", pa.string()),  # WARC-Record-ID of the record of the crawl
         pa.field("url", pa.string()),
@@ -46,7 +46,7 @@ def pairs_of(sources: list[InputFile]) -> dict[str, InputFile]:
 
 
 def described(record: Record | Gap) -> dict[str, Any] | None:
-    """Returns the description in a record of a WAT file, as a row of SAID; None where it is not whole or not about an HTTP response."""
+    """Returns the description in a record of a WAT file, a row of DESCRIPTIONS; None where it is cut or not about an HTTP response."""
     if not isinstance(record, Record) or record.type != "metadata" or not record.whole:
         return None
     try:
@@ -60,7 +60,7 @@ def described(record: Record | Gap) -> dict[str, Any] | None:
     head = _of(_of(response, "HTML-Metadata"), "Head")
     types = [value for name, value in _of(response, "Headers").items() if name.lower() == "content-type" and isinstance(value, str)]
     status = _of(response, "Response-Message").get("Status")
-    said = {
+    description = {
         "canonical": next((_text(link, "url") for link in _list(head, "Link") if (_text(link, "rel") or "").lower() == "canonical"), None),
         "http_status": int(status) if isinstance(status, str) and re.fullmatch(r"[0-9]{3}", status) else None,
         "content_type": storable(types[0]) if types else None,
@@ -70,9 +70,9 @@ def described(record: Record | Gap) -> dict[str, Any] | None:
         "record": record.refers_to or _text(header, "WARC-Record-ID"),
         "url": (_text(header, "WARC-Target-URI") or record.url or "").strip("<> ") or None,
         "date": _text(header, "WARC-Date"),
-        "status": said["http_status"],
+        "status": description["http_status"],
         "title": " ".join((_text(head, "Title") or "").split()) or None,
-        "metadata": canonical_json({name: value for name, value in said.items() if value is not None}),
+        "metadata": canonical_json({name: value for name, value in description.items() if value is not None}),
     }
 
 
@@ -119,6 +119,6 @@ class WatIndex:
         place = self.places.get(record.refers_to) if record.refers_to else None
         place = self.places.get((record.url, record.timestamp)) if place is None else place
         if place is not None:
-            (said,) = self.table.slice(place, 1).to_pylist()
-            row.title, row.metadata, row.http_status = row.title or said["title"], said["metadata"], said["status"]
+            (description,) = self.table.slice(place, 1).to_pylist()
+            row.title, row.metadata, row.http_status = row.title or description["title"], description["metadata"], description["status"]
         return row

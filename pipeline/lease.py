@@ -83,11 +83,11 @@ class LeaseHolder:
 def read_holder(content: bytes) -> LeaseHolder | None:
     """Returns the holder that a lease names; None where the lease is damaged."""
     try:
-        said = json.loads(content)
+        fields = json.loads(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
-        if any(not isinstance(said[name], kind) for name, kind in kinds.items()):
+        if any(not isinstance(fields[name], kind) for name, kind in kinds.items()):
             return None
-        return LeaseHolder(**{name: said[name] for name in kinds} | {"ttl": min(max(float(said["ttl"]), SHORTEST), LONGEST)})
+        return LeaseHolder(**{name: fields[name] for name in kinds} | {"ttl": min(max(float(fields["ttl"]), SHORTEST), LONGEST)})
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 

@@ -307,12 +307,12 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
     """Prints a numbered list of the documents with a passage; for a single document the place in its text."""
     holders = passages.holders or []
     documents = "1 document holds" if passages.count == 1 else f"{passages.count:,} documents hold"
-    said = (
+    heading = (
         f"{documents} this text as the stage {passages.stage} wrote it:"
         if passages.stage
         else f"{passages.count:,} documents have this URL:"
     )
-    console.print(Text(said, style="bold"))
+    console.print(Text(heading, style="bold"))
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
         console.print(Text(head))

@@ -162,9 +162,9 @@ class Page:
             "height": 240,
             "title": histogram.column,
             "rules": [
-                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({said})" if said else "")
+                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({meaning})" if meaning else "")
                 for rule in rules
-                for said in [decisions.meanings.get(rule.rule)]
+                for meaning in [decisions.meanings.get(rule.rule)]
             ],
             "caption": caption(histogram, bool(rules)),
             "histogram": histogram,
