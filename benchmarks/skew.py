@@ -30,7 +30,7 @@ from corpusmill.report.read import RunReader
 
 SMALL_FILES, TIMES = 40, 1000
 RECIPE = """
-ingest: {{piece_mb: {piece_mb}}}
+ingest: {{task_mb: {task_mb}}}
 filter: {{preset: fineweb}}
 dedup: {{preset: fineweb, alarm: warn}}
 tokenizer: {{vocab_size: 2048}}
@@ -122,7 +122,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             make(kind, folder / "in", given)
-            (folder / "recipe.yaml").write_text(RECIPE.format(piece_mb=given.piece_mb))
+            (folder / "recipe.yaml").write_text(RECIPE.format(task_mb=given.task_mb))
             command = [sys.executable, "-m", "corpusmill", "run", f"{folder}/recipe.yaml", f"{folder}/in", "--output", f"{folder}/run"]
             subprocess.run([*command, "--to", given.to, "--workers", str(given.workers)], check=True, stdout=subprocess.DEVNULL)
             sizes = [path.stat().st_size for path in (folder / "in").iterdir()]

@@ -60,12 +60,12 @@ def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredSha
     kinds = key_kinds(config)
     ranges = {kind: ranges_for(per * documents) for kind, per in kinds.items()}
     listed = merge_keys(run, {kind: [shard.keys[kind] for shard in shards] for kind in kinds}, begin, ranges)
-    tasks = {kind: candidate_pieces(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
+    tasks = {kind: candidate_tasks(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
     done = iter(run.map("candidates", CandidateWorker, [task for some in tasks.values() for task in some], None, MeasureConfig()))
     return {kind: [only(next(done)) for _ in some] for kind, some in tasks.items()}
 
 
-def candidate_pieces(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Task]:
+def candidate_tasks(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Task]:
     """Returns the tasks for one kind of keys, one for each range.
 
     `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets (so where exact copies are
@@ -128,7 +128,7 @@ class CandidateWorker(Worker):
     """Finds the copies (`GROUPS`) or the buckets (`BUCKETS`) in one range of the keys of all shards.
 
     The input is the list of the key files; its `params`: `starts`, the index of the first document of each file. `params` of a task:
-    `kind`, `collapse` (as in `candidate_pieces`), `part` (the range) and `parts` (the number of ranges).
+    `kind`, `collapse` (as in `candidate_tasks`), `part` (the range) and `parts` (the number of ranges).
     """
 
     def process(self, task: Task) -> Output:

@@ -49,7 +49,7 @@ class IngestConfig(Config):
     content_types: list[str] = Field(
         default=["text/html", "application/xhtml+xml"], min_length=1, description="Content types of the responses that are kept."
     )
-    piece_mb: int = Field(
+    task_mb: int = Field(
         default=32, ge=1, le=4096, description="Largest part of the input that one task reads (MiB); small inputs give smaller parts."
     )
     shard_mb: int = Field(

@@ -290,9 +290,9 @@ class SegmentReader:
 
     def _row(self, path: str, record: Record, wat: str) -> IngestRow:
         row = record_row(path, record, self.config, self.urls)
-        return self._descriptions(wat).join(row, record) if wat else row
+        return self._wat_index(wat).join(row, record) if wat else row
 
-    def _descriptions(self, wat: str) -> WatIndex:
+    def _wat_index(self, wat: str) -> WatIndex:
         """Returns the descriptions in a WAT file. Those of the last file stay in memory."""
         if self.wat is None or self.wat[0] != wat:
             self.wat = None  # frees the memory of the last one first

@@ -30,7 +30,7 @@ import pyarrow as pa
 from corpusmill.ingest.config import ExtractionConfig, IngestConfig
 from corpusmill.ingest.inputs import UNKNOWN, RangeIndex
 from corpusmill.ingest.reader import EXTRACTING, IDLE, OUT_OF_MEMORY, PHASE, PLACE, READING_FACTOR
-from corpusmill.ingest.wat import WAT_SCHEMA
+from corpusmill.ingest.wat import DESCRIPTIONS
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
@@ -119,7 +119,7 @@ class ReaderProcess:
             return Died("timeout", "it ran out of CPU time", sure=True)
         if self.hung:
             return Died("timeout", "it made no progress")
-        if code == OUT_OF_MEMORY or NO_MEMORY.search(self.stderr_tail()):
+        if code == OUT_OF_MEMORY or NO_MEMORY.search(self.stderr_end()):
             return Died("out_of_memory", "it ran out of memory")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         with contextlib.suppress(ValueError):  # real-time signals have no name
@@ -135,7 +135,7 @@ class ReaderProcess:
             self.peak_mb = max(self.peak_mb, peak)
         return self.popen.returncode
 
-    def stderr_tail(self) -> bytes:
+    def stderr_end(self) -> bytes:
         """Returns the end of the process's standard error."""
         self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - (1 << 16)))
         return self.errors.read()
@@ -236,8 +236,8 @@ class ReaderGuard:
             yield RowBatch(documents, report, head["counts"], head["warnings"])
 
     def read_wat(self, ref: FileRef, layout: str) -> tuple[pa.Table, list[str]]:
-        """Returns the descriptions in a WAT file (`wat.WAT_SCHEMA`), and warnings."""
-        tables, warnings = [WAT_SCHEMA.empty_table()], list[str]()
+        """Returns the descriptions in a WAT file (`wat.DESCRIPTIONS`), and warnings."""
+        tables, warnings = [DESCRIPTIONS.empty_table()], list[str]()
         for head, (rows,) in self._answers({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}}):
             tables.append(rows)
             warnings += head["warnings"]
@@ -320,7 +320,7 @@ class ReaderGuard:
                 _checked(self.process.receive())
                 return self.process
             except Died as error:
-                death, lines = error, self.process.stderr_tail().decode("utf-8", "replace").strip().splitlines()
+                death, lines = error, self.process.stderr_end().decode("utf-8", "replace").strip().splitlines()
                 self.close()
         assert death is not None
         if death.outside:

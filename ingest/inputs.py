@@ -93,7 +93,7 @@ def _nothing(inputs: list[str], found: Discovery) -> str:
 
 MIB = 1 << 20
 #: Small inputs are cut into about this many tasks, so that all workers have one, but not into tasks of less than SMALLEST bytes.
-PIECES = 16
+TASKS = 16
 SMALLEST = 4 * MIB
 #: One task indexes a range of a large WARC that makes this many tasks.
 INDEXED = 4
@@ -114,10 +114,10 @@ class Segment:
     wat_sha256: str = ""
 
 
-def piece_bytes(sources: list[InputFile], piece_mb: int) -> int:
+def task_bytes(sources: list[InputFile], task_mb: int) -> int:
     """Returns the size of a task for these files. It does not depend on the number of workers, which must not change the outputs."""
     total = sum(source.ref.bytes for source in sources)
-    return min(piece_mb * MIB, max(SMALLEST, total // PIECES))
+    return min(task_mb * MIB, max(SMALLEST, total // TASKS))
 
 
 def needs_index(source: InputFile, target: int) -> bool:

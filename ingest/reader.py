@@ -30,7 +30,7 @@ from corpusmill.ingest.formats import SegmentReader
 from corpusmill.ingest.inputs import RangeIndex, Segment, index_range
 from corpusmill.ingest.rows import IngestRow, PendingRow, RowTables
 from corpusmill.ingest.warc import read_records
-from corpusmill.ingest.wat import WAT_SCHEMA, described
+from corpusmill.ingest.wat import DESCRIPTIONS, described
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.files import open_file
@@ -139,7 +139,7 @@ class Reader:
         elif "wat" in request:
             self._wat(request)
         else:
-            self._piece(request)
+            self._task(request)
 
     def _index(self, request: dict[str, Any]) -> None:
         self._read_on(0)
@@ -167,13 +167,13 @@ class Reader:
                 number += 1
                 self._read_on(number)
                 if len(rows) >= BATCH_ROWS:
-                    send_tables(self.connection, [pa.Table.from_pylist(rows, WAT_SCHEMA)], number - sent, {}, warnings, end=False)
+                    send_tables(self.connection, [pa.Table.from_pylist(rows, DESCRIPTIONS)], number - sent, {}, warnings, end=False)
                     rows, warnings, sent = [], [], number
         if number in unreadable:
             warnings.append(f"{path}: the descriptions after its first {number} records are left out: {unreadable[number][1]}.")
-        send_tables(self.connection, [pa.Table.from_pylist(rows, WAT_SCHEMA)], max(0, number - sent), {}, warnings, end=True)
+        send_tables(self.connection, [pa.Table.from_pylist(rows, DESCRIPTIONS)], max(0, number - sent), {}, warnings, end=True)
 
-    def _piece(self, request: dict[str, Any]) -> None:
+    def _task(self, request: dict[str, Any]) -> None:
         """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""
         done, (lost, unreadable) = request["done"], given_up(request)
         number = 0

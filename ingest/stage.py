@@ -22,8 +22,8 @@ from corpusmill.ingest.inputs import (
     joined,
     needs_index,
     pack,
-    piece_bytes,
     segments_of,
+    task_bytes,
 )
 from corpusmill.ingest.pages import MIB
 from corpusmill.ingest.rows import INGEST_REPORT
@@ -88,13 +88,13 @@ class IndexWorker(GuardedWorker):
 
 
 class WatWorker(IndexWorker):
-    """Reads the descriptions in a WAT file (`wat.SAID`), which are joined to the documents of its WET file."""
+    """Reads the descriptions in a WAT file (`wat.DESCRIPTIONS`), which are joined to the documents of its WET file."""
 
     def process(self, task: Task) -> Output:
         (ref,) = task.inputs
         descriptions, warnings = self.guard.read_wat(ref, task.params["layout"])
         self.check_unchanged([ref])
-        return Output({f"index/{task.key}.parquet": descriptions}, counts={"said": descriptions.num_rows}, warnings=warnings)
+        return Output({f"index/{task.key}.parquet": descriptions}, counts={"descriptions": descriptions.num_rows}, warnings=warnings)
 
 
 class IngestWorker(GuardedWorker):
@@ -155,13 +155,13 @@ class IngestStage(Stage):
     def execute(self, run: StageRun) -> None:
         self._download(run)
         found = self._discover(run)
-        target = piece_bytes(found.sources, self.config.piece_mb)
+        target = task_bytes(found.sources, self.config.task_mb)
         starts = self._index(run, found, target)
-        descriptions = self._wats(run, found)
+        wats = self._wats(run, found)
         parts = [
             (source.ref, segment)
             for source in found.sources
-            for segment in segments_of(source, target, starts.get(source.ref.path), descriptions.get(source.ref.path, ("", "")))
+            for segment in segments_of(source, target, starts.get(source.ref.path), wats.get(source.ref.path, ("", "")))
         ]
         tasks = pack(parts, target)
         if found.refused or found.ignored:
@@ -255,8 +255,8 @@ class IngestStage(Stage):
         wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
         tasks = [Task(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
         outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, tasks, separable=True, needed=False)}
-        descriptions = {path: outputs[task.key] for (path, _), task in zip(wats, tasks) if task.key in outputs}
-        files = {wet: descriptions[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in descriptions}
+        written = {path: outputs[task.key] for (path, _), task in zip(wats, tasks) if task.key in outputs}
+        files = {wet: written[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in written}
         return {wet: (f"{run.stage.name}/{file.path}", file.sha256) for wet, file in files.items()}
 
     @staticmethod

@@ -23,7 +23,7 @@ from corpusmill.pipeline.text.damage import storable
 
 NAME = re.compile(r"(?P<stem>.+?)(?:\.warc)?\.(?P<kind>wat|wet)(?:\.gz|\.zst|\.lz4)?", re.IGNORECASE)
 #: The descriptions in a WAT file: a row for each HTTP response of the crawl.
-WAT_SCHEMA = pa.schema(
+DESCRIPTIONS = pa.schema(
     [
         pa.field("record", pa.string()),  # WARC-Record-ID of the record of the crawl
         pa.field("url", pa.string()),
@@ -46,8 +46,7 @@ def pairs_of(sources: list[InputFile]) -> dict[str, InputFile]:
 
 
 def described(record: Record | Gap) -> dict[str, Any] | None:
-    """Returns the description in a record of a WAT file, as a row of WAT_SCHEMA; None where it is not whole or not about an HTTP
-    response."""
+    """Returns the description in a record of a WAT file, a row of DESCRIPTIONS; None where it is cut or not about an HTTP response."""
     if not isinstance(record, Record) or record.type != "metadata" or not record.whole:
         return None
     try:

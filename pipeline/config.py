@@ -99,13 +99,13 @@ def counting(config: Config) -> dict[str, Any]:
 
 def seconds_of(variable: str, default: float, least: float, most: float) -> float:
     """Returns the seconds that an environment variable gives, else `default`. Raises InputError outside of `least` to `most`."""
-    text = os.environ.get(variable) or str(default)
+    value = os.environ.get(variable) or str(default)
     try:
-        seconds = float(text)
+        seconds = float(value)
     except ValueError:
         seconds = -1.0
     if not least <= seconds <= most:
-        raise InputError(f"{variable}={text}: give seconds from {least:.0f} to {most:.0f}.")
+        raise InputError(f"{variable}={value}: give seconds from {least:.0f} to {most:.0f}.")
     return seconds
 
 

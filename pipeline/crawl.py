@@ -247,8 +247,8 @@ def apt(command: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise OSError(f"apt-get {command[0]} took more than {APT_SECONDS} seconds") from error
     if result.returncode:
-        errors = [line for line in result.stderr.splitlines() if line.startswith("E:")]
-        raise OSError(f"apt-get {command[0]} failed ({(errors or ['E: no reason given'])[0][2:].strip()})")
+        problems = [line for line in result.stderr.splitlines() if line.startswith("E:")]
+        raise OSError(f"apt-get {command[0]} failed ({(problems or ['E: no reason given'])[0][2:].strip()})")
 
 
 # ---- the pages that pydoc renders for the standard library ----

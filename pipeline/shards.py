@@ -50,7 +50,7 @@ class ParquetBuffer:
     def __init__(self, schema: pa.Schema):
         self.schema = schema
         self.rows = 0
-        self._sink = Pieces()  # one growing buffer would be copied repeatedly, and take up to twice the memory
+        self._sink = MemoryFile()  # one growing buffer would be copied repeatedly, and take up to twice the memory
         self._writer = pq.ParquetWriter(
             self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True
         )
@@ -88,11 +88,11 @@ class ParquetBuffer:
         pa.default_memory_pool().release_unused()
 
 
-class Pieces(io.RawIOBase):
+class MemoryFile(io.RawIOBase):
     """A sink for Arrow's writers. `taken` returns the bytes that were written since its last call."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._parts: list[bytes] = []
         self._written = 0
 
     def writable(self) -> bool:
@@ -102,13 +102,13 @@ class Pieces(io.RawIOBase):
         return self._written
 
     def write(self, content: Any) -> int:
-        self._pieces.append(bytes(content))
-        self._written += len(self._pieces[-1])
-        return len(self._pieces[-1])
+        self._parts.append(bytes(content))
+        self._written += len(self._parts[-1])
+        return len(self._parts[-1])
 
     def taken(self) -> list[bytes]:
-        pieces, self._pieces = self._pieces, []
-        return pieces
+        parts, self._parts = self._parts, []
+        return parts
 
 
 def content_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -223,7 +223,7 @@ def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: s
 
 def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: str | None = None) -> Iterator[Any]:
     """Yields the bytes of the file of `batches_buffer` while the tables come, so that only one table is in memory."""
-    sink = Pieces()
+    sink = MemoryFile()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
         for table in tables:
             writer.write_batch(_one_batch(table))

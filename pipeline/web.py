@@ -228,13 +228,13 @@ class _Download:
 
     def _take(self, answer: Any, have: int) -> None:
         start, size = _range(answer)
-        status = f"the server says {answer.status} {answer.reason or ''}".rstrip()
+        answered = f"the server says {answer.status} {answer.reason or ''}".rstrip()
         if answer.status == 416 and size == have:
             self._publish(answer, size)
         elif answer.status in BUSY:
-            raise _Again(status, _asked_pause(answer))
+            raise _Again(answered, _asked_pause(answer))
         elif answer.status in MISSING:
-            raise InputError(f"{self.url}: there is no such file ({status}).")
+            raise InputError(f"{self.url}: there is no such file ({answered}).")
         elif answer.status == 416 or (answer.status == 206 and start != have):
             self.part.unlink(missing_ok=True)
             raise _Again("the server gives another part than was asked for")
@@ -242,7 +242,7 @@ class _Download:
             redirects.check_redirect(self.url, urljoin(self.url, answer.headers.get("Location", "")))
             raise CorpusmillError(f"{self.url}: the request was sent on more than {redirects.MOST} times.")
         elif answer.status not in (200, 206):
-            raise CorpusmillError(f"{self.url}: {status}.")
+            raise CorpusmillError(f"{self.url}: {answered}.")
         elif size is None:
             raise InputError(f"{self.url}: the server doesn't say how large it is.")
         else:

@@ -136,7 +136,7 @@ def test_run_json_holds_the_resolved_recipe_and_a_stage_command_reads_it(corpusm
     code, out, err = corpusmill("run", recipe, tmp_path / "in.jsonl", "--output", run, "--engine", "inline", "--to", "ingest")
     assert code == 0, err
     description = json.loads((run / "run.json").read_text())
-    assert description["inputs"] == [str(tmp_path / "in.jsonl")] and "piece_mb" in description["recipe"]["ingest"]
+    assert description["inputs"] == [str(tmp_path / "in.jsonl")] and "task_mb" in description["recipe"]["ingest"]
     assert "ingest" in out
     code, out, _ = corpusmill("ingest", run, "--engine", "inline")
     assert code == 0 and json.loads((run / "run.json").read_text()) == description

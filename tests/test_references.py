@@ -5,7 +5,6 @@ import io
 import re
 import subprocess
 import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,11 +16,11 @@ STAGES = ("ingest", "dedup")
 def test_what_is_named_is_there() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     paths = [path for name in listed if not (path := ROOT / name).is_symlink() and path.exists()]
-    names = {str(path.relative_to(ROOT)): set(_names(path)) for path in paths}
+    read = {str(path.relative_to(ROOT)): _names_and_prose(path) for path in paths}
+    names = {here: found for here, (found, _) in read.items()}
     wrong = []
-    for path in paths:
-        here = str(path.relative_to(ROOT))
-        for line, text in _prose(path):
+    for here, (_, prose) in read.items():
+        for line, text in prose:
             wrong += [f"{here}:{line}: {quoted}" for quoted in re.findall(r"`([^`\s]+)`", text) if _is_missing(quoted, names)]
     assert not wrong, "\n".join(wrong)
 
@@ -41,24 +40,20 @@ def _is_missing(quoted: str, names: dict[str, set[str]]) -> bool:
     return match[1] not in STAGES and name not in names.get(f"{folder}.py", ())
 
 
-def _names(path: Path) -> Iterator[str]:
-    """Yields all names that a module gives to anything, and those of its attributes."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def _names_and_prose(path: Path) -> tuple[set[str], list[tuple[int, str]]]:
+    """Returns all names that a module gives to anything, with those of its attributes, and its docstrings and comments with their lines."""
+    text, names, prose = path.read_text(), set(), []
+    for node in ast.walk(ast.parse(text)):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                yield name
+                names.add(name)
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name):
-                yield name
+                names.add(name)
             case ast.alias(name=name, asname=other):
-                yield other or name
-
-
-def _prose(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields docstrings and comments with their lines."""
-    text = path.read_text()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (found := ast.get_docstring(node)):
-            yield node.body[0].lineno, found
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
+                names.add(other or name)
+            case ast.Expr(value=ast.Constant(value=str() as found)):
+                prose.append((node.lineno, found))
+    if re.search("#.*`", text):  # reading the tokens of all files takes long
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        prose += [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+    return names, prose

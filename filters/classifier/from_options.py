@@ -43,19 +43,19 @@ def spec_of_data(
         label = options["name"] if yes in YES | NO else _label(yes)
         mapping = {name: {label: int(name == yes)} for name in names}
         rest = ", ".join(name for name, key in zip(shown, names) if key != yes)
-        explanation = f"{label_column} {safe_line(yes, 40)} is yes to the label {label}, {rest} {'is' if len(names) == 2 else 'are'} no"
+        labels_used = f"{label_column} {safe_line(yes, 40)} is yes to the label {label}, {rest} {'is' if len(names) == 2 else 'are'} no"
         labels = [label]
     else:
         labels = [_label(name) for name in names]
         mapping = {name: {label: int(_label(name) == label) for label in labels} for name in names}
         if many:
             mapping = {name: {_label(name): 1} for name in names}
-        explanation = f"each value of {label_column} is a label: {', '.join(labels)}"
+        labels_used = f"each value of {label_column} is a label: {', '.join(labels)}"
     sources = [
         {"name": name, "files": [given], "text_column": text_column, "label_column": label_column, "values": mapping}
         for given, name in zip(data, source_names(data))
     ]
-    return make_spec({**options, "labels": labels, "sources": sources}, "classifier train"), explanation
+    return make_spec({**options, "labels": labels, "sources": sources}, "classifier train"), labels_used
 
 
 def spec_of_classes(positive: Sequence[str], negative: Sequence[str], text_column: str, options: dict[str, Any]) -> TrainingSpec:

@@ -92,8 +92,8 @@ def _arrow_batches(place: str, file: IO[bytes], start: bytes) -> list[pa.RecordB
 
 
 def _unreadable(place: str, kind: str, error: BaseException) -> InputError:
-    reason = (str(error) or "it asks for more memory than there is").splitlines()[0].rstrip(".")
-    return InputError(f"{place}: not a readable {kind} file ({reason}).")
+    problem = (str(error) or "it asks for more memory than there is").splitlines()[0].rstrip(".")
+    return InputError(f"{place}: not a readable {kind} file ({problem}).")
 
 
 def _inflated(place: str, file: IO[bytes], start: bytes) -> bytes:

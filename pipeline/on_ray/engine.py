@@ -24,7 +24,7 @@ from corpusmill.pipeline.stage import Task
 
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
 #: Ray does not start for a phase within these three limits: tasks, bytes of all tasks, and bytes of all tasks but the largest.
-FEW_PIECES, FEW_BYTES, FEW_OTHER_BYTES = 4, 16 << 20, 1 << 20
+FEW_TASKS, FEW_BYTES, FEW_OTHER_BYTES = 4, 16 << 20, 1 << 20
 #: Workers request memory from a cluster in steps of this size, so that most phases can reuse the workers of the phase before.
 STEP_MB = 1024
 #: Bytes of the object store of a run's own Ray. It is nearly unused, so this is the smallest size that Ray accepts.
@@ -70,7 +70,7 @@ class RayEngine:
         if self._started or _address() != LOCAL or job.gpus:
             return False
         sizes = [task.size for task in tasks]
-        return len(tasks) <= FEW_PIECES and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_OTHER_BYTES
+        return len(tasks) <= FEW_TASKS and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_OTHER_BYTES
 
     def known_workers(self) -> int | None:
         """Returns the number of workers. None where it depends on a cluster's CPUs and no task has been sent there yet."""

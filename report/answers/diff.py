@@ -349,10 +349,8 @@ def _verdict(found: Difference) -> str:
     if not moved and not any(unseen):
         return f"Both keep the same {a:,} documents ({what})."
     change = f" ({(b - a) / a:+.1%})" if a else ""
-    verdict = (
-        f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
-    )
-    return verdict + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")
+    line = f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
+    return line + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")
 
 
 def _outcomes(found: Difference) -> Shown:

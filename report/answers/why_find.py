@@ -141,16 +141,16 @@ def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str]
     """Returns the error for an unknown document, with documents that may be meant (searched here where not given)."""
     reader = run.reader
     root = reader.storage.root
-    problem = f"{root}: no document has the URL or id {safe_line(document, 200)!r}"
+    message = f"{root}: no document has the URL or id {safe_line(document, 200)!r}"
     if offered is None:
         offered = spellings(run, stages, document) if is_url(document) else []
     if offered:
-        return InputError(f"{problem}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
+        return InputError(f"{message}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if given_up := sum(len(state.quarantined) for state in reader.stages.values()):
-        problem += f", but {given_up:,} tasks were given up, which may have read it (corpusmill verify lists them)"
+        message += f", but {given_up:,} tasks were given up, which may have read it (corpusmill verify lists them)"
     if is_text(document):
-        return InputError(f"{problem}, and no text holds it (capitals count; {_by_part(root, document)}).")
-    return InputError(f"{problem} ({_by_part(root, document)}; --text searches the texts for it).")
+        return InputError(f"{message}, and no text holds it (capitals count; {_by_part(root, document)}).")
+    return InputError(f"{message} ({_by_part(root, document)}; --text searches the texts for it).")
 
 
 def _by_part(root: str, document: str) -> str:

@@ -5,7 +5,7 @@ stages     stage, status (complete, unfinished), tasks, files, bytes
 tasks      stage, task, rows_in, kept, dropped, bytes_in, counts (a map), warnings (a list), config, code
 outputs    stage, task, path, bytes, sha256: the files that tasks have written, paths relative to the stage
 rules      stage, step, rule, column, comparison, threshold (JSON, because some are lists), meaning
-settings   stage, option (piece_mb, steps.0.gopher_quality.short), value (JSON): the recipe with all defaults
+settings   stage, option (task_mb, steps.0.gopher_quality.short), value (JSON): the recipe with all defaults
 versions   library, version
 metrics    a row a phase of a stage: stage, phase, seconds, worker_seconds, tasks, rows_in, bytes_in, workers, peak_mb, ...
 STAGE_log  a training, step by step: step, loss, lr, grad_norm, ...; STAGE_speed: its tokens per second

@@ -15,7 +15,7 @@ from corpusmill.dedup.candidates import (
     DOCUMENT_WORDS,
     NEAR,
     buckets,
-    candidate_pieces,
+    candidate_tasks,
     connect,
     equal_keys,
     group_documents,
@@ -64,10 +64,10 @@ def test_buckets_hold_the_first_of_each_text_and_at_least_two(rows: list[tuple[i
 
 def test_a_task_reads_one_range_of_all_files() -> None:
     keys = FileRef("dedup/lists/keys-bands.files.json", "5ad0")
-    pieces = candidate_pieces(BAND_KEYS, keys, 4, True)
-    assert [piece.key for piece in pieces] == [f"candidates/buckets-{part:05d}" for part in range(4)]
-    for part, piece in enumerate(pieces):
-        assert piece.inputs == (keys,) and piece.params == {"kind": BAND_KEYS, "parts": 4, "part": part, "collapse": True}
+    tasks = candidate_tasks(BAND_KEYS, keys, 4, True)
+    assert [task.key for task in tasks] == [f"candidates/buckets-{part:05d}" for part in range(4)]
+    for part, task in enumerate(tasks):
+        assert task.inputs == (keys,) and task.params == {"kind": BAND_KEYS, "parts": 4, "part": part, "collapse": True}
 
 
 COUNT = 12

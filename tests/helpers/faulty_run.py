@@ -53,7 +53,7 @@ def loud(documents):
 '''
 
 RECIPE = """
-ingest: {piece_mb: 1}
+ingest: {task_mb: 1}
 filter:
   steps:
     - python: "own.py:loud"

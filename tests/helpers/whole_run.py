@@ -11,7 +11,7 @@ from tiny_crawl import make_crawl
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
 #: The stages before the tokens; `quality` is a classifier next to the recipe (`make_quality`).
 DATA = """
-ingest: {piece_mb: 1}
+ingest: {task_mb: 1}
 filter:
   steps:
     - language: {keep: [en], threshold: 0.3}

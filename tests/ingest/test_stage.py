@@ -154,7 +154,7 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
     whole = ingest(folder, name="whole")
     assert len(whole.report) == 3 * 160 + 2
     monkeypatch.setattr(inputs, "SMALLEST", 2000)
-    monkeypatch.setattr(inputs, "PIECES", 100)
+    monkeypatch.setattr(inputs, "TASKS", 100)
     tasks = ingest(folder, name="pieces")
     assert all(tasks.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
     keys = [row.task for row in tasks.run.manifest.rows()]

@@ -47,7 +47,7 @@ def is_one_of_two(slow, number):
     return False
 """
 RECIPE = """
-ingest: {piece_mb: 1}
+ingest: {task_mb: 1}
 filter:
   steps:
     - python: {function: ../steps.py:exclaims, options: {slow: SLOW}}

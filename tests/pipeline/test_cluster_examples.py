@@ -95,7 +95,7 @@ def test_the_readmes_commands_are_there() -> None:
         assert (ROOT / name).exists() or (EXAMPLES / name).exists(), name
 
 
-RECIPE = "ingest: {piece_mb: 1}\nfilter: {steps: [{python: ../steps.py:exclaims}]}\n"
+RECIPE = "ingest: {task_mb: 1}\nfilter: {steps: [{python: ../steps.py:exclaims}]}\n"
 STEP = """
 import os, time
 import pyarrow.compute as pc

@@ -350,7 +350,7 @@ print(fitted(np.array([5, 4, 3, 2]), 7), sorted(Order(5, 5, 0, 0).of_step(0)))
 @pytest.mark.long
 def test_after_warm_a_run_compiles_nothing(tmp_path: Path, crawl: Path) -> None:
     kernels, recipe = tmp_path / "kernels", tmp_path / "recipe.yaml"
-    recipe.write_text("ingest: {piece_mb: 1}\nfilter: {steps: [gopher_quality]}\ndedup: {}\n")
+    recipe.write_text("ingest: {task_mb: 1}\nfilter: {steps: [gopher_quality]}\ndedup: {}\n")
     run_command(kernels, "warm", recipe)
     there = {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")}
     run_command(kernels, "run", recipe, crawl, "--output", tmp_path / "run", "--workers", 2)

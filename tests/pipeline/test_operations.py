@@ -47,7 +47,7 @@ def gate(documents):
         time.sleep(0.02)
     return {"number": [len(text) for text in documents["text"].to_pylist()]}
 """
-RECIPE = "ingest: {piece_mb: 1}\nfilter: {steps: [{python: 'step.py:gate'}, {gopher_quality: {}}]}\ndedup: {minhash: {enabled: false}}\n"
+RECIPE = "ingest: {task_mb: 1}\nfilter: {steps: [{python: 'step.py:gate'}, {gopher_quality: {}}]}\ndedup: {minhash: {enabled: false}}\n"
 
 
 @dataclass
@@ -234,8 +234,8 @@ def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> 
         "This run already exists, and something has changed. ingest: taken over (3 tasks); "
         "filter: redone, thresholds.gopher_short_doc nothing → 30."
     )
-    (said,) = mill.carry_out(run, "ingest.piece_mb=2", *changed, inputs="in/*.jsonl", redo=True)
-    assert said.startswith("This run already exists, and something has changed. ingest: redone, piece_mb 1 → 2, the inputs ")
+    (said,) = mill.carry_out(run, "ingest.task_mb=2", *changed, inputs="in/*.jsonl", redo=True)
+    assert said.startswith("This run already exists, and something has changed. ingest: redone, task_mb 1 → 2, the inputs ")
     assert ", the inputs changed (1 added, 1 removed; files that are the same are taken over); filter: redone where what ingest " in said
     assert said.endswith("; dedup: redone where what filter writes changes.")  # the run before has left it unfinished
     first, second, third = (line["fields"] for line in log_of(run) if line["event"] == "configuration")

@@ -20,7 +20,7 @@ MARK = "CORPUSMILL_TEST_MARK"
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Makes a recipe, and JSON lines that become six tasks, too many to be done without Ray."""
     folder = tmp_path_factory.mktemp("inputs")
-    (folder / "recipe.yaml").write_text("ingest: {piece_mb: 4}\n")
+    (folder / "recipe.yaml").write_text("ingest: {task_mb: 4}\n")
     draw = random.Random(4)
     words = [f"{draw.getrandbits(40):x}" for _ in range(5000)]
     with open(folder / "texts.jsonl", "w") as file:

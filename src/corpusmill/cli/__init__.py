@@ -57,7 +57,7 @@ def _command() -> None:
             sys.exit(0)
         raise
     except MemoryError:
-        _fail("out of memory; use fewer workers, or smaller tasks (ingest.piece_mb).", 1)
+        _fail("out of memory; use fewer workers, or smaller tasks (ingest.task_mb).", 1)
     except Exception as error:  # any other error is a bug
         if of_an_interrupt(error):
             _fail_interrupted(error)

@@ -9,7 +9,7 @@ from fuzzing import json_mutants
 from targets.records import record
 
 from corpusmill.ingest.warc import read_records
-from corpusmill.ingest.wat import WAT_SCHEMA, WatIndex, described
+from corpusmill.ingest.wat import DESCRIPTIONS, WatIndex, described
 
 LIMIT = 1 << 24
 
@@ -40,6 +40,6 @@ def fuzz(data: bytes) -> None:
     content = record("metadata", data, "WARC-Target-URI: http://host.test/\r\n")
     parts = read_records(io.BytesIO(content), "warc", "plain", 0, len(content), LIMIT)
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([row for part in parts if (row := described(part))], WAT_SCHEMA), sink)
+    pq.write_table(pa.Table.from_pylist([row for part in parts if (row := described(part))], DESCRIPTIONS), sink)
     for row in WatIndex(sink.getvalue().to_pybytes()).table.to_pylist():
         assert isinstance(json.loads(row["metadata"]), dict)

@@ -20,7 +20,7 @@ from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, Share, TaskActor
-from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_OTHER_BYTES, FEW_PIECES, RayEngine, memory_of_actor, share_out
+from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_OTHER_BYTES, FEW_TASKS, RayEngine, memory_of_actor, share_out
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
@@ -295,8 +295,8 @@ def test_calls_have_the_names_of_phases(
         ([FEW_BYTES + 1], 0.0, "", False),
         ([FEW_OTHER_BYTES] * 2, 0.0, "local", True),
         ([FEW_OTHER_BYTES + 1] * 2, 0.0, "", False),
-        ([1] * FEW_PIECES, 0.0, "", True),
-        ([1] * (FEW_PIECES + 1), 0.0, "", False),
+        ([1] * FEW_TASKS, 0.0, "", True),
+        ([1] * (FEW_TASKS + 1), 0.0, "", False),
         ([1], 0.5, "", False),
         ([1], 0.0, "127.0.0.1:6379", False),
     ],

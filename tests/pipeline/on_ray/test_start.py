@@ -11,8 +11,9 @@ import psutil
 
 from corpusmill.pipeline.on_ray.engine import RayEngine
 
-#: Seconds in which processes started by a raylet notice its end.
-NOTICE = 10.0
+#: Seconds in which processes started by a raylet notice its end. One second is usual; a worker that is just starting on a busy machine
+#: takes more than ten.
+NOTICE = 60.0
 
 #: A run with its own Ray until its input ends; it prints Ray's address and token.
 OWNER = """

@@ -69,7 +69,7 @@ def gated(crawl, tmp_path) -> Iterator[SimpleNamespace]:
     (tmp_path / "gates").mkdir()
     (tmp_path / "step.py").write_text(STEP)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("ingest: {piece_mb: 1}\nfilter: {steps: [{python: 'step.py:gate'}]}\ndedup: {minhash: {enabled: false}}\n")
+    recipe.write_text("ingest: {task_mb: 1}\nfilter: {steps: [{python: 'step.py:gate'}]}\ndedup: {minhash: {enabled: false}}\n")
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(*options: str) -> subprocess.Popen[bytes]:

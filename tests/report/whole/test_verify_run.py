@@ -19,7 +19,7 @@ from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.report.whole.verify import verify
 
 RECIPE = """
-ingest: {piece_mb: 1}
+ingest: {task_mb: 1}
 filter: {steps: [{gopher_quality: {}}]}
 dedup: {threshold: 0.8}
 tokenizer: {vocab_size: 512}
