@@ -14,24 +14,21 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.parallel.dims import ParallelDims
 
 
-def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker: str = "") -> dict[str, Any]:
-    """Adds up the ranks, twice; in between, rank `rank` performs its `deed`, only once if there is a marker file."""
+def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker: str = "", log: str = "") -> dict[str, Any]:
+    """Adds up the ranks, twice; in between, rank `rank` performs its `deed`, only once if there is a marker file. Before, the first rank
+    logs the third step of a training in `log`, if given, and waits so that a bar has time to be drawn.
+    """
+    if log and dims.is_main:
+        speed = {"step": 2, "seconds_left": 4.0, "flops_per_second": 1.0, "memory_bytes": 1, "tokens_per_second": 1.0}
+        Path(log).write_text(json.dumps({"step": 2, "loss": 1.0, "lr": 0.1}) + "\n")
+        Path(log).with_name("speed.jsonl").write_text(json.dumps(speed) + "\n")
+        time.sleep(1.5)
     total = _sum(dims.rank + 1)
     if dims.rank == rank and not (marker and Path(marker).exists()):
         if marker:
             Path(marker).touch()
         do(deed)
     return {"sum": total, "again": _sum(total), "threads": torch.get_num_threads(), "pid": os.getpid()}
-
-
-def log_and_wait(dims: ParallelDims, progress: Any, log: str) -> dict[str, Any]:
-    """Logs the third step of a training, and waits so that a bar has time to be drawn."""
-    speed = {"step": 2, "seconds_left": 4.0, "flops_per_second": 1.0, "memory_bytes": 1, "tokens_per_second": 1.0}
-    if dims.is_main:
-        Path(log).write_text(json.dumps({"step": 2, "loss": 1.0, "lr": 0.1}) + "\n")
-        Path(log).with_name("speed.jsonl").write_text(json.dumps(speed) + "\n")
-        time.sleep(1.5)
-    return {}
 
 
 def do(deed: str) -> None:
@@ -43,7 +40,7 @@ def do(deed: str) -> None:
         raise KeyError("no such thing")
     elif deed.startswith("wait "):
         Path(deed.removeprefix("wait ")).write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(600)
 
 
 def _sum(value: int) -> int:

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import prepare
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
-LOOP = {"steps": 5, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
+LOOP = {"steps": 3, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,14 @@ def run(*cases: Case) -> list[dict[str, Any]]:
         first["nats"] = [result["nats"] for result in results]
         merged.append(first)
     return merged
+
+
+def alone(*cases: Case) -> list[dict[str, Any]]:
+    """Runs each case on one process, without micro-batches and with every layer computed once; equal ones are trained once."""
+    single = [replace(case, parallel={}, micro=0, loop={**case.loop, "checkpointing": False}) for case in cases]
+    distinct = {str(case): case for case in single}
+    trained = dict(zip(distinct, run(*distinct.values())))
+    return [trained[str(case)] for case in single]
 
 
 def check_equal(many: dict[str, Any], one: dict[str, Any], tolerance: float = 1e-10) -> None:

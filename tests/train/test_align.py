@@ -140,21 +140,22 @@ def test_without_sft_it_starts_from_the_pretrained_model(pretrained_run, execute
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
     from corpusmill.train.checkpoint import States
 
-    execute(pretrained_run, stage())
+    short = {**QUICK["loop"], "steps": 12, "save_every": 4}
+    execute(pretrained_run, stage(loop=short))
     undisturbed = tree(tmp_path / "run")
     pretrained_run.remove_folder("align")
     save = States.save
 
     def save_and_die(self, step, *rest):
         save(self, step, *rest)
-        if step == 20:
+        if step == 8:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(States, "save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        execute(pretrained_run, stage())
+        execute(pretrained_run, stage(loop=short))
     monkeypatch.undo()
-    execute(pretrained_run, stage())
+    execute(pretrained_run, stage(loop=short))
     assert tree(tmp_path / "run") == undisturbed
 
 

@@ -55,21 +55,27 @@ def token_folder(encoder, tokenizer_json: bytes, documents: list[dict]) -> dict[
     return {f"validation/{name}": content for name, content in {**files, "shards.json": described.to_json()}.items()}
 
 
+@pytest.fixture(scope="module")
+def tokens(documents_of, encoder, tokenizer_json) -> dict[str, object]:
+    return token_folder(encoder, tokenizer_json, documents_of(range(70, 80)).to_pylist())
+
+
 @pytest.fixture
-def run(pretrained_run, finish, documents_of, encoder, tokenizer_json) -> Storage:
-    finish(pretrained_run, "tokens", token_folder(encoder, tokenizer_json, documents_of(range(70, 80)).to_pylist()))
+def run(pretrained_run, finish, tokens) -> Storage:
+    finish(pretrained_run, "tokens", tokens)
     return pretrained_run
 
 
-@pytest.fixture
-def evaluated(run, execute):
+@pytest.fixture(scope="module")
+def evaluated(make_pretrained_run, tmp_path_factory, finish, tokens, execute):
+    run = make_pretrained_run(tmp_path_factory.mktemp("evaluated"))
+    finish(run, "tokens", tokens)
     stages = [
         SftStage(SftConfig.model_validate({"batch": 4, "per_document": 1, "loop": QUICK_LOOP})),
         AlignStage(AlignConfig.model_validate({"per_document": 1, "loop": QUICK_LOOP})),
         EvaluateStage(EvaluateConfig(samples=2, max_tokens=8)),
     ]
-    done = execute(run, *stages, earlier=EARLIER)
-    return run, done
+    return run, execute(run, *stages, earlier=EARLIER)
 
 
 def scores_of(run: Storage) -> dict:

@@ -232,8 +232,8 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
 
 def trained_by_two(run: str, work: str) -> None:
     """Trains on two ranks that shard every matrix; the first leaves model and adapter in `work`."""
-    config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"tensor": 2}}
-    dims = ParallelDims.distributed(ParallelConfig(tensor=2), torch.device("cpu"))
+    config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"shard": 2}}
+    dims = ParallelDims.distributed(ParallelConfig(shard=2), torch.device("cpu"))
     sft_job.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
 
 

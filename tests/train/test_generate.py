@@ -84,7 +84,7 @@ def theirs(sampling: Sampling, ids: torch.Tensor, logits: torch.Tensor) -> torch
     return chain(ids, logits.clone())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SAMPLINGS, st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 2.0]))
 def test_options_equal_transformers_value_for_value(sampling: Sampling, seed: int, step: float) -> None:
     logits = random_logits(seed, step=step)
@@ -94,7 +94,7 @@ def test_options_equal_transformers_value_for_value(sampling: Sampling, seed: in
     assert torch.equal(ours, theirs(sampling, ids, logits))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(SAMPLINGS, st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 2.0]))
 def test_a_token_is_the_one_whose_share_a_number_falls_into(sampling: Sampling, seed: int, step: float) -> None:
     logits, uniform = random_logits(seed, step=step), torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -211,7 +211,7 @@ def test_streamed_text_is_the_text_in_whole_characters() -> None:
     assert "".join(endless) == "\ufffd" * 20 and endless[7] == "\ufffd" * 8  # bytes that are no text are not waited for
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_a_text_ends_before_its_first_stop_string_however_tokens_cut_it(pieces: list[str], stops: list[str]) -> None:
     whole = before_first_stop("".join(pieces), stops)
@@ -344,12 +344,13 @@ def without_cache(model: Llama, prompt: list[int], count: int) -> list[int]:
     return seen[len(prompt) :]
 
 
-@pytest.mark.parametrize("window", [0, 6])
-@pytest.mark.parametrize(("context", "prompt"), [(64, 5), (20, 1), (20, 19), (20, 20), (20, 50), (2, 3), (1, 2)])
+@pytest.mark.parametrize(
+    ("window", "context", "prompt"), [(0, 64, 5), (0, 20, 1), (0, 20, 50), (0, 2, 3), (6, 20, 19), (6, 20, 20), (6, 1, 2)]
+)
 def test_greedy_with_cache_equals_the_whole_window_each_time(window: int, context: int, prompt: int) -> None:
     model = random_model(window=window, context=context).double()
     ids = random_ids((1, prompt)).tolist()[0]
-    assert list(generate(model, ids, max_tokens=45, sampling=GREEDY)) == without_cache(model, ids, 45)
+    assert list(generate(model, ids, max_tokens=30, sampling=GREEDY)) == without_cache(model, ids, 30)
 
 
 def test_equal_seeds_give_equal_tokens() -> None:
@@ -361,8 +362,8 @@ def test_equal_seeds_give_equal_tokens() -> None:
 def test_banned_tokens_never_come_and_a_stop_token_is_not_given_out() -> None:
     model, sampling = random_model(), Sampling(seed=1)
     tokens = list(generate(model, [5], max_tokens=40, sampling=sampling))
-    without = list(generate(model, [5], max_tokens=200, sampling=sampling, banned=tokens))
-    assert len(without) == 200 and not set(without) & set(tokens)
+    without = list(generate(model, [5], max_tokens=60, sampling=sampling, banned=tokens))
+    assert len(without) == 60 and not set(without) & set(tokens)
     assert list(generate(model, [5], max_tokens=40, sampling=sampling, stop={tokens[7]})) == tokens[: tokens.index(tokens[7])]
     assert list(generate(model, [5], max_tokens=0)) == []
 
@@ -413,8 +414,7 @@ def test_rows_of_different_beginnings_have_the_logits_of_each_alone(window: int)
             torch.testing.assert_close(further[row : row + 1], whole, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("window", [0, 6])
-@pytest.mark.parametrize("context", [1, 2, 24])
+@pytest.mark.parametrize(("context", "window"), [(1, 0), (2, 6), (24, 0), (24, 6)])
 @pytest.mark.rounding
 def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) -> None:
     model = random_model(layers=1, window=window, context=context).double()
@@ -422,7 +422,7 @@ def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) ->
     for rows in (1, 3, 16):
         prompts = prompts_of([generator.choice([1, 3, 7, 22, 23, 24, 30]) for _ in range(6)])
         sampling = Sampling(temperature=generator.choice([0, 0.8]), repetition_penalty=generator.choice([1, 1.3]), top_k=5)
-        count = generator.choice([5, 30, 50])
+        count = generator.choice([5, 20, 30])
         together = [text.tokens for text in generate_batch(model, prompts, max_tokens=count, sampling=sampling, rows=rows, stop={5})]
         alone = [
             list(generate(model, prompt, max_tokens=count, sampling=replace(sampling, seed=number), stop={5}))

@@ -1,14 +1,15 @@
 """Tests trainings on several processes of this machine: the same bytes after any kill, errors in sentences, no process left."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import launched
 import pytest
 from launch_runs import call, command, environment, left, train
 from rich.console import Console
@@ -29,43 +30,34 @@ def add(folder: Path, restarts: int = 2, **arguments: Any) -> dict[str, Any]:
 
 
 def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import launched
-
     monkeypatch.setattr(launched, "_sum", lambda value: value)
     done = launch("launched:add", {}, ParallelConfig(), "cpu", None, folder=tmp_path / "processes")
     assert done["pid"] == os.getpid() and not (tmp_path / "processes").exists()
 
 
-def test_two_processes_share_the_cores_and_nothing_is_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_process_is_started_again_with_all_others_and_nothing_is_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    done = add(folder)
+    done = add(folder, deed="die", marker=str(tmp_path / "died"))
     cores = len(os.sched_getaffinity(0))
     assert (done["sum"], done["again"], done["threads"]) == (3, 6, max(1, cores // 2)) and done["pid"] != os.getpid()
-    assert capfd.readouterr() == ("", "") and list(folder.iterdir()) == []
+    assert capfd.readouterr() == ("", restarted("training", 2)) and list(folder.iterdir()) == []
 
 
-def test_the_bar_follows_the_log(tmp_path: Path) -> None:
-    """The process that starts the others draws the bar from their logs."""
-    progress = Progress(True)
-    with open(tmp_path / "terminal", "w") as terminal:
-        progress.console = Console(file=terminal, force_terminal=True)
-        job = "launched:log_and_wait", {"log": str(tmp_path / "train.jsonl")}
-        launch(*job, ParallelConfig(replicate=2), "cpu", progress, folder=tmp_path / "processes", log=tmp_path / "train.jsonl", steps=7)
-    assert "3/7" in (tmp_path / "terminal").read_text()
+def restarted(title: str, restarts: int) -> str:
+    return (
+        f"corpusmill: {title}: process 2 of 2 was killed (SIGKILL, perhaps for want of memory); "
+        f"all begin again from the last state (restart 1 of {restarts}).\n"
+    )
 
 
-def test_a_killed_process_is_started_again_with_all_others_and_the_bytes_stay(
+@pytest.mark.long  # the ranks of test_checkpoint_ranks.py are killed, too
+def test_a_training_that_is_started_again_leaves_the_same_bytes(
     token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     dying_once(monkeypatch, tmp_path / "died")
     train(token_run)
     assert left(token_run) == trained_by_two
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err == (
-        "corpusmill: pretrain: process 2 of 2 was killed (SIGKILL, perhaps for want of memory); "
-        "all begin again from the last state (restart 1 of 3).\n"
-    )
+    assert capfd.readouterr() == ("", restarted("pretrain", 3))
 
 
 def dying_once(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:
@@ -78,13 +70,38 @@ def dying_once(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:
     monkeypatch.setattr(launching, "launch", with_death)
 
 
-def test_wrong_input_is_a_sentence_at_once_and_a_bug_has_its_trace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
-        add(tmp_path, deed="bad input")
+def test_the_bar_follows_the_log_and_wrong_input_is_a_sentence_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The process that starts the others draws the bar from their logs."""
+    progress, log = Progress(True), tmp_path / "train.jsonl"
+    with open(tmp_path / "terminal", "w") as terminal:
+        progress.console = Console(file=terminal, force_terminal=True)
+        job, parallel = ("launched:add", {"log": str(log), "deed": "bad input"}), ParallelConfig(replicate=2)
+        with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
+            launch(*job, parallel, "cpu", progress, folder=tmp_path / "processes", log=log, steps=7)
+    assert "3/7" in (tmp_path / "terminal").read_text() and capfd.readouterr() == ("", "")
+
+
+def test_a_bug_is_told_with_its_trace_and_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+
+    class Failing:
+        """A launcher one of whose processes has a bug."""
+
+        left = Storage(str(tmp_path / "processes"))
+        attempts = 0
+
+        def run(self, left: Storage) -> None:
+            self.attempts += 1
+            try:
+                launched.do("bug")
+            except KeyError as error:
+                leave_error(left, error)
+            raise RankError("a process ended with 1")
+
+    group = Failing()
     with pytest.raises(RankError, match="^process 2: KeyError: 'no such thing'") as bug:
-        add(tmp_path, deed="bug")
-    assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
-    assert capfd.readouterr() == ("", "")
+        with_restarts(group, 2, "training")
+    assert 'raise KeyError("no such thing")' in bug.value.__notes__[0] and group.attempts == 1
 
 
 def test_the_late_error_of_a_lost_process_is_not_the_next_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,43 +132,28 @@ def test_restarts_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.fixture
-def waiting(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """Starts a Python that trains on two processes, of which the second has begun to wait; returns it with its process id."""
-    pid = tmp_path / "pid"
-    code = f"import test_launch_child; test_launch_child.main({str(tmp_path)!r}, {str(pid)!r})"
-    (tmp_path / "test_launch_child.py").write_text(CHILD)
-    env = environment()
-    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    with subprocess.Popen(["python", "-c", code], executable=command()[0], env=env, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until = time.monotonic() + 60
-            while not (pid.exists() and pid.read_text()):
-                assert process.poll() is None and time.monotonic() < until
-                time.sleep(0.05)
-            yield process, int(pid.read_text())
-        finally:
-            process.kill()
-
-
-CHILD = """
-from pathlib import Path
-from corpusmill.train.launch import launch
-from corpusmill.train.options import ParallelConfig
-
-def main(folder, pid):
-    launch("launched:add", {"deed": "wait " + pid}, ParallelConfig(replicate=2), "cpu", None, folder=Path(folder) / "processes")
-"""
-
-
-def test_processes_end_with_the_one_that_started_them(waiting: tuple["subprocess.Popen[str]", int]) -> None:
-    process, child = waiting
-    process.kill()
-    assert process.communicate(timeout=20)[1] == ""
-    until = time.monotonic() + 10
-    while alive(child):
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    pid, said = tmp_path / "pid", tmp_path / "said"
+    parent = os.fork()
+    if not parent:
+        with open(said, "wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        with contextlib.suppress(BaseException):
+            add(tmp_path, deed=f"wait {pid}")
+        os._exit(1)
+    try:
+        until = time.monotonic() + 120
+        while not (pid.exists() and pid.read_text()):
+            assert os.waitpid(parent, os.WNOHANG) == (0, 0) and time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    while alive(int(pid.read_text())):
         assert time.monotonic() < until
         time.sleep(0.05)
+    assert said.read_bytes() == b""
 
 
 def alive(pid: int) -> bool:
@@ -167,12 +169,12 @@ def test_ctrl_c_of_the_command(token_run: Storage) -> None:
     arguments = command("pretrain", token_run.root, "--set", "pretrain.loop.steps=100000", "--set", "pretrain.evaluate_every=0")
     log = Path(token_run.path("pretrain/logs/train.jsonl"))
     with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not (log.exists() and log.stat().st_size):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
     assert err == "corpusmill: interrupted; run the same command again to go on where it stopped.\n" and process.returncode == 130
 
 
@@ -252,10 +254,10 @@ def test_ctrl_c(token_run: Storage) -> None:
     arguments = command("pretrain", token_run.root, "--set", "pretrain.loop.steps=100000", "--set", "pretrain.evaluate_every=0", torchrun=2)
     log = Path(token_run.path("pretrain/logs/train.jsonl"))
     with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 120
         while not (log.exists() and log.stat().st_size):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert voice(err) == ["corpusmill: interrupted; run the same command again to go on where it stopped."]

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from launch_runs import left, train
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import launch as launching
+from corpusmill.train import launch_ray
 from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import RayGroup, _work
+from corpusmill.train.launch_ray import RayGroup, WorkerResources, _work, find_resources
 from corpusmill.train.options import ParallelConfig
 
 
@@ -90,3 +91,58 @@ def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkey
 def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{tmp_path}/missing: the node {re.escape(platform.node())} has no such folder; "):
         _work({"left": str(tmp_path / "missing"), "cwd": "", "task": {}, "threads": 1})
+
+
+@pytest.fixture
+def nodes(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Returns the node of the Ray, as one of a cluster that may get others: a training waits for them."""
+    found: list[Any] = engine.connect().nodes()
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(launch_ray, "WAIT", 0.1)
+    return found
+
+
+def test_no_room_is_a_sentence_and_a_wait_for_it_ends(
+    engine: RayEngine, nodes: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine.connect(), "nodes", lambda: nodes * 2)
+    has = "and the nodes of the cluster have 2 CPUs; 2 CPUs"
+    for parallel, need in (({"shard": 5}, "5 processes need a CPU each"), ({"shard": 3, "cpus": 1000}, "1000 CPUs")):
+        with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
+            launch("launched:add", {}, ParallelConfig(**parallel, wait=0), "cpu", None, folder=tmp_path / "processes", engine=engine)
+    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 1000, "wait": 1}, "device": "cpu"}
+    lost_a_node = RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"^parallel: 1000 processes .*{has}, for 1 seconds\.$"):
+        lost_a_node.run(Storage(str(tmp_path / "1")))
+    lost_a_node.threads = 1
+    with pytest.raises(CorpusmillError, match=rf"^pretrain: 1000 processes .*{has}, for 1 seconds; run the same command to go on\.$"):
+        lost_a_node.run(Storage(str(tmp_path / "2")))
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
+    assert len(said) == 2 and all("waiting for room" in line for line in said)
+
+
+def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
+    engine: RayEngine, nodes: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ray = engine.connect()
+    come = iter([[], nodes, nodes * 2])  # an autoscaler's successive states
+    monkeypatch.setattr(ray, "nodes", lambda: next(come))
+    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2, "cpus": 2}, "device": "cpu"}
+    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._worker_resources(ray) == WorkerResources(2, 0)  # type: ignore[arg-type]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
+    lack = "2 processes need 2 CPUs each, and the nodes of the cluster have none"
+    assert lines == [f"corpusmill: pretrain: waiting for room on the Ray cluster; {lack}."]
+
+
+def test_what_a_process_gets_of_unequal_nodes() -> None:
+    head, small, large, gpus, bare = {}, {"CPU": 8.0}, {"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"GPU": 1.0}
+    assert find_resources([head, small, small], 2, "auto") == WorkerResources(8, 0)
+    assert find_resources([head, large, small], 2, "cpu") == WorkerResources(32, 0)
+    assert find_resources([head, large, small, small], 2, "cpu", cpus=4) == WorkerResources(4, 0)
+    assert find_resources([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
+    assert find_resources([large, gpus, gpus], 4, "auto") == WorkerResources(8, 1)  # not on the large node, which has no GPU
+    assert find_resources([large, gpus, gpus], 5, "auto") == WorkerResources(16, 0)  # more than there are GPUs
+    assert find_resources([large, gpus, gpus], 5, "cuda") is None
+    assert find_resources([small, bare, bare], 2, "cuda") == WorkerResources(0, 1) and WorkerResources(0, 1).resources == {"GPU": 1.0}
+    assert find_resources([small, bare, bare], 2, "cuda", cpus=1) is None
+    assert find_resources([], 1, "cpu") is None

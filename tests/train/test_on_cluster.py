@@ -11,13 +11,9 @@ import pytest
 from launch_runs import left, on_store, run_with_tokens, train
 from raylets import Raylets
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import launch as launching
-from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import RayGroup, WorkerResources, find_resources
-from corpusmill.train.options import ParallelConfig
 
 #: CPUs of a node: as many as each of two processes of this machine has, for the same number of threads, and the same last bits.
 CPUS = max(1, len(os.sched_getaffinity(0)) // 2)
@@ -97,50 +93,3 @@ def until(found: Callable[[], Any], seconds: float = 300) -> None:
     while not found():
         assert time.monotonic() < end
         time.sleep(0.1)
-
-
-def test_no_room_is_a_sentence_and_a_wait_for_it_ends(engine: RayEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    has = rf"and the nodes of the cluster have {CPUS} CPUs; {CPUS} CPUs"
-    for parallel, need in (
-        ({"shard": 2 * CPUS + 1}, f"{2 * CPUS + 1} processes need a CPU each"),
-        ({"shard": 3, "cpus": 1000}, "1000 CPUs"),
-    ):
-        with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
-            launch("launched:add", {}, ParallelConfig(**parallel, wait=0), "cpu", None, folder=tmp_path / "processes", engine=engine)
-    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 1000, "wait": 1}, "device": "cpu"}
-    lost_a_node = RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=rf"^parallel: 1000 processes .*{has}, for 1 seconds\.$"):
-        lost_a_node.run(Storage(str(tmp_path / "1")))
-    lost_a_node.threads = 1
-    with pytest.raises(CorpusmillError, match=rf"^pretrain: 1000 processes .*{has}, for 1 seconds; run the same command to go on\.$"):
-        lost_a_node.run(Storage(str(tmp_path / "2")))
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
-    assert len(said) == 2 and all("waiting for room" in line for line in said)
-
-
-def test_a_cluster_whose_idle_nodes_have_gone_is_waited_for(
-    engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    ray = engine.connect()
-    nodes = ray.nodes()
-    come = iter([[], nodes[:2], nodes])  # an autoscaler's successive states
-    monkeypatch.setattr(ray, "nodes", lambda: next(come))
-    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2, "cpus": CPUS}, "device": "cpu"}
-    assert RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")._worker_resources(ray) == WorkerResources(CPUS, 0)  # type: ignore[arg-type]
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
-    lack = f"2 processes need {f'{CPUS} CPUs' if CPUS > 1 else 'a CPU'} each, and the nodes of the cluster have none"
-    assert lines == [f"corpusmill: pretrain: waiting for room on the Ray cluster; {lack}."]
-
-
-def test_what_a_process_gets_of_unequal_nodes() -> None:
-    head, small, large, gpus, bare = {}, {"CPU": 8.0}, {"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"GPU": 1.0}
-    assert find_resources([head, small, small], 2, "auto") == WorkerResources(8, 0)
-    assert find_resources([head, large, small], 2, "cpu") == WorkerResources(32, 0)
-    assert find_resources([head, large, small, small], 2, "cpu", cpus=4) == WorkerResources(4, 0)
-    assert find_resources([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
-    assert find_resources([large, gpus, gpus], 4, "auto") == WorkerResources(8, 1)  # not on the large node, which has no GPU
-    assert find_resources([large, gpus, gpus], 5, "auto") == WorkerResources(16, 0)  # more than there are GPUs
-    assert find_resources([large, gpus, gpus], 5, "cuda") is None
-    assert find_resources([small, bare, bare], 2, "cuda") == WorkerResources(0, 1) and WorkerResources(0, 1).resources == {"GPU": 1.0}
-    assert find_resources([small, bare, bare], 2, "cuda", cpus=1) is None
-    assert find_resources([], 1, "cpu") is None

@@ -287,7 +287,7 @@ def metrics_of(run) -> dict:
     return json.loads(run.child("sft").read_bytes("metrics.json"))
 
 
-def test_it_learns_from_the_runs_own_documents(pretrained_run, execute):
+def test_it_learns_from_the_runs_own_documents_and_opens_in_transformers(pretrained_run, execute):
     done = execute(pretrained_run, stage())
     metrics = metrics_of(pretrained_run)
     assert metrics["examples"] + metrics["held_out_examples"] == 80
@@ -299,17 +299,13 @@ def test_it_learns_from_the_runs_own_documents(pretrained_run, execute):
     assert {e["kind"] for e in examples} == {"title", "continuation", "heading"}
     report = pq.read_table(pretrained_run.path("sft/report/part-00000.parquet"))
     assert report.num_rows == 80 and report["n_target_tokens"].to_pylist()[0] > 0
-
-
-def test_the_model_opens_in_transformers(pretrained_run, execute):
-    transformers = pytest.importorskip("transformers")
-    execute(pretrained_run, stage())
     folder = pretrained_run.path("sft/model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     prompt = [{"role": "user", "content": "Mill?"}]
     ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert model(**ids).logits.shape[-1] == 600
+    assert execute(pretrained_run, stage()).performed == 0
 
 
 def chat_of(run):
@@ -347,21 +343,22 @@ def test_a_template_that_is_none():
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
     from corpusmill.train.checkpoint import States
 
-    execute(pretrained_run, stage())
+    short = {**QUICK["loop"], "steps": 9, "save_every": 3}
+    execute(pretrained_run, stage(loop=short))
     undisturbed = tree(tmp_path / "run")
     pretrained_run.remove_folder("sft")
     save = States.save
 
     def save_and_die(self, step, *rest):
         save(self, step, *rest)
-        if step == 16:
+        if step == 6:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(States, "save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        execute(pretrained_run, stage())
+        execute(pretrained_run, stage(loop=short))
     monkeypatch.undo()
-    execute(pretrained_run, stage())
+    execute(pretrained_run, stage(loop=short))
     assert tree(tmp_path / "run") == undisturbed
 
 
@@ -378,11 +375,6 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     assert row.warnings == ["3 of 63 examples were dropped (empty_answer 1, no_answer 1, too_long 1)."]
     report = pq.read_table(pretrained_run.path("sft/report/part-00000.parquet")).to_pylist()
     assert report[60]["id"] == f"{path}:61" and report[60]["failed"] == ["empty_answer"] and not report[60]["kept"]
-
-
-def test_a_finished_stage_is_taken_over(pretrained_run, execute):
-    execute(pretrained_run, stage())
-    assert execute(pretrained_run, stage()).performed == 0
 
 
 @pytest.mark.parametrize(

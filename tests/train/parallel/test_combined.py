@@ -1,11 +1,10 @@
 """Compares pipelines whose stages are sharded, copied, or spread over tensor groups with one process in float64."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
-from parallel_runs import Case, check_equal, run
+from parallel_runs import Case, alone, check_equal, run
 
 LOOP = {"optimizer": {"kind": "adamw"}, "clip": 0.1, "threads": 1}
 MUON = {**LOOP, "optimizer": {"kind": "muon"}}
@@ -48,18 +47,14 @@ def found(processes: int) -> dict[str, dict[str, Any]]:
 
 
 @cache
-def alone() -> dict[str, dict[str, Any]]:
-    """Runs all cases on one process; equal ones are trained once."""
-    cases = {name: replace(case, parallel={}) for name, case in CASES.items()}
-    distinct = {str(case): case for case in cases.values()}
-    trained = dict(zip(distinct, run(*distinct.values())))
-    return {name: trained[str(case)] for name, case in cases.items()}
+def on_one() -> dict[str, dict[str, Any]]:
+    return dict(zip(CASES, alone(*CASES.values())))
 
 
-@pytest.mark.parametrize("name", [*FOUR, *(pytest.param(name, marks=pytest.mark.long) for name in EIGHT)])
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.long
 def test_every_combination_equals_one_process(name: str) -> None:
-    one = alone()[name]
+    one = on_one()[name]
     assert one["lines"][0]["grad_norm"] > 0.1  # so gradients are really clipped
     assert one["skipped"] == (CASES[name].poison >= 0)
     check_equal(found(4 if name in FOUR else 8)[name], one)

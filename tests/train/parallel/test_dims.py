@@ -25,28 +25,24 @@ from corpusmill.train.pretrain import PretrainConfig
 CPU = torch.device("cpu")
 
 
-def describe(sizes: dict[str, int]) -> tuple:
-    dims = ParallelDims.distributed(ParallelConfig(**sizes), CPU)
-    dims.barrier()
-    mesh = dims.submesh("replicate", "shard")
-    return dims.rank, dims.kinds, dims.share.index, dims.share.of, dims.index("tensor"), mesh and mesh.mesh.tolist()
+def describe(*layouts: dict[str, int]) -> list[tuple]:
+    found = []
+    for sizes in layouts:
+        dims = ParallelDims.distributed(ParallelConfig(**sizes), CPU)
+        dims.barrier()
+        mesh = dims.submesh("replicate", "shard")
+        found.append((dims.rank, dims.kinds, dims.share.index, dims.share.of, dims.index("tensor"), mesh and mesh.mesh.tolist()))
+    return found
 
 
-def test_tensor_ranks_are_neighbours_and_see_the_same_rows() -> None:
-    found = run_ranks(describe, 4, {"shard": 2, "tensor": 2})
-    assert [entry[:5] for entry in found] == [(rank, ("shard", "tensor"), rank // 2, 2, rank % 2) for rank in range(4)]
-    assert [entry[5] for entry in found] == [[0, 2], [1, 3], [0, 2], [1, 3]]
-
-
-def test_rows_are_shared_by_copies_and_shards() -> None:
-    found = run_ranks(describe, 4, {"replicate": 2, "shard": 2})
-    assert [entry[2:4] for entry in found] == [(rank, 4) for rank in range(4)]
-    assert found[0][5] == [[0, 1], [2, 3]]
-
-
-def test_stages_of_a_pipeline_see_the_same_rows() -> None:
-    found = run_ranks(describe, 4, {"pipeline": 2, "shard": 2})
-    assert [entry[2:4] for entry in found] == [(0, 2), (1, 2), (0, 2), (1, 2)]
+def test_ranks_and_rows_of_each_layout() -> None:
+    layouts = {"shard": 2, "tensor": 2}, {"replicate": 2, "shard": 2}, {"pipeline": 2, "shard": 2}
+    tensor, hybrid, pipeline = zip(*run_ranks(describe, 4, *layouts))
+    assert [entry[:5] for entry in tensor] == [(rank, ("shard", "tensor"), rank // 2, 2, rank % 2) for rank in range(4)]
+    assert [entry[5] for entry in tensor] == [[0, 2], [1, 3], [0, 2], [1, 3]]  # tensor ranks are neighbours and see the same rows
+    assert [entry[2:4] for entry in hybrid] == [(rank, 4) for rank in range(4)]  # rows are shared by copies and shards
+    assert hybrid[0][5] == [[0, 1], [2, 3]]
+    assert [entry[2:4] for entry in pipeline] == [(0, 2), (1, 2), (0, 2), (1, 2)]  # stages of a pipeline see the same rows
 
 
 def test_another_number_of_processes_is_one_sentence() -> None:
@@ -84,7 +80,7 @@ def dies_on_one(rank: int) -> None:
 
 
 def hangs() -> None:
-    time.sleep(60)
+    time.sleep(600)
 
 
 def test_results_come_by_rank() -> None:
@@ -103,45 +99,41 @@ def test_a_rank_that_dies_is_named() -> None:
 
 
 def test_what_hangs_is_killed_in_time() -> None:
-    started = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"ranks \[0, 1\] of 2 did not end in 2 seconds"):
-        run_ranks(hangs, 2, timeout=2)
-    assert time.monotonic() - started < 20
+    with pytest.raises(TimeoutError, match=r"ranks \[0, 1\] of 2 did not end in 1 seconds"):
+        run_ranks(hangs, 2, timeout=1)
 
 
 # ---- begin -------------------------------------------------------------------------------------------
 
 # Layouts refused before anything starts, and models that are distributed before they have weights.
 
-LAYOUTS: list[dict[str, Any]] = [
-    {"replicate": 4},
-    {"shard": 4},
-    {"shard": 4, "zero": 1},
-    {"tensor": 4},
-    {"replicate": 2, "shard": 2},
-    {"shard": 2, "tensor": 2},
-    {"replicate": 2, "tensor": 2},
-    {"pipeline": 2, "shard": 2},
-    {"pipeline": 2, "tensor": 2},
+LAYOUTS: list[tuple[bool, dict[str, Any]]] = [
+    (False, {"shard": 4, "zero": 1}),
+    (False, {"shard": 2, "tensor": 2}),
+    (False, {"pipeline": 2, "shard": 2}),
+    (False, {"pipeline": 2, "tensor": 2}),
+    (True, {"tensor": 4}),
+    (True, {"replicate": 2, "shard": 2}),
 ]
 
 
-def begun(sizes: list[dict[str, Any]], arch: Architecture) -> list[dict[str, torch.Tensor]]:
+def arch(tied: bool) -> Architecture:
+    return Architecture.model_validate({**SHAPE, "kv_heads": 4, "vocab_size": 51, "qk_norm": True, "tied": tied})
+
+
+def begun() -> list[dict[str, torch.Tensor]]:
     """Returns a rank's weights on each layout, gathered."""
     found = []
-    for parallel in sizes:
+    for tied, parallel in LAYOUTS:
         dims = ParallelDims.distributed(ParallelConfig(**parallel), torch.device("cpu"))
-        parallel_model = prepare(blank_model(arch), dims, LoopConfig(), seed=5)
+        parallel_model = prepare(blank_model(arch(tied)), dims, LoopConfig(), seed=5)
         found.append({name: whole(p.detach()) for name, p in parallel_model.parameters.items()})
     return found
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_every_layout_begins_with_the_weights_of_one_process(tied: bool) -> None:
-    arch = Architecture.model_validate({**SHAPE, "kv_heads": 4, "vocab_size": 51, "qk_norm": True, "tied": tied})
-    expected = {name: p.detach() for name, p in new_model(arch, 5).named_parameters()}
-    layouts = [sizes for sizes in LAYOUTS if not (tied and "pipeline" in sizes)]
-    for results in zip(*run_ranks(begun, 4, layouts, arch)):
+def test_every_layout_begins_with_the_weights_of_one_process() -> None:
+    for (tied, _), results in zip(LAYOUTS, zip(*run_ranks(begun, 4))):
+        expected = {name: p.detach() for name, p in new_model(arch(tied), 5).named_parameters()}
         assert set().union(*results) == set(expected)
         for weights in results:
             assert all(torch.equal(values, expected[name]) for name, values in weights.items())

@@ -136,55 +136,62 @@ def named(step: int, share: DataShare, piece: int) -> list[str]:
     return [f"{step}/{share.index} of {share.of}/{piece}"]
 
 
-def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, steps: int, bad: int, max_skips: int = 10) -> dict[str, Any]:
-    """Returns this rank's weights and moments after the steps, and the log."""
+def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, bad: int, max_skips: int = 10) -> dict[str, Any]:
+    """Takes HEALTHY steps and `bad` poisoned ones. Returns this rank's weights and moments before and after the poisoned ones, and the
+    number of targets trained on.
+    """
     dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
     model = Llama(Architecture.model_validate(SHAPE))
     initialise(model, 1)
     config = LoopConfig.model_validate(
-        {"steps": steps, "save_every": 10**6, "schedule": "constant", "optimizer": {"kind": kind}, "max_skips": max_skips}
+        {"steps": HEALTHY + bad, "save_every": HEALTHY, "schedule": "constant", "optimizer": {"kind": kind}, "max_skips": max_skips}
     )
-    found: dict[str, Any] = {}
+    saved: list[dict[str, Any]] = []
 
     def keep(self: States, step: int, tensors: dict[str, torch.Tensor], record: Any, score: Any = None) -> None:
-        found["tensors"] = {name: local_of(t).detach().clone() for name, t in tensors.items()}
+        copies = {name: local_of(t).detach().clone() for name, t in tensors.items()}
+        saved.append({"tensors": copies, "count": record["so_far"]["count"], "skipped": record["so_far"]["skipped"]})
 
     States.save = keep  # type: ignore[method-assign, assignment]
     files = {"state": Path(folder) / "state", "log": Path(folder) / "log.jsonl"}
-    result = fit(model, Poisoned(poison, bad), config, dims=dims, describe=named, **files)
-    return found | {"skipped": result.skipped, "count": result.count}
+    fit(model, Poisoned(poison, bad), config, dims=dims, describe=named, **files)
+    before, after = saved
+    return {"before": before, "after": after}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("dims", "kind"), [("copies", "muon"), ("shards", "adamw")])
 @pytest.mark.parametrize(
-    ("poison", "reason"), [("nan", "loss is nan"), ("spike", "loss .* is a spike"), ("explodes", "gradient norm .* is a spike")]
+    ("dims", "kind", "poison", "reason"),
+    [
+        ("shards", "adamw", "nan", "loss is nan"),
+        ("copies", "muon", "spike", "loss .* is a spike"),
+        ("shards", "adamw", "explodes", "gradient norm .* is a spike"),
+    ],
 )
 def test_a_bad_step_on_one_rank_is_skipped_by_both(tmp_path: Path, dims: str, kind: str, poison: str, reason: str) -> None:
-    parallel = LAYOUTS[dims]
-    before = run_ranks(train, 2, str(tmp_path / "before"), parallel, kind, poison, HEALTHY, 0)
-    after = run_ranks(train, 2, str(tmp_path / "after"), parallel, kind, poison, HEALTHY + 2, 2)
-    for old, new in zip(before, after):
-        assert new["skipped"] == 2 and old["skipped"] == 0 and new["count"] == old["count"]
+    ranks = run_ranks(train, 2, str(tmp_path), LAYOUTS[dims], kind, poison, 2)
+    for rank in ranks:
+        old, new = rank["before"], rank["after"]
+        assert new["skipped"] == 2 and old["skipped"] == 0 and new["count"] == old["count"] > 0
         assert all(torch.equal(t, new["tensors"][name]) for name, t in old["tensors"].items())
         assert all(t.isfinite().all() for t in new["tensors"].values())
     if dims == "copies":
-        assert all(torch.equal(t, after[1]["tensors"][name]) for name, t in after[0]["tensors"].items())
-    skipped = [line for line in lines(tmp_path / "after") if "skipped" in line]
+        assert all(torch.equal(t, ranks[1]["after"]["tensors"][name]) for name, t in ranks[0]["after"]["tensors"].items())
+    skipped = [line for line in lines(tmp_path) if "skipped" in line]
     assert [line["step"] for line in skipped] == [HEALTHY, HEALTHY + 1] and all(re.search(reason, line["skipped"]) for line in skipped)
     blamed = ["1 of 2/0"] if poison == "nan" else ["0 of 2/0", "1 of 2/0"]
     assert skipped[0]["documents"] == [f"{HEALTHY}/{place}" for place in blamed]
 
 
 def test_a_step_without_targets_on_any_rank_has_no_gradient(tmp_path: Path) -> None:
-    for result in run_ranks(train, 2, str(tmp_path), {"shard": 2}, "adamw", "masked", HEALTHY + 2, 2):
-        assert result["skipped"] == 0 and all(t.isfinite().all() for t in result["tensors"].values())
+    for rank in run_ranks(train, 2, str(tmp_path), {"shard": 2}, "adamw", "masked", 2):
+        assert rank["after"]["skipped"] == 0 and all(t.isfinite().all() for t in rank["after"]["tensors"].values())
     assert [(line["loss"], line["grad_norm"], line["count"]) for line in lines(tmp_path)[HEALTHY:]] == [(0.0, 0.0, 0)] * 2
 
 
 def test_all_ranks_stop_together_after_too_many_skips(tmp_path: Path) -> None:
     with pytest.raises(CorpusmillError, match=rf"3 steps in a row had to be skipped; at step {HEALTHY + 2} the loss is nan"):
-        run_ranks(train, 2, str(tmp_path), {"replicate": 2}, "adamw", "nan", HEALTHY + 9, 9, 3, timeout=60)
+        run_ranks(train, 2, str(tmp_path), {"replicate": 2}, "adamw", "nan", 9, 3)
