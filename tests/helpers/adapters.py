@@ -1,13 +1,17 @@
-"""Puts the adapter of a folder, written by corpusmill or `peft`, on a corpusmill model."""
+"""Puts the adapter of a folder, written by corpusmill or `peft`, on a corpusmill model; trains one on two ranks."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
+from corpusmill.train import sft_job
 from corpusmill.train.finetune import adapt
 from corpusmill.train.model import Llama
-from corpusmill.train.options import LoraConfig
+from corpusmill.train.options import LoraConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
 
 
 def put_adapter(model: Llama, folder: Path) -> None:
@@ -19,3 +23,10 @@ def put_adapter(model: Llama, folder: Path) -> None:
     assert parameters.keys() == tensors.keys()
     for name, tensor in tensors.items():
         parameters[name].data.copy_(tensor)
+
+
+def tune_shards(config: dict[str, Any], run: str, work: str) -> None:
+    """Runs one of two ranks of an instruction tuning that shards every matrix; the first leaves model and adapter in `work`."""
+    parallel = ParallelConfig(shard=2)
+    dims = ParallelDims.distributed(parallel, torch.device("cpu"))
+    sft_job.train(dims, None, {**config, "parallel": parallel.model_dump()}, run, f"{run}/pretrain/model", "pretrain/model", work)

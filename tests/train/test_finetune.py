@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import put_adapter
+from adapters import put_adapter, tune_shards
 from objectives import Goal
 from peft import PeftModel
 from pydantic import ValidationError
@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.checkpoint import export_state, read_weights
 from corpusmill.train.finetune import adapt, adapters, merged_weights, save_adapter
@@ -30,8 +29,7 @@ from corpusmill.train.losses import StepLoss, token_loss
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
 from corpusmill.train.optim import Optimizer
-from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
 from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import CHATML
 
@@ -230,16 +228,10 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
         export_state(run.root, 8, tmp_path / "at-8", "sft")
 
 
-def trained_by_two(run: str, work: str) -> None:
-    """Trains on two ranks that shard every matrix; the first leaves model and adapter in `work`."""
-    config = {**SFT, "loop": {**LOOP, "steps": 3}, "parallel": {"shard": 2}}
-    dims = ParallelDims.distributed(ParallelConfig(shard=2), torch.device("cpu"))
-    sft_job.train(dims, None, config, run, f"{run}/pretrain/model", "pretrain/model", work)
-
-
 def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
-    execute(run, SftStage(SftConfig.model_validate({**SFT, "loop": {**LOOP, "steps": 3}})))
-    run_ranks(trained_by_two, 2, run.root, str(tmp_path / "two"))
+    config = {**SFT, "loop": {**LOOP, "steps": 3}}
+    execute(run, SftStage(SftConfig.model_validate(config)))
+    run_ranks(tune_shards, 2, config, run.root, str(tmp_path / "two"))
     one, two = load_model(run.path("sft/model")), load_model(tmp_path / "two" / "model")
     for name, tensor in model_tensors(one).items():
         torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4)
