@@ -29,7 +29,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GLOO_SOCKET_IFNA
 FAILED = 3  # the exit code of a rank that has written its exception to a file
 
 
-def run_ranks(function: Callable[..., Any], world: int, *args: Any, timeout: float = 100) -> list[Any]:
+def run_ranks(function: Callable[..., Any], world: int, *args: Any, timeout: float = 300) -> list[Any]:
     """Runs `function(*args)` on each of `world` processes of one gloo group; returns their results by rank.
 
     Arguments and results travel by pickle. The exception of a rank is raised here, with a note of its rank and its trace;

@@ -179,7 +179,7 @@ class Terminal:
 
     def until(self, text: str) -> str:
         """Returns all output since the last call, once `text` is in it."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while text not in self.shown:
             assert select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))[0], self.shown
             self.shown += os.read(self.master, 4096).decode(errors="replace")

@@ -126,7 +126,7 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training changes tensors and record during the write, which is delayed here until then."""
     changed, write = threading.Event(), RankTensors.write
-    monkeypatch.setattr(RankTensors, "write", lambda *arguments: changed.wait(30) and write(*arguments))
+    monkeypatch.setattr(RankTensors, "write", lambda *arguments: changed.wait(120) and write(*arguments))
     tensors, record = tensors_of(5), {"losses": [1.5]}
     with states(tmp_path, background=True) as saving:
         saving.save(5, tensors, record)

@@ -72,10 +72,10 @@ def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkey
     def trainer(self: RayGroup, per_worker: Any, left: Storage, folder: str) -> Any:
         (Path(folder) / "ray").touch()
         begun.set()
-        return SimpleNamespace(fit=lambda: end.wait(60))
+        return SimpleNamespace(fit=lambda: end.wait(120))
 
     def interrupt() -> None:
-        assert begun.wait(60) and list(tmp_path.glob("corpusmill-train-*/ray"))
+        assert begun.wait(120) and list(tmp_path.glob("corpusmill-train-*/ray"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -59,7 +59,7 @@ def test_the_next_batch_is_made_while_one_is_computed() -> None:
     with Prefetcher(numbers, 3) as ahead:
         for step in range(2):
             assert list(ahead.batches(step, ALONE)) == [(step, 0, 0)]
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while (step + 1, 0, 0) not in numbers.made:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
@@ -72,7 +72,7 @@ def test_only_what_is_waited_for_counts_as_waiting() -> None:
             list(ahead.batches(step, ALONE))
         behind = ahead.waited
         for step in range(3, 6):
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while (step, 0, 0) not in ahead.objective.made:  # type: ignore[attr-defined]
                 assert time.monotonic() < deadline
                 time.sleep(0.02)  # computing
