@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch  # noqa: F401 - and torch._dynamo: a training needs both, and each forked process would import them anew
 import torch
+import torch._dynamo
 
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit

@@ -301,7 +301,7 @@ def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives
     wanted = left(run)
     run.remove_folder("pretrain")
     batches = pretrain_job._Job.batches
-    for kill, changes in ((61, {"keep": 1}), (117, {"save_every": 7, "async_save": False}), (None, {"keep_best": 0})):
+    for kill, changes in ((41, {"keep": 1}), (87, {"save_every": 7, "async_save": False}), (None, {"keep_best": 0})):
 
         def dying(self: Any, step: int, share: Any, kill: int | None = kill) -> Any:
             if step == kill:
@@ -318,13 +318,14 @@ def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives
 
 
 def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(run: Storage) -> None:
-    options = {**ONE, "loop": {**ONE["loop"], "optimizer": {"kind": "adamw"}}}  # Muon orthogonalises rounding errors, too
+    options = {**ONE, "evaluate_every": 6, "loop": {**ONE["loop"], "optimizer": {"kind": "adamw"}}}  # Muon orthogonalises rounding errors, too
     train(run, **options)
     one, log = weights(run), lines(run)
     run.remove_folder("pretrain")
-    train(run, **{**options, "parallel": {"shard": 2}})
-    two = weights(run)
-    assert {state.processes for state in checkpoints(run.root)} == {"shard 2"}
+    train(run, **{**options, "parallel": {"replicate": 2}})
+    two, samples = weights(run), run.read_bytes("pretrain/logs/samples.jsonl").splitlines()
+    assert {state.processes for state in checkpoints(run.root)} == {"replicate 2"}
+    assert [json.loads(line)["step"] for line in samples] == [5, 11]  # a copy writes texts as one process does
     shutil.rmtree(saved_states(run) / "step-00000012")
     Path(run.path("pretrain/manifest.jsonl")).unlink()  # as if they had been killed after step 10
     train(run, **options)

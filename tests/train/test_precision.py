@@ -73,8 +73,7 @@ def test_tied_weights_are_rounded_once() -> None:
     assert isinstance(model.lm_head.weight, torch.nn.Parameter) and model.lm_head.weight is model.model.embed_tokens.weight
 
 
-@pytest.mark.parametrize("precision", ["bf16", "bf16-params"])
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", "adamw"), ("bf16-params", "muon")])
 def test_trainings_in_16_bits_end_near_fp32_and_save_fp32(tmp_path: Path, precision: str, kind: str) -> None:
     options = {"optimizer": {"kind": kind}}
     _, wanted = run(tmp_path / "fp32", "fp32", **options)
@@ -115,8 +114,15 @@ def losses(folder: Path, objective: Rows, compile: bool, precision: str) -> list
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16-params"])
-@pytest.mark.parametrize("kind", [Rows, Documents])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        (Rows, "fp32"),
+        (Documents, "bf16-params"),
+        pytest.param(Rows, "bf16-params", marks=pytest.mark.long),
+        pytest.param(Documents, "fp32", marks=pytest.mark.long),
+    ],
+)
 def test_compiled_steps_have_the_losses_of_plain_ones_and_compile_once(
     tmp_path: Path, kind: type[Rows], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,13 +111,6 @@ def test_a_model_in_parts_says_why_it_wrote_nothing(run: Storage) -> None:
     assert not run.exists("pretrain/logs/samples.jsonl") and len(lines(run, "speed")) == 12
 
 
-def test_copies_of_a_model_write_what_one_process_writes_of_the_same_weights(run: Storage) -> None:
-    train(run, **ALONE, loop={**STEPS, "steps": 0})
-    train(run, parallel={"replicate": 2}, loop={**STEPS, "steps": 1})
-    (sample,) = lines(run, "samples")
-    assert sample["step"] == 0 and len(sample["samples"]) == 3
-
-
 # ---- pretrain ----------------------------------------------------------------------------------------
 
 # The stage as a run performs it: model folder, metrics, resume, refusals.
@@ -256,8 +249,11 @@ def test_packed_documents_train_a_model_too(pretrained: Storage) -> None:
     lines = pretrained.read_bytes("pretrain/logs/train.jsonl").splitlines()
     first, last = (json.loads(line)["loss"] for line in (lines[0], lines[-1]))
     assert last < 0.5 * first
-    execute(pretrained, **more, micro_batch=1)
-    assert metrics(pretrained)["validation"]["bits_per_byte"] == pytest.approx(measured["validation"]["bits_per_byte"], rel=1e-2)
+    found = []
+    for micro_batch in (0, 1):
+        execute(pretrained, loop={**CONFIG["loop"], "steps": 3}, packing="documents", micro_batch=micro_batch)  # type: ignore[dict-item]
+        found.append(metrics(pretrained)["validation"]["bits_per_byte"])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_other_plans_do_not_redo_a_training(pretrained: Storage) -> None:

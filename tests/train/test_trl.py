@@ -126,7 +126,7 @@ def test_orpo():
 
 # ---- step by step -----------------------------------------------------------------------------------
 
-STEPS, BATCH = 20, 4
+STEPS, BATCH = 10, 4
 OBJECTS = ("the grain", "heavy stones", "clear water", "white flour", "many stories")
 
 
