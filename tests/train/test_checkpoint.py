@@ -318,7 +318,8 @@ def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives
 
 
 def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(run: Storage) -> None:
-    options = {**ONE, "evaluate_every": 6, "loop": {**ONE["loop"], "optimizer": {"kind": "adamw"}}}  # Muon orthogonalises rounding errors, too
+    loop = {**ONE["loop"], "optimizer": {"kind": "adamw"}}  # Muon orthogonalises rounding errors, too
+    options = {**ONE, "evaluate_every": 6, "loop": loop}
     train(run, **options)
     one, log = weights(run), lines(run)
     run.remove_folder("pretrain")

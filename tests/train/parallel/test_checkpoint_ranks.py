@@ -268,8 +268,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("layouts", "kind"),
     [
-        ((ONE, TENSOR, SHARDS), "adamw"),
+        ((SHARDS, ONE, COPIES), "adamw"),
         ((ZERO1, {"pipeline": 2, "shard": 2}, ONE), "muon"),
+        long((ONE, TENSOR, SHARDS), "adamw"),
         long((COPIES, STAGES, {"shard": 4}), "muon"),
         long((SHARDS, {"shard": 2, "tensor": 2}, COPIES), "adamw"),
     ],

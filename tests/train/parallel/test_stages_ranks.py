@@ -74,8 +74,8 @@ CONFIGS: dict[str, Any] = {
 }
 LAYOUTS: list[dict[str, dict[str, Any]]] = [
     {"one": {}},
-    {"shards": {"shard": 2}, "tensor": {"tensor": 2}, "pipeline": {"pipeline": 2, "micro_batch": 2}},
-    {"copies": {"replicate": 2}, "shared moments": {"shard": 2, "zero": 1}},
+    {"shards": {"shard": 2}, "pipeline": {"pipeline": 2, "micro_batch": 2}},
+    {"copies": {"replicate": 2}, "shared moments": {"shard": 2, "zero": 1}, "tensor": {"tensor": 2}},
     {"shards x tensor": {"shard": 2, "tensor": 2}, "pipeline x shards": {"pipeline": 2, "shard": 2, "micro_batch": 1}},
 ]
 QUICK = LAYOUTS[1]

@@ -54,15 +54,9 @@ def test_another_run_gives_the_same_bits() -> None:
     assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
 
 
-ROUNDED = [
-    Case({"tensor": 2}, loop={**ADAMW, "precision": "bf16"}, dtype=torch.float32),
-    Case({"tensor": 2}, loop={**ADAMW, "precision": "bf16-params"}, dtype=torch.float32),
-]
-
-
-def test_lower_precisions_stay_as_close_as_their_rounding() -> None:
-    for many, one in zip(run(*ROUNDED), run(*(replace(case, parallel={}) for case in ROUNDED))):
-        check_close(many, one, 0.05)
+def test_lower_precision_stays_as_close_as_its_rounding() -> None:
+    case = Case({"tensor": 2}, loop={**ADAMW, "precision": "bf16-params"}, dtype=torch.float32)
+    check_close(run(case)[0], run(replace(case, parallel={}))[0], 0.05)
 
 
 def odd_length(case: Case) -> torch.Tensor:
