@@ -614,6 +614,6 @@ def add_rows(total, rows, count, columns):
 
 @kernel(inline="always")
 def round_row(row, total, columns):
-    """Writes the float64 sum at `total` as a float32 row at `row`, in whole blocks."""
+    """Writes the float64 sum at `total` as a float32 row at `row`, BLOCK columns at a time."""
     for column in range(0, columns, BLOCK):
         _round_block(row + column * FLOAT, total + column * DOUBLE)
