@@ -62,8 +62,8 @@ def for_validation(groups: Hashes, limit: int) -> npt.NDArray[np.bool_]:
 def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
     """Returns the place of each copy in the global order. `order`: the document's own place; `copy`: the copy's number, from 0 on.
 
-    Shuffled, the copies of a document lie at independent places. Else copy 0 of all documents comes first, then copy 1, and so on: `most`
-    passes over the documents in all.
+    With `shuffle`, the copies of a document lie at independent places. Without it, copy 0 of all documents comes first, then copy 1, and so
+    on. `most`: the largest number of copies of a document.
     """
     if most == 1:
         return order
