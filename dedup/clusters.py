@@ -249,7 +249,7 @@ class ClusterWorker(Worker):
         if not self.config.copies_share_shingles:
             order = pc.sort_indices(table["signature"].take(pa.array(near)).cast(pa.binary())).to_numpy()
             near = near[order[::-1]]
-        row[text[near]] = near  # of several rows of a text, the last one is written last and counts
+        row[text[near]] = near  # if a text has several rows, the last one stays
         return row
 
     def _near(

@@ -67,7 +67,7 @@ class Kernel(CPUDispatcher):
                     self._remove_entries()
                     entry = super().compile(signature)
                 except OSError:
-                    entry = super().compile(signature)  # the disk is full: it is compiled, and numba returns it from memory
+                    entry = super().compile(signature)  # a full disk: it is compiled already, and in memory
             if sum(self.stats.cache_misses.values()) > misses:
                 _remove_unused()
             return entry

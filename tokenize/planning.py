@@ -224,7 +224,7 @@ def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, 
 PLACES = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in (("order", pa.uint64()), ("row", pa.int32()), ("copy", pa.int32()))]
 )
-#: The rules that a document may fail: it has no text; no component of the mixture takes it; its component has its tokens without it.
+#: The rules that a document may fail: it has no text; no component of the mixture takes it; its component has enough tokens without it.
 EMPTY, MIXTURE, BUDGET = RULES = ("empty", "mixture", "budget")
 TOKENS_REPORT = pa.schema(
     [

@@ -525,7 +525,7 @@ def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars
             if cut:
                 counts[d, 1] += 1
                 gap = True
-            elif not (empty and gap and blank):  # of the blank lines around a cut, one run stays
+            elif not (empty and gap and blank):  # one run of blank lines stays where a cut joins two
                 if some:
                     place = copy_bytes(data, before, at, out, place)
                 place = copy_bytes(data, at, stop, out, place)

@@ -121,7 +121,7 @@ def _tried(run: Run, d: Decisions, rules: Sequence[ReportRule], kinds: dict[str,
 
 def _changes(run: Run, d: Decisions, rule: ReportRule, tried: list[float], kinds: dict[str, str]) -> Changes:
     minimum, last = rule.comparison in MINIMA, len(tried)
-    # `place` n: a minimum keeps the value with the n lowest thresholds, a maximum with all but those.
+    # `place` n: for a minimum, the n lowest thresholds keep the value; for a maximum, all others do.
     fails = f"value {rule.comparison}" if minimum else f"NOT value {rule.comparison}"
     cases = "\n    ".join(f"WHEN {fails} {literal(value)} THEN {place}" for place, value in enumerate(tried))
     keeps = "place IS NULL OR place > number" if minimum else "place IS NULL OR place <= number"
