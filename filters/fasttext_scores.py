@@ -560,7 +560,8 @@ FLOAT, DOUBLE = 4, 8  # bytes
 def _adder(width):
     """Returns an intrinsic `(total, rows, count, skip)`.
 
-    It adds `width` columns of `count` rows, whose addresses lie at `rows`, to `total`.
+    It adds `width` columns of `count` rows to `total`. The addresses of the rows lie at `rows`; each row's first column is `skip` bytes
+    after its address.
     """
 
     @intrinsic

@@ -94,7 +94,7 @@ def publish_output(
     """Publishes the files of a task one after the other, in the order of their paths (part by part, where the output comes in parts).
 
     `started`: when the task began (perf_counter). `children_mb`: returns the memory of the worker's child processes. `fence` is called
-    before each part. It raises where another process has taken over the run, which may have recorded other files of these names.
+    before each part. It raises where another process has taken over the run: that process may have recorded other files of these names.
     """
     files: list[OutputFile] = []
     whole = Output({})

@@ -36,7 +36,7 @@ _LENGTH = np.dtype("<i8")
 
 
 class ExchangePhase(NamedTuple):
-    """One side of an exchange."""
+    """One of the two phases of an exchange: that of the shards, or that of the ranges."""
 
     title: str  # shown to users
     name: str  # the prefix of its tasks

@@ -376,7 +376,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Earlier:
-    """The relation of a run with an index to earlier runs: counts in all and by run, examples of `copies` and of changed documents
+    """How a run with an index relates to the earlier runs in it: counts in all and by run, examples of `copies` and of changed documents
     (`replaced`, `restored`), and the URLs of this run's documents by id."""
 
     total: EarlierRun
