@@ -8,7 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from whole_run import DATA, make_quality
+from forked import Driver
+from whole_run import DATA, write_inputs
+
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.watch.progress import Progress
 
 TOKENS = """
 tokens:
@@ -24,29 +29,39 @@ RECIPE = DATA + TOKENS
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "data.yaml"
-    path.write_text(RECIPE)
-    make_quality(path.parent)
-    return path
+def inputs(tmp_path_factory) -> tuple[Path, Path]:
+    """Returns the recipe, and a crawl that is large enough for Ray to start."""
+    recipe, crawl = write_inputs(tmp_path_factory.mktemp("inputs"))
+    recipe.write_text(RECIPE)
+    return recipe, crawl
 
 
-def start(recipe: Path, crawl: Path, output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "corpusmill", "run", str(recipe), str(crawl), "--output", str(output), "--to", "tokens", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+def arguments(inputs: tuple[Path, Path], run: Path, *options: str) -> list[str]:
+    return ["run", *map(str, inputs), "--output", str(run), "--to", "tokens", *options]
 
 
-def finish(process: subprocess.Popen) -> str:
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    return out
+def start(inputs: tuple[Path, Path], run: Path) -> Driver:
+    return Driver(arguments(inputs, run, "--engine", "inline"), run.with_suffix(".txt"), {})
+
+
+def start_on_ray(inputs: tuple[Path, Path], run: Path, workers: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "corpusmill", *arguments(inputs, run, "--engine", "ray", "--workers", str(workers))]
+    with open(run.with_suffix(".txt"), "w") as said:
+        return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+
+
+def finish(process: Driver | subprocess.Popen, run: Path) -> str:
+    out = process.wait(300), run.with_suffix(".txt").read_text()
+    assert out[0] == 0, out
+    return out[1]
 
 
 @pytest.fixture(scope="module")
-def reference(recipe, crawl, tmp_path_factory) -> Path:
-    """Makes an undisturbed run."""
+def reference(inputs, tmp_path_factory) -> Path:
+    """Makes an undisturbed run, in this process, so that drivers forked later have all libraries loaded."""
     run = tmp_path_factory.mktemp("reference") / "run"
-    finish(start(recipe, crawl, run, "--engine", "inline"))
+    plan = new_plan(str(run), str(inputs[0]), [str(inputs[1])], last="tokens")
+    execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
     return run
 
 
@@ -58,7 +73,7 @@ def undisturbed(reference, tree) -> dict[str, str]:
     return found
 
 
-def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> None:
+def kill_when(process: Driver | subprocess.Popen, run: Path, stage: str, rows: int) -> None:
     """Sends SIGKILL to the run and all its processes as soon as the stage's manifest has `rows` rows."""
     manifest = run / stage / "manifest.jsonl"
     deadline = time.monotonic() + 240
@@ -68,7 +83,7 @@ def kill_when(process: subprocess.Popen, run: Path, stage: str, rows: int) -> No
         time.sleep(0.002)
     assert process.poll() is None, "the run ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait(60)
 
 
 #: The kills of each run, in order: the stage, and the number of rows in its manifest at the kill.
@@ -82,33 +97,36 @@ POINTS = [
 @pytest.mark.parametrize(
     "points", [POINTS[0], *(pytest.param(points, marks=pytest.mark.long) for points in POINTS[1:])], ids=["one", "two", "three"]
 )
-def test_a_run_killed_again_and_again_in_any_stage_gives_the_same_bytes(recipe, crawl, undisturbed, tree, tmp_path, points):
+def test_a_run_killed_again_and_again_in_any_stage_gives_the_same_bytes(inputs, undisturbed, tree, tmp_path, points):
     run = tmp_path / "run"
     for stage, rows in points:
-        kill_when(start(recipe, crawl, run, "--engine", "inline"), run, stage, rows)
+        kill_when(start(inputs, run), run, stage, rows)
         assert tree(run) != undisturbed
-    finish(start(recipe, crawl, run, "--engine", "inline"))
+    finish(start(inputs, run), run)
     assert tree(run) == undisturbed
 
 
 @pytest.mark.long
-def test_ray_gives_the_same_bytes_as_one_process(recipe, crawl, undisturbed, tree, tmp_path):
+def test_ray_gives_the_same_bytes_as_one_process(inputs, undisturbed, tree, tmp_path):
     run = tmp_path / "run"
-    finish(start(recipe, crawl, run, "--engine", "ray", "--workers", "1"))
+    finish(start_on_ray(inputs, run, 1), run)
     assert tree(run) == undisturbed
 
 
-def test_a_run_on_ray_with_two_workers_that_is_killed_gives_the_same_bytes(recipe, crawl, undisturbed, tree, tmp_path):
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
+def test_a_run_on_ray_with_two_workers_that_is_killed_gives_the_same_bytes(inputs, undisturbed, tree, tmp_path, engine):
+    """The engine is the one that ends the run."""
     run = tmp_path / "run"
-    kill_when(start(recipe, crawl, run, "--engine", "ray", "--workers", "2"), run, "filter", 1)
-    finish(start(recipe, crawl, run, "--engine", "ray", "--workers", "2"))
+    kill_when(start_on_ray(inputs, run, 2), run, "dedup", 1)
+    assert tree(run) != undisturbed
+    finish(start(inputs, run) if engine == "inline" else start_on_ray(inputs, run, 2), run)
     assert tree(run) == undisturbed
 
 
-def test_a_finished_run_does_nothing_again(recipe, crawl, tree, reference):
+def test_a_finished_run_does_nothing_again(inputs, tree, reference):
     run = reference
     before = {path: (run / path).stat().st_mtime_ns for path in tree(run)}
     metrics = (run / "metrics.jsonl").read_bytes()
-    out = finish(start(recipe, crawl, run, "--engine", "inline"))
+    out = finish(start(inputs, run), run)
     assert {path: (run / path).stat().st_mtime_ns for path in tree(run)} == before
     assert (run / "metrics.jsonl").read_bytes() == metrics and "ingest" in out

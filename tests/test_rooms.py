@@ -17,15 +17,16 @@ def room_of(module: str) -> str | None:
     return parts[1] if parts[0] == "corpusmill" and len(parts) > 1 and parts[1] in FLOOR else None
 
 
-def named(node: ast.AST) -> Iterator[ast.AST]:
+def named(tree: ast.AST) -> Iterator[ast.AST]:
     """Yields a node and all below it, without code that only type checkers read."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        for child in node.orelse:
-            yield from named(child)
-        return
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from named(child)
+    left = [tree]
+    while left:
+        match left.pop():
+            case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"), orelse=orelse):
+                left += reversed(orelse)
+            case node:
+                yield node
+                left += reversed(list(ast.iter_child_nodes(node)))
 
 
 def modules(tree: ast.AST, strings: bool) -> Iterator[tuple[int, str]]:

@@ -41,8 +41,8 @@ OTHER_CHOICE = 1 << 32
 
 
 def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int, int], mb: int) -> dict[str, Any]:
-    """Returns which documents are judged, as JSON (for `judged_documents`): about `mb` MB of those outside the sample or, where these have
-    less than LEAST_HELD_OUT bytes, of the sample. Where documents are large, more, so that there are some.
+    """Returns which documents are judged, as JSON (for `judged_documents`): about `mb` MB, but at least about LEAST_DOCUMENTS documents.
+    They are from outside the sample or, where these have less than LEAST_HELD_OUT bytes, from the sample.
 
     `sample`: the arguments of `in_sample`; `sampled` and `total`: (bytes, documents).
     """

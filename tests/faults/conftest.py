@@ -1,5 +1,6 @@
 """Provides inputs of the tests with faults, and the results of an undisturbed run."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def reference(carry_out: Callable[..., str], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def undisturbed(reference: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
     return tree(reference)
+
+
+@pytest.fixture
+def ingested(reference: Path, tmp_path: Path) -> Path:
+    """Makes a run whose first stage alone is finished."""
+    shutil.copytree(reference / "ingest", tmp_path / "run/ingest")
+    shutil.copy(reference / "run.json", tmp_path / "run")
+    return tmp_path / "run"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from forked import Driver
 from trees import leftovers
 
 #: Successive sizes of the disk, as shares of the run's needs: each fills up in a different stage.
-SHARES = (0.0, 0.3, 0.6, 0.97)
+SHARES = (0.0, 0.3, 0.97)
 
 
 @pytest.fixture

@@ -30,9 +30,10 @@ def run_limited(carry_out, run: Path, said: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the size of a process is told by Linux alone")
-def test_a_task_without_enough_memory_is_done_in_parts(carry_out, fault: Path, tmp_path: Path, reference: Path, tree, faults_of) -> None:
-    run, said = tmp_path / "run", tmp_path / "said"
-    assert carry_out(run, last="ingest") == ""
+def test_a_task_without_enough_memory_is_done_in_parts(
+    carry_out, fault: Path, ingested: Path, tmp_path: Path, reference: Path, tree, faults_of
+) -> None:
+    run, said = ingested, tmp_path / "said"
     plant(fault, kind="memory", when="class ZipFile", bytes_a_text=A_TEXT)
     assert in_child(run_limited, carry_out, run, said) == 0
     assert said.read_text() == ""

@@ -13,9 +13,9 @@ WHEN = "class ZipFile"
 
 
 @pytest.fixture
-def command(recipe_and_crawl, tmp_path):
+def command(recipe_and_crawl, ingested):
     recipe, crawl = recipe_and_crawl
-    return ("run", recipe, crawl, "--output", tmp_path / "run", "--engine", "inline")
+    return ("run", recipe, crawl, "--output", ingested, "--engine", "inline")
 
 
 def test_a_task_that_always_fails_is_named_and_done_when_its_cause_is_gone(

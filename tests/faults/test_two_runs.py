@@ -25,7 +25,7 @@ def test_a_second_run_is_refused_and_takes_over_what_stands_still(
 ) -> None:
     recipe, crawl = recipe_and_crawl
     s3 = request.getfixturevalue("s3") if store == "s3" else None
-    run = f"{s3.bucket('two-runs')}/run" if s3 else str(tmp_path / "run")
+    run = f"{s3.bucket('two-runs')}/run" if s3 else str(request.getfixturevalue("ingested"))
     fault = tmp_path / "fault.json"
     plant(fault, kind="wait", when="class ZipFile")
     command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "dedup")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from corpusmill import cli
+from corpusmill.report.page import html  # noqa: F401 - a run writes its report at the end
 
 LOOK = 0.02
 

@@ -4,6 +4,7 @@ Usage: python forking_command.py, with the copy on PYTHONPATH. Each line on stan
 each line on standard output is an exit code.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -13,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from forked import Driver
 
-from corpusmill.pipeline import run  # noqa: F401 - loaded once
-
 if __name__ == "__main__":
+    for name in ("pipeline.run", "ingest.stage", "filters.stage", "filters.worker"):
+        importlib.import_module(f"corpusmill.{name}")
     for line in sys.stdin:
         arguments, said = json.loads(line)
         print(Driver(arguments, Path(said), os.environ).wait(600), flush=True)

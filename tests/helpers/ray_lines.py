@@ -60,7 +60,7 @@ class LinesWorker(Worker):
                 Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if deed == "wait for deaths":
-            while len(list(Path(marker).glob("dead-*"))) < 4:
+            while len(list(Path(marker).glob("dead-*"))) < task.params["deaths"]:
                 time.sleep(0.1)
         if deed == "lose node":
             lose_node(marker, task.params["losses"])

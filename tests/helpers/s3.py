@@ -133,8 +133,10 @@ class S3:
         for key in self.keys(url):
             stage, _, rest = key.partition("/")
             if rest.startswith("manifest/"):
-                rows = Manifest(Storage(f"{url}/{stage}"), read_only=True).rows()
-                found[f"{stage}/manifest.jsonl"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+                manifest = f"{stage}/manifest.jsonl"
+                if manifest not in found:
+                    rows = Manifest(Storage(f"{url}/{stage}"), read_only=True).rows()
+                    found[manifest] = hashlib.sha256(repr(rows).encode()).hexdigest()
             elif key not in VOLATILE and stage not in GROWING and not rest.startswith(("checkpoints/", "logs/")):
                 found[key] = hashlib.sha256(self.get(f"{url}/{key}")).hexdigest()
         return found

@@ -5,77 +5,24 @@ import inspect
 import io
 import json
 import pydoc
+from functools import cache
 from pathlib import Path
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+#: Modules whose pages are made quickly; 3 MB with those of the mirror.
 MODULES = [
-    "argparse",
-    "ast",
-    "asyncio.tasks",
-    "base64",
-    "bisect",
-    "calendar",
-    "cmd",
-    "codecs",
-    "collections",
-    "configparser",
-    "contextlib",
-    "copy",
-    "csv",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "difflib",
-    "doctest",
-    "enum",
-    "fractions",
-    "functools",
-    "glob",
-    "gzip",
-    "hashlib",
-    "heapq",
-    "inspect",
-    "io",
-    "ipaddress",
-    "json",
-    "logging",
-    "mailbox",
-    "numbers",
-    "operator",
-    "optparse",
-    "os",
-    "pathlib",
-    "pickle",
-    "pprint",
-    "queue",
-    "random",
-    "re",
-    "sched",
-    "shelve",
-    "shutil",
-    "smtplib",
-    "socket",
-    "statistics",
-    "string",
-    "subprocess",
-    "tarfile",
-    "tempfile",
-    "textwrap",
-    "threading",
-    "timeit",
-    "tokenize",
-    "traceback",
-    "types",
-    "unittest.mock",
-    "urllib.parse",
-    "uuid",
-    "warnings",
-    "weakref",
-    "xml.dom",
-    "zipfile",
-]
+    "argparse", "asyncio.tasks", "base64", "bisect", "calendar", "cmd", "configparser", "contextlib", "copy", "csv", "dataclasses",
+    "datetime", "difflib", "doctest", "fractions", "functools", "glob", "gzip", "hashlib", "heapq", "json", "logging", "mailbox", "numbers",
+    "operator", "pathlib", "pickle", "pprint", "queue", "random", "re", "sched", "shelve", "smtplib", "statistics", "string", "subprocess",
+    "tarfile", "tempfile", "textwrap", "threading", "timeit", "tokenize", "traceback", "unittest.mock", "uuid", "warnings", "zipfile",
+]  # fmt: skip
+
+
+@cache
+def page(module: str) -> bytes:
+    return pydoc.HTMLDoc().page(module, pydoc.HTMLDoc().document(importlib.import_module(module))).encode()
 
 
 def make_crawl(folder: Path) -> None:
@@ -85,11 +32,10 @@ def make_crawl(folder: Path) -> None:
     with open(folder / "pydoc.warc.gz", "wb") as file:
         writer = WARCWriter(file, gzip=True)
         for number, module in enumerate(MODULES):
-            page = pydoc.HTMLDoc().page(module, pydoc.HTMLDoc().document(importlib.import_module(module))).encode()
             for host in ("docs.test", "mirror.test")[: 2 if number % 3 == 0 else 1]:
                 headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1")
                 record = writer.create_warc_record(
-                    f"http://{host}/{module}.html", "response", payload=io.BytesIO(page), http_headers=headers,
+                    f"http://{host}/{module}.html", "response", payload=io.BytesIO(page(module)), http_headers=headers,
                     warc_headers_dict={"WARC-Date": "2026-01-01T00:00:00Z"},
                 )  # fmt: skip
                 writer.write_record(record)

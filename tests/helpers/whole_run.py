@@ -9,7 +9,7 @@ from tiny_classifiers import make_classifier
 from tiny_crawl import make_crawl
 
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate")
-#: The stages before the tokens; `quality` is a classifier next to the recipe (`make_quality`).
+#: The stages before the tokens; `quality` is a classifier next to the recipe (`write_inputs`).
 DATA = """
 ingest: {task_mb: 1}
 filter:
@@ -47,11 +47,6 @@ evaluate: {batch: 16, resamples: 100, samples: 1, max_tokens: 12}
 RECIPE = DATA + LATER
 
 
-def make_quality(folder: Path) -> None:
-    """Makes the classifier that the recipe names."""
-    make_classifier(folder / "quality", "quality", {"quality": ["good"]})
-
-
 def write_inputs(folder: Path) -> tuple[Path, Path]:
     """Writes the recipe with the classifier next to it, and a crawl of several files, so that every stage has several tasks."""
     recipe, crawl = folder / "whole.yaml", folder / "crawl"
@@ -61,7 +56,7 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
     (crawl / "pydoc.warc").write_bytes(gzip.decompress(packed.read_bytes()))  # uncompressed, it is large enough for several tasks
     packed.unlink()
     recipe.write_text(RECIPE)
-    make_quality(folder)
+    make_classifier(folder / "quality", "quality", {"quality": ["good"]})
     return recipe, crawl
 
 

@@ -19,10 +19,13 @@ import pytest
 import victims
 
 from corpusmill.pipeline import cluster as clusters
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.watch.progress import Progress
 
 Here = dict[str, Any]
-PIECES = 8
+PIECES = 4
 #: A user's step next to the recipe; while the file SLOW exists it does two shards, and all others wait.
 STEP = """
 import os, time
@@ -90,10 +93,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """Returns the files that the job has to write: those of an undisturbed run in one process."""
-    command = [sys.executable, "-m", "corpusmill", "run", "recipes/mine.yaml", str(project / "in"), "--output", "inline", "--to", "filter"]
-    command += ["--engine", "inline"]
-    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    """Returns the files that the job has to write: those of an undisturbed run in this process."""
+    plan = new_plan(str(project / "inline"), str(project / "recipes/mine.yaml"), [str(project / "in")], last="filter")
+    execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
     return written(project / "inline", tree)
 
 
@@ -186,10 +188,15 @@ def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_t
     assert seen["worker-1"] | seen["worker-2"] == {(stage, f"part-{n:05}") for stage in ("ingest", "filter") for n in range(PIECES)}
 
 
-def test_a_job_of_another_cluster_gets_the_package_and_this_folder(
+def test_jobs_of_another_cluster_get_the_package_and_this_folder_and_a_mistake_is_the_exit_code_and_one_sentence(
     cluster: Here, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:
-    code, out = finish(start(cluster, project, "sent"))
+    right, wrong = start(cluster, project, "sent"), start(cluster, project, "wrong", "--set", "filter.stesp=1")
+    code, out = finish(wrong)
+    assert code == InputError.exit_code, out
+    assert "\ncorpusmill: recipes/mine.yaml: filter.stesp: unknown key" in out
+    assert "Traceback" not in out
+    code, out = finish(right)
     assert code == 0, out
     assert written(project / "sent", tree) == expected
     manifest = (project / "sent" / "filter" / "manifest.jsonl").read_text()
@@ -207,13 +214,6 @@ def tasks_of(cluster: Here, node: str, run: Path, event: str = "done") -> set[tu
                 assert (said.get("rows_in") == 20 or event != "done") and "phase" in said
                 found.add((said["stage"], said["task"]))
     return found
-
-
-def test_a_mistake_is_the_jobs_exit_code_and_one_sentence(cluster: Here, project: Path) -> None:
-    code, out = finish(start(cluster, project, "wrong", "--set", "filter.stesp=1"))
-    assert code == InputError.exit_code, out
-    assert "\ncorpusmill: recipes/mine.yaml: filter.stesp: unknown key" in out
-    assert "Traceback" not in out
 
 
 @pytest.mark.long

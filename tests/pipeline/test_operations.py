@@ -1,5 +1,6 @@
 """Tests an operator's view of runs: the log, metrics, the last line, and the reason why tasks are redone; checked against manifests."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -196,26 +197,30 @@ def test_a_task_that_always_fails(mill: Mill, tmp_path: Path) -> None:
     assert states == ["taken over", "goes on"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_it_works(mill: Mill, tmp_path: Path, number: int, code: int) -> None:
-    run = mill.copy(tmp_path / "run", "filter", "dedup")
-    with told_to(mill, "wait"):
-        whole = [sys.executable, "-m", "corpusmill", "filter", str(run), "--engine", "inline"]
-        process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=mill.folder)
-        try:
-            until = time.monotonic() + 90
-            while not any(line["event"] == "phase_begin" for line in log_of(run)) and time.monotonic() < until:
+def test_a_signal_while_it_works(mill: Mill, tmp_path: Path) -> None:
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    runs = {number: mill.copy(tmp_path / f"run {number:d}", "filter", "dedup") for number in codes}
+    with told_to(mill, "wait"), contextlib.ExitStack() as ended:
+        processes = {}
+        for number, run in runs.items():
+            whole = [sys.executable, "-m", "corpusmill", "filter", str(run), "--engine", "inline"]
+            process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=mill.folder)
+            ended.callback(process.kill)
+            processes[number] = process
+        until = time.monotonic() + 90
+        for number, process in processes.items():
+            while not any(line["event"] == "phase_begin" for line in log_of(runs[number])) and time.monotonic() < until:
                 time.sleep(0.1)
             process.send_signal(number)
-            out, error = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    told = summary(out)
-    assert (process.returncode, told["exit_code"], told["status"]) == (code, code, "interrupted") and error.count("\n") == 1, error
-    assert not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
-    before, last = log_of(run)[-2:]
-    assert last["event"] == "interrupted" and before["event"] == "phase_end" and before["fields"]["ended"] == "broken_off"
-    assert json.loads((run / "lease.json").read_text())["holder"] == ""
+        said = {number: process.communicate(timeout=60) for number, process in processes.items()}
+    for number, (out, error) in said.items():
+        told, code, run = summary(out), codes[number], runs[number]
+        assert (processes[number].returncode, told["exit_code"], told["status"]) == (code, code, "interrupted"), error
+        assert error.count("\n") == 1, error
+        assert not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
+        before, last = log_of(run)[-2:]
+        assert last["event"] == "interrupted" and before["event"] == "phase_end" and before["fields"]["ended"] == "broken_off"
+        assert json.loads((run / "lease.json").read_text())["holder"] == ""
 
 
 def test_what_fails_before_it_begins_is_summed_up_too(mill: Mill, tmp_path: Path) -> None:

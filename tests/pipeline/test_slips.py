@@ -148,11 +148,11 @@ def test_a_command_of_a_later_stage_leaves_what_the_run_says_of_the_earlier_ones
 
 def test_without_output_each_run_has_a_folder_of_its_own(mill: Path, corpusmill: Call, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = ["runs/recipe-old-1", "runs/recipe-old-2"]
-    for folder in folders:
-        code, out, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--to", "ingest", *INLINE)
-        first = out.decode().splitlines()[0]
-        assert code == 0 and folder in first and f"--output {folder}" in first and summary(out)["run"] == folder, err
+    folders = ["runs/recipe-old-1", folder := "runs/recipe-old-2"]
+    Path(folders[0]).mkdir(parents=True)  # of an earlier run
+    code, out, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--to", "ingest", *INLINE)
+    first = out.decode().splitlines()[0]
+    assert code == 0 and folder in first and f"--output {folder}" in first and summary(out)["run"] == folder, err
     assert sorted(str(path) for path in Path("runs").iterdir()) == folders
     assert corpusmill("run", mill / "recipe.yaml", "no-such-file", "--set", "filter.wrong=1", *INLINE)[0] == 2
     assert sorted(str(path) for path in Path("runs").iterdir()) == folders
@@ -212,14 +212,14 @@ def test_retuning_until_nothing_is_left_is_no_success(run: Path, corpusmill: Cal
     assert code == 3 and "filter: none of 8 documents was kept, and the rule that dropped most is few_words (8)" in err
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is(mill: Path, corpusmill: Call, tmp_path: Path, packed: bool) -> None:
+def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
     lines = "not json\n" + "".join(json.dumps({"content": f"words of row {n}", "n": n}) + "\n" for n in range(5))
-    path = tmp_path / ("rows.jsonl.gz" if packed else "rows.jsonl")
-    path.write_bytes(gzip.compress(lines.encode()) if packed else lines.encode())
-    arguments = ("run", mill / "recipe.yaml", path, "--output", tmp_path / "run", "--to", "ingest", *INLINE)
-    code, _, err = corpusmill(*arguments)
-    assert code == 2 and err == f"corpusmill: {path}: no column 'text' (ingest.text_key) in any line; it has content, n.\n"
+    for name, content in {"rows.jsonl": lines.encode(), "rows.jsonl.gz": gzip.compress(lines.encode())}.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        arguments = ("run", mill / "recipe.yaml", path, "--output", tmp_path / f"run of {name}", "--to", "ingest", *INLINE)
+        code, _, err = corpusmill(*arguments)
+        assert code == 2 and err == f"corpusmill: {path}: no column 'text' (ingest.text_key) in any line; it has content, n.\n"
     code, out, err = corpusmill(*arguments, "--set", "ingest.text_key=content")
     assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 5, err
 

@@ -18,4 +18,5 @@ def stages() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def engine(stages: ModuleType, ray_engine: RayEngine) -> RayEngine:
+    ray_engine.connect()  # so that Ray performs phases of any size
     return ray_engine

@@ -14,6 +14,7 @@ from corpusmill.pipeline.engine import TIMEOUT_BYTES, InlineEngine, Job, TaskDon
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.failures import Cause, Event, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
+from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.runner import StageRun
@@ -77,26 +78,27 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
 ) -> None:
     """Two tasks have three seconds, and three are so large that they have minutes."""
     monkeypatch.setattr(engine, "task_timeout", 3.0)
-    engine.connect()
+    monkeypatch.setitem(failures.AGAIN, Cause.HANG, 0)
     tasks = pieces_of(inputs, {0: {"deed": "regex"}, 2: {"deed": "deaf"}})
     large = [replace(task, inputs=(replace(task.inputs[0], bytes=100 * TIMEOUT_BYTES),)) for task in tasks]
     heard = Heard()
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
     engine.perform(job, [tasks[0], large[1], tasks[2], large[3], large[4]], heard.listener)
     assert sorted(heard.done) == ["part-00001", "part-00003", "part-00004"]
-    assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 2, Cause.HANG) for n in (0, 2)}
+    assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 1, Cause.HANG) for n in (0, 2)}
     said = " ".join([*(failed.message for failed in heard.failed), *(event.message for event in heard.events)])
     assert f"lines, task part-00000 ({inputs[0]}): it was not done after 3 seconds (--task-timeout), in process (" in said
     assert f"lines, task part-00002 ({inputs[2]}): it was not done after 3 seconds (--task-timeout)." in said
 
 
 def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
-    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str]
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One worker works while four others die."""
+    """One worker works while two others die."""
+    monkeypatch.setattr(on_dispatch, "STILLBORN", 1)
     folder = tmp_path / "arrivals"
     folder.mkdir()
-    tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder)} for number in range(len(inputs))})
+    tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder), "deaths": 2} for number in range(len(inputs))})
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
     heard = Heard()
     dispatch = Dispatch(engine.connect(), job, tasks, lambda: Share(2), heard.listener)

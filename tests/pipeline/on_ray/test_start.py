@@ -41,12 +41,14 @@ def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
         assert owner.stdin and owner.stdout
         address, token = owner.stdout.readline().split()
 
-        def said(**variables: str) -> str:
-            command = [sys.executable, "-c", STRANGER, address]
-            return subprocess.run(command, env=plain | hasty | variables, capture_output=True, text=True, timeout=240).stdout
+        def stranger(**variables: str) -> "subprocess.Popen[str]":
+            command, environment = [sys.executable, "-c", STRANGER, address], plain | hasty | variables
+            return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
-        assert said(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == "in with 1 CPU\n"
-        assert said() == said(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64) == ""
+        theirs = stranger(), stranger(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64)
+        friend = stranger(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+        said = [process.communicate(timeout=240)[0] for process in (friend, *theirs)]
+        assert said == ["in with 1 CPU\n", "", ""] and all(process.returncode for process in theirs)
         owner.stdin.close()
     assert owner.returncode == 0
 

@@ -20,7 +20,7 @@ from corpusmill.report.whole.verify import verify
 
 RECIPE = """
 ingest: {task_mb: 1}
-filter: {steps: [{gopher_quality: {}}]}
+filter: {steps: [{gopher_quality: {}}], thresholds: {gopher_below_alpha_threshold: off}}
 dedup: {threshold: 0.8}
 tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.1}
