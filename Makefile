@@ -66,7 +66,7 @@ test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3
 # Simulates a processor with AVX2 but without AVX-512: matrix libraries and numba's kernels use other code there.
 OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell
 test-rounding: $(VENV)/.installed-test setup ## run the tests that depend on a processor's rounding, as on one without AVX-512
-	$(OTHER_PROCESSOR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m rounding --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(OTHER_PROCESSOR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "rounding and not long" --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-test setup ## fuzz all readers in turn for SECONDS=300, or TARGET="records recipe", with SEED=n to repeat
 	$(BIN)/python tests/fuzz/fuzz_all.py $(TARGET) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
