@@ -20,7 +20,7 @@ from corpusmill.report.whole.verify import verify
 
 RECIPE = """
 ingest: {task_mb: 1}
-filter: {steps: [{gopher_quality: {}}]}
+filter: {steps: [{gopher_quality: {}}], thresholds: {gopher_below_alpha_threshold: off}}
 dedup: {threshold: 0.8}
 tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.1}
@@ -44,7 +44,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "in").mkdir()
     passages = _passages(1_600_000)
-    for host, some in (("rows", passages), ("mirror", passages[::4])):  # some copies; and each stage has several shards
+    for host, some in (
+        ("rows", passages[:120]),
+        ("mirror", passages[120:] + passages[:120:4]),
+    ):  # some copies; and each stage has several shards
         rows = [{"text": part, "url": f"http://{host}.test/{n}"} for n, part in enumerate(some)]
         (folder / f"in/{host}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(folder / "in")])
