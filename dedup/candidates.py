@@ -68,8 +68,8 @@ def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredSha
 def candidate_tasks(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Task]:
     """Returns the tasks for one kind of keys, one for each range.
 
-    `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets (so where exact copies are
-    removed).
+    `keys`: the list of the key files. `collapse`: whether exact copies count as one document in the buckets, as they do where exact copies
+    are removed.
     """
     name = "buckets" if kind == BAND_KEYS else kind
     params = {"kind": kind, "parts": ranges, "collapse": collapse}
@@ -127,8 +127,8 @@ def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
 class CandidateWorker(Worker):
     """Finds the copies (`GROUPS`) or the buckets (`BUCKETS`) in one range of the keys of all shards.
 
-    The input is the list of the key files; its `params`: `starts`, the index of the first document of each file. `params` of a task:
-    `kind`, `collapse` (as in `candidate_tasks`), `part` (the range) and `parts` (the number of ranges).
+    The input is the list of the key files. Its parameters: `starts`, the index of the first document of each file. `task.params`: `kind`,
+    `collapse` (as in `candidate_tasks`), `part` (the range) and `parts` (the number of ranges).
     """
 
     def process(self, task: Task) -> Output:
@@ -266,8 +266,8 @@ def group_documents(weight: npt.NDArray[np.uint32], copies: Stars, candidates: S
     """Puts each document of a star into a group.
 
     Components with none of the first `own_documents` documents are left out, because earlier runs have judged them. `copies` are the stars
-    of equal texts and URLs, `candidates` the buckets. `weight` (n): the words that each document needs in addition where it is in a bucket;
-    it is overwritten with all words that it needs.
+    of equal texts and URLs, `candidates` the buckets. `weight` (n): the further memory (64-bit words) that each document needs if it is in
+    a bucket. It is overwritten with all the memory that the document needs.
     """
     parent, flags = connect(len(weight), copies, candidates)
     weight *= flags & NEAR > 0

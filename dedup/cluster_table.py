@@ -59,7 +59,8 @@ class ClusterVerdicts:
 def cluster_table(
     table: pa.Table, shard: npt.NDArray[np.object_], entry: npt.NDArray[np.object_], verdicts: ClusterVerdicts, by_what: str
 ) -> pa.Table:
-    """Returns the rows of `CLUSTERS`, with `entry`, for the documents in a cluster of two or more, or that a full cluster did not take.
+    """Returns the rows of `CLUSTERS`, with `entry`, for documents in a cluster of two or more, and for those that a full cluster did not
+    take.
 
     Each document of an earlier run has a row, because one that stays alone now may have been removed then.
     """

@@ -108,8 +108,9 @@ NUMBER = "shard_number"
 class ColocationWorker(Worker):
     """Copies the documents of a shard that have a candidate: a batch for each group, or for each block of groups if a merge follows.
 
-    Inputs: the file of groups, the shard's signatures, and its texts if they are compared. `params`: `groups`, the number of groups; of a
-    task: `shard`, the number of the shard, and if a merge follows, `merged`: the first shard of the merged file, and its last plus 1.
+    Inputs: the file of groups, the shard's signatures, and its texts if they are compared. `params`: `groups`, the number of groups.
+    `task.params`: `shard`, the number of the shard; if a merge follows, also `merged`: the first shard of the merged file, and its last
+    plus 1.
     """
 
     def process(self, task: Task) -> Output:
@@ -154,9 +155,9 @@ class ClusterWorker(Worker):
     """Judges one group; writes its rows of the cluster table.
 
     Inputs: the list of the files from the phase `gathered` (with a single group: of each shard's signatures and texts), and the file of
-    groups. `params`: `bands`, `rows` (minima in a band), `fixed` (whether documents of earlier runs always stay); of a task: `group`; of
-    the list, one value for each shard: `shards` (its name), `entries` (its entry in the index, or null), and with a single group `files`
-    (how many files of the list belong to the shard).
+    groups. `params`: `bands`, `rows` (minima in a band), `fixed` (whether documents of earlier runs always stay). `task.params`: `group`.
+    The parameters of the list have one value for each shard: `shards` (its name), `entries` (its entry in the index, or null), and with a
+    single group `files` (how many files of the list belong to the shard).
     """
 
     config: ClusterConfig
@@ -248,7 +249,7 @@ class ClusterWorker(Worker):
         if not self.config.copies_share_shingles:
             order = pc.sort_indices(table["signature"].take(pa.array(near)).cast(pa.binary())).to_numpy()
             near = near[order[::-1]]
-        row[text[near]] = near  # of several rows of a text, the last one is written last and counts
+        row[text[near]] = near  # if a text has several rows, the last one stays
         return row
 
     def _near(
@@ -448,8 +449,8 @@ def find_representatives(
     `order` lists the texts, the best first; the first `forced` stay in any case. `fewest`: in how many places two signatures must agree for
     their texts to be compared.
 
-    Most pairs are rejected by their signatures, and the shingle sets of their texts are never made. So the choice is repeated with the sets
-    that it wanted until it wants no more. The result is the one that all sets would give.
+    Signatures reject most pairs, so most texts need no shingle set. A choice notes which missing sets it needs. These sets are made, and
+    the choice is repeated until it needs no others. The result is the same as with the sets of all texts.
     """
     keys = band_keys(signatures, bands, rows).reshape(-1)
     node = np.tile(np.arange(len(order)), bands)

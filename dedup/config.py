@@ -267,9 +267,9 @@ class ContaminationConfig(Config):
     """The section `dedup.contamination` of a recipe.
 
     A text of an item is found in a document that contains all of it, ignoring case, punctuation and spaces. Otherwise the text is aligned
-    with the document at each shared n-gram of `seed` words, unless more than `common` items of the set have that n-gram. It is found if, in
-    a window a quarter longer than the text, at least `ngram` words agree (for a short text `short_share` of its words, and at least
-    `min_ngram`), and at least `share` of those of the text's words that lie in n-grams as rare as that.
+    with the document at each shared n-gram of `seed` words, unless more than `common` items of the set have that n-gram. The text is found
+    if, in a window a quarter longer than the text, at least `ngram` words agree (for a short text `short_share` of its words, and at least
+    `min_ngram`), and also at least `share` of its own words: those in n-grams that at most `common` items of the set have.
 
     Published practice counts any single n-gram of 8 to 13 words. To do the same, set `seed`, `ngram`, `min_ngram` and `min_words` to that
     number and `share` to 0.

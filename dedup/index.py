@@ -205,7 +205,7 @@ CHANGES = pa.schema(
 
 @contextmanager
 def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
-    """Holds the lease of the index, so that no other run extends it meanwhile; yields the function that checks the lease."""
+    """Holds the lease of the index during the block, so that no other run extends the index. Yields the function that checks the lease."""
     if config.index is None or not config.index.extend or dry_run:
         yield lambda: None
         return

@@ -182,7 +182,7 @@ class BadWords(Step):
         )
 
     def _boundaries(self, name: str) -> tuple[npt.NDArray[np.uint8], bool]:
-        """Returns the character classes, in which WORD marks characters that separate no words, and whether the ends of a text do."""
+        """Returns the character classes, and whether the ends of a text separate words. A character of class WORD separates no words."""
         if self.config.preset == "c4-paper":
             return _letters_and_newline(), False
         if canonical(name) in map(canonical, UNSEPARATED):

@@ -186,13 +186,13 @@ _EDIT, _NEEDED = (np.frombuffer(name, np.uint8) for name in _CITATIONS)
 
 @kernel
 def rewrite_texts(data, offsets, marks, classes, end_marks, options, min_words, max_word_length, new_data, new_offsets, new_marks, counts):
-    """Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS).
+    """Writes the kept lines of each text, with a newline between them, and each text's counts. The caller still has to call `strip_texts`.
 
-    `marks` is empty or has a mark for each byte. In the second case `new_marks` gets the marks of the new texts; a line from which
-    citations were removed gets CHANGED, then zeros.
+    Fills `new_data` (as long as the texts), `new_offsets` (int64, texts + 1) and `counts` (int64, texts x COUNTS). `marks` has a mark for
+    each byte, or is empty. If it has marks, `new_marks` gets those of the new texts; a line from which citations were removed gets CHANGED,
+    then zeros.
 
-    The new texts are the kept lines with a newline between them; the caller still has to call `strip_texts`. `classes`: the
-    `character_classes`. `end_marks` (bool, 256): the last bytes of lines that end well. `options`: the flags above.
+    `classes`: the `character_classes`. `end_marks` (bool, 256): the last bytes of lines that end well. `options`: the flags above.
     """
     place = np.int64(0)
     new_offsets[0] = 0

@@ -560,7 +560,8 @@ FLOAT, DOUBLE = 4, 8  # bytes
 def _adder(width):
     """Returns an intrinsic `(total, rows, count, skip)`.
 
-    It adds `width` columns of `count` rows, whose addresses lie at `rows`, to `total`.
+    It adds `width` columns of `count` rows to `total`. The addresses of the rows lie at `rows`; each row's first column is `skip` bytes
+    after its address.
     """
 
     @intrinsic
@@ -614,6 +615,6 @@ def add_rows(total, rows, count, columns):
 
 @kernel(inline="always")
 def round_row(row, total, columns):
-    """Writes the float64 sum at `total` as a float32 row at `row`, in whole blocks."""
+    """Writes the float64 sum at `total` as a float32 row at `row`, BLOCK columns at a time."""
     for column in range(0, columns, BLOCK):
         _round_block(row + column * FLOAT, total + column * DOUBLE)

@@ -130,7 +130,7 @@ REPEATED_PAPER = (
 )
 
 #: For the word rule `characters`. The limits are our own: five characters are two or three words, and repeat in any text. They were set on
-#: 281 Japanese manual pages, of which 5% exceed each limit; fewer of 128 Chinese pages do.
+#: 281 Japanese manual pages, of which 5% exceed each limit. Of 128 Chinese pages, fewer do.
 REPEATED_CHARACTERS = (*_LINES, *_TOP, *_duplicated((0.35, 0.31, 0.28, 0.25, 0.22, 0.19)))
 
 

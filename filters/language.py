@@ -76,9 +76,10 @@ class LanguageConfig(Config):
 class Language(Step):
     """The step `language`. Its columns in the report:
 
-    `language`: without the script; if `keep` names the label, as `keep` writes it. `language_score`. `language_script`: ISO 15924, null if
-    the model's labels have no script (lid.176). With `match: any`, `language_wanted_score`: the best score among the languages to keep.
-    With `top`, the lists `language_labels` (the model's labels) and `language_scores`, highest score first.
+    `language`: the most likely language without its script, in the spelling of `keep` if `keep` names it. `language_score`: its score.
+    `language_script`: its script (ISO 15924), null if the model's labels have no script (lid.176). With `match: any`,
+    `language_wanted_score`: the best score among the languages to keep. With `top`, the lists `language_labels` (the model's labels) and
+    `language_scores`, highest score first.
     """
 
     Config = LanguageConfig

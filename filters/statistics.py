@@ -199,7 +199,7 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
 
 @kernel
 def word_statistics(scratch, count, text, stop_words, row):
-    """Counts over the words that `walk_words` found. Each different stop word counts once."""
+    """Counts over the words that `walk_words` found. Each distinct stop word counts once."""
     words, stop_seen = scratch.words, scratch.stop_seen
     nonsymbol, nonsymbol_characters, alpha = np.int64(0), np.int64(0), np.int64(0)
     for word in range(count):

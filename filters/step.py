@@ -148,7 +148,7 @@ class Step(ABC):
         return Needs()
 
     def firing(self) -> dict[str, float]:
-        """Returns a classifier's columns whose high scores are bad, each with the score from which it fires unless a rule sets another."""
+        """Returns a classifier's columns whose high scores are bad. Each has the score from which it fires if no rule sets another."""
         return {}
 
     @property

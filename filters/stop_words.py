@@ -115,7 +115,7 @@ class StopWords(Step):
 
 @kernel
 def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
-    """Fills the rows `documents` of `out` (int64, texts x 3): words (runs of `\\w`), stop words, different stop words.
+    """Fills the rows `documents` of `out` (int64, texts x 3): words (runs of `\\w`), stop words, distinct stop words.
 
     `kinds`: the classes of characters. `lower` (uint32): the lower case of each code point. `stop_words`: a table of the `hash_word` of
     each stop word in lower case.

@@ -194,7 +194,10 @@ def report_rows(run: StageRun) -> list[TaskRow]:
 
 
 def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
-    """Returns all shards of a finished stage that keeps a share of the corpus."""
+    """Returns all shards of a finished stage whose recipe keeps a share of the corpus.
+
+    Raises InputError if `old_config` and the present code have not decided every shard.
+    """
     _measured_at_all(run)
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage

@@ -241,7 +241,8 @@ class FilterWorker(Worker):
         return column
 
     def _document_columns(self) -> Mapping[str, str]:
-        """The columns that documents get, each with the report's column that it copies. Of two steps of a kind, the later one counts."""
+        """The columns that documents get, each with the report's column that it copies. If two steps are of one kind, the column of the
+        later one is copied."""
         return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
 
     def failures(self, report: pa.Table) -> dict[str, int]:

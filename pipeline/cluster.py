@@ -208,7 +208,7 @@ def submit(given: argparse.Namespace) -> int:
             check_files(given.recipe, given.set)
             package = shutil.copytree(_package(), Path(folder, "corpusmill"), ignore=shutil.ignore_patterns("__pycache__"))
             runtime_env |= {"working_dir": os.getcwd(), "py_modules": [str(package)]}
-            python = shlex.quote(sys.executable)  # used where the head's node has it, too; pip's environment has its own Python
+            python = shlex.quote(sys.executable)  # only if the head's node has it, too, and pip makes no environment
             shell += f"P={python}; [ -x $P ] || P=python; " if given.pip is None else "P=python; "
             shell += f"exec $P {shlex.join(command)}"
         if given.pip is not None:

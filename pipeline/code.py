@@ -111,7 +111,8 @@ def shortened(changes: Sequence[str]) -> str:
 
 
 def code_for(computed: Any, *configured: Any) -> Code:
-    """Returns the code of a worker class or a function. `configured`: JSON values (as a configuration) that may hold keys of tables."""
+    """Returns the code of a worker class or a function. `configured`: JSON values, such as a configuration, in which the keys of tables of
+    modules are looked for."""
     while isinstance(computed, partial):
         computed = computed.func
     place = type(computed.__self__) if hasattr(computed, "__self__") else computed
@@ -120,7 +121,7 @@ def code_for(computed: Any, *configured: Any) -> Code:
 
 @cache
 def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
-    """Returns the code of a module's workers and functions. `configured`: the words of the configuration."""
+    """Returns the code of a module's workers and functions. `configured`: the strings and keys in the configuration (`_words`)."""
     found: dict[str, Source] = {}
     names: set[str] = set()
     todo = [module]
@@ -222,8 +223,8 @@ def imports(text: bytes) -> Iterator[str]:
 
 
 def _named(text: bytes) -> Iterator[tuple[str, str]]:
-    """Yields the modules of this package that strings name, each with its key in a table (empty: not in a table). The beginning of a
-    name (`f"corpusmill.filters.compat.{kind}"`) stands for all modules of that package."""
+    """Yields the modules of this package that strings name. Each comes with its key in a table, empty where it is in none. The beginning of
+    a name (`f"corpusmill.filters.compat.{kind}"`) stands for all modules of that package."""
     if PACKAGE.encode() + b"." not in text:
         return
     for found in _NAMED.finditer(text):

@@ -25,7 +25,7 @@ from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
-#: The time limit of a task in seconds, and the bytes of input that add the same time to it once more.
+#: The time limit of a task in seconds, and a number of bytes: for each such number in its input, a task gets the same time again.
 TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 
@@ -41,7 +41,7 @@ class Job:
     gpus: float = 0.0  # the share of a GPU for each worker; without any GPU, workers use the CPU
     phase: str = ""
     memory_mb: int = 0  # the expected peak of each worker; 0: not known
-    code: Code | None = None  # the driver's code, with which a node compares its own; None: no comparison
+    code: Code | None = None  # the driver's code; a node compares its own code with it; None: no comparison
     holder: str = ""  # the id of the run's lease (lease.py); empty: there is none
 
 
@@ -94,7 +94,7 @@ def publish_output(
     """Publishes the files of a task one after the other, in the order of their paths (part by part, where the output comes in parts).
 
     `started`: when the task began (perf_counter). `children_mb`: returns the memory of the worker's child processes. `fence` is called
-    before each part. It raises where another process has taken over the run, which may have recorded other files of these names.
+    before each part. It raises where another process has taken over the run: that process may have recorded other files of these names.
     """
     files: list[OutputFile] = []
     whole = Output({})

@@ -67,7 +67,7 @@ class Kernel(CPUDispatcher):
                     self._remove_entries()
                     entry = super().compile(signature)
                 except OSError:
-                    entry = super().compile(signature)  # the disk is full: it is compiled, and numba returns it from memory
+                    entry = super().compile(signature)  # a full disk: it is compiled already, and in memory
             if sum(self.stats.cache_misses.values()) > misses:
                 _remove_unused()
             return entry
@@ -174,7 +174,8 @@ def _bytecode(code: CodeType, docstring: str | None = None) -> tuple[bytes, tupl
 
 
 def _value(value: Any, names: tuple[str, ...], place: str, name: str) -> Iterator[bytes | FunctionType]:
-    """Yields the name and the content of a value that is compiled in. Of a module outside of VERSIONED, the attributes in `names` count."""
+    """Yields the name and the content of a value that is compiled in. For a module outside of VERSIONED, also yields its attributes that
+    are in `names`."""
     yield name.encode()
     if isinstance(value, (FunctionType, BuiltinFunctionType, type, np.ufunc)) or hasattr(value, "__wrapped__"):
         yield from _callable(value, names, place)

@@ -38,7 +38,7 @@ GUARD_FILE = ".lock"
 SETTLE, PATIENCE = 1.0, 10.0
 #: Seconds after which a lease that was not renewed can be taken over, the variable that changes them, and its limits.
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
-#: Renewals in a ttl, and the part of a ttl without any after which `check` renews the lease. In the rest of the ttl the row is written.
+#: Renewals in a ttl. The part of a ttl without a renewal after which `check` renews the lease; the rest is left for writing the row.
 RENEWALS, FENCE = 3, 0.9
 #: States of a process (/proc/PID/stat) in which it does not work. STILL: stopped by a signal or a debugger, or waiting for a disk or a
 #: server. GONE: dead.

@@ -405,7 +405,7 @@ class _LocalLines:
             if self._writing is not None:
                 os.ftruncate(self._writing, self.place)  # removes the part of the line that fitted on a full disk
             raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
-        self.place = os.lseek(self._writing, 0, os.SEEK_CUR)  # after rows that another process wrote as it lost the run
+        self.place = os.lseek(self._writing, 0, os.SEEK_CUR)  # another process may have written rows as it lost the run
         self._unsynced = True
         return self.place - len(line)
 

@@ -42,7 +42,7 @@ def is_internal(host: str) -> bool:
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Returns an address; for an IPv6 address that maps an IPv4 address, the latter."""
+    """Returns an address; for an IPv6 address that maps an IPv4 address, the IPv4 address."""
     found = ipaddress.ip_address(address)
     return (found.ipv4_mapped or found.sixtofour or found) if isinstance(found, ipaddress.IPv6Address) else found
 

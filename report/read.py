@@ -296,7 +296,8 @@ class RunReader(RunFiles):
         return found
 
     def texts(self, stage: str, ids: Iterable[str], limit: int) -> dict[str, str]:
-        """Returns the first `limit` characters of documents by id, from a stage's data. Of equal ids the first row counts."""
+        """Returns the first `limit` characters of documents by id, from a stage's data. If an id occurs several times, its first row is
+        used."""
         places = self.find(stage, "data", "id", ids)
         found: dict[str, str] = {}
         for row in self.rows(places, ["id", "text"]):
@@ -304,7 +305,8 @@ class RunReader(RunFiles):
         return found
 
     def urls(self, stage: str, ids: Iterable[str]) -> dict[str, str]:
-        """Returns the URLs of a stage's input documents by id. Of equal ids the first counts; a document without a URL is left out."""
+        """Returns the URLs of a stage's input documents by id. If an id occurs several times, its first row is used. A document without a
+        URL is left out."""
         rows = self.rows(self.find(stage, "report", "id", ids), ["id", "url"])
         return {row["id"]: row["url"] for row in reversed(rows) if row.get("url")}
 

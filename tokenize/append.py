@@ -63,8 +63,9 @@ def append(folder: str, run_folder: str, skip_known: bool = False, on_message: C
     """Appends the token shards of the run to the set in `folder`, which is made if missing. Calls `on_message` with a sentence where it
     waits for another process.
 
-    Raises InputError where the folder belongs to a run, the run's tokens are not finished, or the tokenizers differ. Also where the set has
-    some of the documents already, or its other split has them or their near copies; `skip_known` leaves these documents out instead.
+    Raises InputError where the folder belongs to a run, the run's tokens are not finished, or the tokenizers differ. Without `skip_known`
+    it also raises InputError where the set has some of the documents already, or its other split has them or their near copies. With
+    `skip_known` it leaves these documents out.
     """
     target, run = Storage(folder), Storage(run_folder if "://" in run_folder else str(Path(run_folder).absolute()))
     if target.exists(MANIFEST):
@@ -201,7 +202,8 @@ def names_of(storage: Storage, shards: Iterable[TokenShard]) -> Iterator[pa.Tabl
 
 
 class Known:
-    """The set's documents, by split, that equal documents of a run or are near copies of them. Memory: 16 bytes for each run document."""
+    """The documents of a set of token shards, by split, that equal documents of a run or are near copies of them. Memory: 16 bytes for each
+    document of the run."""
 
     def __init__(self, run: Storage, new: Tables, there: Mapping[str, Tables]):
         """`new`: ids and clusters of all documents of the run; `there`: by split, those of the documents of the set."""

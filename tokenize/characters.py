@@ -2,7 +2,7 @@
 
 Its `tokenizer.json` is a byte-level BPE without merges. The expression cuts a text into characters, and `ignore_merges` makes each of them
 a token as it is. So `tokenizers`, `transformers` and all readers of byte-level vocabularies here can read it, and it needs no 256 bytes.
-Other characters are refused: `tokenizers` is to give them the token UNKNOWN, which the vocabulary does not have.
+All other characters are refused: the file names UNKNOWN as the token for them, and the vocabulary lacks this token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -245,8 +245,8 @@ def word_kinds() -> npt.NDArray[np.uint8]:
 
 @kernel
 def cut_words(data, offsets, ids, counts, sizes, kinds, found):
-    """Fills `found` (int64 [texts, 3]) for each text: its words; the tokens that hold bytes of words, counted once for each word; the words
-    that more than one token holds.
+    """Fills `found` (int64 [texts, 3]) with three numbers for each text: its words; the tokens with bytes of words, each counted once for
+    each word; the words whose bytes lie in more than one token.
 
     Text i is `data[offsets[i]:offsets[i + 1]]`. Its tokens are the next `counts[i]` of `ids`, of `sizes[id]` bytes each; their bytes
     together are the text.

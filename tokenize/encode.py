@@ -157,7 +157,8 @@ class Vocabulary:
 
 
 def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
-    """Reads a `tokenizer.json`: byte-level BPE, or characters. Raises ValueError, with half a sentence, where the kernels can't use it."""
+    """Reads a `tokenizer.json`: byte-level BPE, or characters. Raises ValueError, whose message is a phrase, where the kernels can't use
+    it."""
     try:
         return _from_tokenizer_json(content)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:

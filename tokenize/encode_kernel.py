@@ -60,10 +60,10 @@ def make_scratch() -> MergeScratch:
 
 
 def make_merges(byte_ids: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> Merges:
-    """Builds the tables. `byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id; the last of equal pairs
-    counts.
+    """Builds the tables. `byte_ids` int64 [256]; `pairs` int64 [merges, 4]: left id, right id, rank, merged id. If a pair occurs several
+    times, its last row is used.
 
-    Raises ValueError, with half a sentence, where a rank is too large.
+    Raises ValueError, whose message is a phrase, where a rank is too large.
     """
     most = int(pairs[:, 2].max(initial=0))
     if most >= MOST_RANKS:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
@@ -23,7 +22,7 @@ from corpusmill.pipeline.text.buffers import text_array
 from corpusmill.tokenize.compared_tokenizers import COLUMNS, PUBLISHED, add_up, by_tokenizer, file_of, from_json, measure, read_tokenizer
 from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.sampling import columns_needed, in_sample
+from corpusmill.tokenize.sampling import columns_needed, in_sample, read_words
 from corpusmill.tokenize.tokenizer_config import GroupsConfig, JudgeConfig
 
 THIS_RUN = "this run"
@@ -41,18 +40,9 @@ LEAST_DOCUMENTS = 16
 OTHER_CHOICE = 1 << 32
 
 
-@dataclass(frozen=True)
-class CountedWords:
-    """The counted words of the sample: the run's files that hold them, and their tables (columns word and count; a word may have
-    several rows)."""
-
-    files: Sequence[FileRef]
-    tables: Callable[[], Iterable[pa.Table]]
-
-
 def selection(sample: dict[str, Any], sampled: tuple[int, int], total: tuple[int, int], mb: int) -> dict[str, Any]:
-    """Returns which documents are judged, as JSON (for `judged_documents`): about `mb` MB of those outside the sample or, where these have
-    less than LEAST_HELD_OUT bytes, of the sample. Where documents are large, more, so that there are some.
+    """Returns which documents are judged, as JSON (for `judged_documents`): about `mb` MB, but at least about LEAST_DOCUMENTS documents.
+    They are from outside the sample or, where these have less than LEAST_HELD_OUT bytes, from the sample.
 
     `sample`: the arguments of `in_sample`; `sampled` and `total`: (bytes, documents).
     """
@@ -99,12 +89,14 @@ def judge(
     config: JudgeConfig,
     documents: Sequence[FileRef],
     tokenizer: FileRef,
-    words: CountedWords,
+    words: Sequence[TaskRow],
     selected: dict[str, Any],
     trained: dict[str, Any],
 ) -> None:
-    """Runs the phases `usage`, `judge` and `quality`. `trained`: facts about the training, which come first in `quality.json`."""
-    used = run.once("usage", [tokenizer, *words.files], lambda identity: _usage(run, words), config=Config())
+    """Runs the phases `usage`, `judge` and `quality`. `words`: the phase that counted the words of the sample. `trained`: facts about the
+    training, which come first in `quality.json`."""
+    counted = [row.ref(run.stage.name, row.outputs[0].path) for row in words]
+    used = run.once("usage", [tokenizer, *counted], lambda identity: _usage(run, words), config=Config())
     config, missing = reachable(config)
     given = [_reference(name) for name in config.compare]
     tasks = [Task(f"judge-{number:05d}", (shard, tokenizer, *given)) for number, shard in enumerate(documents)]
@@ -146,12 +138,12 @@ def reachable(config: JudgeConfig) -> tuple[JudgeConfig, list[str]]:
     return config.model_copy(update={"compare": there}), missing
 
 
-def _usage(run: StageRun, words: CountedWords) -> Output:
+def _usage(run: StageRun, words: Sequence[TaskRow]) -> Output:
     """Writes how often the sample uses each token: `uses.parquet`, a row for each id."""
     encoder = Encoder.read(run.run, TOKENIZER)
     uses = np.zeros(encoder.vocabulary_size, np.int64)
-    for table in words.tables():
-        for batch in table.to_batches(max_chunksize=WORDS_AT_ONCE):
+    for row in words:
+        for batch in read_words(run.storage, [row]).to_batches(max_chunksize=WORDS_AT_ONCE):
             uses += token_uses(encoder, batch["word"], batch["count"].to_numpy())
     return Output({USES_FILE: pa.table({"uses": uses})})
 

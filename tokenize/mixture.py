@@ -161,8 +161,8 @@ Index = npt.NDArray[np.int64]
 class ComponentShare:
     """What a mixture takes of one component: each document `whole` times, and the documents in the first `picked` buckets once more.
 
-    In tokens: `wanted` by weight and budget; `there` in its training documents; `tokens` taken. Where `max_epochs` allows less than
-    `wanted`, `short` tokens are missing, and no other component makes up for them.
+    Counts of tokens: `wanted` by weight and budget, `there` in its training documents, `tokens` that are taken. Where `max_epochs` allows
+    fewer than `wanted`, `short` tokens are missing, and no other component makes up for them.
     """
 
     name: str

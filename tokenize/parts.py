@@ -73,8 +73,8 @@ class EncodeConfig(Config):
 class DocumentOrder:
     """How documents are ordered and split: by hashes with `seed` or, without `shuffle`, in file order.
 
-    A shard of documents is `number` of `pieces` shards. Where documents are split by place, its first `training_characters` characters are
-    for training.
+    `number` and `pieces`: the number of a shard of documents, and the count of all shards. Where documents are split by place, the shard's
+    first `training_characters` characters are for training.
     """
 
     seed: int
@@ -91,8 +91,8 @@ class DocumentOrder:
         return np.uint64(self.number * share) + np.arange(len(ids), dtype=np.uint64) * np.uint64(step)
 
     def groups(self, rows: pa.Table) -> npt.NDArray[np.uint64]:
-        """Returns a hash for each row that decides its split: that of its cluster of near copies or, without one, of its id. Split by place
-        there are two groups; the lower one is for validation."""
+        """Returns a hash for each row, which decides its split: the hash of its cluster of near copies or, without one, of its id. Where
+        documents are split by place, there are two values; the lower one is for validation."""
         if self.training_characters is not None:
             return np.where(rows[HELD_OUT].to_numpy(), np.uint64(0), np.uint64(SPACE - 1))
         return hashes(pc.coalesce(rows["cluster_id"], rows["id"]), 2 * self.seed + 1)

@@ -62,8 +62,8 @@ def for_validation(groups: Hashes, limit: int) -> npt.NDArray[np.bool_]:
 def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
     """Returns the place of each copy in the global order. `order`: the document's own place; `copy`: the copy's number, from 0 on.
 
-    Shuffled, the copies of a document lie at independent places. Else copy 0 of all documents comes first, then copy 1, and so on: `most`
-    passes over the documents in all.
+    With `shuffle`, the copies of a document lie at independent places. Without it, copy 0 of all documents comes first, then copy 1, and so
+    on. `most`: the largest number of copies of a document.
     """
     if most == 1:
         return order
@@ -224,7 +224,7 @@ def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, 
 PLACES = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in (("order", pa.uint64()), ("row", pa.int32()), ("copy", pa.int32()))]
 )
-#: The rules that a document may fail: it has no text; no component of the mixture takes it; its component has its tokens without it.
+#: The rules that a document may fail: it has no text; no component of the mixture takes it; its component has enough tokens without it.
 EMPTY, MIXTURE, BUDGET = RULES = ("empty", "mixture", "budget")
 TOKENS_REPORT = pa.schema(
     [

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import batches_buffer, iter_tables, open_batches, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
+from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.documents import checked, hashes
 from corpusmill.tokenize.mixture import HOST, MatchConfig, components_of, needed_columns
 from corpusmill.tokenize.tokenizer_config import OTHERS, CountConfig, GroupsConfig, SampleConfig
@@ -242,3 +244,12 @@ class SumWorker(Worker):
                 batch = reader.get_batch(task.params["range"])
                 counts.add_words(batch["word"], batch["language"], batch["count"].to_numpy())
         return Output({f"words/{task.key}.arrow": batches_buffer(COUNTS, counts.tables(), "lz4")}, counts={"words": len(counts)})
+
+
+def read_words(storage: Storage, rows: Sequence[TaskRow]) -> pa.Table:
+    """Returns what these tasks of SumWorker counted: columns word and count; a word has a row for each language."""
+    tables = []
+    for row in rows:
+        with open_batches(storage, row.outputs[0].path) as reader:
+            tables.append(reader.read_all().select(["word", "count"]))
+    return pa.concat_tables(tables)

@@ -14,21 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.shards import iter_tables, open_batches, read_table
+from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, PAD
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.token_bytes import tiktoken_file
 from corpusmill.tokenize.characters import count_characters, make_character_tokenizer
 from corpusmill.tokenize.documents import checked
-from corpusmill.tokenize.judge import QUALITY_FILE, TAKEN_OVER, CountedWords, judge, selection, summary
-from corpusmill.tokenize.sampling import CountsWorker, SampleGroup, SizesWorker, SumWorker, add_sizes, plan_sample
+from corpusmill.tokenize.judge import QUALITY_FILE, TAKEN_OVER, judge, selection, summary
+from corpusmill.tokenize.sampling import CountsWorker, SampleGroup, SizesWorker, SumWorker, add_sizes, plan_sample, read_words
 from corpusmill.tokenize.tokenizer_config import BYTES, CountConfig, JudgeConfig, TokenizerConfig, groups_config
 
 #: Sampled text for each task that adds up word counts, and the largest number of such tasks.
@@ -52,7 +50,7 @@ class TokenizerStage(Stage):
         given = read_given(self.config.file)
         documents = run.documents()
         grouped = groups_config(self.config.sample)
-        sized = run.map("sizes", SizesWorker, _shard_pieces("sizes", documents), config=grouped)
+        sized = run.map("sizes", SizesWorker, _shard_tasks("sizes", documents), config=grouped)
         sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in sized])
         groups = plan_sample(sizes, self.config.sample)
         sampled = sum(group.sampled_bytes for group in groups)
@@ -61,7 +59,7 @@ class TokenizerStage(Stage):
         ranges = min(math.ceil(sampled / RANGE_BYTES), MOST_RANGES)
         params = {"cutoffs": [[group.name, group.cutoff] for group in groups], "ranges": ranges}
         counting = CountConfig(**grouped.model_dump(), regex=given.regex if given else self.config.regex)
-        counts = run.map("counts", CountsWorker, _shard_pieces("counts", documents), params, counting)
+        counts = run.map("counts", CountsWorker, _shard_tasks("counts", documents), params, counting)
         files = [row.ref(self.name, row.outputs[0].path) for row in counts]
         tasks = [Task(f"words-{number:05d}", tuple(files), {"range": number}) for number in range(ranges)]
         words = run.map("words", SumWorker, tasks, config=Config())
@@ -78,8 +76,7 @@ class TokenizerStage(Stage):
             "sample_documents": taken[1],
             "sample_bytes": sampled,
         }
-        counted = CountedWords(inputs, lambda: (_read_words(run, [row], ["word", "count"]) for row in words))
-        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), counted, selected, shown)
+        judge(run, self.config.judge, documents, trained.ref(self.name, TOKENIZER_FILE), words, selected, shown)
 
     def train(
         self, run: StageRun, words: Sequence[TaskRow], counted: Sequence[TaskRow], groups: list[SampleGroup], given: "Given | None"
@@ -103,7 +100,7 @@ class TokenizerStage(Stage):
         """Returns the `tokenizer.json` of a tokenizer trained on the counted words."""
         from corpusmill.tokenize.bpe_train import train_bpe
 
-        config, table = self.config, _read_words(run, words, ["word", "count"])
+        config, table = self.config, read_words(run.storage, words)
         special = config.all_special_tokens
         with run.progress.steps("tokenizer merges", config.vocab_size - len(special) - BYTES) as advance:
             tokenizer = train_bpe(table, config.vocab_size, config.minimum_frequency, config.regex, special, config.ties, advance)
@@ -142,17 +139,8 @@ def read_given(file: str | None) -> Given | None:
     return Given(content, encoder.vocabulary.pattern, encoder.sha256)
 
 
-def _shard_pieces(phase: str, documents: list[FileRef]) -> list[Task]:
+def _shard_tasks(phase: str, documents: list[FileRef]) -> list[Task]:
     return [Task(f"{phase}-{number:05d}", (shard,)) for number, shard in enumerate(documents)]
-
-
-def _read_words(run: StageRun, rows: Sequence[TaskRow], columns: Sequence[str]) -> pa.Table:
-    """Returns these columns of the word counts of the whole sample."""
-    tables = []
-    for row in rows:
-        with open_batches(run.storage, row.outputs[0].path) as reader:
-            tables.append(reader.read_all().select(columns))
-    return pa.concat_tables(tables)
 
 
 def sample_report(config: TokenizerConfig, groups: Sequence[SampleGroup], long_words: int) -> dict[str, Any]:

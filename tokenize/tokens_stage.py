@@ -275,8 +275,8 @@ PLAN = "plan.json"
 
 
 class EncodeWorker(Worker):
-    """Encodes one shard of documents. A task's `params`: in file order its `number` and the count of all tasks (`pieces`); split by place
-    its `training_characters`."""
+    """Encodes one shard of documents. A task's `params`: in file order, its `number` and the count of all tasks (`pieces`); where documents
+    are split by place, its `training_characters`."""
 
     memory_mb = 600
     config: EncodeConfig

@@ -20,7 +20,7 @@ STAGE = "pretrain"
 
 @dataclass(frozen=True)
 class BatchToken:
-    """A token of `tokens/train`, and its place in the training; `notes` say where the two may not belong together."""
+    """A token of `tokens/train`, and its place in the training. `notes`: reasons why the training may have had another token there."""
 
     shard: int
     token: int
@@ -84,7 +84,8 @@ def _packed(shape: Shape, place: dict[str, int]) -> Found:
 
 
 def _other_training(run: Storage, section: PretrainConfig) -> list[str]:
-    """Returns a note where the run's model may have been trained in another order. (All views of a run note changed shards themselves.)"""
+    """Returns a note where the run's model may have been trained in another order. Changed shards need no note here: all views of a run
+    report them."""
     trained = Manifest(run.child(STAGE), read_only=True)
     if not trained.complete:
         return [f"{STAGE} is not finished in this run; this is the order in which it goes through the tokens."]

@@ -144,8 +144,8 @@ class Numbered:
         return len(self.sequences)
 
     def collate(self, numbers: Sequence[int]) -> LabelledRows:
-        """Makes a batch of the sequences with these numbers; `by_sequence` returns them in this order. A sequence that is there twice, at
-        the border of two epochs, counts twice: in the batch its number is its place * the number of sequences + its own number."""
+        """Makes a batch of the sequences with these numbers; `by_sequence` returns them in this order. At the border of two epochs a batch
+        may hold a sequence twice. Both count: in the batch, a sequence has the number place * all sequences + its own number."""
         owners = [place * len(self) + number for place, number in enumerate(numbers)]
         return collate([self.sequences[number] for number in numbers], self.context, self.device, owners, self.form)
 

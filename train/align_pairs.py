@@ -151,7 +151,7 @@ def _blank(messages: Sequence[Message]) -> bool:
 
 def _encode(pair: PreferencePair, completion: list[Message], encoder: ChatEncoder) -> Encoded:
     """Encodes prompt and completion, with the mask on the completion. Where the tokenizer would join the end of the prompt with the start
-    of the answer (mostly line breaks), the answer is encoded separately: so it stands when the model answers."""
+    of the answer (mostly line breaks), the answer is encoded separately, because a model that answers continues the prompt's own tokens."""
     asked = encoder.template.pieces(pair.prompt, add_generation_prompt=True)
     answered = encoder.template.pieces([*pair.prompt, *completion])
     rest = _behind(answered, "".join(piece.text for piece in asked))
@@ -280,8 +280,8 @@ def build_pairs(
 ) -> list[PreferencePair]:
     """Returns at most `limit` pairs, at most `per_document` of one document: a true continuation against a false one of its length.
 
-    A hash decides the kind of the false one: another document's continuation (of the next document by hash on the same side of the
-    held-out split), or the true one with its first words repeated, or with its words shuffled.
+    A hash decides the kind of the false continuation: that of another document (see `_other`), the first words of the true one again and
+    again, or the words of the true one shuffled.
     """
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
     held_flags = [held_out(task.source.id) for task in built]
@@ -296,8 +296,8 @@ def build_pairs(
 
 
 def _other(built: Sequence[tasks.BuiltTask], held_flags: Sequence[bool], place: int) -> tasks.BuiltTask:
-    """Returns the next task of another document on the same side of the held-out split, so that nothing held out is learned; `place`'s own
-    task where there is none."""
+    """Returns the next task of another document on the same side of the held-out split, so that nothing held out is learned. Without one,
+    returns the task at `place` itself."""
     following = ((place + step) % len(built) for step in range(1, len(built)))
     fitting = (built[at] for at in following if held_flags[at] == held_flags[place] and built[at].source.id != built[place].source.id)
     return next(fitting, built[place])

@@ -107,7 +107,7 @@ def prefix_token(folder: Path, tokenizer: Any) -> int:
 
 #: Places whose logits exist at a time, few enough for a processor's cache.
 HEAD_ROWS = 512
-#: Rows of a batch are shorter than its longest by at most an eighth (1 / FILLED), once the batch has LEAST tokens and is worth its calls.
+#: A batch of LEAST tokens or more takes no row that is shorter than its longest row by more than an eighth (1 / FILLED).
 FILLED, LEAST = 8, 256
 
 Advance = Callable[[int], None]

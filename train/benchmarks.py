@@ -78,7 +78,7 @@ ItemRow = dict[str, Any]
 
 
 class UnfitItem(ValueError):
-    """A row is not an item of its task. The message is half a sentence."""
+    """A row is not an item of its task. The message is a phrase."""
 
 
 @dataclass(frozen=True)

@@ -308,7 +308,7 @@ class Draft:
         self._random = np.random.default_rng(self.seed)
 
     def uniform(self) -> float:
-        """Returns the next of its own random numbers, so that other rows change nothing."""
+        """Returns the next of the draft's own random numbers, so that its text does not depend on other rows."""
         return float(self._random.random())
 
     def latest(self, count: int) -> list[int]:
@@ -531,7 +531,7 @@ class TextGenerator:
         overflow: Overflow = "slide",
     ) -> Iterator[Completion]:
         """Yields `samples` texts for each prompt, in the order of prompts. Sample `n` of every prompt has the seed `sampling.seed + n`, so
-        other prompts do not matter."""
+        a text does not depend on the other prompts."""
         asked = [prompt for prompt in prompts for _ in range(samples)]
         ids = [ids for prompt in prompts for ids in [self.ids(prompt, chat)] * samples]
         texts = generate_batch(

@@ -259,8 +259,8 @@ class ProcessGroup(Protocol):
 
 
 def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, Any]:
-    """Runs the group, again after each kill, up to `restarts` times. Returns the first process's result. The files of an attempt stay only
-    if it failed with a trace.
+    """Runs the group, again after each kill, up to `restarts` times. Returns the first process's result. The files of an attempt are kept
+    only if it failed with a trace.
 
     Each attempt has a folder of its own, because a process on a lost node may live on and leave its error later.
     """

@@ -200,11 +200,11 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `seed` the model is blank, and is filled when it is laid out. `log` gets one JSON line for each step. `describe` names the
-    documents of a skipped step, only those of the faulty micro-batches where they are known. `evaluate` is called after every
+    With a `seed` the model is blank: it gets storage and initial weights when it is laid out over the ranks. `log` gets one JSON line for
+    each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
     `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
-    states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError
-    after `config.max_skips` skipped steps in a row.
+    states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
+    `config.max_skips` skipped steps in a row.
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:

@@ -67,7 +67,7 @@ def log_z(logits: Tensor) -> Tensor:
 
 
 def _whole(values: Any) -> Tensor:
-    """Returns a plain tensor of values that every rank of a tensor group has."""
+    """Returns the values as a plain tensor, which is whole on every rank of a tensor group."""
     return values.full_tensor() if hasattr(values, "placements") else values
 
 

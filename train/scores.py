@@ -78,7 +78,7 @@ def find_score(run: "StageRun", column: str) -> FilterScore:
 
 
 def _blind(run: "StageRun", column: str) -> str | None:
-    """Returns a sentence if the score calls nearly every document bad (`filter/answers.json`), and so tells nothing; else None."""
+    """Returns a sentence if the score calls nearly every document bad (`filter/answers.json`) and so can't rank them; else None."""
     for ref in run.outputs_of("filter", ANSWERS_FILE):
         of = json.loads(run.run.read_bytes(ref.path)).get(column, {"scored": 0, "fires": 0})
         if of["fires"] > NEARLY_ALL * of["scored"]:

@@ -97,8 +97,9 @@ def held_out_rule(run: "StageRun", fraction: float) -> Callable[[str], bool]:
 
 
 def only_measured(run: "StageRun", fraction: float) -> Callable[[str], bool]:
-    """Returns a function that says whether no stage has learned from a document. These are the run's validation documents. Where it has
-    none, pre-training has read all, and they are the share `fraction` by hash, which tuning and alignment leave out."""
+    """Returns a function that says whether a document is only for measuring: the run's validation documents, from which no stage has
+    learned. Where the run has none, pre-training has read all documents. Then it is the share `fraction` by hash, which tuning and
+    alignment leave out."""
     validation = _validation(run)
     return validation.__contains__ if validation else lambda identifier: tasks.is_held_out(identifier, fraction)
 

@@ -45,8 +45,8 @@ def read_tokenizer(folder: Storage) -> tuple[bytes, str]:
 
 
 def makers(run: Storage, content: bytes) -> set[str]:
-    """Returns the sha256 (hex) of all tokenizers whose ids mean the same in `content`: its own, and those of the run to which it only adds
-    special tokens, as a chat template does."""
+    """Returns the sha256 (hex) of all tokenizers whose ids mean the same in `content`: its own, and those of the run's earlier tokenizers
+    to which `content` only adds special tokens, for example for a chat template."""
     found = {hashlib.sha256(content).hexdigest()}
     for folder in BEFORE:
         if run.exists(f"{folder}/{NAME}"):
@@ -140,7 +140,7 @@ MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
 @dataclass(frozen=True)
 class TextScore:
-    """Bits per byte of some documents, with its interval. Special tokens count neither as tokens nor as bytes."""
+    """Bits per byte of some documents, with its interval. Special tokens are left out of tokens and bytes."""
 
     bits_per_byte: float
     low: float

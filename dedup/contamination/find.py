@@ -172,7 +172,7 @@ def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Rea
 
 
 def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
-    """Reads the texts once more with marks that are boilerplate, or shorter than `min_words`, without them."""
+    """Reads some texts once more, with marks: those that are boilerplate or shorter than `min_words` when read without marks."""
     untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
     chosen = replace(
         passages, set_of=passages.set_of[untold], number=passages.number[untold], field_of=passages.field_of[untold],

@@ -56,7 +56,8 @@ def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    """Returns the folders and the name of a file, without endings and shard numbers, and without a name `data`: it identifies nothing."""
+    """Returns the folders and the name of a file, without endings and shard numbers. The name `data` is left out, because it identifies
+    nothing."""
     name = PurePosixPath(path).name
     for ending in (*COMPRESSIONS, *ENDINGS):
         name = name.removesuffix(ending)

@@ -142,7 +142,7 @@ class HostWorker(Worker):
 
 
 class HostTotalWorker(Worker):
-    """Adds up the documents of one range of hosts over all shards; answers each shard with the totals of its hosts.
+    """Adds up the documents of one range of hosts over all shards. Writes for each shard the totals of its hosts.
 
     The input is the list of the shards' files.
     """
@@ -241,7 +241,7 @@ def merged(units: npt.NDArray) -> npt.NDArray:
 
 
 class LineDecisionWorker(Worker):
-    """Decides which units of one range of keys are cut; answers each shard, and lists the most frequent units.
+    """Decides which units of one range of keys are cut. Writes an answer for each shard, and a list of the most frequent units.
 
     The input is the list of the shards' counts, in order. `task.params`: `range`. `params`: `ranges`.
     """
@@ -360,9 +360,9 @@ ONLY_LINES, MOSTLY_LINES = "only_repeated_lines", "mostly_repeated_lines"
 
 
 class LineEditor(Editor):
-    """Cuts the units that the tasks of ranges chose.
+    """Cuts the units that `LineDecisionWorker` chose.
 
-    The inputs include the shard's counts and the list of the answers of all ranges. `task.params`: `shard`.
+    The inputs include the shard's counts and the list of the files with the answers. `task.params`: `shard`.
     """
 
     fields = (pa.field("lines_in", pa.int64()), pa.field("lines_cut", pa.int64()), pa.field("line_chars_cut", pa.int64()))
@@ -525,7 +525,7 @@ def _cut_units(data, offsets, hosts, rows, forms, classes, paragraphs, min_chars
             if cut:
                 counts[d, 1] += 1
                 gap = True
-            elif not (empty and gap and blank):  # of the blank lines around a cut, one run stays
+            elif not (empty and gap and blank):  # one run of blank lines stays where a cut joins two
                 if some:
                     place = copy_bytes(data, before, at, out, place)
                 place = copy_bytes(data, at, stop, out, place)

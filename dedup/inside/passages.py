@@ -130,7 +130,7 @@ class AnchorWorker(Worker):
 class RepeatedAnchorWorker(Worker):
     """Finds the anchors of one range that occur at least twice in all shards together.
 
-    It answers each shard with their indexes in its section. The input is the list of the shards' anchors.
+    For each shard it writes the indexes of these anchors in the shard's section. The input is the list of the shards' anchors.
     """
 
     def process(self, task: Task) -> Output:
@@ -190,7 +190,7 @@ def _merged(records: npt.NDArray) -> npt.NDArray:
 
 
 class RepeatedWindowWorker(Worker):
-    """Finds the windows of one range that occur at least twice in all shards together; answers each shard about its own, as ANSWER.
+    """Finds the windows of one range that occur at least twice in all shards together. Writes for each shard those of its own, as ANSWER.
 
     The input is the list of the shards' windows, in order.
     """
@@ -211,9 +211,9 @@ ONLY_SUBSTRINGS = "only_repeated_substrings"
 
 
 class SubstringEditor(Editor):
-    """Cuts the windows that the tasks of ranges chose.
+    """Cuts the windows that `RepeatedWindowWorker` chose.
 
-    The inputs include the shard's windows and the list of the answers of all ranges. `task.params`: `shard`.
+    The inputs include the shard's windows and the list of the files with the answers. `task.params`: `shard`.
     """
 
     fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))
@@ -305,8 +305,10 @@ def walk(data, start, end, table, prefixes, begins, ends):
 
 
 def most_words(offsets: Offsets) -> int:
-    """Returns an upper bound for the number of words of the longest text: of two words without a space between, one has three bytes or
-    more."""
+    """Returns an upper bound for the number of words of the longest text: two bytes for each word.
+
+    After a word of one byte comes a space, a word of three bytes or more, or the end of the text.
+    """
     return int(np.diff(offsets).max(initial=0)) // 2 + 2
 
 

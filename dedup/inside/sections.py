@@ -36,7 +36,7 @@ _LENGTH = np.dtype("<i8")
 
 
 class ExchangePhase(NamedTuple):
-    """One side of an exchange."""
+    """One of the two phases of an exchange: that of the shards, or that of the ranges."""
 
     title: str  # shown to users
     name: str  # the prefix of its tasks
@@ -101,8 +101,8 @@ def gather(run: Storage, paths: Sequence[str], number: int, dtype: npt.DTypeLike
 def read_answers(
     run: Storage, records_file: str, answers: Sequence[str], shard: int, dtype: npt.DTypeLike
 ) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
-    """Returns `(records, stays)`: the records of a shard that the ranges chose, and for each whether its first occurrence is in this shard
-    and stays. `records_file`: the shard's file of records. `answers`: the files of the ranges."""
+    """Returns `(records, stays)`: the records of a shard that the tasks of ranges chose, and for each whether the first occurrence of its
+    key is in this shard and stays. `records_file`: the shard's file of records. `answers`: the files of the ranges."""
     records, stays = [np.zeros(0, dtype)], [np.zeros(0, bool)]
     for number, path in enumerate(answers):
         answer = read_section(run, path, shard, ANSWER)
@@ -131,7 +131,7 @@ def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDA
 def answer(
     records: npt.NDArray, bounds: Index, order: Index, begins: Index, chosen: npt.NDArray[np.bool_], keep_first: bool
 ) -> list[npt.NDArray]:
-    """Returns for each file that `gather` has read a section of ANSWER, about its records with a chosen key.
+    """Returns a section of ANSWER for each file that `gather` has read: about those of its records that have a chosen key.
 
     `order`, `begins`: as `groups` returns them. `chosen`: whether each group of equal keys is chosen. A file has each key at most once.
     """

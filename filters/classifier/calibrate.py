@@ -161,7 +161,7 @@ def choose_threshold(score: npt.ArrayLike, answer: npt.ArrayLike, rule: Threshol
 
 
 def _by_score(scores: Floats, yes: npt.NDArray[np.bool_], weight: Floats) -> tuple[Floats, Floats, Floats]:
-    """Returns the different scores (k,) in descending order, and for each the weights (k,) of yes and of all examples that reach it."""
+    """Returns the distinct scores (k,) in descending order, and for each the weights (k,) of yes and of all examples that reach it."""
     at, places = np.unique(-scores, return_inverse=True)
     of = np.bincount(places, weight, len(at)), np.bincount(places, weight * yes, len(at))
     used = of[0] > 0

@@ -25,7 +25,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Distinct:
-    """Examples with different lines.
+    """Examples, no two with the same line.
 
     `lines`: large_string, as fastText reads them. `hashes`: uint64, of the lines. `cluster`: a number that near copies, and pieces of one
     document, share. `copies`: how many examples were copies of another one. `conflicts`: by label, how many lines lost their answer because

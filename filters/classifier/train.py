@@ -200,7 +200,8 @@ def check_sources(prepared: TrainingData, label: str) -> None:
 
 
 def unseen_scores(prepared: TrainingData, label: str, arguments: Arguments) -> HeldOutScores | None:
-    """Returns the scores of all sources that can be left out, each by a model without it; None if they are too few or not needed."""
+    """Returns scores of all sources that can be left out, each scored by a model that was trained without it. None if these scores are not
+    needed, or too few sources can be left out."""
     needless = (prepared.spec.calibrate_on, prepared.spec.threshold_on) == ("held_out", "held_out")
     sources = [] if needless else sources_to_leave_out(prepared, label)
     return reduce(HeldOutScores.joined, scores_by_source(prepared, label, sources, arguments)) if sources else None

@@ -2,7 +2,7 @@
 """The heuristics of NeMo Curator 1.4 (stages/text/filters/heuristic), as its filters score an English document.
 
 * Words are those of `str.split`. Lines stand between newlines and are not blank. Paragraphs stand between double newlines.
-* Repeated lines and paragraphs are measured by the share of different ones.
+* Repeated lines and paragraphs are measured by the share of distinct ones.
 * The most frequent n-gram counts even if it occurs once: by the characters that `str.replace` of the n-gram (joined by single spaces)
   removes. If several are equally frequent, NeMo takes the first of a Python set, which differs between runs; here it is the earliest.
 * Later copies of repeated n-grams count with their spaces; overlapping characters count once.
@@ -326,7 +326,7 @@ def _is_hex(byte):
 
 @kernel
 def line_values(data, start, end, kinds, table, row):
-    """Measures lines of `text.split("\\n")` that are not blank: bullets, ellipses, no end mark; different lines and their characters."""
+    """Measures lines of `text.split("\\n")` that are not blank: bullets, ellipses, no end mark; distinct lines and their characters."""
     size = table_size(count_byte(data, start, end, NEWLINE) + 1)
     table[:size] = np.uint64(0)
     lines, bullets, ellipses, unended, unique, characters, unique_characters = 0, 0, 0, 0, 0, 0, 0
@@ -367,7 +367,7 @@ def ends_in_ellipsis(data, start, end):
 
 @kernel
 def paragraph_values(data, start, end, table, row):
-    """Measures paragraphs, the pieces of `text.split("\\n\\n")`: different ones and their characters."""
+    """Measures paragraphs, the pieces of `text.split("\\n\\n")`: distinct ones and their characters."""
     size = table_size(count_byte(data, start, end, NEWLINE) // 2 + 1)
     table[:size] = np.uint64(0)
     pieces, unique, characters, unique_characters = 0, 0, 0, 0

@@ -181,7 +181,7 @@ LOREM, IPSUM, SCRIPT = (np.frombuffer(word, np.uint8) for word in (b"lorem", b"i
 
 
 def phrase_set(phrases: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Returns a table for `find` with the `phrase_key` of each phrase, and the different numbers of words in phrases.
+    """Returns a table for `find` with the `phrase_key` of each phrase, and the distinct numbers of words in phrases.
 
     The words of a phrase stand between single spaces.
     """
@@ -381,7 +381,7 @@ def count_phrases(hashes, count, phrases, lengths):
 
 @kernel
 def unigram_values(hashes, ends, count, counts, row):
-    """Computes mean length, share of different words, and the entropy in nats, summed in the order of first occurrence."""
+    """Computes mean length, share of distinct words, and the entropy in nats, summed in the order of first occurrence."""
     row[UNIQUE] = count_words(hashes, count, counts) / count
     row[WORD_LENGTH] = ends[count] / count
     entropy = 0.0

@@ -389,7 +389,8 @@ def _of_place(row, place, block, sums, h1):
 
 @kernel
 def _of_hints(out, blocks, nodes):
-    """Writes a row for each hint of a block's node or any node above it, then a row for each hint of the node or its parent alone."""
+    """Writes a row for each hint: whether the block's node, or any node above it, has the hint. Then a second row for each hint: whether
+    the node itself or its parent has it."""
     around, near = np.empty(len(blocks), np.int64), np.empty(len(blocks), np.int64)
     for block in range(len(blocks)):
         node = blocks[block, NODE]

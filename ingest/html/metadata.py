@@ -84,7 +84,7 @@ def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
 
 
 def _metas(head: bytes) -> dict[str, str]:
-    """Returns the contents of the metas in WANTED, by their names in lower case; of several with one name, the first that is not empty."""
+    """Returns the contents of the metas in WANTED, by their names in lower case; if several have one name, the first that is not empty."""
     metas: dict[str, str] = {}
     for attributes in META.findall(head):
         named = PROPERTY.search(attributes)
@@ -153,7 +153,7 @@ def _marked_author(tree: Tree, page: Page) -> str | None:
 
 
 def _dated_block(page: Page) -> str | None:
-    """Returns the first date in a block whose node, or its parent, has a name that hints at a date."""
+    """Returns the first date in a block with a hint of a date (`tags.HINTS`) in the names of its node or of the node's parent."""
     own_hints = page.nodes[:, OWN_HINTS]
     near = own_hints | own_hints[page.nodes[:, PARENT]] * (page.nodes[:, PARENT] > 0)
     for block in np.flatnonzero(near[page.blocks[:, NODE]] & DATE)[:DATED_BLOCKS]:

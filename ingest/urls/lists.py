@@ -296,7 +296,7 @@ class Hashes:
 
 @dataclass(frozen=True)
 class Lists:
-    """The content of an open file."""
+    """The domains, URLs and words of a list file (`open_lists`)."""
 
     name: str
     domains: Hashes

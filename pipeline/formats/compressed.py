@@ -27,8 +27,8 @@ class Corrupt(ValueError):
 
 
 class FrameDecoder(Protocol):
-    """Decompresses one frame. After each `feed`, `rest` is the unused input. It has to be fed again; once `eof` is set, it
-    is the content after the frame."""
+    """Decompresses one frame. `rest` is the input that the last `feed` has not used, and has to be fed again. Once `eof` is set, it is the
+    content after the frame."""
 
     rest: bytes
     eof: bool

@@ -30,10 +30,10 @@ def top_ngram_characters(words, count, n, places, repeating, slots, table):
     """Returns `(characters, repeating)`. `characters` is `len(" ".join(g)) * times` for the most frequent n-gram g of the first
     `count` words (0 where there is none); `repeating` is the number of places at which a repeated n-gram begins.
 
-    Of equally frequent n-grams the earliest counts, also where all occur once. An n-gram can repeat only where both of its
-    (n-1)-grams do, so call this with n = 2, 3, ...: `places[:repeating]` are the places of the repeated (n-1)-grams, rising,
-    and are replaced by those of the n-grams. For n = 2 all words are candidates, so `places` is not read. `slots` and `table`
-    (two items a slot) are scratch.
+    If several n-grams are equally frequent, the earliest is taken, also where all occur once. An n-gram can repeat only where both of its
+    (n-1)-grams do, so call this with n = 2, 3, ...: `places[:repeating]` are the places of the repeated (n-1)-grams, rising, and are
+    replaced by those of the n-grams. For n = 2 all words are candidates, so `places` is not read. `slots` and `table` (two items a slot)
+    are scratch.
     """
     if count < n:
         return 0, 0
@@ -183,7 +183,7 @@ def new_ngram_counts(limit):
 
 @kernel
 def count_words(hashes, count, counts):
-    """Counts single words: call before `count_ngrams` with n = 2. Returns the number of different words."""
+    """Counts single words: call before `count_ngrams` with n = 2. Returns the number of distinct words."""
     mask = _cleared_counts(counts.table, count)
     different = 0
     for at in range(count):

@@ -301,7 +301,7 @@ class Observer:
 
     @contextmanager
     def attempt(self, stages: Sequence[str], lease: Lease) -> Iterator[None]:
-        """Reports the begin and the end of this process' work on the run, which is the block."""
+        """Reports the begin and the end of the block, in which this process works on the run."""
         version, before = corpusmill.__version__, lease.before
         self.counting.run(self.log.run, version)
         self.log.write("run_begin", fields={"version": version, "process": os.getpid(), "stages": list(stages)})
@@ -325,7 +325,7 @@ class Observer:
 
     @contextmanager
     def stage(self, name: str, manifest: Manifest) -> Iterator[None]:
-        """Reports the begin and the end of a stage, which is the block."""
+        """Reports the begin and the end of the block, in which the stage runs."""
         if self.progress:
             self.progress.stage_begins(name)
         self.log.write("stage_begin", stage=name)
@@ -340,8 +340,8 @@ class Observer:
     def phase(
         self, stage: str, name: str, tasks: Sequence[Task], todo: Sequence[Task], manifest: Manifest, workers: int | None
     ) -> Iterator[None]:
-        """Reports the begin and the end of a phase, which is the block. `tasks`: all of its tasks; `todo`: the unfinished ones. `workers`:
-        their number, None where it is not known yet."""
+        """Reports the begin and the end of the block, in which the phase runs. `tasks`: all of its tasks; `todo`: the unfinished ones.
+        `workers`: the number of workers, None where it is not known yet."""
         if self.progress:
             self.progress.phase_begins(stage, name, tasks, todo, manifest)
         self.counting.phase_begins(stage, name, len(tasks), len(todo), workers)

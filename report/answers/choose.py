@@ -29,8 +29,8 @@ BATCH = 4096
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen rows: those that fail all of `rules` (and no other rule where `alone`), are kept or dropped, and so on. None and empty
-    values choose nothing."""
+    """Conditions on rows: they fail all of `rules` (and no other rule where `alone`), are kept or dropped, and so on. None and empty values
+    are no condition."""
 
     rules: tuple[str, ...] = ()
     alone: bool = False
@@ -142,7 +142,7 @@ def shown(name: str) -> str:
 
 
 def there(name: str, names: Iterable[str], what: str) -> str:
-    """Returns the existing names, those most similar to `name` first: `its columns are words, ...`."""
+    """Returns a phrase that lists the existing names, those most similar to `name` first: `its columns are words, ...`."""
     near = sorted(set(names), key=lambda other: (-difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio(), other))
     if not near:
         return f"it has no {what}"

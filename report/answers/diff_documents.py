@@ -36,8 +36,8 @@ class Counts:
 
 @dataclass
 class RulePair:
-    """A rule in both runs: the documents that it fails, those of them that the other run keeps, and those of these that fail no other
-    rule."""
+    """A rule, with counts of documents for each run. `fired`: those that fail it. `other_keeps`: those of them that the other run keeps.
+    `alone`: those of `other_keeps` that fail no other rule."""
 
     stage: str
     rule: str

@@ -49,8 +49,8 @@ MOST_TEXT = 120
 
 @dataclass
 class TableInfo:
-    """What a table of rows needs besides them. `total`: how many rows there are (None: not counted). `columns`: the chosen ones. `asked`:
-    those of conditions."""
+    """What a table needs besides its rows. `total`: how many rows there are (None: not counted). `columns`: the chosen columns. `asked`:
+    the columns of conditions and of the order."""
 
     title: str
     rules: list[ReportRule] = field(default_factory=list)

@@ -139,7 +139,7 @@ def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
 
 
 def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str:
-    """Returns the command that applies other thresholds of `moved` among the filter stage's `rules`."""
+    """Returns the command that applies other thresholds of the rules `moved`. `rules`: all rules of the filter stage."""
     late = reader.stages["filter"].status != "complete" or scored_late(reader, rules, moved) is not None
     return MEASURE if late else RETUNE
 

@@ -76,7 +76,7 @@ def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Answer])
 
 
 def _originals(table: StageTable, dropped: dict[str, int]) -> dict[str, Answer]:
-    """Returns by the id of a dropped copy the document that was kept instead, and their similarity."""
+    """Returns for each dropped copy (by id) the document that was kept instead, and the similarity of the two."""
     if not dropped or "kept_id" not in table.columns:
         return {}
     copies = {row.id: row.values for row in table.rows_of(list(dropped.values()))}

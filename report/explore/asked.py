@@ -47,7 +47,8 @@ class Filter(Asked):
 
 
 class DocumentsAsked(Filter):
-    """A page of documents. `set_`: thresholds under which each document is decided again; they choose none."""
+    """A page of documents. `set_`: thresholds under which each document is decided again. They do not affect which documents are on the
+    page."""
 
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
     order: Name = "place"

@@ -51,8 +51,8 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
 
 
 def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:
-    """Whether the filter stage would keep the document under the requested thresholds; None without any, or where the stage never had
-    it."""
+    """Whether the filter stage would keep the document under the requested thresholds. None where none are requested, or the document never
+    came into that stage."""
     if not query.set_ or "filter" not in explorer.loaded:
         return None
     table = explorer.loaded["filter"].table

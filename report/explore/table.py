@@ -134,8 +134,8 @@ class Verdicts:
         return np.array([verdict.kept for verdict in self.all], bool)
 
     def where(self, decision: str | None = None, rules: Sequence[int] = (), alone: bool = False) -> Bools:
-        """bool, one for each verdict: those of a decision in which all of `rules` failed. `alone`: no other rule failed (without `rules`:
-        exactly one failed)."""
+        """bool, one for each verdict: whether it has the decision `kept` or `dropped` (None: any) and all of `rules` failed. `alone`: no
+        other rule failed (without `rules`: exactly one failed)."""
         wanted = set(rules)
 
         def fits(verdict: Verdict) -> bool:

@@ -1,8 +1,8 @@
 """Decides under other thresholds from the measured columns, as `corpusmill retune` would.
 
-Only moved rules are decided again; for the others the recorded verdicts hold (filters/rules.py: a value that is NaN or null never fails). A
-rule that keeps a share of the documents that pass the other rules gets a new threshold when one of those moves, found as in
-filters/kept_share.py.
+Only rules with another threshold (moved rules) are decided again. For the others the recorded verdicts are used. A value that is NaN or
+null never fails (filters/rules.py). Some rules keep a share of the documents that pass the other rules. When one of the other rules moves,
+such a rule gets a new threshold, found as in filters/kept_share.py.
 """
 
 import math

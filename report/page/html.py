@@ -220,7 +220,7 @@ class Page:
 
 
 def uncounted(rules: list[ReportRule], decisions: Decisions) -> list[str]:
-    """Returns those of the rules whose other thresholds change another rule's threshold, so that their counts are unknown."""
+    """Returns the rules for which the page can't count what another threshold keeps: it would also change another rule's threshold."""
     numeric = numeric_rules(decisions.thresholds, [rule.column for rule in decisions.thresholds])
     names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter" and rule in numeric)
     return [name for name in names if decisions.moves(name)][:MAX_CHANGES]

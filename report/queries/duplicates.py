@@ -115,7 +115,7 @@ def read_clusters(run: Run) -> Clusters | None:
 
 def _head(run: Run) -> str:
     """SQL: the rows that count as their cluster's head: the kept document, or the copies where an earlier run keeps it. A kept document
-    alone in its cluster is no head: a full cluster left it out."""
+    that is alone in its cluster is not a head: it is listed only because a full cluster left it out."""
     return "(kept AND cluster_size > 1)" + (" OR kept_in IS NOT NULL" if "kept_in" in columns(run, CLUSTERS) else "")
 
 
@@ -376,7 +376,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Earlier:
-    """The relation of a run with an index to earlier runs: counts in all and by run, examples of `copies` and of changed documents
+    """How a run with an index relates to the earlier runs in it: counts in all and by run, examples of `copies` and of changed documents
     (`replaced`, `restored`), and the URLs of this run's documents by id."""
 
     total: EarlierRun

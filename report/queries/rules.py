@@ -183,8 +183,8 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """The documents whose first failed rule is this one. `came_in`: the stage's input; `left`: the documents that remain after this rule.
-    The steps of a stage add up to all that it dropped."""
+    """A rule, and the documents whose first failed rule it is. `came_in`: the stage's input; `left`: the documents that remain after this
+    rule. The steps of a stage add up to all the documents that the stage dropped."""
 
     stage: str
     name: str
@@ -255,8 +255,8 @@ def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Which rules of a stage fire together: the most frequent of the `kinds` combinations, with `rest` documents in the others. `both`: how
-    many documents failed both rules of a pair, among the rules that fired most."""
+    """Which rules of a stage fire together. `combinations`: the most frequent of all `kinds` of combinations; `rest`: the documents in the
+    others. `both`: how many documents failed both rules of a pair, for pairs of the rules that fired most."""
 
     combinations: list[Combination]
     kinds: int

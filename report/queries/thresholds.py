@@ -1,8 +1,8 @@
 """Counts the documents that another threshold of a rule would keep, with all other rules unchanged, and reads the documents nearest to each
 threshold.
 
-A rule decides alone about the documents that fail no other rule, so the count for another threshold is a count of these. This does not hold
-where another rule keeps a share of the documents that pass (`Decisions.moves`): that rule's threshold is then found anew.
+A rule decides alone about the documents that fail no other rule. So for another threshold, only these documents are counted. This would be
+wrong where another rule keeps a share of the documents that pass, because that rule's threshold changes, too (`Decisions.moves`).
 """
 
 import math
@@ -93,7 +93,7 @@ def is_number(value: Any) -> bool:
 
 
 def read_changes(run: Run, d: Decisions) -> dict[str, Changes]:
-    """Reads by rule what other thresholds keep, for numeric rules that change no other rule's threshold."""
+    """Reads, for each numeric rule, what other thresholds keep. Leaves out rules whose threshold changes another rule's threshold."""
     kinds = columns(run, f"{d.stage}_report")
     rules = [rule for rule in numeric_rules(d.thresholds, kinds) if not d.moves(rule.rule)]
     return {rule.rule: _changes(run, d, rule, tried, kinds) for rule, tried in zip(rules, _tried(run, d, rules, kinds), strict=True)}
@@ -121,7 +121,7 @@ def _tried(run: Run, d: Decisions, rules: Sequence[ReportRule], kinds: dict[str,
 
 def _changes(run: Run, d: Decisions, rule: ReportRule, tried: list[float], kinds: dict[str, str]) -> Changes:
     minimum, last = rule.comparison in MINIMA, len(tried)
-    # `place` n: a minimum keeps the value with the n lowest thresholds, a maximum with all but those.
+    # `place` n: for a minimum, the n lowest thresholds keep the value; for a maximum, all others do.
     fails = f"value {rule.comparison}" if minimum else f"NOT value {rule.comparison}"
     cases = "\n    ".join(f"WHEN {fails} {literal(value)} THEN {place}" for place, value in enumerate(tried))
     keeps = "place IS NULL OR place > number" if minimum else "place IS NULL OR place <= number"
@@ -200,8 +200,8 @@ class NearMisses:
 
 
 def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
-    """Reads documents for up to `most` rules that fired: those just dropped (first those that no other rule dropped) and those just kept.
-    Ties go by id. Ids are hashes, so for a rule without a numeric threshold this is a random sample."""
+    """Reads documents for up to `most` rules that fired: those just dropped (those that no other rule dropped come first) and those just
+    kept. Ties go by id. Ids are hashes, so for a rule without a numeric threshold this is a random sample."""
     kinds = columns(run, f"{d.stage}_report")
     found = []
     for place, rule in enumerate(d.by_removal()[:most]):

@@ -128,7 +128,8 @@ _NUMBER = itertools.count()
 def connect(storage: Storage, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """Opens a connection that can read the files of `storage`.
 
-    Larger results go to a temporary folder, which DuckDB makes when needed and removes at the end.
+    `memory`: bytes for queries, by default a share of the free memory. What exceeds it goes to a temporary folder, which DuckDB makes when
+    needed and removes at the end.
     """
     memory = memory or max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
     spill = os.path.join(_private(), str(next(_NUMBER)))

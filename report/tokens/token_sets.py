@@ -19,8 +19,8 @@ def open_split(root: Storage, split: str) -> TokenShards:
 
 
 def find_tokenizer(root: Storage, described: ShardSet) -> tuple[TokenBytes | None, str]:
-    """Returns the tokenizer that made the tokens, from the root or from an appended run; where none fits, None and the reason (half a
-    sentence)."""
+    """Returns the tokenizer that made the tokens, from the root or from an appended run; where none fits, None and a phrase with the
+    reason."""
     others = []
     for place in (root, *(other_run(root, run) for run in described.homes if not leaves(root.root, run))):
         if place.exists(TOKENIZER):

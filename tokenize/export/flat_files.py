@@ -110,7 +110,7 @@ class IndexFile:
         file.write(header)
 
     def add(self, counts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
-        """Adds the next sequences; `counts` are their tokens."""
+        """Adds the next sequences. `counts`: the number of tokens of each."""
         firsts = self.tokens + np.cumsum(counts) - counts
         self._put(self.lengths + 4 * self.done, counts.astype("<i4"))
         self._put(self.pointers + 8 * self.done, (firsts * self.itemsize).astype("<i8"))

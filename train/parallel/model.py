@@ -36,7 +36,7 @@ class ParallelModel(Protocol):
         ...
 
     def total(self, values: Tensor) -> Tensor:
-        """Returns float64 `[n]` summed over all ranks, with each part of the data counted once; the same bits on every rank."""
+        """Returns float64 `[n]` summed over all ranks, with each part of the data counted once. Ranks get the same bits."""
         ...
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:

@@ -22,7 +22,8 @@ class Interrupted(CorpusmillError):
 
 
 class Commands(TyperGroup):
-    """Lists the stages that are groups at their places among the stages. Typer would list them after all other commands."""
+    """Lists `tokens` and `sft`, which are groups of commands, at their places among the stages. Typer would list them after all other
+    commands."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         names = super().list_commands(ctx)
