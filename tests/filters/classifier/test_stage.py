@@ -116,9 +116,9 @@ def test_of_all_documents(tmp_path, three_shards, run_filter, quality) -> None:
     assert json.loads(run.read_bytes("filter/thresholds.json"))["quality"]["threshold"] == scores[-int(np.ceil(len(scores) / 4))]
 
 
-def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, texts, make_documents, finished_ingest, quality, tree) -> None:
+def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, texts, make_documents, finished_ingest, quality, toxicity, tree) -> None:
     finished_ingest(tmp_path / "run", [make_documents(texts[:100]), make_documents(texts[100:200])])
-    command = [sys.executable, HELPER, tmp_path / "run", tmp_path / "copies", json.dumps(section(quality))]
+    command = [sys.executable, HELPER, tmp_path / "run", tmp_path / "copies", json.dumps(section(quality, toxicity))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = sorted((tmp_path / "copies").glob("0*"))
