@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -22,6 +23,7 @@ CHARTS = ("figure_data.js", "charts.js")
 _SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 
 
+@cache  # it keeps the compiled templates
 def templates(longest: int = 700) -> Any:
     """Returns the jinja2.Environment of this folder, which escapes text. `longest`: characters that the filter `text` keeps."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

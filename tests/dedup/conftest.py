@@ -78,13 +78,23 @@ class Result:
 Dedup = Callable[..., Result]
 
 
-@pytest.fixture
-def dedup(tmp_path: Path) -> Dedup:
+def dedup_in(parent: Path) -> Dedup:
     """Returns `dedup([[row, ...], ...], **config)`: runs the stage on shards of texts or partial rows, in a new run or in `folder`."""
     runs = iter(range(1_000_000))
 
     def perform(shards: Sequence[Sequence[str | dict[str, Any]]], schema: pa.Schema = DOCUMENTS, folder: str = "", **config: Any) -> Result:
         rows = [[document(row) if isinstance(row, str) else document(**row) for row in shard] for shard in shards]
-        return Result(run_dedup(finish_upstream(folder or tmp_path / f"run{next(runs)}", rows, schema), **config))
+        return Result(run_dedup(finish_upstream(folder or parent / f"run{next(runs)}", rows, schema), **config))
 
     return perform
+
+
+@pytest.fixture
+def dedup(tmp_path: Path) -> Dedup:
+    return dedup_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_dedup(tmp_path_factory: pytest.TempPathFactory) -> Dedup:
+    """Returns the same function, for runs that several tests read."""
+    return dedup_in(tmp_path_factory.mktemp("dedup"))

@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from printed_queries import not_reproduced
 from rich.console import Console
 
 from corpusmill.report.answers.terminal import render_report
+from corpusmill.report.answers.why import why
 from corpusmill.report.page.html import write_report
 
 HOSTILE = "Share \x1b[2J<script>alert(1)</script> \u202ethis page"
@@ -22,7 +24,6 @@ SHOWN = "Share <script>alert(1)</script> this page"
 ITEM = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 OTHER = "A train leaves the harbour at noon with two hundred sacks of rice and loses a tenth of them on every bridge it crosses."
 Rows = list[dict[str, Any]]
-Command = Callable[..., tuple[int, bytes, str]]
 
 
 def words(count: int, seed: int) -> list[str]:
@@ -37,12 +38,11 @@ def prose(count: int, seed: int) -> str:
 class Seen:
     """A run of the stage, with a run.json as a recipe's run has it."""
 
-    def __init__(self, result: Any, corpusmill: Command):
+    def __init__(self, result: Any):
         self.root = Path(result.run.run.root)
         recipe = {"filter": {}, "dedup": result.run.stage.config.model_dump(mode="json")}
         (self.root / "run.json").write_text(json.dumps({"inputs": [], "recipe": recipe, "versions": {}}))
         self.report: Rows = result.report
-        self.corpusmill = corpusmill
         self.page = Path(write_report(str(self.root))).read_text()
         self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"</?(div|p|h\d|td|tr)\b", r" \g<0>", self.page))))
         cells = [re.findall(r"<t[dh].*?>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", self.page, re.S)]
@@ -56,9 +56,9 @@ class Seen:
         return re.sub(r"[\s─]+", " ", text)
 
     def why(self, document: str) -> str:
-        code, out, err = self.corpusmill("why", self.root, document)
-        assert (code, err) == (0, "")
-        return re.sub(r"\s+", " ", out.decode())
+        console = Console(file=io.StringIO(), width=80)
+        why(str(self.root), document, console)
+        return re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
 
     def reproduced(self) -> bool:
         """Asserts that the queries give all numbers of the page; returns True."""
@@ -81,9 +81,9 @@ def section_of(page: str, name: str) -> str:
 
 
 @pytest.fixture
-def see(dedup: Callable[..., Any], corpusmill: Command) -> See:
+def see(dedup: Callable[..., Any]) -> See:
     def perform(shards: list[Rows], **config: Any) -> Seen:
-        return Seen(dedup(shards, **config), corpusmill)
+        return Seen(dedup(shards, **config))
 
     return perform
 
@@ -91,15 +91,15 @@ def see(dedup: Callable[..., Any], corpusmill: Command) -> See:
 # ---- repeated lines and passages --------------------------------------------------------------------
 
 
-@pytest.fixture
-def cut(see: See) -> Seen:
+@pytest.fixture(scope="module")
+def cut(shared_dedup: Callable[..., Any]) -> Seen:
     """Makes 12 documents, each with a line of its own and a hostile one. 10 have the line `menu` twice; two share a passage of 60 words;
     one has nothing but the line `menu`.
     """
     shared = prose(60, 1)
     pages = [{"text": f"{prose(20, 10 + n)}\n{HOSTILE}\n" + "menu\nmenu\n" * (n < 10), "url": f"http://a.test/{n}"} for n in range(12)]
     both = [{"text": f"{prose(30, 50 + n)} {shared} {prose(30, 60 + n)}", "url": f"http://b.test/{n}"} for n in range(2)]
-    return see([pages, [*both, {"text": "menu", "url": "http://b.test/menu"}]], lines={}, substrings={})
+    return Seen(shared_dedup([pages, [*both, {"text": "menu", "url": "http://b.test/menu"}]], lines={}, substrings={}))
 
 
 def test_the_page_has_what_was_cut(cut: Seen) -> None:
@@ -257,10 +257,11 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
 
 
-def test_a_report_of_another_version_is_left_out(cut: Seen) -> None:
-    for path in (cut.root / "dedup" / "report").iterdir():
+def test_a_report_of_another_version_is_left_out(cut: Seen, tmp_path: Path) -> None:
+    shutil.copytree(cut.root, tmp_path / "run")
+    for path in (tmp_path / "run/dedup/report").iterdir():
         pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
-    page = Path(write_report(str(cut.root))).read_text()
+    page = Path(write_report(str(tmp_path / "run"))).read_text()
     assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
 
 
@@ -274,7 +275,8 @@ def test_only_what_a_run_has_is_there(see: See) -> None:
     assert "repeated" not in seen.why("http://a.test/1") and "holds item" not in seen.why("http://a.test/1")
 
 
-def test_damaged_tables_are_warnings(cut: Seen) -> None:
-    (cut.root / "dedup" / "lines" / "top.parquet").write_bytes(b"no Parquet")
-    page = Path(write_report(str(cut.root))).read_text()
+def test_damaged_tables_are_warnings(cut: Seen, tmp_path: Path) -> None:
+    shutil.copytree(cut.root, tmp_path / "run")
+    (tmp_path / "run/dedup/lines/top.parquet").write_bytes(b"no Parquet")
+    page = Path(write_report(str(tmp_path / "run"))).read_text()
     assert "dedup/lines/top.parquet" in page and "menu" not in section_of(page, "inside")

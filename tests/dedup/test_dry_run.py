@@ -2,12 +2,16 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 
 def words(count: int, seed: int) -> str:
@@ -15,17 +19,21 @@ def words(count: int, seed: int) -> str:
     return " ".join(f"w{draw.randrange(10**6)}" for _ in range(count))
 
 
-@pytest.fixture
-def ingested(corpusmill, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a run with only `ingest` finished: 60 rows, half of them copies."""
+    folder = tmp_path_factory.mktemp("ingested")
     rows = [{"text": words(200, i % 30) + (" and more" if i >= 30 and i % 2 else ""), "url": f"http://a.test/{i}"} for i in range(60)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text("ingest: {}\ndedup: {}\n")
-    run = tmp_path / "run"
-    code, _, err = corpusmill("run", recipe, tmp_path / "rows.jsonl", "--output", run, "--engine", "inline", "--to", "ingest")
-    assert code == 0, err
-    return run
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "r.yaml").write_text("ingest: {}\ndedup: {}\n")
+    plan = new_plan(str(folder / "run"), str(folder / "r.yaml"), [str(folder / "rows.jsonl")], last="ingest")
+    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    return folder / "run"
+
+
+@pytest.fixture
+def ingested(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def tasks(run: Path) -> list[str]:
@@ -74,7 +82,7 @@ def test_a_dry_run_leaves_an_index_as_it_is(corpusmill, ingested: Path, tmp_path
     assert not (tmp_path / "index").exists()
 
 
-@pytest.mark.parametrize("stage", ["ingest", "filter", "tokens", "pretrain"])
-def test_stages_that_have_none_refuse_it(corpusmill, ingested: Path, stage: str) -> None:  # type: ignore[no-untyped-def]
-    code, _, err = corpusmill(stage, ingested, "--dry-run", "--engine", "inline")
-    assert code == 2 and f"{stage}: this stage has no dry run." in err
+def test_stages_that_have_none_refuse_it(corpusmill, finished: Path) -> None:  # type: ignore[no-untyped-def]
+    for stage in ("ingest", "filter", "tokens", "pretrain"):
+        code, _, err = corpusmill(stage, finished, "--dry-run", "--engine", "inline")
+        assert code == 2 and f"{stage}: this stage has no dry run." in err

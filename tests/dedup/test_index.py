@@ -67,7 +67,8 @@ def test_the_union_is_that_of_one_run_whatever_the_order(seed: int, config: dict
         assert whole.counts["url"] > 3
     assert whole.counts["near"] > 10 and ("exact" in config) != (whole.counts["exact"] > 3)
     restored = replaced = 0
-    for order in permutations(CRAWLS):
+    orders = list(permutations(CRAWLS))
+    for order in orders if seed == 1 else (orders[0], orders[-1]):
         index, earlier, before = str(tmp_path / "".join(order)), set[str](), set[str]()
         for name in order:
             result = dedup(rows[name], index={"path": index, "name": name}, **config)

@@ -56,7 +56,7 @@ WORDS = {
 @pytest.mark.parametrize("normalisation", list(NORMAL))
 @pytest.mark.parametrize("rule", list(WORDS))
 @pytest.mark.parametrize(("name", "bits"), [("corpusmill", 32), ("xxhash", 64), ("sha1", 32)])
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(texts=TEXTS, ngram=st.integers(1, 4), least=st.integers(1, 6))
 def test_shingles_are_those_of_plain_python(normalisation, rule, name, bits, texts, ngram, least) -> None:  # type: ignore[no-untyped-def]
     unit = "characters" if rule is None else "words"
@@ -155,7 +155,11 @@ CONFIGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_nothing_depends_on_the_batch(config: dict[str, Any]) -> None:
-    texts = [f"The {n} times {n * n} words, and so on: " * (1 + n % 7) for n in range(300)] + ["x y " * CHUNK_BYTES, "", "one two three"]
+    texts = [f"The {n} times {n * n} words, and so on: " * (1 + n % 7) for n in range(300)] + [
+        "x y " * (CHUNK_BYTES // 2),
+        "",
+        "one two three",
+    ]
     made = shingler(**config)
     signatures, shingles = made.signatures(*buffers(texts))
     hashes, bounds = made.sets(*buffers(texts))
@@ -167,7 +171,7 @@ def test_nothing_depends_on_the_batch(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 4_000_000, b"a" * 4_000_000, "é ".encode() * 1_000_000, b".,'" * 1_000_000, b"\xff" * 1_000_000]
+    "content", [b"", b"\x00" * 1_200_000, b"a" * 1_200_000, "é ".encode() * 400_000, b".,'" * 400_000, b"\xff" * 1_000_000]
 )
 def test_odd_texts_take_linear_time(config: dict[str, Any], content: bytes) -> None:
     made = shingler(**config)

@@ -150,7 +150,7 @@ def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> No
     """A text that is four times as long takes far less than sixteen times as long."""
     measure_step("pii", {}, [unit])
     times = []
-    for size in (150_000, 600_000):
+    for size in (50_000, 200_000):
         start = time.process_time()
         measure_step("pii", {}, [unit * (size // len(unit)) + "@1"])
         times.append(time.process_time() - start)

@@ -4,7 +4,7 @@
 
 RUN's stage ingest is finished; CONFIG is the section `filter` as JSON. For each row of the stage's manifest,
 COPIES/<row>-before is a run that was killed after it had published the files of that task and before it wrote the row;
-COPIES/<row>-after was killed right after the row; COPIES/first was never killed. Prints the number of rows.
+COPIES/<row>-after was killed right after the row (every second one); COPIES/first was never killed. Prints the number of rows.
 """
 
 import os
@@ -36,7 +36,7 @@ def main(run: Path, copies: Path, config: str) -> None:
     shutil.copytree(run, copies / "first")
     perform(copies / "first", config)  # so that the children find all libraries loaded
     for row in range(1_000):
-        for after in (False, True):
+        for after in (False, True) if row % 2 == 0 else (False,):
             copy = copies / f"{row:03d}-{'after' if after else 'before'}"
             shutil.copytree(run, copy)
             status = in_child(interrupted, copy, config, row, after)

@@ -39,5 +39,9 @@ def make_crawl(folder: Path) -> None:
                     warc_headers_dict={"WARC-Date": "2026-01-01T00:00:00Z"},
                 )  # fmt: skip
                 writer.write_record(record)
+    make_rows(folder / "rows.jsonl")
+
+
+def make_rows(path: Path) -> None:
     rows = [{"text": inspect.getdoc(importlib.import_module(m)) or m, "url": f"http://rows.test/{m}"} for m in MODULES]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")

@@ -1,16 +1,22 @@
-"""Writes WARCs by warcio, and runs the stage in this process."""
+"""Writes WARCs by warcio, and runs the stage in this process, with reader processes that runs leave to each other."""
 
 import io
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from corpusmill.ingest import stage
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.guard import ReaderGuard, ReaderProcess
 from corpusmill.ingest.stage import IngestStage
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.runner import StageRun
@@ -61,20 +67,64 @@ def arc_records(records: list[tuple[str, str, bytes]], date: str = "201402160502
     return [f"{url} 192.0.2.1 {date} {kind} {len(block)}\n".encode() + block + b"\n" for url, kind, block in blocks]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def warcs() -> SimpleNamespace:
     return SimpleNamespace(write=write_warc, page=page, mixed=mixed_records, arc=arc_records)
 
 
+class IdleReaders:
+    """Reader processes that runs leave: the next guard with the same options and environment takes one, as starting one takes a second."""
+
+    def __init__(self) -> None:
+        self.processes: dict[str, ReaderProcess] = {}
+
+    def guard(self, config: IngestConfig, params: dict[str, Any]) -> ReaderGuard:
+        if any(Path(params["run"]).glob("ingest/index/wat-*")):  # the only files of a run that a reader reads, and keeps
+            return ReaderGuard(config, params)
+        others = {name: value for name, value in params.items() if name != "run"}
+        surroundings = sorted((name, value) for name, value in os.environ.items() if not name.startswith("PYTEST"))
+        key, idle = repr((config.model_dump_json(), others, surroundings)), self.processes
+
+        class Guard(ReaderGuard):
+            def _running(self) -> ReaderProcess:
+                if not self.process:
+                    self.process = idle.pop(key, None)
+                return super()._running()
+
+            def close(self) -> None:
+                if self.process and not self.answering and self.process.popen.poll() is None and key not in idle:
+                    idle[key], self.process = self.process, None
+                super().close()
+
+        while len(idle) > 3:
+            idle.pop(next(iter(idle))).close()
+        return Guard(config, params)
+
+    def close(self) -> None:
+        while self.processes:
+            self.processes.popitem()[1].close()
+
+
+@pytest.fixture(scope="module")
+def idle_readers() -> Iterator[IdleReaders]:
+    with closing(IdleReaders()) as readers:
+        yield readers
+
+
 @pytest.fixture
-def ingest(tmp_path: Path) -> Callable[..., SimpleNamespace]:
+def shared_readers(idle_readers: IdleReaders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets runs take idle readers. Test files about the life or the memory of a reader override this."""
+    monkeypatch.setattr(stage, "ReaderGuard", idle_readers.guard)
+
+
+@pytest.fixture
+def ingest(tmp_path: Path, shared_readers: None) -> Callable[..., SimpleNamespace]:
     """Runs the stage on `inputs`; returns its documents, report, manifest rows, warnings, folder, and the reader's memory."""
 
     def run(*inputs: object, name: str = "run", **config: object) -> SimpleNamespace:
-        stage = IngestStage(IngestStage.Config.model_validate(config))
-        run = StageRun(
-            stage, Storage(str(tmp_path / name)), {"ingest": stage.config}, [str(i) for i in inputs], InlineEngine(), Progress(False)
-        )
+        made = IngestStage(IngestConfig.model_validate(config))
+        given = [str(i) for i in inputs]
+        run = StageRun(made, Storage(str(tmp_path / name)), {"ingest": made.config}, given, InlineEngine(), Progress(False))
         run.execute()
         rows = [row for row in run.manifest.rows() if row.task.startswith("part-")]
         tables = {

@@ -1,6 +1,5 @@
 """Tests the reader process: equal to reading in this process, replaced when it dies, ended with its worker."""
 
-import contextlib
 import os
 import random
 import signal
@@ -10,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from corpusmill.ingest.rows import RowTables
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
-#: A page that keeps native code busy for some seconds: the names of a tag's attributes are compared pair by pair.
-SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(30_000)) + b">slow</div>"
+#: A page that keeps native code busy for a second: the names of a tag's attributes are compared pair by pair.
+SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(15_000)) + b">slow</div>"
 MARK = "CORPUSMILL_TEST_MARK"
 
 
@@ -56,12 +56,23 @@ def guard() -> Iterator[Callable[..., ReaderGuard]]:
 
 
 @pytest.fixture
-def slow(tmp_path: Path, warcs) -> Path:
+def shared_readers() -> None:
+    """Starts readers for each run."""
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, warcs) -> Path:
     """Makes a slow page among others: record 3 of 7."""
-    path = tmp_path / "slow.warc.gz"
+    path = tmp_path_factory.mktemp("slow") / "slow.warc.gz"
     pages = [{"url": f"http://x.test/{number}", "body": SLOW if number == 3 else warcs.page(number)} for number in range(7)]
     path.write_bytes(warcs.write(pages))
     return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slow: Path) -> list[dict]:
+    with closing(ReaderGuard(IngestConfig.model_validate({"extraction": {"max_page_seconds": 100}}), {})) as guard:
+        return rows_of(guard, slow)
 
 
 class Assassin(threading.Thread):
@@ -111,8 +122,7 @@ def test_what_is_left_of_a_piece_does_not_come_into_the_next(tmp_path: Path, war
     assert [row["source"] for row in rows_of(reader, other)] == [str(other)] * 2
 
 
-def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow: Path, guard) -> None:
-    undisturbed = rows_of(guard(max_page_seconds=100), slow)
+def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow: Path, undisturbed: list[dict], guard) -> None:
     for times in (1, 2):
         disturbed = guard(max_page_seconds=100)
         assassin = Assassin(disturbed, 3, signal.SIGSEGV, times)
@@ -126,9 +136,8 @@ def test_a_record_that_ends_its_process_once_is_kept_and_twice_is_given_up(slow:
     assert lost["failed"] == ["crashed"] and lost["reason"] == "its extraction ended its process twice (SIGSEGV)"
 
 
-def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path, guard) -> None:
+def test_a_record_whose_process_is_killed_from_outside_twice_is_kept(slow: Path, undisturbed: list[dict], guard) -> None:
     """An administrator, or the system when out of memory, kills the process: this is not the record's fault."""
-    undisturbed = rows_of(guard(max_page_seconds=100), slow)
     disturbed = guard(max_page_seconds=100)
     killers = [Assassin(disturbed, 3, number, 1) for number in (signal.SIGKILL, signal.SIGTERM)]
     rows = rows_of(disturbed, slow)
@@ -153,7 +162,7 @@ def test_a_record_whose_process_is_always_killed_from_outside_is_a_failure_of_th
             for pid in readers(str(os.getpid())):
                 spared[:] = spared or [pid]
                 if pid not in spared:
-                    with contextlib.suppress(ProcessLookupError):
+                    with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=strike, daemon=True)
@@ -235,7 +244,7 @@ def test_a_process_that_can_not_start_is_one_sentence(tmp_path: Path, warcs, gua
 
 
 def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(slow: Path, guard) -> None:
-    stopped = guard(max_page_seconds=0.3)
+    stopped = guard(max_page_seconds=0.3)  # ten times this for a process that does nothing
     assassin = Assassin(stopped, 3, signal.SIGSTOP, 1)
     rows = rows_of(stopped, slow)
     assert len(assassin.struck) == 1
@@ -257,15 +266,14 @@ def readers(parent: str = "", mark: str = "") -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_nothing_is_left_of_a_run_that_is_ended(slow: Path, tmp_path: Path, engine: str, end: int) -> None:
-    mark = f"{engine}-{end}-{os.getpid()}"
+def test_nothing_is_left_of_a_run_that_is_ended(slow: Path, tmp_path: Path, end: int) -> None:
+    mark = f"{end}-{os.getpid()}"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("ingest: {extraction: {max_page_seconds: 1000}}\n")
     command = [sys.executable, "-m", "corpusmill", "run", str(recipe), str(slow), "--output", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [*command, "--engine", engine, "--workers", "1"], env={**os.environ, MARK: mark}, start_new_session=True,
+        [*command, "--engine", "inline"], env={**os.environ, MARK: mark}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import random
-import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -74,6 +73,7 @@ def test_every_record_has_a_row_with_its_reasons(tmp_path: Path, warcs, ingest) 
     counts = found.rows[0].counts
     assert counts["type:request"] == 3 and counts["failed:status"] == 2
     assert sum(r.rows_in for r in found.rows) == len(found.report) and sum(r.kept for r in found.rows) == len(found.data)
+    assert [row.outputs for row in ingest(path, name="again").rows] == [row.outputs for row in found.rows]
 
 
 def test_records_are_found_again_by_their_place(tmp_path: Path, warcs, ingest) -> None:
@@ -164,21 +164,24 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
 
 def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
     content = warcs.write(warcs.mixed(10))
-    (tmp_path / "whole.warc.gz").write_bytes(content)
-    whole = ingest(tmp_path / "whole.warc.gz", name="whole").report
-    for number, place in enumerate(random.Random(2).sample(range(500, len(content)), 5)):
-        path = tmp_path / f"cut-{number}.warc.gz"
-        path.write_bytes(content[:place])
-        found = ingest(path, name=f"cut-{number}")
+    places = [*random.Random(2).sample(range(500, len(content)), 5), len(content)]
+    for number, place in enumerate(places):
+        (tmp_path / f"{number}.warc.gz").write_bytes(content[:place])
+    found = ingest(tmp_path / "*.warc.gz")
+    rows = {path: [row for row in found.report if row["source"] == str(path)] for path in sorted(tmp_path.glob("*.warc.gz"))}
+    *cut, whole = rows.values()
+    assert len(whole) == 20
+    for path, place, report in zip(rows, places, cut):
         before = [row for row in whole if row["offset"] + row["length"] <= place]
-        assert [row["id"] for row in found.report[: len(before)]] == [row["id"] for row in before]
-        (rest,) = found.report[len(before) :]
+        assert [row["id"] for row in report[: len(before)]] == [row["id"] for row in before]
+        (rest,) = report[len(before) :]
         assert (rest["failed"], rest["offset"], rest["length"]) == (
             ["truncated"],
             before[-1]["offset"] + before[-1]["length"],
             place - rest["offset"],
         )
-        assert found.warnings == [f"{path}: the file ends within the compressed record at {rest['offset']}."]
+        assert f"{path}: the file ends within the compressed record at {rest['offset']}." in found.warnings
+    assert len(found.warnings) == len(cut)
 
 
 def test_a_file_that_is_not_what_its_name_says_is_a_row_among_others(tmp_path: Path, warcs, ingest) -> None:
@@ -211,22 +214,15 @@ def test_real_files_of_every_kind_go_through(shared_data: Path, ingest) -> None:
     assert len({(row["id"], row["text"]) for row in pages}) == 1 and "Escopete" in pages[0]["text"]
 
 
-def test_the_same_bytes_twice(tmp_path: Path, warcs, ingest) -> None:
-    (tmp_path / "crawl.warc.gz").write_bytes(crawl(warcs))
-    first, second = (ingest(tmp_path / "crawl.warc.gz", name=name) for name in ("one", "two"))
-    assert [row.outputs for row in first.rows] == [row.outputs for row in second.rows]
-
-
-def test_hostile_pages_are_rows_and_take_no_time(tmp_path: Path, warcs, ingest) -> None:
+def test_hostile_pages_are_rows(tmp_path: Path, warcs, ingest) -> None:
     bodies = [b" " * 8_000_000, b"\0" * 8_000_000, b"<" * 2_000_000, b"<!--" * 500_000, b"&#" * 1_000_000, b"\n" * 4_000_000 + b"<p>x"]
     records = [{"url": f"http://x.test/{n}{kind}", "headers": headers, "body": body}
                for n, body in enumerate(bodies) for kind, headers in (("a", []), ("b", [("Content-Type", "text/html")]))]  # fmt: skip
     path = tmp_path / "hostile.warc.gz"
     path.write_bytes(warcs.write([*records, *warcs.mixed(1)]))
-    started = time.perf_counter()
     found = ingest(path)
-    assert time.perf_counter() - started < 60
     assert len(found.report) == len(records) + 2 and found.report[-1]["kept"]
+    assert not any("timeout" in row["failed"] for row in found.report)
 
 
 def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:

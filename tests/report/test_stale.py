@@ -19,6 +19,7 @@ from explored import answer, explored
 from corpusmill import cli
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.page.html import write_report
 from corpusmill.report.query.run import open_run
 from corpusmill.report.read import RunReader
 
@@ -354,23 +355,26 @@ def test_the_explorer_says_it_also_when_it_comes_while_the_page_is_open(fresh, c
         assert answer(address, "run")["stale"].startswith(STALE)
 
 
-def test_the_page_has_it_above_everything_else(retuned, corpusmill) -> None:
-    assert corpusmill("report", str(retuned))[0] == 0
-    body = (retuned / "report.html").read_text().split('<div class="page">')[1]
+@pytest.fixture(scope="module")
+def page(retuned: Path) -> Path:
+    return Path(write_report(str(retuned)))
+
+
+def test_the_page_has_it_above_everything_else(page: Path) -> None:
+    body = page.read_text().split('<div class="page">')[1]
     assert body.index(STALE.split(" To mend")[0]) < min(body.index("<h1"), body.index("warning"), body.index("<table"))
     assert '<h2 id="progress"' not in body
 
 
 @needs_chromium
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_banner_is_seen_first_in_both_themes(theme: str, retuned, corpusmill) -> None:
-    assert corpusmill("report", str(retuned))[0] == 0
-    with browser() as chromium:
-        with opened(chromium, (retuned / "report.html").as_uri(), theme=theme) as seen:
-            expect_banner(seen.page, ".stale")
-        with explored(retuned) as address, opened(chromium, address, theme=theme) as seen:
-            seen.page.wait_for_selector("#stale:not([hidden])")
-            expect_banner(seen.page, "#stale")
+def test_the_banner_is_seen_first_in_both_themes(retuned: Path, page: Path) -> None:
+    with browser() as chromium, explored(retuned) as address:
+        for theme in ("light", "dark"):
+            with opened(chromium, page.as_uri(), theme=theme) as seen:
+                expect_banner(seen.page, ".stale")
+            with opened(chromium, address, theme=theme) as seen:
+                seen.page.wait_for_selector("#stale:not([hidden])")
+                expect_banner(seen.page, "#stale")
 
 
 def expect_banner(page: Any, selector: str) -> None:

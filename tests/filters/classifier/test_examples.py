@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,16 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from labelled_texts import write_jsonl
+from tiny_crawl import make_rows
 
 from corpusmill.filters.classifier.corpora import drawn
 from corpusmill.filters.classifier.examples import cut, gather_examples
 from corpusmill.filters.classifier.spec import ExampleSource as Source
 from corpusmill.filters.classifier.spec import PieceLength
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.watch.progress import Progress
 
 ROWS = [{"text": "knead the dough", "label": 1}, {"text": "saw the plank", "label": 0}, {"text": "zażółć gęślą jaźń", "label": None}]
 
@@ -135,13 +140,21 @@ def test_pieces_of_words(words, size):
     assert [piece.split() for piece in pieces] == whole
 
 
-def test_a_run_gives_a_sample_of_its_documents(tmp_path, crawl, corpusmill):
-    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
-    assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
-    shards = sorted((tmp_path / "run" / "ingest" / "data").glob("*.parquet"))
+@pytest.fixture(scope="module")
+def folder_of_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folder")
+    make_rows(folder / "rows.jsonl")
+    (folder / "recipe.yaml").write_text("ingest: {}\nfilter: {steps: [gopher_quality]}\n")
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(folder / "rows.jsonl")])
+    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    return folder
+
+
+def test_a_run_gives_a_sample_of_its_documents(folder_of_run):
+    shards = sorted((folder_of_run / "run" / "ingest" / "data").glob("*.parquet"))
     documents = pa.concat_tables([pq.read_table(shard, columns=["id", "text"]) for shard in shards]).to_pylist()
     source = Source(run="run", answers={"kitchen": 0}, limit=10)
-    found = gather_examples([source], tmp_path, ("kitchen",), seed=4)
+    found = gather_examples([source], folder_of_run, ("kitchen",), seed=4)
     drawn_ids = sorted(documents, key=lambda row: xxhash.xxh3_64_intdigest(row["id"], 4))[:10]
     assert sorted(found.table["text"].to_pylist()) == sorted(row["text"] for row in drawn_ids)
     (report,) = found.sources
@@ -151,24 +164,22 @@ def test_a_run_gives_a_sample_of_its_documents(tmp_path, crawl, corpusmill):
         ("dedup", "run", "run: its stage dedup is not finished."),
         ("ingest", "nowhere", "nowhere: not a run (it has no run.json)."),
     ):
-        with pytest.raises(InputError, match="^" + str(tmp_path / sentence).replace("(", r"\(").replace(")", r"\)")):
-            gather_examples([Source(run=folder, stage=stage, answers={"kitchen": 0})], tmp_path)
+        with pytest.raises(InputError, match="^" + re.escape(str(folder_of_run / sentence))):
+            gather_examples([Source(run=folder, stage=stage, answers={"kitchen": 0})], folder_of_run)
 
 
-def test_a_run_gives_the_documents_that_failed_a_rule(tmp_path, crawl, corpusmill):
-    (tmp_path / "recipe.yaml").write_text("ingest: {}\nfilter: {steps: [gopher_quality]}\n")
-    assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
-    reports = pa.concat_tables([pq.read_table(shard) for shard in sorted((tmp_path / "run" / "filter" / "report").glob("*.parquet"))])
+def test_a_run_gives_the_documents_that_failed_a_rule(folder_of_run):
+    shards = sorted((folder_of_run / "run" / "ingest" / "data").glob("*.parquet"))
+    documents = pa.concat_tables([pq.read_table(shard, columns=["id", "text"]) for shard in shards]).to_pylist()
+    reports = pa.concat_tables([pq.read_table(shard) for shard in sorted((folder_of_run / "run" / "filter" / "report").glob("*.parquet"))])
     rules = sorted({rule for names in reports["failed"].to_pylist() for rule in names})
     assert len(rules) > 1
     for failed in ((rules[0],), tuple(rules)):
         ids = {row["id"] for row in reports.select(["id", "failed"]).to_pylist() if set(failed) & set(row["failed"])}
-        shards = sorted((tmp_path / "run" / "ingest" / "data").glob("*.parquet"))
-        documents = pa.concat_tables([pq.read_table(shard, columns=["id", "text"]) for shard in shards]).to_pylist()
-        found = gather_examples([Source(run="run", failed=failed, answers={"spam": 1})], tmp_path).table
+        found = gather_examples([Source(run="run", failed=failed, answers={"spam": 1})], folder_of_run).table
         assert sorted(found["text"].to_pylist()) == sorted(row["text"] for row in documents if row["id"] in ids)
     with pytest.raises(InputError, match=r"run: its filter stage has no rule 'ugly' \(it has "):
-        gather_examples([Source(run="run", failed=("ugly",), answers={"spam": 1})], tmp_path)
+        gather_examples([Source(run="run", failed=("ugly",), answers={"spam": 1})], folder_of_run)
 
 
 def test_the_table_has_the_contract_s_types(tmp_path):

@@ -116,14 +116,14 @@ def test_of_all_documents(tmp_path, three_shards, run_filter, quality) -> None:
     assert json.loads(run.read_bytes("filter/thresholds.json"))["quality"]["threshold"] == scores[-int(np.ceil(len(scores) / 4))]
 
 
-def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, three_shards, quality, toxicity, tree) -> None:
-    three_shards(tmp_path / "run")
+def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, texts, make_documents, finished_ingest, quality, toxicity, tree) -> None:
+    finished_ingest(tmp_path / "run", [make_documents(texts[:100]), make_documents(texts[100:200])])
     command = [sys.executable, HELPER, tmp_path / "run", tmp_path / "copies", json.dumps(section(quality, toxicity))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = sorted((tmp_path / "copies").glob("0*"))
-    # classifiers, measured 4, thresholds, documents 4, answers, the end mark, and the code of the two modules that compute them
-    assert int(done.stdout) == 14 and len(found) == 28
+    # classifiers, measured 2, thresholds, documents 2, answers, the end mark, and the code of the two modules that compute them
+    assert int(done.stdout) == 10 and len(found) == 15
     expected = tree(tmp_path / "copies/first")
     assert "filter/classifiers/quality.json" in expected and "filter/measured/part-00000.parquet" in expected
     for copy in found:
@@ -187,7 +187,7 @@ def filter_stage(folder: Path, *overrides: str) -> None:
     execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
 
 
-@pytest.mark.parametrize("override", ["gopher_short_doc=60", "gopher_short_doc=5", "quality=0.5", "quality=off"])
+@pytest.mark.parametrize("override", ["gopher_short_doc=60", "quality=0.5", "quality=off"])
 def test_retune_is_a_fresh_run_and_says_before_what_changes(tmp_path, three_shards, quality, tree, override, monkeypatch) -> None:
     three_shards(tmp_path / "run")
     described(tmp_path / "run", section(quality))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from labelled_texts import notes, write_jsonl, write_notes
+from tiny_crawl import make_rows
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.score import Scorer, load_heads
@@ -182,10 +183,11 @@ def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
     assert mean["unseen_source"] >= mean["auto"] - 0.02  # the threshold was chosen on these
 
 
-def test_a_run_against_reference_texts(tmp_path, crawl, corpusmill):
-    """Trains Python's documentation as a crawl against notes, from the command line."""
+def test_a_run_against_reference_texts(tmp_path, corpusmill):
+    """Trains Python's documentation as a run against notes, from the command line."""
+    make_rows(tmp_path / "rows.jsonl")
     (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
-    assert corpusmill("run", tmp_path / "recipe.yaml", crawl, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
+    assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", "--engine", "inline")[0] == 0
     write_notes(tmp_path / "notes.jsonl", notes(100, 1))
     command = ("--positive", tmp_path / "notes.jsonl", "--negative", tmp_path / "run", "--no-compress", "--output", tmp_path / "quality")
     code, _, err = corpusmill("classifier", "train", *command)

@@ -47,7 +47,7 @@ def real_texts() -> list[str]:
         module = importlib.import_module(name)
         texts.append(inspect.getdoc(module) or name)
         texts += [doc for _, member in sorted(vars(module).items()) if (doc := inspect.getdoc(member) if callable(member) else None)]
-    return [*sorted(set(texts))[:300], "\n".join(texts)[:12000]]
+    return [*sorted(set(texts))[:150], "\n".join(texts)[:12000]]
 
 
 @pytest.fixture(scope="session")

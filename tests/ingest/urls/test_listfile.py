@@ -1,8 +1,6 @@
 """Tests the file of hashes: built once and the same everywhere, shared by processes."""
 
 import gzip
-import random
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,16 +33,6 @@ def test_entries_as_they_are_written_or_as_they_are_equal(cache: Path, sources: 
     assert "http://www.A.test/x/" in exact.urls and "a.test/x" not in exact.urls
     assert "a.test/x" in equal.urls and "a.test/y?z" in equal.urls and "a.test" in equal.hosts and equal.depth == 1
     assert exact.words == {"hard_words": [], "soft_words": [], "subwords": []}
-
-
-def test_every_domain_that_datatrove_ships_is_found(url_filter, entries) -> None:
-    (lists,) = url_filter(preset="datatrove").lists
-    assert len(entries.domains) == len(lists.domains.values) == 4_558_940  # no two have the same hash
-    assert len(lists.urls.values) == 19_587
-    chance = random.Random(1)
-    assert all(domain in lists.domains for domain in chance.sample(entries.domains, 20_000))
-    assert not any(domain + "x" in lists.domains for domain in chance.sample(entries.domains, 20_000) if not domain.endswith("e"))
-    assert [len(lists.words[kind]) for kind in ("hard_words", "soft_words", "subwords")] == [203, 87, 134]
 
 
 def test_a_list_is_built_once_and_another_content_is_another_file(cache: Path, sources: list[ListFile], monkeypatch) -> None:
@@ -117,12 +105,3 @@ def test_a_datatrove_without_lists_is_one_sentence(tmp_path: Path, monkeypatch) 
     monkeypatch.delitem(sys.modules, "datatrove", raising=False)
     with pytest.raises(InputError, match=r"the installed datatrove \(.*\) ships no URL lists that are known here"):
         shipped_sources()
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
-def test_the_lists_of_datatrove_are_shared_and_not_copied(url_filter) -> None:
-    (lists,) = url_filter(preset="datatrove").lists
-    found = re.findall(rf"{lists.name}\.arrow\n(?:.*:.*\n)+", Path("/proc/self/smaps").read_text())
-    assert found
-    for mapping in found:
-        assert re.search(r"Private_Dirty: +0 kB", mapping) and re.search(r"Anonymous: +0 kB", mapping)

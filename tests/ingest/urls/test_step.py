@@ -7,12 +7,23 @@ from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
 from corpusmill.pipeline.errors import InputError
 
 
-@pytest.fixture
-def lists(tmp_path: Path) -> dict[str, list[str]]:
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Makes a user's own small lists, as options."""
-    (tmp_path / "domains").write_text("bad.test.com\nworst.com\n192.0.2.1\nxn--bcher-kva.com\nbox.internal\n")
-    (tmp_path / "urls").write_text("blog.example.com/2015\nhttp://example.com/Page/\nhttps://exact.com/x\nwiki.internal/x\n")
-    return {"domains": [str(tmp_path / "domains")], "urls": [str(tmp_path / "urls")]}
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "domains").write_text("bad.test.com\nworst.com\n192.0.2.1\nxn--bcher-kva.com\nbox.internal\n")
+    (folder / "urls").write_text("blog.example.com/2015\nhttp://example.com/Page/\nhttps://exact.com/x\nwiki.internal/x\n")
+    return {"domains": [str(folder / "domains")], "urls": [str(folder / "urls")]}
+
+
+@pytest.fixture(scope="module")
+def both_presets(url_filter, lists) -> tuple[UrlFilter, UrlFilter]:
+    return url_filter(preset="datatrove", shipped_lists=False, **lists), url_filter(shipped_lists=False, **lists)
+
+
+@pytest.fixture(scope="module")
+def both_with_words(url_filter) -> tuple[UrlFilter, UrlFilter]:
+    return url_filter(preset="datatrove", **WORDS), url_filter(**WORDS)
 
 
 def rules(made: UrlFilter, url: str | None) -> list[str]:
@@ -22,7 +33,7 @@ def rules(made: UrlFilter, url: str | None) -> list[str]:
 @pytest.mark.parametrize("preset", ["datatrove", "corpusmill"])
 @pytest.mark.parametrize("url", [None, ""])
 def test_no_url_fails_no_rule(url_filter, preset: str, url: str | None) -> None:
-    assert url_filter(preset=preset).failures(url) == []
+    assert url_filter(preset=preset, shipped_lists=False).failures(url) == []
 
 
 @pytest.mark.parametrize(
@@ -51,9 +62,8 @@ def test_no_url_fails_no_rule(url_filter, preset: str, url: str | None) -> None:
         ("http://example.com/page", [], []),  # paths keep their case
     ],
 )
-def test_domains_and_urls(url_filter, lists, url: str, exact: list[str], closer: list[str]) -> None:
-    assert rules(url_filter(preset="datatrove", shipped_lists=False, **lists), url) == exact
-    assert rules(url_filter(shipped_lists=False, **lists), url) == closer
+def test_domains_and_urls(both_presets, url: str, exact: list[str], closer: list[str]) -> None:
+    assert [rules(made, url) for made in both_presets] == [exact, closer]
 
 
 ALL_WORDS = ["url_hard_word", "url_soft_words", "url_subword"]
@@ -74,9 +84,8 @@ WORDS = {"hard_words": ["vile"], "soft_words": ["meh", "hmm"], "subwords": ["two
         ("http://a.com/meh/vile/hmm/atwo/wordsb", ALL_WORDS, ALL_WORDS),
     ],
 )
-def test_words(url_filter, url: str, exact: list[str], closer: list[str]) -> None:
-    assert rules(url_filter(preset="datatrove", **WORDS), url) == exact
-    assert rules(url_filter(**WORDS), url) == closer
+def test_words(both_with_words, url: str, exact: list[str], closer: list[str]) -> None:
+    assert [rules(made, url) for made in both_with_words] == [exact, closer]
 
 
 def test_reasons_name_what_it_was(url_filter, lists) -> None:
@@ -94,19 +103,13 @@ def test_rules_and_numbers_of_a_recipe(url_filter) -> None:
     assert rules(url_filter(**WORDS, rules=[]), url) == []
 
 
-def test_own_lists_come_on_top_of_the_shipped_ones(url_filter, lists) -> None:
-    made = url_filter(**lists)
-    assert len(made.lists) == 2
-    assert rules(made, "http://worst.com/") == rules(made, "http://0-1sex.com/") == ["url_domain"]
-
-
 def test_what_is_allowed_passes(url_filter, lists, tmp_path: Path) -> None:
     (tmp_path / "allow").write_text("good.worst.com\nhttp://a.com/vile/\n")
     made = url_filter(allow=[str(tmp_path / "allow")], **lists, **WORDS)
     assert made.failures("http://x.good.worst.com/") and made.allowed("http://X.good.worst.com/") == "good.worst.com"
     assert made.allowed("https://www.a.com/vile/page?x") == "a.com/vile"
     assert made.allowed("http://worst.com/") is None and made.allowed("http://a.com/vil") is None
-    assert url_filter(**lists).allowed("http://worst.com/") is None
+    assert url_filter(shipped_lists=False, **lists).allowed("http://worst.com/") is None
 
 
 @pytest.mark.parametrize("preset", ["datatrove", "corpusmill"])
@@ -124,13 +127,14 @@ def test_endless_hosts_are_neither_taken_apart_nor_remembered(url_filter, lists,
     assert made.site.cache_info().currsize == 0
 
 
-def test_workers_refuse_other_lists_than_the_run_began_with(tmp_path: Path, monkeypatch, lists) -> None:
+def test_workers_refuse_other_lists_than_the_run_began_with(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "cache"))
-    made = UrlFilter(UrlFilterConfig(shipped_lists=False, **lists))
+    (tmp_path / "domains").write_text("bad.test\n")
+    made = UrlFilter(UrlFilterConfig(shipped_lists=False, domains=[str(tmp_path / "domains")]))
     made.setup()
     began = made.fingerprint()
     made.setup(began)
-    Path(lists["domains"][0]).write_text("other.test\n")
+    (tmp_path / "domains").write_text("other.test\n")
     with pytest.raises(InputError, match="the lists of this worker are not those that the run was started with"):
         made.setup(began)
 

@@ -86,10 +86,10 @@ def fates(stages: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return every.assign(copy=every.groupby("id").cumcount())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_figures_are_those_of_pandas(tmp_path: Path, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    frame = crawl(generator, 400)
+    frame = crawl(generator, 300)
     seen = frame.sample(frac=0.9, random_state=seed)  # the second run had a part of the crawl
     a, b = chained(frame, 10, 1.5, 7), chained(seen, 14, 1.2, 5)
     found = compare(write(tmp_path / "a", a, 3), write(tmp_path / "b", b, 2), DiffOptions(samples=4))
@@ -203,7 +203,7 @@ def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(printed(run_folder, stricter).split())
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("width", [40, 200])
 def test_it_fits_and_is_harmless(run_folder: Path, stricter: Path, width: int) -> None:
     text = printed(run_folder, stricter, width, samples=60)
     assert not any(c in text for c in "\x1b\u202e\x07")

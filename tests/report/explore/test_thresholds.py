@@ -65,10 +65,9 @@ def kept_ids(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "moves",
     [
-        {"gopher_short_doc": 300},  # documents are dropped, and the share is taken of fewer
         {"gopher_short_doc": 1, "gopher_enough_stop_words": "off", "line_punct_ratio": 0.01},  # documents return
-        {"top_2_gram": 0.05, "dup_line_frac": 0.9, "quality": "off"},
-        {"quality": 0.5, "gopher_below_alpha_threshold": 0.85},
+        pytest.param({"top_2_gram": 0.05, "dup_line_frac": 0.9, "quality": "off"}, marks=pytest.mark.long),
+        {"quality": 0.5, "gopher_below_alpha_threshold": 0.85},  # documents are dropped, and the share is taken of fewer
         {"gopher_long_doc": 1e12},
     ],
 )

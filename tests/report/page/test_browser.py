@@ -41,7 +41,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return Path(write_report(str(write_hostile_run(tmp_path_factory.mktemp("hostile") / "run")))).as_uri()
 
 
-@pytest.mark.parametrize(("scheme", "colors"), [("light", LIGHT), ("dark", DARK)])
+@pytest.mark.parametrize(("scheme", "colors"), [("light", LIGHT), pytest.param("dark", DARK, marks=pytest.mark.long)])
 def test_all_charts_are_drawn_in_the_colours_of_the_theme(tab: Seen, report: str, scheme: str, colors: dict[str, str]) -> None:
     page = visit(tab, report, color_scheme=scheme)
     until(page, "drawn.size")

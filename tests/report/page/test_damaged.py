@@ -16,7 +16,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("damaged")
 
 
-@pytest.mark.parametrize("name", DAMAGED)
+#: These differ little from others.
+SIMILAR = ("an empty shard", "no ingest", "no dedup", "no tokens", "no evaluate")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SIMILAR)) for name in DAMAGED])
 def test_the_page_says_what_is_wrong(folder: Path, name: str) -> None:
     make, words = DAMAGED[name]
     make(folder / name)

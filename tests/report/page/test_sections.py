@@ -64,15 +64,6 @@ def test_those_that_lose_most(summary: Summary) -> None:
     assert all(left / before < hosts.kept_share / 2 for _, before, left in hosts.losers)
 
 
-def test_the_page_of_an_equal_run_is_equal(random_run: Path, tmp_path: Path, page: str) -> None:
-    shutil.copytree(random_run, tmp_path / "copy")
-    assert render(read_summary(str(tmp_path / "copy"))) == page
-
-
-def test_without_pii_the_page_says_so(run_folder: Path) -> None:
-    assert "has not run, so nobody has looked for personal data" in Path(write_report(str(run_folder))).read_text()
-
-
 def rewrite(folder: Path, change: Any) -> None:
     """Changes every report shard of the filter stage."""
     for shard in sorted((folder / "filter" / "report").iterdir()):

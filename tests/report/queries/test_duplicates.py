@@ -67,9 +67,9 @@ def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: 
     return Run(str(folder))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", (1, 2, 3))
 def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
-    parts = tables(seed, 1 + seed % 4, earlier=[0, 0.3, 1][seed % 3], size=3000 if seed == 1 else 300)
+    parts = tables(seed, 1 + seed % 4, earlier=[0, 0.3, 1][seed % 3], size=1000 if seed == 1 else 300)
     rows = [row for part in parts for row in part]
     run = write(tmp_path, parts)
     found = read_clusters(run)

@@ -60,9 +60,10 @@ def test_edges_ascend_and_each_value_has_a_bin(values: list[float]) -> None:
 
     bins = plan(np.array(values, np.float64), [])
     assert (np.diff(bins.edges) > 0).all()
-    for value in values:
-        ((place,),) = duckdb.sql(f"SELECT {bins.place(f'{float(value)!r}::DOUBLE')}").fetchall()
-        edges = bins.edges
+    edges = bins.edges
+    places = duckdb.sql(f"SELECT value, {bins.place('value')} FROM unnest({[float(v) for v in values]}::DOUBLE[]) each(value)").fetchall()
+    assert sorted(value for value, _ in places) == sorted(values)
+    for value, place in places:
         assert place == (len(edges) - 1 if value > edges[-1] else min(np.searchsorted(edges, value, "right") - 1, len(edges) - 2))
 
 

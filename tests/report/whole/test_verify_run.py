@@ -35,16 +35,22 @@ def _passages(characters: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from corpusmill.pipeline.engine import InlineEngine
     from corpusmill.pipeline.run import execute, new_plan
     from corpusmill.pipeline.watch.progress import Progress
 
     folder = tmp_path_factory.mktemp("verified")
     (folder / "recipe.yaml").write_text(RECIPE)
-    rows = "".join(json.dumps({"text": part, "url": f"http://rows.test/{n}"}) + "\n" for n, part in enumerate(_passages(2_000_000)))
-    (folder / "rows.jsonl").write_text(rows)  # so that each stage has several shards
-    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(crawl), str(folder / "rows.jsonl")])
+    (folder / "in").mkdir()
+    passages = _passages(1_600_000)
+    for host, some in (
+        ("rows", passages[:120]),
+        ("mirror", passages[120:] + passages[:120:4]),
+    ):  # some copies; and each stage has several shards
+        rows = [{"text": part, "url": f"http://{host}.test/{n}"} for n, part in enumerate(some)]
+        (folder / f"in/{host}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(folder / "in")])
     execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
     return folder / "run"
 
@@ -222,15 +228,13 @@ def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
 
 
 PLANTS = [
-    *[flip_a_bit] * 16, *[cut_short] * 4, *[remove_a_file] * 4, *[swap_shards] * 5, *[add_a_file] * 2, *[lose_a_row] * 5,
-    *[double_a_row] * 3, *[change_an_id] * 3, *[edit_a_verdict] * 2, *[edit_a_value] * 2, *[edit_a_count] * 2, *[edit_the_recipe] * 2,
-    *[double_a_record] * 2, *[read_a_shard_twice] * 2, leave_a_temporary_file,
-    *[change_listed_keys] * 2,
+    *[flip_a_bit] * 6, *[cut_short] * 2, *[remove_a_file] * 2, *[swap_shards] * 2, add_a_file, *[lose_a_row] * 3, *[double_a_row] * 2,
+    *[change_an_id] * 2, edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice,
+    leave_a_temporary_file, change_listed_keys,
 ]  # fmt: skip
 
 
 def test_each_planted_fault_is_found(finished: Path, tmp_path: Path) -> None:
-    assert len(PLANTS) == 57
     for seed, plant in enumerate(PLANTS):
         run = tmp_path / str(seed)
         shutil.copytree(finished, run)
