@@ -14,6 +14,7 @@ import yaml
 from asking import client_of, rows_of
 from built_run import RunBuilder, documents, report
 from starlette.testclient import TestClient
+from tiny_classifiers import make_classifier
 
 from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.filters.whatif import retune
@@ -39,7 +40,7 @@ filter:
     - gopher_repetition: {}
     - gopher_quality: {}
     - fineweb_quality: {}
-    - quality: {keep: 0.8}
+    - classifier: {model: quality, keep_where: high, keep: 0.8}
 """
 
 
@@ -48,6 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, crawl: Path) -> Path:
     """Makes a run by the pipeline; one of its rules keeps a share of the documents that pass the others."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "recipe.yaml").write_text(RECIPE)
+    make_classifier(folder / "quality", "quality", {"quality": ["good"]})
     plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in sorted(crawl.iterdir())])
     execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
     return folder / "run"
