@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import pydoc
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def make_crawl(folder: Path) -> None:
     make_rows(folder / "rows.jsonl")
 
 
-def make_rows(path: Path) -> None:
-    rows = [{"text": inspect.getdoc(importlib.import_module(m)) or m, "url": f"http://rows.test/{m}"} for m in MODULES]
+def make_rows(path: Path, more: Sequence[str] = ()) -> None:
+    """Writes the docstrings of MODULES and `more` as JSONL, and a broken line."""
+    rows = [{"text": inspect.getdoc(importlib.import_module(m)) or m, "url": f"http://rows.test/{m}"} for m in [*MODULES, *more]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")

@@ -185,7 +185,8 @@ def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
 
 def test_a_run_against_reference_texts(tmp_path, corpusmill):
     """Trains Python's documentation as a run against notes, from the command line."""
-    make_rows(tmp_path / "rows.jsonl")
+    more = "ast codecs collections decimal enum inspect io ipaddress optparse os shutil socket types urllib.parse weakref xml.dom"
+    make_rows(tmp_path / "rows.jsonl", more.split())
     (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
     assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "rows.jsonl", "--output", tmp_path / "run", "--engine", "inline")[0] == 0
     write_notes(tmp_path / "notes.jsonl", notes(100, 1))
