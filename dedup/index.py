@@ -233,9 +233,8 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
             f"{index.storage.path(name)}: this entry of the index is of a run with other documents; give this one a dedup.index.name "
             f"of its own, or remove that folder if it is to be replaced."
         )
-    entries = [
-        entry for entry in every if existing is None or entry.number < existing.number
-    ]  # a repeated run sees the same entries as before
+    # a repeated run sees the same entries as before
+    entries = [entry for entry in every if existing is None or entry.number < existing.number]
     for entry in entries:
         missing = [column for column in columns if column not in entry.columns]
         if missing:
