@@ -72,10 +72,14 @@ def lid_model() -> str:
 
 
 @pytest.fixture(scope="session")
-def quality_step(tmp_path_factory) -> dict[str, Any]:
-    """Makes a step that scores quality and keeps all, with a classifier trained in a moment."""
-    folder = make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
-    return {"classifier": {"model": str(folder), "keep_where": "high", "threshold": 0.0}}
+def quality(tmp_path_factory) -> Path:
+    return make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
+
+
+@pytest.fixture(scope="session")
+def quality_step(quality: Path) -> dict[str, Any]:
+    """Makes a step that scores quality and keeps all."""
+    return {"classifier": {"model": str(quality), "keep_where": "high", "threshold": 0.0}}
 
 
 def _measure(name: str, options: dict[str, Any], texts: list[str]) -> tuple[dict[str, list[Any]], list[str]]:

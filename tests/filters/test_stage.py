@@ -74,8 +74,8 @@ def test_the_report_names_its_rules(run, run_filter, lid_model: str) -> None:
 def test_bytes_do_not_depend_on_how_documents_are_grouped(
     tmp_path: Path, make_documents, finished_ingest, run_filter, lid_model, texts, quality_step
 ) -> None:
-    texts, options = texts[::7], {"steps": [*FINEWEB["steps"], quality_step]}
-    shards = {"one": [make_documents(texts)], "many": [make_documents(texts).slice(n, 40) for n in range(0, len(texts), 40)]}
+    texts, options = [*TEXTS, *texts[::2]], {"steps": [*FINEWEB["steps"], quality_step]}
+    shards = {"one": [make_documents(texts)], "many": [make_documents(texts).slice(n, 20) for n in range(0, len(texts), 20)]}
     tables = {}
     for name, parts in shards.items():
         done = run_filter(finished_ingest(tmp_path / name, parts), options)

@@ -226,28 +226,39 @@ def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch
     assert tree(tmp_path / "run") == tree(base)
 
 
-@pytest.mark.parametrize(("threshold", "row"), [("gopher_long_doc=999999", 1), ("gopher_short_doc=120", 2)])
-def test_killed_between_the_files_of_a_shard_and_its_row(tmp_path: Path, base: Path, tree: Callable, threshold: str, row: int) -> None:
-    """The stage itself ends with the bytes of before, and a repeated retuning with those of a fresh run. The first threshold has as many
-    digits and changes no verdict: the new report has the old one's size, but other rules.
-    """
-    folder, report, option = tmp_path / "run", f"filter/report/part-0000{row - 1}.parquet", f"filter.thresholds.{threshold}"
-    shutil.copytree(base, folder)
+def kill_retune(folder: Path, option: str, row: int) -> None:
+    """Retunes, and kills the process after it has written the files of a shard and before it writes their row of the manifest."""
 
     def killed() -> None:
         killed_at(row, after=False)  # row 0 names the shards that are about to change
         again(folder, option)
 
     assert os.WTERMSIG(in_child(killed)) == signal.SIGKILL
-    before, now = (base / report).read_bytes(), (folder / report).read_bytes()
-    assert before != now and (len(before) == len(now) or row > 1)
-    shutil.copytree(folder, tmp_path / "repeated")
-    filter_stage(folder)
-    assert tree(folder) == tree(base)
-    shutil.copytree(base, tmp_path / "fresh")
+
+
+def test_killed_halfway(tmp_path: Path, base: Path, tree: Callable) -> None:
+    """A repeated retuning ends with the bytes of a fresh run, and the stage itself with those of before."""
+    folder, option = tmp_path / "run", "filter.thresholds.gopher_short_doc=120"
+    for name in ("run", "fresh"):
+        shutil.copytree(base, tmp_path / name)
     filter_stage(tmp_path / "fresh", option)
+    kill_retune(folder, option, 2)
+    shutil.copytree(folder, tmp_path / "repeated")
     again(tmp_path / "repeated", option)
     assert tree(tmp_path / "repeated") == tree(tmp_path / "fresh")
+    filter_stage(folder)
+    assert tree(folder) == tree(base)
+
+
+def test_killed_where_a_changed_report_has_the_old_size(tmp_path: Path, base: Path, tree: Callable) -> None:
+    """The new threshold has as many digits and changes no verdict: the new report has the old one's size, but other rules."""
+    folder, report = tmp_path / "run", "filter/report/part-00000.parquet"
+    shutil.copytree(base, folder)
+    kill_retune(folder, "filter.thresholds.gopher_long_doc=999999", 1)
+    before, now = (base / report).read_bytes(), (folder / report).read_bytes()
+    assert before != now and len(before) == len(now)
+    filter_stage(folder)
+    assert tree(folder) == tree(base)
 
 
 def test_what_retune_refuses(tmp_path: Path, base: Path, make_documents, finished_ingest) -> None:

@@ -165,6 +165,7 @@ def test_a_threshold_for_sources_that_were_left_out(tmp_path, corpusmill):
     assert list(facts["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl"]
 
 
+@pytest.mark.long
 def test_a_run_against_reference_texts(tmp_path, corpusmill):
     """Trains Python's documentation as a run against notes, from the command line."""
     more = "ast codecs collections decimal enum inspect io ipaddress optparse os shutil socket types urllib.parse weakref xml.dom"
