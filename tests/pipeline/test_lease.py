@@ -169,6 +169,12 @@ def test_a_damaged_lease_is_watched_like_one_of_another_machine(tmp_path: Path, 
         assert time.monotonic() - begun >= 0.2 and taken.before is None
 
 
+def test_a_wrong_time_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(leases.TTL_VARIABLE, "nan")
+    with pytest.raises(InputError, match="CORPUSMILL_LEASE_SECONDS=nan: give seconds from 1 to 3600"):
+        Lease(Storage(str(tmp_path)))
+
+
 def test_a_folder_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/run: the run's folder can't be written"):

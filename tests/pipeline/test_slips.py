@@ -162,6 +162,13 @@ def test_a_run_json_of_another_program_is_not_taken_for_a_run(mill: Path, corpus
     assert code == 2 and "not a run description" in err and "start" in (tmp_path / "run.json").read_text()
 
 
+def test_what_a_run_left_that_was_killed_as_it_began_is_gone_on_with(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
+    for name in ("log.jsonl", "progress.json", ".tmp-123-run.json"):
+        (tmp_path / name).write_text("")
+    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", tmp_path, "--to", "ingest", *INLINE)
+    assert code == 0, err
+
+
 def test_a_filter_that_keeps_nothing_is_no_success(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
     short, run = write(tmp_path / "short.jsonl", "one", "two words"), tmp_path / "run"
     code, out, err = corpusmill("run", mill / "recipe.yaml", short, "--output", run, *INLINE)
