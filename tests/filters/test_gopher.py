@@ -92,11 +92,6 @@ def test_values(measure_step: Callable) -> None:
     assert np.isnan(columns["gopher_mean_word_length"][1]) and np.isnan(columns["gopher_alpha_word_ratio"][1])
 
 
-def test_stop_words_of_another_language(measure_step: Callable) -> None:
-    columns, _ = measure_step("gopher_quality", {"stop_words": ["der", "die", "und", "größer"]}, ["der und und größer", "Der die the of"])
-    assert columns["gopher_stop_words"] == [3, 1]
-
-
 def test_the_paper_counts_every_word() -> None:
     by_name = {rule.name: rule for rule in GopherQuality.PRESETS["gopher-paper"]}
     assert by_name["gopher_short_doc"].column == "gopher_all_words"

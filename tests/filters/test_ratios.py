@@ -10,7 +10,6 @@ import pytest
 import zstandard
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.errors import InputError
 
 # ---- compression
@@ -55,11 +54,6 @@ def test_tokens_of_each_text(tokenizer: str, texts: list[str], measure_step: Cal
     for text, tokens, ratio in zip(texts, columns["tokens"], columns["token_char_ratio"], strict=True):
         assert tokens == len(reference.encode(text, add_special_tokens=False).ids)
         assert ratio == tokens / len(text) if text else math.isnan(ratio)
-
-
-def test_rules_are_those_that_the_recipe_asks_for(tokenizer: str) -> None:
-    (step,) = build_steps([resolve_step({"token_ratio": {"tokenizer": tokenizer, "max_ratio": 0.5}})])
-    assert [(rule.rule.name, rule.rule.threshold) for rule in step.rules] == [("too_many_tokens", 0.5)]
 
 
 def test_no_tokenizer(measure_step: Callable, tmp_path: Path) -> None:

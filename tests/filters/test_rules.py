@@ -10,7 +10,7 @@ from corpusmill.dedup import removal
 from corpusmill.dedup.contamination.editor import RULE as CONTAMINATED
 from corpusmill.dedup.inside.lines import MOSTLY_LINES, ONLY_LINES
 from corpusmill.dedup.inside.passages import ONLY_SUBSTRINGS
-from corpusmill.filters.rules import Rule, StepRule, decide, meaning, rules_metadata, with_thresholds
+from corpusmill.filters.rules import Rule, StepRule, decide, meaning, rules_metadata
 from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import INGEST_REPORT
@@ -38,16 +38,6 @@ def test_every_failed_rule_in_the_order_of_the_rules() -> None:
 def test_nan_and_null_never_decide() -> None:
     values = {"a": pa.array([None], pa.int64()), "language": pa.array([None], pa.string()), "b": pa.array([math.nan])}
     assert decide(RULES, values, 1).to_pylist() == [[]]
-
-
-def test_other_thresholds() -> None:
-    changed = with_thresholds(RULES, {"low": 5, "high": None})
-    assert [rule.rule.name for rule in changed] == ["low", "foreign", "exact", "at_most", "at_least"]
-    assert changed[0].rule == Rule("low", "a", "<", 5)
-    with pytest.raises(ValueError, match=r"thresholds\.lo: no such rule \(expected one of low, high"):
-        with_thresholds(RULES, {"lo": 1})
-    with pytest.raises(ValueError, match="compares with a list"):
-        with_thresholds(RULES, {"foreign": 1})
 
 
 # ---- The meaning of rules in words: every rule that ships has a phrase, with the threshold that decides.

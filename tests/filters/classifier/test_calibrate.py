@@ -41,21 +41,6 @@ def test_isotonic_is_that_of_scikit_learn(weighted):
     np.testing.assert_allclose(fit_calibration("isotonic", raw, yes, weights).apply(new), model.predict(new), atol=1e-12)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([0.0, 0.001, 0.3, 0.5, 0.9, 1.0]), st.booleans()), min_size=2, max_size=30),
-    st.sampled_from(["platt", "isotonic"]),
-)
-def test_it_never_falls_and_stays_a_probability(examples, method):
-    raw, yes = [s for s, _ in examples], [y for _, y in examples]
-    if all(yes) or not any(yes):
-        with pytest.raises(InputError, match="has the answer"):
-            fit_calibration(method, raw, yes)
-        return
-    scores = fit_calibration(method, raw, yes).apply(np.linspace(0, 1, 101))
-    assert np.all(np.diff(scores) >= 0)
-    assert np.all((scores >= 0) & (scores <= 1))
-
-
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_a_model_that_is_the_wrong_way_round_is_not_turned_around(method):
     raw = np.linspace(0, 1, 200)

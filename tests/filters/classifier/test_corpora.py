@@ -16,7 +16,7 @@ from corpusmill.filters.classifier import corpora as contrasts
 from corpusmill.filters.classifier.builtin import builtin, builtin_key, builtin_spec
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus, corpus_path
-from corpusmill.filters.classifier.corpus_texts import article_text, articles, brown_text, mail_text
+from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text
 from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.filters.classifier.spec import read_spec
 from corpusmill.filters.classifier.step import BUILTIN
@@ -93,11 +93,6 @@ def test_a_dump() -> None:
     ]
     dump = f"<mediawiki xmlns='http://x'>{''.join(page.format(*fields) for fields in pages)}</mediawiki>"
     assert list(articles(bz2.compress(dump.encode()))) == [("A", body.strip()), ("D & E", body.strip())]
-
-
-def test_tagged_text() -> None:
-    tagged = "\n\n\tThe/at jury/nn said/vbd ``/`` no/at ''/'' ,/, and/or/cc (/( so/rb )/) on/in ./.\n\n\n\tNext/ap ./.\n"
-    assert brown_text(tagged) == 'The jury said "no", and/or (so) on.\n\nNext.'
 
 
 def test_an_unknown_corpus() -> None:

@@ -87,19 +87,6 @@ def test_columns_come_before_word_lists_and_those_before_what_the_whole_source_s
     assert [row["kitchen"] for row in rows_of(source, tmp_path)] == [1, 0, 1, 0, 0]
 
 
-def test_documents_are_numbered_across_sources(tmp_path):
-    write_jsonl(tmp_path / "a.jsonl", [{"text": "one two three four", "label": 1}, {"text": "five six seven", "label": 0}])
-    write_jsonl(tmp_path / "b.jsonl", [{"text": "eight nine ten", "label": 0}])
-    sources = [Source(files=(name,), label_column="label", pieces=PieceLength(words=3)) for name in ("a.jsonl", "b.jsonl")]
-    found = gather_examples(sources, tmp_path, ("kitchen",)).table
-    assert found.select(["text", "source", "document"]).to_pylist() == [
-        {"text": "one two three", "source": "a.jsonl", "document": 0},
-        {"text": "four", "source": "a.jsonl", "document": 0},
-        {"text": "five six seven", "source": "a.jsonl", "document": 1},
-        {"text": "eight nine ten", "source": "b.jsonl", "document": 2},
-    ]
-
-
 @given(text=st.text(alphabet="ab \n", max_size=200), size=st.integers(20, 60))
 def test_pieces_of_characters_hold_the_text_in_order(text, size):
     pieces, document = cut([text], PieceLength(characters=size))

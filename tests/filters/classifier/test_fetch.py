@@ -69,15 +69,6 @@ def digests(options: dict) -> list[str]:
     return step.step.model_digests()
 
 
-def test_a_public_model_by_url(served, dclm_model, measure_step, mixed_texts) -> None:
-    folder, url, asked = served
-    shutil.copy(dclm_model, folder / "oh_eli5.bin")
-    remote = {"preset": "dclm", "model": f"{url}/oh_eli5.bin", "sha256": sha256(dclm_model)}
-    local = {"preset": "dclm", "model": str(dclm_model)}
-    assert measure_step("classifier", remote, mixed_texts) == measure_step("classifier", local, mixed_texts)
-    assert digests(remote) == digests(local) and asked.count("/oh_eli5.bin") == 1
-
-
 def test_a_folder_by_url(served, toxicity, measure_step, mixed_texts) -> None:
     folder, url, asked = served
     shutil.copytree(toxicity, folder / "tox")

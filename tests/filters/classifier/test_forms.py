@@ -75,13 +75,6 @@ def test_every_kind_of_character() -> None:
             assert write(form, texts) == [reference(form, text) for text in texts]
 
 
-def test_examples() -> None:
-    text = "  See HTTP://x.y/Z, @Bob:\r\n\r\nIt's   ΟΔΟΣ!\u2028End </s> __label__yes\t."
-    assert write("plain", [text]) == ["See HTTP://x.y/Z, @Bob: It's ΟΔΟΣ! End ."]
-    assert write("lower", [text]) == ["see http://x.y/z, @bob: it's οδος! end ."]
-    assert write("words", [text]) == ["see <url> <user> : <nl> it ' s οδος ! <nl> end < / s > ."]
-
-
 def test_fasttext_learns_no_label_from_a_text(tmp_path: Path) -> None:
     """No text becomes a label or ends a line: the model has only the intended labels and words."""
     evil = [f"{before}{token}{after}word{place}" for place, (before, token, after) in enumerate(

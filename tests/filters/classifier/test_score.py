@@ -243,13 +243,6 @@ def test_texts_that_are_missing_have_no_score(folder: Path, tmp_path: Path) -> N
     assert table["rude"][2].as_py() is not None
 
 
-def test_no_text_at_all_is_a_file_without_rows(folder: Path, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "none.parquet")
-    assert score_files(folder, [str(tmp_path / "none.parquet")], str(tmp_path / "scores.parquet"))["texts"] == 0
-    table = pq.read_table(tmp_path / "scores.parquet")
-    assert table.num_rows == 0 and "spam_share" in table.column_names
-
-
 def test_what_breaks_in_the_middle_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     rows = "".join(json.dumps(post) + "\n" for post in POSTS)
     for row, sentence in (("{broken", "not JSON"), ('{"body": "x"}', "has no column 'text'"), ('{"text": 5}', "'text' is no text")):
