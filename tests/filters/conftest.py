@@ -33,14 +33,16 @@ HARD_TEXTS = [
 ]  # fmt: skip
 
 
-def real_texts(shared: Path) -> list[str]:
-    texts = [json.loads(line)["text"] for line in (shared / "text/c4_demo.jsonl").open()]
-    texts += [json.loads(line)["text"] for line in (shared / "quality/dclm_human.jsonl").open()]
-    wiki = (shared / "text/wiki_demo.txt").read_text()
+@pytest.fixture(scope="session")
+def many_texts(shared_data: Path) -> list[str]:
+    """Returns about 750 real documents in 75 languages."""
+    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()]
+    texts += [json.loads(line)["text"] for line in (shared_data / "quality/dclm_human.jsonl").open()]
+    wiki = (shared_data / "text/wiki_demo.txt").read_text()
     texts += [wiki[start : start + 8000] for start in range(0, 320_000, 8000)]
-    wikitext = (shared / "text/wikitext2_valid.txt").read_text()
+    wikitext = (shared_data / "text/wikitext2_valid.txt").read_text()
     texts += [wikitext[start : start + 20000] for start in range(0, 200_000, 20000)]
-    for path in sorted((shared / "lid").glob("*.txt")):
+    for path in sorted((shared_data / "lid").glob("*.txt")):
         lines = path.read_text().splitlines()
         texts += ["\n".join(lines[:20]), "\n\n".join(lines[:3] * 2 + lines[3:9])]
     return texts
@@ -52,9 +54,9 @@ def hard_texts() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def texts(shared_data: Path) -> list[str]:
-    """Returns about 150 real documents in 60 languages, and the hard ones."""
-    return real_texts(shared_data)[::5] + HARD_TEXTS
+def texts(many_texts: list[str]) -> list[str]:
+    """Returns every fifth real document, and the hard ones."""
+    return many_texts[::5] + HARD_TEXTS
 
 
 @pytest.fixture(scope="session")

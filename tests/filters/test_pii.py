@@ -102,10 +102,11 @@ def test_a_second_pass_finds_nothing(measure_step: Callable, texts: list[str]) -
     assert all(sum(column) == 0 for column in again.values())
 
 
-def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callable, texts: list[str]) -> None:
+def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callable, many_texts: list[str]) -> None:
     reference = PIIFormatter(email_replacement="email@example.com", remove_ips=False)
-    _, ours = measure_step("pii", {kind.name: None for kind in KINDS if kind.name != "email"}, texts)
-    assert [text for text, new in zip(texts, ours) if reference.format(text) != new] == []
+    texts = [text for text in many_texts if "@" in text]
+    columns, ours = measure_step("pii", {kind.name: None for kind in KINDS if kind.name != "email"}, texts)
+    assert ours == [reference.format(text) for text in texts] and sum(columns["pii_emails"]) > 10
 
 
 HOSTILE = [
@@ -267,13 +268,11 @@ def test_regions_are_a_choice(measure_step: Callable) -> None:
         PiiConfig(phone_regions=["USA"])
 
 
-def test_the_librarys_matcher_finds_little_more_in_real_texts(measure_step: Callable, texts: list[str]) -> None:
+def test_the_librarys_matcher_finds_no_more_in_real_texts(measure_step: Callable, many_texts: list[str]) -> None:
     """Whatever the matcher finds after a `+` in real documents is found here."""
-    places = [place for place, text in enumerate(texts) if re.search(r"\+\d", text)]
-    counts = found(measure_step, [texts[place] for place in places])
-    for place, count in zip(places, counts):
-        theirs = [match for match in PhoneNumberMatcher(texts[place], None, Leniency.VALID) if match.raw_string.startswith("+")]
-        assert count >= len(theirs)
+    texts = [text for text in many_texts if re.search(r"\+\d", text)]
+    found_there = [[m for m in PhoneNumberMatcher(text, None, Leniency.VALID) if m.raw_string.startswith("+")] for text in texts]
+    assert any(found_there) and all(count >= len(theirs) for count, theirs in zip(found(measure_step, texts), found_there))
 
 
 # ---- Cards, accounts and national numbers: the libraries' own examples are found; with another check digit they are not.
