@@ -11,7 +11,7 @@ import pytest
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import read_groups
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
+from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet
 from corpusmill.pipeline.schemas import document_id
 
 CONFIG = IngestConfig()
@@ -57,14 +57,6 @@ def test_text_that_is_not_utf8_is_a_row() -> None:
     found = rows(written(pa.table({"text": bad})))
     assert [row.failed for row in found] == [[], ["invalid_utf8"], []]
     assert found[2].text == "also good"
-
-
-def test_the_text_column_is_asked_for_by_name_and_type() -> None:
-    content = written(pa.table({"content": ["a"], "n": [1]}))
-    parquet = open_parquet("/data/x.parquet", io.BytesIO(content))
-    assert text_fault("x.parquet", parquet, "text") == "x.parquet: no column 'text' (ingest.text_key); it has content, n."
-    assert text_fault("x.parquet", parquet, "n") == "x.parquet: column 'n' (ingest.text_key) holds int64, not text."
-    assert text_fault("x.parquet", parquet, "content") == ""
 
 
 def test_a_damaged_row_group_costs_only_itself() -> None:
