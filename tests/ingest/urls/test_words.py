@@ -1,12 +1,10 @@
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from corpusmill.ingest.urls.filter import UrlFilterConfig
-from corpusmill.ingest.urls.lists import WordLists, readable, squeeze
+from corpusmill.ingest.urls.lists import WordLists, squeeze
 
 WORDS = st.lists(st.text("abc1", min_size=1, max_size=4), max_size=8)
 
@@ -21,20 +19,5 @@ def test_words_are_found_as_one_by_one(hard: list[str], soft: list[str], subword
     assert found.subwords == sorted(word for word in set(subwords) if word in squeezed)
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("http://A.test/XXX", ["http", "a", "test", "xxx"]),
-        ("http://a.test/%78xx%2Fsex", ["http", "a", "test", "xxx", "sex"]),
-        ("http://a.test/%C3%A9%ff%zz", ["http", "a", "test", "zz"]),
-        ("http://a.test/İx", ["http", "a", "test", "x"]),
-    ],
-)
-def test_a_url_made_readable(url: str, words: list[str]) -> None:
-    assert [word for word in re.split("[^a-zA-Z0-9]+", readable(url)) if word] == words
-
-
 def test_words_of_a_recipe_are_squeezed() -> None:
     assert UrlFilterConfig(subwords=["Baby Batter!"]).subwords == ["babybatter"] and squeeze("2 g-1 cup\n") == "2g1cup"
-    with pytest.raises(ValidationError, match="letters a to z or digits"):
-        UrlFilterConfig(hard_words=["--"])
