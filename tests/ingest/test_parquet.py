@@ -10,7 +10,6 @@ import pytest
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import read_groups
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet
 from corpusmill.pipeline.schemas import document_id
 
@@ -68,8 +67,3 @@ def test_a_damaged_row_group_costs_only_itself() -> None:
     found = rows(bytes(content))
     assert [row.failed for row in found] == [[]] * 3 + [["corrupt"]] + [[]] * 3
     assert "row group 1" in found[3].reason and [row.offset for row in found] == [0, 1, 2, 3, 6, 7, 8]
-
-
-def test_what_is_no_parquet_file_is_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^/x/a.parquet: not a readable Parquet file \([^\n]*\)\.$"):
-        open_parquet("/x/a.parquet", io.BytesIO(b"PAR1 and then nothing"))

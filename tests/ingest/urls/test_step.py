@@ -39,6 +39,7 @@ def test_no_url_fails_no_rule(url_filter, preset: str, url: str | None) -> None:
     ("url", "exact", "closer"),
     [
         ("http://worst.com/", ["url_domain"], ["url_domain"]),
+        ("http://www.worst.com:8080/", ["url_domain"], ["url_domain"]),
         ("http://WORST.com/", [], ["url_domain"]),
         ("http://bad.test.com/", ["url_subdomain"], ["url_subdomain"]),
         ("http://a.bad.test.com/", [], ["url_subdomain"]),  # neither the registered domain nor the whole host is listed
