@@ -14,7 +14,6 @@ import pytest
 
 from corpusmill.ingest import inputs
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.original import read_record
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
@@ -75,30 +74,6 @@ def test_every_record_has_a_row_with_its_reasons(tmp_path: Path, warcs, ingest) 
     assert sum(r.rows_in for r in found.rows) == len(found.report) and sum(r.kept for r in found.rows) == len(found.data)
     again = ingest(path, name="again")
     assert [row.outputs for row in again.rows] == [row.outputs for row in found.rows]  # no times, nothing by chance
-
-
-def test_records_are_found_again_by_their_place(tmp_path: Path, warcs, ingest) -> None:
-    plain = warcs.write(warcs.mixed(4), gzip=False)
-    (tmp_path / "in").mkdir()
-    for name, content in {"a.warc": plain, "b.warc.gz": warcs.write(warcs.mixed(4)), "c.warc.gz": gzip.compress(plain)}.items():
-        (tmp_path / "in" / name).write_bytes(content)
-    lines = [json.dumps({"text": f"line {n}"}) + "\n" for n in range(5)]
-    (tmp_path / "in" / "d.jsonl").write_text("".join(lines))
-    (tmp_path / "in" / "e.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
-    pq.write_table(pa.table({"text": ["row 0", "row 1", "row 2"], "n": [0, 1, 2]}), tmp_path / "in" / "f.parquet", row_group_size=2)
-    found = ingest(tmp_path / "in")
-    assert len(found.data) == 3 * 4 + 2 * 5 + 3
-    for row in found.data:
-        raw = read_record(row["source"], row["offset"], row["length"])
-        if row["url"]:
-            assert raw.startswith(b"WARC/1.0\r\n") and f"WARC-Target-URI: {row['url']}\r\n".encode() in raw and row["text"].encode() in raw
-        else:
-            assert json.loads(raw)["text"] == row["text"]
-    assert read_record(str(tmp_path / "in" / "f.parquet"), 2, None) == b'{"n":2,"text":"row 2"}'
-    with pytest.raises(InputError, match="it is not the file that was ingested"):
-        read_record(str(tmp_path / "in" / "a.warc"), len(plain), 10)
-    # the same page in three files is the same document
-    assert len({row["id"] for row in found.data if row["url"]}) == 4
 
 
 def test_pieces_of_files_equal_the_whole_even_of_damaged_ones(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
