@@ -14,6 +14,7 @@ import pytest
 
 from corpusmill.ingest import inputs
 from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.original import read_record
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
@@ -99,6 +100,8 @@ def test_pieces_of_files_equal_the_whole_even_of_damaged_ones(tmp_path: Path, wa
     assert len(whole.rows) == 1 and len(tasks.rows) > 12 and max(row.bytes_in for row in tasks.rows) < 40_000
     assert [row.task for row in tasks.rows] == [f"part-{n:05d}" for n in range(len(tasks.rows))]
     assert all(tasks.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+    with pytest.raises(InputError, match="it is not the file that was ingested"):
+        read_record(str(folder / "b.warc"), (folder / "b.warc").stat().st_size, 10)
 
 
 def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
