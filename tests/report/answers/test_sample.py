@@ -32,11 +32,10 @@ def by_hash(rows: list[dict[str, Any]], seed: int) -> list[str]:
     return sorted((row["id"] for row in rows), key=lambda id_: hashlib.md5(f"{id_}:{seed}".encode()).hexdigest())
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_draw_is_an_order_by_the_hash_of_id_and_seed(run_folder: Path, seed: int) -> None:
+def test_a_draw_is_an_order_by_the_hash_of_id_and_seed(run_folder: Path) -> None:
     rows = ds.dataset(run_folder / "filter" / "report").to_table().to_pylist()
-    found = draw(run_folder, "filter", seed=seed, kept=False)
-    assert [row["id"] for row in found.rows] == by_hash([row for row in rows if not row["kept"]], seed)[:5]
+    found = draw(run_folder, "filter", seed=1, kept=False)
+    assert [row["id"] for row in found.rows] == by_hash([row for row in rows if not row["kept"]], 1)[:5]
     assert found.total == 11 and found.texts_of == "ingest"
 
 

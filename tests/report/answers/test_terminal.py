@@ -39,7 +39,7 @@ def test_the_tables_have_the_runs_numbers(run_folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("stages", [(), ("ingest",), ("ingest", "filter", "dedup")])
+@pytest.mark.parametrize("stages", [(), ("ingest",)])
 def test_half_a_run(tmp_path: Path, builder: Any, stages: tuple[str, ...]) -> None:
     builder(tmp_path / "run", stages)
     text = printed(render_report, str(tmp_path / "run"))

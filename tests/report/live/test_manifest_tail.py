@@ -62,18 +62,6 @@ def test_rows_from_a_place_on(content, tmp_path) -> None:
     assert [done.task for done in tail.rows] == ["part-0"]
 
 
-def test_on_a_store_a_place_is_the_number_of_a_row() -> None:
-    storage = Storage("memory://tail/filter")
-    manifest = Manifest(storage)
-    place = manifest.place
-    write(manifest)
-    tail = ManifestTail(storage)
-    tail.update()
-    assert (place, manifest.place) == (0, 7) and [done.place for done in tail.rows] == [0, 1, 2, 3, 6]
-    assert len(tail.since(2)) == 3 and tail.last_written() is not None
-    assert all(done.written is not None for done in tail.rows)
-
-
 def test_objects_that_become_one_while_they_are_read() -> None:
     """Each row is taken once, whether read from small objects that are gone or only from the large one."""
     storage = Storage("memory://tail-tidy/filter")

@@ -211,6 +211,7 @@ def test_a_run_on_a_store(gated, crawl) -> None:
     assert read_status(folder)["state"] == "complete"
 
 
+@pytest.mark.long
 def test_a_training(tmp_path) -> None:
     write_run(tmp_path / "run", ("ingest", "filter", "dedup", "tokens"))
     sets = (

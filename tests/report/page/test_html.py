@@ -76,11 +76,6 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     assert "has not run, so nobody has looked for personal data" in read.text
 
 
-def test_warnings_come_first(page: str, read: Reader) -> None:
-    assert "crawl-0.warc.gz: cut short at byte 60000" in read.text
-    assert page.index('class="warnings"') < page.index('id="funnel"')
-
-
 def test_crawl_text_is_text(page: str, read: Reader) -> None:
     assert "before<script>alert(1)</script><img src=x onerror=alert(2)> red right to left after" in read.text
     assert "<script>alert" not in page and "<img" not in page and "<b onmouseover" not in page
@@ -124,18 +119,6 @@ def test_script_json_cannot_end_its_element() -> None:
     assert json.loads(script_json(value)) == value
 
 
-@pytest.mark.parametrize("stages", [(), ("ingest", "dedup"), ("ingest", "training")])
-def test_a_run_with_stages_missing_opens(tmp_path: Path, stages: tuple[str, ...], builder: Any) -> None:
-    from corpusmill.report.page.html import render
-
-    builder(tmp_path / "run", stages)
-    summary = read_summary(str(tmp_path / "run"))
-    read = Reader(render(summary))
-    for name in {"ingest", "filter", "dedup"} - set(stages):
-        assert f"{name}: the recipe has this stage, but it has not run yet." in summary.warnings
-    assert "Corpusmill report" in read.text
-
-
 def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path, builder: Any) -> None:
     builder(tmp_path / "run", ("ingest", "filter"))
     manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
@@ -146,20 +129,6 @@ def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path, builder: Any) 
     assert any(w.startswith("filter: not finished (tasks done: 1)") for w in summary.warnings)
     assert [row.documents_in for row in summary.rows] == [60, 28]
     assert manifest.read_bytes() == before
-
-
-def test_damage_is_a_warning(tmp_path: Path, builder: Any) -> None:
-    builder(tmp_path / "run")
-    run = tmp_path / "run"
-    shard = run / "filter" / "report" / "part-00001.parquet"
-    shard.write_bytes(shard.read_bytes()[:100])
-    (run / "ingest" / "data" / "part-00000.parquet").unlink()
-    (run / "evaluate" / "scores.json").write_text("{")
-    (run / "dedup" / "manifest.jsonl").write_text("no json\n")
-    warnings = read_summary(str(run)).warnings
-    for part in ("filter/report/part-00001.parquet", "ingest/data/part-00000.parquet", "evaluate/scores.json", "dedup: its manifest"):
-        assert any(part in w for w in warnings), (part, warnings)
-    write_report(str(run))
 
 
 def test_no_run(tmp_path: Path) -> None:

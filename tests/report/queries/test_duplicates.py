@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from rich.console import Console
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
@@ -67,9 +66,8 @@ def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: 
     return Run(str(folder))
 
 
-@pytest.mark.parametrize("seed", (1, 2, 3))
-def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
-    parts = tables(seed, 1 + seed % 4, earlier=[0, 0.3, 1][seed % 3], size=1000 if seed == 1 else 300)
+def test_the_lists_are_those_of_all_rows(tmp_path: Path) -> None:
+    parts = tables(1, 3, earlier=0.3)
     rows = [row for part in parts for row in part]
     run = write(tmp_path, parts)
     found = read_clusters(run)
@@ -89,7 +87,7 @@ def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
     lowest = {name: min(r["similarity"] for r in near if r["kept_id"] == name) for name in {r["kept_id"] for r in near}}
     assert doubtful == sorted(lowest, key=lambda name: (lowest[name], name))[:7]
     assert len(set(drawn)) == len(drawn) == min(7, len(by_name)) and drawn == choose_clusters(run, "random", 7)
-    assert len(by_name) < 50 or drawn != choose_clusters(run, "random", 7, seed=1)
+    assert drawn != choose_clusters(run, "random", 7, seed=1)
 
 
 def test_members_are_the_least_similar_ones(tmp_path: Path) -> None:
@@ -124,16 +122,6 @@ def test_tables_without_earlier_runs_and_files_that_are_none(tmp_path: Path) -> 
     assert all(choose_clusters(plain, name, 5) == choose_clusters(with_column, name, 5) for name in LISTS)
     other = [[{"bucket": 1, "document": 2}]]
     assert read_clusters(write(tmp_path / "c", other, pa.schema([("bucket", pa.int64()), ("document", pa.int64())]))) is None
-
-
-def test_a_damaged_table_is_a_warning(tmp_path: Path) -> None:
-    parts = tables(5, 2, earlier=0)
-    write(tmp_path, parts)
-    (tmp_path / "dedup" / "clusters" / "part-00001.parquet").write_bytes(b"PAR1")
-    run = Run(str(tmp_path))
-    found = read_clusters(run)
-    assert found is not None and found.documents == len(parts[0])
-    assert any("clusters/part-00001.parquet" in warning for warning in run.warnings)
 
 
 def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> None:

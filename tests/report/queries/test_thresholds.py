@@ -78,13 +78,6 @@ def test_sensible_numbers_are_near(value: float, now: float) -> None:
     assert abs(sensible(value, now) - value) <= 0.1 * abs(value - now)
 
 
-@pytest.mark.parametrize(
-    ("value", "now", "expected"), [(1234.0, 50.0, 1000.0), (0.6834, 0.65, 0.683), (0.000123, 0.0, 0.00012), (3.0, 3.0, 3.0)]
-)
-def test_sensible_numbers_have_few_digits(value: float, now: float, expected: float) -> None:
-    assert sensible(value, now) == pytest.approx(expected, rel=0.2) and len(f"{sensible(value, now):g}") <= len(f"{value:g}")
-
-
 def test_only_numbers_can_be_changed() -> None:
     numbers = {1: True, 0.5: True, None: False, "a": False, float("nan"): False}
     assert {value: is_number(value) for value in numbers} == numbers and not is_number(True) and not is_number(["en"])

@@ -2,10 +2,8 @@
 
 import io
 import re
-import shutil
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from corpusmill.report.answers.terminal import render_report
@@ -48,13 +46,11 @@ def test_page(run_folder: Path) -> None:
     assert "Bytes a token by language" in section and "evil&lt;script&gt;" in section
 
 
-@pytest.mark.parametrize(
-    "content", ["{}", '{"tokenizers": {}, "judged": {}}', '{"tokenizers": {"a": 1}, "judged": {"held_out": true}}', "[1]", "no"]
-)
-def test_a_damaged_file_is_a_warning(run_folder: Path, tmp_path: Path, content: str) -> None:
-    shutil.copytree(run_folder, tmp_path / "run")
-    (tmp_path / "run/tokenizer/quality.json").write_text(content)
-    summary = read_summary(str(tmp_path / "run"))
-    assert summary.tokenizer is None and any("tokenizer/quality.json" in warning for warning in summary.warnings)
-    if content == "no":
-        assert 'id="tokenizer"' not in render(summary)
+def test_a_damaged_file_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    for content in ('{"tokenizers": {}, "judged": {}}', '{"tokenizers": {"a": 1}, "judged": {"held_out": true}}', "[1]", "no"):
+        (tmp_path / "tokenizer/quality.json").write_text(content)
+        reader = RunReader(str(tmp_path))
+        assert read_judgement(reader) is None and any("tokenizer/quality.json" in warning for warning in reader.warnings)
+    assert 'id="tokenizer"' not in render(read_summary(str(tmp_path)))

@@ -143,10 +143,9 @@ def test_the_page_and_the_terminal_show_it_harmless(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name, line",
     [
-        ("train", {"step": 3, "validation_by": [1], "loss": {}}), ("train", {"step": 3, "validation_by": {"language": 3}}),
-        ("train", {"step": 3, "validation_low": "x", "validation_bits_per_byte": 1.0}),
-        ("speed", {"step": 3, "tokens_per_second": None, "seconds": "nan"}), ("speed", "{cut"), ("speed", {"step": "3"}),
-        ("samples", {"step": 3, "samples": {"a": 1}}), ("samples", {"step": 3, "samples": [3, {"text": 5}]}), ("samples", "[]"),
+        ("train", {"step": 3, "validation_by": {"language": 3}, "validation_low": "x", "validation_bits_per_byte": 1.0, "loss": {}}),
+        ("speed", {"step": 3, "tokens_per_second": None, "seconds": "nan"}), ("speed", "{cut"),
+        ("samples", {"step": 3, "samples": [3, {"text": 5}]}),
     ],
 )  # fmt: skip
 def test_damaged_logs_give_a_page(tmp_path: Path, name: str, line: object) -> None:

@@ -27,9 +27,7 @@ def arrow(folder: Path, *path: str) -> pa.Table:
     return ds.dataset(folder.joinpath(*path)).to_table()
 
 
-@pytest.mark.parametrize(
-    ("table", "path"), [("ingest_report", "ingest/report"), ("filter_documents", "filter/data"), ("dedup_report", "dedup/report")]
-)
+@pytest.mark.parametrize(("table", "path"), [("ingest_report", "ingest/report"), ("filter_documents", "filter/data")])
 def test_a_table_is_its_shards_in_their_order(run: Run, run_folder: Path, table: str, path: str) -> None:
     assert run.table(table).to_arrow_table().to_pylist() == arrow(run_folder, path).to_pylist()
 
@@ -41,19 +39,6 @@ def test_pandas_polars_and_arrow_have_the_same_rows(run: Run, run_folder: Path) 
     assert rows.df()["id"].tolist() == wanted["id"].tolist() and len(wanted) == 11
     assert rows.pl()["words"].to_list() == wanted["words"].tolist()
     assert pa.table(rows)["symbol_ratio"].to_pylist() == wanted["symbol_ratio"].tolist()
-
-
-def test_aggregates_are_those_of_pandas(run: Run, run_folder: Path) -> None:
-    frame = arrow(run_folder, "filter", "report").to_pandas()
-    found = run.sql(
-        "SELECT language, count(*), avg(words), max(symbol_ratio) FROM filter_report WHERE kept = $kept GROUP BY ALL", kept=True
-    )
-    by_language = frame[frame["kept"]].groupby("language")
-    for language, count, mean, largest in found.fetchall():
-        group = by_language.get_group(language)
-        assert (count, largest) == (len(group), group["symbol_ratio"].max())
-        assert mean == pytest.approx(group["words"].mean(), rel=1e-12)
-    assert len(found) == by_language.ngroups == 2
 
 
 def test_relations_go_on_from_relations(run: Run) -> None:
@@ -141,12 +126,9 @@ def test_shards_of_different_versions(tmp_path: Path) -> None:
         ("SELECT wordz FROM filter_report", "there is no column 'wordz' \\(near it: words"),
         ("SELECT * FROM filter_reports", "there is no table 'filter_reports' \\(near it: filter_report"),
         ("SELEC 1", 'not valid SQL: syntax error at or near "SELEC"\\.$'),
-        ("SELECT 1; SELECT 2", "a query is one SELECT, and nothing else"),
-        ("CREATE TABLE t (a INT)", "a query is one SELECT"),
+        ("SELECT 1; DROP VIEW filter_report", "a query is one SELECT, and nothing else"),
         ("COPY (SELECT 1) TO 'x.csv'", "a query is one SELECT"),
-        ("", "a query is one SELECT"),
         ("SELECT $missing", "Values were not provided for the following parameters: missing"),
-        ("SELECT sum(url) FROM filter_report", "No function matches"),
         ("SELECT url::INT FROM filter_report", "Could not convert string"),
         ("SELECT * FROM run_folder", "there is no table 'run_folder'"),
     ],

@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import MANIFEST
 from corpusmill.pipeline.runner import WORKING
 from corpusmill.pipeline.shards import in_parquet
-from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.storage import TEMPORARY
 from corpusmill.report.whole.verify import verify
 
 RECIPE = """
@@ -27,11 +27,10 @@ tokens: {validation_share: 0.1}
 """
 
 
-def _passages(characters: int) -> list[str]:
-    """Returns `count` passages of 8,000 characters of the standard library's sources."""
-    sources = sorted(Path(json.__file__).parents[1].glob("*.py"))
-    text = "".join(path.read_text("utf-8", "replace") for path in sources)[:characters]
-    return [text[begin : begin + 8000] for begin in range(0, len(text), 8000)]
+def _passages() -> list[str]:
+    """Returns 120 passages of 2,000 characters of the standard library's sources."""
+    text = "".join(path.read_text("utf-8", "replace") for path in sorted(Path(json.__file__).parents[1].glob("*.py")))
+    return [text[begin : begin + 2000] for begin in range(0, 240_000, 2000)]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +42,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verified")
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "in").mkdir()
-    passages = _passages(1_600_000)
+    passages = _passages()
     for host, some in (
-        ("rows", passages[:120]),
-        ("mirror", passages[120:] + passages[:120:4]),
+        ("rows", passages[:70]),
+        ("mirror", passages[70:] + passages[:70:4]),
     ):  # some copies; and each stage has several shards
         rows = [{"text": part, "url": f"http://{host}.test/{n}"} for n, part in enumerate(some)]
         (folder / f"in/{host}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -228,9 +227,9 @@ def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
 
 
 PLANTS = [
-    *[flip_a_bit] * 6, *[cut_short] * 2, *[remove_a_file] * 2, *[swap_shards] * 2, add_a_file, *[lose_a_row] * 3, *[double_a_row] * 2,
-    *[change_an_id] * 2, edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice,
-    leave_a_temporary_file, change_listed_keys,
+    flip_a_bit, flip_a_bit, cut_short, remove_a_file, swap_shards, add_a_file, lose_a_row, lose_a_row, double_a_row, change_an_id,
+    edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice, leave_a_temporary_file,
+    change_listed_keys,
 ]  # fmt: skip
 
 
@@ -290,5 +289,4 @@ def test_the_command(corpusmill, finished: Path, run: Path) -> None:
     code, out, _ = corpusmill("verify", run)
     assert code == 1 and b"Fault: " in out and b"missing" in out
     code, out, _ = corpusmill("verify", run, "--json")
-    told = json.loads(out)
-    assert code == 1 and not told["good"] and Storage(str(run)).exists("run.json")
+    assert code == 1 and not json.loads(out)["good"]
