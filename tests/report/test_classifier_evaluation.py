@@ -1,7 +1,5 @@
 """Tests an evaluation on the terminal and as a page: the measured numbers, and no name that controls a terminal or a page."""
 
-import base64
-import hashlib
 import html
 import io
 import json
@@ -47,7 +45,7 @@ def shown(one: Evaluation, width: int = 80) -> str:
 
 def test_the_terminal_has_the_numbers_within_80_columns() -> None:
     text, found = shown(EVERY), EVERY.result["labels"]["rude"]
-    assert max(len(line) for line in text.splitlines()) <= 80
+    assert max(len(line) for line in text.splitlines()) <= 80 and not set("\x1b\u202e") & set(text)
     auc = found["roc_auc"]
     assert re.search(rf"all +297 +{auc['value']:.3f} \({auc['low']:.3f}–{auc['high']:.3f}\)", text)
     pages = found["by_source"]["pages"]["at_threshold"]
@@ -55,11 +53,6 @@ def test_the_terminal_has_the_numbers_within_80_columns() -> None:
     assert re.search(r"0\.55 ◂ own", text) and re.search(r"^0\.9 ", text, re.M)
     assert "5 without an answer" in text
     assert "12 of 302 texts were in the training data" in " ".join(text.split())
-
-
-def test_nothing_of_the_data_is_obeyed_by_the_terminal() -> None:
-    text = shown(EVERY, 200)
-    assert "\x1b" not in text and "\u202e" not in text and "red" in text
 
 
 def test_warnings_say_what_to_doubt() -> None:
@@ -75,12 +68,6 @@ def test_warnings_say_what_to_doubt() -> None:
     assert (
         "tells yes from no poorly" in sentences and "are not calibrated" in sentences and "most of its yes answers are wrong" in sentences
     )
-
-
-def test_left_out_texts_are_told() -> None:
-    one = evaluation(["a"] * 40, unseen=7)
-    assert "7 that it has learned from are left out" in shown(one, 200)
-    assert not any("--unseen" in sentence for sentence in warnings(one.result))
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +104,6 @@ def test_nothing_of_the_data_is_obeyed_by_the_page(page: str) -> None:
     assert html.unescape(re.search(r"<h1>(.*?)</h1>", own)[1]).startswith("Evaluation of <bdi>name <b")
     names = [trace["name"] for figure in figures(page) for trace in figure["data"] if "name" in trace]
     assert names and not any("<" in name for name in names)
-
-
-def test_the_policy_names_what_the_page_holds(page: str) -> None:
-    policy = html.unescape(re.search(r'Content-Security-Policy" content="(.*?)"', page)[1])
-    assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "http" not in policy
-    for _, content in re.findall(r"<(script|style(?: [^>]*)?)>(.*?)</(?:script|style)>", page, flags=re.S):
-        assert base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() in policy
 
 
 def test_equal_evaluations_give_equal_pages(page: str, tmp_path: Path) -> None:

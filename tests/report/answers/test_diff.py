@@ -208,15 +208,6 @@ def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path
         printed(run_folder, run_folder, stage="sft")
 
 
-def test_half_a_run_is_said(run_folder: Path, tmp_path: Path) -> None:
-    write_run(tmp_path / "run", ("ingest", "filter"))
-    manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
-    manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])
-    text = " ".join(printed(run_folder, tmp_path / "run").split())
-    assert "B: filter not finished, so it has not decided about all documents yet." in text
-    assert "kept by A, never seen by B" in text
-
-
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:
     """A document that one run's filter drops has a counterpart only if the other run decided about it."""
     write_run(tmp_path / "run", ("ingest",))
@@ -227,13 +218,3 @@ def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_pa
     found = compare(str(run_folder), str(tmp_path / "unfiltered"), DiffOptions(samples=0))
     assert found.stages == ["ingest", "dedup"] and found.of("both").documents == 42
     assert found.of("dropped_unseen_b").documents == 11 and "B has no filter." in found.notes
-
-
-def test_a_damaged_shard_is_left_out_with_a_note(run_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(run_folder, tmp_path / "run")
-    shard = tmp_path / "run" / "filter" / "report" / "part-00001.parquet"
-    content = bytearray(shard.read_bytes())
-    content[100:2000] = bytes(byte ^ 0x5A for byte in content[100:2000])
-    shard.write_bytes(content)
-    text = " ".join(printed(run_folder, tmp_path / "run").split())
-    assert "Note: B: filter: a shard is left out:" in text and "Both keep the same 42 documents" in text

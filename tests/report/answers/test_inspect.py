@@ -15,7 +15,6 @@ from built_run import pages
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.inspect import RowOptions, inspect
 
@@ -27,13 +26,6 @@ def look(target: Path | str, width: int = 80, stage: str | None = None, form: st
     choice = Choice(**{name: value for name, value in options.items() if name not in names})
     inspect(str(target), stage, RowOptions(choice, limit=limit, form=form, **given), console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
-
-
-def test_json_rows_are_the_reports_rows(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    look(run_folder, stage="filter", rules=("symbols",), form="json")
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    table = ds.dataset(run_folder / "filter" / "report").to_table().to_pylist()
-    assert rows == [row for row in table if "symbols" in row["failed"]] and len(rows) == 4
 
 
 def test_the_stage_follows_from_the_rule(run_folder: Path) -> None:
@@ -90,8 +82,8 @@ def test_choices_are_those_of_the_rows(
 ) -> None:
     numbers = {page["id"]: page["number"] for page in pages()}
     table = ds.dataset(run_folder / "filter" / "report").to_table().to_pylist()
-    expected = [row["id"] for row in table if test({**row, "number": numbers[row["id"]]})]
-    assert [row["id"] for row in rows_of(run_folder, capsys, stage="filter", **options)] == expected and expected
+    expected = [row for row in table if test({**row, "number": numbers[row["id"]]})]
+    assert rows_of(run_folder, capsys, stage="filter", **options) == expected and expected
 
 
 def test_order_columns_and_a_part(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,14 +143,3 @@ def test_sentences_name_what_there_is(run_folder: Path) -> None:
     assert "no document has the host 'host9.test' (its hosts are host" in look(run_folder, host="host9.test")
     assert "a document that fails a rule is dropped" in look(run_folder, rules=("short",), kept=True)
     assert "there are 56, and --offset is 70" in look(run_folder, offset=70)
-
-
-def test_an_older_report_and_no_rows(tmp_path: Path, builder: Any) -> None:
-    run = builder(tmp_path / "run", ())
-    run.stage("filter", [{"report/part-00000.parquet": pa.table({"id": ["a"], "kept": [True]})}])
-    with pytest.raises(InputError, match="its report is of another version"):
-        look(tmp_path / "run")
-    run = builder(tmp_path / "empty", ())
-    empty = REPORT.empty_table()
-    run.stage("filter", [{"report/part-00000.parquet": empty}])
-    assert look(tmp_path / "empty").strip().startswith("No such rows.")

@@ -24,7 +24,6 @@ from markdown_it import MarkdownIt
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.card.contents import iso_codes
-from corpusmill.report.card.croissant import croissant_type, is_list
 from corpusmill.report.card.data_card import MARK, shown_sentence, size_category, write_card
 from corpusmill.report.markdown import code, escaped, front_matter
 from corpusmill.report.page.html import write_report
@@ -166,13 +165,6 @@ def test_croissant_is_valid_and_its_records_are_the_documents(run, card, caplog)
         assert file["sha256"] == hashlib.sha256(content).hexdigest() and file["contentSize"] == f"{len(content)} B"
     fields = {field["name"]: field["dataType"] for field in described["recordSet"][0]["field"]}
     assert fields["offset"] == "sc:Integer" and fields["text"] == "sc:Text" and list(fields) == table.column_names
-
-
-def test_types_of_columns() -> None:
-    kinds = {pa.int8(): "sc:Integer", pa.float32(): "sc:Float", pa.bool_(): "sc:Boolean", pa.large_string(): "sc:Text",
-             pa.list_(pa.int64()): "sc:Integer", pa.timestamp("s"): "sc:DateTime"}  # fmt: skip
-    assert {type_: croissant_type(type_) for type_ in kinds} == kinds
-    assert [type_ for type_ in kinds if is_list(type_)] == [pa.list_(pa.int64())]
 
 
 def test_personal_data_by_kind(tmp_path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from browser import PHONE, needs_chromium, opened
-from built_run import HOSTILE, RunBuilder, documents, report, write_run
+from browser import needs_chromium, opened
+from built_run import HOSTILE, RunBuilder, documents, report
 from explored import explored
 from waiting import until
 
@@ -81,62 +81,6 @@ def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
         assert seen.console == dialogs == []
 
 
-def test_a_run_that_is_half_done_or_damaged_opens_with_its_warnings(chromium: Any, tmp_path: Path) -> None:
-    write_run(tmp_path / "half", ("ingest",))
-    with explored(tmp_path / "half") as address, opened(chromium, address) as seen:
-        seen.page.wait_for_selector("#list tr")
-        assert "60 documents" in seen.page.inner_text("#count")
-        assert seen.page.locator("#stages .stage-card").count() == 1
-        seen.page.get_by_role("link", name="Thresholds").click()
-        assert "no rule of this stage has a threshold that can be moved" in seen.page.inner_text("#effect")
-        assert seen.console == []
-    write_run(tmp_path / "damaged")
-    (tmp_path / "damaged/filter/report/part-00001.parquet").write_bytes(b"PAR1 no more")
-    with explored(tmp_path / "damaged") as address, opened(chromium, address, size=PHONE) as seen:
-        seen.page.wait_for_selector("#list tr")
-        assert "28 documents" in seen.page.inner_text("#count")
-        warnings = seen.page.locator("#warnings li").all_inner_texts()
-        assert any("part-00001.parquet" in warning for warning in warnings)
-        top = [seen.page.locator(part).bounding_box()["y"] for part in ("#warnings", "#stages", "#main")]
-        assert top == sorted(top)
-        assert seen.console == []
-
-
-def test_ten_thousand_rules_that_all_fired(chromium: Any, tmp_path: Path) -> None:
-    run = RunBuilder(tmp_path / "run")
-    names = [f"rule_{number:05d}" for number in range(10_000)]
-    rules = [
-        {"step": "s", "rule": name, "column": "words", "comparison": "<", "threshold": number + 10} for number, name in enumerate(names)
-    ]
-    rows = [
-        {"id": f"{n:032d}", "url": f"http://a.test/{n}", "kept": False, "failed": names, "chars_in": 9, "chars_out": 0, "words": n}
-        for n in range(9)
-    ]
-    run.json("run.json", {"inputs": [], "recipe": {"filter": {}}, "versions": {}})
-    decided = report(rows, [pa.field("words", pa.int64())], {b"corpusmill.rules": json.dumps(rules).encode()})
-    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": decided}])
-    with explored(tmp_path / "run") as address, opened(chromium, address) as seen:
-        page = seen.page
-        page.wait_for_selector("#list tr")
-        assert "9 documents (100.0% of 9), 0.0% of them kept" in page.inner_text("#count")
-        assert page.locator("#list tr").first.get_by_role("button", name="and 9,998 more").is_visible()
-        assert page.locator("#rule-list input").count() == 25
-        page.fill("#rule-search", "rule_00777")
-        assert page.locator("#rule-list input").count() == 1
-        page.locator("#rule-list input").check()
-        assert page.locator(".slider").count() == 40
-        page.evaluate("location.hash += '&range=rule_00777'")
-        page.wait_for_selector(".slider[data-rule=rule_00777]", state="attached")
-        assert page.locator(".slider").count() == 41
-        page.locator("#list a").first.click()
-        page.wait_for_selector("#document .failed")
-        assert page.locator("#document .failed li").count() == 21
-        assert page.locator("#document .failed").get_by_role("button", name="and 9,980 more").is_visible()
-        page.locator("#list tr").first.get_by_role("button", name="and 9,998 more").click()
-        assert page.locator("#list tr").first.locator(".rule").count() == 10_000
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and seen.console == []
-
-
 def running(done: int) -> dict[str, Any]:
     """Returns the output of `corpusmill status --json` for a run in the middle of its filter stage, with `done` of 8 tasks."""
     speed = {"tasks": done, "rows_per_second": 1234.0, "mb_per_second": 2.5}
@@ -189,18 +133,3 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
         assert "The run has gone on since its reports were read" in page.inner_text("#progress")
         page.clock.fast_forward(60_000)
         assert len(asked) == 3 and seen.console == []
-
-
-@pytest.mark.parametrize("code", ["fetch", "json"])
-def test_a_server_that_is_gone_is_a_sentence(chromium: Any, address: str, code: str) -> None:
-    with opened(chromium, address) as seen:
-        page = seen.page
-        page.wait_for_selector("#list tr")
-        page.route("**/api/documents*", lambda route: route.abort() if code == "fetch" else route.fulfill(body="<html>", status=502))
-        page.get_by_role("button", name="Characters").click()
-        page.wait_for_selector("#error:not([hidden])")
-        gone, unreadable = "The server can't be reached: is `corpusmill explore` still running?", "The server's answer (502) can't be read."
-        assert (gone if code == "fetch" else unreadable) in page.inner_text("#error")
-        page.unroute("**/api/documents*")
-        page.get_by_role("button", name="Try again").click()
-        page.wait_for_selector("#error", state="hidden")

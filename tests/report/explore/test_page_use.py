@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from browser import DESK, PHONE, Seen, needs_chromium, opened
+from browser import PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE_URL
 from explored import expect_counts, fired, only
 from waiting import until
@@ -100,25 +100,6 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
     assert seen.console == []
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE])
-def test_no_number_of_the_list_is_cut(chromium: Any, address: str, size: tuple[int, int]) -> None:
-    with opened(chromium, f"{address}#stage=filter&rule=short&decision=dropped", size=size) as seen:
-        page = seen.page
-        until(page, "document.querySelectorAll('#list tr').length === 5")
-        box, last = page.locator("#list-scroll").bounding_box(), page.locator("#list tr").first.locator("td").last.bounding_box()
-        assert last["x"] + last["width"] <= box["x"] + box["width"] + 0.5
-        assert page.evaluate("(box => box.scrollWidth <= box.clientWidth)(document.getElementById('list-scroll'))")
-        assert page.locator("#list tr").first.locator(".verdict").inner_text().startswith("✗")
-
-
-def test_the_head_of_the_list_stays(seen: Seen) -> None:
-    page = seen.page
-    page.evaluate("document.getElementById('list-scroll').scrollTop = 300")
-    assert page.evaluate("document.getElementById('list-scroll').scrollTop") == 300
-    head, box = page.locator("#list-header th").first.bounding_box(), page.locator("#list-scroll").bounding_box()
-    assert abs(head["y"] - box["y"]) < 1
-
-
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     with opened(chromium, f"{address}#stage=filter&doc=filter/{number}", size=PHONE, is_mobile=True, has_touch=True) as seen:
@@ -131,14 +112,6 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
         until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
-
-
-def test_progress_tells_the_warnings_of_tasks(seen: Seen) -> None:
-    seen.page.get_by_role("link", name="Progress").click()
-    seen.page.wait_for_selector("#progress td")
-    assert "ingest: crawl-0.warc.gz: cut short at byte 60000" in seen.page.inner_text("#progress")
-    tokens = seen.page.locator("#progress tr", has_text="tokens").locator("td").all_inner_texts()
-    assert tokens[-2] == tokens[-1] != "–"
 
 
 def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:

@@ -112,19 +112,6 @@ def test_a_damaged_shard_is_left_out_and_said(tmp_path: Path) -> None:
     assert found["text"] is None and found["id"] == rows[33]["id"]
 
 
-def test_a_report_of_another_version(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    for path in (tmp_path / "dedup/report").iterdir():
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["chars_in"]), path)
-    client = client_of(tmp_path)
-    run = client.get("/api/run").json()
-    assert [stage["name"] for stage in run["stages"]] == ["ingest", "filter", "tokens"] and run["loading"] is None
-    assert any("chars_in" in warning for warning in run["warnings"])
-    refused = client.get("/api/documents?stage=dedup")
-    assert refused.status_code == 422 and "left out" in refused.json()["detail"]
-
-
 def test_one_shard_of_another_version(tmp_path: Path) -> None:
     """A column that the shard lacks is missing in its rows; rows without a decision are left out."""
     write_run(tmp_path, ("ingest", "filter"))
@@ -203,19 +190,6 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
     assert [row["key"] for row in client.get("/api/documents", params={"stage": "filter", "order": "id\u202e"}).json()["rows"]] == [
         f"filter/{row}" for row in range(6)
     ]
-
-
-def test_damaged_text_in_a_report(tmp_path: Path) -> None:
-    """Invalid UTF-8 costs its rows, not the others."""
-    write_run(tmp_path, ("ingest", "filter"))
-    path = tmp_path / "filter/report/part-00000.parquet"
-    table = pq.read_table(path)
-    broken = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
-    pq.write_table(table.set_column(table.schema.get_field_index("url"), "url", broken), path)
-    client = client_of(tmp_path)
-    answer = client.get("/api/documents", params={"stage": "filter"}).json()
-    assert answer["total"] == 28
-    assert any("part-00000.parquet" in warning and "UTF8" in warning for warning in client.get("/api/run").json()["warnings"])
 
 
 def test_while_it_is_loading(run_folder: Path) -> None:

@@ -51,17 +51,6 @@ def test_read_in_pieces_it_is_the_whole(content, tmp_path_factory, cuts) -> None
     assert [done.warnings for done in tail.rows[:3]] == [0, 1, 2] and all(done.documents for done in tail.rows)
 
 
-def test_rows_from_a_place_on(content, tmp_path) -> None:
-    (tmp_path / MANIFEST).write_bytes(content + b"not JSON\n")
-    tail = ManifestTail(Storage(str(tmp_path)))
-    tail.update()
-    places = [0, *(at + 1 for at in range(len(content)) if content[at : at + 1] == b"\n")]
-    assert [len(tail.since(place)) for place in places] == [5, 4, 3, 2, 1, 1, 1, 0] and tail.bad == 1
-    (tmp_path / MANIFEST).write_bytes(content[: places[1]])  # another manifest
-    tail.update()
-    assert [done.task for done in tail.rows] == ["part-0"]
-
-
 def test_objects_that_become_one_while_they_are_read() -> None:
     """Each row is taken once, whether read from small objects that are gone or only from the large one."""
     storage = Storage("memory://tail-tidy/filter")

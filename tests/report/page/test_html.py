@@ -6,7 +6,6 @@ import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import script_json
-from corpusmill.report.queries.summary import read_summary
 
 
 class Reader(HTMLParser):
@@ -117,18 +115,6 @@ def test_script_json_cannot_end_its_element() -> None:
     value = ["</script><!--", "\u2028&"]
     assert not set("<>&\u2028") & set(script_json(value))
     assert json.loads(script_json(value)) == value
-
-
-def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path, builder: Any) -> None:
-    builder(tmp_path / "run", ("ingest", "filter"))
-    manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
-    lines = manifest.read_bytes().splitlines(keepends=True)
-    manifest.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])  # one task, and a row that a crash cut
-    before = manifest.read_bytes()
-    summary = read_summary(str(tmp_path / "run"))
-    assert any(w.startswith("filter: not finished (tasks done: 1)") for w in summary.warnings)
-    assert [row.documents_in for row in summary.rows] == [60, 28]
-    assert manifest.read_bytes() == before
 
 
 def test_no_run(tmp_path: Path) -> None:

@@ -10,13 +10,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.clusters import clusters
 from corpusmill.report.queries.duplicates import LISTS, choose_clusters, find_clusters, read_clusters, read_members, read_sources
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import RunReader
 
 Rows = list[dict[str, Any]]
 SCHEMA = pa.schema(
@@ -113,17 +111,6 @@ def test_clusters_are_found_by_member_and_by_kept_document(tmp_path: Path) -> No
     assert find_clusters(run, {"nobody"}) == []
 
 
-def test_tables_without_earlier_runs_and_files_that_are_none(tmp_path: Path) -> None:
-    parts = tables(4, 2, earlier=0)
-    plain = write(tmp_path / "a", parts, pa.schema([f for f in SCHEMA if f.name != "kept_in"]))
-    with_column = write(tmp_path / "b", parts)
-    one, two = read_clusters(plain), read_clusters(with_column)
-    assert one is not None and two is not None and (one.count, one.sizes, one.verified) == (two.count, two.sizes, two.verified)
-    assert all(choose_clusters(plain, name, 5) == choose_clusters(with_column, name, 5) for name in LISTS)
-    other = [[{"bucket": 1, "document": 2}]]
-    assert read_clusters(write(tmp_path / "c", other, pa.schema([("bucket", pa.int64()), ("document", pa.int64())]))) is None
-
-
 def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> None:
     rows = [
         {"source": "s3://b/x/1", "documents": 100, "exact": 10, "url": 5, "near": 5, "share": 0.2},
@@ -139,15 +126,6 @@ def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> N
     ]  # fmt: skip
     assert (found.documents, found.alarms, found.total("url"), found.total("none")) == (152, 1, 5, 0)
     assert read_sources(write(tmp_path / "none", [])).rows == []
-
-
-def test_rows_are_read_by_their_number(tmp_path: Path) -> None:
-    rows = [{**dict.fromkeys(DOCUMENTS.names), "id": f"{n:032x}", "source": "s", "text": f"text {n}"} for n in range(10_000)]
-    storage = Storage(str(tmp_path))
-    publish(storage, "filter/data/part-00000.parquet", pa.Table.from_pylist(rows, schema=DOCUMENTS))
-    storage.write_bytes("run.json", b"{}")
-    found = RunReader(str(tmp_path)).at("filter/data/part-00000.parquet", [9999, 0, 4096, 4095, 0, 20_000], ["id", "text"])
-    assert found == {n: {"id": f"{n:032x}", "text": f"text {n}"} for n in (0, 4095, 4096, 9999)}
 
 
 def test_a_document_that_an_earlier_run_keeps(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from corpusmill.report.queries.summary import HELD
 from corpusmill.report.queries.values import (
     EDGES,
     QUANTILES,
-    Bins,
     Histogram,
     measured_columns,
     plan,
@@ -93,26 +92,6 @@ def test_places_and_item_numbers_are_not_measured() -> None:
     )
     assert measured_columns(schema, "dedup") == ["chars_in", "lines_cut"]
     assert measured_columns(schema, "filter") == ["chars_in", "similarity", "contaminated_item", "lines_cut"]
-
-
-def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
-    histogram = Histogram("quality", Bins(1e-5, 0.9, 59, True, True), [1] * 60, [0] * 60)
-    (line,) = histogram_figure(histogram, [ReportRule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
-    assert 0 < line["x0"] == line["x1"] < histogram.bins.low
-
-
-def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
-    from corpusmill.report.page.figures import TICKS
-
-    for smallest, greatest in ((1e-5, 0.9), (3, 5e6)):
-        values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
-        histogram = counted(values, values < 0.1)
-        assert histogram.bins.logarithmic and histogram.bins.zeros
-        figure = histogram_figure(histogram, [ReportRule("ratio", "ratio", "ratio", ">", 0.1)])
-        edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
-        assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
-        assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
-        assert len(set(axis["ticktext"])) == len(axis["ticktext"])
 
 
 def test_lengths(opened_random_run: Run) -> None:

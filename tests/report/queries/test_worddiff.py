@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.report.queries import passages as worddiff
-from corpusmill.report.queries.passages import CHANGES, WordChange, Words, compare, diff, runs, tidy
+from corpusmill.report.queries.passages import CHANGES, WordChange, Words, compare, diff, runs
 
 letters = st.lists(st.sampled_from("abc"), max_size=30)
 texts = st.text(alphabet="abc \n中文かdé", max_size=60)
@@ -27,15 +26,6 @@ def check(changes: list[WordChange], a: list[str], b: list[str]) -> None:
 def test_a_diff_gives_back_both_texts(one: str, two: str) -> None:
     a, b = Words(one), Words(two)
     check(diff(a, b), a.list(), b.list())
-
-
-@given(letters, letters)
-def test_texts_that_are_split_by_their_single_words_are_given_back_too(a: list[str], b: list[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:  # so that short texts take the way of long ones
-        patch.setattr(worddiff, "SHORT", 2)
-        changes = worddiff._changes(len(a), len(b), runs(a, b))
-    check(changes, a, b)
-    check(tidy(changes), a, b)
 
 
 def test_words_of_scripts_without_spaces_are_characters() -> None:

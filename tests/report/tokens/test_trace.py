@@ -112,17 +112,6 @@ def test_a_run_in_which_something_is_gone_or_changed(copy: Path) -> None:
     assert "is not there, so the text is not shown" in walk(copy, 5)
 
 
-def test_documents_that_are_damaged_behind_an_intact_footer(copy: Path) -> None:
-    data = copy / "dedup/data/part-00000.parquet"
-    text = pq.read_metadata(data).row_group(0).column(pq.read_schema(data).names.index("text"))
-    content = bytearray(data.read_bytes())
-    begin = text.dictionary_page_offset or text.data_page_offset
-    content[begin : begin + text.total_compressed_size] = bytes(text.total_compressed_size)
-    data.write_bytes(content)
-    told = walk(copy, 5)
-    assert "part-00000.parquet: row group 0 can't be read" in told and "has no row 0 any more" in told
-
-
 def test_an_id_beyond_the_vocabulary(copy: Path) -> None:
     path = copy / "tokens/train/tokens-00000.bin"
     ids = np.fromfile(path, "<u2")

@@ -90,21 +90,8 @@ def flip_a_bit(run: Path, draw: random.Random) -> None:
     path.write_bytes(content)
 
 
-def cut_short(run: Path, draw: random.Random) -> None:
-    path = pick(run, draw)
-    path.write_bytes(path.read_bytes()[: -draw.randint(1, path.stat().st_size)])
-
-
 def remove_a_file(run: Path, draw: random.Random) -> None:
     pick(run, draw).unlink()
-
-
-def swap_shards(run: Path, draw: random.Random) -> None:
-    folders = [folder for folder in sorted(run.glob("*/[dr]*")) if folder.name in ("data", "report") and len(list(folder.iterdir())) > 1]
-    first, second = draw.sample(sorted(draw.choice(folders).iterdir()), 2)
-    first.rename(run / "aside")
-    second.rename(first)
-    (run / "aside").rename(second)
 
 
 def change_listed_keys(run: Path, draw: random.Random) -> None:
@@ -227,7 +214,7 @@ def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
 
 
 PLANTS = [
-    flip_a_bit, flip_a_bit, cut_short, remove_a_file, swap_shards, add_a_file, lose_a_row, lose_a_row, double_a_row, change_an_id,
+    flip_a_bit, flip_a_bit, remove_a_file, add_a_file, lose_a_row, lose_a_row, double_a_row, change_an_id,
     edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice, leave_a_temporary_file,
     change_listed_keys,
 ]  # fmt: skip
