@@ -1,7 +1,6 @@
 """Tests an evaluation on the terminal and as a page: the measured numbers, and no name that controls a terminal or a page."""
 
 import html
-import io
 import json
 import re
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from rich.console import Console
+from printing import printed
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from corpusmill.filters.classifier.evaluate import Evaluation, evaluate
@@ -38,9 +37,7 @@ EVERY = evaluation([HOSTILE] * 150 + ["pages"] * 150 + ["only two"] * 2)
 
 
 def shown(one: Evaluation, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    show_evaluation(one.result, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return printed(show_evaluation, one.result, width=width)
 
 
 def test_the_terminal_has_the_numbers_within_80_columns() -> None:

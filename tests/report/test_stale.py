@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ import pytest
 from browser import browser, needs_chromium, opened
 from built_run import RunBuilder
 from explored import answer, explored
+from inline_run import run_inline
 
-from corpusmill import cli
+from corpusmill.filters.whatif import retune
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.page.html import write_report
 from corpusmill.report.query.run import open_run
 from corpusmill.report.read import RunReader
@@ -34,29 +36,6 @@ URL = "http://host.test/page-70.html"
 STALE = "Stale: dedup (filter was done again after it), tokenizer (dedup is stale), tokens (dedup is stale). To redo these stages: "
 
 
-def carry_out(*arguments: str) -> int:
-    """Runs a command in this process; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["corpusmill", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-    return 0
-
-
-@pytest.fixture
-def corpusmill(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Returns exit code, standard output and standard error of a command."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = carry_out(*arguments)
-        return code, *capsys.readouterr()
-
-    return call
-
-
 def write_pages(path: Path, numbers: range) -> None:
     """Writes pages; page N has 50 + N words."""
     letters = np.random.default_rng(0)
@@ -70,11 +49,9 @@ def write_pages(path: Path, numbers: range) -> None:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a finished run that is up to date."""
     folder = tmp_path_factory.mktemp("fresh")
-    (folder / "recipe.yaml").write_text(RECIPE)
     write_pages(folder / "crawl/a.jsonl", range(40))
     write_pages(folder / "crawl/b.jsonl", range(40, 80))
-    assert carry_out("run", str(folder / "recipe.yaml"), str(folder / "crawl"), "--output", str(folder / "run"), *INLINE) == 0
-    return folder / "run"
+    return run_inline(folder, RECIPE, folder / "crawl")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +59,7 @@ def retuned(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes the run, with its filter retuned to another threshold: later stages have not followed."""
     run = tmp_path_factory.mktemp("retuned") / "run"
     shutil.copytree(fresh, run)
-    assert carry_out("retune", str(run), "--set", "filter.thresholds.gopher_short_doc=90", *INLINE) == 0
+    retune(str(run), ["filter.thresholds.gopher_short_doc=90"], InlineEngine(), Progress(False))
     return run
 
 
@@ -94,15 +71,16 @@ VIEWS = (
 
 def test_a_view_says_it_first_after_retune_and_nothing_of_an_untouched_run(fresh, retuned, corpusmill) -> None:
     for name, *options in VIEWS:
-        _, out, err = corpusmill(name, str(retuned), *options)
+        _, raw, err = corpusmill(name, str(retuned), *options)
+        out = raw.decode()
         assert (err or out).splitlines()[0] == f"{STALE}corpusmill dedup {retuned} --to tokens", name
         assert f"{out}{err}".count("Stale:") == 1, name
     assert corpusmill("tokens", "verify", str(retuned))[2].startswith(STALE)
-    out = " ".join(corpusmill("status", str(retuned))[1].split())
+    out = " ".join(corpusmill("status", str(retuned))[1].decode().split())
     assert out.startswith(f"{retuned}: {STALE}corpusmill dedup {retuned} --to tokens")  # its lines begin with the run
     for command in (("report", str(fresh)), ("status", str(fresh))):
-        code, out, err = corpusmill(*command)
-        assert code == 0 and "stale" not in f"{out}{err}".lower().replace(str(fresh).lower(), "")
+        code, raw, err = corpusmill(*command)
+        assert code == 0 and "stale" not in f"{raw.decode()}{err}".lower().replace(str(fresh).lower(), "")
 
 
 def test_objects_of_views_say_it_first(fresh, retuned, corpusmill) -> None:
@@ -157,7 +135,7 @@ def test_the_named_command_mends_it(retuned, copy, corpusmill) -> None:
     stale = RunReader(str(run)).stale
     assert stale is not None
     code, out, err = corpusmill(*shlex.split(stale.mend)[1:], *INLINE)
-    assert code == 0 and "Stale" not in out + err
+    assert code == 0 and "Stale" not in out.decode() + err
     assert RunReader(str(run)).stale is None
     assert corpusmill("verify", str(run))[0] == corpusmill("status", str(run))[0] == 0
     assert "Stale: " not in (run / "report.html").read_text()
@@ -175,7 +153,7 @@ def test_a_stage_that_gave_the_same_bytes_again_makes_nothing_stale(fresh, copy,
     run = copy(fresh)
     shutil.rmtree(run / "filter/data")
     code, out, err = corpusmill("filter", str(run), *INLINE)
-    assert code == 0 and "Stale" not in out + err and any((run / "filter/data").iterdir())
+    assert code == 0 and "Stale" not in out.decode() + err and any((run / "filter/data").iterdir())
     assert corpusmill("dedup", str(run), "--dry-run", "--set", "dedup.threshold=0.5", *INLINE)[0] == 0
     assert RunReader(str(run)).stale is None
 
@@ -313,7 +291,7 @@ def page(retuned: Path) -> Path:
 
 def test_the_page_has_it_above_everything_else(page: Path) -> None:
     body = page.read_text().split('<div class="page">')[1]
-    assert body.index(STALE.split(" To mend")[0]) < min(body.index("<h1"), body.index("warning"), body.index("<table"))
+    assert body.index(STALE.split(" To redo")[0]) < min(body.index("<h1"), body.index("warning"), body.index("<table"))
     assert '<h2 id="progress"' not in body
 
 

@@ -1,6 +1,5 @@
 """Tests the comparison of two runs: its figures are those of pandas on the reports' rows."""
 
-import io
 import json
 import math
 import re
@@ -13,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from built_run import RunBuilder, documents, report, write_run
-from rich.console import Console
+from printing import printed
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare, diff
@@ -137,10 +136,8 @@ def _check_columns(found: Difference, a: dict[str, pd.DataFrame], b: dict[str, p
         assert columns[name].distance == pytest.approx(apart)
 
 
-def printed(a: Path | str, b: Path | str, width: int = 80, form: str = "text", **wanted: Any) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    diff(str(a), str(b), DiffOptions(**wanted), form, console)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+def compared(a: Path | str, b: Path | str, width: int = 80, form: str = "text", **wanted: Any) -> str:
+    return printed(diff, str(a), str(b), DiffOptions(**wanted), form, width=width)
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +168,8 @@ def _rewrite(run: RunBuilder, folder: Path) -> None:
     run.stage("filter", [{"report/part-00000.parquet": made, "data/part-00000.parquet": data}])
 
 
-def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
-    text = printed(run_folder, stricter, stage="filter")
+def test_what_is_compared(run_folder: Path, stricter: Path) -> None:
+    text = compared(run_folder, stricter, stage="filter")
     assert (
         "A keeps 45 documents, B 39 (-13.3%) (of the stage filter). Of 56 that both have seen, they decide differently about 6."
         in " ".join(text.split())
@@ -184,13 +181,13 @@ def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     assert "words" in text and "K-S" in text
     assert "Kept by A, dropped by B: 3 of 6" in text and "fails if < 40" in text and "Kept by B, dropped by A" not in text
     assert len(re.findall(r"word[4-9]x0 ", text)) == 3  # the samples' texts
-    narrow = printed(run_folder, stricter, 40, samples=60)
+    narrow = compared(run_folder, stricter, 40, samples=60)
     assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(narrow.split())
     assert all(len(line) <= 40 for line in narrow.splitlines() if not line.startswith("All about one"))
 
 
 def test_json_has_everything(run_folder: Path, stricter: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    printed(run_folder, stricter, form="json", samples=2)
+    compared(run_folder, stricter, form="json", samples=2)
     found = json.loads(capsys.readouterr().out)
     assert found["documents"]["only_a"]["documents"] == 6 and found["kept"] == {"a": 45, "b": 39}
     (rule,) = [rule for rule in found["rules"] if rule["other_keeps"]["b"]]
@@ -200,12 +197,12 @@ def test_json_has_everything(run_folder: Path, stricter: Path, capsys: pytest.Ca
 
 
 def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path: Path) -> None:
-    assert "Both keep the same 42 documents (from ingest to dedup)." in printed(run_folder, run_folder)
+    assert "Both keep the same 42 documents (from ingest to dedup)." in compared(run_folder, run_folder)
     RunBuilder(tmp_path / "none").json("run.json", {})
     with pytest.raises(InputError, match="no stage of this run has a report yet"):
-        printed(run_folder, tmp_path / "none")
+        compared(run_folder, tmp_path / "none")
     with pytest.raises(InputError, match=r"the stage 'sft' has no report \(there are ingest, filter, dedup, tokens\)"):
-        printed(run_folder, run_folder, stage="sft")
+        compared(run_folder, run_folder, stage="sft")
 
 
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:

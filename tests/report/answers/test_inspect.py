@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from built_run import pages
-from rich.console import Console
+from printing import printed
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.choose import Choice
@@ -20,12 +20,10 @@ from corpusmill.report.answers.inspect import RowOptions, inspect
 
 
 def look(target: Path | str, width: int = 80, stage: str | None = None, form: str = "table", limit: int = 100, **options: Any) -> str:
-    console = Console(file=io.StringIO(), width=width)
     names = {"columns", "order", "descending", "offset"}
     given = {name: value for name, value in options.items() if name in names}
     choice = Choice(**{name: value for name, value in options.items() if name not in names})
-    inspect(str(target), stage, RowOptions(choice, limit=limit, form=form, **given), console)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+    return printed(inspect, str(target), stage, RowOptions(choice, limit=limit, form=form, **given), width=width)
 
 
 def test_the_stage_follows_from_the_rule(run_folder: Path) -> None:

@@ -16,16 +16,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from inline_run import run_inline
 from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.original import NO_RECORDS, original_of
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.schemas import document_id
-from corpusmill.pipeline.watch.progress import Progress
 
 PAGES = [f"<html><body><p>{'A page about milling. ' * 20}Number {number}.</p></body></html>".encode() for number in range(3)]
 LINES = [json.dumps({"url": f"http://lines.test/{n}", "text": f"Line {n}. " + "Grain to flour. " * 9}).encode() + b"\n" for n in range(2)]
@@ -91,12 +89,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         (folder / name).write_bytes(content)
     table = pa.table({"id": [f"p{n}" for n in range(3)], "text": [f"Row {n}. " + "Sieves and stones. " * 5 for n in range(3)]})
     pq.write_table(table, folder / "h.parquet", row_group_size=2)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("ingest: {extraction: {max_record_mb: 1}}\n")
-    plan = new_plan(str(tmp_path / "run"), str(recipe), [str(folder)])
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
-    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
-    return SimpleNamespace(folder=tmp_path / "run", rows=rows, records=records, files=files, inputs=folder)
+    made = run_inline(tmp_path, "ingest: {extraction: {max_record_mb: 1}}\n", folder)
+    rows = ds.dataset(made / "ingest" / "report").to_table().to_pylist()
+    return SimpleNamespace(folder=made, rows=rows, records=records, files=files, inputs=folder)
 
 
 def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
@@ -224,12 +219,10 @@ def test_records_beyond_the_limits_are_dropped_and_can_be_shown(run: SimpleNames
 
 
 @pytest.mark.long
-def test_records_of_real_archives(shared_data: Path, tmp_path: Path, corpusmill) -> None:
+def test_records_of_real_archives(shared_data: Path, tmp_path: Path) -> None:
     """Records of any kind, some of each file, are found again and give their ids again."""
-    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
-    inputs = [shared_data / "warc", shared_data / "realweb" / "readability.warc.gz"]
-    assert corpusmill("run", tmp_path / "recipe.yaml", *inputs, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
-    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+    run = run_inline(tmp_path, "ingest: {}\n", shared_data / "warc", shared_data / "realweb" / "readability.warc.gz")
+    rows = ds.dataset(run / "ingest" / "report").to_table().to_pylist()
     shown = pages = 0
     for row in rows[::4]:
         if row["record_type"] not in NO_RECORDS:

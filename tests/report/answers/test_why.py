@@ -1,4 +1,3 @@
-import io
 import json
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from built_run import documents, report
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rich.console import Console
+from printing import printed
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.why import why
@@ -21,9 +20,7 @@ from corpusmill.report.read import ReportRule
 
 
 def explain(run: Path, document: str) -> str:
-    console = Console(file=io.StringIO(), width=80)
-    why(str(run), document, console)
-    return re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
+    return re.sub(r"\s+", " ", printed(why, str(run), document))
 
 
 def identifier(run: Path, url: str) -> str:
@@ -133,7 +130,7 @@ def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture
 
 
 def as_json(folder: Path, document: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    why(str(folder), document, Console(file=io.StringIO()), form="json")
+    printed(why, str(folder), document, form="json")
     return json.loads(capsys.readouterr().out)
 
 

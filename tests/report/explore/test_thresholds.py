@@ -13,6 +13,7 @@ import pytest
 import yaml
 from asking import client_of, rows_of
 from built_run import RunBuilder, documents, report
+from inline_run import run_inline
 from starlette.testclient import TestClient
 from tiny_classifiers import make_classifier
 
@@ -20,7 +21,6 @@ from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.filters.whatif import retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import NothingKept
-from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.sample import Draw, draw_samples
@@ -48,11 +48,8 @@ filter:
 def made(tmp_path_factory: pytest.TempPathFactory, crawl: Path) -> Path:
     """Makes a run by the pipeline; one of its rules keeps a share of the documents that pass the others."""
     folder = tmp_path_factory.mktemp("made")
-    (folder / "recipe.yaml").write_text(RECIPE)
     make_classifier(folder / "quality", "quality", {"quality": ["good"]})
-    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in sorted(crawl.iterdir())])
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
-    return folder / "run"
+    return run_inline(folder, RECIPE, *sorted(crawl.iterdir()))
 
 
 @pytest.fixture(scope="module")

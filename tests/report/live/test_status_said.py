@@ -62,7 +62,10 @@ def test_a_training_says_its_steps_and_the_time_left(tmp_path, corpusmill) -> No
              "workers": 1, "began": GOOD["began"], "ended": None}  # fmt: skip
     run = RunBuilder(tmp_path)
     run.json("run.json", {"recipe": {"pretrain": {}}})
-    run.json("progress.json", {**GOOD, "ended": None, "failure": None, "stages": ["pretrain"], "phases": [phase]})
+    run.json(
+        "progress.json",
+        {**GOOD, "ended": None, "failure": None, "stages": ["pretrain"], "stages_began": {"pretrain": GOOD["began"]}, "phases": [phase]},
+    )
     lines = {"train": [{"step": 3, "loss": 2.5}], "speed": [{"step": 3, "steps": 8, "tokens_per_second": 100, "seconds_left": 600}]}
     for name, steps in lines.items():
         run.storage.write_bytes(f"pretrain/logs/{name}.jsonl", "".join(json.dumps(step) + "\n" for step in steps).encode())

@@ -4,48 +4,27 @@ import base64
 import hashlib
 import json
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from selectolax.lexbor import LexborHTMLParser
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import script_json
 
 
-class Reader(HTMLParser):
-    """Collects the page's text by section, its tags, and its scripts and styles."""
+class Reader:
+    """The page's tags with their attributes, its scripts and styles, the cells of its table rows, and its text."""
 
     def __init__(self, html: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.inline: list[tuple[str, str]] = []
-        self.rows: list[list[str]] = []
-        self.text = ""
-        self.stack: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.stack.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.stack and self.stack.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if self.stack and self.stack[-1] in ("script", "style"):
-            self.inline.append((self.stack[-1], data))
-            return
-        self.text += data
-        if self.rows and ("td" in self.stack or "th" in self.stack):
-            self.rows[-1][-1] += data
+        tree = LexborHTMLParser(html)
+        self.tags = [(node.tag, node.attributes) for node in tree.css("*")]
+        self.inline = [(node.tag, node.text()) for node in tree.css("script, style")]
+        tree.strip_tags(["script", "style"])
+        self.rows = [[cell.text() for cell in row.css("td, th")] for row in tree.css("tr")]
+        self.text = tree.root.text()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from built_run import RunBuilder
 from printed_queries import not_reproduced
-from rich.console import Console
+from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
@@ -100,9 +100,7 @@ def test_page(folder):
 
 
 def test_terminal(folder):
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))
-    render_report(str(folder), console)
-    lines = console.export_text().splitlines()
+    lines = printed(render_report, str(folder)).splitlines()
     assert any(line.split() == ["BLiMP", "65.0%", "±", "0.4", "70.0%", "±", "0.4", "50.0%", "90", "0"] for line in lines)
     assert any(line.split() == ["ARC-Easy", "26.2%", "25.0%", "25.0%", "570", "2"] for line in lines)
     assert any(line.split() == ["LAMBADA", "0.0%", "±", "0.4", "5"] for line in lines)  # documents were not searched

@@ -1,6 +1,5 @@
 """Tests a run's report on the classifiers that it used."""
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from printed_queries import not_reproduced
-from rich.console import Console
+from printing import printed
 
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.pipeline.manifest import Manifest, TaskRow
@@ -103,9 +102,7 @@ def test_read(run: Path) -> None:
 
 
 def test_the_terminal_names_them_and_warns_of_those_that_decide(run: Path) -> None:
-    console = Console(file=io.StringIO(), width=120)
-    render_report(str(run), console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = printed(render_report, str(run), width=120)
     auc = measured(600)["roc_auc"]
     assert re.search(rf"posts +3,579 +{auc['value']:.3f} \({auc['low']:.3f}–{auc['high']:.3f}\)", text)
     assert re.search(r"public +– +–", text)

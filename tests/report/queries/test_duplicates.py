@@ -1,13 +1,12 @@
 """Compares queries on the cluster tables with plain Python over all of their rows."""
 
-import io
 import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
+from printing import printed
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.shards import publish
@@ -131,8 +130,6 @@ def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> N
 def test_a_document_that_an_earlier_run_keeps(tmp_path: Path) -> None:
     rows = [row for row in tables(7, 1, earlier=1)[0] if row["kept_id"] == f"{0:032x}"]
     write(tmp_path, [rows])
-    console = Console(file=io.StringIO(), width=80)
-    clusters(str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False, console=console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = printed(clusters, str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False).splitlines()
     assert f"Cluster 1: {len(rows) + 1} documents" in lines and f"   kept    id {'0' * 32}, in the earlier run old" in lines
     assert sum(line.startswith("   removed ") for line in lines) == len(rows)

@@ -1,10 +1,9 @@
 """Tests the evaluation of the tokenizer, on the terminal and on the page."""
 
-import io
 import re
 from pathlib import Path
 
-from rich.console import Console
+from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
@@ -22,9 +21,7 @@ def test_read(run_folder: Path) -> None:
 
 
 def test_terminal(run_folder: Path) -> None:
-    console = Console(file=io.StringIO(), width=120)
-    render_report(str(run_folder), console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = printed(render_report, str(run_folder), width=120)
     assert "\x1b" not in shown and "\u202e" not in shown
     assert re.search(r"this run +4,000 +2\.50 +4\.00 +25\.0%", shown) and re.search(r"gpt2 +2,500 +4\.00 +2\.50 +25\.0%", shown)
     assert re.search(r"en +0\.01 +3\.00 +4\.80 +4\.00", shown) and re.search(r"host\.test +0\.01 +2\.50 +4\.00 +3\.33", shown)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from printed_queries import not_reproduced
-from rich.console import Console
+from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.figures import training_charts
@@ -132,9 +132,7 @@ def test_the_page_and_the_terminal_show_it_harmless(folder: Path) -> None:
         assert part in page, part
     assert "<script>alert" not in page and "<img" not in page and "\x1b" not in page and "\u202e" not in page
     assert page.index("upon 199") < page.index("upon 99")
-    console = Console(width=80, record=True)
-    render_report(str(folder), console)
-    text = console.export_text()
+    text = printed(render_report, str(folder))
     line = next(line for line in text.splitlines() if line.startswith("pretrain "))
     assert line.split()[:2] == ["pretrain", "1,500"] and line.split()[-2:] == ["1.001", "1,001"]
     assert all(len(line) <= 80 for line in text.splitlines() if "corpusmill" not in line)

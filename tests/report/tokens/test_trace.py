@@ -1,6 +1,5 @@
 """Tests `trace` from the shard's side: any token leads to its text, its document and its values."""
 
-import io
 import json
 import re
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
+from printing import printed
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
@@ -17,9 +16,7 @@ from corpusmill.report.tokens.trace import show_trace, trace
 
 
 def walk(run: Path, token: int, split: str = "train", shard: int = 0, width: int = 200) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    show_trace(trace(str(run), shard, token, split), False, console)
-    return re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
+    return re.sub(r"\s+", " ", printed(show_trace, trace(str(run), shard, token, split), False, width=width))
 
 
 @pytest.fixture
@@ -66,7 +63,7 @@ def test_the_text_around_is_that_of_the_document_at_the_right_byte(run_folder: P
 
 
 def test_json_is_one_object_with_everything(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_trace(trace(str(run_folder), 0, 5, "validation"), True, Console())
+    printed(show_trace, trace(str(run_folder), 0, 5, "validation"), True)
     found = json.loads(capsys.readouterr().out)
     index = pq.read_table(run_folder / "tokens/validation/tokens-00000.index.parquet").to_pylist()[0]
     assert found["document"] == {name: index[name] for name in found["document"]} and set(index) == set(found["document"])

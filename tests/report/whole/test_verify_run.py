@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from inline_run import run_inline
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import MANIFEST
@@ -35,12 +36,7 @@ def _passages() -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from corpusmill.pipeline.engine import InlineEngine
-    from corpusmill.pipeline.run import execute, new_plan
-    from corpusmill.pipeline.watch.progress import Progress
-
     folder = tmp_path_factory.mktemp("verified")
-    (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "in").mkdir()
     passages = _passages()
     for host, some in (
@@ -49,9 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):  # some copies; and each stage has several shards
         rows = [{"text": part, "url": f"http://{host}.test/{n}"} for n, part in enumerate(some)]
         (folder / f"in/{host}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(folder / "in")])
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
-    return folder / "run"
+    return run_inline(folder, RECIPE, folder / "in")
 
 
 @pytest.fixture
