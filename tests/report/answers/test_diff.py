@@ -168,7 +168,7 @@ def _rewrite(run: RunBuilder, folder: Path) -> None:
     run.stage("filter", [{"report/part-00000.parquet": made, "data/part-00000.parquet": data}])
 
 
-def test_what_is_compared(run_folder: Path, stricter: Path) -> None:
+def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     text = compared(run_folder, stricter, stage="filter")
     assert (
         "A keeps 45 documents, B 39 (-13.3%) (of the stage filter). Of 56 that both have seen, they decide differently about 6."

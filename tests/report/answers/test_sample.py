@@ -69,7 +69,7 @@ def test_texts_are_those_that_came_in(run_folder: Path) -> None:
         assert all(row["kept"] for row in known) or stage != "ingest"
 
 
-def test_what_is_shown(run_folder: Path) -> None:
+def test_what_is_printed(run_folder: Path) -> None:
     text = shown(run_folder, rules=("symbols",), chars=40)
     assert "symbol_ratio = 0.2 (fails if > 0.1, fails by 0.1)" in text
     assert "4 of 4 such documents of filter, drawn with seed 0" in text and "Texts as the stage ingest" in text

@@ -121,7 +121,6 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector("#document .text")
     row = decided.loc[number]
-    assert page.inner_text("#document .text") == " ".join(f"word14x{place}" for place in range(3))
     failed = page.locator("#document .failed li").all_inner_texts()
     assert [line.split(" failed")[0] for line in failed] == ["✗ filter: short", "✗ filter: symbols"]
     assert "words is 3; it drops when that is below 20" in failed[0]
@@ -130,7 +129,6 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
         ".stage[open] .values tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
     )
     assert ["symbol_ratio", str(row["symbol_ratio"]), "✗ symbols failed: drops when it is above 0.1"] in values
-    assert page.locator("#list tr[aria-current]").get_attribute("data-doc") == f"filter/{number}"
 
     number = decided.index[decided["url"].str.endswith("page-43.html")][0]
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()

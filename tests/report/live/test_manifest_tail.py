@@ -82,23 +82,3 @@ def test_an_object_that_is_written_again_within_a_second(monkeypatch: pytest.Mon
     assert len(storage.list_files("manifest")) == 1
     tail.update()
     assert tail.complete and [done.task for done in tail.finished()] == ["part-0", "part-1"]
-
-
-def test_an_object_that_is_no_row_and_one_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = Storage("memory://tail-odd/filter")
-    manifest = Manifest(storage)
-    for number in range(4):
-        manifest.append(row(number))
-    storage.write_bytes("manifest/note.txt", b"mine")
-    tail, read = ManifestTail(storage), Storage.read_bytes
-
-    def fails(self: Storage, path: str) -> bytes:
-        if path.endswith("2.json"):
-            raise OSError("not now")
-        return read(self, path)
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="not now"):
-        patch.setattr(Storage, "read_bytes", fails)
-        tail.update()
-    tail.update()
-    assert [done.place for done in tail.rows] == [0, 1, 2, 3] and not tail.bad

@@ -72,7 +72,7 @@ def test_a_training_says_its_steps_and_the_time_left(tmp_path, corpusmill) -> No
     training = read_status(str(tmp_path))["training"]
     assert (training["steps_done"], training["steps"], training["loss"], training["tokens_per_second"]) == (4, 8, 2.5, 100)
     assert 0 < training["seconds_left"] <= 600
-    assert "4 of 8 steps" in corpusmill("status", tmp_path)[1].decode()
+    assert "step 4 of 8" in corpusmill("status", tmp_path)[1].decode()
 
 
 def test_a_run_that_never_began(tmp_path, corpusmill) -> None:

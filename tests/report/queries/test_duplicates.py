@@ -12,7 +12,7 @@ from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.clusters import clusters
-from corpusmill.report.queries.duplicates import LISTS, choose_clusters, find_clusters, read_clusters, read_members, read_sources
+from corpusmill.report.queries.duplicates import LISTS, choose_clusters, read_clusters, read_members, read_sources
 from corpusmill.report.query.run import Run
 
 Rows = list[dict[str, Any]]
@@ -100,14 +100,6 @@ def test_members_are_the_least_similar_ones(tmp_path: Path) -> None:
         assert (cluster.kept.id if cluster.kept else None) == (None if cluster.kept_in else cluster.kept_id)
         removed.sort(key=lambda r: (2 if r["similarity"] is None else r["similarity"], r["shard"], r["row"]))
         assert [member.id for member, _ in cluster.removed] == [row["id"] for row in removed[:3]]
-
-
-def test_clusters_are_found_by_member_and_by_kept_document(tmp_path: Path) -> None:
-    parts = tables(3, 2, earlier=0.5)
-    run = write(tmp_path, parts)
-    for row in random.Random(1).sample([row for part in parts for row in part], 20):
-        assert find_clusters(run, {row["id"]}) == find_clusters(run, {row["kept_id"]}) == [row["kept_id"]]
-    assert find_clusters(run, {"nobody"}) == []
 
 
 def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> None:

@@ -14,15 +14,11 @@ from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import (
     SAMPLES,
-    is_number,
-    numeric_rules,
     read_changes,
     read_examples,
     read_near_misses,
-    recipe_line,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import ReportRule
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +62,6 @@ def test_the_table_has_a_few_thresholds_on_either_side(opened_random_run: Run, d
     assert counts == sorted(counts, reverse=True)  # the loosest first
     assert {row.more > 0 for row in rows if not row.now} == {True, False}
     assert all(type(row.threshold) is int for row in rows[1:])  # as in the recipe
-
-
-def test_only_numbers_can_be_changed() -> None:
-    numbers = {1: True, 0.5: True, None: False, "a": False, float("nan"): False}
-    assert {value: is_number(value) for value in numbers} == numbers and not is_number(True) and not is_number(["en"])
-    rules = [ReportRule("s", name, column, comparison, threshold) for name, column, comparison, threshold in
-             (("a", "x", "<", 1), ("b", "x", "==", 1), ("c", "x", "not in", ["en"]), ("d", "gone", ">", 1))]  # fmt: skip
-    rules += [ReportRule("s", "twice", "x", comparison, 1) for comparison in ("<", ">")]
-    assert [rule.rule for rule in numeric_rules(rules, ["x"])] == ["a"]
-    assert recipe_line("rule", 50) == "filter.thresholds.rule=50" and recipe_line("rule", None) == "filter.thresholds.rule=null"
 
 
 def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:

@@ -12,7 +12,7 @@ from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.figures import training_charts
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
-from corpusmill.report.queries.training import POINTS, SPEED_POINTS, Training, read_training
+from corpusmill.report.queries.training import SPEED_POINTS, Training, read_training
 from corpusmill.report.read import RunReader
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e"
@@ -66,17 +66,6 @@ def training(folder: Path) -> Training:
 
 def chart(training: Training, title: str) -> tuple[str, dict]:
     return next((caption, figure) for name, caption, figure, _ in training_charts(training) if name == title)
-
-
-def test_curves_of_all_that_changes_in_their_order(training: Training) -> None:
-    assert [title for title, _, _, _ in training_charts(training)] == [
-        "Loss",
-        "Validation bits per byte",
-        "Gradient norm",
-        "Tokens per second",
-    ]
-    _, figure = chart(training, "Gradient norm")
-    assert figure["layout"]["yaxis"]["type"] == "log" and len(figure["data"][0]["x"]) <= POINTS + 1
 
 
 def test_skipped_steps_are_marked_where_the_curve_was(training: Training) -> None:

@@ -88,15 +88,6 @@ def remove_a_file(run: Path, draw: random.Random) -> None:
     pick(run, draw).unlink()
 
 
-def change_listed_keys(run: Path, draw: random.Random) -> None:
-    """Changes a file that tasks have read by a list, and leaves the list unchanged."""
-    path = pick(run, draw, "dedup/keys/*.arrow")
-    content = bytearray(path.read_bytes())
-    content[draw.randrange(len(content))] ^= 1
-    path.write_bytes(content)
-    hide(run, path)
-
-
 def add_a_file(run: Path, draw: random.Random) -> None:
     folder = draw.choice(["ingest/data", "filter/report", "dedup/clusters", "tokens/train"])
     (run / folder / "part-99999.parquet").write_bytes(b"PAR1")
@@ -210,7 +201,6 @@ def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
 PLANTS = [
     flip_a_bit, flip_a_bit, remove_a_file, add_a_file, lose_a_row, lose_a_row, double_a_row, change_an_id,
     edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice, leave_a_temporary_file,
-    change_listed_keys,
 ]  # fmt: skip
 
 
