@@ -29,9 +29,9 @@ tokens: {validation_share: 0.1}
 
 
 def _passages() -> list[str]:
-    """Returns 120 passages of 2,000 characters of the standard library's sources."""
+    """Returns 200 passages of 8,000 characters of the standard library's sources."""
     text = "".join(path.read_text("utf-8", "replace") for path in sorted(Path(json.__file__).parents[1].glob("*.py")))
-    return [text[begin : begin + 2000] for begin in range(0, 240_000, 2000)]
+    return [text[begin : begin + 8000] for begin in range(0, 1_600_000, 8000)]
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     passages = _passages()
     for host, some in (
-        ("rows", passages[:70]),
-        ("mirror", passages[70:] + passages[:70:4]),
+        ("rows", passages[:120]),
+        ("mirror", passages[120:] + passages[:120:4]),
     ):  # some copies; and each stage has several shards
         rows = [{"text": part, "url": f"http://{host}.test/{n}"} for n, part in enumerate(some)]
         (folder / f"in/{host}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
