@@ -44,24 +44,6 @@ def test_every_token_leads_to_its_document(run_folder: Path) -> None:
         assert found.notes == [] and found.values["filter"]["words"] == len(texts[row["id"]].split()) - 9 * ("script" in texts[row["id"]])
 
 
-def test_the_text_around_is_that_of_the_document_at_the_right_byte(run_folder: Path) -> None:
-    """Takes the first tokens of a document in turn: the found bytes are the text's, and joined they are its beginning."""
-    index = pq.read_table(run_folder / "tokens/train/tokens-00000.index.parquet").to_pylist()
-    texts = {r["id"]: r["text"] for r in pq.read_table(run_folder / "dedup/data/part-00000.parquet").to_pylist()}
-    row = index[3]
-    text, put_together = texts[row["id"]], b""
-    for token in range(row["first"], row["first"] + 8):
-        around = trace(str(run_folder), 0, token).as_json()["text"]
-        assert around["first_byte"] == len(put_together)
-        put_together += bytes.fromhex(around["bytes"])
-        assert around["before"] + around["characters"] + around["after"] in text
-    assert text.encode().startswith(put_together) and len(put_together) >= 8
-    found = trace(str(run_folder), 0, row["first"] + row["tokens"] - 1).as_json()
-    around = found["text"]
-    assert found["special"] == "<|endoftext|>" and around["first_byte"] == len(text.encode())
-    assert around["after"] == "" and text.endswith(around["before"])
-
-
 def test_json_is_one_object_with_everything(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(show_trace, trace(str(run_folder), 0, 5, "validation"), True)
     found = json.loads(capsys.readouterr().out)
