@@ -14,7 +14,7 @@ from corpusmill.filters.kept_share import keeps_shares, kept_share_summary, meas
 from corpusmill.filters.rules import COMPARISONS, Rule, StepRule
 from corpusmill.filters.step import build_steps
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
-from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
@@ -83,7 +83,7 @@ def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) 
     """
     rules = _firing(config)
     if rules:
-        reports = [row.ref(run.stage.name, o.path) for row in rows for o in row.outputs if o.path.removeprefix(TRIAL).startswith("report/")]
+        reports = [row.ref(run.stage.name, o.path) for row in rows for o in row.outputs if o.path.startswith("report/")]
         params = {column: [rule.as_json() for rule in each] for column, each in rules.items()}
         run.once(ANSWERS, reports, lambda _: _count(run.run, reports, rules), params)
 

@@ -1,4 +1,4 @@
-"""Tests views of deduplication: `corpusmill clusters`, a dry run's lines, the page and `why`, on real runs of the stage."""
+"""Tests views of deduplication: `corpusmill clusters`, the page and `why`, on real runs of the stage."""
 
 import html
 import io
@@ -16,12 +16,11 @@ from rich.console import Console
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.answers.clusters import clusters as show_clusters
-from corpusmill.report.answers.clusters import dry_run_lines
 from corpusmill.report.page.html import write_report
 
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
@@ -189,7 +188,7 @@ def test_a_corpus_without_copies(dedup: Callable[..., Any], corpusmill: Command)
     run = make_run(dedup, [[{"text": " ".join(words(50, n)), "url": f"http://a.test/{n}"} for n in range(5)]])
     code, out, _ = corpusmill("clusters", run)
     assert code == 0 and out.count(b"none: ") == 3
-    assert "none has a copy" in dry(run) and "No copies" not in write_report(str(run))
+    assert "No copies" not in write_report(str(run))
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -223,53 +222,20 @@ def test_documents_that_are_gone_leave_the_evidence(run: Path, corpusmill: Comma
     assert "(its shard is not there any more)" in text and "Warning: " in text and "part-00001.parquet" in text
 
 
-# ---- a dry run --------------------------------------------------------------------------------------
+# ---- before anything is removed ---------------------------------------------------------------------
 
 
-def dry(run: Path, width: int = 80, **config: Any) -> str:
-    """Returns the output of a dry run of the stage."""
-    config = {"threshold": 0.7, "alarm": "warn", **config}
-    stage = DedupStage(DedupStage.Config.model_validate(config), dry_run=True)
-    StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
-    console = Console(file=io.StringIO(), width=width, highlight=False)
-    dry_run_lines(str(run), stage.config.model_dump(mode="json"), console)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
-
-
-def test_a_dry_run_shows_what_would_go_and_leaves_what_is_there(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup)
-    before = as_json(corpusmill, run), {path: path.read_bytes() for path in (run / "dedup").rglob("*.parquet")}
-    text = dry(run, alarm_share=0.25, alarm_documents=10)
-    rows = [line.split() for line in text.splitlines()]
-    assert ["crawl", "file", "documents", "url", "exact", "near", "removed"] in rows
-    assert ["a.warc.gz", "13", "0", "4", "0", "30.8%", "alarm"] in rows and ["b.warc.gz", "38", "0", "0", "8", "21.1%"] in rows
-    assert "What each crawl file of crawl/ loses" in text and "Alarm: 1 crawl file loses more than 25%." in text
-    flat = re.sub(r"\s+", " ", text)
-    assert "Of 51 documents 39 would stay (76.5%); what would go: 4 exact copies, 8 near copies; clusters: 9." in flat
-    assert "Cluster 1: 5 documents" in text and "[-x7y30-]" in text and "Nothing was removed" in text
-    assert max(len(line) for line in text.splitlines() if "corpusmill clusters" not in line) <= 80
-    stricter = re.sub(r"\s+", " ", dry(run, threshold=0.99))
-    assert "what would go: 4 exact copies;" in stricter
-    assert (as_json(corpusmill, run), {path: path.read_bytes() for path in before[1]}) == before
-    assert Manifest(Storage(str(run / "dedup"))).complete
-
-
-def test_after_a_first_dry_run_the_page_says_what_would_be_removed(dedup: Callable[..., Any]) -> None:
+def test_after_an_alarm_the_clusters_are_there_and_the_page_says_what_would_be_removed(dedup: Callable[..., Any]) -> None:
     run = make_run(dedup)
     shutil.rmtree(run / "dedup")
-    dry(run)
+    stage = DedupStage(DedupStage.Config.model_validate({"threshold": 0.7, "alarm_share": 0.25, "alarm_documents": 10}))
+    with pytest.raises(CorpusmillError, match=r"a.warc.gz: loses 30.8% of its 13 documents"):
+        StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
     assert not (run / "dedup" / "data").exists() and not (run / "dedup" / "report").exists()
-    assert "Note: the stage dedup has not finished (a dry run, or a run that stopped)." in printed(run)
+    text = printed(run)
+    assert "Note: the stage dedup has not finished." in text and "[-x7y30-]" in text
     page = Path(write_report(str(run))).read_text()
     assert "4 exact and 8 near copies would be removed" in re.sub(r"<[^>]*>", "", page)
-
-
-def test_many_crawl_files_are_summed_up(dedup: Callable[..., Any]) -> None:
-    rows = [{"text": f"text {n // 2 if n < 20 else n}", "url": f"http://a.test/{n}", "source": f"s{n:02d}"} for n in range(40)]
-    text = dry(make_run(dedup, [rows]))
-    lines = [line.split() for line in text.splitlines()]
-    assert sum(line[0].startswith("s") and len(line) == 6 for line in lines if line) == 25
-    assert ["15", "others", "15", "0", "0", "0", "0.0%"] in lines
 
 
 # ---- the page, and why ------------------------------------------------------------------------------

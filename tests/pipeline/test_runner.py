@@ -171,22 +171,19 @@ class PartStage(Stage):
 
     name = "ingest"
     Config = WholeConfig
-    tries = True
 
     def execute(self, run: StageRun) -> None:
         part = PartConfig(factor=self.config.factor)
         first = run.map("first", PartWorker, [Task(f"first-{i}", ()) for i in range(2)], None, part)
         inputs = [row.ref("ingest", row.outputs[0].path) for row in first]
         run.once("sum", inputs, lambda _: Output({"sum.txt": b"1"}), None, part)
-        if self.dry_run:
-            return
         run.map("second", PartWorker, [Task("second", tuple(inputs))])
         run.once("end", inputs, lambda _: Output({"end.txt": b"2"}))
 
 
-def parts(folder, dry_run: bool = False, **config) -> tuple[list[str], StageRun]:
+def parts(folder, **config) -> tuple[list[str], StageRun]:
     SEEN.clear()
-    stage = PartStage(WholeConfig(**config), dry_run)
+    stage = PartStage(WholeConfig(**config))
     run = StageRun(stage, Storage(str(folder)), {"ingest": stage.config}, [], InlineEngine(), Progress(False))
     run.execute()
     return [key for key, _ in SEEN], run
@@ -203,29 +200,6 @@ def test_a_phase_depends_on_its_part_of_the_section_alone(tmp_path):
     assert keys == ["first-0", "first-1", "second"] and run.performed == 5
     digests = {row.task: row.config for row in run.manifest.rows()}
     assert digests["first-0"] == digests["sum"] != digests["second"] == digests["end"]
-
-
-def test_a_dry_run_leaves_a_stage_unfinished_and_removes_nothing(tmp_path):
-    keys, run = parts(tmp_path, dry_run=True)
-    assert keys == ["first-0", "first-1"] and run.performed == 3
-    (tmp_path / "ingest/other.txt").write_text("of a run before")
-    assert not Manifest(Storage(str(tmp_path / "ingest"))).complete
-    keys, run = parts(tmp_path, dry_run=True)
-    assert keys == [] and (tmp_path / "ingest/other.txt").exists()
-    keys, run = parts(tmp_path)
-    assert keys == ["second"] and run.manifest.complete and not (tmp_path / "ingest/other.txt").exists()
-    before = (tmp_path / "ingest/manifest.jsonl").read_bytes()
-    parts(tmp_path, dry_run=True)
-    assert Manifest(Storage(str(tmp_path / "ingest"))).complete
-    assert (tmp_path / "ingest/manifest.jsonl").read_bytes() == before
-
-
-def test_a_dry_run_beside_a_finished_stage_lists_a_folder_once_a_phase(monkeypatch):
-    folder = "memory://runner-beside"
-    parts(folder)
-    listed, listing = [], Storage.listing
-    monkeypatch.setattr(Storage, "listing", lambda self, path="": listed.append(path) or listing(self, path))
-    assert parts(folder, dry_run=True)[0] == [] and listed == ["", ""]  # one of `map`, one of `once`
 
 
 def test_the_manifest_of_a_stage_before_is_read_once_and_left_as_it_is(tmp_path):
