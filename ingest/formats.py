@@ -23,14 +23,12 @@ from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread
 from corpusmill.ingest.rows import GivenUp, IngestRow, PendingRow
 from corpusmill.ingest.urls.filter import UrlFilter, check_url, make_url_filter
 from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
-from corpusmill.ingest.wat import WatIndex
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import Inflating, inflating
 from corpusmill.pipeline.formats.parquet import is_text, open_parquet
 from corpusmill.pipeline.formats.streams import RangeFile, TextLine, Window, split_lines
 from corpusmill.pipeline.schemas import document_id
-from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.damage import storable
 
 
@@ -236,7 +234,6 @@ class SegmentReader:
         self.config = config
         self.params = params
         self.urls: UrlFilter | None = None
-        self.wat: tuple[str, WatIndex] | None = None
 
     def setup(self) -> None:
         """Loads the extractor and the URL lists. It is called once for each process, so that no page is charged for it."""
@@ -279,7 +276,8 @@ class SegmentReader:
                     if isinstance(part, Gap):
                         yield PendingRow.of(gap_row(path, part))
                     else:
-                        yield PendingRow(partial(self._row, path, part, segment.wat), partial(unread_row, path, part))
+                        extract = partial(record_row, path, part, self.config, self.urls)
+                        yield PendingRow(extract, partial(unread_row, path, part))
 
     def _parts(self, file: IO[bytes], segment: Segment, by_hand: bool) -> Iterator[Record | Gap]:
         limit = self.config.extraction.max_record_mb * MIB
@@ -287,17 +285,6 @@ class SegmentReader:
             yield read_single(file, segment.format, segment.layout, limit)
         else:
             yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand)
-
-    def _row(self, path: str, record: Record, wat: str) -> IngestRow:
-        row = record_row(path, record, self.config, self.urls)
-        return self._wat_index(wat).join(row, record) if wat else row
-
-    def _wat_index(self, wat: str) -> WatIndex:
-        """Returns the descriptions in a WAT file. Those of the last file stay in memory."""
-        if self.wat is None or self.wat[0] != wat:
-            self.wat = None  # frees the memory of the last one first
-            self.wat = (wat, WatIndex(Storage(self.params["run"]).read_bytes(wat)))
-        return self.wat[1]
 
     def _checked(self, work: PendingRow) -> PendingRow:
         """Returns the row with a check of its URL added. Rows of collections need no extraction, so the check can come after the text."""

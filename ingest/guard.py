@@ -30,7 +30,6 @@ import pyarrow as pa
 from corpusmill.ingest.config import ExtractionConfig, IngestConfig
 from corpusmill.ingest.inputs import UNKNOWN, RangeIndex
 from corpusmill.ingest.reader import EXTRACTING, IDLE, OUT_OF_MEMORY, PHASE, PLACE, READING_FACTOR
-from corpusmill.ingest.wat import DESCRIPTIONS
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
@@ -228,34 +227,19 @@ class ReaderGuard:
         self.peak_mb = 0  # the peak memory of all processes so far
 
     def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[RowBatch]:
-        """Yields the rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record.
-
-        The number of rows in a batch varies with the time that they take.
-        """
-        for head, (documents, report) in self._answers({"segments": segments}):
-            yield RowBatch(documents, report, head["counts"], head["warnings"])
-
-    def read_wat(self, ref: FileRef, layout: str) -> tuple[pa.Table, list[str]]:
-        """Returns the descriptions in a WAT file (`wat.DESCRIPTIONS`), and warnings."""
-        tables, warnings = [DESCRIPTIONS.empty_table()], list[str]()
-        for head, (rows,) in self._answers({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}}):
-            tables.append(rows)
-            warnings += head["warnings"]
-        return pa.concat_tables(tables), warnings
-
-    def _answers(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[pa.Table]]]:
-        """Yields `(head, tables)` of all answers to a request, in order and each once, even if processes die meanwhile."""
+        """Yields the rows of all segments (path, bytes of the file, fields of `Segment`) in order and each once, even if processes die
+        meanwhile. The number of rows in a batch varies with the time that they take."""
         done = 0
         losses = Losses(self.config.extraction)
         while True:
             process = self._running()
             self.answering = True
-            process.send({**request, "done": done, **losses.request()})
+            process.send({"segments": segments, "done": done, **losses.request()})
             try:
                 while self.answering:
-                    head, tables = self._receive(process)
-                    done += head["rows"]
-                    yield head, tables
+                    batch = self._receive(process)
+                    done += len(batch.report)
+                    yield batch
                 return
             except Died as death:
                 self._bury(process, death, losses)
@@ -327,15 +311,15 @@ class ReaderGuard:
             raise killed(death)
         raise CorpusmillError(f"ingest: the process that reads can't be started ({(lines or [death.how])[-1]}).")
 
-    def _receive(self, process: ReaderProcess) -> tuple[dict[str, Any], list[pa.Table]]:
+    def _receive(self, process: ReaderProcess) -> RowBatch:
         """Returns the next batch."""
         message = process.receive()
         self.answering = False  # if the message is an error, no more follow
         head = _checked(message)
-        tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(head["tables"])]
+        documents, report = (pa.ipc.open_stream(process.receive()).read_all() for _ in range(2))
         self.peak_mb = max(self.peak_mb, head["peak_mb"])
         self.answering = not head["end"]
-        return head, tables
+        return RowBatch(documents, report, head["counts"], head["warnings"])
 
 
 def _checked(message: bytes) -> dict[str, Any]:

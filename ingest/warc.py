@@ -40,7 +40,7 @@ KNOWN_TYPES = frozenset({"response", "request", "metadata", "warcinfo", "resourc
 #: Types of records whose block begins with the header of an HTTP response.
 WITH_HTTP = ("response", "revisit")
 TYPE, LENGTH, URI, DATE = WarcHeader.WARC_TYPE, WarcHeader.CONTENT_LENGTH, WarcHeader.WARC_TARGET_URI, WarcHeader.WARC_DATE
-BLOCK_TYPE, REFERS_TO = WarcHeader.CONTENT_TYPE, WarcHeader.WARC_REFERS_TO
+BLOCK_TYPE = WarcHeader.CONTENT_TYPE
 
 
 class Record:
@@ -77,11 +77,6 @@ class Record:
     def block_type(self) -> str | None:
         """The Content-Type of the WARC header, or the type in the line before an ARC record."""
         return _field(self._fields, BLOCK_TYPE, "content-type")
-
-    @property
-    def refers_to(self) -> str | None:
-        """The id of the record from which this one was made."""
-        return _field(self._fields, REFERS_TO, "warc-refers-to")
 
     @property
     def status(self) -> int | None:
