@@ -204,16 +204,6 @@ class RunReader(RunFiles):
                     return file.schema_arrow
         return None
 
-    def report_rows(self, stage: str) -> tuple[int, int]:
-        """Returns how many rows and row groups a stage's report has, by the footers of its shards."""
-        rows = groups = 0
-        for shard in self.stages[stage].outputs("report/"):
-            file = self._open(stage, shard) if shard.endswith(".parquet") else None
-            if file is not None:
-                with file:
-                    rows, groups = rows + file.metadata.num_rows, groups + file.num_row_groups
-        return rows, groups
-
     def is_report(self, stage: str) -> bool:
         """Whether the stage's report has the first columns of this version's reports."""
         schema = self.schema(stage, "report")

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -52,11 +52,6 @@ def identifier(name: str) -> str:
 def column(name: str) -> str:
     """Returns a column's or table's name, quoted only where needed."""
     return name if _is_plain(name) else identifier(name)
-
-
-def aliases(names: Iterable[str]) -> list[str]:
-    """Returns names for columns: the given name where it needs no quotes, else `column_N`."""
-    return [name if _is_plain(name) else f"column_{place}" for place, name in enumerate(names, 1)]
 
 
 def _is_plain(name: str) -> bool:
