@@ -69,7 +69,7 @@ def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Itera
             begin = end
 
 
-def only(row: TaskRow) -> FileRef:
+def first_output(row: TaskRow) -> FileRef:
     """Returns the first (often the only) file that a task has written."""
     return row.ref("dedup", row.outputs[0].path)
 

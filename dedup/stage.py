@@ -1,6 +1,6 @@
 """Deduplication: LSH proposes pairs, their texts decide, a policy chooses which copy stays, and the report gives the reason.
 
-The phases, each resumable: signatures (a task for each shard), candidates (a task for each range of keys), groups (one task), gathered
+The phases, each resumable: signatures (a task for each shard), candidates (a task for each range of keys), groups (one task), colocated
 (a task for each shard), clusters (a task for each group), sources (one task), the phases that look inside documents, and the removal
 (a task for each shard). Where there are many shards, extra phases merge files before many tasks read them (`external_sort.py`).
 """

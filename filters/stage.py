@@ -92,7 +92,7 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
     """Returns the rules of each score by its column: the score fires on a document that fails one of them."""
     table, found = rule_table(config), dict[str, list[StepRule]]()
     for step in build_steps(config.steps):
-        for name, threshold in step.step.firing().items():
+        for name, threshold in step.step.bad_from().items():
             column, share = name + step.suffix, f"{name}_share{step.suffix}"
             rules = [each for each in table if each.rule.column in (column, share)]
             if not any(each.rule.kept for each in rules):

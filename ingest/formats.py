@@ -244,13 +244,13 @@ class SegmentReader:
             self.urls.setup(self.params["url_filter"]["lists"])
 
     def works(
-        self, path: str, size: int, segment: Segment, by_hand: bool = False, given_up: GivenUp = lambda: None
+        self, path: str, size: int, segment: Segment, without_fastwarc: bool = False, given_up: GivenUp = lambda: None
     ) -> Iterator[PendingRow]:
-        """Yields the records of a segment of a file of `size` bytes, in order. `by_hand`: finds them without FastWARC.
+        """Yields the records of a segment of a file of `size` bytes, in order. `without_fastwarc`: finds them without FastWARC.
 
         The part that can't be read is one row: the rest of a row group of Parquet, or the rest of the segment for other formats.
         """
-        works = self._works(path, size, segment, by_hand, given_up)
+        works = self._works(path, size, segment, without_fastwarc, given_up)
         last: PendingRow | None = None
         while segment.format == "parquet" or not (reason := given_up()):
             if (work := next(works, None)) is None:
@@ -259,7 +259,7 @@ class SegmentReader:
             last = work
         yield PendingRow.of(rest_row(path, segment, last and last.unread()).fail(*reason))
 
-    def _works(self, path: str, size: int, segment: Segment, by_hand: bool, given_up: GivenUp) -> Iterator[PendingRow]:
+    def _works(self, path: str, size: int, segment: Segment, without_fastwarc: bool, given_up: GivenUp) -> Iterator[PendingRow]:
         if segment.format == "refused":
             row = IngestRow(document_id(path, b""), path, None, None, "file", size)
             yield PendingRow.of(row.fail(segment.rule, segment.reason))
@@ -272,19 +272,19 @@ class SegmentReader:
                 for work in read_groups(path, file, segment.start, segment.end, self.config, given_up):
                     yield self._checked(work)
             else:
-                for part in self._parts(file, segment, by_hand):
+                for part in self._parts(file, segment, without_fastwarc):
                     if isinstance(part, Gap):
                         yield PendingRow.of(gap_row(path, part))
                     else:
                         extract = partial(record_row, path, part, self.config, self.urls)
                         yield PendingRow(extract, partial(unread_row, path, part))
 
-    def _parts(self, file: IO[bytes], segment: Segment, by_hand: bool) -> Iterator[Record | Gap]:
+    def _parts(self, file: IO[bytes], segment: Segment, without_fastwarc: bool) -> Iterator[Record | Gap]:
         limit = self.config.extraction.max_record_mb * MIB
         if segment.format in TYPES:
             yield read_single(file, segment.format, segment.layout, limit)
         else:
-            yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand)
+            yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, without_fastwarc)
 
     def _checked(self, work: PendingRow) -> PendingRow:
         """Returns the row with a check of its URL added. Rows of collections need no extraction, so the check can come after the text."""

@@ -43,7 +43,7 @@ NO_MEMORY = re.compile(rb"memory allocation of \d+ bytes failed|std::bad_alloc|C
 #: that lack of memory has caused: the trace needs memory as well, and then waits for itself forever. glibc would give the memory of each
 #: large page back and ask for it again, which takes a twentieth of the time; so it keeps up to 64 MB. Blocks of more than 32 MB still go
 #: back at once.
-SURROUNDINGS = {
+READER_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0",
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }  # fmt: skip
@@ -86,7 +86,7 @@ class ReaderProcess:
             self.popen = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(shared.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors, pass_fds=(theirs.fileno(), shared.fileno()),
-                env={**os.environ, **SURROUNDINGS, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # to find the same modules
+                env={**os.environ, **READER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # to find the same modules
             )  # fmt: skip
         self.send(hello)
 
@@ -166,11 +166,11 @@ class Losses:
         self.deaths: Counter[tuple[int, bool]] = Counter()
         self.lost: dict[int, tuple[str, str]] = {}
         self.unreadable: dict[int, tuple[str, str]] = {}
-        self.by_hand = False
+        self.without_fastwarc = False
         self.killed = 0
 
     def request(self) -> dict[str, Any]:
-        return {"lost": self.lost, "unreadable": self.unreadable, "by_hand": self.by_hand}
+        return {"lost": self.lost, "unreadable": self.unreadable, "without_fastwarc": self.without_fastwarc}
 
     def note(self, place: int, extracting: bool, death: Died) -> None:
         """Notes a death at record `place`, and decides what the next process does differently.
@@ -189,7 +189,7 @@ class Losses:
         if extracting and tries >= 2:
             self.lost[place] = (death.rule, self._reason("its extraction", death))
         elif tries == 2:
-            self.by_hand = True
+            self.without_fastwarc = True
         elif tries > 2:
             self.unreadable[place] = (death.rule, self._reason("reading it", death))
 
@@ -242,7 +242,7 @@ class ReaderGuard:
                     yield batch
                 return
             except Died as death:
-                self._bury(process, death, losses)
+                self._handle_death(process, death, losses)
 
     def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
         """Returns `index_range` of a file, or UNKNOWN where it can't be walked."""
@@ -266,18 +266,18 @@ class ReaderGuard:
         losses = Losses(self.config.extraction)
         while not losses.unreadable:
             process = self._running()
-            process.send({**request, "by_hand": losses.by_hand})
+            process.send({**request, "without_fastwarc": losses.without_fastwarc})
             try:
                 answer = _checked(process.receive())
             except Died as death:
-                self._bury(process, death, losses)
+                self._handle_death(process, death, losses)
                 continue
             self.peak_mb = max(self.peak_mb, answer["peak_mb"])
             found: dict[str, Any] = answer["found"]
             return found
         return next(iter(losses.unreadable.values()))
 
-    def _bury(self, process: ReaderProcess, death: Died, losses: Losses) -> None:
+    def _handle_death(self, process: ReaderProcess, death: Died, losses: Losses) -> None:
         place, phase = process.place[PLACE], process.place[PHASE]
         self.close()
         losses.note(place, phase == EXTRACTING, death)

@@ -150,14 +150,14 @@ def index_range(
     start: int,
     end: int,
     step: int,
-    by_hand: bool = False,
+    without_fastwarc: bool = False,
     on_record: Callable[[], None] = lambda: None,
 ) -> RangeIndex:
-    """Walks the records that begin in `[start, end)`; returns places about every `step` bytes. `by_hand`: see `read_records`."""
+    """Walks the records that begin in `[start, end)`; returns places about every `step` bytes. `without_fastwarc`: see `read_records`."""
     with open_file(path) as file:
         first = first_start(file, format, layout, start)
         places, landed = [first], first
-        for part in read_records(file, format, layout, first, end, 0, by_hand) if first < end else ():
+        for part in read_records(file, format, layout, first, end, 0, without_fastwarc) if first < end else ():
             on_record()
             if part.offset >= places[-1] + step:
                 places.append(part.offset)

@@ -132,7 +132,9 @@ class Reader:
 
     def _index(self, request: dict[str, Any]) -> None:
         self._read_on(0)
-        found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
+        found = index_range(
+            **request["index"], without_fastwarc=request["without_fastwarc"], on_record=lambda: self._read_on(self.place[PLACE] + 1)
+        )
         self._found(found)
 
     def _found(self, found: RangeIndex | InputFile | Refused | Ignored) -> None:
@@ -146,7 +148,7 @@ class Reader:
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
             self._read_on(number)
-            for work in self.segments.works(path, size, segment, request["by_hand"], lambda: unreadable.get(self.place[PLACE])):
+            for work in self.segments.works(path, size, segment, request["without_fastwarc"], lambda: unreadable.get(self.place[PLACE])):
                 if number >= done:
                     batch.add(self._row(work, lost.get(number)))
                 number += 1
@@ -180,12 +182,12 @@ def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
 def limit_memory(megabytes: int) -> None:
     """Limits the memory that this process may allocate in addition to what it holds now. Mapped files don't count."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = held() + (megabytes << 20)
+    wanted = data_bytes() + (megabytes << 20)
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
-def held() -> int:
+def data_bytes() -> int:
     """Returns the bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()

@@ -230,18 +230,19 @@ MOST_PATIENCE = 1 << 10
 
 
 def read_records(
-    file: IO[bytes], format: str, layout: str, start: int, end: int, limit: int, by_hand: bool = False
+    file: IO[bytes], format: str, layout: str, start: int, end: int, limit: int, without_fastwarc: bool = False
 ) -> Iterator[Record | Gap]:
     """Yields all records that begin in `[start, end)`, with bodies cut at `limit` bytes. A record must begin at `start`.
 
     `format` is `warc` or `arc`. `layout` is `plain`, `gzip-frames`, `zstd-frames` or `lz4-frames` (a frame for each record), or `gzip`,
-    `zstd` or `lz4` (one compressed stream, which can only be read whole). `by_hand`: uses the walk alone, for files that hang FastWARC.
+    `zstd` or `lz4` (one compressed stream, which can only be read whole). `without_fastwarc`: uses the walk alone, for files that hang
+    FastWARC.
     """
     if layout not in CUTTABLE:
         yield from _read_stream(file, GRAMMARS[format], layout, limit)
         return
     size = file.seek(0, os.SEEK_END)
-    fast = format == "warc" and layout in ("plain", "gzip-frames") and not by_hand
+    fast = format == "warc" and layout in ("plain", "gzip-frames") and not without_fastwarc
     position = start
     patience = 1  # records to walk before FastWARC is tried again; doubled each time that FastWARC finds none
     while position < end:

@@ -266,7 +266,7 @@ class Manifest:
             if self._guard is None:
                 raise InputError(f"{self._lines.next}: another process has written this object, so this one stops.")
             self._check(certain=True)
-            for late, where, content in self._lines.take_in():
+            for late, where, content in self._lines.read_foreign_lines():
                 self._take(content, late, where)
         if durable or time.monotonic() - self._synced >= SYNC_SECONDS:
             self._lines.sync()
@@ -448,7 +448,7 @@ class _StoreLines:
             for first, content in zip(numbers, contents):
                 if first > self.place:
                     raise InputError(f"{self._path(self.place)}: this object is missing, and others come after it.")
-                yield from self._take_in(first, content)
+                yield from self._copy_lines(first, content)
             return
         raise InputError(f"{self.storage.path(OBJECTS)}: its objects come and go, so they can't be read.")
 
@@ -463,12 +463,12 @@ class _StoreLines:
         self._objects.append(self.place)
         return self._keep(line)
 
-    def take_in(self) -> Iterator[tuple[int, str, bytes]]:
+    def read_foreign_lines(self) -> Iterator[tuple[int, str, bytes]]:
         """Yields the lines of an object that another process has written under the number of the next line, as `load` does."""
         content = self.storage.read_bytes(self._name(self.place))
         if not content:
             raise InputError(f"{self.next}: this object is empty.")
-        yield from self._take_in(self.place, content)
+        yield from self._copy_lines(self.place, content)
 
     @property
     def next(self) -> str:
@@ -493,7 +493,7 @@ class _StoreLines:
             list(pool.map(lambda first: self.storage.remove(self._name(first)), others))
         self._objects = [0]
 
-    def _take_in(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
+    def _copy_lines(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
         """Copies the lines of an object that no earlier object has. Yields their offset in the copy, their place for messages, the line."""
         self._objects.append(first)
         known = self.place - first

@@ -37,7 +37,7 @@ READ_BYTES = 1 << 22
 # ---- files of a stage -------------------------------------------------------------------------------
 
 
-class Present:
+class FinishedTasks:
     """Checks that the files of a stage's finished tasks are there, as the manifest says. On a store it lists each folder once: a request
     for each file would take as long as the work itself."""
 
@@ -208,7 +208,7 @@ class StageRun:
         params = params or {}
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(worker, config.model_dump(mode="json"), params)
-        present = Present(self.storage, self.manifest)
+        present = FinishedTasks(self.storage, self.manifest)
         if len({task.key for task in tasks}) != len(tasks):
             raise ValueError(f"{self.stage.name}: two tasks of {phase} have one key")
         todo = [task for task in tasks if not present.finished(task.key, self._identity(task, params, digest, code))]
@@ -237,7 +237,7 @@ class StageRun:
         digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), task.params)
         identity = self._identity(task, {}, digest, code)
         self.plan.append(key)
-        if not Present(self.storage, self.manifest).finished(key, identity):
+        if not FinishedTasks(self.storage, self.manifest).finished(key, identity):
             self.manifest.reopen([key])
             self.manifest.describe_code(code.digest, code.as_json())
             with self._observed(key, [task], [task]):

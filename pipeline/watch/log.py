@@ -276,7 +276,7 @@ class PhaseMetrics:
         return {
             "stage": stage, "phase": phase, "seconds": round(seconds, 3), "worker_seconds": round(self.worker_seconds, 3),
             "tasks": self.tasks, "rows_in": self.rows_in, "bytes_in": self.bytes_in, "workers": workers, "peak_mb": self.peak_mb,
-            "beside_mb": self.children_mb,
+            "children_mb": self.children_mb,
         }  # fmt: skip
 
 

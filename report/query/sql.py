@@ -127,22 +127,22 @@ def connect(storage: Storage, memory: int | None = None) -> duckdb.DuckDBPyConne
     needed and removes at the end.
     """
     memory = memory or max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
-    spill = os.path.join(_private(), str(next(_NUMBER)))
+    spill = os.path.join(_spill_folder(), str(next(_NUMBER)))
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
     connection.execute("SET parquet_metadata_cache = true")  # reads the footers of the shards once, not once for each query
-    reach(connection, storage)
+    allow_store(connection, storage)
     return connection
 
 
 @cache
-def _private() -> str:
+def _spill_folder() -> str:
     """Returns a new temporary folder that only this user can read. It is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="corpusmill-query-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
     if storage.remote:
         system = filesystem(storage.root, alone=True)[0]
@@ -151,7 +151,7 @@ def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
             connection.register_filesystem(system)
 
 
-def shut_in(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def restrict_to_run(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Restricts the connection to the run's files and locks its settings."""
     connection.execute(f"SET allowed_directories = [{quoted(place(storage, ''))}]")
     connection.execute("SET enable_external_access = false")

@@ -131,7 +131,7 @@ def ingest(tmp_path: Path, shared_readers: None) -> Callable[..., SimpleNamespac
         return SimpleNamespace(
             data=tables["data"].to_pylist(), report=tables["report"].to_pylist(), tables=tables, rows=rows,
             warnings=[w for row in rows for w in row.warnings], storage=run.storage, run=run,
-            reader_mb=max(json.loads(line)["beside_mb"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()),
+            reader_mb=max(json.loads(line)["children_mb"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()),
         )  # fmt: skip
 
     return run

@@ -210,7 +210,7 @@ def test_the_places_for_cuts_are_found_by_the_process_too(tmp_path: Path, warcs,
     where = {"format": "warc", "layout": "gzip-frames", "start": 0, "end": path.stat().st_size, "step": 20_000}
     found = index_range(str(path), **where)
     assert len(found.places) > 5 and found.landed == path.stat().st_size
-    assert guard().index(str(path), where) == found == index_range(str(path), **where, by_hand=True)
+    assert guard().index(str(path), where) == found == index_range(str(path), **where, without_fastwarc=True)
     killed = guard(max_page_seconds=0.05)  # half a second for one record; this one has the time of twenty
     endless = tmp_path / "endless.warc.zst"
     endless.write_bytes(zstandard.compress(bytes(1 << 24)) * 1200)

@@ -100,7 +100,7 @@ def test_a_run_does_again_what_a_change_can_reach_wherever_the_code_lies_and_say
     (library / "METADATA").write_text("Metadata-Version: 2.1\nName: selectolax\nVersion: 99.1\n")
     said = installed.run()
     assert re.fullmatch(
-        r"ingest: redone, selectolax 1\.\S+ → 99\.1, ingest/html/scorer\.json changed; filter: redone where what ingest writes changes",
+        r"ingest: redone, selectolax 1\.\S+ → 99\.1, ingest/html/scorer\.json changed; filter: redone where the output of ingest changes",
         said,
     )
 

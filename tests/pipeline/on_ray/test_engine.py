@@ -226,7 +226,7 @@ def test_what_is_done_is_recorded_before_a_failure_of_the_same_time_ends_the_pha
 
     listener = Listener(lambda done: heard.extend(each.key for each in done), on_failed, lambda event: None)
     dispatch = dispatched(stages, engine, tmp_path, listener, lambda: Share(2), 2)
-    dispatch._answers = lambda: dispatch.ray.wait(list(dispatch.flying), num_returns=len(dispatch.flying))[0]  # type: ignore[method-assign]
+    dispatch._answers = lambda: dispatch.ray.wait(list(dispatch.in_flight), num_returns=len(dispatch.in_flight))[0]  # type: ignore[method-assign]
     with contextlib.closing(dispatch), pytest.raises(InputError, match=r"broken at byte 7"):
         dispatch.run()
     assert heard == ["part-00000"]

@@ -95,7 +95,7 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One worker works while two others die."""
-    monkeypatch.setattr(on_dispatch, "STILLBORN", 1)
+    monkeypatch.setattr(on_dispatch, "MOST_FAILED_STARTS", 1)
     folder = tmp_path / "arrivals"
     folder.mkdir()
     tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder), "deaths": 2} for number in range(len(inputs))})
