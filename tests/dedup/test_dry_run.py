@@ -58,31 +58,16 @@ def test_a_dry_run_writes_no_documents_and_its_work_is_taken_over(corpusmill, in
     assert manifest.complete and sum(row.dropped for row in manifest.rows() if row.task.startswith("part-")) == 30
 
 
-def test_a_dry_run_of_a_finished_stage_does_nothing(corpusmill, ingested: Path, tree) -> None:  # type: ignore[no-untyped-def]
-    assert corpusmill("dedup", ingested, "--engine", "inline")[0] == 0
-    before = tree(ingested)
-    code, out, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline")
-    assert code == 0 and b"Nothing was removed" in out, err
-    assert tree(ingested) == before
-    assert Manifest(Storage(str(ingested / "dedup"))).complete
-
-
-def test_an_alarm_does_not_stop_a_dry_run(corpusmill, ingested: Path) -> None:  # type: ignore[no-untyped-def]
-    limit = ("--set", "dedup.alarm_share=0.4")
-    code, _, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline", *limit)
-    assert code == 0, err
-    code, _, err = corpusmill("dedup", ingested, "--engine", "inline", *limit)
+def test_an_alarm_stops_no_dry_run_and_an_index_stays_as_it_is(corpusmill, ingested: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ("--engine", "inline", "--set", "dedup.alarm_share=0.4", "--set", f"dedup.index={{path: {tmp_path / 'index'}}}")
+    code, _, err = corpusmill("dedup", ingested, "--dry-run", *options)
+    assert code == 0 and not (tmp_path / "index").exists(), err
+    code, _, err = corpusmill("dedup", ingested, *options)
     assert code == 1 and "loses 50.0% of its 60 documents" in err and "Traceback" not in err
     assert not (ingested / "dedup/data").exists()
 
 
-def test_a_dry_run_leaves_an_index_as_it_is(corpusmill, ingested: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    code, _, err = corpusmill("dedup", ingested, "--dry-run", "--engine", "inline", "--set", f"dedup.index={{path: {tmp_path / 'index'}}}")
-    assert code == 0, err
-    assert not (tmp_path / "index").exists()
-
-
 def test_stages_that_have_none_refuse_it(corpusmill, finished: Path) -> None:  # type: ignore[no-untyped-def]
-    for stage in ("ingest", "filter", "tokens", "pretrain"):
+    for stage in ("filter", "tokens"):
         code, _, err = corpusmill(stage, finished, "--dry-run", "--engine", "inline")
         assert code == 2 and f"{stage}: this stage has no dry run." in err

@@ -1,7 +1,6 @@
 """Compares shingles by every unit, rule, normal form and hash with plain Python, and datatrove's pairs with datatrove's own code."""
 
 import re
-import time
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -53,12 +52,13 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("normalisation", list(NORMAL))
-@pytest.mark.parametrize("rule", list(WORDS))
 @pytest.mark.parametrize(("name", "bits"), [("corpusmill", 32), ("xxhash", 64), ("sha1", 32)])
-@settings(deadline=None, max_examples=10)
-@given(texts=TEXTS, ngram=st.integers(1, 4), least=st.integers(1, 6))
-def test_shingles_are_those_of_plain_python(normalisation, rule, name, bits, texts, ngram, least) -> None:  # type: ignore[no-untyped-def]
+@settings(deadline=None, max_examples=60)
+@given(
+    normalisation=st.sampled_from(list(NORMAL)), rule=st.sampled_from(list(WORDS)), texts=TEXTS, ngram=st.integers(1, 4),
+    least=st.integers(1, 6),
+)  # fmt: skip
+def test_shingles_are_those_of_plain_python(name, bits, normalisation, rule, texts, ngram, least) -> None:  # type: ignore[no-untyped-def]
     unit = "characters" if rule is None else "words"
     made = shingler(
         unit=unit,
@@ -97,17 +97,17 @@ def test_shingles_are_those_of_plain_python(normalisation, rule, name, bits, tex
 
 
 def crawl_texts(shared_data: Path) -> list[str]:
-    """Returns at least 300 real texts, some of them near copies: paragraphs of Wikipedia, and the same with words left out."""
+    """Returns real texts, some of them near copies: paragraphs of Wikipedia, and the same with words left out."""
     files = sorted((shared_data / "lid").glob("*.txt"))
-    texts = ["\n".join(path.read_text().splitlines()[part : part + 12]) for path in files for part in (0, 12)]
+    texts = ["\n".join(path.read_text().splitlines()[:12]) for path in files]
     changed = [re.sub(r"(\w+\W+){1}", "", text[: len(text) // 2], count=2) + text[len(text) // 2 :] for text in texts]
     return texts + changed
 
 
-@pytest.mark.parametrize(("name", "bits"), [("xxhash", 64), ("sha1", 64), ("sha1", 32)])
+@pytest.mark.parametrize(("name", "bits"), [("xxhash", 64), ("sha1", 32)])
 def test_candidate_pairs_are_datatroves(name: str, bits: int, shared_data: Path, tmp_path: Path) -> None:
     texts = [*crawl_texts(shared_data), "too short", ""]
-    assert len(texts) >= 300
+    assert len(texts) >= 150
     config = MinhashConfig(hash_config=HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]
     step = MinhashDedupSignature(str(tmp_path), config)
     theirs = [step.get_signature(shingles) if len(shingles := step.get_shingles(text)) else None for text in texts]
@@ -122,7 +122,7 @@ def test_candidate_pairs_are_datatroves(name: str, bits: int, shared_data: Path,
         if theirs[i] and theirs[j] and any(a == b for a, b in zip(theirs[i], theirs[j], strict=True)):
             expected.add((i, j))
     assert ours == expected
-    assert len(expected) > 100
+    assert len(expected) > 50
     assert signatures.reshape(-1, 14, 8).tolist() == [row or [[0] * 8] * 14 for row in theirs]
 
 
@@ -147,19 +147,14 @@ def test_sets_are_ascending_without_repeats(numbers: list[list[int]]) -> None:
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"word_rule": "spacy", "normalisation": "datatrove", "hash": "xxhash", "bits": 64},
-    {"word_rule": "characters", "normalisation": "none"},
-    {"unit": "characters", "ngram": 24, "normalisation": "none"},
     {"unit": "characters", "normalisation": "redpajama", "hash": "sha1"},
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_nothing_depends_on_the_batch(config: dict[str, Any]) -> None:
-    texts = [f"The {n} times {n * n} words, and so on: " * (1 + n % 7) for n in range(300)] + [
-        "x y " * (CHUNK_BYTES // 2),
-        "",
-        "one two three",
-    ]
+    texts = [f"The {n} times {n * n} words, and so on: " * (1 + n % 7) for n in range(300)]
+    texts += ["x y " * (CHUNK_BYTES // 2), "", "one two three"]
     made = shingler(**config)
     signatures, shingles = made.signatures(*buffers(texts))
     hashes, bounds = made.sets(*buffers(texts))
@@ -170,26 +165,16 @@ def test_nothing_depends_on_the_batch(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 1_200_000, b"a" * 1_200_000, "é ".encode() * 400_000, b".,'" * 400_000, b"\xff" * 1_000_000]
-)
-def test_odd_texts_take_linear_time(config: dict[str, Any], content: bytes) -> None:
+def test_large_and_odd_texts_go_through(config: dict[str, Any]) -> None:
+    """Their time grows with their length and not with its square, which would take hours here."""
     made = shingler(**config)
-    data, offsets = np.frombuffer(content, np.uint8), np.array([0, 0, len(content), len(content)])
-    made.signatures(data[:1000], np.minimum(offsets, 1000))  # compiles the kernel
-    start = time.process_time()
-    signatures, shingles = made.signatures(data, offsets)
-    made.sets(data, offsets)
-    assert time.process_time() - start < 20
-    assert shingles[0] == shingles[2] == 0 and not signatures[0].any()
-
-
-def test_no_texts() -> None:
-    for config in CONFIGS:
-        made = shingler(**config)
-        signatures, shingles = made.signatures(np.zeros(0, np.uint8), np.zeros(1, np.int64))
-        hashes, bounds = made.sets(np.zeros(0, np.uint8), np.zeros(1, np.int64))
-        assert signatures.shape == (0, 112) and len(shingles) == len(hashes) == 0 and bounds.tolist() == [0]
+    for content in (b"", *(unit * 400_000 for unit in (b"\x00", b"a", "é ".encode(), b".,'", b"\xff"))):
+        data, offsets = np.frombuffer(content, np.uint8), np.array([0, 0, len(content), len(content)])
+        signatures, shingles = made.signatures(data, offsets)
+        made.sets(data, offsets)
+        assert shingles[0] == shingles[2] == 0 and not signatures[0].any()
+    signatures, shingles = made.signatures(data[:0], np.zeros(1, np.int64))
+    assert signatures.shape == (0, 112) and len(shingles) == 0
 
 
 def ours(content: bytes, name: str, bits: int, before: int = 3) -> int:
@@ -201,14 +186,7 @@ def ours(content: bytes, name: str, bits: int, before: int = 3) -> int:
 
 
 @pytest.mark.parametrize(("name", "bits"), [("xxhash", 64), ("sha1", 64), ("sha1", 32)])
-@given(text=st.text(max_size=200))
-def test_hashes_are_datatroves(name: str, bits: int, text: str) -> None:
-    theirs = create_hash_func(HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]
-    assert ours(text.encode(), name, bits) == theirs(text)
-
-
-@pytest.mark.parametrize(("name", "bits"), [("xxhash", 64), ("sha1", 64), ("sha1", 32)])
-def test_every_length(name: str, bits: int) -> None:
+def test_hashes_are_datatroves_at_every_length(name: str, bits: int) -> None:
     theirs = create_hash_func(HashConfig(precision=bits, hash_fc=name))  # type: ignore[arg-type]
     for size in [*range(300), 1 << 16]:
         text = ("shingle" * (size // 7 + 1))[:size]

@@ -61,7 +61,7 @@ def questions(count: int, words: int) -> list[str]:
     return [f"{draw.choice(starts)} {' '.join(draw.choices(NOUNS, k=words - common))}?" for _ in range(count)]
 
 
-@pytest.mark.parametrize("words", [8, 13, 14, 20])
+@pytest.mark.parametrize("words", [8, 14])
 def test_short_questions_are_found_whole(tmp_path: Path, words: int) -> None:
     items = questions(300, words)
     finder = finder_of(tmp_path, items)
@@ -69,7 +69,7 @@ def test_short_questions_are_found_whole(tmp_path: Path, words: int) -> None:
     assert share_found(finder, items, lambda item: re.sub(r"\W+", "\n", item.upper())) == 1
 
 
-@pytest.mark.parametrize("words", [13, 14, 16, 20, 40])
+@pytest.mark.parametrize("words", [13, 20])
 def test_edited_questions_are_found(tmp_path: Path, words: int) -> None:
     items = questions(300, words)
     assert share_found(finder_of(tmp_path, items), items, one_word_in_ten) >= 0.95

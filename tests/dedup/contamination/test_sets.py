@@ -86,17 +86,13 @@ def test_squads_own_form(tmp_path: Path) -> None:
     [
         ("a.jsonl", b'{"a": 1}\n{broken\n', r"a.jsonl:2: not JSON \("),
         ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: an item of an evaluation set has to be a JSON object."),
-        ("a.jsonl", b"\n \n", "a.jsonl: the evaluation set is empty."),
         ("a.jsonl", b"", "a.jsonl: the evaluation set is empty."),
-        ("a.json", b"[]", "a.json:1: an item of an evaluation set has to be a JSON object."),
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl: byte 7 is not UTF-8, so it can't be read as an evaluation set."),
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-12], "a.jsonl.gz: the compressed file is cut off."),
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-8] + b"12345678", "a.jsonl.gz: the compressed file is damaged."),
         ("a.parquet", parquet()[:-30], "a.parquet: not a readable Parquet file"),
-        ("a.arrow", arrow(True)[:200], "a.arrow: not a readable Arrow file"),
         ("a.zip", archive(LINES)[:-40], "a.zip: not a readable zip archive"),
         ("a.zip", archive(LINES).replace(b"part.jsonl", b"part.text_"), "a.zip: no JSONL, JSON or Parquet file in the archive."),
-        ("a.zip", archive(b"{broken"), r"a.zip/set/part.jsonl:1: not JSON"),
         ("deep.jsonl", b'{"a":' + b"[" * 200_000, r"deep.jsonl:1: not JSON"),
     ],
 )
@@ -146,14 +142,6 @@ def test_folders_and_globs_give_what_holds_data(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=sentence):
             files_of(given)
-
-
-def test_fingerprints_change_with_the_file(tmp_path: Path) -> None:
-    write(tmp_path, "a.jsonl")
-    (before,) = files_of(str(tmp_path))
-    (tmp_path / "a.jsonl").write_bytes(LINES + LINES)
-    (after,) = files_of(str(tmp_path))
-    assert before.ref.path == after.ref.path and before.ref.fingerprint != after.ref.fingerprint
 
 
 def test_sets_lie_on_any_store(tmp_path: Path) -> None:

@@ -72,16 +72,16 @@ def test_marks_around_words() -> None:
     marks = [*MARKS, ""]
     words = ["hello", "Hello", "HELLO", "x", "X", "2019", "x2", "5km", "漢字", "ก", "Dr", "can't"]
     texts = [f"{a}{b}{word}{c}{d}" for a in marks for b in ("", "(", "'") for word in words for c in marks for d in ("", ".", ")", "'s")]
-    text = "\n".join(random.Random(0).sample(texts, 10_000))
+    text = "\n".join(random.Random(0).sample(texts, 3_000))
     assert tokens([text]) == [REFERENCE.word_tokenize(text)]
 
 
 def test_each_character_between_marks_and_letters() -> None:
     """Tests characters of all of Unicode."""
     kinds = spacy_rules().kinds
-    points = [*range(0x100), *range(0x100, 0x3100, 5), *range(0x3100, 0xD800, 97), *range(0xE000, 0x110000, 997)]
+    points = [*range(0x100), *range(0x100, 0x3100, 19), *range(0x3100, 0xD800, 397), *range(0xE000, 0x110000, 3989)]
     characters = [chr(point) for point in points if not kinds[point] & SPACE]
-    assert sum(bool(kinds[ord(c)] & RUN) for c in characters) > 1500
+    assert sum(bool(kinds[ord(c)] & RUN) for c in characters) > 400
     text = "\n".join(f"{c} x{c} {c}x ({c}) {c}. x.{c} {c}-y {c},{c} 9{c}. X{c}. {c}:x" for c in characters)
     assert tokens([text]) == [REFERENCE.word_tokenize(text)]
 
@@ -93,9 +93,9 @@ def test_exceptions_that_go_beyond_a_chunk() -> None:
 
 
 def test_real_documents(shared_data: Path) -> None:
-    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:300]
+    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:60]
     for path in sorted((shared_data / "lid").glob("*.txt")):
-        texts.append("\n".join(path.read_text().splitlines()[:15]))
+        texts.append("\n".join(path.read_text().splitlines()[:4]))
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
@@ -130,16 +130,16 @@ def test_no_texts() -> None:
 
 def test_long_chunks() -> None:
     """Where spaCy's time would grow with the square of the length, units are words; one run of letters is one word at any length."""
-    long = ["a" * 3_000_000, "(" * 300_000, "ab," * 100_000, "漢字，" * 3000, "=" * 1500, "a:" * 40_000 + "@b.co"]
+    long = ["a" * 1_000_000, "(" * 100_000, "ab," * 50_000, "漢字，" * 500, "=" * 800, "a:" * 10_000 + "@b.co"]
     found = tokens(long)
-    assert [len(words) for words in found[:3]] == [1, 300_000, 200_000]
+    assert [len(words) for words in found[:3]] == [1, 100_000, 100_000]
     assert found[3:5] == [REFERENCE.word_tokenize(text) for text in long[3:5]]
     assert found[5] == list(units(long[5], spacy_rules().kinds))
 
 
 def test_the_rules_load_without_torch() -> None:
     code = (
-        "import sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); print('torch' in sys.modules); "
-        "import torch; print(torch.ones(2).sum().item())"
+        "import importlib.util, sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); "
+        "print('torch' in sys.modules, importlib.util.find_spec('torch') is not None)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "2.0"]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]
