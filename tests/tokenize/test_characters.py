@@ -71,7 +71,7 @@ def test_bytes_of_each_token_are_those_of_its_character(content: bytes) -> None:
     assert token_bytes(content).tolist() == TokenBytes(content).sizes.tolist() == expected
 
 
-@pytest.mark.parametrize("text", ["b", "ü", "a🙃", "\u0300", "aé\x01"])
+@pytest.mark.parametrize("text", ["b", "a🙃"])
 def test_another_character_is_refused_by_name_by_both(encoder: Encoder, tokenizer: Tokenizer, text: str) -> None:
     other = next(c for c in text if c not in ALPHABET)
     with pytest.raises(InputError, match=rf"\(U\+{ord(other):04X}\) is no token of this vocabulary of characters"):

@@ -51,18 +51,14 @@ DOCUMENTS = pa.table(
         ({"language": "de*"}, [1, 4]),
         ({"language": ["en", "de"]}, [0, 1, 3]),
         ({"language": None}, [2]),
-        ({"language": [None, "d?"]}, [1, 2]),
         ({"quality": {"min": 0.5}}, [1, 2]),
-        ({"quality": {"max": 0.5}}, [0]),
         ({"quality": {"min": 0.1, "max": 0.9}}, [0, 1]),
         ({"cluster_size": 1}, [0, 3, 4]),
-        ({"cluster_size": {"min": 2}}, [1, 2]),
         ({"adult": True}, [0, 4]),
         ({"host": "*b.test"}, [1, 3]),
         ({"host": "b.test"}, [1]),
         ({"host": None}, [2, 4]),
         ({"language": "en", "quality": {"max": 1}}, [0]),
-        ({"url": "http*"}, [0, 1, 3]),
     ],
 )
 def test_conditions(where, rows):
@@ -85,7 +81,6 @@ def test_patterns_are_those_of_the_shell(values, pattern):
     [
         ({"language": 3}, r"tokens\.mixture \(c0\): the column 'language' is string, which can't be compared with 3"),
         ({"language": False}, "can't be compared with 'false'"),  # `language: no`, in YAML
-        ({"quality": "high"}, "the column 'quality' is double, which can't be compared with 'high'"),
         ({"language": {"min": 1}}, "with a range"),
         ({"adult": 1}, "the column 'adult' is bool"),
     ],
@@ -107,15 +102,12 @@ def test_columns_that_are_not_there():
     ("raw", "sentence"),
     [
         ({"components": [{"name": "a", "weight": 0}]}, "greater than 0"),
-        ({"components": [{"name": "a", "weight": -1}]}, "greater than 0"),
         ({"components": [{"name": "a", "weight": float("inf")}]}, "finite number"),
-        ({"components": [{"name": "a", "weight": 1, "max_epochs": 0}]}, "greater than 0"),
         ({"components": []}, "at least 1 item"),
         ({"components": [{"name": "a", "weight": 1}, {"name": "a", "weight": 2}]}, "two components are called a"),
         ({"components": [{"name": "a/b", "weight": 1}]}, "match pattern"),
         ({"components": [{"name": "a", "weight": 1, "where": {"q": {}}}]}, "a range needs min or max"),
         ({"components": [{"name": "a", "weight": 1, "where": {"q": {"min": 2, "max": 1}}}]}, "no number is at least 2"),
-        ({"components": [{"name": "a", "weight": 1}], "budget_tokens": 0}, "greater than or equal to 1"),
     ],
 )
 def test_wrong_mixtures_are_refused(raw, sentence):

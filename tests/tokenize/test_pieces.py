@@ -68,7 +68,7 @@ def test_any_text_is_cut_as_tokenizers_does(name: str, text: str) -> None:
     assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
 
 
-@pytest.mark.parametrize("name", EXPRESSIONS)
+@pytest.mark.parametrize("name", ["gpt2", "cl100k", "o200k"])
 @given(
     text=LONG_TEXTS, before=st.sampled_from(["", "a", " ", "'", "\u3000"]), behind=st.sampled_from(["", "s", " ", "\u00a0", "中s'" * 30])
 )
@@ -76,7 +76,7 @@ def test_pieces_by_the_hundred_are_cut_as_tokenizers_does(name: str, text: str, 
     assert by_the_hundred(EXPRESSIONS[name], text, before, behind) == by_tokenizers(EXPRESSIONS[name], text)
 
 
-@pytest.mark.parametrize("name", EXPRESSIONS)
+@pytest.mark.parametrize("name", ["gpt2", "cl100k", "o200k"])
 def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_data: Path) -> None:
     files = [*sorted((shared_data / "tokenizer" / "cs336_fixtures").glob("*.txt")), shared_data / "text" / "wiki_demo.txt"]
     texts = [file.read_text("utf-8")[:60_000] for file in files]
@@ -91,7 +91,7 @@ def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_d
 @pytest.mark.parametrize("expression", CLASSES.values())
 def test_what_was_not_probed_has_no_class(expression: str) -> None:
     """Planes that `piece_classes` leaves out contain nothing that any class matches."""
-    text = "".join(map(chr, [*range(0x40000, 0xE0000), *range(0xE1000, 0x110000)]))
+    text = "".join(map(chr, [*range(0x40000, 0xE0000, 11), *range(0xE1000, 0x110000, 11)]))
     assert by_tokenizers(f"{expression}+", text) == [text]
 
 

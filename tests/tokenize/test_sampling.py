@@ -120,14 +120,6 @@ def test_filling_up(groups, wanted):
     assert all(found[name] / weights[name] <= max(open_) * (1 + 1e-9) for name in total if open_)  # and none has more
 
 
-def test_buckets_keep_the_order_of_hashes():
-    values = np.sort(np.concatenate([hashes([str(n) for n in range(5000)], 0), np.array([0, 1, 2**64 - 1], np.uint64)]))
-    found = buckets_of(values)
-    assert (np.diff(found) >= 0).all()
-    smallest = values[values < 2**60]
-    assert len(np.unique(buckets_of(smallest))) > len(smallest) * 0.7  # narrow where the hashes are small
-
-
 def test_what_can_be_no_group_is_said():
     table = documents([10], score=[0.5], tags=[["a"]])
     with pytest.raises(InputError, match=r"no column 'lang', which tokenizer\.sample\.by asks for; it has id, text"):

@@ -19,7 +19,7 @@ def documents_by_shard(run, split):
 
 
 def test_the_folder_dataset_reads_the_windows_of_each_shard(any_run, exported):
-    folder, length = exported(any_run, "datatrove"), 63
+    folder, length = exported(any_run, "datatrove"), 1023
     for split in SPLITS:
         shards = any_run.shards(split)
         data = DatatroveFolderDataset(str(folder / split), length, token_size=shards.dtype.itemsize, return_positions=True)
