@@ -126,18 +126,6 @@ def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
     assert "<script>alert" not in cut.page and not any(c in cut.page for c in "\x1b\u202e")
 
 
-def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
-    lines = [" ".join(words(5, n)) + " long" * (200 if n == 0 else 0) for n in range(40)]
-    seen = see(
-        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]],
-        lines={"normalisation": "none"},
-        threshold=1.0,
-    )
-    shown = [row for row in seen.rows if len(row) == 5 and row[1:4] == ["10", "10", "1"]]
-    assert len(shown) == 25 and max(len(row[0]) for row in shown) <= 200
-    assert "and 15 more in dedup/lines/top.parquet" in seen.text
-
-
 def test_the_terminal_has_what_was_cut(cut: Seen) -> None:
     text = cut.terminal()
     assert re.search(r"lines 12 32 [\d,]+ [\d.]+% 1 passages 1 1 [\d,]+ [\d.]+% 0", text)

@@ -96,25 +96,6 @@ def test_what_a_run_changes_names_the_better_copy_and_its_place(dedup, tmp_path:
     assert row["similarity"] == 56 / 57
 
 
-def test_what_stays_again_is_written_down(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """c was removed because of b; b is removed because of a, to which c is not similar. So c stays again, and the report says so."""
-    text, index = words(100, 1), {"path": str(tmp_path / "index")}
-    a = " ".join([*text[:60], *(f"l{i}" for i in range(4))])
-    b = " ".join([*text[6:66], "l"])
-    c = " ".join(text[12:72])
-    config = {"minhash": {"bands": 30, "rows": 2}, "threshold": 0.7}
-    first = dedup([[{"text": b, "url": "b"}, {"text": c, "url": "c"}]], index={**index, "name": "one"}, **config)
-    assert first.kept == [b]
-    second = dedup([[{"text": a, "url": "a"}]], index={**index, "name": "two"}, **config)
-    assert second.kept == [a]
-    changes = read_table(second.run.storage, "earlier/changes.parquet").to_pylist()
-    assert [(row["id"], row["kept"]) for row in changes] == [(first.report[0]["id"], False), (first.report[1]["id"], True)]
-    assert kept_ids(index["path"]) == {first.report[1]["id"], second.report[0]["id"]}
-    assert kept_of(dedup([[{"text": a, "url": "a"}, {"text": b, "url": "b"}, {"text": c, "url": "c"}]], **config)) == kept_ids(
-        index["path"]
-    )
-
-
 def test_without_texts_signatures_decide_across_runs(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     text, index = words(60, 1), {"path": str(tmp_path / "index"), "texts": False}
     dedup([[{"text": " ".join([*text, "longer"]), "url": "old"}]], index={**index, "name": "one"})

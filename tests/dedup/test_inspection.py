@@ -130,16 +130,6 @@ def test_a_difference_by_its_words(run: Path, corpusmill: Command) -> None:
     ]  # fmt: skip
 
 
-def test_random_clusters_are_the_same_for_a_seed(run: Path, corpusmill: Command) -> None:
-    def draw(seed: int) -> list[str]:
-        return [row["kept_id"] for row in as_json(corpusmill, run, "--random", "--seed", seed, "--limit", 2)]
-
-    assert draw(5) == draw(5)
-    everything = {row["kept_id"] for row in cluster_rows(run)}
-    assert len(everything) == 9 and len({*draw(5), *draw(6), *draw(7)}) > 2
-    assert sorted(row["kept_id"] for row in as_json(corpusmill, run, "--random", "--limit", 100)) == sorted(everything)
-
-
 def test_the_cluster_of_one_document(run: Path, corpusmill: Command) -> None:
     rows = {row["id"]: row for row in cluster_rows(run)}
     url = "http://b.test/near4/short"

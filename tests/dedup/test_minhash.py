@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.clusters import shared
 from corpusmill.dedup.config import MinHashConfig
-from corpusmill.dedup.shingles import Shingler, band_keys, equal_places, permutations
+from corpusmill.dedup.shingles import Shingler, equal_places, permutations
 from corpusmill.pipeline.text.buffers import text_buffers
 
 
@@ -83,19 +83,3 @@ def test_estimates_are_as_good_as_theory_and_datasketch() -> None:
     assert abs(np.mean(ours)) < 4 * theory / np.sqrt(len(ours))
     assert root < 1.15 * theory
     assert root < 1.25 * np.sqrt(np.mean(np.square(theirs)))
-
-
-def test_bands_collide_as_the_s_curve_says() -> None:
-    made = shingler()
-    pairs = [overlapping(120, shared, seed) for seed in range(40) for shared in range(70, 118, 4)]
-    texts = [text for pair in pairs for text in pair]
-    found, _ = made.signatures(*buffers(texts))
-    keys = band_keys(found, 14, 8)
-    hashes, bounds = made.sets(*buffers(texts))
-    met = (keys[:, 0::2] == keys[:, 1::2]).any(axis=0)
-    true = np.array([jaccard(*(hashes[bounds[i] : bounds[i + 1]] for i in (2 * p, 2 * p + 1))) for p in range(len(pairs))])
-    chance = 1 - (1 - true**8) ** 14
-    for low in np.arange(0.4, 1.0, 0.1):
-        bucket = (true >= low) & (true < low + 0.1)
-        error = np.sqrt((chance[bucket] * (1 - chance[bucket])).sum())
-        assert bucket.sum() > 30 and abs(met[bucket].sum() - chance[bucket].sum()) < 4 * error + 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.policy import LONGEST, check_policy, columns_of, evaluate, microseconds, needed_columns, ranks
+from corpusmill.dedup.policy import LONGEST, check_policy, columns_of, evaluate, microseconds, ranks
 from corpusmill.pipeline.errors import InputError
 
 SCHEMA = pa.schema(
@@ -70,12 +70,6 @@ def test_times_are_compared_as_moments() -> None:
     assert microseconds(TIMES[1]) == microseconds("2023-12-31T23:30:00Z") == microseconds("2023-12-31T23:30:00")
     assert microseconds("no time") is None and microseconds(None) is None
     assert microseconds("1969-12-31T23:59:59Z") == -1_000_000
-
-
-def test_what_a_policy_needs_of_documents() -> None:
-    assert needed_columns("longest") == needed_columns(["first", "newest", "chars / 2"]) == []
-    assert needed_columns("quality") == ["quality"]
-    assert needed_columns(["log(b) * chars", "a == 'x'", "quality"]) == ["a", "b", "quality"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("name", "bits"), [("corpusmill", 32), ("xxhash", 64), ("sha1", 32)])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 @given(
     normalisation=st.sampled_from(list(NORMAL)), rule=st.sampled_from(list(WORDS)), texts=TEXTS, ngram=st.integers(1, 4),
     least=st.integers(1, 6),

@@ -1,18 +1,16 @@
 """Compares the merges with `tokenizers.trainers.BpeTrainer`, and with the CS336 fixture, where bytes decide ties."""
 
-import itertools
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
@@ -60,57 +58,6 @@ def test_random_words(counts, more, minimum):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bpe_train, "FALL", 2)  # the table of pairs is rebuilt most often
         assert merges_of(counts, 256 + more, minimum).pairs.tolist() == wanted
-
-
-def test_real_text(english, foreign):
-    texts = english + foreign
-    counts = WordCounts()
-    counts.add_texts(pa.array(texts, pa.large_string()), None, PATTERNS["gpt2"])
-    table = counts.tables()[0]
-    ours = train(*text_buffers(table["word"]), table["count"].to_numpy(), BYTE_IDS, 5000)
-    cut = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERNS["gpt2"]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    assert ours.pairs.tolist() == theirs(texts, 5000, 2, cut)
-    assert ours.first == 256 and len(ours.counts) == 5000 - 256 and (np.diff(ours.counts) <= 0).all()
-
-
-def by_definition(counts, merges):
-    """Trains BPE by its plain definition: `(pair, count)` of each merge, pairs of ids."""
-    words = {tuple(BYTE_IDS[byte] for byte in word.encode()): number for word, number in counts.items()}
-    names = [bytes([byte_characters().index(name)]) for name in NAMES]
-    found = []
-    for _ in range(merges):
-        pairs = Counter()
-        for word, number in words.items():
-            for pair in itertools.pairwise(word):
-                pairs[pair] += number
-        if not pairs:
-            break
-        best = max(pairs, key=lambda pair: (pairs[pair], names[pair[0]], names[pair[1]]))
-        found.append((list(best), pairs[best]))
-        names.append(names[best[0]] + names[best[1]])
-        words = Counter({merge(word, best, len(names) - 1): number for word, number in words.items()})
-    return found
-
-
-def merge(word, pair, new):
-    merged, place = [], 0
-    while place < len(word):
-        together = word[place : place + 2] == pair
-        merged.append(new if together else word[place])
-        place += 1 + together
-    return tuple(merged)
-
-
-@settings(max_examples=100)
-@given(counts=WORDS, more=st.integers(0, 40))
-def test_where_bytes_decide_ties_merges_are_those_of_the_definition(counts, more):
-    found = merges_of(counts, 256 + more, 1, "bytes")
-    assert list(zip(found.pairs.tolist(), found.counts.tolist())) == by_definition(counts, more)
 
 
 def test_the_cs336_fixture(shared_data):
@@ -179,11 +126,6 @@ def test_same_model_as_tokenizers_trained_on_the_text(pattern, english):
     ours = train_bpe(count(texts, PATTERNS[pattern]), 1500, 2, PATTERNS[pattern], special)
     assert model(ours) == model(theirs)
     assert json.loads(ours.to_str())["added_tokens"] == json.loads(theirs.to_str())["added_tokens"]
-
-
-def test_a_vocabulary_that_the_sample_does_not_support_is_refused():
-    with pytest.raises(InputError, match="supports a vocabulary of 262, not of 1000"):
-        train_bpe(words(abc=5), 1000, 2, GPT2)
 
 
 def test_a_special_token_that_is_learned_is_refused():

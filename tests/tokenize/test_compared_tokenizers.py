@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import regex
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from corpusmill.pipeline import cache as caches
@@ -120,19 +118,6 @@ def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
 WORD = regex.compile(
     rf"[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}])(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}]|\p{{M}})*", regex.V1
 )
-TEXTS = st.lists(
-    st.text(st.one_of(st.sampled_from("ab é e\u0301 12'-_,.\n東京ไท่ก็हिन्दी🙂"), st.characters(exclude_categories=["Cs"]))), max_size=4
-)
-
-
-def counted(texts, cuts):
-    """Counts words, tokens that words lie in, words split: `cuts` are the bytes of each text at which a token ends."""
-    rows = []
-    for text, ends in zip(texts, cuts, strict=True):
-        spans = [(len(text[: m.start()].encode()), len(text[: m.end()].encode())) for m in WORD.finditer(text)]
-        inner = [sum(begin < cut < end for cut in ends) for begin, end in spans]
-        rows.append([len(spans), len(spans) + sum(inner), sum(cut > 0 for cut in inner)])
-    return rows
 
 
 def ours(texts, ids, counts, sizes):
@@ -140,23 +125,6 @@ def ours(texts, ids, counts, sizes):
     found = np.zeros((len(texts), 3), np.int64)
     cut_words(data, offsets, np.array(ids, np.uint16), np.array(counts, np.int64), np.array(sizes, np.int64), word_kinds(), found)
     return found.tolist()
-
-
-@given(texts=TEXTS, data=st.data())
-def test_any_text_cut_anywhere(texts, data):
-    cuts, ids, counts = [], [], []
-    for text in texts:
-        size, ends = len(text.encode()), []
-        while not ends or ends[-1] < size:
-            left = size - (ends[-1] if ends else 0)
-            if not left:
-                break
-            step = data.draw(st.integers(1, min(left, 9)))
-            ids.append(step)
-            ends.append((ends[-1] if ends else 0) + step)
-        cuts.append(ends)
-        counts.append(len(ends))
-    assert ours(texts, ids, counts, range(10)) == counted(texts, cuts)
 
 
 def test_real_text_by_the_offsets_of_tokenizers(tokenizers_by_pattern, english, foreign):

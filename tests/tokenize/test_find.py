@@ -99,15 +99,6 @@ def test_documents_that_no_shard_has_are_said(run, texts, tmp_path):
     assert found.documents == sum(" the " in text for text in texts[:40] + texts[70:])
 
 
-def test_documents_that_have_no_text_any_more(run, texts, tmp_path):
-    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
-    path = copy / "ingest/data/ingest-1.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["text"]), path)
-    found = find(str(copy), " the ", limit=1000)
-    assert found.documents == sum(" the " in text for text in texts[:40] + texts[70:])
-    assert "ingest-1.parquet: it has no column text" in found.notes[0]
-
-
 def test_a_file_of_which_a_part_can_not_be_read_is_left_out_whole(run, texts, tmp_path):
     copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
     path = copy / "ingest/data/ingest-1.parquet"

@@ -153,18 +153,6 @@ def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, 
     assert "\n" not in row.warnings[0]
 
 
-def test_large_documents_are_judged_too(make_run, make_documents, execute, english):
-    """The documents are so large that the chosen share of one megabyte may contain none."""
-    big = "\n".join(english)
-    texts = [f"{number} {big}" for number in range(6)]
-    run = make_run([make_documents(texts)])
-    size = sum(len(text.encode()) for text in texts)
-    execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
-    judged = quality(run)["judged"]
-    assert size > 3e6 and judged["held_out"]
-    assert judged["documents"] == 6 - quality(run)["sample_documents"] > 0
-
-
 BYTES = {bytes([byte]): byte for byte in range(256)}
 RANKS = BYTES | {b"ab": 256, b"abc": 257, b"\xe6\x9d": 258, b"wxyz": 259, b"a b": 260, b"b ": 261}
 

@@ -12,12 +12,10 @@ from pydantic import ValidationError
 from corpusmill.pipeline.errors import InputError
 from corpusmill.tokenize.documents import BUCKETS
 from corpusmill.tokenize.mixture import (
-    ONCE,
     MatchConfig,
     Mixture,
     components_of,
     copies_of,
-    match_config,
     most_copies,
     needed_columns,
     shares,
@@ -115,12 +113,6 @@ def test_wrong_mixtures_are_refused(raw, sentence):
         Mixture.model_validate({"budget_tokens": 10, **raw})
 
 
-def test_match_config_leaves_out_what_does_not_decide_components():
-    one = mixture({"name": "a", "where": {"x": 1}, "weight": 1})
-    other = mixture({"name": "a", "where": {"x": 1}, "weight": 5, "max_epochs": 1}, budget=7)
-    assert match_config(one) == match_config(other)
-
-
 @given(st.integers(1, 500), st.integers(1, 20_000), st.floats(0.05, 6), st.randoms(use_true_random=False))
 def test_a_share_is_met_to_half_a_bucket(count, budget, most, draw):
     tokens = np.array([draw.randrange(1, 100) for _ in range(count)])
@@ -136,24 +128,6 @@ def test_a_share_is_met_to_half_a_bucket(count, budget, most, draw):
     assert share.short == (budget - share.tokens if allowed < budget else 0)
 
 
-def test_weights_divide_the_budget_and_nobody_makes_up_for_who_is_short():
-    histograms = np.zeros((3, BUCKETS), np.int64)
-    histograms[:, :1000] = [[10], [1], [10]]
-    found = shares(
-        mixture(*({"name": n, "weight": w, "max_epochs": 2} for n, w in (("a", 2), ("b", 1), ("c", 1))), budget=24_000), histograms
-    )
-    assert [(s.wanted, s.tokens, s.epochs, s.short) for s in found] == [
-        (12_000, 12_000, 1.2, 0),
-        (6000, 2000, 2.0, 4000),
-        (6000, 6000, 0.6, 0),
-    ]
-    assert [(s.whole, s.picked) for s in found] == [(1, 200), (2, 0), (0, 600)]
-
-
 def test_a_component_without_documents_is_one_sentence():
     with pytest.raises(InputError, match=r"tokens\.mixture: no document for training with text in it belongs to the component b"):
         shares(mixture({"name": "b", "weight": 1}), np.zeros((1, BUCKETS), np.int64))
-
-
-def test_documents_in_no_component_are_not_taken():
-    assert copies_of([ONCE], np.array([0, -1, 0], np.int16), np.zeros(3, np.uint16)).tolist() == [1, 0, 1]

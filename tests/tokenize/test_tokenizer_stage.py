@@ -15,14 +15,12 @@ from transformers import AutoTokenizer
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import open_batches
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.queries.tokens import judged_text, judgement
 from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
-from corpusmill.tokenize.words import splitter
 
 
 def stage(**options):
@@ -88,20 +86,6 @@ def test_the_sample_is_stated(make_run, make_documents, execute, english, foreig
     quality = json.loads(run.read_bytes("tokenizer/quality.json"))
     assert quality["sample_bytes"] == found[0]["sampled_bytes"] == sum(row["sampled_bytes"] for row in groups.values())
     assert quality["judged"]["held_out"] and quality["judged"]["utf8_bytes"] == found[0]["utf8_bytes"] - found[0]["sampled_bytes"]
-
-
-def test_a_sample_by_conditions(make_run, make_documents, execute, english):
-    run = make_run([make_documents(english[:90], quality=[n / 90 for n in range(90)])])
-    components = [
-        {"name": "good", "where": {"quality": {"min": 0.5}}, "weight": 1},
-        {"name": "some", "where": {"quality": {"min": 0.25}, "source": "crawl*"}, "weight": 1},
-    ]
-    execute(run, stage(vocab_size=600, sample={"components": components}))
-    sample = json.loads(run.read_bytes("tokenizer/sample.json"))
-    assert [(row["group"], row["sampled_documents"]) for row in sample["groups"]] == [("good", 45), ("some", 22)]
-    words = {word for row in english[23:90] for word, _ in splitter("gpt2").pre_tokenize_str(row)}
-    with open_batches(run, "tokenizer/words/words-00000.arrow") as reader:
-        assert set(reader.read_all()["word"].to_pylist()) == words
 
 
 @pytest.mark.long

@@ -199,13 +199,6 @@ def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
     assert find(finder, [far]) == []
 
 
-def test_tables_of_numbers_are_no_evidence() -> None:
-    numbers = [str(n) for n in range(30)]
-    finder = make_finder([[*"abcdefgh", *numbers]], make_config(share=0, short_share=0, ngram=8))
-    assert find(finder, [numbers]) == []
-    assert find(finder, [[*"abcdefgh"]]) == [(0, 0, 0, 8, 8)]
-
-
 def test_any_13_gram() -> None:
     text = long_text(0, 60)
     finder = make_finder([text, text[:12]], make_config(seed=13, ngram=13, min_ngram=13, min_words=13, share=0))

@@ -69,11 +69,6 @@ def test_all_forms_give_the_same_rows(tmp_path: Path, name: str) -> None:
     assert read(tmp_path / name) == SET_ROWS
 
 
-def test_one_item_is_a_set(tmp_path: Path) -> None:
-    (tmp_path / "one.jsonl").write_text(json.dumps(SET_ROWS[0]))
-    assert read(tmp_path / "one.jsonl") == SET_ROWS[:1]
-
-
 def test_squads_own_form(tmp_path: Path) -> None:
     questions = [{"id": str(n), "question": f"q{n}", "answers": [{"text": "a", "answer_start": 0}]} for n in range(3)]
     data = [{"title": "t", "paragraphs": [{"context": "c", "qas": questions[:2]}, {"context": "d", "qas": questions[2:]}]}]
@@ -155,19 +150,11 @@ def test_sets_lie_on_any_store(tmp_path: Path) -> None:
 
 CHOICES = {"text": ["red", "blue"], "label": ["A", "B"]}
 ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
-    ("GSM8K", {"question": "q", "answer": "a #### 1"}, [("question", "q"), ("answer", "a #### 1")]),
-    ("LAMBADA", {"text": "t"}, [("text", "t")]),
-    (
-        "HumanEval",
-        {"task_id": "HumanEval/0", "prompt": "p", "entry_point": "e", "canonical_solution": "s", "test": "t"},
-        [("prompt", "p"), ("canonical_solution", "s"), ("test", "t")],
-    ),
     (
         "MBPP",
         {"task_id": 1, "text": "t", "code": "c", "test_list": ["assert a", "assert b"], "test_setup_code": "", "challenge_test_list": []},
         [("text", "t"), ("code", "c"), ("test_list", "assert a\nassert b")],
     ),
-    ("BLiMP", {"sentence_good": "g", "sentence_bad": "b", "field": "syntax", "UID": "u"}, [("sentence_good", "g"), ("sentence_bad", "b")]),
     (
         "HellaSwag",
         {"ind": 1, "ctx_a": "c", "ctx_b": "", "ctx": "c", "endings": ["x", "y"], "label": "1"},
@@ -221,11 +208,6 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
         [("question", "q")],
     ),
     ("BoolQ, DROP", {"question": "q", "answer": True, "passage": "p"}, [("question", "q")]),
-    (
-        "COPA",
-        {"premise": "p", "choice1": "1", "choice2": "2", "question": "cause"},
-        [("premise, choice1", "p\n1"), ("premise, choice2", "p\n2")],
-    ),
     (
         "MMLU-Pro",
         {"question_id": 1, "question": "q", "options": ["x"], "answer": "A", "answer_index": 0},

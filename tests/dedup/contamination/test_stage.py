@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.config import ContaminationConfig, DedupConfig
-from corpusmill.dedup.contamination.editor import ContaminationEditor, contaminated_summary, index_output
+from corpusmill.dedup.contamination.editor import ContaminationEditor, index_output
 from corpusmill.dedup.contamination.find import Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, set_files
 from corpusmill.dedup.stage import DedupStage
@@ -132,11 +132,6 @@ def test_bad_sets_end_the_run_with_a_sentence(dedup, tmp_path: Path) -> None:  #
     assert len(result.kept) == 1  # the only item is too short
     with pytest.raises(InputError, match="no such file or folder"):
         dedup([["a text"]], contamination={"sets": [str(tmp_path / "missing.jsonl")]})
-
-
-def test_summary_adds_up_tasks() -> None:
-    rows = [{"contaminated: b": 2, "near_duplicate": 5}, {"contaminated: a": 1, "contaminated: b": 1200, "contaminated: c": 1}]
-    assert contaminated_summary(rows) == "b 1,202, a 1, c 1" and contaminated_summary([{"contaminated": 3}]) == ""
 
 
 def make_editor(tmp_path: Path, rows: list[dict[str, str]], **options: Any) -> ContaminationEditor:

@@ -11,7 +11,6 @@ from ccnet_form import ccnet_form
 from pydantic import ValidationError
 
 from corpusmill.dedup.config import LinesConfig
-from corpusmill.dedup.inside import sections
 from corpusmill.dedup.inside.lines import host_keys
 from corpusmill.pipeline.shards import read_table
 
@@ -139,17 +138,6 @@ def test_a_paragraph_is_a_unit_of_its_own(dedup) -> None:  # type: ignore[no-unt
 def test_options_are_checked() -> None:
     with pytest.raises(ValidationError, match="min_share needs scope: host"):
         LinesConfig(min_share=0.5)
-
-
-def test_ranges_depend_on_the_size_alone(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    rows = crawl(2)
-    expected = dedup([rows[:30], rows[30:]], lines={"min_count": 4})
-    monkeypatch.setattr(sections, "RANGE_BYTES", 2000)
-    result = dedup([rows[:30], rows[30:]], lines={"min_count": 4})
-    assert len(result.run.plan) > len(expected.run.plan) + 2
-    assert (result.data, result.report) == (expected.data, expected.report)
-    tables = [read_table(r.run.storage, "lines/top.parquet") for r in (expected, result)]
-    assert tables[0].equals(tables[1]) and tables[0].num_rows > 3
 
 
 def test_documents_of_one_host_have_one_key() -> None:

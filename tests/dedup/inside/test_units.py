@@ -90,15 +90,6 @@ def test_no_gaps_are_left(text: str, expected: str) -> None:
     assert new.to_pylist() == [expected]
 
 
-def test_a_large_text_of_equal_lines() -> None:
-    text = "a line of a log\n" * 50_000 + "x" * 1_000_000
-    keys, _, _, _ = keys_of([text, ""], "words", False)
-    data, offsets = text_buffers(pa.array([text, ""], pa.large_string()))
-    table = KeyTable(keys[:1], np.array([0]))
-    new, counts = cut_units(data, offsets, np.zeros(2, np.uint64), np.arange(2), "words", False, 1, table)
-    assert new.to_pylist() == ["a line of a log\n" + "x" * 1_000_000, ""] and counts.tolist() == [[50_001, 49_999], [0, 0]]
-
-
 def datatrove(texts: list[str], folder: Path) -> list[str]:
     """Returns the texts after datatrove's three steps, with one line per span, compared unchanged."""
     as_is = TextNormConfig(

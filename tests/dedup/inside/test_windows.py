@@ -1,6 +1,5 @@
 """Compares the kernels over windows of words with brute force."""
 
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -32,18 +31,6 @@ def test_words_of_a_text(text: str) -> None:
     raw = text.encode()
     found = [raw[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)]
     assert found == [text[a:b] for a, b in words(text)]
-
-
-def test_without_scripts_of_their_own_words_are_those_of_split() -> None:
-    draw = random.Random(0)
-    characters = [chr(c) for c in range(0x0E00) if not chr(c).isspace()] + [" ", "\n", "\u2009", "\u3000", "\t"] * 60
-    for _ in range(50):
-        text = "".join(draw.choices(characters, k=500))
-        assert [text[a:b] for a, b in words(text)] == text.split()
-        data, offsets = buffers([text])
-        scratch = WordScratch(offsets)
-        count = walk(data, offsets[0], offsets[1], kinds(), scratch.prefixes, scratch.begins, scratch.ends)
-        assert [text.encode()[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)] == text.split()
 
 
 def cut(texts: list[str], tokens: int, keep: str) -> tuple[list[str], list[int]]:

@@ -1,8 +1,6 @@
 """Tests datatrove's files, read by its datasets and its merger, and compared with those of its TokenizedFile."""
 
 import numpy as np
-from datatrove.io import get_datafolder
-from datatrove.pipeline.tokens.merger import get_data_reader, load_doc_ends
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 from datatrove.utils.dataset import DatatroveFolderDataset
 
@@ -36,19 +34,6 @@ def test_the_folder_dataset_reads_the_windows_of_each_shard(any_run, exported):
                 assert found["positions"].tolist() == wanted.tolist()
                 item += 1
         assert item == len(data)
-
-
-def test_the_merger_reads_every_document(any_run, exported):
-    folder = exported(any_run, "datatrove")
-    for split in SPLITS:
-        size = any_run.shards(split).dtype.itemsize
-        for path, documents in zip(files(folder, split), documents_by_shard(any_run, split), strict=True):
-            place = get_datafolder(str(folder / split))
-            with place.open(f"{path.name}.index", "rb") as index:
-                ends = load_doc_ends(index)
-            with place.open(path.name, "rb") as tokens:
-                read = list(get_data_reader(tokens, ends, nb_bytes=size))
-            assert read == [document.ids.tobytes() for document in documents]
 
 
 def test_the_bytes_are_those_of_datatroves_writer(any_run, exported, tmp_path):

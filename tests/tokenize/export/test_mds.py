@@ -47,20 +47,6 @@ def test_a_sample_above_the_limit_is_a_shard_of_its_own(tmp_path):
         assert (tmp_path / shard["raw_data"]["basename"]).stat().st_size == shard["raw_data"]["bytes"]
 
 
-def test_streaming_dataset_reads_every_document(streaming, wide_run, exported):
-    folder = exported(wide_run, "mds")
-    for split in SPLITS:
-        documents = wide_run.documents(split)
-        data = streaming.StreamingDataset(local=str(folder / split), batch_size=1, shuffle=False)
-        assert len(data) == len(documents)
-        for number, document in enumerate(documents):
-            sample = data[number]
-            assert (sample["id"], sample["url"]) == (document.id, document.url or "")
-            assert sample["tokens"].dtype == document.ids.dtype and np.array_equal(sample["tokens"], document.ids)
-        assert [sample["id"] for sample in data] == [document.id for document in documents]
-        streaming.base.util.clean_stale_shared_memory()
-
-
 def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path):
     folder = exported(any_run, "mds")
     for split in SPLITS:

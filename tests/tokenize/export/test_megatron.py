@@ -9,19 +9,6 @@ indexed = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason="
 SPLITS = ("train", "validation")
 
 
-def test_indexed_dataset_reads_every_document(any_run, exported):
-    folder = exported(any_run, "megatron")
-    for split in SPLITS:
-        data, documents = indexed.IndexedDataset(str(folder / split), mmap=True), any_run.documents(split)
-        assert len(data) == len(documents)
-        assert data.document_indices.tolist() == list(range(len(documents) + 1))
-        assert data.sequence_lengths.tolist() == [len(document.ids) for document in documents]
-        for number, document in enumerate(documents):
-            assert np.array_equal(data[number], document.ids)
-            assert np.array_equal(data.get(number, offset=len(document.ids) // 2), document.ids[len(document.ids) // 2 :])
-        assert np.array_equal(np.concatenate(data[0 : len(data)]), any_run.stream(split))
-
-
 def test_the_bytes_are_those_of_megatrons_builder(any_run, exported, tmp_path):
     folder = exported(any_run, "megatron")
     dtype = np.uint16 if any_run.stream("train").itemsize == 2 else np.int32
