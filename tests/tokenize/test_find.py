@@ -83,22 +83,6 @@ def test_the_limit_shows_the_first_and_counts_all(run, texts):
     assert find(run.root, " the ", limit=0).found == []
 
 
-def test_documents_that_no_shard_has_are_said(run, texts, tmp_path):
-    """Uses an index that leaves documents out, as a mixture does."""
-    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
-    left_out = 0
-    for path in sorted(copy.glob("tokens/*/*.index.parquet")):
-        table = pq.read_table(path)
-        left_out += sum(" the " in texts[offset // 1000] for offset in table["offset"].to_pylist()[1:])
-        pq.write_table(table.slice(0, 1), path)
-    found = find(str(copy), " the ", limit=1000)
-    assert found.outside == left_out == sum(not one.places for one in found.found) > 10
-    (copy / "ingest/data/ingest-1.parquet").unlink()
-    found = find(str(copy), " the ", limit=1000)
-    assert "documents are left out, as their file can't be read" in found.notes[0] and "ingest-1.parquet: no such file" in found.notes[0]
-    assert found.documents == sum(" the " in text for text in texts[:40] + texts[70:])
-
-
 def test_a_file_of_which_a_part_can_not_be_read_is_left_out_whole(run, texts, tmp_path):
     copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
     path = copy / "ingest/data/ingest-1.parquet"
@@ -166,7 +150,6 @@ def test_the_commands(corpusmill, run):
     code, out, _ = corpusmill(*shlex.split(command)[1:])
     assert code == 0 and "⟦n⟧aïve 🙂 naïve".encode() in out
     assert b"Documents that hold this text: 1. Occurrences: 200." in corpusmill("tokens", "find", run.root, "naïve 🙂")[1]
-    assert b"Example: corpusmill tokens find" in corpusmill("tokens", "find", "--help")[1]
 
 
 @pytest.mark.parametrize("options", [["--step", 1, "--row", 1], ["--shard", 0, "--token", 0, "--pos", 1]])

@@ -2,7 +2,6 @@
 
 import json
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiktoken import _tiktoken
@@ -10,7 +9,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_bytes import byte_characters
-from corpusmill.report.queries.tokens import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
@@ -111,17 +109,6 @@ def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
     assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
 
 
-def test_documents_without_url_and_language(make_run, execute, english):
-    from corpusmill.pipeline.schemas import DOCUMENTS
-
-    rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
-    run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
-    execute(run, stage())
-    told = quality(run)["tokenizers"][THIS_RUN]
-    assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
-    assert read_judgement(RunReader(run.root)).groups("host") == []
-
-
 def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):
     execute(run, stage())
     before = {path: run.read_bytes(path) for path in run.list_files()}
@@ -139,7 +126,6 @@ def test_a_run_that_has_judged_nothing(make_run, make_documents, english, corpus
     with pytest.raises(InputError, match="has judged no tokenizer yet"):
         compare(run.root, ["gpt2"])
     assert corpusmill("tokens", "compare", run.root)[0] == 2
-    assert b"Example: corpusmill tokens compare" in corpusmill("tokens", "compare", "--help")[1]
 
 
 def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, monkeypatch, tmp_path):

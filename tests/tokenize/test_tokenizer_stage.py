@@ -18,7 +18,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.queries.tokens import judged_text, judgement
-from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
@@ -86,21 +85,6 @@ def test_the_sample_is_stated(make_run, make_documents, execute, english, foreig
     quality = json.loads(run.read_bytes("tokenizer/quality.json"))
     assert quality["sample_bytes"] == found[0]["sampled_bytes"] == sum(row["sampled_bytes"] for row in groups.values())
     assert quality["judged"]["held_out"] and quality["judged"]["utf8_bytes"] == found[0]["utf8_bytes"] - found[0]["sampled_bytes"]
-
-
-@pytest.mark.long
-def test_the_same_with_any_number_of_workers_and_ranges(make_run, make_documents, english, monkeypatch, ray_engine):
-    documents = make_documents(english[:120], language=["en", "de", None] * 40)
-    monkeypatch.setattr(tokenizer_stage, "RANGE_BYTES", 50_000)
-    found = []
-    ray_engine.connect()  # so few tasks would not start Ray
-    for engine in (InlineEngine(), ray_engine):
-        run = make_run([documents.slice(0, 50), documents.slice(50)], type(engine).__name__)
-        StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], engine, Progress(False)).execute()
-        found.append(
-            {path: run.read_bytes(path) for path in run.list_files("tokenizer") if not path.endswith(("manifest.jsonl", "json.l"))}
-        )
-    assert found[0] == found[1] and sum(path.startswith("tokenizer/words/") for path in found[0]) == 5
 
 
 def test_progress_of_the_merges_is_shown(make_run, make_documents, english):

@@ -7,12 +7,10 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 from token_runs import content, report, splits, tokens_stage
-from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.tokenize.encode import Encoder
 
@@ -37,20 +35,6 @@ def test_every_token_of_every_document_is_there_once(run, documents):
     sizes = [shard.tokens for shard in splits(run)["train"].shards]
     assert len(sizes) > 2 and max(sizes) - min(sizes) < 4_000
     assert {shards.description.tokenizer_sha256 for shards in splits(run).values()} == {encoder.sha256}
-
-
-def test_every_token_leads_to_its_text(run):
-    shards = splits(run)["train"]
-    decode = Tokenizer.from_file(run.path("tokenizer/tokenizer.json")).decode
-    for position in np.linspace(0, shards.total - 1, 40, dtype=int).tolist():
-        found = shards.locate(*shards.shard_of(position))
-        row = read_table(run, found.data_file).slice(found.data_row, 1).to_pylist()[0]
-        ids = shards.tokens(found.shard)[found.first : found.first + found.tokens - 1]
-        assert decode(ids.tolist(), skip_special_tokens=False) == row["text"]
-        assert found.utf8_bytes == len(row["text"].encode())
-        assert [getattr(found, name) for name in ("id", "url", "source", "offset", "length")] == [
-            row[name] for name in ("id", "url", "source", "offset", "length")
-        ]
 
 
 def test_one_report_row_for_every_document(run, documents):
