@@ -132,13 +132,11 @@ def test_a_killed_append_goes_on_and_readers_never_see_half_a_set(first, second,
 
 
 def test_documents_that_are_there_are_refused_or_left_out(first, another, make_documents, english, tmp_path):
-    second = another(
-        make_documents([*english[:40], *english[150:180]])
-    )  # 40 documents of the first run, in the same split, since the seed is the same
+    second = another(make_documents([*english[:40], *english[150:180]]))  # by the same seed, the 40 of the first run are split alike
     folder = tmp_path / "set"
     append(str(folder), first.root)
     before = tree(folder)
-    with pytest.raises(InputError, match=r"set: has 40 of the 70 documents of .*second already; --skip-known leaves them out"):
+    with pytest.raises(InputError, match=r"set: has 40 of the 70 documents of .*another already; --skip-known leaves them out"):
         append(str(folder), second.root)
     assert tree(folder) == before
     added = append(str(folder), second.root, skip_known=True)
