@@ -5,14 +5,9 @@ import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from corpusmill.dedup import candidates, external_sort
-from corpusmill.dedup.external_sort import keys_bytes, read_keys
-from corpusmill.pipeline.storage import Storage
 
 SHARDS, FAN_IN, MERGED = 10, 4, 3
 CONFIG = {"url": {"enabled": True}, "keep": ["longest", "first"], "lines": {"scope": "host", "keep": "none", "min_share": 0.1}}
@@ -78,24 +73,3 @@ def test_earlier_runs_are_merged_with_this_one(dedup, tree, tmp_path: Path, monk
         assert (result.run.manifest.tasks.get("merged/gathered-00003") is not None) == (name == "merged")  # 13 files
         found.append(results(Path(result.run.storage.root), tree) | tree(tmp_path / name))
     assert found[0] == found[1]
-
-
-POWERS = st.integers(0, 7).map(lambda n: 2**n)
-KEY = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**57, 2**57 - 1, 2**63 - 1, 2**63, 2**64 - 1])
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(KEY, max_size=60), POWERS, POWERS)
-def test_each_key_is_read_once_whatever_the_ranges(tmp_path: Path, keys: list[int], batch: int, read: int) -> None:
-    array = np.array(keys, np.uint64)
-    rows = np.arange(len(keys), dtype=np.uint32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(external_sort, "BATCH_KEYS", batch)
-        (tmp_path / "k.arrow").write_bytes(keys_bytes(array, array ^ np.uint64(5), rows))
-    found = []
-    for part in range(read):
-        key, check, row = read_keys(Storage(str(tmp_path)), "k.arrow", part, read)
-        assert all(k * read >> 64 == part for k in key.tolist())
-        assert (check == key ^ np.uint64(5)).all() and row.dtype == np.int64
-        found += list(zip(key.tolist(), row.tolist(), strict=True))
-    assert sorted(found) == sorted(zip(keys, range(len(keys)), strict=True))

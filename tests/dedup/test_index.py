@@ -139,19 +139,6 @@ def test_under_fixed_what_was_kept_stays_and_its_copies_go(dedup, tmp_path: Path
     assert kept_ids(index["path"]) == {kept[0], kept[2], ids[2], ids[3]}
 
 
-def test_under_fixed_every_run_keeps_what_no_earlier_one_has(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    rows, index = crawls(3), str(tmp_path / "index")
-    kept: set[str] = set()
-    for name in CRAWLS:
-        result = dedup(rows[name], index={"path": index, "name": name, "earlier": "fixed"}, url={"enabled": True})
-        assert read_table(result.run.storage, "earlier/changes.parquet").num_rows == 0
-        kept |= kept_of(result)
-        assert kept_ids(index) == kept
-        for row in result.report:
-            assert row["kept_id"] in kept and (row["kept_in"] is None) == (row["kept_id"] in kept_of(result))
-    assert len(kept) < sum(len(shard) for name in CRAWLS for shard in rows[name]) / 2
-
-
 def test_under_fixed_later_runs_may_judge_otherwise(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     index = {"path": str(tmp_path / "index"), "earlier": "fixed"}
     dedup([[" ".join(words(60, 1))]], index={**index, "name": "one"})

@@ -22,7 +22,6 @@ PATHS = st.lists(st.sampled_from(["a", "b", ".", "..", "", "...", ".b", "%2e"]),
         ("HTTP://www.EXAMPLE.com/", "http://www.example.com/"),
         # section 6.2.3
         ("http://example.com", "http://example.com/"),
-        ("http://example.com/", "http://example.com/"),
         ("http://example.com:/", "http://example.com/"),
         ("http://example.com:80/", "http://example.com/"),
         ("https://example.com:443?q", "https://example.com/?q"),
@@ -30,11 +29,8 @@ PATHS = st.lists(st.sampled_from(["a", "b", ".", "..", "", "...", ".b", "%2e"]),
         ("http://example.com:443/", "http://example.com:443/"),
         ("http://example.com/?", "http://example.com/?"),  # an empty query differs from none
         # section 1.1.2
-        ("ftp://ftp.is.co.za/rfc/rfc1808.txt", "ftp://ftp.is.co.za/rfc/rfc1808.txt"),
-        ("http://www.ietf.org/rfc/rfc2396.txt", "http://www.ietf.org/rfc/rfc2396.txt"),
         ("ldap://[2001:DB8::7]/c=GB?objectClass?one", "ldap://[2001:db8::7]/c=GB?objectClass?one"),
         ("mailto:John.Doe@example.com", "mailto:John.Doe@example.com"),
-        ("tel:+1-816-555-1212", "tel:+1-816-555-1212"),
         ("telnet://192.0.2.16:80/", "telnet://192.0.2.16:80/"),
         ("urn:oasis:names:specification:docbook:dtd:xml:4.1.2", "urn:oasis:names:specification:docbook:dtd:xml:4.1.2"),
         # the rest

@@ -141,34 +141,6 @@ def test_how_the_work_is_cut_decides_nothing(dedup, config: dict, words: int, mo
     assert len(result.run.plan) > len(expected.run.plan) + 20
 
 
-@settings(deadline=None, max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 10**6))
-def test_what_goes_is_like_what_stays(dedup, seed: int) -> None:  # type: ignore[no-untyped-def]
-    """On random families, computed from the sets themselves: every removal has the similarity that the report gives."""
-    draw = random.Random(seed)
-    rows: list[str] = []
-    for number in range(5):
-        text = words(50, seed + number)
-        for _ in range(6):
-            rows.append(" ".join(text))
-            for _ in range(draw.randrange(4)):
-                text[draw.randrange(50)] = f"new{draw.randrange(10**6)}"
-    rows = [{"text": text, "url": f"u/{i}"} for i, text in enumerate(rows)]  # type: ignore[misc]
-    for estimate in (False, True):
-        result = dedup([rows], verification="estimate" if estimate else "exact", minhash={"bands": 25, "rows": 5}, threshold=0.7)
-        texts = {row["id"]: given["text"] for row, given in zip(result.report, rows, strict=True)}  # type: ignore[call-overload]
-        kept = {row["id"] for row in result.report if row["kept"]}
-        for row in result.report:
-            if not row["kept"]:
-                a, b = shingles(texts[row["id"]]), shingles(texts[row["kept_id"]])
-                true = len(a & b) / len(a | b)
-                assert row["kept_id"] in kept
-                if row["verified"] == "minhash_estimate":
-                    assert row["similarity"] >= 0.7 and abs(row["similarity"] - true) < 0.25  # six standard errors
-                else:
-                    assert row["similarity"] == true >= 0.7 and row["verified"] == ("exact" if true == 1 else "exact_jaccard")
-
-
 def test_copies_that_differ_in_their_shingles_are_judged_alike_in_any_order(dedup) -> None:  # type: ignore[no-untyped-def]
     """The texts have equal letters in different case: they are exact copies, and their order must not matter."""
     text = " ".join(words(60, 3))

@@ -9,7 +9,7 @@ import pytest
 import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END, IM_START, SPECIAL_TOKENS
@@ -98,21 +98,6 @@ def test_column_is_the_texts_with_their_ends(pair):
     assert counts.tolist() == [len(encoder.encode(text)) + bool(text) for text in texts]
     assert encoder.encode_column(pa.array(texts))[1].tolist() == [len(encoder.encode(text)) for text in texts]
     assert [len(part) for part in encoder.encode_column(pa.array([], pa.large_string()), EOT_ID)] == [0, 0]
-
-
-def test_gpt2s_own_vocabulary(shared_data, english, foreign):
-    """Uses the published GPT-2 vocabulary and merges: ids equal those of `tokenizers` on real text."""
-    folder = shared_data / "tokenizer" / "cs336_fixtures"
-    merges = [tuple(line.split(" ")) for line in (folder / "gpt2_merges.txt").read_text().splitlines() if not line.startswith("#version")]
-    tokenizer = Tokenizer(models.BPE(json.loads((folder / "gpt2_vocab.json").read_text()), merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter("gpt2"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
-    encoder = Encoder.from_json(tokenizer.to_str().encode())
-    tokenizer.encode_special_tokens = True
-    assert encoder.encode("Hello world") == [15496, 995]
-    for text in english[::20] + foreign:
-        assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
 
 
 @settings(deadline=None)

@@ -15,8 +15,6 @@ from corpusmill.tokenize.mixture import (
     MatchConfig,
     Mixture,
     components_of,
-    copies_of,
-    most_copies,
     needed_columns,
     shares,
 )
@@ -111,21 +109,6 @@ def test_columns_that_are_not_there():
 def test_wrong_mixtures_are_refused(raw, sentence):
     with pytest.raises(ValidationError, match=sentence):
         Mixture.model_validate({"budget_tokens": 10, **raw})
-
-
-@given(st.integers(1, 500), st.integers(1, 20_000), st.floats(0.05, 6), st.randoms(use_true_random=False))
-def test_a_share_is_met_to_half_a_bucket(count, budget, most, draw):
-    tokens = np.array([draw.randrange(1, 100) for _ in range(count)])
-    pick = np.array([draw.randrange(BUCKETS) for _ in range(count)], np.uint16)
-    histogram = np.bincount(pick, tokens, BUCKETS).astype(np.int64)[None]
-    (share,) = shares(mixture({"name": "a", "weight": 3, "max_epochs": most}, budget=budget), histogram)
-    copies = copies_of([share], np.zeros(count, np.int16), pick)
-    assert share.tokens == (copies * tokens).sum() and share.there == tokens.sum()
-    assert copies.max() - copies.min() <= 1 and copies.max() <= most_copies([share])
-    allowed = min(budget, int(share.there * most))
-    assert abs(share.tokens - allowed) <= histogram.max() / 2
-    assert share.epochs == pytest.approx(share.tokens / share.there, abs=1e-6)
-    assert share.short == (budget - share.tokens if allowed < budget else 0)
 
 
 def test_a_component_without_documents_is_one_sentence():

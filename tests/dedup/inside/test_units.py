@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from ccnet_form import ccnet_form
 from datatrove.data import Document
 from datatrove.pipeline.dedup import SentenceDedupFilter, SentenceDedupSignature, SentenceFindDedups
@@ -72,22 +71,6 @@ def test_units_are_cut_with_their_newlines(lines: list[list[str]], how: str, par
     new.validate(full=True)
     assert new.to_pylist() == [slow_cut(text, cut, how, paragraphs) for text in texts]
     assert counts.tolist() == [[sum(i == t for i, _ in found), sum(i == t and u in cut for i, u in found)] for t in range(len(texts))]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("menu\n\nbody\n\nmenu\n", "body"),
-        ("body\n\nmenu\n\nmore", "body\n\nmore"),
-        ("body\nmenu\n\n\nmore", "body\n\n\nmore"),
-        ("no more\n\n\n\nthan this\n", "no more\n\n\n\nthan this\n"),
-    ],
-)
-def test_no_gaps_are_left(text: str, expected: str) -> None:
-    keys, _, _, _ = keys_of(["menu"], "ccnet", False)
-    data, offsets = text_buffers(pa.array([text], pa.large_string()))
-    new, _ = cut_units(data, offsets, np.zeros(1, np.uint64), np.arange(1), "ccnet", False, 1, KeyTable(keys, np.array([-1])))
-    assert new.to_pylist() == [expected]
 
 
 def datatrove(texts: list[str], folder: Path) -> list[str]:

@@ -27,16 +27,3 @@ def test_stretches_are_the_documents_in_order(tmp_path_factory, sizes, most, voc
     assert [name for ids, _ in found for name in ids] == names
     read = [ids.tolist() for _, documents in found for ids in documents]
     assert read == [ids.tolist() for documents in shards for ids in documents]
-
-
-@given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=1, max_size=4), st.integers(1, 90))
-def test_sequences_are_the_split_cut_at_one_length(tmp_path_factory, sizes, length):
-    folder, random = tmp_path_factory.mktemp("shards"), np.random.default_rng(length)
-    shards = [[random.integers(0, 5_000, size) for size in documents] for documents in sizes]
-    write_token_set(folder, shards, 5_000, "0" * 64)
-    stream = np.concatenate([ids for documents in shards for ids in documents])
-    found = list(SplitSource(str(folder), "train", "0" * 64).sequences(length))
-    assert [row.tolist() for batch in found for row in batch.tokens] == [
-        stream[at : at + length].tolist() for at in range(0, len(stream), length)
-    ]
-    assert [at for batch in found for at in batch.positions.tolist()] == list(range(0, len(stream), length))
