@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill import cli
-from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.tokenize.parts import DocumentOrder
 from corpusmill.tokenize.planning import for_validation, validation_limit
@@ -60,12 +59,7 @@ def sides(run: Path) -> dict[str, set[str]]:
     return found
 
 
-def test_several_of_a_cluster_stay(run: Path) -> None:
-    clusters = [name for name in stayed(run)["cluster_id"].to_pylist() if name]
-    assert len(set(clusters)) == 20 and all(clusters.count(name) >= 4 for name in clusters)
-
-
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_none_of_them_crosses_the_split(run: Path, seed: int) -> None:
     command(["tokens", str(run), "--engine", "inline", "--set", f"tokens.seed={seed}", "--redo"])
     found = sides(run)
@@ -85,17 +79,3 @@ def test_none_of_them_would_with_any_seed(run: Path) -> None:
         alone = ordering.groups(documents.set_column(1, "cluster_id", pa.nulls(len(documents), pa.string())))
         crossed += len(set(zip(names, for_validation(alone, validation_limit([alone], 0.3)).tolist(), strict=True))) > len(set(names))
     assert crossed > 290  # by their ids alone
-
-
-def test_the_split_is_stated_in_the_report(run: Path) -> None:
-    rows = pa.concat_tables(pq.read_table(path) for path in sorted((run / "tokens/report").glob("*.parquet"))).to_pylist()
-    assert sorted(row["id"] for row in rows) == sorted(stayed(run)["id"].to_pylist())
-    assert Storage(str(run)).exists("tokens/plan.json") and all(row["split"] in ("train", "validation") for row in rows)
-
-
-def test_the_command_appends_and_says_what(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train = TokenShards(run / "tokens" / "train")
-    command(["tokens", "append", str(tmp_path / "set"), str(run)])
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == f"train: 1 shards, {train.description.documents:,} documents, {train.total:,} tokens; now {train.total:,}"
-    assert TokenShards(tmp_path / "set" / "train").total == train.total

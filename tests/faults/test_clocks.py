@@ -27,7 +27,8 @@ def jumping_clock(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(library)
 
 
-@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_a_run_whose_clock_jumps(recipe_and_crawl, jumping_clock: str, tmp_path: Path, undisturbed, tree, faults_of, engine) -> None:
     """On Ray the workers' clocks jump, too, because they inherit the library."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl

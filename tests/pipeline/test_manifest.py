@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,28 +38,6 @@ def test_rows_are_read_back_in_the_order_of_the_plan(storage):
     assert again.rows()[0].ref("filter", "data/a.parquet") == FileRef("filter/data/a.parquet", "ab", 5)
 
 
-def test_the_last_row_of_a_task_counts_and_reopening_makes_it_unfinished(storage):
-    manifest = Manifest(storage)
-    manifest.append(row("a", "old"))
-    manifest.finish(["a"])
-    manifest.reopen()
-    manifest.append(row("a", "new"))
-    again = Manifest(storage)
-    assert not again.complete and again.tasks["a"].identity == "new"
-
-
-def test_a_row_cut_by_a_crash_is_dropped_and_the_next_one_is_whole(tmp_path):
-    storage = Storage(str(tmp_path))
-    Manifest(storage).append(row("a"))
-    whole = storage.read_bytes(MANIFEST)
-    for cut in (1, 40, len(whole) - 1):
-        (tmp_path / MANIFEST).write_bytes(whole + whole[:cut])
-        manifest = Manifest(storage)
-        assert list(manifest.tasks) == ["a"]
-        manifest.append(row("b"))
-        assert list(Manifest(storage).tasks) == ["a", "b"]
-
-
 CODE = {"kind": "code", "code": "c", "module": "corpusmill.filters.worker", "names": [], "files": {"a.py": "1"}, "libraries": {"b": None}}
 
 
@@ -69,9 +46,6 @@ CODE = {"kind": "code", "code": "c", "module": "corpusmill.filters.worker", "nam
     [
         {"kind": "task"},
         {**CODE, "module": "corpusmill./etc/passwd"},
-        {**CODE, "names": [1]},
-        {**CODE, "files": {"a.py": 1}},
-        {**CODE, "libraries": {"b": 1}},
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, damaged):
@@ -145,21 +119,6 @@ def test_a_file_cut_at_any_byte_says_what_its_whole_rows_say(steps, data, tmp_pa
     assert state(again) == states[whole] and storage.size(MANIFEST) == whole == again.place
     again.append(row("d"))
     assert Manifest(storage).tasks["d"] == row("d")
-
-
-@given(order=st.permutations(range(8)), twice=st.lists(st.integers(0, 7), max_size=4))
-@settings(max_examples=30, deadline=None)
-def test_rows_in_any_order_and_some_of_them_twice(order, twice, tmp_path_factory):
-    storage = Storage(str(tmp_path_factory.mktemp("order")))
-    manifest = Manifest(storage)
-    names = [f"part-{number}" for number in range(8)]
-    with manifest.grouped():
-        for number in [*order, *twice]:
-            manifest.append(row(names[number]))
-    manifest.finish(names)
-    again = Manifest(storage)
-    assert again.rows() == [row(name) for name in names] and len(again.tasks) == 8
-    assert [r.task for r in again.rows()[2:4]] == names[2:4] and again.rows()[-1].task == names[-1]
 
 
 @given(steps=st.lists(STEPS, max_size=8), groups=st.lists(st.booleans(), min_size=8, max_size=8), survivors=st.sets(st.integers(0, 30)))
@@ -252,21 +211,6 @@ def test_a_reader_finds_all_rows_while_the_objects_become_one(monkeypatch):
     assert found.complete and list(found.tasks) == [f"part-{number}" for number in range(5)] and raced == [True]
 
 
-def failing(number: int) -> Callable[[int], None]:
-    def fsync(descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return fsync
-
-
-def test_an_fsync_that_fails_in_the_block_ends_it(tmp_path, monkeypatch):
-    manifest = Manifest(Storage(str(tmp_path)))
-    manifest.append(row("a"))
-    monkeypatch.setattr(manifests.os, "fsync", failing(5))
-    with pytest.raises(InputError, match=r"manifest\.jsonl: can't be written \(Input/output error\)"), manifest.grouped():
-        manifest.append(row("b"))
-
-
 def test_half_a_row_on_a_full_disk_is_taken_back(tmp_path, monkeypatch):
     manifest = Manifest(Storage(str(tmp_path)))
     manifest.append(row("a"))
@@ -283,17 +227,3 @@ def test_half_a_row_on_a_full_disk_is_taken_back(tmp_path, monkeypatch):
     assert (tmp_path / MANIFEST).stat().st_size == whole
     manifest.append(row("c"))
     assert list(Manifest(Storage(str(tmp_path))).tasks) == ["a", "c"]
-
-
-def test_nobody_writes_who_may_no_longer(storage):
-    manifest = Manifest(storage)
-
-    def lost(certain: bool = False) -> None:
-        raise InputError("another run has it")
-
-    manifest.guard(lost)
-    with pytest.raises(InputError, match="another run has it"):
-        manifest.append(row("a"))
-    with pytest.raises(InputError, match="another run has it"):
-        manifest.finish([])
-    assert len(Manifest(storage).tasks) == 0 and Manifest(storage).plan is None

@@ -27,19 +27,6 @@ def test_a_part_of_a_map_outlives_the_whole_and_the_file(tmp_path: Path) -> None
     assert part.tolist() == list(range(100, 200))
 
 
-def test_an_empty_file_has_no_address(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    found = map_file(str(tmp_path / "a"), np.dtype("<u2"))
-    assert len(found) == 0 and found.dtype == "<u2" and address_of(found) == 0
-
-
-def test_what_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        map_file(str(tmp_path / "none"), np.dtype("<u2"))
-    with pytest.raises(OSError, match=str(tmp_path)):
-        map_file(str(tmp_path), np.dtype("<u2"))
-
-
 def test_more_maps_than_a_process_may_have_open_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\x07\0")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

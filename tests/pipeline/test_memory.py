@@ -1,15 +1,10 @@
 """Tests the memory limit as read from Linux's files."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.memory import CGROUP_FILES, _cgroup, available_memory, need_memory
-
-
-def test_of_this_machine() -> None:
-    assert 0 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+from corpusmill.pipeline.memory import CGROUP_FILES, _cgroup, need_memory
 
 
 @pytest.mark.parametrize("files", CGROUP_FILES)

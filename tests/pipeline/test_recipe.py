@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class
+from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -27,11 +27,6 @@ def test_recipes_that_ship_are_valid(path):
     assert "ingest" in sections or (next(iter(sections)) == "sft" and sections["sft"].model)  # a model of another run is tuned
 
 
-def test_every_stage_exists_under_its_name():
-    for name in STAGES:
-        assert stage_class(name).name == name
-
-
 def test_order_is_the_mills_whatever_the_file_says(recipe):
     assert list(read_recipe(recipe("dedup: {}\ningest: {}\n"))) == ["ingest", "dedup"]
 
@@ -45,7 +40,6 @@ def test_order_is_the_mills_whatever_the_file_says(recipe):
         ("tokenizer: {special_tokens: ['<|a|>', '<|a|>']}", r"r\.yaml: tokenizer\.special_tokens: '<\|a\|>' is there twice\.$"),
         ("dedup: {threshold: 7}", r"r\.yaml: dedup\.threshold: .*less than or equal to 1.*, not 7"),
         ("ingest: [", r"r\.yaml:\d+: not valid YAML"),
-        ("- ingest", r"r\.yaml: a recipe is a mapping"),
     ],
 )
 def test_faults_are_named_with_their_place(recipe, text, sentence):
@@ -68,9 +62,7 @@ def test_overrides_reach_sections_lists_and_new_keys():
     assert raw == {"filter": {"steps": [{"language": {"keep": ["en"], "threshold": 0.8}}]}, "dedup": {"exact": False}}
 
 
-@pytest.mark.parametrize(
-    "override", ["novalue", "=3", "filter.steps.7.x=1", "filter.steps.last.x=1", "filter.steps.0.a.b=1", "a=[", "filter.steps.5=1"]
-)
+@pytest.mark.parametrize("override", ["novalue", "filter.steps.7.x=1", "filter.steps.last.x=1", "filter.steps.0.a.b=1", "a=["])
 def test_overrides_that_do_not_fit_are_refused(override):
     with pytest.raises(ConfigError, match="--set"):
         apply_override({"filter": {"steps": [{"a": 1}]}}, override)

@@ -1,6 +1,5 @@
 """Tests shards: equal tables give equal bytes, and the recorded hash is the file's."""
 
-import hashlib
 import random
 
 import pyarrow as pa
@@ -8,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.schemas import DOCUMENTS, document_id, with_columns
+from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.shards import (
     ROW_GROUP_ROWS,
     ParquetBuffer,
@@ -38,32 +37,6 @@ def documents(rows: int) -> pa.Table:
     )
 
 
-def test_publish_records_size_and_hash_of_the_file(tmp_path):
-    storage = Storage(str(tmp_path))
-    table = documents(10)
-    output = publish(storage, "data/part-00000.parquet", table)
-    content = storage.read_bytes("data/part-00000.parquet")
-    assert output.bytes == len(content)
-    assert output.sha256 == hashlib.sha256(content).hexdigest()
-    assert read_table(storage, "data/part-00000.parquet").equals(table)
-
-
-def test_equal_tables_give_equal_bytes_however_they_are_chunked(tmp_path):
-    storage = Storage(str(tmp_path))
-    table = documents(300)
-    pieces = pa.concat_tables([table.slice(0, 7), table.slice(7, 100), table.slice(107)])
-    assert publish(storage, "a", table).sha256 == publish(storage, "b", pieces).sha256
-
-
-def test_reading_by_row_groups_gives_all_rows(tmp_path):
-    storage = Storage(str(tmp_path))
-    table = documents(2 * ROW_GROUP_ROWS + 5)
-    publish(storage, "a", table)
-    parts = list(iter_tables(storage, "a", ["id"]))
-    assert [p.num_rows for p in parts] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 5]
-    assert pa.concat_tables(parts)["id"].equals(table["id"])
-
-
 def test_damage_behind_an_intact_footer_is_one_sentence(tmp_path):
     storage = Storage(str(tmp_path))
     publish(storage, "a", documents(ROW_GROUP_ROWS + 5))
@@ -78,37 +51,12 @@ def test_damage_behind_an_intact_footer_is_one_sentence(tmp_path):
         next(tables)
 
 
-def test_bytes_and_paths_are_published_as_they_are(tmp_path):
-    storage = Storage(str(tmp_path / "run"))
-    (tmp_path / "source").write_bytes(b"\x00" * 5_000_000)
-    assert publish(storage, "a.bin", b"abc").bytes == 3
-    assert publish(storage, "b.bin", tmp_path / "source").sha256 == hashlib.sha256(b"\x00" * 5_000_000).hexdigest()
-
-
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(InputError, match=r"x\.parquet: not a readable Parquet file"):
         open_parquet(Storage(str(tmp_path)), "x.parquet")
     with pytest.raises(InputError, match=r"none\.parquet: no such file"):
         open_parquet(Storage(str(tmp_path)), "none.parquet")
-
-
-def test_document_id_depends_on_origin_and_content_alone():
-    assert document_id("http://a.test/", b"page") == document_id("http://a.test/", b"page")
-    assert len({document_id("a", b"x"), document_id("b", b"x"), document_id("a", b"y"), document_id(None, b"x")}) == 4
-    assert len(document_id("a", b"")) == 32
-
-
-def test_with_columns_appends_and_replaces():
-    schema = with_columns(DOCUMENTS, [pa.field("quality", pa.float64()), pa.field("title", pa.large_string())])
-    assert schema.names == [*DOCUMENTS.names, "quality"]
-    assert schema.field("title").type == pa.large_string()
-
-
-def test_schema_survives_an_empty_table(tmp_path):
-    storage = Storage(str(tmp_path))
-    publish(storage, "empty.parquet", DOCUMENTS.empty_table())
-    assert pq.read_schema(tmp_path / "empty.parquet").equals(DOCUMENTS)
 
 
 def test_rows_that_come_in_any_tables_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
-from corpusmill.pipeline.watch.metrics import FAMILIES, Counting, Prometheus, check_writable
+from corpusmill.pipeline.watch.metrics import Counting, Prometheus, check_writable
 
 
 def test_counts_are_served_for_the_time_of_a_run() -> None:
@@ -46,21 +46,6 @@ def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(tmp_path: Pa
     with pytest.raises(InputError, match="--metrics-file .*none/x.prom: the folder"):
         check_writable(str(tmp_path / "none/x.prom"))
     check_writable("x.prom")
-
-
-def test_names_of_metrics_are_those_of_opentelemetry() -> None:
-    for family in FAMILIES.values():
-        assert family.name.startswith("corpusmill_") and family.name.endswith("_total") == (family.kind == "counter")
-        assert not {"name", "le", "job", "instance"} & set(family.labels)
-
-
-def test_how_many_tasks_are_in_flight_is_not_told_where_the_workers_are_not_known() -> None:
-    prometheus = Prometheus()
-    Counting([prometheus]).phase_begins("filter", "", 5, 4, None)
-    with prometheus.served("127.0.0.1", 0) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
-    assert values(text, "corpusmill_tasks_left", "stage") == {("filter",): 4.0}
-    assert values(text, "corpusmill_tasks_in_flight", "stage") == {}
 
 
 def test_files_that_grow_on_a_store(s3: Any) -> None:

@@ -73,6 +73,7 @@ class Heard:
         self.done += [each.key for each in done if isinstance(each, TaskDone)]
 
 
+@pytest.mark.long
 def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_done(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
     assert f"lines, task part-00002 ({inputs[2]}): it was not done after 3 seconds (--task-timeout)." in said
 
 
+@pytest.mark.long
 def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,11 +111,12 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     assert told.startswith("lines: Ray can't start more worker processes (") and told.endswith("; it goes on with the 1 that work.")
 
 
-@pytest.mark.parametrize("losses", [1, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
-    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], losses: int, monkeypatch: pytest.MonkeyPatch
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task is given up after any death, except the death of its node."""
+    losses = 2
     monkeypatch.setitem(failures.AGAIN, Cause.DEATH, 0)
     markers = tmp_path / "markers"
     markers.mkdir()

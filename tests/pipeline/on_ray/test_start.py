@@ -8,6 +8,7 @@ from pathlib import Path
 
 import living
 import psutil
+import pytest
 
 from corpusmill.pipeline.on_ray.engine import RayEngine
 
@@ -32,6 +33,7 @@ print("in with", int(ray.cluster_resources()["CPU"]), "CPU", flush=True)
 """
 
 
+@pytest.mark.long
 def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
     """The run starts as a user starts it: with nothing of Ray's in its environment, whatever this process has set."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from datatrove.utils.text import split_into_sentences
 from hypothesis import given
@@ -14,28 +13,8 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_tokens import count_spacy_sentences
 
 PARTS = [
-    ". ",
-    ".",
-    "! ",
-    "?",
-    "...",
-    "…",
-    "。",
-    ".)",
-    '." ',
-    "  ",
-    " ",
-    "\n",
-    " \n",
-    "\u00a0",
-    "a",
-    "B",
-    "Mr. ",
-    "U.S. ",
-    "Hello",
-    "5. ",
-    "$",
-]
+    ". ", ".", "! ", "?", "...", "…", "。", ".)", '." ', "  ", " ", "\n", " \n", "\u00a0", "a", "B", "Mr. ", "U.S. ", "Hello", "5. ", "$",
+]  # fmt: skip
 TEXT = st.lists(
     st.one_of(st.sampled_from(PARTS), st.sampled_from(Sentencizer.default_punct_chars), st.characters(exclude_categories=["Cs"]))
 )
@@ -52,18 +31,13 @@ def test_any_line(lines: list[str]) -> None:
 
 
 def test_real_lines(shared_data: Path) -> None:
-    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:100]
-    texts += [path.read_text()[:2000] for path in sorted((shared_data / "lid").glob("*.txt"))]
+    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:30]
+    texts += [path.read_text()[:600] for path in sorted((shared_data / "lid").glob("*.txt"))]
     lines = [line for text in texts for line in text.splitlines()]
-    assert len(lines) > 1000
+    assert len(lines) > 300
     assert sentences(lines) == [len(split_into_sentences(line)) for line in lines]
 
 
 def test_known_lines() -> None:
     lines = ["", " ", "One. Two! Three?", "He said so.) Then he left.", "No end", "End.  ", "Yes. \n", "...", "a ... b", "What?! No."]
     assert sentences(lines) == [1, 1, 3, 2, 1, 2, 2, 1, 1, 2]
-
-
-def test_spans_between_which_something_lies() -> None:
-    data = np.frombuffer(b"One. Two.xxxOne.", np.uint8)
-    assert count_spacy_sentences(data, np.array([0, 12]), np.array([9, 16])).tolist() == [2, 1]

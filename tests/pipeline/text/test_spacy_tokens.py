@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_rules import RUN, SPACE, spacy_rules, units
-from corpusmill.pipeline.text.spacy_tokens import MOST_QUESTIONS, KnownChunks, mark_tokens
+from corpusmill.pipeline.text.spacy_tokens import mark_tokens
 
 REFERENCE = SpaCyTokenizer("en")
 EXCEPTIONS = sorted(spacy_rules().tokenizer.rules)  # emoticons, abbreviations, contractions
@@ -48,16 +48,6 @@ def test_any_text(texts: list[str]) -> None:
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
-@given(st.lists(TEXT, max_size=5))
-def test_the_marks_of_a_text_are_those_of_its_lines(texts: list[str]) -> None:
-    lines = [line for text in texts for line in text.splitlines()]
-    joined = "\n".join(lines)
-    alone = [mark_tokens(data, offsets[:-1], offsets[1:]) for data, offsets in [text_buffers(pa.array(lines, pa.large_string()))]]
-    together = [mark_tokens(data, offsets[:-1], offsets[1:]) for data, offsets in [text_buffers(pa.array([joined], pa.large_string()))]]
-    newlines = np.frombuffer(joined.encode(), np.uint8) == ord("\n")
-    assert np.array_equal(alone[0], together[0][~newlines])
-
-
 HOSTS = ["a", "A", "com", "Com", "COM", "www", "x1", "1", "22", "55555", "666666", "7777777", "b2c", "s", "US", "io", "html", "the", "café"]
 HOST_MARKS = [".", ".", ".", "/", ":", "@", "-", "_", "?", "#", "=", "//", "://", "+", "(", ")", "'", '"', ",", "$", "*", "..", "…", " "]
 HOST_LIKE = st.lists(st.tuples(st.sampled_from(HOSTS), st.sampled_from(HOST_MARKS)), max_size=80).map(lambda parts: "".join(sum(parts, ())))
@@ -73,14 +63,14 @@ def test_marks_around_words() -> None:
     marks = [*MARKS, ""]
     words = ["hello", "Hello", "HELLO", "x", "X", "2019", "x2", "5km", "漢字", "ก", "Dr", "can't"]
     texts = [f"{a}{b}{word}{c}{d}" for a in marks for b in ("", "(", "'") for word in words for c in marks for d in ("", ".", ")", "'s")]
-    text = "\n".join(random.Random(0).sample(texts, 3_000))
+    text = "\n".join(random.Random(0).sample(texts, 2_000))
     assert tokens([text]) == [REFERENCE.word_tokenize(text)]
 
 
 def test_each_character_between_marks_and_letters() -> None:
     """Tests characters of all of Unicode."""
     kinds = spacy_rules().kinds
-    points = [*range(0x100), *range(0x100, 0x3100, 19), *range(0x3100, 0xD800, 397), *range(0xE000, 0x110000, 3989)]
+    points = [*range(0x100), *range(0x100, 0x3100, 17), *range(0x3100, 0xD800, 397), *range(0xE000, 0x110000, 3989)]
     characters = [chr(point) for point in points if not kinds[point] & SPACE]
     assert sum(bool(kinds[ord(c)] & RUN) for c in characters) > 400
     text = "\n".join(f"{c} x{c} {c}x ({c}) {c}. x.{c} {c}-y {c},{c} 9{c}. X{c}. {c}:x" for c in characters)
@@ -100,48 +90,20 @@ def test_real_documents(shared_data: Path) -> None:
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
-def test_a_small_table_gives_the_same(shared_data: Path) -> None:
-    """The small table evicts entries all the time, which must change nothing."""
-    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:100]
-    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    expected = mark_tokens(data, offsets[:-1], offsets[1:])
-    small = KnownChunks(most=2 * MOST_QUESTIONS + 100)
-    for start in range(0, 100, 10):
-        some = slice(start, start + 10)
-        marks = np.zeros(len(data), np.uint8)
-        small.mark(data, offsets[:-1][some], offsets[1:][some], marks)
-        assert np.array_equal(marks[offsets[start] : offsets[start + 10]], expected[offsets[start] : offsets[start + 10]])
-    large = KnownChunks()
-    large.mark(data, offsets[:-1], offsets[1:], np.zeros(len(data), np.uint8))
-    assert small.asked > large.asked
-
-
-def test_a_word_on_which_spacy_fails() -> None:
-    assert tokens(["IS_ALPHA", "(IS_ALPHA, IS_ALPHA-b. x"] * 2) == [["IS_ALPHA"], ["(", "IS_ALPHA", ",", "IS_ALPHA", "-", "b.", "x"]] * 2
-
-
 def test_chunks_that_differ_in_a_nul() -> None:
     assert tokens(["1a# \x001a$ \x00\x001a# a.bc \0a.bc"]) == [REFERENCE.word_tokenize("1a# \x001a$ \x00\x001a# a.bc \0a.bc")]
 
 
-def test_no_texts() -> None:
-    assert tokens([]) == []
-    assert tokens(["", " ", "\n"]) == [[], [], []]
-
-
 def test_long_chunks() -> None:
     """Where spaCy's time would grow with the square of the length, units are words; one run of letters is one word at any length."""
-    long = ["a" * 1_000_000, "(" * 100_000, "ab," * 50_000, "漢字，" * 500, "=" * 800, "a:" * 10_000 + "@b.co"]
+    long = ["a" * 300_000, "(" * 30_000, "ab," * 10_000, "漢字，" * 600, "=" * 400, "a:" * 40_000 + "@b.co"]
     found = tokens(long)
-    assert [len(words) for words in found[:3]] == [1, 100_000, 100_000]
+    assert [len(words) for words in found[:3]] == [1, 30_000, 20_000]
     assert found[3:5] == [REFERENCE.word_tokenize(text) for text in long[3:5]]
     assert found[5] == list(units(long[5], spacy_rules().kinds))
 
 
 @pytest.mark.long
 def test_the_rules_load_without_torch() -> None:
-    code = (
-        "import importlib.util, sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); "
-        "print('torch' in sys.modules, importlib.util.find_spec('torch') is not None)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]
+    code = "import sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

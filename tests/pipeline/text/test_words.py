@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.utf8 import ALPHA, PUNCTUATION, character_classes
@@ -15,9 +15,7 @@ from corpusmill.pipeline.text.words import (
     UNSPACED,
     WORD_RULES,
     base_powers,
-    count_split_words,
     count_words,
-    has_longer_word,
     hash_word,
     new_words,
     walk_words,
@@ -78,33 +76,8 @@ def test_words_are_those_of_the_rule(rule: str, text: str) -> None:
         assert bool(kind & PUNCTUATION) == all(c in PUNCTUATION_MARKS for c in word)
 
 
-def test_words_longer_than_the_table_of_powers() -> None:
-    text = "a" * 3000 + " " + "é" * 5000 + " b"
-    count, words = walk(text, "words")
-    assert count == 3
-    assert int(words.prefixes[8001]) == int(hash_word(text.replace(" ", "")))
-
-
-def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(KeyError):
-        word_rule_classes("spaces", character_classes())
-
-
 def test_a_character_of_an_unspaced_script_is_a_word() -> None:
     assert find_characters("Das ist 東京タワー, ภาษาไทย!") == ["Das", "ist", *"東京タワー", ",", *"ภาษาไทย", "!"]
     count, _ = walk("Das ist 東京タワー, ภาษาไทย!", "characters")
     assert count == 2 + 5 + 1 + 7 + 1
     assert walk("ที่นี่", "characters")[0] == 2  # marks above and below letters are not counted
-
-
-TEXTS = st.text(st.sampled_from("ab é漢😀 \u3000\x1f\x85\n\0") | st.characters(exclude_categories=["Cs"]))
-
-
-@given(TEXTS, st.integers(0, 5))
-@settings(deadline=None)
-def test_any_text(text: str, limit: int) -> None:
-    data = np.frombuffer(b"x" + text.encode() + b" x", np.uint8)
-    words = text.split()
-    found = count_split_words(data, 1, len(data) - 2, character_classes(), limit)
-    assert found == (min(len(words), limit) if limit else len(words))
-    assert has_longer_word(data, 1, len(data) - 2, character_classes(), limit) == any(len(word) > limit for word in words)
