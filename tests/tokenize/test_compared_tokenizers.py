@@ -52,16 +52,6 @@ def test_published_ones_are_tiktokens_own(name, tiktoken_encoding, english, fore
     assert judged.vocabulary_size == len(encoding._mergeable_ranks) == {"gpt2": 50_256, "cl100k": 100_256, "o200k": 199_998}[name]
 
 
-def test_a_file_of_ours(tokenizers_by_pattern, tmp_path, english):
-    content = tokenizers_by_pattern("cl100k")
-    (tmp_path / "tokenizer.json").write_bytes(content)
-    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
-    ids, counts = judged.encoder.encode_column(pa.array(english[:5], pa.large_string()))
-    wanted = [found.ids for found in Tokenizer.from_str(content.decode()).encode_batch(english[:5], add_special_tokens=False)]
-    assert counts.tolist() == [len(found) for found in wanted] and ids.tolist() == [number for found in wanted for number in found]
-    assert judged.vocabulary_size == 2000 and judged.sizes is not None
-
-
 def test_a_file_of_another_kind_is_counted_by_tokenizers(tmp_path, english):
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()

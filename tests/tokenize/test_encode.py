@@ -89,17 +89,6 @@ def test_long_texts_in_one_breath(pair, unit):
     assert len(encoder.encode(unit * 500_000)) > 1_000
 
 
-def test_column_is_the_texts_with_their_ends(pair):
-    encoder, _ = pair
-    texts = ["Hello world", "", "x"]
-    tokens, counts = encoder.encode_column(pa.chunked_array([texts]), EOT_ID)
-    assert tokens.dtype == encoder.dtype == "<u2"
-    assert tokens.tolist() == [token for text in texts if text for token in [*encoder.encode(text), EOT_ID]]
-    assert counts.tolist() == [len(encoder.encode(text)) + bool(text) for text in texts]
-    assert encoder.encode_column(pa.array(texts))[1].tolist() == [len(encoder.encode(text)) for text in texts]
-    assert [len(part) for part in encoder.encode_column(pa.array([], pa.large_string()), EOT_ID)] == [0, 0]
-
-
 @settings(deadline=None)
 @given(
     words=st.lists(st.text("abc", min_size=1, max_size=9), min_size=3, max_size=12),

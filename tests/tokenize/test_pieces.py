@@ -1,6 +1,5 @@
 """Compares the pieces of a text with the regular expressions of `tokenizers`."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +57,6 @@ def by_tokenizers(expression: str, text: str) -> list[str]:
 )  # fmt: skip
 def test_any_text_is_cut_as_tokenizers_does(name: str, text: str, before: str, behind: str) -> None:
     assert by_kernel(EXPRESSIONS[name], text, before, behind) == by_tokenizers(EXPRESSIONS[name], text)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "cl100k", "o200k"])
-def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_data: Path) -> None:
-    files = [*sorted((shared_data / "tokenizer" / "cs336_fixtures").glob("*.txt")), shared_data / "text" / "wiki_demo.txt"]
-    texts = [file.read_text("utf-8")[:60_000] for file in files]
-    texts += [line for line in (shared_data / "text" / "c4_demo.jsonl").read_text("utf-8").splitlines()[:40] if json.loads(line)]
-    assert sum(map(len, texts)) > 100_000
-    for text in texts:
-        assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
 
 
 @pytest.mark.parametrize("expression", CLASSES.values())

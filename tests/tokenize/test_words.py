@@ -76,15 +76,6 @@ def test_many_words_of_all_lengths():
     assert {word: number for (_, word), number in rows(counts.tables(3)).items()} == wanted
 
 
-def test_a_word_lies_in_the_same_range_whatever_is_counted_with_it():
-    def places(tables):
-        return {word: number for number, table in enumerate(tables) for _, word in rows([table])}
-
-    one = places(count(["a b c d e f g"], languages=["en"]).tables(4))
-    other = places(count(["x y a b c", "a", "q g f e d"], languages=["xx", None, "de"]).tables(4))
-    assert one.items() <= other.items() and len(one) == 7 and len(set(other.values())) > 1
-
-
 def test_words_of_absurd_length_are_left_out_and_counted():
     counts = count(["b" * (LONGEST_WORD + 1) + "." + "é" * LONGEST_WORD])
     assert counts.left_out == 1

@@ -20,7 +20,6 @@ from corpusmill.dedup.contamination.find import Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, set_files
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
@@ -119,19 +118,6 @@ def test_what_changes_redoes_what_depends_on_it(dedup, hens: Path) -> None:  # t
     touched = hens.stat().st_mtime_ns + 10**9
     os.utime(hens, ns=(touched, touched))
     assert run_again(same, sets=sets).performed == 1
-
-
-def test_bad_sets_end_the_run_with_a_sentence(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / "odd.jsonl"
-    path.write_text('{"premise": "p", "verdict": 1}\n')
-    with pytest.raises(InputError, match=r"odd.jsonl: no known format of an evaluation set \(its items have premise, verdict\)"):
-        dedup([["a text"]], contamination={"sets": [str(path)]})
-    result = dedup(
-        [[f"{prose(1, 60)} {OTHER}"]], contamination={"sets": [{"path": str(path), "name": "odd", "fields": {"question": "premise"}}]}
-    )
-    assert len(result.kept) == 1  # the only item is too short
-    with pytest.raises(InputError, match="no such file or folder"):
-        dedup([["a text"]], contamination={"sets": [str(tmp_path / "missing.jsonl")]})
 
 
 def make_editor(tmp_path: Path, rows: list[dict[str, str]], **options: Any) -> ContaminationEditor:

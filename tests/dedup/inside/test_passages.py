@@ -52,14 +52,6 @@ def test_passages_of_the_documents_that_stay(keep: str, lines: dict | None, dedu
         assert report[id_]["chars_out"] == len(text)
 
 
-def test_what_is_left_has_no_passage_twice(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = corpus(5, 80)
-    once = dedup([rows[:40], rows[40:]], **OFF, substrings={"tokens": 20})
-    assert sum(row["substring_spans"] or 0 for row in once.report) > 20
-    again = repeats([row["text"] for row in once.data], 20, "first")
-    assert sum(map(len, again)) == 0
-
-
 def test_identical_documents(dedup) -> None:  # type: ignore[no-untyped-def]
     passage = " ".join(f"w{i}" for i in range(60))
     same = [{"text": passage, "url": str(i)} for i in range(25)]

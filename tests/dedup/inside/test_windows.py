@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydivsufsort import divsufsort, kasai
-from repeated_passages import repeats, without, words
+from repeated_passages import repeats, without
 
-from corpusmill.dedup.inside.passages import WordScratch, anchors, cut_windows, kinds, walk, windows
+from corpusmill.dedup.inside.passages import anchors, cut_windows, windows
 from corpusmill.dedup.inside.sections import KeyTable
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -21,16 +21,6 @@ TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 def buffers(texts: list[str]):  # type: ignore[no-untyped-def]
     return text_buffers(pa.array(texts, pa.large_string()))
-
-
-@given(TEXT)
-def test_words_of_a_text(text: str) -> None:
-    data, offsets = buffers([text])
-    scratch = WordScratch(offsets)
-    count = walk(data, offsets[0], offsets[1], kinds(), scratch.prefixes, scratch.begins, scratch.ends)
-    raw = text.encode()
-    found = [raw[a:b].decode() for a, b in zip(scratch.begins[:count], scratch.ends[:count], strict=True)]
-    assert found == [text[a:b] for a, b in words(text)]
 
 
 def cut(texts: list[str], tokens: int, keep: str) -> tuple[list[str], list[int]]:

@@ -40,12 +40,6 @@ def test_meta_tells_the_vocabulary_and_its_texts(real_run, exported):
     assert "".join(meta["itos"][number] for number in ids) == prompt == tokenizer.decode(ids)
 
 
-def test_a_vocabulary_of_more_than_16_bits_is_refused(wide_run, exported, tmp_path):
-    with pytest.raises(InputError, match=r"a vocabulary of 200,000 does not fit the format nanogpt.*megatron"):
-        exported(wide_run, "nanogpt")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("size", [65_535, 65_536])
 def test_the_largest_vocabulary_of_16_bits(real_run, tmp_path, size):
     tokenizer = Path(real_run.folder, "tokenizer", "tokenizer.json").read_bytes()

@@ -29,11 +29,6 @@ def test_files_load_by_name_and_as_a_stream(real_run, exported, load):
     check(list(load("parquet", data_files=files, split="train", streaming=True)), real_run.documents("train"))
 
 
-def test_one_split_alone(real_run, exported, load):
-    data = load(str(exported(real_run, "parquet", splits=("validation",))))
-    assert set(data) == {"validation"}
-
-
 def test_sequences_are_windows_of_the_shards(any_run, exported, load):
     length = 1000
     for split, rows in load(str(exported(any_run, "parquet", sequence_length=length))).items():
