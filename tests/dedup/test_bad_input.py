@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from dedup_runs import again
 
 from corpusmill.dedup import candidates
 from corpusmill.dedup.stage import DedupStage
@@ -13,12 +14,6 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.watch.progress import Progress
 
 ALL = {"url": {"enabled": True}}
-
-
-def again(run: StageRun) -> StageRun:
-    found = StageRun(run.stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
-    found.execute()
-    return found
 
 
 def near_copies(count: int) -> list[dict]:  # type: ignore[type-arg]

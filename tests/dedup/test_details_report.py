@@ -3,7 +3,6 @@
 import html
 import io
 import json
-import random
 import re
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from dedup_runs import words
 from printed_queries import not_reproduced
 from rich.console import Console
 
@@ -24,11 +24,6 @@ SHOWN = "Share <script>alert(1)</script> this page"
 ITEM = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 OTHER = "A train leaves the harbour at noon with two hundred sacks of rice and loses a tenth of them on every bridge it crosses."
 Rows = list[dict[str, Any]]
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def prose(count: int, seed: int) -> str:

@@ -1,11 +1,11 @@
 """Tests `corpusmill dedup RUN --dry-run`: it shows the removals, writes no documents, and a real run reuses its work."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
 import pytest
+from dedup_runs import words
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
@@ -14,16 +14,13 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
 
-def words(count: int, seed: int) -> str:
-    draw = random.Random(seed)
-    return " ".join(f"w{draw.randrange(10**6)}" for _ in range(count))
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Makes a run with only `ingest` finished: 60 rows, half of them copies."""
     folder = tmp_path_factory.mktemp("ingested")
-    rows = [{"text": words(200, i % 30) + (" and more" if i >= 30 and i % 2 else ""), "url": f"http://a.test/{i}"} for i in range(60)]
+    rows = [
+        {"text": " ".join(words(200, i % 30)) + (" and more" if i >= 30 and i % 2 else ""), "url": f"http://a.test/{i}"} for i in range(60)
+    ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "r.yaml").write_text("ingest: {}\ndedup: {}\n")
     plan = new_plan(str(folder / "run"), str(folder / "r.yaml"), [str(folder / "rows.jsonl")], last="ingest")

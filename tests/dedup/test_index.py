@@ -7,22 +7,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from dedup_runs import again, words
 
 from corpusmill.dedup.index import CrawlIndex, decisions, kept_ids
 from corpusmill.pipeline import lease
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.watch.progress import Progress
 
 CRAWLS = "ABC"
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
@@ -42,13 +35,6 @@ def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
                     text[draw.randrange(60)] = f"new{draw.randrange(10**6)}"
                 text += words(draw.randrange(2), draw.randrange(10**6))
     return found
-
-
-def stage_again(run: StageRun, **config) -> StageRun:  # type: ignore[no-untyped-def]
-    stage = type(run.stage)(type(run.stage.config).model_validate(run.stage.config.model_dump() | config))
-    again = StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
-    again.execute()
-    return again
 
 
 def kept_of(result) -> set[str]:  # type: ignore[no-untyped-def]
@@ -161,14 +147,14 @@ def test_the_same_run_again_does_nothing_and_puts_back_what_is_lost(dedup, tmp_p
     runs = {name: dedup(rows[name], index={"path": str(index), "name": name}).run for name in CRAWLS}
     before = tree(index)
     for name in reversed(CRAWLS):
-        assert stage_again(runs[name]).performed == 0
+        assert again(runs[name]).performed == 0
     assert tree(index) == before
     shutil.rmtree(index / "C")
-    assert stage_again(runs["C"]).performed == 1
+    assert again(runs["C"]).performed == 1
     assert tree(index) == before
     shutil.rmtree(index)
     for name in CRAWLS:
-        assert stage_again(runs[name]).performed == 1
+        assert again(runs[name]).performed == 1
     assert tree(index) == before
 
 
@@ -207,7 +193,7 @@ def test_a_run_and_an_index_on_a_store_that_is_no_disk(dedup) -> None:  # type: 
         rows = [{"text": " ".join(words(60, 1)), "url": name}, {"text": "short", "url": "same"}]
         result = dedup([rows[:1], rows[1:]], folder=f"memory://test-index/{name}", index=index)
         assert [row["cluster_size"] for row in result.report] == [cluster_size] * 2
-        assert stage_again(result.run).performed == 0
+        assert again(result.run).performed == 0
     assert [entry.name for entry in CrawlIndex(index["path"]).entries()] == ["one", "two"]
     assert len(kept_ids(index["path"])) == 2
 

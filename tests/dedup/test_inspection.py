@@ -3,7 +3,6 @@
 import html
 import io
 import json
-import random
 import re
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from dedup_runs import words
 from rich.console import Console
 
 from corpusmill.dedup.stage import DedupStage
@@ -27,11 +27,6 @@ from corpusmill.report.page.html import write_report
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
 Rows = list[dict[str, Any]]
 Command = Callable[..., tuple[int, bytes, str]]
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def changed(base: list[str], places: list[int], name: str) -> str:

@@ -1,11 +1,11 @@
 """Tests the whole stage, Parquet to Parquet."""
 
-import random
 import re
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from dedup_runs import words
 
 from corpusmill.pipeline.schemas import DOCUMENTS
 
@@ -23,11 +23,6 @@ def shingles(text: str, n: int) -> set[tuple[str, ...]]:
 def exact_jaccard(a: str, b: str, n: int = 5) -> float:
     x, y = shingles(a, n), shingles(b, n)
     return len(x & y) / len(x | y)
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def test_the_100_texts_have_exactly_their_10_pairs(shared_data: Path, dedup) -> None:  # type: ignore[no-untyped-def]

@@ -4,15 +4,11 @@ import random
 from itertools import pairwise, permutations
 
 import pytest
+from dedup_runs import words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup import candidates
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from dedup_runs import again
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,9 +95,7 @@ def test_copies_are_not_judged_twice(dedup, hens: Path) -> None:  # type: ignore
 
 def run_again(before: StageRun, **contamination: Any) -> StageRun:
     config = before.stage.config.model_copy(update={"contamination": ContaminationConfig.model_validate(contamination)})
-    again = StageRun(DedupStage(config), before.run, before.recipe, [], InlineEngine(), Progress(False))
-    again.execute()
-    return again
+    return again(StageRun(DedupStage(config), before.run, before.recipe, [], InlineEngine(), Progress(False)))
 
 
 def test_what_changes_redoes_what_depends_on_it(dedup, hens: Path) -> None:  # type: ignore[no-untyped-def]

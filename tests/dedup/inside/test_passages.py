@@ -4,12 +4,12 @@ import random
 from pathlib import Path
 
 import pytest
+from dedup_runs import again
 from repeated_passages import repeats, without
 
 from corpusmill.dedup.inside import passages
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.watch.progress import Progress
 
 OFF = {"exact": {"enabled": False}, "minhash": {"enabled": False}}
 
@@ -96,15 +96,8 @@ def test_the_order_of_the_tasks_decides_no_byte_and_a_lost_file_is_made_again(de
     lost = ["lines/cut-00001.bin", "substrings/windows-part-00002.bin", "substrings/repeated-00000.bin"]
     for path in lost:
         Path(other.storage.path(path)).unlink()
-    last = again(other, InlineEngine())
+    last = again(other)
     assert last.performed == len(lost) and digests(last) == expected
-
-
-def again(run: StageRun, engine: InlineEngine) -> StageRun:
-    """Runs the stage again on the same run."""
-    other = StageRun(run.stage, run.run, run.recipe, [], engine, Progress(False))
-    other.execute()
-    return other
 
 
 def digests(run: StageRun) -> dict[str, str]:
