@@ -72,10 +72,3 @@ def test_dots_are_resolved_as_a_reference_is(path: str) -> None:
     expected = urljoin("http://other/", urlsplit(joined)._replace(scheme="", netloc="").geturl()) if "//" not in decoded else None
     if expected is not None:
         assert normalised_url("http://h" + path) == expected.replace("http://other", "http://h")
-
-
-@settings(deadline=None)
-@given(st.sampled_from(["http", "https"]), st.sampled_from(["Example.org", "a.b"]), PATHS, st.sampled_from(["", "?q=%7e", "?"]))
-def test_case_port_and_fragment_make_no_other_address(scheme: str, host: str, path: str, query: str) -> None:
-    port = {"http": 80, "https": 443}[scheme]
-    assert normalised_url(f"{scheme}://{host}{path}{query}") == normalised_url(f"{scheme.upper()}://{host.lower()}:{port}{path}{query}#top")

@@ -15,7 +15,6 @@ from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.tokenize.characters import make_character_tokenizer
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import json_file, tokenizer_config
-from corpusmill.train.validation import token_bytes
 
 ALPHABET = "aZ é\n\t\r\0'<|>中ſ\u0301\u200d\ufeff🙂\U0010ffff"
 TEXTS = st.one_of(st.text(st.sampled_from(ALPHABET), max_size=60), st.lists(st.sampled_from(["a", "<|>", "🙂é", "\r\n"])).map("".join))
@@ -53,11 +52,6 @@ def test_characters_have_their_ids_by_code_point_behind_the_special_tokens(encod
     assert [encoder.encode(c) for c in sorted(set(ALPHABET))] == [[n] for n in range(4, encoder.vocabulary_size)]
     assert encoder.vocabulary.special == {token: number for number, token in enumerate(SPECIAL_TOKENS)}
     assert encoder.ranks == {c.encode(): encoder.encode(c)[0] for c in ALPHABET}
-
-
-def test_bytes_of_each_token_are_those_of_its_character(content: bytes) -> None:
-    expected = [0] * 4 + [len(c.encode()) for c in sorted(set(ALPHABET))]
-    assert token_bytes(content).tolist() == TokenBytes(content).sizes.tolist() == expected
 
 
 @pytest.mark.parametrize("text", ["b", "a🙃"])

@@ -49,17 +49,6 @@ def test_the_sample_is_just_enough_text(sizes, seed, shards):
         assert size >= 1_000_000 > size - np.array(sizes)[bucket].sum()
 
 
-def test_layout_plays_no_part():
-    table = documents([10_000] * 500, language=["en", "de", None, "fr", "en"] * 100)
-    options = config(by="language", temperature=3)
-    groups, taken = sample(table, options)
-    backwards = table.take(list(range(499, -1, -1)))
-    again, taken_again = sample(backwards, options, 7)
-    assert groups == again and sorted(taken["id"].to_pylist()) == sorted(taken_again["id"].to_pylist())
-    other, _ = sample(table, config(by="language", temperature=3, seed=1))
-    assert other != groups
-
-
 def shares(groups):
     total = sum(group.sampled_bytes for group in groups.values())
     return {name: group.sampled_bytes / total for name, group in groups.items()}

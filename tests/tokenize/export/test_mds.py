@@ -57,22 +57,3 @@ def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path
                 writer.write({"id": document.id, "url": document.url or "", "tokens": document.ids})
         theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
         assert theirs == ours
-
-
-def test_sequences_are_windows_of_the_shards(streaming, wide_run, exported, tmp_path):
-    length = 300
-    folder = exported(wide_run, "mds", sequence_length=length)
-    for split in SPLITS:
-        shards = wide_run.shards(split)
-        data = streaming.StreamingDataset(local=str(folder / split), batch_size=1, shuffle=False)
-        assert len(data) == -(-shards.total // length)
-        with streaming.MDSWriter(
-            columns={"position": "int", "tokens": f"ndarray:{shards.dtype.name}"}, out=str(tmp_path / split)
-        ) as writer:
-            for number, start in enumerate(range(0, shards.total, length)):
-                wanted, sample = shards.window(start, min(length, shards.total - start)), data[number]
-                assert sample["position"] == start and np.array_equal(sample["tokens"], wanted)
-                writer.write({"position": start, "tokens": wanted})
-        theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
-        assert theirs == ours
-        streaming.base.util.clean_stale_shared_memory()

@@ -1,14 +1,37 @@
-"""Tests the representatives of clusters, and the similarity that decides."""
+"""Tests groups of candidates, the representatives of clusters, and the similarity that decides."""
 
+import networkx
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpusmill.dedup.candidates import NEAR, connect
 from corpusmill.dedup.clusters import Evidence, choose_representatives, similarity
 
 COUNT, BUCKETS = 9, 6
 MEMBERS = st.lists(st.tuples(st.integers(0, BUCKETS - 1), st.integers(0, COUNT - 1)), max_size=30, unique=True).map(sorted)
 NO_LIMIT = 1000
+FILES = st.lists(MEMBERS, max_size=3)
+
+
+def arrays(files: list[list[tuple[int, int]]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(table[:, 0], table[:, 1]) for table in (np.array(file, np.int64).reshape(-1, 2) for file in files)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(FILES, FILES)
+def test_groups_are_the_components_of_the_graph(copies: list[list[tuple[int, int]]], near: list[list[tuple[int, int]]]) -> None:
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(COUNT))
+    graph.add_edges_from(((number, star), document) for number, file in enumerate([*copies, *near]) for star, document in file)
+    expected = {}
+    for part in networkx.connected_components(graph):
+        documents = [node for node in part if isinstance(node, int)]
+        expected |= dict.fromkeys(documents, min(documents, default=-1))
+    root, flags = connect(COUNT, arrays(copies), arrays(near))
+    assert root.tolist() == [expected[document] for document in range(COUNT)]
+    assert set(np.flatnonzero(flags)) == {document for file in [*copies, *near] for _, document in file}
+    assert set(np.flatnonzero(flags & NEAR)) == {document for file in near for _, document in file}
 
 
 def by_signatures(signatures: np.ndarray, threshold: float) -> Evidence:
