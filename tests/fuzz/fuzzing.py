@@ -88,6 +88,18 @@ def scratch() -> Path:
     return folder
 
 
+@contextmanager
+def changed(sound: Path, name: str, content: bytes) -> Iterator[Path]:
+    """Yields a copy of the folder `sound` whose file `name` has this content, and removes it."""
+    folder = scratch() / f"changed-{sound.name}"
+    shutil.copytree(sound, folder, dirs_exist_ok=True)
+    (folder / name).write_bytes(content)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 def choose(data: bytes, options: list[Option]) -> tuple[Option, bytes]:
     """Returns the option chosen by the first byte, and the rest."""
     return options[(data[0] if data else 0) % len(options)], data[1:]

@@ -13,7 +13,7 @@ FEWER = {
     "run_folder": 15,
     "token_shards": 20,
     "fasttext": 30,
-    "real_archives": 10,
+    "real_archives": 80,
     "recipe": 10,
     "dedup_index": 20,
 }

@@ -71,11 +71,6 @@ def damaged_inside(run: Path) -> None:
         shard.write_bytes(content)
 
 
-def empty_shard(run: Path) -> None:
-    whole(run)
-    _shard(run).write_bytes(b"")
-
-
 def older_version(run: Path) -> None:
     whole(run)
     for shard in (run / "filter" / "report").iterdir():
@@ -121,10 +116,6 @@ def many_shards(run: Path) -> None:
             os.link(_shard(run, "ingest", kind), run / "ingest" / kind / f"{name}.parquet")
     rows = [row.replace("part-00000", name) for name in names]
     manifest.write_text("\n".join([*rows, json.dumps({"kind": "complete", "tasks": names})]) + "\n")
-
-
-def nothing_but_a_recipe(run: Path) -> None:
-    whole(run, ())
 
 
 def only_trained(run: Path) -> None:
@@ -175,12 +166,9 @@ def broken_json(run: Path) -> None:
         (run / path).write_text(content)
 
 
-def lost_stage(stage: str) -> Callable[[Path], None]:
-    def lose(run: Path) -> None:
-        whole(run)
-        shutil.rmtree(run / stage)
-
-    return lose
+def lost_filter(run: Path) -> None:
+    whole(run)
+    shutil.rmtree(run / "filter")
 
 
 #: name: the function that makes the run, and the first words that its report has to print.
@@ -188,19 +176,16 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "half done": (half_done, ("filter: not finished (tasks done: 1)",)),
     "no footer": (no_footer, ("filter/report/part-00000.parquet",)),
     "damaged inside": (damaged_inside, ("row group 0 can't be read",)),
-    "an empty shard": (empty_shard, ("filter/report/part-00000.parquet",)),
     "an older version": (older_version, ("filter: its report is of another version",)),
     "other types": (other_types, ()),
     "none kept": (none_kept, ("none of 60 documents was kept",)),
     "no rows": (no_rows, ()),
     "ten thousand rules": (many_rules, ()),
     "1,000 shards": (many_shards, ()),
-    "nothing but a recipe": (nothing_but_a_recipe, ("the recipe has this stage, but it has not run yet",)),
     "only trained": (only_trained, ()),
     "huge text": (huge_text, ()),
     "odd characters": (odd_characters, ()),
     "no UTF-8": (no_utf8, ("row group 0 can't be read",)),
     "broken JSON": (broken_json, ("run.json: not readable JSON",)),
-    **{f"no {stage}": (lost_stage(stage), (f"{stage}: the recipe has this stage, but it has not run yet.",)) for stage in STAGES[:3]},
-    **{f"no {stage}": (lost_stage(stage), ()) for stage in ("tokenizer", "tokens", "pretrain", "evaluate")},
+    "no filter": (lost_filter, ("filter: the recipe has this stage, but it has not run yet.",)),
 }

@@ -20,9 +20,9 @@ MARKUP = st.lists(
 )  # fmt: skip
 
 
-def walked(html: str, limit: int = 1000) -> Page:
+def walked(html: str) -> Page:
     with Tree(html.encode()) as tree:
-        return walk(tree.root, *tables(), limit)
+        return walk(tree.root, *tables(), 1000)
 
 
 def texts(page) -> list[str]:

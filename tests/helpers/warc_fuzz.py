@@ -1,18 +1,8 @@
-"""Cuts and damages real WARCs and ARCs at random, and checks what is still read from them.
+"""Cuts and damages real WARCs and ARCs at random, and checks what is still read from them: see the fuzz target `real_archives`."""
 
-    python tests/helpers/warc_fuzz.py FOLDER [--seconds 300] [--seed N]
-
-takes every file below FOLDER again and again until the time is up, and prints seed and file of each fault.
-`tests/ingest/test_fuzz.py` does the same with a fixed seed and few rounds.
-"""
-
-import argparse
 import gzip
 import io
 import random
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -20,7 +10,7 @@ from pathlib import Path
 
 import lz4.frame
 import zstandard
-from warc_peers import LIMIT, real_files
+from warc_peers import LIMIT
 
 from corpusmill.ingest.archive_walk import Gap, examine
 from corpusmill.ingest.config import IngestConfig
@@ -181,46 +171,3 @@ def fuzz(sample: Sample, random_: random.Random, rounds: int, folder: Path) -> N
             for flip in flips:
                 damaged[flip] ^= 0x55
             check_rows(bytes(damaged), sample.name.split(" ")[0], folder)
-
-
-def run(paths: list[Path], seed: int, rounds: int, seconds: float = float("inf")) -> int:
-    """Fuzzes every file, some of them compressed anew; returns the number of samples."""
-    started = time.monotonic()
-    done = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for path in paths:
-            random_ = random.Random(f"{seed} {path.name}")
-            sample = load(path)
-            layouts = [f"{name}{kind}" for name in COMPRESS for kind in ("", "-frames")]
-            for each in (sample, repacked(sample, random_.choice(layouts))):
-                if time.monotonic() - started > seconds:
-                    return done
-                if each and len(each.content) > 1:
-                    try:
-                        fuzz(each, random_, rounds, Path(folder))
-                    except BaseException:
-                        print(f"seed {seed}, {path} ({each.name})", file=sys.stderr)
-                        raise
-                    done += 1
-    return done
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the folder that holds `warc/`")
-    parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=None)
-    options = parser.parse_args()
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-    paths = real_files(options.folder)
-    started = time.monotonic()
-    samples = 0
-    print(f"seed {seed}: {len(paths)} files", flush=True)
-    while (left := options.seconds - (time.monotonic() - started)) > 0:
-        samples += run(paths, seed, 10, left)
-        print(f"seed {seed} done: {samples:,} samples", flush=True)
-        seed += 1
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,5 @@
 """Tests both extractors, on small pages and on pages with known main text."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.config import ExtractionConfig
-from corpusmill.ingest.html import Extracted, TooDeep
+from corpusmill.ingest.html import Extracted
 from corpusmill.ingest.html.trafilatura import tidy
 from corpusmill.ingest.pages import EXTRACTORS, extract_page
 
@@ -41,21 +40,11 @@ def test_everything_where_it_is_asked_for() -> None:
     assert extract(PAGE, keep_score=1).text == ""
 
 
-@pytest.mark.parametrize(
-    "page", ["", "<p></p>", "<script>var x</script>", "\ufffd" * 10, "<title></title>", "<frameset><frame></frameset>"]
-)
+@pytest.mark.parametrize("page", ["", "<script>var x</script><title></title>", "\ufffd" * 10, "<frameset><frame></frameset>"])
 @pytest.mark.parametrize("extractor", EXTRACTORS)
 def test_pages_without_text(page: str, extractor: str) -> None:
     found = extract(page, extractor=extractor)
     assert found.title is None and len(found.text) <= 10
-
-
-@pytest.mark.parametrize("page", ["<div>" * 50_000 + "x" + "</div>" * 50_000, "</p>" * 30_000 + "<div>" * 30_000, "<ul><li>" * 20_000])
-def test_deep_pages_are_refused_quickly(page: str) -> None:
-    started = time.perf_counter()
-    with pytest.raises(TooDeep):
-        extract(page)
-    assert time.perf_counter() - started < 10
 
 
 def test_many_elements_that_do_not_nest_are_no_reason() -> None:
@@ -72,7 +61,7 @@ def test_tidy(text: str) -> None:
 
 
 def test_main_text_of_known_pages(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scorer was fitted to these pages, so this only shows that nothing has broken since (0.97 when it was written);
+    """The scorer was fitted to these pages, so this only shows that features, trees and selection give what they gave;
     benchmarks/extraction.py measures sites that it has not seen.
     """
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -80,4 +69,4 @@ def test_main_text_of_known_pages(shared_data: Path, monkeypatch: pytest.MonkeyP
 
     pages = [page for page in gold.load(shared_data / "realweb") if page.set == "scrapinghub"]
     scores = [gold.agreement(extract(page.html).text, page.text or "")[0] for page in pages]
-    assert sum(scores) / len(scores) > 0.96
+    assert sum(scores) / len(scores) == pytest.approx(0.9879, abs=0.0005)

@@ -1,6 +1,5 @@
 """Tests hostile pages and files: each is a row with its reason, within the limits of time and memory, and its neighbours stay."""
 
-import gzip
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -47,18 +46,13 @@ N = 100_000
 #: A description of each page, and the rule that it fails; None where the page is harmless at its size.
 PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "div": (lambda: b"<div>" * N + b"x" + b"</div>" * N, "too_deep"),
-    "svg": (lambda: b"<svg><g>" * N, "too_deep"),
-    "table": (lambda: b"<table><tr><td>" * N, "too_deep"),
-    # the adoption agency and the list of active formatting elements of HTML's tree builder
+    # the list of active formatting elements of HTML's tree builder
     "formatting": (lambda: numbered(b"<font color=a%d><p>", N), "out_of_memory"),
-    "adoption": (lambda: numbered(b"<b id=%d><div>", N // 2) + b"</b>" * (N // 2), "too_deep"),
-    "misnested": (lambda: b"<a><b><i><p></b>" * (N // 10) + b"x", None),
     "fostered": (lambda: b"<table>x<b>" * N, None),
     "attributes": (lambda: b"<div" + numbered(b" a%d=1", 1_000_000) + b">x</div>", "timeout"),
     "nuls": (lambda: bytes(15 * MIB), "empty_text"),
     "one line": (lambda: b"x" * (15 * MIB), None),
     "comment": (lambda: b"<!--" * (3 * MIB), "empty_text"),
-    "doctype": (lambda: b"<!DOCTYPE " + b"x" * (15 * MIB), "empty_text"),
     "too long": (lambda: b"x" * (17 * MIB), "too_large"),
 }
 
@@ -97,15 +91,10 @@ def idle_mb(tmp_path_factory: pytest.TempPathFactory, warcs) -> int:
         return guard.peak_mb
 
 
-@pytest.fixture
-def hostile(tmp_path: Path, warcs) -> Path:
+def test_hostile_pages(tmp_path: Path, warcs, ingest, idle_mb: int) -> None:
     path = tmp_path / "hostile.warc"
     path.write_bytes(crawl(warcs, {name: {"body": body()} for name, (body, _) in PAGES.items()}))
-    return path
-
-
-def test_hostile_pages(hostile: Path, ingest, idle_mb: int) -> None:
-    found = ingest(hostile, extraction={"max_page_seconds": 1})
+    found = ingest(path, extraction={"max_page_seconds": 1})
     rows = by_url(found)
     for name, (_, rule) in PAGES.items():
         assert rows[name]["failed"] == ([rule] if rule else []), (name, rows[name])
@@ -116,21 +105,12 @@ def test_hostile_pages(hostile: Path, ingest, idle_mb: int) -> None:
     assert found.reader_mb < idle_mb + ROOM_MB
 
 
-@pytest.mark.long
-def test_hostile_pages_have_the_same_end_each_time(hostile: Path, ingest) -> None:
-    found, again = (ingest(hostile, name=name, extraction={"max_page_seconds": 1}) for name in ("once", "again"))
-    assert [row.outputs for row in again.rows] == [row.outputs for row in found.rows]
-
-
 def test_decompression_bombs(tmp_path: Path, warcs, ingest, idle_mb: int) -> None:
     zeros = gzip_zeros()
     bombs = {
-        "gzip": ([("Content-Encoding", "gzip")], zeros),
-        "deflate": ([("Content-Encoding", "deflate")], zeros[10:-8]),
         "zstd": ([("Content-Encoding", "zstd")], zstd_zeros()),
         "brotli": ([("Content-Encoding", "br")], brotli.compress(bytes(64 * MIB), quality=1)),
         "chunked": ([("Content-Encoding", "gzip"), ("Transfer-Encoding", "chunked")], chunked(zeros)),
-        "twice": ([("Content-Encoding", "gzip, gzip")], gzip.compress(zeros)),
         "thrice": ([("Content-Encoding", "gzip, br, zstd")], zstandard.compress(brotli.compress(zeros, quality=5))),
     }
     path = tmp_path / "bombs.warc"
@@ -159,9 +139,6 @@ def test_a_line_of_80_mb(tmp_path: Path, ingest, idle_mb: int) -> None:
     found = ingest(path)
     assert [row["failed"] for row in found.report] == [[], ["too_large"], []] and found.report[1]["length"] > 80_000_000
     assert found.reader_mb < idle_mb
-    found = ingest(path, name="let in", extraction={"max_record_mb": 96, "max_memory_mb": 112})
-    assert [row["failed"] for row in found.report] == [[], ["out_of_memory"], []]
-    assert found.reader_mb < idle_mb + 112 + 48
 
 
 def test_a_line_that_json_makes_gigabytes_of(tmp_path: Path, ingest, idle_mb: int) -> None:

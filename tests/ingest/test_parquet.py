@@ -10,8 +10,7 @@ import pytest
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import read_groups
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
+from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet
 from corpusmill.pipeline.schemas import document_id
 
 CONFIG = IngestConfig()
@@ -59,14 +58,6 @@ def test_text_that_is_not_utf8_is_a_row() -> None:
     assert found[2].text == "also good"
 
 
-def test_the_text_column_is_asked_for_by_name_and_type() -> None:
-    content = written(pa.table({"content": ["a"], "n": [1]}))
-    parquet = open_parquet("/data/x.parquet", io.BytesIO(content))
-    assert text_fault("x.parquet", parquet, "text") == "x.parquet: no column 'text' (ingest.text_key); it has content, n."
-    assert text_fault("x.parquet", parquet, "n") == "x.parquet: column 'n' (ingest.text_key) holds int64, not text."
-    assert text_fault("x.parquet", parquet, "content") == ""
-
-
 def test_a_damaged_row_group_costs_only_itself() -> None:
     table = pa.table({"text": [f"{n} " + "text " * 50 for n in range(9)]})
     content = bytearray(written(table))
@@ -76,8 +67,3 @@ def test_a_damaged_row_group_costs_only_itself() -> None:
     found = rows(bytes(content))
     assert [row.failed for row in found] == [[]] * 3 + [["corrupt"]] + [[]] * 3
     assert "row group 1" in found[3].reason and [row.offset for row in found] == [0, 1, 2, 3, 6, 7, 8]
-
-
-def test_what_is_no_parquet_file_is_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^/x/a.parquet: not a readable Parquet file \([^\n]*\)\.$"):
-        open_parquet("/x/a.parquet", io.BytesIO(b"PAR1 and then nothing"))

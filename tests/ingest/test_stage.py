@@ -73,70 +73,35 @@ def test_every_record_has_a_row_with_its_reasons(tmp_path: Path, warcs, ingest) 
     counts = found.rows[0].counts
     assert counts["type:request"] == 3 and counts["failed:status"] == 2
     assert sum(r.rows_in for r in found.rows) == len(found.report) and sum(r.kept for r in found.rows) == len(found.data)
-    assert [row.outputs for row in ingest(path, name="again").rows] == [row.outputs for row in found.rows]
+    again = ingest(path, name="again")
+    assert [row.outputs for row in again.rows] == [row.outputs for row in found.rows]  # no times, nothing by chance
 
 
-def test_records_are_found_again_by_their_place(tmp_path: Path, warcs, ingest) -> None:
-    plain = warcs.write(warcs.mixed(4), gzip=False)
-    (tmp_path / "in").mkdir()
-    for name, content in {"a.warc": plain, "b.warc.gz": warcs.write(warcs.mixed(4)), "c.warc.gz": gzip.compress(plain)}.items():
-        (tmp_path / "in" / name).write_bytes(content)
-    lines = [json.dumps({"text": f"line {n}"}) + "\n" for n in range(5)]
-    (tmp_path / "in" / "d.jsonl").write_text("".join(lines))
-    (tmp_path / "in" / "e.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
-    pq.write_table(pa.table({"text": ["row 0", "row 1", "row 2"], "n": [0, 1, 2]}), tmp_path / "in" / "f.parquet", row_group_size=2)
-    found = ingest(tmp_path / "in")
-    assert len(found.data) == 3 * 4 + 2 * 5 + 3
-    for row in found.data:
-        raw = read_record(row["source"], row["offset"], row["length"])
-        if row["url"]:
-            assert raw.startswith(b"WARC/1.0\r\n") and f"WARC-Target-URI: {row['url']}\r\n".encode() in raw and row["text"].encode() in raw
-        else:
-            assert json.loads(raw)["text"] == row["text"]
-    assert read_record(str(tmp_path / "in" / "f.parquet"), 2, None) == b'{"n":2,"text":"row 2"}'
-    with pytest.raises(InputError, match="it is not the file that was ingested"):
-        read_record(str(tmp_path / "in" / "a.warc"), len(plain), 10)
-    # the same page in three files is the same document
-    assert len({row["id"] for row in found.data if row["url"]}) == 4
-
-
-def test_many_small_pieces_equal_one(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    (folder / "a.warc.gz").write_bytes(warcs.write(warcs.mixed(40)))
-    (folder / "b.warc").write_bytes(warcs.write(warcs.mixed(40), gzip=False))
-    (folder / "c.jsonl").write_text("".join(json.dumps({"text": f"line {n} " * 20}) + "\n" for n in range(300)))
-    pq.write_table(pa.table({"text": [f"row {n} " * 20 for n in range(300)]}), folder / "d.parquet", row_group_size=10, compression="none")
-    whole = ingest(folder, name="whole")
-    assert len(whole.rows) == 1
-    monkeypatch.setattr(inputs, "SMALLEST", 2000)
-    tasks = ingest(folder, name="pieces")
-    assert len(tasks.rows) >= 15 and max(row.bytes_in for row in tasks.rows) < 40_000
-    assert [row.task for row in tasks.rows] == [f"part-{n:05d}" for n in range(len(tasks.rows))]
-    for kind in ("data", "report"):
-        assert tasks.tables[kind].equals(whole.tables[kind])
-    assert sum(row.bytes_in for row in tasks.rows[:-1]) > 0
-
-
-def test_pieces_of_damaged_files_equal_the_whole(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_files_equal_the_whole_even_of_damaged_ones(tmp_path: Path, warcs, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, random_ = tmp_path / "in", random.Random(4)
     folder.mkdir()
-    frames = [gzip.compress(warcs.write([record], gzip=False)) for record in warcs.mixed(40)]
-    arc = warcs.arc([(f"http://x.test/{n}", "text/html", b"HTTP/1.1 200 OK\r\n\r\n" + warcs.page(n)) for n in range(40)])
+    frames = [gzip.compress(warcs.write([record], gzip=False)) for record in warcs.mixed(30)]
+    arc = warcs.arc([(f"http://x.test/{n}", "text/html", b"HTTP/1.1 200 OK\r\n\r\n" + warcs.page(n)) for n in range(30)])
     for name, content in {
         "a.warc.gz": b"".join(frames),
-        "b.warc": warcs.write(warcs.mixed(40), gzip=False),
+        "b.warc": warcs.write(warcs.mixed(30), gzip=False),
         "c.arc": b"".join(arc),
     }.items():
         damaged = bytearray(content)
         for place in random_.sample(range(300, len(content)), 12):
             damaged[place] ^= 0xFF
         (folder / name).write_bytes(damaged[:-150])
+    (folder / "d.jsonl").write_text("".join(json.dumps({"text": f"line {n} " * 20}) + "\n" for n in range(100)))
+    pq.write_table(pa.table({"text": [f"row {n} " * 20 for n in range(100)]}), folder / "e.parquet", row_group_size=10, compression="none")
     whole = ingest(folder, name="whole")
     monkeypatch.setattr(inputs, "SMALLEST", 2000)
     tasks = ingest(folder, name="pieces")
-    assert len(tasks.rows) > 12 and len([row for row in whole.report if row["record_type"] == "damage"]) > 10
+    assert len([row for row in whole.report if row["record_type"] == "damage"]) > 10
+    assert len(whole.rows) == 1 and len(tasks.rows) > 12 and max(row.bytes_in for row in tasks.rows) < 40_000
+    assert [row.task for row in tasks.rows] == [f"part-{n:05d}" for n in range(len(tasks.rows))]
     assert all(tasks.tables[kind].equals(whole.tables[kind]) for kind in ("data", "report"))
+    with pytest.raises(InputError, match="it is not the file that was ingested"):
+        read_record(str(folder / "b.warc"), (folder / "b.warc").stat().st_size, 10)
 
 
 def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
@@ -164,7 +129,7 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
 
 def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
     content = warcs.write(warcs.mixed(10))
-    places = [*random.Random(2).sample(range(500, len(content)), 5), len(content)]
+    places = [*random.Random(2).sample(range(500, len(content)), 3), len(content)]
     for number, place in enumerate(places):
         (tmp_path / f"{number}.warc.gz").write_bytes(content[:place])
     found = ingest(tmp_path / "*.warc.gz")
@@ -200,9 +165,11 @@ def test_a_file_that_is_not_what_its_name_says_is_a_row_among_others(tmp_path: P
 
 
 def test_a_parquet_file_without_the_column_ends_the_run(tmp_path: Path, ingest) -> None:
-    pq.write_table(pa.table({"content": ["some text"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"content": ["some text"], "n": [1]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="a.parquet: no column 'text'"):
         ingest(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet: column 'n' .*holds int64, not text"):
+        ingest(tmp_path / "a.parquet", text_key="n")
     assert ingest(tmp_path / "a.parquet", name="other", text_key="content").data[0]["text"] == "some text"
 
 
@@ -212,17 +179,6 @@ def test_real_files_of_every_kind_go_through(shared_data: Path, ingest) -> None:
     assert {"whirlwind.warc", "whirlwind.warc.gz", "whirlwind.warc.wet", "whirlwind.warc.wet.gz", "baconIpsum_chunked.warc"} <= kept
     pages = [row for row in found.data if row["source"].endswith(("whirlwind.warc", "whirlwind.warc.gz"))]
     assert len({(row["id"], row["text"]) for row in pages}) == 1 and "Escopete" in pages[0]["text"]
-
-
-def test_hostile_pages_are_rows(tmp_path: Path, warcs, ingest) -> None:
-    bodies = [b" " * 8_000_000, b"\0" * 8_000_000, b"<" * 2_000_000, b"<!--" * 500_000, b"&#" * 1_000_000, b"\n" * 4_000_000 + b"<p>x"]
-    records = [{"url": f"http://x.test/{n}{kind}", "headers": headers, "body": body}
-               for n, body in enumerate(bodies) for kind, headers in (("a", []), ("b", [("Content-Type", "text/html")]))]  # fmt: skip
-    path = tmp_path / "hostile.warc.gz"
-    path.write_bytes(warcs.write([*records, *warcs.mixed(1)]))
-    found = ingest(path)
-    assert len(found.report) == len(records) + 2 and found.report[-1]["kept"]
-    assert not any("timeout" in row["failed"] for row in found.report)
 
 
 def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:
@@ -256,6 +212,7 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
         list(worker.process(Task("part-00000", (listed,), {"segments": [segment]})))
 
 
+@pytest.mark.long
 def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path, ingest) -> None:
     """The reader process reads the footer under its memory limit and may be killed; the process that runs the stage does not read it."""
     (tmp_path / "in").mkdir()

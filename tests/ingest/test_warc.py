@@ -3,7 +3,6 @@
 import gzip
 import io
 import itertools
-import random
 import struct
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import warc_fuzz
 import zstandard
 from warcio.archiveiterator import ArchiveIterator
 
-from corpusmill.ingest.archive_walk import GRAMMARS, Gap, Raw, begins_one_stream
+from corpusmill.ingest.archive_walk import GRAMMARS, Gap, begins_one_stream
 from corpusmill.ingest.original import read_record
-from corpusmill.ingest.warc import Record, _walk, parse_record, read_records
+from corpusmill.ingest.warc import Record, read_records
 from corpusmill.pipeline.formats.compressed import CODECS, compression_of
 
 LIMIT = 1 << 26
@@ -29,11 +28,6 @@ def layout_of(content: bytes) -> str:
 
 def read(content: bytes, limit: int = LIMIT) -> list[Record | Gap]:
     return list(read_records(io.BytesIO(content), "warc", layout_of(content), 0, len(content), limit))
-
-
-def walked(content: bytes) -> list[Record | Gap]:
-    steps = _walk(io.BytesIO(content), GRAMMARS["warc"], layout_of(content), 0, len(content), LIMIT)
-    return [parse_record(part, "warc", LIMIT) if isinstance(part, Raw) else part for step in steps for part in step]
 
 
 def by_warcio(content: bytes) -> list[tuple[str, int, int]]:
@@ -59,51 +53,6 @@ def test_written_records_come_back(warcs, compressed: bool) -> None:
     assert all(p.status == 200 and p.timestamp == "2024-05-01T00:00:00Z" for p in parts if p.type == "response")
 
 
-@pytest.mark.parametrize("compressed", [True, False])
-def test_a_record_that_holds_a_warc_is_one_record(warcs, compressed: bool) -> None:
-    inner = b"\r\n\r\n" + warcs.write(warcs.mixed(3), gzip=False) + warcs.write(warcs.mixed(3), gzip=True)
-    content = warcs.write([{"url": "http://evil.test/", "body": inner}, {"url": "http://good.test/", "body": b"x"}], gzip=compressed)
-    assert [(p.url, p.body) for p in read(content)] == [("http://evil.test/", inner), ("http://good.test/", b"x")]
-
-
-@pytest.mark.parametrize("compressed", [True, False])
-def test_pieces_of_ranges_equal_the_whole(warcs, compressed: bool) -> None:
-    content = warcs.write(warcs.mixed(12), gzip=compressed)
-    whole = read(content)
-    for step in (1, 3, 7):
-        cuts = [part.offset for part in whole[::step]] + [len(content)]
-        pieces = [
-            p for a, b in itertools.pairwise(cuts) for p in read_records(io.BytesIO(content), "warc", layout_of(content), a, b, LIMIT)
-        ]
-        assert pieces == whole
-
-
-@pytest.mark.parametrize("compressed", [True, False])
-def test_a_cut_anywhere_loses_no_whole_record(warcs, compressed: bool) -> None:
-    content = warcs.write(warcs.mixed(6), gzip=compressed)
-    whole = read(content)
-    for place in random.Random(7).sample(range(20, len(content)), 60):
-        parts = read(content[:place])
-        before = [p for p in whole if p.offset + p.length <= place]
-        rest = place - sum(p.length for p in before)
-        assert parts[: len(before)] == before, place
-        # a plain record whose last line break is cut off is complete in all that counts
-        behind = parts[len(before) :]
-        assert [p.offset for p in behind] == ([place - rest] if rest else []), place
-        assert all((isinstance(p, Gap) and p.kind == "truncated") or (not compressed and rest >= behind[0].length) for p in behind), place
-
-
-def test_a_damaged_member_costs_only_itself(warcs) -> None:
-    content = bytearray(warcs.write(warcs.mixed(6)))
-    whole = read(bytes(content))
-    victim = whole[5]
-    content[victim.offset + victim.length // 2] ^= 0xFF
-    parts = read(bytes(content))
-    assert [p for p in parts if isinstance(p, Record)] == [p for p in whole if p is not victim]
-    (gap,) = [p for p in parts if isinstance(p, Gap)]
-    assert (gap.offset, gap.length, gap.kind) == (victim.offset, victim.length, "corrupt")
-
-
 def test_records_behind_rubbish_empty_members_and_doubled_members_are_found(warcs) -> None:
     first, second = warcs.write(warcs.mixed(1)), warcs.write(warcs.mixed(2))
     assert len([p for p in read(first + gzip.compress(b"") + second) if isinstance(p, Record)]) == 6
@@ -125,27 +74,6 @@ def test_bare_line_feeds_and_a_single_gzip_member_are_read(warcs) -> None:
     assert [(p.type, p.url, p.status, p.body) for p in parts] == [("response", "http://x.test/", 200, b"body")] * 3
 
 
-@pytest.mark.parametrize("compressed", [True, False])
-def test_fast_reading_and_walking_agree_on_damaged_files(warcs, compressed: bool) -> None:
-    sound = warcs.write(warcs.mixed(4), gzip=compressed)
-    random_ = random.Random(11)
-    for _ in range(150):
-        content = bytearray(sound)
-        for _ in range(random_.choice((1, 1, 3))):
-            content[random_.randrange(len(content))] = random_.randrange(256)
-        if layout_of(bytes(content)) == layout_of(sound):
-            assert read(bytes(content)) == walked(bytes(content))
-
-
-def test_a_record_beyond_the_limit_is_cut_and_its_neighbours_are_not(warcs) -> None:
-    for compressed in (True, False):
-        content = warcs.write([*warcs.mixed(1), {"body": b"x" * 3_000_000}, *warcs.mixed(1)], gzip=compressed)
-        parts = read(content, limit=100_000)
-        assert [p.whole for p in parts] == [True, True, False, True, True]
-        assert parts[2].size > 3_000_000 and len(parts[2].body) <= 100_000
-        assert parts == [*parts[:2], parts[2], *parts[3:]] and sum(p.length for p in parts) == len(content)
-
-
 def lengthened(content: bytes, number: int, change: int) -> bytes:
     """Returns a plain WARC whose record `number` declares another Content-Length."""
     victim = read(content)[number]
@@ -155,7 +83,7 @@ def lengthened(content: bytes, number: int, change: int) -> bytes:
     return content[:start] + content[start:end].replace(old, b"Content-Length: %d\r\n" % (victim.size + change), 1) + content[end:]
 
 
-@pytest.mark.parametrize("change", [-30, -5, 7, 300, 1500, 10**6, 10**12])
+@pytest.mark.parametrize("change", [-5, 300, 10**6, 10**12])
 def test_a_false_length_costs_at_most_its_record(warcs, change: int) -> None:
     content = warcs.write(warcs.mixed(5), gzip=False)
     whole = read(content)
@@ -168,29 +96,12 @@ def test_a_false_length_costs_at_most_its_record(warcs, change: int) -> None:
             assert [type(p) for p in parts].count(Gap) == 1, (number, change)
 
 
-def test_a_cut_record_that_seems_to_hold_others_is_read_on_from_them(warcs) -> None:
-    """In a plain file, a cut record with a WARC in it looks like a record with a false length: nothing is lost either way."""
-    inner = warcs.write(warcs.mixed(2), gzip=False)
-    content = warcs.write([{"url": "http://x.test/", "body": b"begin " * 50 + inner + b" end" * 900}], gzip=False)[:-2000]
-    assert [type(p) for p in read(content)] == [Gap, Record, Record, Record, Record, Gap]
-
-
-def test_large_records_are_skipped_without_being_held(warcs) -> None:
-    big = {"body": b"x" * 5_000_000, "url": "http://big.test/"}
-    content = warcs.write([*warcs.mixed(1), big, *warcs.mixed(1)], gzip=False)
-    parts = read(content, limit=1000)
-    assert [(p.size > 5_000_000, p.whole) for p in parts] == [(False, True)] * 2 + [(True, False)] + [(False, True)] * 2
-    damaged = content.replace(b"Content-Length: 50000", b"Content-Length: 90000", 1)
-    assert [type(p) for p in read(damaged, limit=1000)] == [Record, Record, Gap, Record, Record]
-
-
-@pytest.mark.parametrize(
-    "line", [b"WARC/1.0\nA:\n", b"WARC/1.0\r\n", b"WARC/1.0\nContent-Length: 99999\n", b"WARC/1.0\nContent-Length: 9\n\n"]
-)
-def test_text_that_looks_like_many_records_is_walked_once(warcs, line: bytes) -> None:
-    content = warcs.write(warcs.mixed(1), gzip=False)[:-100] + line * (3_000_000 // len(line))
-    parts = read(content)
-    assert isinstance(parts[0], Record) and len(parts) > 1 and sum(p.length for p in parts) == len(content)
+def test_text_that_looks_like_many_records_is_walked_once(warcs) -> None:
+    """A reader that began anew at each of them would take minutes."""
+    for line in (b"WARC/1.0\nA:\n", b"WARC/1.0\r\n", b"WARC/1.0\nContent-Length: 99999\n", b"WARC/1.0\nContent-Length: 9\n\n"):
+        content = warcs.write(warcs.mixed(1), gzip=False)[:-100] + line * (600_000 // len(line))
+        parts = read(content)
+        assert isinstance(parts[0], Record) and len(parts) > 1 and sum(p.length for p in parts) == len(content)
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd", "lz4"])

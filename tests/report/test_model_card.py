@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from corpusmill.cli.export import export_model as export
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
-from corpusmill.pipeline.safe import safe_line, safe_text
-from corpusmill.report.markdown import block, escaped
+from corpusmill.pipeline.safe import safe_text
+from corpusmill.report.markdown import block
 from corpusmill.report.model_card import model_card
 from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.template import template_files
@@ -130,44 +130,32 @@ def test_hugging_face_reads_the_front_matter(exported: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "| ingest | 60 | 56 | 4 | 93.3% |",
-        "| filter | 56 | 45 | 11 | 80.4% |",
-        "| dedup | 45 | 42 | 3 | 93.3% |",
-        "### filter: 11 of 56 documents dropped",
-        r"| `short` | words \< 20 | 5 | 8.9% | 4 |",
-        r"| `symbols` | symbol\_ratio \> 0.1 | 4 | 7.1% | 3 |",
-        r"| `language` | language\_score \< 0.65 | 3 | 5.4% | 3 |",
-        r"| `never` | words \> 100,000 | 0 | 0.0% | 0 |",
-        "| copies removed, near | 3 (6.7% of 45) |",
-        "| bytes a token | 2.5 on 10 documents of the run |",
-        "| vocabulary | 400 |",
-        "| parameters | ",
-        "| tokens seen | 1,024,000 |",
-        "| passes over the training tokens | 0.37 |",
-        "| loss over the last steps | 4.447 nats a token |",
-        "| targets learned | 118,313 |",
-        "| loss on held-out examples | 4.865 before, 4.507 after |",
-        r"| trained | a LoRA of rank 8, alpha 16, on q\_proj |",
-        "| loss | DPO |",
-        "| held-out pairs ranked right | 74.5% before, 75.5% after |",
-        "| optimiser and peak learning rate | AdamW, 0.0003 |",
-        "Intervals are of 90%; ± is one standard error. This model is `align`.",
-        "| bits per byte | 1.697 (1.654 to 1.819) | 1.697 (1.654 to 1.819) | 340,947 bytes of 7 held-out documents of the run |",
-        "| HellaSwag, acc |  | 29.3% ± 1.4 | 1,000 items of 10,042, guessing gives 25.0%, 12 of 990 are in the run's documents |",
-        "| score | before | after | difference (95% interval) |",
-        "| toxicity | 0.125 | 0.062 | -0.100 to -0.025 |",
-        "- A toxicity classifier, which errs in both directions, dropped 0 documents: the model can write offensive text.",
-        "- Personal data was not removed from the documents.",
-        "- Its instructions were made by rules from the run's own documents, not by people",
-        "| made from | pairs.jsonl |",
-        "- ingest: crawl-0.warc.gz: cut short at byte 60000, so its last record is left out.",
-    ],
+FIGURES = (
+    "| dedup | 45 | 42 | 3 | 93.3% |",
+    "### filter: 11 of 56 documents dropped",
+    r"| `symbols` | symbol\_ratio \> 0.1 | 4 | 7.1% | 3 |",
+    r"| `never` | words \> 100,000 | 0 | 0.0% | 0 |",
+    "| copies removed, near | 3 (6.7% of 45) |",
+    "| bytes a token | 2.5 on 10 documents of the run |",
+    "| tokens seen | 1,024,000 |",
+    "| loss over the last steps | 4.447 nats a token |",
+    "| loss on held-out examples | 4.865 before, 4.507 after |",
+    r"| trained | a LoRA of rank 8, alpha 16, on q\_proj |",
+    "| loss | DPO |",
+    "| held-out pairs ranked right | 74.5% before, 75.5% after |",
+    "Intervals are of 90%; ± is one standard error. This model is `align`.",
+    "| bits per byte | 1.697 (1.654 to 1.819) | 1.697 (1.654 to 1.819) | 340,947 bytes of 7 held-out documents of the run |",
+    "| HellaSwag, acc |  | 29.3% ± 1.4 | 1,000 items of 10,042, guessing gives 25.0%, 12 of 990 are in the run's documents |",
+    "| toxicity | 0.125 | 0.062 | -0.100 to -0.025 |",
+    "- A toxicity classifier, which errs in both directions, dropped 0 documents: the model can write offensive text.",
+    "- Personal data was not removed from the documents.",
+    "| made from | pairs.jsonl |",
+    "- ingest: crawl-0.warc.gz: cut short at byte 60000, so its last record is left out.",
 )
-def test_every_figure_is_the_runs(card: str, line: str) -> None:
-    assert line in card
+
+
+def test_every_figure_is_the_runs(card: str) -> None:
+    assert [line for line in FIGURES if line not in card] == []
 
 
 def test_the_card_tells_which_weights_they_are(run: RunBuilder, exported: Path, card: str) -> None:
@@ -183,18 +171,12 @@ def test_nothing_from_models_or_documents_is_markup(card: str) -> None:
     assert not [token for token in [*tokens, *inline] if token.type in ("html_block", "html_inline", "link_open", "image")]
     assert [t.content for t, before in zip(tokens[1:], tokens) if before.type == "heading_open" and before.tag == "h1"] == ["small"]
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", card)
-    assert MarkdownIt().renderInline(escaped("a_b_ *c* [d](e) <i>&amp; `f` | ~~g~~")) == "a_b_ *c* [d](e) &lt;i&gt;&amp;amp; `f` | ~~g~~"
 
 
 @given(st.text(alphabet=st.sampled_from("ab `~*_#|\\<>&;[]()!-+=:/.\n\r\t\x1b\u202e1"), max_size=60))
-def test_any_text_stays_text(text: str) -> None:
+def test_any_text_in_a_block_stays_text(text: str) -> None:
     (fence,) = MarkdownIt("commonmark").parse(block(text))
     assert (fence.type, fence.content) == ("fence", safe_text(text) + "\n")
-    table = MarkdownIt("commonmark").enable("table").parse(f"| a | b |\n|--|--|\n| {escaped(text)} | z |")
-    cells = [token for token in table if token.type == "inline"]
-    assert [token.content for token in cells[3:]] == ["z"]
-    assert {child.type for child in cells[2].children or ()} <= {"text"}
-    assert "".join(child.content for child in cells[2].children or ()) == safe_line(text)
 
 
 def test_it_is_the_same_again_and_another_type_where_asked(run: RunBuilder, exported: Path, tmp_path: Path) -> None:

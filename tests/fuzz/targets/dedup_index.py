@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
-from fuzzing import choose, choosing, json_mutants, scratch
+from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.index import DECISIONS, CrawlIndex, decisions, kept_ids, parameters
@@ -40,11 +39,8 @@ def seeds() -> list[bytes]:
 
 def fuzz(data: bytes) -> None:
     name, content = choose(data, FILES)
-    folder = scratch() / "changed-index"
-    shutil.copytree(sound(), folder, dirs_exist_ok=True)
-    (folder / name).write_bytes(content)
-    index = CrawlIndex(str(folder))
-    try:
+    with changed(sound(), name, content) as folder:
+        index = CrawlIndex(str(folder))
         with contextlib.suppress(InputError):
             index.check(CONFIG)
         with contextlib.suppress(InputError):
@@ -55,5 +51,3 @@ def fuzz(data: bytes) -> None:
             assert decisions(entries).schema.names == DECISIONS.names
         with contextlib.suppress(InputError):
             kept_ids(str(folder))
-    finally:
-        shutil.rmtree(folder)

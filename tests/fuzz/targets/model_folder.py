@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
 import torch
-from fuzzing import choose, choosing, json_mutants, scratch
+from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.model import Llama, initialise
@@ -42,13 +41,7 @@ def seeds() -> list[bytes]:
 
 def fuzz(data: bytes) -> None:
     name, content = choose(data, FILES)
-    folder = scratch() / "changed-model"
-    shutil.copytree(sound(), folder, dirs_exist_ok=True)
-    (folder / name).write_bytes(content)
-    try:
-        with contextlib.suppress(InputError):
-            model = load_model(folder)
-            assert all(tensor.device.type == "cpu" for tensor in model_tensors(model).values())
-            assert model.arch.vocab_size == model.lm_head.weight.shape[0] and isinstance(model.lm_head.weight, torch.Tensor)
-    finally:
-        shutil.rmtree(folder)
+    with changed(sound(), name, content) as folder, contextlib.suppress(InputError):
+        model = load_model(folder)
+        assert all(tensor.device.type == "cpu" for tensor in model_tensors(model).values())
+        assert model.arch.vocab_size == model.lm_head.weight.shape[0] and isinstance(model.lm_head.weight, torch.Tensor)

@@ -11,6 +11,7 @@ from warc_peers import real_files
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 #: Bytes of the largest file used: each input reads one several times over.
 LARGEST = 200_000
+LAYOUTS = [f"{name}{kind}" for name in warc_fuzz.COMPRESS for kind in ("", "-frames")]
 
 
 def seeds() -> list[bytes]:
@@ -31,5 +32,7 @@ def fuzz(data: bytes) -> None:
     random_ = random.Random(data)
     if paths():
         chosen = sample(random_.choice(paths()))
+        if random_.random() < 0.3:
+            chosen = warc_fuzz.repacked(chosen, random_.choice(LAYOUTS)) or chosen
         if len(chosen.content) > 1:
             warc_fuzz.fuzz(chosen, random_, 1, scratch())

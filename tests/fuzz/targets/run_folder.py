@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
 from built_run import write_run
-from fuzzing import choose, choosing, json_mutants, scratch
+from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
@@ -74,15 +73,10 @@ def fuzz(data: bytes) -> None:
     name, content = choose(data, FILES)
     if name == "run.json" and any(word in content.lower() for word in (b"python", b"transformer", b"datatrove", b"classifier", b"://")):
         return  # a recipe's requests are performed: see recipe.py
-    folder = scratch() / "changed-run"
-    shutil.copytree(sound(), folder, dirs_exist_ok=True)
-    (folder / name).write_bytes(content)
-    try:
+    with changed(sound(), name, content) as folder:
         for read in (look, status, plan, manifest):
             with contextlib.suppress(CorpusmillError):
                 read(folder)
-    finally:
-        shutil.rmtree(folder)
 
 
 def look(folder: Path) -> None:

@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
-from fuzzing import choose, choosing, json_mutants, scratch
+from fuzzing import changed, choose, choosing, json_mutants, scratch
 from token_sets import random_documents, write_token_set
 
 from corpusmill.pipeline.errors import InputError
@@ -30,14 +29,8 @@ def seeds() -> list[bytes]:
 
 def fuzz(data: bytes) -> None:
     name, content = choose(data, FILES)
-    folder = scratch() / "changed"
-    shutil.copytree(sound(), folder, dirs_exist_ok=True)
-    (folder / name).write_bytes(content)
-    try:
-        with contextlib.suppress(InputError):
-            read(TokenShards(folder))
-    finally:
-        shutil.rmtree(folder)
+    with changed(sound(), name, content) as folder, contextlib.suppress(InputError):
+        read(TokenShards(folder))
 
 
 def read(shards: TokenShards) -> None:

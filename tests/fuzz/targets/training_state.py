@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
 import torch
-from fuzzing import choose, choosing, json_mutants, scratch
+from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train.checkpoint import States, read_weights
@@ -39,10 +38,7 @@ def seeds() -> list[bytes]:
 
 def fuzz(data: bytes) -> None:
     name, content = choose(data, FILES)
-    folder = scratch() / "changed-states"
-    shutil.copytree(sound(), folder, dirs_exist_ok=True)
-    (folder / STEP.format(2) / name).write_bytes(content)
-    try:
+    with changed(sound(), f"{STEP.format(2)}/{name}", content) as folder:
         found = states(folder)
         assert found.latest() is not None and found.best() is not None, "the whole state is passed over"
         for saved in StateFolder(folder).saved():
@@ -50,5 +46,3 @@ def fuzz(data: bytes) -> None:
                 found.load(saved, {key: torch.empty_like(tensor) for key, tensor in TENSORS.items()})
             with contextlib.suppress(CorpusmillError):
                 read_weights(saved.path)
-    finally:
-        shutil.rmtree(folder)

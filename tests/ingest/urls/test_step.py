@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
 from corpusmill.pipeline.errors import InputError
@@ -44,19 +43,14 @@ def test_no_url_fails_no_rule(url_filter, preset: str, url: str | None) -> None:
         ("http://WORST.com/", [], ["url_domain"]),
         ("http://bad.test.com/", ["url_subdomain"], ["url_subdomain"]),
         ("http://a.bad.test.com/", [], ["url_subdomain"]),  # neither the registered domain nor the whole host is listed
-        ("http://test.com/", [], []),
-        ("http://notworst.com/", [], []),
         ("http://192.0.2.1:80/", [], ["url_domain"]),
         ("http://Box.internal/", [], ["url_domain"]),  # no public suffix
-        ("http://wiki.internal/x", [], ["url_exact"]),
-        ("http://internal/x", [], []),
         ("http://bücher.com/", [], ["url_domain"]),
         ("http://bücher.com@example.com/", [], []),
         ("https://exact.com/x", ["url_exact"], ["url_exact"]),
         ("http://exact.com/x/y", [], ["url_exact"]),
-        ("http://exact.com/xy", [], []),
-        ("http://blog.example.com/2015", [], ["url_exact"]),  # its entry has no scheme, so it never equals a URL
         ("http://blog.example.com/2015/03/a?b", [], ["url_exact"]),
+        ("http://blog.example.com/2015", [], ["url_exact"]),  # its entry has no scheme, so it never equals a URL
         ("http://blog.example.com/20151", [], []),
         ("http://www.example.com/Page", [], ["url_exact"]),
         ("http://example.com/page", [], []),  # paths keep their case
@@ -76,11 +70,10 @@ WORDS = {"hard_words": ["vile"], "soft_words": ["meh", "hmm"], "subwords": ["two
         ("http://a.com/vile", ["url_hard_word"], ["url_hard_word"]),
         ("http://a.com/VILE", [], ["url_hard_word"]),
         ("http://a.com/%76ile", [], ["url_hard_word"]),
+        ("http://a.com/%C3%A9%ff%zzvile", [], []),
         ("http://a.com/reviled", [], []),
         ("http://a.com/meh?meh", [], []),  # one soft word, twice
         ("http://hmm.com/meh", ["url_soft_words"], ["url_soft_words"]),
-        ("http://hmm.com/Meh", [], ["url_soft_words"]),
-        ("http://a.com/TWO-wOrds", ["url_subword"], ["url_subword"]),
         ("http://a.com/meh/vile/hmm/atwo/wordsb", ALL_WORDS, ALL_WORDS),
     ],
 )
@@ -113,17 +106,12 @@ def test_what_is_allowed_passes(url_filter, lists, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", ["datatrove", "corpusmill"])
-@pytest.mark.parametrize(
-    "host",
-    ["a." * 50_000 + "worst.com", "xn--" + "a" * 100_000 + ".worst.com", "é." * 50_000 + "worst.com", "[" * 100_000],
-    ids=["labels", "punycode", "unicode", "brackets"],
-)
-def test_endless_hosts_are_neither_taken_apart_nor_remembered(url_filter, lists, tmp_path: Path, preset: str, host: str) -> None:
+def test_endless_hosts_are_neither_taken_apart_nor_remembered(url_filter, lists, tmp_path: Path, preset: str) -> None:
     (tmp_path / "allow").write_text("fine.com\n")
     made = url_filter(preset=preset, shipped_lists=False, allow=[str(tmp_path / "allow")], **lists)
-    for url in (f"http://{host}/x", f"http://{host}{'/x' * 50_000}"):
-        assert rules(made, url) == ([] if host.startswith("[") else ["url_domain"])
-        assert made.allowed(url) is None
+    for host in ("a." * 50_000 + "worst.com", "xn--" + "a" * 100_000 + ".worst.com", "é." * 50_000 + "worst.com", "[" * 100_000):
+        assert rules(made, f"http://{host}/x") == ([] if host.startswith("[") else ["url_domain"])
+        assert made.allowed(f"http://{host}{'/x' * 50_000}") is None
     assert made.site.cache_info().currsize == 0
 
 
@@ -137,9 +125,3 @@ def test_workers_refuse_other_lists_than_the_run_began_with(tmp_path: Path, monk
     (tmp_path / "domains").write_text("other.test\n")
     with pytest.raises(InputError, match="the lists of this worker are not those that the run was started with"):
         made.setup(began)
-
-
-@pytest.mark.parametrize("options", [{"preset": "c4"}, {"soft_words_needed": 0}, {"rules": ["domain"]}, {"lists": []}])
-def test_options_that_do_not_fit(options: dict) -> None:
-    with pytest.raises(ValidationError):
-        UrlFilterConfig.model_validate(options)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -61,9 +60,6 @@ def test_the_tables_are_listed(corpusmill, run_folder: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("SELECT nope FROM filter_report", "there is no column 'nope'"),
-        ("SELECT 1; DROP VIEW filter_report", "a query is one SELECT"),
-        ("COPY (SELECT 1) TO 'x.csv'", "a query is one SELECT"),
         ("SELECT * FROM read_text('/etc/passwd')", "/etc/passwd: a query may read the files of its run alone"),
         ("SELECT '\x1b[31mred' FROM nope", "there is no table 'nope'"),
     ],
@@ -76,10 +72,3 @@ def test_what_is_refused(corpusmill, run_folder: Path, query: str, words: str) -
 def test_json_and_csv_exclude_each_other(corpusmill, run_folder: Path) -> None:
     code, _, err = corpusmill("query", run_folder, "SELECT 1", "--json", "--csv")
     assert code == 2 and "exclude each other" in err
-
-
-def test_warnings_go_beside_the_rows(corpusmill, run_folder: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
-    (run / "filter/report/part-00000.parquet").write_bytes(b"no Parquet")
-    code, out, err = corpusmill("query", run, "SELECT count(*) AS n FROM filter_report", "--json")
-    assert code == 0 and json.loads(out) == {"n": 28} and "Note: filter: a shard is left out" in err

@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from inline_run import run_inline
 from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
@@ -24,13 +25,14 @@ from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.original import NO_RECORDS, original_of
 from corpusmill.pipeline.schemas import document_id
 
-PAGES = [f"<html><body><p>{'A page about milling. ' * 20}Number {number}.</p></body></html>".encode() for number in range(5)]
-LINES = [json.dumps({"url": f"http://lines.test/{n}", "text": f"Line {n}. " + "Grain to flour. " * 9}).encode() + b"\n" for n in range(4)]
+PAGES = [f"<html><body><p>{'A page about milling. ' * 20}Number {number}.</p></body></html>".encode() for number in range(3)]
+LINES = [json.dumps({"url": f"http://lines.test/{n}", "text": f"Line {n}. " + "Grain to flour. " * 9}).encode() + b"\n" for n in range(2)]
+LARGE, BOMB = b"<p>" + bytes(range(256)) * 6000, gzip.compress(b"\0" * 40_000_000, 9)
 
 
 def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
-    """Writes a WARC with a request and a gzip-encoded, chunked response for each page; returns its records as warcio wrote them."""
-    out, records = io.BytesIO(), []
+    """Returns a WARC with a request and a gzip-encoded, chunked response for each page, and its records as warcio wrote them."""
+    records = []
     for number, page in enumerate(PAGES):
         packed = gzip.compress(page, mtime=0)
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed)
@@ -47,8 +49,17 @@ def warc(host: str, gzipped: bool) -> tuple[bytes, list[bytes]]:
             )  # fmt: skip
             writer.write_record(record)
             records.append(one.getvalue())
-    out.write(b"".join(gzip.compress(r, mtime=0) if gzipped else r for r in records))
-    return out.getvalue(), records
+    return b"".join(gzip.compress(r, mtime=0) if gzipped else r for r in records), records
+
+
+def beyond_limits() -> bytes:
+    """Returns a WARC of a page larger than the record limit, and one that decompresses beyond the limit."""
+    out = io.BytesIO()
+    writer = WARCWriter(out, gzip=True)
+    for name, body, fields in (("large", LARGE, []), ("bomb", BOMB, [("Content-Encoding", "gzip")])):
+        http = StatusAndHeaders("200 OK", [("Content-Type", "text/html"), *fields], protocol="HTTP/1.1")
+        writer.write_record(writer.create_warc_record(f"http://{name}.test/", "response", payload=io.BytesIO(body), http_headers=http))
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +77,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         "a.warc.gz": zipped,
         "b.warc": records["b.warc"][0] + b"\0broken\r\n" * 20 + plain,
         "c.warc.gz": gzip.compress(one, mtime=0),  # one stream
-        "d.warc.gz": b"".join(gzip.compress(b"".join(records["d.warc.gz"][i : i + 2]), mtime=0) for i in range(0, 10, 2)),
+        "d.warc.gz": b"".join(gzip.compress(b"".join(records["d.warc.gz"][i : i + 2]), mtime=0) for i in range(0, 6, 2)),
         "e.jsonl": b"".join(LINES) + b"{no json\n",
         "f.jsonl.gz": gzip.compress(b"".join(LINES).replace(b"lines", b"zipped"), mtime=0),
         "g.jsonl.zst": zstandard.ZstdCompressor().compress(b"".join(LINES).replace(b"lines", b"squeezed")),
         "bad.warc.gz": zipped[: len(zipped) - 100],
+        "beyond.warc.gz": beyond_limits(),
         "none.jsonl": b"",
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    table = pa.table({"id": [f"p{n}" for n in range(6)], "text": [f"Row {n}. " + "Sieves and stones. " * 5 for n in range(6)]})
-    pq.write_table(table, folder / "h.parquet", row_group_size=4)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("ingest: {}\n")
-    command = [sys.executable, "-m", "corpusmill", "run", recipe, folder, "--output", tmp_path / "run", "--engine", "inline"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
-    return SimpleNamespace(folder=tmp_path / "run", rows=rows, records=records, files=files, inputs=folder)
+    table = pa.table({"id": [f"p{n}" for n in range(3)], "text": [f"Row {n}. " + "Sieves and stones. " * 5 for n in range(3)]})
+    pq.write_table(table, folder / "h.parquet", row_group_size=2)
+    made = run_inline(tmp_path, "ingest: {extraction: {max_record_mb: 1}}\n", folder)
+    rows = ds.dataset(made / "ingest" / "report").to_table().to_pylist()
+    return SimpleNamespace(folder=made, rows=rows, records=records, files=files, inputs=folder)
 
 
 def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
@@ -94,11 +102,10 @@ def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
 def test_every_record_of_a_warc_byte_for_byte(run: SimpleNamespace, corpusmill, name: str) -> None:
     """Includes dropped requests; the decoded payload gives the id again, and warcio reads the output as the same record."""
     rows = [row for row in of_file(run, name) if row["record_type"] in ("request", "response")]
-    assert len(rows) >= 10
-    for row, record in zip(rows[-10:], run.records[name], strict=True):
+    for row, record in zip(rows[-6:], run.records[name], strict=True):
         code, out, _ = corpusmill("raw", run.folder, row["id"])
         assert code == 0 and out == record
-        if row["record_type"] == "response" and row["url"][-1] in "04":
+        if row["record_type"] == "response" and row["url"][-1] == "2":
             code, head, _ = corpusmill("raw", run.folder, row["id"], "--head")
             body = corpusmill("raw", run.folder, row["id"], "--body")[1]
             assert document_id(row["url"], body) == row["id"] and body in PAGES
@@ -125,7 +132,7 @@ def test_every_line_of_jsonl(run: SimpleNamespace, corpusmill, name: str, host: 
 
 def test_every_row_of_parquet(run: SimpleNamespace, corpusmill) -> None:
     rows = of_file(run, "h.parquet")
-    assert len(rows) == 6
+    assert len(rows) == 3
     for number, row in enumerate(rows):
         fields = json.loads(corpusmill("raw", run.folder, row["id"])[1])
         assert fields["id"] == f"p{number}" and document_id(fields["id"], fields["text"].encode()) == row["id"]
@@ -159,17 +166,6 @@ def test_what_can_not_be_shown_is_one_sentence(run: SimpleNamespace, corpusmill,
     assert "not a run's folder" in corpusmill("raw", tmp_path, "0123")[2]
 
 
-def test_an_ambiguous_beginning(tmp_path: Path, corpusmill) -> None:
-    """Among 2,000 lines some ids begin with the same four digits."""
-    (tmp_path / "in.jsonl").write_bytes(b"".join(b'{"text": "line %d"}\n' % n for n in range(2000)))
-    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
-    corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "in.jsonl", "--output", tmp_path / "run", "--engine", "inline")
-    ids = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table(columns=["id"])["id"].to_pylist()
-    begins = next(b for b in sorted({i[:4] for i in ids}) if sum(i.startswith(b) for i in ids) > 1)
-    code, _, err = corpusmill("raw", tmp_path / "run", begins)
-    assert code == 2 and "have an id with this beginning" in err and err.count("\n") == 1
-
-
 @pytest.fixture
 def originals(run: SimpleNamespace) -> Iterator[None]:
     """Checks after each test that the run's inputs are unchanged."""
@@ -195,12 +191,11 @@ def test_a_source_that_changed_or_went_away(run: SimpleNamespace, corpusmill) ->
     assert code == 2 and not out and err.count("\n") == 1
 
 
-def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
-    """On a real pseudo-terminal the server's escape sequence is removed; in a pipe it stays."""
+def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace, corpusmill) -> None:
+    """On a real pseudo-terminal the server's escape sequence is removed; elsewhere it stays."""
     row = of_file(run, "a.warc.gz", record_type="response")[0]
+    assert b"\x1b[31mred" in corpusmill("raw", run.folder, row["id"], "--head")[1]
     command = [sys.executable, "-m", "corpusmill", "raw", str(run.folder), row["id"], "--head"]
-    piped = subprocess.run(command, capture_output=True, check=True).stdout
-    assert b"\x1b[31mred" in piped
     master, slave = pty.openpty()
     subprocess.run(command, stdout=slave, check=True)
     os.close(slave)
@@ -209,35 +204,25 @@ def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace) -> None:
     assert b"X-Sly: red" in shown and b"\x1b" not in shown
 
 
-def test_records_beyond_the_limits(tmp_path: Path, corpusmill, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page larger than the record limit, and one that decompresses beyond the limit, are dropped but can still be shown."""
-    large, bomb = b"<p>" + bytes(range(256)) * 6000, gzip.compress(b"\0" * 40_000_000, 9)
-    with open(tmp_path / "a.warc.gz", "wb") as file:
-        writer = WARCWriter(file, gzip=True)
-        for name, body, fields in (("large", large, []), ("bomb", bomb, [("Content-Encoding", "gzip")])):
-            http = StatusAndHeaders("200 OK", [("Content-Type", "text/html"), *fields], protocol="HTTP/1.1")
-            writer.write_record(writer.create_warc_record(f"http://{name}.test/", "response", payload=io.BytesIO(body), http_headers=http))
-    (tmp_path / "recipe.yaml").write_text("ingest: {extraction: {max_record_mb: 1}}\n")
-    assert corpusmill("run", tmp_path / "recipe.yaml", tmp_path / "a.warc.gz", "--output", tmp_path / "run", "--engine", "inline")[0] == 3
-    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+def test_records_beyond_the_limits_are_dropped_and_can_be_shown(run: SimpleNamespace, corpusmill, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = of_file(run, "beyond.warc.gz")
     assert [(row["url"], row["failed"]) for row in rows] == [("http://large.test/", ["too_large"]), ("http://bomb.test/", ["too_large"])]
-    for row, body in zip(rows, (large, bomb), strict=True):
-        head, whole = corpusmill("raw", tmp_path / "run", row["url"], "--head")[1], corpusmill("raw", tmp_path / "run", row["url"])[1]
-        assert whole == head + body + b"\r\n\r\n" and head.endswith(b"\r\n\r\n")
-    assert corpusmill("raw", tmp_path / "run", "http://large.test/", "--body")[1] == large
-    code, out, err = corpusmill("raw", tmp_path / "run", "http://bomb.test/", "--body")
+    for row, body in zip(rows, (LARGE, BOMB), strict=True):
+        whole = corpusmill("raw", run.folder, row["url"])[1]
+        assert whole.startswith(b"WARC/1.0") and whole.endswith(b"\r\n\r\n" + body + b"\r\n\r\n")
+    assert corpusmill("raw", run.folder, "http://large.test/", "--body")[1] == LARGE
+    code, out, err = corpusmill("raw", run.folder, "http://bomb.test/", "--body")
     assert code == 2 and not out and "decompresses to more than ingest lets through" in err and err.count("\n") == 1
     monkeypatch.setattr("corpusmill.ingest.original.LARGEST", 100_000)
-    code, _, err = corpusmill("raw", tmp_path / "run", "http://large.test/")
+    code, _, err = corpusmill("raw", run.folder, "http://large.test/")
     assert code == 2 and "has more than 100000 bytes, too many to be shown" in err
 
 
-def test_records_of_real_archives(shared_data: Path, tmp_path: Path, corpusmill) -> None:
+@pytest.mark.long
+def test_records_of_real_archives(shared_data: Path, tmp_path: Path) -> None:
     """Records of any kind, some of each file, are found again and give their ids again."""
-    (tmp_path / "recipe.yaml").write_text("ingest: {}\n")
-    inputs = [shared_data / "warc", shared_data / "realweb" / "readability.warc.gz"]
-    assert corpusmill("run", tmp_path / "recipe.yaml", *inputs, "--output", tmp_path / "run", "--engine", "inline")[0] == 0
-    rows = ds.dataset(tmp_path / "run" / "ingest" / "report").to_table().to_pylist()
+    run = run_inline(tmp_path, "ingest: {}\n", shared_data / "warc", shared_data / "realweb" / "readability.warc.gz")
+    rows = ds.dataset(run / "ingest" / "report").to_table().to_pylist()
     shown = pages = 0
     for row in rows[::4]:
         if row["record_type"] not in NO_RECORDS:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from built_run import RULES, report, write_run
+from built_run import report, write_run
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.stats import QUANTILES, Spread, read_columns, read_groups
@@ -42,7 +42,7 @@ def same(spread: Spread, values: pd.Series) -> None:
         assert spread.deviation == pytest.approx(present.std(ddof=1), rel=1e-9)
 
 
-@pytest.mark.parametrize("stage", ["ingest", "filter", "dedup", "tokens"])
+@pytest.mark.parametrize("stage", ["filter", "dedup"])
 def test_each_column_is_as_numpy_has_it(run_folder: Path, stage: str) -> None:
     found, columns = read_columns(open_run(str(run_folder)), stage)
     table = frame(run_folder, stage)
@@ -50,12 +50,6 @@ def test_each_column_is_as_numpy_has_it(run_folder: Path, stage: str) -> None:
     for column in columns:
         same(column.kept, table.loc[table["kept"], column.name])
         same(column.dropped, table.loc[~table["kept"], column.name])
-
-
-def test_rules_stand_beside_their_column(run_folder: Path) -> None:
-    _, (words,) = read_columns(open_run(str(run_folder)), None, ["word*"])
-    assert [(rule.rule, rule.threshold) for rule in words.rules] == [("short", 20), ("never", 100000)]
-    assert {rule["rule"] for rule in RULES if rule["column"] == "words"} == {"short", "never"}
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +84,8 @@ def test_values_that_are_no_numbers(odd: Path) -> None:
     assert spread.deviation == pytest.approx(floats[np.isfinite(floats)].std(ddof=1), rel=1e-6)
 
 
-def test_infinite_values_are_told(odd: Path, corpusmill) -> None:
-    code, out, _ = corpusmill("stats", odd, "--column", "floats", "--json")
-    (column,) = json.loads(out)["columns"]
-    assert code == 0 and "inf" in {column["kept"]["max"], column["dropped"]["max"]} | {column["kept"]["min"], column["dropped"]["min"]}
-
-
-def test_many_values_go_in_several_queries(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = read_columns(open_run(str(odd)), "filter")
-    monkeypatch.setattr("corpusmill.report.answers.stats.VALUES", 1000)
-    assert read_columns(open_run(str(odd)), "filter") == at_once
-
-
 def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the last column's pages are damaged, the first columns leave out that shard, too."""
+    """Columns are read by several queries; where the last one's pages are damaged, the first leave out that shard, too."""
     run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     shard = run / "filter/report/part-00000.parquet"
     column = pq.ParquetFile(shard).metadata.row_group(0).column(pq.ParquetFile(shard).schema_arrow.names.index("language_score"))
@@ -114,11 +96,14 @@ def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, mo
     monkeypatch.setattr("corpusmill.report.answers.stats.VALUES", 1)
     opened = open_run(str(run))
     _, columns = read_columns(opened, "filter")
-    rest = pq.read_table(run / "filter/report/part-00001.parquet")
-    assert {c.kept.count + c.dropped.count + c.kept.missing + c.dropped.missing for c in columns} == {rest.num_rows} and opened.warnings
+    rest = pq.read_table(run / "filter/report/part-00001.parquet").to_pandas()
+    assert opened.warnings and len(columns) > 3
+    for found in columns:
+        same(found.kept, rest.loc[rest["kept"], found.name])
+        same(found.dropped, rest.loc[~rest["kept"], found.name])
 
 
-@pytest.mark.parametrize(("stage", "by"), [("filter", "language"), ("dedup", "language"), ("filter", "source"), ("ingest", "source")])
+@pytest.mark.parametrize(("stage", "by"), [("dedup", "language"), ("ingest", "source")])
 def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
     """The property may be one that only another stage's report has, joined by id; tokens come from the index of the token shards."""
     _, groups = read_groups(open_run(str(run_folder)), stage, by)
@@ -134,11 +119,6 @@ def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
     }
     assert {g.value: (g.documents, g.kept, g.characters_in, g.characters_out, g.tokens) for g in groups} == expected and len(expected) == 2
     assert [g.documents for g in groups] == sorted((g.documents for g in groups), reverse=True)
-
-
-def test_sums_by_host(run_folder: Path) -> None:
-    _, groups = read_groups(open_run(str(run_folder)), "filter", "host")
-    assert {g.value: g.documents for g in groups} == {"host0.test": 17, "host1.test": 19, "host2.test": 19, "evil.test": 1}
 
 
 def test_sums_by_rule(run_folder: Path, odd: Path) -> None:
@@ -165,7 +145,7 @@ def test_a_property_that_no_stage_has(odd: Path, corpusmill) -> None:
 
 def test_the_terminal(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for arguments in ((), ("--by", "language"), ("--by", "source"), ("--by", "rule"), ("--by", "host"), ("--stage", "dedup")):
+    for arguments in ((), ("--by", "language"), ("--by", "rule")):
         code, out, _ = corpusmill("stats", run_folder, *arguments)
         assert code == 0 and all(len(line) <= 80 for line in out.decode().splitlines())
     _, out, _ = corpusmill("stats", run_folder, "--column", "words")
@@ -194,15 +174,13 @@ def test_a_report_without_measured_columns(tmp_path: Path) -> None:
     assert characters.name == "chars_in" and characters.kept == characters.dropped == Spread()
 
 
-@pytest.mark.parametrize(
-    "command", [("inspect", "--json", "--limit", "0"), ("inspect", "--csv"), ("sample", "--json"), ("stats", "--json"), ("stats", "--csv")]
-)
-def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any, command: tuple[str, ...]) -> None:
+def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any) -> None:
     """The message on missing data is on standard error, because it is no row."""
     run = write_run(tmp_path / "run", ("ingest", "filter"))
     shard = run.folder / "filter" / "report" / "part-00001.parquet"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    name, *options = command
-    code, out, error = corpusmill(name, run.folder, "--stage", "filter", *options)
-    assert code == 0 and out and b"Note" not in out
-    assert "Note: " in error and "part-00001.parquet" in error
+    filtered = ("--stage", "filter", "--json")
+    for name, *options in (("inspect", *filtered), ("sample", *filtered), ("stats", *filtered), ("query", "FROM filter_report", "--csv")):
+        code, out, error = corpusmill(name, run.folder, *options)
+        assert code == 0 and out and b"Note" not in out
+        assert "Note: " in error and "part-00001.parquet" in error

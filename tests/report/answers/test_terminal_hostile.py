@@ -37,18 +37,13 @@ def write_run(folder: Path, nasty: dict[str, str]) -> str:
 
 def commands(run: str, other: str, nasty: dict[str, str]) -> list[list[str]]:
     column, rule = f"value{nasty['column']}", f"rule{nasty['rule']}"
-    inspect = [
-        [], ["--stage", "ingest"], ["--order", column, "--rule", rule], ["--json"], ["--csv"],
-        ["--columns", f"url,language,source,id,{column}"], ["--language", "none"], ["--rule", f"no {rule}"], ["--columns", f"no {column}"],
-    ]  # fmt: skip
-    why = [["0" * 32], ["0" * 32, "--json"], [f"some {nasty['text']}"], [f"no {nasty['text']}"], [f"http://host/{nasty['url']}no"]]
+    inspect = [["--order", column, "--rule", rule], ["--csv"], ["--columns", f"url,language,source,id,{column}"], ["--rule", f"no {rule}"]]
     return [
         *(["inspect", run, *options] for options in inspect),
-        ["inspect", f"{run}/no"],
         ["inspect", f"{run}/filter/report/part-00000.parquet"],
-        *(["sample", run, *options] for options in (["--rule", rule, "--near"], ["--json"], ["--stage", rule])),
-        *(["why", run, *options] for options in why),
-        *(["diff", run, *options] for options in ([other], [other, "--json"], [f"{run}x"])),
+        ["sample", run, "--rule", rule, "--near"],
+        *(["why", run, document] for document in ("0" * 32, f"some {nasty['text']}", f"http://host/{nasty['url']}no")),
+        *(["diff", run, second] for second in (other, f"{run}x")),
     ]
 
 

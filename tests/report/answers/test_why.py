@@ -1,4 +1,3 @@
-import io
 import json
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from built_run import documents, report
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rich.console import Console
+from printing import printed
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.why import why
@@ -21,9 +20,7 @@ from corpusmill.report.read import ReportRule
 
 
 def explain(run: Path, document: str) -> str:
-    console = Console(file=io.StringIO(), width=80)
-    why(str(run), document, console)
-    return re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
+    return re.sub(r"\s+", " ", printed(why, str(run), document))
 
 
 def identifier(run: Path, url: str) -> str:
@@ -56,16 +53,9 @@ def test_a_document_that_went_all_the_way_has_tokens(run_folder: Path) -> None:
     assert re.search(r"its tokens: \d+, in split train, shard 0\b", text)
 
 
-@pytest.mark.parametrize("length", [32, 12])
-def test_by_id_and_its_beginning(run_folder: Path, length: int) -> None:
+def test_by_the_beginning_of_the_id(run_folder: Path) -> None:
     url = "http://host2.test/page-14.html"
-    assert explain(run_folder, identifier(run_folder, url)[:length]) == explain(run_folder, url)
-
-
-def test_hostile_text_is_harmless(run_folder: Path, hostile_url: str) -> None:
-    text = explain(run_folder, hostile_url)
-    assert "before<script>alert(1)</script>" in text
-    assert not any(c in text for c in "\x1b\u202e\x07")
+    assert explain(run_folder, identifier(run_folder, url)[:12]) == explain(run_folder, url)
 
 
 def test_what_is_not_there(run_folder: Path, tmp_path: Path, builder: Any) -> None:
@@ -89,14 +79,7 @@ def test_a_beginning_of_several_ids_is_refused(tmp_path: Path, builder: Any, mon
         explain(tmp_path / "run", first)
 
 
-def test_half_a_run_says_so(tmp_path: Path, builder: Any) -> None:
-    builder(tmp_path / "run", ("ingest", "filter"))
-    manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
-    manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])
-    assert "Note: filter not finished" in explain(tmp_path / "run", "http://host1.test/page-10.html")
-
-
-@pytest.mark.parametrize("passage", ["word14x0 word14x1 word14x2", "  word14x0\n\tword14x1 ", "word14x1\u00a0word14x2", "ord14x0 word14x"])
+@pytest.mark.parametrize("passage", ["  word14x0\n\tword14x1 ", "ord14x0 word14x"])
 def test_a_passage_of_one_document_is_explained(run_folder: Path, passage: str) -> None:
     text = explain(run_folder, passage)
     assert text.startswith("1 document holds this text as the stage ingest wrote it: 1. http://host2.test/page-14.html")
@@ -107,21 +90,16 @@ def test_a_passage_of_several_is_a_list(run_folder: Path) -> None:
     text = explain(run_folder, "word2")
     assert "10 documents hold this text" in text and " 10. http://" in text
     assert text.count("kept by tokens") == 10
-    assert "dropped by filter: short, symbols" in explain(run_folder, "word14x0") and "dropped by dedup: near" in explain(
-        run_folder, "word41x"
-    )
     assert "ingest: kept" not in text and f"corpusmill why {run_folder} ID" in text
     assert "no text holds it" in refused(run_folder, "word14x1 word14x0")
 
 
 @pytest.mark.parametrize(
     "spelling",
-    ["https://host2.test/page-14.html", "http://www.host2.test/page-14.html", "http://host2.test/page-14.html/",
-     "HTTP://HOST2.test/page-14.html#part", "host2.test/page-14.html", "http://host2.test/page-14.html?"],
-)  # fmt: skip
+    ["https://www.host2.test/page-14.html/", "HTTP://HOST2.test/page-14.html#part", "host2.test/page-14.html?"],
+)
 def test_near_spellings_are_offered(run_folder: Path, spelling: str) -> None:
     assert refused(run_folder, spelling).endswith("; there is http://host2.test/page-14.html.")
-    assert "there is http://host2.test/page-1" in refused(run_folder, "http://host2.test/page-1400.html")
 
 
 def refused(folder: Path, document: str) -> str:
@@ -152,7 +130,7 @@ def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture
 
 
 def as_json(folder: Path, document: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    why(str(folder), document, Console(file=io.StringIO()), form="json")
+    printed(why, str(folder), document, form="json")
     return json.loads(capsys.readouterr().out)
 
 

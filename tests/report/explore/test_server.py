@@ -43,7 +43,7 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, corpusmill) -> None:
     """Tests the printed address, answers on the loopback address alone, a port in use, Ctrl-C, and that nothing is written in the run."""
     write_run(tmp_path / "run")
     before = bytes_of(tmp_path)
@@ -66,30 +66,23 @@ def test_the_command(tmp_path: Path) -> None:
         for address in addresses:
             with pytest.raises(OSError):
                 socket.create_connection((address, port), timeout=2).close()
-        second = subprocess.run(
-            [sys.executable, "-m", "corpusmill", "explore", str(tmp_path / "run"), "--port", str(port)], capture_output=True, text=True
-        )
-        assert second.returncode == 2 and second.stderr.startswith(f"corpusmill: port {port} of 127.0.0.1 can't be used")
+        code, _, error = corpusmill("explore", tmp_path / "run", "--port", port)
+        assert code == 2 and error.startswith(f"corpusmill: port {port} of 127.0.0.1 can't be used")
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=60)
         assert (process.returncode, out, error) == (0, "", "")
     assert bytes_of(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"), [(["nowhere"], "not a run's folder"), (["--stage", "dedup"], "the stage 'dedup' has no report")]
-)
-def test_no_such_run_or_stage(tmp_path: Path, arguments: list[str], said: str) -> None:
-    write_run(tmp_path / "run", ("ingest", "filter"))
-    folder, stage = (str(tmp_path / "nowhere"), None) if arguments == ["nowhere"] else (str(tmp_path / "run"), arguments[1])
-    with pytest.raises(InputError, match=said):
-        Explorer(folder, stage)
-
-
-def test_a_run_without_reports(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"inputs": [], "recipe": {}}')
-    with pytest.raises(InputError, match="no stage of this run has a report yet"):
-        Explorer(str(tmp_path))
+def test_no_such_run_or_stage(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", ("ingest",))
+    write_run(tmp_path / "none", ())
+    for name, stage, said in (
+        ("nowhere", None, "not a run's folder"), ("run", "dedup", "the stage 'dedup' has no report"),
+        ("none", None, "no stage of this run has a report yet"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            Explorer(str(tmp_path / name), stage)
 
 
 def test_a_run_half_done(tmp_path: Path) -> None:
@@ -117,19 +110,6 @@ def test_a_damaged_shard_is_left_out_and_said(tmp_path: Path) -> None:
     assert [row["id"] for row in answer["rows"]] == [row["id"] for row in rows[28:]]
     found = client.get("/api/document", params={"key": "filter/5"}).json()
     assert found["text"] is None and found["id"] == rows[33]["id"]
-
-
-def test_a_report_of_another_version(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    for path in (tmp_path / "dedup/report").iterdir():
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["chars_in"]), path)
-    client = client_of(tmp_path)
-    run = client.get("/api/run").json()
-    assert [stage["name"] for stage in run["stages"]] == ["ingest", "filter", "tokens"] and run["loading"] is None
-    assert any("chars_in" in warning for warning in run["warnings"])
-    refused = client.get("/api/documents?stage=dedup")
-    assert refused.status_code == 422 and "left out" in refused.json()["detail"]
 
 
 def test_one_shard_of_another_version(tmp_path: Path) -> None:
@@ -166,8 +146,8 @@ def test_zero_rows(tmp_path: Path) -> None:
     run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report([], fields, metadata)}])
     client = client_of(tmp_path)
     for path in (
-        "documents?", "documents?low.words=1&url=x&rule=short", "documents?order=words", "documents?order=url", "documents?text=x",
-        "summary?", "histogram?column=score", "thresholds?set.short=1", "changed?which=lost&set.short=1",
+        "documents?low.words=1&url=x&rule=short", "documents?order=words", "documents?text=x", "summary?", "histogram?column=score",
+        "thresholds?set.short=1", "changed?which=lost&set.short=1",
     ):  # fmt: skip
         answer = client.get(f"/api/{path}&stage=filter")
         assert answer.status_code == 200, (path, answer.text)
@@ -212,19 +192,6 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
     ]
 
 
-def test_damaged_text_in_a_report(tmp_path: Path) -> None:
-    """Invalid UTF-8 costs its rows, not the others."""
-    write_run(tmp_path, ("ingest", "filter"))
-    path = tmp_path / "filter/report/part-00000.parquet"
-    table = pq.read_table(path)
-    broken = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
-    pq.write_table(table.set_column(table.schema.get_field_index("url"), "url", broken), path)
-    client = client_of(tmp_path)
-    answer = client.get("/api/documents", params={"stage": "filter"}).json()
-    assert answer["total"] == 28
-    assert any("part-00000.parquet" in warning and "UTF8" in warning for warning in client.get("/api/run").json()["warnings"])
-
-
 def test_while_it_is_loading(run_folder: Path) -> None:
     explorer = Explorer(str(run_folder))
     client = client_for(explorer)
@@ -237,9 +204,7 @@ def test_while_it_is_loading(run_folder: Path) -> None:
     assert explorer.loading is None and not explorer.loaded
 
 
-@pytest.mark.parametrize(
-    "query", ["FROM read_csv('/etc/passwd')", "COPY (SELECT 1) TO 'out.csv'", "SET enable_external_access = true", "ATTACH 'x.db'"]
-)
+@pytest.mark.parametrize("query", ["FROM read_csv('/etc/passwd')", "SET enable_external_access = true"])
 def test_the_database_is_closed(run_folder: Path, query: str) -> None:
     """Even a query from outside, for which there is no interface, would reach no file."""
     with pytest.raises(duckdb.Error, match=r"(?i)disabled|cannot"):
@@ -262,7 +227,6 @@ def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch)
     [
         (duckdb.OutOfMemoryException("no room"), 503, "There is too little memory for this question; a narrower one may be answered."),
         (duckdb.IOException("a\nfile."), 500, "That can't be answered: a file."),
-        (OSError("gone"), 500, "That can't be answered: gone."),
     ],
 )
 def test_what_goes_wrong_is_a_sentence(run_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, said: str) -> None:
@@ -274,17 +238,6 @@ def test_what_goes_wrong_is_a_sentence(run_folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(StageTable, "rows_of", fail)
     answer = client.get("/api/documents?stage=filter")
     assert (answer.status_code, answer.json()) == (status, {"detail": said})
-
-
-def test_hosts_differ_by_no_capitals(tmp_path: Path) -> None:
-    run = RunBuilder(tmp_path / "run")
-    rows = [
-        {"id": f"{n:032d}", "url": f"http://{host}/{n}", "kept": True, "failed": [], "chars_in": 1, "chars_out": 1}
-        for n, host in enumerate(["A.test", "a.test", "A.TEST:80"])
-    ]
-    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report(rows, [])}])
-    (stage,) = client_of(tmp_path / "run").get("/api/run").json()["stages"]
-    assert stage["hosts"] == [{"value": "a.test", "rows": 3}]
 
 
 def test_other_stages_of_a_document_come_from_the_files_where_one_is_loaded(run_folder: Path) -> None:

@@ -51,29 +51,6 @@ def test_read_in_pieces_it_is_the_whole(content, tmp_path_factory, cuts) -> None
     assert [done.warnings for done in tail.rows[:3]] == [0, 1, 2] and all(done.documents for done in tail.rows)
 
 
-def test_rows_from_a_place_on(content, tmp_path) -> None:
-    (tmp_path / MANIFEST).write_bytes(content + b"not JSON\n")
-    tail = ManifestTail(Storage(str(tmp_path)))
-    tail.update()
-    places = [0, *(at + 1 for at in range(len(content)) if content[at : at + 1] == b"\n")]
-    assert [len(tail.since(place)) for place in places] == [5, 4, 3, 2, 1, 1, 1, 0] and tail.bad == 1
-    (tmp_path / MANIFEST).write_bytes(content[: places[1]])  # another manifest
-    tail.update()
-    assert [done.task for done in tail.rows] == ["part-0"]
-
-
-def test_on_a_store_a_place_is_the_number_of_a_row() -> None:
-    storage = Storage("memory://tail/filter")
-    manifest = Manifest(storage)
-    place = manifest.place
-    write(manifest)
-    tail = ManifestTail(storage)
-    tail.update()
-    assert (place, manifest.place) == (0, 7) and [done.place for done in tail.rows] == [0, 1, 2, 3, 6]
-    assert len(tail.since(2)) == 3 and tail.last_written() is not None
-    assert all(done.written is not None for done in tail.rows)
-
-
 def test_objects_that_become_one_while_they_are_read() -> None:
     """Each row is taken once, whether read from small objects that are gone or only from the large one."""
     storage = Storage("memory://tail-tidy/filter")
@@ -105,23 +82,3 @@ def test_an_object_that_is_written_again_within_a_second(monkeypatch: pytest.Mon
     assert len(storage.list_files("manifest")) == 1
     tail.update()
     assert tail.complete and [done.task for done in tail.finished()] == ["part-0", "part-1"]
-
-
-def test_an_object_that_is_no_row_and_one_that_cannot_be_read_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = Storage("memory://tail-odd/filter")
-    manifest = Manifest(storage)
-    for number in range(4):
-        manifest.append(row(number))
-    storage.write_bytes("manifest/note.txt", b"mine")
-    tail, read = ManifestTail(storage), Storage.read_bytes
-
-    def fails(self: Storage, path: str) -> bytes:
-        if path.endswith("2.json"):
-            raise OSError("not now")
-        return read(self, path)
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="not now"):
-        patch.setattr(Storage, "read_bytes", fails)
-        tail.update()
-    tail.update()
-    assert [done.place for done in tail.rows] == [0, 1, 2, 3] and not tail.bad

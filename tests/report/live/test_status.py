@@ -1,4 +1,4 @@
-"""Tests the status of a run in progress: killed, failed, resumed, on Ray and on a store; counts are those of its manifest."""
+"""Tests the status of a run in progress: killed, failed, resumed, and on a store; counts are those of its manifest."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from built_run import write_run
 
-from corpusmill.pipeline.engine import Engine, InlineEngine
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, new_plan
@@ -124,15 +124,15 @@ def stages(status: dict[str, Any]) -> dict[str, str]:
     return {stage["name"]: stage["status"] for stage in status["stages"]}
 
 
-def carry_out(gated, crawl, folder: str, engine: Engine, **stages: str) -> None:
-    """Runs in this process; `stages`: its `first` and `last`."""
-    plan = new_plan(folder, str(gated.recipe), [str(crawl)], **stages)
-    execute(replace(plan, strict=True), engine, Progress(False), lambda _: None, lambda _: None)
+def carry_out(gated, crawl, folder: str) -> None:
+    """Runs in this process."""
+    plan = new_plan(folder, str(gated.recipe), [str(crawl)])
+    execute(replace(plan, strict=True), InlineEngine(), Progress(False), lambda _: None, lambda _: None)
 
 
-def started(*arguments: Any, **stages: str) -> threading.Thread:
+def started(*arguments: Any) -> threading.Thread:
     """Starts the same in a thread."""
-    thread = threading.Thread(target=carry_out, args=arguments, kwargs=stages, daemon=True)
+    thread = threading.Thread(target=carry_out, args=arguments, daemon=True)
     thread.start()
     return thread
 
@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
 
     gated.gate("2", "3-bad")
     with pytest.raises(CorpusmillError, match="this one is bad"):
-        carry_out(gated, crawl, str(gated.run), InlineEngine())
+        carry_out(gated, crawl, str(gated.run))
     failed = read_status(str(gated.run))
     assert failed["state"] == "failed" and failed["ended"] and "this one is bad" in failed["failure"]
     assert failed["failures"]["count"] == 1
@@ -167,7 +167,7 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
     assert corpusmill("status", gated.run, "--json")[0] == 1
 
     (gated.recipe.parent / "gates" / "3-bad").unlink()
-    thread = started(gated, crawl, str(gated.run), InlineEngine())
+    thread = started(gated, crawl, str(gated.run))
     gated.gate("3")
     check_counts(until(gated.run, filtering(1)), gated.run, before=3, done=1)
     gated.gate("4", "5")
@@ -181,26 +181,10 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
     assert code == 0 and json.loads(out)["state"] == "complete"
 
 
-@pytest.mark.long
-def test_a_run_on_ray(gated, crawl, ray_engine) -> None:
-    carry_out(gated, crawl, str(gated.run), InlineEngine(), last="ingest")
-    ray_engine.connect()
-    lent = SimpleNamespace(perform=ray_engine.perform, known_workers=ray_engine.known_workers, workers=2, close=lambda: None)
-    thread = started(gated, crawl, str(gated.run), lent, first="filter", last="filter")
-    gated.gate("5", "4")  # the largest are dispatched first
-    seen = until(gated.run, filtering(2))
-    check_counts(seen, gated.run, before=0, done=2)
-    assert seen["phase"]["workers"] == 2 and seen["phase"]["latest"]["tasks"] == 2
-    gated.gate("0", "1", "2", "3")
-    thread.join(PATIENCE)
-    done = read_status(str(gated.run))
-    assert done["state"] == "stopped" and done["sentence"] == "The requested stages are done. Not finished: dedup."
-
-
 def test_a_run_on_a_store(gated, crawl) -> None:
     """The lease names the process that works on it, as on a disk."""
     folder = "memory://live-run"
-    thread = started(gated, crawl, folder, InlineEngine())
+    thread = started(gated, crawl, folder)
     gated.gate("0", "1")
     seen = until(folder, filtering(2))
     check_counts(seen, folder, before=0, done=2)
@@ -211,6 +195,7 @@ def test_a_run_on_a_store(gated, crawl) -> None:
     assert read_status(folder)["state"] == "complete"
 
 
+@pytest.mark.long
 def test_a_training(tmp_path) -> None:
     write_run(tmp_path / "run", ("ingest", "filter", "dedup", "tokens"))
     sets = (

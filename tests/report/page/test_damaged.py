@@ -16,11 +16,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("damaged")
 
 
-#: These differ little from others.
-SIMILAR = ("an empty shard", "no ingest", "no dedup", "no tokens", "no evaluate")
+#: These differ most from others.
+QUICK = ("half done", "damaged inside", "an older version", "none kept", "ten thousand rules", "only trained", "odd characters",
+         "broken JSON", "no filter")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SIMILAR)) for name in DAMAGED])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in DAMAGED])
 def test_the_page_says_what_is_wrong(folder: Path, name: str) -> None:
     make, words = DAMAGED[name]
     make(folder / name)

@@ -1,10 +1,9 @@
 """Tests that page and terminal show the empty places of packing, and the shares of a mixture."""
 
-import io
 import json
 from pathlib import Path
 
-from rich.console import Console
+from printing import printed
 from token_sets import random_documents, write_token_set
 
 from corpusmill.report.answers.terminal import render_report
@@ -19,9 +18,7 @@ def test_packing_is_reported(tmp_path: Path) -> None:
     told = described.packing()
     found = packings({"train": json.loads((tmp_path / "tokens" / "train" / "shards.json").read_text())})
     assert found == [Packing("train", each["length"], each["rows"], each["padding"], each["waste"]) for each in told] and len(found) == 2
-    console = Console(file=io.StringIO(), width=80)
-    render_report(str(tmp_path), console)
-    text, page = console.file.getvalue(), Path(write_report(str(tmp_path))).read_text()  # type: ignore[attr-defined]
+    text, page = printed(render_report, str(tmp_path)), Path(write_report(str(tmp_path))).read_text()
     assert "Documents packed into rows" in text
     for each in told:
         line = next(line for line in text.splitlines() if line.split()[:2] == ["train", str(each["length"])])
@@ -41,9 +38,7 @@ def test_the_mixture_is_reported(tmp_path: Path) -> None:
     good = {"name": "<b>wiki", "wanted": 9_000, "there": 2_000, "tokens": 4_000, "epochs": 2.0, "short": 5_000}
     (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": [good, {"name": "cut"}, None, {**good, "epochs": "many"}]}))
     assert read_summary(str(tmp_path)).mixture == [Component(**good)]  # type: ignore[arg-type]
-    console = Console(file=io.StringIO(), width=80)
-    render_report(str(tmp_path), console)
-    text, page = console.file.getvalue(), Path(write_report(str(tmp_path))).read_text()  # type: ignore[attr-defined]
+    text, page = printed(render_report, str(tmp_path)), Path(write_report(str(tmp_path))).read_text()
     assert next(line for line in text.splitlines() if "wiki" in line).split() == ["<b>wiki", "2,000", "9,000", "4,000", "2.00", "5,000"]
     assert '<td>&lt;b&gt;wiki</td><td class="number">2,000</td><td class="number">9,000</td><td class="number">4,000</td>' in page
     (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": 7}))

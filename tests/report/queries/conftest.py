@@ -1,20 +1,12 @@
-"""Makes a run of random decisions, shared by the tests of all queries."""
+"""Opens the run of random decisions for the tests of all queries."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from random_run import write_random_run
 
 from corpusmill.report.queries.summary import HELD
 from corpusmill.report.query.run import Run
-
-
-@pytest.fixture(scope="session")
-def random_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("random") / "run"
-    write_random_run(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

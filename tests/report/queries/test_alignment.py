@@ -75,9 +75,9 @@ def test_a_run_without_it_has_no_section(tmp_path: Path, builder: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[1]", "no", '{"a": 1}', '{"scores": {"toxicity": {}}, "answers": []}', '{"scores": {}, "answers": [1]}']
+    ("name", "content"),
+    [("judged.json", '{"scores": {"toxicity": {}}, "answers": []}'), ("judged.json", "no"), ("pair_sources.json", "[1]")],
 )
-@pytest.mark.parametrize("name", ["judged.json", "pair_sources.json"])
 def test_a_damaged_file_is_a_warning(aligned: Path, name: str, content: str) -> None:
     (aligned / "align" / name).write_text(content)
     run = Run(str(aligned))

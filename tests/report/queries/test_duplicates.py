@@ -1,23 +1,19 @@
 """Compares queries on the cluster tables with plain Python over all of their rows."""
 
-import io
 import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
-from rich.console import Console
+from printing import printed
 
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.clusters import clusters
-from corpusmill.report.queries.duplicates import LISTS, choose_clusters, find_clusters, read_clusters, read_members, read_sources
+from corpusmill.report.queries.duplicates import LISTS, choose_clusters, read_clusters, read_members, read_sources
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import RunReader
 
 Rows = list[dict[str, Any]]
 SCHEMA = pa.schema(
@@ -67,9 +63,8 @@ def write(folder: Path, parts: list[Rows], schema: pa.Schema = SCHEMA, sources: 
     return Run(str(folder))
 
 
-@pytest.mark.parametrize("seed", (1, 2, 3))
-def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
-    parts = tables(seed, 1 + seed % 4, earlier=[0, 0.3, 1][seed % 3], size=1000 if seed == 1 else 300)
+def test_the_lists_are_those_of_all_rows(tmp_path: Path) -> None:
+    parts = tables(1, 3, earlier=0.3)
     rows = [row for part in parts for row in part]
     run = write(tmp_path, parts)
     found = read_clusters(run)
@@ -89,7 +84,7 @@ def test_the_lists_are_those_of_all_rows(tmp_path: Path, seed: int) -> None:
     lowest = {name: min(r["similarity"] for r in near if r["kept_id"] == name) for name in {r["kept_id"] for r in near}}
     assert doubtful == sorted(lowest, key=lambda name: (lowest[name], name))[:7]
     assert len(set(drawn)) == len(drawn) == min(7, len(by_name)) and drawn == choose_clusters(run, "random", 7)
-    assert len(by_name) < 50 or drawn != choose_clusters(run, "random", 7, seed=1)
+    assert drawn != choose_clusters(run, "random", 7, seed=1)
 
 
 def test_members_are_the_least_similar_ones(tmp_path: Path) -> None:
@@ -105,35 +100,6 @@ def test_members_are_the_least_similar_ones(tmp_path: Path) -> None:
         assert (cluster.kept.id if cluster.kept else None) == (None if cluster.kept_in else cluster.kept_id)
         removed.sort(key=lambda r: (2 if r["similarity"] is None else r["similarity"], r["shard"], r["row"]))
         assert [member.id for member, _ in cluster.removed] == [row["id"] for row in removed[:3]]
-
-
-def test_clusters_are_found_by_member_and_by_kept_document(tmp_path: Path) -> None:
-    parts = tables(3, 2, earlier=0.5)
-    run = write(tmp_path, parts)
-    for row in random.Random(1).sample([row for part in parts for row in part], 20):
-        assert find_clusters(run, {row["id"]}) == find_clusters(run, {row["kept_id"]}) == [row["kept_id"]]
-    assert find_clusters(run, {"nobody"}) == []
-
-
-def test_tables_without_earlier_runs_and_files_that_are_none(tmp_path: Path) -> None:
-    parts = tables(4, 2, earlier=0)
-    plain = write(tmp_path / "a", parts, pa.schema([f for f in SCHEMA if f.name != "kept_in"]))
-    with_column = write(tmp_path / "b", parts)
-    one, two = read_clusters(plain), read_clusters(with_column)
-    assert one is not None and two is not None and (one.count, one.sizes, one.verified) == (two.count, two.sizes, two.verified)
-    assert all(choose_clusters(plain, name, 5) == choose_clusters(with_column, name, 5) for name in LISTS)
-    other = [[{"bucket": 1, "document": 2}]]
-    assert read_clusters(write(tmp_path / "c", other, pa.schema([("bucket", pa.int64()), ("document", pa.int64())]))) is None
-
-
-def test_a_damaged_table_is_a_warning(tmp_path: Path) -> None:
-    parts = tables(5, 2, earlier=0)
-    write(tmp_path, parts)
-    (tmp_path / "dedup" / "clusters" / "part-00001.parquet").write_bytes(b"PAR1")
-    run = Run(str(tmp_path))
-    found = read_clusters(run)
-    assert found is not None and found.documents == len(parts[0])
-    assert any("clusters/part-00001.parquet" in warning for warning in run.warnings)
 
 
 def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> None:
@@ -153,20 +119,9 @@ def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> N
     assert read_sources(write(tmp_path / "none", [])).rows == []
 
 
-def test_rows_are_read_by_their_number(tmp_path: Path) -> None:
-    rows = [{**dict.fromkeys(DOCUMENTS.names), "id": f"{n:032x}", "source": "s", "text": f"text {n}"} for n in range(10_000)]
-    storage = Storage(str(tmp_path))
-    publish(storage, "filter/data/part-00000.parquet", pa.Table.from_pylist(rows, schema=DOCUMENTS))
-    storage.write_bytes("run.json", b"{}")
-    found = RunReader(str(tmp_path)).at("filter/data/part-00000.parquet", [9999, 0, 4096, 4095, 0, 20_000], ["id", "text"])
-    assert found == {n: {"id": f"{n:032x}", "text": f"text {n}"} for n in (0, 4095, 4096, 9999)}
-
-
 def test_a_document_that_an_earlier_run_keeps(tmp_path: Path) -> None:
     rows = [row for row in tables(7, 1, earlier=1)[0] if row["kept_id"] == f"{0:032x}"]
     write(tmp_path, [rows])
-    console = Console(file=io.StringIO(), width=80)
-    clusters(str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False, console=console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = printed(clusters, str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False).splitlines()
     assert f"Cluster 1: {len(rows) + 1} documents" in lines and f"   kept    id {'0' * 32}, in the earlier run old" in lines
     assert sum(line.startswith("   removed ") for line in lines) == len(rows)

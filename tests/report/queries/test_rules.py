@@ -28,16 +28,6 @@ def test_counts_equal_those_of_the_whole_table(run_folder: Path, stage: str) -> 
     assert {r.name: r.alone for r in found.by_removal() if r.alone} == {pair["values"]: pair["counts"] for pair in flat}
 
 
-def test_known_counts(run_folder: Path) -> None:
-    run = Run(str(run_folder))
-    found = read_decisions(run, "filter")
-    assert found is not None
-    assert [(r.name, r.fired, r.alone) for r in found.by_removal()] == [("short", 5, 4), ("symbols", 4, 3), ("language", 3, 3)]
-    assert found.rules["never"].fired == 0
-    overlap = read_overlap(run, found)
-    assert overlap is not None and overlap.both["short", "symbols"] == 1 and overlap.both["language", "short"] == 0
-
-
 def test_characters_and_first_failures(opened_random_run: Run) -> None:
     d = read_decisions(opened_random_run, "filter")
     assert d is not None

@@ -7,27 +7,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from corpusmill.filters.rules import Rule as FilterRule
 from corpusmill.report.queries.origins import read_origins
 from corpusmill.report.queries.rules import Decisions, read_decisions
-from corpusmill.report.queries.summary import HELD, Summary, read_summary
+from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import (
     SAMPLES,
-    Changes,
-    TriedThreshold,
-    is_number,
-    numeric_rules,
     read_changes,
     read_examples,
     read_near_misses,
-    recipe_line,
-    sensible,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import ReportRule
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +62,6 @@ def test_the_table_has_a_few_thresholds_on_either_side(opened_random_run: Run, d
     assert counts == sorted(counts, reverse=True)  # the loosest first
     assert {row.more > 0 for row in rows if not row.now} == {True, False}
     assert all(type(row.threshold) is int for row in rows[1:])  # as in the recipe
-
-
-@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_sensible_numbers_are_near(value: float, now: float) -> None:
-    assert abs(sensible(value, now) - value) <= 0.1 * abs(value - now)
-
-
-@pytest.mark.parametrize(
-    ("value", "now", "expected"), [(1234.0, 50.0, 1000.0), (0.6834, 0.65, 0.683), (0.000123, 0.0, 0.00012), (3.0, 3.0, 3.0)]
-)
-def test_sensible_numbers_have_few_digits(value: float, now: float, expected: float) -> None:
-    assert sensible(value, now) == pytest.approx(expected, rel=0.2) and len(f"{sensible(value, now):g}") <= len(f"{value:g}")
-
-
-def test_only_numbers_can_be_changed() -> None:
-    numbers = {1: True, 0.5: True, None: False, "a": False, float("nan"): False}
-    assert {value: is_number(value) for value in numbers} == numbers and not is_number(True) and not is_number(["en"])
-    rules = [ReportRule("s", name, column, comparison, threshold) for name, column, comparison, threshold in
-             (("a", "x", "<", 1), ("b", "x", "==", 1), ("c", "x", "not in", ["en"]), ("d", "gone", ">", 1))]  # fmt: skip
-    rules += [ReportRule("s", "twice", "x", comparison, 1) for comparison in ("<", ">")]
-    assert [rule.rule for rule in numeric_rules(rules, ["x"])] == ["a"]
-    assert recipe_line("rule", 50) == "filter.thresholds.rule=50" and recipe_line("rule", None) == "filter.thresholds.rule=null"
 
 
 def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:
@@ -143,27 +112,3 @@ def test_the_recipe_line_does_what_the_page_says(summary: Summary, table: pa.Tab
     still = FilterRule(name, rule.column, rule.comparison, float(value)).failing(table[rule.column].combine_chunks())
     assert sum(not names and not fails for names, fails in zip(failed, still, strict=True)) == d.kept + found.more
     assert found.off is not None and sum(not names for names in failed) == d.kept + found.off
-
-
-def test_a_rule_whose_column_holds_nothing(tmp_path: Path) -> None:
-    import json
-
-    from built_run import RunBuilder, report
-
-    values = [None, float("nan")]
-    rows = [
-        {"id": f"{n}", "url": "", "kept": not n, "failed": ["other"] * n, "chars_in": 1, "chars_out": 1, "x": values[n]} for n in (0, 1)
-    ]
-    rules = json.dumps([{"step": "s", "rule": "rule", "column": "x", "comparison": ">", "threshold": 2.0}]).encode()
-    builder = RunBuilder(tmp_path / "run")
-    builder.stage("filter", [{"report/part-00000.parquet": report(rows, [pa.field("x", pa.float64())], {b"corpusmill.rules": rules})}])
-    with Run(str(builder.folder)) as run:
-        run.hold(HELD)
-        d = read_decisions(run, "filter")
-        assert d is not None
-        changes = read_changes(run, d)["rule"]
-    assert (
-        isinstance(changes, Changes)
-        and changes.every == [TriedThreshold(2.0, 1, 1, 0, True)]
-        and changes.off == TriedThreshold(None, 1, 1, 0)
-    )

@@ -1,12 +1,9 @@
 """Tests the evaluation of the tokenizer, on the terminal and on the page."""
 
-import io
 import re
-import shutil
 from pathlib import Path
 
-import pytest
-from rich.console import Console
+from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
@@ -24,9 +21,7 @@ def test_read(run_folder: Path) -> None:
 
 
 def test_terminal(run_folder: Path) -> None:
-    console = Console(file=io.StringIO(), width=120)
-    render_report(str(run_folder), console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = printed(render_report, str(run_folder), width=120)
     assert "\x1b" not in shown and "\u202e" not in shown
     assert re.search(r"this run +4,000 +2\.50 +4\.00 +25\.0%", shown) and re.search(r"gpt2 +2,500 +4\.00 +2\.50 +25\.0%", shown)
     assert re.search(r"en +0\.01 +3\.00 +4\.80 +4\.00", shown) and re.search(r"host\.test +0\.01 +2\.50 +4\.00 +3\.33", shown)
@@ -48,13 +43,11 @@ def test_page(run_folder: Path) -> None:
     assert "Bytes a token by language" in section and "evil&lt;script&gt;" in section
 
 
-@pytest.mark.parametrize(
-    "content", ["{}", '{"tokenizers": {}, "judged": {}}', '{"tokenizers": {"a": 1}, "judged": {"held_out": true}}', "[1]", "no"]
-)
-def test_a_damaged_file_is_a_warning(run_folder: Path, tmp_path: Path, content: str) -> None:
-    shutil.copytree(run_folder, tmp_path / "run")
-    (tmp_path / "run/tokenizer/quality.json").write_text(content)
-    summary = read_summary(str(tmp_path / "run"))
-    assert summary.tokenizer is None and any("tokenizer/quality.json" in warning for warning in summary.warnings)
-    if content == "no":
-        assert 'id="tokenizer"' not in render(summary)
+def test_a_damaged_file_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    for content in ('{"tokenizers": {}, "judged": {}}', '{"tokenizers": {"a": 1}, "judged": {"held_out": true}}', "[1]", "no"):
+        (tmp_path / "tokenizer/quality.json").write_text(content)
+        reader = RunReader(str(tmp_path))
+        assert read_judgement(reader) is None and any("tokenizer/quality.json" in warning for warning in reader.warnings)
+    assert 'id="tokenizer"' not in render(read_summary(str(tmp_path)))

@@ -14,9 +14,7 @@ from corpusmill.report.queries.summary import HELD
 from corpusmill.report.queries.values import (
     EDGES,
     QUANTILES,
-    Bins,
     Histogram,
-    measured_columns,
     plan,
     read_histograms,
     read_lengths,
@@ -54,19 +52,6 @@ def test_thresholds_are_always_drawn() -> None:
     assert edges[0] <= 5.0 and edges[-1] >= 50.0
 
 
-@pytest.mark.parametrize("values", [[], [0.0], [7.0] * 5, [0.0, 1e12], [-1.5, 2.5], [1e-9, 1e9], list(range(1000)), [0.1, 0.1, 1000.0]])
-def test_edges_ascend_and_each_value_has_a_bin(values: list[float]) -> None:
-    import duckdb
-
-    bins = plan(np.array(values, np.float64), [])
-    assert (np.diff(bins.edges) > 0).all()
-    edges = bins.edges
-    places = duckdb.sql(f"SELECT value, {bins.place('value')} FROM unnest({[float(v) for v in values]}::DOUBLE[]) each(value)").fetchall()
-    assert sorted(value for value, _ in places) == sorted(values)
-    for value, place in places:
-        assert place == (len(edges) - 1 if value > edges[-1] else min(np.searchsorted(edges, value, "right") - 1, len(edges) - 2))
-
-
 def counted(values: np.ndarray, kept: np.ndarray) -> Histogram:
     bins = plan(values, [])
     counts = (np.histogram(values[some], bins.edges)[0].tolist() for some in (kept, ~kept))
@@ -85,34 +70,6 @@ def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
     assert caption(histogram, True) == "940 values"
     few = counted(values[-80:], np.ones(80, bool))
     assert few.bins.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few, False)
-
-
-def test_places_and_item_numbers_are_not_measured() -> None:
-    schema = pa.schema(
-        [("chars_in", pa.int64()), ("similarity", pa.float64()), ("contaminated_item", pa.int64()), ("lines_cut", pa.int64())]
-    )
-    assert measured_columns(schema, "dedup") == ["chars_in", "lines_cut"]
-    assert measured_columns(schema, "filter") == ["chars_in", "similarity", "contaminated_item", "lines_cut"]
-
-
-def test_a_threshold_of_zero_does_not_stretch_a_logarithmic_axis() -> None:
-    histogram = Histogram("quality", Bins(1e-5, 0.9, 59, True, True), [1] * 60, [0] * 60)
-    (line,) = histogram_figure(histogram, [ReportRule("quality", "quality", "quality", "<", 0.0)])["layout"]["shapes"]
-    assert 0 < line["x0"] == line["x1"] < histogram.bins.low
-
-
-def test_the_zeros_of_a_logarithmic_axis_are_called_0() -> None:
-    from corpusmill.report.page.figures import TICKS
-
-    for smallest, greatest in ((1e-5, 0.9), (0.012, 0.5), (3, 5e6), (1e-7, 1e9)):
-        values = np.concatenate([np.zeros(700), np.geomspace(smallest, greatest, 500)])
-        histogram = counted(values, values < 0.1)
-        assert histogram.bins.logarithmic and histogram.bins.zeros
-        figure = histogram_figure(histogram, [ReportRule("ratio", "ratio", "ratio", ">", 0.1)])
-        edges, axis = figure["data"][0]["x"], figure["layout"]["xaxis"]
-        assert axis["ticktext"][0] == "0" and edges[0] < axis["tickvals"][0] < edges[1]
-        assert 2 < len(axis["tickvals"]) <= TICKS + 1 and axis["tickvals"][-1] <= edges[-1]
-        assert len(set(axis["ticktext"])) == len(axis["ticktext"])
 
 
 def test_lengths(opened_random_run: Run) -> None:

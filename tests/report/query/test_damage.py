@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from damaged_runs import DAMAGED
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.query.run import open_run
@@ -46,15 +45,6 @@ def test_a_shard_that_is_missing(run: Path) -> None:
     assert f"{SHARD}: no such file" in opened.warnings[0] and len(opened.report("filter")) == len(rest(run))
 
 
-def test_a_footer_of_the_right_length_that_is_damaged(run: Path) -> None:
-    content = bytearray((run / SHARD).read_bytes())
-    content[-60:-8] = b"\xff" * 52
-    (run / SHARD).write_bytes(content)
-    opened = open_run(str(run))
-    assert [id_ for (id_,) in opened.sql("SELECT id FROM filter_report").fetchall()] == rest(run)
-    assert "sha256" in opened.warnings[0] and SHARD in opened.warnings[0]
-
-
 def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
     """Relations of rows, frames and counts made before the damage is noticed still work, and so do relations derived from them."""
     overwrite(run / SHARD)
@@ -68,15 +58,6 @@ def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
     assert opened.tables["filter_report"].files == ("filter/report/part-00001.parquet",)
 
 
-def test_a_join_over_two_damaged_tables(run: Path) -> None:
-    overwrite(run / SHARD)
-    overwrite(run / "ingest/report/part-00001.parquet")
-    opened = open_run(str(run))
-    found = opened.sql('SELECT id, words, "offset" FROM filter_report JOIN ingest_report USING (id)').fetchall()
-    ingested = pq.read_table(run / "ingest/report/part-00000.parquet")["id"].to_pylist()
-    assert {row[0] for row in found} == set(rest(run)) & set(ingested) and len(opened.warnings) == 2
-
-
 def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
     for number in (0, 1):
         overwrite(run / f"filter/report/part-0000{number}.parquet")
@@ -85,14 +66,7 @@ def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
     with pytest.raises(InputError, match="there is no table 'filter_report'"):
         opened.sql("SELECT sum(words) FROM filter_report").fetchall()
     assert len(opened.warnings) == 2 and "filter_report" not in opened.names
-    for asking in (
-        report.df,
-        lambda: report.columns,
-        lambda: len(report),
-        lambda: "id" in report,
-        lambda: str(report),
-        lambda: report["id"],
-    ):
+    for asking in (report.df, lambda: len(report), lambda: report["id"]):
         with pytest.raises(InputError, match="there is no table 'filter_report'"):
             asking()
     assert len(opened.report("ingest")) == 60
@@ -104,7 +78,7 @@ def test_bits_that_flip_anywhere(run: Path) -> None:
     first = pq.read_table(run / SHARD)["id"].to_pylist()
     chance = random.Random(7)
     found = 0
-    for _ in range(16):
+    for _ in range(6):
         content = bytearray(whole)
         content[chance.randrange(4, len(content) - 4)] ^= 1 << chance.randrange(8)
         (run / SHARD).write_bytes(content)
@@ -139,18 +113,3 @@ def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.
     opened = open_run(str(run_folder))
     assert "filter_report" not in opened.names and "filter_report: the table can't be read, and is left out: No files" in opened.warnings[0]
     assert len(opened.report("ingest")) == 60
-
-
-@pytest.mark.parametrize("name", ["other types", "no rows", "only trained", "odd characters", "no UTF-8", "broken JSON"])
-def test_whatever_a_run_looks_like(name: str, tmp_path: Path) -> None:
-    """Every table can be read, or gives the reason in a sentence."""
-    DAMAGED[name][0](tmp_path / "run")
-    opened = open_run(str(tmp_path / "run"))
-    refused = set()
-    for table in opened.names:
-        try:
-            opened.table(table).to_arrow_table()
-        except InputError as error:
-            assert "\n" not in str(error)
-            refused.add(table)
-    assert all(table.startswith("json_") for table in refused)

@@ -6,7 +6,6 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -27,33 +26,9 @@ def arrow(folder: Path, *path: str) -> pa.Table:
     return ds.dataset(folder.joinpath(*path)).to_table()
 
 
-@pytest.mark.parametrize(
-    ("table", "path"), [("ingest_report", "ingest/report"), ("filter_documents", "filter/data"), ("dedup_report", "dedup/report")]
-)
+@pytest.mark.parametrize(("table", "path"), [("ingest_report", "ingest/report"), ("filter_documents", "filter/data")])
 def test_a_table_is_its_shards_in_their_order(run: Run, run_folder: Path, table: str, path: str) -> None:
     assert run.table(table).to_arrow_table().to_pylist() == arrow(run_folder, path).to_pylist()
-
-
-def test_pandas_polars_and_arrow_have_the_same_rows(run: Run, run_folder: Path) -> None:
-    expected = arrow(run_folder, "filter", "report")
-    rows = run.report("filter").filter("NOT kept").order("words, id")
-    wanted = expected.to_pandas().query("not kept").sort_values(["words", "id"])
-    assert rows.df()["id"].tolist() == wanted["id"].tolist() and len(wanted) == 11
-    assert rows.pl()["words"].to_list() == wanted["words"].tolist()
-    assert pa.table(rows)["symbol_ratio"].to_pylist() == wanted["symbol_ratio"].tolist()
-
-
-def test_aggregates_are_those_of_pandas(run: Run, run_folder: Path) -> None:
-    frame = arrow(run_folder, "filter", "report").to_pandas()
-    found = run.sql(
-        "SELECT language, count(*), avg(words), max(symbol_ratio) FROM filter_report WHERE kept = $kept GROUP BY ALL", kept=True
-    )
-    by_language = frame[frame["kept"]].groupby("language")
-    for language, count, mean, largest in found.fetchall():
-        group = by_language.get_group(language)
-        assert (count, largest) == (len(group), group["symbol_ratio"].max())
-        assert mean == pytest.approx(group["words"].mean(), rel=1e-12)
-    assert len(found) == by_language.ngroups == 2
 
 
 def test_relations_go_on_from_relations(run: Run) -> None:
@@ -63,11 +38,6 @@ def test_relations_go_on_from_relations(run: Run) -> None:
     assert len(joined) == 45
     assert "words" in run.report("filter") and run.report("filter")["words"].columns == ["words"]
     assert "│" in repr(grouped) and "<table" in grouped._repr_mimebundle_()["text/html"]
-
-
-def test_rows_come_in_their_order(run: Run, run_folder: Path) -> None:
-    ids = arrow(run_folder, "ingest", "report").filter(pc.field("kept"))["id"].to_pylist()
-    assert [id_ for (id_,) in run.sql("SELECT id FROM ingest_report WHERE kept LIMIT 20 OFFSET 15").fetchall()] == ids[15:35]
 
 
 def test_the_run_describes_itself(run: Run, run_folder: Path) -> None:
@@ -83,12 +53,6 @@ def test_the_run_describes_itself(run: Run, run_folder: Path) -> None:
     assert warnings == ["crawl-0.warc.gz: cut short at byte 60000, so its last record is left out."]
     assert run.sql("SELECT stage, seconds, peak_mb FROM metrics").fetchall() == [("filter", 2.0, 321)]
     assert run.sql("SELECT * FROM versions").fetchall() == [("corpusmill", "0")]
-
-
-def test_a_training_log_with_a_loss_that_is_no_number(run: Run) -> None:
-    rows = run.sql("SELECT count(*), max(step), count(*) FILTER (isnan(loss)) FROM align_log").fetchall()
-    assert rows == [(50, 49, 1)]
-    assert run.sql("SELECT sum(loss) FROM pretrain_log").fetchall()[0][0] == pytest.approx(sum(5.0 / (step + 1) for step in range(50)))
 
 
 def test_settings_are_the_recipe_leaf_by_leaf(tmp_path: Path) -> None:
@@ -141,12 +105,9 @@ def test_shards_of_different_versions(tmp_path: Path) -> None:
         ("SELECT wordz FROM filter_report", "there is no column 'wordz' \\(near it: words"),
         ("SELECT * FROM filter_reports", "there is no table 'filter_reports' \\(near it: filter_report"),
         ("SELEC 1", 'not valid SQL: syntax error at or near "SELEC"\\.$'),
-        ("SELECT 1; SELECT 2", "a query is one SELECT, and nothing else"),
-        ("CREATE TABLE t (a INT)", "a query is one SELECT"),
+        ("SELECT 1; DROP VIEW filter_report", "a query is one SELECT, and nothing else"),
         ("COPY (SELECT 1) TO 'x.csv'", "a query is one SELECT"),
-        ("", "a query is one SELECT"),
         ("SELECT $missing", "Values were not provided for the following parameters: missing"),
-        ("SELECT sum(url) FROM filter_report", "No function matches"),
         ("SELECT url::INT FROM filter_report", "Could not convert string"),
         ("SELECT * FROM run_folder", "there is no table 'run_folder'"),
     ],

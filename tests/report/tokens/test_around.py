@@ -16,11 +16,6 @@ def test_a_part_of_a_character_is_shown_as_the_character():
     assert (found.before, found.characters, found.partial) == ("na", "ï", False)
 
 
-def test_an_end_of_text_has_no_bytes():
-    found = around(b"abc", 3, 0)
-    assert (found.before, found.characters, found.after, found.partial) == ("abc", "", "", False)
-
-
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.data())
 def test_any_bytes_of_any_text(text, data):
     encoded = text.encode()

@@ -10,12 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from inline_run import run_inline
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import MANIFEST
 from corpusmill.pipeline.runner import WORKING
 from corpusmill.pipeline.shards import in_parquet
-from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.storage import TEMPORARY
 from corpusmill.report.whole.verify import verify
 
 RECIPE = """
@@ -27,32 +28,24 @@ tokens: {validation_share: 0.1}
 """
 
 
-def _passages(characters: int) -> list[str]:
-    """Returns `count` passages of 8,000 characters of the standard library's sources."""
-    sources = sorted(Path(json.__file__).parents[1].glob("*.py"))
-    text = "".join(path.read_text("utf-8", "replace") for path in sources)[:characters]
-    return [text[begin : begin + 8000] for begin in range(0, len(text), 8000)]
+def _passages() -> list[str]:
+    """Returns 200 passages of 8,000 characters of the standard library's sources."""
+    text = "".join(path.read_text("utf-8", "replace") for path in sorted(Path(json.__file__).parents[1].glob("*.py")))
+    return [text[begin : begin + 8000] for begin in range(0, 1_600_000, 8000)]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from corpusmill.pipeline.engine import InlineEngine
-    from corpusmill.pipeline.run import execute, new_plan
-    from corpusmill.pipeline.watch.progress import Progress
-
     folder = tmp_path_factory.mktemp("verified")
-    (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "in").mkdir()
-    passages = _passages(1_600_000)
+    passages = _passages()
     for host, some in (
         ("rows", passages[:120]),
         ("mirror", passages[120:] + passages[:120:4]),
     ):  # some copies; and each stage has several shards
         rows = [{"text": part, "url": f"http://{host}.test/{n}"} for n, part in enumerate(some)]
         (folder / f"in/{host}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(folder / "in")])
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
-    return folder / "run"
+    return run_inline(folder, RECIPE, folder / "in")
 
 
 @pytest.fixture
@@ -91,30 +84,8 @@ def flip_a_bit(run: Path, draw: random.Random) -> None:
     path.write_bytes(content)
 
 
-def cut_short(run: Path, draw: random.Random) -> None:
-    path = pick(run, draw)
-    path.write_bytes(path.read_bytes()[: -draw.randint(1, path.stat().st_size)])
-
-
 def remove_a_file(run: Path, draw: random.Random) -> None:
     pick(run, draw).unlink()
-
-
-def swap_shards(run: Path, draw: random.Random) -> None:
-    folders = [folder for folder in sorted(run.glob("*/[dr]*")) if folder.name in ("data", "report") and len(list(folder.iterdir())) > 1]
-    first, second = draw.sample(sorted(draw.choice(folders).iterdir()), 2)
-    first.rename(run / "aside")
-    second.rename(first)
-    (run / "aside").rename(second)
-
-
-def change_listed_keys(run: Path, draw: random.Random) -> None:
-    """Changes a file that tasks have read by a list, and leaves the list unchanged."""
-    path = pick(run, draw, "dedup/keys/*.arrow")
-    content = bytearray(path.read_bytes())
-    content[draw.randrange(len(content))] ^= 1
-    path.write_bytes(content)
-    hide(run, path)
 
 
 def add_a_file(run: Path, draw: random.Random) -> None:
@@ -228,9 +199,8 @@ def leave_a_temporary_file(run: Path, draw: random.Random) -> None:
 
 
 PLANTS = [
-    *[flip_a_bit] * 6, *[cut_short] * 2, *[remove_a_file] * 2, *[swap_shards] * 2, add_a_file, *[lose_a_row] * 3, *[double_a_row] * 2,
-    *[change_an_id] * 2, edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice,
-    leave_a_temporary_file, change_listed_keys,
+    flip_a_bit, flip_a_bit, remove_a_file, add_a_file, lose_a_row, lose_a_row, double_a_row, change_an_id,
+    edit_a_verdict, edit_a_value, edit_a_count, edit_the_recipe, double_a_record, read_a_shard_twice, leave_a_temporary_file,
 ]  # fmt: skip
 
 
@@ -290,5 +260,4 @@ def test_the_command(corpusmill, finished: Path, run: Path) -> None:
     code, out, _ = corpusmill("verify", run)
     assert code == 1 and b"Fault: " in out and b"missing" in out
     code, out, _ = corpusmill("verify", run, "--json")
-    told = json.loads(out)
-    assert code == 1 and not told["good"] and Storage(str(run)).exists("run.json")
+    assert code == 1 and not json.loads(out)["good"]

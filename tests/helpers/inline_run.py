@@ -1,0 +1,15 @@
+"""Carries out a whole recipe in this process."""
+
+from pathlib import Path
+
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.watch.progress import Progress
+
+
+def run_inline(folder: Path, recipe: str, *inputs: Path) -> Path:
+    """Writes the recipe next to the run, and returns the run's folder, `folder`/run."""
+    (folder / "recipe.yaml").write_text(recipe)
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in inputs])
+    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    return folder / "run"
