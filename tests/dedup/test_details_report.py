@@ -1,7 +1,6 @@
 """Tests the display of dedup's other work (lines, passages, contamination, clusters): page, terminal and `why`, on real runs."""
 
 import html
-import io
 import json
 import re
 import shutil
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from dedup_runs import words
 from printed_queries import not_reproduced
-from rich.console import Console
+from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.answers.why import why
@@ -44,16 +43,12 @@ class Seen:
         self.rows = [[re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", cell))).strip() for cell in row] for row in cells]
 
     def terminal(self) -> str:
-        console = Console(file=io.StringIO(), width=80)
-        render_report(str(self.root), console)
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        text = printed(render_report, str(self.root))
         assert all(len(line) <= 80 for line in text.splitlines() if "corpusmill" not in line) and not any(c in text for c in "\x1b\u202e")
         return re.sub(r"[\s─]+", " ", text)
 
     def why(self, document: str) -> str:
-        console = Console(file=io.StringIO(), width=80)
-        why(str(self.root), document, console)
-        return re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
+        return re.sub(r"\s+", " ", printed(why, str(self.root), document))
 
     def reproduced(self) -> bool:
         """Asserts that the queries give all numbers of the page; returns True."""

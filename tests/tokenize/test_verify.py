@@ -154,6 +154,15 @@ def test_documents_that_are_gone(run):
     assert all("ingest-1.parquet: no such file" in sentence for sentence in faults(run))
 
 
+def test_documents_that_are_damaged_behind_an_intact_footer(run):
+    path = run / "ingest/data/ingest-1.parquet"
+    content = bytearray(path.read_bytes())
+    content[4 : len(content) - 8000] = bytes(len(content) - 8004)
+    path.write_bytes(content)
+    found = faults(run, every=True)
+    assert found and all("ingest-1.parquet: can't be read" in sentence for sentence in found)
+
+
 def test_the_command(corpusmill, run):
     code, out, err = corpusmill("tokens", "verify", run, "--all")
     assert (code, err) == (0, "") and b"Token shards in" in out
