@@ -81,17 +81,6 @@ def test_colours_on_a_terminal(source):
     assert printed(source, choose(source, 1), force_terminal=True, no_color=True).count("{+") == 2
 
 
-def test_a_line_for_each_token(source):
-    lines = [
-        line.split(None, 3)
-        for line in printed(source, choose(source, 1, row=2), tokens=True).splitlines()
-        if re.match(r" +\d+ +\d+ ", line)
-    ]
-    shown = source.show(EXAMPLES[1])
-    assert [int(line[1]) for line in lines] == [token.id for token in shown.tokens]
-    assert lines[0][2:] == ["special", 'given    "<|im_start|>"']
-
-
 def test_a_packed_row_holds_what_the_packing_says(source):
     packed, examples = source.pack(False)
     shown, rows, padding = choose_row(source, 1, False)
