@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +103,7 @@ def test_long_chunks() -> None:
     assert found[5] == list(units(long[5], spacy_rules().kinds))
 
 
+@pytest.mark.long
 def test_the_rules_load_without_torch() -> None:
     code = "import sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
