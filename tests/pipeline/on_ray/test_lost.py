@@ -166,6 +166,7 @@ class FakeRay:
 
     def wait(self, refs: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
         if not (there := [ref for ref in refs if self.answers[ref] is not None]):
+            assert timeout > 0, "nothing more will happen"
             time.sleep(timeout)
         return there[:num_returns], []
 
