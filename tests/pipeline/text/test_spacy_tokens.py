@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_rules import RUN, SPACE, spacy_rules, units
-from corpusmill.pipeline.text.spacy_tokens import mark_tokens
+from corpusmill.pipeline.text.spacy_tokens import MOST_QUESTIONS, KnownChunks, mark_tokens
 
 REFERENCE = SpaCyTokenizer("en")
 EXCEPTIONS = sorted(spacy_rules().tokenizer.rules)  # emoticons, abbreviations, contractions
@@ -88,6 +88,27 @@ def test_real_documents(shared_data: Path) -> None:
     for path in sorted((shared_data / "lid").glob("*.txt")):
         texts.append("\n".join(path.read_text().splitlines()[:4]))
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
+
+
+def test_a_small_table_gives_the_same(shared_data: Path) -> None:
+    """The small table evicts entries all the time, which must change nothing."""
+    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:20]
+    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    expected = mark_tokens(data, offsets[:-1], offsets[1:])
+    small = KnownChunks(most=2 * MOST_QUESTIONS + 100)
+    for start in range(0, 20, 5):
+        some = slice(start, start + 5)
+        marks = np.zeros(len(data), np.uint8)
+        small.mark(data, offsets[:-1][some], offsets[1:][some], marks)
+        assert np.array_equal(marks[offsets[start] : offsets[start + 5]], expected[offsets[start] : offsets[start + 5]])
+    large = KnownChunks()
+    large.mark(data, offsets[:-1], offsets[1:], np.zeros(len(data), np.uint8))
+    assert small.asked > large.asked
+
+
+def test_a_word_on_which_spacy_fails_the_second_time() -> None:
+    assert tokens(["IS_ALPHA"]) == [["IS_ALPHA"]]
+    assert tokens(["(IS_ALPHA, IS_ALPHA-b. x"]) == [["(", "IS_ALPHA", ",", "IS_ALPHA", "-", "b.", "x"]]
 
 
 def test_chunks_that_differ_in_a_nul() -> None:
